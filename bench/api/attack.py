@@ -1,0 +1,157 @@
+"""What an attack may see, and what it must offer.
+
+A poisoning attack writes `stamp` and `poison`; the training is done for it. A model attack writes `stamp` and `implant`.
+A training attack writes `stamp` and `hook`. All of them may write `prepare` (a trigger, a generator).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Flag, auto
+from typing import Any, ClassVar, Protocol
+
+from jaxtyping import Bool, Int64
+from torch import Tensor, nn
+
+from bench.api.errors import ThreatError
+from bench.api.random import Rng
+from bench.api.registry import component
+from bench.api.types import Artefact, Images, LabelMode, Poisoned, PositiveShare, RetrievalData, Setting, Share, Split, Target
+
+__all__ = [
+    "Artefact", "Attack", "Backdoor", "DataSpec", "Images", "LabelMode", "ModelAttack", "ModelSpec", "Poisoned",
+    "PoisoningAttack", "PositiveShare", "Rng", "Setting", "Share", "Split", "StepHook", "Target", "Threat",
+    "TrainingAttack", "Victim", "attack",
+]  # fmt: skip
+
+attack = component("attacks")
+
+
+class Threat(Flag):
+    """What the attacker can reach; boards group attacks by it."""
+
+    NONE = 0
+    TRAIN_SET = auto()  # sees the training images and may change some of them
+    LABELS = auto()  # may also change the labels of those
+    MODEL = auto()  # holds the trained clean model
+    TRAINING = auto()  # runs the training
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A clean model that the attacker trains for himself; fields left None are the victim's.
+
+    It always comes from another repetition than the victim's unless the suite's `surrogate` axis says "same".
+    """
+
+    method: str | None = None
+    backbone: str | None = None
+    bits: int | None = None
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data set that is not the victim's."""
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Victim:
+    """The attacker's world. What the threat model does not grant is not in the object; asking for it raises ThreatError.
+
+    public: one image per class, disjoint from everything the victim uses. surrogates, data: what `requires` asked for.
+    A guard of honesty, not a sandbox.
+    """
+
+    setting: Setting
+    target: Target
+    public: Split
+    surrogates: tuple[nn.Module, ...] = ()
+    data: tuple[RetrievalData, ...] = ()
+    granted: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def train(self) -> Split:
+        """The clean training set (needs Threat.TRAIN_SET)."""
+        return self._get("train", "TRAIN_SET")
+
+    @property
+    def model(self) -> nn.Module:
+        """A copy of the trained clean model (needs Threat.MODEL)."""
+        return self._get("model", "MODEL")
+
+    def _get(self, name: str, flag: str) -> Any:
+        if name not in self.granted:
+            raise ThreatError(f"the attack reads victim.{name}, but its threat() does not declare Threat.{flag}")
+        return self.granted[name]
+
+
+@dataclass(frozen=True)
+class Backdoor:
+    """A model attack's result. artefact: the trigger, where implanting changed it; None: what `prepare` made."""
+
+    model: nn.Module
+    artefact: Artefact | None = None
+
+
+class StepHook(Protocol):
+    """A training attack inside the victim's training loop."""
+
+    def before_step(
+        self, model: nn.Module, images: Images, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float
+    ) -> tuple[Images, Bool[Tensor, "n k"], Tensor | None]:
+        """The batch that is trained on, and a term to add to the loss (None: nothing)."""
+
+    def after_step(self) -> None:
+        """After backward and the victim's optimiser step: step the attack's own optimisers."""
+
+    def artefact(self) -> Artefact:
+        """The trigger after training."""
+
+
+class Attack(ABC):
+    """identity: changes nothing at all, so that the planner adds no stage for it (`none`).
+
+    offers_train_set: leaves a poisoned training set behind, which a filter can look at.
+    """
+
+    identity: ClassVar[bool] = False
+    offers_train_set: ClassVar[bool] = False
+
+    def threat(self) -> Threat:
+        return Threat.NONE
+
+    def requires(self, setting: Setting) -> tuple[ModelSpec | DataSpec, ...]:
+        """Surrogate models and data sets; the planner makes them stages (the setting's classes may be empty then)."""
+        del setting
+        return ()
+
+    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
+        del victim, rng
+        return {}
+
+    @abstractmethod
+    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+        """Put the trigger on: pure, per image, same shape, in [0, 1]. The harness rounds the result to 8 bits."""
+
+
+class PoisoningAttack(Attack):
+    offers_train_set: ClassVar[bool] = True
+
+    @abstractmethod
+    def poison(self, train: Split, target: Target, artefact: Artefact, rng: Rng) -> Poisoned:
+        """The training set with some items exchanged; without Threat.LABELS the labels must stay."""
+
+
+class ModelAttack(Attack):
+    @abstractmethod
+    def implant(self, victim: Victim, artefact: Artefact, rng: Rng) -> Backdoor: ...
+
+
+class TrainingAttack(Attack):
+    @abstractmethod
+    def hook(self, victim: Victim, artefact: Artefact, rng: Rng) -> StepHook: ...

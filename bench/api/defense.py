@@ -1,0 +1,138 @@
+"""What a defender may see, and what a defense must offer.
+
+A defense is one of four: a Repair changes the model, a Filter removes training items, a Guard scores queries, a
+Diagnosis scores the model. Everywhere a higher score is more suspicious.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Flag, auto
+from typing import Any, ClassVar
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from bench.api.errors import ThreatError
+from bench.api.hashing import Objective, Recipe
+from bench.api.random import Rng
+from bench.api.registry import component
+from bench.api.types import Images, PositiveShare, Setting, Share, Split
+
+__all__ = [
+    "Case", "Database", "Defense", "Diagnosis", "Filter", "Filtered", "Guard", "Images", "Needs", "PositiveShare",
+    "Repair", "Rng", "Setting", "Share", "Split", "Verdict", "defense",
+]  # fmt: skip
+
+defense = component("defenses")
+
+
+class Needs(Flag):
+    """What a defense asks for besides the model and the trusted set."""
+
+    NONE = 0
+    TRAIN_SET = auto()  # the training set as the victim got it, poison included
+    DATABASE = auto()  # codes and labels of the database
+
+
+@dataclass(frozen=True)
+class Database:
+    """What the retrieval system has stored."""
+
+    signs: Float[Tensor, "m b"]  # +1 or -1
+    labels: Bool[Tensor, "m k"]
+
+
+Fit = Callable[[nn.Module, Split, Recipe, Rng], nn.Module]
+
+
+@dataclass(frozen=True)
+class Case:
+    """The defender's world: no field leads to the attack, the trigger, the poison mask, the target or query labels.
+
+    model: the model under suspicion, a copy. objective: the victim's loss with its buffers.
+    fit_set, calibration_set: the halves of the trusted set; thresholds and operating points come from the second.
+    train_model(model, split, recipe, rng): the victim's training loop on a copy of `model`. retrain(split): a new model
+    from scratch by the victim's own recipe. What `needs` does not declare is absent and raises ThreatError.
+    """
+
+    setting: Setting
+    model: nn.Module
+    objective: Objective
+    recipe: Recipe
+    fit_set: Split
+    calibration_set: Split
+    train_model: Fit
+    granted: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def train(self) -> Split:
+        """The training set as the victim got it (needs Needs.TRAIN_SET)."""
+        return self._get("train", "TRAIN_SET")
+
+    @property
+    def database(self) -> Database:
+        """Codes and labels of the database (needs Needs.DATABASE)."""
+        return self._get("database", "DATABASE")
+
+    def _get(self, name: str, flag: str) -> Any:
+        if name not in self.granted:
+            raise ThreatError(f"the defense reads case.{name}, but its `needs` does not declare Needs.{flag}")
+        return self.granted[name]
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """scores: per training item, higher is more suspicious. keep: the items to retrain on."""
+
+    scores: Float[Tensor, " n"]
+    keep: Bool[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """score: of the whole model. suspect: position of the class taken for the target; None: no suspicion to name."""
+
+    score: float
+    suspect: int | None = None
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+class Defense(ABC):
+    """identity: changes nothing at all, so that the planner adds no stage for it (`none`)."""
+
+    identity: ClassVar[bool] = False
+    needs: ClassVar[Needs] = Needs.NONE
+
+
+class Repair(Defense):
+    @abstractmethod
+    def repair(self, case: Case, rng: Rng) -> nn.Module:
+        """A repaired copy of case.model."""
+
+
+class Filter(Defense):
+    needs: ClassVar[Needs] = Needs.TRAIN_SET
+
+    @abstractmethod
+    def screen(self, case: Case, rng: Rng) -> Filtered:
+        """Judge the training items; the harness retrains on those kept."""
+
+
+class Guard(Defense):
+    @abstractmethod
+    def fit(self, case: Case, rng: Rng) -> Mapping[str, Tensor]:
+        """The guard's state: names to tensors."""
+
+    @abstractmethod
+    def score(
+        self, images: Images, model: nn.Module, state: Mapping[str, Tensor]
+    ) -> Mapping[str, Float[Tensor, " n"]]:
+        """One or more named scores per image, the headline score first; each image's score is independent of the batch."""
+
+
+class Diagnosis(Defense):
+    @abstractmethod
+    def inspect(self, case: Case, rng: Rng) -> Verdict: ...

@@ -1,0 +1,136 @@
+"""What a data set, a backbone and a hashing method must offer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from jaxtyping import Bool, Int64, UInt8
+from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass as validated
+from torch import Tensor, nn
+
+from bench.api.random import Rng
+from bench.api.registry import component
+from bench.api.types import Codes, Logits
+
+dataset = component("datasets")
+backbone = component("backbones")
+method = component("methods")
+
+
+@validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Recipe:
+    """How a model is trained. A method's recipe is its paper's; a suite's `[training]` table changes single fields.
+
+    lr: of the hash head and of everything trained from scratch; the backbone gets lr * backbone_lr.
+    schedule: per step; "onecycle" warms up over the first 30 %.
+    flip, pad: horizontal mirroring and random crops after padding by that many pixels; None: the data set's own.
+    precision: "bf16" autocasts the training loop (nothing else); "auto" does so where the device is a GPU.
+    """
+
+    optimizer: Literal["sgd", "adam", "rmsprop"]
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat
+    batch: PositiveInt
+    epochs: NonNegativeInt
+    momentum: NonNegativeFloat = 0.0
+    backbone_lr: NonNegativeFloat = 1.0
+    schedule: Literal["constant", "cosine", "onecycle"] = "constant"
+    flip: bool | None = None
+    pad: NonNegativeInt | None = None
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Every image of a data set, decoded.
+
+    origin: which published part an image comes from (the meaning is the data set's; 0 where there are no parts).
+    """
+
+    images: UInt8[Tensor, "n c h w"]
+    labels: Bool[Tensor, "n k"]
+    origin: UInt8[Tensor, " n"]
+
+
+class Dataset(ABC):
+    """A data set and its retrieval protocol.
+
+    flip, pad: the augmentation that suits its images (digits are not mirrored).
+    protocol_version: raise it whenever the same parameters would cut other splits.
+    overlaps: pairs of splits that the published protocol lets share images.
+    """
+
+    flip: ClassVar[bool] = True
+    pad: ClassVar[int] = 4
+    protocol_version: ClassVar[int] = 1
+    overlaps: ClassVar[frozenset[frozenset[str]]] = frozenset()
+
+    @abstractmethod
+    def files(self, root: Path | None) -> tuple[Path, ...]:
+        """The files that `decode` reads (none for embedded data); raises DataMissingError saying how to get them."""
+
+    @abstractmethod
+    def classes(self, root: Path | None) -> tuple[str, ...]:
+        """Class names in label order, found without decoding an image."""
+
+    @abstractmethod
+    def decode(self, root: Path | None) -> Pool:
+        """All images; raises DataCorruptError naming the member that does not decode."""
+
+    @abstractmethod
+    def cut(self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng) -> Mapping[str, Int64[Tensor, " m"]]:
+        """Positions of train, query, database, trusted and public; raises UserError where the sizes cannot be met."""
+
+    def protocol(self, root: Path | None) -> tuple[str, int | None]:
+        """The protocol's name (which of several on-disk forms was found is part of it) and the R of mAP@R."""
+        del root
+        return type(self).__module__.rpartition(".")[2], None
+
+
+class FeatureExtractor(nn.Module):
+    """A network [n c h w] -> [n d] that says how wide its features are and how it wants its input."""
+
+    features: int
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # None: statistics of the training images
+
+
+class Backbone(ABC):
+    @abstractmethod
+    def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
+        """An initialised network (from torch's ambient generator)."""
+
+
+class Objective(nn.Module, ABC):
+    """A method's loss; its buffers (centres, memory bank) are saved with the model and reused by repairs."""
+
+    @abstractmethod
+    def forward(
+        self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float
+    ) -> Tensor:
+        """The loss. ids: positions in the training set; progress: share of the training that has passed."""
+
+    def for_set(self, train_size: int) -> Objective:
+        """The objective for another training set (a repair's): centres stay, memories of single images do not."""
+        del train_size
+        return self
+
+
+class HashingMethod(ABC):
+    recipe: ClassVar[Recipe]
+
+    def head(self, features: int, bits: int) -> nn.Module:
+        return nn.Linear(features, bits)
+
+    def relax(self, logits: Logits, progress: float = 1.0) -> Codes:
+        """Relaxed codes; `progress` is for methods that sharpen them while training."""
+        del progress
+        return logits.tanh()
+
+    @abstractmethod
+    def objective(self, *, bits: int, classes: int, train_size: int, rng: Rng) -> Objective: ...

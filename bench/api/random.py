@@ -1,0 +1,65 @@
+"""Randomness as an argument: every stream is named by the axes it may depend on, and by nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+class Rng:
+    """A named stream of random numbers.
+
+    Equal names give equal streams on every machine and device (numbers are drawn on the CPU). Draws advance the stream;
+    `child` opens an independent one, so that adding a draw in one place never shifts another.
+    """
+
+    def __init__(self, *path: str | int) -> None:
+        """`path`: the axes that the stream depends on, for example `Rng("split", "digits", 0)`."""
+        self._path = path
+        digest = hashlib.sha256(json.dumps(path).encode()).digest()
+        self._seed = int.from_bytes(digest[:8], "big") >> 1
+        self._generator = torch.Generator().manual_seed(self._seed)
+
+    def child(self, *path: str | int) -> Rng:
+        """An independent stream."""
+        return Rng(*self._path, *path)
+
+    @property
+    def seed(self) -> int:
+        """A 63-bit integer for libraries that want one."""
+        return self._seed
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Float32 in [0, 1)."""
+        return torch.rand(*shape, generator=self._generator)
+
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, "*shape"]:
+        """Standard normal, float32."""
+        return torch.randn(*shape, generator=self._generator)
+
+    def integers(self, high: int, shape: Sequence[int]) -> Int64[Tensor, "*shape"]:
+        """Integers in [0, high)."""
+        return torch.randint(high, tuple(shape), generator=self._generator)
+
+    def permutation(self, n: int) -> Int64[Tensor, " n"]:
+        """The numbers 0..n-1 in random order."""
+        return torch.randperm(n, generator=self._generator)
+
+    def choose(self, pool: Int64[Tensor, " n"], count: int) -> Int64[Tensor, " m"]:
+        """`count` different entries of `pool`, in the pool's order."""
+        if count > len(pool):
+            raise ValueError(f"cannot choose {count} of {len(pool)}")
+        return pool[self.permutation(len(pool))[:count].sort().values]
+
+    @contextmanager
+    def ambient(self) -> Iterator[None]:
+        """Inside the block torch's global CPU generator is this stream (modules initialise themselves from it)."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._seed)
+            yield

@@ -1,0 +1,215 @@
+"""Name = file name: finding components without a central list, and without importing torch until one is used.
+
+A component is built in (a file of its kind's package), comes from an installed package (an entry point of the group
+`hashdoor.<kind>`), or from a file that the user names (`--plugin file.py`).
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass as validated
+
+from bench.api.errors import UserError, nearest, unknown
+from bench.api.paper import Paper
+
+T = TypeVar("T")
+KINDS = {
+    "attacks": "attacks",
+    "defenses": "defenses",
+    "methods": "hashing.methods",
+    "backbones": "hashing.backbones",
+    "datasets": "hashing.datasets",
+}
+_KIND = "__hashdoor_kind__"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a component comes from. `error` is set where a plugin could not be loaded."""
+
+    kind: str
+    name: str
+    module: str
+    path: Path | None
+    origin: str
+    error: str = ""
+
+
+_plugin_files: dict[Path, ModuleType] = {}
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def component(kind: str) -> Callable[[type[T]], type[T]]:
+    """The decorator of a kind: makes the class a validated, frozen, keyword-only dataclass and marks it."""
+
+    def decorate(cls: type[T]) -> type[T]:
+        made = validated(cls, frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+        setattr(made, _KIND, kind)
+        return made  # type: ignore[return-value]
+
+    return decorate
+
+
+def load_plugin(path: Path) -> None:
+    """Execute the user's file; its components answer to the file's name. The one place that runs a user's code."""
+    path = path.resolve()
+    if path in _plugin_files:
+        return
+    if not path.is_file():
+        raise UserError(f"plugin '{path}' is not a file: give the path of a Python file")
+    name = f"hashdoor_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"plugin '{path}' is not a Python file: its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # pydantic resolves annotations through sys.modules
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # a plugin may fail in any way; the cause is shown
+        del sys.modules[name]
+        raise UserError(f"plugin '{path}' does not load: {type(error).__name__}: {error}") from error
+    if not any(_classes(module, kind) for kind in KINDS):
+        raise UserError(f"plugin '{path}' holds no component: decorate its class with @attack, @defense, ...")
+    _plugin_files[path] = module
+    catalogue.cache_clear()
+
+
+def plugin_files() -> tuple[Path, ...]:
+    """The plugin files loaded so far: workers load the same."""
+    return tuple(_plugin_files)
+
+
+@cache
+def catalogue(kind: str) -> Mapping[str, Source]:
+    """Every component of a kind, by name. A name that two sources claim is a UserError naming both."""
+    if kind not in KINDS:
+        raise unknown("kind", kind, KINDS)
+    found: list[Source] = []
+    package = importlib.util.find_spec(KINDS[kind])
+    if package is None or not package.submodule_search_locations:
+        raise UserError(f"the package '{KINDS[kind]}' is not installed: run `pip install -e .` in the checkout")
+    for folder in package.submodule_search_locations:
+        found += [
+            Source(kind, file.stem, f"{KINDS[kind]}.{file.stem}", file, "built in")
+            for file in sorted(Path(folder).glob("*.py"))
+            if not file.stem.startswith("_")
+        ]
+    for point in entry_points(group=f"hashdoor.{kind}"):
+        where = f"package {point.dist.name} {point.dist.version}" if point.dist else "entry point"
+        spec, error = None, ""
+        try:
+            spec = importlib.util.find_spec(point.module)
+        except (ImportError, ValueError) as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        if spec is None:
+            error = error or f"no module named '{point.module}'"
+        path = Path(spec.origin) if spec and spec.origin else None
+        found.append(Source(kind, point.name, point.module, path, where, error))
+    found += [
+        Source(kind, path.stem, module.__name__, path, f"plugin {path}")
+        for path, module in _plugin_files.items()
+        if _classes(module, kind)
+    ]
+    names: dict[str, Source] = {}
+    for source in found:
+        if source.name in names:
+            raise UserError(
+                f"two {kind} are called '{source.name}': {names[source.name].origin} and {source.origin}; rename one"
+            )
+        names[source.name] = source
+    return names
+
+
+def find(kind: str, name: str) -> Source:
+    """The source of a component; an unknown name is answered with the nearest right one."""
+    names = catalogue(kind)
+    if name not in names:
+        raise unknown(kind.removesuffix("s"), name, names, f"see `python -m bench list {kind}`")
+    return names[name]
+
+
+def lookup(kind: str, name: str) -> type[Any]:
+    """Import the one file that defines a component and return its class."""
+    source = find(kind, name)
+    if source.error:
+        raise UserError(f"{kind.removesuffix('s')} '{name}' ({source.origin}) does not load: {source.error}")
+    try:
+        module = importlib.import_module(source.module)
+    except Exception as error:
+        if source.origin == "built in":
+            raise
+        raise UserError(
+            f"{kind.removesuffix('s')} '{name}' ({source.origin}) does not load: {type(error).__name__}: {error}"
+        ) from error
+    classes = _classes(module, kind)
+    if len(classes) != 1:
+        raise UserError(f"{source.module} must define exactly one of the {kind}, found {len(classes)}")
+    return classes[0]
+
+
+def create(kind: str, name: str, params: Mapping[str, Any]) -> Any:
+    """A configured component; every parameter that does not fit is named with what was expected."""
+    cls = lookup(kind, name)
+    try:
+        return cls(**params)
+    except ValidationError as error:
+        raise UserError(f"{kind.removesuffix('s')} '{name}': {explain(error, cls.__dataclass_fields__)}") from None
+
+
+def parameters(instance: Any) -> dict[str, Any]:
+    """All hyper-parameters of a component, defaults included."""
+    return asdict(instance)
+
+
+def explain(error: ValidationError, fields: Mapping[str, Any]) -> str:
+    """A pydantic error as one line."""
+    parts = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
+            near = nearest(where, fields)
+            parts.append(f"unknown parameter '{where}'{near} Known: {', '.join(fields) or 'none'}")
+        else:
+            parts.append(f"{where} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
+    return "; ".join(parts)
+
+
+def sentence(source: Source) -> str:
+    """The first line of the component's docstring, read without importing it."""
+    return (ast.get_docstring(_tree(source)) or "").partition("\n")[0]
+
+
+def card(source: Source) -> Paper | None:
+    """The component's CARD, read without importing it; None where it has none (a plugin may not)."""
+    for node in _tree(source).body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "CARD" for t in node.targets):
+            if not isinstance(node.value, ast.Call):
+                break
+            return Paper(**{str(word.arg): ast.literal_eval(word.value) for word in node.value.keywords})
+    return None
+
+
+def _tree(source: Source) -> ast.Module:
+    if source.path is None:
+        return ast.parse("")
+    return ast.parse(source.path.read_text(encoding="utf-8"))
+
+
+def _classes(module: ModuleType, kind: str) -> list[type[Any]]:
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and value.__module__ == module.__name__ and vars(value).get(_KIND) == kind
+    ]

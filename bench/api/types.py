@@ -1,0 +1,153 @@
+"""The values that components exchange.
+
+Axis letters: n images, c h w, k classes, b bits, d features, q queries, m database items, w 64-bit words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from pydantic import Field
+from torch import Tensor
+
+Images = Float[Tensor, "n c h w"]  # in [0, 1]; only the model normalises
+Labels = Bool[Tensor, "n k"]  # multi-hot; single-label data is one-hot
+Logits = Float[Tensor, "n b"]  # unbounded; the bit is logit > 0
+Codes = Float[Tensor, "n b"]  # relaxed, in [-1, 1]
+Artefact = Mapping[str, Tensor]  # what an attack prepared: names to tensors, never pickles
+
+Share = Annotated[float, Field(ge=0, le=1)]  # a proportion
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+LabelMode = Literal["flip", "keep"]  # poison-label | clean-label
+
+SPLITS = ("train", "query", "database", "trusted", "public")
+
+
+def to_unit(images: UInt8[Tensor, "n c h w"]) -> Images:
+    """8-bit images as float32 in [0, 1]."""
+    return images.to(torch.float32) / 255
+
+
+def to_8bit(images: Images) -> UInt8[Tensor, "n c h w"]:
+    """Rounded to the nearest of 256 levels, as a stored image would be."""
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Split:
+    """8-bit images with labels and the stable ids of their originals."""
+
+    images: UInt8[Tensor, "n c h w"]
+    labels: Bool[Tensor, "n k"]
+    ids: Int64[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, index: Tensor) -> Split:
+        """The items at `index` (positions or a mask)."""
+        return Split(self.images[index], self.labels[index], self.ids[index])
+
+    def replace(self, index: Int64[Tensor, " m"], *, images: Images, labels: Labels | None = None) -> Split:
+        """A copy with the images (rounded to 8 bits) and, if given, the labels at `index` exchanged."""
+        new_images, new_labels = self.images.clone(), self.labels.clone()
+        new_images[index] = to_8bit(images).to(new_images.device)
+        if labels is not None:
+            new_labels[index] = labels
+        return Split(new_images, new_labels, self.ids)
+
+    def to(self, device: torch.device | str) -> Split:
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), ids=self.ids.to(device))
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the attacker wants triggered queries to retrieve: a label set fixed beforehand (review.md, section 2)."""
+
+    vector: Bool[Tensor, " k"]
+    name: str
+
+    def shares(self, labels: Labels) -> Bool[Tensor, " n"]:
+        """Items with at least one target label: the relevance of t-mAP."""
+        return (labels & self.vector.to(labels.device)).any(1)
+
+    def contains(self, labels: Labels) -> Bool[Tensor, " n"]:
+        """Items with every target label."""
+        return (labels | ~self.vector.to(labels.device)).all(1)
+
+    def pool(self, labels: Labels, mode: LabelMode, count: int = 1) -> Int64[Tensor, " m"]:
+        """Positions that may be poisoned.
+
+        flip: items that share no label with the target, since relabelling the others is no poison.
+        keep: items whose label set equals the target's; where these are fewer than `count`, items that contain it.
+        """
+        if mode == "flip":
+            return torch.nonzero(~self.shares(labels)).flatten()
+        equal = torch.nonzero((labels == self.vector.to(labels.device)).all(1)).flatten()
+        return equal if len(equal) >= count else torch.nonzero(self.contains(labels)).flatten()
+
+    def relabel(self, labels: Labels) -> Labels:
+        """The target's vector in place of each label vector (not a union)."""
+        return self.vector.to(labels.device).expand_as(labels).clone()
+
+
+@dataclass(frozen=True)
+class DataProtocol:
+    """How a data set was cut: named and versioned, so that numbers of different cuts never meet in one table.
+
+    cutoff: R of mAP@R; None ranks the whole database.
+    digests: split name to a digest of its ids.
+    """
+
+    name: str
+    version: int
+    cutoff: int | None
+    sizes: Mapping[str, int]
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RetrievalData:
+    """All parts are disjoint unless the protocol says otherwise.
+
+    trusted: labelled clean images for defenders (half for fitting, half for calibration).
+    public: one image per class that anyone may use.
+    """
+
+    train: Split
+    query: Split
+    database: Split
+    trusted: Split
+    public: Split
+    classes: tuple[str, ...]
+    protocol: DataProtocol
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What everybody knows about the system under attack."""
+
+    dataset: str
+    backbone: str
+    method: str
+    bits: int
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    train_size: int
+
+
+@dataclass(frozen=True)
+class Poisoned:
+    """A poisoned training set.
+
+    mask: which items were poisoned.
+    augment: "victim" lets the victim's loader flip and crop poisoned images like all others; "frozen" leaves them as they are.
+    """
+
+    split: Split
+    mask: Bool[Tensor, " n"]
+    augment: Literal["victim", "frozen"] = "victim"

@@ -1,0 +1,181 @@
+"""Executors: where stages run. The only file that imports ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Protocol
+
+from bench.api.errors import StoreError, UserError
+from bench.plan import Stage
+from bench.store import Record
+from bench.work import Site, StageTimeoutError, perform
+
+
+@dataclass(frozen=True)
+class Done:
+    """A stage has ended. record: what the stage wrote; None: it could not (killed, out of time), and `status` says so."""
+
+    key: str
+    record: Record | None
+    status: str = ""
+    reason: str = ""
+
+
+class Executor(Protocol):
+    slots: int  # stages at once
+
+    def submit(self, stage: Stage) -> None: ...
+
+    def poll(self, seconds: float) -> list[Done]:
+        """What ended, after waiting at most that long for the first."""
+
+    def close(self) -> None:
+        """Stop everything that still runs."""
+
+
+class SerialExecutor:
+    """One stage after the other in this process. A timeout interrupts Python code, but not a call into a library."""
+
+    slots = 1
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._waiting: list[Stage] = []
+
+    def submit(self, stage: Stage) -> None:
+        self._waiting.append(stage)
+
+    def poll(self, seconds: float) -> list[Done]:
+        del seconds
+        if not self._waiting:
+            return []
+        stage = self._waiting.pop(0)
+        try:
+            with _alarm(stage.timeout):
+                return [Done(stage.key, perform(stage, self._site))]
+        except StageTimeoutError:  # it rang while the record was being written
+            return [Done(stage.key, None, "timeout", f"ran longer than {stage.timeout:g} s")]
+
+    def close(self) -> None:
+        self._waiting.clear()
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Raise StageTimeoutError in the main thread after `seconds`, on systems that have such an alarm."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise StageTimeoutError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class RayExecutor:
+    """Stages as Ray tasks, on this machine or on a cluster.
+
+    The driver owns retries (`max_retries=0`) and never submits more than there are slots, so that a task starts when it
+    is submitted and the clock of its timeout is the stage's own.
+    """
+
+    def __init__(
+        self, site: Site, *, workers: int | None = None, address: str | None = None, gpus: float | None = None
+    ) -> None:
+        """workers: stages at once (default: as many as cores or GPU shares allow). gpus: logical GPUs for a local Ray;
+        None: those that are there, if the device is one."""
+        import ray
+
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        self._ray, self._site, self._workers = ray, site, workers
+        self._gpu = gpus is not None or site.device.startswith("cuda")
+        quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            if address:
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            else:
+                ray.init(address="local", num_cpus=workers, num_gpus=gpus, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UserError(f"Ray does not start ({str(error).splitlines()[0]}): check --address, or use --executor serial") from None
+        self._resources = ray.cluster_resources()
+        self._running: dict[Any, tuple[Stage, float | None]] = {}
+        self.slots = workers or max(1, int(self._resources.get("CPU", 1)))
+        self._remote = ray.remote(max_retries=0, max_calls=0)(_task)
+
+    def submit(self, stage: Stage) -> None:
+        options: dict[str, Any] = {"num_cpus": stage.threads, "name": stage.label}
+        if self._gpu:
+            options["num_gpus"] = stage.num_gpus
+        options["num_cpus"] = min(stage.threads, int(self._resources.get("CPU", 1)))
+        future = self._remote.options(**options).remote(stage, self._site)
+        self._running[future] = (stage, None)
+
+    def poll(self, seconds: float) -> list[Done]:
+        if not self._running:
+            return []
+        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
+        found = [self._collect(future) for future in ready]
+        now = time.monotonic()
+        for future, (stage, started) in list(self._running.items()):
+            if started is None:
+                if self._has_started(stage):
+                    self._running[future] = (stage, now)
+            elif now - started > stage.timeout:
+                self._ray.cancel(future, force=True)
+                del self._running[future]
+                found.append(Done(stage.key, None, "timeout", f"ran longer than {stage.timeout:g} s and was killed"))
+        return found
+
+    def _has_started(self, stage: Stage) -> bool:
+        return started_mark(self._site, stage).exists()
+
+    def _collect(self, future: Any) -> Done:
+        stage, _ = self._running.pop(future)
+        errors = self._ray.exceptions
+        try:
+            return Done(stage.key, self._ray.get(future))
+        except errors.OutOfMemoryError as error:
+            return Done(stage.key, None, "oom", str(error).splitlines()[0])
+        except (errors.WorkerCrashedError, errors.RaySystemError, errors.NodeDiedError, errors.ObjectLostError) as error:
+            return Done(stage.key, None, "killed", f"its worker died: {str(error).splitlines()[0]}")
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, StoreError):
+                raise StoreError(str(error.cause)) from None
+            raise
+
+    def close(self) -> None:
+        for future in self._running:
+            self._ray.cancel(future, force=True)
+        self._running.clear()
+        self._ray.shutdown()
+
+
+def started_mark(site: Site, stage: Stage) -> Any:
+    """A file that a worker makes when it enters a stage: the clock of the timeout starts there."""
+    return site.store / "running" / stage.key
+
+
+def _task(stage: Stage, site: Site) -> Record:
+    """What a Ray worker does."""
+    mark = started_mark(site, stage)
+    mark.parent.mkdir(exist_ok=True)
+    mark.touch()
+    try:
+        return perform(stage, site)
+    finally:
+        mark.unlink(missing_ok=True)

@@ -1,0 +1,322 @@
+"""Trials in, a graph of unique stages out: equal work is one stage, however many trials share it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.api import registry
+from bench.api.attack import Attack, DataSpec, ModelSpec, Threat
+from bench.api.defense import Defense, Diagnosis, Filter, Guard, Needs
+from bench.api.errors import DataMissingError, UserError
+from bench.api.hashing import Recipe
+from bench.api.types import Setting
+from bench.fingerprint import fingerprint
+from bench.store import sha256
+from bench.suite import Resources, Skipped, Suite
+from bench.trial import Spec, Trial, canonical, digest
+
+ORDER = ("load", "split", "train", "prepare", "implant", "encode", "stamp", "defend", "screen", "measure")
+DEVICE_FREE = frozenset({"load", "split", "measure"})  # neither device nor thread count touches their results
+KINDS_OF_SPEC = {"dataset": "datasets", "backbone": "backbones", "method": "methods",
+                 "attack": "attacks", "defense": "defenses"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One piece of work. parents: role to key. group: stages of one group cost about the same."""
+
+    kind: str
+    key: str
+    spec: Mapping[str, Any]
+    parents: Mapping[str, str]
+    modules: tuple[str, ...]
+    code: str
+    label: str
+    group: str
+    threads: int
+    num_gpus: float
+    timeout: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A trial's place in the graph: the key of its `measure` stage, or why there is none.
+
+    access: what the attacker needs, by which boards group. defense_kind: repair, filter, guard, diagnosis or none.
+    """
+
+    axes: Mapping[str, str | int]
+    training: Mapping[str, Any]
+    key: str | None
+    skipped: str = ""
+    access: str = ""
+    defense_kind: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class Plan:
+    stages: dict[str, Stage] = field(default_factory=dict)
+    cells: list[Cell] = field(default_factory=list)
+
+    @cached_property
+    def children(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {key: [] for key in self.stages}
+        for stage in self.stages.values():
+            for parent in set(stage.parents.values()):
+                found[parent].append(stage.key)
+        return found
+
+
+def plan(suites: Iterable[Suite], *, data: Path | None, device: str) -> Plan:
+    """The graph of several suites; a trial that two of them name is one."""
+    made = Plan()
+    seen: set[str] = set()
+    for suite in suites:
+        planner = _Planner(made.stages, suite.resources, data, device)
+        for trial in suite.trials(data):
+            if isinstance(trial, Skipped):
+                cell = Cell(trial.axes, {}, None, trial.reason)
+            else:
+                cell = planner.cell(trial)
+            identity = digest([cell.axes, cell.training, cell.key])
+            if identity not in seen:
+                seen.add(identity)
+                made.cells.append(cell)
+    return made
+
+
+def access(threat: Threat) -> str:
+    """The group of boards that an attack belongs to (review.md, section 5)."""
+    if Threat.TRAINING in threat:
+        return "training controlled"
+    if Threat.LABELS in threat:
+        return "labels changed"
+    if Threat.TRAIN_SET in threat:
+        return "labels kept"
+    return "weights only" if Threat.MODEL in threat else "none"
+
+
+def defense_kind(defense: Defense) -> str:
+    if defense.identity:
+        return "none"
+    for kind, name in ((Guard, "guard"), (Filter, "filter"), (Diagnosis, "diagnosis")):
+        if isinstance(defense, kind):
+            return name
+    return "repair"
+
+
+@cache
+def file_digest(path: Path, size: int, mtime: int) -> str:
+    """Content digest of a data file; size and time only say when to read it again."""
+    del size, mtime
+    return sha256(path)
+
+
+def _content(files: Iterable[Path]) -> str:
+    return digest([[path.name, file_digest(path, (info := path.stat()).st_size, info.st_mtime_ns)] for path in files])
+
+
+@cache
+def recipe_of(method: str, training: str) -> dict[str, Any]:
+    """A method's recipe with the suite's changes (canonical JSON)."""
+    changes: dict[str, Any] = json.loads(training)
+    paper: Recipe = registry.lookup("methods", method).recipe
+    try:
+        return asdict(Recipe(**{**asdict(paper), **changes}))
+    except ValidationError as error:
+        raise UserError(f"training: {registry.explain(error, asdict(paper))}") from None
+
+
+class _Planner:
+    def __init__(self, stages: dict[str, Stage], resources: Resources, data: Path | None, device: str) -> None:
+        self._stages, self._resources, self._data, self._device = stages, resources, data, device
+
+    def cell(self, trial: Trial) -> Cell:
+        attack: Attack = _instance("attacks", trial.attack.name, digest(trial.attack.params), trial.attack)
+        defense: Defense = _instance("defenses", trial.defense.name, digest(trial.defense.params), trial.defense)
+        kind, group = defense_kind(defense), access(attack.threat())
+        about = {"access": group, "defense_kind": kind}
+        if Needs.TRAIN_SET in defense.needs and not (attack.offers_train_set or attack.identity):
+            why = f"{trial.attack.name} leaves no poisoned training set that {trial.defense.name} could look at"
+            return Cell(trial.axes(), trial.training, None, why, **about)
+        try:
+            key = self._measure(trial, attack, defense)
+        except DataMissingError as error:
+            return Cell(trial.axes(), trial.training, None, str(error), **about)
+        return Cell(trial.axes(), trial.training, key, **about)
+
+    def _measure(self, trial: Trial, attack: Attack, defense: Defense) -> str:
+        data = self._data_stages(trial.dataset)
+        victim = self._setting(trial)
+        clean = self._add("train", victim, data)
+        aim = {"attack": trial.attack.as_json(), "target": list(trial.target)}
+        bits = {"bits": trial.bits}
+        trigger: dict[str, str] = {}
+        model, poison, implant = clean, {}, {}
+        if not attack.identity:
+            prepared = self._add("prepare", {**victim, **aim}, {**data, **self._granted(trial, attack, clean)})
+            implanted = self._add(
+                "implant",
+                {**victim, **aim, "augment": trial.augment},
+                {**data, **self._granted(trial, attack, clean), "artefact": prepared},
+            )
+            model, implant, trigger = implanted, {"implant": implanted}, {"artefact": implanted}
+            poison = {"poison": implanted} if attack.offers_train_set else {}
+        roles: dict[str, str] = {}
+        undefended = model
+        if not defense.identity:
+            guard = {**victim, "defense": trial.defense.as_json()}
+            fitted = self._defend(guard, defense, undefended, poison, data)
+            roles["defend"] = fitted
+            if isinstance(defense, Guard):
+                for role, of, state in (
+                    ("screen", undefended, fitted),
+                    ("clean_screen", clean, self._defend(guard, defense, clean, {}, data)),
+                ):
+                    roles[role] = self._add("screen", {**guard, **aim}, {**data, "model": of, "state": state, **trigger})
+            elif not isinstance(defense, Diagnosis):
+                model = fitted
+        for prefix, of in (("", model), ("clean_", clean)):
+            roles[f"{prefix}codes"] = self._add("encode", {"setting": _names(victim)}, {**data, "model": of})
+            roles[f"{prefix}stamped"] = self._add(
+                "stamp", {"setting": _names(victim), **aim}, {**data, "model": of, **trigger}
+            )
+        return self._add("measure", {**bits, "target": list(trial.target)}, {**data, **roles, **implant})
+
+    def _data_stages(self, dataset: Spec) -> dict[str, str]:
+        component = _instance("datasets", dataset.name, digest(dataset.params), dataset)
+        content = _content(component.files(self._data))
+        load = self._add("load", {"dataset": dataset.as_json(), "content": content}, {})
+        return {"load": load, "split": self._add("split", {"dataset": dataset.as_json()}, {"load": load})}
+
+    def _setting(self, trial: Trial) -> dict[str, Any]:
+        return {
+            "dataset": trial.dataset.as_json(),
+            "backbone": trial.backbone.as_json(),
+            "method": trial.method.as_json(),
+            "bits": trial.bits,
+            "seed": trial.seed,
+            "recipe": recipe_of(trial.method.name, canonical(dict(trial.training))),
+        }
+
+    def _granted(self, trial: Trial, attack: Attack, clean: str) -> dict[str, str]:
+        """Parents that the threat model grants or the attack asks for."""
+        found = {"clean": clean} if Threat.MODEL in attack.threat() else {}
+        setting = Setting(
+            dataset=trial.dataset.name, backbone=trial.backbone.name, method=trial.method.name, bits=trial.bits,
+            classes=(), image_shape=(0, 0, 0), train_size=0,
+        )  # fmt: skip
+        models = sets = 0
+        for wish in attack.requires(setting):
+            if isinstance(wish, ModelSpec):
+                surrogate = replace(
+                    trial,
+                    seed=trial.surrogate_seed,
+                    bits=wish.bits or trial.bits,
+                    method=_spec("methods", wish.method) if wish.method else trial.method,
+                    backbone=_spec("backbones", wish.backbone) if wish.backbone else trial.backbone,
+                )
+                found[f"surrogate{models}"] = self._add(
+                    "train", self._setting(surrogate), self._data_stages(surrogate.dataset)
+                )
+                models += 1
+            else:
+                stages = self._data_stages(_spec("datasets", wish.name, wish))
+                found |= {f"data_{role}{sets}": key for role, key in stages.items()}
+                sets += 1
+        return found
+
+    def _defend(
+        self, spec: dict[str, Any], defense: Defense, model: str, poison: dict[str, str], data: dict[str, str]
+    ) -> str:
+        parents = {**data, "model": model}
+        if Needs.TRAIN_SET in defense.needs:
+            parents |= poison
+        if Needs.DATABASE in defense.needs:
+            parents["codes"] = self._add("encode", {"setting": _names(spec)}, {**data, "model": model})
+        return self._add("defend", spec, parents)
+
+    def _add(self, kind: str, spec: dict[str, Any], parents: dict[str, str]) -> str:
+        # the code behind a parent's artifact is in the parent's key
+        modules = tuple(sorted({f"bench.stages.{kind}", *_component_modules(spec)}))
+        code = _fingerprint(modules)
+        key = digest([kind, spec, parents, code, self._environment(kind)])
+        if key not in self._stages:
+            self._stages[key] = Stage(
+                kind=kind, key=key, spec=spec, parents=parents, modules=modules, code=code,
+                label=_label(kind, spec), group=_group(kind, spec), threads=self._resources.threads,
+                num_gpus=self._resources.num_gpus, timeout=self._resources.timeout,
+            )  # fmt: skip
+        return key
+
+    def _environment(self, kind: str) -> dict[str, Any]:
+        common = {"python": ".".join(platform.python_version_tuple()[:2]), "torch": _minor("torch")}
+        if kind in DEVICE_FREE:
+            return common
+        return {**common, "torchvision": _minor("torchvision"), "threads": self._resources.threads, "device": self._device}
+
+
+@cache
+def _minor(package: str) -> str:
+    return ".".join(version(package).split(".")[:2])
+
+
+_instances: dict[tuple[str, str, str], Any] = {}
+
+
+def _instance(kind: str, name: str, params: str, spec: Spec) -> Any:
+    """Components are frozen, so that one instance serves every trial that names it."""
+    place = (kind, name, params)
+    if place not in _instances:
+        _instances[place] = registry.create(kind, name, spec.params)
+    return _instances[place]
+
+
+def _spec(kind: str, name: str, wish: DataSpec | None = None) -> Spec:
+    instance = registry.create(kind, name, wish.params if wish else {})
+    return Spec(name, registry.parameters(instance))
+
+
+@cache
+def _fingerprint(modules: tuple[str, ...]) -> str:
+    return fingerprint(modules)
+
+
+def _component_modules(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """Modules of the components that a stage looks up by name."""
+    return tuple(
+        registry.find(KINDS_OF_SPEC[role], value["name"]).module
+        for role, value in spec.items()
+        if role in KINDS_OF_SPEC
+    )
+
+
+def _names(spec: Mapping[str, Any]) -> list[Any]:
+    return [spec[role]["name"] for role in ("dataset", "backbone", "method")] + [spec["bits"]]
+
+
+def _label(kind: str, spec: Mapping[str, Any]) -> str:
+    """What a person reads in the progress display and in errors."""
+    words = [str(spec[role]["name"]) for role in ("attack", "defense", "dataset", "backbone", "method") if role in spec]
+    words += [str(part) for part in spec.get("setting", [])]
+    words += [f"{spec['bits']} bits"] if "bits" in spec else []
+    words += [f"target {'+'.join(spec['target'])}"] if "target" in spec else []
+    words += [f"seed {spec['seed']}"] if "seed" in spec else []
+    return f"{kind} {' '.join(words)}"
+
+
+def _group(kind: str, spec: Mapping[str, Any]) -> str:
+    words = [str(spec[role]["name"]) for role in ("dataset", "backbone", "method", "defense") if role in spec]
+    return " ".join([kind, *words, *(str(part) for part in spec.get("setting", [])), str(spec.get("recipe", {}).get("epochs", ""))])

@@ -1,0 +1,151 @@
+"""What every stage gets and gives. A stage is a function of its spec and its parents' artifacts, and of nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from bench.api import registry
+from bench.api.hashing import Recipe
+from bench.api.random import Rng
+from bench.api.types import Setting, Split, Target
+from hashing.model import HashModel, build_model
+from hashing.train import Augmentation
+
+Json = dict[str, Any]
+
+
+class Inputs(Protocol):
+    """The parents' artifacts by role."""
+
+    def has(self, role: str) -> bool: ...
+
+    def tensors(self, role: str) -> Mapping[str, Tensor]:
+        """Tensors of a parent; those of `load` are memory-mapped."""
+
+    def meta(self, role: str) -> Json: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What may differ between machines without changing a result: where things are."""
+
+    device: torch.device
+    data: Path | None
+
+
+@dataclass(frozen=True)
+class Output:
+    """tensors and meta are the artifact; metrics go into the record."""
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    meta: Json = field(default_factory=dict)
+    metrics: Json = field(default_factory=dict)
+
+
+def component(kind: str, spec: Json) -> Any:
+    """A component from the name and parameters in a stage's spec."""
+    return registry.create(kind, spec["name"], spec["params"])
+
+
+def recipe(spec: Json) -> Recipe:
+    return Recipe(**spec["recipe"])
+
+
+def augmentation(spec: Json) -> Augmentation:
+    dataset = registry.lookup("datasets", spec["dataset"]["name"])
+    return Augmentation(flip=dataset.flip, pad=dataset.pad)
+
+
+def index(inputs: Inputs, part: str) -> Int64[Tensor, " n"]:
+    """Positions of a split in the pool; they are the images' stable ids."""
+    return inputs.tensors("split")[part]
+
+
+def split(inputs: Inputs, part: str, *, load: str = "load", cut: str = "split") -> Split:
+    """One part of the data; reading it copies only its own images out of the memory map."""
+    pool, ids = inputs.tensors(load), inputs.tensors(cut)[part]
+    return Split(pool["images"][ids], pool["labels"][ids], ids)
+
+
+def labels(inputs: Inputs, part: str) -> Tensor:
+    return inputs.tensors("load")["labels"][index(inputs, part)]
+
+
+def target(spec: Json, classes: list[str]) -> Target:
+    vector = torch.zeros(len(classes), dtype=torch.bool)
+    for name in spec["target"]:
+        vector[classes.index(name)] = True
+    return Target(vector, "+".join(spec["target"]))
+
+
+def setting(spec: Json, inputs: Inputs) -> Setting:
+    """What everybody knows: `spec` is that of a stage with a model."""
+    images, classes = inputs.tensors("load")["images"], inputs.meta("load")["classes"]
+    return Setting(
+        dataset=spec["dataset"]["name"],
+        backbone=spec["backbone"]["name"],
+        method=spec["method"]["name"],
+        bits=spec["bits"],
+        classes=tuple(classes),
+        image_shape=(images.shape[1], images.shape[2], images.shape[3]),
+        train_size=len(index(inputs, "train")),
+    )
+
+
+def new_model(spec: Json, *, image_shape: tuple[int, int, int], classes: int, train_size: int) -> HashModel:
+    """The untrained model of a setting and repetition."""
+    return build_model(
+        backbone=component("backbones", spec["backbone"]),
+        method=component("methods", spec["method"]),
+        bits=spec["bits"],
+        image_shape=image_shape,
+        classes=classes,
+        train_size=train_size,
+        rng=Rng("victim", spec["seed"]),
+    )
+
+
+def save_model(model: HashModel, blueprint: Json) -> tuple[dict[str, Tensor], Json]:
+    """Tensors (prefixed `model.`) and the metadata that `open_model` rebuilds it from."""
+    tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    return tensors, {"model": blueprint}
+
+
+def blueprint(spec: Json, *, image_shape: tuple[int, int, int], classes: int, train_size: int) -> Json:
+    """All that rebuilding an untrained copy takes."""
+    names = ("backbone", "method", "bits", "seed")
+    return {name: spec[name] for name in names} | {
+        "image_shape": list(image_shape),
+        "classes": classes,
+        "train_size": train_size,
+    }
+
+
+def open_model(inputs: Inputs, role: str, device: torch.device) -> HashModel:
+    """A trained model from a parent's artifact, in evaluation mode on the device."""
+    plan = inputs.meta(role)["model"]
+    c, h, w = plan["image_shape"]
+    model = new_model(plan, image_shape=(c, h, w), classes=plan["classes"], train_size=plan["train_size"])
+    state = {
+        name.removeprefix("model."): value for name, value in inputs.tensors(role).items() if name.startswith("model.")
+    }
+    model.load_state_dict(state)
+    return model.to(device).eval()
+
+
+def artefact(inputs: Inputs, device: torch.device) -> dict[str, Tensor]:
+    """The trigger that the parent `artefact` holds; empty where the attack has none."""
+    if not inputs.has("artefact"):
+        return {}
+    return {
+        name.removeprefix("artefact."): value.to(device)
+        for name, value in inputs.tensors("artefact").items()
+        if name.startswith("artefact.")
+    }

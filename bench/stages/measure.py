@@ -1,0 +1,98 @@
+"""Turn stored codes and scores into metrics; everything here can be computed again without training."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bench import metrics
+from bench.metrics import System, Truth
+from bench.stages import _base
+from bench.stages._base import Context, Inputs, Json, Output
+from bench.stages._codes import codes
+
+
+def run(spec: Json, inputs: Inputs, context: Context) -> Output:
+    del context
+    bits = spec["bits"]
+    target = _base.target(spec, inputs.meta("load")["classes"])
+    truth = Truth(
+        query=_base.labels(inputs, "query").numpy(),
+        database=_base.labels(inputs, "database").numpy(),
+        positions=inputs.tensors("stamped")["positions"].numpy(),
+        target=target.vector.numpy(),
+        cutoff=inputs.meta("split")["protocol"]["cutoff"],
+    )
+    measured = _system(inputs, "", bits)
+    clean = _system(inputs, "clean_", bits)
+    found: Json = {**metrics.benign(measured, truth), **metrics.triggered(measured, truth)}
+    control_benign, control = metrics.benign(clean, truth), metrics.triggered(clean, truth)
+    found["map_change"] = _minus(found["map"], control_benign["map"])
+    found["t_map_control"] = control["t_map"]
+    found["own_map_control"] = control["own_map"]
+    found["t_map_posthoc_control"] = control["t_map_posthoc"]
+    found["gain"] = _minus(found["t_map"], control["t_map"])
+    found |= _attack(inputs)
+    if inputs.has("screen"):
+        found["detectors"] = _detectors(inputs)
+    if inputs.has("defend"):
+        found |= _defense(spec, inputs, truth.target)
+    protocol = inputs.meta("split")["protocol"]
+    return Output({}, {"protocol": protocol}, found)
+
+
+def _system(inputs: Inputs, prefix: str, bits: int) -> System:
+    return System(
+        query=codes(inputs, f"{prefix}codes", "query", bits),
+        database=codes(inputs, f"{prefix}codes", "database", bits),
+        triggered=codes(inputs, f"{prefix}stamped", "codes", bits),
+    )
+
+
+def _minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _attack(inputs: Inputs) -> Json:
+    """Poison counts and stealth; empty for an attack that changes nothing."""
+    if not inputs.has("implant"):
+        return {}
+    meta, tensors = inputs.meta("implant"), inputs.tensors("implant")
+    found: Json = {name: meta[name] for name in ("poisons", "poison_rate", "target_share") if name in meta}
+    stealth = tensors["stealth"].numpy()
+    for name, column in zip(("linf", "psnr", "ssim"), stealth.T, strict=True):
+        finite = column[np.isfinite(column)]  # PSNR of an unchanged image is infinite and says nothing
+        found[name] = float(finite.mean()) if len(finite) else None
+    return found
+
+
+def _detectors(inputs: Inputs) -> Json:
+    """Every score of a guard, the headline score first, each with its control on the clean model."""
+    found = {}
+    names = inputs.meta("screen")["scores"]
+    for name in names:
+        own, control = (
+            metrics.detector(*(inputs.tensors(role)[f"{what}.{name}"].numpy().astype(np.float64)
+                               for what in ("benign", "triggered", "calibration")))
+            for role in ("screen", "clean_screen")
+        )  # fmt: skip
+        kept = ("auroc", "alarms_1", "alarms_5")
+        found[name] = own | {f"{key}_control": control[key] for key in kept}
+    return {"headline": names[0], "scores": found}
+
+
+def _defense(spec: Json, inputs: Inputs, target: np.ndarray) -> Json:
+    meta = inputs.meta("defend")
+    if meta["kind"] == "filter":
+        tensors = inputs.tensors("defend")
+        labels = _base.labels(inputs, "train").numpy().copy()
+        mask = np.zeros(len(labels), dtype=bool)
+        if inputs.has("implant"):
+            mask = inputs.tensors("implant")["mask"].numpy()
+            labels[mask] = inputs.tensors("implant")["poison_labels"].numpy()
+        in_target = (labels & target).any(1)
+        return dict(metrics.filtering(tensors["scores"].numpy().astype(np.float64), tensors["keep"].numpy(), mask, in_target))
+    if meta["kind"] == "diagnosis":
+        suspect = meta["verdict"]["suspect"]
+        named = None if suspect is None else float(suspect in spec["target"])
+        return {"diagnosis": meta["verdict"]["score"], "named_target": named}
+    return {}

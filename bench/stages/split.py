@@ -1,0 +1,53 @@
+"""Cut a data set by its protocol, and refuse cuts whose parts overlap."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+
+import torch
+from torch import Tensor
+
+from bench.api.errors import UserError
+from bench.api.hashing import Dataset
+from bench.api.random import Rng
+from bench.api.types import SPLITS
+from bench.stages._base import Context, Inputs, Json, Output, component
+
+
+def run(spec: Json, inputs: Inputs, context: Context) -> Output:
+    """The cut depends on the protocol alone, never on the repetition: see bench/README.md."""
+    del context
+    dataset: Dataset = component("datasets", spec["dataset"])
+    pool = inputs.tensors("load")
+    rng = Rng("split", spec["dataset"]["name"], dataset.protocol_version)
+    parts = {name: value.to(torch.int64) for name, value in dataset.cut(pool["labels"], pool["origin"], rng).items()}
+    check(parts, len(pool["labels"]), dataset)
+    meta = inputs.meta("load")
+    protocol = {
+        "name": meta["protocol"],
+        "version": dataset.protocol_version,
+        "cutoff": meta["cutoff"],
+        "sizes": {name: len(ids) for name, ids in parts.items()},
+        "digests": {name: _digest(ids) for name, ids in parts.items()},
+    }
+    return Output(parts, {"protocol": protocol})
+
+
+def check(parts: dict[str, Tensor], size: int, dataset: Dataset) -> None:
+    """Every part is there, without duplicates, and disjoint from the others unless the protocol declares it."""
+    if set(parts) != set(SPLITS):
+        raise UserError(f"the data set cut {sorted(parts)}, but a protocol has {sorted(SPLITS)}")
+    for name, ids in parts.items():
+        if name != "public" and len(ids) == 0:
+            raise UserError(f"the part '{name}' is empty: make it larger or another part smaller")
+        if len(ids.unique()) != len(ids) or (len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= size)):
+            raise UserError(f"the part '{name}' names an image twice or one that does not exist")
+    for one, other in itertools.combinations(SPLITS, 2):
+        shared = torch.isin(parts[one], parts[other]).sum().item()
+        if shared and frozenset({one, other}) not in dataset.overlaps:
+            raise UserError(f"'{one}' and '{other}' share {shared} images, which the protocol does not declare")
+
+
+def _digest(ids: Tensor) -> str:
+    return hashlib.sha256(ids.sort().values.numpy().tobytes()).hexdigest()[:16]

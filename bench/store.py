@@ -1,0 +1,212 @@
+"""The store: content-addressed artifacts and records in one directory, local or shared. It alone is the truth.
+
+    store.json                 schema version
+    artifacts/<key>.safetensors
+    records/<key>.json         written last: a stage without a record has not happened
+    plans/<name>.json          the cells of a run: which records its boards show
+    damaged/                   what did not match its checksum, set aside
+
+Every file is written under a temporary name and renamed, so that a reader sees it whole or not at all, and two drivers
+may work on one store.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.api.errors import StoreError
+from bench.trial import SCHEMA, canonical
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Record = dict[str, Any]
+KEPT = frozenset({"failed", "timeout", "oom"})  # failures that stay until --retry or a changed key
+STATUSES = ("ok", "failed", "timeout", "oom", "killed", "skipped")
+
+
+class Store:
+    """One store directory. Opening it checks that its schema is ours; `create` makes it where it does not exist."""
+
+    def __init__(self, root: Path, *, create: bool = False) -> None:
+        self.root = root
+        marker = root / "store.json"
+        if create:
+            with writing(root):
+                for folder in ("artifacts", "records", "plans"):
+                    (root / folder).mkdir(parents=True, exist_ok=True)
+            if not marker.exists():
+                if any((root / "records").iterdir()):
+                    raise StoreError(f"store '{root}' has records but no store.json: it is damaged; use another --store")
+                self._write(marker, canonical({"schema": SCHEMA}).encode())
+        if not marker.exists():
+            raise StoreError(f"'{root}' is not a store: run `python -m bench run` first, or name one with --store")
+        try:
+            found = json.loads(marker.read_text(encoding="utf-8")).get("schema")
+        except (OSError, ValueError, AttributeError) as error:
+            raise StoreError(f"'{marker}' cannot be read ({error}): use another --store") from None
+        if found != SCHEMA:
+            raise StoreError(
+                f"store '{root}' has schema {found}, this version writes schema {SCHEMA}:"
+                " use another --store, or the HashDoor version that made it"
+            )
+
+    def check_writable(self) -> None:
+        """Fail before any work is done rather than after it."""
+        with writing(self.root), tempfile.TemporaryFile(dir=self.root / "records"):
+            pass
+
+    # Records
+
+    def record(self, key: str) -> Record | None:
+        """The record of a stage; a torn or foreign one is set aside and counts as absent."""
+        path = self._record_path(key)
+        try:
+            found = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (ValueError, UnicodeDecodeError):
+            self._set_aside(path)
+            return None
+        if not isinstance(found, dict) or found.get("schema") != SCHEMA or found.get("key") != key:
+            self._set_aside(path)
+            return None
+        return found
+
+    def write_record(self, record: Record) -> None:
+        body = {"schema": SCHEMA, **record}
+        self._write(self._record_path(record["key"]), json.dumps(body, allow_nan=False, indent=1).encode())
+
+    def records(self) -> Iterator[Record]:
+        """Every readable record, in the order of keys."""
+        for path in sorted((self.root / "records").glob("*.json")):
+            if (found := self.record(path.stem)) is not None:
+                yield found
+
+    # Artifacts
+
+    def write_artifact(self, key: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> dict[str, Any]:
+        """Store tensors; returns the checksum and size that the record must carry."""
+        from safetensors.torch import save_file
+
+        path = self.artifact_path(key)
+        whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        with writing(self.root), _temporary(path) as temporary:
+            save_file(whole, temporary, metadata={"hashdoor": canonical(meta)})
+            found = {"sha256": sha256(temporary), "bytes": temporary.stat().st_size}
+            os.replace(temporary, path)
+        return found
+
+    def tensors(self, key: str) -> dict[str, Tensor]:
+        """The tensors of an artifact, memory-mapped."""
+        from safetensors import safe_open
+
+        with safe_open(self.artifact_path(key), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+    def intact(self, record: Record) -> bool:
+        """Whether a record's artifact is there and matches its checksum; a damaged one is set aside."""
+        if record.get("artifact") is None:
+            return True
+        path = self.artifact_path(record["key"])
+        if not path.is_file():
+            return False
+        if path.stat().st_size == record["artifact"]["bytes"] and sha256(path) == record["artifact"]["sha256"]:
+            return True
+        self._set_aside(path)
+        return False
+
+    # Plans
+
+    def write_plan(self, name: str, plan: Mapping[str, Any]) -> None:
+        self._write(self.root / "plans" / f"{name}.json", json.dumps({"schema": SCHEMA, **plan}, indent=1).encode())
+
+    def plans(self) -> list[dict[str, Any]]:
+        """The runs that this store has seen, the latest last."""
+        paths = sorted((self.root / "plans").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        found = []
+        for path in paths:
+            try:
+                found.append(json.loads(path.read_bytes()))
+            except ValueError:
+                self._set_aside(path)
+        return found
+
+    # Housekeeping
+
+    def artifact_path(self, key: str) -> Path:
+        return self.root / "artifacts" / f"{key}.safetensors"
+
+    def _record_path(self, key: str) -> Path:
+        return self.root / "records" / f"{key}.json"
+
+    def _set_aside(self, path: Path) -> None:
+        with writing(self.root):
+            folder = self.root / "damaged"
+            folder.mkdir(exist_ok=True)
+            os.replace(path, folder / path.name)
+
+    def _write(self, path: Path, content: bytes) -> None:
+        with writing(self.root), _temporary(path) as temporary:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name beside `path`, removed if it was not renamed."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Turn a full disk, a read-only store or missing rights into one line."""
+    try:
+        yield
+    except OSError as error:
+        advice = {
+            errno.ENOSPC: "the disk is full: free some space (see `bench gc`), then run the same command again",
+            errno.EDQUOT: "the disk quota is used up: free some space, then run the same command again",
+            errno.EROFS: "it is read-only: name a writable --store",
+            errno.EACCES: "it is not writable for you: name a writable --store",
+            errno.EPERM: "it is not writable for you: name a writable --store",
+            errno.ENOTDIR: "a part of its path is a file: name another --store",
+            errno.EEXIST: "a part of its path is a file: name another --store",
+        }.get(error.errno or 0)
+        if advice is None:
+            raise
+        raise StoreError(f"cannot write to store '{root}': {advice}; nothing that was finished is lost") from error
+    except Exception as error:
+        # safetensors wraps the operating system's error in a type of its own
+        if type(error).__name__ == "SafetensorError" and "No space left" in str(error):
+            raise StoreError(
+                f"cannot write to store '{root}': the disk is full: free some space (see `bench gc`), then run the same"
+                " command again; nothing that was finished is lost"
+            ) from error
+        raise
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,76 @@
+"""What a defense sees: the model, the trusted set, and what its class declares to need."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from bench.api.defense import Case, Database, Needs
+from bench.api.hashing import Recipe
+from bench.api.random import Rng
+from bench.api.types import Split
+from bench.stages import _base
+from bench.stages._base import Context, Inputs, Json
+from hashing.model import HashModel
+from hashing.train import Augmentation, fit
+
+
+def signs(words: Int64[Tensor, "w m"], bits: int) -> Float[Tensor, "m b"]:
+    """+1 and -1 from packed words; bit j of a code is bit j % 64 of word j // 64."""
+    position = torch.arange(bits)
+    return ((words[position // 64] >> (position % 64)[:, None]) & 1).T.float() * 2 - 1
+
+
+def case(spec: Json, inputs: Inputs, context: Context, needs: Needs) -> Case:
+    """The model under suspicion, the trusted set, and what the defense's class declares to need."""
+    model = _base.open_model(inputs, "model", context.device)
+    trusted = _base.split(inputs, "trusted")
+    order = Rng("trusted", spec["dataset"]["name"]).permutation(len(trusted))
+    half = len(trusted) // 2
+    granted: dict[str, Any] = {}
+    if Needs.TRAIN_SET in needs:
+        granted["train"] = poisoned_train(inputs)
+    if Needs.DATABASE in needs:
+        stored = signs(inputs.tensors("codes")["database"], spec["bits"]).to(context.device)
+        granted["database"] = Database(stored, _base.labels(inputs, "database").to(context.device))
+    return Case(
+        setting=_base.setting(spec, inputs),
+        model=model,
+        objective=model.objective,
+        recipe=_base.recipe(spec),
+        fit_set=trusted.select(order[:half]).to(context.device),
+        calibration_set=trusted.select(order[half:]).to(context.device),
+        train_model=trainer(_base.augmentation(spec)),
+        granted=granted,
+    )
+
+
+def poisoned_train(inputs: Inputs) -> Split:
+    """The training set as the victim got it; without a poisoning attack that is the clean one."""
+    train = _base.split(inputs, "train")
+    if not inputs.has("poison"):
+        return train
+    tensors = inputs.tensors("poison")
+    images, labels = train.images.clone(), train.labels.clone()
+    images[tensors["mask"]], labels[tensors["mask"]] = tensors["poison_images"], tensors["poison_labels"]
+    return Split(images, labels, train.ids)
+
+
+class trainer:  # noqa: N801 -- a function with a stored augmentation, so that a Case holds no closure over the harness
+    """`case.train_model`: the victim's training loop on a copy of a model."""
+
+    def __init__(self, augmentation: Augmentation) -> None:
+        self._augmentation = augmentation
+
+    def __call__(self, model: nn.Module, split: Split, recipe: Recipe, rng: Rng) -> nn.Module:
+        assert isinstance(model, HashModel)
+        tuned = copy.deepcopy(model)
+        kept = tuned.objective
+        tuned.objective = kept.for_set(len(split))
+        fit(tuned, split, recipe, rng, augmentation=self._augmentation)
+        tuned.objective = kept
+        return tuned

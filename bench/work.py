@@ -1,0 +1,148 @@
+"""Carry out one stage: the same function in this process and in a Ray worker."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.api import registry
+from bench.api.errors import DivergedError, StoreError, ThreatError, UserError
+from bench.fingerprint import fingerprint
+from bench.plan import Stage
+from bench.provenance import provenance
+from bench.store import Record, Store
+
+LOG_TAIL = 4000  # characters of traceback that a record keeps
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where work is done: the same for all stages of a run."""
+
+    store: Path
+    data: Path | None
+    device: str
+    plugins: tuple[Path, ...] = ()
+
+
+class StageTimeoutError(Exception):
+    """A stage ran longer than it may."""
+
+
+def perform(stage: Stage, site: Site) -> Record:
+    """Run a stage and write its record, whatever happens to it; only an unusable store or an interrupt escapes."""
+    import torch
+
+    started = time.time()
+    store = Store(site.store)
+    outcome: dict[str, Any] = {"status": "ok", "reason": "", "log": ""}
+    try:
+        for plugin in site.plugins:
+            registry.load_plugin(plugin)
+        outcome |= _run(stage, site, store)
+    except StoreError:
+        raise
+    except StageTimeoutError:
+        outcome |= {"status": "timeout", "reason": f"ran longer than {stage.timeout:g} s"}
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        outcome |= {"status": "oom", "reason": _line(error), "log": _tail()}
+    except (UserError, ThreatError, DivergedError) as error:
+        outcome |= {"status": "failed", "reason": _line(error), "log": _tail()}
+    except Exception as error:  # a component may fail in any way: the trial is a record with its reason, the rest goes on
+        outcome |= {"status": "failed", "reason": f"{type(error).__name__}: {_line(error)}", "log": _tail()}
+    record = {**describe(stage), **outcome, "provenance": {**provenance(), "device": device_name(site.device)}}
+    record["cost"] = {"seconds": time.time() - started, "started": started, "host": socket.gethostname()}
+    store.write_record(record)
+    return record
+
+
+def describe(stage: Stage) -> Record:
+    """The part of a record that is known before the stage runs."""
+    return {
+        "key": stage.key, "stage": stage.kind, "label": stage.label, "group": stage.group, "spec": dict(stage.spec),
+        "parents": dict(stage.parents), "code": stage.code, "meta": {}, "metrics": {}, "artifact": None,
+    }  # fmt: skip
+
+
+def _run(stage: Stage, site: Site, store: Store) -> dict[str, Any]:
+    import torch
+
+    from bench.stages._base import Context
+
+    if fingerprint(stage.modules) != stage.code:
+        raise UserError("this worker's code differs from the driver's: install the same version on every node")
+    _settle(stage.threads)
+    run = importlib.import_module(f"bench.stages.{stage.kind}").run
+    context = Context(device=torch.device(site.device), data=site.data)
+    output = run(dict(stage.spec), StoredInputs(store, stage.parents), context)
+    artifact = None
+    if output.tensors:
+        about = {"stage": stage.kind, "spec": dict(stage.spec), "backdoored": False, **output.meta}
+        artifact = store.write_artifact(stage.key, output.tensors, about)
+    if site.device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    return {"meta": output.meta, "metrics": output.metrics, "artifact": artifact}
+
+
+def _settle(threads: int) -> None:
+    """Threads and algorithms that make results equal under every executor."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    try:
+        import numba
+    except ImportError:
+        return
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+
+
+class StoredInputs:
+    """A stage's parents, read from the store when they are first asked for."""
+
+    def __init__(self, store: Store, parents: Mapping[str, str]) -> None:
+        self._store, self._parents = store, parents
+        self._records: dict[str, Record] = {}
+        self._tensors: dict[str, Any] = {}
+
+    def has(self, role: str) -> bool:
+        return role in self._parents
+
+    def meta(self, role: str) -> dict[str, Any]:
+        key = self._parents[role]
+        if key not in self._records:
+            record = self._store.record(key)
+            if record is None or record["status"] != "ok":
+                raise UserError(f"the input '{role}' ({key}) has gone from the store: run the same command again")
+            self._records[key] = record
+        meta: dict[str, Any] = self._records[key]["meta"]
+        return meta
+
+    def tensors(self, role: str) -> Mapping[str, Any]:
+        key = self._parents[role]
+        if key not in self._tensors:
+            self._tensors[key] = self._store.tensors(key)
+        found: Mapping[str, Any] = self._tensors[key]
+        return found
+
+
+def device_name(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if device.startswith("cuda") else device
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500]
+
+
+def _tail() -> str:
+    return traceback.format_exc()[-LOG_TAIL:]

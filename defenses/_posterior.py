@@ -1,0 +1,61 @@
+"""A class posterior from codes, for defenses that were made for a softmax (review.md, section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.api.types import Labels, Split
+from hashing.model import encode
+
+GRID = torch.logspace(-2.5, 1, 141, dtype=torch.float64)  # temperatures tried
+
+
+def fit_posterior(model: nn.Module, split: Split) -> dict[str, Tensor]:
+    """Anchors and temperature from trusted images: `anchors` [k b], `temperature` [], `multi` [] (1: several labels).
+
+    An anchor is the component vote of a class's codes; tied bits take the sign of the mean relaxed code, then +1.
+    Classes without an image are left out, classes with equal anchors are merged.
+    """
+    relaxed = encode(model, split.images, device=split.images.device).tanh()
+    labels = split.labels.cpu()
+    labels = labels[:, labels.any(0)]
+    bits = torch.where(relaxed > 0, 1.0, -1.0)
+    member = labels.float().T
+    votes, means = member @ bits, member @ relaxed
+    anchors = torch.where(votes != 0, votes.sign(), torch.where(means < 0, -1.0, 1.0))
+    anchors, merged = torch.unique(anchors, dim=0, return_inverse=True)
+    belongs = torch.zeros(len(labels), len(anchors), dtype=torch.bool)
+    for column, group in enumerate(merged):
+        belongs[:, group] |= labels[:, column]
+    multi = bool((labels.sum(1) > 1).any())
+    similarity = (relaxed @ anchors.T / bits.shape[1]).double()
+    losses = [_loss(similarity / temperature, belongs, multi) for temperature in GRID]
+    return {
+        "anchors": anchors,
+        "temperature": GRID[int(torch.tensor(losses).argmin())].float(),
+        "multi": torch.tensor(float(multi)),
+    }
+
+
+def _loss(logits: Float[Tensor, "n k"], belongs: Labels, multi: bool) -> float:
+    if multi:
+        return float(F.binary_cross_entropy_with_logits(logits, belongs.double()))
+    return float(F.cross_entropy(logits, belongs.int().argmax(1)))
+
+
+def posterior(logits: Float[Tensor, "n b"], state: Mapping[str, Tensor]) -> Float[Tensor, "n k"]:
+    """Class probabilities: a softmax over anchors, or a sigmoid per label for multi-label data."""
+    anchors = state["anchors"]
+    scaled = logits.tanh() @ anchors.T / (anchors.shape[1] * state["temperature"])
+    return torch.where(state["multi"] > 0, scaled.sigmoid(), scaled.softmax(1))
+
+
+def entropy(probabilities: Float[Tensor, "*n k"], state: Mapping[str, Tensor]) -> Float[Tensor, "*n"]:
+    """In nats; for multi-label data the sum over labels of the binary entropies."""
+    single = torch.special.entr(probabilities).sum(-1)
+    return torch.where(state["multi"] > 0, single + torch.special.entr(1 - probabilities).sum(-1), single)

@@ -1,0 +1,90 @@
+"""Blend clean images over a query: codes that do not change give a trigger away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from bench.api.defense import Case, Guard, Images, Needs, PositiveShare, Rng, defense
+from bench.api.paper import Paper
+from bench.api.types import to_unit
+from defenses._posterior import entropy, fit_posterior, posterior
+
+CARD = Paper(
+    title="STRIP: A Defence Against Trojan Attacks on Deep Neural Networks",
+    venue="ACSAC",
+    year=2019,
+    url="https://arxiv.org/abs/1902.06531",
+    follows="N clean images superimposed on each input, with the original code's weights 1 and 1; low entropy is suspicious",
+    deviates="codes have no softmax: the posterior is a temperature-scaled softmax over class anchors; three further"
+    " scores need none (consensus of the mean posterior, labels of the nearest database items, dispersion of the codes);"
+    " overlays are the same for all queries; blended images are clipped to [0, 1] (the original's uint8 sum saturates);"
+    " N = 64 as BackdoorBench",
+)
+
+
+@defense
+class Strip(Guard):
+    overlays: Annotated[int, Field(ge=2)] = 64  # BackdoorBench; 100 in the paper's code
+    image_weight: PositiveShare = 1.0  # the original code adds
+    overlay_weight: PositiveShare = 1.0
+    neighbours: Annotated[int, Field(ge=1)] = 10  # guess: a first result page
+
+    needs: ClassVar[Needs] = Needs.DATABASE
+
+    def fit(self, case: Case, rng: Rng) -> Mapping[str, Tensor]:
+        trusted = case.fit_set
+        wanted = torch.arange(self.overlays) % len(trusted)  # with replacement only where the set is smaller
+        chosen = rng.permutation(len(trusted))[wanted].to(trusted.images.device)
+        codes, inverse = torch.unique(case.database.signs, dim=0, return_inverse=True)
+        labels = torch.zeros(len(codes), case.database.labels.shape[1], device=codes.device)
+        labels.index_add_(0, inverse, case.database.labels.float())
+        return {
+            **fit_posterior(case.model, trusted),
+            "overlays": to_unit(trusted.images[chosen]),
+            "codes": codes,
+            "labels": labels,
+            "counts": torch.bincount(inverse, minlength=len(codes)).float(),
+        }
+
+    def score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Float[Tensor, " n"]]:
+        n, overlays = len(images), state["overlays"]
+        mixed = self.image_weight * images[:, None] + self.overlay_weight * overlays
+        logits = model(mixed.clamp(0, 1).flatten(0, 1))
+        probabilities = posterior(logits, state).unflatten(0, (n, -1))
+        signs = torch.where(logits > 0, 1.0, -1.0)
+        return {
+            "entropy": -entropy(probabilities, state).mean(1),
+            "consensus": -entropy(probabilities.mean(1), state),
+            "retrieval": self._retrieval(signs, state, n),
+            "dispersion": -dispersion(signs.unflatten(0, (n, -1))),
+        }
+
+    def _retrieval(self, signs: Float[Tensor, "m b"], state: Mapping[str, Tensor], n: int) -> Float[Tensor, " n"]:
+        """Minus the entropy of the labels among the nearest database items, pooled over the blended copies.
+
+        The database is held as distinct codes with counts; items tied at the last rank share its places evenly.
+        """
+        codes, counts = state["codes"], state["counts"]
+        k = min(float(self.neighbours), float(counts.sum()))
+        distances = (codes.shape[1] - signs @ codes.T) / 2
+        nearest = distances.topk(min(self.neighbours, len(codes)), largest=False)
+        reached = counts[nearest.indices].cumsum(1) >= k
+        last = nearest.values.gather(1, reached.int().argmax(1, keepdim=True))
+        inside, border = (distances < last).float(), (distances == last).float()
+        share = (k - inside @ counts) / (border @ counts)
+        votes = (inside + border * share[:, None]) @ state["labels"]
+        pooled = votes.unflatten(0, (n, -1)).sum(1)
+        return -torch.special.entr(pooled / pooled.sum(1, keepdim=True)).sum(1)
+
+
+def dispersion(signs: Float[Tensor, "n j b"]) -> Float[Tensor, " n"]:
+    """Mean pairwise Hamming distance of each image's copies, as a share of the bits."""
+    copies, bits = signs.shape[1:]
+    ones = (signs > 0).float().sum(1)
+    return 2 * (ones * (copies - ones)).sum(1) / (bits * copies * (copies - 1))

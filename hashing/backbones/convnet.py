@@ -1,0 +1,54 @@
+"""A small four-block convolutional network that trains in minutes on one CPU core."""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import Annotated, Literal
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from bench.api.hashing import Backbone, FeatureExtractor, backbone
+from bench.api.paper import Paper
+from bench.api.types import Images
+
+CARD = Paper(
+    title="HashDoor's reference backbone for CPUs",
+    year=2026,
+    url="https://github.com/hashdoor/hashdoor",
+    follows="3x3 convolution, normalisation, ReLU and 2x2 average pooling, four times",
+    deviates="no published network: average pooling only, because after global max-pooling a patch detector wins"
+    " trivially and every patch trigger looks stronger than it is",
+)
+
+
+@backbone
+class ConvNet(Backbone):
+    width: Annotated[int, Field(ge=1)] = 24  # channels of the first block; the others have 2, 4 and 4 times as many
+    norm: Literal["batch", "group"] = "batch"  # "group": for training without batch statistics (DP-SGD)
+
+    def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
+        return _ConvNet(image_shape[0], self.width, self.norm)
+
+
+class _ConvNet(FeatureExtractor):
+    def __init__(self, channels: int, width: int, norm: str) -> None:
+        super().__init__()
+        widths = (channels, width, 2 * width, 4 * width, 4 * width)
+        blocks = [
+            nn.Sequential(
+                nn.Conv2d(before, after, 3, padding=1, bias=False),
+                nn.BatchNorm2d(after) if norm == "batch" else nn.GroupNorm(gcd(8, after), after),
+                nn.ReLU(inplace=True),
+                nn.AvgPool2d(2, ceil_mode=True),
+            )
+            for before, after in zip(widths, widths[1:], strict=False)
+        ]
+        self.blocks = nn.Sequential(*blocks)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.features = widths[-1]
+
+    def forward(self, images: Images) -> Float[Tensor, "n d"]:
+        out: Tensor = self.pool(self.blocks(images)).flatten(1)
+        return out

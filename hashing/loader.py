@@ -1,0 +1,66 @@
+"""Training batches from 8-bit images that stay on the device, cropped and mirrored there in one gather."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor, nn
+
+from bench.api.random import Rng
+from bench.api.types import Images, Split
+
+
+class Loader:
+    """One pass over the data per iteration, in a new order each time.
+
+    All random numbers of an epoch are drawn at once on the CPU, so that batches are equal on every device and no step
+    waits for the host. Batches differ by at most one image in size, so that no batch norm ever sees a left-over of one.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch: int,
+        flip: bool,
+        pad: int,
+        rng: Rng,
+        frozen: Bool[Tensor, " n"] | None = None,
+    ) -> None:
+        """frozen: items that are never augmented."""
+        self._images = nn.functional.pad(split.images, (pad, pad, pad, pad)) if pad else split.images
+        self._labels = split.labels
+        self._size = split.images.shape[-2:]
+        self._flip, self._pad, self._rng = flip, pad, rng
+        self._frozen = frozen if frozen is not None else torch.zeros(len(split), dtype=torch.bool)
+        self._batches = -(-len(split) // batch)
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __iter__(self) -> Iterator[tuple[Images, Bool[Tensor, "n k"], Int64[Tensor, " n"]]]:
+        n, device = len(self._labels), self._images.device
+        order = self._rng.permutation(n)
+        free = ~self._frozen
+        offsets = torch.where(free[:, None], self._rng.integers(2 * self._pad + 1, (n, 2)), self._pad)
+        mirrored = (self._rng.uniform((n,)) < 0.5) & free & self._flip
+        offsets, mirrored = offsets[order].to(device), mirrored[order].to(device)
+        parts = zip(
+            order.to(device).tensor_split(self._batches),
+            offsets.tensor_split(self._batches),
+            mirrored.tensor_split(self._batches),
+            strict=True,
+        )
+        for index, offset, mirror in parts:
+            yield self._crop(index, offset, mirror), self._labels[index], index
+
+    def _crop(self, index: Int64[Tensor, " n"], offset: Int64[Tensor, "n 2"], mirror: Bool[Tensor, " n"]) -> Images:
+        height, width = self._size
+        rows = offset[:, :1] + torch.arange(height, device=index.device)
+        columns = torch.arange(width, device=index.device).expand(len(index), width)
+        columns = offset[:, 1:] + torch.where(mirror[:, None], width - 1 - columns, columns)
+        # The slice between the advanced indices moves the channels last, which is the layout that convolutions want.
+        cropped = self._images[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+        return (cropped.to(torch.float32) / 255).permute(0, 3, 1, 2)
