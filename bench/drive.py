@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Protocol
 
 from bench.execute import Done, Executor
 from bench.plan import Plan, Stage
@@ -17,7 +18,7 @@ RESUBMISSIONS = 2  # how often a killed stage is tried again in the same run
 
 # Seconds of a stage where nothing like it has run yet: orders of magnitude, for small images on one CPU core.
 GUESS = {"load": 5, "split": 1, "train": 60, "prepare": 1, "implant": 60, "encode": 5, "stamp": 2, "defend": 10,
-         "screen": 20, "measure": 2}  # fmt: skip
+         "screen": 10, "probe": 10, "measure": 2}  # fmt: skip
 
 
 @dataclass
@@ -91,12 +92,14 @@ class Pending:
             record = self.record(current)
             if record is not None and record["status"] == "ok" and (not as_input or self._whole(current, record)):
                 continue
-            if record is not None and record["status"] in KEPT and record["status"] not in self._retry:
-                if "cause" not in record:
-                    self.failed[current] = record
-                    continue
+            if record is not None and self._stays_failed(record):
+                self.failed[current] = record
+                continue
             self.needed[current] = self.plan.stages[current]
             todo += [(parent, True) for parent in self.plan.stages[current].parents.values()]
+
+    def _stays_failed(self, record: Record) -> bool:
+        return record["status"] in KEPT and record["status"] not in self._retry and "cause" not in record
 
     def record(self, key: str) -> Record | None:
         if key not in self.records:
@@ -115,7 +118,31 @@ class Pending:
         return None
 
 
-Listener = Callable[[str, Stage, Record | None], None]
+class Listener(Protocol):
+    """Told of every change, for progress displays."""
+
+    def begin(self, stages: list[Stage]) -> None:
+        """The stages that the run needs."""
+
+    def start(self, stage: Stage) -> None: ...
+
+    def again(self, stage: Stage, reason: str) -> None:
+        """A killed stage is submitted once more."""
+
+    def end(self, stage: Stage, record: Record) -> None:
+        """A stage has its record; one that a failure blocked, too."""
+
+
+class Silent:
+    """A listener that tells nobody."""
+
+    def begin(self, stages: list[Stage]) -> None: ...
+
+    def start(self, stage: Stage) -> None: ...
+
+    def again(self, stage: Stage, reason: str) -> None: ...
+
+    def end(self, stage: Stage, record: Record) -> None: ...
 
 
 def drive(
@@ -124,85 +151,97 @@ def drive(
     make_executor: Callable[[], Executor],
     *,
     retry: Collection[str] = (),
-    listen: Listener = lambda *_: None,
+    listen: Listener | None = None,
 ) -> Summary:
     """Run what is missing. An executor is started only if there is work; KeyboardInterrupt and StoreError stop it."""
-    pending = Pending(plan, store, retry)
-    summary = Summary(reused=len(plan.stages) - len(pending.needed))
-    position = {key: number for number, key in enumerate(plan.stages)}
-    waits = {key: {p for p in stage.parents.values() if p in pending.needed} for key, stage in pending.needed.items()}
-    ready = [position[key] for key, parents in waits.items() if not parents]
-    heapq.heapify(ready)
-    keys = list(plan.stages)
-    tries: Counter[str] = Counter()
-    executor: Executor | None = None
-    running: set[str] = set()
+    driver = _Driver(plan, store, Pending(plan, store, retry), listen or Silent())
+    driver.run(make_executor)
+    return driver.summary
 
-    def settle(stage: Stage, record: Record) -> None:
+
+class _Driver:
+    def __init__(self, plan: Plan, store: Store, pending: Pending, listener: Listener) -> None:
+        self._plan, self._store, self._pending, self._listener = plan, store, pending, listener
+        self._keys = list(plan.stages)
+        self._position = {key: number for number, key in enumerate(self._keys)}
+        self._waits = {
+            key: {parent for parent in stage.parents.values() if parent in pending.needed}
+            for key, stage in pending.needed.items()
+        }
+        self._ready = [self._position[key] for key, parents in self._waits.items() if not parents]  # a heap
+        heapq.heapify(self._ready)
+        self._tries: Counter[str] = Counter()
+        self.summary = Summary(reused=len(plan.stages) - len(pending.needed))
+
+    def run(self, make_executor: Callable[[], Executor]) -> None:
+        self._listener.begin(list(self._pending.needed.values()))
+        for key, stage in self._pending.needed.items():
+            cause = self._pending.blocked_by(stage)
+            if key not in self._pending.failed and cause is not None:
+                self._block(stage, cause)
+        if any(key not in self._pending.failed for key in self._pending.needed):
+            executor = make_executor()
+            try:
+                self._work(executor)
+            finally:
+                executor.close()
+        records: dict[str, Record | None] = {}
+        for cell in self._plan.cells:
+            decided = outcome(self._plan, self._store, cell.key, records) if cell.key is not None else None
+            self.summary.trials["skipped" if cell.key is None else decided["status"] if decided else "missing"] += 1
+
+    def _work(self, executor: Executor) -> None:
+        """Keep the executor full, cheapest trials first, until nothing is left."""
+        running: set[str] = set()
+        while self._ready or running:
+            while self._ready and len(running) < executor.slots:
+                stage = self._plan.stages[self._keys[heapq.heappop(self._ready)]]
+                if stage.key in self._pending.failed:
+                    continue
+                self._tries[stage.key] += 1
+                running.add(stage.key)
+                self._listener.start(stage)
+                executor.submit(stage)
+            for done in executor.poll(0.5):
+                running.discard(done.key)
+                self._finish(done)
+
+    def _finish(self, done: Done) -> None:
+        stage = self._plan.stages[done.key]
+        record = done.record
+        if record is None:
+            if done.status == "killed" and self._tries[stage.key] <= RESUBMISSIONS:
+                heapq.heappush(self._ready, self._position[stage.key])
+                self._listener.again(stage, done.reason)
+                return
+            record = describe(stage) | {"status": done.status, "reason": done.reason, "log": ""}
+            self._store.write_record(record)
+        self.summary.ran[record["status"]] += 1
+        if record["status"] != "ok":
+            self.summary.failures.append(record)
+        self._listener.end(stage, record)
+        self._settle(stage, record)
+
+    def _settle(self, stage: Stage, record: Record) -> None:
         """A stage has a final record: release or block what waits for it."""
-        if record["status"] == "ok":
-            for child in plan.children[stage.key]:
-                if child in waits:
-                    waits[child].discard(stage.key)
-                    if not waits[child]:
-                        heapq.heappush(ready, position[child])
-        else:
-            pending.failed[stage.key] = record
-            for child in plan.children[stage.key]:
-                if child in waits and child not in pending.failed:
-                    block(plan.stages[child], record)
+        if record["status"] != "ok":
+            self._pending.failed[stage.key] = record
+        for child in self._plan.children[stage.key]:
+            if child not in self._waits:
+                continue
+            if record["status"] != "ok":
+                if child not in self._pending.failed:
+                    self._block(self._plan.stages[child], record)
+                continue
+            self._waits[child].discard(stage.key)
+            if not self._waits[child]:
+                heapq.heappush(self._ready, self._position[child])
 
-    def block(stage: Stage, cause: Record) -> None:
+    def _block(self, stage: Stage, cause: Record) -> None:
         """What depends on a failure is a record of the same status that names it, and is looked at again next time."""
         root = cause.get("cause", cause["key"])
         why = cause["reason"] if "cause" in cause else f"{cause['label']}: {cause['reason']}"
         record = describe(stage) | {"status": cause["status"], "reason": why, "log": "", "cause": root}
-        store.write_record(record)
-        listen("blocked", stage, record)
-        settle(stage, record)
-
-    def finish(done: Done) -> None:
-        stage = plan.stages[done.key]
-        record = done.record
-        if record is None:
-            record = describe(stage) | {"status": done.status, "reason": done.reason, "log": ""}
-            if done.status == "killed" and tries[stage.key] <= RESUBMISSIONS:
-                heapq.heappush(ready, position[stage.key])
-                listen("again", stage, record)
-                return
-            store.write_record(record)
-        summary.ran[record["status"]] += 1
-        if record["status"] != "ok":
-            summary.failures.append(record)
-        listen("done", stage, record)
-        settle(stage, record)
-
-    for key, stage in pending.needed.items():
-        if key not in pending.failed and (cause := pending.blocked_by(stage)) is not None:
-            block(stage, cause)
-    try:
-        while ready or running:
-            if executor is None:
-                executor = make_executor()
-            while ready and len(running) < executor.slots:
-                stage = plan.stages[keys[heapq.heappop(ready)]]
-                if stage.key in pending.failed:
-                    continue
-                tries[stage.key] += 1
-                running.add(stage.key)
-                listen("start", stage, None)
-                executor.submit(stage)
-            for done in executor.poll(0.5):
-                running.discard(done.key)
-                finish(done)
-    finally:
-        if executor is not None:
-            executor.close()
-    records: dict[str, Record | None] = {}
-    for cell in plan.cells:
-        if cell.key is None:
-            summary.trials["skipped"] += 1
-        else:
-            decided = outcome(plan, store, cell.key, records)
-            summary.trials[decided["status"] if decided else "missing"] += 1
-    return summary
+        self._store.write_record(record)
+        self._listener.end(stage, record)
+        self._settle(stage, record)

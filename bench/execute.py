@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from bench.work import Site, StageTimeoutError, perform
 
 @dataclass(frozen=True)
 class Done:
-    """A stage has ended. record: what the stage wrote; None: it could not (killed, out of time), and `status` says so."""
+    """A stage has ended. record: what it wrote; None: it could not (killed, out of time), and `status` says so."""
 
     key: str
     record: Record | None
@@ -96,8 +97,11 @@ class RayExecutor:
     def __init__(
         self, site: Site, *, workers: int | None = None, address: str | None = None, gpus: float | None = None
     ) -> None:
-        """workers: stages at once (default: as many as cores or GPU shares allow). gpus: logical GPUs for a local Ray;
-        None: those that are there, if the device is one."""
+        """Start or join Ray.
+
+        workers: stages at once (default: as many as cores or GPU shares allow). gpus: logical GPUs for a local Ray;
+        None: those that are there, if the device is one.
+        """
         import ray
 
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -111,7 +115,9 @@ class RayExecutor:
             else:
                 ray.init(address="local", num_cpus=workers, num_gpus=gpus, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(f"Ray does not start ({str(error).splitlines()[0]}): check --address, or use --executor serial") from None
+            raise UserError(
+                f"Ray does not start ({str(error).splitlines()[0]}): check --address, or use --executor serial"
+            ) from None
         self._resources = ray.cluster_resources()
         self._running: dict[Any, tuple[Stage, float | None]] = {}
         self.slots = workers or max(1, int(self._resources.get("CPU", 1)))
@@ -151,7 +157,12 @@ class RayExecutor:
             return Done(stage.key, self._ray.get(future))
         except errors.OutOfMemoryError as error:
             return Done(stage.key, None, "oom", str(error).splitlines()[0])
-        except (errors.WorkerCrashedError, errors.RaySystemError, errors.NodeDiedError, errors.ObjectLostError) as error:
+        except (
+            errors.WorkerCrashedError,
+            errors.RaySystemError,
+            errors.NodeDiedError,
+            errors.ObjectLostError,
+        ) as error:
             return Done(stage.key, None, "killed", f"its worker died: {str(error).splitlines()[0]}")
         except errors.RayTaskError as error:
             if isinstance(error.cause, StoreError):
@@ -165,7 +176,7 @@ class RayExecutor:
         self._ray.shutdown()
 
 
-def started_mark(site: Site, stage: Stage) -> Any:
+def started_mark(site: Site, stage: Stage) -> Path:
     """A file that a worker makes when it enters a stage: the clock of the timeout starts there."""
     return site.store / "running" / stage.key
 

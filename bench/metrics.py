@@ -30,7 +30,7 @@ LabelArray = Bool[np.ndarray, "n k"]
 
 @dataclass(frozen=True)
 class Metric:
-    """direction: +1 higher is better for the attacker's success or the system's quality as titled, -1 lower, 0 neither."""
+    """What a number means. direction: +1 more of what the title says, -1 less of it is good, 0 neither."""
 
     title: str
     unit: str
@@ -72,7 +72,7 @@ METRICS: Mapping[str, Metric] = {
     "t_map_kept": Metric("kept", "queries", 0, 0, math.inf, "expected triggered queries that drop@R keeps"),
     "t_map_drop_fixed": _share("t-mAP drop@R fixed", "drop@R for one fixed random order of the database"),
     "t_map_drop_spread": _share("spread", "largest minus smallest drop@R over five fixed orders", 0),
-    "t_map_posthoc": _share("t-mAP post hoc", "target chosen afterwards on one half of the queries, scored on the other"),
+    "t_map_posthoc": _share("t-mAP post hoc", "target chosen on one half of the queries, scored on the other"),
     "t_map_posthoc_control": _share("post hoc control", "the same selection on the clean model"),
     "queries": Metric("queries", "queries", 0, 0, math.inf, "benign queries"),
     "triggered": Metric("triggered", "queries", 0, 0, math.inf, "triggered queries: no label shared with the target"),
@@ -148,7 +148,9 @@ class Truth:
     cutoff: int | None
 
 
-def rank(codes: PackedCodes, database: PackedCodes, relevance: Relevance, labels: LabelArray, cutoff: int | None) -> Ranked:
+def rank(
+    codes: PackedCodes, database: PackedCodes, relevance: Relevance, labels: LabelArray, cutoff: int | None
+) -> Ranked:
     total, relevant = ranking.distance_histograms(codes, database, relevance, labels)
     return Ranked(total, relevant, cutoff)
 
@@ -221,7 +223,7 @@ def _fixed_orders(system: System, truth: Truth, wanted: LabelArray) -> list[floa
 
 
 def posthoc(system: System, truth: Truth) -> float | None:
-    """t-mAP against the class that triggered queries retrieve most, chosen on one half and scored on the other, both ways.
+    """t-mAP against the class that triggered queries retrieve most, chosen on one half, scored on the other, both ways.
 
     The class is the one with the highest expected precision among the first 100; queries that carry it do not count.
     """
@@ -251,7 +253,7 @@ def posthoc(system: System, truth: Truth) -> float | None:
 
 
 def threshold(calibration: Scores, rate: float) -> float:
-    """The ceil((n + 1)(1 - rate))-th smallest calibration score: a valid level; infinite where n is too small for it."""
+    """The ceil((n + 1)(1 - rate))-th smallest calibration score, a valid level; infinite where n is too small."""
     position = math.ceil((len(calibration) + 1) * (1 - rate))
     return float(np.sort(calibration)[position - 1]) if position <= len(calibration) else math.inf
 
@@ -274,7 +276,7 @@ def detector(benign_scores: Scores, triggered_scores: Scores, calibration: Score
 def filtering(
     scores: Scores, keep: Bool[np.ndarray, " n"], mask: Bool[np.ndarray, " n"], in_target: Bool[np.ndarray, " n"]
 ) -> dict[str, float | None]:
-    """What a filter found among the training items; `mask` names the poison, `in_target` the items labelled as target."""
+    """What a filter found. mask: the poison; in_target: the training items labelled as the target."""
     found: dict[str, Any] = {"removed": float((~keep).mean()), "removed_poison": None,
                              "filter_auroc": None, "filter_auroc_target": None}  # fmt: skip
     if mask.any():

@@ -24,7 +24,7 @@ from bench.store import sha256
 from bench.suite import Resources, Skipped, Suite
 from bench.trial import Spec, Trial, canonical, digest
 
-ORDER = ("load", "split", "train", "prepare", "implant", "encode", "stamp", "defend", "screen", "measure")
+ORDER = ("load", "split", "train", "prepare", "implant", "encode", "stamp", "defend", "screen", "probe", "measure")
 DEVICE_FREE = frozenset({"load", "split", "measure"})  # neither device nor thread count touches their results
 KINDS_OF_SPEC = {"dataset": "datasets", "backbone": "backbones", "method": "methods",
                  "attack": "attacks", "defense": "defenses"}  # fmt: skip
@@ -86,10 +86,7 @@ def plan(suites: Iterable[Suite], *, data: Path | None, device: str) -> Plan:
     for suite in suites:
         planner = _Planner(made.stages, suite.resources, data, device)
         for trial in suite.trials(data):
-            if isinstance(trial, Skipped):
-                cell = Cell(trial.axes, {}, None, trial.reason)
-            else:
-                cell = planner.cell(trial)
+            cell = Cell(trial.axes, {}, None, trial.reason) if isinstance(trial, Skipped) else planner.cell(trial)
             identity = digest([cell.axes, cell.training, cell.key])
             if identity not in seen:
                 seen.add(identity)
@@ -181,11 +178,13 @@ class _Planner:
             fitted = self._defend(guard, defense, undefended, poison, data)
             roles["defend"] = fitted
             if isinstance(defense, Guard):
-                for role, of, state in (
-                    ("screen", undefended, fitted),
-                    ("clean_screen", clean, self._defend(guard, defense, clean, {}, data)),
+                for prefix, of, state in (
+                    ("", undefended, fitted),
+                    ("clean_", clean, self._defend(guard, defense, clean, {}, data)),
                 ):
-                    roles[role] = self._add("screen", {**guard, **aim}, {**data, "model": of, "state": state, **trigger})
+                    parents = {**data, "model": of, "state": state}
+                    roles[f"{prefix}screen"] = self._add("screen", guard, parents)
+                    roles[f"{prefix}probe"] = self._add("probe", {**guard, **aim}, {**parents, **trigger})
             elif not isinstance(defense, Diagnosis):
                 model = fitted
         for prefix, of in (("", model), ("clean_", clean)):
@@ -265,7 +264,12 @@ class _Planner:
         common = {"python": ".".join(platform.python_version_tuple()[:2]), "torch": _minor("torch")}
         if kind in DEVICE_FREE:
             return common
-        return {**common, "torchvision": _minor("torchvision"), "threads": self._resources.threads, "device": self._device}
+        return {
+            **common,
+            "torchvision": _minor("torchvision"),
+            "threads": self._resources.threads,
+            "device": self._device,
+        }
 
 
 @cache
@@ -319,4 +323,6 @@ def _label(kind: str, spec: Mapping[str, Any]) -> str:
 
 def _group(kind: str, spec: Mapping[str, Any]) -> str:
     words = [str(spec[role]["name"]) for role in ("dataset", "backbone", "method", "defense") if role in spec]
-    return " ".join([kind, *words, *(str(part) for part in spec.get("setting", [])), str(spec.get("recipe", {}).get("epochs", ""))])
+    return " ".join(
+        [kind, *words, *(str(part) for part in spec.get("setting", [])), str(spec.get("recipe", {}).get("epochs", ""))]
+    )

@@ -45,7 +45,9 @@ class Store:
                     (root / folder).mkdir(parents=True, exist_ok=True)
             if not marker.exists():
                 if any((root / "records").iterdir()):
-                    raise StoreError(f"store '{root}' has records but no store.json: it is damaged; use another --store")
+                    raise StoreError(
+                        f"store '{root}' has records but no store.json: it is damaged; use another --store"
+                    )
                 self._write(marker, canonical({"schema": SCHEMA}).encode())
         if not marker.exists():
             raise StoreError(f"'{root}' is not a store: run `python -m bench run` first, or name one with --store")
@@ -102,7 +104,7 @@ class Store:
         with writing(self.root), _temporary(path) as temporary:
             save_file(whole, temporary, metadata={"hashdoor": canonical(meta)})
             found = {"sha256": sha256(temporary), "bytes": temporary.stat().st_size}
-            os.replace(temporary, path)
+            temporary.replace(path)
         return found
 
     def tensors(self, key: str) -> dict[str, Tensor]:
@@ -152,7 +154,7 @@ class Store:
         with writing(self.root):
             folder = self.root / "damaged"
             folder.mkdir(exist_ok=True)
-            os.replace(path, folder / path.name)
+            path.replace(folder / path.name)
 
     def _write(self, path: Path, content: bytes) -> None:
         with writing(self.root), _temporary(path) as temporary:
@@ -160,7 +162,7 @@ class Store:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            temporary.replace(path)
 
 
 @contextmanager

@@ -39,8 +39,11 @@ class _Strict(BaseModel):
 
 
 class Resources(_Strict):
-    """threads: of each stage, part of its key. num_gpus: the share of a GPU that a stage reserves, on GPUs only.
-    timeout: seconds that a stage may run."""
+    """What a stage may use.
+
+    threads: of each stage, part of its key. num_gpus: the share of a GPU that a stage reserves, on GPUs only.
+    timeout: seconds that a stage may run.
+    """
 
     threads: Annotated[int, Field(ge=1)] = 1
     num_gpus: Annotated[float, Field(gt=0, le=1)] = 0.25
@@ -114,7 +117,9 @@ class Suite:
                 yield cell
         if not found:
             wanted = " ".join(f"{axis}={','.join(values)}" for axis, values in self.only.items())
-            raise UserError(f"suite '{self.name}' has no cell left for --only {wanted or '(nothing)'}: see `bench plan`")
+            raise UserError(
+                f"suite '{self.name}' has no cell left for --only {wanted or '(nothing)'}: see `bench plan`"
+            )
 
 
 def names() -> dict[str, str]:
@@ -282,7 +287,9 @@ def _target(value: int | str | list[int | str], classes: tuple[str, ...], datase
         elif 0 <= part < len(classes):
             found.append(classes[part])
         else:
-            raise UserError(f"target {part}: {dataset} has {len(classes)} classes, so targets are 0 to {len(classes) - 1}")
+            raise UserError(
+                f"target {part}: {dataset} has {len(classes)} classes, so targets are 0 to {len(classes) - 1}"
+            )
     if not found:
         raise UserError("a target is empty: give a class name, a class number, or a list of them")
     return tuple(sorted(set(found), key=classes.index))

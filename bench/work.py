@@ -55,7 +55,7 @@ def perform(stage: Stage, site: Site) -> Record:
         outcome |= {"status": "oom", "reason": _line(error), "log": _tail()}
     except (UserError, ThreatError, DivergedError) as error:
         outcome |= {"status": "failed", "reason": _line(error), "log": _tail()}
-    except Exception as error:  # a component may fail in any way: the trial is a record with its reason, the rest goes on
+    except Exception as error:  # noqa: BLE001 -- a component may fail in any way: that is a record, the rest goes on
         outcome |= {"status": "failed", "reason": f"{type(error).__name__}: {_line(error)}", "log": _tail()}
     record = {**describe(stage), **outcome, "provenance": {**provenance(), "device": device_name(site.device)}}
     record["cost"] = {"seconds": time.time() - started, "started": started, "host": socket.gethostname()}
@@ -94,10 +94,12 @@ def _run(stage: Stage, site: Site, store: Store) -> dict[str, Any]:
 def _settle(threads: int) -> None:
     """Threads and algorithms that make results equal under every executor."""
     import torch
+    from torch.utils import deterministic
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs a third of an encoding
     try:
         import numba
     except ImportError:

@@ -11,6 +11,6 @@ from hashing.ranking import leave_one_out_map
 
 
 def calibration_map(model: nn.Module, split: Split) -> float:
-    """mAP of leave-one-out retrieval inside the split: what a defender can know of a repair's price (review.md, section 6)."""
+    """Leave-one-out mAP inside the split: what a defender can know of a repair's price (review.md, section 6)."""
     codes = pack(encode(model, split.images, device=split.images.device))
     return leave_one_out_map(codes, split.labels.cpu().numpy())

@@ -45,9 +45,7 @@ class FinePruning(Repair):
             candidates = [case.model]
             if self.epochs:
                 recipe = replace(case.recipe, epochs=self.epochs, schedule="constant", backbone_lr=1.0)
-                candidates = [
-                    case.train_model(case.model, case.fit_set, replace(recipe, lr=lr), rng) for lr in self.lr
-                ]
+                candidates = [case.train_model(case.model, case.fit_set, replace(recipe, lr=lr), rng) for lr in self.lr]
             scores = [calibration_map(model, case.calibration_set) for model in candidates]
         best = candidates[max(range(len(scores)), key=scores.__getitem__)]
         remove(best, pruned)

@@ -20,9 +20,10 @@ CARD = Paper(
     venue="ACSAC",
     year=2019,
     url="https://arxiv.org/abs/1902.06531",
-    follows="N clean images superimposed on each input, with the original code's weights 1 and 1; low entropy is suspicious",
+    follows="N clean images superimposed on each input, with the original code's weights 1 and 1; low entropy is"
+    " suspicious",
     deviates="codes have no softmax: the posterior is a temperature-scaled softmax over class anchors; three further"
-    " scores need none (consensus of the mean posterior, labels of the nearest database items, dispersion of the codes);"
+    " scores (consensus of the mean posterior, labels of the nearest database items, dispersion of the codes);"
     " overlays are the same for all queries; blended images are clipped to [0, 1] (the original's uint8 sum saturates);"
     " N = 64 as BackdoorBench",
 )
@@ -56,13 +57,13 @@ class Strip(Guard):
         n, overlays = len(images), state["overlays"]
         mixed = self.image_weight * images[:, None] + self.overlay_weight * overlays
         logits = model(mixed.clamp(0, 1).flatten(0, 1))
-        probabilities = posterior(logits, state).unflatten(0, (n, -1))
+        probabilities = posterior(logits, state).reshape(n, len(overlays), -1)
         signs = torch.where(logits > 0, 1.0, -1.0)
         return {
             "entropy": -entropy(probabilities, state).mean(1),
             "consensus": -entropy(probabilities.mean(1), state),
             "retrieval": self._retrieval(signs, state, n),
-            "dispersion": -dispersion(signs.unflatten(0, (n, -1))),
+            "dispersion": -dispersion(signs.reshape(n, len(overlays), -1)),
         }
 
     def _retrieval(self, signs: Float[Tensor, "m b"], state: Mapping[str, Tensor], n: int) -> Float[Tensor, " n"]:
@@ -79,7 +80,7 @@ class Strip(Guard):
         inside, border = (distances < last).float(), (distances == last).float()
         share = (k - inside @ counts) / (border @ counts)
         votes = (inside + border * share[:, None]) @ state["labels"]
-        pooled = votes.unflatten(0, (n, -1)).sum(1)
+        pooled = votes.reshape(n, -1, votes.shape[1]).sum(1)
         return -torch.special.entr(pooled / pooled.sum(1, keepdim=True)).sum(1)
 
 
@@ -87,4 +88,5 @@ def dispersion(signs: Float[Tensor, "n j b"]) -> Float[Tensor, " n"]:
     """Mean pairwise Hamming distance of each image's copies, as a share of the bits."""
     copies, bits = signs.shape[1:]
     ones = (signs > 0).float().sum(1)
-    return 2 * (ones * (copies - ones)).sum(1) / (bits * copies * (copies - 1))
+    share: Tensor = 2 * (ones * (copies - ones)).sum(1) / (bits * copies * (copies - 1))
+    return share

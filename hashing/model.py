@@ -64,7 +64,7 @@ def build_model(
         head = method.head(body.features, bits)
     objective = method.objective(bits=bits, classes=classes, train_size=train_size, rng=rng.child("objective"))
     model = HashModel(body, head, objective, method, image_shape[0])
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model.to(memory_format=torch.channels_last)
 
 
 def fit_normalisation(model: HashModel, images: UInt8[Tensor, "n c h w"]) -> None:

@@ -118,5 +118,3 @@ def _schedule(optimizer: optim.Optimizer, recipe: Recipe, steps: int) -> optim.l
             rates = [float(group["lr"]) for group in optimizer.param_groups]
             # one more step than is taken: the scheduler refuses to be stepped past its end
             return optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=steps + 1, cycle_momentum=False)
-
-

@@ -1,7 +1,7 @@
 """What an attack may see, and what it must offer.
 
-A poisoning attack writes `stamp` and `poison`; the training is done for it. A model attack writes `stamp` and `implant`.
-A training attack writes `stamp` and `hook`. All of them may write `prepare` (a trigger, a generator).
+A poisoning attack writes `stamp` and `poison`; the training is done for it. A model attack writes `stamp` and
+`implant`. A training attack writes `stamp` and `hook`. All of them may write `prepare` (a trigger, a generator).
 """
 
 from __future__ import annotations
@@ -18,7 +18,18 @@ from torch import Tensor, nn
 from bench.api.errors import ThreatError
 from bench.api.random import Rng
 from bench.api.registry import component
-from bench.api.types import Artefact, Images, LabelMode, Poisoned, PositiveShare, RetrievalData, Setting, Share, Split, Target
+from bench.api.types import (
+    Artefact,
+    Images,
+    LabelMode,
+    Poisoned,
+    PositiveShare,
+    RetrievalData,
+    Setting,
+    Share,
+    Split,
+    Target,
+)
 
 __all__ = [
     "Artefact", "Attack", "Backdoor", "DataSpec", "Images", "LabelMode", "ModelAttack", "ModelSpec", "Poisoned",
@@ -63,8 +74,8 @@ class DataSpec:
 class Victim:
     """The attacker's world. What the threat model does not grant is not in the object; asking for it raises ThreatError.
 
-    public: one image per class, disjoint from everything the victim uses. surrogates, data: what `requires` asked for.
-    A guard of honesty, not a sandbox.
+    public: one image per class, disjoint from everything the victim uses. surrogates, data: what `requires` asked
+    for. A guard of honesty, not a sandbox.
     """
 
     setting: Setting
@@ -77,12 +88,14 @@ class Victim:
     @property
     def train(self) -> Split:
         """The clean training set (needs Threat.TRAIN_SET)."""
-        return self._get("train", "TRAIN_SET")
+        train: Split = self._get("train", "TRAIN_SET")
+        return train
 
     @property
     def model(self) -> nn.Module:
         """A copy of the trained clean model (needs Threat.MODEL)."""
-        return self._get("model", "MODEL")
+        model: nn.Module = self._get("model", "MODEL")
+        return model
 
     def _get(self, name: str, flag: str) -> Any:
         if name not in self.granted:

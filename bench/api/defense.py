@@ -70,12 +70,14 @@ class Case:
     @property
     def train(self) -> Split:
         """The training set as the victim got it (needs Needs.TRAIN_SET)."""
-        return self._get("train", "TRAIN_SET")
+        train: Split = self._get("train", "TRAIN_SET")
+        return train
 
     @property
     def database(self) -> Database:
         """Codes and labels of the database (needs Needs.DATABASE)."""
-        return self._get("database", "DATABASE")
+        database: Database = self._get("database", "DATABASE")
+        return database
 
     def _get(self, name: str, flag: str) -> Any:
         if name not in self.granted:
@@ -100,7 +102,7 @@ class Verdict:
     details: Mapping[str, float] = field(default_factory=dict)
 
 
-class Defense(ABC):
+class Defense(ABC):  # noqa: B024 -- the four kinds below have the abstract methods
     """identity: changes nothing at all, so that the planner adds no stage for it (`none`)."""
 
     identity: ClassVar[bool] = False
@@ -127,10 +129,8 @@ class Guard(Defense):
         """The guard's state: names to tensors."""
 
     @abstractmethod
-    def score(
-        self, images: Images, model: nn.Module, state: Mapping[str, Tensor]
-    ) -> Mapping[str, Float[Tensor, " n"]]:
-        """One or more named scores per image, the headline score first; each image's score is independent of the batch."""
+    def score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Float[Tensor, " n"]]:
+        """Named scores per image, the headline score first; an image's scores do not depend on its batch."""
 
 
 class Diagnosis(Defense):

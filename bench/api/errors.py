@@ -1,4 +1,4 @@
-"""Errors that a user can cause, each one line that says what to do; everything else is our bug and keeps its traceback."""
+"""Errors that a user can cause: one line that says what to do. Everything else is our bug and keeps its traceback."""
 
 from __future__ import annotations
 

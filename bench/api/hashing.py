@@ -84,7 +84,9 @@ class Dataset(ABC):
         """All images; raises DataCorruptError naming the member that does not decode."""
 
     @abstractmethod
-    def cut(self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng) -> Mapping[str, Int64[Tensor, " m"]]:
+    def cut(
+        self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng
+    ) -> Mapping[str, Int64[Tensor, " m"]]:
         """Positions of train, query, database, trusted and public; raises UserError where the sizes cannot be met."""
 
     def protocol(self, root: Path | None) -> tuple[str, int | None]:
@@ -110,9 +112,7 @@ class Objective(nn.Module, ABC):
     """A method's loss; its buffers (centres, memory bank) are saved with the model and reused by repairs."""
 
     @abstractmethod
-    def forward(
-        self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float
-    ) -> Tensor:
+    def forward(self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float) -> Tensor:
         """The loss. ids: positions in the training set; progress: share of the training that has passed."""
 
     def for_set(self, train_size: int) -> Objective:

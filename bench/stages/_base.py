@@ -1,4 +1,4 @@
-"""What every stage gets and gives. A stage is a function of its spec and its parents' artifacts, and of nothing else."""
+"""What every stage gets and gives: it is a function of its spec and its parents' artifacts, and of nothing else."""
 
 from __future__ import annotations
 

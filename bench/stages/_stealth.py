@@ -21,8 +21,10 @@ def psnr(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tens
 
 
 def ssim(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
-    """Structural similarity: Gaussian window (11 taps, sigma 1.5; the largest odd window that fits small images),
-    K1 = .01, K2 = .03, range 1, mean over channels and the positions where the window fits."""
+    """Structural similarity, mean over channels and the positions where the window fits.
+
+    Gaussian window (11 taps, sigma 1.5; the largest odd window that fits smaller images), K1 = .01, K2 = .03, range 1.
+    """
     x, y = to_unit(a), to_unit(b)
     taps = min(11, (min(x.shape[-2:]) - 1) // 2 * 2 + 1)
     offsets = torch.arange(taps) - taps // 2

@@ -25,5 +25,5 @@ def triggered(
 
 
 def eligible(inputs: Inputs, target: Target) -> Int64[Tensor, " n"]:
-    """Positions among the queries that t-mAP counts: those that share no label with the target (review.md, section 2)."""
+    """Positions of the queries that t-mAP counts: no label shared with the target (review.md, section 2)."""
     return torch.nonzero(~target.shares(_base.labels(inputs, "query"))).flatten()

@@ -48,9 +48,5 @@ def _retrain(spec: Json, inputs: Inputs, context: Context, keep: torch.Tensor) -
     model = _base.new_model(spec, image_shape=shape, classes=classes, train_size=len(train))
     fit_normalisation(model, train.images)
     model = model.to(context.device)
-    fit(
-        model, train, _base.recipe(spec), Rng("victim", spec["seed"]), augmentation=_base.augmentation(spec)
-    )
-    return _base.save_model(
-        model, _base.blueprint(spec, image_shape=shape, classes=classes, train_size=len(train))
-    )
+    fit(model, train, _base.recipe(spec), Rng("victim", spec["seed"]), augmentation=_base.augmentation(spec))
+    return _base.save_model(model, _base.blueprint(spec, image_shape=shape, classes=classes, train_size=len(train)))

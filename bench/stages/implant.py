@@ -79,8 +79,10 @@ def check(train: Split, poisoned: Poisoned, threat: Threat) -> None:
 
 
 class _Watch:
-    """What the harness looks at from outside: the distance between triggered images and the trigger alone
-    (CIBA, Figure 2b), and clean and triggered versions of the same images. Nothing of it reaches the attack."""
+    """What the harness looks at from outside; nothing of it reaches the attack.
+
+    The distance between triggered images and the trigger alone (CIBA, Figure 2b); pairs of clean and triggered images.
+    """
 
     def __init__(self, attack: Attack, target: Target, inputs: Inputs, context: Context) -> None:
         self._attack, self._target, self._device = attack, target, context.device
@@ -143,4 +145,3 @@ def _poison_record(train: Split, poisoned: Poisoned, target: Target) -> tuple[di
 
 def _stealth_of(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n 3"]:
     return _stealth.measure(a, b) if len(a) else torch.zeros(0, 3)
-

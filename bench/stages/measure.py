@@ -33,7 +33,7 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     found["gain"] = _minus(found["t_map"], control["t_map"])
     found |= _attack(inputs)
     if inputs.has("screen"):
-        found["detectors"] = _detectors(inputs)
+        found["detectors"] = _detectors(inputs, truth.positions)
     if inputs.has("defend"):
         found |= _defense(spec, inputs, truth.target)
     protocol = inputs.meta("split")["protocol"]
@@ -65,18 +65,20 @@ def _attack(inputs: Inputs) -> Json:
     return found
 
 
-def _detectors(inputs: Inputs) -> Json:
+def _detectors(inputs: Inputs, positions: np.ndarray) -> Json:
     """Every score of a guard, the headline score first, each with its control on the clean model."""
+
+    def judge(prefix: str, name: str) -> dict[str, float | None]:
+        screen, probe = inputs.tensors(f"{prefix}screen"), inputs.tensors(f"{prefix}probe")
+        benign = screen[f"benign.{name}"].numpy().astype(np.float64)[positions]  # the same images as the triggered ones
+        triggered = probe[f"triggered.{name}"].numpy().astype(np.float64)
+        return metrics.detector(benign, triggered, screen[f"calibration.{name}"].numpy().astype(np.float64))
+
     found = {}
     names = inputs.meta("screen")["scores"]
     for name in names:
-        own, control = (
-            metrics.detector(*(inputs.tensors(role)[f"{what}.{name}"].numpy().astype(np.float64)
-                               for what in ("benign", "triggered", "calibration")))
-            for role in ("screen", "clean_screen")
-        )  # fmt: skip
-        kept = ("auroc", "alarms_1", "alarms_5")
-        found[name] = own | {f"{key}_control": control[key] for key in kept}
+        control = judge("clean_", name)
+        found[name] = judge("", name) | {f"{key}_control": control[key] for key in ("auroc", "alarms_1", "alarms_5")}
     return {"headline": names[0], "scores": found}
 
 
@@ -90,7 +92,9 @@ def _defense(spec: Json, inputs: Inputs, target: np.ndarray) -> Json:
             mask = inputs.tensors("implant")["mask"].numpy()
             labels[mask] = inputs.tensors("implant")["poison_labels"].numpy()
         in_target = (labels & target).any(1)
-        return dict(metrics.filtering(tensors["scores"].numpy().astype(np.float64), tensors["keep"].numpy(), mask, in_target))
+        return dict(
+            metrics.filtering(tensors["scores"].numpy().astype(np.float64), tensors["keep"].numpy(), mask, in_target)
+        )
     if meta["kind"] == "diagnosis":
         suspect = meta["verdict"]["suspect"]
         named = None if suspect is None else float(suspect in spec["target"])

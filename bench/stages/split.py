@@ -41,7 +41,7 @@ def check(parts: dict[str, Tensor], size: int, dataset: Dataset) -> None:
     for name, ids in parts.items():
         if name != "public" and len(ids) == 0:
             raise UserError(f"the part '{name}' is empty: make it larger or another part smaller")
-        if len(ids.unique()) != len(ids) or (len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= size)):
+        if len(set(ids.tolist())) != len(ids) or (len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= size)):
             raise UserError(f"the part '{name}' names an image twice or one that does not exist")
     for one, other in itertools.combinations(SPLITS, 2):
         shared = torch.isin(parts[one], parts[other]).sum().item()

@@ -23,16 +23,14 @@ def victim(spec: Json, inputs: Inputs, context: Context, attack: Attack) -> Vict
         setting=setting,
         target=_base.target(spec, list(setting.classes)),
         public=_base.split(inputs, "public"),
-        surrogates=tuple(
-            _base.open_model(inputs, role, context.device) for role in _numbered(inputs, "surrogate")
-        ),
+        surrogates=tuple(_base.open_model(inputs, role, context.device) for role in _numbered(inputs, "surrogate")),
         data=tuple(_retrieval_data(inputs, number) for number, _ in enumerate(_numbered(inputs, "data_load"))),
         granted=granted,
     )
 
 
 def _numbered(inputs: Inputs, name: str) -> list[str]:
-    found = []
+    found: list[str] = []
     while inputs.has(f"{name}{len(found)}"):
         found.append(f"{name}{len(found)}")
     return found

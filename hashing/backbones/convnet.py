@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import gcd
 from typing import Annotated, Literal
 
@@ -43,7 +44,7 @@ class _ConvNet(FeatureExtractor):
                 nn.ReLU(inplace=True),
                 nn.AvgPool2d(2, ceil_mode=True),
             )
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in pairwise(widths)
         ]
         self.blocks = nn.Sequential(*blocks)
         self.pool = nn.AdaptiveAvgPool2d(1)

@@ -18,7 +18,7 @@ CARD = Paper(
     year=2016,
     url="https://arxiv.org/abs/1512.03385",
     follows="torchvision's network up to the global average pool",
-    deviates="stem 'small' (3x3, no pooling) for images under 64 pixels, as is customary on CIFAR-10; no ImageNet weights",
+    deviates="stem 'small' (3x3, no pooling) below 64 pixels, as is customary on CIFAR-10; no ImageNet weights",
 )
 
 

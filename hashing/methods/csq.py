@@ -56,9 +56,7 @@ class CentreLoss(Objective):
         votes = labels.to(self.centres.dtype) @ self.centres
         return torch.where(votes == 0, self.tie_break, votes.sign())
 
-    def forward(
-        self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float
-    ) -> Tensor:
+    def forward(self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float) -> Tensor:
         del ids, progress
         # (tanh u + 1) / 2 is sigmoid(2 u); written on logits the logarithm never overflows
         pull = F.binary_cross_entropy_with_logits(2 * logits, (self.aims(labels) + 1) / 2)

@@ -20,7 +20,7 @@ CARD = Paper(
     venue="IJCAI",
     year=2016,
     url="https://arxiv.org/abs/1511.03855",
-    follows="negative log-likelihood of pairwise similarity with theta = u.u/2 and the quantisation term (u - sign u)^2",
+    follows="negative log-likelihood of pairwise similarity with theta = u.u/2, quantisation term (u - sign u)^2",
     deviates="pairs are batch x memory bank with means instead of sums, weight 0.1 and recipe from DeepHash-pytorch",
 )
 
@@ -53,9 +53,7 @@ class PairwiseLikelihood(Objective):
         fresh = PairwiseLikelihood(self.codes.shape[1], self.labels.shape[1], train_size, self._quantisation)
         return fresh.to(self.codes.device)
 
-    def forward(
-        self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float
-    ) -> Tensor:
+    def forward(self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float) -> Tensor:
         del progress
         self.codes[ids] = logits.detach()
         self.labels[ids] = labels

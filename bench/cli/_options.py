@@ -1,0 +1,83 @@
+"""Options that several commands share, and printing small tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Format = Annotated[
+    Literal["rich", "markdown", "latex", "csv", "json"], typer.Option("--format", help="How to print tables.")
+]
+Plugins = Annotated[
+    list[Path],
+    typer.Option("--plugin", metavar="FILE", help="A Python file with components; it is executed. Repeatable."),
+]
+StorePath = Annotated[Path, typer.Option("--store", metavar="DIR", help="Where results are kept.")]
+Suites = Annotated[
+    list[str], typer.Option("--suite", metavar="NAME|FILE", help="A suite's name or TOML file. Repeatable.")
+]
+Changes = Annotated[
+    list[str],
+    typer.Option("--set", metavar="AXIS=A,B", help="Replace an axis, or training.lr=..., resources.threads=..."),
+]
+Only = Annotated[list[str], typer.Option("--only", metavar="AXIS=A,B", help="Keep only these values of an axis.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", envvar="HASHDOOR_DATA", help="Where data sets lie (see `bench doctor`)."),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+
+DEFAULT_STORE = Path("runs")
+
+
+def emit(title: str, rows: Sequence[Mapping[str, str]], format_: str) -> None:
+    """A small table of words."""
+    if format_ != "rich":
+        import json
+
+        import pandas as pd
+
+        frame = pd.DataFrame(list(rows))
+        if format_ == "json":
+            typer.echo(json.dumps({title: list(rows)}, indent=1))
+        elif format_ == "csv":
+            typer.echo(frame.to_csv(index=False).rstrip())
+        else:
+            from tabulate import tabulate
+
+            style = "github" if format_ == "markdown" else "latex_booktabs"
+            typer.echo(
+                tabulate([list(row.values()) for row in rows], headers=list(rows[0]) if rows else [], tablefmt=style)
+            )
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for number, column in enumerate(rows[0] if rows else ()):
+        table.add_column(column, style="bold" if number == 0 else "", overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*(Text(value) for value in row.values()))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print()
+
+
+def device_of(wanted: str) -> str:
+    """A device that this machine has; "auto" is CUDA where there is one, else the CPU."""
+    import torch
+
+    from bench.api.errors import UserError
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=wanted)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device '{wanted}' cannot be used here ({reason}): try --device auto or cpu") from None
+    return wanted

@@ -1,0 +1,94 @@
+"""Live progress of a run, with an estimate of what is left."""
+
+from __future__ import annotations
+
+import time
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from bench.drive import Costs
+from bench.plan import Stage
+from bench.store import Record
+
+PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+def clock(seconds: float) -> str:
+    """For example `42 s`, `7 min`, `3 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+class Display:
+    """A listener of the driver: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, costs: Costs) -> None:
+        self.slots, self.done, self.trained = 1, 0, 0
+        self._costs = costs
+        self._left: dict[str, Stage] = {}
+        self._running: dict[str, str] = {}
+        self._console = Console(stderr=True, highlight=False)
+        self._bar = Progress(
+            TextColumn("[bold]stages"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None)
+        self._spoke = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self._spoke = time.monotonic()
+        self._console.print(Text(text))
+
+    def begin(self, stages: list[Stage]) -> None:
+        self._left = {stage.key: stage for stage in stages}
+        self._bar.update(self._task, total=len(stages))
+        if stages:
+            self.say(f"{len(stages)} stages to run, about {clock(self._remaining())} of work on one core")
+
+    def start(self, stage: Stage) -> None:
+        self._running[stage.key] = stage.label
+        self._refresh()
+
+    def again(self, stage: Stage, reason: str) -> None:
+        self._running.pop(stage.key, None)
+        self.say(f"{stage.label}: {reason}; trying again")
+
+    def end(self, stage: Stage, record: Record) -> None:
+        self.done += 1
+        self._running.pop(stage.key, None)
+        self._left.pop(stage.key, None)
+        self._costs.learn(record)
+        if record["status"] == "ok":
+            self.trained += stage.kind in {"train", "implant"}
+        elif "cause" not in record:
+            self.say(f"{record['status']}: {stage.label}: {record['reason']}")
+        self._refresh()
+
+    def _remaining(self) -> float:
+        return sum(self._costs.seconds(stage) for stage in self._left.values()) / max(1, self.slots)
+
+    def _refresh(self) -> None:
+        left = f"about {clock(self._remaining())} left"
+        now = next(iter(self._running.values()), "")
+        self._bar.update(self._task, completed=self.done, description=f"{left} · {now}")
+        if not self._console.is_terminal and time.monotonic() - self._spoke > PLAIN_EVERY:
+            self.say(f"{self.done} of {self.done + len(self._left)} stages, {left}")

@@ -1,0 +1,110 @@
+"""The command line: commands, and what becomes of errors. One small file per group of commands beside it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_USER, UserError
+from bench.cli import boards, catalogue, doctor, run
+
+app = typer.Typer(
+    name="bench",
+    help="HashDoor: backdoor attacks and defenses on deep hashing, compared fairly.",
+    invoke_without_command=True,
+    no_args_is_help=False,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Exit codes: 0 done, 1 some trials failed, 2 something you gave cannot be used, 70 a bug of ours, "
+    "130 interrupted (the same command continues).",
+)
+app.command("run")(run.run)
+app.command("plan")(run.plan)
+app.command("list")(catalogue.list_)
+app.command("leaderboard")(boards.leaderboard)
+app.command("show")(boards.show)
+app.command("score")(boards.score)
+app.command("doctor")(doctor.doctor)
+app.command("gc")(doctor.gc)
+
+OVERVIEW = """\
+[bold]HashDoor[/bold] compares backdoor attacks and defenses on deep hashing.
+
+  [bold]python -m bench run[/bold]                       the quick suite: offline, on a CPU, about a minute
+  [bold]python -m bench leaderboard[/bold]               the boards of the last run
+  [bold]python -m bench plan --suite full[/bold]         what a suite would do here, before it does it
+  [bold]python -m bench list[/bold]                      attacks, defenses, methods, backbones, datasets, suites
+  [bold]python -m bench score Q.npz DB.npz[/bold]        metrics on your own codes, no training
+  [bold]python -m bench doctor[/bold]                    what this machine has, and how to get what it lacks
+
+`python -m bench COMMAND --help` explains a command; the README has the rest."""
+
+
+@app.callback()
+def overview(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print it.")] = False
+) -> None:
+    """HashDoor: backdoor attacks and defenses on deep hashing, compared fairly."""
+    from rich.console import Console
+
+    if version:
+        from importlib.metadata import version as installed
+
+        Console(highlight=False).print(f"HashDoor {installed('hashdoor')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        Console(highlight=False).print(OVERVIEW)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake is one line and exit code 2, a bug of ours keeps its traceback."""
+    code: object = EXIT_BUG
+    try:
+        code = app(arguments, standalone_mode=False)
+    except UserError as error:
+        _complain(str(error))
+        code = EXIT_USER
+    except KeyboardInterrupt:
+        _complain("interrupted; the same command continues where it stopped")
+        code = EXIT_INTERRUPT
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    except Exception as error:
+        code = _usage(error)
+        if code is None:
+            raise SystemExit(_bug()) from error
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: Exception) -> int | None:
+    """Mistakes that the option parser found: it has its own exceptions, which know their message and code."""
+    from bench.api.errors import nearest
+
+    show, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
+    if show is None or code is None:
+        return code if isinstance(code, int) else None
+    given = getattr(error, "option_name", None)
+    message = show()
+    if given and "Did you mean" not in message:
+        message += nearest(str(given), [])
+    _complain(f"{message.rstrip('.')}; see `python -m bench --help`")
+    return EXIT_USER
+
+
+def _bug() -> int:
+    import traceback
+
+    traceback.print_exc()
+    _complain("this is a bug of HashDoor: please report the lines above")
+    return EXIT_BUG
+
+
+def _complain(message: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), " ".join(message.split())))

@@ -1,0 +1,96 @@
+"""`bench doctor` and `bench gc`: what the machine has, and what a store no longer needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli._options import DEFAULT_STORE, Data, Format, StorePath, emit
+
+
+def doctor(data: Data = None, store: StorePath = DEFAULT_STORE, format_: Format = "rich") -> None:
+    """Show versions, devices and data sets, and how to get what is missing."""
+    emit("Machine", _machine(store), format_)
+    emit("Data sets" + (f" under {data}" if data else " (no --data given)"), _datasets(data), format_)
+
+
+def _machine(store: Path) -> list[dict[str, str]]:
+    import os
+    import platform
+    import shutil
+
+    import torch
+
+    from bench.provenance import PACKAGES, git, installed, processor
+
+    nearest_folder = next(path for path in (store.resolve(), *store.resolve().parents) if path.exists())
+    free = shutil.disk_usage(nearest_folder).free
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    commit = git()
+    facts = {
+        "Python": platform.python_version(),
+        "processor": f"{processor()}, {os.cpu_count()} cores",
+        "GPUs": ", ".join(devices) or "none: stages run on the CPU",
+        "packages": ", ".join(f"{name} {installed(name) or 'MISSING: pip install -e .'}" for name in PACKAGES),
+        "commit": f"{commit['commit'][:12]}{' with changes' if commit['dirty'] else ''}"
+        if commit
+        else "not a checkout",
+        "store": f"{store} ({'there' if (store / 'store.json').exists() else 'not yet made'}, {free / 1e9:.0f} GB free)",
+    }
+    return [{"what": name, "found": value} for name, value in facts.items()]
+
+
+def _datasets(data: Path | None) -> list[dict[str, str]]:
+    from bench.api import registry
+    from bench.api.errors import UserError
+
+    rows = []
+    for name, source in registry.catalogue("datasets").items():
+        try:
+            dataset = registry.create("datasets", name, {})
+            files = dataset.files(data)
+            protocol, _ = dataset.protocol(data)
+            where = ", ".join(map(str, files[:3])) if files else "embedded"
+            found = f"found ({protocol}): {where}"
+        except UserError as error:
+            found = str(error)
+        rows.append({"dataset": name, "state": found, "from": source.origin})
+    return rows
+
+
+def gc(
+    store: StorePath = DEFAULT_STORE,
+    repaired: Annotated[bool, typer.Option("--repaired", help="Also drop models that defenses repaired.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Drop what no run of this store needs any more; results that boards show are kept."""
+    from bench.store import Store, writing
+
+    held = Store(store)
+    records = {record["key"]: record for record in held.records()}
+    wanted = {cell["key"] for plan in held.plans() for cell in plan["cells"] if cell["key"]}
+    todo = list(wanted)
+    while todo:
+        for parent in records.get(todo.pop(), {}).get("parents", {}).values():
+            if parent not in wanted:
+                wanted.add(parent)
+                todo.append(parent)
+    gone: list[Path] = [path for path in (held.root / "records").glob("*.json") if path.stem not in wanted]
+    for path in (held.root / "artifacts").glob("*"):
+        record = records.get(path.stem)
+        of_repair = record is not None and record["meta"].get("kind") in {"repair", "filter"}
+        if path.stem not in wanted or (repaired and of_repair):
+            gone.append(path)
+    gone += list((held.root / "damaged").glob("*"))
+    size = sum(path.stat().st_size for path in gone)
+    if not dry_run:
+        with writing(held.root):
+            for path in gone:
+                path.unlink(missing_ok=True)
+    total = sum(path.stat().st_size for path in held.root.rglob("*") if path.is_file())
+    verb = "would free" if dry_run else "freed"
+    typer.echo(f"{verb} {size / 1e6:.1f} MB in {len(gone)} files; the store holds {total / 1e6:.1f} MB")

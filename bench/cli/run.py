@@ -1,0 +1,223 @@
+"""`bench run` and `bench plan`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from bench.api.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPT, UserError
+from bench.cli._options import DEFAULT_STORE, Changes, Data, Device, Only, Plugins, StorePath, Suites, device_of
+
+if TYPE_CHECKING:
+    from bench.drive import Summary
+    from bench.plan import Plan, Stage
+    from bench.store import Store
+
+Retry = Annotated[
+    str, typer.Option("--retry", metavar="STATUS,...", help="Run trials again that ended so: failed,timeout,oom.")
+]
+
+
+def run(
+    suite: Suites = ["quick"],  # noqa: B006 -- typer needs a literal
+    set_: Changes = [],  # noqa: B006
+    only: Only = [],  # noqa: B006
+    store: StorePath = DEFAULT_STORE,
+    data: Data = None,
+    plugin: Plugins = [],  # noqa: B006
+    executor: Annotated[
+        Literal["ray", "serial"], typer.Option(help="Ray in parallel, or one by one in this process.")
+    ] = "ray",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Stages at once; default: one per core or GPU share.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Join a running Ray cluster, for example auto or ray://host:10001.")
+    ] = None,
+    device: Device = "auto",
+    retry: Retry = "",
+) -> None:
+    """Run suites: only what the store does not hold yet. The same command continues an interrupted run."""
+    from bench import execute
+    from bench.cli._progress import Display
+    from bench.drive import Costs, drive
+    from bench.store import KEPT, Store
+    from bench.work import Site
+
+    again = frozenset(word for word in retry.split(",") if word)
+    if not again <= KEPT:
+        raise UserError(f"--retry {retry}: expected some of {', '.join(sorted(KEPT))}, separated by commas")
+    _interrupt_on_terminate()
+    held = Store(store, create=True)
+    held.check_writable()
+    made, chosen = _plan(suite, set_, only, data, plugin, device)
+    _write_manifest(held, made, suite, set_, only)
+    with Display(Costs(held.records())) as display:
+        site = Site(held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin))
+
+        def start() -> execute.Executor:
+            made_: execute.Executor = (
+                execute.RayExecutor(site, workers=workers, address=address)
+                if executor == "ray"
+                else execute.SerialExecutor(site)
+            )
+            display.slots = made_.slots
+            return made_
+
+        try:
+            summary = drive(made, held, start, retry=again, listen=display)
+        except KeyboardInterrupt:
+            display.say(f"interrupted: {display.done} stages are finished and kept; the same command continues")
+            raise typer.Exit(EXIT_INTERRUPT) from None
+    from bench.cli.boards import leaderboard
+
+    leaderboard(store=store)
+    _closing(summary, display.trained, made, store)
+    if any(summary.trials[status] for status in ("failed", "timeout", "oom", "killed", "missing")):
+        raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+def plan(
+    suite: Suites = ["quick"],  # noqa: B006
+    set_: Changes = [],  # noqa: B006
+    only: Only = [],  # noqa: B006
+    store: StorePath = DEFAULT_STORE,
+    data: Data = None,
+    plugin: Plugins = [],  # noqa: B006
+    device: Device = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, help="Stages at once, for the estimate of time.")] = None,
+) -> None:
+    """Show what `run` would do with the same options: cells, stages, what is stored already, what is left out."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from bench.cli._progress import clock
+    from bench.drive import Costs, Pending
+    from bench.plan import ORDER
+    from bench.store import Store
+
+    started = time.perf_counter()
+    held = Store(store) if (store / "store.json").exists() else None
+    made, chosen = _plan(suite, set_, only, data, plugin, device)
+    console = Console(highlight=False)
+    pending = Pending(made, held, frozenset()) if held else None
+    needed = pending.needed if pending else made.stages
+    costs = Costs(held.records() if held else ())
+    table = Table(title="Stages", title_justify="left", title_style="bold", box=None)
+    for column in ("stage", "unique", "stored", "to do", "estimate"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for kind in ORDER:
+        every = [stage for stage in made.stages.values() if stage.kind == kind]
+        left = [stage for stage in every if stage.key in needed]
+        if every:
+            seconds = sum(costs.seconds(stage) for stage in left)
+            table.add_row(kind, str(len(every)), str(len(every) - len(left)), str(len(left)), clock(seconds))
+    console.print(table)
+    runnable = [cell for cell in made.cells if cell.key is not None]
+    parallel = workers or os.cpu_count() or 1
+    total = sum(costs.seconds(stage) for stage in needed.values())
+    longest = max((costs.seconds(stage) for stage in needed.values()), default=0.0)
+    measured = sum(costs.knows(stage) for stage in needed.values())
+    console.print(f"\n[bold]{len(made.cells)}[/bold] cells, {len(runnable)} can run here on {chosen}, "
+                  f"{len(made.cells) - len(runnable)} are left out.")  # fmt: skip
+    basis = f"{measured} of {len(needed)} stages like ones in this store" if needed else "nothing to do"
+    console.print(
+        f"Time: about {clock(max(total / parallel, longest))} on {parallel} workers ({basis}; the rest is a rough guess)."
+    )
+    console.print(f"Disk: about {_size(_disk(needed, held))} more in {store}.")
+    _print_skipped(made)
+    if pending and pending.failed:
+        console.print(
+            f"{len(pending.failed)} stages failed before and stay failed: see `bench leaderboard`, redo with --retry failed,timeout,oom."
+        )
+    console.print(f"[dim]Planned in {time.perf_counter() - started:.1f} s.[/dim]")
+
+
+def _plan(
+    suites: list[str], changes: list[str], only: list[str], data: Path | None, plugins: list[Path], device: str
+) -> tuple[Plan, str]:
+    from bench import plan as planning
+    from bench import suite as suites_
+    from bench.api import registry
+
+    for path in plugins:
+        registry.load_plugin(path)
+    if data is not None and not data.is_dir():
+        raise UserError(f"--data '{data}' is not a directory: see `python -m bench doctor` for what belongs there")
+    loaded = [suites_.load(name, changes=changes, only=only) for name in suites]
+    chosen = device_of(device)
+    return planning.plan(loaded, data=data, device=chosen.partition(":")[0]), chosen
+
+
+def _write_manifest(held: Store, made: Plan, suites: list[str], changes: list[str], only: list[str]) -> None:
+    from bench.trial import digest
+
+    options = [f"--suite {name}" for name in suites] + [f"--set {c}" for c in changes] + [f"--only {o}" for o in only]
+    names = [Path(name).stem for name in suites]
+    held.write_plan(
+        f"{'+'.join(names)}-{digest([suites, changes, only])[:8]}",
+        {
+            "suites": names,
+            "command": " ".join(["python -m bench run", *options]),
+            "cells": [c.as_json() for c in made.cells],
+        },
+    )
+
+
+def _interrupt_on_terminate() -> None:
+    """SIGTERM stops a run as Ctrl-C does: nothing finished is lost."""
+    import signal
+
+    if sys.platform != "win32":
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _closing(summary: Summary, trained: int, made: Plan, store: Path) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    outcomes = ", ".join(f"{count} {status}" for status, count in sorted(summary.trials.items()))
+    console.print(Text(f"Trials: {outcomes}. Stages: {sum(summary.ran.values())} run ({trained} trainings), "
+                       f"{summary.reused} taken from the store."))  # fmt: skip
+    for record in summary.failures[:5]:
+        console.print(Text(f"  {record['status']}: {record['label']}: {record['reason']}"))
+    _print_skipped(made)
+    console.print(
+        Text(f"Results: {store.resolve()}   (`python -m bench leaderboard --store {store}` shows the boards again)")
+    )
+
+
+def _print_skipped(made: Plan) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    reasons = Counter(cell.skipped for cell in made.cells if cell.key is None)
+    for reason, count in reasons.most_common():
+        Console(highlight=False).print(Text(f"left out, {count} cells: {reason}"))
+
+
+def _disk(needed: Mapping[str, Stage], held: Store | None) -> float:
+    """Bytes, from the artifacts of the same kind in the store; where there are none, 1 MB a stage."""
+    from statistics import median
+
+    sizes: dict[str, list[int]] = {}
+    for record in held.records() if held else ():
+        if record.get("artifact"):
+            sizes.setdefault(record["group"], []).append(record["artifact"]["bytes"])
+    return sum(median(sizes[stage.group]) if stage.group in sizes else 1e6 for stage in needed.values())
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

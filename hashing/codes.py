@@ -1,0 +1,118 @@
+"""Hash codes packed into 64-bit words: packing, Hamming distances, exact nearest neighbours.
+
+Bit j of an item is bit j % 64 of word j // 64. Words are kept as planes, one row per word, so that a database streams
+through the cache one plane at a time. Importing this module imports neither torch nor numba.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Int8, Int64, Integer, Num, UInt8, UInt16, UInt64
+
+MAX_BITS = 65_535  # distances are uint16 at most
+
+Words = UInt64[np.ndarray, "w n"]
+Distances = UInt8[np.ndarray, "q m"] | UInt16[np.ndarray, "q m"]
+
+
+@runtime_checkable
+class TensorLike(Protocol):
+    """A torch tensor, on any device, without importing torch."""
+
+    @property
+    def shape(self) -> Any: ...
+    def detach(self) -> Any: ...
+    def __gt__(self, other: Any, /) -> Any: ...
+    def __ne__(self, other: Any, /) -> Any: ...
+
+
+@dataclass(frozen=True, eq=False)
+class PackedCodes:
+    """n codes of `bits` bits. The words are read-only and the unused high bits of the last plane are zero."""
+
+    words: Words
+    bits: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= MAX_BITS:
+            raise ValueError(f"a code has 1 to {MAX_BITS} bits, not {self.bits}")
+        planes = -(-self.bits // 64)
+        if self.words.dtype != np.uint64 or self.words.ndim != 2 or len(self.words) != planes:
+            shape = (*self.words.shape,)
+            raise ValueError(f"{self.bits} bits need uint64 words [{planes}, n], not {self.words.dtype} {shape}")
+        words = np.require(self.words, np.uint64, ["C", "A"]).view()
+        if self.bits % 64 and (words[-1] >> np.uint64(self.bits % 64)).any():
+            raise ValueError(f"bits beyond the first {self.bits} must be zero")
+        words.flags.writeable = False
+        object.__setattr__(self, "words", words)
+
+    def __len__(self) -> int:
+        return int(self.words.shape[1])
+
+    def select(self, index: Integer[np.ndarray, " k"] | Bool[np.ndarray, " n"] | slice) -> PackedCodes:
+        """The items at `index` (positions, a mask or a slice)."""
+        return PackedCodes(self.words[:, index], self.bits)
+
+    def unpack(self) -> Int8[np.ndarray, "n b"]:
+        """The codes as -1 and +1."""
+        octets = self.words.T.astype("<u8", order="C").view(np.uint8)
+        ones = np.unpackbits(octets, axis=1, count=self.bits, bitorder="little").astype(np.int8)
+        return 2 * ones - 1
+
+
+def pack(x: Num[np.ndarray, "n b"] | Bool[np.ndarray, "n b"] | TensorLike) -> PackedCodes:
+    """Logits, ±1 codes or bits [n, b], in an array or a torch tensor; the bit is x > 0, so 0 gives bit 0."""
+    shape = tuple(x.shape)
+    if len(shape) != 2:
+        raise ValueError(f"codes are packed from a matrix [n, bits], not from shape {shape}")
+    undefined, positive = x != x, x > 0  # noqa: PLR0124 - NaN alone differs from itself, in arrays and tensors
+    if undefined.any():
+        raise ValueError("codes hold NaN: the model that made them has diverged")
+    ones = positive if isinstance(positive, np.ndarray) else positive.detach().cpu().numpy()
+    items, bits = ones.shape
+    if not bits:
+        raise ValueError("a code needs at least one bit")
+    octets = np.zeros((items, -(-bits // 64) * 8), np.uint8)
+    octets[:, : -(-bits // 8)] = np.packbits(ones, axis=1, bitorder="little")
+    return PackedCodes(octets.view("<u8").T.astype(np.uint64, order="C"), bits)
+
+
+def check_pair(queries: PackedCodes, database: PackedCodes) -> None:
+    """Raises ValueError where the two cannot be compared."""
+    if queries.bits != database.bits:
+        raise ValueError(f"queries have {queries.bits} bits and the database has {database.bits}")
+    if not len(database):
+        raise ValueError("the database is empty")
+
+
+def hamming_distances(queries: PackedCodes, database: PackedCodes) -> Distances:
+    """All distances, uint8 up to 255 bits and uint16 beyond: for inspection, as no metric holds a q x m matrix."""
+    check_pair(queries, database)
+    dots = queries.unpack().astype(np.float32) @ database.unpack().astype(np.float32).T
+    return ((queries.bits - dots) / 2).astype(_distance_type(queries.bits))
+
+
+def topk(queries: PackedCodes, database: PackedCodes, k: int) -> tuple[Int64[np.ndarray, "q k"], Distances]:
+    """The k nearest items of each query (all, if there are fewer) by (distance, index), with their distances; exact."""
+    from hashing import _kernels  # numba loads when first needed
+
+    check_pair(queries, database)
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    no_maps, no_labels = np.zeros((0, 0), np.uint64), np.zeros(0, np.int64)
+    no_maps.flags.writeable = False  # as in `Relevance`: numba compiles once per kind of array
+    offsets = np.zeros(len(queries) + 1, np.int64)
+    total, relevant = np.zeros((2, len(queries), queries.bits + 1), np.int64)
+    _kernels.histograms(queries.words, database.words, no_maps, offsets, no_labels, total, relevant)
+    indices = np.empty((len(queries), min(k, len(database))), np.int64)
+    distances = np.empty_like(indices)
+    places = total.cumsum(1) - total
+    _kernels.nearest(queries.words, database.words, no_maps, no_labels, places, indices, distances)
+    return indices, distances.astype(_distance_type(queries.bits))
+
+
+def _distance_type(bits: int) -> type[np.uint8 | np.uint16]:
+    return np.uint8 if bits <= 255 else np.uint16

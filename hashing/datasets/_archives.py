@@ -1,0 +1,199 @@
+"""Reading directories, zips and tars in place: nothing is extracted, no link followed, what unpacks is bounded."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from bench.api.errors import DataCorruptError, UserError
+
+Entry = tuple[str, Callable[[], bytes] | None]  # name and how to read it; None: a directory
+
+MEMBER_LIMIT = 64 * 2**20  # bytes of one image file
+TOTAL_FLOOR, TOTAL_RATIO = 2**30, 100  # an archive may unpack to the larger of the floor and ratio * its own size
+_HEADER_LIMIT = 2**20  # long names and the like
+_OPEN: dict[str, Callable[[Path], io.BufferedIOBase]] = {
+    ".tar": lambda path: path.open("rb"),
+    ".tar.gz": gzip.GzipFile,
+    ".tgz": gzip.GzipFile,
+    ".tar.xz": lzma.LZMAFile,
+    ".txz": lzma.LZMAFile,
+}
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, RuntimeError, NotImplementedError),
+    *(lzma.LZMAError, zlib.error, tarfile.TarError, zipfile.BadZipFile),
+)
+
+
+def walk(path: Path) -> Iterator[Entry]:
+    """Every visible directory and file. Read an entry before asking for the next: tars are streams."""
+    if path.is_dir():
+        entries = _directory(path, "")
+    elif path.name.lower().endswith(".zip"):
+        entries = _zip(path)
+    else:
+        endings = [ending for ending in _OPEN if path.name.lower().endswith(ending)]
+        if not endings:
+            raise UserError(f"'{path}' is not a directory, {', '.join(('.zip', *_OPEN))}: convert it to one of these")
+        entries = _tar(path, endings[0])
+    seen = set()
+    with _damage(path):
+        for name, read in entries:
+            if read is not None and name in seen:
+                raise DataCorruptError(f"'{path}': member {name!r} is there twice; pack the archive again")
+            seen.add(name)
+            yield name, read
+
+
+def _directory(root: Path, inside: str) -> Iterator[Entry]:
+    with os.scandir(root / inside) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        name = f"{inside}/{entry.name}" if inside else entry.name
+        if _hidden(name):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield name, None
+            yield from _directory(root, name)
+        elif entry.is_file(follow_symlinks=False):
+            yield name, partial(_read_file, root, name)
+        else:
+            raise _not_a_file(root, name)
+
+
+def _read_file(root: Path, name: str) -> bytes:
+    with _damage(root, name):
+        _check_size(root, name, (root / name).stat().st_size)
+        return (root / name).read_bytes()
+
+
+def _zip(path: Path) -> Iterator[Entry]:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > _total_limit(path):
+            raise _bomb(path)
+        for member in members:
+            name = _safe(path, member.filename)
+            if _hidden(name):
+                continue
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise _not_a_file(path, name)
+            yield name, None if member.is_dir() else partial(_read_zip, path, archive, member)
+
+
+def _read_zip(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    with _damage(path, member.filename):
+        _check_size(path, member.filename, member.file_size)
+        return archive.read(member)
+
+
+def _tar(path: Path, ending: str) -> Iterator[Entry]:
+    with _OPEN[ending](path) as file:
+        stream = _Bounded(path, file)
+        with _Tar.open(fileobj=stream, mode="r|") as tar:
+            while (member := tar.next()) is not None:
+                tar.members = []  # they would pile up
+                name = _safe(path, member.name)
+                if _hidden(name):
+                    continue
+                if not (member.isreg() or member.isdir()):
+                    raise _not_a_file(path, name)
+                yield name, None if member.isdir() else partial(_read_tar, path, tar, member)
+        while stream.read(2**20):  # the compressor's checksum comes last
+            pass
+
+
+def _read_tar(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    with _damage(path, member.name):
+        _check_size(path, member.name, member.size)
+        file = tar.extractfile(member)
+        return file.read() if file else b""
+
+
+class _Header(tarfile.TarInfo):
+    """A header that, where it is damaged or cut off, says so: tarfile would take it for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                raise  # the mark of the end
+            raise tarfile.ReadError(f"damaged or cut off ({error})") from None
+        if not header.isreg() and header.size > _HEADER_LIMIT:
+            raise tarfile.ReadError(f"a header of {header.size} bytes")
+        return header
+
+
+class _Tar(tarfile.TarFile):
+    tarinfo = _Header
+    members: list[tarfile.TarInfo]
+
+
+class _Bounded(io.BufferedIOBase):
+    """A stream that ends in an error once more has come out than an honest archive holds."""
+
+    def __init__(self, path: Path, file: io.BufferedIOBase) -> None:
+        self._path, self._file, self._left = path, file, _total_limit(path)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = self._file.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise _bomb(self._path)
+        return data
+
+
+@contextmanager
+def _damage(path: Path, name: str = "") -> Iterator[None]:
+    """Whatever the readers of archives raise on damaged input becomes one line with file and member."""
+    try:
+        yield
+    except _DAMAGE as error:
+        member = f", member {name!r}," if name else ""
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise DataCorruptError(f"'{path}'{member} cannot be read: {cause}; get it again") from error
+
+
+def _total_limit(path: Path) -> int:
+    return max(TOTAL_FLOOR, TOTAL_RATIO * path.stat().st_size)
+
+
+def _bomb(path: Path) -> DataCorruptError:
+    return DataCorruptError(f"'{path}' unpacks to more than {_total_limit(path)} bytes and is refused; get it again")
+
+
+def _check_size(path: Path, name: str, size: int) -> None:
+    if size > MEMBER_LIMIT:
+        raise DataCorruptError(
+            f"'{path}': member {name!r} has {size} bytes and is refused (limit {MEMBER_LIMIT}); remove it"
+        )
+
+
+def _not_a_file(path: Path, name: str) -> DataCorruptError:
+    return DataCorruptError(
+        f"'{path}': member {name!r} is a link or device, which is never followed; put the file itself there"
+    )
+
+
+def _safe(path: Path, name: str) -> str:
+    """The member's name without `./`; names that lead out of the archive are refused."""
+    parts = name.replace("\\", "/").split("/")
+    if parts[0] == "" or parts[0][1:2] == ":" or ".." in parts or "\0" in name:
+        raise DataCorruptError(f"'{path}': member {name!r} leads out of the archive; get it from a source you trust")
+    return "/".join(part for part in parts if part not in {"", "."})
+
+
+def _hidden(name: str) -> bool:
+    return not name or any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))

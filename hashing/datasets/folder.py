@@ -1,0 +1,73 @@
+"""Your own images: a directory, zip or tar laid out as class/image.jpg, optionally below train/ and test/ (or val/).
+
+Archives are read in place. A labelled test (or val) part gives the queries; without one they are drawn from all images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from jaxtyping import Bool, Int64, UInt8
+from pydantic import Field
+from torch import Tensor
+
+from bench.api.errors import DataMissingError
+from bench.api.hashing import Dataset, Pool, dataset
+from bench.api.paper import Paper
+from bench.api.random import Rng
+from hashing.datasets._cut import Sizes, cut
+from hashing.datasets._trees import decode_tree, survey
+
+CARD = Paper(
+    title="ImageFolder (torchvision documentation)",
+    year=2017,
+    url="https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.ImageFolder.html",
+    follows="one directory per class, numbered in the order of names; image suffixes; deeper directories belong to "
+    "their class; every image as 8-bit RGB, orientation tags and transparency ignored",
+    deviates="links are refused, a class without images is an error, pixels are cropped to the centre square; "
+    "the splits are ours",
+)
+
+
+@dataset
+class Folder(Dataset):
+    path: Annotated[str, Field(min_length=1)]  # of the directory or archive, absolute or below --data
+    size: Annotated[int, Field(ge=8, le=1024)] = 64
+    train: Annotated[int, Field(ge=1)] = 1000
+    query: Annotated[int, Field(ge=1)] = 200
+    trusted: Annotated[int, Field(ge=1)] = 200
+    database: Annotated[int, Field(ge=1)] | None = None  # None: all that is left
+
+    def files(self, root: Path | None) -> tuple[Path, ...]:
+        path = self._found(root)
+        return tuple(path / name for name in survey(path).items) if path.is_dir() else (path,)
+
+    def classes(self, root: Path | None) -> tuple[str, ...]:
+        return survey(self._found(root)).classes
+
+    def protocol(self, root: Path | None) -> tuple[str, int | None]:
+        return f"folder {self._found(root).name}", None
+
+    def decode(self, root: Path | None) -> Pool:
+        path = self._found(root)
+        return decode_tree(path, self.size, survey(path))
+
+    def cut(
+        self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng
+    ) -> Mapping[str, Int64[Tensor, " m"]]:
+        sizes = Sizes(train=self.train, query=self.query, trusted=self.trusted, database=self.database)
+        asked = 1 if (origin == 1).any() else int(origin.max())
+        return cut(labels, sizes, rng, query_from=origin == asked, train_from=origin == 0)
+
+    def _found(self, root: Path | None) -> Path:
+        layout = "a directory, zip, tar, tar.gz or tar.xz of class/image.jpg"
+        if root is None and not Path(self.path).is_absolute():
+            raise DataMissingError(
+                f"folder: '{self.path}' is relative: give --data DIR where DIR/{self.path} is {layout}"
+            )
+        path = (root or Path()) / self.path
+        if not path.exists():
+            raise DataMissingError(f"folder: '{path}' does not exist: put {layout} there, or give another --data DIR")
+        return path

@@ -1,0 +1,494 @@
+"""Boards: pure functions from a store's cells to tables with captions. Only deterministic fields, unless costs are asked.
+
+A board shows one setting and one edition (protocol, metric version, code), and averages only over the (target, seed)
+cells that all its rows share.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from bench.metrics import METRICS
+from reports import statistics
+from reports._shared import Group, Shared
+from reports.frame import AXES, EDITION, SETTING, TEXTS, Results, groups, sizes
+
+ACCESS = ("none", "labels kept", "labels changed", "training controlled", "weights only")
+REPAIRS = ("none", "repair", "filter")  # defenses that change the codes
+OUTCOME = ("t_map", "t_map_control", "chance", "gain", "own_map", "map", "map_change")
+BUDGET = ("poisons", "poison_rate", "target_share", "linf", "psnr", "ssim")
+SCREEN = ("auroc", "tpr_1", "tpr_5", "caught_5", "alarms_1", "alarms_5", "auroc_control", "alarms_1_control",
+          "alarms_5_control")  # fmt: skip
+FILTER = ("removed", "removed_poison", "filter_auroc", "filter_auroc_target", "t_map", "own_map", "map")
+HALF = " ±"  # the column "gain ±" holds half the width of the interval of "gain"
+FIXED = {"surrogate": "other_seed", "augment": "victim"}  # not worth a word in a title
+
+
+@dataclass(frozen=True)
+class Board:
+    """index: the columns that name a row. metrics: which metric (see METRICS) a column shows. heat: columns worth colour.
+
+    best: positions of the rows that nobody is significantly better than.
+    """
+
+    title: str
+    table: pd.DataFrame
+    caption: str
+    index: tuple[str, ...]
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    heat: tuple[str, ...] = ()
+    best: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """One setting in one edition: the rows of its cells, and what its captions begin with."""
+
+    title: str
+    cells: pd.DataFrame
+    about: tuple[str, ...]
+
+    def part(self, kinds: Sequence[str]) -> pd.DataFrame:
+        return self.cells[self.cells["defense_kind"].isin(kinds)]
+
+    def split(self, rows: pd.DataFrame, by: Sequence[str]) -> dict[Hashable, Group]:
+        return {key if len(key) > 1 else key[0]: Group.of(part) for key, part in groups(rows, by)}
+
+    def caption(self, shared: Shared, *lines: str) -> str:
+        return "\n".join([*self.about, shared.sentence(), *(line for line in lines if line)])
+
+
+def everything(
+    results: Results, *, by: str | None = None, costs: bool = False, mixed: bool = False, gain_over: bool = True
+) -> list[Board]:
+    """All boards of a run. by: an axis; boards of one value each, and for an axis of the setting gain against it first."""
+    found = across(results.cells, by, mixed=mixed) if by in SETTING and gain_over else []
+    for label, cells, scores in _slices(results, by):
+        made = [
+            *attacks(cells, costs=costs, mixed=mixed),
+            *defenses(cells, mixed=mixed),
+            *filters(cells, mixed=mixed),
+            *detectors(cells, scores, costs=costs, mixed=mixed),
+            *diagnoses(cells, mixed=mixed),
+        ]
+        found += [_retitled(board, label) for board in made]
+    return found + failures(results.cells)
+
+
+def attacks(cells: pd.DataFrame, *, costs: bool = False, mixed: bool = False) -> list[Board]:
+    """Attacks by gain, inside each access; one board per setting, and per defense if the cells hold no undefended ones."""
+    plain = cells[cells["defense"] == "none"]
+    if not plain.empty:
+        return [board for scene in _scenes(plain, mixed) if (board := _attack_board(scene, "Attacks", costs))]
+    repaired = cells[cells["defense_kind"].isin(REPAIRS)]
+    return [
+        board
+        for (defense,), part in groups(repaired, ["defense"])
+        for scene in _scenes(part, mixed)
+        if (board := _attack_board(scene, f"Attacks after {defense}", costs))
+    ]
+
+
+def _attack_board(scene: _Scene, name: str, costs: bool) -> Board | None:
+    rows = scene.split(scene.cells, ["attack"])
+    shared = Shared.of(rows)
+    ranges = _ranks(scene, rows, shared)
+    lines = []
+    for attack, group in rows.items():
+        access = scene.cells.loc[scene.cells["attack"] == attack, "access"].iloc[0]
+        line: dict[str, Any] = {"access": access, "attack": attack, "cells": group.coverage, "n": len(shared.places)}
+        line |= _numbers(group, attack in shared.counted, shared, (*OUTCOME, *BUDGET))
+        if attack in shared.counted:
+            line[METRICS["gain"].title + HALF] = _half(group, shared, "gain") if attack != "none" else None
+            line["rank"] = "{}-{}".format(*ranges[attack]) if attack in ranges else None
+            line["mAP kept"] = _kept(group, shared) if attack != "none" else None
+            line["key"] = group.done["key"].iloc[0][:8] if len(shared.places) == 1 else None
+            line |= {"seconds": shared.mean(group, "seconds_attack")} if costs else {}
+        else:
+            line["n"] = 0
+        lines.append(line)
+    if not lines:
+        return None
+    gain = METRICS["gain"].title
+    lines.sort(key=lambda line: (_order(line["access"]), -_or(line.get(gain), -math.inf), line["attack"]))
+    names = [METRICS[metric].title for metric in OUTCOME]
+    names[names.index(gain) + 1 : names.index(gain) + 1] = [gain + HALF, "rank"]
+    columns = ["access", "attack", "cells", "n", *names, "mAP kept", *(METRICS[m].title for m in BUDGET), "seconds", "key"]
+    best = [i for i, line in enumerate(lines) if str(line.get("rank") or "").startswith("1-")]
+    return Board(
+        title=f"{name} · {scene.title}",
+        table=_table(lines, columns, keep=("access", "attack", "cells", "n", *names[:3], gain)),
+        caption=scene.caption(
+            shared,
+            "gain = t-mAP - control, the clean model under the same trigger. Ordered by gain inside each access.",
+            "rank = [1 + significantly better, all - significantly worse] among the attacks of the same access"
+            " (Holm, 5 %); bold: nobody is." if ranges else "",
+            "mAP kept: 95 % upper bound of the mAP lost is below 0.03." if shared.inference else "",
+            _left_out(rows, shared),
+        ),
+        index=("access", "attack"),
+        metrics=_titles((*OUTCOME, *BUDGET)),
+        heat=tuple(METRICS[metric].title for metric in ("t_map", "t_map_control", "gain", "own_map", "map")),
+        best=frozenset(best),
+    )  # fmt: skip
+
+
+def _ranks(scene: _Scene, rows: Mapping[Hashable, Group], shared: Shared) -> dict[Hashable, tuple[int, int]]:
+    """Rank ranges of gain inside each access; the clean baseline has none."""
+    found: dict[Hashable, tuple[int, int]] = {}
+    if not shared.inference:
+        return found
+    for _, part in groups(scene.cells[scene.cells["attack"] != "none"], ["access"]):
+        names = [name for name in dict.fromkeys(part["attack"]) if name in shared.counted]
+        matrices = {name: shared.matrix(rows[name], "gain") for name in names}
+        found |= statistics.rank_ranges(matrices, fixed_targets=shared.fixed_targets) or {}
+    return found
+
+
+def defenses(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
+    """t-mAP, own-mAP and mAP of every attack after every repair and filter: three matrices per setting."""
+    found = []
+    for scene in _scenes(cells, mixed):
+        rows = scene.part(REPAIRS)
+        if set(rows["defense"]) <= {"none"}:
+            continue
+        made = scene.split(rows, ["attack", "defense"])
+        shared = Shared.of(made)
+        for metric, what, beside, note in (
+            ("t_map", "t-mAP after each defense", ("t_map_control", "chance"),
+             "Removed: t-mAP is back at the control (the clean model under the same trigger)."),
+            ("own_map", "own-mAP after each defense", ("own_map_control",),
+             "Repaired only if triggered queries come home: own-mAP is back at the control (the clean model)."),
+            ("map", "mAP after each defense", (), "What defending costs benign queries; row none: without any attack."),
+        ):  # fmt: skip
+            found.append(_matrix(scene, made, shared, metric, what, beside, note))
+    return found
+
+
+def _matrix(
+    scene: _Scene,
+    made: Mapping[Any, Group],
+    shared: Shared,
+    metric: str,
+    what: str,
+    beside: Sequence[str],
+    note: str,
+) -> Board:
+    names = sorted({defense for _, defense in made}, key=lambda name: (name != "none", name))
+    lines = []
+    for attack in sorted({attack for attack, _ in made}, key=lambda name: (name != "none", name)):
+        mine = {defense: made[attack, defense] for defense in names if (attack, defense) in made}
+        done, planned = (sum(len(p) for p in parts) for parts in zip(*((g.places, g.planned) for g in mine.values())))
+        line: dict[str, Any] = {"attack": attack, "cells": f"{done}/{planned}"}
+        counted = {defense: group for defense, group in mine.items() if (attack, defense) in shared.counted}
+        for extra in beside:
+            if counted:
+                line[METRICS[extra].title] = shared.mean(next(iter(counted.values())), extra)
+        line |= {defense: shared.mean(group, metric) for defense, group in counted.items()}
+        lines.append(line)
+    extras = [METRICS[extra].title for extra in beside]
+    return Board(
+        title=f"{what} · {scene.title}",
+        table=_table(lines, ["attack", "cells", *extras, *names], keep=["attack", "cells", *names]),
+        caption=scene.caption(
+            shared, f"{note} Guards do not change codes: see the detectors.", _left_out(made, shared)
+        ).replace("Intervals (95 %): over", "Means over").replace("Intervals (95 %): for", "Means for"),
+        index=("attack",),
+        metrics=_titles(beside) | dict.fromkeys(names, metric),
+        heat=(*extras, *names),
+    )  # fmt: skip
+
+
+def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False, mixed: bool = False) -> list[Board]:
+    """How well each score of each guard tells triggered queries from the same queries without trigger."""
+    found = []
+    for scene in _scenes(cells[cells["defense_kind"] == "guard"], mixed):
+        mine = scores[scores["key"].isin(scene.cells["key"])]
+        made = {key: Group.of(part) for key, part in groups(mine, ["attack", "defense", "score"])}
+        planned = scene.split(scene.cells, ["attack", "defense"])
+        made = {key: Group(planned[key[:2]].planned, group.done) for key, group in made.items()}
+        blank = {(*key, ""): group for key, group in planned.items() if key not in {name[:2] for name in made}}
+        shared = Shared.of(made)
+        lines = []
+        for (attack, guard, score), group in {**made, **blank}.items():
+            counted = (attack, guard, score) in shared.counted
+            headline = score and bool(group.done["headline"].iloc[0])
+            line = {"attack": attack, "guard": guard, "score": f"{score} *" if headline else score}
+            line |= {"cells": group.coverage} | _numbers(group, counted, shared, SCREEN if counted else ())
+            if counted:
+                line[METRICS["auroc"].title + HALF] = _half(group, shared, "auroc")
+                line |= {"seconds": shared.mean(group, "seconds_defense")} if costs else {}
+            lines.append(line)
+        if not lines:
+            continue
+        lines.sort(key=lambda line: (line["attack"] != "none", line["attack"], line["guard"]))
+        names = [METRICS[metric].title for metric in SCREEN]
+        keep = ["attack", "guard", "score", "cells", *names]
+        found.append(
+            Board(
+                title=f"Detectors · {scene.title}",
+                table=_table(lines, [*keep[:5], names[0] + HALF, *keep[5:], "seconds"], keep=keep),
+                caption=scene.caption(
+                    shared,
+                    "* the guard's main score. Triggered against benign versions of the same queries; a row none compares"
+                    " a query with itself. Thresholds come from trusted images; clean = the model without backdoor.",
+                    _left_out(planned | made, shared, blank),
+                ),
+                index=("attack", "guard", "score"),
+                metrics=_titles(SCREEN),
+                heat=tuple(METRICS[metric].title for metric in ("auroc", "tpr_1", "tpr_5", "caught_5", "auroc_control")),
+            )
+        )
+    return found
+
+
+def filters(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
+    """What filters found in the training set, and the model that is retrained on the rest."""
+    note = "AUROC: poisoned against clean training items, pooled and inside the target class; below 0.5 as it is."
+    return _by_attack(cells, "filter", "Filters", FILTER, note, mixed, ("removed_poison", "filter_auroc"))
+
+
+def diagnoses(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
+    """Scores that judge a whole model, against the same on the clean model (row none)."""
+    found = []
+    note = "Row none: the clean model. named: how often the named target is right, with its exact 95 % interval."
+    for board, parts, shared in _by_attack_parts(cells, "diagnosis", "Diagnoses", ("diagnosis",), note, mixed):
+        named = []
+        for attack, defense in zip(board.table["attack"], board.table["defense"], strict=True):
+            group = parts[attack, defense]
+            values = group.done["named_target"].dropna() if (attack, defense) in shared.counted else []
+            if attack == "none" or not len(values):
+                named.append(None)
+                continue
+            low, high = statistics.clopper_pearson(int(sum(values)), len(values))
+            named.append(f"{int(sum(values))}/{len(values)} [{low:.3f}, {high:.3f}]")
+        board.table["named"] = pd.Series(named, dtype=object, index=board.table.index)
+        found.append(board)
+    return found
+
+
+def _by_attack(
+    cells: pd.DataFrame, kind: str, name: str, metrics: Sequence[str], note: str, mixed: bool, heat: Sequence[str] = ()
+) -> list[Board]:
+    return [board for board, _, _ in _by_attack_parts(cells, kind, name, metrics, note, mixed, heat)]
+
+
+def _by_attack_parts(
+    cells: pd.DataFrame, kind: str, name: str, metrics: Sequence[str], note: str, mixed: bool, heat: Sequence[str] = ()
+) -> Iterator[tuple[Board, dict[Any, Group], Shared]]:
+    """One row per attack and defense of a kind."""
+    for scene in _scenes(cells[cells["defense_kind"] == kind], mixed):
+        parts: dict[Any, Group] = dict(scene.split(scene.cells, ["attack", "defense"]))
+        shared = Shared.of(parts)
+        lines = [
+            {"attack": attack, "defense": defense, "cells": group.coverage}
+            | _numbers(group, (attack, defense) in shared.counted, shared, metrics)
+            for (attack, defense), group in sorted(parts.items(), key=lambda item: (item[0][0] != "none", item[0]))
+        ]
+        names = ["attack", "defense", "cells", *(METRICS[metric].title for metric in metrics)]
+        yield Board(
+            title=f"{name} · {scene.title}",
+            table=_table(lines, names, keep=names),
+            caption=scene.caption(shared, note, _left_out(parts, shared)),
+            index=("attack", "defense"),
+            metrics=_titles(metrics),
+            heat=tuple(METRICS[metric].title for metric in heat),
+        ), parts, shared
+
+
+def across(cells: pd.DataFrame, axis: str, *, mixed: bool = False) -> list[Board]:
+    """Gain of each undefended attack against the values of one axis of the setting, the other axes fixed."""
+    found = []
+    plain = cells[(cells["defense"] == "none") & (cells["attack"] != "none")]
+    editions = () if mixed else tuple(name for name in EDITION if name != "protocol_digest" or axis != "dataset")
+    for scene in _scenes(plain, mixed, without=axis, editions=editions):
+        values = sorted(set(scene.cells[axis]), key=lambda value: (isinstance(value, str), value))
+        if len(values) < 2:
+            continue
+        made = scene.split(scene.cells, ["attack", axis])
+        names = {value: f"{axis} {value}" if not isinstance(value, str) else value for value in values}
+        shared = Shared.of(made)
+        board = _matrix(
+            scene, {(attack, names[value]): group for (attack, value), group in made.items()},
+            Shared(shared.places, frozenset((a, names[v]) for a, v in shared.counted), shared.fixed_targets),
+            "gain", f"Gain by {axis}", (), "gain = t-mAP - control."
+        )  # fmt: skip
+        order = ["attack", "cells", *names.values()]
+        found.append(_replaced(board, table=board.table[[name for name in order if name in board.table]]))
+    return found
+
+
+def failures(cells: pd.DataFrame) -> list[Board]:
+    """Every cell without a result, equal reasons together; no board where there is none."""
+    lost = cells[cells["status"] != "ok"]
+    if lost.empty:
+        return []
+    varying = [axis for axis in AXES if cells[axis].nunique() > 1]
+    order = {status: i for i, status in enumerate(("failed", "timeout", "oom", "killed", "missing", "skipped"))}
+    lines = []
+    for (status, reason), part in groups(lost, ["status", "reason"]):
+        which = "; ".join(
+            f"{axis} {_list(part[axis])}" for axis in varying if part[axis].nunique() < cells[axis].nunique()
+        )
+        key = next((key for key in part["cause"].dropna() if key), "") if status != "skipped" else ""
+        lines.append(
+            {"status": status, "cells": len(part), "which": which or "all", "reason": reason, "key": key[:8] or None}
+        )
+    lines.sort(key=lambda line: (order.get(line["status"], 9), -line["cells"], line["reason"]))
+    caption = f"{len(lost)} of {len(cells)} cells have no result; averages on the other boards leave them out."
+    if any(line["key"] for line in lines):
+        caption += "\n`python -m bench show KEY` prints the log of a failed stage; `run --retry failed` tries it again."
+    return [Board("No result", _table(lines, list(lines[0]), keep=list(lines[0])[:4]), caption, index=("status", "cells"))]
+
+
+# Scenes
+
+
+def _scenes(
+    cells: pd.DataFrame, mixed: bool, without: str = "", editions: Sequence[str] | None = None
+) -> Iterator[_Scene]:
+    """Settings, each split by edition; cells without a result count in all editions of their setting."""
+    setting = [axis for axis in SETTING if axis != without]
+    wanted = (() if mixed else EDITION) if editions is None else tuple(editions)
+    for _, part in groups(cells, setting):
+        done = part[part["status"] == "ok"]
+        parts = [done for _, done in groups(done, wanted)] if wanted and not done.empty else [done]
+        lost = part[part["status"] != "ok"]
+        for i, edition in enumerate(parts):
+            # what other editions measured is planned here too, without a result
+            elsewhere = pd.concat([other for other in parts if other is not edition]) if len(parts) > 1 else None
+            rows = [edition, lost] + ([elsewhere.assign(status="missing")] if elsewhere is not None else [])
+            whole = pd.concat(rows).sort_index() if len(rows) > 1 else edition
+            mark = f" · edition {i + 1} of {len(parts)}" if len(parts) > 1 else ""
+            yield _Scene(_title(whole, without) + mark, whole, tuple(_about(edition, whole, len(parts))))
+
+
+def _title(cells: pd.DataFrame, without: str) -> str:
+    first = cells.iloc[0]
+    words = [str(first[axis]) for axis in ("dataset", "backbone", "method") if axis != without]
+    words += [f"{first['bits']} bits"] if without != "bits" else []
+    words += [
+        f"{axis} {first[axis]}" for axis, usual in FIXED.items() if axis != without and first[axis] not in {usual, ""}
+    ]
+    return " · ".join(words)
+
+
+def _about(done: pd.DataFrame, cells: pd.DataFrame, editions: int) -> Iterator[str]:
+    """The lines that every caption of a scene begins with."""
+    if not done.empty:
+        for _, part in groups(done, ["protocol_digest"]):
+            first = part.iloc[0]
+            cutoff = "the whole database" if pd.isna(first["cutoff"]) else f"the first {int(first['cutoff']):,}"
+            yield (
+                f"Data {first['protocol']} v{first['protocol_version']}: {sizes(first['sizes'])}."
+                f" AP over {cutoff}, expected value over the order of equal distances."
+            )
+        versions, codes, devices = (_list(done[name]) for name in ("metrics_version", "code", "device"))
+        yield f"Training: {cells.iloc[0]['changes'] or 'the recipe of the method'}. {_chance(done)}" \
+              f"Metrics v{versions}, code {codes}."  # fmt: skip
+        if done["code"].nunique() > 1 or done["metrics_version"].nunique() > 1 or done["protocol_digest"].nunique() > 1:
+            yield "Warning: this table mixes code, metric versions or protocols, as asked."
+        if done["device"].nunique() > 1:
+            yield f"Warning: measured on different devices ({devices}): numbers differ a little between them."
+    if editions > 1:
+        yield (
+            f"Warning: the cells of this setting come from {editions} editions of code, metrics or protocol; each has a"
+            " board of its own. Run the suite again for one edition."
+        )
+
+
+def _chance(done: pd.DataFrame) -> str:
+    values = done["chance"].dropna()
+    if values.empty:
+        return ""
+    low, high = f"{values.min():.3f}", f"{values.max():.3f}"
+    return f"Chance t-mAP {low}. " if low == high else f"Chance t-mAP {low} to {high} by target. "
+
+
+# Rows and tables
+
+
+def _numbers(group: Group, counted: bool, shared: Shared, metrics: Sequence[str]) -> dict[str, float]:
+    return {METRICS[name].title: shared.mean(group, name) for name in metrics} if counted else {}
+
+
+def _half(group: Group, shared: Shared, metric: str) -> float | None:
+    interval = shared.interval(group, metric)
+    return None if interval is None else interval.half
+
+
+def _kept(group: Group, shared: Shared) -> str | None:
+    if not shared.inference:
+        return None
+    verdict = statistics.non_inferior(-shared.matrix(group, "map_change"), fixed_targets=shared.fixed_targets)
+    return None if verdict is None else "yes" if verdict else "no"
+
+
+def _left_out(rows: Mapping[Any, Group], shared: Shared, blank: Mapping[Any, Group] | None = None) -> str:
+    """Names the rows that are not averaged, and cells of others that not all rows share."""
+    names = [" x ".join(key) if isinstance(key, tuple) else str(key)
+             for key, group in rows.items()
+             if key not in shared.counted and (blank is None or len(key) > 2 or (*key, "") in blank)
+             and group.planned]  # fmt: skip
+    spare = sum(len(group.places) - len(shared.places) for key, group in rows.items() if key in shared.counted)
+    words = []
+    if names:
+        words.append(f"Too few results to average: {', '.join(names[:6])}{f' and {len(names) - 6} more' if names[6:] else ''}.")
+    if spare:
+        words.append(f"{spare} results that not every row has are left out of the averages.")
+    return " ".join(words)
+
+
+def _table(lines: Sequence[Mapping[str, Any]], columns: Sequence[str], keep: Sequence[str]) -> pd.DataFrame:
+    """A table without the columns that nothing fills, those to keep aside."""
+    table = pd.DataFrame(list(lines), columns=list(columns))
+    full = [name for name in columns if name in keep or table[name].notna().any()]
+    return table[full]
+
+
+def _titles(metrics: Sequence[str]) -> dict[str, str]:
+    return {METRICS[name].title: name for name in metrics}
+
+
+def _order(access: str) -> int:
+    return ACCESS.index(access) if access in ACCESS else len(ACCESS)
+
+
+def _or(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None or math.isnan(value) else value
+
+
+def _list(values: pd.Series[Any]) -> str:
+    names = [str(value) for value in dict.fromkeys(values)]
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more"
+
+
+# Slices
+
+
+def _slices(results: Results, by: str | None) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
+    """(label, cells, detector scores) per value of an axis; `none` accompanies every attack and guard."""
+    cells, scores = results.cells, results.detectors
+    if by is None:
+        yield "", cells, scores
+        return
+    for value in dict.fromkeys(cells[by]):
+        if by == "attack" and value == "none" and cells[by].nunique() > 1:
+            continue
+        kept: Callable[[pd.DataFrame], pd.DataFrame] = lambda frame, value=value: frame[  # noqa: E731
+            (frame[by] == value) | ((frame[by] == "none") if by == "attack" else False)
+        ]
+        yield ("" if by in SETTING or by in TEXTS else f"{by} {value}"), kept(cells), kept(scores)
+
+
+def _retitled(board: Board, label: str) -> Board:
+    return _replaced(board, title=f"{board.title} · {label}") if label else board
+
+
+def _replaced(board: Board, **changes: Any) -> Board:
+    return Board(**{**vars(board), **changes})

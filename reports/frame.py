@@ -1,0 +1,243 @@
+"""A store as tidy tables: one row per cell of a run, and one row per cell and detector score."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal
+
+import pandas as pd
+
+from bench.api.errors import StoreError, UserError, nearest, unknown
+from bench.metrics import METRICS
+from bench.store import Record, Store
+from bench.trial import SCHEMA, canonical, digest
+
+Run = Literal["latest", "all"]
+
+AXES = ("dataset", "backbone", "method", "bits", "attack", "defense", "target", "seed", "surrogate", "augment")
+SETTING = ("dataset", "backbone", "method", "bits", "training", "surrogate", "augment")  # a board never mixes these
+EDITION = ("protocol_digest", "metrics_version", "code")  # nor these, unless asked
+DETECTOR = ("auroc", "tpr_1", "tpr_5", "caught_5", "alarms_1", "alarms_5", "auroc_control", "alarms_1_control",
+            "alarms_5_control")  # fmt: skip
+NUMBERS = tuple(name for name in METRICS if name not in DETECTOR)
+COLUMNS = (
+    *AXES,
+    "training",  # digest of what the suite changes in the recipe; "" where nothing
+    "changes",  # the same in words
+    "access",  # what the attacker needs
+    "defense_kind",
+    "key",  # of the record; "" where the cell was skipped
+    "status",  # ok, failed, timeout, oom, killed, skipped, or missing: not run yet
+    "reason",
+    "cause",  # key of the stage that failed: the cell's own or an ancestor's
+    "protocol", "protocol_version", "protocol_digest", "cutoff", "sizes",
+    "classes",  # number of labels in the data set
+    "metrics_version", "code", "device",
+    *NUMBERS,
+    "seconds_attack", "seconds_defense",  # of preparing and implanting, and of defending, guards' screening included
+)  # fmt: skip
+TEXTS = frozenset({"attack", "defense"})
+
+
+@dataclass(frozen=True)
+class Results:
+    """What boards are made of. suites: name to description; command: what made the (latest) run."""
+
+    cells: pd.DataFrame
+    detectors: pd.DataFrame
+    suites: Mapping[str, str]
+    command: str
+
+
+def load(store: Store, *, suite: str | None = None, run: Run = "latest") -> pd.DataFrame:
+    """One row per cell, columns as in COLUMNS; metrics are NaN where the cell has none. See METRICS for their meaning."""
+    return read(store, suite=suite, run=run).cells
+
+
+def detectors(store: Store, *, suite: str | None = None, run: Run = "latest") -> pd.DataFrame:
+    """One row per cell with a guard and score of that guard; `headline` marks the guard's main score."""
+    return read(store, suite=suite, run=run).detectors
+
+
+def read(store: Store, *, suite: str | None = None, run: Run = "latest") -> Results:
+    """The cells of the latest run (of a suite), or of all runs: then each cell is as the latest run that had it left it."""
+    plans = [plan for plan in manifests(store) if suite is None or suite in plan["suites"]]
+    if not plans:
+        known = sorted({name for plan in manifests(store) for name in plan["suites"]})
+        if suite is not None and known:
+            raise unknown("suite in this store", suite, known)
+        raise UserError(f"store '{store.root}' holds no run yet: `python -m bench run` makes one")
+    used = plans[-1:] if run == "latest" else plans[::-1]
+    shelf = Shelf(store)
+    rows, scores, seen = [], [], set()
+    for cell in chain.from_iterable(plan["cells"] for plan in used):
+        if (identity := digest([cell["axes"], cell["training"]])) in seen:
+            continue
+        seen.add(identity)
+        row, found = _row(cell, shelf)
+        rows.append(row)
+        scores += found
+    about = {name: text for plan in used[::-1] for name, text in plan.get("descriptions", {}).items()}
+    return Results(
+        cells=_frame(rows, COLUMNS),
+        detectors=_frame(scores, (*COLUMNS[: COLUMNS.index(NUMBERS[0])], "score", "headline", *DETECTOR)),
+        suites={name: str(about.get(name, "")) for plan in used[::-1] for name in plan["suites"]},
+        command=str(used[0].get("command", "")),
+    )
+
+
+def manifests(store: Store) -> list[dict[str, Any]]:
+    """The runs of a store, the latest last."""
+    found = store.plans()
+    for plan in found:
+        if not isinstance(plan, dict) or plan.get("schema") != SCHEMA or not isinstance(plan.get("cells"), list):
+            raise StoreError(f"a file in '{store.root}/plans' is not a run of this version: use another --store")
+    return found
+
+
+class Shelf:
+    """Records, each read once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._records: dict[str, Record | None] = {}
+
+    def record(self, key: str) -> Record | None:
+        if key not in self._records:
+            self._records[key] = self._store.record(key)
+        return self._records[key]
+
+    def parent(self, record: Record | None, role: str) -> Record | None:
+        key = (record or {}).get("parents", {}).get(role)
+        return self.record(key) if key else None
+
+    def fate(self, cell: Mapping[str, Any]) -> tuple[str, str, Record | None]:
+        """Status, reason and record of a cell. What a failure blocked that is one no longer has not been run yet."""
+        if cell["key"] is None:
+            return "skipped", cell["skipped"], None
+        record = self.record(cell["key"])
+        if record is None:
+            return "missing", "not run yet: the same command continues", None
+        cause = self.record(record["cause"]) if record.get("cause") else None
+        if record["status"] != "ok" and cause is not None and cause["status"] == "ok":
+            return "missing", "not run since what it waits for succeeded: the same command continues", record
+        return record["status"], record["reason"], record
+
+
+def _row(cell: Mapping[str, Any], shelf: Shelf) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    status, reason, record = shelf.fate(cell)
+    row: dict[str, Any] = {axis: cell["axes"].get(axis, "") for axis in AXES}
+    row |= {"target": str(row["target"]), "access": cell.get("access", ""), "defense_kind": cell.get("defense_kind", "")}
+    training = cell["training"]
+    row["training"] = digest(training)[:8] if training else ""
+    row["changes"] = ", ".join(f"{name} {value}" for name, value in sorted(training.items()))
+    row |= {"key": cell["key"] or "", "status": status, "reason": reason}
+    if record is None or status != "ok":
+        row["cause"] = (record or {}).get("cause") or row["key"]
+        return row, []
+    row["cause"] = ""
+    row |= _context(record, shelf)
+    metrics = record["metrics"]
+    row |= {name: metrics.get(name) for name in NUMBERS}
+    about = metrics.get("detectors") or {"headline": "", "scores": {}}
+    fixed = {name: row.get(name) for name in COLUMNS[: COLUMNS.index(NUMBERS[0])]}
+    return row, [
+        {**fixed, "score": score, "headline": score == about["headline"], **{name: values.get(name) for name in DETECTOR}}
+        for score, values in about["scores"].items()
+    ]
+
+
+def _context(record: Record, shelf: Shelf) -> dict[str, Any]:
+    """What the numbers of a record depend on besides its axes. Code: of the stages that all rows of a board share."""
+    protocol = record.get("meta", {}).get("protocol", {})
+    encoded = shelf.parent(record, "clean_codes")
+    data = shelf.parent(record, "load")
+    path = (record, data, shelf.parent(record, "split"), encoded, shelf.parent(encoded, "model"))
+    provenance = record.get("provenance", {})
+    implant = shelf.parent(record, "implant")
+    return {
+        "protocol": str(protocol.get("name", "")),
+        "protocol_version": protocol.get("version"),
+        "protocol_digest": digest(protocol)[:8],
+        "cutoff": protocol.get("cutoff"),
+        "sizes": canonical(protocol.get("sizes", {})),
+        "classes": len((data or {}).get("meta", {}).get("classes", [])) or None,
+        "metrics_version": provenance.get("metrics"),
+        "code": digest([stage and stage.get("code") for stage in path])[:8],
+        "device": str((encoded or record).get("provenance", {}).get("device", "")),
+        "seconds_attack": _seconds(implant, shelf.parent(implant, "artefact")),
+        "seconds_defense": _seconds(*(shelf.parent(record, role) for role in ("defend", "screen", "probe"))),
+    }
+
+
+def _seconds(*records: Record | None) -> float | None:
+    found = [record["cost"]["seconds"] for record in records if record and "cost" in record]
+    return float(sum(found)) if found else None
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    frame = pd.DataFrame(list(rows), columns=list(columns))
+    for name in columns:
+        if name in METRICS or name in {"seconds_attack", "seconds_defense"}:
+            frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
+    return frame
+
+
+def sizes(text: str) -> str:
+    """`{"query":100}` as words."""
+    return ", ".join(f"{name} {count:,}" for name, count in json.loads(text).items())
+
+
+# Narrowing
+
+
+def narrow(results: Results, conditions: Sequence[str]) -> Results:
+    """The cells that match every `axis=a,b`; values of one axis add up. `none` stays: attacks and defenses need it."""
+    wanted: dict[str, set[str]] = {}
+    for axis, values in map(_condition, conditions):
+        wanted.setdefault(axis, set()).update(values)
+    cells, scores = results.cells, results.detectors
+    for axis, values in wanted.items():
+        known = list(dict.fromkeys(str(value) for value in results.cells[axis]))
+        for value in values:
+            if not any(_matches(name, value) for name in known):
+                raise UserError(f"no {axis} '{value}' in this run{nearest(value, known)} Known: {', '.join(known)}")
+        kept = values | ({"none"} if axis in TEXTS else set())
+        cells = cells[[any(_matches(str(name), value) for value in kept) for name in cells[axis]]]
+        scores = scores[[any(_matches(str(name), value) for value in kept) for name in scores[axis]]]
+    if cells.empty:
+        raise UserError(f"no cell matches {' '.join(conditions)}: each exists, but not together")
+    return Results(cells, scores, results.suites, results.command)
+
+
+def axis_named(word: str) -> str:
+    """`attack` or `attacks`; anything else is an unknown axis."""
+    for axis in AXES:
+        if word in {axis, f"{axis}s"}:
+            return axis
+    raise unknown("axis", word, AXES)
+
+
+def _condition(text: str) -> tuple[str, set[str]]:
+    axis, equals, values = text.partition("=")
+    if not equals or not values.strip():
+        raise UserError(f"'{text}' is not of the form axis=value: for example attack=badnets")
+    # commas inside brackets belong to a component's parameters
+    parts = re.findall(r"(?:[^,()]|\([^()]*\))+", values)
+    return axis_named(axis.strip()), {part.strip() for part in parts}
+
+
+def _matches(label: str, value: str) -> bool:
+    return value == label or value == label.partition("(")[0]
+
+
+def groups(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
+    """The parts of a frame with equal `by`, in order of appearance; missing values are equal to each other."""
+    if not len(frame):
+        return
+    for values, part in frame.groupby(list(by), sort=False, dropna=False):
+        yield values if isinstance(values, tuple) else (values,), part

@@ -1,0 +1,137 @@
+"""Inference over the cells of a board: targets and seeds are crossed factors (review.md, section 7).
+
+A matrix holds one value per target (row) and seed (column), each already a mean over queries, or the paired difference
+of two such values. Where the data do not allow an interval the answer is None, never a number that looks like one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Float64
+from scipy.special import betaincinv, stdtr, stdtrit
+
+MARGIN = 0.03  # of "mAP kept"
+LEVEL = 0.05
+_ROUNDING = 1e-12  # differences below it are zeros that floating point has smeared
+
+Cells = Float64[np.ndarray, "t s"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """mean ± half with 1 - level confidence."""
+
+    mean: float
+    half: float
+    df: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean of a matrix, the variance of that mean, and its degrees of freedom."""
+
+    mean: float
+    variance: float
+    df: float
+
+
+def spread(cells: Cells, *, fixed_targets: bool = False) -> Spread | None:
+    """How well the mean of a matrix is known; None with a single seed, or a single target that stands for others.
+
+    MS_T = S var(row means), MS_S = T var(column means), MS_E the interaction mean square;
+    V = max(MS_T + MS_S - MS_E, MS_T, MS_S) / (T S), Satterthwaite's df kept inside [min(T, S) - 1, T S - 1].
+    fixed_targets: the targets are all there are, so that only seeds vary: variance and df are those of the seed means.
+    """
+    targets, seeds = cells.shape
+    if not np.isfinite(cells).all() or seeds < 2 or (targets < 2 and not fixed_targets):
+        return None
+    mean = float(cells.mean())
+    rows, columns = cells.mean(1), cells.mean(0)
+    if fixed_targets:
+        return Spread(mean, float(columns.var(ddof=1)) / seeds, seeds - 1)
+    free_targets, free_seeds = targets - 1, seeds - 1
+    free = free_targets * free_seeds
+    between_targets = seeds * float(rows.var(ddof=1))
+    between_seeds = targets * float(columns.var(ddof=1))
+    rest = float(((cells - rows[:, None] - columns + mean) ** 2).sum()) / free
+    total = max(between_targets + between_seeds - rest, between_targets, between_seeds)
+    below = between_targets**2 / free_targets + between_seeds**2 / free_seeds + rest**2 / free
+    df = total**2 / below if below > 0 else 0.0
+    df = min(max(df, min(free_targets, free_seeds)), targets * seeds - 1)
+    return Spread(mean, total / (targets * seeds), df)
+
+
+def crossed_interval(cells: Cells, *, fixed_targets: bool = False, level: float = LEVEL) -> Interval | None:
+    """Two-sided interval of the mean over new targets and seeds (over new seeds, if the targets are fixed)."""
+    found = spread(cells, fixed_targets=fixed_targets)
+    if found is None:
+        return None
+    return Interval(found.mean, float(stdtrit(found.df, 1 - level / 2)) * math.sqrt(found.variance), found.df)
+
+
+def p_value(differences: Cells, *, fixed_targets: bool = False) -> float | None:
+    """Two-sided p of "the mean paired difference is 0"; a constant difference has p = 1 if it is 0, else 0."""
+    found = spread(differences, fixed_targets=fixed_targets)
+    if found is None:
+        return None
+    if abs(found.mean) <= _ROUNDING:
+        return 1.0
+    if found.variance <= _ROUNDING**2:
+        return 0.0
+    return float(2 * stdtr(found.df, -abs(found.mean) / math.sqrt(found.variance)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p values adjusted for being one of many (Holm's step-down), in the order given."""
+    adjusted = [0.0] * len(p)
+    running = 0.0
+    for rank, place in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        running = max(running, min(1.0, (len(p) - rank) * p[place]))
+        adjusted[place] = running
+    return adjusted
+
+
+def rank_ranges(
+    matrices: Mapping[str, Cells], *, fixed_targets: bool = False, level: float = LEVEL
+) -> dict[str, tuple[int, int]] | None:
+    """[1 + number significantly better, A - number significantly worse] of each of A paired matrices; higher is better.
+
+    All pairwise differences, Holm over these pairs. None where the cells allow no test, or there is nothing to rank.
+    """
+    names = list(matrices)
+    pairs = list(combinations(names, 2))
+    tests = [p_value(matrices[a] - matrices[b], fixed_targets=fixed_targets) for a, b in pairs]
+    known = [p for p in tests if p is not None]
+    if not pairs or len(known) < len(tests):
+        return None
+    better, worse = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    for (a, b), p in zip(pairs, holm(known), strict=True):
+        if p < level:
+            winner, loser = (a, b) if matrices[a].mean() > matrices[b].mean() else (b, a)
+            better[loser] += 1
+            worse[winner] += 1
+    return {name: (1 + better[name], len(names) - worse[name]) for name in names}
+
+
+def non_inferior(
+    losses: Cells, margin: float = MARGIN, *, fixed_targets: bool = False, level: float = LEVEL
+) -> bool | None:
+    """Whether the one-sided upper bound of the mean loss (clean minus attacked) is below the margin."""
+    found = spread(losses, fixed_targets=fixed_targets)
+    if found is None:
+        return None
+    return found.mean + float(stdtrit(found.df, 1 - level)) * math.sqrt(found.variance) < margin
+
+
+def clopper_pearson(hits: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
+    """Exact interval of a rate from `hits` of `trials` independent models."""
+    if not 0 <= hits <= trials:
+        raise ValueError(f"{hits} hits of {trials} trials")
+    low = float(betaincinv(hits, trials - hits + 1, level / 2)) if hits else 0.0
+    high = float(betaincinv(hits + 1, trials - hits, 1 - level / 2)) if hits < trials else 1.0
+    return low, high
