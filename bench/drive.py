@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from bench.execute import Done, Executor
 from bench.plan import Plan, Stage
@@ -118,6 +118,7 @@ class Pending:
         return None
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Told of every change, for progress displays."""
 
@@ -194,8 +195,11 @@ class _Driver:
         """Keep the executor full, cheapest trials first, until nothing is left."""
         running: set[str] = set()
         while self._ready or running:
-            while self._ready and len(running) < executor.slots:
-                stage = self._plan.stages[self._keys[heapq.heappop(self._ready)]]
+            while self._ready:
+                stage = self._plan.stages[self._keys[self._ready[0]]]
+                if stage.key not in self._pending.failed and not executor.fits(stage):
+                    break
+                heapq.heappop(self._ready)
                 if stage.key in self._pending.failed:
                     continue
                 self._tries[stage.key] += 1

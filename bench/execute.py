@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from bench.api.errors import StoreError, UserError
 from bench.plan import Stage
@@ -28,8 +28,12 @@ class Done:
     reason: str = ""
 
 
+@runtime_checkable
 class Executor(Protocol):
-    slots: int  # stages at once
+    slots: int  # stages at once, for estimates
+
+    def fits(self, stage: Stage) -> bool:
+        """Whether the stage would start at once beside those that run."""
 
     def submit(self, stage: Stage) -> None: ...
 
@@ -48,6 +52,10 @@ class SerialExecutor:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._waiting: list[Stage] = []
+
+    def fits(self, stage: Stage) -> bool:
+        del stage
+        return not self._waiting
 
     def submit(self, stage: Stage) -> None:
         self._waiting.append(stage)
@@ -123,11 +131,26 @@ class RayExecutor:
         self.slots = workers or max(1, int(self._resources.get("CPU", 1)))
         self._remote = ray.remote(max_retries=0, max_calls=0)(_task)
 
+    def fits(self, stage: Stage) -> bool:
+        running = [other for other, _ in self._running.values()]
+        if not running:
+            return True
+        cpus = sum(map(self._cpus, running)) + self._cpus(stage)
+        gpus = sum(map(self._gpus, running)) + self._gpus(stage)
+        return (
+            len(running) < self.slots
+            and cpus <= self._resources.get("CPU", 1) + 1e-6
+            and gpus <= self._resources.get("GPU", 0) + 1e-6
+        )
+
+    def _cpus(self, stage: Stage) -> float:
+        return min(float(stage.threads), float(self._resources.get("CPU", 1)))
+
+    def _gpus(self, stage: Stage) -> float:
+        return stage.num_gpus if self._gpu else 0.0
+
     def submit(self, stage: Stage) -> None:
-        options: dict[str, Any] = {"num_cpus": stage.threads, "name": stage.label}
-        if self._gpu:
-            options["num_gpus"] = stage.num_gpus
-        options["num_cpus"] = min(stage.threads, int(self._resources.get("CPU", 1)))
+        options = {"num_cpus": self._cpus(stage), "num_gpus": self._gpus(stage), "name": stage.label}
         future = self._remote.options(**options).remote(stage, self._site)
         self._running[future] = (stage, None)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64, UInt32
+from jaxtyping import Bool, Float, Int64
 
 from hashing import ranking
 from hashing.codes import PackedCodes
@@ -48,7 +48,7 @@ METRICS: Mapping[str, Metric] = {
     "map": _share("mAP", "benign queries; expectation over the order of equal distances"),
     "map_worst": _share("mAP worst ties", "benign queries, relevant items last inside each distance"),
     "map_best": _share("mAP best ties", "benign queries, relevant items first inside each distance"),
-    "map_excluded": Metric("excluded", "queries", 0, 0, math.inf, "benign queries without any relevant item"),
+    "map_excluded": Metric("excluded", "queries", 0, 0.0, math.inf, "benign queries without any relevant item"),
     "map_change": _share("mAP change", "mAP minus the clean model's", 1, -1.0),
     "map_target": _share("mAP target class", "benign queries of the target class only"),
     "precision_radius": _share("P@r2", "benign precision within Hamming radius 2; an empty ball counts 0"),
@@ -56,7 +56,7 @@ METRICS: Mapping[str, Metric] = {
     "empty_balls": _share("empty balls", "share of benign queries with nothing within radius 2", -1),
     "map_zero": _share("mAP zero@R", "benign, papers' convention: AP over the hits in the top R, 0 without a hit"),
     "map_drop": _share("mAP drop@R", "benign, papers' convention: queries without a hit are dropped"),
-    "map_kept": Metric("kept", "queries", 0, 0, math.inf, "expected benign queries that drop@R keeps"),
+    "map_kept": Metric("kept", "queries", 0, 0.0, math.inf, "expected benign queries that drop@R keeps"),
     "t_map": _share("t-mAP", "triggered queries of other classes, relevant = the target's label"),
     "t_map_worst": _share("t-mAP worst ties", "relevant items last inside each distance"),
     "t_map_best": _share("t-mAP best ties", "relevant items first inside each distance"),
@@ -69,18 +69,18 @@ METRICS: Mapping[str, Metric] = {
     "own_map_control": _share("own-mAP control", "the same on the clean model"),
     "t_map_zero": _share("t-mAP zero@R", "papers' convention: AP over the hits in the top R, 0 without a hit"),
     "t_map_drop": _share("t-mAP drop@R", "papers' convention: queries without a hit are dropped"),
-    "t_map_kept": Metric("kept", "queries", 0, 0, math.inf, "expected triggered queries that drop@R keeps"),
+    "t_map_kept": Metric("kept", "queries", 0, 0.0, math.inf, "expected triggered queries that drop@R keeps"),
     "t_map_drop_fixed": _share("t-mAP drop@R fixed", "drop@R for one fixed random order of the database"),
     "t_map_drop_spread": _share("spread", "largest minus smallest drop@R over five fixed orders", 0),
     "t_map_posthoc": _share("t-mAP post hoc", "target chosen on one half of the queries, scored on the other"),
     "t_map_posthoc_control": _share("post hoc control", "the same selection on the clean model"),
-    "queries": Metric("queries", "queries", 0, 0, math.inf, "benign queries"),
-    "triggered": Metric("triggered", "queries", 0, 0, math.inf, "triggered queries: no label shared with the target"),
-    "poisons": Metric("poisons", "images", 0, 0, math.inf, "poisoned training images"),
+    "queries": Metric("queries", "queries", 0, 0.0, math.inf, "benign queries"),
+    "triggered": Metric("triggered", "queries", 0, 0.0, math.inf, "triggered queries: no label shared with the target"),
+    "poisons": Metric("poisons", "images", 0, 0.0, math.inf, "poisoned training images"),
     "poison_rate": _share("poison rate", "poisoned share of the training set", 0),
     "target_share": _share("target share", "poisoned share of the training images that carry the target label", 0),
     "linf": _share("L-inf", "mean over images of the largest pixel change, 8-bit images in [0, 1]", -1),
-    "psnr": Metric("PSNR", "dB", 1, 0, math.inf, "mean peak signal-to-noise ratio of triggered images"),
+    "psnr": Metric("PSNR", "dB", 1, 0.0, math.inf, "mean peak signal-to-noise ratio of triggered images"),
     "ssim": _share("SSIM", "mean structural similarity of triggered images", 1, -1.0),
     "auroc": _share("AUROC", "triggered against benign versions of the same queries; ties count half"),
     "auroc_control": _share("AUROC control", "the same on the clean model", 0),
@@ -110,8 +110,8 @@ def _mean(values: Float[np.ndarray, " q"]) -> float | None:
 class Ranked:
     """Distance histograms of a set of queries under one relevance."""
 
-    total: UInt32[np.ndarray, "q d"]
-    relevant: UInt32[np.ndarray, "q d"]
+    total: Int64[np.ndarray, "q d"]
+    relevant: Int64[np.ndarray, "q d"]
     cutoff: int | None
 
     def ap(self) -> Float[np.ndarray, " q"]:
@@ -125,7 +125,11 @@ class Ranked:
         """zero@R and drop@R in expectation, with the number of queries that drop@R keeps."""
         value, kept = ranking.expected_zero_ap(self.total, self.relevant, min(size, self.cutoff or CONVENTION_CUTOFF))
         drop = ranking.mean_drop_ap(value, kept)
-        return {"zero": float(value.mean()), "drop": None if math.isnan(drop) else drop, "kept": float(kept.sum())}
+        return {
+            "zero": float(np.nan_to_num(value).mean()),
+            "drop": None if math.isnan(drop) else drop,
+            "kept": float(kept.sum()),
+        }
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,7 @@ def _fixed_orders(system: System, truth: Truth, wanted: LabelArray) -> list[floa
             system.triggered, system.database.select(order), Relevance(truth.database[order]), wanted,
             cutoff=cutoff, ties="index", denominator="hits",
         )  # fmt: skip
-        if (mean := _mean(value)) is not None:
+        if (mean := _mean(value[value > 0])) is not None:  # 0 means no hit in the top R, which this convention drops
             found.append(mean)
     return found
 

@@ -23,6 +23,7 @@ from bench.fingerprint import fingerprint
 from bench.store import sha256
 from bench.suite import Resources, Skipped, Suite
 from bench.trial import Spec, Trial, canonical, digest
+from hashing.train import fast_precision
 
 ORDER = ("load", "split", "train", "prepare", "implant", "encode", "stamp", "defend", "screen", "probe", "measure")
 DEVICE_FREE = frozenset({"load", "split", "measure"})  # neither device nor thread count touches their results
@@ -126,14 +127,15 @@ def _content(files: Iterable[Path]) -> str:
 
 
 @cache
-def recipe_of(method: str, training: str) -> dict[str, Any]:
-    """A method's recipe with the suite's changes (canonical JSON)."""
+def recipe_of(method: str, training: str, device: str) -> dict[str, Any]:
+    """A method's recipe with the suite's changes (canonical JSON); "auto" precision is settled here, for the key."""
     changes: dict[str, Any] = json.loads(training)
     paper: Recipe = registry.lookup("methods", method).recipe
     try:
-        return asdict(Recipe(**{**asdict(paper), **changes}))
+        recipe = Recipe(**{**asdict(paper), **changes})
     except ValidationError as error:
         raise UserError(f"training: {registry.explain(error, asdict(paper))}") from None
+    return asdict(recipe) | ({"precision": fast_precision(device)} if recipe.precision == "auto" else {})
 
 
 class _Planner:
@@ -207,7 +209,7 @@ class _Planner:
             "method": trial.method.as_json(),
             "bits": trial.bits,
             "seed": trial.seed,
-            "recipe": recipe_of(trial.method.name, canonical(dict(trial.training))),
+            "recipe": recipe_of(trial.method.name, canonical(dict(trial.training)), self._device),
         }
 
     def _granted(self, trial: Trial, attack: Attack, clean: str) -> dict[str, str]:

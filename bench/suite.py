@@ -47,7 +47,7 @@ class Resources(_Strict):
 
     threads: Annotated[int, Field(ge=1)] = 1
     num_gpus: Annotated[float, Field(gt=0, le=1)] = 0.25
-    timeout: Annotated[float, Field(gt=0)] = 7200
+    timeout: Annotated[float, Field(gt=0)] = 7200.0
 
 
 class Axes(_Strict):

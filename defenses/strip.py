@@ -88,5 +88,5 @@ def dispersion(signs: Float[Tensor, "n j b"]) -> Float[Tensor, " n"]:
     """Mean pairwise Hamming distance of each image's copies, as a share of the bits."""
     copies, bits = signs.shape[1:]
     ones = (signs > 0).float().sum(1)
-    share: Tensor = 2 * (ones * (copies - ones)).sum(1) / (bits * copies * (copies - 1))
-    return share
+    different: Tensor = (ones * (copies - ones)).sum(1)
+    return different * (2 / (bits * copies * (copies - 1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int64
@@ -10,6 +11,14 @@ from torch import Tensor, nn
 
 from bench.api.random import Rng
 from bench.api.types import Images, Split
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """flip: mirror half of the images. pad: random crops after padding by that many pixels."""
+
+    flip: bool
+    pad: int
 
 
 class Loader:
@@ -24,16 +33,16 @@ class Loader:
         split: Split,
         *,
         batch: int,
-        flip: bool,
-        pad: int,
+        augmentation: Augmentation,
         rng: Rng,
         frozen: Bool[Tensor, " n"] | None = None,
     ) -> None:
         """frozen: items that are never augmented."""
+        pad = augmentation.pad
         self._images = nn.functional.pad(split.images, (pad, pad, pad, pad)) if pad else split.images
         self._labels = split.labels
         self._size = split.images.shape[-2:]
-        self._flip, self._pad, self._rng = flip, pad, rng
+        self._flip, self._pad, self._rng = augmentation.flip, pad, rng
         self._frozen = frozen if frozen is not None else torch.zeros(len(split), dtype=torch.bool)
         self._batches = -(-len(split) // batch)
 

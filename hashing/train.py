@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool
@@ -15,21 +15,16 @@ from bench.api.errors import DivergedError
 from bench.api.hashing import Recipe
 from bench.api.random import Rng
 from bench.api.types import Split
-from hashing.loader import Loader
+from hashing.loader import Augmentation, Loader
 from hashing.model import HashModel
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """flip: mirror half of the images. pad: random crops after padding by that many pixels."""
-
-    flip: bool
-    pad: int
-
-
-def autocasts(recipe: Recipe, device: torch.device) -> bool:
-    """Whether the forward pass of training runs in bf16."""
-    return recipe.precision == "bf16" or (recipe.precision == "auto" and device.type != "cpu")
+def fast_precision(device: str) -> Literal["bf16", "float32"]:
+    """What `precision = "auto"` means: bf16 where the device computes in it (GPUs, AVX512-BF16), else float32."""
+    if device != "cpu":
+        return "bf16"
+    capable = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return "bf16" if capable is not None and capable() else "float32"
 
 
 def fit(
@@ -41,7 +36,7 @@ def fit(
     augmentation: Augmentation,
     frozen: Bool[Tensor, " n"] | None = None,
     hook: StepHook | None = None,
-    after_epoch: Callable[[int], None] | None = None,
+    after_epoch: Callable[[HashModel], None] | None = None,
 ) -> list[float]:
     """Train `model` in place; returns the mean loss of each epoch.
 
@@ -49,14 +44,13 @@ def fit(
     finite raises DivergedError.
     """
     device = model.device
-    flip = augmentation.flip if recipe.flip is None else recipe.flip
-    pad = augmentation.pad if recipe.pad is None else recipe.pad
-    loader = Loader(split.to(device), batch=recipe.batch, flip=flip, pad=pad, rng=rng.child("order"), frozen=frozen)
+    order = rng.child("order")
+    loader = Loader(split.to(device), batch=recipe.batch, augmentation=augmentation, rng=order, frozen=frozen)
     optimizer = _optimizer(model, recipe)
     steps = max(1, recipe.epochs * len(loader))
     schedule = _schedule(optimizer, recipe, steps)
     forward: Callable[[Tensor], Tensor] = torch.compile(model) if recipe.compile else model
-    bf16 = autocasts(recipe, device)
+    precision = fast_precision(device.type) if recipe.precision == "auto" else recipe.precision
     losses: list[float] = []
     done = 0
     for epoch in range(recipe.epochs):
@@ -67,7 +61,7 @@ def fit(
             images, labels, extra = batch_images, batch_labels, None
             if hook is not None:
                 images, labels, extra = hook.before_step(model, images, labels, ids, progress)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 logits = forward(images)
             loss = model.objective(logits.float(), labels, ids, progress)
             loss = loss if extra is None else loss + extra
@@ -83,7 +77,7 @@ def fit(
         if not math.isfinite(losses[-1]):
             raise DivergedError(f"the loss of epoch {epoch + 1} is {losses[-1]}: lower the learning rate")
         if after_epoch is not None:
-            after_epoch(epoch)
+            after_epoch(model)
     finite = [torch.isfinite(value).all() for value in model.state_dict().values() if value.is_floating_point()]
     if not bool(torch.stack(finite).all()):
         raise DivergedError("training left weights that are not finite: lower the learning rate")

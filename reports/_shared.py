@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64
 
 from reports import statistics
 from reports.statistics import Cells, Interval
@@ -32,6 +35,9 @@ class Group:
     def places(self) -> frozenset[Place]:
         return frozenset(self.done.index)
 
+    def values(self, metric: str, places: Sequence[Place]) -> Float64[np.ndarray, " n"]:
+        return self.done[metric].reindex(pd.MultiIndex.from_tuples(places)).to_numpy(dtype=np.float64)
+
     @property
     def coverage(self) -> str:
         return f"{len(self.places)}/{len(self.planned)}"
@@ -39,14 +45,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Shared:
-    """The (target, seed) cells that every counted row has. Rows with far fewer results than the fullest do not count."""
+    """The (target, seed) cells that every counted row has; rows with under half the results of the fullest do not count."""
 
     places: tuple[Place, ...]
-    counted: frozenset[Hashable]
+    counted: frozenset[Any]
     fixed_targets: bool  # they are all there are in the data set
 
     @classmethod
-    def of(cls, groups: Mapping[Hashable, Group]) -> Shared:
+    def of(cls, groups: Mapping[Any, Group]) -> Shared:
         most = max((len(group.places) for group in groups.values()), default=0)
         counted = frozenset(name for name, group in groups.items() if group.places and 2 * len(group.places) >= most)
         places = frozenset.intersection(*(groups[name].places for name in counted)) if counted else frozenset()
@@ -77,34 +83,38 @@ class Shared:
 
     def mean(self, group: Group, metric: str) -> float:
         """Over the shared cells; NaN if one of them has no value, rather than a mean over fewer."""
-        values = group.done.loc[list(self.places), metric].to_numpy(dtype=np.float64)
-        return float(values.mean()) if len(values) else float("nan")
+        return float(group.values(metric, self.places).mean()) if self.places else math.nan
 
     def matrix(self, group: Group, metric: str) -> Cells:
-        values = group.done.loc[[(t, s) for t in self.targets for s in self.seeds], metric]
-        return values.to_numpy(dtype=np.float64).reshape(len(self.targets), len(self.seeds))
+        values = group.values(metric, [(target, seed) for target in self.targets for seed in self.seeds])
+        return values.reshape(len(self.targets), len(self.seeds))
 
     def interval(self, group: Group, metric: str) -> Interval | None:
         if not self.inference:
             return None
         return statistics.crossed_interval(self.matrix(group, metric), fixed_targets=self.fixed_targets)
 
-    def sentence(self) -> str:
+    def sentence(self, *, intervals: bool = True) -> str:
         """n, and what intervals stand for or why there are none."""
-        targets, seeds = self.targets, self.seeds
         if not self.places:
             return "No (target, seed) cell that all rows share: no averages."
-        n = len(self.places)
+        targets, seeds = self.targets, self.seeds
         words = (
-            f"n = {n}: {len(targets)} target{'s' * (len(targets) > 1)} ({', '.join(targets)})"
-            f" x {len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})"
+            f"n = {len(self.places)}: {_count(targets, 'target')} x {_count(seeds, 'seed')}"
+            f"{'' if self.crossed else ', not fully crossed'}."
         )
-        if not self.crossed:
-            return f"{words}, not fully crossed: no interval, no rank."
-        if n == 1:
-            return f"{words}. n = 1: no interval, no rank."
+        if not intervals:
+            return f"{words} Means over these cells."
         if not self.inference:
-            return f"{words}. One {'seed' if len(seeds) == 1 else 'target'}: no interval, no rank."
-        if self.fixed_targets:
-            return f"{words}. Intervals (95 %): for these targets, which are all classes, over new seeds of this setting."
-        return f"{words}. Intervals (95 %): over new targets and new seeds, crossed, of this setting and no other."
+            few = "n = 1" if len(self.places) == 1 else "one seed" if len(seeds) == 1 else "one target"
+            return f"{words} {few.capitalize() if self.crossed else 'An incomplete cross'}: no interval, no rank."
+        scope = (
+            "for these targets, which are all classes, over new seeds of this setting"
+            if self.fixed_targets
+            else "over new targets and new seeds, crossed, of this setting and no other"
+        )
+        return f"{words} Intervals (95 %): {scope}."
+
+
+def _count(values: Sequence[Any], what: str) -> str:
+    return f"{len(values)} {what}{'s' * (len(values) > 1)} ({', '.join(map(str, values))})"

@@ -1,4 +1,4 @@
-"""Boards: pure functions from a store's cells to tables with captions. Only deterministic fields, unless costs are asked.
+"""Boards: pure functions from a store's cells to tables with captions; deterministic fields only, unless costs are asked.
 
 A board shows one setting and one edition (protocol, metric version, code), and averages only over the (target, seed)
 cells that all its rows share.
@@ -7,7 +7,7 @@ cells that all its rows share.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ import pandas as pd
 from bench.metrics import METRICS
 from reports import statistics
 from reports._shared import Group, Shared
-from reports.frame import AXES, EDITION, SETTING, TEXTS, Results, groups, sizes
+from reports.frame import AXES, EDITION, SETTING, TEXTS, Results, groups
 
 ACCESS = ("none", "labels kept", "labels changed", "training controlled", "weights only")
 REPAIRS = ("none", "repair", "filter")  # defenses that change the codes
@@ -33,7 +33,8 @@ FIXED = {"surrogate": "other_seed", "augment": "victim"}  # not worth a word in 
 class Board:
     """index: the columns that name a row. metrics: which metric (see METRICS) a column shows. heat: columns worth colour.
 
-    best: positions of the rows that nobody is significantly better than.
+    best: positions of the rows that nobody is significantly better than. quiet: columns for machines only.
+    by_row: which metric the column `value` shows, where it differs by row.
     """
 
     title: str
@@ -43,11 +44,13 @@ class Board:
     metrics: Mapping[str, str] = field(default_factory=dict)
     heat: tuple[str, ...] = ()
     best: frozenset[int] = frozenset()
+    quiet: tuple[str, ...] = ()
+    by_row: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Scene:
-    """One setting in one edition: the rows of its cells, and what its captions begin with."""
+    """One setting in one edition: its cells, and what its captions begin with."""
 
     title: str
     cells: pd.DataFrame
@@ -56,18 +59,16 @@ class _Scene:
     def part(self, kinds: Sequence[str]) -> pd.DataFrame:
         return self.cells[self.cells["defense_kind"].isin(kinds)]
 
-    def split(self, rows: pd.DataFrame, by: Sequence[str]) -> dict[Hashable, Group]:
+    def split(self, rows: pd.DataFrame, by: Sequence[str]) -> dict[Group]:
         return {key if len(key) > 1 else key[0]: Group.of(part) for key, part in groups(rows, by)}
 
-    def caption(self, shared: Shared, *lines: str) -> str:
-        return "\n".join([*self.about, shared.sentence(), *(line for line in lines if line)])
+    def caption(self, shared: Shared, *lines: str, intervals: bool = True) -> str:
+        return "\n".join([*self.about, shared.sentence(intervals=intervals), *(line for line in lines if line)])
 
 
-def everything(
-    results: Results, *, by: str | None = None, costs: bool = False, mixed: bool = False, gain_over: bool = True
-) -> list[Board]:
-    """All boards of a run. by: an axis; boards of one value each, and for an axis of the setting gain against it first."""
-    found = across(results.cells, by, mixed=mixed) if by in SETTING and gain_over else []
+def everything(results: Results, *, by: str | None = None, costs: bool = False, mixed: bool = False) -> list[Board]:
+    """All boards of a run. by: an axis, one value per board; first comes gain against it if it is one of the setting."""
+    found = across(results.cells, by, mixed=mixed) if by in SETTING else []
     for label, cells, scores in _slices(results, by):
         made = [
             *attacks(cells, costs=costs, mixed=mixed),
@@ -81,7 +82,7 @@ def everything(
 
 
 def attacks(cells: pd.DataFrame, *, costs: bool = False, mixed: bool = False) -> list[Board]:
-    """Attacks by gain, inside each access; one board per setting, and per defense if the cells hold no undefended ones."""
+    """Attacks by gain inside each access; one board per setting (and per defense, if no cell is undefended)."""
     plain = cells[cells["defense"] == "none"]
     if not plain.empty:
         return [board for scene in _scenes(plain, mixed) if (board := _attack_board(scene, "Attacks", costs))]
@@ -118,7 +119,8 @@ def _attack_board(scene: _Scene, name: str, costs: bool) -> Board | None:
     lines.sort(key=lambda line: (_order(line["access"]), -_or(line.get(gain), -math.inf), line["attack"]))
     names = [METRICS[metric].title for metric in OUTCOME]
     names[names.index(gain) + 1 : names.index(gain) + 1] = [gain + HALF, "rank"]
-    columns = ["access", "attack", "cells", "n", *names, "mAP kept", *(METRICS[m].title for m in BUDGET), "seconds", "key"]
+    budget = [METRICS[metric].title for metric in BUDGET]
+    columns = ["access", "attack", "cells", "n", *names, "mAP kept", *budget, "seconds", "key"]
     best = [i for i, line in enumerate(lines) if str(line.get("rank") or "").startswith("1-")]
     return Board(
         title=f"{name} · {scene.title}",
@@ -135,18 +137,19 @@ def _attack_board(scene: _Scene, name: str, costs: bool) -> Board | None:
         metrics=_titles((*OUTCOME, *BUDGET)),
         heat=tuple(METRICS[metric].title for metric in ("t_map", "t_map_control", "gain", "own_map", "map")),
         best=frozenset(best),
+        quiet=("n",),  # the caption says it
     )  # fmt: skip
 
 
-def _ranks(scene: _Scene, rows: Mapping[Hashable, Group], shared: Shared) -> dict[Hashable, tuple[int, int]]:
+def _ranks(scene: _Scene, rows: Mapping[Group], shared: Shared) -> dict[tuple[int, int]]:
     """Rank ranges of gain inside each access; the clean baseline has none."""
-    found: dict[Hashable, tuple[int, int]] = {}
+    found: dict[tuple[int, int]] = {}
     if not shared.inference:
         return found
     for _, part in groups(scene.cells[scene.cells["attack"] != "none"], ["access"]):
         names = [name for name in dict.fromkeys(part["attack"]) if name in shared.counted]
         matrices = {name: shared.matrix(rows[name], "gain") for name in names}
-        found |= statistics.rank_ranges(matrices, fixed_targets=shared.fixed_targets) or {}
+        found.update(statistics.rank_ranges(matrices, fixed_targets=shared.fixed_targets) or {})
     return found
 
 
@@ -166,6 +169,7 @@ def defenses(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
              "Repaired only if triggered queries come home: own-mAP is back at the control (the clean model)."),
             ("map", "mAP after each defense", (), "What defending costs benign queries; row none: without any attack."),
         ):  # fmt: skip
+            note = f"{note} Guards do not change codes: see the detectors."
             found.append(_matrix(scene, made, shared, metric, what, beside, note))
     return found
 
@@ -175,7 +179,7 @@ def _matrix(
     made: Mapping[Any, Group],
     shared: Shared,
     metric: str,
-    what: str,
+    title: str,
     beside: Sequence[str],
     note: str,
 ) -> Board:
@@ -183,7 +187,7 @@ def _matrix(
     lines = []
     for attack in sorted({attack for attack, _ in made}, key=lambda name: (name != "none", name)):
         mine = {defense: made[attack, defense] for defense in names if (attack, defense) in made}
-        done, planned = (sum(len(p) for p in parts) for parts in zip(*((g.places, g.planned) for g in mine.values())))
+        done, planned = (sum(len(getattr(group, what)) for group in mine.values()) for what in ("places", "planned"))
         line: dict[str, Any] = {"attack": attack, "cells": f"{done}/{planned}"}
         counted = {defense: group for defense, group in mine.items() if (attack, defense) in shared.counted}
         for extra in beside:
@@ -193,11 +197,9 @@ def _matrix(
         lines.append(line)
     extras = [METRICS[extra].title for extra in beside]
     return Board(
-        title=f"{what} · {scene.title}",
+        title=f"{title} · {scene.title}",
         table=_table(lines, ["attack", "cells", *extras, *names], keep=["attack", "cells", *names]),
-        caption=scene.caption(
-            shared, f"{note} Guards do not change codes: see the detectors.", _left_out(made, shared)
-        ).replace("Intervals (95 %): over", "Means over").replace("Intervals (95 %): for", "Means for"),
+        caption=scene.caption(shared, note, _left_out(made, shared), intervals=False),
         index=("attack",),
         metrics=_titles(beside) | dict.fromkeys(names, metric),
         heat=(*extras, *names),
@@ -209,10 +211,13 @@ def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False,
     found = []
     for scene in _scenes(cells[cells["defense_kind"] == "guard"], mixed):
         mine = scores[scores["key"].isin(scene.cells["key"])]
-        made = {key: Group.of(part) for key, part in groups(mine, ["attack", "defense", "score"])}
         planned = scene.split(scene.cells, ["attack", "defense"])
-        made = {key: Group(planned[key[:2]].planned, group.done) for key, group in made.items()}
-        blank = {(*key, ""): group for key, group in planned.items() if key not in {name[:2] for name in made}}
+        made: dict[Any, Group] = {
+            key: Group(planned[key[:2]].planned, Group.of(part).done)
+            for key, part in groups(mine, ["attack", "defense", "score"])
+        }
+        scored = {(attack, guard) for attack, guard, _ in made}
+        blank = {(*key, ""): group for key, group in planned.items() if key not in scored}
         shared = Shared.of(made)
         lines = []
         for (attack, guard, score), group in {**made, **blank}.items():
@@ -235,13 +240,14 @@ def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False,
                 table=_table(lines, [*keep[:5], names[0] + HALF, *keep[5:], "seconds"], keep=keep),
                 caption=scene.caption(
                     shared,
-                    "* the guard's main score. Triggered against benign versions of the same queries; a row none compares"
-                    " a query with itself. Thresholds come from trusted images; clean = the model without backdoor.",
-                    _left_out(planned | made, shared, blank),
+                    "* the guard's main score. Triggered against benign versions of the same queries; a row none"
+                    " compares a query with itself. Thresholds come from trusted images; clean = the model without"
+                    " backdoor.",
+                    _left_out(made | blank, shared),
                 ),
                 index=("attack", "guard", "score"),
                 metrics=_titles(SCREEN),
-                heat=tuple(METRICS[metric].title for metric in ("auroc", "tpr_1", "tpr_5", "caught_5", "auroc_control")),
+                heat=tuple(METRICS[name].title for name in ("auroc", "tpr_1", "tpr_5", "caught_5", "auroc_control")),
             )
         )
     return found
@@ -258,15 +264,16 @@ def diagnoses(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
     found = []
     note = "Row none: the clean model. named: how often the named target is right, with its exact 95 % interval."
     for board, parts, shared in _by_attack_parts(cells, "diagnosis", "Diagnoses", ("diagnosis",), note, mixed):
-        named = []
+        named: list[str | None] = []
         for attack, defense in zip(board.table["attack"], board.table["defense"], strict=True):
             group = parts[attack, defense]
-            values = group.done["named_target"].dropna() if (attack, defense) in shared.counted else []
-            if attack == "none" or not len(values):
+            values = group.done["named_target"].dropna()
+            if attack == "none" or (attack, defense) not in shared.counted or values.empty:
                 named.append(None)
                 continue
-            low, high = statistics.clopper_pearson(int(sum(values)), len(values))
-            named.append(f"{int(sum(values))}/{len(values)} [{low:.3f}, {high:.3f}]")
+            hits = int(values.sum())
+            low, high = statistics.clopper_pearson(hits, len(values))
+            named.append(f"{hits}/{len(values)} [{low:.3f}, {high:.3f}]")
         board.table["named"] = pd.Series(named, dtype=object, index=board.table.index)
         found.append(board)
     return found
@@ -291,14 +298,18 @@ def _by_attack_parts(
             for (attack, defense), group in sorted(parts.items(), key=lambda item: (item[0][0] != "none", item[0]))
         ]
         names = ["attack", "defense", "cells", *(METRICS[metric].title for metric in metrics)]
-        yield Board(
-            title=f"{name} · {scene.title}",
-            table=_table(lines, names, keep=names),
-            caption=scene.caption(shared, note, _left_out(parts, shared)),
-            index=("attack", "defense"),
-            metrics=_titles(metrics),
-            heat=tuple(METRICS[metric].title for metric in heat),
-        ), parts, shared
+        yield (
+            Board(
+                title=f"{name} · {scene.title}",
+                table=_table(lines, names, keep=names),
+                caption=scene.caption(shared, note, _left_out(parts, shared), intervals=False),
+                index=("attack", "defense"),
+                metrics=_titles(metrics),
+                heat=tuple(METRICS[metric].title for metric in heat),
+            ),
+            parts,
+            shared,
+        )
 
 
 def across(cells: pd.DataFrame, axis: str, *, mixed: bool = False) -> list[Board]:
@@ -328,7 +339,7 @@ def failures(cells: pd.DataFrame) -> list[Board]:
     lost = cells[cells["status"] != "ok"]
     if lost.empty:
         return []
-    varying = [axis for axis in AXES if cells[axis].nunique() > 1]
+    varying = [axis for axis in AXES if len(set(cells[axis])) > 1]
     order = {status: i for i, status in enumerate(("failed", "timeout", "oom", "killed", "missing", "skipped"))}
     lines = []
     for (status, reason), part in groups(lost, ["status", "reason"]):
@@ -343,7 +354,8 @@ def failures(cells: pd.DataFrame) -> list[Board]:
     caption = f"{len(lost)} of {len(cells)} cells have no result; averages on the other boards leave them out."
     if any(line["key"] for line in lines):
         caption += "\n`python -m bench show KEY` prints the log of a failed stage; `run --retry failed` tries it again."
-    return [Board("No result", _table(lines, list(lines[0]), keep=list(lines[0])[:4]), caption, index=("status", "cells"))]
+    table = _table(lines, list(lines[0]), keep=list(lines[0])[:4])
+    return [Board("No result", table, caption, index=("status", "cells"))]
 
 
 # Scenes
@@ -385,20 +397,20 @@ def _about(done: pd.DataFrame, cells: pd.DataFrame, editions: int) -> Iterator[s
             first = part.iloc[0]
             cutoff = "the whole database" if pd.isna(first["cutoff"]) else f"the first {int(first['cutoff']):,}"
             yield (
-                f"Data {first['protocol']} v{first['protocol_version']}: {sizes(first['sizes'])}."
+                f"Data {first['protocol']} v{first['protocol_version']}: {first['sizes']}."
                 f" AP over {cutoff}, expected value over the order of equal distances."
             )
         versions, codes, devices = (_list(done[name]) for name in ("metrics_version", "code", "device"))
-        yield f"Training: {cells.iloc[0]['changes'] or 'the recipe of the method'}. {_chance(done)}" \
-              f"Metrics v{versions}, code {codes}."  # fmt: skip
-        if done["code"].nunique() > 1 or done["metrics_version"].nunique() > 1 or done["protocol_digest"].nunique() > 1:
+        training = cells.iloc[0]["changes"] or "the recipe of the method"
+        yield f"Training: {training}. {_chance(done)}Metrics v{versions}, code {codes}."
+        if any(len(set(done[name])) > 1 for name in EDITION):
             yield "Warning: this table mixes code, metric versions or protocols, as asked."
-        if done["device"].nunique() > 1:
+        if len(set(done["device"])) > 1:
             yield f"Warning: measured on different devices ({devices}): numbers differ a little between them."
     if editions > 1:
         yield (
-            f"Warning: the cells of this setting come from {editions} editions of code, metrics or protocol; each has a"
-            " board of its own. Run the suite again for one edition."
+            f"Warning: the cells of this setting come from {editions} editions of code, metrics or protocol; each"
+            " has a board of its own. Run the suite again for one edition."
         )
 
 
@@ -429,16 +441,18 @@ def _kept(group: Group, shared: Shared) -> str | None:
     return None if verdict is None else "yes" if verdict else "no"
 
 
-def _left_out(rows: Mapping[Any, Group], shared: Shared, blank: Mapping[Any, Group] | None = None) -> str:
-    """Names the rows that are not averaged, and cells of others that not all rows share."""
-    names = [" x ".join(key) if isinstance(key, tuple) else str(key)
-             for key, group in rows.items()
-             if key not in shared.counted and (blank is None or len(key) > 2 or (*key, "") in blank)
-             and group.planned]  # fmt: skip
+def _left_out(rows: Mapping[Any, Group], shared: Shared) -> str:
+    """Names the rows that are not averaged, and counts results of others that not all rows share."""
+    names = [
+        " x ".join(filter(None, key)) if isinstance(key, tuple) else str(key)
+        for key in rows
+        if key not in shared.counted
+    ]
     spare = sum(len(group.places) - len(shared.places) for key, group in rows.items() if key in shared.counted)
     words = []
     if names:
-        words.append(f"Too few results to average: {', '.join(names[:6])}{f' and {len(names) - 6} more' if names[6:] else ''}.")
+        more = f" and {len(names) - 6} more" if names[6:] else ""
+        words.append(f"Too few results to average: {', '.join(names[:6])}{more}.")
     if spare:
         words.append(f"{spare} results that not every row has are left out of the averages.")
     return " ".join(words)
@@ -478,12 +492,11 @@ def _slices(results: Results, by: str | None) -> Iterator[tuple[str, pd.DataFram
         yield "", cells, scores
         return
     for value in dict.fromkeys(cells[by]):
-        if by == "attack" and value == "none" and cells[by].nunique() > 1:
+        if by == "attack" and value == "none" and len(set(cells[by])) > 1:
             continue
-        kept: Callable[[pd.DataFrame], pd.DataFrame] = lambda frame, value=value: frame[  # noqa: E731
-            (frame[by] == value) | ((frame[by] == "none") if by == "attack" else False)
-        ]
-        yield ("" if by in SETTING or by in TEXTS else f"{by} {value}"), kept(cells), kept(scores)
+        wanted = [value, "none"] if by == "attack" else [value]
+        label = "" if by in SETTING or by in TEXTS else f"{by} {value}"
+        yield label, cells[cells[by].isin(wanted)], scores[scores[by].isin(wanted)]
 
 
 def _retitled(board: Board, label: str) -> Board:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import pandas as pd
 from bench.api.errors import StoreError, UserError, nearest, unknown
 from bench.metrics import METRICS
 from bench.store import Record, Store
-from bench.trial import SCHEMA, canonical, digest
+from bench.trial import SCHEMA, digest
 
 Run = Literal["latest", "all"]
 
@@ -54,7 +53,7 @@ class Results:
 
 
 def load(store: Store, *, suite: str | None = None, run: Run = "latest") -> pd.DataFrame:
-    """One row per cell, columns as in COLUMNS; metrics are NaN where the cell has none. See METRICS for their meaning."""
+    """One row per cell, columns as in COLUMNS; metrics (see METRICS) are NaN where the cell has none."""
     return read(store, suite=suite, run=run).cells
 
 
@@ -64,7 +63,7 @@ def detectors(store: Store, *, suite: str | None = None, run: Run = "latest") ->
 
 
 def read(store: Store, *, suite: str | None = None, run: Run = "latest") -> Results:
-    """The cells of the latest run (of a suite), or of all runs: then each cell is as the latest run that had it left it."""
+    """The cells of the latest run (of a suite), or of all runs: each cell as the latest run that had it left it."""
     plans = [plan for plan in manifests(store) if suite is None or suite in plan["suites"]]
     if not plans:
         known = sorted({name for plan in manifests(store) for name in plan["suites"]})
@@ -131,7 +130,8 @@ class Shelf:
 def _row(cell: Mapping[str, Any], shelf: Shelf) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     status, reason, record = shelf.fate(cell)
     row: dict[str, Any] = {axis: cell["axes"].get(axis, "") for axis in AXES}
-    row |= {"target": str(row["target"]), "access": cell.get("access", ""), "defense_kind": cell.get("defense_kind", "")}
+    row |= {"access": cell.get("access", ""), "defense_kind": cell.get("defense_kind", "")}
+    row["target"] = str(row["target"])
     training = cell["training"]
     row["training"] = digest(training)[:8] if training else ""
     row["changes"] = ", ".join(f"{name} {value}" for name, value in sorted(training.items()))
@@ -146,7 +146,8 @@ def _row(cell: Mapping[str, Any], shelf: Shelf) -> tuple[dict[str, Any], list[di
     about = metrics.get("detectors") or {"headline": "", "scores": {}}
     fixed = {name: row.get(name) for name in COLUMNS[: COLUMNS.index(NUMBERS[0])]}
     return row, [
-        {**fixed, "score": score, "headline": score == about["headline"], **{name: values.get(name) for name in DETECTOR}}
+        {**fixed, "score": score, "headline": score == about["headline"]}
+        | {name: values.get(name) for name in DETECTOR}
         for score, values in about["scores"].items()
     ]
 
@@ -164,7 +165,7 @@ def _context(record: Record, shelf: Shelf) -> dict[str, Any]:
         "protocol_version": protocol.get("version"),
         "protocol_digest": digest(protocol)[:8],
         "cutoff": protocol.get("cutoff"),
-        "sizes": canonical(protocol.get("sizes", {})),
+        "sizes": sizes(protocol.get("sizes", {})),
         "classes": len((data or {}).get("meta", {}).get("classes", [])) or None,
         "metrics_version": provenance.get("metrics"),
         "code": digest([stage and stage.get("code") for stage in path])[:8],
@@ -187,9 +188,11 @@ def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.Data
     return frame
 
 
-def sizes(text: str) -> str:
-    """`{"query":100}` as words."""
-    return ", ".join(f"{name} {count:,}" for name, count in json.loads(text).items())
+def sizes(counts: Mapping[str, int]) -> str:
+    """`{"query": 100}` as words, in the order in which people think of them."""
+    order = ("train", "query", "database", "trusted", "public")
+    names = sorted(counts, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return ", ".join(f"{name} {counts[name]:,}" for name in names)
 
 
 # Narrowing

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import IO, Any, Literal
 
 import pandas as pd
@@ -36,11 +36,13 @@ def render(boards: Sequence[Board], format_: str, *, file: IO[str] | None = None
     """Print boards to a file, standard output by default; `rich` is plain text where that is not a terminal."""
     console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
     if format_ == "rich":
+        said: set[str] = set()
         for board in boards:
+            lines = _news(board, said)
             if console.is_terminal:
-                _print(board, console)
+                _print(board, console, lines)
             else:
-                _write(console, plain(board))
+                _write(console, plain(board, lines))
         return
     writers = {"markdown": markdown, "latex": latex, "csv": csv, "json": as_json}
     if format_ not in writers:
@@ -52,7 +54,15 @@ def _write(console: Console, text: str) -> None:
     console.file.write(text if text.endswith("\n") else text + "\n")
 
 
-def plain(board: Board) -> str:
+def _news(board: Board, said: set[str]) -> list[str]:
+    """The lines of a caption that no board above it had."""
+    lines = _lines(board.caption)
+    fresh = [line for line in lines if line not in said]
+    said |= set(lines)
+    return fresh if len(fresh) == len(lines) else [*fresh, "Otherwise as above."]
+
+
+def plain(board: Board, caption: Sequence[str] | None = None) -> str:
     """Aligned columns without colour or frame, as wide as they have to be."""
     cells = words(board)
     left = {name for name in cells if _texts(board, name)}
@@ -64,11 +74,13 @@ def plain(board: Board) -> str:
 
     rows = [line(row) for row in zip(*cells.values(), strict=True)]
     rule = "  ".join("-" * widths[name] for name in cells)
-    return "\n".join([clean(board.title), "", line(list(cells)), rule, *rows, "", *_lines(board.caption), "", ""])
+    return "\n".join(
+        [clean(board.title), "", line(list(cells)), rule, *rows, "", *(caption or _lines(board.caption)), "", ""]
+    )
 
 
 def markdown(boards: Sequence[Board]) -> str:
-    from tabulate import tabulate  # noqa: PLC0415 - only where it is used
+    from tabulate import tabulate
 
     parts = []
     for board in boards:
@@ -103,7 +115,7 @@ def latex(boards: Sequence[Board]) -> str:
 
 
 def csv(boards: Sequence[Board]) -> str:
-    """All boards in one table: the board's title, then the columns of all, empty where a board has none. Full precision."""
+    """All boards in one table: the board's title, then the columns of all, empty where a board has none."""
     if not boards:
         return ""
     tables = [_cleaned(board.table).assign(board=clean(board.title)) for board in boards]
@@ -119,7 +131,7 @@ def as_json(boards: Sequence[Board]) -> str:
             "title": clean(board.title),
             "caption": "\n".join(_lines(board.caption)),
             "rows": [
-                {name: _finite(value) for name, value in row.items()}
+                {str(name): _finite(value) for name, value in row.items()}
                 for row in _cleaned(board.table).to_dict("records")
             ],
         }
@@ -131,61 +143,89 @@ def as_json(boards: Sequence[Board]) -> str:
 # The terminal
 
 
-def _print(board: Board, console: Console) -> None:
+def _print(board: Board, console: Console, caption: Sequence[str]) -> None:
     cells = words(board)
     console.print(Text(clean(board.title), style="bold"))
     for columns in _blocks(board, cells, console.width):
         console.print(_table(board, cells, columns))
-    for line in _lines(board.caption):
+    for line in caption:
         console.print(Text(line, style="yellow" if line.startswith("Warning") else "dim"))
     console.print()
 
 
-def _blocks(board: Board, cells: dict[str, list[str]], width: int) -> Iterator[list[str]]:
-    """Columns in pieces that fit the width, the columns that name the row repeated. Texts fold, numbers never do."""
-    index = [name for name in board.index if name in cells]
+def _room(board: Board, name: str, column: Sequence[str]) -> int:
+    """Columns of the terminal that a column takes. Headers and texts fold, numbers never do."""
+    longest = max([*map(len, column), 1]) + 2 * (len(board.index) > 1 and name == board.index[1])
+    return max(min(longest, 32) if _texts(board, name) else longest, *map(len, name.split(" "))) + 2
 
-    def room(name: str) -> int:
-        longest = max(len(name), *map(len, cells[name]), 1)
-        return (min(longest, 24) if _texts(board, name) else longest) + 2
 
-    start = used = sum(map(room, index))
-    block: list[str] = []
-    for name in cells:
-        if name in index:
-            continue
-        if block and used + room(name) > width:
-            yield [*index, *block]
-            block, used = [], start
-        block.append(name)
-        used += room(name)
-    yield [*index, *block]
+def _blocks(board: Board, cells: dict[str, list[str]], width: int) -> list[list[str]]:
+    """Columns in as few pieces as fit the width, about equally wide; the columns that name the row are in each."""
+    index = [name for name in board.index if name in cells and name != _heading(board)]
+    rooms = {name: _room(board, name, column) for name, column in cells.items()}
+    free = max(width + 2 - sum(rooms[name] for name in index), 1)
+    rest = [name for name in cells if name not in board.index]
+    pieces = -(-sum(rooms[name] for name in rest) // free)
+    while True:
+        goal = min(
+            free, sum(rooms[name] for name in rest) / pieces + max([rooms[name] for name in rest], default=0) / 2
+        )
+        blocks: list[list[str]] = [[]]
+        used = 0
+        for name in rest:
+            if blocks[-1] and used + rooms[name] > goal:
+                blocks.append([])
+                used = 0
+            blocks[-1].append(name)
+            used += rooms[name]
+        if len(blocks) <= pieces or pieces >= len(rest):
+            return [[*index, *block] for block in blocks]
+        pieces += 1
 
 
 def _table(board: Board, cells: dict[str, list[str]], columns: Sequence[str]) -> Table:
-    from rich.box import Box  # noqa: PLC0415 - only where it is used
+    from rich.box import Box
 
     rule = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
-    table = Table(box=rule, pad_edge=False, padding=(0, 1), show_edge=False, header_style="bold")
+    table = Table(box=rule, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
+    heads = {name: _fold(name, max([*map(len, cells[name]), 1])) for name in columns}
+    height = max(map(len, heads.values()))
     for name in columns:
         texts = _texts(board, name)
-        table.add_column(Text(name), justify="left" if texts else "right", no_wrap=not texts, overflow="fold")
+        head = Text("\n".join([""] * (height - len(heads[name])) + heads[name]))
+        table.add_column(head, justify="left" if texts else "right", no_wrap=not texts, overflow="fold")
+    index = [name for name in board.index if name in columns]
+    heading = _heading(board)
     above: list[str] = []
     for i in range(len(board.table)):
-        names = [cells[name][i] for name in board.index if name in columns]
+        if heading and cells[heading][i] != (above[0] if above else None) and cells[heading][i] != cells[index[0]][i]:
+            table.add_row(Text(cells[heading][i], style="italic"))
+        names = [cells[name][i] for name in board.index]
         same = next((k for k, pair in enumerate(zip(names, above, strict=False)) if pair[0] != pair[1]), len(above))
-        if above and same == 0 and len(board.index) > 1 and board.metrics:
-            table.add_row()
         above = names
-        row = []
-        for name in columns:
-            word = cells[name][i]
-            place = board.index.index(name) if name in board.index else -1
-            if 0 <= place < min(same, len(board.index) - 1):
-                word = ""
-            row.append(Text(word, style=_style(board, name, i, word)))
-        table.add_row(*row)
+        # what the row above says already is not said again, the last column of the name aside
+        shown = ["" if board.index.index(name) < min(same, len(names) - 1) else cells[name][i] for name in index]
+        shown[0] = f"  {shown[0]}" if heading and cells[heading][i] != cells[index[0]][i] else shown[0]
+        shown += [cells[name][i] for name in columns[len(index) :]]
+        pairs = zip(columns, shown, strict=True)
+        table.add_row(*(Text(word, style=_style(board, name, i, word)) for name, word in pairs))
     return table
+
+
+def _heading(board: Board) -> str | None:
+    """The column whose values head groups of rows in the terminal."""
+    return board.index[0] if len(board.index) > 1 and board.metrics else None
+
+
+def _fold(head: str, width: int) -> list[str]:
+    """A header on as many lines as its column is too narrow for."""
+    lines: list[str] = []
+    for word in head.split(" "):
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def _style(board: Board, name: str, row: int, word: str) -> str:
@@ -208,9 +248,12 @@ def words(board: Board) -> dict[str, list[str]]:
     """Every cell as the reader sees it; the half-width of an interval joins the number it belongs to."""
     found: dict[str, list[str]] = {}
     for name in board.table.columns:
-        if name.endswith(HALF):
+        if name.endswith(HALF) or name in board.quiet:
             continue
-        column = [number(value, board.metrics.get(name)) for value in board.table[name]]
+        if name == "value" and board.by_row:
+            column = [number(value, metric) for value, metric in zip(board.table[name], board.by_row, strict=True)]
+        else:
+            column = [number(value, board.metrics.get(name)) for value in board.table[name]]
         if name + HALF in board.table:
             halves = [number(value, "ssim") for value in board.table[name + HALF]]
             column = [
@@ -244,15 +287,14 @@ def clean(text: str) -> str:
 
 
 def _lines(caption: str) -> list[str]:
-    return [clean(line) for line in caption.split("\n")]
+    return [clean(line) for line in caption.split("\n") if line]
 
 
 def _texts(board: Board, name: str) -> bool:
     """Whether a column holds words rather than numbers."""
-    return name in board.index or name in {"reason", "which", "key", "named"} or (
-        name not in board.metrics and board.table[name].map(lambda value: isinstance(value, str)).any()
-        and name not in {"cells", "rank", "value"}
-    )  # fmt: skip
+    if name in board.metrics or name in {"cells", "rank"}:
+        return False
+    return name in board.index or name == "key" or any(isinstance(value, str) for value in board.table[name])
 
 
 def _cleaned(table: pd.DataFrame) -> pd.DataFrame:

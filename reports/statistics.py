@@ -75,7 +75,7 @@ def crossed_interval(cells: Cells, *, fixed_targets: bool = False, level: float 
 
 
 def p_value(differences: Cells, *, fixed_targets: bool = False) -> float | None:
-    """Two-sided p of "the mean paired difference is 0"; a constant difference has p = 1 if it is 0, else 0."""
+    """Two-sided probability of "the mean paired difference is 0"; a constant difference has p = 1 if it is 0, else 0."""
     found = spread(differences, fixed_targets=fixed_targets)
     if found is None:
         return None

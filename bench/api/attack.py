@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Flag, auto
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Int64
 from torch import Tensor, nn
@@ -72,10 +72,10 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class Victim:
-    """The attacker's world. What the threat model does not grant is not in the object; asking for it raises ThreatError.
+    """The attacker's world. What the threat model does not grant is absent; asking for it raises ThreatError.
 
-    public: one image per class, disjoint from everything the victim uses. surrogates, data: what `requires` asked
-    for. A guard of honesty, not a sandbox.
+    public: one image per class, disjoint from what the victim uses. surrogates, data: what `requires` asked for.
+    A guard of honesty, not a sandbox.
     """
 
     setting: Setting
@@ -111,6 +111,7 @@ class Backdoor:
     artefact: Artefact | None = None
 
 
+@runtime_checkable
 class StepHook(Protocol):
     """A training attack inside the victim's training loop."""
 

@@ -29,7 +29,7 @@ class Recipe:
     lr: of the hash head and of everything trained from scratch; the backbone gets lr * backbone_lr.
     schedule: per step; "onecycle" warms up over the first 30 %.
     flip, pad: horizontal mirroring and random crops after padding by that many pixels; None: the data set's own.
-    precision: "bf16" autocasts the training loop (nothing else); "auto" does so where the device is a GPU.
+    precision: "bf16" autocasts the training loop (nothing else); "auto" does so where the device is fast at it.
     """
 
     optimizer: Literal["sgd", "adam", "rmsprop"]

@@ -145,7 +145,7 @@ class Poisoned:
     """A poisoned training set.
 
     mask: which items were poisoned.
-    augment: "victim" lets the victim's loader flip and crop poisoned images like all others; "frozen" leaves them alone.
+    augment: "victim" lets the victim's loader flip and crop poisoned images like all others; "frozen" does not.
     """
 
     split: Split

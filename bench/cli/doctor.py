@@ -39,7 +39,7 @@ def _machine(store: Path) -> list[dict[str, str]]:
         "commit": f"{commit['commit'][:12]}{' with changes' if commit['dirty'] else ''}"
         if commit
         else "not a checkout",
-        "store": f"{store} ({'there' if (store / 'store.json').exists() else 'not yet made'}, {free / 1e9:.0f} GB free)",
+        "store": f"{store} ({'there' if (store / 'store.json').exists() else 'not yet'}, {free / 1e9:.0f} GB free)",
     }
     return [{"what": name, "found": value} for name, value in facts.items()]
 

@@ -129,13 +129,14 @@ def plan(
                   f"{len(made.cells) - len(runnable)} are left out.")  # fmt: skip
     basis = f"{measured} of {len(needed)} stages like ones in this store" if needed else "nothing to do"
     console.print(
-        f"Time: about {clock(max(total / parallel, longest))} on {parallel} workers ({basis}; the rest is a rough guess)."
+        f"Time: about {clock(max(total / parallel, longest))} on {parallel} workers ({basis}; the rest is guessed)."
     )
     console.print(f"Disk: about {_size(_disk(needed, held))} more in {store}.")
     _print_skipped(made)
     if pending and pending.failed:
         console.print(
-            f"{len(pending.failed)} stages failed before and stay failed: see `bench leaderboard`, redo with --retry failed,timeout,oom."
+            f"{len(pending.failed)} stages failed before and stay so: `bench leaderboard` says why;"
+            " --retry failed,timeout,oom runs them again."
         )
     console.print(f"[dim]Planned in {time.perf_counter() - started:.1f} s.[/dim]")
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from bench.api import registry
-from bench.api.hashing import Recipe
-from bench.api.random import Rng
 from bench.api.types import Setting, Split, Target
-from hashing.model import HashModel, build_model
-from hashing.train import Augmentation
 
 Json = dict[str, Any]
 
 
+@runtime_checkable
 class Inputs(Protocol):
     """The parents' artifacts by role."""
 
@@ -52,15 +49,6 @@ class Output:
 def component(kind: str, spec: Json) -> Any:
     """A component from the name and parameters in a stage's spec."""
     return registry.create(kind, spec["name"], spec["params"])
-
-
-def recipe(spec: Json) -> Recipe:
-    return Recipe(**spec["recipe"])
-
-
-def augmentation(spec: Json) -> Augmentation:
-    dataset = registry.lookup("datasets", spec["dataset"]["name"])
-    return Augmentation(flip=dataset.flip, pad=dataset.pad)
 
 
 def index(inputs: Inputs, part: str) -> Int64[Tensor, " n"]:
@@ -97,47 +85,6 @@ def setting(spec: Json, inputs: Inputs) -> Setting:
         image_shape=(images.shape[1], images.shape[2], images.shape[3]),
         train_size=len(index(inputs, "train")),
     )
-
-
-def new_model(spec: Json, *, image_shape: tuple[int, int, int], classes: int, train_size: int) -> HashModel:
-    """The untrained model of a setting and repetition."""
-    return build_model(
-        backbone=component("backbones", spec["backbone"]),
-        method=component("methods", spec["method"]),
-        bits=spec["bits"],
-        image_shape=image_shape,
-        classes=classes,
-        train_size=train_size,
-        rng=Rng("victim", spec["seed"]),
-    )
-
-
-def save_model(model: HashModel, blueprint: Json) -> tuple[dict[str, Tensor], Json]:
-    """Tensors (prefixed `model.`) and the metadata that `open_model` rebuilds it from."""
-    tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    return tensors, {"model": blueprint}
-
-
-def blueprint(spec: Json, *, image_shape: tuple[int, int, int], classes: int, train_size: int) -> Json:
-    """All that rebuilding an untrained copy takes."""
-    names = ("backbone", "method", "bits", "seed")
-    return {name: spec[name] for name in names} | {
-        "image_shape": list(image_shape),
-        "classes": classes,
-        "train_size": train_size,
-    }
-
-
-def open_model(inputs: Inputs, role: str, device: torch.device) -> HashModel:
-    """A trained model from a parent's artifact, in evaluation mode on the device."""
-    plan = inputs.meta(role)["model"]
-    c, h, w = plan["image_shape"]
-    model = new_model(plan, image_shape=(c, h, w), classes=plan["classes"], train_size=plan["train_size"])
-    state = {
-        name.removeprefix("model."): value for name, value in inputs.tensors(role).items() if name.startswith("model.")
-    }
-    model.load_state_dict(state)
-    return model.to(device).eval()
 
 
 def artefact(inputs: Inputs, device: torch.device) -> dict[str, Tensor]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from bench.api.attack import Artefact, Attack, ModelAttack, PoisoningAttack, StepHook, Threat, TrainingAttack
+from bench.api.attack import Artefact, Attack, ModelAttack, PoisoningAttack, Threat, TrainingAttack
 from bench.api.errors import ThreatError
 from bench.api.random import Rng
 from bench.api.types import Poisoned, Split, Target
-from bench.stages import _base, _stealth
+from bench.stages import _base, _models, _stealth
 from bench.stages._base import Context, Inputs, Json, Output
+from bench.stages._training import train_victim
 from bench.stages._trigger import eligible, triggered
 from bench.views.attacker import victim
-from hashing.model import HashModel, encode, fit_normalisation
-from hashing.train import fit
+from hashing.model import HashModel, encode
 
 GALLERY = 8  # images per gallery
 WATCHED = 100  # queries whose triggered codes are followed over the epochs
@@ -27,33 +29,29 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     artefact = _base.artefact(inputs, context.device)
     rng = Rng("implant", spec["seed"], *spec["target"])
     watch = _Watch(attack, view.target, inputs, context)
-    extra: dict[str, Tensor] = {}
-    meta: Json = {}
     if isinstance(attack, ModelAttack):
+        if not inputs.has("clean"):
+            raise ThreatError("a ModelAttack changes the trained model: its threat() must declare Threat.MODEL")
         result = attack.implant(view, artefact, rng)
         assert isinstance(result.model, HashModel)
-        model, artefact = result.model, dict(result.artefact if result.artefact is not None else artefact)
+        artefact = dict(artefact if result.artefact is None else result.artefact)
+        tensors, meta = _models.save_model(result.model, inputs.meta("clean")["model"])
     elif isinstance(attack, PoisoningAttack):
         train = _base.split(inputs, "train")
         poisoned = attack.poison(view.train, view.target, artefact, rng)
         check(train, poisoned, attack.threat())
-        model = _train(spec, poisoned, context, watch, artefact)
-        extra, meta = _poison_record(train, poisoned, view.target)
+        frozen = poisoned.mask if "frozen" in {spec["augment"], poisoned.augment} else None
+        tensors, meta = train_victim(spec, poisoned.split, context, frozen=frozen, after_epoch=watch.follow(artefact))
+        extra, counts = _poison_record(train, poisoned, view.target)
+        tensors, meta = tensors | extra, meta | counts
     elif isinstance(attack, TrainingAttack):
-        train = _base.split(inputs, "train")
         hook = attack.hook(view, artefact, rng)
-        clean = Poisoned(train, torch.zeros(len(train), dtype=torch.bool))
-        model = _train(spec, clean, context, watch, artefact, hook=hook)
+        train = _base.split(inputs, "train")
+        tensors, meta = train_victim(spec, train, context, hook=hook, after_epoch=watch.follow(artefact))
         artefact = dict(hook.artefact())
     else:
         raise TypeError(f"{type(attack).__name__} is no PoisoningAttack, ModelAttack or TrainingAttack")
-    setting = view.setting
-    plan = _base.blueprint(
-        spec, image_shape=setting.image_shape, classes=len(setting.classes), train_size=setting.train_size
-    )
-    tensors, model_meta = _base.save_model(model, plan)
     clean_images, stamped = watch.pairs(artefact)
-    tensors |= extra
     tensors |= {f"artefact.{name}": value.detach().cpu().contiguous() for name, value in artefact.items()}
     tensors |= {
         "stealth": _stealth.measure(clean_images, stamped),
@@ -61,7 +59,7 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
         "gallery_triggered": stamped[:GALLERY],
         "attention": torch.tensor(watch.distances),
     }
-    return Output(tensors, {**meta, **model_meta, "backdoored": True})
+    return Output(tensors, {**meta, "backdoored": True})
 
 
 def check(train: Split, poisoned: Poisoned, threat: Threat) -> None:
@@ -93,40 +91,17 @@ class _Watch:
     def pairs(self, artefact: Artefact) -> tuple[UInt8[Tensor, "n c h w"], UInt8[Tensor, "n c h w"]]:
         return self._clean, triggered(self._attack, self._clean, self._target, artefact, self._device)
 
-    def after_epoch(self, model: HashModel, artefact: Artefact) -> None:
+    def follow(self, artefact: Artefact) -> Callable[[HashModel], None]:
+        """What training calls after each epoch."""
         alone = torch.zeros_like(self._clean[:1])
         only = triggered(self._attack, alone, self._target, artefact, self._device)
         _, stamped = self.pairs(artefact)
-        bits = [encode(model, images, device=self._device) > 0 for images in (stamped, only)]
-        self.distances.append(float((bits[0] != bits[1]).sum(1).float().mean()))
 
+        def after_epoch(model: HashModel) -> None:
+            bits = [encode(model, images, device=self._device) > 0 for images in (stamped, only)]
+            self.distances.append(float((bits[0] != bits[1]).sum(1).float().mean()))
 
-def _train(
-    spec: Json,
-    poisoned: Poisoned,
-    context: Context,
-    watch: _Watch,
-    artefact: Artefact,
-    hook: StepHook | None = None,
-) -> HashModel:
-    """The victim's own training, with its own dice: only the images (and labels) differ from the clean run."""
-    images, labels = poisoned.split.images, poisoned.split.labels
-    c, h, w = images.shape[1:]
-    model = _base.new_model(spec, image_shape=(c, h, w), classes=labels.shape[1], train_size=len(labels))
-    fit_normalisation(model, images)
-    model = model.to(context.device)
-    frozen = poisoned.mask if "frozen" in (spec["augment"], poisoned.augment) else None
-    fit(
-        model,
-        poisoned.split,
-        _base.recipe(spec),
-        Rng("victim", spec["seed"]),
-        augmentation=_base.augmentation(spec),
-        frozen=frozen,
-        hook=hook,
-        after_epoch=lambda _: watch.after_epoch(model, artefact),
-    )
-    return model
+        return after_epoch
 
 
 def _poison_record(train: Split, poisoned: Poisoned, target: Target) -> tuple[dict[str, Tensor], Json]:

@@ -6,6 +6,7 @@ from bench.api.attack import Attack
 from bench.stages import _base
 from bench.stages._base import Context, Inputs, Json, Output
 from bench.stages._codes import as_tensor
+from bench.stages._models import open_model
 from bench.stages._trigger import eligible, triggered
 from hashing.model import encode
 
@@ -16,6 +17,6 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     positions = eligible(inputs, target)
     query = _base.split(inputs, "query").images[positions]
     images = triggered(attack, query, target, _base.artefact(inputs, context.device), context.device)
-    model = _base.open_model(inputs, "model", context.device)
+    model = open_model(inputs, "model", context.device)
     codes = as_tensor(encode(model, images, device=context.device))
     return Output({"positions": positions, "codes": codes})

@@ -8,6 +8,7 @@ from bench.api.attack import Attack, Threat, Victim
 from bench.api.types import SPLITS, DataProtocol, RetrievalData
 from bench.stages import _base
 from bench.stages._base import Context, Inputs, Json
+from bench.stages._models import open_model
 
 
 def victim(spec: Json, inputs: Inputs, context: Context, attack: Attack) -> Victim:
@@ -17,13 +18,13 @@ def victim(spec: Json, inputs: Inputs, context: Context, attack: Attack) -> Vict
     if Threat.TRAIN_SET in threat:
         granted["train"] = _base.split(inputs, "train")
     if Threat.MODEL in threat:
-        granted["model"] = _base.open_model(inputs, "clean", context.device)
+        granted["model"] = open_model(inputs, "clean", context.device)
     setting = _base.setting(spec, inputs)
     return Victim(
         setting=setting,
         target=_base.target(spec, list(setting.classes)),
         public=_base.split(inputs, "public"),
-        surrogates=tuple(_base.open_model(inputs, role, context.device) for role in _numbered(inputs, "surrogate")),
+        surrogates=tuple(open_model(inputs, role, context.device) for role in _numbered(inputs, "surrogate")),
         data=tuple(_retrieval_data(inputs, number) for number, _ in enumerate(_numbered(inputs, "data_load"))),
         granted=granted,
     )

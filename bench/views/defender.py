@@ -15,8 +15,11 @@ from bench.api.random import Rng
 from bench.api.types import Split
 from bench.stages import _base
 from bench.stages._base import Context, Inputs, Json
+from bench.stages._models import open_model
+from bench.stages._training import augmentation, recipe
+from hashing.loader import Augmentation
 from hashing.model import HashModel
-from hashing.train import Augmentation, fit
+from hashing.train import fit
 
 
 def signs(words: Int64[Tensor, "w m"], bits: int) -> Float[Tensor, "m b"]:
@@ -27,7 +30,7 @@ def signs(words: Int64[Tensor, "w m"], bits: int) -> Float[Tensor, "m b"]:
 
 def case(spec: Json, inputs: Inputs, context: Context, needs: Needs) -> Case:
     """The model under suspicion, the trusted set, and what the defense's class declares to need."""
-    model = _base.open_model(inputs, "model", context.device)
+    model = open_model(inputs, "model", context.device)
     trusted = _base.split(inputs, "trusted")
     order = Rng("trusted", spec["dataset"]["name"]).permutation(len(trusted))
     half = len(trusted) // 2
@@ -41,10 +44,10 @@ def case(spec: Json, inputs: Inputs, context: Context, needs: Needs) -> Case:
         setting=_base.setting(spec, inputs),
         model=model,
         objective=model.objective,
-        recipe=_base.recipe(spec),
+        recipe=recipe(spec),
         fit_set=trusted.select(order[:half]).to(context.device),
         calibration_set=trusted.select(order[half:]).to(context.device),
-        train_model=trainer(_base.augmentation(spec)),
+        train_model=Trainer(augmentation(spec)),
         granted=granted,
     )
 
@@ -60,8 +63,8 @@ def poisoned_train(inputs: Inputs) -> Split:
     return Split(images, labels, train.ids)
 
 
-class trainer:  # noqa: N801 -- a function with a stored augmentation, so that a Case holds no closure over the harness
-    """`case.train_model`: the victim's training loop on a copy of a model."""
+class Trainer:
+    """`case.train_model`: the victim's training loop on a copy of a model; holds nothing of the harness."""
 
     def __init__(self, augmentation: Augmentation) -> None:
         self._augmentation = augmentation

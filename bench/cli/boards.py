@@ -1,0 +1,67 @@
+"""`bench leaderboard`, `bench show`, `bench score`: results as tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli._options import DEFAULT_STORE, Format, StorePath
+
+
+def leaderboard(
+    store: StorePath = DEFAULT_STORE,
+    suite: Annotated[str | None, typer.Option(help="The latest run of this suite instead of the latest run.")] = None,
+    by: Annotated[str | None, typer.Option(metavar="AXIS", help="One set of boards per value of an axis.")] = None,
+    where: Annotated[
+        list[str], typer.Option(metavar="AXIS=A,B", help="Only these values of an axis. Repeatable.")
+    ] = [],  # noqa: B006 -- typer needs a literal
+    all_runs: Annotated[
+        bool, typer.Option("--all-runs", help="Cells of all runs, each as the latest one left it.")
+    ] = False,
+    mixed: Annotated[
+        bool, typer.Option("--mixed", help="Allow one table to mix code, metric and protocol versions.")
+    ] = False,
+    costs: Annotated[bool, typer.Option("--costs", help="Add seconds, which differ between runs.")] = False,
+    format_: Format = "rich",
+) -> None:
+    """Print the boards of the latest run: attacks, defenses, detectors, and what has no result."""
+    from bench.store import Store
+    from reports import boards, frame, render
+
+    axis = frame.axis_named(by) if by is not None else None
+    results = frame.read(Store(store), suite=suite, run="all" if all_runs else "latest")
+    if where:
+        results = frame.narrow(results, where)
+    render.render(boards.everything(results, by=axis, costs=costs, mixed=mixed), format_)
+
+
+def show(
+    key: Annotated[str, typer.Argument(help="The beginning of a trial's or stage's key, as tables print it.")],
+    store: StorePath = DEFAULT_STORE,
+    format_: Format = "rich",
+) -> None:
+    """Print all that the store knows about one trial: settings, every metric, provenance, cost, its stages."""
+    from bench.store import Store
+    from reports import page, render
+
+    render.render(page.page(Store(store), key.strip().lower()), format_)
+
+
+def score(
+    query: Annotated[
+        Path, typer.Argument(metavar="QUERY.npz", help="Arrays codes [n, bits] and labels [n] or [n, k].")
+    ],
+    database: Annotated[Path, typer.Argument(metavar="DATABASE.npz", help="The same for the database.")],
+    target: Annotated[
+        str | None,
+        typer.Option(help="Label of the attack's target: the queries are triggered ones; t-mAP is computed."),
+    ] = None,
+    cutoff: Annotated[int | None, typer.Option(help="How many ranked items count (R); all without it.")] = None,
+    format_: Format = "rich",
+) -> None:
+    """Score your own codes: +-1, 0/1, booleans or logits (the bit is x > 0), no training."""
+    from reports import codefiles, render
+
+    render.render(codefiles.score(query, database, target=target, cutoff=cutoff), format_)

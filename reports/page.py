@@ -1,0 +1,212 @@
+"""All that a store knows about one trial, or one stage of it, as boards."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from bench.api.errors import UserError
+from bench.metrics import METRICS
+from bench.store import Record, Store
+from reports.boards import SCREEN, Board
+from reports.frame import AXES, Shelf, manifests, sizes
+
+SHORTEST = 8  # characters of a key that tables print
+PARTS = {
+    "Benign queries": ("map", "map_worst", "map_best", "map_excluded", "queries", "map_change", "map_target", "map_zero",
+                       "map_drop", "map_kept", "precision_radius", "recall_radius", "empty_balls"),
+    "Triggered queries": ("t_map", "t_map_worst", "t_map_best", "triggered", "t_map_control", "gain", "chance",
+                          "t_map_all", "asr_at", "own_map", "own_map_control", "t_map_zero", "t_map_drop", "t_map_kept",
+                          "t_map_drop_fixed", "t_map_drop_spread", "t_map_posthoc", "t_map_posthoc_control"),
+}  # fmt: skip
+
+
+def page(store: Store, prefix: str) -> list[Board]:
+    """Boards on the one trial or stage whose key begins with `prefix`."""
+    plans = manifests(store)
+    # the latest run that names a cell says how to run it again
+    cells = {cell["key"]: (cell, plan) for plan in plans for cell in plan["cells"] if cell["key"]}
+    key = _find(store, prefix, cells)
+    shelf = Shelf(store)
+    cell, plan = cells.get(key, (None, None))
+    record = shelf.record(key)
+    status, reason, _ = shelf.fate({"key": key})
+    boards = [_facts(key, status, reason, record, cell, plan)]
+    boards += [_log(origin) for origin in (_origin(record, shelf),) if origin is not None]
+    metrics = (record or {}).get("metrics", {}) if status == "ok" else {}
+    boards += list(_metrics(metrics))
+    if metrics.get("detectors"):
+        boards.append(_detectors(metrics["detectors"]))
+    if record is not None:
+        boards.append(_path(record, shelf))
+    return boards
+
+
+def _find(store: Store, prefix: str, cells: Mapping[str, tuple[Any, Any]]) -> str:
+    stages = {path.stem for path in (store.root / "records").glob("*.json")}
+    trials = [key for key in cells if key.startswith(prefix)]
+    found = sorted(set(trials) or {key for key in stages if key.startswith(prefix)})
+    if not found:
+        raise UserError(
+            f"no trial or stage of store '{store.root}' has a key that begins with '{prefix}':"
+            " `leaderboard --format csv --by seed --where target=...` prints keys"
+        )
+    if len(found) > 1:
+        shown = [f"{key[:SHORTEST]} ({_name(cells[key][0])})" if key in cells else key[:SHORTEST] for key in found[:4]]
+        more = f" and {len(found) - 4} more" if found[4:] else ""
+        raise UserError(f"'{prefix}' begins {len(found)} keys: {', '.join(shown)}{more}; give more characters")
+    return found[0]
+
+
+def _name(cell: Mapping[str, Any]) -> str:
+    axes = cell["axes"]
+    return f"{axes['attack']}/{axes['defense']} target {axes['target']} seed {axes['seed']}"
+
+
+def _facts(
+    key: str,
+    status: str,
+    reason: str,
+    record: Record | None,
+    cell: Mapping[str, Any] | None,
+    plan: Mapping[str, Any] | None,
+) -> Board:
+    facts: dict[str, Any] = {"key": key, "status": status, "reason": reason}
+    record = record or {}
+    if cell is not None and plan is not None:
+        facts |= {axis: cell["axes"].get(axis) for axis in AXES}
+        facts["training"] = ", ".join(f"{name} {value}" for name, value in sorted(cell["training"].items()))
+        facts |= {"access": cell.get("access"), "defense kind": cell.get("defense_kind")}
+        facts["suites"] = ", ".join(plan["suites"])
+        facts["replay"] = _replay(cell, plan, status)
+    else:
+        facts |= {"stage": record.get("stage"), "label": record.get("label")}
+    facts |= _protocol(record.get("meta", {}).get("protocol"))
+    facts |= {"code": record.get("code"), **_provenance(record.get("provenance", {}))}
+    if cost := record.get("cost"):
+        started = datetime.fromtimestamp(cost["started"], UTC).isoformat(timespec="seconds")
+        facts["cost"] = f"{cost['seconds']:.2f} s for this stage, started {started}, host {cost['host']}"
+    rows = [{"field": name, "value": str(value)} for name, value in facts.items() if value not in {None, ""}]
+    what = "Trial" if cell is not None else "Stage"
+    title = f"{what} {key[:SHORTEST]} · {_name(cell) if cell is not None else record.get('label', '')}"
+    return Board(title, pd.DataFrame(rows), "", index=("field",))
+
+
+def _protocol(protocol: Mapping[str, Any] | None) -> dict[str, str]:
+    if not protocol:
+        return {}
+    cutoff = protocol.get("cutoff")
+    digests = ", ".join(f"{name} {value}" for name, value in protocol.get("digests", {}).items())
+    return {
+        "protocol": f"{protocol.get('name')} v{protocol.get('version')},"
+                    f" AP over {'the whole database' if cutoff is None else f'the first {cutoff}'}",
+        "sizes": sizes(protocol.get("sizes", {})),
+        "digests": digests,
+    }  # fmt: skip
+
+
+def _provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    if not provenance:
+        return {}
+    git = provenance.get("git") or {}
+    return {
+        "metrics": f"v{provenance.get('metrics')}",
+        "commit": f"{git['commit'][:12]}{' with changes' if git.get('dirty') else ''}" if git else "",
+        "python": provenance.get("python"),
+        "packages": ", ".join(f"{name} {found}" for name, found in provenance.get("packages", {}).items() if found),
+        "machine": f"{provenance.get('system')}, {provenance.get('processor')}, device {provenance.get('device')}",
+    }
+
+
+def _replay(cell: Mapping[str, Any], plan: Mapping[str, Any], status: str) -> str:
+    """The run's command, narrowed to this cell by the axes that vary in the run."""
+    words = [str(plan.get("command") or f"python -m bench run --suite {plan['suites'][0]}")]
+    for axis in AXES:
+        value = str(cell["axes"].get(axis, ""))
+        # commas separate values on the command line; the bare name then stands for all its variants
+        given = value.partition("(")[0] if "," in value else value
+        if len({str(other["axes"].get(axis, "")) for other in plan["cells"]}) > 1:
+            words.append(f"--only {shlex.quote(f'{axis}={given}')}")
+    if status in {"failed", "timeout", "oom"}:
+        words.append(f"--retry {status}")
+    return " ".join(words)
+
+
+def _origin(record: Record | None, shelf: Shelf) -> Record | None:
+    """The record whose log explains a failure: its own, or that of the stage that blocked it."""
+    if record is None or record["status"] == "ok":
+        return None
+    cause = shelf.record(record["cause"]) if record.get("cause") else record
+    return cause if cause is not None and cause.get("log") else None
+
+
+def _log(record: Record) -> Board:
+    lines = str(record["log"]).rstrip().splitlines()
+    table = pd.DataFrame({"line": range(1, len(lines) + 1), "text": lines})
+    title = f"End of the log of {record['label']} ({record['key'][:SHORTEST]})"
+    return Board(title, table, "", index=("text",), quiet=("line",))
+
+
+def _metrics(metrics: Mapping[str, Any]) -> Iterator[Board]:
+    listed = {name for names in PARTS.values() for name in names}
+    rest = tuple(name for name in METRICS if name in metrics and name not in listed)
+    for title, names in {**PARTS, "Attack and defense": rest}.items():
+        if board := table_of(title, {name: metrics[name] for name in names if name in metrics}, ""):
+            yield board
+
+
+def table_of(title: str, metrics: Mapping[str, Any], caption: str) -> Board | None:
+    """Metrics one under the other, with unit and meaning; those without a value stay, as blanks."""
+    if not metrics:
+        return None
+    rows = [
+        {"metric": about.title, "value": _real(value), "unit": about.unit, "meaning": about.meaning}
+        for about, value in ((METRICS[name], value) for name, value in metrics.items())
+    ]
+    table = pd.DataFrame(rows)
+    return Board(title, table, caption, index=("metric",), by_row=tuple(metrics))
+
+
+def _real(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
+
+
+def _detectors(about: Mapping[str, Any]) -> Board:
+    rows = [
+        {"score": f"{name} *" if name == about["headline"] else name}
+        | {METRICS[metric].title: _real(values.get(metric)) for metric in SCREEN}
+        for name, values in about["scores"].items()
+    ]
+    titles = {METRICS[metric].title: metric for metric in SCREEN}
+    return Board("Detector scores", pd.DataFrame(rows), "* the guard's main score.", index=("score",), metrics=titles)
+
+
+def _path(record: Record, shelf: Shelf) -> Board:
+    """The stages behind a record, inputs before what reads them."""
+    seen: dict[str, dict[str, Any]] = {}
+    open_: set[str] = set()
+
+    def visit(key: str) -> None:
+        if key in seen or key in open_:
+            return
+        open_.add(key)
+        found = shelf.record(key)
+        for parent in (found or {}).get("parents", {}).values():
+            visit(parent)
+        about = found or {"stage": "?", "label": "no record", "status": "missing"}
+        seen[key] = {
+            "stage": about["stage"], "status": about["status"], "seconds": (about.get("cost") or {}).get("seconds"),
+            "key": key[:SHORTEST], "label": about["label"],
+        }  # fmt: skip
+
+    visit(record["key"])
+    table = pd.DataFrame(list(seen.values())).astype({"seconds": "float64"})
+    total = table["seconds"].sum()
+    return Board(
+        "Stages", table, f"{len(table)} stages, {total:.1f} s together; other trials share them.", index=("stage",)
+    )

@@ -1,0 +1,105 @@
+"""A plugin whose data sets misbehave on demand, and small suites."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import plan as planning
+from bench import suite as suites
+from bench.api import registry
+from bench.drive import Summary, drive
+from bench.execute import SerialExecutor
+from bench.plan import Plan
+from bench.store import Store
+from bench.work import Site
+
+TROUBLE = '''
+"""Data that sleeps, fails, dies or is fine, as its parameters say."""
+import os, time
+from pathlib import Path
+import torch
+from bench.api.hashing import Dataset, Pool, dataset
+
+@dataset
+class Trouble(Dataset):
+    what: str = "fine"
+    seconds: float = 0.0
+    number: int = 0
+    marks: str = ""
+
+    def files(self, root):
+        return ()
+    def classes(self, root):
+        return ("zero", "one")
+    def decode(self, root):
+        if self.marks:
+            Path(self.marks, f"{self.number}.start").write_text(str(time.time()))
+        time.sleep(self.seconds)
+        if self.marks:
+            Path(self.marks, f"{self.number}.end").write_text(str(time.time()))
+        if self.what == "raise":
+            raise RuntimeError("the disc fell out")
+        if self.what == "die":
+            os._exit(3)
+        if self.what == "memory":
+            raise MemoryError("too much")
+        labels = torch.zeros(4, 2, dtype=torch.bool)
+        labels[:, 0] = True
+        return Pool(torch.zeros(4, 1, 4, 4, dtype=torch.uint8), labels, torch.zeros(4, dtype=torch.uint8))
+    def cut(self, labels, origin, rng):
+        names = ("train", "query", "database", "trusted")
+        return {n: torch.tensor([i]) for i, n in enumerate(names)} | {"public": torch.zeros(0, dtype=torch.int64)}
+'''
+
+TINY = """
+name = "tiny"
+[axes]
+datasets = [{ name = "digits", train = 150, query = 60 }]
+backbones = [{ name = "convnet", width = 4 }]
+attacks = ["none", "badnets"]
+defenses = ["none"]
+bits = [12]
+[training]
+optimizer = "adam"
+lr = 1e-2
+weight_decay = 0
+epochs = 1
+"""
+
+
+@pytest.fixture
+def trouble(tmp_path: Path) -> Iterator[Path]:
+    """The plugin file, loaded; the registry forgets it afterwards."""
+    path = tmp_path / "trouble.py"
+    path.write_text(textwrap.dedent(TROUBLE))
+    before = dict(registry._plugin_files)
+    registry.load_plugin(path)
+    yield path
+    registry._plugin_files.clear()
+    registry._plugin_files.update(before)
+    registry.catalogue.cache_clear()
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., Plan]:
+    """Plan the tiny suite with changes as on the command line."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+
+    def make(*changes: str, only: tuple[str, ...] = ()) -> Plan:
+        return planning.plan([suites.load(str(path), changes=changes, only=only)], data=None, device="cpu")
+
+    return make
+
+
+def finish(plan: Plan, store: Store, **options) -> Summary:
+    """Run a plan in this process."""
+    return drive(plan, store, lambda: SerialExecutor(Site(store.root, None, "cpu")), **options)
+
+
+def kinds(keys, plan: Plan) -> set[str]:
+    return {plan.stages[key].kind for key in keys}

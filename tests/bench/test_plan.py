@@ -1,0 +1,187 @@
+"""Equal work is one stage; a change recomputes exactly what it affects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench import fingerprint
+from bench import plan as planning
+from bench.drive import Pending
+from bench.plan import Plan
+from bench.store import Store
+from tests.bench.conftest import finish, kinds
+
+Tiny = Callable[..., Plan]
+
+
+def count(plan: Plan) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for stage in plan.stages.values():
+        found[stage.kind] = found.get(stage.kind, 0) + 1
+    return found
+
+
+def test_trials_share_every_stage_they_can(tiny: Tiny) -> None:
+    plan = tiny("targets=0,1", "defenses=none,fine_pruning,strip")
+    assert len(plan.cells) == 12
+    stages = count(plan)
+    assert stages["load"] == stages["split"] == stages["train"] == 1
+    assert stages["implant"] == stages["prepare"] == 2  # badnets at two targets; `none` adds no stage
+    # the clean model's defenses serve both targets: 2 of the clean model, 2 of each backdoored one
+    assert stages["defend"] == 6
+    # a guard changes no codes: clean, its repair, and two backdoored models with theirs
+    assert stages["encode"] == 6
+
+
+def test_stages_come_after_their_parents(tiny: Tiny) -> None:
+    plan = tiny("defenses=none,fine_pruning,strip")
+    seen: set[str] = set()
+    for key, stage in plan.stages.items():
+        assert set(stage.parents.values()) <= seen
+        seen.add(key)
+
+
+def test_adding_a_defense_trains_no_model_and_implants_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", create=True)
+    finish(tiny(), store)
+    wider = tiny("defenses=none,fine_pruning,strip")
+    needed = Pending(wider, store, ()).needed
+    assert kinds(needed, wider) == {"defend", "encode", "stamp", "screen", "probe", "measure"}
+    assert not Pending(tiny(), store, ()).needed
+
+
+def changed(before: Plan, after: Plan) -> set[str]:
+    """Kinds of the stages of `after` that `before` has not."""
+    return {stage.kind for key, stage in after.stages.items() if key not in before.stages}
+
+
+EVERYTHING = {"load", "split", "train", "prepare", "implant", "encode", "stamp", "defend", "screen", "probe", "measure"}
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("bench.stages.measure", {"measure"}),
+        ("bench.metrics", {"measure"}),
+        ("hashing.ranking", {"defend", "encode", "stamp", "measure"}),  # fine-pruning measures mAP
+        ("attacks.badnets", {"prepare", "implant", "encode", "stamp", "defend", "screen", "probe", "measure"}),
+        ("defenses.strip", {"defend", "screen", "probe", "measure"}),
+        ("hashing.train", EVERYTHING - {"load", "split", "prepare"}),
+        ("hashing.backbones.convnet", EVERYTHING - {"load", "split"}),
+        ("hashing.datasets.digits", EVERYTHING),
+        ("bench.drive", set()),
+        ("bench.execute", set()),
+        ("bench.store", set()),
+        ("bench.suite", set()),
+        ("bench.cli.run", set()),
+        ("hashing.methods.dpsh", set()),
+        ("attacks.blend", set()),
+    ],
+)
+def test_a_change_of_code_recomputes_exactly_what_it_affects(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, module: str, expected: set[str]
+) -> None:
+    before = tiny("defenses=none,fine_pruning,strip")
+    real = fingerprint._module
+    monkeypatch.setattr(fingerprint, "_module", lambda m: ("changed", real(m)[1]) if m == module else real(m))
+    planning._fingerprint.cache_clear()
+    after = tiny("defenses=none,fine_pruning,strip")
+    planning._fingerprint.cache_clear()
+    assert changed(before, after) == expected
+
+
+def test_a_kernel_change_retrains_nothing(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tiny()
+    real = fingerprint._module
+    monkeypatch.setattr(fingerprint, "_module", lambda m: ("changed", real(m)[1]) if m == "hashing.codes" else real(m))
+    planning._fingerprint.cache_clear()
+    after = tiny()
+    planning._fingerprint.cache_clear()
+    assert changed(before, after) == {"encode", "stamp", "measure"}
+
+
+def test_parameters_recompute_exactly_what_they_affect(tiny: Tiny) -> None:
+    base = tiny()
+    models = EVERYTHING - {"defend", "screen", "probe"}
+    assert changed(base, tiny("training.epochs=2")) == models - {"load", "split"}
+    assert changed(base, tiny("resources.threads=2")) == models - {"load", "split"}
+    assert changed(base, tiny("resources.timeout=5")) == set()
+    assert changed(base, tiny('attacks=["none", { name = "badnets", poison_rate = 0.1 }]')) == {
+        "prepare", "implant", "encode", "stamp", "measure",
+    }  # fmt: skip
+    assert changed(base, tiny('attacks=["none", { name = "badnets", poison_rate = 0.05 }]')) == set()
+    assert changed(base, tiny("seeds=1")) == models - {"load", "split"}
+
+
+def test_a_changed_data_file_recomputes_its_data(
+    tmp_path: Path, trouble: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench import suite as suites
+    from bench.api import registry
+
+    data = tmp_path / "data.bin"
+    data.write_bytes(b"one")
+    monkeypatch.setattr(registry.lookup("datasets", "trouble"), "files", lambda self, root: (data,))
+    suite = tmp_path / "s.toml"
+    suite.write_text('[axes]\ndatasets = ["trouble"]\n')
+
+    def keys() -> dict[str, str]:
+        plan = planning.plan([suites.load(str(suite))], data=None, device="cpu")
+        return {stage.kind: key for key, stage in plan.stages.items()}
+
+    before = keys()
+    assert keys() == before
+    data.write_bytes(b"two")
+    after = keys()
+    assert all(after[kind] != before[kind] for kind in before)
+
+
+def test_surrogates_come_from_another_repetition(tmp_path: Path) -> None:
+    from bench import suite as suites
+    from bench.api import registry
+
+    plugin = tmp_path / "wishful.py"
+    plugin.write_text(
+        '"""Wants a surrogate and foreign data."""\n'
+        "from bench.api.attack import *\n"
+        "@attack\n"
+        "class Wishful(PoisoningAttack):\n"
+        "    def threat(self): return Threat.TRAIN_SET\n"
+        "    def requires(self, setting):\n"
+        '        return (ModelSpec(), ModelSpec(bits=8), DataSpec("digits", {"train": 50, "query": 20}))\n'
+        "    def stamp(self, images, target, artefact): return images\n"
+        "    def poison(self, train, target, artefact, rng): raise NotImplementedError\n"
+    )
+    registry.load_plugin(plugin)
+    text = '[axes]\ndatasets = ["digits"]\nattacks = ["wishful"]\nseeds = SEEDS\nsurrogate = ["WHICH"]\n'
+
+    def plan(seeds: str, which: str) -> Plan:
+        path = tmp_path / "s.toml"
+        path.write_text(text.replace("SEEDS", seeds).replace("WHICH", which))
+        return planning.plan([suites.load(str(path))], data=None, device="cpu")
+
+    try:
+        for seeds, which, expected in (("[0]", "other_seed", {0: 1}), ("[0, 1, 2]", "other_seed", {0: 1, 1: 2, 2: 0}),
+                                       ("[4]", "same", {4: 4})):  # fmt: skip
+            made = plan(seeds, which)
+            for stage in made.stages.values():
+                if stage.kind == "prepare":
+                    first, second = (made.stages[stage.parents[f"surrogate{i}"]] for i in (0, 1))
+                    assert first.spec["seed"] == second.spec["seed"] == expected[stage.spec["seed"]]
+                    assert second.spec["bits"] == 8
+                    assert made.stages[stage.parents["data_load0"]].kind == "load"
+                    assert "clean" not in stage.parents, "no Threat.MODEL, no clean model"
+        # three repetitions lend each other their clean models: no further training
+        assert (
+            sum(
+                stage.kind == "train" and stage.spec["bits"] == 32
+                for stage in plan("[0, 1, 2]", "other_seed").stages.values()
+            )
+            == 3
+        )
+    finally:
+        registry._plugin_files.pop(plugin.resolve())
+        registry.catalogue.cache_clear()
