@@ -81,7 +81,8 @@ class Strip(Guard):
         share = (k - inside @ counts) / (border @ counts)
         votes = (inside + border * share[:, None]) @ state["labels"]
         pooled = votes.reshape(n, -1, votes.shape[1]).sum(1)
-        return -torch.special.entr(pooled / pooled.sum(1, keepdim=True)).sum(1)
+        entropies: Tensor = torch.special.entr(pooled / pooled.sum(1, keepdim=True))
+        return -entropies.sum(1)
 
 
 def dispersion(signs: Float[Tensor, "n j b"]) -> Float[Tensor, " n"]:

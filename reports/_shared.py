@@ -45,7 +45,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Shared:
-    """The (target, seed) cells that every counted row has; rows with under half the results of the fullest do not count."""
+    """The (target, seed) cells that every counted row has; one with under half of the fullest's results is not."""
 
     places: tuple[Place, ...]
     counted: frozenset[Any]
@@ -106,8 +106,8 @@ class Shared:
         if not intervals:
             return f"{words} Means over these cells."
         if not self.inference:
-            few = "n = 1" if len(self.places) == 1 else "one seed" if len(seeds) == 1 else "one target"
-            return f"{words} {few.capitalize() if self.crossed else 'An incomplete cross'}: no interval, no rank."
+            few = "n = 1" if len(self.places) == 1 else "One seed" if len(seeds) == 1 else "One target"
+            return f"{words} {few if self.crossed else 'An incomplete cross'}: no interval, no rank."
         scope = (
             "for these targets, which are all classes, over new seeds of this setting"
             if self.fixed_targets

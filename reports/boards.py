@@ -1,4 +1,4 @@
-"""Boards: pure functions from a store's cells to tables with captions; deterministic fields only, unless costs are asked.
+"""Boards: pure functions from a store's cells to captioned tables, of deterministic fields unless costs are asked.
 
 A board shows one setting and one edition (protocol, metric version, code), and averages only over the (target, seed)
 cells that all its rows share.
@@ -31,7 +31,7 @@ FIXED = {"surrogate": "other_seed", "augment": "victim"}  # not worth a word in 
 
 @dataclass(frozen=True)
 class Board:
-    """index: the columns that name a row. metrics: which metric (see METRICS) a column shows. heat: columns worth colour.
+    """index: the columns that name a row. metrics: which of METRICS a column shows. heat: columns worth colour.
 
     best: positions of the rows that nobody is significantly better than. quiet: columns for machines only.
     by_row: which metric the column `value` shows, where it differs by row.
@@ -59,7 +59,7 @@ class _Scene:
     def part(self, kinds: Sequence[str]) -> pd.DataFrame:
         return self.cells[self.cells["defense_kind"].isin(kinds)]
 
-    def split(self, rows: pd.DataFrame, by: Sequence[str]) -> dict[Group]:
+    def split(self, rows: pd.DataFrame, by: Sequence[str]) -> dict[Any, Group]:
         return {key if len(key) > 1 else key[0]: Group.of(part) for key, part in groups(rows, by)}
 
     def caption(self, shared: Shared, *lines: str, intervals: bool = True) -> str:
@@ -67,7 +67,7 @@ class _Scene:
 
 
 def everything(results: Results, *, by: str | None = None, costs: bool = False, mixed: bool = False) -> list[Board]:
-    """All boards of a run. by: an axis, one value per board; first comes gain against it if it is one of the setting."""
+    """All boards of a run. by: an axis, one value per board; gain against it comes first if it is of the setting."""
     found = across(results.cells, by, mixed=mixed) if by in SETTING else []
     for label, cells, scores in _slices(results, by):
         made = [
@@ -141,9 +141,9 @@ def _attack_board(scene: _Scene, name: str, costs: bool) -> Board | None:
     )  # fmt: skip
 
 
-def _ranks(scene: _Scene, rows: Mapping[Group], shared: Shared) -> dict[tuple[int, int]]:
+def _ranks(scene: _Scene, rows: Mapping[Any, Group], shared: Shared) -> dict[Any, tuple[int, int]]:
     """Rank ranges of gain inside each access; the clean baseline has none."""
-    found: dict[tuple[int, int]] = {}
+    found: dict[Any, tuple[int, int]] = {}
     if not shared.inference:
         return found
     for _, part in groups(scene.cells[scene.cells["attack"] != "none"], ["access"]):
@@ -158,18 +158,18 @@ def defenses(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
     found = []
     for scene in _scenes(cells, mixed):
         rows = scene.part(REPAIRS)
-        if set(rows["defense"]) <= {"none"}:
+        if len(set(rows["defense"])) < 2:
             continue
         made = scene.split(rows, ["attack", "defense"])
         shared = Shared.of(made)
-        for metric, what, beside, note in (
+        for metric, what, beside, meaning in (
             ("t_map", "t-mAP after each defense", ("t_map_control", "chance"),
              "Removed: t-mAP is back at the control (the clean model under the same trigger)."),
             ("own_map", "own-mAP after each defense", ("own_map_control",),
              "Repaired only if triggered queries come home: own-mAP is back at the control (the clean model)."),
             ("map", "mAP after each defense", (), "What defending costs benign queries; row none: without any attack."),
         ):  # fmt: skip
-            note = f"{note} Guards do not change codes: see the detectors."
+            note = f"{meaning} Guards do not change codes: see the detectors."
             found.append(_matrix(scene, made, shared, metric, what, beside, note))
     return found
 
@@ -210,7 +210,8 @@ def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False,
     """How well each score of each guard tells triggered queries from the same queries without trigger."""
     found = []
     for scene in _scenes(cells[cells["defense_kind"] == "guard"], mixed):
-        mine = scores[scores["key"].isin(scene.cells["key"])]
+        done = scene.cells["status"] == "ok"
+        mine = scores[scores["key"].isin(scene.cells.loc[done, "key"])]
         planned = scene.split(scene.cells, ["attack", "defense"])
         made: dict[Any, Group] = {
             key: Group(planned[key[:2]].planned, Group.of(part).done)
@@ -316,7 +317,9 @@ def across(cells: pd.DataFrame, axis: str, *, mixed: bool = False) -> list[Board
     """Gain of each undefended attack against the values of one axis of the setting, the other axes fixed."""
     found = []
     plain = cells[(cells["defense"] == "none") & (cells["attack"] != "none")]
-    editions = () if mixed else tuple(name for name in EDITION if name != "protocol_digest" or axis != "dataset")
+    # other data have another protocol, another component has other code
+    differ = {"dataset": ("protocol_digest", "code"), "backbone": ("code",), "method": ("code",)}.get(axis, ())
+    editions = () if mixed else tuple(name for name in EDITION if name not in differ)
     for scene in _scenes(plain, mixed, without=axis, editions=editions):
         values = sorted(set(scene.cells[axis]), key=lambda value: (isinstance(value, str), value))
         if len(values) < 2:
@@ -377,7 +380,7 @@ def _scenes(
             rows = [edition, lost] + ([elsewhere.assign(status="missing")] if elsewhere is not None else [])
             whole = pd.concat(rows).sort_index() if len(rows) > 1 else edition
             mark = f" · edition {i + 1} of {len(parts)}" if len(parts) > 1 else ""
-            yield _Scene(_title(whole, without) + mark, whole, tuple(_about(edition, whole, len(parts))))
+            yield _Scene(_title(whole, without) + mark, whole, tuple(_about(edition, whole, len(parts), mixed)))
 
 
 def _title(cells: pd.DataFrame, without: str) -> str:
@@ -390,7 +393,7 @@ def _title(cells: pd.DataFrame, without: str) -> str:
     return " · ".join(words)
 
 
-def _about(done: pd.DataFrame, cells: pd.DataFrame, editions: int) -> Iterator[str]:
+def _about(done: pd.DataFrame, cells: pd.DataFrame, editions: int, mixed: bool) -> Iterator[str]:
     """The lines that every caption of a scene begins with."""
     if not done.empty:
         for _, part in groups(done, ["protocol_digest"]):
@@ -403,7 +406,7 @@ def _about(done: pd.DataFrame, cells: pd.DataFrame, editions: int) -> Iterator[s
         versions, codes, devices = (_list(done[name]) for name in ("metrics_version", "code", "device"))
         training = cells.iloc[0]["changes"] or "the recipe of the method"
         yield f"Training: {training}. {_chance(done)}Metrics v{versions}, code {codes}."
-        if any(len(set(done[name])) > 1 for name in EDITION):
+        if mixed and any(len(set(done[name])) > 1 for name in EDITION):
             yield "Warning: this table mixes code, metric versions or protocols, as asked."
         if len(set(done["device"])) > 1:
             yield f"Warning: measured on different devices ({devices}): numbers differ a little between them."

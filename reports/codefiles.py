@@ -21,8 +21,8 @@ from hashing.ranking import Relevance
 from reports.boards import Board
 from reports.page import PARTS, table_of
 
-_BROKEN = (OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, NotImplementedError, MemoryError, OverflowError,
-           zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)  # fmt: skip
+_BROKEN = (OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, NotImplementedError, MemoryError,
+           OverflowError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,8 @@ def _benign(
     chances = {int(r): ranking.chance_ap(len(base.codes), int(r), cutoff) for r in set(ranked.relevant.sum(1)) if r}
     chance = [chances[int(r)] for r in ranked.relevant.sum(1) if r]
     extra = [
-        {"metric": f"P@{depth}", "value": float(precision.mean()), "unit": "", "meaning": f"precision of the first {depth}"},
+        {"metric": f"P@{depth}", "value": float(precision.mean()), "unit": "",
+         "meaning": f"benign expected precision of the first {depth}"},
         {"metric": "chance", "value": float(np.mean(chance)) if chance else math.nan, "unit": "",
          "meaning": "mAP of a random ranking"},
     ]  # fmt: skip
@@ -194,8 +195,8 @@ def _triggered(
     system = System(query=queries.codes, database=base.codes, triggered=queries.codes.select(positions))
     found = metrics.triggered(system, Truth(query_labels, base_labels, positions, target, cutoff))
     caption = (
-        f"{_caption(queries, base, cutoff)}\nTarget {name}; {len(queries.codes) - len(positions)} queries that carry it are"
-        " left out. There is no control here: the same codes of a clean model, scored with the same target, would be it."
+        f"{_caption(queries, base, cutoff)}\nTarget {name}; {len(queries.codes) - len(positions)} queries that"
+        " carry it are left out. There is no control here: codes of a clean model, scored with this target, would be it."
     )
     names = (*PARTS["Triggered queries"], *(metric for metric in found if metric not in PARTS["Triggered queries"]))
     board = table_of("Triggered queries", {n: found[n] for n in names if n in found and n in METRICS}, caption)

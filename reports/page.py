@@ -18,8 +18,8 @@ from reports.frame import AXES, Shelf, manifests, sizes
 
 SHORTEST = 8  # characters of a key that tables print
 PARTS = {
-    "Benign queries": ("map", "map_worst", "map_best", "map_excluded", "queries", "map_change", "map_target", "map_zero",
-                       "map_drop", "map_kept", "precision_radius", "recall_radius", "empty_balls"),
+    "Benign queries": ("map", "map_worst", "map_best", "map_excluded", "queries", "map_change", "map_target",
+                       "map_zero", "map_drop", "map_kept", "precision_radius", "recall_radius", "empty_balls"),
     "Triggered queries": ("t_map", "t_map_worst", "t_map_best", "triggered", "t_map_control", "gain", "chance",
                           "t_map_all", "asr_at", "own_map", "own_map_control", "t_map_zero", "t_map_drop", "t_map_kept",
                           "t_map_drop_fixed", "t_map_drop_spread", "t_map_posthoc", "t_map_posthoc_control"),
@@ -54,7 +54,7 @@ def _find(store: Store, prefix: str, cells: Mapping[str, tuple[Any, Any]]) -> st
     if not found:
         raise UserError(
             f"no trial or stage of store '{store.root}' has a key that begins with '{prefix}':"
-            " `leaderboard --format csv --by seed --where target=...` prints keys"
+            " boards of one target and one seed print them (leaderboard --where target=... --where seed=...)"
         )
     if len(found) > 1:
         shown = [f"{key[:SHORTEST]} ({_name(cells[key][0])})" if key in cells else key[:SHORTEST] for key in found[:4]]

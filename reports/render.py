@@ -95,7 +95,7 @@ def markdown(boards: Sequence[Board]) -> str:
 
 
 def latex(boards: Sequence[Board]) -> str:
-    """One `table` with booktabs rules per board; needs \\usepackage{booktabs}."""
+    """One `table` per board; needs the package booktabs."""
     parts = []
     for board in boards:
         cells = words(board)
@@ -108,7 +108,8 @@ def latex(boards: Sequence[Board]) -> str:
         parts.append(
             "\\begin{table}\n  \\centering\n"
             f"  \\caption{{{_tex(clean(board.title))}. {caption}}}\n"
-            f"  \\begin{{tabular}}{{{align}}}\n    \\toprule\n    {head} \\\\\n    \\midrule\n{body}\n    \\bottomrule\n"
+            f"  \\begin{{tabular}}{{{align}}}\n    \\toprule\n    {head} \\\\\n"
+            f"    \\midrule\n{body}\n    \\bottomrule\n"
             "  \\end{tabular}\n\\end{table}\n"
         )
     return "\n".join(parts)
@@ -118,7 +119,7 @@ def csv(boards: Sequence[Board]) -> str:
     """All boards in one table: the board's title, then the columns of all, empty where a board has none."""
     if not boards:
         return ""
-    tables = [_cleaned(board.table).assign(board=clean(board.title)) for board in boards]
+    tables = [_cleaned(board.table).map(_harmless).assign(board=clean(board.title)) for board in boards]
     columns = ["board", *dict.fromkeys(name for table in tables for name in table.columns if name != "board")]
     records = [row for table in tables for row in table.to_dict("records")]
     return str(pd.DataFrame(records, columns=columns).to_csv(index=False))
@@ -299,6 +300,11 @@ def _texts(board: Board, name: str) -> bool:
 
 def _cleaned(table: pd.DataFrame) -> pd.DataFrame:
     return table.map(lambda value: clean(value) if isinstance(value, str) else value)
+
+
+def _harmless(value: Any) -> Any:
+    """A text that a spreadsheet would run as a formula, as text."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@"} else value
 
 
 def _finite(value: Any) -> Any:

@@ -67,7 +67,7 @@ def spread(cells: Cells, *, fixed_targets: bool = False) -> Spread | None:
 
 
 def crossed_interval(cells: Cells, *, fixed_targets: bool = False, level: float = LEVEL) -> Interval | None:
-    """Two-sided interval of the mean over new targets and seeds (over new seeds, if the targets are fixed)."""
+    """Two-sided interval of the mean over new targets and seeds; over new seeds only, if the targets are fixed."""
     found = spread(cells, fixed_targets=fixed_targets)
     if found is None:
         return None
@@ -87,7 +87,7 @@ def p_value(differences: Cells, *, fixed_targets: bool = False) -> float | None:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p values adjusted for being one of many (Holm's step-down), in the order given."""
+    """Probabilities adjusted for being one of many (Holm's step-down), in the order given."""
     adjusted = [0.0] * len(p)
     running = 0.0
     for rank, place in enumerate(sorted(range(len(p)), key=lambda i: p[i])):

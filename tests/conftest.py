@@ -19,12 +19,12 @@ from torch import Tensor
 from bench.api import registry
 from bench.api.hashing import Recipe
 from bench.api.random import Rng
-from bench.api.types import SPLITS, to_8bit
-from bench.stages import _base
+from bench.api.types import SPLITS, Split, to_8bit
 from bench.stages._base import Context
 from bench.stages._codes import as_tensor
-from hashing.model import HashModel, encode, fit_normalisation
-from hashing.train import Augmentation, fit
+from bench.stages._models import open_model
+from bench.stages._training import train_victim
+from hashing.model import HashModel, encode
 
 CLASSES = ("anchor", "bell", "candle", "drum")
 SHAPE = (3, 12, 12)
@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests whose marker names something that is not here are skipped, with the reason."""
-    archive = Path(os.environ.get("HASHDOOR_DATA", Path(__file__).parents[2] / "shared/data"))
+    archive = Path(os.environ.get("HASHDOOR_DATA") or Path(__file__).parents[2] / "shared/data")
     missing = {
         "gpu": "" if torch.cuda.is_available() else "no CUDA device",
         "slow": "" if config.getoption("--slow") else "run with --slow",
@@ -121,16 +121,8 @@ def _pool() -> tuple[Tensor, Tensor]:
     return to_8bit(images), labels
 
 
-def _trained(spec: dict[str, Any], images: Tensor, labels: Tensor, seed: int) -> tuple[dict[str, Tensor], dict]:
-    from bench.api.types import Split
-
-    spec = {**spec, "seed": seed}
-    model = _base.new_model(spec, image_shape=SHAPE, classes=len(CLASSES), train_size=len(images))
-    fit_normalisation(model, images)
-    split = Split(images, labels, torch.arange(len(images)))
-    fit(model, split, RECIPE, Rng("victim", seed), augmentation=Augmentation(flip=False, pad=1))
-    plan = _base.blueprint(spec, image_shape=SHAPE, classes=len(CLASSES), train_size=len(images))
-    tensors, meta = _base.save_model(model, plan)
+def _trained(spec: dict[str, Any], split: Split, context: Context, seed: int) -> tuple[dict[str, Tensor], dict]:
+    tensors, meta = train_victim({**spec, "seed": seed}, split, context)
     return tensors, {**meta, "backdoored": False}
 
 
@@ -153,20 +145,21 @@ def _world() -> World:
         start += SIZES[name]
     load = ({"images": images, "labels": labels, "origin": torch.zeros(len(images), dtype=torch.uint8)},)
     protocol = {"name": "tests", "version": 1, "cutoff": None, "sizes": SIZES, "digests": {}}
-    train = parts["train"]
-    clean = _trained(spec, images[train], labels[train], 0)
+    context = Context(torch.device("cpu"), None)
+    train = Split(images[parts["train"]], labels[parts["train"]], parts["train"])
+    clean = _trained(spec, train, context, 0)
     parents = {
         "load": (*load, {"classes": list(CLASSES), "protocol": "tests", "cutoff": None}),
         "split": (parts, {"protocol": protocol}),
         "clean": clean,
         "model": clean,
-        "surrogate": _trained(spec, images[train], labels[train], 1),
+        "surrogate": _trained(spec, train, context, 1),
     }
     inputs = Memory(parents)
-    model = _base.open_model(inputs, "model", torch.device("cpu"))
+    model = open_model(inputs, "model", context.device)
     codes = {p: as_tensor(encode(model, images[parts[p]], device=model.device)) for p in ("query", "database")}
     parents["codes"] = (codes, {})
-    return World(spec, inputs, Context(torch.device("cpu"), None))
+    return World(spec, inputs, context)
 
 
 @pytest.fixture
@@ -178,7 +171,7 @@ def world(_world: World) -> World:
 @pytest.fixture
 def model(world: World) -> HashModel:
     """The world's trained clean model."""
-    return _base.open_model(world.inputs, "model", torch.device("cpu"))
+    return open_model(world.inputs, "model", torch.device("cpu"))
 
 
 def _quick(kind: str, name: str, **params: Any) -> Any:

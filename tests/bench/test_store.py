@@ -1,0 +1,93 @@
+"""Atomic, checked, and never served when damaged."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.api.errors import StoreError
+from bench.store import Store
+
+RECORD = {"key": "a" * 32, "status": "ok", "stage": "train", "metrics": {"map": 0.5}, "artifact": None}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store", create=True)
+
+
+def test_records_and_artifacts_come_back(store: Store) -> None:
+    tensors = {"x": torch.arange(6.0).reshape(2, 3).T, "mask": torch.tensor([True, False])}
+    artifact = store.write_artifact(RECORD["key"], tensors, {"backdoored": True})
+    store.write_record({**RECORD, "artifact": artifact})
+    record = store.record(RECORD["key"])
+    assert record is not None
+    assert store.intact(record)
+    assert torch.equal(store.tensors(RECORD["key"])["x"], tensors["x"])
+    assert [found["key"] for found in store.records()] == [RECORD["key"]]
+    header = store.artifact_path(RECORD["key"]).read_bytes()[:400]
+    assert b'\\"backdoored\\":true' in header, "an implanted model must say so in its own file"
+
+
+def test_a_flipped_bit_is_found_and_set_aside(store: Store) -> None:
+    artifact = store.write_artifact(RECORD["key"], {"x": torch.zeros(100)}, {})
+    record = {**RECORD, "artifact": artifact}
+    path = store.artifact_path(RECORD["key"])
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 4
+    path.write_bytes(content)
+    assert not store.intact(record)
+    assert not path.exists()
+    assert (store.root / "damaged" / path.name).exists()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"schema": 1, "key": "aa', b"[]", b'{"schema": 99}', b"\xff\xfe"])
+def test_a_torn_or_foreign_record_counts_as_absent(store: Store, content: bytes) -> None:
+    path = store.root / "records" / f"{RECORD['key']}.json"
+    path.write_bytes(content)
+    assert store.record(RECORD["key"]) is None
+    assert (store.root / "damaged" / path.name).exists()
+
+
+def test_nothing_temporary_is_left_when_writing_fails(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="disk is full.*nothing that was finished is lost"):
+        store.write_record(dict(RECORD))
+    assert store.record(RECORD["key"]) is None
+    assert list((store.root / "records").iterdir()) == []
+
+
+def test_another_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    root = tmp_path / "old"
+    Store(root, create=True)
+    (root / "store.json").write_text(json.dumps({"schema": 0}))
+    with pytest.raises(StoreError, match="schema 0.*another --store"):
+        Store(root, create=True)
+    assert json.loads((root / "store.json").read_text()) == {"schema": 0}
+
+
+def test_what_is_no_store_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is not a store"):
+        Store(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="part of its path is a file"):
+        Store(tmp_path / "file" / "store", create=True)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "store.json").write_text("{")
+    with pytest.raises(StoreError, match="cannot be read"):
+        Store(tmp_path / "bad")
+
+
+def test_the_latest_plan_comes_last(store: Store) -> None:
+    store.write_plan("b", {"suites": ["b"], "cells": []})
+    os.utime(store.root / "plans" / "b.json", ns=(1, 1))
+    store.write_plan("a", {"suites": ["a"], "cells": []})
+    assert [plan["suites"] for plan in store.plans()] == [["b"], ["a"]]
