@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from bench.api.errors import StoreError, UserError
 from bench.plan import Stage
 from bench.store import Record
-from bench.work import Site, StageTimeoutError, perform
+from bench.work import Site, StageTimeoutError, perform, warm_up
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class SerialExecutor:
         if not self._waiting:
             return []
         stage = self._waiting.pop(0)
+        warm_up(stage)
         try:
             with _alarm(stage.timeout):
                 return [Done(stage.key, perform(stage, self._site))]
@@ -150,6 +151,7 @@ class RayExecutor:
         return stage.num_gpus if self._gpu else 0.0
 
     def submit(self, stage: Stage) -> None:
+        started_mark(self._site, stage).unlink(missing_ok=True)  # a dead worker may have left one
         options = {"num_cpus": self._cpus(stage), "num_gpus": self._gpus(stage), "name": stage.label}
         future = self._remote.options(**options).remote(stage, self._site)
         self._running[future] = (stage, None)
@@ -206,6 +208,7 @@ def started_mark(site: Site, stage: Stage) -> Path:
 
 def _task(stage: Stage, site: Site) -> Record:
     """What a Ray worker does."""
+    warm_up(stage)
     mark = started_mark(site, stage)
     mark.parent.mkdir(exist_ok=True)
     mark.touch()

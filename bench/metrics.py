@@ -25,7 +25,7 @@ RADIUS = 2
 PERMUTATIONS = 5
 
 Scores = Float[np.ndarray, " n"]
-LabelArray = Bool[np.ndarray, "n k"]
+LabelArray = Bool[np.ndarray, "q k"]
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Truth:
     """Labels of the same queries and database; `positions` says which queries were triggered."""
 
     query: LabelArray
-    database: LabelArray
+    database: Bool[np.ndarray, "m k"]
     positions: Int64[np.ndarray, " t"]
     target: Bool[np.ndarray, " k"]
     cutoff: int | None
@@ -262,7 +262,9 @@ def threshold(calibration: Scores, rate: float) -> float:
     return float(np.sort(calibration)[position - 1]) if position <= len(calibration) else math.inf
 
 
-def detector(benign_scores: Scores, triggered_scores: Scores, calibration: Scores) -> dict[str, float | None]:
+def detector(
+    benign_scores: Scores, triggered_scores: Scores, calibration: Float[np.ndarray, " c"]
+) -> dict[str, float | None]:
     """How well one score of a guard tells triggered queries from the same queries without trigger."""
     if len(benign_scores) == 0:
         return dict.fromkeys(("auroc", "tpr_1", "tpr_5", "alarms_1", "alarms_5", "caught_5"))

@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.api import registry
 from bench.api.errors import DataMissingError, UserError, nearest, unknown
 from bench.trial import Spec, Trial
+
+if TYPE_CHECKING:
+    from bench.api.hashing import Dataset
 
 COMPONENT_AXES = {
     "datasets": "dataset",
@@ -258,6 +261,11 @@ def _specs(kind: str, values: list[Named] | Literal["all"]) -> list[Spec]:
         entries.sort(key=lambda entry: entry != "none")
     found = []
     for entry in entries:
+        if values == "all" and (wanted := _required(kind, str(entry))):
+            if kind != "datasets":
+                raise UserError(f'{kind} = "all": {entry} needs {wanted}; list the {kind} that you want')
+            found.append(Spec(str(entry)))  # its cells are left out, and the plan says why
+            continue
         table = {"name": entry} if isinstance(entry, str) else dict(entry)
         if "name" not in table:
             raise UserError(f"{kind}: {table!r} has no 'name': write {{ name = \"...\", parameter = value }}")
@@ -271,6 +279,12 @@ def _specs(kind: str, values: list[Named] | Literal["all"]) -> list[Spec]:
             given = {key: value for key, value in params.items() if default.get(key, ...) != value}
             found.append(Spec(name, params, given))
     return found
+
+
+def _required(kind: str, name: str) -> str:
+    """The parameters that a component has no default for."""
+    items = fields(registry.lookup(kind, name))
+    return ", ".join(item.name for item in items if item.default is MISSING and item.default_factory is MISSING)
 
 
 def _defaults(cls: type[Any]) -> dict[str, Any]:
@@ -303,9 +317,7 @@ def _cells(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
     for dataset in specs["datasets"]:
         missing, classes = "", ()
         try:
-            component = registry.create("datasets", dataset.name, dataset.params)
-            component.files(data)
-            classes = component.classes(data)
+            classes = _classes(dataset, data)
         except DataMissingError as error:
             missing = str(error)
         resolved = [_target(target, classes, dataset.name) if not missing else (str(target),) for target in targets]
@@ -323,6 +335,16 @@ def _cells(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
             kept = not block.include or any(_filter(coordinates, item) for item in block.include)
             if kept and not any(_filter(coordinates, item) for item in block.exclude):
                 yield Skipped(coordinates, missing) if missing else trial
+
+
+def _classes(dataset: Spec, data: Path | None) -> tuple[str, ...]:
+    """Class names, if the data are on this machine."""
+    wanted = _required("datasets", dataset.name)
+    if wanted and not dataset.params:
+        raise DataMissingError(f"{dataset.name} stands for data of your own: name it in a suite with {wanted}")
+    component: Dataset = registry.create("datasets", dataset.name, dataset.params)
+    component.files(data)
+    return component.classes(data)
 
 
 def _filter(axes: Mapping[str, str | int], wanted: Mapping[str, Any]) -> bool:

@@ -36,6 +36,13 @@ class StageTimeoutError(Exception):
     """A stage ran longer than it may."""
 
 
+def warm_up(stage: Stage) -> None:
+    """Import what the stage needs, before its clock starts."""
+    importlib.import_module(f"bench.stages.{stage.kind}")
+    _settle(stage.threads)
+    provenance()
+
+
 def perform(stage: Stage, site: Site) -> Record:
     """Run a stage and write its record, whatever happens to it; only an unusable store or an interrupt escapes."""
     import torch

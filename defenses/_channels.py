@@ -65,11 +65,14 @@ def switched_off(model: nn.Module, channels: Bool[Tensor, " d"]) -> Iterator[Non
 
 @torch.no_grad()
 def remove(model: nn.Module, channels: Bool[Tensor, " d"]) -> None:
-    """Make the channels zero for good, in place, and drop hooks that a copy may have inherited."""
-    stage = last_stage(model)
-    stage[-1]._forward_hooks.clear()  # noqa: SLF001 -- deepcopy brings hooks along and torch offers no other way
-    for module in stage:
-        assert isinstance(module.weight, Tensor)
-        module.weight[channels] = 0
-        if isinstance(module.bias, Tensor):
-            module.bias[channels] = 0
+    """Make the channels zero for good, in place, and drop hooks that a copy may have inherited.
+
+    Where a normalisation follows, its scale and shift are what is zeroed: with the convolution's weights gone as well, a
+    GroupNorm would give the channels that stay other statistics than under `switched_off`.
+    """
+    last = last_stage(model)[-1]
+    last._forward_hooks.clear()  # noqa: SLF001 -- deepcopy brings hooks along and torch offers no other way
+    assert isinstance(last.weight, Tensor)
+    last.weight[channels] = 0
+    if isinstance(last.bias, Tensor):
+        last.bias[channels] = 0

@@ -53,31 +53,32 @@ def fit(
     precision = fast_precision(device.type) if recipe.precision == "auto" else recipe.precision
     losses: list[float] = []
     done = 0
-    for epoch in range(recipe.epochs):
-        model.train()
-        total = torch.zeros((), device=device)
-        for batch_images, batch_labels, ids in loader:
-            progress = done / steps
-            images, labels, extra = batch_images, batch_labels, None
-            if hook is not None:
-                images, labels, extra = hook.before_step(model, images, labels, ids, progress)
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                logits = forward(images)
-            loss = model.objective(logits.float(), labels, ids, progress)
-            loss = loss if extra is None else loss + extra
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            if hook is not None:
-                hook.after_step()
-            total += loss.detach()
-            done += 1
-        losses.append(float(total) / len(loader))
-        if not math.isfinite(losses[-1]):
-            raise DivergedError(f"the loss of epoch {epoch + 1} is {losses[-1]}: lower the learning rate")
-        if after_epoch is not None:
-            after_epoch(model)
+    with rng.child("ambient").ambient():  # dropout draws from torch's generator
+        for epoch in range(recipe.epochs):
+            model.train()
+            total = torch.zeros((), device=device)
+            for batch_images, batch_labels, ids in loader:
+                progress = done / steps
+                images, labels, extra = batch_images, batch_labels, None
+                if hook is not None:
+                    images, labels, extra = hook.before_step(model, images, labels, ids, progress)
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                    logits = forward(images)
+                loss = model.objective(logits.float(), labels, ids, progress)
+                loss = loss if extra is None else loss + extra
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                if hook is not None:
+                    hook.after_step()
+                total += loss.detach()
+                done += 1
+            losses.append(float(total) / len(loader))
+            if not math.isfinite(losses[-1]):
+                raise DivergedError(f"the loss of epoch {epoch + 1} is {losses[-1]}: lower the learning rate")
+            if after_epoch is not None:
+                after_epoch(model)
     finite = [torch.isfinite(value).all() for value in model.state_dict().values() if value.is_floating_point()]
     if not bool(torch.stack(finite).all()):
         raise DivergedError("training left weights that are not finite: lower the learning rate")

@@ -19,24 +19,26 @@ Place = tuple[str, int]  # target, seed
 
 @dataclass(frozen=True)
 class Group:
-    """The cells of one row: everything planned, and what has a result, by (target, seed)."""
+    """The cells of one row of a board. done: those with a result, the one of each place in `positions`."""
 
     planned: frozenset[Place]
     done: pd.DataFrame
+    positions: Mapping[Place, int]
 
     @classmethod
     def of(cls, rows: pd.DataFrame) -> Group:
-        done = rows[rows["status"] == "ok"] if "status" in rows else rows
-        index = pd.MultiIndex.from_arrays([done["target"], done["seed"]])
-        kept = done.set_axis(index, axis=0)
-        return cls(frozenset(zip(rows["target"], rows["seed"], strict=True)), kept[~index.duplicated()])
+        planned = frozenset(zip(rows["target"], rows["seed"], strict=True))
+        done = rows[(rows["status"] == "ok").to_numpy()]
+        places = list(zip(done["target"], done["seed"], strict=True))
+        return cls(planned, done, {place: i for i, place in reversed(list(enumerate(places)))})
 
     @property
     def places(self) -> frozenset[Place]:
-        return frozenset(self.done.index)
+        return frozenset(self.positions)
 
     def values(self, metric: str, places: Sequence[Place]) -> Float64[np.ndarray, " n"]:
-        return self.done[metric].reindex(pd.MultiIndex.from_tuples(places)).to_numpy(dtype=np.float64)
+        column = self.done[metric].to_numpy(dtype=np.float64)
+        return column[[self.positions[place] for place in places]]
 
     @property
     def coverage(self) -> str:

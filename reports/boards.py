@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -121,10 +121,11 @@ def _attack_board(scene: _Scene, name: str, costs: bool) -> Board | None:
     names[names.index(gain) + 1 : names.index(gain) + 1] = [gain + HALF, "rank"]
     budget = [METRICS[metric].title for metric in BUDGET]
     columns = ["access", "attack", "cells", "n", *names, "mAP kept", *budget, "seconds", "key"]
+    keep = ("access", "attack", "cells", "n", *(METRICS[metric].title for metric in OUTCOME))
     best = [i for i, line in enumerate(lines) if str(line.get("rank") or "").startswith("1-")]
     return Board(
         title=f"{name} · {scene.title}",
-        table=_table(lines, columns, keep=("access", "attack", "cells", "n", *names[:3], gain)),
+        table=_table(lines, columns, keep=keep),
         caption=scene.caption(
             shared,
             "gain = t-mAP - control, the clean model under the same trigger. Ordered by gain inside each access.",
@@ -214,7 +215,7 @@ def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False,
         mine = scores[scores["key"].isin(scene.cells.loc[done, "key"])]
         planned = scene.split(scene.cells, ["attack", "defense"])
         made: dict[Any, Group] = {
-            key: Group(planned[key[:2]].planned, Group.of(part).done)
+            key: replace(Group.of(part), planned=planned[key[:2]].planned)
             for key, part in groups(mine, ["attack", "defense", "score"])
         }
         scored = {(attack, guard) for attack, guard, _ in made}
@@ -228,7 +229,7 @@ def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False,
             line |= {"cells": group.coverage} | _numbers(group, counted, shared, SCREEN if counted else ())
             if counted:
                 line[METRICS["auroc"].title + HALF] = _half(group, shared, "auroc")
-                line |= {"seconds": shared.mean(group, "seconds_defense")} if costs else {}
+                line |= {"seconds": shared.mean(planned[attack, guard], "seconds_defense")} if costs else {}
             lines.append(line)
         if not lines:
             continue
@@ -333,7 +334,7 @@ def across(cells: pd.DataFrame, axis: str, *, mixed: bool = False) -> list[Board
             "gain", f"Gain by {axis}", (), "gain = t-mAP - control."
         )  # fmt: skip
         order = ["attack", "cells", *names.values()]
-        found.append(_replaced(board, table=board.table[[name for name in order if name in board.table]]))
+        found.append(replace(board, table=board.table[[name for name in order if name in board.table]]))
     return found
 
 
@@ -503,8 +504,4 @@ def _slices(results: Results, by: str | None) -> Iterator[tuple[str, pd.DataFram
 
 
 def _retitled(board: Board, label: str) -> Board:
-    return _replaced(board, title=f"{board.title} · {label}") if label else board
-
-
-def _replaced(board: Board, **changes: Any) -> Board:
-    return Board(**{**vars(board), **changes})
+    return replace(board, title=f"{board.title} · {label}") if label else board

@@ -6,20 +6,24 @@ import math
 import pickle
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from bench import metrics
 from bench.api.errors import UserError, unknown
-from bench.metrics import METRICS, LabelArray, System, Truth
+from bench.metrics import METRICS, System, Truth
 from hashing import ranking
 from hashing.codes import MAX_BITS, PackedCodes, pack
 from hashing.ranking import Relevance
 from reports.boards import Board
 from reports.page import PARTS, table_of
+
+QueryLabels = Bool[np.ndarray, "q k"]
+BaseLabels = Bool[np.ndarray, "m k"]
 
 _BROKEN = (OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, NotImplementedError, MemoryError,
            OverflowError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)  # fmt: skip
@@ -123,7 +127,7 @@ def _labels(path: Path, labels: np.ndarray) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _together(queries: CodeFile, base: CodeFile) -> tuple[LabelArray, LabelArray, list[str]]:
+def _together(queries: CodeFile, base: CodeFile) -> tuple[QueryLabels, BaseLabels, list[str]]:
     """Labels of both files over the same classes, and their names."""
     a, b = queries.labels, base.labels
     if a.ndim != b.ndim or (a.ndim == 2 and a.shape[1] != b.shape[1]) or (a.dtype.kind == "U") != (b.dtype.kind == "U"):
@@ -146,7 +150,7 @@ def _wanted(target: str, names: list[str]) -> np.ndarray:
 
 
 def _benign(
-    queries: CodeFile, base: CodeFile, query_labels: LabelArray, base_labels: LabelArray, cutoff: int | None
+    queries: CodeFile, base: CodeFile, query_labels: QueryLabels, base_labels: BaseLabels, cutoff: int | None
 ) -> Board:
     size = base_labels.shape[1]
     system = System(query=queries.codes, database=base.codes, triggered=queries.codes.select(slice(0)))
@@ -173,14 +177,14 @@ def _extended(board: Board, rows: list[dict[str, Any]], *kinds: str) -> Board:
     import pandas as pd
 
     table = pd.concat([board.table, pd.DataFrame(rows)], ignore_index=True)
-    return Board(**{**vars(board), "table": table, "by_row": (*board.by_row, *kinds)})
+    return replace(board, table=table, by_row=(*board.by_row, *kinds))
 
 
 def _triggered(
     queries: CodeFile,
     base: CodeFile,
-    query_labels: LabelArray,
-    base_labels: LabelArray,
+    query_labels: QueryLabels,
+    base_labels: BaseLabels,
     target: np.ndarray,
     name: str,
     cutoff: int | None,
@@ -196,7 +200,7 @@ def _triggered(
     found = metrics.triggered(system, Truth(query_labels, base_labels, positions, target, cutoff))
     caption = (
         f"{_caption(queries, base, cutoff)}\nTarget {name}; {len(queries.codes) - len(positions)} queries that"
-        " carry it are left out. There is no control here: codes of a clean model, scored with this target, would be it."
+        " carry it are left out. There is no control here: a clean model's codes, scored with this target, would be it."
     )
     names = (*PARTS["Triggered queries"], *(metric for metric in found if metric not in PARTS["Triggered queries"]))
     board = table_of("Triggered queries", {n: found[n] for n in names if n in found and n in METRICS}, caption)

@@ -162,12 +162,12 @@ def _context(record: Record, shelf: Shelf) -> dict[str, Any]:
     implant = shelf.parent(record, "implant")
     return {
         "protocol": str(protocol.get("name", "")),
-        "protocol_version": protocol.get("version"),
+        "protocol_version": str(protocol.get("version", "")),
         "protocol_digest": digest(protocol)[:8],
         "cutoff": protocol.get("cutoff"),
         "sizes": sizes(protocol.get("sizes", {})),
         "classes": len((data or {}).get("meta", {}).get("classes", [])) or None,
-        "metrics_version": provenance.get("metrics"),
+        "metrics_version": str(provenance.get("metrics", "")),
         "code": digest([stage and stage.get("code") for stage in path])[:8],
         "device": str((encoded or record).get("provenance", {}).get("device", "")),
         "seconds_attack": _seconds(implant, shelf.parent(implant, "artefact")),
@@ -210,8 +210,8 @@ def narrow(results: Results, conditions: Sequence[str]) -> Results:
             if not any(_matches(name, value) for name in known):
                 raise UserError(f"no {axis} '{value}' in this run{nearest(value, known)} Known: {', '.join(known)}")
         kept = values | ({"none"} if axis in TEXTS else set())
-        cells = cells[[any(_matches(str(name), value) for value in kept) for name in cells[axis]]]
-        scores = scores[[any(_matches(str(name), value) for value in kept) for name in scores[axis]]]
+        right = [name for name in known if any(_matches(name, value) for value in kept)]
+        cells, scores = (frame[frame[axis].astype(str).isin(right)] for frame in (cells, scores))
     if cells.empty:
         raise UserError(f"no cell matches {' '.join(conditions)}: each exists, but not together")
     return Results(cells, scores, results.suites, results.command)

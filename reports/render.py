@@ -9,7 +9,8 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from typing import IO, Any, Literal
+from io import StringIO, TextIOWrapper
+from typing import Any, Literal
 
 import pandas as pd
 from rich.console import Console
@@ -32,7 +33,9 @@ _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#])")
 
 
-def render(boards: Sequence[Board], format_: str, *, file: IO[str] | None = None, width: int | None = None) -> None:
+def render(
+    boards: Sequence[Board], format_: str, *, file: StringIO | TextIOWrapper | None = None, width: int | None = None
+) -> None:
     """Print boards to a file, standard output by default; `rich` is plain text where that is not a terminal."""
     console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
     if format_ == "rich":
@@ -156,7 +159,9 @@ def _print(board: Board, console: Console, caption: Sequence[str]) -> None:
 
 def _room(board: Board, name: str, column: Sequence[str]) -> int:
     """Columns of the terminal that a column takes. Headers and texts fold, numbers never do."""
-    longest = max([*map(len, column), 1]) + 2 * (len(board.index) > 1 and name == board.index[1])
+    longest = max([*map(len, column), 1])
+    if (heading := _heading(board)) and name == board.index[1]:
+        longest = max(longest + 2, *(len(str(value)) for value in board.table[heading]))
     return max(min(longest, 32) if _texts(board, name) else longest, *map(len, name.split(" "))) + 2
 
 

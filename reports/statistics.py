@@ -53,7 +53,7 @@ def spread(cells: Cells, *, fixed_targets: bool = False) -> Spread | None:
     mean = float(cells.mean())
     rows, columns = cells.mean(1), cells.mean(0)
     if fixed_targets:
-        return Spread(mean, float(columns.var(ddof=1)) / seeds, seeds - 1)
+        return Spread(mean, float(columns.var(ddof=1)) / seeds, float(seeds - 1))
     free_targets, free_seeds = targets - 1, seeds - 1
     free = free_targets * free_seeds
     between_targets = seeds * float(rows.var(ddof=1))
@@ -62,12 +62,12 @@ def spread(cells: Cells, *, fixed_targets: bool = False) -> Spread | None:
     total = max(between_targets + between_seeds - rest, between_targets, between_seeds)
     below = between_targets**2 / free_targets + between_seeds**2 / free_seeds + rest**2 / free
     df = total**2 / below if below > 0 else 0.0
-    df = min(max(df, min(free_targets, free_seeds)), targets * seeds - 1)
+    df = min(max(df, float(min(free_targets, free_seeds))), float(targets * seeds - 1))
     return Spread(mean, total / (targets * seeds), df)
 
 
 def crossed_interval(cells: Cells, *, fixed_targets: bool = False, level: float = LEVEL) -> Interval | None:
-    """Two-sided interval of the mean over new targets and seeds; over new seeds only, if the targets are fixed."""
+    """Two-sided interval of the mean, over new targets and seeds or (fixed_targets) over new seeds only."""
     found = spread(cells, fixed_targets=fixed_targets)
     if found is None:
         return None
@@ -75,7 +75,7 @@ def crossed_interval(cells: Cells, *, fixed_targets: bool = False, level: float 
 
 
 def p_value(differences: Cells, *, fixed_targets: bool = False) -> float | None:
-    """Two-sided probability of "the mean paired difference is 0"; a constant difference has p = 1 if it is 0, else 0."""
+    """Two-sided p of a mean paired difference of 0; a constant difference has p = 1 if it is 0, else 0."""
     found = spread(differences, fixed_targets=fixed_targets)
     if found is None:
         return None
@@ -125,7 +125,7 @@ def non_inferior(
     found = spread(losses, fixed_targets=fixed_targets)
     if found is None:
         return None
-    return found.mean + float(stdtrit(found.df, 1 - level)) * math.sqrt(found.variance) < margin
+    return bool(found.mean + float(stdtrit(found.df, 1 - level)) * math.sqrt(found.variance) < margin)
 
 
 def clopper_pearson(hits: int, trials: int, level: float = LEVEL) -> tuple[float, float]:

@@ -150,7 +150,7 @@ def test_ray_packs_four_quarters_of_a_gpu_and_never_a_fifth(tmp_path: Path, ray_
     specs = [trouble_spec(number=n, seconds=1.5, marks=str(marks)) for n in range(9)]
     plan = loads(tmp_path, *specs)
     store = Store(ray_site.store)
-    summary = drive(plan, store, lambda: RayExecutor(ray_site, workers=8, gpus=1))
+    summary = drive(plan, store, lambda: RayExecutor(ray_site, workers=8, gpus=1.0))
     assert summary.trials == {"ok": 9}
     spans = [(float((marks / f"{n}.start").read_text()), float((marks / f"{n}.end").read_text())) for n in range(9)]
     in_flight = [sum(start <= moment < end for start, end in spans) for moment, _ in spans]
@@ -164,7 +164,7 @@ def test_ray_kills_what_hangs_resubmits_what_died_and_goes_on(tmp_path: Path, ra
         trouble_spec(number=1, what="die"),
         trouble_spec(number=2, what="raise"),
         trouble_spec(number=3),
-        timeout=4,
+        timeout=6,
     )
     store = Store(ray_site.store)
     told: list[str] = []
@@ -213,5 +213,5 @@ def test_a_worker_with_other_code_refuses(tmp_path: Path, tiny: Tiny, monkeypatc
 
 def test_the_serial_executor_takes_one_at_a_time(tmp_path: Path) -> None:
     executor = SerialExecutor(Site(tmp_path, None, "cpu"))
-    assert executor.poll(0) == []
+    assert executor.poll(0.0) == []
     assert executor.slots == 1

@@ -25,6 +25,7 @@ from bench.api.attack import (
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.types import Split, Target, to_8bit, to_unit
+from bench.stages import _base
 from bench.stages.implant import check
 from bench.views.attacker import victim
 
@@ -39,7 +40,7 @@ def view_of(world, attack: Attack) -> Victim:
     """The victim as the bench shows it to this attack, with the surrogates and data it asks for."""
     parents = world.inputs.parents
     models = sets = 0
-    for wish in attack.requires(None):
+    for wish in attack.requires(_base.setting(world.spec, world.inputs)):
         if isinstance(wish, ModelSpec):
             parents[f"surrogate{models}"] = parents["surrogate"]
             models += 1

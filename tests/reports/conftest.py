@@ -1,5 +1,9 @@
-"""Stores made of records that no training has to produce."""
+"""Stores made of records that no training has to produce.
 
+A test says of a cell its axes and how it went; `metrics` are added to BASE.
+"""
+
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +16,16 @@ from bench.trial import digest
 ACCESS = {"none": "none", "loud": "labels changed", "quiet": "labels changed", "kept": "labels kept"}
 KINDS = {"none": "none", "repair": "repair", "guard": "guard", "sieve": "filter", "doctor": "diagnosis"}
 CLASSES = [str(number) for number in range(10)]
-PROTOCOL = {"name": "toy", "version": 2, "cutoff": None, "sizes": {"query": 100, "train": 400, "database": 1000}, "digests": {}}
+PROTOCOL = {
+    "name": "toy",
+    "version": 2,
+    "cutoff": None,
+    "sizes": {"query": 100, "train": 400, "database": 1000},
+    "digests": {},
+}
 BASE = {"map": 0.9, "map_change": -0.01, "own_map": 0.2, "own_map_control": 0.9, "t_map": 0.8, "t_map_control": 0.1,
         "chance": 0.1, "gain": 0.7, "poisons": 20, "poison_rate": 0.05, "target_share": 0.5, "linf": 0.5, "psnr": 30.0,
         "ssim": 0.95}  # fmt: skip
-
-
-def cell(attack: str = "none", defense: str = "none", target: str = "0", seed: int = 0, **changes: Any) -> dict[str, Any]:
-    """What a test says about a cell: axes, and how it went. `metrics` are added to BASE."""
-    return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
 
 
 def key_of(given: dict[str, Any], run: int) -> str:
@@ -29,19 +34,23 @@ def key_of(given: dict[str, Any], run: int) -> str:
 
 
 @pytest.fixture
-def stock(tmp_path: Path) -> Callable[..., Store]:
-    """stock(run, run, ...): a store whose runs hold these cells; the last is the latest."""
+def stock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Store]:
+    """A function of runs, lists of cells each, the latest last: makes the store that holds them."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here has to survive a power cut
 
     def make(*runs: list[dict[str, Any]], suite: str = "toy") -> Store:
         store = Store(tmp_path / "store", create=True)
-        load = {"stage": "load", "label": "load toy", "status": "ok", "reason": "", "log": "", "parents": {}, "code": "l",
-                "meta": {"classes": CLASSES}, "metrics": {}, "artifact": None, "cost": {"seconds": 1.5}}  # fmt: skip
+        load = {"stage": "load", "label": "load toy", "status": "ok", "reason": "", "log": "",
+                "parents": {}, "code": "l",
+                "meta": {"classes": CLASSES}, "metrics": {}, "artifact": None,
+                "cost": {"seconds": 1.5, "started": 1.0e9, "host": "here"}}  # fmt: skip
         store.write_record({"key": "10ad", **load})
         for number, given in enumerate(runs):
             cells = [_plan(store, one, number) for one in given]
             store.write_plan(
                 f"run-{number}",
-                {"suites": [suite], "descriptions": {suite: "A toy."}, "command": f"python -m bench run --suite {suite}",
+                {"suites": [suite], "descriptions": {suite: "A toy."},
+                 "command": f"python -m bench run --suite {suite}",
                  "cells": cells},
             )  # fmt: skip
         return store
@@ -51,7 +60,14 @@ def stock(tmp_path: Path) -> Callable[..., Store]:
 
 def _plan(store: Store, given: dict[str, Any], run: int) -> dict[str, Any]:
     attack, defense = given["attack"], given["defense"]
-    axes = {"dataset": "toy", "backbone": "net", "method": "csq", "bits": 32, "surrogate": "other_seed", "augment": "victim"}
+    axes = {
+        "dataset": "toy",
+        "backbone": "net",
+        "method": "csq",
+        "bits": 32,
+        "surrogate": "other_seed",
+        "augment": "victim",
+    }
     axes = {name: given.get(name, value) for name, value in axes.items()}
     axes |= {name: given[name] for name in ("attack", "defense", "target", "seed")}
     status = given.get("status", "ok")
@@ -67,7 +83,8 @@ def _plan(store: Store, given: dict[str, Any], run: int) -> dict[str, Any]:
 
 def _record(key: str, status: str, given: dict[str, Any]) -> dict[str, Any]:
     record: dict[str, Any] = {
-        "key": key, "stage": "measure", "label": f"measure {given['attack']}", "group": "", "spec": {}, "artifact": None,
+        "key": key, "stage": "measure", "label": f"measure {given['attack']}", "group": "",
+        "spec": {}, "artifact": None,
         "parents": {"load": "10ad"}, "code": given.get("code", "c"), "meta": {}, "metrics": {}, "status": status,
         "reason": given.get("reason", ""), "log": given.get("log", ""),
     }  # fmt: skip

@@ -41,7 +41,9 @@ def test_mean_squares_against_the_sums_written_out():
     assert (found.variance, found.df) == (pytest.approx(v), pytest.approx(min(max(df, 2), 14)))
 
 
-@pytest.mark.parametrize("x", [np.array([[0.0, 1.0], [1.0, 0.0]]), np.full((3, 4), 0.25)], ids=["interaction", "constant"])
+@pytest.mark.parametrize(
+    "x", [np.array([[0.0, 1.0], [1.0, 0.0]]), np.full((3, 4), 0.25)], ids=["interaction", "constant"]
+)
 def test_df_never_leaves_its_bounds(x):
     found = spread(x)
     assert found is not None

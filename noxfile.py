@@ -1,0 +1,38 @@
+"""Checks of the project. Sessions use the current environment: torch is not installed a second time."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "types", "tests"]
+
+CODE = ("attacks", "bench", "defenses", "hashing", "reports", "suites", "tests", "noxfile.py")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests; arguments after `--` go to pytest."""
+    session.run("python", "-m", "pytest", *session.posargs, external=True)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.run("python", "-m", "ruff", "check", *CODE, external=True)
+    session.run("python", "-m", "ruff", "format", "--check", *CODE, external=True)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types strictly."""
+    session.run("python", "-m", "mypy", external=True)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Time the kernels (pytest-benchmark), each after its result was checked; arguments after `--` go to pytest."""
+    session.run(
+        "python", "-m", "pytest", "tests/benchmarks", "--benchmark-enable", "--benchmark-only", *session.posargs,
+        external=True,
+    )  # fmt: skip

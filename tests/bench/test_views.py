@@ -1,0 +1,364 @@
+"""Attacker and defender get what they declared, and find nothing else however they look."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bench.api.attack import Threat
+from bench.api.defense import Needs, Repair
+from bench.api.errors import ThreatError
+from bench.api.random import Rng
+from bench.api.types import Poisoned, Split, Target
+from bench.stages.implant import check
+from bench.views.attacker import victim
+from bench.views.defender import case, poisoned_train, signs
+from hashing.codes import pack
+
+
+@dataclass
+class Loot:
+    """What a walk found. memory: the whole storages of tensors, so that a view on hidden data counts as reached."""
+
+    memory: list[bytes] = field(default_factory=list)
+    tensors: list[torch.Tensor] = field(default_factory=list)
+    objects: list[Any] = field(default_factory=list)
+
+    def holds(self, secret: torch.Tensor) -> bool:
+        wanted = secret.contiguous().numpy().tobytes()
+        return any(wanted in memory for memory in self.memory)
+
+
+LEAVES = (str, bytes, int, float, complex, bool, type(None), type, ModuleType, BuiltinFunctionType, torch.Generator,
+          torch.dtype, torch.device, torch.layout, torch.Size)  # fmt: skip
+
+
+def children(thing: Any) -> list[Any]:
+    """Everything that an object leads to: attributes (private ones too), properties, items, closures and bound selves.
+
+    Not the globals of functions: through them Python reaches anything, and a view is no sandbox.
+    """
+    if isinstance(thing, MethodType):
+        return [thing.__self__, thing.__func__]
+    if isinstance(thing, FunctionType):
+        cells = [cell.cell_contents for cell in thing.__closure__ or ()]
+        return [*cells, *(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]
+    found: list[Any] = []
+    if isinstance(thing, functools.partial):
+        found += [thing.func, *thing.args, *thing.keywords.values()]
+    if isinstance(thing, Mapping):
+        found += [*thing.keys(), *thing.values()]
+    if isinstance(thing, list | tuple | set | frozenset):
+        found += thing
+    found += getattr(thing, "__dict__", {}).values()
+    for name in dir(type(thing)):
+        if isinstance(getattr(type(thing), name, None), property) or (
+            not name.startswith("_") and callable(getattr(type(thing), name, None))
+        ):
+            try:
+                found.append(getattr(thing, name))
+            except (ThreatError, AttributeError, RuntimeError):
+                continue
+    return found
+
+
+def plunder(root: Any) -> Loot:
+    loot, seen, open_ = Loot(), {}, [root]
+    while open_:
+        thing = open_.pop()
+        if isinstance(thing, LEAVES) or id(thing) in seen:
+            continue
+        seen[id(thing)] = thing  # kept alive, so that no id is used twice
+        loot.objects.append(thing)
+        if isinstance(thing, torch.Tensor):
+            loot.tensors.append(thing)
+            loot.memory.append(bytes(thing.untyped_storage().tolist()))
+        elif isinstance(thing, np.ndarray):
+            loot.memory.append(thing.tobytes())
+            open_.append(thing.base)
+        else:
+            open_ += children(thing)
+    return loot
+
+
+class Cheat(Repair):
+    """A defense that goes through its pockets instead of working."""
+
+    def repair(self, case, rng):
+        self.loot = plunder((case, rng))
+        return case.model
+
+
+@pytest.fixture
+def attacked(world):
+    """The world after a poisoning attack: roles as in the graph, target of two labels, a secret in every place."""
+    world.spec["target"] = ["bell", "drum"]
+    rng, tensors = Rng("tests", "attacked"), world.inputs.parents
+    mask = torch.zeros(120, dtype=torch.bool)
+    mask[rng.permutation(120)[:13]] = True
+    artefact = {"artefact.pattern": rng.uniform((3, 12, 12))}
+    poison = {
+        "mask": mask,
+        "poison_images": rng.integers(256, (13, 3, 12, 12)).to(torch.uint8),
+        "poison_labels": torch.tensor([[False, True, False, True]]).expand(13, 4).clone(),
+        "stealth": rng.uniform((9, 3)),
+        "gallery_triggered": rng.integers(256, (8, 3, 12, 12)).to(torch.uint8),
+        **artefact,
+        **tensors["model"][0],
+    }
+    tensors["poison"] = (poison, {"target": "bell+drum"})
+    tensors["model"] = tensors["poison"] = (poison, {**tensors["model"][1], "poisons": 13})
+    tensors["artefact"] = (artefact, {})
+    return world
+
+
+def secrets(world) -> dict[str, torch.Tensor]:
+    """What no view may lead to, whatever is declared."""
+    load, split = world.inputs.tensors("load"), world.inputs.tensors("split")
+    found = {
+        f"{part} image {i}": load["images"][split[part][i]] for part in ("query", "database") for i in (0, 7, 39)
+    }
+    found["query labels"] = load["labels"][split["query"]]
+    for role in ("artefact", "poison"):
+        if world.inputs.has(role):
+            tensors = world.inputs.tensors(role)
+            found |= {f"{role} {key}": v for key, v in tensors.items() if not key.startswith(("model.", "poison_l"))}
+    return found
+
+
+def loot_of(world, needs: Needs) -> Loot:
+    cheat = Cheat()
+    cheat.repair(case(world.spec, world.inputs, world.context, needs), Rng("defend", 0))
+    return cheat.loot
+
+
+@pytest.mark.parametrize("needs", [Needs.NONE, Needs.TRAIN_SET, Needs.DATABASE, Needs.TRAIN_SET | Needs.DATABASE])
+@pytest.mark.parametrize("method", ["csq", "dpsh"])
+def test_a_cheating_defense_finds_nothing(attacked, needs, method):
+    attacked.spec["method"] = {"name": "csq", "params": {}}
+    loot = loot_of(attacked, needs)
+    hidden = secrets(attacked)
+    if Needs.TRAIN_SET in needs:
+        del hidden["poison poison_images"]
+        assert loot.holds(attacked.inputs.tensors("poison")["poison_images"][0])
+    assert [name for name, secret in hidden.items() if loot.holds(secret)] == []
+    assert not any(isinstance(thing, Target | Poisoned) for thing in loot.objects)
+    target = torch.tensor([False, True, False, True])
+    assert not any(t.dtype == torch.bool and torch.equal(t, target) for t in loot.tensors)
+    assert attacked.inputs not in loot.objects
+    load, split = attacked.inputs.tensors("load"), attacked.inputs.tensors("split")
+    assert loot.holds(load["labels"][split["database"]]) == (Needs.DATABASE in needs)
+    assert loot.holds(load["images"][split["train"][~attacked.inputs.tensors("poison")["mask"]][0]]) == (
+        Needs.TRAIN_SET in needs
+    )
+
+
+@pytest.mark.parametrize("hide", ["closure", "attribute", "mapping", "view", "bound method", "partial", "default"])
+def test_the_search_is_thorough(world, hide):
+    """The test above would see a leak: each of these places is found."""
+    view = case(world.spec, world.inputs, world.context, Needs.NONE)
+    secret = world.inputs.tensors("load")["images"][world.inputs.tensors("split")["query"]]
+    assert not plunder(view).holds(secret[0])
+    match hide:
+        case "closure":
+            view = replace(view, train_model=lambda *_: secret)
+        case "attribute":
+            view.model.backbone._notes = {"later": [secret]}
+        case "mapping":
+            view.granted["other"] = secret
+        case "view":
+            whole = torch.cat([secret, view.fit_set.images])
+            view = replace(view, fit_set=replace(view.fit_set, images=whole[len(secret) :]))
+        case "bound method":
+            view = replace(view, train_model=Split(secret, view.fit_set.labels, view.fit_set.ids).select)
+        case "partial":
+            view = replace(view, train_model=functools.partial(print, secret))
+        case "default":
+            view = replace(view, train_model=lambda *_, images=secret: images)
+    assert plunder(view).holds(secret[0])
+
+
+class Greedy:
+    """An attack that goes through its pockets."""
+
+    def __init__(self, threat: Threat) -> None:
+        self._threat = threat
+
+    def threat(self) -> Threat:
+        return self._threat
+
+
+@pytest.mark.parametrize("threat", [Threat.NONE, Threat.TRAIN_SET, Threat.MODEL, Threat.TRAIN_SET | Threat.LABELS])
+def test_a_cheating_attack_finds_what_its_threat_grants_and_nothing_else(world, threat):
+    world.inputs.parents["surrogate0"] = world.inputs.parents["surrogate"]
+    loot = plunder(_victim(world, threat))
+    assert [name for name, secret in secrets(world).items() if loot.holds(secret)] == []
+    load, split = world.inputs.tensors("load"), world.inputs.tensors("split")
+    for i in (0, 59):
+        assert not loot.holds(load["images"][split["trusted"][i]])
+    assert loot.holds(load["images"][split["public"][2]])
+    assert loot.holds(load["images"][split["train"][3]]) == (Threat.TRAIN_SET in threat)
+    assert loot.holds(world.inputs.tensors("clean")["model.head.weight"]) == (Threat.MODEL in threat)
+    assert loot.holds(world.inputs.tensors("surrogate")["model.head.weight"])
+    assert world.inputs not in loot.objects
+
+
+def _victim(world, threat: Threat):
+    from bench.api import registry
+    from bench.api.attack import Attack
+
+    class Thief(Attack):
+        def threat(self) -> Threat:
+            return threat
+
+        def stamp(self, images, target, artefact):
+            return images
+
+    assert registry
+    return victim(world.spec, world.inputs, world.context, Thief())
+
+
+@pytest.mark.parametrize(("field_", "flag"), [("train", "TRAIN_SET"), ("model", "MODEL")])
+def test_victim_refuses_what_is_not_declared_and_names_the_flag(world, field_, flag):
+    others = [threat for threat in (Threat.NONE, Threat.LABELS, *Threat) if Threat[flag] not in threat]
+    for threat in others:
+        with pytest.raises(ThreatError, match=rf"victim\.{field_}.*Threat\.{flag}"):
+            getattr(_victim(world, threat), field_)
+    assert getattr(_victim(world, Threat[flag]), field_) is not None
+
+
+@pytest.mark.parametrize(("field_", "flag"), [("train", "TRAIN_SET"), ("database", "DATABASE")])
+def test_case_refuses_what_is_not_declared_and_names_the_flag(world, field_, flag):
+    for needs in (Needs.NONE, *(need for need in Needs if need != Needs[flag])):
+        with pytest.raises(ThreatError, match=rf"case\.{field_}.*Needs\.{flag}"):
+            getattr(case(world.spec, world.inputs, world.context, needs), field_)
+    assert getattr(case(world.spec, world.inputs, world.context, Needs[flag]), field_) is not None
+
+
+def test_victim_sees_its_target_and_the_public_image_of_each_class(world):
+    world.spec["target"] = ["bell", "drum"]
+    view = _victim(world, Threat.NONE)
+    assert view.target.vector.tolist() == [False, True, False, True]
+    assert view.target.name == "bell+drum"
+    assert torch.equal(view.public.labels, torch.eye(4, dtype=torch.bool))
+    assert view.setting.train_size == 120
+    assert view.setting.image_shape == (3, 12, 12)
+
+
+def test_surrogates_and_data_come_in_the_order_they_were_asked_for(world):
+    parents = world.inputs.parents
+    parents["surrogate0"], parents["surrogate1"] = parents["surrogate"], parents["clean"]
+    parents["data_load0"], parents["data_split0"] = parents["load"], parents["split"]
+    view = _victim(world, Threat.NONE)
+    wanted = [parents[role][0]["model.head.weight"] for role in ("surrogate", "clean")]
+    assert all(torch.equal(s.head.weight, w) for s, w in zip(view.surrogates, wanted, strict=True))
+    assert len(view.data) == 1
+    assert len(view.data[0].train) == 120
+    assert view.data[0].protocol.name == "tests"
+
+
+def test_the_trusted_set_is_halved_the_same_way_every_time_without_overlap(world):
+    one, same = (case(world.spec, world.inputs, world.context, Needs.NONE) for _ in range(2))
+    assert torch.equal(one.fit_set.ids, same.fit_set.ids)
+    assert len(one.fit_set) == len(one.calibration_set) == 30
+    both = torch.cat([one.fit_set.ids, one.calibration_set.ids]).sort().values
+    assert torch.equal(both, world.inputs.tensors("split")["trusted"].sort().values)
+    assert len(one.fit_set.labels.int().argmax(1).unique()) == 4
+
+
+def test_the_model_of_a_case_is_a_copy(world):
+    before = world.inputs.all_tensors()
+    view = case(world.spec, world.inputs, world.context, Needs.TRAIN_SET | Needs.DATABASE)
+    with torch.no_grad():
+        for value in view.model.state_dict().values():
+            value.zero_()
+    view.train.images.zero_()
+    view.fit_set.images.zero_()
+    view.database.labels.zero_()
+    assert all(torch.equal(before[key], value) for key, value in world.inputs.all_tensors().items())
+
+
+def test_train_model_trains_a_copy_and_keeps_the_objectives_memory(world):
+    view = case(world.spec, world.inputs, world.context, Needs.NONE)
+    before = {key: value.clone() for key, value in view.model.state_dict().items()}
+    recipe = replace(view.recipe, epochs=1)
+    tuned = view.train_model(view.model, view.fit_set, recipe, Rng("d", 0))
+    again = view.train_model(view.model, view.fit_set, recipe, Rng("d", 0))
+    assert all(torch.equal(before[key], value) for key, value in view.model.state_dict().items())
+    assert not torch.equal(tuned.state_dict()["head.weight"], before["head.weight"])
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in tuned.state_dict().items())
+    assert all(torch.equal(before[key], v) for key, v in tuned.state_dict().items() if key.startswith("objective."))
+
+
+def test_database_shows_signs_and_labels_of_the_stored_codes(world):
+    view = case(world.spec, world.inputs, world.context, Needs.DATABASE)
+    words = world.inputs.tensors("codes")["database"].numpy().view("uint64")
+    from hashing.codes import PackedCodes
+
+    assert view.database.signs.tolist() == PackedCodes(words, 16).unpack().tolist()
+    load, split = world.inputs.tensors("load"), world.inputs.tensors("split")
+    assert torch.equal(view.database.labels, load["labels"][split["database"]])
+
+
+@pytest.mark.parametrize("bits", [1, 16, 48, 63, 64, 65, 130])
+def test_signs_unpack_what_pack_packed(bits):
+    logits = Rng("tests", "signs", bits).normal((7, bits))
+    words = torch.from_numpy(pack(logits).words.view("int64").copy())
+    assert torch.equal(signs(words, bits), torch.where(logits > 0, 1.0, -1.0))
+
+
+def test_the_training_set_of_a_case_is_the_poisoned_one(attacked):
+    clean = attacked.inputs.tensors("load")["images"][:120].clone()
+    poison = attacked.inputs.tensors("poison")
+    seen = poisoned_train(attacked.inputs)
+    mask = poison["mask"]
+    assert torch.equal(seen.images[mask], poison["poison_images"])
+    assert torch.equal(seen.labels[mask], poison["poison_labels"])
+    assert torch.equal(seen.images[~mask], clean[~mask])
+    assert torch.equal(attacked.inputs.tensors("load")["images"][:120], clean)
+
+
+def poisoned_of(world, threat_labels: bool = False) -> tuple[Split, Poisoned]:
+    train = _victim(world, Threat.TRAIN_SET).train
+    index = torch.tensor([4, 9])
+    new = torch.tensor([[False, True, False, False]]).expand(2, 4) if threat_labels else None
+    split = train.replace(index, images=torch.zeros(2, 3, 12, 12), labels=new)
+    mask = torch.zeros(120, dtype=torch.bool)
+    mask[index] = True
+    return train, Poisoned(split, mask)
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_check_accepts_an_honest_exchange(world, labels):
+    train, poisoned = poisoned_of(world, labels)
+    check(train, poisoned, Threat.TRAIN_SET | (Threat.LABELS if labels else Threat.NONE))
+
+
+def test_check_refuses_more_than_the_threat_grants(world):
+    granted = Threat.TRAIN_SET | Threat.LABELS
+    train, honest = poisoned_of(world, threat_labels=True)
+    with pytest.raises(ThreatError, match=r"does not declare Threat\.LABELS"):
+        check(train, honest, Threat.TRAIN_SET)
+    order = torch.arange(120).flip(0)
+    shuffled = Poisoned(honest.split.select(order), honest.mask[order])
+    with pytest.raises(ThreatError, match="added, dropped or reordered"):
+        check(train, shuffled, granted)
+    with pytest.raises(ThreatError, match="added, dropped or reordered"):
+        check(train, Poisoned(honest.split.select(order[:-1]), honest.mask[:-1]), granted)
+    with pytest.raises(ThreatError, match="added, dropped or reordered"):
+        check(train, Poisoned(honest.split, honest.mask[:-1]), granted)
+    unmasked = honest.mask.clone()
+    unmasked[4] = False
+    with pytest.raises(ThreatError, match="images that its mask does not name"):
+        check(train, Poisoned(honest.split, unmasked), granted)
+    secret = honest.split.labels.clone()
+    secret[50] = ~secret[50]
+    with pytest.raises(ThreatError, match="labels that its mask does not name"):
+        check(train, Poisoned(replace(honest.split, labels=secret), honest.mask), granted)

@@ -1,0 +1,350 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from bench.api import registry
+from bench.api.attack import StepHook
+from bench.api.errors import DivergedError
+from bench.api.hashing import Objective, Recipe
+from bench.api.random import Rng
+from bench.api.types import Split
+from hashing import train
+from hashing.loader import Augmentation
+from hashing.model import HashModel, build_model
+from hashing.train import fast_precision, fit
+
+RECIPE = Recipe(optimizer="sgd", lr=0.05, weight_decay=0.0, batch=8, epochs=2, precision="float32")
+N = 20
+
+
+def new_model(method: str = "csq") -> HashModel:
+    return build_model(
+        backbone=registry.create("backbones", "convnet", {"width": 4}),
+        method=registry.create("methods", method, {}),
+        bits=8,
+        image_shape=(3, 8, 8),
+        classes=2,
+        train_size=N,
+        rng=Rng("victim", 0),
+    )
+
+
+def split_of() -> Split:
+    labels = torch.eye(2, dtype=torch.bool)[torch.arange(N) % 2]
+    images = Rng("tests", "train").integers(100, (N, 3, 8, 8)).to(torch.uint8)
+    images[labels[:, 1], :, :4] += 150
+    return Split(images, labels, torch.arange(N))
+
+
+def trained(recipe: Recipe = RECIPE, seed: int = 0, model: HashModel | None = None, **more):
+    model = model or new_model()
+    losses = fit(model, split_of(), recipe, Rng("fit", seed), augmentation=Augmentation(True, 1), **more)
+    return model, losses
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def equal(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "onecycle"])
+def test_equal_streams_give_equal_weights_and_the_loss_falls(optimizer, schedule, untouched_rng):
+    recipe = replace(RECIPE, optimizer=optimizer, schedule=schedule, epochs=4, momentum=0.9, lr=0.02)
+    with untouched_rng():
+        (one, losses), (same, again) = trained(recipe), trained(recipe)
+    assert equal(weights(one), weights(same))
+    assert losses == again
+    assert len(losses) == 4
+    assert losses[-1] < losses[0]
+    assert not one.training
+
+
+def test_the_stream_decides_the_order_of_the_images():
+    assert not equal(weights(trained()[0]), weights(trained(seed=1)[0]))
+
+
+@pytest.mark.parametrize("method", sorted(registry.catalogue("methods")))
+def test_every_method_trains(method):
+    model, losses = trained(replace(RECIPE, optimizer="adam", lr=0.01, epochs=6), model=new_model(method))
+    assert losses[-1] < losses[0]
+    assert all(bool(torch.isfinite(value).all()) for value in weights(model).values())
+
+
+def test_no_epochs_change_nothing():
+    model = new_model()
+    before = weights(model)
+    for schedule in ("constant", "cosine", "onecycle"):
+        _, losses = trained(replace(RECIPE, epochs=0, schedule=schedule), model=model)
+        assert losses == []
+    assert equal(weights(model), before)
+    assert not model.training
+
+
+def test_a_loss_that_is_not_finite_is_a_failure_not_a_weak_model():
+    class Broken(Objective):
+        def forward(self, logits, labels, ids, progress):
+            return logits.sum() * (float("nan") if progress >= 0.5 else 1.0)
+
+    model = new_model()
+    model.objective = Broken()
+    with pytest.raises(DivergedError, match="epoch 2 is nan"):
+        trained(model=model)
+
+
+def test_a_learning_rate_that_explodes_is_a_failure():
+    with pytest.raises(DivergedError, match="lower the learning rate"):
+        trained(replace(RECIPE, lr=1e30))
+
+
+class _Once:
+    """Its gradient is beyond float32 once the learning rate multiplies it."""
+
+    def before_step(self, model, images, labels, ids, progress):
+        return images, labels, model.head.bias.sum() * 1e30
+
+    def after_step(self) -> None: ...
+
+    def artefact(self):
+        return {}
+
+
+def test_weights_that_the_last_step_made_infinite_are_a_failure():
+    """Its loss was taken before the step, so that only the weights show it."""
+
+    with pytest.raises(DivergedError, match="weights that are not finite"):
+        trained(replace(RECIPE, lr=1e10, epochs=1, backbone_lr=0.0, batch=100), hook=_Once())
+
+
+def test_the_backbone_has_its_own_learning_rate():
+    model = new_model()
+    before = weights(model)
+    trained(replace(RECIPE, backbone_lr=0.0), model=model)
+    after = weights(model)
+    parameters = [f"backbone.{key}" for key, _ in model.backbone.named_parameters()]
+    assert all(torch.equal(before[key], after[key]) for key in parameters)
+    assert not torch.equal(before["head.weight"], after["head.weight"])
+
+
+def test_parameters_of_the_objective_are_trained():
+    class Scaled(Objective):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, logits, labels, ids, progress):
+            return (self.scale * logits - 1).square().mean()
+
+    model = new_model()
+    model.objective = Scaled()
+    trained(model=model)
+    assert float(model.objective.scale.detach()) != 1
+
+
+def test_frozen_parameters_stay():
+    model = new_model()
+    model.head.bias.requires_grad_(False)
+    trained(replace(RECIPE, weight_decay=0.1), model=model)
+    assert torch.equal(model.head.bias, new_model().head.bias)
+
+
+@pytest.fixture
+def rates(monkeypatch) -> list[list[float]]:
+    """The learning rates (backbone, head) that each step used, then the ones after the last."""
+    seen: list[list[float]] = []
+    made = train._optimizer
+
+    def watched(model, recipe):
+        optimizer = made(model, recipe)
+        optimizer.register_step_pre_hook(lambda o, *_: seen.append([group["lr"] for group in o.param_groups]))
+        seen.append(optimizer.param_groups)
+        return optimizer
+
+    monkeypatch.setattr(train, "_optimizer", watched)
+    return seen
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "onecycle"])
+def test_schedules_go_by_steps_and_end_near_zero(schedule, rates):
+    trained(replace(RECIPE, schedule=schedule, epochs=10, backbone_lr=0.5, lr=0.04))
+    groups, *steps = rates
+    assert len(steps) == 30
+    head = [rate[1] for rate in steps]
+    assert [rate[0] for rate in steps] == pytest.approx([rate / 2 for rate in head])
+    left = groups[1]["lr"]
+    if schedule == "constant":
+        assert {*head, left} == {0.04}
+        return
+    assert max(head) == pytest.approx(0.04, rel=0.01)
+    assert left < 1e-4 * 0.04
+    assert head[-1] < 0.02 * 0.04
+    peak = head.index(max(head))
+    assert peak == 0 if schedule == "cosine" else 7 <= peak <= 10
+    assert head[peak:] == sorted(head[peak:], reverse=True)
+
+
+def test_weight_decay_shrinks_weights(monkeypatch):
+    decayed, _ = trained(replace(RECIPE, weight_decay=1.0))
+    plain, _ = trained()
+    assert float(decayed.head.weight.detach().norm()) < 0.95 * float(plain.head.weight.detach().norm())
+
+
+def test_progress_runs_from_zero_to_one_and_epochs_are_reported():
+    seen, epochs = [], []
+
+    class Watched(Objective):
+        def forward(self, logits, labels, ids, progress):
+            seen.append((progress, tuple(ids.tolist())))
+            return logits.square().mean()
+
+    model = new_model()
+    model.objective = Watched()
+
+    def after_epoch(trained_model: HashModel) -> None:
+        assert trained_model is model
+        trained_model.eval()  # as encoding does; training goes on in training mode
+        epochs.append(len(seen))
+
+    modes = []
+    model.register_forward_pre_hook(lambda module, inputs: modes.append(module.training))
+    trained(model=model, after_epoch=after_epoch)
+    assert [progress for progress, _ in seen] == pytest.approx([i / 6 for i in range(6)])
+    assert epochs == [3, 6]
+    assert all(modes)
+    for part in (seen[:3], seen[3:]):
+        assert sorted(i for _, ids in part for i in ids) == list(range(N))
+
+
+class Spy:
+    """A StepHook that inverts images, moves all labels to class 0 and adds a term on a parameter of its own."""
+
+    def __init__(self) -> None:
+        self.steps, self.ids, self.own = 0, [], nn.Parameter(torch.zeros(()))
+
+    def before_step(self, model, images, labels, ids, progress):
+        assert isinstance(model, HashModel)
+        assert self.own.grad is None or self.steps == len(self.ids)
+        self.ids.append((progress, ids.tolist()))
+        only = torch.zeros_like(labels)
+        only[:, 0] = True
+        return 1 - images, only, 3 * (self.own - 1) ** 2
+
+    def after_step(self) -> None:
+        assert self.own.grad is not None, "called before backward"
+        self.steps += 1
+
+    def artefact(self):
+        return {}
+
+
+def test_a_hook_changes_the_batch_and_the_loss_and_steps_after_the_victim():
+    seen = []
+
+    class Watched(Objective):
+        def forward(self, logits, labels, ids, progress):
+            seen.append(bool(labels[:, 0].all()) and not bool(labels[:, 1].any()))
+            return 0 * logits.sum()
+
+    model, hook = new_model(), Spy()
+    assert isinstance(hook, StepHook)
+    model.objective = Watched()
+    shown = []
+    model.register_forward_pre_hook(lambda module, inputs: shown.append(float(inputs[0].max())))
+    _, losses = trained(model=model, hook=hook)
+    assert hook.steps == len(hook.ids) == 6
+    assert all(seen)
+    assert losses == [3.0, 3.0]
+    assert max(shown) == 1.0  # the padding's zeros, inverted
+    assert float(hook.own.detach()) == 0  # its optimiser is its own
+
+
+def test_bf16_is_for_the_forward_pass_alone(monkeypatch):
+    seen = {}
+
+    class Watched(Objective):
+        def forward(self, logits, labels, ids, progress):
+            seen["objective"] = (logits.dtype, torch.is_autocast_enabled("cpu"))
+            return logits.square().mean()
+
+    model = new_model()
+    model.objective = Watched()
+    model.head.register_forward_hook(lambda m, i, o: seen.update(head=(o.dtype, torch.is_autocast_enabled("cpu"))))
+    trained(replace(RECIPE, precision="bf16", epochs=1), model=model)
+    assert seen == {"head": (torch.bfloat16, True), "objective": (torch.float32, False)}
+    assert {value.dtype for value in weights(model).values() if value.is_floating_point()} == {torch.float32}
+    trained(replace(RECIPE, precision="float32", epochs=1), model=model)
+    assert seen["head"] == (torch.float32, False)
+    monkeypatch.setattr(train, "fast_precision", lambda device: {"cpu": "bf16"}[device])
+    trained(replace(RECIPE, precision="auto", epochs=1), model=model)
+    assert seen["head"] == (torch.bfloat16, True)
+
+
+def test_automatic_precision_is_bf16_on_a_gpu_and_on_processors_made_for_it(monkeypatch):
+    assert fast_precision("cuda") == "bf16"
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert fast_precision("cpu") == "float32"
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert fast_precision("cpu") == "bf16"
+
+
+@pytest.mark.parametrize("batch", [4, 20])
+def test_nothing_in_a_step_waits_for_the_device(batch, monkeypatch):
+    """The loss is read once per epoch and the weights once at the end, however many steps there are."""
+    reads = []
+    for name in ("item", "__float__", "__bool__", "__int__", "__index__", "tolist", "numpy", "__array__"):
+        read = getattr(torch.Tensor, name)
+
+        def counted(tensor, *arguments, _read=read, _name=name, **more):
+            reads.append(_name)
+            return _read(tensor, *arguments, **more)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    trained(replace(RECIPE, epochs=3, batch=batch))
+    assert len(reads) <= 3 + 1, reads
+
+
+def test_frozen_items_are_trained_on_as_they_are():
+    split, seen = split_of(), []
+
+    class Watched(Objective):
+        def forward(self, logits, labels, ids, progress):
+            seen.append(ids)
+            return logits.square().mean()
+
+    model = new_model()
+    model.objective = Watched()
+    shown = []
+    model.register_forward_pre_hook(lambda module, inputs: shown.append(inputs[0]))
+    trained(model=model, frozen=torch.ones(N, dtype=torch.bool))
+    assert torch.equal(torch.cat(shown), split.images[torch.cat(seen)].float() / 255)
+
+
+def test_training_does_not_write_to_the_data():
+    split = split_of()
+    kept = copy.deepcopy(split)
+    fit(new_model(), split, RECIPE, Rng("fit"), augmentation=Augmentation(True, 1))
+    assert torch.equal(split.images, kept.images)
+    assert torch.equal(split.labels, kept.labels)
+
+
+def test_dropout_draws_from_the_stream_too(untouched_rng):
+    def dropped() -> HashModel:
+        model = new_model()
+        model.head = nn.Sequential(nn.Dropout(0.5), model.head)
+        return model
+
+    with untouched_rng():
+        one, _ = trained(model=dropped())
+        torch.rand(1, generator=torch.Generator().manual_seed(3))
+        same, _ = trained(model=dropped())
+    assert equal(weights(one), weights(same))

@@ -1,0 +1,134 @@
+import json
+
+import pytest
+
+from bench.api.errors import StoreError, UserError
+from bench.metrics import METRICS
+from reports.frame import COLUMNS, DETECTOR, detectors, load, narrow, read
+
+
+def cell(attack="none", defense="none", target="0", seed=0, **changes):
+    return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
+
+
+GUARDED = {"detectors": {"headline": "entropy", "scores": {
+    "entropy": {"auroc": 0.9, "tpr_1": 0.1, "alarms_5_control": 0.04}, "other": {"auroc": None}}}}  # fmt: skip
+
+
+def test_one_row_per_cell_with_all_columns(stock):
+    frame = load(stock([cell(), cell("loud", seed=1, training={"lr": 0.1})]))
+    assert tuple(frame.columns) == COLUMNS
+    assert len(frame) == 2
+    row = frame.iloc[1]
+    assert (row["attack"], row["seed"], row["access"], row["status"]) == ("loud", 1, "labels changed", "ok")
+    assert (row["t_map"], row["classes"], row["protocol"], row["protocol_version"]) == (0.8, 10, "toy", "2")
+    assert (row["changes"], frame.iloc[0]["changes"]) == ("lr 0.1", "")
+    assert row["training"] != frame.iloc[0]["training"]
+
+
+def test_every_metric_is_in_one_of_the_frames():
+    assert set(METRICS) <= {*COLUMNS, *DETECTOR}
+
+
+def test_cells_without_a_result_have_a_status_a_reason_and_no_metrics(stock):
+    frame = load(
+        stock([
+            cell("loud", status="failed", reason="it broke"),
+            cell("quiet", status="skipped", reason="no data"),
+            cell("kept", status="missing"),
+        ])
+    )  # fmt: skip
+    assert list(frame["status"]) == ["failed", "skipped", "missing"]
+    assert list(frame["reason"])[:2] == ["it broke", "no data"]
+    assert frame["t_map"].isna().all()
+    assert frame["key"].iloc[1] == ""
+
+
+def test_what_a_failure_blocked_is_missing_once_the_cause_succeeded(stock):
+    store = stock(
+        [cell("loud", status="failed", reason="x", cause="10ad"), cell("quiet", status="failed", cause="dead")]
+    )
+    assert list(load(store)["status"]) == ["missing", "failed"]
+
+
+def test_the_latest_run_or_all(stock):
+    store = stock([cell("loud", metrics={"t_map": 0.1}), cell("quiet")], [cell("loud", metrics={"t_map": 0.2})])
+    assert list(load(store)["t_map"]) == [0.2]
+    both = load(store, run="all")
+    assert sorted(zip(both["attack"], both["t_map"], strict=True)) == [("loud", 0.2), ("quiet", 0.8)]
+
+
+def test_suites(stock):
+    store = stock([cell()], suite="toy")
+    assert read(store, suite="toy").suites == {"toy": "A toy."}
+    with pytest.raises(UserError, match="did you mean 'toy'"):
+        load(store, suite="toi")
+
+
+def test_an_empty_store_and_a_foreign_plan(stock):
+    store = stock()
+    with pytest.raises(UserError, match="holds no run yet"):
+        load(store)
+    (store.root / "plans" / "x.json").write_text(json.dumps({"schema": 99}))
+    with pytest.raises(StoreError, match="not a run of this version"):
+        load(store)
+
+
+def test_detectors_are_a_frame_of_their_own(stock):
+    frame = detectors(stock([cell("loud", "guard", metrics=GUARDED), cell("loud")]))
+    assert list(frame["score"]) == ["entropy", "other"]
+    assert list(frame["headline"]) == [True, False]
+    assert frame["auroc"].iloc[0] == 0.9
+    assert frame["auroc"].isna().iloc[1]
+    assert (frame["attack"] == "loud").all()
+
+
+def test_a_metric_that_is_no_number_is_no_value(stock):
+    frame = load(stock([cell("loud", metrics={"t_map": "[bold]0.9", "unheard_of": 1})]))
+    assert frame["t_map"].isna().all()
+
+
+CELLS = [cell(a, d, t) for a in ("none", "loud", "loud(a=1, b=2)") for d in ("none", "repair") for t in "01"]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "count"),
+    [
+        (["target=0"], 6),
+        (["target=0,1"], 12),
+        (["target=0", "target=1"], 12),
+        (["attack=none"], 4),
+        (["attack=loud"], 12),  # the name stands for all its variants, and none stays
+        (["attack=loud(a=1, b=2)"], 8),
+        (["attack=loud(a=1, b=2),loud", "targets=1"], 6),
+        (["defense=repair"], 12),
+    ],
+)
+def test_narrowing(stock, conditions, count):
+    assert len(narrow(read(stock(CELLS)), conditions).cells) == count
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        ("atack=loud", "unknown axis 'atack'; did you mean 'attack'"),
+        ("attack=lowd", "no attack 'lowd' in this run; did you mean 'loud'"),
+        ("attack", "not of the form axis=value"),
+        ("attack=", "not of the form axis=value"),
+    ],
+)
+def test_a_wrong_condition_names_the_right_one(stock, condition, words):
+    with pytest.raises(UserError) as caught:
+        narrow(read(stock(CELLS)), [condition])
+    assert words in str(caught.value)
+
+
+def test_conditions_that_nothing_meets_together(stock):
+    results = read(stock([cell("none", target="0"), cell("loud", target="1")]))
+    with pytest.raises(UserError, match="not together"):
+        narrow(results, ["attack=none", "target=1"])
+
+
+def test_keys_are_those_of_the_records(stock):
+    store = stock([cell("loud")])
+    assert store.record(load(store)["key"].iloc[0])["label"] == "measure loud"

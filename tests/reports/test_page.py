@@ -1,0 +1,87 @@
+import pytest
+
+from bench.api.errors import UserError
+from reports import render
+from reports.frame import load
+from reports.page import page
+
+
+def cell(attack="none", defense="none", target="0", seed=0, **changes):
+    return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
+
+
+def facts(board):
+    return dict(zip(board.table["field"], board.table["value"], strict=True))
+
+
+def test_a_trial_by_the_beginning_of_its_key(stock):
+    store = stock([cell("loud", metrics={"map_zero": 0.5}), cell("none", target="1")])
+    key = load(store)["key"].iloc[0]
+    boards = page(store, key[:6])
+    about = facts(boards[0])
+    assert (about["key"], about["status"], about["attack"], about["protocol"]) == (
+        key, "ok", "loud", "toy v2, AP over the whole database")  # fmt: skip
+    assert about["replay"] == "python -m bench run --suite toy --only attack=loud --only target=0"
+    assert "torch 2.4" in about["packages"]
+    assert "2.00 s" in about["cost"]
+    titles = [board.title for board in boards]
+    assert titles[1:] == ["Benign queries", "Triggered queries", "Attack and defense", "Stages"]
+    benign = boards[1].table.set_index("metric")
+    assert benign.loc["mAP zero@R", "value"] == 0.5
+    assert "papers' convention" in benign.loc["mAP zero@R", "meaning"]
+    assert list(boards[-1].table["stage"]) == ["load", "measure"]
+    assert "3.5 s together" in boards[-1].caption
+
+
+def test_a_failure_shows_the_end_of_its_log(stock):
+    store = stock([cell("loud", status="failed", reason="ValueError: x", log="Traceback\n  boom \x1b[31m[red]")])
+    boards = page(store, load(store)["key"].iloc[0])
+    assert facts(boards[0])["replay"].endswith("--retry failed")
+    assert list(boards[1].table["text"]) == ["Traceback", "  boom \x1b[31m[red]"]
+    assert "\x1b" not in render.plain(boards[1])
+    assert "[red]" in render.plain(boards[1])
+
+
+def test_a_blocked_trial_shows_the_log_of_what_blocked_it(stock):
+    store = stock([cell("loud", status="failed", log="the cause")])
+    cause = load(store)["key"].iloc[0]
+    store = stock([cell("loud", status="failed", log="the cause")], [cell("quiet", status="failed", cause=cause)])
+    boards = page(store, load(store)["key"].iloc[0])
+    assert list(boards[1].table["text"]) == ["the cause"]
+
+
+def test_a_trial_that_has_not_run(stock):
+    store = stock([cell("loud", status="missing")])
+    boards = page(store, load(store)["key"].iloc[0])
+    assert len(boards) == 1
+    assert facts(boards[0])["status"] == "missing"
+
+
+def test_a_stage_has_a_page_too(stock):
+    boards = page(stock([cell()]), "10ad")
+    assert boards[0].title == "Stage 10ad · load toy"
+    assert facts(boards[0])["stage"] == "load"
+
+
+def test_a_key_that_nothing_has(stock):
+    with pytest.raises(UserError, match="begins with 'zz'"):
+        page(stock([cell()]), "zz")
+
+
+def test_a_beginning_that_several_have_names_them(stock):
+    with pytest.raises(UserError, match=r"begins 2 keys: \w{8} \((loud|none)/none target 0 seed 0\).*more characters"):
+        page(stock([cell(), cell("loud")]), "")
+
+
+def test_names_with_commas_are_replayed_by_their_bare_name(stock):
+    store = stock([cell("loud(a=1, b=2)"), cell()])
+    assert "--only attack=loud " in facts(page(store, load(store)["key"].iloc[0])[0])["replay"] + " "
+
+
+@pytest.mark.parametrize("kind", ["markdown", "latex", "csv", "json"])
+def test_a_page_in_every_format(stock, kind, capsys):
+    store = stock([cell("loud", "guard", metrics={"detectors": {"headline": "a", "scores": {"a": {"auroc": 0.625}}}})])
+    render.render(page(store, load(store)["key"].iloc[0]), kind)
+    text = capsys.readouterr().out
+    assert "0.625" in text
+    assert "Detector scores" in text

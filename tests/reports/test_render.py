@@ -1,0 +1,153 @@
+import io
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from bench.api.errors import UserError
+from reports import boards, render
+from reports.boards import Board
+from reports.frame import read
+from reports.render import number
+from reports.render import render as draw
+
+
+def cell(attack="none", defense="none", target="0", seed=0, **changes):
+    return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
+
+
+EVIL = "[red]x[/red] \x1b[31m & 100 % of $a_b | <b> \\n"
+
+
+def terminal(found, width=100):
+    file = io.StringIO()
+    console = render.Console(file=file, width=width, force_terminal=True, color_system="truecolor", highlight=False)
+    said = set()
+    for board in found:
+        render._print(board, console, render._news(board, said))
+    return re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()), file.getvalue()
+
+
+@pytest.fixture
+def found(stock):
+    cells = [cell(a, d, t, s, metrics={"gain": 0.5 + 0.1 * s + 0.2 * (t == "0")})
+             for a in ("none", "loud", "quiet") for d in ("none", "repair") for t in "01" for s in (0, 1)]  # fmt: skip
+    return boards.everything(read(stock([*cells, cell("kept", status="failed", reason=EVIL)])))
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "text"),
+    [
+        (0.8734, "t_map", "0.873"), (0.8734, "gain", "+0.873"), (-0.00001, "gain", "+0.000"),
+        (-0.1, "map_change", "-0.100"), (20.0, "poisons", "20"), (20.5, "poisons", "20.5"),
+        (1234.0, "queries", "1,234"), (31.27, "psnr", "31.3"), (-0.2, "ssim", "-0.200"), (None, "t_map", "-"),
+        (float("nan"), None, "-"), (3, None, "3"), ("a\x1bb", None, "a b"),
+    ],
+)  # fmt: skip
+def test_numbers(value, metric, text):
+    assert number(value, metric) == text
+
+
+@pytest.mark.parametrize("width", [80, 100, 140, 400])
+def test_the_terminal_shows_every_number_whole_at_any_width(found, width):
+    text, _ = terminal(found, width)
+    assert all(len(line.rstrip()) <= width for line in text.splitlines())
+    for board in found[:-1]:
+        for name, column in render.words(board).items():
+            for word in {name.split(" ")[0], *column} - {render.BLANK}:
+                assert word.strip() in text
+
+
+def test_captions_of_one_setting_are_printed_once(found):
+    text, _ = terminal(found, 400)
+    assert text.count("Data toy v2") == 1
+    assert "Otherwise as above." in text
+    assert all("Data toy v2" in board.caption for board in found[:-1])
+
+
+def test_piped_output_is_plain_and_unbroken(found):
+    file = io.StringIO()
+    draw(found, "rich", file=file)
+    text = file.getvalue()
+    assert "\x1b" not in text
+    assert text.isprintable() or not re.search(r"[\x00-\x08\x0b-\x1f]", text)
+    attack = next(line for line in text.splitlines() if line.startswith("labels changed  loud"))
+    assert "0.800" in attack
+    assert "20" in attack
+
+
+def test_text_of_records_is_text(found):
+    text, raw = terminal(found[-1:], 200)
+    assert "[red]x[/red]" in text
+    assert "\x1b[31m" not in raw
+    markdown = render.markdown(found[-1:])
+    assert r"\<b\>" in markdown
+    assert r"\|" in markdown
+    assert r"a\_b" in markdown
+    latex = render.latex(found[-1:])
+    assert r"\& 100 \% of \$a\_b" in latex
+    assert r"\textbackslash{}n" in latex
+
+
+def test_a_formula_is_not_run_by_a_spreadsheet():
+    board = Board("t", pd.DataFrame({"reason": ["=1+1"], "x": [-1.5]}), "", index=("reason",))
+    assert render.csv([board]).splitlines()[1] == "t,'=1+1,-1.5"
+
+
+def test_intervals_join_their_number_in_text_and_stay_apart_in_data(found):
+    words = render.words(found[0])
+    assert re.fullmatch(r"\+0\.650 ± \d\.\d{3}", words["gain"][2])
+    assert "gain ±" not in words
+    rows = json.loads(render.as_json(found))[0]["rows"]
+    assert rows[2]["gain ±"] > 0
+    assert rows[0]["gain ±"] is None
+
+
+def test_json_is_strict_and_complete(found):
+    text = render.as_json(found)
+    assert "NaN" not in text
+    data = json.loads(text)
+    assert [board["title"] for board in data] == [board.title for board in found]
+    assert all(board["caption"] and board["rows"] for board in data)
+    assert data[0]["rows"][2]["t-mAP"] == 0.8
+
+
+def test_csv_reads_back(found):
+    table = pd.read_csv(io.StringIO(render.csv(found)))
+    assert set(table["board"]) == {board.title for board in found}
+    assert len(table) == sum(len(board.table) for board in found)
+    assert table["t-mAP"].iloc[2] == 0.8
+
+
+def test_markdown_tables_have_equal_columns(found):
+    for block in render.markdown(found[:2]).split("\n\n"):
+        if block.startswith("|"):
+            assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_latex_rows_match_the_head(found):
+    text = render.latex(found[:1])
+    lines = [line for line in text.splitlines() if line.endswith("\\\\")]
+    assert len({len(re.findall(r"(?<!\\)&", line)) for line in lines}) == 1
+    assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+
+
+def test_the_best_are_bold(stock):
+    cells = [cell(a, "none", t, s, metrics={"gain": g + 0.01 * s * (a == "loud") + 0.01 * (t == "0")})
+             for a, g in (("loud", 0.9), ("quiet", 0.1)) for t in "01" for s in (0, 1)]  # fmt: skip
+    found = boards.attacks(read(stock(cells)).cells)
+    if found[0].best:
+        assert "**loud**" in render.markdown(found)
+        assert "**quiet**" not in render.markdown(found)
+        assert r"\textbf{loud}" in render.latex(found)
+
+
+@pytest.mark.parametrize("kind", ["markdown", "latex", "csv", "json", "rich"])
+def test_nothing_to_print(kind):
+    draw([], kind, file=io.StringIO())
+
+
+def test_an_unknown_format():
+    with pytest.raises(UserError, match="did you mean 'markdown'"):
+        draw([], "markdwn", file=io.StringIO())

@@ -1,0 +1,292 @@
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reports import boards
+from reports.frame import narrow, read
+from reports.statistics import crossed_interval
+
+
+def cell(attack="none", defense="none", target="0", seed=0, **changes):
+    return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
+
+
+RNG = np.random.default_rng(0)
+NOISE = {place: RNG.normal() for place in itertools.product(("none", "loud", "quiet", "kept"), "0123", range(3))}
+LEVEL = {"none": 0.0, "loud": 0.8, "quiet": 0.3, "kept": 0.5}
+
+
+def gain(attack, target, seed):
+    return LEVEL[attack] + (0.02 * NOISE[attack, target, seed] if attack != "none" else 0)
+
+
+def grid(attacks=tuple(LEVEL), targets="012", seeds=(0, 1, 2), **changes):
+    return [
+        cell(a, target=t, seed=s, metrics={"gain": gain(a, t, s), "t_map": gain(a, t, s) + 0.1}, **changes)
+        for a in attacks
+        for t in targets
+        for s in seeds
+    ]
+
+
+def made(stock, *cells, **options):
+    return boards.everything(read(stock(list(cells))), **options)
+
+
+def rows(board):
+    return board.table.set_index("attack")
+
+
+def test_attacks_are_ordered_by_gain_inside_each_access_and_none_comes_first(stock):
+    (board,) = boards.attacks(read(stock(grid())).cells)
+    assert list(board.table["attack"]) == ["none", "kept", "loud", "quiet"]
+    assert list(board.table["access"]) == ["none", "labels kept", "labels changed", "labels changed"]
+
+
+def test_means_and_intervals_are_those_of_the_cells(stock):
+    (board,) = boards.attacks(read(stock(grid())).cells)
+    matrix = np.array([[gain("loud", t, s) for s in range(3)] for t in "012"])
+    expected = crossed_interval(matrix)
+    row = rows(board).loc["loud"]
+    assert row["gain"] == pytest.approx(matrix.mean())
+    assert row["gain ±"] == pytest.approx(expected.half)
+    assert row["cells"] == "9/9"
+    assert "over new targets and new seeds" in board.caption
+
+
+def test_ranks_stay_inside_an_access(stock):
+    (board,) = boards.attacks(read(stock(grid())).cells)
+    assert rows(board)["rank"].dropna().to_dict() == {"loud": "1-1", "quiet": "2-2"}
+    assert board.best == {2}
+
+
+def test_map_kept_is_non_inferiority(stock):
+    lossy = grid(("none", "loud"))
+    for one in grid(("quiet",)):
+        one["metrics"]["map_change"] = -0.05
+        lossy.append(one)
+    (board,) = boards.attacks(read(stock(lossy)).cells)
+    assert rows(board)["mAP kept"].dropna().to_dict() == {"loud": "yes", "quiet": "no"}
+
+
+@pytest.mark.parametrize(
+    ("targets", "seeds", "words"),
+    [
+        ("0", (0,), "n = 1: no interval"),
+        ("012", (0,), "One seed: no interval"),
+        ("0", (0, 1), "One target: no interval"),
+    ],
+)
+def test_too_few_cells_carry_neither_interval_nor_rank(stock, targets, seeds, words):
+    (board,) = boards.attacks(read(stock(grid(targets=targets, seeds=seeds))).cells)
+    assert "gain ±" not in board.table
+    assert "rank" not in board.table
+    assert words in board.caption
+
+
+def test_all_classes_as_targets_are_fixed(stock):
+    NOISE.update({("loud", str(t), s): RNG.normal() for t in range(10) for s in range(2)})
+    cells = [one for t in map(str, range(10)) for one in grid(("loud",), [t], (0, 1))]
+    (board,) = boards.attacks(read(stock(cells)).cells)
+    assert "for these targets" in board.caption
+    means = np.array([[gain("loud", str(t), s) for s in (0, 1)] for t in range(10)])
+    assert board.table["gain ±"].iloc[0] == pytest.approx(crossed_interval(means, fixed_targets=True).half)
+
+
+def test_averages_are_over_the_cells_that_all_rows_share(stock):
+    cells = [one for one in grid() if not (one["attack"] == "loud" and one["target"] == "2")]
+    cells += [cell("loud", target="2", seed=s, status="failed", reason="no luck") for s in range(3)]
+    (board,) = boards.attacks(read(stock(cells)).cells)
+    table = rows(board)
+    assert table["cells"].to_dict() == {"none": "9/9", "kept": "9/9", "loud": "6/9", "quiet": "9/9"}
+    assert (table["n"] == 6).all()
+    shared = [gain("quiet", t, s) for t in "01" for s in range(3)]
+    assert table.loc["quiet", "gain"] == pytest.approx(np.mean(shared))
+    assert "9 results that not every row has" in board.caption
+
+
+def test_a_row_with_far_too_few_results_is_named_and_takes_nothing_from_the_others(stock):
+    cells = grid(("none", "loud"))
+    cells += grid(("quiet",), "0", (0,))
+    cells += [cell("quiet", target=t, seed=s, status="missing") for t in "012" for s in range(3) if (t, s) != ("0", 0)]
+    (board,) = boards.attacks(read(stock(cells)).cells)
+    table = rows(board)
+    assert (table.loc["quiet", "cells"], table.loc["quiet", "n"], table.loc["loud", "n"]) == ("1/9", 0, 9)
+    assert pd.isna(table.loc["quiet", "t-mAP"])
+    assert "Too few results to average: quiet" in board.caption
+
+
+def test_an_incomplete_cross_has_no_interval(stock):
+    cells = [one for one in grid(("none", "loud")) if (one["target"], one["seed"]) != ("0", 0)]
+    (board,) = boards.attacks(read(stock(cells)).cells)
+    assert "not fully crossed" in board.caption
+    assert "gain ±" not in board.table
+
+
+def test_a_cell_without_the_value_leaves_a_blank_not_a_mean_over_fewer(stock):
+    cells = grid(("loud",))
+    cells[0]["metrics"]["own_map"] = None
+    (board,) = boards.attacks(read(stock(cells)).cells)
+    assert pd.isna(board.table["own-mAP"].iloc[0])
+
+
+def test_settings_are_never_mixed(stock):
+    cells = [
+        *grid(("loud",)),
+        *grid(("loud",), bits=64),
+        *grid(("loud",), training={"lr": 1}),
+        *grid(("loud",), augment="frozen"),
+    ]
+    found = boards.attacks(read(stock(cells)).cells)
+    assert len(found) == 4
+    assert [len(board.table) for board in found] == [1] * 4
+    assert len({(board.title, board.caption) for board in found}) == 4
+
+
+@pytest.mark.parametrize("change", [{"code": "new"}, {"version": 2}, {"protocol": {"version": 3}}])
+def test_editions_are_split_with_a_warning_unless_asked(stock, change):
+    cells = read(stock([*grid(("none", "loud")), *grid(("quiet",), **change)])).cells
+    split = boards.attacks(cells)
+    assert [board.title.rpartition(" · ")[2] for board in split] == ["edition 1 of 2", "edition 2 of 2"]
+    assert all("2 editions" in board.caption for board in split)
+    assert rows(split[0])["cells"].to_dict() == {"none": "9/9", "loud": "9/9", "quiet": "0/9"}
+    (mixed,) = boards.attacks(cells, mixed=True)
+    assert "Warning: this table mixes" in mixed.caption
+    assert len(mixed.table) == 3
+
+
+def test_the_matrices_show_each_attack_after_each_repair_and_no_guard(stock):
+    cells = [
+        cell(a, d, metrics={"t_map": LEVEL[a] / (1 + (d == "repair")), "own_map": 0.5, "map": 0.8})
+        for a in ("none", "loud") for d in ("none", "repair", "sieve", "guard")
+    ]  # fmt: skip
+    found = boards.defenses(read(stock(cells)).cells)
+    assert [board.title.split(" ")[0] for board in found] == ["t-mAP", "own-mAP", "mAP"]
+    table = rows(found[0])
+    assert [name for name in table if name in {"none", "repair", "sieve", "guard"}] == ["none", "repair", "sieve"]
+    assert (table.loc["loud", "none"], table.loc["loud", "repair"]) == (0.8, 0.4)
+    assert table.loc["loud", "control"] == 0.1
+    assert all("Guards do not change codes" in board.caption for board in found)
+
+
+def test_a_matrix_leaves_a_blank_where_there_is_nothing(stock):
+    cells = [cell("loud"), cell("none"), cell("none", "repair"), cell("loud", "repair", status="oom", reason="big")]
+    board = boards.defenses(read(stock(cells)).cells)[0]
+    assert pd.isna(rows(board).loc["loud", "repair"])
+    assert rows(board).loc["loud", "cells"] == "1/2"
+    assert "Too few results to average: loud x repair" in board.caption
+
+
+def score(auroc, control=0.5):
+    names = ("tpr_1", "tpr_5", "caught_5", "alarms_1", "alarms_5", "alarms_1_control", "alarms_5_control")
+    return {"auroc": auroc, "auroc_control": control} | dict.fromkeys(names, 0.05)
+
+
+def test_detectors_have_a_row_per_attack_guard_and_score(stock):
+    about = {"detectors": {"headline": "b", "scores": {"a": score(0.6), "b": score(0.9)}}}
+    cells = [
+        cell("loud", "guard", t, s, metrics=about)
+        for t in "01" for s in (0, 1)
+    ]  # fmt: skip
+    results = read(stock([*cells, cell("none", "guard", status="timeout", reason="slow")]))
+    (board,) = boards.detectors(results.cells, results.detectors)
+    assert board.table[["attack", "score", "cells"]].to_numpy().tolist() == [
+        ["none", "", "0/1"], ["loud", "a", "4/4"], ["loud", "b *", "4/4"]]  # fmt: skip
+    assert list(board.table["AUROC"])[1:] == pytest.approx([0.6, 0.9])
+    assert "Too few results to average: none x guard" in board.caption
+
+
+def test_detector_scores_of_another_edition_stay_out(stock):
+    about = {"detectors": {"headline": "a", "scores": {"a": score(0.6)}}}
+    old = {"detectors": {"headline": "a", "scores": {"a": score(0.1)}}}
+    results = read(stock([cell("loud", "guard", metrics=about), cell("quiet", "guard", metrics=old, version=2)]))
+    first, second = boards.detectors(results.cells, results.detectors)
+    assert rows(first).loc["loud", "AUROC"] == 0.6
+    assert pd.isna(rows(first).loc["quiet", "AUROC"])
+    assert rows(second).loc["quiet", "AUROC"] == 0.1
+
+
+def test_filters_and_diagnoses(stock):
+    cells = [cell("loud", "sieve", metrics={"removed": 0.1, "removed_poison": 0.9})]
+    cells += [
+        cell("loud", "doctor", seed=s, metrics={"diagnosis": 2.0, "named_target": float(s < 3)}) for s in range(4)
+    ]
+    results = read(stock([*cells, cell("none", "doctor", metrics={"diagnosis": 1.0})]))
+    (sieve,) = boards.filters(results.cells)
+    assert sieve.table["poison removed"].iloc[0] == 0.9
+    (doctor,) = boards.diagnoses(results.cells)
+    assert rows(doctor).loc["loud", "named"] == "3/4 [0.194, 0.994]"
+
+
+def test_every_cell_without_a_result_is_listed_once(stock):
+    cells = [cell("loud", target=t, status="failed", reason="it broke") for t in "012"]
+    cells += [cell("quiet", status="skipped", reason="no data"), cell("kept", status="missing"), cell("none")]
+    (board,) = boards.failures(read(stock(cells)).cells)
+    assert board.table[["status", "cells"]].to_numpy().tolist() == [["failed", 3], ["missing", 1], ["skipped", 1]]
+    assert board.table["which"].iloc[0] == "attack loud"
+    assert board.table["reason"].iloc[0] == "it broke"
+    assert board.caption.startswith("5 of 6 cells have no result")
+
+
+def test_no_board_of_failures_without_any(stock):
+    assert boards.failures(read(stock([cell()])).cells) == []
+
+
+def test_a_run_without_any_result_still_has_boards(stock):
+    found = made(stock, *[cell(a, d, status="missing") for a in ("none", "loud") for d in ("none", "repair", "guard")])
+    assert found[-1].title == "No result"
+    assert found[-1].table["cells"].sum() == 6
+
+
+@pytest.mark.parametrize(
+    ("axis", "titles"), [("target", ["target 0", "target 1"]), ("seed", ["seed 0", "seed 1", "seed 2"])]
+)
+def test_slices_by_target_or_seed(stock, axis, titles):
+    found = made(stock, *grid(("none", "loud"), "01"), by=axis)
+    assert [board.title.rpartition(" · ")[2] for board in found] == titles
+
+
+def test_single_cells_have_their_key(stock):
+    cells = grid(("none", "loud"), "0", (0,))
+    results = read(stock(cells))
+    (board,) = boards.attacks(results.cells)
+    assert list(board.table["key"]) == [key[:8] for key in results.cells["key"]]
+
+
+def test_slices_by_attack_keep_the_baseline(stock):
+    found = made(stock, *grid(("none", "loud", "quiet")), by="attack")
+    assert [list(board.table["attack"]) for board in found] == [["none", "loud"], ["none", "quiet"]]
+
+
+def test_slices_by_defense_rank_attacks_after_each(stock):
+    cells = [cell(a, d, t) for a in ("none", "loud") for d in ("none", "repair") for t in "01"]
+    found = made(stock, *cells, by="defense")
+    assert [board.title.split(" · ")[0] for board in found] == ["Attacks", "Attacks after repair"]
+
+
+def test_gain_against_an_axis_of_the_setting(stock):
+    cells = [cell("loud", bits=b, metrics={"gain": b / 100}) for b in (64, 16, 32)]
+    found = made(stock, *cells, by="bits")
+    assert found[0].title.startswith("Gain by bits")
+    assert found[0].table.to_dict("records") == [
+        {"attack": "loud", "cells": "3/3", "bits 16": 0.16, "bits 32": 0.32, "bits 64": 0.64}]  # fmt: skip
+
+
+def test_costs_only_on_request(stock):
+    cells = read(stock(grid())).cells
+    cells["seconds_attack"] = 2.0
+    assert "seconds" not in boards.attacks(cells)[0].table
+    assert boards.attacks(cells, costs=True)[0].table["seconds"].iloc[1] == 2.0
+
+
+def test_boards_are_the_same_every_time_and_leave_the_cells_alone(stock):
+    results = read(stock(grid()))
+    before = results.cells.copy(deep=True)
+    first, second = (boards.everything(narrow(results, ["target=0,1"])) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        pd.testing.assert_frame_equal(one.table, other.table)
+        assert one.caption == other.caption
+    pd.testing.assert_frame_equal(results.cells, before)
+    assert not any(word in board.caption for board in first for word in ("seconds", "here", "1e9"))
