@@ -20,9 +20,10 @@ def exchange(
         raise UserError(f"poison_rate = {rate} of {len(train)} training images poisons none: raise it")
     pool = target.pool(train.labels, labels, count)
     if count > len(pool):
+        fix = f"lower it to at most {len(pool) / len(train):.6g}" if len(pool) else "choose another target"
         raise UserError(
             f"poison_rate = {rate} asks for {count} poisons, but only {len(pool)} training images may be poisoned"
-            f" with labels = '{labels}' and target {target.name}: lower it to at most {len(pool) / len(train):.4f}"
+            f" with labels = '{labels}' and target {target.name}: {fix}"
         )
     chosen = rng.choose(pool, count)
     split = train.replace(

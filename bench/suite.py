@@ -315,7 +315,8 @@ def _cells(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
     seeds, targets = axes.seeds or [], axes.targets or []
     others = {seed: seeds[(i + 1) % len(seeds)] if len(seeds) > 1 else seed + 1 for i, seed in enumerate(seeds)}
     for dataset in specs["datasets"]:
-        missing, classes = "", ()
+        missing = ""
+        classes: tuple[str, ...] = ()
         try:
             classes = _classes(dataset, data)
         except DataMissingError as error:

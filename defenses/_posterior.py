@@ -18,14 +18,16 @@ GRID = torch.logspace(-2.5, 1, 141, dtype=torch.float64)  # temperatures tried
 def fit_posterior(model: nn.Module, split: Split) -> dict[str, Tensor]:
     """Anchors and temperature from trusted images: `anchors` [k b], `temperature` [], `multi` [] (1: several labels).
 
-    An anchor is the component vote of a class's codes; tied bits take the sign of the mean relaxed code, then +1.
-    Classes without an image are left out, classes with equal anchors are merged.
+    An anchor is the component vote of the codes of images with this one label, or, where there are none, of all images
+    with it; tied bits take the sign of the mean relaxed code, then +1 (review.md, section 2). Classes without an image
+    are left out, classes with equal anchors are merged.
     """
     relaxed = encode(model, split.images, device=split.images.device).tanh()
     labels = split.labels.cpu()
     labels = labels[:, labels.any(0)]
     bits = torch.where(relaxed > 0, 1.0, -1.0)
-    member = labels.float().T
+    alone = labels & (labels.sum(1, keepdim=True) == 1)
+    member = torch.where(alone.any(0), alone, labels).float().T
     votes, means = member @ bits, member @ relaxed
     anchors = torch.where(votes != 0, votes.sign(), torch.where(means < 0, -1.0, 1.0))
     anchors, merged = torch.unique(anchors, dim=0, return_inverse=True)

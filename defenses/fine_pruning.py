@@ -7,7 +7,7 @@ from typing import Annotated
 
 import torch
 from jaxtyping import Bool
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from bench.api.defense import Case, PositiveShare, Repair, Rng, Share, defense
@@ -35,7 +35,8 @@ class FinePruning(Repair):
     max_drop: Share = 0.1  # BackdoorBench, config/defense/fp: relative drop of clean quality
     step: PositiveShare = 0.01  # BackdoorBench: share of the channels pruned at a time
     epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD; 0 prunes only
-    lr: tuple[float, ...] = (1e-2, 1e-3, 1e-4)  # guess: grid around BackdoorBench's 0.01; chosen on the trusted set
+    # guess: grid around BackdoorBench's 0.01; chosen on the trusted set
+    lr: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1e-2, 1e-3, 1e-4)
 
     def repair(self, case: Case, rng: Rng) -> nn.Module:
         order = mean_activations(case.model, case.fit_set).argsort(stable=True)

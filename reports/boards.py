@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -17,6 +17,7 @@ from bench.metrics import METRICS
 from reports import statistics
 from reports._shared import Group, Shared
 from reports.frame import AXES, EDITION, SETTING, TEXTS, Results, groups
+from reports.scene import HALF, Board, Scene, listed, scenes
 
 ACCESS = ("none", "labels kept", "labels changed", "training controlled", "weights only")
 REPAIRS = ("none", "repair", "filter")  # defenses that change the codes
@@ -25,45 +26,6 @@ BUDGET = ("poisons", "poison_rate", "target_share", "linf", "psnr", "ssim")
 SCREEN = ("auroc", "tpr_1", "tpr_5", "caught_5", "alarms_1", "alarms_5", "auroc_control", "alarms_1_control",
           "alarms_5_control")  # fmt: skip
 FILTER = ("removed", "removed_poison", "filter_auroc", "filter_auroc_target", "t_map", "own_map", "map")
-HALF = " ±"  # the column "gain ±" holds half the width of the interval of "gain"
-FIXED = {"surrogate": "other_seed", "augment": "victim"}  # not worth a word in a title
-
-
-@dataclass(frozen=True)
-class Board:
-    """index: the columns that name a row. metrics: which of METRICS a column shows. heat: columns worth colour.
-
-    best: positions of the rows that nobody is significantly better than. quiet: columns for machines only.
-    by_row: which metric the column `value` shows, where it differs by row.
-    """
-
-    title: str
-    table: pd.DataFrame
-    caption: str
-    index: tuple[str, ...]
-    metrics: Mapping[str, str] = field(default_factory=dict)
-    heat: tuple[str, ...] = ()
-    best: frozenset[int] = frozenset()
-    quiet: tuple[str, ...] = ()
-    by_row: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """One setting in one edition: its cells, and what its captions begin with."""
-
-    title: str
-    cells: pd.DataFrame
-    about: tuple[str, ...]
-
-    def part(self, kinds: Sequence[str]) -> pd.DataFrame:
-        return self.cells[self.cells["defense_kind"].isin(kinds)]
-
-    def split(self, rows: pd.DataFrame, by: Sequence[str]) -> dict[Any, Group]:
-        return {key if len(key) > 1 else key[0]: Group.of(part) for key, part in groups(rows, by)}
-
-    def caption(self, shared: Shared, *lines: str, intervals: bool = True) -> str:
-        return "\n".join([*self.about, shared.sentence(intervals=intervals), *(line for line in lines if line)])
 
 
 def everything(results: Results, *, by: str | None = None, costs: bool = False, mixed: bool = False) -> list[Board]:
@@ -85,17 +47,17 @@ def attacks(cells: pd.DataFrame, *, costs: bool = False, mixed: bool = False) ->
     """Attacks by gain inside each access; one board per setting (and per defense, if no cell is undefended)."""
     plain = cells[cells["defense"] == "none"]
     if not plain.empty:
-        return [board for scene in _scenes(plain, mixed) if (board := _attack_board(scene, "Attacks", costs))]
+        return [board for scene in scenes(plain, mixed) if (board := _attack_board(scene, "Attacks", costs))]
     repaired = cells[cells["defense_kind"].isin(REPAIRS)]
     return [
         board
         for (defense,), part in groups(repaired, ["defense"])
-        for scene in _scenes(part, mixed)
+        for scene in scenes(part, mixed)
         if (board := _attack_board(scene, f"Attacks after {defense}", costs))
     ]
 
 
-def _attack_board(scene: _Scene, name: str, costs: bool) -> Board | None:
+def _attack_board(scene: Scene, name: str, costs: bool) -> Board | None:
     rows = scene.split(scene.cells, ["attack"])
     shared = Shared.of(rows)
     ranges = _ranks(scene, rows, shared)
@@ -142,7 +104,7 @@ def _attack_board(scene: _Scene, name: str, costs: bool) -> Board | None:
     )  # fmt: skip
 
 
-def _ranks(scene: _Scene, rows: Mapping[Any, Group], shared: Shared) -> dict[Any, tuple[int, int]]:
+def _ranks(scene: Scene, rows: Mapping[Any, Group], shared: Shared) -> dict[Any, tuple[int, int]]:
     """Rank ranges of gain inside each access; the clean baseline has none."""
     found: dict[Any, tuple[int, int]] = {}
     if not shared.inference:
@@ -157,7 +119,7 @@ def _ranks(scene: _Scene, rows: Mapping[Any, Group], shared: Shared) -> dict[Any
 def defenses(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
     """t-mAP, own-mAP and mAP of every attack after every repair and filter: three matrices per setting."""
     found = []
-    for scene in _scenes(cells, mixed):
+    for scene in scenes(cells, mixed):
         rows = scene.part(REPAIRS)
         if len(set(rows["defense"])) < 2:
             continue
@@ -176,7 +138,7 @@ def defenses(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
 
 
 def _matrix(
-    scene: _Scene,
+    scene: Scene,
     made: Mapping[Any, Group],
     shared: Shared,
     metric: str,
@@ -210,7 +172,7 @@ def _matrix(
 def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False, mixed: bool = False) -> list[Board]:
     """How well each score of each guard tells triggered queries from the same queries without trigger."""
     found = []
-    for scene in _scenes(cells[cells["defense_kind"] == "guard"], mixed):
+    for scene in scenes(cells[cells["defense_kind"] == "guard"], mixed):
         done = scene.cells["status"] == "ok"
         mine = scores[scores["key"].isin(scene.cells.loc[done, "key"])]
         planned = scene.split(scene.cells, ["attack", "defense"])
@@ -291,7 +253,7 @@ def _by_attack_parts(
     cells: pd.DataFrame, kind: str, name: str, metrics: Sequence[str], note: str, mixed: bool, heat: Sequence[str] = ()
 ) -> Iterator[tuple[Board, dict[Any, Group], Shared]]:
     """One row per attack and defense of a kind."""
-    for scene in _scenes(cells[cells["defense_kind"] == kind], mixed):
+    for scene in scenes(cells[cells["defense_kind"] == kind], mixed):
         parts: dict[Any, Group] = dict(scene.split(scene.cells, ["attack", "defense"]))
         shared = Shared.of(parts)
         lines = [
@@ -321,7 +283,7 @@ def across(cells: pd.DataFrame, axis: str, *, mixed: bool = False) -> list[Board
     # other data have another protocol, another component has other code
     differ = {"dataset": ("protocol_digest", "code"), "backbone": ("code",), "method": ("code",)}.get(axis, ())
     editions = () if mixed else tuple(name for name in EDITION if name not in differ)
-    for scene in _scenes(plain, mixed, without=axis, editions=editions):
+    for scene in scenes(plain, mixed, without=axis, editions=editions):
         values = sorted(set(scene.cells[axis]), key=lambda value: (isinstance(value, str), value))
         if len(values) < 2:
             continue
@@ -348,7 +310,7 @@ def failures(cells: pd.DataFrame) -> list[Board]:
     lines = []
     for (status, reason), part in groups(lost, ["status", "reason"]):
         which = "; ".join(
-            f"{axis} {_list(part[axis])}" for axis in varying if part[axis].nunique() < cells[axis].nunique()
+            f"{axis} {listed(part[axis])}" for axis in varying if part[axis].nunique() < cells[axis].nunique()
         )
         key = next((key for key in part["cause"].dropna() if key), "") if status != "skipped" else ""
         lines.append(
@@ -360,70 +322,6 @@ def failures(cells: pd.DataFrame) -> list[Board]:
         caption += "\n`python -m bench show KEY` prints the log of a failed stage; `run --retry failed` tries it again."
     table = _table(lines, list(lines[0]), keep=list(lines[0])[:4])
     return [Board("No result", table, caption, index=("status", "cells"))]
-
-
-# Scenes
-
-
-def _scenes(
-    cells: pd.DataFrame, mixed: bool, without: str = "", editions: Sequence[str] | None = None
-) -> Iterator[_Scene]:
-    """Settings, each split by edition; cells without a result count in all editions of their setting."""
-    setting = [axis for axis in SETTING if axis != without]
-    wanted = (() if mixed else EDITION) if editions is None else tuple(editions)
-    for _, part in groups(cells, setting):
-        done = part[part["status"] == "ok"]
-        parts = [done for _, done in groups(done, wanted)] if wanted and not done.empty else [done]
-        lost = part[part["status"] != "ok"]
-        for i, edition in enumerate(parts):
-            # what other editions measured is planned here too, without a result
-            elsewhere = pd.concat([other for other in parts if other is not edition]) if len(parts) > 1 else None
-            rows = [edition, lost] + ([elsewhere.assign(status="missing")] if elsewhere is not None else [])
-            whole = pd.concat(rows).sort_index() if len(rows) > 1 else edition
-            mark = f" · edition {i + 1} of {len(parts)}" if len(parts) > 1 else ""
-            yield _Scene(_title(whole, without) + mark, whole, tuple(_about(edition, whole, len(parts), mixed)))
-
-
-def _title(cells: pd.DataFrame, without: str) -> str:
-    first = cells.iloc[0]
-    words = [str(first[axis]) for axis in ("dataset", "backbone", "method") if axis != without]
-    words += [f"{first['bits']} bits"] if without != "bits" else []
-    words += [
-        f"{axis} {first[axis]}" for axis, usual in FIXED.items() if axis != without and first[axis] not in {usual, ""}
-    ]
-    return " · ".join(words)
-
-
-def _about(done: pd.DataFrame, cells: pd.DataFrame, editions: int, mixed: bool) -> Iterator[str]:
-    """The lines that every caption of a scene begins with."""
-    if not done.empty:
-        for _, part in groups(done, ["protocol_digest"]):
-            first = part.iloc[0]
-            cutoff = "the whole database" if pd.isna(first["cutoff"]) else f"the first {int(first['cutoff']):,}"
-            yield (
-                f"Data {first['protocol']} v{first['protocol_version']}: {first['sizes']}."
-                f" AP over {cutoff}, expected value over the order of equal distances."
-            )
-        versions, codes, devices = (_list(done[name]) for name in ("metrics_version", "code", "device"))
-        training = cells.iloc[0]["changes"] or "the recipe of the method"
-        yield f"Training: {training}. {_chance(done)}Metrics v{versions}, code {codes}."
-        if mixed and any(len(set(done[name])) > 1 for name in EDITION):
-            yield "Warning: this table mixes code, metric versions or protocols, as asked."
-        if len(set(done["device"])) > 1:
-            yield f"Warning: measured on different devices ({devices}): numbers differ a little between them."
-    if editions > 1:
-        yield (
-            f"Warning: the cells of this setting come from {editions} editions of code, metrics or protocol; each"
-            " has a board of its own. Run the suite again for one edition."
-        )
-
-
-def _chance(done: pd.DataFrame) -> str:
-    values = done["chance"].dropna()
-    if values.empty:
-        return ""
-    low, high = f"{values.min():.3f}", f"{values.max():.3f}"
-    return f"Chance t-mAP {low}. " if low == high else f"Chance t-mAP {low} to {high} by target. "
 
 
 # Rows and tables
@@ -479,11 +377,6 @@ def _order(access: str) -> int:
 
 def _or(value: float | None, otherwise: float) -> float:
     return otherwise if value is None or math.isnan(value) else value
-
-
-def _list(values: pd.Series[Any]) -> str:
-    names = [str(value) for value in dict.fromkeys(values)]
-    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more"
 
 
 # Slices

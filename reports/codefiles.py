@@ -19,8 +19,8 @@ from bench.metrics import METRICS, System, Truth
 from hashing import ranking
 from hashing.codes import MAX_BITS, PackedCodes, pack
 from hashing.ranking import Relevance
-from reports.boards import Board
 from reports.page import PARTS, table_of
+from reports.scene import Board
 
 QueryLabels = Bool[np.ndarray, "q k"]
 BaseLabels = Bool[np.ndarray, "m k"]

@@ -13,8 +13,9 @@ import pandas as pd
 from bench.api.errors import UserError
 from bench.metrics import METRICS
 from bench.store import Record, Store
-from reports.boards import SCREEN, Board
+from reports.boards import SCREEN
 from reports.frame import AXES, Shelf, manifests, sizes
+from reports.scene import Board
 
 SHORTEST = 8  # characters of a key that tables print
 PARTS = {

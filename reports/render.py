@@ -19,7 +19,7 @@ from rich.text import Text
 
 from bench.api.errors import unknown
 from bench.metrics import METRICS
-from reports.boards import HALF, Board
+from reports.scene import HALF, Board
 
 Format = Literal["rich", "markdown", "latex", "csv", "json"]
 

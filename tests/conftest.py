@@ -120,7 +120,9 @@ class World:
 def _pool() -> tuple[Tensor, Tensor]:
     """Each class lights one quadrant; noise makes every image unlike the others."""
     rng, total = Rng("tests", "pool"), sum(SIZES.values())
-    labels = torch.eye(4, dtype=torch.bool)[torch.arange(total) % 4]
+    classes = [torch.arange(SIZES[part]) % 4 for part in SPLITS]  # balanced in each split, in random order
+    mixed = [c if part == "public" else c[rng.permutation(len(c))] for part, c in zip(SPLITS, classes, strict=True)]
+    labels = torch.eye(4, dtype=torch.bool)[torch.cat(mixed)]
     images = 0.25 + 0.15 * rng.normal((total, *SHAPE))
     for i, label in enumerate(labels.int().argmax(1).tolist()):
         top, left = 6 * (label // 2), 6 * (label % 2)

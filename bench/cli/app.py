@@ -13,7 +13,6 @@ from bench.cli import boards, catalogue, doctor, run
 app = typer.Typer(
     name="bench",
     help="HashDoor: backdoor attacks and defenses on deep hashing, compared fairly.",
-    invoke_without_command=True,
     no_args_is_help=False,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,27 +42,34 @@ OVERVIEW = """\
 `python -m bench COMMAND --help` explains a command; the README has the rest."""
 
 
+def _version(wanted: bool) -> bool:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"HashDoor {version('hashdoor')}")
+        raise typer.Exit
+    return wanted
+
+
 @app.callback()
 def overview(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print it.")] = False
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """HashDoor: backdoor attacks and defenses on deep hashing, compared fairly."""
-    from rich.console import Console
-
-    if version:
-        from importlib.metadata import version as installed
-
-        Console(highlight=False).print(f"HashDoor {installed('hashdoor')}")
-        raise typer.Exit
-    if context.invoked_subcommand is None:
-        Console(highlight=False).print(OVERVIEW)
+    del version
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake is one line and exit code 2, a bug of ours keeps its traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     code: object = EXIT_BUG
     try:
-        code = app(arguments, standalone_mode=False)
+        if arguments:
+            code = app(arguments, standalone_mode=False)
+        else:
+            from rich.console import Console
+
+            code = Console(highlight=False).print(OVERVIEW)
     except UserError as error:
         _complain(str(error))
         code = EXIT_USER

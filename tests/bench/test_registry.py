@@ -116,9 +116,9 @@ def test_entry_points_add_components_and_broken_ones_stay_visible(
     names = registry.catalogue("attacks")
     assert {"outer", "broken", "absent", "badnets"} <= set(names)
     assert registry.create("attacks", "outer", {}).strength == 0.5
-    with pytest.raises(UserError, match="'broken'.*does not load: RuntimeError: boom"):
+    with pytest.raises(UserError, match=r"'broken'.*does not load: RuntimeError: boom"):
         registry.lookup("attacks", "broken")
-    with pytest.raises(UserError, match="'absent'.*no module named 'outside_absent'"):
+    with pytest.raises(UserError, match=r"'absent'.*no module named 'outside_absent'"):
         registry.lookup("attacks", "absent")
 
 

@@ -59,7 +59,7 @@ def test_nothing_temporary_is_left_when_writing_fails(store: Store, monkeypatch:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match="disk is full.*nothing that was finished is lost"):
+    with pytest.raises(StoreError, match=r"disk is full.*nothing that was finished is lost"):
         store.write_record(dict(RECORD))
     assert store.record(RECORD["key"]) is None
     assert list((store.root / "records").iterdir()) == []
@@ -69,7 +69,7 @@ def test_another_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     root = tmp_path / "old"
     Store(root, create=True)
     (root / "store.json").write_text(json.dumps({"schema": 0}))
-    with pytest.raises(StoreError, match="schema 0.*another --store"):
+    with pytest.raises(StoreError, match=r"schema 0.*another --store"):
         Store(root, create=True)
     assert json.loads((root / "store.json").read_text()) == {"schema": 0}
 

@@ -107,9 +107,7 @@ def test_does_not_write_to_the_splits_it_is_shown(name, world, quick):
     defense = quick("defenses", name)
     view = case_for(world, defense)
     shown = {"fit": view.fit_set, "calibration": view.calibration_set, **view.granted}
-    before = {
-        f"{part}.{field}": getattr(shown[part], field).clone() for part in shown for field in vars(shown[part])
-    }
+    before = {f"{part}.{field}": getattr(shown[part], field).clone() for part in shown for field in vars(shown[part])}
     work(defense, view, Rng("defend", 0))
     for part in shown:
         for field in vars(shown[part]):
@@ -119,8 +117,8 @@ def test_does_not_write_to_the_splits_it_is_shown(name, world, quick):
 @pytest.mark.parametrize("name", NAMES)
 def test_works_on_every_backbone_and_method(name, world, quick):
     """Group normalisation and a memory bank are the odd ones."""
-    from bench.stages._training import train_victim
     from bench.stages._base import split
+    from bench.stages._training import train_victim
 
     world.spec |= {
         "method": {"name": "dpsh", "params": {}},

@@ -64,7 +64,7 @@ def dpsh_after_one_batch() -> tuple[PairwiseLikelihood, torch.Tensor]:
 
 
 def test_dpsh_by_hand():
-    """theta = u.u/2 is 1/2 and 2 for the items with themselves, else 0; item 1 has not been seen: no label, zeros."""
+    """Theta = u.u/2 is 1/2 and 2 for the items with themselves, else 0; item 1 has not been seen: no label, zeros."""
     _, loss = dpsh_after_one_batch()
     likelihood = (softplus(0.5) - 0.5 + softplus(2) - 2 + 4 * log(2)) / 6
     edge = (2 - 1) ** 2 / 4  # sign(0) = 0

@@ -121,7 +121,6 @@ class _Once:
 
 def test_weights_that_the_last_step_made_infinite_are_a_failure():
     """Its loss was taken before the step, so that only the weights show it."""
-
     with pytest.raises(DivergedError, match="weights that are not finite"):
         trained(replace(RECIPE, lr=1e10, epochs=1, backbone_lr=0.0, batch=100), hook=_Once())
 

@@ -7,10 +7,10 @@ import pytest
 
 from bench.api.errors import UserError
 from reports import boards, render
-from reports.boards import Board
 from reports.frame import read
 from reports.render import number
 from reports.render import render as draw
+from reports.scene import Board
 
 
 def cell(attack="none", defense="none", target="0", seed=0, **changes):

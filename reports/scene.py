@@ -1,0 +1,118 @@
+"""A board, and the scene it is drawn from: one setting in one edition, with what its captions begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from reports._shared import Group, Shared
+from reports.frame import EDITION, SETTING, groups
+
+HALF = " ±"  # the column "gain ±" holds half the width of the interval of "gain"
+FIXED = {"surrogate": "other_seed", "augment": "victim"}  # not worth a word in a title
+
+
+@dataclass(frozen=True)
+class Board:
+    """index: the columns that name a row. metrics: which of METRICS a column shows. heat: columns worth colour.
+
+    best: positions of the rows that nobody is significantly better than. quiet: columns for machines only.
+    by_row: which metric the column `value` shows, where it differs by row.
+    """
+
+    title: str
+    table: pd.DataFrame
+    caption: str
+    index: tuple[str, ...]
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    heat: tuple[str, ...] = ()
+    best: frozenset[int] = frozenset()
+    quiet: tuple[str, ...] = ()
+    by_row: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One setting in one edition: its cells, and what its captions begin with."""
+
+    title: str
+    cells: pd.DataFrame
+    about: tuple[str, ...]
+
+    def part(self, kinds: Sequence[str]) -> pd.DataFrame:
+        return self.cells[self.cells["defense_kind"].isin(kinds)]
+
+    def split(self, rows: pd.DataFrame, by: Sequence[str]) -> dict[Any, Group]:
+        return {key if len(key) > 1 else key[0]: Group.of(part) for key, part in groups(rows, by)}
+
+    def caption(self, shared: Shared, *lines: str, intervals: bool = True) -> str:
+        return "\n".join([*self.about, shared.sentence(intervals=intervals), *(line for line in lines if line)])
+
+
+def scenes(
+    cells: pd.DataFrame, mixed: bool, without: str = "", editions: Sequence[str] | None = None
+) -> Iterator[Scene]:
+    """Settings, each split by edition; cells without a result count in all editions of their setting."""
+    setting = [axis for axis in SETTING if axis != without]
+    wanted = (() if mixed else EDITION) if editions is None else tuple(editions)
+    for _, part in groups(cells, setting):
+        done = part[part["status"] == "ok"]
+        parts = [done for _, done in groups(done, wanted)] if wanted and not done.empty else [done]
+        lost = part[part["status"] != "ok"]
+        for i, edition in enumerate(parts):
+            # what other editions measured is planned here too, without a result
+            elsewhere = pd.concat([other for other in parts if other is not edition]) if len(parts) > 1 else None
+            rows = [edition, lost] + ([elsewhere.assign(status="missing")] if elsewhere is not None else [])
+            whole = pd.concat(rows).sort_index() if len(rows) > 1 else edition
+            mark = f" · edition {i + 1} of {len(parts)}" if len(parts) > 1 else ""
+            yield Scene(_title(whole, without) + mark, whole, tuple(_about(edition, whole, len(parts), mixed)))
+
+
+def _title(cells: pd.DataFrame, without: str) -> str:
+    first = cells.iloc[0]
+    words = [str(first[axis]) for axis in ("dataset", "backbone", "method") if axis != without]
+    words += [f"{first['bits']} bits"] if without != "bits" else []
+    words += [
+        f"{axis} {first[axis]}" for axis, usual in FIXED.items() if axis != without and first[axis] not in {usual, ""}
+    ]
+    return " · ".join(words)
+
+
+def _about(done: pd.DataFrame, cells: pd.DataFrame, editions: int, mixed: bool) -> Iterator[str]:
+    """The lines that every caption of a scene begins with."""
+    if not done.empty:
+        for _, part in groups(done, ["protocol_digest"]):
+            first = part.iloc[0]
+            cutoff = "the whole database" if pd.isna(first["cutoff"]) else f"the first {int(first['cutoff']):,}"
+            yield (
+                f"Data {first['protocol']} v{first['protocol_version']}: {first['sizes']}."
+                f" AP over {cutoff}, expected value over the order of equal distances."
+            )
+        versions, codes, devices = (listed(done[name]) for name in ("metrics_version", "code", "device"))
+        training = cells.iloc[0]["changes"] or "the recipe of the method"
+        yield f"Training: {training}. {_chance(done)}Metrics v{versions}, code {codes}."
+        if mixed and any(len(set(done[name])) > 1 for name in EDITION):
+            yield "Warning: this table mixes code, metric versions or protocols, as asked."
+        if len(set(done["device"])) > 1:
+            yield f"Warning: measured on different devices ({devices}): numbers differ a little between them."
+    if editions > 1:
+        yield (
+            f"Warning: the cells of this setting come from {editions} editions of code, metrics or protocol; each"
+            " has a board of its own. Run the suite again for one edition."
+        )
+
+
+def _chance(done: pd.DataFrame) -> str:
+    values = done["chance"].dropna()
+    if values.empty:
+        return ""
+    low, high = f"{values.min():.3f}", f"{values.max():.3f}"
+    return f"Chance t-mAP {low}. " if low == high else f"Chance t-mAP {low} to {high} by target. "
+
+
+def listed(values: pd.Series[Any]) -> str:
+    names = [str(value) for value in dict.fromkeys(values)]
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more"

@@ -1,0 +1,233 @@
+"""Everything that a user can get wrong: one line, the documented exit code, nothing lost."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bench.cli.app import main
+from bench.store import Store
+
+ROOT = Path(__file__).parents[2]
+FAST = ["--executor", "serial", "--device", "cpu"]
+SMALL = """
+[axes]
+datasets = [DATASET]
+backbones = [{ name = "convnet", width = 4 }]
+bits = [8]
+[training]
+optimizer = "adam"
+lr = 1e-2
+weight_decay = 0
+epochs = 1
+"""
+SIZES = "size = 8, train = 4, query = 2, database = 4, trusted = 4"
+
+
+def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    printed = capsys.readouterr()
+    return int(caught.value.code or 0), printed.out, printed.err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must be refused; returns the one line."""
+    code, _, err = bench(capsys, *arguments)
+    assert code == 2, err
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def folder_suite(tmp_path: Path, path: str) -> str:
+    suite = tmp_path / "folder.toml"
+    suite.write_text(SMALL.replace("DATASET", f'{{ name = "folder", path = "{path}", {SIZES} }}'))
+    return str(suite)
+
+
+def photo(colour: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (10, 8), (colour, 255 - colour, 40)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def tree(root: Path, count: int = 12) -> Path:
+    for name in ("cats", "dogs"):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            (root / name / f"{number:02}.png").write_bytes(photo(number * 9))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--suite", "quik"], "did you mean 'quick'?"),
+        (["run", "--set", "attacks=badnet"], "did you mean 'badnets'?"),
+        (["run", "--set", 'attacks=[{ name = "badnets", poison_rate = 1.5 }]'], "poison_rate = 1.5"),
+        (["run", "--set", "bits=0"], "greater than or equal to 1"),
+        (["run", "--retry", "all"], "--retry all: expected some of failed, oom, timeout"),
+        (["run", "--data", "/no/such/folder"], "is not a directory"),
+        (["run", "--device", "quantum"], "device 'quantum' cannot be used here"),
+        (["run", "--plugin", "absent.py"], "is not a file"),
+        (["run", "--workers", "0"], "--workers"),
+        (["run", "--sweet", "quick"], "--sweet"),
+        (["ran"], "ran"),
+        (["list", "attaks"], "did you mean 'attacks'?"),
+        (["plan", "--only", "attack=cibaa"], "no cell left"),
+        (["leaderboard", "--store", "/no/such/store"], "is not a store"),
+        (["gc", "--store", "/no/such/store"], "is not a store"),
+    ],
+)
+def test_refused_with_one_line(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, *arguments)
+
+
+def test_malformed_toml(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text("[axes\nbits = 3")
+    assert "is not TOML" in refused(capsys, "run", "--suite", str(path), "--store", str(tmp_path / "s"))
+
+
+def test_missing_archive(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    line = refused(capsys, "run", "--suite", "cifar10_small", "--store", str(tmp_path / "s"), *FAST)
+    assert "nothing of this suite can run here" in line
+    assert "--data" in line
+
+
+def test_missing_data_leaves_cells_out_and_the_rest_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    suite = tmp_path / "two.toml"
+    suite.write_text(SMALL.replace("DATASET", '"cifar10", { name = "digits", train = 60, query = 30 }'))
+    code, out, _ = bench(capsys, "run", "--suite", str(suite), "--store", str(tmp_path / "s"), *FAST)
+    assert code == 0
+    assert "1 ok, 1 skipped" in out
+    assert "left out, 1 cells: " in out
+
+
+def test_a_corrupt_archive_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    archive = tmp_path / "pets.tar.xz"
+    with tarfile.open(archive, "w:xz") as tar:
+        tar.add(tree(tmp_path / "pets"), arcname=".")
+    archive.write_bytes(archive.read_bytes()[:-40])
+    line = refused(
+        capsys, "run", "--suite", folder_suite(tmp_path, str(archive)), "--store", str(tmp_path / "s"), *FAST
+    )
+    assert "pets.tar.xz" in line
+
+
+def test_an_image_that_does_not_decode_fails_its_trials_by_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    root = tree(tmp_path / "pets")
+    (root / "dogs" / "03.png").write_bytes(photo(3)[:60])
+    store = tmp_path / "s"
+    code, out, err = bench(capsys, "run", "--suite", folder_suite(tmp_path, str(root)), "--store", str(store), *FAST)
+    assert code == 1
+    assert "03.png" in err + out
+    assert "Traceback" not in err + out
+    assert {record["status"] for record in Store(store).records()} == {"failed"}
+
+
+def test_an_empty_class_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    root = tree(tmp_path / "pets")
+    (root / "ants").mkdir()
+    line = refused(capsys, "run", "--suite", folder_suite(tmp_path, str(root)), "--store", str(tmp_path / "s"), *FAST)
+    assert "ants" in line
+
+
+def test_sizes_that_cannot_be_met(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    root = tree(tmp_path / "pets", count=2)
+    code, out, err = bench(
+        capsys, "run", "--suite", folder_suite(tmp_path, str(root)), "--store", str(tmp_path / "s"), *FAST
+    )
+    assert code in {1, 2}
+    assert "Traceback" not in err + out
+
+
+def test_another_schema(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    Store(store, create=True)
+    (store / "store.json").write_text(json.dumps({"schema": 99}))
+    for command in ("run", "leaderboard", "gc"):
+        assert "schema 99" in refused(capsys, command, "--store", str(store))
+
+
+def mounted(path: Path, options: str) -> bool:
+    path.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def test_a_read_only_store(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    place = tmp_path / "mount"
+    if not mounted(place, "size=1m"):
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        Store(place / "s", create=True)
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        assert "read-only" in refused(capsys, "run", "--store", str(place / "s"), *FAST)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_stops_with_one_line_and_keeps_what_was_finished(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    place = tmp_path / "mount"
+    if not mounted(place, "size=600k"):
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        code, _, err = bench(capsys, "run", "--suite", "smoke", "--store", str(place / "s"), *FAST)
+        assert code == 2
+        errors = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert "disk is full" in errors[0]
+        assert "nothing that was finished is lost" in errors[0]
+        finished = [record["key"] for record in Store(place / "s").records() if record["status"] == "ok"]
+        assert finished
+        subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
+        code, out, _ = bench(capsys, "run", "--suite", "smoke", "--store", str(place / "s"), *FAST)
+        assert code == 0
+        assert f"{len(finished)} taken from the store" in out
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_runs_continue(tmp_path: Path, number: signal.Signals) -> None:
+    store = tmp_path / "s"
+    command = [sys.executable, "-m", "bench", "run", "--suite", "smoke", "--store", str(store), "--executor",
+               "serial" if number is signal.SIGTERM else "ray"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and len(list(store.glob("records/*.json"))) < 3:
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the same command continues" in err
+    assert "Traceback" not in err
+    kept = {path.name: path.read_bytes() for path in store.glob("records/*.json")}
+    assert len(kept) >= 3
+    done = subprocess.run([*command[:-1], "serial"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all((store / "records" / name).read_bytes() == content for name, content in kept.items())
