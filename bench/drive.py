@@ -17,8 +17,8 @@ from bench.work import describe
 RESUBMISSIONS = 2  # how often a killed stage is tried again in the same run
 
 # Seconds of a stage where nothing like it has run yet: orders of magnitude, for small images on one CPU core.
-GUESS = {"load": 5, "split": 1, "train": 60, "prepare": 1, "implant": 60, "encode": 5, "stamp": 2, "defend": 10,
-         "screen": 10, "probe": 10, "measure": 2}  # fmt: skip
+GUESS = {"load": 5.0, "split": 1.0, "train": 60.0, "prepare": 1.0, "implant": 60.0, "encode": 5.0, "stamp": 2.0, "defend": 10.0,
+         "screen": 10.0, "probe": 10.0, "measure": 2.0}  # fmt: skip
 
 
 @dataclass

@@ -67,8 +67,8 @@ def switched_off(model: nn.Module, channels: Bool[Tensor, " d"]) -> Iterator[Non
 def remove(model: nn.Module, channels: Bool[Tensor, " d"]) -> None:
     """Make the channels zero for good, in place, and drop hooks that a copy may have inherited.
 
-    Where a normalisation follows, its scale and shift are what is zeroed: with the convolution's weights gone as well, a
-    GroupNorm would give the channels that stay other statistics than under `switched_off`.
+    Where a normalisation follows, only its scale and shift are zeroed: without the convolution's weights a GroupNorm
+    would give the channels that stay other statistics than under `switched_off`.
     """
     last = last_stage(model)[-1]
     last._forward_hooks.clear()  # noqa: SLF001 -- deepcopy brings hooks along and torch offers no other way

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -54,10 +55,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """As in a stage: one thread, so that results do not depend on the machine's cores."""
+    """As in a stage. Both are told, as numba's kernels share OpenMP with torch and leave it their number of threads."""
     torch.set_num_threads(1)
+    numba.set_num_threads(1)
 
 
 @contextmanager
@@ -77,7 +79,7 @@ def _untouched_rng() -> Iterator[None]:
 
 @pytest.fixture
 def untouched_rng() -> Callable[[], AbstractContextManager[None]]:
-    """`with untouched_rng():` fails where the block draws from a global generator."""
+    """Makes a `with` block that fails where it draws from a global generator."""
     return _untouched_rng
 
 
@@ -137,6 +139,8 @@ def _trained(spec: dict[str, Any], split: Split, context: Context, seed: int) ->
 
 @pytest.fixture(scope="session")
 def _world() -> World:
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)
     spec = {
         "dataset": {"name": "digits", "params": {}},
         "backbone": {"name": "convnet", "params": {"width": 4}},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -45,7 +44,7 @@ class Display:
         self._task = self._bar.add_task("", total=None)
         self._spoke = time.monotonic()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Display:  # noqa: PYI034 -- beartype has no Self
         if self._console.is_terminal:
             self._bar.start()
         return self

@@ -59,7 +59,9 @@ def run(
     held.check_writable()
     made, chosen = _plan(suite, set_, only, data, plugin, device)
     if all(cell.key is None for cell in made.cells):
-        raise UserError(f"nothing of this suite can run here: {'; '.join(dict.fromkeys(c.skipped for c in made.cells))}")
+        raise UserError(
+            f"nothing of this suite can run here: {'; '.join(dict.fromkeys(c.skipped for c in made.cells))}"
+        )
     _write_manifest(held, made, suite, set_, only)
     with Display(Costs(held.records())) as display:
         site = Site(held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin))

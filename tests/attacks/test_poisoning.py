@@ -103,5 +103,5 @@ def test_the_rate_that_the_refusal_names_is_accepted(labels, possible):
 
 def test_a_target_that_no_training_image_has_is_refused():
     absent = Target(torch.zeros(4, dtype=torch.bool).index_fill(0, torch.tensor([0, 1]), True), "a+b")
-    with pytest.raises(UserError, match="only 0 training images may be poisoned.*choose another target"):
+    with pytest.raises(UserError, match=r"only 0 training images may be poisoned.*choose another target"):
         exchange(train_of(), absent, half, rate=0.1, labels="keep", rng=Rng("p"))

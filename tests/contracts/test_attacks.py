@@ -31,7 +31,8 @@ from bench.views.attacker import victim
 
 NAMES = sorted(registry.catalogue("attacks"))
 POISONING = [name for name in NAMES if issubclass(registry.lookup("attacks", name), PoisoningAttack)]
-LABELLED = [(n, m) for n in POISONING for m in ("flip", "keep") if "labels" in registry.lookup("attacks", n).__dataclass_fields__]  # fmt: skip
+WITH_LABELS = [name for name in POISONING if "labels" in registry.lookup("attacks", name).__dataclass_fields__]
+LABELLED = [(name, mode) for name in WITH_LABELS for mode in ("flip", "keep")]
 OTHERS = [n for n in NAMES if n not in POISONING]
 N = 120
 
@@ -213,7 +214,7 @@ def multi_label(world) -> Split:
     return Split(train, labels, torch.arange(N))
 
 
-@pytest.mark.parametrize("name", [name for name, mode in LABELLED if mode == "keep"])
+@pytest.mark.parametrize("name", WITH_LABELS)
 @pytest.mark.parametrize(("count", "pool"), [(8, 8), (9, 20), (20, 20)])
 def test_clean_label_pool_is_equal_label_sets_else_those_that_contain_the_target(name, count, pool, world, quick):
     """review.md, section 2."""
@@ -223,9 +224,9 @@ def test_clean_label_pool_is_equal_label_sets_else_those_that_contain_the_target
     assert not poisoned.mask[pool:].any()
 
 
-@pytest.mark.parametrize("name", [name for name, mode in LABELLED if mode == "flip"])
+@pytest.mark.parametrize("name", WITH_LABELS)
 def test_relabelling_replaces_the_vector_and_spares_images_that_share_a_target_label(name, world, quick):
-    attack, view, artefact = ready(world, quick, name, labels="flip", poison_rate=100 / N)
+    attack, _, artefact = ready(world, quick, name, labels="flip", poison_rate=100 / N)
     target = Target(torch.tensor([False, True, True, False]), "bell+candle")
     poisoned: Poisoned = attack.poison(multi_label(world), target, artefact, Rng("implant", 0))
     assert torch.equal(poisoned.mask, torch.arange(N) >= 20)

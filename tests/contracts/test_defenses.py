@@ -109,9 +109,9 @@ def test_does_not_write_to_the_splits_it_is_shown(name, world, quick):
     shown = {"fit": view.fit_set, "calibration": view.calibration_set, **view.granted}
     before = {f"{part}.{field}": getattr(shown[part], field).clone() for part in shown for field in vars(shown[part])}
     work(defense, view, Rng("defend", 0))
-    for part in shown:
-        for field in vars(shown[part]):
-            assert torch.equal(before[f"{part}.{field}"], getattr(shown[part], field)), f"{part}.{field}"
+    for part, value in shown.items():
+        for field, after in vars(value).items():
+            assert torch.equal(before[f"{part}.{field}"], after), f"{part}.{field}"
 
 
 @pytest.mark.parametrize("name", NAMES)
