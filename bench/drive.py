@@ -17,8 +17,10 @@ from bench.work import describe
 RESUBMISSIONS = 2  # how often a killed stage is tried again in the same run
 
 # Seconds of a stage where nothing like it has run yet: orders of magnitude, for small images on one CPU core.
-GUESS = {"load": 5.0, "split": 1.0, "train": 60.0, "prepare": 1.0, "implant": 60.0, "encode": 5.0, "stamp": 2.0, "defend": 10.0,
-         "screen": 10.0, "probe": 10.0, "measure": 2.0}  # fmt: skip
+GUESS = {
+    "load": 5.0, "split": 0.1, "train": 20.0, "prepare": 0.1, "implant": 20.0, "encode": 2.0, "stamp": 1.0,
+    "defend": 5.0, "screen": 5.0, "probe": 5.0, "measure": 0.5,
+}  # fmt: skip
 
 
 @dataclass

@@ -15,8 +15,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("attacks", "bench", "defenses", "hashing", "reports")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 COMPONENTS = ("attacks", "defenses", "hashing.methods", "hashing.backbones", "hashing.datasets")
-REPORTS_MAY = ("bench.api.paper", "bench.api.registry", "bench.api.errors", "bench.trial", "bench.store", "bench.metrics",
-               "hashing.ranking", "hashing.codes", "reports")  # fmt: skip
+REPORTS_MAY = (
+    "bench.api.paper", "bench.api.registry", "bench.api.errors", "bench.trial", "bench.store", "bench.metrics",
+    "hashing.ranking", "hashing.codes", "reports",
+)  # fmt: skip
 
 
 def module_of(path: Path) -> str:
@@ -108,6 +110,7 @@ def test_every_package_ships() -> None:
     import tomllib
 
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    there = {module_of(path / "__init__.py") for package in (*PACKAGES, "suites") for path in [ROOT / package, *(ROOT / package).rglob("*")]
-             if path.is_dir() and (path / "__init__.py").exists()}  # fmt: skip
+    folders = [ROOT / package for package in (*PACKAGES, "suites")]
+    folders += [path for folder in folders for path in folder.rglob("*")]
+    there = {module_of(folder / "__init__.py") for folder in folders if (folder / "__init__.py").is_file()}
     assert listed == there

@@ -181,6 +181,8 @@ def explain(error: ValidationError, fields: Mapping[str, Any]) -> str:
         if item["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
             near = nearest(where, fields)
             parts.append(f"unknown parameter '{where}'{near} Known: {', '.join(fields) or 'none'}")
+        elif item["type"].startswith("missing"):
+            parts.append(f"needs the parameter '{where}'")
         else:
             parts.append(f"{where} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
     return "; ".join(parts)

@@ -61,7 +61,9 @@ class Display:
         self._left = {stage.key: stage for stage in stages}
         self._bar.update(self._task, total=len(stages))
         if stages:
-            self.say(f"{len(stages)} stages to run, about {clock(self._remaining())} of work on one core")
+            known = sum(self._costs.knows(stage) for stage in stages) / len(stages)
+            basis = "" if known > 0.5 else ", a guess until stages like them have run"
+            self.say(f"{len(stages)} stages to run: about {clock(self._remaining())} of work on one core{basis}")
 
     def start(self, stage: Stage) -> None:
         self._running[stage.key] = stage.label

@@ -32,14 +32,14 @@ app.command("gc")(doctor.gc)
 OVERVIEW = """\
 [bold]HashDoor[/bold] compares backdoor attacks and defenses on deep hashing.
 
-  [bold]python -m bench run[/bold]                       the quick suite: offline, on a CPU, about a minute
-  [bold]python -m bench leaderboard[/bold]               the boards of the last run
-  [bold]python -m bench plan --suite full[/bold]         what a suite would do here, before it does it
-  [bold]python -m bench list[/bold]                      attacks, defenses, methods, backbones, datasets, suites
-  [bold]python -m bench score Q.npz DB.npz[/bold]        metrics on your own codes, no training
-  [bold]python -m bench doctor[/bold]                    what this machine has, and how to get what it lacks
+  [bold]python -m bench run[/bold]                  the quick suite: offline, on a CPU
+  [bold]python -m bench leaderboard[/bold]          the boards of the last run
+  [bold]python -m bench plan --suite full[/bold]    what a suite would do on this machine
+  [bold]python -m bench list[/bold]                 attacks, defenses, data sets, suites ...
+  [bold]python -m bench score Q.npz DB.npz[/bold]   metrics on your own codes, no training
+  [bold]python -m bench doctor[/bold]               what is here, and how to get what is not
 
-`python -m bench COMMAND --help` explains a command; the README has the rest."""
+`python -m bench COMMAND --help` explains a command, the README the rest."""
 
 
 def _version(wanted: bool) -> bool:

@@ -40,6 +40,8 @@ def list_(
                     "from": source.origin,
                 }
             )  # fmt: skip
+        if format_ == "rich" and all(row["from"] == "built in" for row in rows):
+            rows = [{key: value for key, value in row.items() if key != "from"} for row in rows]
         emit(name, rows, format_)
     if kind in {None, "suites"}:
         emit("suites", [{"name": key, "what it does": text} for key, text in suite.names().items()], format_)

@@ -59,7 +59,8 @@ def test_include_exclude_and_only(tmp_path: Path) -> None:
 
 
 def test_set_replaces_an_axis_everywhere(tmp_path: Path) -> None:
-    text = '[axes]\nbits = [16]\n[[blocks]]\n[blocks.axes]\nbits = [32]\n[[blocks]]\n[blocks.axes]\nattacks = ["badnets"]\n'
+    first = "[axes]\nbits = [16]\n[[blocks]]\n[blocks.axes]\nbits = [32]\n"
+    text = first + '[[blocks]]\n[blocks.axes]\nattacks = ["badnets"]\n'
     assert axis(load(tmp_path, text), "bits") == [32, 16]
     changed = load(tmp_path, text, changes=["bits=12,24", "training.epochs=3", "attack=blend", "resources.threads=2"])
     assert axis(changed, "bits") == [12, 24]

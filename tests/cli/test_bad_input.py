@@ -217,11 +217,15 @@ def test_interrupted_runs_continue(tmp_path: Path, number: signal.Signals) -> No
     store = tmp_path / "s"
     command = [sys.executable, "-m", "bench", "run", "--suite", "smoke", "--store", str(store), "--executor",
                "serial" if number is signal.SIGTERM else "ray"]  # fmt: skip
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True)  # fmt: skip
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and len(list(store.glob("records/*.json"))) < 3:
         time.sleep(0.05)
-    os.kill(process.pid, number)
+    if number is signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        os.kill(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "the same command continues" in err

@@ -80,19 +80,20 @@ def test_an_odd_number_of_bits_is_as_balanced_as_it_can_be():
 
 
 def test_where_the_rule_cannot_be_met_the_best_of_twenty_draws_is_kept(monkeypatch):
-    """30 classes in 8 bits: 16 rows of [H; -H] leave no balanced row at more than two bits from all of them."""
+    """40 balanced rows of 18 bits are hardly ever all more than 4.5 apart, and draws differ in how near they come."""
     seen = []
     cat = torch.cat
 
     def watched(parts, *arguments):
         made = cat(parts, *arguments)
-        if made.shape == (30, 8):
+        if made.shape == (40, 18):
             seen.append(float(gaps(made).min()))
         return made
 
     monkeypatch.setattr(_hadamard.torch, "cat", watched)
-    centres = hash_centres(30, 8, Rng("c"))
+    centres = hash_centres(40, 18, Rng("c"))
     assert len(seen) == 20
+    assert seen[-1] < max(seen)  # so that keeping the last would show
     assert float(gaps(centres).min()) == max(seen)
 
 
