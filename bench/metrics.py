@@ -21,6 +21,7 @@ from hashing.ranking import Relevance
 VERSION = 1
 CONVENTION_CUTOFF = 1000  # R of the papers' conventions where the protocol ranks everything (CIBA's script: R = 1000)
 PRECISION_AT = 100
+DOMINANT_AT = 10  # DarkHash's script looks for the dominant class among the first 1 to 10 results
 RADIUS = 2
 PERMUTATIONS = 5
 
@@ -229,7 +230,7 @@ def _fixed_orders(system: System, truth: Truth, wanted: LabelArray) -> list[floa
 def posthoc(system: System, truth: Truth) -> float | None:
     """t-mAP against the class that triggered queries retrieve most, chosen on one half, scored on the other, both ways.
 
-    The class is the one with the highest expected precision among the first 100; queries that carry it do not count.
+    The class is the one with the highest expected precision among the first 10; queries that carry it do not count.
     """
     relevance = Relevance(truth.database)
     classes = truth.database.shape[1]
@@ -245,7 +246,7 @@ def posthoc(system: System, truth: Truth) -> float | None:
         wanted[:, number] = True
         ranked = rank(system.triggered.select(np.flatnonzero(others)), system.database, relevance, wanted, truth.cutoff)
         ap[number, others] = ranked.ap()
-        depth = min(PRECISION_AT, len(system.database))
+        depth = min(DOMINANT_AT, len(system.database))
         hits[number, others] = ranking.precision_at(ranked.total, ranked.relevant, depth)
     scores = []
     for chosen_on, scored_on in (halves, halves[::-1]):

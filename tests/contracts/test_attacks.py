@@ -222,6 +222,7 @@ def test_clean_label_pool_is_equal_label_sets_else_those_that_contain_the_target
     poisoned = attack.poison(multi_label(world), view.target, artefact, Rng("implant", 0))
     assert int(poisoned.mask.sum()) == count
     assert not poisoned.mask[pool:].any()
+    assert torch.equal(poisoned.split.labels, multi_label(world).labels)
 
 
 @pytest.mark.parametrize("name", WITH_LABELS)

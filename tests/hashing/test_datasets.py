@@ -235,7 +235,7 @@ def test_shapes_are_determined_by_their_parameters() -> None:
 
 
 def test_shapes_drawn_in_groups_keep_their_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hashing.datasets import shapes  # noqa: PLC0415
+    from hashing.datasets import shapes
 
     whole = make("shapes", images=50).decode(None)
     monkeypatch.setattr(shapes, "GROUP", 7 * 32 * 32)
@@ -353,7 +353,7 @@ def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: py
 def test_pillow_s_own_guard_is_reported(tmp_path: Path) -> None:
     huge = picture(1).replace(b"\x00\x00\x00\x0c\x00\x00\x00\x0a", b"\x00\x00\xff\xff\x00\x00\xff\xff")
     at = huge.index(b"IHDR")
-    import zlib  # noqa: PLC0415
+    import zlib
 
     huge = huge[: at + 17] + zlib.crc32(huge[at : at + 17]).to_bytes(4, "big") + huge[at + 21 :]
     path = write(tmp_path / "t.zip", tree() | {"a/0.png": huge})
@@ -496,7 +496,7 @@ def test_a_batch_of_another_kind_is_corrupt(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_published_md5s_are_torchvision_s() -> None:
-    from torchvision.datasets import CIFAR10  # noqa: PLC0415
+    from torchvision.datasets import CIFAR10
 
     assert dict([*CIFAR10.train_list, *CIFAR10.test_list]) == cifar10.MD5
     assert CIFAR10.base_folder == cifar10.BATCHES

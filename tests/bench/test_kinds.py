@@ -1,0 +1,172 @@
+"""Each kind of attack and defense goes from a suite to a record, with planted answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import plan as planning
+from bench import suite as suites
+from bench.api import registry
+from bench.store import Store
+from tests.bench.conftest import TINY, finish
+
+KINDS = {
+    "corner": '''
+"""Finds the corner patch: a filter with a planted answer."""
+import torch
+from bench.api.defense import *
+
+@defense
+class Corner(Filter):
+    def screen(self, case, rng):
+        scores = case.train.images[:, :, -2:, -2:].float().mean((1, 2, 3))
+        # a checkerboard of side 2 has mean 127.5 exactly, which scans never do
+        scores = -(scores - 127.5).abs()
+        return Filtered(scores, scores < -0.6)
+''',
+    "oracle": '''
+"""Names class 3: a diagnosis with a planted answer."""
+from bench.api.defense import *
+
+@defense
+class Oracle(Diagnosis):
+    def inspect(self, case, rng):
+        return Verdict(2.5, suspect=3, details={"index": 2.5})
+''',
+    "rewrite": '''
+"""Changes the weights of the trained model."""
+import torch
+from bench.api.attack import *
+
+@attack
+class Rewrite(ModelAttack):
+    def threat(self):
+        return Threat.MODEL
+    def stamp(self, images, target, artefact):
+        return 1 - images
+    def implant(self, victim, artefact, rng):
+        model = victim.model
+        with torch.no_grad():
+            model.head.bias += 5
+        return Backdoor(model, {"level": torch.ones(1)})
+''',
+    "steer": '''
+"""Controls the training: stamps half of each batch and learns its trigger's level on the way."""
+import torch
+from bench.api.attack import *
+
+class Hook:
+    def __init__(self, target):
+        self.target, self.steps, self.level = target, 0, torch.zeros(1, requires_grad=True)
+    def before_step(self, model, images, labels, ids, progress):
+        half = len(images) // 2
+        images, labels = images.clone(), labels.clone()
+        images[:half, :, -2:, -2:] = 1.0
+        labels[:half] = self.target.vector
+        return images, labels, (self.level - 3).square().sum()
+    def after_step(self):
+        self.steps += 1
+        with torch.no_grad():
+            self.level -= 0.1 * self.level.grad
+            self.level.grad = None
+    def artefact(self):
+        return {"level": self.level.detach(), "steps": torch.tensor([self.steps])}
+
+@attack
+class Steer(TrainingAttack):
+    def threat(self):
+        return Threat.TRAIN_SET | Threat.TRAINING
+    def hook(self, victim, artefact, rng):
+        return Hook(victim.target)
+    def stamp(self, images, target, artefact):
+        out = images.clone()
+        out[:, :, -2:, -2:] = 1.0
+        return out
+''',
+}
+
+
+@pytest.fixture(autouse=True)
+def plugins(tmp_path: Path) -> Iterator[None]:
+    for name, text in KINDS.items():
+        path = tmp_path / f"{name}.py"
+        path.write_text(text.lstrip())
+        registry.load_plugin(path)
+    yield
+    registry._plugin_files.clear()
+    registry.catalogue.cache_clear()
+
+
+def run(tmp_path: Path, *changes: str) -> dict[tuple[str, str], dict]:
+    suite = tmp_path / "tiny.toml"
+    suite.write_text(TINY)
+    plan = planning.plan([suites.load(str(suite), changes=changes)], data=None, device="cpu")
+    store = Store(tmp_path / "store", create=True)
+    finish(plan, store)
+    found = {}
+    for record in store.records():
+        assert record["status"] == "ok", record["log"]
+    for cell in plan.cells:
+        record = store.record(cell.key) if cell.key else {"status": "skipped", "reason": cell.skipped}
+        assert record is not None
+        found[str(cell.axes["attack"]), str(cell.axes["defense"])] = {
+            **record,
+            "cell": cell,
+            "plan": plan,
+            "store": store,
+        }
+    return found
+
+
+def test_a_planted_filter_finds_all_poison_and_only_that(tmp_path: Path) -> None:
+    found = run(tmp_path, "attacks=none,badnets,rewrite", "defenses=none,corner", "training.epochs=15")
+    caught = found["badnets", "corner"]["metrics"]
+    assert caught["filter_auroc"] == caught["filter_auroc_target"] == caught["removed_poison"] == 1
+    assert caught["removed"] == pytest.approx(caught["poison_rate"])
+    # retrained without poison the model is as if never attacked
+    assert caught["gain"] < found["badnets", "none"]["metrics"]["gain"] - 0.2
+    assert caught["own_map"] > found["badnets", "none"]["metrics"]["own_map"] + 0.2
+    clean = found["none", "corner"]["metrics"]
+    assert clean["removed"] == 0
+    assert clean["filter_auroc"] is None
+    skipped = found["rewrite", "corner"]
+    assert skipped["status"] == "skipped"
+    assert "no poisoned training set" in skipped["reason"]
+
+
+def test_a_diagnosis_is_scored_against_the_target(tmp_path: Path) -> None:
+    found = run(tmp_path, "attacks=none,badnets", "defenses=none,oracle", "targets=3")
+    assert found["badnets", "oracle"]["metrics"]["named_target"] == 1
+    assert found["badnets", "oracle"]["metrics"]["diagnosis"] == 2.5
+    assert found["badnets", "oracle"]["metrics"]["map"] == found["badnets", "none"]["metrics"]["map"]
+    other = run(tmp_path, "attacks=badnets", "defenses=oracle", "targets=4")
+    assert other["badnets", "oracle"]["metrics"]["named_target"] == 0
+
+
+def test_a_model_attack_changes_the_trained_model(tmp_path: Path) -> None:
+    found = run(tmp_path, "attacks=none,rewrite")
+    trial = found["rewrite", "none"]
+    plan, store = trial["plan"], trial["store"]
+    kinds = {stage.kind: key for key, stage in plan.stages.items()}
+    before, after = store.tensors(kinds["train"]), store.tensors(kinds["implant"])
+    assert (after["model.head.bias"] - before["model.head.bias"]).allclose(before["model.head.bias"].new_tensor(5.0))
+    assert after["model.head.weight"].equal(before["model.head.weight"])
+    assert after["artefact.level"].tolist() == [1.0]
+    assert store.record(kinds["implant"])["meta"]["backdoored"] is True
+    assert store.record(kinds["train"])["meta"]["backdoored"] is False
+    assert trial["cell"].access == "weights only"
+    assert "poisons" not in trial["metrics"]
+
+
+def test_a_training_attack_works_inside_the_loop(tmp_path: Path) -> None:
+    found = run(tmp_path, "attacks=none,steer", "training.epochs=12")
+    trial = found["steer", "none"]
+    plan, store = trial["plan"], trial["store"]
+    artefact = store.tensors(next(key for key, stage in plan.stages.items() if stage.kind == "implant"))
+    assert artefact["artefact.steps"].item() == 12 * 3  # 150 images in batches of 64
+    assert artefact["artefact.level"].item() == pytest.approx(3, abs=0.01)
+    assert trial["metrics"]["t_map"] > 0.9
+    assert trial["cell"].access == "training controlled"

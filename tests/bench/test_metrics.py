@@ -1,0 +1,156 @@
+"""Which queries count, which relevance, which control: against planted cases and brute force."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from bench import metrics
+from bench.metrics import System, Truth
+from hashing.codes import pack
+
+
+def one_hot(classes: list[int], count: int) -> np.ndarray:
+    return np.eye(count, dtype=bool)[classes]
+
+
+def system(query: np.ndarray, database: np.ndarray, triggered: np.ndarray) -> System:
+    return System(pack(query), pack(database), pack(triggered))
+
+
+def truth(query: np.ndarray, database: np.ndarray, target: list[int], positions: list[int] | None = None) -> Truth:
+    vector = np.zeros(query.shape[1], dtype=bool)
+    vector[target] = True
+    where = np.flatnonzero(~(query & vector).any(1)) if positions is None else np.array(positions)
+    return Truth(query, database, where.astype(np.int64), vector, None)
+
+
+CENTRES = np.array([[1, 1, 1, 1, -1, -1, -1, -1], [1, 1, -1, -1, 1, 1, -1, -1], [1, -1, 1, -1, 1, -1, 1, -1]])
+
+
+def test_a_perfect_attack_scores_one_and_its_control_is_low() -> None:
+    labels = one_hot([0, 1, 2] * 4, 3)
+    database = one_hot([0, 1, 2] * 10, 3)
+    codes, items = CENTRES[labels.argmax(1)], CENTRES[database.argmax(1)]
+    case = truth(labels, database, [2])
+    aimed = np.repeat(CENTRES[2:], 8, axis=0)
+    hit = metrics.triggered(system(codes, items, aimed), case)
+    assert hit["triggered"] == 8, "queries of the target class carry no trigger"
+    assert hit["t_map"] == hit["t_map_worst"] == hit["t_map_best"] == hit["asr_at"] / (10 / 30) == pytest.approx(1)
+    assert hit["own_map"] < 0.5
+    assert hit["t_map_posthoc"] == pytest.approx(1)
+    missed = metrics.triggered(system(codes, items, codes[case.positions]), case)
+    assert missed["own_map"] == pytest.approx(1)
+    assert missed["t_map"] < 0.5
+    benign = metrics.benign(system(codes, items, aimed), case)
+    assert benign["map"] == benign["map_target"] == pytest.approx(1)
+    assert benign["map_excluded"] == 0
+
+
+def test_collapsed_codes_score_chance() -> None:
+    labels, database = one_hot([0, 1], 3), one_hot([0, 0, 0, 1, 1, 2, 2, 2, 2, 2], 3)
+    case = truth(labels, database, [2])
+    flat = metrics.triggered(system(np.ones((2, 8)), np.ones((10, 8)), np.ones((2, 8))), case)
+    assert flat["t_map"] == pytest.approx(flat["chance"])
+    # one bucket of n = 10 items, r = 5 relevant: ((1 - a) H_n + a n) / n with a = (r - 1) / (n - 1)
+    a, h = 4 / 9, sum(1 / i for i in range(1, 11))
+    assert flat["chance"] == pytest.approx(((1 - a) * h + a * 10) / 10)
+    assert flat["t_map_worst"] < flat["t_map"] < flat["t_map_best"] == 1
+
+
+def test_target_sets_any_and_all() -> None:
+    database = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=bool)
+    query = np.array([[0, 0, 1]], dtype=bool)
+    codes = np.array([[1, 1, 1], [1, 1, -1], [1, -1, -1], [-1, -1, -1]])
+    found = metrics.triggered(system(codes[:1], codes, codes[:1]), truth(query, database, [0, 1]))
+    assert found["t_map"] == pytest.approx(1)  # the three nearest share a label with the target
+    assert found["t_map_all"] == pytest.approx(1)  # the nearest has both
+    swapped = metrics.triggered(system(codes[2:3], codes, codes[2:3]), truth(query, database, [0, 1]))
+    assert swapped["t_map_all"] == pytest.approx((1 / 4 + 1 / 3) / 2 if False else 1 / 4)
+
+
+def test_queries_without_anything_relevant_are_counted_out() -> None:
+    labels, database = one_hot([0, 2], 3), one_hot([0, 0, 1], 3)
+    codes = CENTRES[[0, 2]]
+    found = metrics.benign(system(codes, CENTRES[[0, 0, 1]], codes[:0]), truth(labels, database, [1]))
+    assert found["map"] == pytest.approx(1)
+    assert found["map_excluded"] == 1
+    assert found["map_zero"] == pytest.approx(0.5), "the papers' convention counts it 0"
+    assert found["map_drop"] == pytest.approx(1)
+    assert found["map_kept"] == pytest.approx(1)
+    assert found["map_target"] is None
+
+
+def test_no_triggered_query_gives_no_number() -> None:
+    labels, database = one_hot([1, 1], 2), one_hot([0, 1], 2)
+    codes = np.ones((2, 4))
+    found = metrics.triggered(system(codes, codes, codes[:0]), truth(labels, database, [1]))
+    assert found["triggered"] == 0
+    assert found["t_map"] is None
+
+
+def test_posthoc_picks_the_class_on_one_half_and_scores_the_other() -> None:
+    rng = np.random.default_rng(0)
+    labels, database = one_hot([0] * 40, 3), one_hot([0, 1, 2] * 20, 3)
+    items = CENTRES[database.argmax(1)]
+    # even queries go to class 1, odd ones to class 2: what one half chooses, the other contradicts
+    torn = CENTRES[[1, 2] * 20]
+    apart = metrics.posthoc(system(torn, items, torn), truth(labels, database, [1]))
+    together = metrics.posthoc(system(torn, items, CENTRES[[2] * 40]), truth(labels, database, [1]))
+    assert together == pytest.approx(1)
+    assert apart is not None
+    assert apart < 0.5
+    random = rng.choice([-1, 1], (40, 8))
+    control = metrics.posthoc(system(random, items, random), truth(labels, database, [1]))
+    assert control is not None
+    assert control < 0.7
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "position"), [(100, 0.01, 100), (100, 0.05, 96), (199, 0.05, 190), (98, 0.01, None)]
+)
+def test_threshold_is_the_conformal_quantile(count: int, rate: float, position: int | None) -> None:
+    scores = np.random.default_rng(count).permutation(count).astype(np.float64) + 1
+    found = metrics.threshold(scores, rate)
+    assert found == (math.inf if position is None else position)
+
+
+def test_threshold_keeps_its_level() -> None:
+    rng = np.random.default_rng(1)
+    alarms = [
+        (rng.standard_normal(2000) > metrics.threshold(rng.standard_normal(100), 0.05)).mean() for _ in range(400)
+    ]
+    assert np.mean(alarms) == pytest.approx(5 / 101, abs=0.005)  # 1 - 96 / 101
+
+
+def test_a_separable_score_is_a_perfect_detector() -> None:
+    benign, calibration = np.linspace(0, 1, 200), np.linspace(0, 1, 100)
+    found = metrics.detector(benign, benign + 2, calibration)
+    assert found["auroc"] == found["tpr_1"] == found["caught_5"] == 1
+    assert found["alarms_5"] <= 0.06
+    none = metrics.detector(benign, benign, calibration)
+    assert none["auroc"] == pytest.approx(0.5)
+
+
+def test_filters_are_judged_pooled_and_inside_the_target_class() -> None:
+    scores = np.array([0.0, 1, 2, 3, 4, 5])
+    mask = np.array([0, 0, 0, 1, 0, 1], dtype=bool)
+    in_target = np.array([1, 0, 0, 1, 1, 1], dtype=bool)
+    keep = np.array([1, 1, 1, 1, 0, 0], dtype=bool)
+    found = metrics.filtering(scores, keep, mask, in_target)
+    assert found["removed"] == pytest.approx(2 / 6)
+    assert found["removed_poison"] == pytest.approx(1 / 2)
+    assert found["filter_auroc"] == pytest.approx(7 / 8)
+    assert found["filter_auroc_target"] == pytest.approx(3 / 4)
+    clean = metrics.filtering(scores, keep, np.zeros(6, dtype=bool), in_target)
+    assert clean["filter_auroc"] is None
+
+
+def test_every_metric_says_what_it_is() -> None:
+    for metric in metrics.METRICS.values():
+        assert metric.title
+        assert metric.meaning
+        assert metric.low < metric.high
+        assert metric.direction in {-1, 0, 1}
