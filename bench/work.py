@@ -99,7 +99,10 @@ def _run(stage: Stage, site: Site, store: Store) -> dict[str, Any]:
 
 
 def _settle(threads: int) -> None:
-    """Threads and algorithms that make results equal under every executor."""
+    """Threads and algorithms that make results equal under every executor.
+
+    torch and numba share one OpenMP pool: a kernel of numba's sets torch's threads too, so both are always set together.
+    """
     import torch
     from torch.utils import deterministic
 
@@ -126,21 +129,24 @@ class StoredInputs:
         return role in self._parents
 
     def meta(self, role: str) -> dict[str, Any]:
+        meta: dict[str, Any] = self._record(role)["meta"]
+        return meta
+
+    def tensors(self, role: str) -> Mapping[str, Any]:
+        key = self._parents[role]
+        if key not in self._tensors:
+            self._tensors[key] = {} if self._record(role)["artifact"] is None else self._store.tensors(key)
+        found: Mapping[str, Any] = self._tensors[key]
+        return found
+
+    def _record(self, role: str) -> Record:
         key = self._parents[role]
         if key not in self._records:
             record = self._store.record(key)
             if record is None or record["status"] != "ok":
                 raise UserError(f"the input '{role}' ({key}) has gone from the store: run the same command again")
             self._records[key] = record
-        meta: dict[str, Any] = self._records[key]["meta"]
-        return meta
-
-    def tensors(self, role: str) -> Mapping[str, Any]:
-        key = self._parents[role]
-        if key not in self._tensors:
-            self._tensors[key] = self._store.tensors(key)
-        found: Mapping[str, Any] = self._tensors[key]
-        return found
+        return self._records[key]
 
 
 def device_name(device: str) -> str:

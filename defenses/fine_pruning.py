@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from bench.api.defense import Case, PositiveShare, Repair, Rng, Share, defense
+from bench.api.errors import DivergedError
 from bench.api.paper import Paper
 from defenses._channels import mean_activations, remove, switched_off
 from defenses._trusted import calibration_map
@@ -43,14 +45,22 @@ class FinePruning(Repair):
         pruned = torch.zeros(len(order), dtype=torch.bool, device=order.device)
         pruned[order[: self._count(case, order)]] = True
         with switched_off(case.model, pruned):
-            candidates = [case.model]
-            if self.epochs:
-                recipe = replace(case.recipe, epochs=self.epochs, schedule="constant", backbone_lr=1.0)
-                candidates = [case.train_model(case.model, case.fit_set, replace(recipe, lr=lr), rng) for lr in self.lr]
+            candidates = self._tuned(case, rng) if self.epochs else [case.model]
             scores = [calibration_map(model, case.calibration_set) for model in candidates]
         best = candidates[max(range(len(scores)), key=scores.__getitem__)]
         remove(best, pruned)
         return best
+
+    def _tuned(self, case: Case, rng: Rng) -> list[nn.Module]:
+        """One fine-tuned copy per rate of the grid; a rate at which training diverges is no candidate."""
+        recipe = replace(case.recipe, epochs=self.epochs, schedule="constant")
+        found = []
+        for lr in self.lr:
+            with suppress(DivergedError):
+                found.append(case.train_model(case.model, case.fit_set, replace(recipe, lr=lr), rng))
+        if not found:
+            raise DivergedError(f"fine-tuning diverged at every rate of {self.lr}")
+        return found
 
     def _count(self, case: Case, order: Tensor) -> int:
         """How many channels to prune, least active first; the last one always stays."""

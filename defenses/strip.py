@@ -81,7 +81,9 @@ class Strip(Guard):
         share = (k - inside @ counts) / (border @ counts)
         votes = (inside + border * share[:, None]) @ state["labels"]
         pooled = votes.reshape(n, -1, votes.shape[1]).sum(1)
-        entropies: Tensor = torch.special.entr(pooled / pooled.sum(1, keepdim=True))
+        entropies: Tensor = torch.special.entr(
+            pooled / pooled.sum(1, keepdim=True).clamp_min(1e-9)
+        )  # unlabelled items vote for nothing
         return -entropies.sum(1)
 
 

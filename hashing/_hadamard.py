@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bench.api.errors import UserError
 from bench.api.random import Rng
 
 
@@ -55,4 +56,6 @@ def hash_centres(classes: int, bits: int, rng: Rng) -> Float[Tensor, "k b"]:
             best, best_gap = centres, gap
         if classes == 1 or (gap > bits / 4 and float(distances.mean()) >= bits / 2):
             break
+    if best_gap == 0:
+        raise UserError(f"{bits} bits are too few for {classes} distinct hash centres: use more bits")
     return best

@@ -59,7 +59,7 @@ class Rng:
 
     @contextmanager
     def ambient(self) -> Iterator[None]:
-        """Inside the block torch's global CPU generator is this stream (modules initialise themselves from it)."""
-        with torch.random.fork_rng(devices=[]):
+        """Inside the block torch's global generators are this stream: initialisation and dropout draw from them."""
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self._seed)
             yield

@@ -65,7 +65,8 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
 def check(train: Split, poisoned: Poisoned, threat: Threat) -> None:
     """A poisoned set is the clean one with exactly the masked items exchanged, and no more than the threat grants."""
     after = poisoned.split
-    if not torch.equal(train.ids, after.ids) or poisoned.mask.shape != train.ids.shape:
+    sizes = {len(part) for part in (train, after.images, after.labels, poisoned.mask)}
+    if len(sizes) > 1 or not torch.equal(train.ids, after.ids):
         raise ThreatError("poison() added, dropped or reordered training items; exchange them in place")
     untouched = ~poisoned.mask
     if not torch.equal(train.images[untouched], after.images[untouched]):

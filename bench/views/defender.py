@@ -31,6 +31,8 @@ def signs(words: Int64[Tensor, "w m"], bits: int) -> Float[Tensor, "m b"]:
 def case(spec: Json, inputs: Inputs, context: Context, needs: Needs) -> Case:
     """The model under suspicion, the trusted set, and what the defense's class declares to need."""
     model = open_model(inputs, "model", context.device)
+    # centres are the victim's to know; a memory of training codes and labels is not, unless the training set is granted
+    model.objective = model.objective.for_set(inputs.meta("model")["model"]["train_size"])
     trusted = _base.split(inputs, "trusted")
     order = Rng("trusted", spec["dataset"]["name"]).permutation(len(trusted))
     half = len(trusted) // 2
