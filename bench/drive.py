@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from bench.execute import Done, Executor
 from bench.plan import Plan, Stage
-from bench.store import KEPT, Record, Store
+from bench.store import KEPT, Record, Store, checksum
 from bench.work import describe
 
 RESUBMISSIONS = 2  # how often a killed stage is tried again in the same run
@@ -80,6 +80,7 @@ class Pending:
         self.failed: dict[str, Record] = {}
         self._retry = retry
         self._intact: dict[str, bool] = {}
+        self._fresh: dict[str, bool] = {}
         for cell in plan.cells:
             if cell.key is not None:
                 self._want(cell.key)
@@ -92,7 +93,7 @@ class Pending:
             if current in self.needed or current in self.failed:
                 continue
             record = self.record(current)
-            if record is not None and record["status"] == "ok" and (not as_input or self._whole(current, record)):
+            if record is not None and self._answers(current, record, as_input):
                 continue
             if record is not None and self._stays_failed(record):
                 self.failed[current] = record
@@ -107,6 +108,26 @@ class Pending:
         if key not in self.records:
             self.records[key] = self.store.record(key)
         return self.records[key]
+
+    def _answers(self, key: str, record: Record, as_input: bool) -> bool:
+        """Whether a record stands for its stage; as an input, its artifact must be there too."""
+        if record["status"] != "ok" or not self._current(key, record):
+            return False
+        return not as_input or self._whole(key, record)
+
+    def _current(self, key: str, record: Record) -> bool:
+        """Whether the stage, and all before it, read what their parents hold now.
+
+        One that was made again may have come out differently, on another kind of machine for example.
+        """
+        if key not in self._fresh:
+            held = {role: self.record(parent) for role, parent in self.plan.stages[key].parents.items()}
+            self._fresh[key] = all(
+                record["inputs"].get(role) == checksum(parent) and self._current(parent["key"], parent)
+                for role, parent in held.items()
+                if parent is not None and parent["status"] == "ok"
+            )
+        return self._fresh[key]
 
     def _whole(self, key: str, record: Record) -> bool:
         if key not in self._intact:
@@ -159,6 +180,13 @@ def drive(
     """Run what is missing. An executor is started only if there is work; KeyboardInterrupt and StoreError stop it."""
     driver = _Driver(plan, store, Pending(plan, store, retry), listen or Silent())
     driver.run(make_executor)
+    if driver.remade and Pending(plan, store, ()).needed:
+        # an artifact that had been lost came out differently (another kind of machine): what was made from the old one
+        # has to follow, or a board would mix the two
+        again = drive(plan, store, make_executor, listen=listen)
+        again.ran += driver.summary.ran
+        again.failures += driver.summary.failures
+        return again
     return driver.summary
 
 
@@ -174,6 +202,7 @@ class _Driver:
         self._ready = [self._position[key] for key, parents in self._waits.items() if not parents]  # a heap
         heapq.heapify(self._ready)
         self._tries: Counter[str] = Counter()
+        self.remade = False  # whether a stage that had a result ran again and its artifact changed
         self.summary = Summary(reused=len(plan.stages) - len(pending.needed))
 
     def run(self, make_executor: Callable[[], Executor]) -> None:
@@ -220,8 +249,10 @@ class _Driver:
                 heapq.heappush(self._ready, self._position[stage.key])
                 self._listener.again(stage, done.reason)
                 return
-            record = describe(stage) | {"status": done.status, "reason": done.reason, "log": ""}
-            self._store.write_record(record)
+            record = self._store.settle(describe(stage) | {"status": done.status, "reason": done.reason, "log": ""})
+        before = self._pending.records.get(stage.key)
+        if before is not None and before["status"] == record["status"] == "ok":
+            self.remade |= checksum(before) != checksum(record)
         self.summary.ran[record["status"]] += 1
         if record["status"] != "ok":
             self.summary.failures.append(record)
@@ -248,6 +279,6 @@ class _Driver:
         root = cause.get("cause", cause["key"])
         why = cause["reason"] if "cause" in cause else f"{cause['label']}: {cause['reason']}"
         record = describe(stage) | {"status": cause["status"], "reason": why, "log": "", "cause": root}
-        self._store.write_record(record)
+        self._store.settle(record)
         self._listener.end(stage, record)
         self._settle(stage, record)

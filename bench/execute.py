@@ -163,7 +163,9 @@ class RayExecutor:
     def poll(self, seconds: float) -> list[Done]:
         if not self._running:
             return []
-        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
+        running = list(self._running)
+        self._ray.wait(running, num_returns=1, timeout=seconds)
+        ready, _ = self._ray.wait(running, num_returns=len(running), timeout=0)  # none that is done may run out of time
         found = [self._collect(future) for future in ready]
         now = time.monotonic()
         for future, (stage, started) in list(self._running.items()):

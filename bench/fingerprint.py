@@ -36,9 +36,9 @@ class _Normalise(ast.NodeTransformer):
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AsyncFunctionDef:
         return self._without_docstring(node)
 
-    def visit_If(self, node: ast.If) -> ast.AST | None:
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.AST]:
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            return None
+            return [self.visit(item) for item in node.orelse]
         return self.generic_visit(node)
 
     def visit_Raise(self, node: ast.Raise) -> ast.Raise:
@@ -121,4 +121,14 @@ def _imports(tree: ast.AST, module: str, path: Path) -> set[str]:
                 parents = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*parents, *([base] if base else [])])
             found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return {name for name in found if name.partition(".")[0] in FIRST_PARTY | {own} and _path(name) is not None}
+    return {name for name in found if _path(name) is not None and (_ours(name, own) or _beside(name, module, path))}
+
+
+def _ours(name: str, own: str) -> bool:
+    return name.partition(".")[0] in FIRST_PARTY | {own}
+
+
+def _beside(name: str, module: str, path: Path) -> bool:
+    """Whether a plugin file imports a helper from its own folder."""
+    helper = _path(name)
+    return module.startswith("hashdoor_plugin_") and helper is not None and path.parent in helper.parents

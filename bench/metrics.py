@@ -81,8 +81,8 @@ METRICS: Mapping[str, Metric] = {
     "poison_rate": _share("poison rate", "poisoned share of the training set", 0),
     "target_share": _share("target share", "poisoned share of the training images that carry the target label", 0),
     "linf": _share("L-inf", "mean over images of the largest pixel change, 8-bit images in [0, 1]", -1),
-    "psnr": Metric("PSNR", "dB", 1, 0.0, math.inf, "mean peak signal-to-noise ratio of triggered images"),
-    "ssim": _share("SSIM", "mean structural similarity of triggered images", 1, -1.0),
+    "psnr": Metric("PSNR", "dB", 1, 0.0, math.inf, "mean peak signal-to-noise ratio of triggered images that differ"),
+    "ssim": _share("SSIM", "mean over whole windows of triggered images: it hardly sees a corner", 1, -1.0),
     "auroc": _share("AUROC", "triggered against benign versions of the same queries; ties count half"),
     "auroc_control": _share("AUROC control", "the same on the clean model", 0),
     "tpr_1": _share("TPR@1%", "largest true-positive rate with at most 1 % false positives"),
@@ -264,20 +264,30 @@ def threshold(calibration: Scores, rate: float) -> float:
 
 
 def detector(
-    benign_scores: Scores, triggered_scores: Scores, calibration: Float[np.ndarray, " c"]
+    benign_scores: Float[np.ndarray, " q"],
+    positions: Int64[np.ndarray, " n"],
+    triggered_scores: Scores,
+    calibration: Float[np.ndarray, " c"],
 ) -> dict[str, float | None]:
-    """How well one score of a guard tells triggered queries from the same queries without trigger."""
-    if len(benign_scores) == 0:
-        return dict.fromkeys(("auroc", "tpr_1", "tpr_5", "alarms_1", "alarms_5", "caught_5"))
-    at_5 = threshold(calibration, 0.05)
-    return {
-        "auroc": ranking.auroc(benign_scores, triggered_scores),
-        "tpr_1": ranking.tpr_at_fpr(benign_scores, triggered_scores, 0.01),
-        "tpr_5": ranking.tpr_at_fpr(benign_scores, triggered_scores, 0.05),
-        "alarms_1": float((benign_scores > threshold(calibration, 0.01)).mean()),
-        "alarms_5": float((benign_scores > at_5).mean()),
-        "caught_5": float((triggered_scores > at_5).mean()),
-    }
+    """How well one score of a guard tells triggered queries from benign ones.
+
+    AUROC and TPR compare the same images with and without trigger (`positions` among the benign ones), so that the mix
+    of classes cannot leak into the score; alarms are counted over every benign query. None where the calibration set is
+    too small for a level.
+    """
+    found: dict[str, float | None] = dict.fromkeys(("auroc", "tpr_1", "tpr_5", "alarms_1", "alarms_5", "caught_5"))
+    if len(positions):
+        paired = benign_scores[positions]
+        found["auroc"] = ranking.auroc(paired, triggered_scores)
+        found["tpr_1"] = ranking.tpr_at_fpr(paired, triggered_scores, 0.01)
+        found["tpr_5"] = ranking.tpr_at_fpr(paired, triggered_scores, 0.05)
+    at_1, at_5 = threshold(calibration, 0.01), threshold(calibration, 0.05)
+    if math.isfinite(at_1):
+        found["alarms_1"] = float((benign_scores > at_1).mean())
+    if math.isfinite(at_5):
+        found["alarms_5"] = float((benign_scores > at_5).mean())
+        found["caught_5"] = float((triggered_scores > at_5).mean()) if len(triggered_scores) else None
+    return found
 
 
 def filtering(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -14,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.api import registry
-from bench.api.attack import Attack, DataSpec, ModelSpec, Threat
+from bench.api.attack import Attack, DataSpec, ModelAttack, ModelSpec, PoisoningAttack, Threat, TrainingAttack
 from bench.api.defense import Defense, Diagnosis, Filter, Guard, Needs
 from bench.api.errors import DataMissingError, UserError
 from bench.api.hashing import Recipe
@@ -53,6 +54,7 @@ class Cell:
     """A trial's place in the graph: the key of its `measure` stage, or why there is none.
 
     access: what the attacker needs, by which boards group. defense_kind: repair, filter, guard, diagnosis or none.
+    threads, surrogate_seed: what else tells two cells of the same axes apart.
     """
 
     axes: Mapping[str, str | int]
@@ -61,6 +63,8 @@ class Cell:
     skipped: str = ""
     access: str = ""
     defense_kind: str = ""
+    threads: int = 1
+    surrogate_seed: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -106,6 +110,31 @@ def access(threat: Threat) -> str:
     return "weights only" if Threat.MODEL in threat else "none"
 
 
+def check_threat(trial: Trial, attack: Attack) -> None:
+    """Refuse an attack whose kind, surrogates or foreign data go beyond the threat model that it declares."""
+    threat, name = attack.threat(), trial.attack.name
+    for kind, flag in (
+        (PoisoningAttack, Threat.TRAIN_SET),
+        (ModelAttack, Threat.MODEL),
+        (TrainingAttack, Threat.TRAINING),
+    ):
+        if isinstance(attack, kind) and flag not in threat:
+            raise UserError(f"attack '{name}' is a {kind.__name__}: its threat() must declare Threat.{flag.name}")
+    for wish in attack.requires(_setting_of(trial)):
+        if isinstance(wish, ModelSpec) and Threat.TRAIN_SET not in threat:
+            raise UserError(f"attack '{name}' trains surrogates on the victim's images: declare Threat.TRAIN_SET")
+        if isinstance(wish, DataSpec) and wish.name == trial.dataset.name:
+            raise UserError(f"attack '{name}' asks for the victim's own data set '{wish.name}': name another one")
+
+
+def _setting_of(trial: Trial) -> Setting:
+    """What is known of a setting before its data are read."""
+    return Setting(
+        dataset=trial.dataset.name, backbone=trial.backbone.name, method=trial.method.name, bits=trial.bits,
+        classes=(), image_shape=(0, 0, 0), train_size=0,
+    )  # fmt: skip
+
+
 def defense_kind(defense: Defense) -> str:
     if defense.identity:
         return "none"
@@ -122,8 +151,15 @@ def file_digest(path: Path, size: int, mtime: int) -> str:
     return sha256(path)
 
 
-def _content(files: Iterable[Path]) -> str:
-    return digest([[path.name, file_digest(path, (info := path.stat()).st_size, info.st_mtime_ns)] for path in files])
+def _content(files: Sequence[Path]) -> str:
+    """Names below the folder that holds them all, and contents: a moved image may have changed its label."""
+    common = os.path.commonpath([path.parent for path in files]) if files else ""
+    return digest(
+        [
+            [os.path.relpath(path, common), file_digest(path, (info := path.stat()).st_size, info.st_mtime_ns)]
+            for path in files
+        ]
+    )
 
 
 @cache
@@ -145,8 +181,11 @@ class _Planner:
     def cell(self, trial: Trial) -> Cell:
         attack: Attack = _instance("attacks", trial.attack.name, digest(trial.attack.params), trial.attack)
         defense: Defense = _instance("defenses", trial.defense.name, digest(trial.defense.params), trial.defense)
+        check_threat(trial, attack)
         kind, group = defense_kind(defense), access(attack.threat())
-        about = {"access": group, "defense_kind": kind}
+        about: dict[str, Any] = {"access": group, "defense_kind": kind, "threads": self._resources.threads}
+        if attack.requires(_setting_of(trial)):
+            about["surrogate_seed"] = trial.surrogate_seed
         if Needs.TRAIN_SET in defense.needs and not (attack.offers_train_set or attack.identity):
             why = f"{trial.attack.name} leaves no poisoned training set that {trial.defense.name} could look at"
             return Cell(trial.axes(), trial.training, None, why, **about)
@@ -198,8 +237,12 @@ class _Planner:
 
     def _data_stages(self, dataset: Spec) -> dict[str, str]:
         component = _instance("datasets", dataset.name, digest(dataset.params), dataset)
-        content = _content(component.files(self._data))
-        load = self._add("load", {"dataset": dataset.as_json(), "content": content}, {})
+        found = {
+            "content": _content(component.files(self._data)),
+            "classes": list(component.classes(self._data)),
+            "protocol": list(component.protocol(self._data)),
+        }
+        load = self._add("load", {"dataset": dataset.as_json(), **found}, {})
         return {"load": load, "split": self._add("split", {"dataset": dataset.as_json()}, {"load": load})}
 
     def _setting(self, trial: Trial) -> dict[str, Any]:
@@ -215,12 +258,8 @@ class _Planner:
     def _granted(self, trial: Trial, attack: Attack, clean: str) -> dict[str, str]:
         """Parents that the threat model grants or the attack asks for."""
         found = {"clean": clean} if Threat.MODEL in attack.threat() else {}
-        setting = Setting(
-            dataset=trial.dataset.name, backbone=trial.backbone.name, method=trial.method.name, bits=trial.bits,
-            classes=(), image_shape=(0, 0, 0), train_size=0,
-        )  # fmt: skip
         models = sets = 0
-        for wish in attack.requires(setting):
+        for wish in attack.requires(_setting_of(trial)):
             if isinstance(wish, ModelSpec):
                 surrogate = replace(
                     trial,
@@ -263,7 +302,13 @@ class _Planner:
         return key
 
     def _environment(self, kind: str) -> dict[str, Any]:
-        common = {"python": ".".join(platform.python_version_tuple()[:2]), "torch": _minor("torch")}
+        common = {
+            "python": ".".join(platform.python_version_tuple()[:2]),
+            "torch": _minor("torch"),
+            "numpy": _minor("numpy"),
+        }
+        if kind == "load":  # decoders and embedded data
+            common |= {"pillow": _minor("pillow"), "scikit-learn": _minor("scikit-learn")}
         if kind in DEVICE_FREE:
             return common
         return {

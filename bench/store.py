@@ -87,6 +87,15 @@ class Store:
         body = {"schema": SCHEMA, **record}
         self._write(self._record_path(record["key"]), json.dumps(body, allow_nan=False, indent=1).encode())
 
+    def settle(self, record: Record) -> Record:
+        """Write a record unless it is a failure and another driver has finished the stage; returns the one in force."""
+        if record["status"] != "ok":
+            held = self.record(record["key"])
+            if held is not None and held["status"] == "ok" and self.intact(held):
+                return held
+        self.write_record(record)
+        return record
+
     def records(self) -> Iterator[Record]:
         """Every readable record, in the order of keys."""
         for path in sorted((self.root / "records").glob("*.json")):
@@ -163,6 +172,12 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+
+
+def checksum(record: Record) -> str | None:
+    """Of a record's artifact; None where the stage leaves none."""
+    artifact = record["artifact"]
+    return artifact["sha256"] if artifact else None
 
 
 @contextmanager

@@ -312,7 +312,7 @@ def _target(value: int | str | list[int | str], classes: tuple[str, ...], datase
 def _cells(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
     axes = block.axes
     specs = {kind: _specs(kind, getattr(axes, kind)) for kind in COMPONENT_AXES}
-    seeds, targets = axes.seeds or [], axes.targets or []
+    seeds, targets = list(dict.fromkeys(axes.seeds or [])), axes.targets or []
     others = {seed: seeds[(i + 1) % len(seeds)] if len(seeds) > 1 else seed + 1 for i, seed in enumerate(seeds)}
     for dataset in specs["datasets"]:
         missing = ""

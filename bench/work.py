@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from bench.api import registry
 from bench.api.errors import DivergedError, StoreError, ThreatError, UserError
 from bench.fingerprint import fingerprint
 from bench.plan import Stage
 from bench.provenance import provenance
-from bench.store import Record, Store
+from bench.store import Record, Store, checksum
+from bench.trial import canonical
 
 LOG_TAIL = 4000  # characters of traceback that a record keeps
 
@@ -32,8 +35,12 @@ class Site:
     plugins: tuple[Path, ...] = ()
 
 
-class StageTimeoutError(Exception):
-    """A stage ran longer than it may."""
+class InputLostError(Exception):
+    """An artifact that the stage reads has gone or is damaged."""
+
+
+class StageTimeoutError(BaseException):
+    """A stage ran longer than it may. No Exception: a component that catches those must not swallow it."""
 
 
 def warm_up(stage: Stage) -> None:
@@ -56,6 +63,8 @@ def perform(stage: Stage, site: Site) -> Record:
         outcome |= _run(stage, site, store)
     except StoreError:
         raise
+    except InputLostError as error:  # not a failure of the stage: the next run makes the input again
+        outcome |= {"status": "killed", "reason": _line(error)}
     except StageTimeoutError:
         outcome |= {"status": "timeout", "reason": f"ran longer than {stage.timeout:g} s"}
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -66,15 +75,14 @@ def perform(stage: Stage, site: Site) -> Record:
         outcome |= {"status": "failed", "reason": f"{type(error).__name__}: {_line(error)}", "log": _tail()}
     record = {**describe(stage), **outcome, "provenance": {**provenance(), "device": device_name(site.device)}}
     record["cost"] = {"seconds": time.time() - started, "started": started, "host": socket.gethostname()}
-    store.write_record(record)
-    return record
+    return store.settle(record)
 
 
 def describe(stage: Stage) -> Record:
     """The part of a record that is known before the stage runs."""
     return {
         "key": stage.key, "stage": stage.kind, "label": stage.label, "group": stage.group, "spec": dict(stage.spec),
-        "parents": dict(stage.parents), "code": stage.code, "meta": {}, "metrics": {}, "artifact": None,
+        "parents": dict(stage.parents), "inputs": {}, "code": stage.code, "meta": {}, "metrics": {}, "artifact": None,
     }  # fmt: skip
 
 
@@ -88,24 +96,27 @@ def _run(stage: Stage, site: Site, store: Store) -> dict[str, Any]:
     _settle(stage.threads)
     run = importlib.import_module(f"bench.stages.{stage.kind}").run
     context = Context(device=torch.device(site.device), data=site.data)
-    output = run(dict(stage.spec), StoredInputs(store, stage.parents), context)
+    inputs = StoredInputs(store, stage.parents)
+    output = run(dict(stage.spec), inputs, context)
+    canonical([output.meta, output.metrics])  # a NaN or a tensor in there is the component's failure, not the run's
     artifact = None
     if output.tensors:
         about = {"stage": stage.kind, "spec": dict(stage.spec), "backdoored": False, **output.meta}
         artifact = store.write_artifact(stage.key, output.tensors, about)
     if site.device.startswith("cuda"):
         torch.cuda.empty_cache()
-    return {"meta": output.meta, "metrics": output.metrics, "artifact": artifact}
+    return {"meta": output.meta, "metrics": output.metrics, "artifact": artifact, "inputs": inputs.checksums()}
 
 
 def _settle(threads: int) -> None:
     """Threads and algorithms that make results equal under every executor.
 
-    torch and numba share one OpenMP pool: a kernel of numba's sets torch's threads too, so both are always set together.
+    torch and numba share one OpenMP pool: a numba kernel sets torch's threads too, so both are always set together.
     """
     import torch
     from torch.utils import deterministic
 
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is meant
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
@@ -135,16 +146,25 @@ class StoredInputs:
     def tensors(self, role: str) -> Mapping[str, Any]:
         key = self._parents[role]
         if key not in self._tensors:
-            self._tensors[key] = {} if self._record(role)["artifact"] is None else self._store.tensors(key)
+            try:
+                self._tensors[key] = {} if self._record(role)["artifact"] is None else self._store.tensors(key)
+            except (OSError, SafetensorError) as error:
+                raise InputLostError(
+                    f"the input '{role}' ({key}) cannot be read: run the same command again"
+                ) from error
         found: Mapping[str, Any] = self._tensors[key]
         return found
+
+    def checksums(self) -> dict[str, str | None]:
+        """Checksum of each parent's artifact: results of a parent that came out differently are not mixed."""
+        return {role: checksum(self._record(role)) for role in self._parents}
 
     def _record(self, role: str) -> Record:
         key = self._parents[role]
         if key not in self._records:
             record = self._store.record(key)
             if record is None or record["status"] != "ok":
-                raise UserError(f"the input '{role}' ({key}) has gone from the store: run the same command again")
+                raise InputLostError(f"the input '{role}' ({key}) has gone from the store: run the same command again")
             self._records[key] = record
         return self._records[key]
 

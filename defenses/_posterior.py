@@ -45,9 +45,15 @@ def fit_posterior(model: nn.Module, split: Split) -> dict[str, Tensor]:
 
 
 def _loss(logits: Float[Tensor, "n k"], belongs: Labels, multi: bool) -> float:
+    """Negative log-likelihood of smoothed targets, (n + 1) / (n + k) for the true class (Platt's rule with k classes).
+
+    On codes that separate the classes the plain likelihood has no minimum: the temperature would run to the end of its
+    grid, and every entropy to zero.
+    """
+    n, k = logits.shape
     if multi:
-        return float(F.binary_cross_entropy_with_logits(logits, belongs.double()))
-    return float(F.cross_entropy(logits, belongs.int().argmax(1)))
+        return float(F.binary_cross_entropy_with_logits(logits, (belongs.double() * n + 1) / (n + 2)))
+    return float(F.cross_entropy(logits, (belongs.double() * n + 1) / (n + k)))
 
 
 def posterior(logits: Float[Tensor, "n b"], state: Mapping[str, Tensor]) -> Float[Tensor, "n k"]:

@@ -22,8 +22,8 @@ CARD = Paper(
     venue="RAID",
     year=2018,
     url="https://arxiv.org/abs/1805.12185",
-    follows="channels of the last convolution by mean activation on clean images, lowest first, until the drop of clean"
-    " quality reaches its bound; then fine-tuning of the pruned network on clean images",
+    follows="channels of the last convolution by mean activation on clean images, lowest first, as many as the bound on"
+    " the drop of clean quality allows; then fine-tuning of the pruned network on clean images",
     deviates="quality is leave-one-out mAP on the calibration half of the trusted set instead of accuracy, with"
     " BackdoorBench's 10 % relative bound; tuning uses the victim's hash loss and optimiser with constant rate, chosen"
     " from a grid by the same mAP; guess: 10 epochs (BackdoorBench: 100, for classifiers); in residual networks the"
@@ -68,12 +68,10 @@ class FinePruning(Repair):
             return min(round(self.ratio * len(order)), len(order) - 1)
         floor = (1 - self.max_drop) * calibration_map(case.model, case.calibration_set)
         width = max(1, round(self.step * len(order)))
-        kept = 0
-        for count in range(width, len(order), width):
+        for count in reversed(range(width, len(order), width)):  # quality need not fall steadily: the strongest counts
             off: Bool[Tensor, " d"] = torch.zeros(len(order), dtype=torch.bool, device=order.device)
             off[order[:count]] = True
             with switched_off(case.model, off):
-                if calibration_map(case.model, case.calibration_set) < floor:
-                    break
-            kept = count
-        return kept
+                if calibration_map(case.model, case.calibration_set) >= floor:
+                    return count
+        return 0

@@ -94,10 +94,10 @@ def _optimizer(model: HashModel, recipe: Recipe) -> optim.Optimizer:
     groups = [group for group in groups if group["params"]]
     match recipe.optimizer:
         case "sgd":
-            return optim.SGD(
-                groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0
-            )
+            return optim.SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
         case "adam":
+            return optim.Adam(groups, weight_decay=recipe.weight_decay)
+        case "adamw":
             return optim.AdamW(groups, weight_decay=recipe.weight_decay)
         case "rmsprop":
             return optim.RMSprop(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)

@@ -74,7 +74,9 @@ def read(store: Store, *, suite: str | None = None, run: Run = "latest") -> Resu
     shelf = Shelf(store)
     rows, scores, seen = [], [], set()
     for cell in chain.from_iterable(plan["cells"] for plan in used):
-        if (identity := digest([cell["axes"], cell["training"]])) in seen:
+        if (
+            identity := digest([cell["axes"], cell["training"], cell.get("threads"), cell.get("surrogate_seed")])
+        ) in seen:
             continue
         seen.add(identity)
         row, found = _row(cell, shelf)

@@ -32,7 +32,7 @@ class Recipe:
     precision: "bf16" autocasts the training loop (nothing else); "auto" does so where the device is fast at it.
     """
 
-    optimizer: Literal["sgd", "adam", "rmsprop"]
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"]
     lr: PositiveFloat
     weight_decay: NonNegativeFloat
     batch: PositiveInt

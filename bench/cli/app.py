@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_USER, UserError
+from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_OK, EXIT_USER, UserError
 from bench.cli import boards, catalogue, doctor, run
 
 app = typer.Typer(
@@ -69,7 +69,8 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             from rich.console import Console
 
-            code = Console(highlight=False).print(OVERVIEW)
+            Console(highlight=False).print(OVERVIEW)
+            code = EXIT_OK
     except UserError as error:
         _complain(str(error))
         code = EXIT_USER

@@ -40,6 +40,13 @@ def save_model(model: HashModel, plan: Json) -> tuple[dict[str, Tensor], Json]:
     return tensors, {"model": plan}
 
 
+def forgetful(inputs: Inputs, role: str, device: torch.device) -> HashModel:
+    """A trained model for a view: the loss's centres stay, its memory of training codes and labels does not."""
+    model = open_model(inputs, role, device)
+    model.objective = model.objective.for_set(inputs.meta(role)["model"]["train_size"])
+    return model
+
+
 def open_model(inputs: Inputs, role: str, device: torch.device) -> HashModel:
     """A trained model from a parent's artifact, in evaluation mode on the device."""
     model = new_model(inputs.meta(role)["model"])

@@ -23,13 +23,17 @@ def recipe(spec: Json) -> Recipe:
     return Recipe(**spec["recipe"])
 
 
-def augmentation(spec: Json) -> Augmentation:
+def augmentation(dataset: Augmentation, wanted: Recipe) -> Augmentation:
     """The data set's own augmentation, where the recipe does not say otherwise."""
-    dataset, wanted = registry.lookup("datasets", spec["dataset"]["name"]), recipe(spec)
     return Augmentation(
         flip=dataset.flip if wanted.flip is None else wanted.flip,
         pad=dataset.pad if wanted.pad is None else wanted.pad,
     )
+
+
+def dataset_augmentation(spec: Json) -> Augmentation:
+    dataset = registry.lookup("datasets", spec["dataset"]["name"])
+    return Augmentation(flip=dataset.flip, pad=dataset.pad)
 
 
 def train_victim(
@@ -53,7 +57,7 @@ def train_victim(
         train,
         recipe(spec),
         Rng("victim", spec["seed"]),
-        augmentation=augmentation(spec),
+        augmentation=augmentation(dataset_augmentation(spec), recipe(spec)),
         frozen=frozen,
         hook=hook,
         after_epoch=after_epoch,

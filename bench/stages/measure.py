@@ -70,9 +70,11 @@ def _detectors(inputs: Inputs, positions: np.ndarray) -> Json:
 
     def judge(prefix: str, name: str) -> dict[str, float | None]:
         screen, probe = inputs.tensors(f"{prefix}screen"), inputs.tensors(f"{prefix}probe")
-        benign = screen[f"benign.{name}"].numpy().astype(np.float64)[positions]  # the same images as the triggered ones
-        triggered = probe[f"triggered.{name}"].numpy().astype(np.float64)
-        return metrics.detector(benign, triggered, screen[f"calibration.{name}"].numpy().astype(np.float64))
+        benign, triggered, calibration = (
+            table[f"{what}.{name}"].numpy().astype(np.float64)
+            for table, what in ((screen, "benign"), (probe, "triggered"), (screen, "calibration"))
+        )
+        return metrics.detector(benign, positions, triggered, calibration)
 
     found = {}
     names = inputs.meta("screen")["scores"]

@@ -8,7 +8,7 @@ from bench.api.attack import Attack, Threat, Victim
 from bench.api.types import SPLITS, DataProtocol, RetrievalData
 from bench.stages import _base
 from bench.stages._base import Context, Inputs, Json
-from bench.stages._models import open_model
+from bench.stages._models import forgetful, open_model
 
 
 def victim(spec: Json, inputs: Inputs, context: Context, attack: Attack) -> Victim:
@@ -18,7 +18,7 @@ def victim(spec: Json, inputs: Inputs, context: Context, attack: Attack) -> Vict
     if Threat.TRAIN_SET in threat:
         granted["train"] = _base.split(inputs, "train")
     if Threat.MODEL in threat:
-        granted["model"] = open_model(inputs, "clean", context.device)
+        granted["model"] = forgetful(inputs, "clean", context.device)
     setting = _base.setting(spec, inputs)
     return Victim(
         setting=setting,

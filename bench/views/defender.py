@@ -15,8 +15,8 @@ from bench.api.random import Rng
 from bench.api.types import Split
 from bench.stages import _base
 from bench.stages._base import Context, Inputs, Json
-from bench.stages._models import open_model
-from bench.stages._training import augmentation, recipe
+from bench.stages._models import forgetful
+from bench.stages._training import augmentation, dataset_augmentation, recipe
 from hashing.loader import Augmentation
 from hashing.model import HashModel
 from hashing.train import fit
@@ -30,9 +30,7 @@ def signs(words: Int64[Tensor, "w m"], bits: int) -> Float[Tensor, "m b"]:
 
 def case(spec: Json, inputs: Inputs, context: Context, needs: Needs) -> Case:
     """The model under suspicion, the trusted set, and what the defense's class declares to need."""
-    model = open_model(inputs, "model", context.device)
-    # centres are the victim's to know; a memory of training codes and labels is not, unless the training set is granted
-    model.objective = model.objective.for_set(inputs.meta("model")["model"]["train_size"])
+    model = forgetful(inputs, "model", context.device)
     trusted = _base.split(inputs, "trusted")
     order = Rng("trusted", spec["dataset"]["name"]).permutation(len(trusted))
     half = len(trusted) // 2
@@ -49,7 +47,7 @@ def case(spec: Json, inputs: Inputs, context: Context, needs: Needs) -> Case:
         recipe=recipe(spec),
         fit_set=trusted.select(order[:half]).to(context.device),
         calibration_set=trusted.select(order[half:]).to(context.device),
-        train_model=Trainer(augmentation(spec)),
+        train_model=Trainer(dataset_augmentation(spec)),
         granted=granted,
     )
 
@@ -76,6 +74,6 @@ class Trainer:
         tuned = copy.deepcopy(model)
         kept = tuned.objective
         tuned.objective = kept.for_set(len(split))
-        fit(tuned, split, recipe, rng, augmentation=self._augmentation)
+        fit(tuned, split, recipe, rng, augmentation=augmentation(self._augmentation, recipe))
         tuned.objective = kept
         return tuned

@@ -173,5 +173,5 @@ def test_a_training_attack_works_inside_the_loop(tmp_path: Path) -> None:
     artefact = store.tensors(next(key for key, stage in plan.stages.items() if stage.kind == "implant"))
     assert artefact["artefact.steps"].item() == 12 * 3  # 150 images in batches of 64
     assert artefact["artefact.level"].item() == pytest.approx(3, abs=0.01)
-    assert trial["metrics"]["t_map"] > 0.9
+    assert trial["metrics"]["t_map"] > found["none", "none"]["metrics"]["t_map"] + 0.5
     assert trial["cell"].access == "training controlled"

@@ -127,11 +127,20 @@ def test_threshold_keeps_its_level() -> None:
 
 def test_a_separable_score_is_a_perfect_detector() -> None:
     benign, calibration = np.linspace(0, 1, 200), np.linspace(0, 1, 100)
-    found = metrics.detector(benign, benign + 2, calibration)
+    pairs = np.arange(200)
+    found = metrics.detector(benign, pairs, benign + 2, calibration)
     assert found["auroc"] == found["tpr_1"] == found["caught_5"] == 1
     assert found["alarms_5"] <= 0.06
-    none = metrics.detector(benign, benign, calibration)
+    none = metrics.detector(benign, pairs, benign, calibration)
     assert none["auroc"] == pytest.approx(0.5)
+    assert metrics.detector(benign, pairs, benign, calibration[:50])["alarms_1"] is None, "50 images allow no 1 %"
+
+
+def test_alarms_count_every_benign_query_but_pairs_are_the_same_images() -> None:
+    benign = np.array([0.0] * 90 + [9.0] * 10)  # the last ten carry the target's label and are never triggered
+    found = metrics.detector(benign, np.arange(90), np.full(90, 1.0), np.linspace(0, 2, 100))
+    assert found["alarms_5"] == pytest.approx(0.1)
+    assert found["auroc"] == 1
 
 
 def test_filters_are_judged_pooled_and_inside_the_target_class() -> None:

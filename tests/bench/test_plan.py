@@ -151,7 +151,7 @@ def test_surrogates_come_from_another_repetition(tmp_path: Path) -> None:
         "class Wishful(PoisoningAttack):\n"
         "    def threat(self): return Threat.TRAIN_SET\n"
         "    def requires(self, setting):\n"
-        '        return (ModelSpec(), ModelSpec(bits=8), DataSpec("digits", {"train": 50, "query": 20}))\n'
+        '        return (ModelSpec(), ModelSpec(bits=8), DataSpec("shapes"))\n'
         "    def stamp(self, images, target, artefact): return images\n"
         "    def poison(self, train, target, artefact, rng): raise NotImplementedError\n"
     )

@@ -86,7 +86,7 @@ def quality(view, monkeypatch):
         (0.01, 0.0, lambda off: 0.8 if off == 0 else 0.7, 0),
         (0.01, 0.1, lambda off: 0.8, 15),  # the last channel stays
         (0.25, 0.1, lambda off: 0.8, 12),
-        (0.01, 0.1, lambda off: 0.1 if off == 3 else 0.8, 2),  # stops at the first fall, though quality comes back
+        (0.01, 0.1, lambda off: 0.1 if off in {3, 15} else 0.8, 14),  # the strongest, though quality dips before
         (0.01, 1.0, lambda off: 0.8 if off == 0 else 0.0, 15),
     ],
 )
