@@ -79,7 +79,8 @@ def test_a_lost_input_is_made_again_by_the_next_run(
 def test_a_parent_that_comes_out_differently_takes_its_children_along(tmp_path: Path, tiny: Tiny) -> None:
     """As when a lost model is trained again on another kind of machine: no board may mix old and new codes."""
     store = Store(tmp_path / "store", create=True)
-    plan = tiny()
+    learning = ("training.epochs=8", "training.lr=0.03")  # codes that differ from image to image
+    plan = tiny(*learning)
     finish(plan, store)
     before = {cell.key: store.record(cell.key)["metrics"] for cell in plan.cells}
     train = key_of(plan, "train")
@@ -93,7 +94,7 @@ def test_a_parent_that_comes_out_differently_takes_its_children_along(tmp_path: 
     assert {cell.key: store.record(cell.key)["metrics"] for cell in plan.cells} != before
     # the other way round: the new model is lost, the old one comes back, and so do its numbers
     store.artifact_path(train).unlink()
-    wider = tiny("defenses=none,fine_pruning")
+    wider = tiny("defenses=none,fine_pruning", *learning)
     assert finish(wider, store).trials == {"ok": 4}
     assert {key: store.record(key)["metrics"] for key in before} == before
 
