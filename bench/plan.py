@@ -18,7 +18,7 @@ from bench.api import registry
 from bench.api.attack import Attack, DataSpec, ModelAttack, ModelSpec, PoisoningAttack, Threat, TrainingAttack
 from bench.api.defense import Defense, Diagnosis, Filter, Guard, Needs
 from bench.api.errors import DataMissingError, UserError
-from bench.api.hashing import Recipe
+from bench.api.hashing import Dataset, Recipe
 from bench.api.types import Setting
 from bench.fingerprint import fingerprint
 from bench.store import sha256
@@ -177,6 +177,7 @@ def recipe_of(method: str, training: str, device: str) -> dict[str, Any]:
 class _Planner:
     def __init__(self, stages: dict[str, Stage], resources: Resources, data: Path | None, device: str) -> None:
         self._stages, self._resources, self._data, self._device = stages, resources, data, device
+        self._cuts: dict[str, dict[str, str]] = {}  # data stages by data set: walking a folder once is enough
 
     def cell(self, trial: Trial) -> Cell:
         attack: Attack = _instance("attacks", trial.attack.name, digest(trial.attack.params), trial.attack)
@@ -236,7 +237,13 @@ class _Planner:
         return self._add("measure", {**bits, "target": list(trial.target)}, {**data, **roles, **implant})
 
     def _data_stages(self, dataset: Spec) -> dict[str, str]:
-        component = _instance("datasets", dataset.name, digest(dataset.params), dataset)
+        name = digest(dataset.as_json())
+        if name not in self._cuts:
+            self._cuts[name] = self._cut(dataset)
+        return self._cuts[name]
+
+    def _cut(self, dataset: Spec) -> dict[str, str]:
+        component: Dataset = registry.create("datasets", dataset.name, dataset.params)
         found = {
             "content": _content(component.files(self._data)),
             "classes": list(component.classes(self._data)),

@@ -110,7 +110,7 @@ def plan(
     started = time.perf_counter()
     held = Store(store) if (store / "store.json").exists() else None
     made, chosen = _plan(suite, set_, only, data, plugin, device)
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     pending = Pending(made, held, frozenset()) if held else None
     needed = pending.needed if pending else made.stages
     costs = Costs(held.records() if held else ())
@@ -188,7 +188,7 @@ def _closing(summary: Summary, trained: int, made: Plan, store: Path) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     outcomes = ", ".join(f"{count} {status}" for status, count in sorted(summary.trials.items()))
     console.print(Text(f"Trials: {outcomes}. Stages: {sum(summary.ran.values())} run ({trained} trainings), "
                        f"{summary.reused} taken from the store."))  # fmt: skip
@@ -206,7 +206,7 @@ def _print_skipped(made: Plan) -> None:
 
     reasons = Counter(cell.skipped for cell in made.cells if cell.key is None)
     for reason, count in reasons.most_common():
-        Console(highlight=False).print(Text(f"left out, {count} cells: {reason}"))
+        Console(highlight=False, soft_wrap=True).print(Text(f"left out, {count} cells: {reason}"))
 
 
 def _disk(needed: Mapping[str, Stage], held: Store | None) -> float:
