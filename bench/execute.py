@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,6 +118,8 @@ class RayExecutor:
             raise UserError(
                 f"--device {site.device}: Ray hands out GPUs itself; give --device cuda, or --executor serial"
             )
+        if address:
+            reachable(address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self._ray, self._site, self._workers = ray, site, workers
@@ -129,7 +132,8 @@ class RayExecutor:
                 ray.init(address="local", num_cpus=workers, num_gpus=gpus, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(
-                f"Ray does not start ({str(error).splitlines()[0]}): check --address, or use --executor serial"
+                f"Ray does not start ({str(error).splitlines()[0]}): check --address (RAY_AUTH_MODE=token"
+                " for a cluster with a token), or use --executor serial"
             ) from None
         self._resources = ray.cluster_resources()
         self._running: dict[Any, tuple[Stage, float | None]] = {}
@@ -205,6 +209,20 @@ class RayExecutor:
             self._ray.cancel(future, force=True)
         self._running.clear()
         self._ray.shutdown()
+
+
+def reachable(address: str, seconds: float = 5.0) -> None:
+    """Fail soon where nothing listens: Ray itself would try for many minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # "auto" and other words are Ray's to resolve
+    try:
+        socket.create_connection((host, int(port)), timeout=seconds).close()
+    except OSError as error:
+        raise UserError(
+            f"no Ray cluster answers at {address} ({error.strerror or error}): start one with `ray start --head`,"
+            " or leave --address out"
+        ) from None
 
 
 def started_mark(site: Site, stage: Stage) -> Path:

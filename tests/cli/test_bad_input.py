@@ -83,6 +83,7 @@ def tree(root: Path, count: int = 12) -> Path:
         (["run", "--device", "quantum"], "device 'quantum' cannot be used here"),
         (["run", "--plugin", "absent.py"], "is not a file"),
         (["run", "--workers", "0"], "--workers"),
+        (["run", "--address", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1"),
         (["run", "--sweet", "quick"], "--sweet"),
         (["ran"], "ran"),
         (["list", "attaks"], "did you mean 'attacks'?"),
