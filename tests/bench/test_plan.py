@@ -36,6 +36,18 @@ def test_trials_share_every_stage_they_can(tiny: Tiny) -> None:
     assert stages["encode"] == 6
 
 
+def test_several_suites_are_one_graph(tmp_path: Path) -> None:
+    from bench import suite as suites
+
+    for name, attacks in (("one", '"none", "badnets"'), ("two", '"badnets", "blend"')):
+        (tmp_path / f"{name}.toml").write_text(f"[axes]\nattacks = [{attacks}]\n")
+    loaded = [suites.load(str(tmp_path / f"{name}.toml")) for name in ("one", "two")]
+    both = planning.plan(loaded, data=None, device="cpu")
+    assert [cell.axes["attack"] for cell in both.cells] == ["none", "badnets", "blend"]
+    assert count(both)["train"] == 1
+    assert count(both)["implant"] == 2
+
+
 def test_stages_come_after_their_parents(tiny: Tiny) -> None:
     plan = tiny("defenses=none,fine_pruning,strip")
     seen: set[str] = set()
