@@ -118,8 +118,6 @@ class RayExecutor:
             raise UserError(
                 f"--device {site.device}: Ray hands out GPUs itself; give --device cuda, or --executor serial"
             )
-        if address:
-            reachable(address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self._ray, self._site, self._workers = ray, site, workers

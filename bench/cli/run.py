@@ -55,6 +55,8 @@ def run(
     if not again <= KEPT:
         raise UserError(f"--retry {retry}: expected some of {', '.join(sorted(KEPT))}, separated by commas")
     _interrupt_on_terminate()
+    if address:
+        execute.reachable(address)
     held = Store(store, create=True)
     held.check_writable()
     made, chosen = _plan(suite, set_, only, data, plugin, device)
