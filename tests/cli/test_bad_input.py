@@ -218,7 +218,7 @@ def test_interrupted_runs_continue(tmp_path: Path, number: signal.Signals) -> No
     store = tmp_path / "s"
     command = [sys.executable, "-m", "bench", "run", "--suite", "smoke", "--store", str(store), "--executor",
                "serial" if number is signal.SIGTERM else "ray"]  # fmt: skip
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: PLW1509 -- the test has one thread
         command,
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
