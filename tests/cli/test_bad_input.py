@@ -218,7 +218,7 @@ def test_interrupted_runs_continue(tmp_path: Path, number: signal.Signals) -> No
     store = tmp_path / "s"
     command = [sys.executable, "-m", "bench", "run", "--suite", "smoke", "--store", str(store), "--executor",
                "serial" if number is signal.SIGTERM else "ray"]  # fmt: skip
-    process = subprocess.Popen(  # noqa: PLW1509 -- the test has one thread
+    process = subprocess.Popen(
         command,
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
@@ -226,7 +226,7 @@ def test_interrupted_runs_continue(tmp_path: Path, number: signal.Signals) -> No
         text=True,
         start_new_session=True,
         # a shell's background job ignores Ctrl-C, and so would its children
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 -- the test has one thread
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and len(list(store.glob("records/*.json"))) < 3:
