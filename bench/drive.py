@@ -43,14 +43,10 @@ class Costs:
 
     def learn(self, record: Record) -> None:
         if record["status"] == "ok":
-            for name in (record["group"], record["stage"]):
-                self._seen.setdefault(name, []).append(record["cost"]["seconds"])
+            self._seen.setdefault(record["group"], []).append(record["cost"]["seconds"])
 
     def seconds(self, stage: Stage) -> float:
-        for name in (stage.group, stage.kind):
-            if name in self._seen:
-                return median(self._seen[name])
-        return GUESS[stage.kind]
+        return median(self._seen[stage.group]) if stage.group in self._seen else GUESS[stage.kind]
 
     def knows(self, stage: Stage) -> bool:
         return stage.group in self._seen

@@ -113,6 +113,8 @@ def access(threat: Threat) -> str:
 def check_threat(trial: Trial, attack: Attack) -> None:
     """Refuse an attack whose kind, surrogates or foreign data go beyond the threat model that it declares."""
     threat, name = attack.threat(), trial.attack.name
+    if not isinstance(threat, Threat):
+        raise UserError(f"attack '{name}': threat() must return a Threat, not {threat!r}")
     for kind, flag in (
         (PoisoningAttack, Threat.TRAIN_SET),
         (ModelAttack, Threat.MODEL),

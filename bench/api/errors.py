@@ -42,4 +42,4 @@ def unknown(what: str, name: str, valid: Iterable[str], fix: str = "") -> UserEr
     """An unknown name, answered with the nearest right one and the whole list."""
     names = sorted(valid)
     hint = f" ({fix})" if fix else ""
-    return UserError(f"unknown {what} '{name}'{nearest(name, names)} Known: {', '.join(names) or 'none'}{hint}")
+    return UserError(f"unknown {what} '{name}'{nearest(name, names) or '.'} Known: {', '.join(names) or 'none'}{hint}")

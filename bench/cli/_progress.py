@@ -55,7 +55,7 @@ class Display:
     def say(self, text: str) -> None:
         """A line above the bar."""
         self._spoke = time.monotonic()
-        self._console.print(Text(text))
+        self._console.print(Text(text), soft_wrap=True)
 
     def begin(self, stages: list[Stage]) -> None:
         self._left = {stage.key: stage for stage in stages}
@@ -89,7 +89,7 @@ class Display:
 
     def _refresh(self) -> None:
         left = f"about {clock(self._remaining())} left"
-        now = next(iter(self._running.values()), "")
-        self._bar.update(self._task, completed=self.done, description=f"{left} · {now}")
+        now = " · ".join([left, *list(self._running.values())[:1]])
+        self._bar.update(self._task, completed=self.done, description=now)
         if not self._console.is_terminal and time.monotonic() - self._spoke > PLAIN_EVERY:
             self.say(f"{self.done} of {self.done + len(self._left)} stages, {left}")

@@ -51,7 +51,7 @@ def show(
 
 def score(
     query: Annotated[
-        Path, typer.Argument(metavar="QUERY.npz", help="Arrays codes [n, bits] and labels [n] or [n, k].")
+        Path, typer.Argument(metavar="QUERY.npz", help="Arrays codes (n x bits) and labels (n, or n x k multi-hot).")
     ],
     database: Annotated[Path, typer.Argument(metavar="DATABASE.npz", help="The same for the database.")],
     target: Annotated[
