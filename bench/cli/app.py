@@ -89,16 +89,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _usage(error: Exception) -> int | None:
     """Mistakes that the option parser found: it has its own exceptions, which know their message and code."""
-    from bench.api.errors import nearest
-
     show, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
     if show is None or code is None:
         return code if isinstance(code, int) else None
-    given = getattr(error, "option_name", None)
-    message = show()
-    if given and "Did you mean" not in message:
-        message += nearest(str(given), [])
-    _complain(f"{message.rstrip('.')}; see `python -m bench --help`")
+    _complain(f"{show().rstrip('.')}; see `python -m bench --help`")
     return EXIT_USER
 
 

@@ -18,7 +18,7 @@ from bench.cli._options import DEFAULT_STORE, Changes, Data, Device, Only, Plugi
 if TYPE_CHECKING:
     from bench.drive import Summary
     from bench.plan import Plan, Stage
-    from bench.store import Store
+    from bench.store import Record, Store
 
 Retry = Annotated[
     str, typer.Option("--retry", metavar="STATUS,...", help="Run trials again that ended so: failed,timeout,oom.")
@@ -115,7 +115,8 @@ def plan(
     console = Console(highlight=False, soft_wrap=True)
     pending = Pending(made, held, frozenset()) if held else None
     needed = pending.needed if pending else made.stages
-    costs = Costs(held.records() if held else ())
+    records = list(held.records()) if held else []
+    costs = Costs(records)
     table = Table(title="Stages", title_justify="left", title_style="bold", box=None)
     for column in ("stage", "unique", "stored", "to do", "estimate"):
         table.add_column(column, justify="left" if column == "stage" else "right")
@@ -137,7 +138,7 @@ def plan(
     console.print(
         f"Time: about {clock(max(total / parallel, longest))} on {parallel} workers ({basis}; the rest is guessed)."
     )
-    console.print(f"Disk: about {_size(_disk(needed, held))} more in {store}.")
+    console.print(f"Disk: about {_size(_disk(needed, records))} more in {store}.")
     _print_skipped(made)
     if pending and pending.failed:
         console.print(
@@ -211,13 +212,13 @@ def _print_skipped(made: Plan) -> None:
         Console(highlight=False, soft_wrap=True).print(Text(f"left out, {count} cells: {reason}"))
 
 
-def _disk(needed: Mapping[str, Stage], held: Store | None) -> float:
+def _disk(needed: Mapping[str, Stage], records: list[Record]) -> float:
     """Bytes, from the artifacts of the same kind in the store; where there are none, 1 MB a stage."""
     from statistics import median
 
     sizes: dict[str, list[int]] = {}
-    for record in held.records() if held else ():
-        if record.get("artifact"):
+    for record in records:
+        if record["artifact"]:
             sizes.setdefault(record["group"], []).append(record["artifact"]["bytes"])
     return sum(median(sizes[stage.group]) if stage.group in sizes else 1e6 for stage in needed.values())
 
