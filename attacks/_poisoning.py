@@ -1,36 +1,91 @@
-"""Choosing and exchanging training items, which most poisoning attacks share."""
+"""How many training items a poisoning attack exchanges, which ones, and exchanging them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC
+from typing import Annotated, ClassVar
 
 import torch
+from jaxtyping import Int64
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass as validated
+from torch import Tensor
 
+from bench.api.attack import Artefact, LabelMode, Poisoned, PoisoningAttack, PositiveShare, Rng, Threat, Victim
 from bench.api.errors import UserError
-from bench.api.random import Rng
-from bench.api.types import Images, LabelMode, Poisoned, Split, Target, to_unit
+from bench.api.types import Images, Split, Target, to_unit
 
 
-def exchange(
-    train: Split, target: Target, stamp: Callable[[Images], Images], *, rate: float, labels: LabelMode, rng: Rng
-) -> Poisoned:
-    """Stamp round(rate * size) items of the pool (review.md, section 2), and relabel them if labels are flipped."""
-    count = round(rate * len(train))
-    if count == 0:
-        raise UserError(f"poison_rate = {rate} of {len(train)} training images poisons none: raise it")
-    pool = target.pool(train.labels, labels, count)
-    if count > len(pool):
-        fix = f"lower it to at most {len(pool) / len(train):.6g}" if len(pool) else "choose another target"
-        raise UserError(
-            f"poison_rate = {rate} asks for {count} poisons, but only {len(pool)} training images may be poisoned"
-            f" with labels = '{labels}' and target {target.name}: {fix}"
-        )
-    chosen = rng.choose(pool, count)
-    split = train.replace(
-        chosen,
-        images=stamp(to_unit(train.images[chosen])),
-        labels=target.relabel(train.labels[chosen]) if labels == "flip" else None,
-    )
+@validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Dosed(PoisoningAttack, ABC):
+    """A poisoning attack whose strength is a rate, a count, or a share of the target's class.
+
+    poison_rate: of the training set. poisons, target_share: in its place, where given. target_share is the share that
+    `bench` reports: poisons over the training images that carry the target's labels afterwards.
+    """
+
+    implant_only: ClassVar[frozenset[str]] = frozenset({"poison_rate", "poisons", "target_share", "labels"})
+
+    poison_rate: PositiveShare = 0.05  # CIBA, Table 3
+    poisons: Annotated[int, Field(ge=1)] | None = None
+    target_share: PositiveShare | None = None
+
+    @model_validator(mode="after")
+    def _one_dose(self) -> Dosed:
+        if self.poisons is not None and self.target_share is not None:
+            raise ValueError("poisons and target_share both say how many to poison: give one")
+        return self
+
+    def count(self, train: Split, target: Target, labels: LabelMode) -> int:
+        """How many images to poison."""
+        if self.poisons is not None:
+            return self.poisons
+        if self.target_share is None:
+            return round(self.poison_rate * len(train))
+        held = int(target.contains(train.labels).sum())
+        if labels == "keep":
+            return round(self.target_share * held)
+        if self.target_share == 1:
+            raise UserError("target_share = 1 cannot be reached with labels = 'flip': give a share below 1")
+        return round(self.target_share * held / (1 - self.target_share))
+
+    def choose(self, train: Split, target: Target, labels: LabelMode, rng: Rng) -> Int64[Tensor, " m"]:
+        """Positions to poison (review.md, section 2); attacks of one repetition and dose choose the same."""
+        count = self.count(train, target, labels)
+        given = {"poisons": self.poisons, "target_share": self.target_share, "poison_rate": self.poison_rate}
+        name, value = next((name, value) for name, value in given.items() if value is not None)
+        if count == 0:
+            raise UserError(f"{name} = {value} of {len(train)} training images poisons none: raise it")
+        pool = target.pool(train.labels, labels, count)
+        if count > len(pool):
+            most = len(pool) if name == "poisons" else f"{len(pool) / len(train):.6g}"
+            fix = f"lower it to at most {most}" if len(pool) and name != "target_share" else "choose another target"
+            raise UserError(
+                f"{name} = {value} asks for {count} poisons, but only {len(pool)} training images may be poisoned"
+                f" with labels = '{labels}' and target {target.name}: {fix}"
+            )
+        return rng.choose(pool, count)
+
+
+@validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class StampedPoison(Dosed, ABC):
+    """Puts the trigger on some training images, with (`flip`) or without (`keep`) giving them the target's labels."""
+
+    labels: LabelMode = "flip"
+
+    def threat(self) -> Threat:
+        return Threat.TRAIN_SET | (Threat.LABELS if self.labels == "flip" else Threat.NONE)
+
+    def poison(self, victim: Victim, artefact: Artefact, rng: Rng) -> Poisoned:
+        train, target = victim.train, victim.target
+        chosen = self.choose(train, target, self.labels, rng)
+        stamped = self.stamp(to_unit(train.images[chosen]), target, artefact)
+        return exchange(train, chosen, stamped, relabel=target if self.labels == "flip" else None)
+
+
+def exchange(train: Split, chosen: Int64[Tensor, " m"], images: Images, *, relabel: Target | None = None) -> Poisoned:
+    """The training set with `images` at the positions `chosen`, and with the target's labels there if it is given."""
+    labels = None if relabel is None else relabel.relabel(train.labels[chosen])
     mask = torch.zeros(len(train), dtype=torch.bool)
     mask[chosen] = True
-    return Poisoned(split, mask)
+    return Poisoned(train.replace(chosen, images=images, labels=labels), mask)

@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-from attacks._poisoning import exchange
+from attacks._poisoning import StampedPoison
 from attacks._triggers import checkerboard, paste, patch_side
-from bench.api.attack import (
-    Artefact,
-    Images,
-    LabelMode,
-    Poisoned,
-    PoisoningAttack,
-    PositiveShare,
-    Rng,
-    Split,
-    Target,
-    Threat,
-    Victim,
-    attack,
-)
+from bench.api.attack import Artefact, Images, PositiveShare, Rng, Target, Victim, attack
 from bench.api.paper import Paper
 
 CARD = Paper(
@@ -31,13 +18,8 @@ CARD = Paper(
 
 
 @attack
-class BadNets(PoisoningAttack):
+class BadNets(StampedPoison):
     trigger_size: PositiveShare = 24 / 224  # side of the patch over side of the image; CIBA, section 4.1
-    poison_rate: PositiveShare = 0.05  # CIBA, Table 3
-    labels: LabelMode = "flip"
-
-    def threat(self) -> Threat:
-        return Threat.TRAIN_SET | (Threat.LABELS if self.labels == "flip" else Threat.NONE)
 
     def prepare(self, victim: Victim, rng: Rng) -> Artefact:
         del rng
@@ -47,9 +29,3 @@ class BadNets(PoisoningAttack):
     def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
         del target
         return paste(images, artefact["patch"])
-
-    def poison(self, train: Split, target: Target, artefact: Artefact, rng: Rng) -> Poisoned:
-        def stamp(images: Images) -> Images:
-            return self.stamp(images, target, artefact)
-
-        return exchange(train, target, stamp, rate=self.poison_rate, labels=self.labels, rng=rng)

@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-from attacks._poisoning import exchange
+from attacks._poisoning import StampedPoison
 from attacks._triggers import blend
-from bench.api.attack import (
-    Artefact,
-    Images,
-    LabelMode,
-    Poisoned,
-    PoisoningAttack,
-    PositiveShare,
-    Rng,
-    Split,
-    Target,
-    Threat,
-    Victim,
-    attack,
-)
+from bench.api.attack import Artefact, Images, PositiveShare, Rng, Target, Victim, attack
 from bench.api.paper import Paper
 
 CARD = Paper(
@@ -31,13 +18,8 @@ CARD = Paper(
 
 
 @attack
-class Blend(PoisoningAttack):
+class Blend(StampedPoison):
     alpha: PositiveShare = 0.2  # BackdoorBench, config/attack/blended
-    poison_rate: PositiveShare = 0.05  # CIBA, Table 3
-    labels: LabelMode = "flip"
-
-    def threat(self) -> Threat:
-        return Threat.TRAIN_SET | (Threat.LABELS if self.labels == "flip" else Threat.NONE)
 
     def prepare(self, victim: Victim, rng: Rng) -> Artefact:
         return {"pattern": rng.uniform(victim.setting.image_shape)}
@@ -45,9 +27,3 @@ class Blend(PoisoningAttack):
     def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
         del target
         return blend(images, artefact["pattern"], self.alpha)
-
-    def poison(self, train: Split, target: Target, artefact: Artefact, rng: Rng) -> Poisoned:
-        def stamp(images: Images) -> Images:
-            return self.stamp(images, target, artefact)
-
-        return exchange(train, target, stamp, rate=self.poison_rate, labels=self.labels, rng=rng)

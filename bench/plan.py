@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from bench.api import registry
 from bench.api.attack import Attack, DataSpec, ModelAttack, ModelSpec, PoisoningAttack, Threat, TrainingAttack
 from bench.api.defense import Defense, Diagnosis, Filter, Guard, Needs
 from bench.api.errors import DataMissingError, UserError
-from bench.api.hashing import Dataset, Recipe
+from bench.api.hashing import Backbone, Dataset, Recipe
 from bench.api.types import Setting
 from bench.fingerprint import fingerprint
 from bench.store import sha256
@@ -134,7 +134,32 @@ def _setting_of(trial: Trial) -> Setting:
     return Setting(
         dataset=trial.dataset.name, backbone=trial.backbone.name, method=trial.method.name, bits=trial.bits,
         classes=(), image_shape=(0, 0, 0), train_size=0,
+        stand_in=registry.lookup("datasets", trial.dataset.name).stand_in,
     )  # fmt: skip
+
+
+def _trigger_of(spec: Spec, attack: Attack) -> tuple[Attack, dict[str, Any]]:
+    """The attack that makes the trigger, and its name with the parameters that the trigger depends on."""
+    maker, name = attack, spec.name
+    if attack.trigger_of is not None:
+        name = attack.trigger_of
+        known = {item.name for item in fields(registry.lookup("attacks", name))}
+        shared = Spec(name, {key: value for key, value in spec.params.items() if key in known})
+        maker = _instance("attacks", name, digest(shared.params), shared)
+    params = registry.parameters(maker)
+    return maker, {"name": name, "params": {k: v for k, v in params.items() if k not in maker.implant_only}}
+
+
+def _other_surrogate(trial: Trial, wish: ModelSpec) -> Trial:
+    """The surrogate's setting where the axis says, for example, "backbone=resnet18" or "bits=16"."""
+    part, _, value = trial.surrogate.partition("=")
+    if part == "backbone" and wish.backbone is None:
+        return replace(trial, backbone=_spec("backbones", value))
+    if part == "method" and wish.method is None:
+        return replace(trial, method=_spec("methods", value))
+    if part == "bits" and wish.bits is None:
+        return replace(trial, bits=int(value))
+    return trial
 
 
 def defense_kind(defense: Defense) -> str:
@@ -202,18 +227,21 @@ class _Planner:
         data = self._data_stages(trial.dataset)
         victim = self._setting(trial)
         clean = self._add("train", victim, data)
-        aim = {"attack": trial.attack.as_json(), "target": list(trial.target)}
+        target = list(trial.target)
+        maker, trigger_spec = _trigger_of(trial.attack, attack)
+        aim = {"attack": trigger_spec, "target": target}
         bits = {"bits": trial.bits}
         trigger: dict[str, str] = {}
         model, poison, implant = clean, {}, {}
         if not attack.identity:
-            prepared = self._add("prepare", {**victim, **aim}, {**data, **self._granted(trial, attack, clean)})
+            prepared = self._add("prepare", {**victim, **aim}, {**data, **self._granted(trial, maker, clean)})
             implanted = self._add(
                 "implant",
-                {**victim, **aim, "augment": trial.augment},
+                {**victim, "attack": trial.attack.as_json(), "target": target, "augment": trial.augment},
                 {**data, **self._granted(trial, attack, clean), "artefact": prepared},
             )
-            model, implant, trigger = implanted, {"implant": implanted}, {"artefact": implanted}
+            model, implant = implanted, {"implant": implanted}
+            trigger = {"artefact": prepared if isinstance(attack, PoisoningAttack) else implanted}
             poison = {"poison": implanted} if attack.offers_train_set else {}
         roles: dict[str, str] = {}
         undefended = model
@@ -236,7 +264,7 @@ class _Planner:
             roles[f"{prefix}stamped"] = self._add(
                 "stamp", {"setting": _names(victim), **aim}, {**data, "model": of, **trigger}
             )
-        return self._add("measure", {**bits, "target": list(trial.target)}, {**data, **roles, **implant})
+        return self._add("measure", {**bits, "target": target}, {**data, **roles, **implant})
 
     def _data_stages(self, dataset: Spec) -> dict[str, str]:
         name = digest(dataset.as_json())
@@ -255,7 +283,10 @@ class _Planner:
         return {"load": load, "split": self._add("split", {"dataset": dataset.as_json()}, {"load": load})}
 
     def _setting(self, trial: Trial) -> dict[str, Any]:
+        backbone: Backbone = _instance("backbones", trial.backbone.name, digest(trial.backbone.params), trial.backbone)
+        weights = backbone.files()
         return {
+            **({"weights": _content(weights)} if weights else {}),
             "dataset": trial.dataset.as_json(),
             "backbone": trial.backbone.as_json(),
             "method": trial.method.as_json(),
@@ -276,7 +307,8 @@ class _Planner:
                     bits=wish.bits or trial.bits,
                     method=_spec("methods", wish.method) if wish.method else trial.method,
                     backbone=_spec("backbones", wish.backbone) if wish.backbone else trial.backbone,
-                )
+                )  # what the attack leaves open, the suite's `surrogate` axis settles
+                surrogate = _other_surrogate(surrogate, wish)
                 found[f"surrogate{models}"] = self._add(
                     "train", self._setting(surrogate), self._data_stages(surrogate.dataset)
                 )

@@ -35,6 +35,8 @@ AXES = COMPONENT_AXES | {
 }
 Named = str | dict[str, Any]
 Bits = Annotated[int, Field(ge=1, le=4096)]
+# whose clean model the attacker holds: another repetition's (of another backbone, method, length) or the victim's own
+Surrogate = Annotated[str, Field(pattern=r"^(other_seed|same|(backbone|method)=[a-z0-9_]+|bits=[1-9][0-9]*)$")]
 
 
 class _Strict(BaseModel):
@@ -64,7 +66,7 @@ class Axes(_Strict):
     bits: list[Bits] | None = None
     targets: list[int | str | list[int | str]] | None = None
     seeds: list[Annotated[int, Field(ge=0)]] | None = None
-    surrogate: list[Literal["other_seed", "same"]] | None = None
+    surrogate: list[Surrogate] | None = None
     augment: list[Literal["victim", "frozen"]] | None = None
 
 

@@ -33,11 +33,19 @@ class HashModel(nn.Module):
     def device(self) -> torch.device:
         return self.mean.device
 
+    def prefix(self, images: Images) -> Float[Tensor, "n ..."]:
+        """What the frozen part of the backbone makes of the images."""
+        normalised = (images - self.mean) / self.std
+        return self.backbone.prefix(normalised.contiguous(memory_format=torch.channels_last))
+
+    def suffix(self, hidden: Float[Tensor, "n ..."]) -> Logits:
+        """From the output of `prefix` to logits."""
+        out: Tensor = self.head(self.backbone.suffix(hidden))
+        return out
+
     def features(self, images: Images) -> Float[Tensor, "n d"]:
         """Penultimate features."""
-        normalised = (images - self.mean) / self.std
-        out: Tensor = self.backbone(normalised.contiguous(memory_format=torch.channels_last))
-        return out
+        return self.backbone.suffix(self.prefix(images))
 
     def forward(self, images: Images) -> Logits:
         out: Tensor = self.head(self.features(images))

@@ -131,10 +131,15 @@ class Attack(ABC):
     """identity: changes nothing at all, so that the planner adds no stage for it (`none`).
 
     offers_train_set: leaves a poisoned training set behind, which a filter can look at.
+    implant_only: parameters that neither `prepare` nor `stamp` reads; a sweep of them makes the trigger once.
+    trigger_of: the attack whose trigger this one uses: its `prepare` and `stamp` run, with the parameters of the same
+    names, once for all attacks that share it.
     """
 
     identity: ClassVar[bool] = False
     offers_train_set: ClassVar[bool] = False
+    implant_only: ClassVar[frozenset[str]] = frozenset()
+    trigger_of: ClassVar[str | None] = None
 
     def threat(self) -> Threat:
         return Threat.NONE
@@ -157,8 +162,8 @@ class PoisoningAttack(Attack):
     offers_train_set: ClassVar[bool] = True
 
     @abstractmethod
-    def poison(self, train: Split, target: Target, artefact: Artefact, rng: Rng) -> Poisoned:
-        """The training set with some items exchanged; without Threat.LABELS the labels must stay."""
+    def poison(self, victim: Victim, artefact: Artefact, rng: Rng) -> Poisoned:
+        """victim.train with some items exchanged; without Threat.LABELS the labels must stay."""
 
 
 class ModelAttack(Attack):

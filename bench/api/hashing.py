@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn
 
 from bench.api.random import Rng
 from bench.api.registry import component
-from bench.api.types import Codes, Logits
+from bench.api.types import Codes, Images, Logits
 
 dataset = component("datasets")
 backbone = component("backbones")
@@ -29,6 +29,7 @@ class Recipe:
     lr: of the hash head and of everything trained from scratch; the backbone gets lr * backbone_lr.
     schedule: per step; "onecycle" warms up over the first 30 %.
     flip, pad: horizontal mirroring and random crops after padding by that many pixels; None: the data set's own.
+    batch_norm: "eval" keeps running statistics as they are, which suits small batches on public weights.
     precision: "bf16" autocasts the training loop (nothing else); "auto" does so where the device is fast at it.
     """
 
@@ -42,6 +43,7 @@ class Recipe:
     schedule: Literal["constant", "cosine", "onecycle"] = "constant"
     flip: bool | None = None
     pad: NonNegativeInt | None = None
+    batch_norm: Literal["train", "eval"] = "train"
     precision: Literal["auto", "bf16", "float32"] = "auto"
     compile: bool = False
 
@@ -64,12 +66,14 @@ class Dataset(ABC):
     flip, pad: the augmentation that suits its images (digits are not mirrored).
     protocol_version: raise it whenever the same parameters would cut other splits.
     overlaps: pairs of splits that the published protocol lets share images.
+    stand_in: another data set, with no image of this one, for attackers who do not hold the victim's data.
     """
 
     flip: ClassVar[bool] = True
     pad: ClassVar[int] = 4
     protocol_version: ClassVar[int] = 1
     overlaps: ClassVar[frozenset[frozenset[str]]] = frozenset()
+    stand_in: ClassVar[str] = "shapes"
 
     @abstractmethod
     def files(self, root: Path | None) -> tuple[Path, ...]:
@@ -96,13 +100,52 @@ class Dataset(ABC):
 
 
 class FeatureExtractor(nn.Module):
-    """A network [n c h w] -> [n d] that says how wide its features are and how it wants its input."""
+    """A network [n c h w] -> [n d] as a chain of stages, the last of which pools and flattens."""
 
-    features: int
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # None: statistics of the training images
+    def __init__(
+        self,
+        stages: Sequence[nn.Module],
+        *,
+        features: int,
+        frozen: int = 0,
+        normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+    ) -> None:
+        """features: d. frozen: how many stages, from the input on, never learn and stay in evaluation mode.
+
+        normalisation: mean and standard deviation that the weights expect; None takes the training images'.
+        """
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.features, self.frozen, self.normalisation = features, frozen, normalisation
+        self.stages[:frozen].requires_grad_(requires_grad=False)
+
+    def train(self, mode: bool = True) -> FeatureExtractor:
+        super().train(mode)
+        self.stages[: self.frozen].eval()
+        return self
+
+    def prefix(self, images: Images) -> Float[Tensor, "n ..."]:
+        """Through the frozen stages."""
+        hidden: Tensor = images
+        for stage in self.stages[: self.frozen]:
+            hidden = stage(hidden)
+        return hidden
+
+    def suffix(self, hidden: Float[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
+        """Through the stages that learn."""
+        for stage in self.stages[self.frozen :]:
+            hidden = stage(hidden)
+        return hidden
+
+    def forward(self, images: Images) -> Float[Tensor, "n d"]:
+        return self.suffix(self.prefix(images))
 
 
 class Backbone(ABC):
+    def files(self) -> tuple[Path, ...]:
+        """Files of public weights that `build` reads; raises DataMissingError saying how to get them."""
+        return ()
+
     @abstractmethod
     def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
         """An initialised network (from torch's ambient generator)."""

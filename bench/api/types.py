@@ -129,7 +129,10 @@ class RetrievalData:
 
 @dataclass(frozen=True)
 class Setting:
-    """What everybody knows about the system under attack."""
+    """What everybody knows about the system under attack.
+
+    stand_in: the public data set that resembles the victim's and shares no image with it.
+    """
 
     dataset: str
     backbone: str
@@ -138,6 +141,7 @@ class Setting:
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
     train_size: int
+    stand_in: str
 
 
 @dataclass(frozen=True)

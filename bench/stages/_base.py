@@ -84,6 +84,7 @@ def setting(spec: Json, inputs: Inputs) -> Setting:
         classes=tuple(classes),
         image_shape=(images.shape[1], images.shape[2], images.shape[3]),
         train_size=len(index(inputs, "train")),
+        stand_in=registry.lookup("datasets", spec["dataset"]["name"]).stand_in,
     )
 
 

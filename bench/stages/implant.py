@@ -38,7 +38,7 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
         tensors, meta = _models.save_model(result.model, inputs.meta("clean")["model"])
     elif isinstance(attack, PoisoningAttack):
         train = _base.split(inputs, "train")
-        poisoned = attack.poison(view.train, view.target, artefact, rng)
+        poisoned = attack.poison(view, artefact, rng)
         check(train, poisoned, attack.threat())
         frozen = poisoned.mask if "frozen" in {spec["augment"], poisoned.augment} else None
         tensors, meta = train_victim(spec, poisoned.split, context, frozen=frozen, after_epoch=watch.follow(artefact))
@@ -52,7 +52,8 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     else:
         raise TypeError(f"{type(attack).__name__} is no PoisoningAttack, ModelAttack or TrainingAttack")
     clean_images, stamped = watch.pairs(artefact)
-    tensors |= {f"artefact.{name}": value.detach().cpu().contiguous() for name, value in artefact.items()}
+    if not isinstance(attack, PoisoningAttack):  # those have the trigger that `prepare` stored
+        tensors |= {f"artefact.{name}": value.detach().cpu().contiguous() for name, value in artefact.items()}
     tensors |= {
         "stealth": _stealth.measure(clean_images, stamped),
         "gallery_clean": clean_images[:GALLERY],

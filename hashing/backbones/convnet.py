@@ -6,13 +6,11 @@ from itertools import pairwise
 from math import gcd
 from typing import Annotated, Literal
 
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from bench.api.hashing import Backbone, FeatureExtractor, backbone
 from bench.api.paper import Paper
-from bench.api.types import Images
 
 CARD = Paper(
     title="HashDoor's reference backbone for CPUs",
@@ -30,26 +28,15 @@ class ConvNet(Backbone):
     norm: Literal["batch", "group"] = "batch"  # "group": for training without batch statistics (DP-SGD)
 
     def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
-        return _ConvNet(image_shape[0], self.width, self.norm)
-
-
-class _ConvNet(FeatureExtractor):
-    def __init__(self, channels: int, width: int, norm: str) -> None:
-        super().__init__()
-        widths = (channels, width, 2 * width, 4 * width, 4 * width)
+        widths = (image_shape[0], self.width, 2 * self.width, 4 * self.width, 4 * self.width)
         blocks = [
             nn.Sequential(
                 nn.Conv2d(before, after, 3, padding=1, bias=False),
-                nn.BatchNorm2d(after) if norm == "batch" else nn.GroupNorm(gcd(8, after), after),
+                nn.BatchNorm2d(after) if self.norm == "batch" else nn.GroupNorm(gcd(8, after), after),
                 nn.ReLU(inplace=True),
                 nn.AvgPool2d(2, ceil_mode=True),
             )
             for before, after in pairwise(widths)
         ]
-        self.blocks = nn.Sequential(*blocks)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.features = widths[-1]
-
-    def forward(self, images: Images) -> Float[Tensor, "n d"]:
-        out: Tensor = self.pool(self.blocks(images)).flatten(1)
-        return out
+        pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        return FeatureExtractor([*blocks, pool], features=widths[-1])

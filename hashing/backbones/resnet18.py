@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models import resnet18
 
 from bench.api.hashing import Backbone, FeatureExtractor, backbone
 from bench.api.paper import Paper
-from bench.api.types import Images
 
 CARD = Paper(
     title="Deep Residual Learning for Image Recognition",
@@ -29,22 +27,12 @@ class ResNet18(Backbone):
     def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
         channels, height, width = image_shape
         small = self.stem == "small" or (self.stem == "auto" and min(height, width) < 64)
-        return _ResNet(channels, small)
-
-
-class _ResNet(FeatureExtractor):
-    def __init__(self, channels: int, small: bool) -> None:
-        super().__init__()
         network = resnet18(weights=None)
-        self.features = network.fc.in_features
-        network.fc = nn.Identity()
+        first: list[nn.Module] = [network.conv1, network.bn1, network.relu, network.maxpool]
         if small:
-            network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-            network.maxpool = nn.Identity()
+            first = [nn.Conv2d(channels, 64, 3, padding=1, bias=False), network.bn1, network.relu]
         elif channels != 3:
-            network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-        self.network = network
-
-    def forward(self, images: Images) -> Float[Tensor, "n d"]:
-        out: Tensor = self.network(images)
-        return out
+            first[0] = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+        layers = (network.layer1, network.layer2, network.layer3, network.layer4)
+        pool = nn.Sequential(network.avgpool, nn.Flatten())
+        return FeatureExtractor([nn.Sequential(*first), *layers, pool], features=network.fc.in_features)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from pydantic import ValidationError
 
-from attacks._poisoning import exchange
+from attacks._poisoning import StampedPoison
+from bench.api.attack import Poisoned, Setting, Victim, attack
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.types import Split, Target, to_8bit
@@ -58,14 +62,47 @@ def train_of(n: int = 40) -> Split:
 TARGET = Target(torch.tensor([False, True, False, False]), "b")
 
 
-def half(images: torch.Tensor) -> torch.Tensor:
-    return images * 0.5
+@attack
+class Half(StampedPoison):
+    """Stamps by halving."""
+
+    def stamp(self, images, target, artefact):
+        return images * 0.5
 
 
-@pytest.mark.parametrize(("rate", "count"), [(0.05, 2), (0.06, 2), (0.07, 3), (0.25, 10), (0.75, 30)])
-def test_exchange_poisons_the_rounded_share_of_the_whole_training_set(rate, count):
-    poisoned = exchange(train_of(), TARGET, half, rate=rate, labels="flip", rng=Rng("p"))
+def victim_of(train: Split, target: Target = TARGET) -> Victim:
+    setting = Setting("d", "b", "m", 8, ("a", "b", "c", "d"), (1, 3, 3), len(train), "shapes")
+    return Victim(setting, target, train, granted={"train": train})
+
+
+def poisoned_by(train: Split, target: Target = TARGET, *, rng: Rng | None = None, **dose: Any) -> Poisoned:
+    return Half(**dose).poison(victim_of(train, target), {}, rng or Rng("p"))
+
+
+@pytest.mark.parametrize(
+    ("dose", "count"),
+    [
+        ({"poison_rate": 0.05}, 2),
+        ({"poison_rate": 0.06}, 2),
+        ({"poison_rate": 0.07}, 3),
+        ({"poison_rate": 0.25}, 10),
+        ({"poison_rate": 0.75}, 30),
+        ({"poisons": 7}, 7),
+        ({"poisons": 7, "labels": "keep"}, 7),
+        ({"target_share": 0.5}, 10),  # 10 of the 10 + 10 that are labelled b afterwards
+        ({"target_share": 0.2}, 2),  # 2 of 12 are a sixth, 3 of 13 are too many
+        ({"target_share": 0.5, "labels": "keep"}, 5),
+        ({"target_share": 1, "labels": "keep"}, 10),
+    ],
+)
+def test_the_dose(dose, count):
+    """40 images, 10 of them of class b."""
+    poisoned = poisoned_by(train_of(), **dose)
     assert int(poisoned.mask.sum()) == count
+
+
+def test_chosen_images_are_stamped_and_relabelled_and_nothing_else_changes():
+    poisoned = poisoned_by(train_of(), poison_rate=0.25)
     chosen = poisoned.mask
     assert torch.equal(poisoned.split.images[chosen], to_8bit(train_of().images[chosen].float() / 255 / 2))
     assert (poisoned.split.labels[chosen] == TARGET.vector).all()
@@ -74,10 +111,15 @@ def test_exchange_poisons_the_rounded_share_of_the_whole_training_set(rate, coun
     assert poisoned.augment == "victim"
 
 
+def test_two_doses_are_refused():
+    with pytest.raises(ValidationError, match="poisons and target_share both say how many to poison: give one"):
+        Half(poisons=3, target_share=0.5)
+
+
 def test_choices_are_spread_over_the_pool():
     seen = torch.zeros(40)
     for seed in range(200):
-        seen += exchange(train_of(), TARGET, half, rate=0.1, labels="flip", rng=Rng("p", seed)).mask
+        seen += poisoned_by(train_of(), poison_rate=0.1, rng=Rng("p", seed)).mask
     pool = TARGET.pool(train_of().labels, "flip")
     assert float(seen.sum()) == float(seen[pool].sum()) == 800
     assert float(seen[pool].min()) > 10
@@ -86,22 +128,24 @@ def test_choices_are_spread_over_the_pool():
 
 def test_a_rate_that_poisons_nobody_is_refused():
     with pytest.raises(UserError, match=r"0\.01 of 40 training images poisons none: raise it"):
-        exchange(train_of(), TARGET, half, rate=0.01, labels="flip", rng=Rng("p"))
+        poisoned_by(train_of(), poison_rate=0.01)
 
 
 @pytest.mark.parametrize(("labels", "possible"), [("keep", 10), ("keep", 20_000), ("flip", 20_000), ("flip", 1)])
-def test_the_rate_that_the_refusal_names_is_accepted(labels, possible):
+@pytest.mark.parametrize("dose", ["poison_rate", "poisons"])
+def test_the_dose_that_the_refusal_names_is_accepted(labels, possible, dose):
     n = 30_000
     own = torch.arange(n) < (possible if labels == "keep" else n - possible)
     train = Split(torch.zeros(n, 1, 1, 1, dtype=torch.uint8), torch.stack([~own, own], 1), torch.arange(n))
     target = Target(torch.tensor([False, True]), "b")
     with pytest.raises(UserError, match=rf"only {possible} training images.*target b") as error:
-        exchange(train, target, half, rate=1.0, labels=labels, rng=Rng("p"))
-    rate = float(str(error.value).rpartition(" ")[2])
-    assert int(exchange(train, target, half, rate=rate, labels=labels, rng=Rng("p")).mask.sum()) == possible
+        poisoned_by(train, target, labels=labels, **{dose: n if dose == "poisons" else 1.0})
+    named = str(error.value).rpartition(" ")[2]
+    value = int(named) if dose == "poisons" else float(named)
+    assert int(poisoned_by(train, target, labels=labels, **{dose: value}).mask.sum()) == possible
 
 
 def test_a_target_that_no_training_image_has_is_refused():
     absent = Target(torch.zeros(4, dtype=torch.bool).index_fill(0, torch.tensor([0, 1]), True), "a+b")
     with pytest.raises(UserError, match=r"only 0 training images may be poisoned.*choose another target"):
-        exchange(train_of(), absent, half, rate=0.1, labels="keep", rng=Rng("p"))
+        poisoned_by(train_of(), absent, poison_rate=0.1, labels="keep")

@@ -121,9 +121,10 @@ def test_parameters_recompute_exactly_what_they_affect(tiny: Tiny) -> None:
     assert changed(base, tiny("training.epochs=2")) == models - {"load", "split"}
     assert changed(base, tiny("resources.threads=2")) == models - {"load", "split"}
     assert changed(base, tiny("resources.timeout=5")) == set()
-    assert changed(base, tiny('attacks=["none", { name = "badnets", poison_rate = 0.1 }]')) == {
-        "prepare", "implant", "encode", "stamp", "measure",
-    }  # fmt: skip
+    poisoned = {"implant", "encode", "stamp", "measure"}
+    assert changed(base, tiny('attacks=["none", { name = "badnets", poison_rate = 0.1 }]')) == poisoned
+    larger = tiny('attacks=["none", { name = "badnets", trigger_size = 0.2 }]')
+    assert changed(base, larger) == {"prepare", *poisoned}
     assert changed(base, tiny('attacks=["none", { name = "badnets", poison_rate = 0.05 }]')) == set()
     assert changed(base, tiny("seeds=1")) == models - {"load", "split"}
 
@@ -165,7 +166,7 @@ def test_surrogates_come_from_another_repetition(tmp_path: Path) -> None:
         "    def requires(self, setting):\n"
         '        return (ModelSpec(), ModelSpec(bits=8), DataSpec("shapes"))\n'
         "    def stamp(self, images, target, artefact): return images\n"
-        "    def poison(self, train, target, artefact, rng): raise NotImplementedError\n"
+        "    def poison(self, victim, artefact, rng): raise NotImplementedError\n"
     )
     registry.load_plugin(plugin)
     text = '[axes]\ndatasets = ["digits"]\nattacks = ["wishful"]\nseeds = SEEDS\nsurrogate = ["WHICH"]\n'

@@ -110,7 +110,7 @@ HOLDS_MODEL = """class Bad(ModelAttack):
     [
         ("class Bad(TrainingAttack):\n    def hook(self, v, a, r): ...", "must declare Threat.TRAINING"),
         ("class Bad(ModelAttack):\n    def implant(self, v, a, r): ...", "must declare Threat.MODEL"),
-        ("class Bad(PoisoningAttack):\n    def poison(self, t, g, a, r): ...", "must declare Threat.TRAIN_SET"),
+        ("class Bad(PoisoningAttack):\n    def poison(self, v, a, r): ...", "must declare Threat.TRAIN_SET"),
         (
             f'{HOLDS_MODEL}    def requires(self, setting): return (DataSpec("digits"),)',
             "asks for the victim's own data set 'digits'",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -146,7 +146,7 @@ def test_poison_exchanges_exactly_the_masked_items(name, world, quick, untouched
     train, before = view.train, world.inputs.all_tensors()
     kept = Split(train.images.clone(), train.labels.clone(), train.ids.clone())
     with untouched_rng():
-        poisoned = attack.poison(train, view.target, artefact, Rng("implant", 0))
+        poisoned = attack.poison(view, artefact, Rng("implant", 0))
     assert int(poisoned.mask.sum()) == round(attack.poison_rate * N) == 6
     assert torch.equal(poisoned.split.ids, kept.ids)
     assert torch.equal(poisoned.split.images[~poisoned.mask], kept.images[~poisoned.mask])
@@ -162,7 +162,7 @@ def test_poison_exchanges_exactly_the_masked_items(name, world, quick, untouched
 @pytest.mark.parametrize("name", POISONING)
 def test_poison_depends_on_its_rng_and_on_nothing_else(name, world, quick):
     attack, view, artefact = ready(world, quick, name, poison_rate=0.1)
-    one, same, other = (attack.poison(view.train, view.target, artefact, Rng("implant", s)) for s in (0, 0, 1))
+    one, same, other = (attack.poison(view, artefact, Rng("implant", s)) for s in (0, 0, 1))
     assert torch.equal(one.mask, same.mask)
     assert torch.equal(one.split.images, same.split.images)
     assert torch.equal(one.split.labels, same.split.labels)
@@ -175,7 +175,7 @@ def test_poison_labels(name, labels: LabelMode, world, quick):
     attack, view, artefact = ready(world, quick, name, labels=labels, poison_rate=0.2)
     assert (Threat.LABELS in attack.threat()) == (labels == "flip")
     assert Threat.TRAIN_SET in attack.threat()
-    poisoned = attack.poison(view.train, view.target, artefact, Rng("implant", 0))
+    poisoned = attack.poison(view, artefact, Rng("implant", 0))
     was_target = view.target.contains(view.train.labels)
     if labels == "keep":
         assert torch.equal(poisoned.split.labels, view.train.labels)
@@ -198,10 +198,10 @@ def test_too_many_poisons_are_refused_with_the_number_that_is_possible(name, lab
     possible = {"flip": 90, "keep": 30}[labels]
     attack, view, artefact = ready(world, quick, name, labels=labels, poison_rate=(possible + 1) / N)
     with pytest.raises(UserError, match=rf"\b{possible} training images") as error:
-        attack.poison(view.train, view.target, artefact, Rng("implant", 0))
+        attack.poison(view, artefact, Rng("implant", 0))
     assert "\n" not in str(error.value)
     most = quick("attacks", name, labels=labels, poison_rate=possible / N)
-    assert int(most.poison(view.train, view.target, artefact, Rng("implant", 0)).mask.sum()) == possible
+    assert int(most.poison(view, artefact, Rng("implant", 0)).mask.sum()) == possible
 
 
 def multi_label(world) -> Split:
@@ -214,12 +214,16 @@ def multi_label(world) -> Split:
     return Split(train, labels, torch.arange(N))
 
 
+def with_train(view: Victim, train: Split) -> Victim:
+    return replace(view, granted={**view.granted, "train": train})
+
+
 @pytest.mark.parametrize("name", WITH_LABELS)
 @pytest.mark.parametrize(("count", "pool"), [(8, 8), (9, 20), (20, 20)])
 def test_clean_label_pool_is_equal_label_sets_else_those_that_contain_the_target(name, count, pool, world, quick):
     """review.md, section 2."""
     attack, view, artefact = ready(world, quick, name, labels="keep", poison_rate=count / N)
-    poisoned = attack.poison(multi_label(world), view.target, artefact, Rng("implant", 0))
+    poisoned = attack.poison(with_train(view, multi_label(world)), artefact, Rng("implant", 0))
     assert int(poisoned.mask.sum()) == count
     assert not poisoned.mask[pool:].any()
     assert torch.equal(poisoned.split.labels, multi_label(world).labels)
@@ -227,9 +231,10 @@ def test_clean_label_pool_is_equal_label_sets_else_those_that_contain_the_target
 
 @pytest.mark.parametrize("name", WITH_LABELS)
 def test_relabelling_replaces_the_vector_and_spares_images_that_share_a_target_label(name, world, quick):
-    attack, _, artefact = ready(world, quick, name, labels="flip", poison_rate=100 / N)
+    attack, view, artefact = ready(world, quick, name, labels="flip", poison_rate=100 / N)
     target = Target(torch.tensor([False, True, True, False]), "bell+candle")
-    poisoned: Poisoned = attack.poison(multi_label(world), target, artefact, Rng("implant", 0))
+    aimed = replace(with_train(view, multi_label(world)), target=target)
+    poisoned: Poisoned = attack.poison(aimed, artefact, Rng("implant", 0))
     assert torch.equal(poisoned.mask, torch.arange(N) >= 20)
     assert (poisoned.split.labels[poisoned.mask] == target.vector).all()
 
@@ -238,7 +243,7 @@ def test_relabelling_replaces_the_vector_and_spares_images_that_share_a_target_l
 def test_stamped_poisons_are_what_stamp_makes_at_test_time(name, world, quick):
     """For attacks with one trigger: the 8-bit poison is the 8-bit stamp of the original."""
     attack, view, artefact = ready(world, quick, name)
-    poisoned = attack.poison(view.train, view.target, artefact, Rng("implant", 0))
+    poisoned = attack.poison(view, artefact, Rng("implant", 0))
     if {"noise", "perturbation", "eps"} & {field.name for field in fields(attack)}:
         pytest.skip("training images carry a perturbation besides the trigger")
     stamped = to_8bit(attack.stamp(to_unit(view.train.images[poisoned.mask]), view.target, artefact))

@@ -53,7 +53,7 @@ def test_convnet_doubles_its_width_twice_and_halves_the_image_four_times():
     widths = [module.out_channels for module in body.modules() if isinstance(module, nn.Conv2d)]
     assert widths == [6, 12, 24, 24]
     assert body.features == 24
-    assert body.blocks(images_of(2, (3, 32, 32))).shape == (2, 24, 2, 2)
+    assert nn.Sequential(*body.stages[:-1])(images_of(2, (3, 32, 32))).shape == (2, 24, 2, 2)
     assert not any(isinstance(module, nn.MaxPool2d | nn.AdaptiveMaxPool2d) for module in body.modules())
 
 
@@ -73,6 +73,6 @@ def test_convnet_with_group_norm_treats_images_alone_while_training():
 def test_resnet18_spares_small_images_the_early_downsampling(shape, stem, side):
     body = network("resnet18", shape, stem=stem).eval()
     seen = []
-    body.network.layer4.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[-2:]))
+    body.stages[4].register_forward_hook(lambda module, inputs, output: seen.append(output.shape[-2:]))
     assert body(images_of(1, shape)).shape == (1, 512)
     assert seen == [(side, side)]
