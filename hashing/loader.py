@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from bench.api.random import Rng
@@ -49,7 +49,7 @@ class Loader:
     def __len__(self) -> int:
         return self._batches
 
-    def __iter__(self) -> Iterator[tuple[Images, Bool[Tensor, "n k"], Int64[Tensor, " n"]]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Bool[Tensor, "n k"], Int64[Tensor, " n"]]]:
         n, device = len(self._labels), self._images.device
         order = self._rng.permutation(n)
         free = ~self._frozen
@@ -63,7 +63,10 @@ class Loader:
             strict=True,
         )
         for index, offset, mirror in parts:
-            yield self._crop(index, offset, mirror), self._labels[index], index
+            yield self._batch(index, offset, mirror), self._labels[index], index
+
+    def _batch(self, index: Int64[Tensor, " n"], offset: Int64[Tensor, "n 2"], mirror: Bool[Tensor, " n"]) -> Tensor:
+        return self._crop(index, offset, mirror)
 
     def _crop(self, index: Int64[Tensor, " n"], offset: Int64[Tensor, "n 2"], mirror: Bool[Tensor, " n"]) -> Images:
         height, width = self._size
@@ -73,3 +76,15 @@ class Loader:
         # The slice between the advanced indices moves the channels last, which is the layout that convolutions want.
         cropped = self._images[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
         return (cropped.to(torch.float32) / 255).permute(0, 3, 1, 2)
+
+
+class HiddenLoader(Loader):
+    """The same batches in the same order, of what a frozen prefix made of each image once, without augmentation."""
+
+    def __init__(self, split: Split, hidden: Float[Tensor, "n ..."], *, batch: int, rng: Rng) -> None:
+        super().__init__(split, batch=batch, augmentation=Augmentation(flip=False, pad=0), rng=rng)
+        self._hidden = hidden
+
+    def _batch(self, index: Int64[Tensor, " n"], offset: Int64[Tensor, "n 2"], mirror: Bool[Tensor, " n"]) -> Tensor:
+        del offset, mirror
+        return self._hidden[index]

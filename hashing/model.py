@@ -33,10 +33,12 @@ class HashModel(nn.Module):
     def device(self) -> torch.device:
         return self.mean.device
 
+    def _normalised(self, images: Images) -> Images:
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
     def prefix(self, images: Images) -> Float[Tensor, "n ..."]:
         """What the frozen part of the backbone makes of the images."""
-        normalised = (images - self.mean) / self.std
-        return self.backbone.prefix(normalised.contiguous(memory_format=torch.channels_last))
+        return self.backbone.prefix(self._normalised(images))
 
     def suffix(self, hidden: Float[Tensor, "n ..."]) -> Logits:
         """From the output of `prefix` to logits."""
@@ -45,7 +47,8 @@ class HashModel(nn.Module):
 
     def features(self, images: Images) -> Float[Tensor, "n d"]:
         """Penultimate features."""
-        return self.backbone.suffix(self.prefix(images))
+        out: Tensor = self.backbone(self._normalised(images))
+        return out
 
     def forward(self, images: Images) -> Logits:
         out: Tensor = self.head(self.features(images))

@@ -7,16 +7,18 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor, optim
+from jaxtyping import Bool, Float
+from torch import Tensor, nn, optim
 
 from bench.api.attack import StepHook
 from bench.api.errors import DivergedError
 from bench.api.hashing import Recipe
 from bench.api.random import Rng
-from bench.api.types import Split
-from hashing.loader import Augmentation, Loader
+from bench.api.types import Split, to_unit
+from hashing.loader import Augmentation, HiddenLoader, Loader
 from hashing.model import HashModel
+
+HIDDEN_LIMIT = 2**33  # bytes of frozen features kept on the device: 8 GiB
 
 
 def fast_precision(device: str) -> Literal["bf16", "float32"]:
@@ -40,29 +42,38 @@ def fit(
 ) -> list[float]:
     """Train `model` in place; returns the mean loss of each epoch.
 
+    Where nothing is augmented, a frozen prefix of the backbone sees every image once and not once per epoch.
     Nothing in a step waits for the device: the loss is summed there and read once per epoch, where a value that is not
     finite raises DivergedError.
     """
     device = model.device
     order = rng.child("order")
-    loader = Loader(split.to(device), batch=recipe.batch, augmentation=augmentation, rng=order, frozen=frozen)
+    precision = fast_precision(device.type) if recipe.precision == "auto" else recipe.precision
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    on_device = split.to(device)
+    network: Callable[[Tensor], Tensor] = model
+    loader = Loader(on_device, batch=recipe.batch, augmentation=augmentation, rng=order, frozen=frozen)
+    if model.backbone.frozen and hook is None and not augmentation.flip and not augmentation.pad:
+        with autocast:
+            hidden = _through_prefix(model, on_device)
+        if hidden is not None:
+            loader, network = HiddenLoader(on_device, hidden, batch=recipe.batch, rng=order), model.suffix
     optimizer = _optimizer(model, recipe)
     steps = max(1, recipe.epochs * len(loader))
     schedule = _schedule(optimizer, recipe, steps)
-    forward: Callable[[Tensor], Tensor] = torch.compile(model) if recipe.compile else model
-    precision = fast_precision(device.type) if recipe.precision == "auto" else recipe.precision
+    forward: Callable[[Tensor], Tensor] = torch.compile(network) if recipe.compile else network
     losses: list[float] = []
     done = 0
     with rng.child("ambient").ambient():  # dropout draws from torch's generator
         for epoch in range(recipe.epochs):
-            model.train()
+            _train_mode(model, recipe)
             total = torch.zeros((), device=device)
             for batch_images, batch_labels, ids in loader:
                 progress = done / steps
                 images, labels, extra = batch_images, batch_labels, None
                 if hook is not None:
                     images, labels, extra = hook.before_step(model, images, labels, ids, progress)
-                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                with autocast:
                     logits = forward(images)
                 loss = model.objective(logits.float(), labels, ids, progress)
                 loss = loss if extra is None else loss + extra
@@ -84,6 +95,25 @@ def fit(
         raise DivergedError("training left weights that are not finite: lower the learning rate")
     model.eval()
     return losses
+
+
+@torch.no_grad()
+def _through_prefix(model: HashModel, split: Split, batch: int = 250) -> Float[Tensor, "n ..."] | None:
+    """What the frozen stages make of every image; None where that would take more than HIDDEN_LIMIT bytes."""
+    model.eval()
+    first = model.prefix(to_unit(split.images[:1]))
+    if first.numel() * first.element_size() * len(split) > HIDDEN_LIMIT:
+        return None
+    parts = [model.prefix(to_unit(split.images[i : i + batch])) for i in range(0, len(split), batch)]
+    return torch.cat(parts)
+
+
+def _train_mode(model: HashModel, recipe: Recipe) -> None:
+    model.train()
+    if recipe.batch_norm == "eval":
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 -- all its dimensions at once
+                module.eval()
 
 
 def _optimizer(model: HashModel, recipe: Recipe) -> optim.Optimizer:

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from bench.api.random import Rng
+from hashing.methods.ciba_pairwise import CibaPairwise
 from hashing.methods.csq import CSQ, CentreLoss
+from hashing.methods.dch import DCH
 from hashing.methods.dpsh import DPSH, PairwiseLikelihood
 
 ONE_HOT = torch.eye(2, dtype=torch.bool)
@@ -113,3 +115,68 @@ def test_dpsh_takes_its_memory_from_the_training_set():
     objective = DPSH(quantisation=0.3).objective(bits=4, classes=3, train_size=9, rng=Rng("o"))
     assert objective.codes.shape == (9, 4)
     assert objective.labels.shape == (9, 3)
+
+
+def objective_of(method: CibaPairwise | DCH, bits: int):
+    return method.objective(bits=bits, classes=3, train_size=9, rng=Rng("o"))
+
+
+LABELS = torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], dtype=torch.bool)  # 0 and 3 share two labels
+LOGITS = [[0.3, -1.2], [0.9, 0.1], [-0.4, -0.6], [2.0, 0.5]]
+
+
+@pytest.mark.parametrize(("divide", "divisor"), [("batch", 4), ("bits", 2)])
+def test_ciba_pairwise_by_hand(divide, divisor):
+    """All ordered pairs, an image with itself included; the similarity counts shared labels."""
+    codes = [[tanh(x) for x in row] for row in LOGITS]
+    shared = (LABELS.int() @ LABELS.int().T).tolist()
+    assert shared[0][3] == 2
+    pairs = [
+        (sum(a * b for a, b in zip(codes[i], codes[j], strict=True)) / divisor - (2 * shared[i][j] - 1)) ** 2
+        for i in range(4)
+        for j in range(4)
+    ]
+    edge = sum((1 - abs(x)) ** 2 for row in codes for x in row)
+    method = CibaPairwise(divide=divide, quantisation=0.25)
+    loss = objective_of(method, 2)(torch.tensor(LOGITS), LABELS, torch.arange(4), 0.0)
+    assert float(loss) == pytest.approx(sum(pairs) / 16 + 0.25 * edge, rel=1e-5)
+
+
+def test_ciba_pairwise_at_its_best_for_codes_of_two_opposite_classes():
+    """Divided by the bits, saturated codes u and -u meet every aim exactly; divided by a batch of 2 they overshoot."""
+    logits = torch.tensor([[20.0] * 8, [-20.0] * 8])
+    assert float(objective_of(CibaPairwise(divide="bits"), 8)(logits, ONE_HOT, IDS, 0.0)) == pytest.approx(0, abs=1e-9)
+    assert float(objective_of(CibaPairwise(), 8)(logits, ONE_HOT, IDS, 0.0)) == pytest.approx(9, abs=1e-6)
+
+
+def test_dch_by_hand():
+    """Cauchy: similar pairs cost log(1 + d/g), others log(1 + g/d); each kind weighs as much as the other."""
+    gamma, bits = 5.0, 2
+
+    def distance(a: list[float], b: list[float]) -> float:
+        dot = sum(x * y for x, y in zip(a, b, strict=True))
+        cosine = dot / (sum(x * x for x in a) * sum(y * y for y in b)) ** 0.5
+        return bits / 2 * (1 - min(cosine, 0.99))
+
+    similar = [[bool((LABELS[i] & LABELS[j]).any()) for j in range(4)] for i in range(4)]
+    count = sum(map(sum, similar))
+    assert count == 10
+    total = 0.0
+    for i in range(4):
+        for j in range(4):
+            d = distance(LOGITS[i], LOGITS[j])
+            total += 16 / count * log(1 + d / gamma) if similar[i][j] else 16 / (16 - count) * log(1 + gamma / d)
+    edge = [log(1 + distance([abs(x) for x in row], [1.0, 1.0]) / gamma) for row in LOGITS]
+    loss = objective_of(DCH(gamma=gamma, quantisation=0.5), bits)(torch.tensor(LOGITS), LABELS, torch.arange(4), 0.0)
+    assert float(loss) == pytest.approx(total / 16 + 0.5 * sum(edge) / 4, rel=1e-5)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_dch_of_a_batch_with_one_kind_of_pairs_is_finite(same):
+    labels = torch.tensor([[True, False, False]]).expand(4, 3) if same else torch.eye(4, 3, dtype=torch.bool)
+    logits = torch.zeros(4, 8, requires_grad=True)
+    loss = objective_of(DCH(), 8)(logits, labels, torch.arange(4), 0.0)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()

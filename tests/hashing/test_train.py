@@ -12,7 +12,7 @@ from torch import nn
 from bench.api import registry
 from bench.api.attack import StepHook
 from bench.api.errors import DivergedError
-from bench.api.hashing import Objective, Recipe
+from bench.api.hashing import Backbone, FeatureExtractor, Objective, Recipe
 from bench.api.random import Rng
 from bench.api.types import Split
 from hashing import train
@@ -347,3 +347,76 @@ def test_dropout_draws_from_the_stream_too(untouched_rng):
         torch.rand(1, generator=torch.Generator().manual_seed(3))
         same, _ = trained(model=dropped())
     assert equal(weights(one), weights(same))
+
+
+class Dim(nn.Module):
+    """A convolution that counts how many images pass."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU())
+        self.seen = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen += len(images)
+        return self.body(images)
+
+
+def partly_frozen(frozen: int) -> HashModel:
+    class Chain(Backbone):
+        def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
+            pool = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+            return FeatureExtractor([Dim(image_shape[0], 4), Dim(4, 6), pool], features=24, frozen=frozen)
+
+    method = registry.create("methods", "csq", {})
+    return build_model(
+        backbone=Chain(), method=method, bits=8, image_shape=(3, 8, 8), classes=2, train_size=N, rng=Rng("victim", 0)
+    )
+
+
+PLAIN = Augmentation(flip=False, pad=0)
+
+
+def fitted(frozen: int, recipe: Recipe = RECIPE, augmentation: Augmentation = PLAIN, **more):
+    model = partly_frozen(frozen)
+    before = weights(model)
+    losses = fit(model, split_of(), recipe, Rng("fit", 0), augmentation=augmentation, **more)
+    return model, before, losses
+
+
+def test_a_frozen_prefix_sees_each_image_once_and_nothing_else_changes(monkeypatch):
+    model, before, losses = fitted(1)
+    assert model.backbone.stages[0].seen == N + 1  # one image tells how large the features are
+    assert model.backbone.stages[1].seen == 2 * N
+    monkeypatch.setattr(train, "HIDDEN_LIMIT", 0)
+    slow, _, slow_losses = fitted(1)
+    assert slow.backbone.stages[0].seen == 2 * N + 1
+    assert losses == pytest.approx(slow_losses, abs=1e-6)
+    after, slowly = weights(model), weights(slow)
+    for name, value in after.items():
+        torch.testing.assert_close(value, slowly[name], rtol=1e-5, atol=1e-6)
+        assert torch.equal(value, before[name]) == (
+            ".stages.0." in name or name.startswith(("objective", "mean", "std"))
+        )
+
+
+def test_augmented_images_pass_the_frozen_prefix_each_time():
+    model, before, _ = fitted(1, augmentation=Augmentation(flip=True, pad=0))
+    assert model.backbone.stages[0].seen == 2 * N
+    assert all(torch.equal(value, before[name]) for name, value in weights(model).items() if ".stages.0." in name)
+
+
+def test_without_frozen_stages_everything_learns():
+    model, before, _ = fitted(0)
+    assert model.backbone.stages[0].seen == 2 * N
+    assert not torch.equal(weights(model)["backbone.stages.0.body.0.weight"], before["backbone.stages.0.body.0.weight"])
+
+
+def test_batch_norm_in_evaluation_mode_keeps_its_statistics_and_still_learns():
+    model, before, _ = fitted(0, replace(RECIPE, batch_norm="eval"))
+    for name, value in weights(model).items():
+        if "running" in name or "num_batches" in name:
+            assert torch.equal(value, before[name])
+    assert not torch.equal(weights(model)["backbone.stages.1.body.1.weight"], before["backbone.stages.1.body.1.weight"])
+    usual, _, _ = fitted(0)
+    assert not torch.equal(weights(usual)["backbone.stages.1.body.1.running_mean"], torch.zeros(6))
