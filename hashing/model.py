@@ -33,7 +33,7 @@ class HashModel(nn.Module):
     def device(self) -> torch.device:
         return self.mean.device
 
-    def _normalised(self, images: Images) -> Images:
+    def _normalised(self, images: Images) -> Float[Tensor, "n colours h w"]:
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def prefix(self, images: Images) -> Float[Tensor, "n ..."]:
