@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from bench import fingerprint
 from bench import plan as planning
+from bench.api.errors import UserError
 from bench.drive import Pending
 from bench.plan import Plan
 from bench.store import Store
@@ -46,6 +47,76 @@ def test_several_suites_are_one_graph(tmp_path: Path) -> None:
     assert [cell.axes["attack"] for cell in both.cells] == ["none", "badnets", "blend"]
     assert count(both)["train"] == 1
     assert count(both)["implant"] == 2
+
+
+LENDER = '''
+"""Makes a trigger."""
+from bench.api.attack import *
+
+@attack
+class Lender(PoisoningAttack):
+    implant_only = frozenset({"poisons"})
+    size: int = 2
+    poisons: int = 5
+    def threat(self): return Threat.TRAIN_SET
+    def requires(self, setting): return (ModelSpec(),)
+    def stamp(self, images, target, artefact): return images
+    def poison(self, victim, artefact, rng): raise NotImplementedError
+'''
+BORROWER = LENDER.replace("Lender", "Borrower").replace(
+    "    size:", '    trigger_of = "lender"\n    strength: float = 0.5\n    size:'
+)
+
+
+@pytest.fixture
+def trial_plan(tmp_path: Path) -> Iterator[Callable[..., Plan]]:
+    """A plan of planted attacks on digits."""
+    from bench import suite as suites
+    from bench.api import registry
+
+    for name, text in (("lender", LENDER), ("borrower", BORROWER)):
+        (tmp_path / f"{name}.py").write_text(text.lstrip())
+        registry.load_plugin(tmp_path / f"{name}.py")
+
+    def make(attacks: str, surrogate: str = '"other_seed"') -> Plan:
+        path = tmp_path / "s.toml"
+        path.write_text(f"[axes]\nattacks = [{attacks}]\nsurrogate = [{surrogate}]\n")
+        return planning.plan([suites.load(str(path))], data=None, device="cpu")
+
+    yield make
+    registry._plugin_files.clear()
+    registry.catalogue.cache_clear()
+
+
+def test_a_borrowed_trigger_is_made_once_and_its_control_measured_once(trial_plan) -> None:
+    sweep = '{ name = "borrower", strength = [0.1, 0.2], poisons = [1, 2] }'
+    stages = count(trial_plan(f'{{ name = "lender", poisons = [5, 6] }}, {sweep}'))
+    assert stages["prepare"] == 1
+    assert stages["implant"] == 6
+    assert stages["stamp"] == 7  # six backdoored models and the clean one
+    assert count(trial_plan('"lender", { name = "borrower", size = 3 }'))["prepare"] == 2
+
+
+@pytest.mark.parametrize(
+    ("axis", "part", "value"), [("backbone=resnet18", "backbone", "resnet18"), ("method=dpsh", "method", "dpsh")]
+)
+def test_the_surrogate_axis_may_name_another_backbone_or_method(trial_plan, axis, part, value) -> None:
+    plan = trial_plan('"lender"', f'"other_seed", "{axis}", "bits=16"')
+    surrogates = [
+        plan.stages[stage.parents["surrogate0"]].spec for stage in plan.stages.values() if stage.kind == "prepare"
+    ]
+    assert len(surrogates) == 3
+    assert [spec[part]["name"] == value for spec in surrogates] == [False, True, False]
+    assert [spec["bits"] for spec in surrogates] == [32, 32, 16]
+    assert [cell.axes["surrogate"] for cell in plan.cells] == ["other_seed", axis, "bits=16"]
+    assert {spec["seed"] for spec in surrogates} == {1}
+
+
+def test_a_surrogate_that_nobody_offers_is_refused(trial_plan) -> None:
+    with pytest.raises(UserError, match="surrogate"):
+        trial_plan('"lender"', '"someone"')
+    with pytest.raises(UserError, match="resnet18"):
+        trial_plan('"lender"', '"backbone=resnet8"')
 
 
 def test_stages_come_after_their_parents(tiny: Tiny) -> None:
