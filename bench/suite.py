@@ -83,9 +83,12 @@ class Block(_Strict):
     training: dict[str, Any] = {}
     include: list[dict[str, Any]] = []
     exclude: list[dict[str, Any]] = []
+    parameters: dict[str, dict[str, dict[str, Any]]] = {}
 
 
 class SuiteFile(Block):
+    """parameters: kind of component to name to parameters, for wherever the suite does not set them itself."""
+
     name: str = ""
     description: str = ""
     resources: Resources = Resources()
@@ -156,11 +159,13 @@ def load(name: str, *, changes: Sequence[str] = (), only: Sequence[str] = ()) ->
             training={**parsed.training, **block.training},
             include=[*parsed.include, *block.include],
             exclude=[*parsed.exclude, *block.exclude],
+            parameters=parsed.parameters,
         )
         for block in (parsed.blocks or [Block()])
     )
     for block in blocks:
         _check_filters(where, [*block.include, *block.exclude])
+    _check_parameters(where, parsed)
     return Suite(
         name=parsed.name or Path(name).stem,
         description=parsed.description,
@@ -244,6 +249,17 @@ def _check_filters(where: str, filters: list[dict[str, Any]]) -> None:
                                 f"Known: {', '.join(AXES.values())}")  # fmt: skip
 
 
+def _check_parameters(where: str, parsed: SuiteFile) -> None:
+    for kind, components in parsed.parameters.items():
+        if kind not in COMPONENT_AXES:
+            raise UserError(f"{where}: [parameters.{kind}] is no kind of component{nearest(kind, COMPONENT_AXES)} "
+                            f"Known: {', '.join(COMPONENT_AXES)}")  # fmt: skip
+        for name in components:
+            registry.find(kind, name)
+    if any(block.parameters for block in parsed.blocks):
+        raise UserError(f"{where}: [parameters] belongs to the whole suite: write it outside the blocks")
+
+
 def _explain(error: ValidationError) -> str:
     known = {*SuiteFile.model_fields, *Axes.model_fields, *Resources.model_fields}
     lines = []
@@ -256,19 +272,22 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(dict.fromkeys(lines))
 
 
-def _specs(kind: str, values: list[Named] | Literal["all"]) -> list[Spec]:
-    """Every configured component of an axis; list-valued parameters are sweeps."""
+def _specs(
+    kind: str, values: list[Named] | Literal["all"], usual: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[Spec]:
+    """Every configured component of an axis; list-valued parameters are sweeps. usual: the suite's own defaults."""
     entries: list[Named] = list(registry.catalogue(kind)) if values == "all" else list(values)
     if values == "all" and kind in {"attacks", "defenses"}:
         entries.sort(key=lambda entry: entry != "none")
     found = []
     for entry in entries:
-        if values == "all" and (wanted := _required(kind, str(entry))):
+        own = (usual or {}).get(entry if isinstance(entry, str) else str(entry.get("name")), {})
+        if values == "all" and not own and (wanted := _required(kind, str(entry))):
             if kind != "datasets":
                 raise UserError(f'{kind} = "all": {entry} needs {wanted}; list the {kind} that you want')
             found.append(Spec(str(entry)))  # its cells are left out, and the plan says why
             continue
-        table = {"name": entry} if isinstance(entry, str) else dict(entry)
+        table = {**own, **({"name": entry} if isinstance(entry, str) else entry)}
         if "name" not in table:
             raise UserError(f"{kind}: {table!r} has no 'name': write {{ name = \"...\", parameter = value }}")
         name = str(table.pop("name"))
@@ -313,7 +332,7 @@ def _target(value: int | str | list[int | str], classes: tuple[str, ...], datase
 
 def _cells(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
     axes = block.axes
-    specs = {kind: _specs(kind, getattr(axes, kind)) for kind in COMPONENT_AXES}
+    specs = {kind: _specs(kind, getattr(axes, kind), block.parameters.get(kind)) for kind in COMPONENT_AXES}
     seeds, targets = list(dict.fromkeys(axes.seeds or [])), axes.targets or []
     others = {seed: seeds[(i + 1) % len(seeds)] if len(seeds) > 1 else seed + 1 for i, seed in enumerate(seeds)}
     for dataset in specs["datasets"]:

@@ -58,6 +58,42 @@ def test_include_exclude_and_only(tmp_path: Path) -> None:
     assert [(t.axes()["attack"], t.bits) for t in included] == [("badnets(labels=keep)", 32)]
 
 
+PARAMETERS = """
+[axes]
+attacks = ATTACKS
+[parameters.attacks.badnets]
+trigger_size = 0.25
+poison_rate = [0.1, 0.2]
+[parameters.datasets.digits]
+size = 8
+"""
+
+
+@pytest.mark.parametrize(
+    ("attacks", "expected"),
+    [
+        ('["badnets", "none"]', ["badnets(trigger_size=0.25, poison_rate=0.1)",
+                                 "badnets(trigger_size=0.25, poison_rate=0.2)", "none"]),
+        ('[{ name = "badnets", poison_rate = 0.3 }]', ["badnets(trigger_size=0.25, poison_rate=0.3)"]),
+        ('[{ name = "badnets", labels = "keep", trigger_size = 0.1, poison_rate = 0.05 }]',
+         ["badnets(trigger_size=0.1, labels=keep)"]),
+    ],
+)  # fmt: skip
+def test_parameters_of_the_suite_hold_where_a_cell_does_not_say_otherwise(
+    tmp_path: Path, attacks: str, expected: list[str]
+) -> None:
+    suite = load(tmp_path, PARAMETERS.replace("ATTACKS", attacks))
+    found = axis(suite, "attack")
+    assert [set(label.strip(")").replace("(", ", ").split(", ")) for label in found] == [
+        set(label.strip(")").replace("(", ", ").split(", ")) for label in expected
+    ]
+    assert axis(suite, "dataset") == ["digits(size=8)"]
+    everything = axis(load(tmp_path, PARAMETERS.replace("ATTACKS", '"all"')), "attack")
+    assert [label for label in everything if label.startswith("badnets")] == axis(
+        load(tmp_path, PARAMETERS.replace("ATTACKS", '["badnets"]')), "attack"
+    )
+
+
 def test_set_replaces_an_axis_everywhere(tmp_path: Path) -> None:
     first = "[axes]\nbits = [16]\n[[blocks]]\n[blocks.axes]\nbits = [32]\n"
     text = first + '[[blocks]]\n[blocks.axes]\nattacks = ["badnets"]\n'
@@ -87,7 +123,7 @@ def test_full_on_embedded_data_stays_under_five_thousand_cells() -> None:
     cells = list(suites.load("full").trials(None))
     assert sum(isinstance(cell, Trial) for cell in cells) < 5000
     left_out = {cell.axes["dataset"]: cell.reason for cell in cells if isinstance(cell, Skipped)}
-    assert set(left_out) == {"cifar10", "folder"}
+    assert set(left_out) == {"cifar10", "folder", "voc_animals"}
     assert "--data" in left_out["cifar10"]
     assert "path" in left_out["folder"]
 
@@ -115,6 +151,10 @@ def test_shipped_suites_parse_and_describe_themselves(name: str) -> None:
         ("[axes]\ntargets = [[]]\n", "a target is empty"),
         ("[axes]\nseeds = [-1]\n", "axes.seeds.0 = -1"),
         ("[[exclude]]\nattak = 'none'\n", "a filter names the axis 'attak'; did you mean 'attack'?"),
+        ("[parameters.attack.badnets]\nlabels = 'keep'\n", "[parameters.attack] is no kind of component; did"),
+        ("[parameters.attacks.badnet]\n", "unknown attack 'badnet'; did you mean 'badnets'?"),
+        ("[axes]\nattacks = ['badnets']\n[parameters.attacks.badnets]\nsize = 3\n", "unknown parameter 'size'"),
+        ("[[blocks]]\n[blocks.parameters.attacks.badnets]\n", "belongs to the whole suite"),
         ("[resources]\ntimeout = 0\n", "resources.timeout = 0: input should be greater than 0"),
         ("[axes]\nsurrogate = ['another']\n", "axes.surrogate.0 = 'another'"),
     ],
