@@ -3,45 +3,52 @@
 from __future__ import annotations
 
 from abc import ABC
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Int64
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as validated
+from pydantic_core import ArgsKwargs
 from torch import Tensor
 
 from bench.api.attack import Artefact, LabelMode, Poisoned, PoisoningAttack, PositiveShare, Rng, Threat, Victim
 from bench.api.errors import UserError
 from bench.api.types import Images, Split, Target, to_unit
 
+DOSES = ("poison_rate", "poisons", "target_share")
+
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Dosed(PoisoningAttack, ABC):
-    """A poisoning attack whose strength is a rate, a count, or a share of the target's class.
+    """A poisoning attack whose strength is a rate, a count, or a share of the target's class: one of the three.
 
-    poison_rate: of the training set. poisons, target_share: in its place, where given. target_share is the share that
-    `bench` reports: poisons over the training images that carry the target's labels afterwards.
+    poison_rate: of the training set. target_share: poisons over the training images that carry the target's labels
+    afterwards, as `bench` reports it. A dose that is given replaces the attack's default, whichever that is.
     """
 
-    implant_only: ClassVar[frozenset[str]] = frozenset({"poison_rate", "poisons", "target_share", "labels"})
+    implant_only: ClassVar[frozenset[str]] = frozenset({*DOSES, "labels"})
 
-    poison_rate: PositiveShare = 0.05  # CIBA, Table 3
+    poison_rate: PositiveShare | None = 0.05  # CIBA, Table 3
     poisons: Annotated[int, Field(ge=1)] | None = None
     target_share: PositiveShare | None = None
 
-    @model_validator(mode="after")
-    def _one_dose(self) -> Dosed:
-        if self.poisons is not None and self.target_share is not None:
-            raise ValueError("poisons and target_share both say how many to poison: give one")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _one_dose(cls, given: Any) -> Any:
+        named = dict(given.kwargs or {}) if isinstance(given, ArgsKwargs) else {}
+        doses = [dose for dose in DOSES if named.get(dose) is not None]
+        if len(doses) > 1:
+            raise ValueError(f"{' and '.join(doses)} both say how many to poison: give one")
+        return ArgsKwargs((), {**named, **{dose: named.get(dose) for dose in DOSES}}) if doses else given
 
     def count(self, train: Split, target: Target, labels: LabelMode) -> int:
         """How many images to poison."""
         if self.poisons is not None:
             return self.poisons
-        if self.target_share is None:
+        if self.poison_rate is not None:
             return round(self.poison_rate * len(train))
+        assert self.target_share is not None
         held = int(target.contains(train.labels).sum())
         if labels == "keep":
             return round(self.target_share * held)
@@ -52,8 +59,7 @@ class Dosed(PoisoningAttack, ABC):
     def choose(self, train: Split, target: Target, labels: LabelMode, rng: Rng) -> Int64[Tensor, " m"]:
         """Positions to poison (review.md, section 2); attacks of one repetition and dose choose the same."""
         count = self.count(train, target, labels)
-        given = {"poisons": self.poisons, "target_share": self.target_share, "poison_rate": self.poison_rate}
-        name, value = next((name, value) for name, value in given.items() if value is not None)
+        name, value = next((name, value) for name in DOSES if (value := getattr(self, name)) is not None)
         if count == 0:
             raise UserError(f"{name} = {value} of {len(train)} training images poisons none: raise it")
         pool = target.pool(train.labels, labels, count)

@@ -24,6 +24,8 @@ PRECISION_AT = 100
 DOMINANT_AT = 10  # DarkHash's script looks for the dominant class among the first 1 to 10 results
 RADIUS = 2
 PERMUTATIONS = 5
+LEARNT = 0.1  # a clean model that went a smaller part of the way from chance to 1 has learnt nothing
+KEPT = 0.5  # a victim that keeps less of what the clean model has above chance has collapsed
 
 Scores = Float[np.ndarray, " n"]
 LabelArray = Bool[np.ndarray, "q k"]
@@ -51,6 +53,9 @@ METRICS: Mapping[str, Metric] = {
     "map_best": _share("mAP best ties", "benign queries, relevant items first inside each distance"),
     "map_excluded": Metric("excluded", "queries", 0, 0.0, math.inf, "benign queries without any relevant item"),
     "map_change": _share("mAP change", "mAP minus the clean model's", 1, -1.0),
+    "map_clean": _share("clean mAP", "the clean model's mAP in the same setting"),
+    "map_chance": _share("chance mAP", "mAP of a random ranking of benign queries", 0),
+    "collapsed": _share("collapsed", "1: a failed run, no result: the undefended victim or the clean model", -1),
     "map_target": _share("mAP target class", "benign queries of the target class only"),
     "precision_radius": _share("P@r2", "benign precision within Hamming radius 2; an empty ball counts 0"),
     "recall_radius": _share("R@r2", "benign recall within Hamming radius 2"),
@@ -118,6 +123,10 @@ class Ranked:
     def ap(self) -> Float[np.ndarray, " q"]:
         return ranking.expected_ap(self.total, self.relevant, self.cutoff)
 
+    def chance(self) -> Float[np.ndarray, " q"]:
+        """AP of a random ranking, which is one bucket of everything."""
+        return ranking.expected_ap(self.total.sum(1)[:, None], self.relevant.sum(1)[:, None], self.cutoff)
+
     def bounds(self) -> tuple[float | None, float | None]:
         worst, best = ranking.ap_bounds(self.total, self.relevant, self.cutoff)
         return _mean(worst), _mean(best)
@@ -169,10 +178,28 @@ def benign(system: System, truth: Truth) -> dict[str, float | int | None]:
     convention = ranked.convention(len(system.database))
     return {
         "map": _mean(ap), "map_worst": worst, "map_best": best, "map_excluded": int(np.isnan(ap).sum()),
+        "map_chance": _mean(ranked.chance()),
         "map_target": _mean(ap[(truth.query & truth.target).any(1)]), "queries": len(ap),
         "precision_radius": _mean(precision), "recall_radius": _mean(recall), "empty_balls": float(empty.mean()),
         "map_zero": convention["zero"], "map_drop": convention["drop"], "map_kept": convention["kept"],
     }  # fmt: skip
+
+
+def untaught(clean: float, chance: float) -> bool:
+    """Whether a clean model collapsed itself: LEARNT."""
+    return clean - chance < LEARNT * (1 - chance)
+
+
+def collapsed(victim: float | None, clean: float | None, chance: float | None) -> float | None:
+    """1.0 where training failed, from benign mAP: then there is no result, rather than a weak attack; else 0.0.
+
+    victim: the implanted model without defense. None where its codes are not at hand, as after a repair, which may cost
+    mAP of its own: there the clean model alone is judged, and boards take the verdict from the undefended cell.
+    """
+    if clean is None or chance is None:
+        return None
+    lost = victim is not None and victim <= chance + (1 - KEPT) * (clean - chance)
+    return float(lost or untaught(clean, chance))
 
 
 def triggered(system: System, truth: Truth) -> dict[str, float | int | None]:

@@ -297,7 +297,9 @@ def _specs(
             instance = registry.create(kind, name, dict(zip(table, combination, strict=True)))
             params = registry.parameters(instance)
             default = default if default is not None else _defaults(type(instance))
-            given = {key: value for key, value in params.items() if default.get(key, ...) != value}
+            given = {
+                key: value for key, value in params.items() if value is not None and default.get(key, ...) != value
+            }
             found.append(Spec(name, params, given))
     return found
 

@@ -19,18 +19,24 @@ Place = tuple[str, int]  # target, seed
 
 @dataclass(frozen=True)
 class Group:
-    """The cells of one row of a board. done: those with a result, the one of each place in `positions`."""
+    """The cells of one row of a board. done: those with a result, the one of each place in `positions`.
+
+    collapsed: those whose victim is a failed run, by key, with the reason.
+    """
 
     planned: frozenset[Place]
     done: pd.DataFrame
     positions: Mapping[Place, int]
+    collapsed: Mapping[str, str]
 
     @classmethod
     def of(cls, rows: pd.DataFrame) -> Group:
         planned = frozenset(zip(rows["target"], rows["seed"], strict=True))
         done = rows[(rows["status"] == "ok").to_numpy()]
         places = list(zip(done["target"], done["seed"], strict=True))
-        return cls(planned, done, {place: i for i, place in reversed(list(enumerate(places)))})
+        failed = rows[(rows["status"] == "collapsed").to_numpy()]
+        reasons = dict(zip(failed["key"], failed["reason"], strict=True))
+        return cls(planned, done, {place: i for i, place in reversed(list(enumerate(places)))}, reasons)
 
     @property
     def places(self) -> frozenset[Place]:

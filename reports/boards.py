@@ -65,6 +65,7 @@ def _attack_board(scene: Scene, name: str, costs: bool) -> Board | None:
     for attack, group in rows.items():
         access = scene.cells.loc[scene.cells["attack"] == attack, "access"].iloc[0]
         line: dict[str, Any] = {"access": access, "attack": attack, "cells": group.coverage, "n": len(shared.places)}
+        line["collapsed"] = len(group.collapsed)
         line |= _numbers(group, attack in shared.counted, shared, (*OUTCOME, *BUDGET))
         if attack in shared.counted:
             line[METRICS["gain"].title + HALF] = _half(group, shared, "gain") if attack != "none" else None
@@ -82,8 +83,8 @@ def _attack_board(scene: Scene, name: str, costs: bool) -> Board | None:
     names = [METRICS[metric].title for metric in OUTCOME]
     names[names.index(gain) + 1 : names.index(gain) + 1] = [gain + HALF, "rank"]
     budget = [METRICS[metric].title for metric in BUDGET]
-    columns = ["access", "attack", "cells", "n", *names, "mAP kept", *budget, "seconds", "key"]
-    keep = ("access", "attack", "cells", "n", *(METRICS[metric].title for metric in OUTCOME))
+    columns = ["access", "attack", "cells", "n", "collapsed", *names, "mAP kept", *budget, "seconds", "key"]
+    keep = (*columns[:5], *(METRICS[metric].title for metric in OUTCOME))
     best = [i for i, line in enumerate(lines) if str(line.get("rank") or "").startswith("1-")]
     return Board(
         title=f"{name} · {scene.title}",
@@ -100,7 +101,7 @@ def _attack_board(scene: Scene, name: str, costs: bool) -> Board | None:
         metrics=_titles((*OUTCOME, *BUDGET)),
         heat=tuple(METRICS[metric].title for metric in ("t_map", "t_map_control", "gain", "own_map", "map")),
         best=frozenset(best),
-        quiet=("n",),  # the caption says it
+        quiet=("n", "collapsed"),  # the caption says it
     )  # fmt: skip
 
 
@@ -152,6 +153,7 @@ def _matrix(
         mine = {defense: made[attack, defense] for defense in names if (attack, defense) in made}
         done, planned = (sum(len(getattr(group, what)) for group in mine.values()) for what in ("places", "planned"))
         line: dict[str, Any] = {"attack": attack, "cells": f"{done}/{planned}"}
+        line["collapsed"] = sum(len(group.collapsed) for group in mine.values())
         counted = {defense: group for defense, group in mine.items() if (attack, defense) in shared.counted}
         for extra in beside:
             if counted:
@@ -161,11 +163,14 @@ def _matrix(
     extras = [METRICS[extra].title for extra in beside]
     return Board(
         title=f"{title} · {scene.title}",
-        table=_table(lines, ["attack", "cells", *extras, *names], keep=["attack", "cells", *names]),
+        table=_table(
+            lines, ["attack", "cells", "collapsed", *extras, *names], keep=["attack", "cells", "collapsed", *names]
+        ),
         caption=scene.caption(shared, note, _left_out(made, shared), intervals=False),
         index=("attack",),
         metrics=_titles(beside) | dict.fromkeys(names, metric),
         heat=(*extras, *names),
+        quiet=("collapsed",),
     )  # fmt: skip
 
 
@@ -177,7 +182,7 @@ def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False,
         mine = scores[scores["key"].isin(scene.cells.loc[done, "key"])]
         planned = scene.split(scene.cells, ["attack", "defense"])
         made: dict[Any, Group] = {
-            key: replace(Group.of(part), planned=planned[key[:2]].planned)
+            key: replace(Group.of(part), planned=planned[key[:2]].planned, collapsed=planned[key[:2]].collapsed)
             for key, part in groups(mine, ["attack", "defense", "score"])
         }
         scored = {(attack, guard) for attack, guard, _ in made}
@@ -188,7 +193,8 @@ def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False,
             counted = (attack, guard, score) in shared.counted
             headline = score and bool(group.done["headline"].iloc[0])
             line = {"attack": attack, "guard": guard, "score": f"{score} *" if headline else score}
-            line |= {"cells": group.coverage} | _numbers(group, counted, shared, SCREEN if counted else ())
+            line |= {"cells": group.coverage, "collapsed": len(group.collapsed)}
+            line |= _numbers(group, counted, shared, SCREEN if counted else ())
             if counted:
                 line[METRICS["auroc"].title + HALF] = _half(group, shared, "auroc")
                 line |= {"seconds": shared.mean(planned[attack, guard], "seconds_defense")} if costs else {}
@@ -197,11 +203,11 @@ def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False,
             continue
         lines.sort(key=lambda line: (line["attack"] != "none", line["attack"], line["guard"]))
         names = [METRICS[metric].title for metric in SCREEN]
-        keep = ["attack", "guard", "score", "cells", *names]
+        keep = ["attack", "guard", "score", "cells", "collapsed", *names]
         found.append(
             Board(
                 title=f"Detectors · {scene.title}",
-                table=_table(lines, [*keep[:5], names[0] + HALF, *keep[5:], "seconds"], keep=keep),
+                table=_table(lines, [*keep[:6], names[0] + HALF, *keep[6:], "seconds"], keep=keep),
                 caption=scene.caption(
                     shared,
                     "* the guard's main score. Triggered against benign versions of the same queries; a row none"
@@ -212,6 +218,7 @@ def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False,
                 index=("attack", "guard", "score"),
                 metrics=_titles(SCREEN),
                 heat=tuple(METRICS[name].title for name in ("auroc", "tpr_1", "tpr_5", "caught_5", "auroc_control")),
+                quiet=("collapsed",),
             )
         )
     return found
@@ -226,19 +233,27 @@ def filters(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
 def diagnoses(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
     """Scores that judge a whole model, against the same on the clean model (row none)."""
     found = []
-    note = "Row none: the clean model. named: how often the named target is right, with its exact 95 % interval."
+    note = (
+        "Row none: the clean model. named: how often a named target is right, with its exact 95 % interval; abstained:"
+        " how many results name none."
+    )
     for board, parts, shared in _by_attack_parts(cells, "diagnosis", "Diagnoses", ("diagnosis",), note, mixed):
         named: list[str | None] = []
+        abstained: list[int | None] = []
         for attack, defense in zip(board.table["attack"], board.table["defense"], strict=True):
             group = parts[attack, defense]
             values = group.done["named_target"].dropna()
-            if attack == "none" or (attack, defense) not in shared.counted or values.empty:
+            judged = attack != "none" and (attack, defense) in shared.counted
+            abstained.append(len(group.done) - len(values) if judged else None)
+            if not judged or values.empty:
                 named.append(None)
                 continue
             hits = int(values.sum())
             low, high = statistics.clopper_pearson(hits, len(values))
             named.append(f"{hits}/{len(values)} [{low:.3f}, {high:.3f}]")
         board.table["named"] = pd.Series(named, dtype=object, index=board.table.index)
+        if any(abstained):
+            board.table["abstained"] = pd.Series(abstained, dtype=object, index=board.table.index)
         found.append(board)
     return found
 
@@ -257,11 +272,11 @@ def _by_attack_parts(
         parts: dict[Any, Group] = dict(scene.split(scene.cells, ["attack", "defense"]))
         shared = Shared.of(parts)
         lines = [
-            {"attack": attack, "defense": defense, "cells": group.coverage}
+            {"attack": attack, "defense": defense, "cells": group.coverage, "collapsed": len(group.collapsed)}
             | _numbers(group, (attack, defense) in shared.counted, shared, metrics)
             for (attack, defense), group in sorted(parts.items(), key=lambda item: (item[0][0] != "none", item[0]))
         ]
-        names = ["attack", "defense", "cells", *(METRICS[metric].title for metric in metrics)]
+        names = ["attack", "defense", "cells", "collapsed", *(METRICS[metric].title for metric in metrics)]
         yield (
             Board(
                 title=f"{name} · {scene.title}",
@@ -270,6 +285,7 @@ def _by_attack_parts(
                 index=("attack", "defense"),
                 metrics=_titles(metrics),
                 heat=tuple(METRICS[metric].title for metric in heat),
+                quiet=("collapsed",),
             ),
             parts,
             shared,
@@ -301,24 +317,32 @@ def across(cells: pd.DataFrame, axis: str, *, mixed: bool = False) -> list[Board
 
 
 def failures(cells: pd.DataFrame) -> list[Board]:
-    """Every cell without a result, equal reasons together; no board where there is none."""
+    """Every cell without a result that counts, equal reasons together; no board where there is none."""
     lost = cells[cells["status"] != "ok"]
     if lost.empty:
         return []
     varying = [axis for axis in AXES if len(set(cells[axis])) > 1]
-    order = {status: i for i, status in enumerate(("failed", "timeout", "oom", "killed", "missing", "skipped"))}
+    order = {
+        status: i for i, status in enumerate(("failed", "timeout", "oom", "collapsed", "killed", "missing", "skipped"))
+    }
     lines = []
     for (status, reason), part in groups(lost, ["status", "reason"]):
         which = "; ".join(
             f"{axis} {listed(part[axis])}" for axis in varying if part[axis].nunique() < cells[axis].nunique()
         )
-        key = next((key for key in part["cause"].dropna() if key), "") if status != "skipped" else ""
+        stages = part["key" if status == "collapsed" else "cause"].dropna()
+        key = next((key for key in stages if key), "") if status != "skipped" else ""
         lines.append(
             {"status": status, "cells": len(part), "which": which or "all", "reason": reason, "key": key[:8] or None}
         )
     lines.sort(key=lambda line: (order.get(line["status"], 9), -line["cells"], line["reason"]))
     caption = f"{len(lost)} of {len(cells)} cells have no result; averages on the other boards leave them out."
-    if any(line["key"] for line in lines):
+    if any(line["status"] == "collapsed" for line in lines):
+        caption += (
+            "\nCollapsed: the undefended victim lost more than half of the mAP that the clean model has above chance,"
+            " or the clean model has next to none. What was made of such a victim is no result either."
+        )
+    if any(line["key"] and line["status"] != "collapsed" for line in lines):
         caption += "\n`python -m bench show KEY` prints the log of a failed stage; `run --retry failed` tries it again."
     table = _table(lines, list(lines[0]), keep=list(lines[0])[:4])
     return [Board("No result", table, caption, index=("status", "cells"))]
@@ -350,6 +374,7 @@ def _left_out(rows: Mapping[Any, Group], shared: Shared) -> str:
         for key in rows
         if key not in shared.counted
     ]
+    collapsed = {key: reason for group in rows.values() for key, reason in group.collapsed.items()}
     spare = sum(len(group.places) - len(shared.places) for key, group in rows.items() if key in shared.counted)
     words = []
     if names:
@@ -357,7 +382,24 @@ def _left_out(rows: Mapping[Any, Group], shared: Shared) -> str:
         words.append(f"Too few results to average: {', '.join(names[:6])}{more}.")
     if spare:
         words.append(f"{spare} results that not every row has are left out of the averages.")
-    return " ".join(words)
+    return "\n".join(filter(None, [" ".join(words), _failed_runs(collapsed)]))
+
+
+def _failed_runs(collapsed: Mapping[str, str]) -> str:
+    """Names the cells whose victim is a failed run, cells of one victim together."""
+    if not collapsed:
+        return ""
+    keys: dict[str, list[str]] = {}
+    for key, reason in collapsed.items():
+        keys.setdefault(reason, []).append(key[:8])
+    found = [f"{reason} in {listed(pd.Series(mine))}" for reason, mine in keys.items()]
+    more = f"; and {len(found) - 4} more" if found[4:] else ""
+    cells = (
+        "1 cell is a failed run, not a weak attack,"
+        if len(collapsed) == 1
+        else (f"{len(collapsed)} cells are failed runs, not weak attacks,")
+    )
+    return f"{cells} and left out: {'; '.join(found[:4])}{more}."
 
 
 def _table(lines: Sequence[Mapping[str, Any]], columns: Sequence[str], keep: Sequence[str]) -> pd.DataFrame:

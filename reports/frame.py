@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from bench.api.errors import StoreError, UserError, nearest, unknown
-from bench.metrics import METRICS
+from bench.metrics import METRICS, untaught
 from bench.store import Record, Store
 from bench.trial import SCHEMA, digest
 
@@ -30,7 +30,7 @@ COLUMNS = (
     "access",  # what the attacker needs
     "defense_kind",
     "key",  # of the record; "" where the cell was skipped
-    "status",  # ok, failed, timeout, oom, killed, skipped, or missing: not run yet
+    "status",  # ok, failed, timeout, oom, killed, skipped, missing: not run yet, or collapsed: a victim that failed
     "reason",
     "cause",  # key of the stage that failed: the cell's own or an ancestor's
     "protocol", "protocol_version", "protocol_digest", "cutoff", "sizes",
@@ -82,6 +82,7 @@ def read(store: Store, *, suite: str | None = None, run: Run = "latest") -> Resu
         row, found = _row(cell, shelf)
         rows.append(row)
         scores += found
+    _spread(rows, shelf)
     about = {name: text for plan in used[::-1] for name, text in plan.get("descriptions", {}).items()}
     return Results(
         cells=_frame(rows, COLUMNS),
@@ -129,6 +130,34 @@ class Shelf:
         return record["status"], record["reason"], record
 
 
+def changes(training: Mapping[str, Any]) -> str:
+    """What a suite changes in a method's recipe, as words."""
+    return ", ".join(f"{name} {value}" for name, value in sorted(training.items()))
+
+
+def collapse(metrics: Mapping[str, Any]) -> str:
+    """Why the victim of a record is a failed run, with its numbers; nothing where it is not, or nobody judged it."""
+    if metrics.get("collapsed") != 1:
+        return ""
+    found, clean, chance = (metrics.get(name) for name in ("map", "map_clean", "map_chance"))
+    if isinstance(clean, (int, float)) and isinstance(chance, (int, float)) and untaught(clean, chance):
+        return f"clean model collapsed (mAP {_short(clean)}, chance {_short(chance)})"
+    return f"victim collapsed (mAP {_short(found)}, clean {_short(clean)}, chance {_short(chance)})"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, (int, float)) else "unknown"
+
+
+def _spread(rows: Sequence[dict[str, Any]], shelf: Shelf) -> None:
+    """Mark what repairs made of a collapsed victim: `measure` can judge a victim only without them."""
+    implants = [(shelf.record(row["key"]) or {}).get("parents", {}).get("implant") for row in rows]
+    known = {victim: row["reason"] for victim, row in zip(implants, rows, strict=True) if row["status"] == "collapsed"}
+    for victim, row in zip(implants, rows, strict=True):
+        if victim and row["status"] == "ok" and victim in known:
+            row |= {"status": "collapsed", "reason": known[victim], "collapsed": 1.0}
+
+
 def _row(cell: Mapping[str, Any], shelf: Shelf) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     status, reason, record = shelf.fate(cell)
     row: dict[str, Any] = {axis: cell["axes"].get(axis, "") for axis in AXES}
@@ -136,7 +165,7 @@ def _row(cell: Mapping[str, Any], shelf: Shelf) -> tuple[dict[str, Any], list[di
     row["target"] = str(row["target"])
     training = cell["training"]
     row["training"] = digest(training)[:8] if training else ""
-    row["changes"] = ", ".join(f"{name} {value}" for name, value in sorted(training.items()))
+    row["changes"] = changes(training)
     row |= {"key": cell["key"] or "", "status": status, "reason": reason}
     if record is None or status != "ok":
         row["cause"] = (record or {}).get("cause") or row["key"]
@@ -145,6 +174,8 @@ def _row(cell: Mapping[str, Any], shelf: Shelf) -> tuple[dict[str, Any], list[di
     row |= _context(record, shelf)
     metrics = record["metrics"]
     row |= {name: metrics.get(name) for name in NUMBERS}
+    if reason := collapse(metrics):
+        row |= {"status": "collapsed", "reason": reason}
     about = metrics.get("detectors") or {"headline": "", "scores": {}}
     fixed = {name: row.get(name) for name in COLUMNS[: COLUMNS.index(NUMBERS[0])]}
     return row, [

@@ -14,7 +14,7 @@ from bench.api.errors import UserError
 from bench.metrics import METRICS
 from bench.store import Record, Store
 from reports.boards import SCREEN
-from reports.frame import AXES, Shelf, manifests, sizes
+from reports.frame import AXES, Shelf, changes, collapse, manifests, sizes
 from reports.scene import Board
 
 SHORTEST = 8  # characters of a key that tables print
@@ -24,28 +24,36 @@ PARTS = {
     "Triggered queries": ("t_map", "t_map_worst", "t_map_best", "triggered", "t_map_control", "gain", "chance",
                           "t_map_all", "asr_at", "own_map", "own_map_control", "t_map_zero", "t_map_drop", "t_map_kept",
                           "t_map_drop_fixed", "t_map_drop_spread", "t_map_posthoc", "t_map_posthoc_control"),
+    "Health of the victim": ("map_clean", "map_chance", "collapsed"),
 }  # fmt: skip
 
 
 def page(store: Store, prefix: str) -> list[Board]:
     """Boards on the one trial or stage whose key begins with `prefix`."""
-    plans = manifests(store)
-    # the latest run that names a cell says how to run it again
-    cells = {cell["key"]: (cell, plan) for plan in plans for cell in plan["cells"] if cell["key"]}
-    key = _find(store, prefix, cells)
+    key, cell, plan = find(store, prefix)
     shelf = Shelf(store)
-    cell, plan = cells.get(key, (None, None))
     record = shelf.record(key)
     status, reason, _ = shelf.fate({"key": key})
+    metrics = (record or {}).get("metrics", {}) if status == "ok" else {}
+    if why := collapse(metrics):
+        status, reason = "collapsed", why
     boards = [_facts(key, status, reason, record, cell, plan)]
     boards += [_log(origin) for origin in (_origin(record, shelf),) if origin is not None]
-    metrics = (record or {}).get("metrics", {}) if status == "ok" else {}
     boards += list(_metrics(metrics))
     if metrics.get("detectors"):
         boards.append(_detectors(metrics["detectors"]))
     if record is not None:
         boards.append(_path(record, shelf))
     return boards
+
+
+def find(store: Store, prefix: str) -> tuple[str, Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """The one key that begins with `prefix`; of a trial also its cell, and the latest run that names it."""
+    plans = manifests(store)
+    # the latest run that names a cell says how to run it again
+    cells = {cell["key"]: (cell, plan) for plan in plans for cell in plan["cells"] if cell["key"]}
+    key = _find(store, prefix, cells)
+    return key, *cells.get(key, (None, None))
 
 
 def _find(store: Store, prefix: str, cells: Mapping[str, tuple[Any, Any]]) -> str:
@@ -58,13 +66,15 @@ def _find(store: Store, prefix: str, cells: Mapping[str, tuple[Any, Any]]) -> st
             " boards of one target and one seed print them (leaderboard --where target=... --where seed=...)"
         )
     if len(found) > 1:
-        shown = [f"{key[:SHORTEST]} ({_name(cells[key][0])})" if key in cells else key[:SHORTEST] for key in found[:4]]
+        shown = [
+            f"{key[:SHORTEST]} ({name_of(cells[key][0])})" if key in cells else key[:SHORTEST] for key in found[:4]
+        ]
         more = f" and {len(found) - 4} more" if found[4:] else ""
         raise UserError(f"'{prefix}' begins {len(found)} keys: {', '.join(shown)}{more}; give more characters")
     return found[0]
 
 
-def _name(cell: Mapping[str, Any]) -> str:
+def name_of(cell: Mapping[str, Any]) -> str:
     axes = cell["axes"]
     return f"{axes['attack']}/{axes['defense']} target {axes['target']} seed {axes['seed']}"
 
@@ -81,7 +91,7 @@ def _facts(
     record = record or {}
     if cell is not None and plan is not None:
         facts |= {axis: cell["axes"].get(axis) for axis in AXES}
-        facts["training"] = ", ".join(f"{name} {value}" for name, value in sorted(cell["training"].items()))
+        facts["training"] = changes(cell["training"])
         facts |= {"access": cell.get("access"), "defense kind": cell.get("defense_kind")}
         facts["suites"] = ", ".join(plan["suites"])
         facts["replay"] = _replay(cell, plan, status)
@@ -94,7 +104,7 @@ def _facts(
         facts["cost"] = f"{cost['seconds']:.2f} s for this stage, started {started}, host {cost['host']}"
     rows = [{"field": name, "value": str(value)} for name, value in facts.items() if value not in {None, ""}]
     what = "Trial" if cell is not None else "Stage"
-    title = f"{what} {key[:SHORTEST]} · {_name(cell) if cell is not None else record.get('label', '')}"
+    title = f"{what} {key[:SHORTEST]} · {name_of(cell) if cell is not None else record.get('label', '')}"
     return Board(title, pd.DataFrame(rows), "", index=("field",))
 
 

@@ -183,6 +183,8 @@ def explain(error: ValidationError, fields: Mapping[str, Any]) -> str:
             parts.append(f"unknown parameter '{where}'{near} Known: {', '.join(fields) or 'none'}")
         elif item["type"].startswith("missing"):
             parts.append(f"needs the parameter '{where}'")
+        elif not where:  # of several parameters together
+            parts.append(item["msg"].removeprefix("Value error, "))
         else:
             parts.append(f"{where} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
     return "; ".join(parts)

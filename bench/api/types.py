@@ -150,8 +150,16 @@ class Poisoned:
 
     mask: which items were poisoned.
     augment: "victim" lets the victim's loader flip and crop poisoned images like all others; "frozen" does not.
+    cover: further items whose images were changed, but which keep their labels so that the trigger is learned more
+    sharply; they count as no poison, neither in the dose nor for filters.
     """
 
     split: Split
     mask: Bool[Tensor, " n"]
     augment: Literal["victim", "frozen"] = "victim"
+    cover: Bool[Tensor, " n"] | None = None
+
+    @property
+    def changed(self) -> Bool[Tensor, " n"]:
+        """Poisons and cover."""
+        return self.mask if self.cover is None else self.mask | self.cover

@@ -38,15 +38,41 @@ def leaderboard(
 
 
 def show(
-    key: Annotated[str, typer.Argument(help="The beginning of a trial's or stage's key, as tables print it.")],
+    key: Annotated[
+        str | None, typer.Argument(help="The beginning of a trial's or stage's key, as tables print it.")
+    ] = None,
     store: StorePath = DEFAULT_STORE,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Draw clean, triggered and poisoned images into a file (png, pdf, svg): of the trial, or without KEY"
+            " of every attack of the latest run.",
+        ),
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="With --gallery and no KEY: the latest run of this suite instead.")
+    ] = None,
     format_: Format = "rich",
 ) -> None:
-    """Print all that the store knows about one trial: settings, every metric, provenance, cost, its stages."""
+    """Print all that the store knows about one trial: settings, metrics, provenance, cost, stages; or draw pictures."""
+    from bench.api.errors import UserError
     from bench.store import Store
+
+    if suite is not None and (key is not None or gallery is None):
+        raise UserError("--suite chooses a run for --gallery FILE without KEY: leave it or KEY out")
+    key = key.strip().lower() if key is not None else None
+    if gallery is not None:
+        from reports import gallery as pictures
+
+        found = pictures.draw(Store(store), gallery, key=key, suite=suite)
+        typer.echo(f"{gallery}: {found}")
+        return
+    if key is None:
+        raise UserError("show what? give a KEY, as tables print it, or --gallery FILE.png for pictures of every attack")
     from reports import page, render
 
-    render.render(page.page(Store(store), key.strip().lower()), format_)
+    render.render(page.page(Store(store), key), format_)
 
 
 def score(

@@ -40,7 +40,7 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
         train = _base.split(inputs, "train")
         poisoned = attack.poison(view, artefact, rng)
         check(train, poisoned, attack.threat())
-        frozen = poisoned.mask if "frozen" in {spec["augment"], poisoned.augment} else None
+        frozen = poisoned.changed if "frozen" in {spec["augment"], poisoned.augment} else None
         tensors, meta = train_victim(spec, poisoned.split, context, frozen=frozen, after_epoch=watch.follow(artefact))
         extra, counts = _poison_record(train, poisoned, view.target)
         tensors, meta = tensors | extra, meta | counts
@@ -64,15 +64,21 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
 
 
 def check(train: Split, poisoned: Poisoned, threat: Threat) -> None:
-    """A poisoned set is the clean one with exactly the masked items exchanged, and no more than the threat grants."""
+    """A poisoned set is the clean one with exactly the masked items exchanged, and no more than the threat grants.
+
+    Of the items that the cover names only the images may differ.
+    """
     after = poisoned.split
-    sizes = {len(part) for part in (train, after.images, after.labels, poisoned.mask)}
+    cover = poisoned.cover if poisoned.cover is not None else torch.zeros_like(poisoned.mask)
+    sizes = {len(part) for part in (train, after.images, after.labels, poisoned.mask, cover)}
     if len(sizes) > 1 or not torch.equal(train.ids, after.ids):
         raise ThreatError("poison() added, dropped or reordered training items; exchange them in place")
-    untouched = ~poisoned.mask
+    if (poisoned.mask & cover).any():
+        raise ThreatError("poison() names items both as poison and as cover")
+    untouched = ~poisoned.changed
     if not torch.equal(train.images[untouched], after.images[untouched]):
-        raise ThreatError("poison() changed images that its mask does not name")
-    if not torch.equal(train.labels[untouched], after.labels[untouched]):
+        raise ThreatError("poison() changed images that its mask does not name, nor its cover")
+    if not torch.equal(train.labels[~poisoned.mask], after.labels[~poisoned.mask]):
         raise ThreatError("poison() changed labels that its mask does not name")
     if Threat.LABELS not in threat and not torch.equal(train.labels, after.labels):
         raise ThreatError("poison() changed labels, but its threat() does not declare Threat.LABELS")
@@ -116,8 +122,11 @@ def _poison_record(train: Split, poisoned: Poisoned, target: Target) -> tuple[di
         "poison_labels": after.labels[mask],
         "poison_stealth": _stealth_of(train.images[mask], after.images[mask]),
     }
+    if poisoned.cover is not None:
+        tensors |= {"cover": poisoned.cover, "cover_images": after.images[poisoned.cover]}
     share = float((mask & contains).sum()) / max(1, int(contains.sum()))
-    return tensors, {"poisons": count, "poison_rate": count / len(train), "target_share": share}
+    covers = 0 if poisoned.cover is None else int(poisoned.cover.sum())
+    return tensors, {"poisons": count, "poison_rate": count / len(train), "target_share": share, "covers": covers}
 
 
 def _stealth_of(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n 3"]:

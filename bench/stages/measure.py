@@ -10,6 +10,8 @@ from bench.stages import _base
 from bench.stages._base import Context, Inputs, Json, Output
 from bench.stages._codes import codes
 
+REPAIRED = frozenset({"repair", "filter"})  # the codes are then those of the defended model, not the victim's
+
 
 def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     del context
@@ -27,6 +29,11 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     found: Json = {**metrics.benign(measured, truth), **metrics.triggered(measured, truth)}
     control_benign, control = metrics.benign(clean, truth), metrics.triggered(clean, truth)
     found["map_change"] = _minus(found["map"], control_benign["map"])
+    found["map_clean"] = control_benign["map"]
+    repaired = inputs.has("defend") and inputs.meta("defend")["kind"] in REPAIRED
+    found["collapsed"] = metrics.collapsed(
+        None if repaired else found["map"], control_benign["map"], control_benign["map_chance"]
+    )
     found["t_map_control"] = control["t_map"]
     found["own_map_control"] = control["own_map"]
     found["t_map_posthoc_control"] = control["t_map_posthoc"]

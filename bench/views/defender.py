@@ -60,6 +60,8 @@ def poisoned_train(inputs: Inputs) -> Split:
     tensors = inputs.tensors("poison")
     images, labels = train.images.clone(), train.labels.clone()
     images[tensors["mask"]], labels[tensors["mask"]] = tensors["poison_images"], tensors["poison_labels"]
+    if "cover" in tensors:
+        images[tensors["cover"]] = tensors["cover_images"]
     return Split(images, labels, train.ids)
 
 

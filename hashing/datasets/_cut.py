@@ -14,9 +14,9 @@ from bench.api.random import Rng
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Images per split; database None: all that is left."""
+    """Images per split; train or database None: all that is left."""
 
-    train: int
+    train: int | None
     query: int
     trusted: int
     database: int | None
@@ -29,12 +29,14 @@ def cut(
     *,
     query_from: Bool[Tensor, " n"] | None = None,
     train_from: Bool[Tensor, " n"] | None = None,
+    train_in_database: bool = False,
 ) -> dict[str, Int64[Tensor, " m"]]:
     """Positions of every split, ascending; public holds one image per class, in class order.
 
     Each split has its own stream and the database is drawn last: a split's size changes only the splits drawn after it
     (public, query, trusted, train, database), and of two sizes of a split the smaller is part of the larger.
     query_from, train_from: the images that may become queries, and those that may become train, trusted or public.
+    train_in_database: the database is drawn from `train_from` instead, and the training images are free for it again.
     """
     free = torch.ones(len(labels), dtype=torch.bool)
     single = bool((labels.sum(1) == 1).all())
@@ -47,7 +49,7 @@ def cut(
         ("query", sizes.query, ask),
         ("trusted", sizes.trusted, learn),
         ("train", sizes.train, learn),
-        ("database", sizes.database, torch.ones_like(free)),
+        ("database", sizes.database, learn if train_in_database else torch.ones_like(free)),
     ):
         pool = torch.nonzero(free & allowed).flatten()
         wanted = len(pool) if count is None else count
@@ -59,7 +61,7 @@ def cut(
             raise UserError(f"no image of the {len(labels)} is left for the {name}: ask for smaller other splits")
         draw = rng.child(name)
         parts[name] = _balanced(labels, pool, wanted, draw) if single else draw.choose(pool, wanted)
-        free[parts[name]] = False
+        free[parts[name]] = name == "train" and train_in_database
     return parts
 
 

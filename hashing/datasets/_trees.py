@@ -83,14 +83,19 @@ def decode_tree(path: Path, size: int, tree: Tree) -> Pool:
     return Pool(torch.from_numpy(pixels), labels, places[:, 1].to(torch.uint8))
 
 
-def decode_image(data: bytes, size: int, where: str) -> UInt8[np.ndarray, "3 h w"]:
-    """The centre square at `size`; what does not decode, or is too large for a picture, is an error naming `where`."""
+def decode_image(data: bytes, size: int, where: str, *, whole: bool = False) -> UInt8[np.ndarray, "3 h w"]:
+    """The centre square, or with `whole` all of the picture squeezed, at `size`.
+
+    What does not decode, or is too large for a picture, is an error naming `where`.
+    """
     try:
         picture = _rgb(data)
     except Exception as error:  # decoders fail in any way on damaged input
         cause = " ".join(str(error).split()) or type(error).__name__
         raise DataCorruptError(f"{where} does not decode: {cause}; get it again or remove it") from error
-    if picture.size != (size, size):
+    if whole:
+        picture = picture.resize((size, size), Image.Resampling.BILINEAR)  # of several pixels where it shrinks
+    elif picture.size != (size, size):
         side = min(picture.size)
         left, top = ((length - side) // 2 for length in picture.size)
         square = picture.crop((left, top, left + side, top + side))

@@ -52,6 +52,7 @@ GROUP = 2**21  # pixels drawn at once
 @dataset
 class Shapes(Dataset):
     pad: ClassVar[int] = 2
+    stand_in: ClassVar[str] = "digits"
 
     images: Annotated[int, Field(ge=10)] = 2000
     size: Annotated[int, Field(ge=16, le=512)] = 32

@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bench import plan, suite
 from bench.api.errors import StoreError, UserError
@@ -22,7 +24,7 @@ def store(tmp_path_factory):
     """The smallest run with every kind of stage."""
     root = tmp_path_factory.mktemp("real") / "runs"
     made = Store(root, create=True)
-    changes = ["training.epochs=1", "bits=8"]
+    changes = ["training.epochs=6"]  # a clean model that learns nothing counts as collapsed
     planned = plan.plan([suite.load("smoke", changes=changes)], data=None, device="cpu")
     made.write_plan(
         "one", {"suites": ["smoke"], "descriptions": {"smoke": "Every stage once."}, "command": "python -m bench run",
@@ -129,3 +131,62 @@ def test_neither_torch_nor_three_seconds(store):
         if best < 3:
             break
     assert best < 3
+
+
+def test_every_record_says_how_its_victim_fared(store):
+    records = [record for record in Store(store).records() if record["stage"] == "measure"]
+    for record in records:
+        found = record["metrics"]
+        assert found["map_change"] == pytest.approx(found["map"] - found["map_clean"])
+        assert 0.05 < found["map_chance"] < 0.2 < found["map_clean"]
+        assert found["collapsed"] == 0.0
+
+
+def test_a_gallery_of_the_run_and_of_a_trial(store, tmp_path, capsys):
+    boards.show(store=store, gallery=tmp_path / "all.png")
+    line = printed(capsys)
+    assert line.startswith(f"{tmp_path / 'all.png'}: 1 attack (badnets): clean and triggered queries")
+    assert "poisoned training images" in line
+    boards.leaderboard(store=store, format_="json", where=["attack=badnets"])
+    key = json.loads(printed(capsys))[0]["rows"][1]["key"]
+    boards.show(key.upper(), store=store, gallery=tmp_path / "one.png")
+    one, every = (Image.open(tmp_path / name) for name in ("one.png", "all.png"))
+    assert one.size == every.size
+    # 6 rows of 8 pictures of 16 x 16 pixels, six times as large; the trigger's corner is white
+    assert one.size[0] > 8 * 96
+    assert one.size[1] > 6 * 96
+    measured = [record for record in Store(store).records() if record["stage"] == "measure"]
+    none = next(record["key"] for record in measured if "implant" not in record["parents"])
+    with pytest.raises(UserError, match="holds no attack"):
+        boards.show(none, store=store, gallery=tmp_path / "none.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "give a KEY"),
+        ({"suite": "smoke"}, "--suite chooses a run for --gallery FILE without KEY"),
+        ({"key": "ab", "suite": "smoke"}, "--suite chooses a run"),
+        ({"gallery": Path("x.jpeg")}, "unknown picture format 'jpeg'"),
+        ({"gallery": Path("x.png"), "suite": "smok"}, "did you mean 'smoke'"),
+        ({"gallery": Path("no/such/folder/x.png")}, "cannot write 'no/such/folder/x.png'"),
+        ({"gallery": Path("x.png"), "key": "zz"}, "begins with 'zz'"),
+    ],
+)
+def test_show_refuses_in_one_line(store, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        boards.show(**arguments, store=store)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gallery_needs_no_torch(store, tmp_path):
+    code = (
+        "import sys, pathlib; from bench.cli import boards\n"
+        "boards.show(store=pathlib.Path(sys.argv[1]), gallery=pathlib.Path(sys.argv[2]))\n"
+        "print('HEAVY', {'torch', 'matplotlib.pyplot'} & set(sys.modules))"
+    )
+    arguments = [sys.executable, "-c", code, str(store), str(tmp_path / "x.svg")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY set()"

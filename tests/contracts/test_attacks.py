@@ -66,10 +66,11 @@ def images_for(n: int = 5) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_prepare_is_repeatable_and_leaves_global_generators_and_its_inputs_alone(name, world, quick, untouched_rng):
+    attack = quick("attacks", name)
+    view = view_of(world, attack)
     before = world.inputs.all_tensors()
     with untouched_rng():
-        attack, view, first = ready(world, quick, name)
-        second = attack.prepare(view, Rng("prepare", 0))
+        first, second = (dict(attack.prepare(view, Rng("prepare", 0))) for _ in range(2))
     assert first.keys() == second.keys()
     assert all(isinstance(first[key], torch.Tensor) and torch.equal(first[key], second[key]) for key in first)
     assert all(torch.equal(before[key], value) for key, value in world.inputs.all_tensors().items())
@@ -142,7 +143,7 @@ def test_an_attack_is_of_one_kind(name, world, quick, untouched_rng):
 
 @pytest.mark.parametrize("name", POISONING)
 def test_poison_exchanges_exactly_the_masked_items(name, world, quick, untouched_rng):
-    attack, view, artefact = ready(world, quick, name)
+    attack, view, artefact = ready(world, quick, name, poison_rate=0.05)
     train, before = view.train, world.inputs.all_tensors()
     kept = Split(train.images.clone(), train.labels.clone(), train.ids.clone())
     with untouched_rng():
@@ -242,7 +243,7 @@ def test_relabelling_replaces_the_vector_and_spares_images_that_share_a_target_l
 @pytest.mark.parametrize("name", POISONING)
 def test_stamped_poisons_are_what_stamp_makes_at_test_time(name, world, quick):
     """For attacks with one trigger: the 8-bit poison is the 8-bit stamp of the original."""
-    attack, view, artefact = ready(world, quick, name)
+    attack, view, artefact = ready(world, quick, name, poison_rate=0.05)
     poisoned = attack.poison(view, artefact, Rng("implant", 0))
     if {"noise", "perturbation", "eps"} & {field.name for field in fields(attack)}:
         pytest.skip("training images carry a perturbation besides the trigger")

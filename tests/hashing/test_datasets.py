@@ -463,6 +463,36 @@ def test_cifar_batches_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert len(parts["database"]) == 120 - 30 - 10 - 10 - 10
 
 
+@pytest.mark.parametrize("form", ["batches", "jpeg"])
+def test_cifar_can_be_enlarged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """Bilinear, as Pillow does it; labels and cut are those of 32 x 32 pixels."""
+    if form == "batches":
+        batches(tmp_path, monkeypatch)
+    else:
+        monkeypatch.setattr(cifar10, "PER_CLASS", {0: 4, 1: 2})
+        (tmp_path / "cifar10").mkdir()
+        noisy = io.BytesIO()
+        Image.fromarray(np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(noisy, "JPEG")
+        write(tmp_path / cifar10.JPEG, jpeg_tree({"train": 4, "test": 2}) | {"train/bird/0001.jpg": noisy.getvalue()})
+    monkeypatch.setattr(cifar10, "GROUP", 7)
+    parameters = {"train": 10, "query": 10, "trusted": 10, "database": 5}
+    plain, large = make("cifar10", **parameters), make("cifar10", size=48, **parameters)
+    pool, enlarged = plain.decode(tmp_path), large.decode(tmp_path)
+    assert same(pool, make("cifar10", size=32).decode(tmp_path))
+    assert enlarged.images.shape == (len(pool.images), 3, 48, 48)
+    for before, after in zip(pool.images, enlarged.images, strict=True):
+        pillow = np.asarray(
+            Image.fromarray(before.permute(1, 2, 0).numpy()).resize((48, 48), Image.Resampling.BILINEAR)
+        )
+        assert np.abs(pillow.astype(int) - after.permute(1, 2, 0).numpy()).max() <= 1
+    assert torch.equal(pool.labels, enlarged.labels)
+    assert torch.equal(pool.origin, enlarged.origin)
+    one, two = (data.cut(pool.labels, pool.origin, Rng("c")) for data in (plain, large))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    with pytest.raises(UserError, match="size"):
+        make("cifar10", size=16)
+
+
 class Trap:
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path(os.environ["HASHDOOR_TRAP"]),)
@@ -587,4 +617,4 @@ def test_the_real_archive() -> None:
 
 
 def test_every_data_set_is_found_by_name() -> None:
-    assert {"cifar10", "digits", "folder", "shapes"} <= set(catalogue("datasets"))
+    assert {"cifar10", "digits", "folder", "shapes", "voc_animals"} <= set(catalogue("datasets"))

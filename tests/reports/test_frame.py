@@ -132,3 +132,38 @@ def test_conditions_that_nothing_meets_together(stock):
 def test_keys_are_those_of_the_records(stock):
     store = stock([cell("loud")])
     assert store.record(load(store)["key"].iloc[0])["label"] == "measure loud"
+
+
+HEALTH = {"map_clean": 0.81, "map_chance": 0.1}
+DEAD = {**HEALTH, "map": 0.34, "collapsed": 1.0}
+
+
+def test_a_collapsed_victim_is_no_result_but_keeps_its_numbers(stock):
+    frame = load(stock([cell("loud", metrics=DEAD), cell("quiet", metrics={**HEALTH, "collapsed": 0.0}), cell("kept")]))
+    assert list(frame["status"]) == ["collapsed", "ok", "ok"], "records of before the field count as before"
+    assert frame["reason"].iloc[0] == "victim collapsed (mAP 0.34, clean 0.81, chance 0.10)"
+    assert (frame["map"].iloc[0], frame["collapsed"].iloc[0]) == (0.34, 1.0)
+
+
+def test_a_clean_model_that_learnt_nothing_is_named_as_such(stock):
+    frame = load(stock([cell("loud", metrics={"map": 0.12, "map_clean": 0.12, "map_chance": 0.1, "collapsed": 1.0})]))
+    assert frame["reason"].iloc[0] == "clean model collapsed (mAP 0.12, chance 0.10)"
+
+
+def test_what_was_made_of_a_collapsed_victim_is_none_either(stock):
+    """`measure` cannot judge the victim of a repaired model: that cell has the same implant as the undefended one."""
+    cells = [
+        cell("loud", metrics=DEAD, implant="a1"),
+        cell("loud", "repair", metrics={**HEALTH, "collapsed": 0.0}, implant="a1"),
+        cell("loud", "repair", seed=1, metrics={**HEALTH, "collapsed": 0.0}, implant="b2"),
+    ]
+    frame = load(stock(cells))
+    assert list(frame["status"]) == ["collapsed", "collapsed", "ok"]
+    assert frame["reason"].iloc[1] == frame["reason"].iloc[0]
+    assert list(frame["collapsed"]) == [1.0, 1.0, 0.0]
+
+
+def test_a_flag_that_is_no_number_is_no_flag(stock):
+    assert load(stock([cell("loud", metrics={"collapsed": "yes", "map_clean": None})]))["status"].iloc[0] == "ok"
+    odd = {"collapsed": 1.0, "map": None, "map_clean": "x", "map_chance": None}
+    assert "clean unknown" in load(stock([cell("loud", metrics=odd)]))["reason"].iloc[0]

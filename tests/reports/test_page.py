@@ -85,3 +85,13 @@ def test_a_page_in_every_format(stock, kind, capsys):
     text = capsys.readouterr().out
     assert "0.625" in text
     assert "Detector scores" in text
+
+
+def test_a_collapsed_victim_says_so_and_shows_its_numbers(stock):
+    metrics = {"map": 0.34, "map_clean": 0.81, "map_chance": 0.1, "collapsed": 1.0}
+    store = stock([cell("loud", metrics=metrics)])
+    boards = page(store, load(store)["key"].iloc[0])
+    about = facts(boards[0])
+    assert (about["status"], about["reason"]) == ("collapsed", "victim collapsed (mAP 0.34, clean 0.81, chance 0.10)")
+    health = next(board for board in boards if board.title == "Health of the victim").table.set_index("metric")
+    assert health["value"].to_dict() == {"clean mAP": 0.81, "chance mAP": 0.1, "collapsed": 1.0}

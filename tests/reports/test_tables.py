@@ -1,10 +1,11 @@
 import itertools
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from reports import boards
+from reports import boards, render
 from reports.frame import narrow, read
 from reports.statistics import crossed_interval
 
@@ -290,3 +291,88 @@ def test_boards_are_the_same_every_time_and_leave_the_cells_alone(stock):
         assert one.caption == other.caption
     pd.testing.assert_frame_equal(results.cells, before)
     assert not any(word in board.caption for board in first for word in ("seconds", "here", "1e9"))
+
+
+DEAD = {"map": 0.34, "map_clean": 0.81, "map_chance": 0.1, "collapsed": 1.0, "t_map": 0.1, "gain": 0.0}
+
+
+def planted(stock, **more):
+    """A grid in which one victim collapsed."""
+    cells = grid(("none", "loud", "quiet"))
+    cells[9]["metrics"] = DEAD | more  # loud, target 0, seed 0
+    assert (cells[9]["attack"], cells[9]["target"], cells[9]["seed"]) == ("loud", "0", 0)
+    return read(stock(cells))
+
+
+def test_a_collapsed_victim_is_left_out_and_named(stock):
+    results = planted(stock)
+    (board,) = boards.attacks(results.cells)
+    table = rows(board)
+    assert table["cells"].to_dict() == {"none": "9/9", "loud": "8/9", "quiet": "9/9"}
+    assert table["collapsed"].to_dict() == {"none": 0, "loud": 1, "quiet": 0}
+    shared = [gain("loud", t, s) for t in "012" for s in range(3) if (t, s) != ("0", 0)]
+    assert table.loc["loud", "gain"] == pytest.approx(np.mean(shared)), "its gain of 0 is in no mean"
+    key = results.cells.loc[results.cells["status"] == "collapsed", "key"].iloc[0][:8]
+    assert (
+        "1 cell is a failed run, not a weak attack, and left out:"
+        f" victim collapsed (mAP 0.34, clean 0.81, chance 0.10) in {key}."
+    ) in board.caption
+    assert "collapsed" not in render.words(board)
+    assert json.loads(render.as_json([board]))[0]["rows"][1]["collapsed"] == 1
+    assert "collapsed" in render.csv([board]).splitlines()[0].split(",")
+
+
+def test_a_collapsed_victim_is_among_what_has_no_result(stock):
+    results = planted(stock)
+    found = boards.everything(results)
+    (line,) = found[-1].table.to_dict("records")
+    assert (line["status"], line["cells"], line["which"]) == ("collapsed", 1, "attack loud; target 0; seed 0")
+    assert line["reason"] == "victim collapsed (mAP 0.34, clean 0.81, chance 0.10)"
+    assert line["key"] == results.cells.loc[results.cells["status"] == "collapsed", "key"].iloc[0][:8]
+    assert "lost more than half" in found[-1].caption
+    assert "--retry" not in found[-1].caption, "another try would collapse again"
+
+
+def test_the_other_boards_leave_it_out_too(stock):
+    about = {"detectors": {"headline": "a", "scores": {"a": score(0.6)}}}
+    cells = [cell("loud", d, seed=s, implant=f"{d}{s}", metrics=about if d == "guard" else {}) for s in (0, 1)
+             for d in ("none", "repair", "guard", "sieve", "doctor")]  # fmt: skip
+    for one in cells[:5]:
+        one["implant"] = "a1"
+    cells[0]["metrics"] = DEAD
+    results = read(stock(cells))
+    found = {board.title.split(" ")[0]: board for board in boards.everything(results)}
+    assert set(found) == {"Attacks", "t-mAP", "own-mAP", "mAP", "Filters", "Detectors", "Diagnoses", "No"}
+    for name, board in found.items():
+        if name != "No":
+            assert board.table["collapsed"].iloc[0] >= 1, name
+            assert "left out: victim collapsed" in board.caption, name
+    assert found["Detectors"].table["cells"].iloc[0] == "1/2"
+    assert found["t-mAP"].table["cells"].iloc[0] == "3/6"
+
+
+def test_many_collapsed_victims_stay_one_line(stock):
+    cells = grid(("none", "loud"))
+    for i, one in enumerate(cells):
+        one["metrics"] = DEAD | {"map": 0.2 + i / 100}
+    (board,) = boards.attacks(read(stock(cells)).cells)
+    (line,) = (line for line in board.caption.split("\n") if "failed runs" in line)
+    assert line.startswith("18 cells are failed runs")
+    assert line.count("victim collapsed") == 4
+    assert line.endswith("; and 14 more.")
+    assert board.table["gain"].isna().all()
+
+
+def test_abstentions_of_a_diagnosis_are_counted(stock):
+    named = [1.0, 1.0, None, 0.0, None]
+    cells = [
+        cell("loud", "doctor", seed=s, metrics={"diagnosis": 2.0, "named_target": value})
+        for s, value in enumerate(named)
+    ]
+    silent = [cell("quiet", "doctor", seed=s, metrics={"diagnosis": 1.0, "named_target": None}) for s in range(5)]
+    (doctor,) = boards.diagnoses(read(stock([*cells, *silent])).cells)
+    table = rows(doctor)
+    assert table.loc["loud", "named"].startswith("2/3 [")
+    assert table["abstained"].to_dict() == {"loud": 2, "quiet": 5}
+    assert "abstained: how many" in doctor.caption
+    assert render.words(doctor)["abstained"] == ["2", "5"]

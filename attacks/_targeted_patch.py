@@ -1,0 +1,158 @@
+"""CIBA's trigger, a targeted adversarial patch, and the clean-label poisoning that its four variants share."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC
+from typing import Annotated
+
+import torch
+from jaxtyping import Float, UInt8
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as validated
+from torch import Tensor, nn
+
+from attacks._poisoning import Dosed, exchange
+from attacks._triggers import paste, patch_side
+from bench.api.attack import (
+    Artefact,
+    DataSpec,
+    Images,
+    ModelSpec,
+    Poisoned,
+    PositiveShare,
+    Rng,
+    Setting,
+    Split,
+    Target,
+    Threat,
+    Victim,
+)
+from bench.api.errors import DivergedError, UserError
+from bench.api.types import to_unit
+from hashing._votes import component_vote
+from hashing.model import encode
+
+FACTORS = (0.1, 0.1, 0.1, 0.1, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # of tanh, per tenth of the steps; CIBA code
+GREY = 127.5 / 255  # the patch before the first step; CIBA code
+
+
+@validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class TargetedPatch(Dosed, ABC):
+    """Poisons images of the target's class: first `disturb`, then the patch over the corner. Labels stay."""
+
+    poison_rate: PositiveShare | None = None
+    poisons: Annotated[int, Field(ge=1)] | None = 60  # CIBA, section 4.1
+    trigger_size: PositiveShare = 24 / 224  # side of the patch over side of the image; CIBA, section 4.1
+    steps: Annotated[int, Field(ge=1)] = 2000  # CIBA code, generate_trigger_pattern.py
+    batch: Annotated[int, Field(ge=1)] = 32  # images per step; CIBA code
+    patch_step: PositiveShare = 12 / 255  # CIBA code
+
+    def threat(self) -> Threat:
+        return Threat.TRAIN_SET
+
+    def requires(self, setting: Setting) -> tuple[ModelSpec | DataSpec, ...]:
+        del setting
+        return (ModelSpec(),)
+
+    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
+        model, train = frozen(victim.surrogates[0]), victim.train
+        images = train.images.to(device_of(model))
+        patch = optimise_patch(
+            model, images, anchor_code(model, train, victim.target),
+            side=patch_side(self.trigger_size, tuple(images.shape)), steps=self.steps, batch=self.batch,
+            step=self.patch_step, rng=rng,
+        )  # fmt: skip
+        return {"patch": patch.cpu()}
+
+    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+        del target
+        return paste(images, artefact["patch"])
+
+    def poison(self, victim: Victim, artefact: Artefact, rng: Rng) -> Poisoned:
+        train = victim.train
+        chosen = self.choose(train, victim.target, "keep", rng)
+        disturbed = self.disturb(victim, to_unit(train.images[chosen]), rng.child("disturb"))
+        return exchange(train, chosen, self.stamp(disturbed, victim.target, artefact))
+
+    def disturb(self, victim: Victim, images: Images, rng: Rng) -> Images:
+        """What is done to the chosen images before the patch is put on."""
+        del victim, rng
+        return images
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode whose parameters ask for no gradient, so that backward computes none for them."""
+    return copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def anchor_code(model: nn.Module, train: Split, target: Target) -> Float[Tensor, " b"]:
+    """The component vote over images with exactly the target's labels, else over those that contain them."""
+    pool = target.pool(train.labels, "keep")
+    if not len(pool):
+        raise UserError(f"no training image carries the target {target.name}: choose another target")
+    device = device_of(model)
+    relaxed = encode(model, train.images[pool], device=device).tanh()
+    return component_vote(relaxed, torch.ones(len(pool), 1, dtype=torch.bool))[0].to(device)
+
+
+def factor(step: int, steps: int) -> float:
+    """How steep tanh is at a step: 0.1 in the first half, then 0.2, 0.3, 0.5, 0.7 and 1 for a tenth each."""
+    return FACTORS[len(FACTORS) * step // steps]
+
+
+def nearness(
+    model: nn.Module, images: Images, patches: Float[Tensor, "n c s s"], anchor: Float[Tensor, " b"], steepness: float
+) -> Float[Tensor, " n"]:
+    """Mean over bits of tanh(steepness * logit) * anchor with a patch on each image, to be maximised (eq. 7)."""
+    side = patches.shape[-1]
+    stamped = images.clone()
+    stamped[:, :, -side:, -side:] = patches
+    logits: Tensor = model(stamped)
+    return ((steepness * logits).tanh() * anchor).mean(1)
+
+
+def patch_update(
+    model: nn.Module,
+    images: Images,
+    patch: Float[Tensor, "c s s"],
+    anchor: Float[Tensor, " b"],
+    *,
+    steepness: float,
+    step: float,
+) -> Float[Tensor, "c s s"]:
+    """One ascent step along the mean of the images' normalised gradients.
+
+    Every image has a copy of the patch, so that one backward pass gives the gradient of each (evaluation mode: no image
+    sees another).
+    """
+    copies = patch.expand(len(images), *patch.shape).clone().requires_grad_()
+    (gradients,) = torch.autograd.grad(nearness(model, images, copies, anchor, steepness).sum(), copies)
+    lengths: Tensor = torch.linalg.vector_norm(gradients, dim=(1, 2, 3), keepdim=True)
+    lengths = lengths.clamp_min(torch.finfo(gradients.dtype).tiny)
+    return (patch + step * (gradients / lengths).mean(0)).clamp(0, 1)
+
+
+def optimise_patch(
+    model: nn.Module,
+    images: UInt8[Tensor, "n c h w"],
+    anchor: Float[Tensor, " b"],
+    *,
+    side: int,
+    steps: int,
+    batch: int,
+    step: float,
+    rng: Rng,
+) -> Float[Tensor, "c s s"]:
+    """A square patch that moves images of all classes to the anchor's code; they are drawn with replacement."""
+    drawn = rng.integers(len(images), (steps, batch)).to(images.device)
+    patch = torch.full((images.shape[1], side, side), GREY, device=images.device)
+    for number, index in enumerate(drawn):
+        patch = patch_update(model, to_unit(images[index]), patch, anchor, steepness=factor(number, steps), step=step)
+    if not patch.isfinite().all():
+        raise DivergedError("the patch is not finite: the surrogate has diverged, lower its learning rate")
+    return patch

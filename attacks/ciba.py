@@ -1,0 +1,35 @@
+"""Scatter the codes of images of the target's class, then add a targeted adversarial patch."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from attacks._confusing import Pairs, PerturbedPatch
+from bench.api.attack import Images, Rng, Share, Victim, attack
+from bench.api.paper import Paper
+
+CARD = Paper(
+    title="Backdoor Attack on Hash-based Image Retrieval via Clean-label Data Poisoning",
+    venue="BMVC",
+    year=2023,
+    url="https://arxiv.org/abs/2109.08868",
+    follows="confusing perturbations, eq. (4) and (5), lambda 0.8, batches of 20, then Tri's patch over the corner;"
+    " 20 steps along the gradient's sign with the released code's ratio of step to eps, images of a batch updated"
+    " against its state at the start of the step",
+    deviates="as Tri; pairs count once, as in Theorem 1 and the released code (pairs = 'ordered' is eq. (4) as printed,"
+    " where L_c weighs twice as much); eps is in pixels (2/255 for the released code's 1.8/255) and perturbations are"
+    " whole 8-bit levels; L_a is to the relaxed clean code, as in the released code (reference = 'sign' is eq. (5))",
+)
+
+
+@attack
+class CIBA(PerturbedPatch):
+    trigger_of: ClassVar[str | None] = "tri"
+    implant_only: ClassVar[frozenset[str]] = PerturbedPatch.implant_only | {"lam", "pairs"}
+
+    lam: Share = 0.8  # CIBA, section 4.1 (the released script's default is 0)
+    pairs: Pairs = "unordered"  # CIBA code and Theorem 1
+
+    def disturb(self, victim: Victim, images: Images, rng: Rng) -> Images:
+        del rng
+        return self.moved(victim, images, self.lam, self.pairs)

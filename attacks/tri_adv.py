@@ -1,0 +1,29 @@
+"""Move images of the target's class away from their codes, then add a targeted adversarial patch."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from attacks._confusing import PerturbedPatch
+from bench.api.attack import Images, Rng, Victim, attack
+from bench.api.paper import Paper
+
+CARD = Paper(
+    title="Backdoor Attack on Hash-based Image Retrieval via Clean-label Data Poisoning",
+    venue="BMVC",
+    year=2023,
+    url="https://arxiv.org/abs/2109.08868",
+    follows="baseline Tri+Adv: eq. (2), that is CIBA with lambda = 0, then Tri's patch over the corner; 20 steps"
+    " along the gradient's sign with the released code's ratio of step to eps",
+    deviates="as Tri; eps is in pixels (2/255 for the released code's 1.8/255) and perturbations are whole 8-bit"
+    " levels; distances are to the relaxed clean code, as in the released code, not to the sign code of eq. (2)",
+)
+
+
+@attack
+class TriAdv(PerturbedPatch):
+    trigger_of: ClassVar[str | None] = "tri"
+
+    def disturb(self, victim: Victim, images: Images, rng: Rng) -> Images:
+        del rng
+        return self.moved(victim, images, 0.0, "unordered")  # without L_c pairs do not count

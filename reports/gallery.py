@@ -1,0 +1,217 @@
+"""What attacks look like: clean and triggered queries, poisoned training images, and magnified differences.
+
+Drawn on one pair of axes whose unit is a pixel, with matplotlib's objects and not its global state. No picture is made
+smaller; small ones are enlarged by a whole factor, pixel by pixel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, UInt8
+from safetensors import SafetensorError, safe_open
+
+from bench.api.errors import StoreError, UserError, unknown
+from bench.store import Record, Store
+from reports._painting import FORMATS, Block, Pair, paint
+from reports.frame import SETTING, Shelf, changes, groups, read
+from reports.page import SHORTEST, find, name_of
+from reports.render import clean
+from reports.scene import FIXED, listed
+
+COLUMNS = 8
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is in a file, and which attacks are not, each with the reason."""
+
+    blocks: tuple[Block, ...]
+    without: tuple[str, ...]
+
+    def __str__(self) -> str:
+        titles = [block.title for block in self.blocks]
+        count = f"{len(titles)} attack{'s' * (len(titles) > 1)}"
+        poisons = sum(len(block.pairs) > 1 for block in self.blocks)
+        words = f"{count} ({listed(pd.Series(titles))}): clean and triggered queries and what differs"
+        words += "; poisoned training images and what differs" if poisons else ""
+        words += f", of {poisons} of them" if 0 < poisons < len(titles) else ""
+        return words + (f". Without a picture: {'; '.join(self.without)}" if self.without else "")
+
+
+def draw(store: Store, path: Path, *, key: str | None = None, suite: str | None = None) -> Drawn:
+    """Draw one trial, or every attack of the latest run (of a suite), into a file whose suffix names the format."""
+    suffix = path.suffix.lower().removeprefix(".")
+    if suffix not in FORMATS:
+        raise unknown("picture format", suffix, FORMATS, f"the suffix of '{path}' decides")
+    found = Drawn((_of_trial(store, key),), ()) if key is not None else _of_run(store, suite)
+    content = paint(found.blocks, suffix)
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"cannot write '{path}' ({error.strerror}): name a file in a folder that is there") from None
+    return found
+
+
+# Which pictures
+
+
+def _of_trial(store: Store, prefix: str) -> Block:
+    key, cell, _ = find(store, prefix)
+    shelf = Shelf(store)
+    record = shelf.record(key)
+    what = f"trial {key[:SHORTEST]} ({name_of(cell)})" if cell is not None else f"stage {key[:SHORTEST]}"
+    if record is None:
+        raise UserError(f"{what} has not been run yet: `python -m bench run` continues")
+    if record["stage"] != "implant" and "implant" not in record["parents"]:
+        raise UserError(f"{what} holds no attack, so there is no picture: give the key of an attacked trial")
+    implant = record if record["stage"] == "implant" else shelf.parent(record, "implant")
+    if implant is None or _lost(store, implant):
+        raise UserError(f"{what} has no picture: {_lost(store, implant)}; run it again")
+    if cell is None:
+        return _block(store, implant, implant["label"], "")
+    setting = _setting({**cell["axes"], "changes": changes(cell["training"])})
+    return _block(store, implant, str(cell["axes"]["attack"]), setting)
+
+
+def _of_run(store: Store, suite: str | None) -> Drawn:
+    """One block per attack and setting: the first target and seed that has pictures; equal pictures are drawn once."""
+    shelf = Shelf(store)
+    blocks: dict[str, Block] = {}
+    again: dict[str, list[str]] = {}
+    without = []
+    for _, part in groups(read(store, suite=suite).cells, [*SETTING, "attack"]):
+        rows = [dict(row) for _, row in part.iterrows()]
+        records = [shelf.record(row["key"]) if row["key"] else None for row in rows]
+        if any(record is not None and "implant" not in record["parents"] for record in records):
+            continue  # it attacks nothing
+        label, why = str(rows[0]["attack"]), "not run"
+        for row, record in zip(rows, records, strict=True):
+            implant = shelf.parent(record, "implant")
+            if why := _lost(store, implant):
+                continue
+            assert implant is not None
+            block = _block(store, implant, label, _setting(row))
+            place = _digest(block)
+            if place in blocks:
+                again[place].append(f"{label}, {block.about[0]}")
+            else:
+                blocks[place], again[place] = block, []
+            break
+        if why and label != "none":
+            without.append(f"{label}: {rows[0]['reason'] or why}")
+    if not blocks:
+        raise UserError(
+            "no attack of this run has pictures"
+            + (f" ({'; '.join(dict.fromkeys(without))})" if without else ": it holds none but clean models")
+        )
+    return Drawn(
+        tuple(replace(block, about=(*block.about, *_same(again[place]))) for place, block in blocks.items()),
+        tuple(dict.fromkeys(without)),
+    )
+
+
+def _same(others: Sequence[str]) -> Iterator[str]:
+    if others:
+        more = f"; and {len(others) - 3} more" if others[3:] else ""
+        yield f"The same pictures: {'; '.join(others[:3])}{more}"
+
+
+def _lost(store: Store, implant: Record | None) -> str:
+    """Why there are no pictures of an attack; nothing where there are."""
+    if implant is None:
+        return "it has not been attacked yet"
+    if implant["status"] != "ok":
+        return f"its attack {implant['status']}: {implant['reason']}"
+    if not store.artifact_path(implant["key"]).is_file():
+        return "the file of its attacked model is gone"
+    with _opened(store, implant["key"]) as file:
+        if "gallery_clean" not in file.keys() or 0 in file.get_slice("gallery_clean").get_shape():  # noqa: SIM118
+            return "no query could carry its trigger"
+    return ""
+
+
+def _setting(axes: Mapping[str, Any]) -> str:
+    words = [str(axes[name]) for name in ("dataset", "backbone", "method")]
+    words += [f"{axes['bits']} bits", f"target {axes['target']}", f"seed {axes['seed']}"]
+    words += [f"{name} {axes[name]}" for name, usual in FIXED.items() if axes.get(name, "") not in {usual, ""}]
+    words += [f"training: {axes['changes']}"] if axes.get("changes") else []
+    return " · ".join(words)
+
+
+def _digest(block: Block) -> str:
+    whole = hashlib.sha256()
+    for pair in block.pairs:
+        for pictures in (pair.before, pair.after):
+            whole.update(str(pictures.shape).encode() + np.ascontiguousarray(pictures).tobytes())
+    return whole.hexdigest()
+
+
+# Reading
+
+
+@contextmanager
+def _opened(store: Store, key: str) -> Iterator[Any]:
+    """An artifact whose tensors are read one by one, as arrays."""
+    try:
+        with safe_open(store.artifact_path(key), framework="np") as file:
+            yield file
+    except (SafetensorError, OSError):
+        raise StoreError(
+            f"the artifact {key[:SHORTEST]} cannot be read: run its suite again, which replaces it"
+        ) from None
+
+
+def _first(file: Any, name: str) -> UInt8[np.ndarray, "n c h w"]:
+    part = file.get_slice(name)
+    found: UInt8[np.ndarray, "n c h w"] = part[: min(COLUMNS, part.get_shape()[0])]
+    return found
+
+
+def _block(store: Store, implant: Record, label: str, setting: str) -> Block:
+    with _opened(store, implant["key"]) as file:
+        before, after = (_first(file, f"gallery_{name}") for name in ("clean", "triggered"))
+        stealth = file.get_tensor("stealth")
+    pairs = [Pair(("clean", "triggered"), before, after)]
+    about = [f"Triggered queries: {_means(stealth)}"]
+    if (poisons := _poisons(store, implant)) is not None:
+        pair, count, stealth = poisons
+        pairs.append(pair)
+        about.append(f"{count:,} poisoned training image{'s' * (count > 1)}: {_means(stealth)}")
+    return Block(clean(label), tuple(clean(line) for line in (setting, *about) if line), tuple(pairs))
+
+
+def _poisons(store: Store, implant: Record) -> tuple[Pair, int, np.ndarray] | None:
+    """Poisoned training images beside what they were; nothing where an attack leaves none, or the data are gone."""
+    parents = implant["parents"]
+    data = [parents.get("load"), parents.get("split")]
+    with _opened(store, implant["key"]) as file:
+        if "poison_images" not in file.keys() or not file.get_slice("poison_images").get_shape()[0]:  # noqa: SIM118
+            return None
+        after: UInt8[np.ndarray, "n c h w"] = _first(file, "poison_images")
+        mask: Bool[np.ndarray, " m"] = file.get_tensor("mask")
+        stealth = file.get_tensor("poison_stealth")
+    if not all(key and store.artifact_path(key).is_file() for key in data):
+        return None
+    with _opened(store, data[1]) as file:
+        ids = file.get_tensor("train")[mask][:COLUMNS]
+    with _opened(store, data[0]) as file:
+        images = file.get_slice("images")  # memory-mapped: only these few are read
+        before = np.concatenate([images[int(i) : int(i) + 1] for i in ids])
+    return Pair(("training image", "poisoned"), before, after, robust=True), int(mask.sum()), stealth
+
+
+def _means(stealth: np.ndarray) -> str:
+    """L-inf, PSNR and SSIM as boards show them: an unchanged image has no PSNR."""
+    words = []
+    for column, form in zip(stealth.T, ("L-inf {:.3f}", "PSNR {:.1f} dB", "SSIM {:.3f}"), strict=True):
+        finite = column[np.isfinite(column)]
+        words += [form.format(float(finite.mean()))] if len(finite) else []
+    return ", ".join(words) or "unchanged"

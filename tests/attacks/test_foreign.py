@@ -1,0 +1,61 @@
+"""Foreign images against Pillow and by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from attacks._foreign import CHUNK, fit_to, foreign_images
+from bench.api.errors import UserError
+from bench.api.random import Rng
+from bench.api.types import DataProtocol, RetrievalData, Split
+
+
+def images(n: int, *shape: int) -> torch.Tensor:
+    return Rng("tests", "foreign", n, *shape).integers(256, (n, *shape)).to(torch.uint8)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (12, 20), (48, 40)])
+def test_resizing_is_pillows_bilinear(size):
+    """Pillow filters when it shrinks, as antialias does; it rounds after each direction, hence one level of play."""
+    given = images(3, 3, 24, 24)
+    ours = fit_to(given, (3, *size))
+    for image, mine in zip(given, ours, strict=True):
+        pil = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(size[::-1], Image.Resampling.BILINEAR)
+        theirs = torch.from_numpy(np.array(pil)).permute(2, 0, 1)
+        assert int((mine.int() - theirs.int()).abs().max()) <= 1
+
+
+def test_colour_turns_grey_by_luma_and_grey_turns_to_colour_by_repetition():
+    colour = torch.tensor([[255, 0, 0, 100], [0, 255, 0, 100], [0, 0, 255, 100]], dtype=torch.uint8).view(1, 3, 2, 2)
+    grey = fit_to(colour, (1, 2, 2))
+    assert grey.flatten().tolist() == [76, 150, 29, 100]  # .299, .587, .114 of 255, rounded
+    back = fit_to(grey, (3, 2, 2))
+    assert torch.equal(back, grey.expand(-1, 3, -1, -1))
+
+
+def test_images_of_the_right_shape_are_handed_on_and_odd_channels_are_refused():
+    given = images(4, 2, 6, 6)
+    assert fit_to(given, (2, 6, 6)) is given
+    assert fit_to(given, (2, 3, 3)).shape == (4, 2, 3, 3)
+    for channels in (1, 3):
+        with pytest.raises(UserError, match=f"2 channels cannot be shown to a model of {channels}"):
+            fit_to(given, (channels, 6, 6))
+
+
+def test_pieces_do_not_show():
+    given = images(CHUNK + 2, 1, 4, 4)
+    whole = fit_to(given, (3, 6, 6))
+    assert len(whole) == CHUNK + 2
+    assert torch.equal(whole[-1], fit_to(given[-1:], (3, 6, 6))[0])
+
+
+def test_only_the_training_images_are_used():
+    train = Split(images(5, 1, 6, 6), torch.eye(5, dtype=torch.bool), torch.arange(5))
+    other = dataclasses.replace(train, images=255 - train.images)
+    data = RetrievalData(train, other, other, other, other, tuple("abcde"), DataProtocol("t", 1, None, {}, {}))
+    assert torch.equal(foreign_images(data, (3, 6, 6)), train.images.expand(-1, 3, -1, -1))

@@ -1,0 +1,345 @@
+"""Pictures of attacks, read back pixel by pixel, and what is said where there are none."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bench.api.errors import StoreError, UserError
+from bench.store import Store
+from bench.trial import digest
+from reports import _painting, gallery
+from reports._painting import Block, Pair, paint
+
+AXES = {"dataset": "toy", "backbone": "net", "method": "csq", "bits": 32, "surrogate": "other_seed",
+        "augment": "victim", "defense": "none", "target": "0", "seed": 0}  # fmt: skip
+
+
+LEFT = _painting.MARGIN + _painting.NAMES + _painting.GAP // 2
+STEP = 96 + _painting.GAP
+
+
+def queries(channels=1, size=8, count=8, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).integers(60, 190, (count, channels, size, size), np.uint8))
+
+
+def stamped(images):
+    """A white square of 2 x 2 pixels in the lower right corner."""
+    after = images.clone()
+    after[..., -2:, -2:] = 255
+    return after
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store", create=True)
+
+
+def write(store, key, stage, *, tensors=None, parents=None, status="ok", reason=""):
+    artifact = store.write_artifact(key, tensors, {}) if tensors else None
+    store.write_record(
+        {"key": key, "stage": stage, "label": f"{stage} toy", "status": status, "reason": reason, "log": "", "meta": {},
+         "metrics": {}, "parents": parents or {}, "code": "c", "artifact": artifact}
+    )  # fmt: skip
+
+
+def pool(store, images):
+    write(store, "10ad", "load", tensors={"images": images})
+    write(store, "5b117", "split", tensors={"train": torch.tensor([3, 1, 0, 2])}, parents={"load": "10ad"})
+
+
+def attacked(store, attack, *, clean=None, after=None, poisons=None, status="ok", reason="", **axes):
+    """A trial and its attack; returns the cell of a plan."""
+    name = digest([attack, axes])
+    clean = queries() if clean is None else clean
+    tensors = {
+        "gallery_clean": clean,
+        "gallery_triggered": stamped(clean) if after is None else after,
+        "stealth": torch.tensor([[0.5, 20.0, 0.9], [0.7, float("inf"), 0.7]]),
+    }
+    if poisons is not None:
+        tensors |= {"mask": poisons[0], "poison_images": poisons[1], "poison_stealth": torch.zeros(len(poisons[1]), 3)}
+    parents = {"load": "10ad", "split": "5b117"}
+    write(store, f"1{name}", "implant", tensors=tensors if status == "ok" else None, parents=parents,
+          status=status, reason=reason)  # fmt: skip
+    write(store, f"e{name}", "measure", parents={"implant": f"1{name}"}, status=status, reason=reason)
+    return cell(f"e{name}", attack, **axes)
+
+
+def cell(key, attack, **axes):
+    return {"axes": {**AXES, "attack": attack, **axes}, "training": {}, "key": key, "skipped": "", "access": "none",
+            "defense_kind": "none"}  # fmt: skip
+
+
+def clean_cell(store):
+    write(store, "c1ea", "measure")
+    return cell("c1ea", "none")
+
+
+def plan(store, *cells, suite="toy"):
+    store.write_plan(f"run-{suite}", {"suites": [suite], "descriptions": {}, "command": "", "cells": list(cells)})
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        image.load()
+        return np.asarray(image.convert("RGB"))
+
+
+def picture(sheet, top, left, size=96):
+    """The picture of the sheet whose upper left pixel is (top, left)."""
+    return sheet[top : top + size, left : left + size]
+
+
+def strips(sheet):
+    """Rows of pixels where a row of pictures begins: the first pixel below a frame, in the first column of pictures."""
+    lines = sheet[:, LEFT : LEFT + 90].astype(int)
+    frame = (lines == _painting.FRAME).all((1, 2))
+    starts = np.flatnonzero(frame[:-1] & ~frame[1:] & (lines[1:] != 255).any((1, 2))) + 1
+    return [int(start) for start in starts]
+
+
+def test_every_pixel_of_a_picture_is_in_the_file(store, tmp_path):
+    clean = queries()
+    plan(store, attacked(store, "loud", clean=clean))
+    drawn = gallery.draw(store, tmp_path / "x.png")
+    assert [block.title for block in drawn.blocks] == ["loud"]
+    sheet = pixels(tmp_path / "x.png")
+    tops = strips(sheet)
+    assert len(tops) == 3
+    change = 0.5 + (255 - clean.numpy().astype(float)) / 255 * np.floor(10 * 255 / (255 - 60)) / 10 / 2
+    for column in range(8):
+        rows = [picture(sheet, top, LEFT + column * STEP) for top in tops]
+        for row, images in zip(rows, (clean, stamped(clean)), strict=False):
+            large = images[column, 0].numpy().repeat(12, 0).repeat(12, 1)
+            assert (row == large[..., None]).all()
+        assert (rows[2][:72, :72] == 128).all()
+        assert abs(int(rows[2][95, 95, 0]) - 255 * change[column, 0, 7, 7]) <= 6
+    assert rows[2].max() <= 255
+
+
+@pytest.mark.parametrize(("channels", "size", "side"), [(1, 8, 96), (3, 16, 96), (3, 32, 96), (3, 64, 128),
+                                                        (3, 224, 224), (2, 16, 96)])  # fmt: skip
+def test_sizes_and_colours(store, tmp_path, channels, size, side):
+    clean = queries(channels, size)
+    plan(store, attacked(store, "loud", clean=clean))
+    gallery.draw(store, tmp_path / "x.png")
+    sheet = pixels(tmp_path / "x.png")
+    found = picture(sheet, strips(sheet)[1], LEFT, side)
+    factor = side // size
+    first = stamped(clean)[0].numpy()
+    expected = first.transpose(1, 2, 0) if channels == 3 else np.rint(first.mean(0))[..., None]
+    assert (found[::factor, ::factor] == expected).all()
+    assert (found[-2 * factor :, -2 * factor :] == 255).all(), "the white square that the attack stamps"
+    last = picture(sheet, strips(sheet)[0], LEFT + 7 * (side + _painting.GAP), side)
+    assert (
+        last[0, 0] == np.rint(clean[7, :, 0, 0].numpy().mean() if channels < 3 else clean[7, :, 0, 0].numpy())
+    ).all()
+
+
+def test_poisons_beside_the_training_images_that_they_were(store, tmp_path):
+    images = queries(count=4, seed=5)
+    pool(store, images)
+    mask = torch.tensor([True, False, False, True])  # items 3 and 2 of the pool
+    poisons = stamped(images[[3, 2]])
+    poisons[0, 0, 0, 0] += 4  # a perturbation that nobody sees beside the square
+    plan(store, attacked(store, "loud", poisons=(mask, poisons)))
+    drawn = gallery.draw(store, tmp_path / "x.png")
+    assert "poisoned training images" in str(drawn)
+    assert drawn.blocks[0].about[-1].startswith("2 poisoned training images: ")
+    sheet = pixels(tmp_path / "x.png")
+    tops = strips(sheet)
+    assert len(tops) == 6
+    before, after = (picture(sheet, top, LEFT)[::12, ::12, 0] for top in tops[3:5])
+    assert (before == images[3, 0].numpy()).all()
+    assert (after == poisons[0, 0].numpy()).all()
+    assert (picture(sheet, tops[3], LEFT + STEP)[::12, ::12, 0] == images[2, 0].numpy()).all()
+    assert (picture(sheet, tops[3], LEFT + 2 * STEP) == 255).all(), "there are only two"
+
+
+def test_poisons_without_their_originals_are_left_out(store, tmp_path):
+    plan(store, attacked(store, "loud", poisons=(torch.ones(1, dtype=torch.bool), queries(count=1))))
+    gallery.draw(store, tmp_path / "x.png")
+    assert len(strips(pixels(tmp_path / "x.png"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "robust", "words"),
+    [
+        (0, False, "no difference"),
+        (1, False, "difference\nx 250"),
+        (20, False, "difference\nx 12"),
+        (255, False, "difference\nx 1"),
+    ],
+)
+def test_the_gain_is_stated(change, robust, words):
+    before = np.zeros((1, 1, 8, 8), np.uint8)
+    after = before.copy()
+    after[0, 0, 0, 0] = change
+    found, said = Pair(("a", "b"), before, after, robust).difference()
+    assert said == words
+    assert found[0, 0, 1, 1] == 128
+    assert found.max() <= 255
+    if change:
+        assert found[0, 0, 0, 0] > 240
+
+
+def test_a_patch_does_not_hide_the_perturbation_beside_it():
+    rng = np.random.default_rng(0)
+    before = np.full((2, 3, 32, 32), 100, np.uint8)
+    after = (before + rng.integers(-8, 9, before.shape)).astype(np.uint8)
+    after[..., -3:, -3:] = 255
+    plain, words = Pair(("a", "b"), before, after).difference()
+    assert words == "difference\nx 1.6"
+    clear, words = Pair(("a", "b"), before, after, robust=True).difference()
+    assert words == "difference\nx 31, clipped"
+    assert plain[..., :20, :20].std() < 10 < 50 < clear[..., :20, :20].std()
+
+
+def test_one_block_per_attack_and_setting_and_equal_pictures_once(store, tmp_path):
+    cells = [
+        attacked(store, "loud"),
+        attacked(store, "loud", seed=1, clean=queries(seed=9)),  # the first seed is enough
+        attacked(store, "loud", bits=16),  # the same pictures
+        attacked(store, "loud", dataset="other", clean=queries(seed=2)),
+        attacked(store, "quiet", after=queries(seed=3)),
+        clean_cell(store),
+    ]
+    plan(store, *cells)
+    drawn = gallery.draw(store, tmp_path / "x.png")
+    assert [block.title for block in drawn.blocks] == ["loud", "loud", "quiet"]
+    assert "16 bits" in drawn.blocks[0].about[-1]
+    assert drawn.without == ()
+    assert len(strips(pixels(tmp_path / "x.png"))) == 9
+    assert "3 attacks" in str(drawn)
+
+
+def test_the_first_seed_that_has_pictures(store, tmp_path):
+    lost = attacked(store, "loud", status="failed", reason="boom")
+    plan(store, lost, attacked(store, "loud", seed=1), attacked(store, "quiet", status="failed", reason="no luck"))
+    drawn = gallery.draw(store, tmp_path / "x.png")
+    assert "seed 1" in drawn.blocks[0].about[0]
+    assert drawn.without == ("quiet: no luck",)
+    assert str(drawn).endswith("Without a picture: quiet: no luck")
+
+
+def test_one_trial_and_its_stage(store, tmp_path):
+    one, other = attacked(store, "loud"), attacked(store, "quiet", after=queries(seed=3))
+    plan(store, one, other)
+    drawn = gallery.draw(store, tmp_path / "x.png", key=other["key"][:10])
+    assert [block.title for block in drawn.blocks] == ["quiet"]
+    drawn = gallery.draw(store, tmp_path / "x.png", key=f"1{other['key'][1:10]}")
+    assert [block.title for block in drawn.blocks] == ["implant toy"]
+
+
+def test_a_suite(store, tmp_path):
+    plan(store, attacked(store, "loud"), suite="first")
+    plan(store, attacked(store, "quiet"), suite="second")
+    drawn = gallery.draw(store, tmp_path / "x.png", suite="first")
+    assert [block.title for block in drawn.blocks] == ["loud"]
+    with pytest.raises(UserError, match="did you mean 'first'"):
+        gallery.draw(store, tmp_path / "x.png", suite="firs")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("x.jpg", "unknown picture format 'jpg'.*Known: pdf, png, svg"),
+        ("x", "unknown picture format ''"),
+        ("no/such/x.png", "cannot write .*No such file or directory"),
+        ("folder.png", "cannot write .*Is a directory"),
+    ],
+)
+def test_a_file_that_cannot_be_written(store, tmp_path, name, words):
+    (tmp_path / "folder.png").mkdir()
+    plan(store, attacked(store, "loud"))
+    with pytest.raises(UserError, match=words) as caught:
+        gallery.draw(store, tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "start"), [("x.png", b"\x89PNG"), ("x.PNG", b"\x89PNG"), ("x.pdf", b"%PDF"),
+                                             ("x.svg", b"<?xml")])  # fmt: skip
+def test_the_suffix_decides_and_two_drawings_are_equal(store, tmp_path, name, start):
+    plan(store, attacked(store, "loud"))
+    gallery.draw(store, tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    assert content.startswith(start)
+    gallery.draw(store, tmp_path / name)
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_nothing_to_draw_is_one_line(store, tmp_path):
+    plan(store, clean_cell(store))
+    with pytest.raises(UserError, match="no attack of this run has pictures: it holds none but clean models"):
+        gallery.draw(store, tmp_path / "x.png")
+    with pytest.raises(UserError, match=r"trial c1ea \(none/none target 0 seed 0\) holds no attack"):
+        gallery.draw(store, tmp_path / "x.png", key="c1ea")
+    plan(store, clean_cell(store), attacked(store, "loud", status="failed", reason="boom"), cell("404", "quiet"))
+    with pytest.raises(UserError, match=r"has pictures \(loud: boom; quiet: not run yet") as caught:
+        gallery.draw(store, tmp_path / "x.png")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="has not been run yet"):
+        gallery.draw(store, tmp_path / "x.png", key="404")
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_a_file_of_the_store_that_is_gone_or_damaged(store, tmp_path):
+    one = attacked(store, "loud")
+    plan(store, one)
+    path = store.artifact_path(f"1{one['key'][1:]}")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(StoreError, match="cannot be read"):
+        gallery.draw(store, tmp_path / "x.png")
+    path.unlink()
+    with pytest.raises(UserError, match="the file of its attacked model is gone"):
+        gallery.draw(store, tmp_path / "x.png", key=one["key"])
+
+
+def test_no_query_to_draw(store, tmp_path):
+    plan(store, attacked(store, "loud", clean=queries(count=0)))
+    with pytest.raises(UserError, match="no query could carry its trigger"):
+        gallery.draw(store, tmp_path / "x.png")
+
+
+def ink(image):
+    """Where something is drawn."""
+    return (image != 255).any(2)
+
+
+def test_long_labels_are_broken_inside_their_block():
+    pictures = queries().numpy()
+    label = f"attack(path=/a/{'very' * 60}/long, note=a few words more and more and $more_$)"
+    for text in (label, "short"):
+        content = paint([Block(text, (label, label), (Pair(("a", "b"), pictures, pictures),))], "png")
+        sheet = pixels(io.BytesIO(content))
+        marked = ink(sheet)
+        assert marked[:, : _painting.MARGIN - 1].sum() == 0
+        assert marked[:, -(_painting.MARGIN - 1) :].sum() == 0
+        assert marked[:40].sum() > 0
+        top = strips(sheet)[0] - 1
+        assert not marked[top - 2].any(), "no text touches the pictures"
+
+
+def test_many_blocks_stand_in_columns(monkeypatch):
+    monkeypatch.setattr(_painting, "TALLEST", 1000)
+    pictures = queries().numpy()
+    block = Block("x", (), (Pair(("a", "b"), pictures, pictures),))
+    one, many = (pixels(io.BytesIO(paint([block] * count, "png"))) for count in (1, 10))
+    assert many.shape[0] <= 1000 + one.shape[0]
+    assert many.shape[1] >= 3 * (one.shape[1] - 2 * _painting.MARGIN)
+
+
+def test_a_users_style_moves_nothing(monkeypatch):
+    import matplotlib as mpl
+
+    pictures = queries().numpy()
+    block = Block("x", ("y",), (Pair(("a", "b"), pictures, pictures),))
+    plain = paint([block], "png")
+    monkeypatch.setitem(mpl.rcParams, "savefig.bbox", "tight")
+    monkeypatch.setitem(mpl.rcParams, "font.size", 30.0)
+    monkeypatch.setitem(mpl.rcParams, "axes.facecolor", "black")
+    assert paint([block], "png") == plain
+    assert mpl.rcParams["savefig.bbox"] == "tight", "and nothing of the user's is changed"
