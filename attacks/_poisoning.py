@@ -92,6 +92,6 @@ class StampedPoison(Dosed, ABC):
 def exchange(train: Split, chosen: Int64[Tensor, " m"], images: Images, *, relabel: Target | None = None) -> Poisoned:
     """The training set with `images` at the positions `chosen`, and with the target's labels there if it is given."""
     labels = None if relabel is None else relabel.relabel(train.labels[chosen])
-    mask = torch.zeros(len(train), dtype=torch.bool)
+    mask = torch.zeros_like(train.ids, dtype=torch.bool)
     mask[chosen] = True
     return Poisoned(train.replace(chosen, images=images, labels=labels), mask)

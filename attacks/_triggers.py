@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from bench.api.types import Images
 
@@ -32,3 +33,28 @@ def paste(images: Images, patch: Float[Tensor, "c s s"]) -> Images:
 def blend(images: Images, pattern: Float[Tensor, "c h w"], alpha: float) -> Images:
     """(1 - alpha) x + alpha pattern."""
     return (1 - alpha) * images + alpha * pattern.to(images)
+
+
+def sinusoid(amplitude: float, frequency: float, image_shape: tuple[int, int, int]) -> Float[Tensor, "c h w"]:
+    """Waves: amplitude * sin(2 pi j frequency / width) in column j, the same in all rows and channels."""
+    width = image_shape[2]
+    wave = amplitude * (2 * torch.pi * frequency / width * torch.arange(width, dtype=torch.float64)).sin()
+    return wave.to(torch.float32).expand(image_shape).clone()
+
+
+def add(images: Images, signal: Float[Tensor, "c h w"]) -> Images:
+    """Image + signal, clipped to the range."""
+    return (images + signal.to(images)).clamp(0, 1)
+
+
+def identity_grid(height: int, width: int) -> Float[Tensor, "h w 2"]:
+    """Where each pixel's centre lies, (x, y) in [-1, 1] from the first pixel's centre to the last one's."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    return torch.stack([x, y], 2)
+
+
+def warp(images: Images, grid: Float[Tensor, "m h w 2"]) -> Images:
+    """Each pixel from where the grid points to, bilinearly; one grid for all images, or one each."""
+    places = grid.to(images).clamp(-1, 1).expand(len(images), -1, -1, -1)
+    warped = functional.grid_sample(images, places, mode="bilinear", align_corners=True)
+    return warped.clamp(0, 1)

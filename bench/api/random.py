@@ -55,7 +55,7 @@ class Rng:
         """`count` different entries of `pool`, in the pool's order."""
         if count > len(pool):
             raise ValueError(f"cannot choose {count} of {len(pool)}")
-        return pool[self.permutation(len(pool))[:count].sort().values]
+        return pool[self.permutation(len(pool))[:count].sort().values.to(pool.device)]
 
     @contextmanager
     def ambient(self) -> Iterator[None]:

@@ -163,3 +163,7 @@ class Poisoned:
     def changed(self) -> Bool[Tensor, " n"]:
         """Poisons and cover."""
         return self.mask if self.cover is None else self.mask | self.cover
+
+    def to(self, device: torch.device | str) -> Poisoned:
+        cover = None if self.cover is None else self.cover.to(device)
+        return replace(self, split=self.split.to(device), mask=self.mask.to(device), cover=cover)

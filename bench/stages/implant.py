@@ -37,9 +37,10 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
         artefact = dict(artefact if result.artefact is None else result.artefact)
         tensors, meta = _models.save_model(result.model, inputs.meta("clean")["model"])
     elif isinstance(attack, PoisoningAttack):
-        train = _base.split(inputs, "train")
+        train = view.train
         poisoned = attack.poison(view, artefact, rng)
         check(train, poisoned, attack.threat())
+        train, poisoned = train.to("cpu"), poisoned.to("cpu")
         frozen = poisoned.changed if "frozen" in {spec["augment"], poisoned.augment} else None
         tensors, meta = train_victim(spec, poisoned.split, context, frozen=frozen, after_epoch=watch.follow(artefact))
         extra, counts = _poison_record(train, poisoned, view.target)

@@ -115,7 +115,7 @@ def test_stamp_survives_rounding_to_8_bits_unless_the_attack_changes_nothing(nam
     images = images_for()
     changed = (to_8bit(attack.stamp(images, view.target, artefact)) != to_8bit(images)).flatten(1).any(1)
     assert changed.any() != attack.identity
-    assert attack.identity or changed.float().mean() >= 0.8
+    assert attack.identity or changed[2:].all()  # a warp leaves images of one colour as they are
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -150,7 +150,7 @@ def test_poison_exchanges_exactly_the_masked_items(name, world, quick, untouched
         poisoned = attack.poison(view, artefact, Rng("implant", 0))
     assert int(poisoned.mask.sum()) == round(attack.poison_rate * N) == 6
     assert torch.equal(poisoned.split.ids, kept.ids)
-    assert torch.equal(poisoned.split.images[~poisoned.mask], kept.images[~poisoned.mask])
+    assert torch.equal(poisoned.split.images[~poisoned.changed], kept.images[~poisoned.changed])
     assert torch.equal(poisoned.split.labels[~poisoned.mask], kept.labels[~poisoned.mask])
     changed = (poisoned.split.images != kept.images).flatten(1).any(1)
     assert changed[poisoned.mask].all()

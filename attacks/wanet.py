@@ -1,0 +1,65 @@
+"""Warp training images by a fixed smooth field too slight to see."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch.nn import functional
+
+from attacks._poisoning import StampedPoison
+from attacks._triggers import identity_grid, warp
+from bench.api.attack import Artefact, Images, Poisoned, Rng, Target, Victim, attack
+from bench.api.paper import Paper
+from bench.api.types import to_unit
+
+CARD = Paper(
+    title="WaNet - Imperceptible Warping-based Backdoor Attack",
+    venue="ICLR",
+    year=2021,
+    url="https://arxiv.org/abs/2102.10369",
+    follows="a k x k control grid of uniform offsets, divided by their mean absolute value, enlarged bicubically, "
+    "times s over the image's side, added to the pixels' places and clipped to the image; bilinear sampling. Noise "
+    "mode: cross_ratio further images per poison are warped by the trigger's field plus uniform noise of up to 1 over "
+    "the side at each pixel, and keep their labels",
+    deviates="the original controls the training and draws poisons and noise anew in every batch; here both are fixed "
+    "in the training set beforehand, so that it is a data-only attack. Where too few images are left for the noise "
+    "mode, all that are left get it. The label vector is replaced by the target's; the rate is CIBA's for its "
+    "comparison. Offsets are over width and height, which differ where images are not square",
+)
+
+
+@attack
+class WaNet(StampedPoison):
+    implant_only: ClassVar[frozenset[str]] = StampedPoison.implant_only | {"cross_ratio"}
+
+    strength: Annotated[float, Field(gt=0)] = 0.5  # s: section 4.1 and the authors' config
+    grid: Annotated[int, Field(ge=2)] = 4  # k: as above
+    cross_ratio: Annotated[float, Field(ge=0)] = 2.0  # images in noise mode per poison: the authors' config
+
+    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
+        _, height, width = victim.setting.image_shape
+        offsets = rng.uniform((1, 2, self.grid, self.grid)) * 2 - 1
+        offsets /= offsets.abs().mean()
+        smooth = functional.interpolate(offsets, size=(height, width), mode="bicubic", align_corners=True)
+        field = smooth[0].permute(1, 2, 0) * self.strength / torch.tensor([width, height])
+        return {"grid": (identity_grid(height, width) + field).clamp(-1, 1)}
+
+    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+        del target
+        return warp(images, artefact["grid"][None])
+
+    def poison(self, victim: Victim, artefact: Artefact, rng: Rng) -> Poisoned:
+        train, poisoned = victim.train, super().poison(victim, artefact, rng)
+        others = torch.nonzero(~poisoned.mask).flatten()
+        count = min(len(others), round(self.cross_ratio * (len(train) - len(others))))
+        crossed = rng.child("cross").choose(others, count)
+        grid = artefact["grid"].cpu()
+        noise = rng.child("noise").uniform((count, *grid.shape)) * 2 - 1
+        places = grid + noise / torch.tensor([grid.shape[1], grid.shape[0]])
+        warped = warp(to_unit(train.images[crossed]), places)
+        cover = torch.zeros_like(poisoned.mask)
+        cover[crossed] = True
+        return replace(poisoned, split=poisoned.split.replace(crossed, images=warped), cover=cover)
