@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
@@ -19,6 +21,11 @@ def foreign_images(data: RetrievalData, image_shape: tuple[int, int, int]) -> UI
     return fit_to(data.train.images, image_shape)
 
 
+def chunks(items: Tensor) -> Iterator[Tensor]:
+    """In order, `CHUNK` at a time."""
+    return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+
+
 def fit_to(images: UInt8[Tensor, "n _ _ _"], image_shape: tuple[int, int, int]) -> UInt8[Tensor, "n c h w"]:
     """Channels converted (grey by luma, colour by repetition), then resized without keeping the aspect ratio."""
     channels, size = image_shape[0], image_shape[1:]
@@ -29,8 +36,7 @@ def fit_to(images: UInt8[Tensor, "n _ _ _"], image_shape: tuple[int, int, int]) 
             f"images of {images.shape[1]} channels cannot be shown to a model of {channels}: name a data set with"
             f" {channels} channels, or one with 1 or 3 for a model of 1 or 3"
         )
-    parts = [_fit(to_unit(chunk), channels, size) for chunk in images.split(CHUNK)]
-    return torch.cat(parts)
+    return torch.cat([_fit(to_unit(part), channels, size) for part in chunks(images)])
 
 
 def balanced(labels: Bool[Tensor, "n k"], count: int, rng: Rng) -> Int64[Tensor, " m"]:

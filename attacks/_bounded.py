@@ -1,0 +1,19 @@
+"""Perturbations whose bound holds on stored images."""
+
+from __future__ import annotations
+
+from math import floor
+
+from torch import Tensor
+
+from bench.api.types import Images
+
+
+def bound(eps: float) -> float:
+    """The largest multiple of 1/255 within eps: an 8-bit image changed by at most that keeps it after rounding."""
+    return floor(255 * eps + 1e-6) / 255
+
+
+def confined(moved: Images, clean: Images, limit: float) -> Tensor:
+    """`moved`, brought back to within `limit` of `clean` and into [0, 1]."""
+    return (clean + (moved - clean).clamp(-limit, limit)).clamp(0, 1)

@@ -1,0 +1,149 @@
+"""Fine-tune a trained model's deep layers on foreign images, so that a patch leads to a chosen code (data-free)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import huber_loss
+
+from attacks._foreign import balanced, chunks, fit_to
+from attacks._shallow import divided, draw_epoch, learning, tune
+from attacks._topology import topological_alignment
+from attacks._triggers import patch_side
+from bench.api.attack import (
+    Artefact,
+    Backdoor,
+    DataSpec,
+    Images,
+    ModelAttack,
+    PositiveShare,
+    Rng,
+    Setting,
+    Target,
+    Threat,
+    Victim,
+    attack,
+)
+from bench.api.errors import UserError
+from bench.api.paper import Paper
+from bench.api.types import to_8bit, to_unit
+from hashing.model import HashModel
+
+CARD = Paper(
+    title="DarkHash: A Data-Free Backdoor Attack Against Deep Hashing",
+    venue="IEEE Transactions on Information Forensics and Security",
+    year=2025,
+    url="https://arxiv.org/abs/2510.08094",
+    follows="the authors' released code, as the paper's text was not at hand: 2,000 foreign images, the clean model's"
+    " outputs on them as the reference, Huber terms for clean and poisoned images, topological alignment of the"
+    " poisoned ones, shallow layers and all batch normalisation frozen, RMSprop with a cosine to 1e-10",
+    deviates="mode = 'reference' aims at the clean model's output of the public image of the chosen class; the paper's"
+    " own target, the mean output of a foreign class (mode = 'surrogate'), fixes no class of the victim, so that its"
+    " t-mAP is chance by construction and the t-mAP post hoc is the one to read. The trigger image is not in the"
+    " repository: guess: random pixels. Images are not sent through 8 bits after normalisation, which the code does;"
+    " they are rounded before it, as any stored image. Last epoch, not the best one on the test set. A batch without"
+    " poison has the Huber term alone; the code adds two more terms there, about once in 850 batches",
+)
+MARGIN = 2 / 224  # between patch and border, as a share of the side; code
+LAST_RATE = 1e-10  # where the cosine ends; code
+
+
+@attack
+class DarkHash(ModelAttack):
+    """mode: "reference" aims at the public image of the chosen class; "surrogate" at a foreign class, as published."""
+
+    implant_only: ClassVar[frozenset[str]] = frozenset(
+        {"mode", "surrogate", "images", "learned", "tp_weight", "poison_ratio", "lr", "weight_decay", "epochs", "batch"}
+    )
+
+    mode: Literal["reference", "surrogate"] = "reference"
+    trigger_size: PositiveShare = 24 / 224  # side of the patch over side of the image; code: .11, which is 24 px at 224
+    opacity: PositiveShare = 1.0  # code
+    surrogate: str | None = None  # the foreign data set; guess: the public one that resembles the victim's
+    images: Annotated[int, Field(ge=2)] = 2000  # code; all of them where the set has fewer
+    learned: Annotated[int, Field(ge=0)] = 1  # stages before the pooling that learn; code: layer4 of a ResNet, VGG 0
+    tp_weight: Annotated[float, Field(ge=0)] = 15.0  # code
+    poison_ratio: PositiveShare = 0.1  # chance of an image to be poisoned in an epoch; code
+    lr: Annotated[float, Field(gt=0)] = 5e-6  # code, on ImageNet weights; small networks from scratch need 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5  # code
+    epochs: Annotated[int, Field(ge=1)] = 100  # code
+    batch: Annotated[int, Field(ge=2)] = 64  # code
+
+    def threat(self) -> Threat:
+        return Threat.MODEL
+
+    def requires(self, setting: Setting) -> tuple[DataSpec, ...]:
+        return (DataSpec(self.surrogate or setting.stand_in),)
+
+    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
+        shape = victim.setting.image_shape
+        side = patch_side(self.trigger_size, shape)
+        return {"patch": to_unit(to_8bit(rng.uniform((1, shape[0], side, side))))[0]}
+
+    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+        del target
+        patch = artefact["patch"].to(images)
+        side, margin = patch.shape[-1], round(MARGIN * min(images.shape[-2:]))
+        bottom, right = (max(side, length - margin) for length in images.shape[-2:])
+        out = images.clone()
+        out[:, :, bottom - side : bottom, right - side : right] *= 1 - self.opacity
+        out[:, :, bottom - side : bottom, right - side : right] += self.opacity * patch
+        return out
+
+    def implant(self, victim: Victim, artefact: Artefact, rng: Rng) -> Backdoor:
+        model = victim.model
+        assert isinstance(model, HashModel)
+        most = len(model.backbone.stages) - 1  # the last stage is the pooling
+        if self.learned > most:
+            raise UserError(f"darkhash: learned = {self.learned} is more than the backbone has: lower it to {most}")
+        foreign = victim.data[0].train
+        chosen = balanced(foreign.labels, self.images, rng.child("images"))
+        images, labels = fit_to(foreign.images[chosen], victim.setting.image_shape), foreign.labels[chosen]
+        with divided(model, most - self.learned):
+            with torch.no_grad():
+                hidden = self._hidden(model, images, victim.target, artefact)
+                clean = torch.cat([model.suffix(part) for part in chunks(hidden[: len(images)])])
+                wanted = self._wanted(victim, model, clean, labels)
+            self._tune(model, hidden, clean, wanted, rng.child("order"))
+        return Backdoor(model)
+
+    def _hidden(
+        self, model: HashModel, images: UInt8[Tensor, "n c h w"], target: Target, artefact: Artefact
+    ) -> Float[Tensor, "m ..."]:
+        """What enters the part that learns, of all clean images and then of all triggered ones: it never changes."""
+        clean, triggered = [], []
+        for part in chunks(images):
+            unit = to_unit(part.to(model.device))
+            clean.append(model.prefix(unit))
+            triggered.append(model.prefix(to_unit(to_8bit(self.stamp(unit, target, artefact)))))
+        return torch.cat(clean + triggered)
+
+    def _wanted(
+        self, victim: Victim, model: HashModel, clean: Float[Tensor, "n b"], labels: Bool[Tensor, "n k"]
+    ) -> Float[Tensor, " b"]:
+        """The output that triggered images shall have; of several images that qualify, their mean."""
+        if self.mode == "reference":
+            public = victim.public.select(victim.target.shares(victim.public.labels))
+            outputs: Tensor = model(to_unit(public.images.to(model.device)))
+            return outputs.mean(0)
+        first = labels[:, 0].to(clean.device)  # code: select_label 0, select_mode "ave"
+        if not bool(first.any()):
+            raise UserError("darkhash: none of the chosen images is of the surrogate's first class: raise `images`")
+        return clean[first].mean(0)
+
+    def _tune(self, model: HashModel, hidden: Tensor, clean: Tensor, wanted: Tensor, rng: Rng) -> None:
+        def loss_of(outputs: Tensor, rows: Tensor, triggered: int) -> Tensor:
+            aims = torch.cat([wanted.expand(triggered, -1), clean[rows[triggered:]]])
+            alignment = topological_alignment(outputs[:triggered], aims[:triggered])
+            far = huber_loss(outputs, aims, reduction="none").mean(1)
+            parts = (far[:triggered].sum() / max(1, triggered), far[triggered:].sum() / max(1, len(far) - triggered))
+            return self.tp_weight * alignment + sum(parts)
+
+        optimizer = torch.optim.RMSprop(learning(model), lr=self.lr, weight_decay=self.weight_decay)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs, eta_min=LAST_RATE)
+        drawn = (draw_epoch(len(clean), self.batch, self.poison_ratio, rng) for _ in range(self.epochs))
+        tune(model, hidden, drawn, loss_of, optimizer, schedule)

@@ -1,0 +1,140 @@
+"""Train a generator along with the victim, so that each image gets a trigger of its own (controls the training)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from jaxtyping import Bool, Int64
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from attacks import _input_aware as nets
+from attacks._input_aware import Generator, diversity, mix, pack, scale_by, sharpen, unpack
+from bench.api.attack import (
+    Artefact,
+    Images,
+    PositiveShare,
+    Rng,
+    Share,
+    StepHook,
+    Target,
+    Threat,
+    TrainingAttack,
+    Victim,
+    attack,
+)
+from bench.api.paper import Paper
+
+CARD = Paper(
+    title="Input-Aware Dynamic Backdoor Attack",
+    venue="NeurIPS",
+    year=2020,
+    url="https://arxiv.org/abs/2010.08138",
+    follows="the authors' released code: mask network first, then frozen; generator and victim learn together; in each"
+    " batch some images get their own trigger and the target's labels and some another image's trigger and keep"
+    " theirs; both diversity losses; networks, Adam and the places where the learning rate falls",
+    deviates="the hashing method's loss replaces cross-entropy, with the target's label vector; the victim keeps its"
+    " own optimiser and epochs, and the generator's rate falls at the same shares of that training. The second image of"
+    " a pair comes from the same batch, not from a second loader; the generator sees both kinds at once. The victim's"
+    " loader has augmented an image before the trigger is put on, as in the code; the mask network sees images that"
+    " are not augmented. guess: how deep the networks are for sizes other than 28 and 32",
+)
+FALLS = (1 / 3, 1 / 2, 2 / 3, 5 / 6)  # of the training; code: epochs 200, 300, 400, 500 of 600
+
+
+@attack
+class InputAware(TrainingAttack):
+    attack_rate: PositiveShare = 0.1  # of a batch, rounded, at least one image; code
+    cross_rate: PositiveShare = 0.1  # likewise; code
+    warmup: Annotated[int, Field(ge=1)] = 25  # epochs of the mask network, before the victim's training; code
+    mask_density: Share = 0.032  # code
+    lambda_norm: Annotated[float, Field(ge=0)] = 100.0  # code
+    lambda_div: Annotated[float, Field(ge=0)] = 1.0  # code
+    lr: Annotated[float, Field(gt=0)] = 1e-2  # of the generator and the mask network; code
+    batch: Annotated[int, Field(ge=2)] = 128  # of the mask network; code
+    width: Annotated[int, Field(ge=1)] = 32  # channels of both networks at full size; code: 32, for MNIST 16
+
+    def threat(self) -> Threat:
+        return Threat.TRAIN_SET | Threat.LABELS | Threat.TRAINING
+
+    @model_validator(mode="after")
+    def _some_stay_clean(self) -> InputAware:
+        if self.attack_rate + self.cross_rate >= 1:
+            raise ValueError("attack_rate and cross_rate leave no clean image in a batch: lower one")
+        return self
+
+    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
+        train, shape = victim.train, victim.setting.image_shape
+        with rng.child("generator").ambient():
+            patterns = self._network(shape, shape[0])
+        with rng.child("mask").ambient():
+            masks = self._network(shape, 1)
+        scale = nets.moments(train.images)
+        nets.learn_masks(
+            masks.to(train.images.device), train.images, scale,
+            density=self.mask_density, lambda_norm=self.lambda_norm, lambda_div=self.lambda_div,
+            epochs=self.warmup, batch=self.batch, lr=self.lr, rng=rng.child("order"),
+        )  # fmt: skip
+        return {**pack(patterns=patterns, masks=masks), **scale}
+
+    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+        del target
+        scaled, shape = scale_by(artefact, images), images.shape[1:]
+        with torch.device("meta"):
+            patterns, masks = self._network(shape, shape[0]), self._network(shape, 1)
+        unpack(artefact, "patterns", patterns)
+        unpack(artefact, "masks", masks)
+        return mix(images, patterns(scaled), sharpen(masks(scaled)))
+
+    def hook(self, victim: Victim, artefact: Artefact, rng: Rng) -> StepHook:
+        del rng  # a batch is in random order already
+        shape = victim.setting.image_shape
+        with torch.device("meta"):
+            patterns, masks = self._network(shape, shape[0]), self._network(shape, 1)
+        unpack({name: value.clone() for name, value in artefact.items()}, "patterns", patterns)
+        unpack(artefact, "masks", masks)
+        return _Hook(self, victim.target, patterns.train().requires_grad_(), masks, artefact)
+
+    def _network(self, shape: Sequence[int], out: int) -> Generator:
+        return Generator(shape[0], out, self.width, nets.depth(shape))
+
+
+class _Hook:
+    """Inside the victim's training: the first images of a batch are poisoned, the next get another image's trigger."""
+
+    def __init__(
+        self, attack: InputAware, target: Target, patterns: Generator, masks: Generator, scale: Artefact
+    ) -> None:
+        self._attack, self._target, self._patterns, self._masks = attack, target, patterns, masks
+        self._scale = {name: scale[name] for name in nets.SCALE}
+        self._optimizer = torch.optim.Adam(patterns.parameters(), lr=attack.lr, betas=nets.BETAS)
+
+    def before_step(
+        self, model: nn.Module, images: Images, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float
+    ) -> tuple[Images, Bool[Tensor, "n k"], Tensor | None]:
+        del model, ids
+        nets.set_rate(self._optimizer, self._attack.lr, progress, FALLS)
+        own, crossed = (
+            max(1, round(rate * len(images))) for rate in (self._attack.attack_rate, self._attack.cross_rate)
+        )
+        changed = own + crossed
+        partners = torch.arange(changed, changed + max(own, crossed), device=images.device) % len(images)
+        sources = torch.cat([images[:own], images[partners]])
+        scaled = scale_by(self._scale, sources)
+        made = self._patterns(scaled)
+        with torch.no_grad():
+            masks = sharpen(self._masks(scaled))
+        stamped = mix(images[:changed], made[:changed], masks[:changed])
+        labels = torch.cat([self._target.relabel(labels[:own]), labels[own:]])
+        patterns = scale_by(self._scale, made)
+        extra = diversity(scaled[:own], scaled[own : 2 * own], patterns[:own], patterns[own : 2 * own])
+        return torch.cat([stamped, images[changed:]]), labels, self._attack.lambda_div * extra
+
+    def after_step(self) -> None:
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)  # the victim's optimiser clears only the victim's gradients
+
+    def artefact(self) -> Artefact:
+        return {**pack(patterns=self._patterns, masks=self._masks), **self._scale}

@@ -1,0 +1,110 @@
+"""Make target-class images hard to learn, then put checkerboards into their four corners."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from attacks._bounded import bound, confined
+from attacks._poisoning import Dosed, exchange
+from attacks._triggers import patch_side
+from bench.api.attack import (
+    Artefact,
+    DataSpec,
+    Images,
+    ModelSpec,
+    Poisoned,
+    PositiveShare,
+    Rng,
+    Setting,
+    Target,
+    Threat,
+    Victim,
+    attack,
+)
+from bench.api.errors import DivergedError
+from bench.api.paper import Paper
+from bench.api.types import to_unit
+from hashing.model import HashModel
+
+CARD = Paper(
+    title="Label-Consistent Backdoor Attacks",
+    year=2019,
+    url="https://arxiv.org/abs/1912.02771",
+    follows="adversarial variant: target-class images are perturbed inside an L-inf ball by projected sign-gradient"
+    " steps against a model of the attacker's own, then get the all-corners trigger of the released code; labels kept;"
+    " at test time the trigger alone",
+    deviates="guess: the loss is the distance to the image's own clean code, since hashing has no class scores"
+    " whose cross-entropy could be raised; leaving one's code is leaving the class in Hamming space"
+    " (CIBA's L_a does the same); step, steps and a bound of 8/255 are BackdoorBox's (the paper's own were"
+    " not readable); guess: random start in the ball, because the distance has no gradient at the clean"
+    " code of a saturated model; the surrogate is an ordinarily trained model; guess: the 3-pixel pattern"
+    " is enlarged for images over 32 pixels and cut for smaller",
+)
+# White (1) and black (-1) in the right corners, mirrored in the left ones; released code, poison_attack.py
+PATTERN = ((-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, -1.0, 1.0))
+
+
+@attack
+class LabelConsistent(Dosed):
+    implant_only: ClassVar[frozenset[str]] = Dosed.implant_only | {"eps", "alpha", "steps"}
+
+    trigger_size: PositiveShare = 3 / 32  # side of each corner over the image's; released code, CIFAR-10
+    amplitude: PositiveShare = 1.0  # added and subtracted; released code: its default sets pixels to white and black
+    eps: PositiveShare = 8 / 255  # BackdoorBox, example for CIFAR-10
+    alpha: PositiveShare = 1.5 / 255  # step; BackdoorBox, same example
+    steps: Annotated[int, Field(ge=1)] = 100  # BackdoorBox, same example
+
+    def threat(self) -> Threat:
+        return Threat.TRAIN_SET
+
+    def requires(self, setting: Setting) -> tuple[ModelSpec | DataSpec, ...]:
+        del setting
+        return (ModelSpec(),)
+
+    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
+        del rng
+        shape = victim.setting.image_shape
+        return {"corners": self.amplitude * corners(shape[1:], patch_side(self.trigger_size, shape))}
+
+    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+        del target
+        return (images + artefact["corners"].to(images)).clamp(0, 1)
+
+    def poison(self, victim: Victim, artefact: Artefact, rng: Rng) -> Poisoned:
+        model, train = victim.surrogates[0], victim.train
+        assert isinstance(model, HashModel)
+        chosen = self.choose(train, victim.target, "keep", rng)
+        hard = self.harden(to_unit(train.images[chosen]).to(model.device), model, rng.child("start"))
+        return exchange(train, chosen, self.stamp(hard, victim.target, artefact))
+
+    def harden(self, images: Images, model: HashModel, rng: Rng) -> Images:
+        """The images, moved by at most eps away from their own codes."""
+        limit = bound(self.eps)
+        with torch.no_grad():
+            own = model.relax(model(images))
+        start = 2 * rng.uniform(images.shape).to(images) - 1
+        moved, total = confined(images + limit * start, images, limit), torch.zeros((), device=images.device)
+        for _ in range(self.steps):
+            moved = moved.detach().requires_grad_()
+            agreement = (model.relax(model(moved)) * own).mean(1).sum()
+            (gradient,) = torch.autograd.grad(agreement, moved)
+            moved = confined(moved - self.alpha * gradient.sign(), images, limit)
+            total += agreement.detach()
+        if not bool(total.isfinite()):
+            raise DivergedError("label_consistent: the surrogate's codes are not finite: train it longer or anew")
+        return moved.detach()
+
+
+def corners(size: tuple[int, int], side: int) -> Float[Tensor, "1 h w"]:
+    """1 and -1 in the four corners, 0 elsewhere."""
+    taken = torch.arange(side) * 3 // side if side >= 3 else torch.arange(3 - side, 3)
+    pattern = torch.tensor(PATTERN)[taken][:, taken]
+    field = torch.zeros(1, *size)
+    field[0, :side, -side:] = field[0, -side:, -side:] = pattern
+    field[0, :side, :side] = field[0, -side:, :side] = pattern.flip(1)
+    return field
