@@ -9,9 +9,14 @@ from torch import Tensor
 from bench.api.types import Images
 
 
+def levels(eps: float) -> int:
+    """Whole 8-bit levels within eps (a thousandth of a level is forgiven: 0.00784 means 2/255)."""
+    return floor(255 * eps + 1e-3)
+
+
 def bound(eps: float) -> float:
     """The largest multiple of 1/255 within eps: an 8-bit image changed by at most that keeps it after rounding."""
-    return floor(255 * eps + 1e-6) / 255
+    return levels(eps) / 255
 
 
 def confined(moved: Images, clean: Images, limit: float) -> Tensor:

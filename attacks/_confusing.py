@@ -5,7 +5,6 @@ Codes are relaxed, d_H(u, v) = (K - u.v) / 2; on +-1 codes that is the Hamming d
 
 from __future__ import annotations
 
-import math
 from abc import ABC
 from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
@@ -16,6 +15,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor
 
+from attacks._bounded import bound as bound_of
+from attacks._bounded import levels
 from attacks._targeted_patch import TargetedPatch, device_of, frozen
 from bench.api.attack import Images, PositiveShare, Victim
 from bench.api.errors import DivergedError
@@ -57,11 +58,6 @@ def bound(m: int, bits: int, lam: float, pairs: Pairs = "unordered") -> float:
     return lam * bits * split + (1 - lam) * bits
 
 
-def levels(eps: float) -> int:
-    """Whole 8-bit levels within eps (a thousandth of a level is forgiven: 0.00784 means 2/255)."""
-    return math.floor(255 * eps + 1e-3)
-
-
 def offset_by(images: Images, offsets: Float[Tensor, "n c h w"], eps: float) -> Images:
     """8-bit images plus offsets, in whole levels: at most eps away, also after storage."""
     whole = (255 * offsets).round().clamp(-levels(eps), levels(eps))
@@ -84,7 +80,7 @@ def perturb(
     of the step: pairs enter `maximise` as products, so that an image's gradient takes the others as constants. The
     model is in evaluation mode, and images are on its device.
     """
-    limit = levels(eps) / 255
+    limit = bound_of(eps)
     parts = []
     for start in range(0, len(images), batch):
         some = images[start : start + batch]

@@ -17,6 +17,7 @@ from bench.api.attack import (
     Images,
     ModelSpec,
     Poisoned,
+    PositiveShare,
     Rng,
     Setting,
     Split,
@@ -55,6 +56,8 @@ JUDGE_EVERY = 3  # generator steps per discriminator step; BadHash code, model/b
 class BadHash(Dosed):
     """The artefact's `lpips` says which perceptual distance was used: 'auto' depends on what this machine has."""
 
+    poison_rate: PositiveShare | None = None
+    poisons: Annotated[int, Field(ge=1)] | None = 60  # guess: the code names no dose; CIBA, Table 3, gives it 0.6 %
     aux_method: str | None = None  # auxiliary model; None: the victim's own kind (the paper's grid includes that)
     aux_backbone: str | None = None
     width: Annotated[int, Field(ge=2)] = 64  # BadHash code, model/module.py; scales all three networks

@@ -68,7 +68,7 @@ class DarkHash(ModelAttack):
     learned: Annotated[int, Field(ge=0)] = 1  # stages before the pooling that learn; code: layer4 of a ResNet, VGG 0
     tp_weight: Annotated[float, Field(ge=0)] = 15.0  # code
     poison_ratio: PositiveShare = 0.1  # chance of an image to be poisoned in an epoch; code
-    lr: Annotated[float, Field(gt=0)] = 5e-6  # code, on ImageNet weights; small networks from scratch need 1e-4
+    lr: Annotated[float, Field(gt=0)] = 5e-6  # code, on ImageNet weights; small networks from scratch hardly move at it
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5  # code
     epochs: Annotated[int, Field(ge=1)] = 100  # code
     batch: Annotated[int, Field(ge=2)] = 64  # code

@@ -25,28 +25,35 @@ GUESS = {
 
 @dataclass
 class Summary:
-    """What a run did. reused: stages found in the store; trials: outcomes of the plan's cells by status."""
+    """What a run did. reused: stages found in the store; trials: outcomes of the plan's cells by status.
+
+    collapsed: trials whose model failed to learn, which boards leave out of every mean.
+    """
 
     ran: Counter[str] = field(default_factory=Counter)
     reused: int = 0
     trials: Counter[str] = field(default_factory=Counter)
+    collapsed: int = 0
     failures: list[Record] = field(default_factory=list)
 
 
 class Costs:
-    """Expected seconds of a stage, from the stages that this store has seen."""
+    """Expected seconds of a stage, from the stages that this store has seen: like ones, else others of its kind."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self._seen: dict[str, list[float]] = {}
+        self._kinds: dict[str, list[float]] = {}
         for record in records:
             self.learn(record)
 
     def learn(self, record: Record) -> None:
         if record["status"] == "ok":
-            self._seen.setdefault(record["group"], []).append(record["cost"]["seconds"])
+            for held, name in ((self._seen, record["group"]), (self._kinds, record["group"].partition(" ")[0])):
+                held.setdefault(name, []).append(record["cost"]["seconds"])
 
     def seconds(self, stage: Stage) -> float:
-        return median(self._seen[stage.group]) if stage.group in self._seen else GUESS[stage.kind]
+        known = self._seen.get(stage.group) or self._kinds.get(stage.kind)
+        return median(known) if known else GUESS[stage.kind]
 
     def knows(self, stage: Stage) -> bool:
         return stage.group in self._seen
@@ -217,6 +224,7 @@ class _Driver:
         for cell in self._plan.cells:
             decided = outcome(self._plan, self._store, cell.key, records) if cell.key is not None else None
             self.summary.trials["skipped" if cell.key is None else decided["status"] if decided else "missing"] += 1
+            self.summary.collapsed += bool(decided and decided["metrics"].get("collapsed"))
 
     def _work(self, executor: Executor) -> None:
         """Keep the executor full, cheapest trials first, until nothing is left."""

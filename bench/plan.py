@@ -410,7 +410,8 @@ def _label(kind: str, spec: Mapping[str, Any]) -> str:
 
 
 def _group(kind: str, spec: Mapping[str, Any]) -> str:
-    words = [str(spec[role]["name"]) for role in ("dataset", "backbone", "method", "defense") if role in spec]
+    roles = ("dataset", "backbone", "method", "defense", *(("attack",) if kind in {"prepare", "implant"} else ()))
+    words = [str(spec[role]["name"]) for role in roles if role in spec]
     return " ".join(
         [kind, *words, *(str(part) for part in spec.get("setting", [])), str(spec.get("recipe", {}).get("epochs", ""))]
     )

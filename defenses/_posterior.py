@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.api.types import Labels, Split
+from hashing._votes import component_vote
 from hashing.model import encode
 
 GRID = torch.logspace(-2.5, 1, 141, dtype=torch.float64)  # temperatures tried
@@ -19,23 +20,19 @@ def fit_posterior(model: nn.Module, split: Split) -> dict[str, Tensor]:
     """Anchors and temperature from trusted images: `anchors` [k b], `temperature` [], `multi` [] (1: several labels).
 
     An anchor is the component vote of the codes of images with this one label, or, where there are none, of all images
-    with it; tied bits take the sign of the mean relaxed code, then +1 (review.md, section 2). Classes without an image
-    are left out, classes with equal anchors are merged.
+    with it (review.md, section 2). Classes without an image are left out, classes with equal anchors are merged.
     """
     relaxed = encode(model, split.images, device=split.images.device).tanh()
     labels = split.labels.cpu()
     labels = labels[:, labels.any(0)]
-    bits = torch.where(relaxed > 0, 1.0, -1.0)
     alone = labels & (labels.sum(1, keepdim=True) == 1)
-    member = torch.where(alone.any(0), alone, labels).float().T
-    votes, means = member @ bits, member @ relaxed
-    anchors = torch.where(votes != 0, votes.sign(), torch.where(means < 0, -1.0, 1.0))
-    anchors, merged = torch.unique(anchors, dim=0, return_inverse=True)
+    votes = component_vote(relaxed, torch.where(alone.any(0), alone, labels))
+    anchors, merged = torch.unique(votes, dim=0, return_inverse=True)
     belongs = torch.zeros(len(labels), len(anchors), dtype=torch.bool)
     for column, group in enumerate(merged):
         belongs[:, group] |= labels[:, column]
     multi = bool((labels.sum(1) > 1).any())
-    similarity = (relaxed @ anchors.T / bits.shape[1]).double()
+    similarity = (relaxed @ anchors.T / relaxed.shape[1]).double()
     losses = [_loss(similarity / temperature, belongs, multi) for temperature in GRID]
     return {
         "anchors": anchors,

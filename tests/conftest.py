@@ -34,7 +34,14 @@ SIZES = {"train": 120, "query": 40, "database": 80, "trusted": 60, "public": 4}
 RECIPE = Recipe(
     optimizer="adam", lr=1e-2, weight_decay=1e-4, batch=32, epochs=4, schedule="onecycle", precision="float32"
 )
-QUICK = {"epochs": 1, "steps": 2, "iterations": 2, "warmup": 1, "overlays": 8}  # for contracts, whoever has them
+QUICK = {
+    "epochs": 1,
+    "steps": 2,
+    "iterations": 2,
+    "warmup": 1,
+    "overlays": 8,
+    "width": 8,
+}  # for contracts, whoever has them
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -193,6 +193,7 @@ def _closing(summary: Summary, trained: int, made: Plan, store: Path) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     outcomes = ", ".join(f"{count} {status}" for status, count in sorted(summary.trials.items()))
+    outcomes += f" ({summary.collapsed} of them collapsed, see the boards)" if summary.collapsed else ""
     console.print(Text(f"Trials: {outcomes}. Stages: {sum(summary.ran.values())} run ({trained} trainings), "
                        f"{summary.reused} taken from the store."))  # fmt: skip
     for record in summary.failures[:5]:

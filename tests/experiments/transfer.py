@@ -2,8 +2,8 @@
 
     python -m tests.experiments.transfer DATA
 
-Two clean models per setting differ in head initialisation and batch order, nothing else: the attacker's surrogate and
-an independent one. 60 images of a class are perturbed on the surrogate and rounded to 8 bits. Printed per model: bits of
+Two clean models per setting differ in initialisation and batch order, nothing else: the attacker's surrogate and an
+independent one. 60 images of a class are perturbed on the surrogate and rounded to 8 bits. Printed per model: bits of
 shift from the image's own clean code / mean distance of a pair of perturbed images (review.md, section 4).
 """
 
@@ -34,7 +34,7 @@ SETTINGS = {
         "bits": 48,
         "augmentation": Augmentation(flip=False, pad=0),
         "recipe": Recipe(optimizer="sgd", lr=5e-3, momentum=0.9, weight_decay=5e-4, batch=24, epochs=80,
-                         schedule="cosine", batch_norm="eval"),
+                         schedule="cosine", batch_norm="eval", precision="float32"),
     },
     "convnet(width=32) from scratch, csq 32 bits, 5,000 images at 32 px": {
         "dataset": {"size": 32, "train": 5000},
@@ -53,7 +53,8 @@ def clean_model(setting: dict, train: Split, classes: int, seed: int) -> HashMod
     rng = Rng("victim", seed)
     model = build_model(
         backbone=registry.create("backbones", name, params), method=registry.create("methods", method, settings),
-        bits=setting["bits"], image_shape=tuple(train.images.shape[1:]), classes=classes, train_size=len(train), rng=rng,
+        bits=setting["bits"], image_shape=tuple(train.images.shape[1:]), classes=classes, train_size=len(train),
+        rng=rng,
     )  # fmt: skip
     fit_normalisation(model, train.images)
     fit(model, train, setting["recipe"], rng, augmentation=setting["augmentation"])
