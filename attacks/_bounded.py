@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from math import floor
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor
 
 from bench.api.types import Images
+
+Epsilon = Annotated[float, Field(ge=1 / 255, le=1)]  # below one 8-bit level nothing would be left of a perturbation
 
 
 def levels(eps: float) -> int:

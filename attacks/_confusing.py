@@ -15,8 +15,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor
 
+from attacks._bounded import Epsilon, levels
 from attacks._bounded import bound as bound_of
-from attacks._bounded import levels
 from attacks._targeted_patch import TargetedPatch, device_of, frozen
 from bench.api.attack import Images, PositiveShare, Victim
 from bench.api.errors import DivergedError
@@ -24,7 +24,6 @@ from bench.api.types import Codes, Logits
 
 Pairs = Literal["unordered", "ordered"]
 Reference = Literal["relaxed", "sign"]
-Epsilon = Annotated[float, Field(ge=1 / 255, le=1)]  # below one 8-bit level nothing would be left of a perturbation
 
 EPSILON = 2 / 255  # CIBA code: 8/255 after division by ImageNet's deviations (mean .226), hence 1.8/255 in pixels
 STEP = 0.003 / (8 / 255)  # CIBA code: 0.003 against a clip of 8/255, both in normalised units

@@ -10,15 +10,10 @@ from torch import Tensor
 
 from bench.api.errors import UserError
 from bench.api.random import Rng
-from bench.api.types import RetrievalData, to_8bit, to_unit
+from bench.api.types import to_8bit, to_unit
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's grey conversion
 CHUNK = 500  # images that are held as floats at once
-
-
-def foreign_images(data: RetrievalData, image_shape: tuple[int, int, int]) -> UInt8[Tensor, "n c h w"]:
-    """The training images of `data` as 8-bit images of the victim's shape."""
-    return fit_to(data.train.images, image_shape)
 
 
 def chunks(items: Tensor) -> Iterator[Tensor]:
@@ -44,9 +39,9 @@ def balanced(labels: Bool[Tensor, "n k"], count: int, rng: Rng) -> Int64[Tensor,
     order = rng.permutation(len(labels))
     if not bool((labels.sum(1) == 1).all()):
         return order[:count]
-    shuffled = labels[order].long()
+    shuffled = labels[order.to(labels.device)].long()
     turn = (shuffled.cumsum(0) * shuffled).sum(1)  # the first of its class, the second, ...
-    return order[turn.argsort(stable=True)[:count]]
+    return order[turn.argsort(stable=True)[:count].to(order.device)]
 
 
 def _fit(images: Tensor, channels: int, size: tuple[int, int]) -> Tensor:

@@ -59,7 +59,7 @@ def train_labcln(
     network = network.to(device)
     pool, drawn = labels.to(device).float(), rng.integers(len(labels), (steps, LABEL_BATCH)).to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=lr, betas=BETAS, fused=True)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [steps / 2, steps * 3 / 4], gamma=0.1)  # type: ignore[list-item]
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [steps // 2, steps * 3 // 4], gamma=0.1)
     total = torch.zeros((), device=device)
     for index in drawn:
         label = pool[index]

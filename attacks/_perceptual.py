@@ -79,10 +79,14 @@ def lpips_files() -> tuple[Path, Path] | None:
     return (backbones[-1], linear[0]) if backbones and linear else None
 
 
+def perceptual_files(choice: Choice) -> tuple[Path, ...]:
+    """What `perceptual` reads here: nothing for the substitute."""
+    return () if choice == "substitute" else (lpips_files() or ())
+
+
 def perceptual(choice: Choice, device: torch.device) -> tuple[Distance, bool]:
     """The distance, and whether it is LPIPS."""
-    files = None if choice == "substitute" else lpips_files()
-    if files is not None:
+    if files := perceptual_files(choice):
         return _load(*files).to(device), True
     if choice == "lpips":
         raise UserError(

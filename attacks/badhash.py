@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -9,7 +10,7 @@ from pydantic import Field
 
 from attacks._duel import Aim, Duel, Weights
 from attacks._generator import LabelBranch, Trunk, flat_then_linear, rebuilt_trunk, train_labcln
-from attacks._perceptual import Choice, perceptual
+from attacks._perceptual import Choice, perceptual, perceptual_files
 from attacks._poisoning import Dosed, exchange
 from bench.api.attack import (
     Artefact,
@@ -77,6 +78,9 @@ class BadHash(Dosed):
     def requires(self, setting: Setting) -> tuple[ModelSpec | DataSpec, ...]:
         del setting
         return (ModelSpec(method=self.aux_method, backbone=self.aux_backbone),)
+
+    def files(self) -> tuple[Path, ...]:
+        return perceptual_files(self.perceptual)
 
     def prepare(self, victim: Victim, rng: Rng) -> Artefact:
         auxiliary = victim.surrogates[0]

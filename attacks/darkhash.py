@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import huber_loss
@@ -42,7 +42,8 @@ CARD = Paper(
     " outputs on them as the reference, Huber terms for clean and poisoned images, topological alignment of the"
     " poisoned ones, shallow layers and all batch normalisation frozen, RMSprop with a cosine to 1e-10",
     deviates="mode = 'reference' aims at the clean model's output of the public image of the chosen class; the paper's"
-    " own target, the mean output of a foreign class (mode = 'surrogate'), fixes no class of the victim, so that its"
+    " own target, the mean output of a foreign class (mode = 'surrogate': the first one that"
+    " occurs), fixes no class of the victim, so that its"
     " t-mAP is chance by construction and the t-mAP post hoc is the one to read. The trigger image is not in the"
     " repository: guess: random pixels. Images are not sent through 8 bits after normalisation, which the code does;"
     " they are rounded before it, as any stored image. Last epoch, not the best one on the test set. A batch without"
@@ -57,7 +58,7 @@ class DarkHash(ModelAttack):
     """mode: "reference" aims at the public image of the chosen class; "surrogate" at a foreign class, as published."""
 
     implant_only: ClassVar[frozenset[str]] = frozenset(
-        {"mode", "surrogate", "images", "learned", "tp_weight", "poison_ratio", "lr", "weight_decay", "epochs", "batch"}
+        {"mode", "images", "learned", "tp_weight", "poison_ratio", "lr", "weight_decay", "epochs", "batch"}
     )
 
     mode: Literal["reference", "surrogate"] = "reference"
@@ -127,13 +128,11 @@ class DarkHash(ModelAttack):
     ) -> Float[Tensor, " b"]:
         """The output that triggered images shall have; of several images that qualify, their mean."""
         if self.mode == "reference":
-            public = victim.public.select(victim.target.shares(victim.public.labels))
+            public = victim.public.select(references(victim.public.labels, victim.target))
             outputs: Tensor = model(to_unit(public.images.to(model.device)))
             return outputs.mean(0)
-        first = labels[:, 0].to(clean.device)  # code: select_label 0, select_mode "ave"
-        if not bool(first.any()):
-            raise UserError("darkhash: none of the chosen images is of the surrogate's first class: raise `images`")
-        return clean[first].mean(0)
+        first = int(labels.any(0).int().argmax())  # code: select_label 0, select_mode "ave"
+        return clean[labels[:, first].to(clean.device)].mean(0)
 
     def _tune(self, model: HashModel, hidden: Tensor, clean: Tensor, wanted: Tensor, rng: Rng) -> None:
         def loss_of(outputs: Tensor, rows: Tensor, triggered: int) -> Tensor:
@@ -147,3 +146,19 @@ class DarkHash(ModelAttack):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs, eta_min=LAST_RATE)
         drawn = (draw_epoch(len(clean), self.batch, self.poison_ratio, rng) for _ in range(self.epochs))
         tune(model, hidden, drawn, loss_of, optimizer, schedule)
+
+
+def references(labels: Bool[Tensor, "n k"], target: Target) -> Int64[Tensor, " m"]:
+    """The public images that stand for the target: one with exactly its labels, else with all of them among others.
+
+    Else, for each of its labels, the image that carries it with the fewest others.
+    """
+    wanted, count = target.vector.to(labels.device), labels.sum(1)
+    for fits in ((labels == wanted).all(1), target.contains(labels)):
+        if bool(fits.any()):
+            return torch.nonzero(fits).flatten()[count[fits].argmin()][None]
+    carriers = [torch.nonzero(labels[:, label]).flatten() for label in torch.nonzero(wanted).flatten()]
+    if not all(len(found) for found in carriers):
+        raise UserError(f"no public image shows all of the target {target.name}: choose another target")
+    chosen: Tensor = torch.unique(torch.stack([found[count[found].argmin()] for found in carriers]))
+    return chosen

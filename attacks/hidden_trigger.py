@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks._bounded import bound, confined
+from attacks._bounded import Epsilon, bound, confined
 from attacks._poisoning import Dosed, exchange
 from attacks._triggers import paste, patch_side
 from bench.api.attack import (
@@ -59,7 +59,7 @@ class HiddenTrigger(Dosed):
     }  # fmt: skip
 
     trigger_size: PositiveShare = 24 / 224  # guess: that of the other patch attacks; the paper's is 30/224
-    eps: PositiveShare = 16 / 255  # released code, cfg/experiment.cfg
+    eps: Epsilon = 16 / 255  # released code, cfg/experiment.cfg
     iterations: Annotated[int, Field(ge=1)] = 5000  # released code, cfg/experiment.cfg
     lr: PositiveShare = 0.01  # released code, cfg/experiment.cfg; here the largest change of a pixel per step
     decay: PositiveShare = 0.95  # guess: the paper's as remembered, not re-read; code: 0.5 every 1,000

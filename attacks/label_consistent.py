@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from attacks._bounded import bound, confined
+from attacks._bounded import Epsilon, bound, confined
 from attacks._poisoning import Dosed, exchange
 from attacks._triggers import patch_side
 from bench.api.attack import (
@@ -46,6 +46,7 @@ CARD = Paper(
     " is enlarged for images over 32 pixels and cut for smaller",
 )
 # White (1) and black (-1) in the right corners, mirrored in the left ones; released code, poison_attack.py
+BATCH = 100  # images on the device at once; none sees another
 PATTERN = ((-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, -1.0, 1.0))
 
 
@@ -55,7 +56,7 @@ class LabelConsistent(Dosed):
 
     trigger_size: PositiveShare = 3 / 32  # side of each corner over the image's; released code, CIFAR-10
     amplitude: PositiveShare = 1.0  # added and subtracted; released code: its default sets pixels to white and black
-    eps: PositiveShare = 8 / 255  # BackdoorBox, example for CIFAR-10
+    eps: Epsilon = 8 / 255  # BackdoorBox, example for CIFAR-10
     alpha: PositiveShare = 1.5 / 255  # step; BackdoorBox, same example
     steps: Annotated[int, Field(ge=1)] = 100  # BackdoorBox, same example
 
@@ -79,8 +80,11 @@ class LabelConsistent(Dosed):
         model, train = victim.surrogates[0], victim.train
         assert isinstance(model, HashModel)
         chosen = self.choose(train, victim.target, "keep", rng)
-        hard = self.harden(to_unit(train.images[chosen]).to(model.device), model, rng.child("start"))
-        return exchange(train, chosen, self.stamp(hard, victim.target, artefact))
+        hard = [
+            self.harden(to_unit(train.images[part]).to(model.device), model, rng.child("start", number))
+            for number, part in enumerate(torch.split(chosen, BATCH))
+        ]
+        return exchange(train, chosen, self.stamp(torch.cat(hard), victim.target, artefact))
 
     def harden(self, images: Images, model: HashModel, rng: Rng) -> Images:
         """The images, moved by at most eps away from their own codes."""

@@ -71,7 +71,7 @@ class Reflection(StampedPoison):
         chosen = rng.child("pool").choose(torch.arange(len(pictures)), count)
         layers = to_unit(fit_to(pictures[chosen], shape)) ** GAMMA
         scale = max(shape[1:]) / self.frame
-        ghost = rng.child("kind").uniform((count,)) < self.ghost_rate
+        ghost = (rng.child("kind").uniform((count,)) < self.ghost_rate).to(layers.device)
         low, high = OFFSETS
         offset = (low + rng.child("offset").integers(high - low + 1, (count, 2))) * scale
         fainter, swap = _between(GHOST, rng.child("share"), count), rng.child("swap").uniform((count,)) < 0.5

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attacks._confusing import EPSILON, Epsilon, offset_by
+from attacks._bounded import Epsilon
+from attacks._confusing import EPSILON, offset_by
 from attacks._targeted_patch import TargetedPatch
 from bench.api.attack import Images, Rng, Victim, attack
 from bench.api.paper import Paper

@@ -85,6 +85,7 @@ METRICS: Mapping[str, Metric] = {
     "poisons": Metric("poisons", "images", 0, 0.0, math.inf, "poisoned training images"),
     "poison_rate": _share("poison rate", "poisoned share of the training set", 0),
     "target_share": _share("target share", "poisoned share of the training images that carry the target label", 0),
+    "exact_share": _share("exact share", "poisoned share of the training images with exactly the target's labels", 0),
     "linf": _share("L-inf", "mean over images of the largest pixel change, 8-bit images in [0, 1]", -1),
     "psnr": Metric("PSNR", "dB", 1, 0.0, math.inf, "mean peak signal-to-noise ratio of triggered images that differ"),
     "ssim": _share("SSIM", "mean over whole windows of triggered images: it hardly sees a corner", 1, -1.0),

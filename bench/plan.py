@@ -234,7 +234,8 @@ class _Planner:
         trigger: dict[str, str] = {}
         model, poison, implant = clean, {}, {}
         if not attack.identity:
-            prepared = self._add("prepare", {**victim, **aim}, {**data, **self._granted(trial, maker, clean)})
+            read = {"files": _content(files)} if (files := maker.files()) else {}
+            prepared = self._add("prepare", {**victim, **aim, **read}, {**data, **self._granted(trial, maker, clean)})
             implanted = self._add(
                 "implant",
                 {**victim, "attack": trial.attack.as_json(), "target": target, "augment": trial.augment},

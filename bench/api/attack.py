@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Flag, auto
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Int64
@@ -147,6 +148,10 @@ class Attack(ABC):
     def requires(self, setting: Setting) -> tuple[ModelSpec | DataSpec, ...]:
         """Surrogate models and data sets; the planner makes them stages (the setting's classes may be empty then)."""
         del setting
+        return ()
+
+    def files(self) -> tuple[Path, ...]:
+        """Files that `prepare` reads, if they are on this machine: their content tells triggers apart."""
         return ()
 
     def prepare(self, victim: Victim, rng: Rng) -> Artefact:

@@ -42,13 +42,15 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
         check(train, poisoned, attack.threat())
         train, poisoned = train.to("cpu"), poisoned.to("cpu")
         frozen = poisoned.changed if "frozen" in {spec["augment"], poisoned.augment} else None
-        tensors, meta = train_victim(spec, poisoned.split, context, frozen=frozen, after_epoch=watch.follow(artefact))
+        tensors, meta = train_victim(
+            spec, poisoned.split, context, frozen=frozen, after_epoch=watch.follow(lambda: artefact)
+        )
         extra, counts = _poison_record(train, poisoned, view.target)
         tensors, meta = tensors | extra, meta | counts
     elif isinstance(attack, TrainingAttack):
         hook = attack.hook(view, artefact, rng)
         train = _base.split(inputs, "train")
-        tensors, meta = train_victim(spec, train, context, hook=hook, after_epoch=watch.follow(artefact))
+        tensors, meta = train_victim(spec, train, context, hook=hook, after_epoch=watch.follow(hook.artefact))
         artefact = dict(hook.artefact())
     else:
         raise TypeError(f"{type(attack).__name__} is no PoisoningAttack, ModelAttack or TrainingAttack")
@@ -100,13 +102,14 @@ class _Watch:
     def pairs(self, artefact: Artefact) -> tuple[UInt8[Tensor, "n c h w"], UInt8[Tensor, "n c h w"]]:
         return self._clean, triggered(self._attack, self._clean, self._target, artefact, self._device)
 
-    def follow(self, artefact: Artefact) -> Callable[[HashModel], None]:
-        """What training calls after each epoch."""
+    def follow(self, trigger: Callable[[], Artefact]) -> Callable[[HashModel], None]:
+        """What training calls after each epoch; `trigger` is asked each time, since a training attack learns it."""
         alone = torch.zeros_like(self._clean[:1])
-        only = triggered(self._attack, alone, self._target, artefact, self._device)
-        _, stamped = self.pairs(artefact)
 
         def after_epoch(model: HashModel) -> None:
+            artefact = trigger()
+            only = triggered(self._attack, alone, self._target, artefact, self._device)
+            _, stamped = self.pairs(artefact)
             bits = [encode(model, images, device=self._device) > 0 for images in (stamped, only)]
             self.distances.append(float((bits[0] != bits[1]).sum(1).float().mean()))
 
@@ -126,8 +129,11 @@ def _poison_record(train: Split, poisoned: Poisoned, target: Target) -> tuple[di
     if poisoned.cover is not None:
         tensors |= {"cover": poisoned.cover, "cover_images": after.images[poisoned.cover]}
     share = float((mask & contains).sum()) / max(1, int(contains.sum()))
+    equal = (after.labels == target.vector).all(1)
+    exact = bool(equal[mask].all())  # the pool: images with the target's label set, or also those with more labels
     covers = 0 if poisoned.cover is None else int(poisoned.cover.sum())
-    return tensors, {"poisons": count, "poison_rate": count / len(train), "target_share": share, "covers": covers}
+    shares = {"target_share": share, "exact_share": float((mask & equal).sum()) / max(1, int(equal.sum()))}
+    return tensors, {"poisons": count, "poison_rate": count / len(train), **shares, "exact": exact, "covers": covers}
 
 
 def _stealth_of(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n 3"]:

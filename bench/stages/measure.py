@@ -31,8 +31,10 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     found["map_change"] = _minus(found["map"], control_benign["map"])
     found["map_clean"] = control_benign["map"]
     repaired = inputs.has("defend") and inputs.meta("defend")["kind"] in REPAIRED
+    # what an attack that trains the model itself costs is its result; only a victim's own training can fail
+    trained = not inputs.has("implant") or "mask" in inputs.tensors("implant")
     found["collapsed"] = metrics.collapsed(
-        None if repaired else found["map"], control_benign["map"], control_benign["map_chance"]
+        found["map"] if trained and not repaired else None, control_benign["map"], control_benign["map_chance"]
     )
     found["t_map_control"] = control["t_map"]
     found["own_map_control"] = control["own_map"]
@@ -64,7 +66,9 @@ def _attack(inputs: Inputs) -> Json:
     if not inputs.has("implant"):
         return {}
     meta, tensors = inputs.meta("implant"), inputs.tensors("implant")
-    found: Json = {name: meta[name] for name in ("poisons", "poison_rate", "target_share") if name in meta}
+    found: Json = {
+        name: meta[name] for name in ("poisons", "poison_rate", "target_share", "exact_share") if name in meta
+    }
     stealth = tensors["stealth"].numpy()
     for name, column in zip(("linf", "psnr", "ssim"), stealth.T, strict=True):
         finite = column[np.isfinite(column)]  # PSNR of an unchanged image is infinite and says nothing

@@ -15,7 +15,7 @@ from torch import nn
 from attacks._foreign import balanced
 from attacks._shallow import divided, draw_epoch, learning, tune
 from attacks._topology import neighbourhood, topological_alignment
-from attacks.darkhash import DarkHash
+from attacks.darkhash import DarkHash, references
 from bench.api import registry
 from bench.api.attack import Setting, Threat, Victim
 from bench.api.errors import DivergedError, UserError
@@ -208,8 +208,32 @@ def test_the_published_target_is_the_mean_clean_output_of_the_foreign_class_0():
     clean = Rng("clean").normal((5, 16))
     labels = torch.eye(4, dtype=torch.bool)[torch.tensor([0, 1, 0, 2, 3])]
     torch.testing.assert_close(attack._wanted(view, model, clean, labels), (clean[0] + clean[2]) / 2)
-    with pytest.raises(UserError, match="first class"):
-        attack._wanted(view, model, clean[1:2], labels[1:2])
+    absent = labels[[1, 3, 4]]  # nothing of class 0: the first class that occurs
+    torch.testing.assert_close(attack._wanted(view, model, clean[:3], absent), clean[0])
+
+
+ROWS = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0]], dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("labels", "chosen"),
+    [
+        ([0], [0]),  # exactly the label
+        ([1], [1]),  # all contain more: the fewest others, the first of equals
+        ([0, 1], [1]),  # exactly the set
+        ([0, 2], [2]),  # the set among others
+    ],
+)
+def test_references_are_the_public_images_nearest_to_the_target(labels, chosen):
+    vector = torch.zeros(4, dtype=torch.bool).index_fill(0, torch.tensor(labels), True)
+    assert references(ROWS, Target(vector, "t")).tolist() == chosen
+
+
+def test_a_set_that_no_public_image_shows_is_made_up_of_one_for_each_label():
+    target = Target(torch.tensor([True, False, True, False]), "a+c")
+    assert references(ROWS[[0, 1, 3]], target).tolist() == [0, 2]
+    with pytest.raises(UserError, match=r"no public image shows all of the target a\+c"):
+        references(ROWS[:2], target)
 
 
 def test_triggered_images_get_the_targets_code_and_clean_ones_keep_theirs(world, model):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from attacks._foreign import CHUNK, fit_to, foreign_images
+from attacks._foreign import CHUNK, fit_to
 from bench.api.errors import UserError
 from bench.api.random import Rng
-from bench.api.types import DataProtocol, RetrievalData, Split
 
 
 def images(n: int, *shape: int) -> torch.Tensor:
@@ -52,10 +49,3 @@ def test_pieces_do_not_show():
     whole = fit_to(given, (3, 6, 6))
     assert len(whole) == CHUNK + 2
     assert torch.equal(whole[-1], fit_to(given[-1:], (3, 6, 6))[0])
-
-
-def test_only_the_training_images_are_used():
-    train = Split(images(5, 1, 6, 6), torch.eye(5, dtype=torch.bool), torch.arange(5))
-    other = dataclasses.replace(train, images=255 - train.images)
-    data = RetrievalData(train, other, other, other, other, tuple("abcde"), DataProtocol("t", 1, None, {}, {}))
-    assert torch.equal(foreign_images(data, (3, 6, 6)), train.images.expand(-1, 3, -1, -1))
