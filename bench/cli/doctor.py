@@ -11,9 +11,10 @@ from bench.cli._options import DEFAULT_STORE, Data, Format, StorePath, emit
 
 
 def doctor(data: Data = None, store: StorePath = DEFAULT_STORE, format_: Format = "rich") -> None:
-    """Show versions, devices and data sets, and how to get what is missing."""
+    """Show versions, devices, data sets and weights, and how to get what is missing."""
     emit("Machine", _machine(store), format_)
     emit("Data sets" + (f" under {data}" if data else " (no --data given)"), _datasets(data), format_)
+    emit("Public weights", _weights(), format_)
 
 
 def _machine(store: Path) -> list[dict[str, str]]:
@@ -59,6 +60,24 @@ def _datasets(data: Path | None) -> list[dict[str, str]]:
         except UserError as error:
             found = str(error)
         rows.append({"dataset": name, "state": found, "from": source.origin})
+    return rows
+
+
+def _weights() -> list[dict[str, str]]:
+    """Backbones and attacks that read files of weights, or would if these were here."""
+    from bench.api import registry
+    from bench.api.errors import UserError
+
+    rows = []
+    for kind in ("backbones", "attacks"):
+        for name in registry.catalogue(kind):
+            try:
+                files = registry.create(kind, name, {}).files()
+                found = f"found: {', '.join(map(str, files))}"
+            except UserError as error:
+                files, found = (), str(error)
+            if files or not found.startswith("found"):
+                rows.append({"component": name, "state": found})
     return rows
 
 

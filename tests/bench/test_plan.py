@@ -119,6 +119,49 @@ def test_a_surrogate_that_nobody_offers_is_refused(trial_plan) -> None:
         trial_plan('"lender"', '"backbone=resnet8"')
 
 
+def test_weights_are_known_by_their_content_and_cells_without_them_are_left_out(tmp_path: Path, monkeypatch) -> None:
+    from bench import suite as suites
+    from hashing.backbones.mobilenet_v2 import FILE
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("hashing.backbones.mobilenet_v2.PACKAGE", "no_such_package")
+    suite = tmp_path / "s.toml"
+    suite.write_text('[axes]\nbackbones = ["mobilenet_v2", { name = "mobilenet_v2", weights = "none" }]\n')
+
+    def cells() -> list[str | None]:
+        made = planning.plan([suites.load(str(suite))], data=None, device="cpu")
+        assert all("pip install" in cell.skipped for cell in made.cells if cell.key is None)
+        return [cell.key for cell in made.cells]
+
+    without = cells()
+    assert without[0] is None
+    assert without[1] is not None
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    keys = []
+    for content in (b"one", b"other"):
+        (folder / FILE).write_bytes(content)
+        keys.append(cells())
+    assert keys[0][0] is not None
+    assert keys[0][0] != keys[1][0]
+    assert keys[0][1] == keys[1][1] == without[1]
+
+
+def test_files_that_an_attack_reads_are_part_of_its_triggers_key(trial_plan, tmp_path: Path, monkeypatch) -> None:
+    def prepared() -> set[str]:
+        plan = trial_plan('"badhash", "badnets"')
+        return {key for key, stage in plan.stages.items() if stage.kind == "prepare"}
+
+    file = tmp_path / "weights"
+    file.write_bytes(b"one")
+    without = prepared()
+    monkeypatch.setattr("attacks._perceptual.lpips_files", lambda: (file, file))
+    assert len(prepared() & without) == 1, "badnets reads nothing"
+    first = prepared()
+    file.write_bytes(b"others")
+    assert len(prepared() & first) == 1
+
+
 def test_stages_come_after_their_parents(tiny: Tiny) -> None:
     plan = tiny("defenses=none,fine_pruning,strip")
     seen: set[str] = set()
