@@ -40,7 +40,8 @@ def everything(results: Results, *, by: str | None = None, costs: bool = False, 
             *diagnoses(cells, mixed=mixed),
         ]
         found += [_retitled(board, label) for board in made]
-    return found + failures(results.cells)
+    labels = _components(results.cells)
+    return [replace(board, labels=labels) for board in found + failures(results.cells)]
 
 
 def attacks(cells: pd.DataFrame, *, costs: bool = False, mixed: bool = False) -> list[Board]:
@@ -339,8 +340,9 @@ def failures(cells: pd.DataFrame) -> list[Board]:
     caption = f"{len(lost)} of {len(cells)} cells have no result; averages on the other boards leave them out."
     if any(line["status"] == "collapsed" for line in lines):
         caption += (
-            "\nCollapsed: the undefended victim lost more than half of the mAP that the clean model has above chance,"
-            " or the clean model has next to none. What was made of such a victim is no result either."
+            "\nCollapsed: training failed. The clean model has next to no mAP above chance, or the undefended victim"
+            " lost at least half of it. What was made of such a victim is no result either; what an attack on a"
+            " finished model costs is its result."
         )
     if any(line["key"] and line["status"] != "collapsed" for line in lines):
         caption += "\n`python -m bench show KEY` prints the log of a failed stage; `run --retry failed` tries it again."
@@ -381,7 +383,8 @@ def _left_out(rows: Mapping[Any, Group], shared: Shared) -> str:
         more = f" and {len(names) - 6} more" if names[6:] else ""
         words.append(f"Too few results to average: {', '.join(names[:6])}{more}.")
     if spare:
-        words.append(f"{spare} results that not every row has are left out of the averages.")
+        some = "1 result that not every row has is" if spare == 1 else f"{spare} results that not every row has are"
+        words.append(f"{some} left out of the averages.")
     return "\n".join(filter(None, [" ".join(words), _failed_runs(collapsed)]))
 
 
@@ -394,11 +397,8 @@ def _failed_runs(collapsed: Mapping[str, str]) -> str:
         keys.setdefault(reason, []).append(key[:8])
     found = [f"{reason} in {listed(pd.Series(mine))}" for reason, mine in keys.items()]
     more = f"; and {len(found) - 4} more" if found[4:] else ""
-    cells = (
-        "1 cell is a failed run, not a weak attack,"
-        if len(collapsed) == 1
-        else (f"{len(collapsed)} cells are failed runs, not weak attacks,")
-    )
+    cells = f"{len(collapsed)} cells are failed runs, not weak attacks,"
+    cells = "1 cell is a failed run, not a weak attack," if len(collapsed) == 1 else cells
     return f"{cells} and left out: {'; '.join(found[:4])}{more}."
 
 
@@ -422,6 +422,12 @@ def _or(value: float | None, otherwise: float) -> float:
 
 
 # Slices
+
+
+def _components(cells: pd.DataFrame) -> frozenset[str]:
+    """Labels that people read shortened; a setting that all boards share stays whole in their titles."""
+    found = [set(cells[axis]) for axis in ("attack", "defense", "dataset", "backbone", "method")]
+    return frozenset().union(*found[:2], *(labels for labels in found[2:] if len(labels) > 1))
 
 
 def _slices(results: Results, by: str | None) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -14,6 +13,7 @@ from bench.api.errors import StoreError, UserError, nearest, unknown
 from bench.metrics import METRICS, untaught
 from bench.store import Record, Store
 from bench.trial import SCHEMA, digest
+from reports._labels import pieces
 
 Run = Literal["latest", "all"]
 
@@ -261,9 +261,7 @@ def _condition(text: str) -> tuple[str, set[str]]:
     axis, equals, values = text.partition("=")
     if not equals or not values.strip():
         raise UserError(f"'{text}' is not of the form axis=value: for example attack=badnets")
-    # commas inside brackets belong to a component's parameters
-    parts = re.findall(r"(?:[^,()]|\([^()]*\))+", values)
-    return axis_named(axis.strip()), {part.strip() for part in parts}
+    return axis_named(axis.strip()), set(pieces(values))
 
 
 def _matches(label: str, value: str) -> bool:

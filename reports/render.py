@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from io import StringIO, TextIOWrapper
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from rich.text import Text
 
 from bench.api.errors import unknown
 from bench.metrics import METRICS
+from reports._labels import Names
 from reports.scene import HALF, Board
 
 Format = Literal["rich", "markdown", "latex", "csv", "json"]
@@ -38,6 +40,7 @@ def render(
 ) -> None:
     """Print boards to a file, standard output by default; `rich` is plain text where that is not a terminal."""
     console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
+    boards = boards if format_ in {"csv", "json"} else for_people(boards)
     if format_ == "rich":
         said: set[str] = set()
         for board in boards:
@@ -51,6 +54,33 @@ def render(
     if format_ not in writers:
         raise unknown("format", format_, [*writers, "rich"])
     _write(console, writers[format_](boards))
+
+
+def for_people(boards: Sequence[Board]) -> list[Board]:
+    """Boards with short names, the same on all of them; the first says what these leave out."""
+    names = Names.of(label for board in boards for label in board.labels)
+    if not names.legend:
+        return list(boards)
+    first, *others = (_renamed(board, names) for board in boards)
+    return [replace(first, caption="\n".join([first.caption, *names.legend])), *others]
+
+
+def _renamed(board: Board, names: Names) -> Board:
+    table = board.table.copy()
+    # what a record says stays as it was said
+    texts = [c for c in map(str, table) if c != "reason" and any(isinstance(value, str) for value in table[c])]
+    table[texts] = table[texts].map(lambda value: names.within(value) if isinstance(value, str) else value)
+    heads = {str(name): names.within(str(name)) for name in table}
+    if len(set(heads.values())) < len(heads):  # a defense could be called like a metric
+        heads = {name: name for name in heads}
+    return replace(
+        board,
+        title=names.within(board.title),
+        table=table.rename(columns=heads),
+        caption=names.within(board.caption),
+        metrics={heads.get(name, name): metric for name, metric in board.metrics.items()},
+        heat=tuple(heads.get(name, name) for name in board.heat),
+    )
 
 
 def _write(console: Console, text: str) -> None:

@@ -20,7 +20,8 @@ class Board:
     """index: the columns that name a row. metrics: which of METRICS a column shows. heat: columns worth colour.
 
     best: positions of the rows that nobody is significantly better than. quiet: columns for machines only.
-    by_row: which metric the column `value` shows, where it differs by row.
+    by_row: which metric the column `value` shows, where it differs by row. labels: the components of the whole print,
+    of which people get to read short names.
     """
 
     title: str
@@ -32,6 +33,7 @@ class Board:
     best: frozenset[int] = frozenset()
     quiet: tuple[str, ...] = ()
     by_row: tuple[str, ...] = ()
+    labels: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

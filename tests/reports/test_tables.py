@@ -317,6 +317,7 @@ def test_a_collapsed_victim_is_left_out_and_named(stock):
         "1 cell is a failed run, not a weak attack, and left out:"
         f" victim collapsed (mAP 0.34, clean 0.81, chance 0.10) in {key}."
     ) in board.caption
+    assert "2 results that not every row has are left out" in board.caption
     assert "collapsed" not in render.words(board)
     assert json.loads(render.as_json([board]))[0]["rows"][1]["collapsed"] == 1
     assert "collapsed" in render.csv([board]).splitlines()[0].split(",")
@@ -329,7 +330,8 @@ def test_a_collapsed_victim_is_among_what_has_no_result(stock):
     assert (line["status"], line["cells"], line["which"]) == ("collapsed", 1, "attack loud; target 0; seed 0")
     assert line["reason"] == "victim collapsed (mAP 0.34, clean 0.81, chance 0.10)"
     assert line["key"] == results.cells.loc[results.cells["status"] == "collapsed", "key"].iloc[0][:8]
-    assert "lost more than half" in found[-1].caption
+    assert "lost at least half" in found[-1].caption, "just half is enough"
+    assert "what an attack on a finished model costs is its result" in found[-1].caption
     assert "--retry" not in found[-1].caption, "another try would collapse again"
 
 
@@ -376,3 +378,10 @@ def test_abstentions_of_a_diagnosis_are_counted(stock):
     assert table["abstained"].to_dict() == {"loud": 2, "quiet": 5}
     assert "abstained: how many" in doctor.caption
     assert render.words(doctor)["abstained"] == ["2", "5"]
+
+
+def test_one_result_to_spare_is_one(stock):
+    cells = grid(("none", "loud"))
+    cells[-1]["metrics"] = DEAD
+    (board,) = boards.attacks(read(stock(cells)).cells)
+    assert "1 result that not every row has is left out of the averages." in board.caption

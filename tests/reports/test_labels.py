@@ -1,0 +1,237 @@
+"""Short names: what they leave out, that they never mix two components up, and that data keep whole labels."""
+
+import io
+import json
+import re
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.trial import Spec
+from reports import boards, render
+from reports._labels import Names, parse, pieces
+from reports.frame import narrow, read
+from reports.page import page
+from reports.scene import Board
+
+
+def cell(attack="none", defense="none", target="0", seed=0, **changes):
+    return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
+
+
+# Labels
+
+VALUES = st.sampled_from([1, 0.5, True, "keep", [1, 2], ["a, b", "c"], "x, y", "a(b", "c)", "]", "", "p=1, q=2"])
+SPECS = st.builds(
+    lambda name, given: Spec(name, given=given).label,
+    st.sampled_from(["a", "b", "ab"]),
+    st.dictionaries(st.sampled_from("pqr"), VALUES, max_size=3),
+)
+LABELS = SPECS | st.text("ab(),=[] p1", max_size=12) | st.text(max_size=8)
+
+
+@pytest.mark.parametrize(
+    ("label", "name", "parameters"),
+    [
+        ("none", "none", ()),
+        ("badnets(labels=keep)", "badnets", ("labels=keep",)),
+        ("a(sizes=[1, 2], eps=0.1)", "a", ("sizes=[1, 2]", "eps=0.1")),
+        ("a(pair=(1, (2, 3)), words=['x, y=1', 'z'])", "a", ("pair=(1, (2, 3))", "words=['x, y=1', 'z']")),
+        ("a(text=red, or blue, n=1)", "a", ("text=red, or blue", "n=1")),
+        ("a(text=:), n=1)", "a", ("text=:)", "n=1")),
+        ("a(text=, n=1)", "a", ("text=", "n=1")),
+        ("a(x=1,)", "a", ("x=1,",)),
+        ("a(b", "a(b", ()),
+        ("(x=1)", "(x=1)", ()),
+        ("a(1)", "a(1)", ()),
+    ],
+)
+def test_a_label_in_parts(label, name, parameters):
+    assert parse(label) == (name, parameters)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a, b(x=1, y=2),c", ["a", "b(x=1, y=2)", "c"]),
+        ("a(x=[1, 2], y=(3, (4, 5)))", ["a(x=[1, 2], y=(3, (4, 5)))"]),
+        ("a),b", ["a)", "b"]),
+        (" , ", []),
+    ],
+)
+def test_a_list_in_pieces(text, parts):
+    assert pieces(text) == parts
+
+
+@pytest.mark.parametrize(
+    ("labels", "short", "legend"),
+    [
+        (["ciba(target_share=0.5, steps=300)"], ["ciba"], ["ciba: target_share=0.5, steps=300."]),
+        (
+            ["ciba(poison_rate=0.05, eps=0.1, steps=500)", "ciba(poison_rate=0.05, eps=0.2, steps=500)"],
+            ["ciba(eps=0.1)", "ciba(eps=0.2)"],
+            ["ciba: poison_rate=0.05, steps=500."],
+        ),
+        (["a(x=1, y=2)", "a(x=1)"], ["a(y=2)", "a"], ["a: x=1."]),
+        (["badnets", "badnets(labels=keep)"], ["badnets", "badnets(labels=keep)"], []),
+        (["b(x=[1, 2])", "a(y=3)", "ab(x=1)"], ["b", "a", "ab"], ["a: y=3.", "ab: x=1.", "b: x=[1, 2]."]),
+        (["a(x=[1, 2])", "a(x=[1, 3])"], ["a(x=[1, 2])", "a(x=[1, 3])"], []),
+        (["a(x=1, y=2)", "a(y=2, x=1)"], ["a(x=1, y=2)", "a(y=2, x=1)"], []),
+        (["none"], ["none"], []),
+    ],
+)
+def test_what_all_variants_share_is_left_out_and_said(labels, short, legend):
+    names = Names.of(labels)
+    assert [names.short[label] for label in labels] == short
+    assert list(names.legend) == legend
+
+
+@given(LABELS)
+def test_no_part_of_a_label_is_lost(label):
+    name, parameters = parse(label)
+    assert (f"{name}({', '.join(parameters)})" if parameters else name) == label
+
+
+@given(st.sets(LABELS, max_size=6))
+def test_different_labels_stay_different(labels):
+    names = Names.of(labels)
+    assert set(names.short) == labels
+    assert len(set(names.short.values())) == len(labels)
+    assert all(names.within(label) == names.short[label] for label in labels)
+
+
+@given(st.sets(SPECS, min_size=1, max_size=5))
+def test_short_names_and_legend_together_say_everything(labels):
+    names = Names.of(labels)
+    said = dict(line.removesuffix(".").split(": ", 1) for line in names.legend)
+    for label, short in names.short.items():
+        name, left = parse(short)
+        assert name == parse(label)[0]
+        shared = parse(f"{name}({said[name]})")[1] if name in said else ()
+        assert sorted({*left, *shared}) == sorted(set(parse(label)[1]))
+        assert not set(left) & set(shared)
+
+
+def test_names_within_a_text():
+    names = Names.of(["a(x=1)", "b(of=a(x=1))", "c(y=1, z=1)", "c(y=1, z=12)", "none"])
+    text = "attack a(x=1), b(of=a(x=1)); not ba(x=1): c(y=1, z=12) x none, c(y=1, z=1)"
+    assert names.within(text) == "attack a, b; not ba(x=1): c(z=12) x none, c(z=1)"
+
+
+def test_a_label_that_begins_another():
+    names = Names.of(["a(x=1, y=2)", "a(x=1, y=2), z=3)"])  # y is the text `2)`
+    assert names.within("row a(x=1, y=2), z=3)") == "row a(y=2), z=3)"
+    names = Names.of(["b(x=1)", "b(x=1)) and more"])
+    assert names.within("row b(x=1)) and more") == "row b(x=1)) and more"
+
+
+def test_a_label_inside_one_that_stays_whole():
+    names = Names.of(["a(x=1)", "b(of=a(x=1))", "b"])
+    assert names.within("b(of=a(x=1)), a(x=1)") == "b(of=a(x=1)), a"
+
+
+# Boards
+
+LOUD, SOFT = "loud(dose=0.5, steps=3, eps=0.1)", "loud(dose=0.5, steps=3, eps=0.2)"
+QUIET, REPAIR, GUARD = "quiet(sizes=[1, 2], lr=0.1)", "repair(epochs=20, lr=0.3)", "guard(k=3)"
+NET, WIDE = "net(depth=4, width=16)", "net(depth=4, width=32)"
+LEGEND = ["guard: k=3.", "loud: dose=0.5, steps=3.", "quiet: sizes=[1, 2], lr=0.1.", "repair: epochs=20, lr=0.3."]
+SCORES = ("auroc", "auroc_control", "tpr_1", "tpr_5", "caught_5", "alarms_1", "alarms_5", "alarms_1_control",
+          "alarms_5_control")  # fmt: skip
+SCREENED = {"detectors": {"headline": "s", "scores": {"s": dict.fromkeys(SCORES, 0.5)}}}
+
+
+def results(stock, backbones=(NET,)):
+    cells = [cell(a, d, backbone=b, metrics=SCREENED if d == GUARD else {})
+             for b in backbones for a in ("none", LOUD, SOFT, QUIET) for d in ("none", REPAIR, GUARD)]  # fmt: skip
+    for one in cells[-2:]:  # quiet after repair and guard
+        one |= {"status": "failed", "reason": f"{QUIET} broke"}
+    return read(stock(cells))
+
+
+def text_of(found, kind):
+    file = io.StringIO()
+    render.render(found, kind, file=file)
+    return file.getvalue()
+
+
+def test_people_read_short_names_on_every_board(stock):
+    shown = render.for_people(boards.everything(results(stock)))
+    attacks, t_map, _, _, screened, lost = shown
+    assert list(attacks.table["attack"]) == ["none", "loud(eps=0.1)", "loud(eps=0.2)", "quiet"]
+    assert "repair" in t_map.table
+    assert t_map.metrics["repair"] == "t_map"
+    assert "repair" in t_map.heat
+    assert render.words(t_map)["repair"] == ["0.800", "0.800", "0.800", "-"]
+    assert "Too few results to average: quiet x repair." in t_map.caption
+    assert set(screened.table["guard"]) == {"guard"}
+    assert lost.table["which"].iloc[0] == "attack quiet; defense repair, guard"
+    assert lost.table["reason"].iloc[0] == f"{QUIET} broke", "the words of the record"
+    assert attacks.caption.split("\n")[-4:] == LEGEND
+    assert not any(line in board.caption for board in shown[1:] for line in LEGEND)
+    assert attacks.title == "Attacks · toy · net(depth=4, width=16) · csq · 32 bits"
+
+
+@pytest.mark.parametrize("kind", ["rich", "markdown", "latex"])
+def test_formats_for_people(stock, kind):
+    text = text_of(boards.everything(results(stock)), kind).replace("\\_", "_").replace("\\", "")
+    text = re.sub(re.escape(QUIET) + " broke", "", text)
+    assert not any(label in text for label in (LOUD, SOFT, QUIET, REPAIR, GUARD))
+    assert "loud(eps=0.1)" in text
+    assert all(text.count(line) == 1 for line in LEGEND)
+
+
+def test_data_keep_whole_labels(stock):
+    found = boards.everything(results(stock))
+    data = json.loads(text_of(found, "json"))
+    assert [row["attack"] for row in data[0]["rows"]] == ["none", LOUD, SOFT, QUIET]
+    assert REPAIR in data[1]["rows"][0]
+    assert f"{QUIET} x {REPAIR}" in data[1]["caption"]
+    assert not any(line in board["caption"] for board in data for line in LEGEND)
+    table = pd.read_csv(io.StringIO(text_of(found, "csv")))
+    assert {LOUD, SOFT, QUIET} <= set(table["attack"])
+    assert REPAIR in table
+
+
+def test_names_depend_on_what_is_shown_and_labels_select(stock):
+    whole = results(stock)
+    (board, *_) = render.for_people(boards.everything(narrow(whole, [f"attack={LOUD}"])))
+    assert list(board.table["attack"]) == ["none", "loud"]
+    assert "loud: dose=0.5, steps=3, eps=0.1." in board.caption
+    both = narrow(whole, [f"attack={QUIET},{SOFT}"])
+    assert set(both.cells["attack"]) == {"none", QUIET, SOFT}
+    sliced = render.for_people(boards.everything(whole, by="attack"))
+    assert {name for board in sliced[:-1] for name in board.table["attack"]} == {
+        "none", "loud(eps=0.1)", "loud(eps=0.2)", "quiet"}  # fmt: skip
+    titles = [board.title for board in render.for_people(boards.everything(whole, by="defense"))]
+    assert titles[1].startswith("Attacks after repair · ")
+
+
+def test_a_setting_that_varies_is_short_in_titles_and_columns(stock):
+    shown = render.for_people(boards.everything(results(stock, (NET, WIDE)), by="backbone"))
+    assert {"net(width=16)", "net(width=32)"} <= set(shown[0].table)
+    assert shown[0].heat == ("net(width=16)", "net(width=32)")
+    assert "net: depth=4." in shown[0].caption
+    assert {board.title.split(" · ")[2] for board in shown[1:-1]} == {"net(width=16)", "net(width=32)"}
+
+
+def test_nothing_to_shorten_changes_nothing(stock):
+    found = boards.everything(read(stock([cell("loud"), cell("loud(x=1)"), cell()])))
+    assert render.for_people(found) == found
+    assert render.for_people([]) == []
+
+
+def test_a_defense_that_is_called_like_a_column():
+    table = pd.DataFrame({"attack": ["loud(x=1)"], "chance": [0.1], "chance(y=1)": [0.2]})
+    board = Board("t", table, "", ("attack",), heat=("chance(y=1)",), labels=frozenset(["loud(x=1)", "chance(y=1)"]))
+    (shown,) = render.for_people([board])
+    assert render.words(shown) == {"attack": ["loud"], "chance": ["0.1"], "chance(y=1)": ["0.2"]}
+    assert shown.heat == ("chance(y=1)",)
+
+
+def test_the_page_of_a_trial_keeps_the_whole_label(stock):
+    store = stock([cell(LOUD)])
+    key = read(store).cells["key"].iloc[0]
+    assert LOUD in text_of(page(store, key), "rich")
