@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,6 +124,7 @@ class RayExecutor:
         self._ray, self._site, self._workers = ray, site, workers
         self._gpu = gpus is not None or site.device.startswith("cuda")
         quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        on_terminate = signal.getsignal(signal.SIGTERM)
         try:
             if address:
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR")
@@ -133,6 +135,8 @@ class RayExecutor:
                 f"Ray does not start ({str(error).splitlines()[0]}): check --address (RAY_AUTH_MODE=token"
                 " for a cluster with a token), or use --executor serial"
             ) from None
+        if on_terminate is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_terminate)  # Ray's own prints a stack and leaves the run's ends loose
         self._resources = ray.cluster_resources()
         self._running: dict[Any, tuple[Stage, float | None]] = {}
         self.slots = workers or max(1, int(self._resources.get("CPU", 1)))

@@ -213,11 +213,12 @@ def test_a_full_disk_stops_with_one_line_and_keeps_what_was_finished(
         subprocess.run(["umount", str(place)], check=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_runs_continue(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "executor"), [(signal.SIGINT, "ray"), (signal.SIGTERM, "serial"), (signal.SIGTERM, "ray")]
+)
+def test_interrupted_runs_continue(tmp_path: Path, number: signal.Signals, executor: str) -> None:
     store = tmp_path / "s"
-    command = [sys.executable, "-m", "bench", "run", "--suite", "smoke", "--store", str(store), "--executor",
-               "serial" if number is signal.SIGTERM else "ray"]  # fmt: skip
+    command = [sys.executable, "-m", "bench", "run", "--suite", "smoke", "--store", str(store), "--executor", executor]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
