@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, UInt8
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
 from attacks._foreign import balanced, chunks, fit_to
+from attacks._public import references
 from attacks._shallow import divided, draw_epoch, learning, tune
 from attacks._topology import topological_alignment
 from attacks._triggers import patch_side
@@ -146,19 +147,3 @@ class DarkHash(ModelAttack):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs, eta_min=LAST_RATE)
         drawn = (draw_epoch(len(clean), self.batch, self.poison_ratio, rng) for _ in range(self.epochs))
         tune(model, hidden, drawn, loss_of, optimizer, schedule)
-
-
-def references(labels: Bool[Tensor, "n k"], target: Target) -> Int64[Tensor, " m"]:
-    """The public images that stand for the target: one with exactly its labels, else with all of them among others.
-
-    Else, for each of its labels, the image that carries it with the fewest others.
-    """
-    wanted, count = target.vector.to(labels.device), labels.sum(1)
-    for fits in ((labels == wanted).all(1), target.contains(labels)):
-        if bool(fits.any()):
-            return torch.nonzero(fits).flatten()[count[fits].argmin()][None]
-    carriers = [torch.nonzero(labels[:, label]).flatten() for label in torch.nonzero(wanted).flatten()]
-    if not all(len(found) for found in carriers):
-        raise UserError(f"no public image shows all of the target {target.name}: choose another target")
-    chosen: Tensor = torch.unique(torch.stack([found[count[found].argmin()] for found in carriers]))
-    return chosen

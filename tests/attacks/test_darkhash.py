@@ -13,9 +13,10 @@ from scipy.stats import binom
 from torch import nn
 
 from attacks._foreign import balanced
+from attacks._public import references
 from attacks._shallow import divided, draw_epoch, learning, tune
 from attacks._topology import neighbourhood, topological_alignment
-from attacks.darkhash import DarkHash, references
+from attacks.darkhash import DarkHash
 from bench.api import registry
 from bench.api.attack import Setting, Threat, Victim
 from bench.api.errors import DivergedError, UserError
