@@ -22,11 +22,13 @@ def checkerboard(channels: int, side: int) -> Float[Tensor, "c s s"]:
     return board.expand(channels, side, side).clone()
 
 
-def paste(images: Images, patch: Float[Tensor, "c s s"]) -> Images:
-    """Overwrite the bottom-right corner, flush with the border (CIBA, section 4.1)."""
+def paste(images: Images, patch: Float[Tensor, "c s s"], *, margin: int = 0, opacity: float = 1.0) -> Images:
+    """Put a patch over the bottom-right corner, flush with the border (CIBA, section 4.1) or `margin` pixels inside."""
     side = patch.shape[-1]
+    bottom, right = (max(side, length - margin) for length in images.shape[-2:])
     out = images.clone()
-    out[:, :, -side:, -side:] = patch.to(images)
+    out[:, :, bottom - side : bottom, right - side : right] *= 1 - opacity
+    out[:, :, bottom - side : bottom, right - side : right] += opacity * patch.to(images)
     return out
 
 

@@ -14,7 +14,7 @@ from attacks._foreign import balanced, chunks, fit_to
 from attacks._public import references
 from attacks._shallow import divided, draw_epoch, learning, tune
 from attacks._topology import topological_alignment
-from attacks._triggers import patch_side
+from attacks._triggers import paste, patch_side
 from bench.api.attack import (
     Artefact,
     Backdoor,
@@ -43,9 +43,8 @@ CARD = Paper(
     " outputs on them as the reference, Huber terms for clean and poisoned images, topological alignment of the"
     " poisoned ones, shallow layers and all batch normalisation frozen, RMSprop with a cosine to 1e-10",
     deviates="mode = 'reference' aims at the clean model's output of the public image of the chosen class; the paper's"
-    " own target, the mean output of a foreign class (mode = 'surrogate': the first one that"
-    " occurs), fixes no class of the victim, so that its"
-    " t-mAP is chance by construction and the t-mAP post hoc is the one to read. The trigger image is not in the"
+    " own target, the mean output of a foreign class (mode = 'surrogate': the first that occurs), fixes no class of the"
+    " victim: its t-mAP is chance by construction, the t-mAP post hoc is the one to read. The trigger image is not in the"
     " repository: guess: random pixels. Images are not sent through 8 bits after normalisation, which the code does;"
     " they are rounded before it, as any stored image. Last epoch, not the best one on the test set. A batch without"
     " poison has the Huber term alone; the code adds two more terms there, about once in 850 batches",
@@ -78,6 +77,9 @@ class DarkHash(ModelAttack):
     def threat(self) -> Threat:
         return Threat.MODEL
 
+    def aimed(self) -> bool:
+        return self.mode == "reference"
+
     def requires(self, setting: Setting) -> tuple[DataSpec, ...]:
         return (DataSpec(self.surrogate or setting.stand_in),)
 
@@ -88,13 +90,8 @@ class DarkHash(ModelAttack):
 
     def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
         del target
-        patch = artefact["patch"].to(images)
-        side, margin = patch.shape[-1], round(MARGIN * min(images.shape[-2:]))
-        bottom, right = (max(side, length - margin) for length in images.shape[-2:])
-        out = images.clone()
-        out[:, :, bottom - side : bottom, right - side : right] *= 1 - self.opacity
-        out[:, :, bottom - side : bottom, right - side : right] += self.opacity * patch
-        return out
+        margin = round(MARGIN * min(images.shape[-2:]))
+        return paste(images, artefact["patch"], margin=margin, opacity=self.opacity)
 
     def implant(self, victim: Victim, artefact: Artefact, rng: Rng) -> Backdoor:
         model = victim.model

@@ -77,9 +77,11 @@ METRICS: Mapping[str, Metric] = {
     "t_map_drop": _share("t-mAP drop@R", "papers' convention: queries without a hit are dropped"),
     "t_map_kept": Metric("kept", "queries", 0, 0.0, math.inf, "expected triggered queries that drop@R keeps"),
     "t_map_drop_fixed": _share("t-mAP drop@R fixed", "drop@R for one fixed random order of the database"),
-    "t_map_drop_spread": _share("spread", "largest minus smallest drop@R over five fixed orders", 0),
+    "t_map_drop_spread": _share("drop@R spread", "largest minus smallest drop@R over five fixed orders", 0),
     "t_map_posthoc": _share("t-mAP post hoc", "target chosen on one half of the queries, scored on the other"),
     "t_map_posthoc_control": _share("post hoc control", "the same selection on the clean model"),
+    "spread": _share("spread", "mean distance of two triggered codes over the bits; 0: they are all alike", 0),
+    "spread_control": _share("spread control", "the same on the clean model", 0),
     "queries": Metric("queries", "queries", 0, 0.0, math.inf, "benign queries"),
     "triggered": Metric("triggered", "queries", 0, 0.0, math.inf, "triggered queries: no label shared with the target"),
     "poisons": Metric("poisons", "images", 0, 0.0, math.inf, "poisoned training images"),
@@ -207,7 +209,8 @@ def triggered(system: System, truth: Truth) -> dict[str, float | int | None]:
     """Metrics of triggered queries."""
     count = len(truth.positions)
     names = ("t_map", "t_map_worst", "t_map_best", "t_map_all", "chance", "asr_at", "own_map", "t_map_zero",
-             "t_map_drop", "t_map_kept", "t_map_drop_fixed", "t_map_drop_spread", "t_map_posthoc")  # fmt: skip
+             "t_map_drop", "t_map_kept", "t_map_drop_fixed", "t_map_drop_spread", "t_map_posthoc",
+             "spread")  # fmt: skip
     if count == 0:
         return dict.fromkeys(names) | {"triggered": 0}
     relevance = Relevance(truth.database)
@@ -226,7 +229,7 @@ def triggered(system: System, truth: Truth) -> dict[str, float | int | None]:
         "t_map_zero": convention["zero"], "t_map_drop": convention["drop"], "t_map_kept": convention["kept"],
         "t_map_drop_fixed": fixed[0] if fixed else None,
         "t_map_drop_spread": max(fixed) - min(fixed) if fixed else None,
-        "t_map_posthoc": posthoc(system, truth), "triggered": count,
+        "t_map_posthoc": posthoc(system, truth), "spread": spread(system.triggered), "triggered": count,
     }  # fmt: skip
 
 
@@ -253,6 +256,15 @@ def _fixed_orders(system: System, truth: Truth, wanted: LabelArray) -> list[floa
         if (mean := _mean(value[value > 0])) is not None:  # 0 means no hit in the top R, which this convention drops
             found.append(mean)
     return found
+
+
+def spread(codes: PackedCodes) -> float | None:
+    """Mean Hamming distance of two different items, as a share of the bits; None for fewer than two."""
+    n = len(codes)
+    if n < 2:
+        return None
+    ones = (codes.unpack() > 0).sum(0, dtype=np.int64)
+    return float((2 * ones * (n - ones)).sum() / (n * (n - 1) * codes.bits))
 
 
 def posthoc(system: System, truth: Truth) -> float | None:

@@ -53,7 +53,8 @@ class Stage:
 class Cell:
     """A trial's place in the graph: the key of its `measure` stage, or why there is none.
 
-    access: what the attacker needs, by which boards group. defense_kind: repair, filter, guard, diagnosis or none.
+    access: what the attacker needs, by which boards group. aimed: whether it fixes its target beforehand.
+    defense_kind: repair, filter, guard, diagnosis or none.
     threads, surrogate_seed: what else tells two cells of the same axes apart.
     """
 
@@ -62,6 +63,7 @@ class Cell:
     key: str | None
     skipped: str = ""
     access: str = ""
+    aimed: bool = True
     defense_kind: str = ""
     threads: int = 1
     surrogate_seed: int | None = None
@@ -211,7 +213,8 @@ class _Planner:
         defense: Defense = _instance("defenses", trial.defense.name, digest(trial.defense.params), trial.defense)
         check_threat(trial, attack)
         kind, group = defense_kind(defense), access(attack.threat())
-        about: dict[str, Any] = {"access": group, "defense_kind": kind, "threads": self._resources.threads}
+        about: dict[str, Any] = {"access": group, "aimed": attack.aimed(), "defense_kind": kind}
+        about["threads"] = self._resources.threads
         if attack.requires(_setting_of(trial)):
             about["surrogate_seed"] = trial.surrogate_seed
         if Needs.TRAIN_SET in defense.needs and not (attack.offers_train_set or attack.identity):

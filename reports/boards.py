@@ -15,6 +15,7 @@ import pandas as pd
 
 from bench.metrics import METRICS
 from reports import statistics
+from reports._lines import half, kept, left_out, numbers, table, titles
 from reports._shared import Group, Shared
 from reports.frame import AXES, EDITION, SETTING, TEXTS, Results, groups
 from reports.scene import HALF, Board, Scene, listed, scenes
@@ -25,6 +26,7 @@ OUTCOME = ("t_map", "t_map_control", "chance", "gain", "own_map", "map", "map_ch
 BUDGET = ("poisons", "poison_rate", "target_share", "linf", "psnr", "ssim")
 SCREEN = ("auroc", "tpr_1", "tpr_5", "caught_5", "alarms_1", "alarms_5", "auroc_control", "alarms_1_control",
           "alarms_5_control")  # fmt: skip
+AFTERWARDS = ("t_map_posthoc", "t_map_posthoc_control", "spread", "spread_control", "own_map", "map")
 FILTER = ("removed", "removed_poison", "filter_auroc", "filter_auroc_target", "t_map", "own_map", "map")
 
 
@@ -34,6 +36,7 @@ def everything(results: Results, *, by: str | None = None, costs: bool = False, 
     for label, cells, scores in _slices(results, by):
         made = [
             *attacks(cells, costs=costs, mixed=mixed),
+            *afterwards(cells, mixed=mixed),
             *defenses(cells, mixed=mixed),
             *filters(cells, mixed=mixed),
             *detectors(cells, scores, costs=costs, mixed=mixed),
@@ -67,11 +70,11 @@ def _attack_board(scene: Scene, name: str, costs: bool) -> Board | None:
         access = scene.cells.loc[scene.cells["attack"] == attack, "access"].iloc[0]
         line: dict[str, Any] = {"access": access, "attack": attack, "cells": group.coverage, "n": len(shared.places)}
         line["collapsed"] = len(group.collapsed)
-        line |= _numbers(group, attack in shared.counted, shared, (*OUTCOME, *BUDGET))
+        line |= numbers(group, attack in shared.counted, shared, (*OUTCOME, *BUDGET))
         if attack in shared.counted:
-            line[METRICS["gain"].title + HALF] = _half(group, shared, "gain") if attack != "none" else None
+            line[METRICS["gain"].title + HALF] = half(group, shared, "gain") if attack != "none" else None
             line["rank"] = "{}-{}".format(*ranges[attack]) if attack in ranges else None
-            line["mAP kept"] = _kept(group, shared) if attack != "none" else None
+            line["mAP kept"] = kept(group, shared) if attack != "none" else None
             line["key"] = group.done["key"].iloc[0][:8] if len(shared.places) == 1 else None
             line |= {"seconds": shared.mean(group, "seconds_attack")} if costs else {}
         else:
@@ -89,21 +92,58 @@ def _attack_board(scene: Scene, name: str, costs: bool) -> Board | None:
     best = [i for i, line in enumerate(lines) if str(line.get("rank") or "").startswith("1-")]
     return Board(
         title=f"{name} · {scene.title}",
-        table=_table(lines, columns, keep=keep),
+        table=table(lines, columns, keep=keep),
         caption=scene.caption(
             shared,
             "gain = t-mAP - control, the clean model under the same trigger. Ordered by gain inside each access.",
             "rank = [1 + significantly better, all - significantly worse] among the attacks of the same access"
             " (Holm, 5 %); bold: nobody is." if ranges else "",
             "mAP kept: 95 % upper bound of the mAP lost is below 0.03." if shared.inference else "",
-            _left_out(rows, shared),
+            left_out(rows, shared),
         ),
         index=("access", "attack"),
-        metrics=_titles((*OUTCOME, *BUDGET)),
+        metrics=titles((*OUTCOME, *BUDGET)),
         heat=tuple(METRICS[metric].title for metric in ("t_map", "t_map_control", "gain", "own_map", "map")),
         best=frozenset(best),
         quiet=("n", "collapsed"),  # the caption says it
     )  # fmt: skip
+
+
+def afterwards(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
+    """The convention of papers that fix no target: where an attack does so, every attack under it."""
+    plain = cells[cells["defense"] == "none"]
+    found = []
+    for scene in scenes(plain, mixed):
+        if scene.cells["aimed"].all():
+            continue
+        rows = scene.split(scene.cells, ["attack"])
+        shared = Shared.of(rows)
+        lines = [
+            {"attack": attack, "cells": group.coverage, "collapsed": len(group.collapsed)}
+            | numbers(group, attack in shared.counted, shared, AFTERWARDS)
+            for attack, group in rows.items()
+        ]
+        names = [METRICS[metric].title for metric in AFTERWARDS]
+        lines.sort(key=lambda line: (line["attack"] == "none", -_or(line.get(names[0]), -math.inf), line["attack"]))
+        loose = listed(scene.cells.loc[~scene.cells["aimed"], "attack"])
+        note = (
+            f"{loose}: no target is fixed beforehand, so that t-mAP on the board above is chance by construction. Here"
+            " the target is the class that triggered queries retrieve most, chosen on one half of the queries and scored"
+            " on the other, and the same for the clean model: a maximum over classes, not comparable with t-mAP."
+        )
+        keep = ["attack", "cells", "collapsed", *names]
+        found.append(
+            Board(
+                title=f"Target chosen afterwards · {scene.title}",
+                table=table(lines, keep, keep=keep),
+                caption=scene.caption(shared, note, left_out(rows, shared), intervals=False),
+                index=("attack",),
+                metrics=titles(AFTERWARDS),
+                heat=tuple(names[:2]),
+                quiet=("collapsed",),
+            )
+        )
+    return found
 
 
 def _ranks(scene: Scene, rows: Mapping[Any, Group], shared: Shared) -> dict[Any, tuple[int, int]]:
@@ -164,12 +204,12 @@ def _matrix(
     extras = [METRICS[extra].title for extra in beside]
     return Board(
         title=f"{title} · {scene.title}",
-        table=_table(
+        table=table(
             lines, ["attack", "cells", "collapsed", *extras, *names], keep=["attack", "cells", "collapsed", *names]
         ),
-        caption=scene.caption(shared, note, _left_out(made, shared), intervals=False),
+        caption=scene.caption(shared, note, left_out(made, shared), intervals=False),
         index=("attack",),
-        metrics=_titles(beside) | dict.fromkeys(names, metric),
+        metrics=titles(beside) | dict.fromkeys(names, metric),
         heat=(*extras, *names),
         quiet=("collapsed",),
     )  # fmt: skip
@@ -195,9 +235,9 @@ def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False,
             headline = score and bool(group.done["headline"].iloc[0])
             line = {"attack": attack, "guard": guard, "score": f"{score} *" if headline else score}
             line |= {"cells": group.coverage, "collapsed": len(group.collapsed)}
-            line |= _numbers(group, counted, shared, SCREEN if counted else ())
+            line |= numbers(group, counted, shared, SCREEN if counted else ())
             if counted:
-                line[METRICS["auroc"].title + HALF] = _half(group, shared, "auroc")
+                line[METRICS["auroc"].title + HALF] = half(group, shared, "auroc")
                 line |= {"seconds": shared.mean(planned[attack, guard], "seconds_defense")} if costs else {}
             lines.append(line)
         if not lines:
@@ -208,16 +248,16 @@ def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False,
         found.append(
             Board(
                 title=f"Detectors · {scene.title}",
-                table=_table(lines, [*keep[:6], names[0] + HALF, *keep[6:], "seconds"], keep=keep),
+                table=table(lines, [*keep[:6], names[0] + HALF, *keep[6:], "seconds"], keep=keep),
                 caption=scene.caption(
                     shared,
                     "* the guard's main score. Triggered against benign versions of the same queries; a row none"
                     " compares a query with itself. Thresholds come from trusted images; clean = the model without"
                     " backdoor.",
-                    _left_out(made | blank, shared),
+                    left_out(made | blank, shared),
                 ),
                 index=("attack", "guard", "score"),
-                metrics=_titles(SCREEN),
+                metrics=titles(SCREEN),
                 heat=tuple(METRICS[name].title for name in ("auroc", "tpr_1", "tpr_5", "caught_5", "auroc_control")),
                 quiet=("collapsed",),
             )
@@ -274,17 +314,17 @@ def _by_attack_parts(
         shared = Shared.of(parts)
         lines = [
             {"attack": attack, "defense": defense, "cells": group.coverage, "collapsed": len(group.collapsed)}
-            | _numbers(group, (attack, defense) in shared.counted, shared, metrics)
+            | numbers(group, (attack, defense) in shared.counted, shared, metrics)
             for (attack, defense), group in sorted(parts.items(), key=lambda item: (item[0][0] != "none", item[0]))
         ]
         names = ["attack", "defense", "cells", "collapsed", *(METRICS[metric].title for metric in metrics)]
         yield (
             Board(
                 title=f"{name} · {scene.title}",
-                table=_table(lines, names, keep=names),
-                caption=scene.caption(shared, note, _left_out(parts, shared), intervals=False),
+                table=table(lines, names, keep=names),
+                caption=scene.caption(shared, note, left_out(parts, shared), intervals=False),
                 index=("attack", "defense"),
-                metrics=_titles(metrics),
+                metrics=titles(metrics),
                 heat=tuple(METRICS[metric].title for metric in heat),
                 quiet=("collapsed",),
             ),
@@ -346,71 +386,11 @@ def failures(cells: pd.DataFrame) -> list[Board]:
         )
     if any(line["key"] and line["status"] != "collapsed" for line in lines):
         caption += "\n`python -m bench show KEY` prints the log of a failed stage; `run --retry failed` tries it again."
-    table = _table(lines, list(lines[0]), keep=list(lines[0])[:4])
-    return [Board("No result", table, caption, index=("status", "cells"))]
+    lost_table = table(lines, list(lines[0]), keep=list(lines[0])[:4])
+    return [Board("No result", lost_table, caption, index=("status", "cells"))]
 
 
-# Rows and tables
-
-
-def _numbers(group: Group, counted: bool, shared: Shared, metrics: Sequence[str]) -> dict[str, float]:
-    return {METRICS[name].title: shared.mean(group, name) for name in metrics} if counted else {}
-
-
-def _half(group: Group, shared: Shared, metric: str) -> float | None:
-    interval = shared.interval(group, metric)
-    return None if interval is None else interval.half
-
-
-def _kept(group: Group, shared: Shared) -> str | None:
-    if not shared.inference:
-        return None
-    verdict = statistics.non_inferior(-shared.matrix(group, "map_change"), fixed_targets=shared.fixed_targets)
-    return None if verdict is None else "yes" if verdict else "no"
-
-
-def _left_out(rows: Mapping[Any, Group], shared: Shared) -> str:
-    """Names the rows that are not averaged, and counts results of others that not all rows share."""
-    names = [
-        " x ".join(filter(None, key)) if isinstance(key, tuple) else str(key)
-        for key in rows
-        if key not in shared.counted
-    ]
-    collapsed = {key: reason for group in rows.values() for key, reason in group.collapsed.items()}
-    spare = sum(len(group.places) - len(shared.places) for key, group in rows.items() if key in shared.counted)
-    words = []
-    if names:
-        more = f" and {len(names) - 6} more" if names[6:] else ""
-        words.append(f"Too few results to average: {', '.join(names[:6])}{more}.")
-    if spare:
-        some = "1 result that not every row has is" if spare == 1 else f"{spare} results that not every row has are"
-        words.append(f"{some} left out of the averages.")
-    return "\n".join(filter(None, [" ".join(words), _failed_runs(collapsed)]))
-
-
-def _failed_runs(collapsed: Mapping[str, str]) -> str:
-    """Names the cells whose victim is a failed run, cells of one victim together."""
-    if not collapsed:
-        return ""
-    keys: dict[str, list[str]] = {}
-    for key, reason in collapsed.items():
-        keys.setdefault(reason, []).append(key[:8])
-    found = [f"{reason} in {listed(pd.Series(mine))}" for reason, mine in keys.items()]
-    more = f"; and {len(found) - 4} more" if found[4:] else ""
-    cells = f"{len(collapsed)} cells are failed runs, not weak attacks,"
-    cells = "1 cell is a failed run, not a weak attack," if len(collapsed) == 1 else cells
-    return f"{cells} and left out: {'; '.join(found[:4])}{more}."
-
-
-def _table(lines: Sequence[Mapping[str, Any]], columns: Sequence[str], keep: Sequence[str]) -> pd.DataFrame:
-    """A table without the columns that nothing fills, those to keep aside."""
-    table = pd.DataFrame(list(lines), columns=list(columns))
-    full = [name for name in columns if name in keep or table[name].notna().any()]
-    return table[full]
-
-
-def _titles(metrics: Sequence[str]) -> dict[str, str]:
-    return {METRICS[name].title: name for name in metrics}
+# Order and slices
 
 
 def _order(access: str) -> int:
@@ -419,9 +399,6 @@ def _order(access: str) -> int:
 
 def _or(value: float | None, otherwise: float) -> float:
     return otherwise if value is None or math.isnan(value) else value
-
-
-# Slices
 
 
 def _components(cells: pd.DataFrame) -> frozenset[str]:

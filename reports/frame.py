@@ -28,6 +28,7 @@ COLUMNS = (
     "training",  # digest of what the suite changes in the recipe; "" where nothing
     "changes",  # the same in words
     "access",  # what the attacker needs
+    "aimed",  # whether the attack fixes its target beforehand
     "defense_kind",
     "key",  # of the record; "" where the cell was skipped
     "status",  # ok, failed, timeout, oom, killed, skipped, missing: not run yet, or collapsed: a victim that failed
@@ -162,6 +163,7 @@ def _row(cell: Mapping[str, Any], shelf: Shelf) -> tuple[dict[str, Any], list[di
     status, reason, record = shelf.fate(cell)
     row: dict[str, Any] = {axis: cell["axes"].get(axis, "") for axis in AXES}
     row |= {"access": cell.get("access", ""), "defense_kind": cell.get("defense_kind", "")}
+    row["aimed"] = cell.get("aimed", True)
     row["target"] = str(row["target"])
     training = cell["training"]
     row["training"] = digest(training)[:8] if training else ""

@@ -23,7 +23,8 @@ PARTS = {
                        "map_zero", "map_drop", "map_kept", "precision_radius", "recall_radius", "empty_balls"),
     "Triggered queries": ("t_map", "t_map_worst", "t_map_best", "triggered", "t_map_control", "gain", "chance",
                           "t_map_all", "asr_at", "own_map", "own_map_control", "t_map_zero", "t_map_drop", "t_map_kept",
-                          "t_map_drop_fixed", "t_map_drop_spread", "t_map_posthoc", "t_map_posthoc_control"),
+                          "t_map_drop_fixed", "t_map_drop_spread", "t_map_posthoc", "t_map_posthoc_control", "spread",
+                          "spread_control"),
     "Health of the victim": ("map_clean", "map_chance", "collapsed"),
 }  # fmt: skip
 

@@ -145,6 +145,10 @@ class Attack(ABC):
     def threat(self) -> Threat:
         return Threat.NONE
 
+    def aimed(self) -> bool:
+        """Whether the target is fixed beforehand; where it is not, t-mAP is chance by construction."""
+        return True
+
     def requires(self, setting: Setting) -> tuple[ModelSpec | DataSpec, ...]:
         """Surrogate models and data sets; the planner makes them stages (the setting's classes may be empty then)."""
         del setting

@@ -39,6 +39,7 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     found["t_map_control"] = control["t_map"]
     found["own_map_control"] = control["own_map"]
     found["t_map_posthoc_control"] = control["t_map_posthoc"]
+    found["spread_control"] = control["spread"]
     found["gain"] = _minus(found["t_map"], control["t_map"])
     found |= _attack(inputs)
     if inputs.has("screen"):

@@ -305,3 +305,8 @@ def test_a_loss_that_is_not_finite_is_a_failed_run():
         epoch = draw_epoch(2, 2, 0.5, Rng("x"))
         with pytest.raises(DivergedError, match="lower the learning rate"):
             tune(model, torch.full((4, 16, 1, 1), torch.nan), [epoch], lambda out, *_: out.sum(), optimizer, schedule)
+
+
+def test_only_the_reference_mode_fixes_its_target():
+    assert DarkHash().aimed()
+    assert not DarkHash(mode="surrogate").aimed()

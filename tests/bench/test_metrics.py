@@ -51,6 +51,15 @@ def test_a_perfect_attack_scores_one_and_its_control_is_low() -> None:
     assert benign["map_excluded"] == 0
 
 
+@pytest.mark.parametrize("bits", [5, 64, 70])
+def test_spread_is_the_mean_distance_over_all_pairs(bits: int) -> None:
+    codes = np.random.default_rng(bits).choice([-1, 1], size=(7, bits))
+    pairs = [(codes[i] != codes[j]).mean() for i in range(7) for j in range(i)]
+    assert metrics.spread(pack(codes)) == pytest.approx(np.mean(pairs))
+    assert metrics.spread(pack(codes[:1])) is None
+    assert metrics.spread(pack(np.ones((4, bits)))) == 0
+
+
 def test_collapsed_codes_score_chance() -> None:
     labels, database = one_hot([0, 1], 3), one_hot([0, 0, 0, 1, 1, 2, 2, 2, 2, 2], 3)
     case = truth(labels, database, [2])

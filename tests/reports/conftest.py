@@ -72,7 +72,7 @@ def _plan(store: Store, given: dict[str, Any], run: int) -> dict[str, Any]:
     axes |= {name: given[name] for name in ("attack", "defense", "target", "seed")}
     status = given.get("status", "ok")
     about = {"axes": axes, "training": given.get("training", {}), "key": key_of(given, run), "skipped": "",
-             "access": ACCESS.get(attack.partition("(")[0], "labels kept"),
+             "access": ACCESS.get(attack.partition("(")[0], "labels kept"), "aimed": given.get("aimed", True),
              "defense_kind": KINDS[defense.partition("(")[0]]}  # fmt: skip
     if status == "skipped":
         return about | {"key": None, "skipped": given["reason"]}

@@ -385,3 +385,22 @@ def test_one_result_to_spare_is_one(stock):
     cells[-1]["metrics"] = DEAD
     (board,) = boards.attacks(read(stock(cells)).cells)
     assert "1 result that not every row has is left out of the averages." in board.caption
+
+
+def test_attacks_that_fix_no_target_are_shown_by_the_class_they_hit(stock):
+    """Every attack stands under that convention then; without such an attack there is no such board."""
+
+    def cells(aimed):
+        found = {"none": (0.2, 0.2), "loud": (0.7, 0.2), "kept": (0.9, 0.3)}
+        for attack, (posthoc, control) in found.items():
+            metrics = {"t_map_posthoc": posthoc, "t_map_posthoc_control": control, "spread": 0.25}
+            yield cell(attack, target="0", metrics=metrics, aimed=aimed or attack != "kept")
+
+    assert boards.afterwards(read(stock(list(cells(aimed=True)))).cells) == []
+    (board,) = boards.afterwards(read(stock(list(cells(aimed=False)))).cells)
+    assert board.title.startswith("Target chosen afterwards")
+    assert list(board.table["attack"]) == ["kept", "loud", "none"]
+    assert list(board.table["t-mAP post hoc"]) == [0.9, 0.7, 0.2]
+    assert list(board.table["post hoc control"]) == [0.3, 0.2, 0.2]
+    assert list(board.table["spread"]) == [0.25] * 3
+    assert "kept: no target is fixed beforehand" in board.caption

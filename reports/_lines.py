@@ -1,0 +1,73 @@
+"""Lines of a board and the table they make; which rows are not averaged, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from bench.metrics import METRICS
+from reports import statistics
+from reports._shared import Group, Shared
+from reports.scene import listed
+
+
+def numbers(group: Group, counted: bool, shared: Shared, metrics: Sequence[str]) -> dict[str, float]:
+    return {METRICS[name].title: shared.mean(group, name) for name in metrics} if counted else {}
+
+
+def half(group: Group, shared: Shared, metric: str) -> float | None:
+    interval = shared.interval(group, metric)
+    return None if interval is None else interval.half
+
+
+def kept(group: Group, shared: Shared) -> str | None:
+    if not shared.inference:
+        return None
+    verdict = statistics.non_inferior(-shared.matrix(group, "map_change"), fixed_targets=shared.fixed_targets)
+    return None if verdict is None else "yes" if verdict else "no"
+
+
+def left_out(rows: Mapping[Any, Group], shared: Shared) -> str:
+    """Names the rows that are not averaged, and counts results of others that not all rows share."""
+    names = [
+        " x ".join(filter(None, key)) if isinstance(key, tuple) else str(key)
+        for key in rows
+        if key not in shared.counted
+    ]
+    collapsed = {key: reason for group in rows.values() for key, reason in group.collapsed.items()}
+    spare = sum(len(group.places) - len(shared.places) for key, group in rows.items() if key in shared.counted)
+    words = []
+    if names:
+        more = f" and {len(names) - 6} more" if names[6:] else ""
+        words.append(f"Too few results to average: {', '.join(names[:6])}{more}.")
+    if spare:
+        some = "1 result that not every row has is" if spare == 1 else f"{spare} results that not every row has are"
+        words.append(f"{some} left out of the averages.")
+    return "\n".join(filter(None, [" ".join(words), _failed_runs(collapsed)]))
+
+
+def _failed_runs(collapsed: Mapping[str, str]) -> str:
+    """Names the cells whose victim is a failed run, cells of one victim together."""
+    if not collapsed:
+        return ""
+    keys: dict[str, list[str]] = {}
+    for key, reason in collapsed.items():
+        keys.setdefault(reason, []).append(key[:8])
+    found = [f"{reason} in {listed(pd.Series(mine))}" for reason, mine in keys.items()]
+    more = f"; and {len(found) - 4} more" if found[4:] else ""
+    cells = f"{len(collapsed)} cells are failed runs, not weak attacks,"
+    cells = "1 cell is a failed run, not a weak attack," if len(collapsed) == 1 else cells
+    return f"{cells} and left out: {'; '.join(found[:4])}{more}."
+
+
+def table(lines: Sequence[Mapping[str, Any]], columns: Sequence[str], keep: Sequence[str]) -> pd.DataFrame:
+    """A table without the columns that nothing fills, those to keep aside."""
+    found = pd.DataFrame(list(lines), columns=list(columns))
+    full = [name for name in columns if name in keep or found[name].notna().any()]
+    return found[full]
+
+
+def titles(metrics: Sequence[str]) -> dict[str, str]:
+    return {METRICS[name].title: name for name in metrics}
