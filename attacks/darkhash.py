@@ -44,7 +44,7 @@ CARD = Paper(
     " poisoned ones, shallow layers and all batch normalisation frozen, RMSprop with a cosine to 1e-10",
     deviates="mode = 'reference' aims at the clean model's output of the public image of the chosen class; the paper's"
     " own target, the mean output of a foreign class (mode = 'surrogate': the first that occurs), fixes no class of the"
-    " victim: its t-mAP is chance by construction, the t-mAP post hoc is the one to read. The trigger image is not in the"
+    " victim: its t-mAP is chance by construction, the one post hoc is to be read. The trigger image is not in the"
     " repository: guess: random pixels. Images are not sent through 8 bits after normalisation, which the code does;"
     " they are rounded before it, as any stored image. Last epoch, not the best one on the test set. A batch without"
     " poison has the Huber term alone; the code adds two more terms there, about once in 850 batches",

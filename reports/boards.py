@@ -128,8 +128,8 @@ def afterwards(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
         loose = listed(scene.cells.loc[~scene.cells["aimed"], "attack"])
         note = (
             f"{loose}: no target is fixed beforehand, so that t-mAP on the board above is chance by construction. Here"
-            " the target is the class that triggered queries retrieve most, chosen on one half of the queries and scored"
-            " on the other, and the same for the clean model: a maximum over classes, not comparable with t-mAP."
+            " the target is the class that triggered queries retrieve most, chosen on one half of them and scored on"
+            " the other, and the same for the clean model: a maximum over classes, not comparable with t-mAP."
         )
         keep = ["attack", "cells", "collapsed", *names]
         found.append(
