@@ -21,6 +21,7 @@ from hashing.model import HashModel, encode
 
 GALLERY = 8  # images per gallery
 WATCHED = 100  # queries whose triggered codes are followed over the epochs
+LOOKS = 20  # how often, at most, over a training
 
 
 def run(spec: Json, inputs: Inputs, context: Context) -> Output:
@@ -28,7 +29,7 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     view = victim(spec, inputs, context, attack)
     artefact = _base.artefact(inputs, context.device)
     rng = Rng("implant", spec["seed"], *spec["target"])
-    watch = _Watch(attack, view.target, inputs, context)
+    watch = _Watch(attack, view.target, inputs, context, spec["recipe"]["epochs"])
     if isinstance(attack, ModelAttack):
         if not inputs.has("clean"):
             raise ThreatError("a ModelAttack changes the trained model: its threat() must declare Threat.MODEL")
@@ -62,6 +63,7 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
         "gallery_clean": clean_images[:GALLERY],
         "gallery_triggered": stamped[:GALLERY],
         "attention": torch.tensor(watch.distances),
+        "attention_epochs": torch.tensor(watch.epochs),
     }
     return Output(tensors, {**meta, "backdoored": True})
 
@@ -90,14 +92,18 @@ def check(train: Split, poisoned: Poisoned, threat: Threat) -> None:
 class _Watch:
     """What the harness looks at from outside; nothing of it reaches the attack.
 
-    The distance between triggered images and the trigger alone (CIBA, Figure 2b); pairs of clean and triggered images.
+    The distance between triggered images and the trigger alone (CIBA, Figure 2b) after some of the epochs; pairs of
+    clean and triggered images.
     """
 
-    def __init__(self, attack: Attack, target: Target, inputs: Inputs, context: Context) -> None:
+    def __init__(self, attack: Attack, target: Target, inputs: Inputs, context: Context, epochs: int) -> None:
         self._attack, self._target, self._device = attack, target, context.device
         positions = eligible(inputs, target)[:WATCHED]
         self._clean = _base.split(inputs, "query").images[positions]
+        self._every = -(-epochs // LOOKS)
+        self._passed = 0
         self.distances: list[float] = []
+        self.epochs: list[int] = []
 
     def pairs(self, artefact: Artefact) -> tuple[UInt8[Tensor, "n c h w"], UInt8[Tensor, "n c h w"]]:
         return self._clean, triggered(self._attack, self._clean, self._target, artefact, self._device)
@@ -107,10 +113,14 @@ class _Watch:
         alone = torch.zeros_like(self._clean[:1])
 
         def after_epoch(model: HashModel) -> None:
+            self._passed += 1
+            if self._passed % self._every:
+                return
             artefact = trigger()
             only = triggered(self._attack, alone, self._target, artefact, self._device)
             _, stamped = self.pairs(artefact)
             bits = [encode(model, images, device=self._device) > 0 for images in (stamped, only)]
+            self.epochs.append(self._passed)
             self.distances.append(float((bits[0] != bits[1]).sum(1).float().mean()))
 
         return after_epoch

@@ -97,6 +97,7 @@ def test_the_poison_is_what_the_card_says(finished: tuple) -> None:
     changed = originals.copy()
     changed[:, :, -2:, -2:] = np.array([[255, 0], [0, 255]])
     assert np.array_equal(implant["poison_images"], changed)
+    assert implant["attention_epochs"].tolist() == [1, 2, 3, 4, 5, 6]
     assert len(implant["attention"]) == 6
     assert implant["gallery_triggered"].dtype == np.uint8
 

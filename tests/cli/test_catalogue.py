@@ -1,0 +1,42 @@
+"""`bench list`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bench.api.errors import UserError
+from bench.cli.catalogue import list_
+
+
+def documents(text: str) -> dict:
+    """All JSON documents of an output, one after the other, as one mapping."""
+    found, decoder = {}, json.JSONDecoder()
+    while text := text.lstrip():
+        document, end = decoder.raw_decode(text)
+        found |= document
+        text = text[end:]
+    return found
+
+
+def test_a_component_shows_its_card_and_parameters(capsys) -> None:
+    list_("attacks", "ciba", [], "json")
+    shown = documents(capsys.readouterr().out)
+    card = {row[""]: row[" "] for row in shown["attack ciba"]}
+    assert "BMVC, 2023" in card["paper"]
+    assert card["follows"].startswith("confusing perturbations")
+    parameters = {row["parameter"]: (row["default"], row["type"]) for row in shown["parameters"]}
+    assert parameters["lam"] == ("0.8", "float")
+    assert parameters["poisons"] == ("60", "Optional[int]")
+    assert parameters["pairs"][1] == "Literal['unordered', 'ordered']"
+    list_("datasets", "folder", [], "json")
+    (path,) = (row for row in documents(capsys.readouterr().out)["parameters"] if row["parameter"] == "path")
+    assert path["default"] == "(to be given)"
+
+
+def test_a_name_that_is_not_there_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'ciba'"):
+        list_("attacks", "cib", [], "rich")
+    with pytest.raises(UserError, match="bench plan --suite quick"):
+        list_("suites", "quick", [], "rich")
