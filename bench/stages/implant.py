@@ -60,8 +60,8 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
         tensors |= {f"artefact.{name}": value.detach().cpu().contiguous() for name, value in artefact.items()}
     tensors |= {
         "stealth": _stealth.measure(clean_images, stamped),
-        "gallery_clean": clean_images[:GALLERY],
-        "gallery_triggered": stamped[:GALLERY],
+        "gallery_clean": _spread(clean_images, GALLERY),
+        "gallery_triggered": _spread(stamped, GALLERY),
         "attention": torch.tensor(watch.distances),
         "attention_epochs": torch.tensor(watch.epochs),
     }
@@ -98,7 +98,7 @@ class _Watch:
 
     def __init__(self, attack: Attack, target: Target, inputs: Inputs, context: Context, epochs: int) -> None:
         self._attack, self._target, self._device = attack, target, context.device
-        positions = eligible(inputs, target)[:WATCHED]
+        positions = _spread(eligible(inputs, target), WATCHED)
         self._clean = _base.split(inputs, "query").images[positions]
         self._every = -(-epochs // LOOKS)
         self._passed = 0
@@ -124,6 +124,11 @@ class _Watch:
             self.distances.append(float((bits[0] != bits[1]).sum(1).float().mean()))
 
         return after_epoch
+
+
+def _spread(items: Tensor, count: int) -> Tensor:
+    """Up to `count` items at equal distances: data sets are in the order of their classes."""
+    return items[torch.linspace(0, len(items) - 1, min(count, len(items))).round().long()]
 
 
 def _poison_record(train: Split, poisoned: Poisoned, target: Target) -> tuple[dict[str, Tensor], Json]:

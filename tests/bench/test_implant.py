@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bench.api import registry
 from bench.stages import _base
-from bench.stages.implant import LOOKS, _Watch
+from bench.stages.implant import LOOKS, _spread, _Watch
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,22 @@ def test_the_trigger_is_asked_at_most_twenty_times_over_a_training(world, model,
     assert len(watch.distances) == len(asked) == len(looks) <= LOOKS
     assert watch.distances[0] != watch.distances[1], "the second look is at another trigger"
     assert watch.distances[0] == watch.distances[2]
+
+
+@pytest.mark.parametrize(("n", "count", "taken"), [(10, 3, [0, 4, 9]), (3, 8, [0, 1, 2]), (1, 8, [0]), (0, 8, [])])
+def test_what_is_looked_at_is_spread_over_the_queries(n, count, taken) -> None:
+    assert _spread(torch.arange(n), count).tolist() == taken
+
+
+def test_queries_of_every_other_class_are_watched(world) -> None:
+    """The pool's queries are in the order of their classes."""
+    labels = _base.labels(world.inputs, "query")
+    load = world.inputs.parents["load"][0]
+    order = labels.int().argmax(1).argsort(stable=True)
+    index = _base.index(world.inputs, "query")
+    world.inputs.parents["split"][0]["query"] = index[order]
+    target = _base.target(world.spec, world.inputs.meta("load")["classes"])
+    watch = _Watch(registry.create("attacks", "badnets", {}), target, world.inputs, world.context, 1)
+    few = _spread(torch.nonzero(~target.shares(load["labels"][index[order]])).flatten(), 3)
+    assert len(load["labels"][index[order]][few].int().argmax(1).unique()) == 3
+    assert len(watch.pairs({"patch": torch.ones(3, 2, 2)})[0]) == 30
