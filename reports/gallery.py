@@ -169,15 +169,19 @@ def _opened(store: Store, key: str) -> Iterator[Any]:
         ) from None
 
 
-def _first(file: Any, name: str) -> UInt8[np.ndarray, "n c h w"]:
-    part = file.get_slice(name)
-    found: UInt8[np.ndarray, "n c h w"] = part[: min(COLUMNS, part.get_shape()[0])]
-    return found
+def _spread(count: int) -> list[int]:
+    """Up to COLUMNS of so many items, at equal distances: data sets are in the order of their classes."""
+    return [round(place) for place in np.linspace(0, count - 1, min(COLUMNS, count)).tolist()]
+
+
+def _some(file: Any, name: str) -> UInt8[np.ndarray, "n c h w"]:
+    part = file.get_slice(name)  # memory-mapped: only these few are read
+    return np.concatenate([part[place : place + 1] for place in _spread(part.get_shape()[0])])
 
 
 def _block(store: Store, implant: Record, label: str, setting: str) -> Block:
     with _opened(store, implant["key"]) as file:
-        before, after = (_first(file, f"gallery_{name}") for name in ("clean", "triggered"))
+        before, after = (_some(file, f"gallery_{name}") for name in ("clean", "triggered"))
         stealth = file.get_tensor("stealth")
     pairs = [Pair(("clean", "triggered"), before, after)]
     about = [f"Triggered queries: {_means(stealth)}"]
@@ -195,16 +199,16 @@ def _poisons(store: Store, implant: Record) -> tuple[Pair, int, np.ndarray] | No
     with _opened(store, implant["key"]) as file:
         if "poison_images" not in file.keys() or not file.get_slice("poison_images").get_shape()[0]:  # noqa: SIM118
             return None
-        after: UInt8[np.ndarray, "n c h w"] = _first(file, "poison_images")
+        after: UInt8[np.ndarray, "n c h w"] = _some(file, "poison_images")
         mask: Bool[np.ndarray, " m"] = file.get_tensor("mask")
         stealth = file.get_tensor("poison_stealth")
     if not all(key and store.artifact_path(key).is_file() for key in data):
         return None
     with _opened(store, data[1]) as file:
-        ids = file.get_tensor("train")[mask][:COLUMNS]
+        ids = file.get_tensor("train")[mask]
     with _opened(store, data[0]) as file:
-        images = file.get_slice("images")  # memory-mapped: only these few are read
-        before = np.concatenate([images[int(i) : int(i) + 1] for i in ids])
+        images = file.get_slice("images")
+        before = np.concatenate([images[int(ids[i]) : int(ids[i]) + 1] for i in _spread(len(ids))])
     return Pair(("training image", "poisoned"), before, after, robust=True), int(mask.sum()), stealth
 
 
