@@ -45,8 +45,8 @@ CARD = Paper(
     " code of a saturated model; the surrogate is an ordinarily trained model; guess: the 3-pixel pattern"
     " is enlarged for images over 32 pixels and cut for smaller",
 )
-# White (1) and black (-1) in the right corners, mirrored in the left ones; released code, poison_attack.py
 BATCH = 100  # images on the device at once; none sees another
+# White (1) and black (-1) in the right corners, mirrored in the left ones; released code, poison_attack.py
 PATTERN = ((-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, -1.0, 1.0))
 
 

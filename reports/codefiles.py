@@ -162,12 +162,11 @@ def _benign(
     ranked = metrics.rank(queries.codes, base.codes, Relevance(base_labels), query_labels, cutoff)
     depth = min(metrics.PRECISION_AT, len(base.codes))
     precision = ranking.precision_at(ranked.total, ranked.relevant, depth)
-    chances = {int(r): ranking.chance_ap(len(base.codes), int(r), cutoff) for r in set(ranked.relevant.sum(1)) if r}
-    chance = [chances[int(r)] for r in ranked.relevant.sum(1) if r]
-    extra = [
+    chance = found["map_chance"]
+    extra: list[dict[str, Any]] = [
         {"metric": f"P@{depth}", "value": float(precision.mean()), "unit": "",
          "meaning": f"benign expected precision of the first {depth}"},
-        {"metric": "chance", "value": float(np.mean(chance)) if chance else math.nan, "unit": "",
+        {"metric": "chance", "value": math.nan if chance is None else chance, "unit": "",
          "meaning": "mAP of a random ranking"},
     ]  # fmt: skip
     return _extended(board, extra, "asr_at", "chance")
