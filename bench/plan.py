@@ -18,7 +18,7 @@ from bench.api import registry
 from bench.api.attack import Attack, DataSpec, ModelAttack, ModelSpec, PoisoningAttack, Threat, TrainingAttack
 from bench.api.defense import Defense, Diagnosis, Filter, Guard, Needs
 from bench.api.errors import DataMissingError, UserError
-from bench.api.hashing import Backbone, Dataset, Recipe
+from bench.api.hashing import Backbone, Dataset, HashingMethod, Recipe
 from bench.api.types import Setting
 from bench.fingerprint import fingerprint
 from bench.store import sha256
@@ -220,6 +220,10 @@ class _Planner:
         if Needs.TRAIN_SET in defense.needs and not (attack.offers_train_set or attack.identity):
             why = f"{trial.attack.name} leaves no poisoned training set that {trial.defense.name} could look at"
             return Cell(trial.axes(), trial.training, None, why, **about)
+        backbone: Backbone = _instance("backbones", trial.backbone.name, digest(trial.backbone.params), trial.backbone)
+        method: HashingMethod = _instance("methods", trial.method.name, digest(trial.method.params), trial.method)
+        if why := defense.obstacle(backbone, method):
+            return Cell(trial.axes(), trial.training, None, f"{trial.defense.name}: {why}", **about)
         try:
             key = self._measure(trial, attack, defense)
         except DataMissingError as error:

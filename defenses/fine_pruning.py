@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import replace
 from typing import Annotated
 
 import torch
 from jaxtyping import Bool
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 from torch import Tensor, nn
 
 from bench.api.defense import Case, PositiveShare, Repair, Rng, Share, defense
-from bench.api.errors import DivergedError
 from bench.api.paper import Paper
 from defenses._channels import mean_activations, remove, switched_off
-from defenses._trusted import calibration_map
+from defenses._trusted import RATES, Rates, calibration_map, fine_tuned
 
 CARD = Paper(
     title="Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural Networks",
@@ -37,30 +34,16 @@ class FinePruning(Repair):
     max_drop: Share = 0.1  # BackdoorBench, config/defense/fp: relative drop of clean quality
     step: PositiveShare = 0.01  # BackdoorBench: share of the channels pruned at a time
     epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD; 0 prunes only
-    # guess: grid around BackdoorBench's 0.01; chosen on the trusted set
-    lr: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1e-2, 1e-3, 1e-4)
+    lr: Rates = RATES
 
     def repair(self, case: Case, rng: Rng) -> nn.Module:
         order = mean_activations(case.model, case.fit_set).argsort(stable=True)
         pruned = torch.zeros(len(order), dtype=torch.bool, device=order.device)
         pruned[order[: self._count(case, order)]] = True
         with switched_off(case.model, pruned):
-            candidates = self._tuned(case, rng) if self.epochs else [case.model]
-            scores = [calibration_map(model, case.calibration_set) for model in candidates]
-        best = candidates[max(range(len(scores)), key=scores.__getitem__)]
+            best = fine_tuned(case, case.model, rng, epochs=self.epochs, rates=self.lr)
         remove(best, pruned)
         return best
-
-    def _tuned(self, case: Case, rng: Rng) -> list[nn.Module]:
-        """One fine-tuned copy per rate of the grid; a rate at which training diverges is no candidate."""
-        recipe = replace(case.recipe, epochs=self.epochs, schedule="constant")
-        found = []
-        for lr in self.lr:
-            with suppress(DivergedError):
-                found.append(case.train_model(case.model, case.fit_set, replace(recipe, lr=lr), rng))
-        if not found:
-            raise DivergedError(f"fine-tuning diverged at every rate of {self.lr}")
-        return found
 
     def _count(self, case: Case, order: Tensor) -> int:
         """How many channels to prune, least active first; the last one always stays."""

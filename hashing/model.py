@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -25,6 +28,7 @@ class HashModel(nn.Module):
         self.head = head
         self.objective = objective
         self._method = method
+        self.blueprint: Mapping[str, Any] = {}  # what a harness rebuilds the network from; copies keep it
         mean, std = backbone.normalisation or ((0.5,) * channels, (0.5,) * channels)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))

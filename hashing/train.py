@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn, optim
 
-from bench.api.attack import StepHook
 from bench.api.errors import DivergedError
-from bench.api.hashing import Recipe
+from bench.api.hashing import Hook, Recipe
 from bench.api.random import Rng
 from bench.api.types import Split, to_unit
 from hashing.loader import Augmentation, HiddenLoader, Loader
@@ -37,7 +36,7 @@ def fit(
     *,
     augmentation: Augmentation,
     frozen: Bool[Tensor, " n"] | None = None,
-    hook: StepHook | None = None,
+    hook: Hook | None = None,
     after_epoch: Callable[[HashModel], None] | None = None,
 ) -> list[float]:
     """Train `model` in place; returns the mean loss of each epoch.

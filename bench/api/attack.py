@@ -13,10 +13,10 @@ from enum import Flag, auto
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from jaxtyping import Bool, Int64
-from torch import Tensor, nn
+from torch import nn
 
 from bench.api.errors import ThreatError
+from bench.api.hashing import Hook
 from bench.api.random import Rng
 from bench.api.registry import component
 from bench.api.types import (
@@ -113,16 +113,8 @@ class Backdoor:
 
 
 @runtime_checkable
-class StepHook(Protocol):
-    """A training attack inside the victim's training loop."""
-
-    def before_step(
-        self, model: nn.Module, images: Images, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float
-    ) -> tuple[Images, Bool[Tensor, "n k"], Tensor | None]:
-        """The batch that is trained on, and a term to add to the loss (None: nothing)."""
-
-    def after_step(self) -> None:
-        """After backward and the victim's optimiser step: step the attack's own optimisers."""
+class StepHook(Hook, Protocol):
+    """A training attack inside the victim's training loop; `after_step` may step the attack's own optimisers."""
 
     def artefact(self) -> Artefact:
         """The trigger after training."""

@@ -7,23 +7,23 @@ Diagnosis scores the model. Everywhere a higher score is more suspicious.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Flag, auto
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from bench.api.errors import ThreatError
-from bench.api.hashing import Objective, Recipe
+from bench.api.hashing import Backbone, HashingMethod, Hook, Objective, Recipe
 from bench.api.random import Rng
 from bench.api.registry import component
 from bench.api.types import Images, PositiveShare, Setting, Share, Split
 
 __all__ = [
-    "Case", "Database", "Defense", "Diagnosis", "Filter", "Filtered", "Guard", "Images", "Needs", "PositiveShare",
-    "Repair", "Rng", "Setting", "Share", "Split", "Verdict", "defense",
+    "Backbone", "Case", "Database", "Defense", "Diagnosis", "Filter", "Filtered", "Guard", "HashingMethod", "Hook",
+    "Images", "Needs", "PositiveShare", "Repair", "Rng", "Setting", "Share", "Split", "Verdict", "defense",
 ]  # fmt: skip
 
 defense = component("defenses")
@@ -45,7 +45,18 @@ class Database:
     labels: Bool[Tensor, "m k"]
 
 
-Fit = Callable[[nn.Module, Split, Recipe, Rng], nn.Module]
+@runtime_checkable
+class Fit(Protocol):
+    def __call__(
+        self, model: nn.Module, split: Split, recipe: Recipe, rng: Rng, *, hook: Hook | None = None
+    ) -> nn.Module:
+        """A copy of the model after the victim's training loop; `hook` takes part in its steps."""
+
+
+@runtime_checkable
+class Untrained(Protocol):
+    def __call__(self, *, per_image: bool = False) -> nn.Module:
+        """The victim's network as it was before training, or its twin without batch statistics."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +65,8 @@ class Case:
 
     model: the model under suspicion, a copy. objective: the victim's loss with its buffers.
     fit_set, calibration_set: the halves of the trusted set; thresholds and operating points come from the second.
-    train_model(model, split, recipe, rng): the victim's training loop on a copy of `model`. retrain(split): a new model
-    from scratch by the victim's own recipe. What `needs` does not declare is absent and raises ThreatError.
+    train_model, untrained: the victim's training loop and its network before training. What `needs` does not declare is
+    absent and raises ThreatError.
     """
 
     setting: Setting
@@ -65,6 +76,7 @@ class Case:
     fit_set: Split
     calibration_set: Split
     train_model: Fit
+    untrained: Untrained
     granted: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -87,10 +99,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Filtered:
-    """scores: per training item, higher is more suspicious. keep: the items to retrain on."""
+    """scores: per training item, higher is more suspicious. keep: the items to retrain on.
+
+    model: what the filter has made of them itself; None: the victim is trained again on those kept.
+    """
 
     scores: Float[Tensor, " n"]
     keep: Bool[Tensor, " n"]
+    model: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +124,11 @@ class Defense(ABC):  # noqa: B024 -- the four kinds below have the abstract meth
     identity: ClassVar[bool] = False
     needs: ClassVar[Needs] = Needs.NONE
 
+    def obstacle(self, backbone: Backbone, method: HashingMethod) -> str:
+        """Why the defense cannot work on such models, which the planner then leaves out; "": nothing is in the way."""
+        del backbone, method
+        return ""
+
 
 class Repair(Defense):
     @abstractmethod
@@ -120,7 +141,7 @@ class Filter(Defense):
 
     @abstractmethod
     def screen(self, case: Case, rng: Rng) -> Filtered:
-        """Judge the training items; the harness retrains on those kept."""
+        """Judge the training items; where no model comes with it, the harness retrains on those kept."""
 
 
 class Guard(Defense):

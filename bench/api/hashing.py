@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int64, UInt8
 from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -141,7 +141,28 @@ class FeatureExtractor(nn.Module):
         return self.suffix(self.prefix(images))
 
 
+@runtime_checkable
+class Hook(Protocol):
+    """Something that takes part in the steps of a training."""
+
+    def before_step(
+        self, model: nn.Module, images: Images, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float
+    ) -> tuple[Images, Bool[Tensor, "n k"], Tensor | None]:
+        """The batch that is trained on, and a term to add to the loss (None: nothing)."""
+
+    def after_step(self) -> None:
+        """After backward and the optimiser's step."""
+
+
 class Backbone(ABC):
+    def batch_norm(self) -> bool:
+        """Whether the network normalises over batches."""
+        return True
+
+    def per_image(self) -> Backbone | None:
+        """The same network without statistics over batches, for training on single examples; None: there is none."""
+        return None if self.batch_norm() else self
+
     def files(self) -> tuple[Path, ...]:
         """Files of public weights that `build` reads; raises DataMissingError saying how to get them."""
         return ()
@@ -165,7 +186,10 @@ class Objective(nn.Module, ABC):
 
 
 class HashingMethod(ABC):
+    """pointwise: the loss is a mean over images, of which none looks at another."""
+
     recipe: ClassVar[Recipe]
+    pointwise: ClassVar[bool] = False
 
     def head(self, features: int, bits: int) -> nn.Module:
         return nn.Linear(features, bits)

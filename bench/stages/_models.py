@@ -23,7 +23,7 @@ def blueprint(spec: Json, *, image_shape: tuple[int, ...], classes: int, train_s
 def new_model(plan: Json) -> HashModel:
     """The untrained model of a blueprint."""
     c, h, w = plan["image_shape"]
-    return build_model(
+    model = build_model(
         backbone=component("backbones", plan["backbone"]),
         method=component("methods", plan["method"]),
         bits=plan["bits"],
@@ -32,12 +32,14 @@ def new_model(plan: Json) -> HashModel:
         train_size=plan["train_size"],
         rng=Rng("victim", plan["seed"]),
     )
+    model.blueprint = plan
+    return model
 
 
-def save_model(model: HashModel, plan: Json) -> tuple[dict[str, Tensor], Json]:
+def save_model(model: HashModel) -> tuple[dict[str, Tensor], Json]:
     """Tensors (prefixed `model.`) and the metadata that `open_model` rebuilds the model from."""
     tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    return tensors, {"model": plan}
+    return tensors, {"model": dict(model.blueprint)}
 
 
 def forgetful(inputs: Inputs, role: str, device: torch.device) -> HashModel:

@@ -62,5 +62,5 @@ def train_victim(
         hook=hook,
         after_epoch=after_epoch,
     )
-    tensors, meta = save_model(model, plan)
+    tensors, meta = save_model(model)
     return tensors, {**meta, "losses": losses}

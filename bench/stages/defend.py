@@ -19,11 +19,15 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     if isinstance(defense, Repair):
         model = defense.repair(view, rng)
         assert isinstance(model, HashModel)
-        tensors, meta = _models.save_model(model, inputs.meta("model")["model"])
+        tensors, meta = _models.save_model(model)
         return Output(tensors, {**meta, "backdoored": suspected, "kind": "repair"})
     if isinstance(defense, Filter):
         filtered = defense.screen(view, rng)
-        tensors, meta = train_victim(spec, poisoned_train(inputs).select(filtered.keep.cpu()), context)
+        if filtered.model is None:
+            tensors, meta = train_victim(spec, poisoned_train(inputs).select(filtered.keep.cpu()), context)
+        else:
+            assert isinstance(filtered.model, HashModel)
+            tensors, meta = _models.save_model(filtered.model)
         tensors |= {"scores": filtered.scores.detach().cpu().float(), "keep": filtered.keep.cpu()}
         return Output(tensors, {**meta, "backdoored": suspected, "kind": "filter"})
     if isinstance(defense, Guard):

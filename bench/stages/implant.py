@@ -36,7 +36,7 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
         result = attack.implant(view, artefact, rng)
         assert isinstance(result.model, HashModel)
         artefact = dict(artefact if result.artefact is None else result.artefact)
-        tensors, meta = _models.save_model(result.model, inputs.meta("clean")["model"])
+        tensors, meta = _models.save_model(result.model)
     elif isinstance(attack, PoisoningAttack):
         train = view.train
         poisoned = attack.poison(view, artefact, rng)

@@ -9,13 +9,15 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from bench.api import registry
 from bench.api.defense import Case, Database, Needs
-from bench.api.hashing import Recipe
+from bench.api.errors import UserError
+from bench.api.hashing import Backbone, Hook, Recipe
 from bench.api.random import Rng
 from bench.api.types import Split
 from bench.stages import _base
 from bench.stages._base import Context, Inputs, Json
-from bench.stages._models import forgetful
+from bench.stages._models import forgetful, new_model
 from bench.stages._training import augmentation, dataset_augmentation, recipe
 from hashing.loader import Augmentation
 from hashing.model import HashModel
@@ -48,6 +50,7 @@ def case(spec: Json, inputs: Inputs, context: Context, needs: Needs) -> Case:
         fit_set=trusted.select(order[:half]).to(context.device),
         calibration_set=trusted.select(order[half:]).to(context.device),
         train_model=Trainer(dataset_augmentation(spec)),
+        untrained=Nursery(model),
         granted=granted,
     )
 
@@ -71,11 +74,34 @@ class Trainer:
     def __init__(self, augmentation: Augmentation) -> None:
         self._augmentation = augmentation
 
-    def __call__(self, model: nn.Module, split: Split, recipe: Recipe, rng: Rng) -> nn.Module:
+    def __call__(
+        self, model: nn.Module, split: Split, recipe: Recipe, rng: Rng, *, hook: Hook | None = None
+    ) -> nn.Module:
         assert isinstance(model, HashModel)
         tuned = copy.deepcopy(model)
         kept = tuned.objective
         tuned.objective = kept.for_set(len(split))
-        fit(tuned, split, recipe, rng, augmentation=augmentation(self._augmentation, recipe))
+        fit(tuned, split, recipe, rng, augmentation=augmentation(self._augmentation, recipe), hook=hook)
         tuned.objective = kept
         return tuned
+
+
+class Nursery:
+    """`case.untrained`: the victim's network with the victim's initialisation and normalisation of images."""
+
+    def __init__(self, model: HashModel) -> None:
+        self._blueprint, self._mean, self._std = dict(model.blueprint), model.mean.clone(), model.std.clone()
+
+    def __call__(self, *, per_image: bool = False) -> nn.Module:
+        plan = self._blueprint
+        if per_image:
+            name = plan["backbone"]["name"]
+            backbone: Backbone = registry.create("backbones", name, plan["backbone"]["params"])
+            twin = backbone.per_image()
+            if twin is None:
+                raise UserError(f"backbone '{name}' has no variant without batch statistics")
+            plan = {**plan, "backbone": {"name": name, "params": registry.parameters(twin)}}
+        model = new_model(plan).to(self._mean.device)
+        model.mean.copy_(self._mean)
+        model.std.copy_(self._std)
+        return model

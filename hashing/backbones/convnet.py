@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from math import gcd
 from typing import Annotated, Literal
@@ -26,6 +27,12 @@ CARD = Paper(
 class ConvNet(Backbone):
     width: Annotated[int, Field(ge=1)] = 24  # channels of the first block; the others have 2, 4 and 4 times as many
     norm: Literal["batch", "group"] = "batch"  # "group": for training without batch statistics (DP-SGD)
+
+    def batch_norm(self) -> bool:
+        return self.norm == "batch"
+
+    def per_image(self) -> ConvNet:
+        return replace(self, norm="group")  # type: ignore[type-var]  # mypy does not see the decorator's dataclass
 
     def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
         widths = (image_shape[0], self.width, 2 * self.width, 4 * self.width, 4 * self.width)

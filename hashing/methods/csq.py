@@ -32,6 +32,7 @@ CARD = Paper(
 class CSQ(HashingMethod):
     quantisation: Annotated[float, Field(ge=0)] = 1e-4  # DeepHash-pytorch, CSQ.py (lambda)
 
+    pointwise: ClassVar[bool] = True
     recipe: ClassVar[Recipe] = Recipe(  # DeepHash-pytorch, CSQ.py
         optimizer="rmsprop", lr=1e-5, weight_decay=1e-5, batch=64, epochs=150
     )

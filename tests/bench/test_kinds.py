@@ -36,6 +36,22 @@ class Oracle(Diagnosis):
     def inspect(self, case, rng):
         return Verdict(2.5, suspect=3, details={"index": 2.5})
 ''',
+    "twin": '''
+"""A filter that keeps everything and trains a network of its own, whose normalisation looks at single images."""
+from dataclasses import replace
+import torch
+from bench.api.defense import *
+
+@defense
+class Twin(Filter):
+    def obstacle(self, backbone, method):
+        return "" if method.pointwise else "the loss compares images"
+    def screen(self, case, rng):
+        recipe = replace(case.recipe, epochs=1)
+        model = case.train_model(case.untrained(per_image=True), case.train, recipe, rng)
+        n = len(case.train)
+        return Filtered(torch.zeros(n), torch.ones(n, dtype=torch.bool), model)
+''',
     "rewrite": '''
 """Changes the weights of the trained model."""
 import torch
@@ -140,6 +156,20 @@ def test_a_planted_filter_finds_all_poison_and_only_that(tmp_path: Path) -> None
     skipped = found["rewrite", "corner"]
     assert skipped["status"] == "skipped"
     assert "no poisoned training set" in skipped["reason"]
+
+
+def test_a_filter_may_train_a_network_of_its_own_and_be_left_out_where_it_cannot_work(tmp_path: Path) -> None:
+    trial = run(tmp_path, "attacks=badnets", "defenses=twin")["badnets", "twin"]
+    plan, store = trial["plan"], trial["store"]
+    key = next(key for key, stage in plan.stages.items() if stage.kind == "defend")
+    names = store.tensors(key)
+    assert store.record(key)["meta"]["model"]["backbone"]["params"]["norm"] == "group"
+    assert not any("running" in name for name in names)
+    assert (
+        trial["metrics"]["map"] > trial["metrics"]["map_chance"]
+    )  # stages after it open this network, not the victim's
+    skipped = run(tmp_path, "attacks=badnets", "defenses=twin", "methods=dpsh")["badnets", "twin"]
+    assert (skipped["status"], skipped["reason"]) == ("skipped", "twin: the loss compares images")
 
 
 def test_a_diagnosis_is_scored_against_the_target(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from bench.api.defense import Needs, Repair
 from bench.api.errors import ThreatError
 from bench.api.random import Rng
 from bench.api.types import Poisoned, Split, Target, to_unit
+from bench.stages._base import split as split_of
+from bench.stages._training import train_victim
 from bench.stages.implant import check
 from bench.views.attacker import victim
 from bench.views.defender import case, poisoned_train, signs
@@ -278,6 +280,21 @@ def test_train_model_trains_a_copy_and_keeps_the_objectives_memory(world):
     assert not torch.equal(tuned.state_dict()["head.weight"], before["head.weight"])
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in tuned.state_dict().items())
     assert all(torch.equal(before[key], v) for key, v in tuned.state_dict().items() if key.startswith("objective."))
+
+
+def test_the_untrained_network_is_the_victims_before_its_training(world):
+    view = case(world.spec, world.inputs, world.context, Needs.NONE)
+    fresh, twin = view.untrained(), view.untrained(per_image=True)
+    before, trained = fresh.state_dict(), view.model.state_dict()
+    assert before.keys() == trained.keys()
+    assert torch.equal(fresh.mean, view.model.mean)
+    assert not torch.equal(before["head.weight"], trained["head.weight"])
+    assert all(torch.equal(before[key], value) for key, value in trained.items() if key.startswith("objective."))
+    again = train_victim(world.spec, split_of(world.inputs, "train"), world.context)[0]
+    tuned = view.train_model(fresh, split_of(world.inputs, "train"), view.recipe, Rng("victim", 0)).state_dict()
+    assert all(torch.equal(again[f"model.{key}"], value) for key, value in tuned.items())
+    assert any(isinstance(module, torch.nn.GroupNorm) for module in twin.modules())
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in twin.modules())
 
 
 def test_database_shows_signs_and_labels_of_the_stored_codes(world):

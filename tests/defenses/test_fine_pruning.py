@@ -12,7 +12,7 @@ from bench.api.defense import Needs
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.views.defender import case
-from defenses import fine_pruning
+from defenses import _trusted, fine_pruning
 from defenses._channels import last_stage, mean_activations
 from defenses._trusted import calibration_map
 from defenses.fine_pruning import FinePruning
@@ -101,7 +101,7 @@ def test_channels_are_pruned_until_quality_falls_by_more_than_allowed(view, qual
 def test_the_learning_rate_is_chosen_on_the_calibration_half(view, monkeypatch):
     rates, splits, recipes = [], [], []
 
-    def train_model(model, split, recipe, rng):
+    def train_model(model, split, recipe, rng, *, hook=None):
         rates.append(recipe.lr)
         splits.append(split)
         recipes.append(recipe)
@@ -111,9 +111,7 @@ def test_the_learning_rate_is_chosen_on_the_calibration_half(view, monkeypatch):
 
     case_trainer = view.train_model
     view = replace(view, train_model=train_model)
-    monkeypatch.setattr(
-        fine_pruning, "calibration_map", lambda model, split: {0.1: 0.5, 0.2: 0.9, 0.3: 0.9}[model.rate]
-    )
+    monkeypatch.setattr(_trusted, "calibration_map", lambda model, split: {0.1: 0.5, 0.2: 0.9, 0.3: 0.9}[model.rate])
     best = FinePruning(ratio=0.5, epochs=3, lr=(0.1, 0.2, 0.3)).repair(view, Rng("d"))
     assert best.rate == 0.2  # the first of equals
     assert rates == [0.1, 0.2, 0.3]

@@ -1,0 +1,31 @@
+"""Fine-tune the model on trusted images: the control of every repair that also tunes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import nn
+
+from bench.api.defense import Case, Repair, Rng, defense
+from bench.api.paper import Paper
+from defenses._trusted import RATES, Rates, fine_tuned
+
+CARD = Paper(
+    title="Fine-tuning on clean images (the baseline of Fine-Pruning)",
+    venue="RAID",
+    year=2018,
+    url="https://arxiv.org/abs/1805.12185",
+    follows="all layers trained further on clean images alone, with the victim's loss and optimiser",
+    deviates="constant rate, chosen from a grid by leave-one-out mAP on the calibration half of the trusted set;"
+    " guess: 10 epochs, those of fine_pruning, so that the two differ in pruning alone",
+)
+
+
+@defense
+class FineTuning(Repair):
+    epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD
+    lr: Rates = RATES
+
+    def repair(self, case: Case, rng: Rng) -> nn.Module:
+        return fine_tuned(case, case.model, rng, epochs=self.epochs, rates=self.lr)
