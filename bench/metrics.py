@@ -105,6 +105,7 @@ METRICS: Mapping[str, Metric] = {
     "filter_auroc": _share("filter AUROC", "poisoned against clean training items, all classes pooled"),
     "filter_auroc_target": _share("filter AUROC target", "the same inside the target class"),
     "diagnosis": Metric("diagnosis", "", 0, -math.inf, math.inf, "the model's score; higher is more suspicious"),
+    "flagged": _share("flagged", "whether the score is above the threshold that the diagnosis's paper gives"),
     "named_target": _share("named target", "whether the diagnosis names a label of the target"),
 }  # fmt: skip
 

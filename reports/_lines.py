@@ -45,10 +45,10 @@ def left_out(rows: Mapping[Any, Group], shared: Shared) -> str:
     if spare:
         some = "1 result that not every row has is" if spare == 1 else f"{spare} results that not every row has are"
         words.append(f"{some} left out of the averages.")
-    return "\n".join(filter(None, [" ".join(words), _failed_runs(collapsed)]))
+    return "\n".join(filter(None, [" ".join(words), failed_runs(collapsed)]))
 
 
-def _failed_runs(collapsed: Mapping[str, str]) -> str:
+def failed_runs(collapsed: Mapping[str, str]) -> str:
     """Names the cells whose victim is a failed run, cells of one victim together."""
     if not collapsed:
         return ""

@@ -19,6 +19,7 @@ from reports._lines import half, kept, left_out, numbers, table, titles
 from reports._shared import Group, Shared
 from reports.frame import AXES, EDITION, SETTING, TEXTS, Results, groups
 from reports.scene import HALF, Board, Scene, listed, scenes
+from reports.verdicts import diagnoses
 
 ACCESS = ("none", "labels kept", "labels changed", "training controlled", "weights only")
 REPAIRS = ("none", "repair", "filter")  # defenses that change the codes
@@ -266,71 +267,30 @@ def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False,
 
 
 def filters(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
-    """What filters found in the training set, and the model that is retrained on the rest."""
-    note = "AUROC: poisoned against clean training items, pooled and inside the target class; below 0.5 as it is."
-    return _by_attack(cells, "filter", "Filters", FILTER, note, mixed, ("removed_poison", "filter_auroc"))
-
-
-def diagnoses(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
-    """Scores that judge a whole model, against the same on the clean model (row none)."""
+    """What filters found in the training set, and the model that was trained on the rest."""
     found = []
-    note = (
-        "Row none: the clean model. named: how often a named target is right, with its exact 95 % interval; abstained:"
-        " how many results name none."
-    )
-    for board, parts, shared in _by_attack_parts(cells, "diagnosis", "Diagnoses", ("diagnosis",), note, mixed):
-        named: list[str | None] = []
-        abstained: list[int | None] = []
-        for attack, defense in zip(board.table["attack"], board.table["defense"], strict=True):
-            group = parts[attack, defense]
-            values = group.done["named_target"].dropna()
-            judged = attack != "none" and (attack, defense) in shared.counted
-            abstained.append(len(group.done) - len(values) if judged else None)
-            if not judged or values.empty:
-                named.append(None)
-                continue
-            hits = int(values.sum())
-            low, high = statistics.clopper_pearson(hits, len(values))
-            named.append(f"{hits}/{len(values)} [{low:.3f}, {high:.3f}]")
-        board.table["named"] = pd.Series(named, dtype=object, index=board.table.index)
-        if any(abstained):
-            board.table["abstained"] = pd.Series(abstained, dtype=object, index=board.table.index)
-        found.append(board)
-    return found
-
-
-def _by_attack(
-    cells: pd.DataFrame, kind: str, name: str, metrics: Sequence[str], note: str, mixed: bool, heat: Sequence[str] = ()
-) -> list[Board]:
-    return [board for board, _, _ in _by_attack_parts(cells, kind, name, metrics, note, mixed, heat)]
-
-
-def _by_attack_parts(
-    cells: pd.DataFrame, kind: str, name: str, metrics: Sequence[str], note: str, mixed: bool, heat: Sequence[str] = ()
-) -> Iterator[tuple[Board, dict[Any, Group], Shared]]:
-    """One row per attack and defense of a kind."""
-    for scene in scenes(cells[cells["defense_kind"] == kind], mixed):
+    for scene in scenes(cells[cells["defense_kind"] == "filter"], mixed):
         parts: dict[Any, Group] = dict(scene.split(scene.cells, ["attack", "defense"]))
         shared = Shared.of(parts)
         lines = [
             {"attack": attack, "defense": defense, "cells": group.coverage, "collapsed": len(group.collapsed)}
-            | numbers(group, (attack, defense) in shared.counted, shared, metrics)
+            | numbers(group, (attack, defense) in shared.counted, shared, FILTER)
             for (attack, defense), group in sorted(parts.items(), key=lambda item: (item[0][0] != "none", item[0]))
         ]
-        names = ["attack", "defense", "cells", "collapsed", *(METRICS[metric].title for metric in metrics)]
-        yield (
+        names = ["attack", "defense", "cells", "collapsed", *(METRICS[metric].title for metric in FILTER)]
+        note = "AUROC: poisoned against clean training items, pooled and inside the target class; below 0.5 as it is."
+        found.append(
             Board(
-                title=f"{name} · {scene.title}",
+                title=f"Filters · {scene.title}",
                 table=table(lines, names, keep=names),
                 caption=scene.caption(shared, note, left_out(parts, shared), intervals=False),
                 index=("attack", "defense"),
-                metrics=titles(metrics),
-                heat=tuple(METRICS[metric].title for metric in heat),
+                metrics=titles(FILTER),
+                heat=tuple(METRICS[metric].title for metric in ("removed_poison", "filter_auroc")),
                 quiet=("collapsed",),
-            ),
-            parts,
-            shared,
+            )
         )
+    return found
 
 
 def across(cells: pd.DataFrame, axis: str, *, mixed: bool = False) -> list[Board]:

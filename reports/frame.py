@@ -38,6 +38,7 @@ COLUMNS = (
     "classes",  # number of labels in the data set
     "metrics_version", "code", "device",
     *NUMBERS,
+    "defended",  # key of the defense's work: cells of one clean model and defense share it
     "seconds_attack", "seconds_defense",  # of preparing and implanting, and of defending, guards' screening included
 )  # fmt: skip
 TEXTS = frozenset({"attack", "defense"})
@@ -205,6 +206,7 @@ def _context(record: Record, shelf: Shelf) -> dict[str, Any]:
         "metrics_version": str(provenance.get("metrics", "")),
         "code": digest([stage and stage.get("code") for stage in path])[:8],
         "device": str((encoded or record).get("provenance", {}).get("device", "")),
+        "defended": record.get("parents", {}).get("defend", ""),
         "seconds_attack": _seconds(implant, shelf.parent(implant, "artefact")),
         "seconds_defense": _seconds(*(shelf.parent(record, role) for role in ("defend", "screen", "probe"))),
     }

@@ -111,10 +111,14 @@ class Filtered:
 
 @dataclass(frozen=True)
 class Verdict:
-    """score: of the whole model. suspect: position of the class taken for the target; None: no suspicion to name."""
+    """score: of the whole model. suspect: position of the class taken for the target; None: no suspicion to name.
+
+    alarm_at: the published threshold: a model with a higher score counts as backdoored; None: there is none.
+    """
 
     score: float
     suspect: int | None = None
+    alarm_at: float | None = None
     details: Mapping[str, float] = field(default_factory=dict)
 
 

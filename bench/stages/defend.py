@@ -37,6 +37,7 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
         verdict = defense.inspect(view, rng)
         classes = inputs.meta("load")["classes"]
         suspect = None if verdict.suspect is None else classes[verdict.suspect]
-        found = {"score": verdict.score, "suspect": suspect, "details": dict(verdict.details)}
+        found = {"score": verdict.score, "suspect": suspect, "alarm_at": verdict.alarm_at}
+        found["details"] = dict(verdict.details)
         return Output({}, {"kind": "diagnosis", "verdict": found})
     raise TypeError(f"{type(defense).__name__} is no Repair, Filter, Guard or Diagnosis")

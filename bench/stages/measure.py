@@ -110,7 +110,8 @@ def _defense(spec: Json, inputs: Inputs, target: np.ndarray) -> Json:
             metrics.filtering(tensors["scores"].numpy().astype(np.float64), tensors["keep"].numpy(), mask, in_target)
         )
     if meta["kind"] == "diagnosis":
-        suspect = meta["verdict"]["suspect"]
-        named = None if suspect is None else float(suspect in spec["target"])
-        return {"diagnosis": meta["verdict"]["score"], "named_target": named}
+        verdict = meta["verdict"]
+        named = None if verdict["suspect"] is None else float(verdict["suspect"] in spec["target"])
+        flagged = None if verdict["alarm_at"] is None else float(verdict["score"] > verdict["alarm_at"])
+        return {"diagnosis": verdict["score"], "named_target": named, "flagged": flagged}
     return {}

@@ -88,6 +88,8 @@ def _record(key: str, status: str, given: dict[str, Any]) -> dict[str, Any]:
         "parents": {"load": "10ad"}, "code": given.get("code", "c"), "meta": {}, "metrics": {}, "status": status,
         "reason": given.get("reason", ""), "log": given.get("log", ""),
     }  # fmt: skip
+    if "defend" in given:
+        record["parents"]["defend"] = given["defend"]
     if "implant" in given:
         record["parents"]["implant"] = given["implant"]
     if "cause" in given:
