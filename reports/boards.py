@@ -17,6 +17,7 @@ from bench.metrics import METRICS
 from reports import statistics
 from reports._lines import half, kept, left_out, numbers, table, titles
 from reports._shared import Group, Shared
+from reports.costs import costs as prices
 from reports.frame import AXES, EDITION, SETTING, TEXTS, Results, groups
 from reports.scene import HALF, Board, Scene, listed, scenes
 from reports.verdicts import diagnoses
@@ -42,6 +43,7 @@ def everything(results: Results, *, by: str | None = None, costs: bool = False, 
             *filters(cells, mixed=mixed),
             *detectors(cells, scores, costs=costs, mixed=mixed),
             *diagnoses(cells, mixed=mixed),
+            *(prices(cells, mixed=mixed) if costs else ()),
         ]
         found += [_retitled(board, label) for board in made]
     labels = _components(results.cells)

@@ -1,0 +1,32 @@
+"""What defenses cost is the difference to the same cells undefended."""
+
+from __future__ import annotations
+
+import pytest
+
+from reports import boards
+from reports.frame import read
+from tests.reports.test_tables import cell
+
+
+def test_costs_are_paired_differences_and_only_shown_on_request(stock):
+    values = {
+        ("none", "none", "0"): (0.9, 0.1, 0.8), ("none", "repair", "0"): (0.8, 0.1, 0.7),
+        ("loud", "none", "0"): (0.9, 0.9, 0.1), ("loud", "repair", "0"): (0.85, 0.3, 0.5),
+        ("loud", "none", "1"): (0.7, 0.5, 0.2), ("loud", "repair", "1"): (0.7, 0.3, 0.2),
+        ("quiet", "repair", "0"): (0.0, 0.0, 0.0),  # its undefended cell is missing: no difference
+        ("none", "guard", "0"): (0.9, 0.1, 0.8),
+    }  # fmt: skip
+    cells = [
+        cell(attack, defense, target=target, metrics={"map": m, "t_map": t, "own_map": o})
+        for (attack, defense, target), (m, t, o) in values.items()
+    ]
+    results = read(stock(cells))
+    (board,) = [board for board in boards.everything(results, costs=True) if board.title.startswith("What")]
+    assert not [board for board in boards.everything(results) if board.title.startswith("What")]
+    table = board.table.set_index("defense")
+    assert table.loc["repair", "cells"] == 3
+    found = table.loc["repair", ["mAP lost", "mAP lost attacked", "t-mAP removed", "own-mAP back"]].tolist()
+    assert found == pytest.approx([0.1, (0.05 + 0.0) / 2, (0.6 + 0.2) / 2, (0.4 + 0.0) / 2])
+    assert table.loc["guard", ["mAP lost", "t-mAP removed"]].isna().all()
+    assert "loud, quiet" in board.caption
