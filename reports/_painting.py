@@ -7,14 +7,19 @@ import math
 import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from bench.api.errors import UserError, unknown
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FORMATS: Mapping[str, Mapping[str, None]] = {  # with what would differ between two drawings of the same pictures
     "png": {},
@@ -30,6 +35,41 @@ HEAVY_TAIL = 4  # a largest difference so many times the usual one would hide it
 FRAME, INK, GREY = 221, "#111111", "#555555"
 TITLE, SMALL = 11.0, 8.0  # points
 LINES = {TITLE: 20, SMALL: 15}  # pixels from line to line
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Inside the block a user's style moves nothing, and files of equal pictures are equal."""
+    import matplotlib as mpl
+
+    with warnings.catch_warnings(), mpl.rc_context():
+        warnings.simplefilter("ignore")  # signs that the font lacks become boxes
+        mpl.rcdefaults()
+        mpl.rcParams["svg.hashsalt"] = "hashdoor"
+        yield
+
+
+def saved(figure: Figure, suffix: str) -> bytes:
+    """A figure as the bytes of a file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=suffix, dpi=DPI, metadata=dict(FORMATS[suffix]))
+    return buffer.getvalue()
+
+
+def suffix_of(path: Path) -> str:
+    """The format that a file's name asks for; UserError where it is none of FORMATS."""
+    suffix = path.suffix.lower().removeprefix(".")
+    if suffix not in FORMATS:
+        raise unknown("picture format", suffix, FORMATS, f"the suffix of '{path}' decides")
+    return suffix
+
+
+def write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"cannot write '{path}' ({error.strerror}): name a file in a folder that is there") from None
+
 
 Pictures = UInt8[np.ndarray, "n c h w"]
 Line = tuple[int, str, float]  # pixels below the top, text, size
@@ -82,14 +122,10 @@ class Block:
 
 def paint(blocks: Sequence[Block], suffix: str) -> bytes:
     """The content of a file with all blocks below each other, in as many columns as keep it within TALLEST."""
-    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with warnings.catch_warnings(), mpl.rc_context():
-        warnings.simplefilter("ignore")  # signs that the font lacks become boxes
-        mpl.rcdefaults()  # a user's style must not move anything
-        mpl.rcParams["svg.hashsalt"] = "hashdoor"
+    with plain():
         measure = _ruler()
         sheets = [(block, *_texts(block, measure)) for block in blocks]
         columns = _columns([height for _, _, height in sheets])
@@ -110,9 +146,7 @@ def paint(blocks: Sequence[Block], suffix: str) -> bytes:
                 y += tall + BETWEEN
             x += room + BETWEEN
         axes.set(xlim=(0, width), ylim=(height, 0))
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix, dpi=DPI, metadata=dict(FORMATS[suffix]))
-    return buffer.getvalue()
+        return saved(figure, suffix)
 
 
 def _columns(heights: Sequence[int]) -> list[list[int]]:

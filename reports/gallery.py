@@ -18,9 +18,9 @@ import pandas as pd
 from jaxtyping import Bool, UInt8
 from safetensors import SafetensorError, safe_open
 
-from bench.api.errors import StoreError, UserError, unknown
+from bench.api.errors import StoreError, UserError
 from bench.store import Record, Store
-from reports._painting import FORMATS, Block, Pair, paint
+from reports._painting import Block, Pair, paint, suffix_of, write
 from reports.frame import SETTING, Shelf, changes, groups, read
 from reports.page import SHORTEST, find, name_of
 from reports.render import clean
@@ -48,15 +48,9 @@ class Drawn:
 
 def draw(store: Store, path: Path, *, key: str | None = None, suite: str | None = None) -> Drawn:
     """Draw one trial, or every attack of the latest run (of a suite), into a file whose suffix names the format."""
-    suffix = path.suffix.lower().removeprefix(".")
-    if suffix not in FORMATS:
-        raise unknown("picture format", suffix, FORMATS, f"the suffix of '{path}' decides")
+    suffix = suffix_of(path)
     found = Drawn((_of_trial(store, key),), ()) if key is not None else _of_run(store, suite)
-    content = paint(found.blocks, suffix)
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise UserError(f"cannot write '{path}' ({error.strerror}): name a file in a folder that is there") from None
+    write(path, paint(found.blocks, suffix))
     return found
 
 

@@ -50,8 +50,15 @@ def show(
             " of every attack of the latest run.",
         ),
     ] = None,
+    curves: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Draw what the strength of each swept defense of the latest run does to t-mAP, own-mAP and mAP.",
+        ),
+    ] = None,
     suite: Annotated[
-        str | None, typer.Option(help="With --gallery and no KEY: the latest run of this suite instead.")
+        str | None, typer.Option(help="With a picture and no KEY: the latest run of this suite instead.")
     ] = None,
     format_: Format = "rich",
 ) -> None:
@@ -59,9 +66,16 @@ def show(
     from bench.api.errors import UserError
     from bench.store import Store
 
-    if suite is not None and (key is not None or gallery is None):
-        raise UserError("--suite chooses a run for --gallery FILE without KEY: leave it or KEY out")
+    if suite is not None and (key is not None or (gallery is None and curves is None)):
+        raise UserError("--suite chooses a run for --gallery or --curves FILE without KEY: leave it or KEY out")
+    if curves is not None and (key is not None or gallery is not None):
+        raise UserError("--curves FILE draws the sweeps of a whole run: leave KEY and --gallery out")
     key = key.strip().lower() if key is not None else None
+    if curves is not None:
+        from reports import curves as sweeps
+
+        typer.echo(f"{curves}: {sweeps.draw(Store(store), curves, suite=suite)}")
+        return
     if gallery is not None:
         from reports import gallery as pictures
 
@@ -69,7 +83,10 @@ def show(
         typer.echo(f"{gallery}: {found}")
         return
     if key is None:
-        raise UserError("show what? give a KEY, as tables print it, or --gallery FILE.png for pictures of every attack")
+        raise UserError(
+            "show what? give a KEY, as tables print it, --gallery FILE.png for pictures of every attack, or"
+            " --curves FILE.png for sweeps of defenses"
+        )
     from reports import page, render
 
     render.render(page.page(Store(store), key), format_)

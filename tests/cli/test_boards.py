@@ -165,7 +165,7 @@ def test_a_gallery_of_the_run_and_of_a_trial(store, tmp_path, capsys):
     ("arguments", "words"),
     [
         ({}, "give a KEY"),
-        ({"suite": "smoke"}, "--suite chooses a run for --gallery FILE without KEY"),
+        ({"suite": "smoke"}, "--suite chooses a run for --gallery or --curves FILE without KEY"),
         ({"key": "ab", "suite": "smoke"}, "--suite chooses a run"),
         ({"gallery": Path("x.jpeg")}, "unknown picture format 'jpeg'"),
         ({"gallery": Path("x.png"), "suite": "smok"}, "did you mean 'smoke'"),

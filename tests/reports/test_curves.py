@@ -1,0 +1,81 @@
+"""Sweeps of defenses as pictures: what is a curve, which cells it averages, and that a file comes out."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.api.errors import UserError
+from reports import curves
+from tests.reports.test_tables import cell
+
+
+def swept(stock, cells):
+    """A store whose cells come with the record of their defense's work: params after a `defend` key."""
+    store = stock(
+        [{k: v for k, v in one.items() if k != "params"} | {"defend": f"d{i}"} for i, one in enumerate(cells)]
+    )
+    for i, one in enumerate(cells):
+        spec = {"defense": {"name": one["defense"].partition("(")[0], "params": one["params"]}}
+        store.write_record(
+            {"key": f"d{i}", "stage": "defend", "label": "d", "status": "ok", "reason": "", "log": "", "meta": {},
+             "metrics": {}, "parents": {}, "code": "c", "artifact": None, "spec": spec}
+        )  # fmt: skip
+    return store
+
+
+def pruned(ratio, *, attack="loud", epochs=0, target="0", t_map=0.5):
+    params = {"ratio": ratio, "epochs": epochs, "tuned": epochs > 0, "lr": [0.1]}
+    made = cell(attack, f"repair(ratio={ratio}, epochs={epochs})", target=target, metrics={"t_map": t_map})
+    return {**made, "params": params}
+
+
+def test_a_sweep_is_one_number_that_varies_with_all_else_equal(stock):
+    cells = [pruned(r, epochs=e, attack=a) for r in (0.1, 0.5, 0.9) for e in (0, 10) for a in ("none", "loud")]
+    found = curves.sweeps(swept(stock, cells), None)
+    assert [(sweep.parameter, sweep.title.partition(" · ")[0]) for sweep in found] == [
+        ("ratio", "repair(epochs=0, tuned=False)"),
+        ("ratio", "repair(epochs=10, tuned=True)"),
+    ]
+    assert [sorted(set(sweep.rows["x"])) for sweep in found] == [[0.1, 0.5, 0.9]] * 2
+    assert all(set(sweep.rows["attack"]) == {"none", "loud"} for sweep in found)
+
+
+def test_points_are_means_over_the_cells_that_every_value_has(stock):
+    cells = [pruned(r, target=t, t_map=r / 2 + int(t) / 10) for r in (0.2, 0.4, 0.6) for t in ("0", "1")]
+    cells.append(pruned(0.2, target="2", t_map=1.0))  # the other ratios lack target 2
+    (sweep,) = curves.sweeps(swept(stock, cells), None)
+    means = curves.points(sweep.rows)
+    assert means.index.tolist() == [0.2, 0.4, 0.6]
+    assert means["t_map"].tolist() == pytest.approx([0.15, 0.25, 0.35])
+    assert set(means["n"]) == {2}
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_a_picture_with_a_panel_per_attack_comes_out_twice_the_same(stock, tmp_path, suffix):
+    cells = [pruned(r, attack=a, t_map=r) for r in (0.1, 0.5, 0.9) for a in ("none", "loud", "quiet")]
+    store = swept(stock, cells)
+    one, two = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    said = curves.draw(store, one)
+    curves.draw(store, two)
+    assert one.read_bytes() == two.read_bytes()
+    assert "ratio at 3 values" in said
+    if suffix == "png":
+        picture = np.asarray(Image.open(io.BytesIO(one.read_bytes())).convert("RGB"))
+        height, width, _ = picture.shape
+        assert width > 2.5 * height  # three panels in a row
+        orange = (np.abs(picture.astype(int) - [0xD5, 0x5E, 0x00]).sum(2) < 40).sum(0)
+        # no t-mAP in the panel of `none`, which comes first
+        assert not orange[: width // 3 - 10].any()
+        assert orange[width // 3 :].any()
+
+
+def test_a_run_without_a_sweep_is_refused_with_an_example(stock, tmp_path):
+    store = swept(stock, [pruned(0.1), pruned(0.5)])
+    with pytest.raises(UserError, match=r"no defense of this run was swept.*ratio = \[0.3"):
+        curves.draw(store, tmp_path / "a.png")
+    with pytest.raises(UserError, match="unknown picture format 'gif'"):
+        curves.draw(store, tmp_path / "a.gif")
