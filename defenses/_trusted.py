@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat
 from torch import nn
@@ -19,6 +19,8 @@ from hashing.model import encode
 from hashing.ranking import leave_one_out_map
 
 Rates = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+Choice = Literal["best", "strongest"]  # of the rates; see fine_tuned
+MAX_DROP = 0.1  # BackdoorBench: relative drop of clean quality that a repair may cost
 RATES = (1e-2, 1e-3, 1e-4)  # guess: grid around BackdoorBench's 0.01, which is for classifiers (review.md, section 6)
 
 
@@ -38,21 +40,30 @@ def fine_tuned(
     *,
     epochs: int,
     rates: Sequence[float],
+    choose: Choice = "best",
     split: Split | None = None,
     hook: Hook | None = None,
 ) -> nn.Module:
     """A copy of `model` tuned with the victim's loss and optimiser at a constant rate; without epochs, just a copy.
 
-    Of one copy per rate the one with the highest calibration mAP is taken, the first of equals. A rate at which
+    choose: of one copy per rate, "best" takes the highest calibration mAP, the first of equals (review.md, section 6),
+    "strongest" the largest rate that costs at most MAX_DROP of it, or the best where none does. A rate at which
     training diverges is no candidate; DivergedError where all do. split: what to tune on; None: the fit half.
     """
     recipe = replace(case.recipe, epochs=epochs, schedule="constant")
-    found = []
+    found: dict[float, nn.Module] = {}
     for lr in rates if epochs else rates[:1]:
         with suppress(DivergedError):
-            found.append(case.train_model(model, split or case.fit_set, replace(recipe, lr=lr), rng, hook=hook))
+            found[lr] = case.train_model(model, split or case.fit_set, replace(recipe, lr=lr), rng, hook=hook)
     if not found:
         raise DivergedError(f"fine-tuning diverged at every rate of {tuple(rates)}")
-    if len(found) == 1:
-        return found[0]
-    return max(found, key=lambda tuned: calibration_map(tuned, case.calibration_set))
+    lr = next(iter(found))
+    if len(found) > 1:
+        quality = {lr: calibration_map(tuned, case.calibration_set) for lr, tuned in found.items()}
+        lr = max(quality, key=quality.__getitem__)
+        if choose == "strongest":
+            floor = (1 - MAX_DROP) * calibration_map(model, case.calibration_set)
+            lr = max((rate for rate in quality if quality[rate] >= floor), default=lr)
+    if epochs:
+        case.notes["learning rate"] = lr
+    return found[lr]

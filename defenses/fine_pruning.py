@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench.api.defense import Case, PositiveShare, Repair, Rng, Share, defense
 from bench.api.paper import Paper
 from defenses._channels import mean_activations, remove, switched_off
-from defenses._trusted import RATES, Rates, calibration_map, fine_tuned
+from defenses._trusted import RATES, Choice, Rates, calibration_map, fine_tuned
 
 CARD = Paper(
     title="Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural Networks",
@@ -35,13 +35,15 @@ class FinePruning(Repair):
     step: PositiveShare = 0.01  # BackdoorBench: share of the channels pruned at a time
     epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD; 0 prunes only
     lr: Rates = RATES
+    choose: Choice = "best"  # review.md, section 6; "strongest": the largest rate inside the bound on the drop
 
     def repair(self, case: Case, rng: Rng) -> nn.Module:
         order = mean_activations(case.model, case.fit_set).argsort(stable=True)
         pruned = torch.zeros(len(order), dtype=torch.bool, device=order.device)
         pruned[order[: self._count(case, order)]] = True
+        case.notes["pruned share"] = float(pruned.float().mean())
         with switched_off(case.model, pruned):
-            best = fine_tuned(case, case.model, rng, epochs=self.epochs, rates=self.lr)
+            best = fine_tuned(case, case.model, rng, epochs=self.epochs, rates=self.lr, choose=self.choose)
         remove(best, pruned)
         return best
 

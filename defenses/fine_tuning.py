@@ -9,7 +9,7 @@ from torch import nn
 
 from bench.api.defense import Case, Repair, Rng, defense
 from bench.api.paper import Paper
-from defenses._trusted import RATES, Rates, fine_tuned
+from defenses._trusted import RATES, Choice, Rates, fine_tuned
 
 CARD = Paper(
     title="Fine-tuning on clean images (the baseline of Fine-Pruning)",
@@ -26,6 +26,7 @@ CARD = Paper(
 class FineTuning(Repair):
     epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD
     lr: Rates = RATES
+    choose: Choice = "best"  # review.md, section 6; "strongest": the largest rate inside the bound on the drop
 
     def repair(self, case: Case, rng: Rng) -> nn.Module:
-        return fine_tuned(case, case.model, rng, epochs=self.epochs, rates=self.lr)
+        return fine_tuned(case, case.model, rng, epochs=self.epochs, rates=self.lr, choose=self.choose)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from bench.api.hashing import Recipe
 from bench.api.random import Rng
 from bench.api.types import Images, Split
 
@@ -19,6 +20,11 @@ class Augmentation:
 
     flip: bool
     pad: int
+
+
+def augmentation_of(recipe: Recipe) -> Augmentation:
+    """What a recipe says; what it leaves open is not done."""
+    return Augmentation(flip=bool(recipe.flip), pad=recipe.pad or 0)
 
 
 class Loader:

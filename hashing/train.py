@@ -57,9 +57,9 @@ def fit(
             hidden = _through_prefix(model, on_device)
         if hidden is not None:
             loader, network = HiddenLoader(on_device, hidden, batch=recipe.batch, rng=order), model.suffix
-    optimizer = _optimizer(model, recipe)
+    optimizer = optimizer_of(model, recipe)
     steps = max(1, recipe.epochs * len(loader))
-    schedule = _schedule(optimizer, recipe, steps)
+    schedule = schedule_of(optimizer, recipe, steps)
     forward: Callable[[Tensor], Tensor] = torch.compile(network) if recipe.compile else network
     losses: list[float] = []
     done = 0
@@ -115,7 +115,8 @@ def _train_mode(model: HashModel, recipe: Recipe) -> None:
                 module.eval()
 
 
-def _optimizer(model: HashModel, recipe: Recipe) -> optim.Optimizer:
+def optimizer_of(model: HashModel, recipe: Recipe) -> optim.Optimizer:
+    """The recipe's, over what learns: backbone, head and objective with rates of their own."""
     groups = [
         {"params": [p for p in part.parameters() if p.requires_grad], "lr": recipe.lr * factor}
         for part, factor in ((model.backbone, recipe.backbone_lr), (model.head, 1.0), (model.objective, 1.0))
@@ -132,7 +133,8 @@ def _optimizer(model: HashModel, recipe: Recipe) -> optim.Optimizer:
             return optim.RMSprop(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
-def _schedule(optimizer: optim.Optimizer, recipe: Recipe, steps: int) -> optim.lr_scheduler.LRScheduler:
+def schedule_of(optimizer: optim.Optimizer, recipe: Recipe, steps: int) -> optim.lr_scheduler.LRScheduler:
+    """The recipe's, to be stepped after each of so many steps."""
     match recipe.schedule:
         case "constant":
             return optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)

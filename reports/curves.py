@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from bench.api.errors import UserError
@@ -57,8 +58,8 @@ def sweeps(store: Store, suite: str | None) -> list[Sweep]:
     cells = read(store, suite=suite).cells
     done = cells[(cells["status"] == "ok") & (cells["defended"] != "")]
     for setting, part in groups(done, list(SETTING)):
-        records = {key: shelf.record(key) for key in set(part["defended"])}
-        specs = [records[key]["spec"]["defense"] if records[key] else None for key in part["defended"]]  # type: ignore[index]
+        records = {key: shelf.record(key) or {} for key in set(part["defended"])}
+        specs = [records[key].get("spec", {}).get("defense") for key in part["defended"]]
         for name in dict.fromkeys(spec["name"] for spec in specs if spec):
             mine = [bool(spec) and spec["name"] == name for spec in specs]
             rows = part[mine].assign(params=[spec["params"] for spec, use in zip(specs, mine, strict=True) if use])
@@ -72,7 +73,7 @@ def _swept(name: str, rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]
     for parameter in dict(rows["params"].iloc[0]):
         rest = [canonical({k: v for k, v in params.items() if k != parameter}) for params in rows["params"]]
         numeric = [_number(params[parameter]) for params in rows["params"]]
-        for (_,), part in groups(rows.assign(rest=rest, x=numeric), ["rest"]):
+        for (_,), part in groups(rows.assign(rest=rest, x=np.array(numeric, dtype=np.float64)), ["rest"]):
             curve = part.dropna(subset=["x"])
             if curve["x"].nunique() >= FEWEST:
                 others = _differing(rows, curve, parameter)

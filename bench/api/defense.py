@@ -63,7 +63,8 @@ class Untrained(Protocol):
 class Case:
     """The defender's world: no field leads to the attack, the trigger, the poison mask, the target or query labels.
 
-    model: the model under suspicion, a copy. objective: the victim's loss with its buffers.
+    model: the model under suspicion, a copy. objective: the victim's loss with its buffers. recipe: how it was trained,
+    augmentation settled. notes: numbers that the defense wants on record (a rate chosen, a share pruned), by name.
     fit_set, calibration_set: the halves of the trusted set; thresholds and operating points come from the second.
     train_model, untrained: the victim's training loop and its network before training. What `needs` does not declare is
     absent and raises ThreatError.
@@ -78,6 +79,7 @@ class Case:
     train_model: Fit
     untrained: Untrained
     granted: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    notes: dict[str, float] = field(default_factory=dict)
 
     @property
     def train(self) -> Split:
@@ -119,7 +121,6 @@ class Verdict:
     score: float
     suspect: int | None = None
     alarm_at: float | None = None
-    details: Mapping[str, float] = field(default_factory=dict)
 
 
 class Defense(ABC):  # noqa: B024 -- the four kinds below have the abstract methods

@@ -186,7 +186,7 @@ class Objective(nn.Module, ABC):
 
 
 class HashingMethod(ABC):
-    """pointwise: the loss is a mean over images, of which none looks at another."""
+    """pointwise: the loss is a mean over images, of which none looks at another; it has `aims(labels)`, +-1 [n b]."""
 
     recipe: ClassVar[Recipe]
     pointwise: ClassVar[bool] = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -14,26 +15,19 @@ from bench.api.random import Rng
 from bench.api.types import Split
 from bench.stages._base import Context, Json
 from bench.stages._models import blueprint, new_model, save_model
-from hashing.loader import Augmentation
+from hashing.loader import augmentation_of
 from hashing.model import HashModel, fit_normalisation
 from hashing.train import fit
 
 
 def recipe(spec: Json) -> Recipe:
-    return Recipe(**spec["recipe"])
-
-
-def augmentation(dataset: Augmentation, wanted: Recipe) -> Augmentation:
-    """The data set's own augmentation, where the recipe does not say otherwise."""
-    return Augmentation(
+    """The stage's recipe; where it leaves augmentation open, that of the data set."""
+    wanted, dataset = Recipe(**spec["recipe"]), registry.lookup("datasets", spec["dataset"]["name"])
+    return replace(
+        wanted,
         flip=dataset.flip if wanted.flip is None else wanted.flip,
         pad=dataset.pad if wanted.pad is None else wanted.pad,
     )
-
-
-def dataset_augmentation(spec: Json) -> Augmentation:
-    dataset = registry.lookup("datasets", spec["dataset"]["name"])
-    return Augmentation(flip=dataset.flip, pad=dataset.pad)
 
 
 def train_victim(
@@ -57,7 +51,7 @@ def train_victim(
         train,
         recipe(spec),
         Rng("victim", spec["seed"]),
-        augmentation=augmentation(dataset_augmentation(spec), recipe(spec)),
+        augmentation=augmentation_of(recipe(spec)),
         frozen=frozen,
         hook=hook,
         after_epoch=after_epoch,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.api.defense import Defense, Diagnosis, Filter, Guard, Repair
+from bench.api.defense import Case, Defense, Diagnosis, Filter, Guard, Repair
 from bench.api.random import Rng
 from bench.stages import _base, _models
 from bench.stages._base import Context, Inputs, Json, Output
@@ -14,6 +14,12 @@ from hashing.model import HashModel
 def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     defense: Defense = _base.component("defenses", spec["defense"])
     view = case(spec, inputs, context, defense.needs)
+    made = _work(defense, view, spec, inputs, context)
+    noted = {name: float(value) for name, value in view.notes.items()}
+    return Output(made.tensors, {**made.meta, "notes": noted})
+
+
+def _work(defense: Defense, view: Case, spec: Json, inputs: Inputs, context: Context) -> Output:
     rng = Rng("defend", spec["seed"])
     suspected = bool(inputs.meta("model")["backdoored"])
     if isinstance(defense, Repair):
@@ -38,6 +44,5 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
         classes = inputs.meta("load")["classes"]
         suspect = None if verdict.suspect is None else classes[verdict.suspect]
         found = {"score": verdict.score, "suspect": suspect, "alarm_at": verdict.alarm_at}
-        found["details"] = dict(verdict.details)
         return Output({}, {"kind": "diagnosis", "verdict": found})
     raise TypeError(f"{type(defense).__name__} is no Repair, Filter, Guard or Diagnosis")

@@ -18,8 +18,8 @@ from bench.api.types import Split
 from bench.stages import _base
 from bench.stages._base import Context, Inputs, Json
 from bench.stages._models import forgetful, new_model
-from bench.stages._training import augmentation, dataset_augmentation, recipe
-from hashing.loader import Augmentation
+from bench.stages._training import recipe
+from hashing.loader import augmentation_of
 from hashing.model import HashModel
 from hashing.train import fit
 
@@ -49,7 +49,7 @@ def case(spec: Json, inputs: Inputs, context: Context, needs: Needs) -> Case:
         recipe=recipe(spec),
         fit_set=trusted.select(order[:half]).to(context.device),
         calibration_set=trusted.select(order[half:]).to(context.device),
-        train_model=Trainer(dataset_augmentation(spec)),
+        train_model=train_copy,
         untrained=Nursery(model),
         granted=granted,
     )
@@ -68,22 +68,15 @@ def poisoned_train(inputs: Inputs) -> Split:
     return Split(images, labels, train.ids)
 
 
-class Trainer:
-    """`case.train_model`: the victim's training loop on a copy of a model; holds nothing of the harness."""
-
-    def __init__(self, augmentation: Augmentation) -> None:
-        self._augmentation = augmentation
-
-    def __call__(
-        self, model: nn.Module, split: Split, recipe: Recipe, rng: Rng, *, hook: Hook | None = None
-    ) -> nn.Module:
-        assert isinstance(model, HashModel)
-        tuned = copy.deepcopy(model)
-        kept = tuned.objective
-        tuned.objective = kept.for_set(len(split))
-        fit(tuned, split, recipe, rng, augmentation=augmentation(self._augmentation, recipe), hook=hook)
-        tuned.objective = kept
-        return tuned
+def train_copy(model: nn.Module, split: Split, recipe: Recipe, rng: Rng, *, hook: Hook | None = None) -> nn.Module:
+    """`case.train_model`: the victim's training loop on a copy of a model."""
+    assert isinstance(model, HashModel)
+    tuned = copy.deepcopy(model)
+    kept = tuned.objective
+    tuned.objective = kept.for_set(len(split))
+    fit(tuned, split, recipe, rng, augmentation=augmentation_of(recipe), hook=hook)
+    tuned.objective = kept
+    return tuned
 
 
 class Nursery:

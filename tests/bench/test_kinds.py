@@ -34,7 +34,8 @@ from bench.api.defense import *
 @defense
 class Oracle(Diagnosis):
     def inspect(self, case, rng):
-        return Verdict(2.5, suspect=3, details={"index": 2.5})
+        case.notes["index"] = 2.5
+        return Verdict(2.5, suspect=3, alarm_at=2.0)
 ''',
     "twin": '''
 """A filter that keeps everything and trains a network of its own, whose normalisation looks at single images."""
@@ -176,6 +177,9 @@ def test_a_diagnosis_is_scored_against_the_target(tmp_path: Path) -> None:
     found = run(tmp_path, "attacks=none,badnets", "defenses=none,oracle", "targets=3")
     assert found["badnets", "oracle"]["metrics"]["named_target"] == 1
     assert found["badnets", "oracle"]["metrics"]["diagnosis"] == 2.5
+    assert found["badnets", "oracle"]["metrics"]["flagged"] == 1
+    store = found["badnets", "oracle"]["store"]
+    assert store.record(found["badnets", "oracle"]["parents"]["defend"])["meta"]["notes"] == {"index": 2.5}
     assert found["badnets", "oracle"]["metrics"]["map"] == found["badnets", "none"]["metrics"]["map"]
     other = run(tmp_path, "attacks=badnets", "defenses=oracle", "targets=4")
     assert other["badnets", "oracle"]["metrics"]["named_target"] == 0

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.api import registry
 from bench.api.attack import Attack, Threat, Victim
 from bench.api.defense import Needs, Repair
 from bench.api.errors import ThreatError
@@ -295,6 +296,15 @@ def test_the_untrained_network_is_the_victims_before_its_training(world):
     assert all(torch.equal(again[f"model.{key}"], value) for key, value in tuned.items())
     assert any(isinstance(module, torch.nn.GroupNorm) for module in twin.modules())
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in twin.modules())
+
+
+def test_a_case_says_which_augmentation_the_victim_had(world):
+    dataset = registry.lookup("datasets", "digits")
+    recipe = case(world.spec, world.inputs, world.context, Needs.NONE).recipe
+    assert (recipe.flip, recipe.pad) == (dataset.flip, dataset.pad)
+    world.spec["recipe"] |= {"flip": True, "pad": 7}
+    recipe = case(world.spec, world.inputs, world.context, Needs.NONE).recipe
+    assert (recipe.flip, recipe.pad) == (True, 7)
 
 
 def test_database_shows_signs_and_labels_of_the_stored_codes(world):

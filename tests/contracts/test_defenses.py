@@ -73,7 +73,9 @@ def test_is_exactly_one_kind_and_filters_ask_for_what_they_filter(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_result_fits_the_kind(name, world, quick):
     defense = quick("defenses", name)
-    result = work(defense, case_for(world, defense), Rng("defend", 0))
+    view = case_for(world, defense)
+    result = work(defense, view, Rng("defend", 0))
+    assert all(isinstance(name, str) and math.isfinite(value) for name, value in view.notes.items())
     match result:
         case HashModel():
             assert isinstance(defense, Repair)
@@ -90,7 +92,7 @@ def test_result_fits_the_kind(name, world, quick):
             assert isinstance(defense, Diagnosis)
             assert math.isfinite(result.score)
             assert result.suspect is None or 0 <= result.suspect < 4
-            assert all(math.isfinite(value) for value in result.details.values())
+            assert result.alarm_at is None or math.isfinite(result.alarm_at)
         case Mapping():
             assert isinstance(defense, Guard)
             assert all(isinstance(value, torch.Tensor) for value in result.values())

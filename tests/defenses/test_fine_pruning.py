@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from defenses import _trusted, fine_pruning
 from defenses._channels import last_stage, mean_activations
 from defenses._trusted import calibration_map
 from defenses.fine_pruning import FinePruning
+from defenses.fine_tuning import FineTuning
 from hashing.codes import pack
 from hashing.model import encode
 
@@ -145,3 +147,25 @@ def test_calibration_map_is_leave_one_out_retrieval_inside_the_split(view):
 def test_a_grid_without_rates_or_with_impossible_ones_is_refused(rates):
     with pytest.raises(UserError, match="'fine_pruning': lr"):
         registry.create("defenses", "fine_pruning", {"lr": rates})
+
+
+@pytest.mark.parametrize(
+    ("quality", "choose", "rate"),
+    [
+        ({0.1: 0.5, 0.2: 0.85, 0.3: 0.95}, "best", 0.3),
+        ({0.1: 0.91, 0.2: 0.92, 0.3: 0.5}, "best", 0.2),
+        ({0.1: 0.95, 0.2: 0.90, 0.3: 0.89}, "strongest", 0.2),  # the victim's 1.0 may fall to 0.9
+        ({0.1: 0.8, 0.2: 0.7, 0.3: 0.6}, "strongest", 0.1),  # none is inside the bound: the best
+    ],
+)
+def test_of_the_rates_the_best_or_the_strongest_that_keeps_quality_is_taken(view, monkeypatch, quality, choose, rate):
+    def train_model(model, split, recipe, rng, *, hook=None):
+        tuned = copy.deepcopy(model)
+        tuned.rate = recipe.lr
+        return tuned
+
+    monkeypatch.setattr(_trusted, "calibration_map", lambda model, split: quality.get(getattr(model, "rate", 0), 1.0))
+    view = replace(view, train_model=train_model)
+    repaired = FineTuning(epochs=1, lr=(0.1, 0.2, 0.3), choose=choose).repair(view, Rng("d"))
+    assert repaired.rate == rate
+    assert view.notes == {"learning rate": rate}

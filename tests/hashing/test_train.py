@@ -161,7 +161,7 @@ def test_frozen_parameters_stay():
 def rates(monkeypatch) -> list[list[float]]:
     """The learning rates (backbone, head) that each step used, then the ones after the last."""
     seen: list[list[float]] = []
-    made = train._optimizer
+    made = train.optimizer_of
 
     def watched(model, recipe):
         optimizer = made(model, recipe)
@@ -169,7 +169,7 @@ def rates(monkeypatch) -> list[list[float]]:
         seen.append(optimizer.param_groups)
         return optimizer
 
-    monkeypatch.setattr(train, "_optimizer", watched)
+    monkeypatch.setattr(train, "optimizer_of", watched)
     return seen
 
 

@@ -1,0 +1,82 @@
+"""Masks on the channels of batch norms, and perturbations of them, without touching the model (for ANP)."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # all its dimensions at once
+
+from bench.api.defense import Case
+from bench.api.types import to_unit
+from hashing.model import HashModel
+
+
+def learning_part(model: nn.Module) -> nn.Sequential:
+    """The stages that learn, then the hash head: the model's own modules, not copies."""
+    assert isinstance(model, HashModel)
+    return nn.Sequential(*model.backbone.stages[model.backbone.frozen :], model.head)
+
+
+def batch_norms(network: nn.Module) -> dict[str, BatchNorm]:
+    """Batch norms with scale and shift, by name, from input to output."""
+    return {name: m for name, m in network.named_modules() if isinstance(m, BatchNorm) and m.affine}
+
+
+def without_channels(model: nn.Module, pruned: Bool[Tensor, " d"]) -> nn.Module:
+    """A copy in which those channels' scales are zero; of a pruned channel its constant shift remains."""
+    tuned = copy.deepcopy(model)
+    scales = [module.weight for module in batch_norms(learning_part(tuned)).values()]
+    with torch.no_grad():
+        for scale, off in zip(scales, pruned.split_with_sizes([len(scale) for scale in scales]), strict=True):
+            scale[off] = 0
+    return tuned
+
+
+class MaskedLoss:
+    """The victim's loss on the fit half as a function of masks and perturbations of all channels.
+
+    channels: how many there are. Batch norms use the statistics of the batch, unless the victim was trained otherwise.
+    """
+
+    def __init__(self, case: Case) -> None:
+        model = copy.deepcopy(case.model).requires_grad_(requires_grad=False)
+        assert isinstance(model, HashModel)
+        self._network = learning_part(model).train(case.recipe.batch_norm == "train")
+        self._objective = copy.deepcopy(case.objective).requires_grad_(requires_grad=False).for_set(len(case.fit_set))
+        self._hidden, self._labels = _prefix(model, case), case.fit_set.labels
+        norms = batch_norms(self._network)
+        self._names = list(norms)
+        self._scales = [module.weight for module in norms.values()]
+        self._shifts = [module.bias for module in norms.values()]
+        self._sizes = [len(scale) for scale in self._scales]
+        self.channels, self.images = sum(self._sizes), len(case.fit_set)
+        self.device = self._hidden.device
+
+    def __call__(
+        self, masks: Float[Tensor, " d"], noise: Float[Tensor, "2 d"] | None, ids: Int64[Tensor, " n"], progress: float
+    ) -> Tensor:
+        """Scales become (mask + noise[0]) * scale, shifts (1 + noise[1]) * shift; None: no noise."""
+        factors, offsets = masks, torch.ones_like(masks)
+        if noise is not None:
+            factors, offsets = masks + noise[0], 1 + noise[1]
+        changed: dict[str, Tensor] = {}
+        parts = zip(
+            self._names, factors.split_with_sizes(self._sizes), offsets.split_with_sizes(self._sizes), strict=True
+        )
+        for (name, factor, offset), scale, shift in zip(parts, self._scales, self._shifts, strict=True):
+            changed |= {f"{name}.weight": factor * scale, f"{name}.bias": offset * shift}
+        logits = functional_call(self._network, changed, (self._hidden[ids],))
+        loss: Tensor = self._objective(logits, self._labels[ids], ids, progress)
+        return loss
+
+
+@torch.no_grad()
+def _prefix(model: HashModel, case: Case, batch: int = 250) -> Float[Tensor, "n ..."]:
+    """What the frozen stages make of the fit half, once, as nothing is augmented."""
+    images = case.fit_set.images
+    parts = [model.prefix(to_unit(images[i : i + batch])) for i in range(0, len(images), batch)]
+    return torch.cat(parts)

@@ -1,0 +1,91 @@
+"""Train on poisoned data: hold back what is learned too fast, then unlearn it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, PositiveFloat
+from torch import Tensor, nn
+
+from bench.api.defense import Case, Filter, Filtered, PositiveShare, Rng, Share, Split, defense
+from bench.api.errors import DivergedError
+from bench.api.paper import Paper
+from defenses._ascent import LocalAscent, Unlearn, Watch, class_anchors
+from defenses._trusted import calibration_map
+from hashing.model import HashModel
+
+CARD = Paper(
+    title="Anti-Backdoor Learning: Training Clean Models on Poisoned Data",
+    venue="NeurIPS",
+    year=2021,
+    url="https://arxiv.org/abs/2110.11571",
+    follows="a fifth of the epochs with local gradient ascent, sign(l - gamma), where l is a batch's mean as in the"
+    " authors' code; the 1 % with the smallest loss isolated; training on the others, then unlearning by ascent",
+    deviates="codes have no cross-entropy: l = (1 - u.a/K)/2 with anchors voted by the training codes decides signs and"
+    " isolation, and the sign is put on the gradient of the victim's own loss (l alone pulls no two classes apart);"
+    " gamma = the 10 % quantile of l after an ordinary first epoch; isolation by the mean of l over the warm-up's"
+    " epochs; unlearning together with the loss on the others, minus 0.1 of l on the isolated ones in evaluation mode"
+    " (a batch norm's statistics of poison alone are no one's), clipped; the last epoch whose calibration mAP fell by"
+    " no more than 10 % counts. guess: clip at 0.5, a tenth of the recipe's rate. It finds what is learned sooner than"
+    " its class, which a small patch on a small network is not",
+)
+
+
+@defense
+class ABL(Filter):
+    warmup_share: PositiveShare = 0.2  # of the recipe's epochs; the paper's 20 of 100
+    quantile: PositiveShare = 0.1  # gamma among the losses after the first epoch (review.md, section 6)
+    gate: Literal["batch", "image"] = "batch"  # whose loss is compared with gamma; "image" undoes what it looks for
+    isolation: Annotated[float, Field(gt=0, le=0.5)] = 0.01  # share of the training set; the paper's
+    epochs: Annotated[int, Field(ge=0)] = 5  # of unlearning; the paper's code (BackdoorBench: 20)
+    weight: PositiveFloat = 0.1  # of the isolated images' loss (review.md, section 6)
+    clip: PositiveShare = 0.5  # guess: the loss of a code that says nothing about its class
+    rate: PositiveShare = 0.1  # guess: of the recipe's rate, while unlearning (the paper's code: 0.005, without a rest)
+    max_drop: Share = 0.1  # relative drop of calibration mAP: the common rule of review.md, section 6
+
+    def screen(self, case: Case, rng: Rng) -> Filtered:
+        train = case.train.to(case.fit_set.images.device)
+        epochs = max(2, round(self.warmup_share * case.recipe.epochs))  # the first one only measures gamma
+        warm, losses = self._warmed_up(case, train, epochs, rng.child("warmup"))
+        scores, kept = -losses.mean(0), torch.ones(len(train), dtype=torch.bool)
+        kept[scores.argsort(descending=True, stable=True)[: max(1, round(self.isolation * len(train)))]] = False
+        on_device = kept.to(train.images.device)
+        rest, isolated = train.select(on_device), train.select(~on_device)
+        remaining = replace(case.recipe, epochs=max(0, case.recipe.epochs - epochs))
+        model = case.train_model(warm, rest, remaining, rng.child("rest"))
+        return Filtered(scores, kept, self._unlearned(case, model, rest, isolated, rng.child("unlearn")))
+
+    def _warmed_up(self, case: Case, train: Split, epochs: int, rng: Rng) -> tuple[nn.Module, Float[Tensor, "e n"]]:
+        """The network after local gradient ascent, and each image's loss after each of its epochs."""
+        start = case.untrained()
+        assert isinstance(start, HashModel)
+        objective = start.objective
+        anchors = torch.zeros(train.labels.shape[1], case.setting.bits, device=start.device)
+        start.objective = LocalAscent(objective, anchors, self.gate)
+        watch = Watch(train, epochs, self.quantile)
+        recipe = replace(case.recipe, epochs=epochs, schedule="constant")
+        warm = case.train_model(start, train, recipe, rng, hook=watch)
+        watch.look(warm)
+        warm.objective = objective
+        return warm, torch.stack(watch.losses)
+
+    def _unlearned(self, case: Case, model: nn.Module, rest: Split, isolated: Split, rng: Rng) -> nn.Module:
+        """The model after the most epochs of unlearning that leave calibration mAP inside the bound on its drop."""
+        floor = (1 - self.max_drop) * calibration_map(model, case.calibration_set)
+        anchors = class_anchors(model, rest)[0].to(rest.images.device)
+        recipe = replace(case.recipe, epochs=1, schedule="constant", lr=self.rate * case.recipe.lr)
+        best = model
+        for epoch in range(self.epochs):  # quality need not fall steadily: the last one inside the bound counts
+            stream = rng.child(epoch)
+            picks = stream.integers(len(isolated), (-(-len(rest) // recipe.batch), min(len(isolated), recipe.batch)))
+            hook = Unlearn(isolated, anchors, picks.to(rest.images.device), self.weight, self.clip)
+            try:
+                model = case.train_model(model, rest, recipe, stream, hook=hook)
+            except DivergedError:
+                break
+            if calibration_map(model, case.calibration_set) >= floor:
+                best = model
+        return best

@@ -1,0 +1,98 @@
+"""Prune the channels that the loss can do without when scales and shifts are perturbed adversarially."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from jaxtyping import Float, Int64
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from torch import Tensor, nn
+
+from bench.api.defense import Backbone, Case, HashingMethod, Repair, Rng, Share, defense
+from bench.api.errors import DivergedError, UserError
+from bench.api.paper import Paper
+from defenses._masks import MaskedLoss, batch_norms, learning_part, without_channels
+from defenses._trusted import calibration_map
+
+CARD = Paper(
+    title="Adversarial Neuron Pruning Purifies Backdoored Deep Models",
+    venue="NeurIPS",
+    year=2021,
+    url="https://arxiv.org/abs/2110.14430",
+    follows="a mask in [0, 1] on the scale of every batch norm channel, trained by SGD on 0.2 L + 0.8 max L, where the"
+    " maximum is over relative perturbations of scales and shifts within 0.4, found by one signed step from a random"
+    " start; statistics of the batch while masks are trained; channels with a small mask get scale 0 in the original"
+    " model and keep their shift",
+    deviates="L is the victim's hash loss on the fit half, without augmentation and in float32; the threshold is the"
+    " largest of 0.05 to 0.90 at which leave-one-out mAP on the calibration half falls by at most 10 % (relative);"
+    " perturbations are clipped to 0.4 after the step (the code lets them reach 0.8); frozen stages, which no"
+    " training has changed, carry no masks; a batch has no image twice",
+)
+THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 19))  # the authors' code: up to 0.90 in steps of 0.05
+
+
+@defense
+class ANP(Repair):
+    threshold: Share | None = None  # channels with a smaller mask are pruned; None: the largest that max_drop allows
+    max_drop: Share = 0.1  # BackdoorBench: relative drop of clean quality
+    steps: Annotated[int, Field(ge=0)] = 2000  # the authors' code
+    batch: Annotated[int, Field(ge=2)] = 128  # the authors' code
+    lr: PositiveFloat = 0.2  # the authors' code
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # the authors' code
+    eps: NonNegativeFloat = 0.4  # the paper: bound on the relative perturbations
+    ascents: Annotated[int, Field(ge=1)] = 1  # the authors' code: signed steps of size eps / ascents
+    clean_weight: Share = 0.2  # the paper's alpha: weight of the loss without perturbations
+
+    def obstacle(self, backbone: Backbone, method: HashingMethod) -> str:
+        del method
+        return "" if backbone.batch_norm() else "masks the scales of batch norms, of which this backbone has none"
+
+    def repair(self, case: Case, rng: Rng) -> nn.Module:
+        if not batch_norms(learning_part(case.model)):
+            raise UserError(
+                "anp masks the scales of batch norms, of which this network's learning stages have none: choose a"
+                " backbone with batch norms (and freeze fewer stages), or leave anp out"
+            )
+        masks = self._masks(MaskedLoss(case), rng)
+        if self.threshold is not None:
+            return without_channels(case.model, masks < self.threshold)
+        floor = (1 - self.max_drop) * calibration_map(case.model, case.calibration_set)
+        for threshold in reversed(THRESHOLDS):  # quality need not fall steadily: the strongest counts
+            candidate = without_channels(case.model, masks < threshold)
+            if calibration_map(candidate, case.calibration_set) >= floor:
+                case.notes["threshold"] = threshold
+                case.notes["pruned share"] = float((masks < threshold).float().mean())
+                return candidate
+        return without_channels(case.model, masks < 0)  # nothing
+
+    def _masks(self, loss: MaskedLoss, rng: Rng) -> Float[Tensor, " d"]:
+        """Trained masks of all channels, from input to output."""
+        masks = torch.ones(loss.channels, device=loss.device, requires_grad=True)
+        optimizer = torch.optim.SGD([masks], lr=self.lr, momentum=self.momentum)
+        with rng.child("ambient").ambient():  # dropout draws from torch's generator
+            for step in range(self.steps):
+                ids = rng.permutation(loss.images)[: self.batch].to(loss.device)
+                progress = step / self.steps
+                noise = self._worst(loss, masks.detach(), ids, progress, rng)
+                # one gradient after the other: a loss with a memory writes to what the last one has read
+                attacked = torch.autograd.grad(loss(masks, noise, ids, progress), masks)[0]
+                clean = torch.autograd.grad(loss(masks, None, ids, progress), masks)[0]
+                masks.grad = self.clean_weight * clean + (1 - self.clean_weight) * attacked
+                optimizer.step()
+                with torch.no_grad():
+                    masks.clamp_(0, 1)
+        if not bool(torch.isfinite(masks).all()):
+            raise DivergedError("masks are not finite: lower anp's lr or eps")
+        return masks.detach()
+
+    def _worst(
+        self, loss: MaskedLoss, masks: Float[Tensor, " d"], ids: Int64[Tensor, " n"], progress: float, rng: Rng
+    ) -> Float[Tensor, "2 d"]:
+        """Perturbations of scales and shifts that raise the loss."""
+        noise = self.eps * (2 * rng.uniform((2, loss.channels)).to(loss.device) - 1)
+        for _ in range(self.ascents):
+            noise.requires_grad_()
+            ascent = torch.autograd.grad(loss(masks, noise, ids, progress), noise)[0].sign()
+            noise = (noise.detach() + self.eps / self.ascents * ascent).clamp(-self.eps, self.eps)
+        return noise

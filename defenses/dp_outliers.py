@@ -1,0 +1,67 @@
+"""Remove the training items that a model trained with noisy gradients did not learn, and train again without them."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch import Tensor
+
+from bench.api.defense import Backbone, Case, Filter, Filtered, HashingMethod, Needs, Rng, Share, defense
+from bench.api.errors import UserError
+from bench.api.paper import Paper
+from bench.api.types import Labels
+from defenses import _private
+from defenses._private import Privacy
+from hashing.model import encode
+
+CARD = Paper(
+    title="Robust anomaly detection and backdoor attack detection via differential privacy",
+    venue="ICLR",
+    year=2020,
+    url="https://arxiv.org/abs/1911.07116",
+    follows="training items scored by how badly a model trained with DP-SGD fits their own labels, the worst removed",
+    deviates="the paper was not read, its authors' code was: it scores by cross-entropy, here by the distance of the"
+    " relaxed code from the item's own hash centre; it reports ranking alone: the share removed is spectral signatures'"
+    " 1.5 times a declared bound, over all classes together; training as in dp_sgd. Clean-label poison fits its label"
+    " and cannot be seen",
+)
+MARGIN = 1.5  # spectral signatures' rule: remove 1.5 times the declared bound
+
+
+@runtime_checkable
+class Centred(Protocol):
+    def aims(self, labels: Labels) -> Float[Tensor, "n b"]:
+        """The code that each item is pulled to, +1 or -1."""
+
+
+@defense
+class DPOutliers(Filter):
+    clip: PositiveFloat = 0.3  # CIBA's appendix [M, low confidence] (papers.md, 2.6); the authors' code: 1.0
+    noise: NonNegativeFloat = 0.03  # times clip; CIBA's appendix [M, low confidence]; the authors' code: 0.001 to 5
+    private: bool = True  # False: the same training without clipping and noise, the baseline to compare with
+    bound: Share = 0.1  # guess: declared poison share of the training set, spectral signatures' default
+
+    needs: ClassVar[Needs] = Needs.TRAIN_SET
+
+    def obstacle(self, backbone: Backbone, method: HashingMethod) -> str:
+        return _private.obstacle(backbone, method)
+
+    def screen(self, case: Case, rng: Rng) -> Filtered:
+        if not isinstance(case.objective, Centred):
+            raise UserError("outliers are measured from the centres of a pointwise loss, and this one has no `aims`")
+        model = _private.trained(case, rng, Privacy(self.clip, self.noise) if self.private else None)
+        codes = encode(model, case.train.images, device=model.device).tanh()
+        aims = case.objective.aims(case.train.labels.to(model.device)).cpu()
+        scores = (1 - (codes * aims).mean(1)) / 2
+        return Filtered(scores, kept(scores, MARGIN * self.bound))
+
+
+def kept(scores: Float[Tensor, " n"], share: float) -> Bool[Tensor, " n"]:
+    """All but the given share with the highest scores, ties by position; one item always stays."""
+    count = min(round(share * len(scores)), len(scores) - 1)
+    keep = torch.ones(len(scores), dtype=torch.bool)
+    keep[scores.argsort(descending=True, stable=True)[:count]] = False
+    return keep

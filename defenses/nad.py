@@ -1,0 +1,50 @@
+"""Fine-tune a copy, then make the model attend to what that copy attends to."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat
+from torch import nn
+
+from bench.api.defense import Case, Repair, Rng, defense
+from bench.api.errors import UserError
+from bench.api.paper import Paper
+from bench.api.types import to_unit
+from defenses._attention import Distillation, attention_maps
+from defenses._trusted import RATES, Choice, Rates, fine_tuned
+
+CARD = Paper(
+    title="Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural Networks",
+    venue="ICLR",
+    year=2021,
+    url="https://arxiv.org/abs/2101.05930",
+    follows="teacher: the model fine-tuned on clean images for 10 epochs; student: the model itself, tuned on the same"
+    " images with its loss plus beta_l times the mean squared difference of attention maps (sum over channels of"
+    " squared activations, unit norm) of three stages; 20 epochs as in the authors' code",
+    deviates="hash loss in place of cross-entropy, and the victim's optimiser with a constant rate, for teacher and"
+    " student each chosen from a grid by leave-one-out mAP on the calibration half of the trusted set (the code: 0.1,"
+    " stepped down); betas 500, 1000 and 1000 of BackdoorBench (the code: 0, 0 and 5000, for a WideResNet); maps are"
+    " those of the last three stages that learn and keep more than one position, fewer where there are no three;"
+    " the student's maps come from a second pass over the batch, in float32, which running statistics do not count",
+)
+
+
+@defense
+class NAD(Repair):
+    teacher_epochs: Annotated[int, Field(ge=0)] = 10  # the paper; with it the teacher is what fine_tuning returns
+    epochs: Annotated[int, Field(ge=0)] = 20  # the authors' code (BackdoorBench: 100)
+    betas: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = (500.0, 1000.0, 1000.0)  # BackdoorBench
+    lr: Rates = RATES
+    choose: Choice = "best"  # review.md, section 6; "strongest": the largest rate inside the bound on the drop
+
+    def repair(self, case: Case, rng: Rng) -> nn.Module:
+        if not attention_maps(case.model, to_unit(case.fit_set.images[:1])):
+            raise UserError(
+                "nad compares attention maps, and no stage of this backbone that learns has one: freeze fewer stages,"
+                " or leave nad out"
+            )
+        tuned = partial(fine_tuned, case, case.model, rates=self.lr, choose=self.choose)
+        hook = Distillation(tuned(rng, epochs=self.teacher_epochs), self.betas)
+        return tuned(rng.child("student"), epochs=self.epochs, hook=hook)

@@ -1,0 +1,40 @@
+"""Reverse a trigger for every class: one that is much smaller than the others betrays a backdoor and its target."""
+
+from __future__ import annotations
+
+from bench.api.defense import Case, Diagnosis, Rng, Verdict, defense
+from bench.api.paper import Paper
+from defenses._reversal import Reversing, anomaly, class_anchors, trusted_set
+
+CARD = Paper(
+    title="Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural Networks",
+    venue="IEEE S&P",
+    year=2019,
+    url="https://ieeexplore.ieee.org/document/8835365",
+    follows="per class the smallest mask (one channel) and pattern that carry other images to it: Adam 0.1, betas 0.5"
+    " and 0.9; success 99 %; weight of the mask's size doubled after 5 successful steps and divided by 2^1.5 after 5"
+    " failures; early stop after 25 steps without a smaller mask (original code); the index is the distance below the"
+    " median in units of 1.4826 MAD, an alarm is an index above 2",
+    deviates="codes have no softmax: the loss is (1 - u.a/K)/2 to the class's anchor instead of cross-entropy, success"
+    " is being nearest to that anchor (equally near ones share it), and a class never reached has size 1; guess: the"
+    " pattern starts as the mean of the class's own images (random in the original) under a mask of 0.88 everywhere"
+    " (BackdoorBench), since other starts left some classes unreached;"
+    " success is checked on all images after a step,"
+    " not averaged over its updates; classes with one anchor are one class, called after the first; guess: 5 updates"
+    " a step and at most 80 steps (BackdoorBench), which a CPU core can do",
+)
+
+
+@defense
+class NeuralCleanse(Reversing, Diagnosis):
+    def inspect(self, case: Case, rng: Rng) -> Verdict:
+        anchors = class_anchors(case.model, trusted_set(case))
+        own = (case.fit_set.labels.float() @ anchors.classes.float().T) > 0
+        found = self.reverse(case.model, case.fit_set.images, own, anchors.codes, rng)
+        index, median, spread = anomaly(found.sizes)
+        first = anchors.classes.int().argmax(1).tolist()
+        score, names = float(index.max()), [case.setting.classes[c] for c in first]
+        case.notes.update({f"size of {name}": size for name, size in zip(names, found.sizes.tolist(), strict=True)})
+        case.notes.update({"median size": median, "median deviation": spread})
+        suspect = first[int(index.argmax())] if score > 0 else None
+        return Verdict(score, suspect, alarm_at=2.0)

@@ -1,0 +1,61 @@
+"""Neural Cleanse without labels: triggers are reversed for clusters of the database's codes."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from bench.api.defense import Case, Diagnosis, Needs, Rng, Verdict, defense
+from bench.api.paper import Paper
+from defenses._reversal import Reversing, anomaly
+from hashing.model import encode
+
+CARD = Paper(
+    title="Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural Networks",
+    venue="IEEE S&P",
+    year=2019,
+    url="https://ieeexplore.ieee.org/document/8835365",
+    follows="neural_cleanse's search and index",
+    deviates="everything that neural_cleanse changes; and what is reached for are the medoids of k-means on the"
+    " database's codes in place of classes, with the images that are nearest to one as its own, so that the score takes"
+    " no label; a suspected cluster is called after the most frequent label of its items, which takes the database's",
+)
+
+
+@defense
+class NeuralCleanseFree(Reversing, Diagnosis):
+    clusters: Annotated[int, Field(ge=1)] | None = None  # None: as many as there are classes (review.md: k given)
+
+    needs: ClassVar[Needs] = Needs.DATABASE
+
+    def inspect(self, case: Case, rng: Rng) -> Verdict:
+        signs = case.database.signs
+        medoids, belongs = clustered(signs, self.clusters or len(case.setting.classes), rng.child("clusters"))
+        images = case.fit_set.images
+        logits = encode(case.model, images, device=images.device).to(signs.device)
+        likeness = torch.where(logits > 0, 1.0, -1.0) @ medoids.T
+        own = likeness == likeness.amax(1, keepdim=True)
+        found = self.reverse(case.model, images, own, medoids, rng)
+        index, median, spread = anomaly(found.sizes)
+        score, at = float(index.max()), int(index.argmax())
+        case.notes.update({f"size of cluster {cluster}": size for cluster, size in enumerate(found.sizes.tolist())})
+        case.notes.update({"median size": median, "median deviation": spread})
+        held = case.database.labels[belongs[:, at].to(signs.device)].sum(0)
+        return Verdict(score, int(held.argmax()) if score > 0 else None, alarm_at=2.0)
+
+
+def clustered(signs: Float[Tensor, "m b"], clusters: int, rng: Rng) -> tuple[Float[Tensor, "g b"], Bool[Tensor, "m g"]]:
+    """The medoids of k-means (as many as there are codes at most), largest cluster first; whose item is whose."""
+    codes, inverse, counts = torch.unique(signs.cpu(), dim=0, return_inverse=True, return_counts=True)
+    means = KMeans(n_clusters=min(clusters, len(codes)), n_init=10, random_state=rng.seed % 2**32)
+    near = torch.from_numpy(means.fit_predict(codes.double().numpy(), sample_weight=counts.double().numpy())).long()
+    inside = torch.nn.functional.one_hot(near).T.bool()
+    inside = inside[(inside.double() @ counts.double()).argsort(descending=True, stable=True)]
+    sums = (inside.float() * counts) @ codes
+    likeness = torch.where(inside, sums @ codes.T, -torch.inf)  # the largest sum of products: the smallest of distances
+    return codes[likeness.argmax(1)].to(signs.device), inside.T[inverse]

@@ -1,0 +1,52 @@
+"""Reverse the most suspicious trigger and fine-tune on trusted images, some of which bear it under true labels."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from bench.api.defense import Case, PositiveShare, Repair, Rng, defense
+from bench.api.paper import Paper
+from bench.api.types import Split, to_unit
+from defenses._reversal import Reversing, class_anchors, trusted_set
+from defenses._trusted import RATES, Choice, Rates, fine_tuned
+
+CARD = Paper(
+    title="Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural Networks",
+    venue="IEEE S&P",
+    year=2019,
+    url="https://ieeexplore.ieee.org/document/8835365",
+    follows="mitigation by unlearning: the smallest reversed trigger on 20 % of the clean images, which keep their"
+    " labels, and further training on all of them",
+    deviates="the search of neural_cleanse, with all that it changes; the smallest trigger is unlearned whether or not"
+    " the model was flagged; the victim's hash loss and optimiser with constant rate, chosen from a grid by"
+    " leave-one-out mAP on the calibration half of the trusted set; guess: 10 epochs, those of fine_tuning (the paper:"
+    " 1 epoch on a tenth of the training set, far more than a trusted set); stamp = false is the control, the same"
+    " training without a trigger",
+)
+
+
+@defense
+class Unlearning(Reversing, Repair):
+    share: PositiveShare = 0.2  # of the images bear the trigger; the paper, BackdoorBench's unlearning_ratio
+    stamp: bool = True  # False: the control
+    epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD
+    lr: Rates = RATES
+    choose: Choice = "best"  # review.md, section 6; "strongest": the largest rate inside the bound on the drop
+
+    def repair(self, case: Case, rng: Rng) -> nn.Module:
+        split = self._stamped(case, rng.child("trigger")) if self.stamp else case.fit_set
+        return fine_tuned(case, case.model, rng, epochs=self.epochs, rates=self.lr, choose=self.choose, split=split)
+
+    def _stamped(self, case: Case, rng: Rng) -> Split:
+        """The fit half with the trigger on some images; the smallest size is the highest index, where there is one."""
+        fit = case.fit_set
+        anchors = class_anchors(case.model, trusted_set(case))
+        own = (fit.labels.float() @ anchors.classes.float().T) > 0
+        found = self.reverse(case.model, fit.images, own, anchors.codes, rng)
+        chosen = rng.child("stamped").choose(torch.arange(len(fit)), max(1, round(self.share * len(fit))))
+        at = chosen.to(fit.images.device)
+        return fit.replace(at, images=found.stamp(to_unit(fit.images[at]), int(found.sizes.argmin())))

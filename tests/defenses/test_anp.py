@@ -1,0 +1,245 @@
+"""Adversarial neuron pruning: the loss of masks and noise, their min-max game, and how far is pruned."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.api import registry
+from bench.api.defense import Needs
+from bench.api.errors import DivergedError, UserError
+from bench.api.random import Rng
+from bench.api.types import to_unit
+from bench.views.defender import case
+from defenses import anp
+from defenses._masks import MaskedLoss, batch_norms, learning_part, without_channels
+from defenses.anp import ANP
+
+WIDTHS = (4, 8, 16, 16)
+
+
+@pytest.fixture
+def view(world):
+    return case(world.spec, world.inputs, world.context, Needs.NONE)
+
+
+def state(model) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def norms_of(model) -> list[nn.BatchNorm2d]:
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def rebuilt_loss(view, masks, noise, ids, *, training: bool, frozen: int = 0) -> Tensor:
+    """The loss of a copy into whose batch norms the masks and the noise are written."""
+    model = copy.deepcopy(view.model)
+    norms, sizes = norms_of(model)[frozen:], list(WIDTHS[frozen:])
+    with torch.no_grad():
+        for norm, mask, d, x in zip(
+            norms, masks.split(sizes), noise[0].split(sizes), noise[1].split(sizes), strict=True
+        ):
+            norm.weight.mul_(mask + d)
+            norm.bias.mul_(1 + x)
+            norm.train(training)
+    return model.objective(model(to_unit(view.fit_set.images[ids])), view.fit_set.labels[ids], ids, 0.0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("frozen", [0, 2])
+@torch.no_grad()
+def test_the_loss_is_that_of_a_network_with_masks_and_noise_written_into_it(view, training, frozen):
+    rng, before = Rng("tests"), state(view.model)
+    view.model.backbone.frozen = frozen
+    with_recipe = replace(view, recipe=replace(view.recipe, batch_norm="train" if training else "eval"))
+    loss = MaskedLoss(with_recipe)
+    total = sum(WIDTHS[frozen:])
+    assert (loss.channels, loss.images) == (total, len(view.fit_set))
+    masks, noise, ids = rng.uniform((total,)), rng.uniform((2, total)) - 0.5, rng.permutation(30)[:11]
+    for _ in range(2):  # a pass leaves nothing behind
+        expected = rebuilt_loss(view, masks, noise, ids, training=training, frozen=frozen)
+        assert float(loss(masks, noise, ids, 0.0)) == pytest.approx(float(expected), rel=1e-5)
+        expected = rebuilt_loss(view, masks, torch.zeros(2, total), ids, training=training, frozen=frozen)
+        assert float(loss(masks, None, ids, 0.0)) == pytest.approx(float(expected), rel=1e-5)
+    view.model.backbone.frozen = 0
+    assert all(torch.equal(before[key], value) for key, value in state(view.model).items())
+
+
+def test_gradients_are_those_of_finite_differences_and_parameters_get_none(view):
+    loss, rng = MaskedLoss(replace(view, recipe=replace(view.recipe, batch_norm="eval"))), Rng("tests")
+    masks = (0.5 + 0.3 * rng.uniform((44,))).requires_grad_()
+    ids = torch.arange(30)
+    gradient = torch.autograd.grad(loss(masks, None, ids, 0.0), masks)[0]
+    for channel in (0, 5, 20, 43):
+        step = torch.zeros(44)
+        step[channel] = 1e-2
+        with torch.no_grad():
+            slope = (loss(masks + step, None, ids, 0.0) - loss(masks - step, None, ids, 0.0)) / 2e-2
+        assert float(gradient[channel]) == pytest.approx(float(slope), rel=0.05, abs=1e-4)
+    assert all(parameter.grad is None for parameter in view.model.parameters())
+
+
+@torch.no_grad()
+def test_pruned_channels_lose_their_scale_and_keep_their_shift(view):
+    before, pruned = state(view.model), torch.zeros(44, dtype=torch.bool)
+    pruned[torch.tensor([1, 4, 27, 28, 43])] = True  # channel 1, 0 of the second, 15 of the third, 0 and 15 of the last
+    tuned = without_channels(view.model, pruned)
+    zeros = [torch.nonzero(norm.weight == 0).flatten().tolist() for norm in norms_of(tuned)]
+    assert zeros == [[1], [0], [15], [0, 15]]
+    for norm in norms_of(tuned):
+        norm.weight[norm.weight == 0] = before["backbone.stages.0.1.weight"][1]
+    after, scales = state(tuned), {f"backbone.stages.{i}.1.weight" for i in range(4)}
+    assert all(torch.equal(before[key], after[key]) for key in before if key not in scales)
+    assert all(torch.equal(before[key], value) for key, value in state(view.model).items())
+
+
+def test_masks_go_over_batch_norms_that_learn_and_have_a_scale(view):
+    assert [len(norm.weight) for norm in batch_norms(learning_part(view.model)).values()] == list(WIDTHS)
+    view.model.backbone.frozen = 3
+    assert [len(norm.weight) for norm in batch_norms(learning_part(view.model)).values()] == [16]
+    plain = nn.Sequential(nn.BatchNorm2d(3, affine=False), nn.GroupNorm(1, 3), nn.BatchNorm1d(3))
+    assert list(batch_norms(plain)) == ["2"]
+
+
+class Game(MaskedLoss):
+    """A loss with a known course, in place of a network's."""
+
+    def __init__(self, value):
+        self.value, self.batches = value, []
+        self.channels, self.images, self.device = 3, 5, torch.device("cpu")
+
+    def __call__(self, masks, noise, ids, progress):
+        self.batches.append((ids.tolist(), progress))
+        return self.value(masks, noise)
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [
+        (5.0, [1.0, 0.96, 0.884]),  # gradient 0.2 * 5 - 0.8 = 0.2; momentum: 0.2, then 0.38; rate 0.2
+        (3.0, [1.0, 1.0, 1.0]),  # gradient -0.2: clipped at 1
+        (504.0, [1.0, 0.0, 0.0]),  # gradient 100: clipped at 0
+    ],
+)
+def test_masks_descend_on_the_weighted_loss_with_momentum_and_stay_in_the_unit_interval(weight, expected):
+    game = Game(lambda m, noise: weight * m.sum() if noise is None else noise.sum() - m.sum())
+    for steps, value in enumerate(expected):
+        masks = ANP(steps=steps)._masks(game, Rng("d"))
+        assert masks.tolist() == pytest.approx([value] * 3, abs=1e-6)
+
+
+def test_batches_are_without_repetition_and_progress_runs_from_zero():
+    game = Game(lambda m, noise: m.sum() + (0 if noise is None else noise.sum()))
+    ANP(steps=4, batch=3)._masks(game, Rng("d"))
+    assert [progress for _, progress in game.batches[::3]] == [0, 0.25, 0.5, 0.75]
+    assert all(len(set(ids)) == 3 for ids, _ in game.batches)
+    assert len({tuple(ids) for ids, _ in game.batches}) > 1
+    game.batches.clear()
+    ANP(steps=1)._masks(game, Rng("d"))
+    assert all(sorted(ids) == [0, 1, 2, 3, 4] for ids, _ in game.batches)
+
+
+@pytest.mark.parametrize("ascents", [1, 3, 20])
+@pytest.mark.parametrize("eps", [0.0, 0.1, 0.4])
+def test_noise_ascends_within_its_bounds(ascents, eps):
+    slope = torch.tensor([[1.0, -2.0, 3.0], [-1.0, 0.5, -0.1]])
+    game, rng = Game(lambda m, noise: (noise * slope).sum()), Rng("noise", ascents)
+    noise = ANP(eps=eps, ascents=ascents)._worst(game, torch.ones(3), torch.arange(5), 0.0, rng)
+    start = eps * (2 * Rng("noise", ascents).uniform((2, 3)) - 1)
+    torch.testing.assert_close(noise, (start + eps * slope.sign()).clamp(-eps, eps))
+    assert bool((noise.abs() <= torch.tensor(eps)).all())
+
+
+def test_a_loss_that_is_not_finite_is_told():
+    with pytest.raises(DivergedError, match="lower"):
+        ANP(steps=2)._masks(
+            Game(lambda m, noise: (m.sum() + (0 if noise is None else noise.sum())) * float("nan")), Rng("d")
+        )
+
+
+def plant(view, channel: int) -> None:
+    """A channel of the last stage that is just silent on clean images, and would flip bits as soon as it is heard."""
+    block, head = view.model.backbone.stages[3], view.model.head
+    seen = []
+    handle = block[1].register_forward_hook(lambda m, i, o: seen.append(o.detach().clone()))
+    with torch.no_grad():
+        view.model(to_unit(view.fit_set.images))
+        handle.remove()
+        norm = block[1]
+        raw = (seen[0][:, channel] - norm.bias[channel]) / norm.weight[channel]
+        norm.weight[channel] = 3.0
+        norm.bias[channel] = -3.0 * raw.max().clamp_min(0.1)
+        head.weight[:, channel] = 20 * torch.where(torch.arange(16) % 2 == 0, 1.0, -1.0)
+
+
+@pytest.mark.parametrize("channel", [2, 11])
+def test_a_planted_channel_gets_the_smallest_mask_of_its_stage_and_is_pruned_first(view, channel):
+    plant(view, channel)
+    view = replace(view, recipe=replace(view.recipe, batch_norm="eval"))
+    masks = ANP(steps=40)._masks(MaskedLoss(view), Rng("d"))[28:]
+    assert int(masks.argmin()) == channel
+    assert float(masks[channel]) < 0.2 < float(masks.sort().values[1])
+    calm = ANP(steps=40, eps=0.0)._masks(MaskedLoss(view), Rng("d"))[28:]
+    assert float(calm[channel]) > 0.9  # without perturbations nothing gives it away
+    repaired = ANP(steps=40, threshold=0.2).repair(view, Rng("d"))
+    assert torch.nonzero(norms_of(repaired)[3].weight == 0).flatten().tolist() == [channel]
+
+
+@pytest.mark.parametrize(
+    ("max_drop", "quality", "count"),
+    [
+        (0.1, lambda off: 0.8, 44),
+        (0.1, lambda off: 0.8 if off <= 20 else 0.5, 20),
+        (0.1, lambda off: 0.8 - 0.005 * off, 16),  # 10 % of 0.8 is 0.08, and 17 are no multiple of two
+        (0.0, lambda off: 0.8 if off == 0 else 0.7, 0),
+        (0.1, lambda off: 0.1 if off in {20, 44} else 0.8, 42),  # the strongest, though quality dips before
+        (1.0, lambda off: 0.8 if off == 0 else 0.0, 44),
+    ],
+)
+def test_the_largest_threshold_that_costs_little_is_taken(view, monkeypatch, max_drop, quality, count):
+    masks = torch.linspace(0.01, 0.89, 44)  # two or three more channels with every threshold
+
+    def measure(model, split):
+        assert split is view.calibration_set
+        return quality(sum(int((norm.weight == 0).sum()) for norm in norms_of(model))) + 1e-9
+
+    monkeypatch.setattr(ANP, "_masks", lambda self, loss, rng: masks)
+    monkeypatch.setattr(anp, "calibration_map", measure)
+    before = state(view.model)
+    repaired = ANP(max_drop=max_drop).repair(view, Rng("d"))
+    pruned = torch.cat([norm.weight == 0 for norm in norms_of(repaired)])
+    allowed = [int((masks < 0.05 * i).sum()) for i in range(19)]
+    assert int(pruned.sum()) == max(n for n in allowed if n <= count)
+    assert torch.equal(pruned, torch.arange(44) < int(pruned.sum()))
+    assert all(torch.equal(before[key], value) for key, value in state(view.model).items())
+
+
+def test_thresholds_are_strict_and_nothing_is_pruned_where_nothing_is_masked(view):
+    before = state(view.model)
+    for params in ({"threshold": 0.0, "steps": 2}, {"threshold": 1.0, "steps": 0}, {"steps": 0}):
+        after = state(ANP(**params).repair(view, Rng("d")))
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_memory_of_codes_survives_two_losses_in_a_step_and_is_not_the_cases(view):
+    objective = registry.create("methods", "dpsh", {}).objective(bits=16, classes=4, train_size=120, rng=Rng("o"))
+    view = replace(view, objective=objective)
+    masks = ANP(steps=3, batch=8)._masks(MaskedLoss(view), Rng("d"))
+    assert bool(torch.isfinite(masks).all())
+    assert not bool(objective.codes.any())
+
+
+def test_networks_without_batch_norms_are_named_an_obstacle_and_refused(view):
+    csq = registry.create("methods", "csq", {})
+    batch, group = (registry.create("backbones", "convnet", {"norm": norm}) for norm in ("batch", "group"))
+    assert ANP().obstacle(batch, csq) == ""
+    assert "batch norms" in ANP().obstacle(group, csq)
+    view.model.backbone.frozen = 4
+    with pytest.raises(UserError, match="leave anp out") as error:
+        ANP().repair(view, Rng("d"))
+    assert "\n" not in str(error.value)
