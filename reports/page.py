@@ -43,6 +43,7 @@ def page(store: Store, prefix: str) -> list[Board]:
     boards += list(_metrics(metrics))
     if metrics.get("detectors"):
         boards.append(_detectors(metrics["detectors"]))
+    boards += list(_notes(shelf.parent(record, "defend") or record))
     if record is not None:
         boards.append(_path(record, shelf))
     return boards
@@ -107,6 +108,14 @@ def _facts(
     what = "Trial" if cell is not None else "Stage"
     title = f"{what} {key[:SHORTEST]} · {name_of(cell) if cell is not None else record.get('label', '')}"
     return Board(title, pd.DataFrame(rows), "", index=("field",))
+
+
+def _notes(record: Record | None) -> Iterator[Board]:
+    """What a defense put on record while it worked."""
+    notes = (record or {}).get("meta", {}).get("notes")
+    if notes:
+        rows = [{"note": name, "value": f"{value:.4g}"} for name, value in notes.items()]
+        yield Board("What the defense noted", pd.DataFrame(rows), "", index=("note",))
 
 
 def _protocol(protocol: Mapping[str, Any] | None) -> dict[str, str]:

@@ -95,3 +95,14 @@ def test_a_collapsed_victim_says_so_and_shows_its_numbers(stock):
     assert (about["status"], about["reason"]) == ("collapsed", "victim collapsed (mAP 0.34, clean 0.81, chance 0.10)")
     health = next(board for board in boards if board.title == "Health of the victim").table.set_index("metric")
     assert health["value"].to_dict() == {"clean mAP": 0.81, "chance mAP": 0.1, "collapsed": 1.0}
+
+
+def test_what_a_defense_noted_is_on_its_page_and_that_of_its_trial(stock):
+    store = stock([cell("loud", "repair", defend="d0")])
+    store.write_record(
+        {"key": "d0", "stage": "defend", "label": "d", "status": "ok", "reason": "", "log": "", "metrics": {},
+         "parents": {}, "code": "c", "artifact": None, "spec": {}, "meta": {"notes": {"learning rate": 0.001}}}
+    )  # fmt: skip
+    for key in (load(store)["key"].iloc[0], "d0"):
+        (noted,) = [board for board in page(store, key) if board.title == "What the defense noted"]
+        assert noted.table.to_numpy().tolist() == [["learning rate", "0.001"]]
