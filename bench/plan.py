@@ -360,6 +360,8 @@ class _Planner:
             common |= {"pillow": _minor("pillow"), "scikit-learn": _minor("scikit-learn")}
         if kind in DEVICE_FREE:
             return common
+        if kind == "defend":  # clusters, and gradients of single images
+            common |= {"scikit-learn": _minor("scikit-learn"), "opacus": _minor("opacus")}
         return {
             **common,
             "torchvision": _minor("torchvision"),

@@ -42,8 +42,9 @@ def fit_posterior(model: nn.Module, split: Split) -> dict[str, Tensor]:
 
 
 def _loss(logits: Float[Tensor, "n k"], belongs: Labels, multi: bool) -> float:
-    """Negative log-likelihood of smoothed targets, (n + 1) / (n + k) for the true class (Platt's rule with k classes).
+    """Negative log-likelihood of smoothed targets, (n + 1) / (n + k) for the true class (after Platt, with k classes).
 
+    Of several labels: (n + 1) / (n + 2) for each that an image has, 1 / (n + 2) for each other; n counts all images.
     On codes that separate the classes the plain likelihood has no minimum: the temperature would run to the end of its
     grid, and every entropy to zero.
     """

@@ -25,6 +25,7 @@ from hashing.model import encode
 UP, DOWN = 2.0, 2**1.5  # of the weight: original code, BackdoorBench
 SHRUNK = 0.99  # a mask is smaller below this share of the last: BackdoorBench
 SOFT = 0.9  # of a pattern's first range, so that no pixel starts where tanh is flat
+ROUNDING = 1e-6  # of sizes in float32
 CACHED, RESIDENT = 2**18, 2**24  # values of images per forward pass: what stays in a CPU's cache; what fills a GPU
 
 
@@ -85,12 +86,12 @@ def trusted_set(case: Case) -> Split:
 def anomaly(sizes: Float[Tensor, " g"]) -> tuple[Float64[Tensor, " g"], float, float]:
     """How many normalised deviations each size lies below the median; the median; the median absolute deviation.
 
-    Where all deviations are 0 no size is an outlier.
+    Where the median deviation is 0 but for rounding no size is an outlier.
     """
     exact = sizes.double().cpu()
     median = exact.quantile(0.5)
     spread = (exact - median).abs().quantile(0.5)
-    index = (median - exact).clamp_min(0) / (1.4826 * spread) if spread > 0 else torch.zeros_like(exact)
+    index = (median - exact).clamp_min(0) / (1.4826 * spread) if spread > ROUNDING else torch.zeros_like(exact)
     return index, float(median), float(spread)
 
 

@@ -98,7 +98,7 @@ def median(images: Images, window: int) -> Images:
     """Each pixel's median over a square around it, edges repeated."""
     border = window // 2
     patches = pad(images, (border,) * 4, mode="replicate").unfold(2, window, 1).unfold(3, window, 1)
-    return patches.flatten(4).sort(4).values[..., window**2 // 2]
+    return patches.flatten(4).median(4).values
 
 
 def ranks(values: Float[Tensor, "c n"], clean: Float[Tensor, "c m"]) -> Float[Tensor, "c n"]:

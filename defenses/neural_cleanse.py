@@ -19,9 +19,10 @@ CARD = Paper(
     " is being nearest to that anchor (equally near ones share it), and a class never reached has size 1; guess: the"
     " pattern starts as the mean of the class's own images (random in the original) under a mask of 0.88 everywhere"
     " (BackdoorBench), since other starts left some classes unreached;"
-    " success is checked on all images after a step,"
-    " not averaged over its updates; classes with one anchor are one class, called after the first; guess: 5 updates"
-    " a step and at most 80 steps (BackdoorBench), which a CPU core can do",
+    " success is checked on all images after a step, not averaged over its updates; the class's own images take no"
+    " part; the weight starts at 1e-3 at once (in the original after the first successes); where most classes are"
+    " never reached the MAD is 0, and so is the index; classes with one anchor are one class, called after the first;"
+    " guess: 5 updates a step and at most 80 steps (BackdoorBench), which a CPU core can do",
 )
 
 

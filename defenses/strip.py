@@ -22,7 +22,8 @@ CARD = Paper(
     url="https://arxiv.org/abs/1902.06531",
     follows="N clean images superimposed on each input, with the original code's weights 1 and 1; low entropy is"
     " suspicious",
-    deviates="codes have no softmax: the posterior is a temperature-scaled softmax over class anchors; three further"
+    deviates="codes have no softmax: the posterior is a temperature-scaled softmax over class anchors, both from the"
+    " fit half, so that thresholds stay valid, the temperature against smoothed targets; three further"
     " scores (consensus of the mean posterior, labels of the nearest database items, dispersion of the codes);"
     " overlays are the same for all queries; blended images are clipped to [0, 1] (the original's uint8 sum saturates);"
     " N = 64 as BackdoorBench",
@@ -72,7 +73,7 @@ class Strip(Guard):
         The database is held as distinct codes with counts; items tied at the last rank share its places evenly.
         """
         codes, counts = state["codes"], state["counts"]
-        k = min(float(self.neighbours), float(counts.sum()))
+        k = counts.sum().clamp(max=self.neighbours)
         distances = (codes.shape[1] - signs @ codes.T) / 2
         nearest = distances.topk(min(self.neighbours, len(codes)), largest=False)
         reached = counts[nearest.indices].cumsum(1) >= k
@@ -81,10 +82,10 @@ class Strip(Guard):
         share = (k - inside @ counts) / (border @ counts)
         votes = (inside + border * share[:, None]) @ state["labels"]
         pooled = votes.reshape(n, -1, votes.shape[1]).sum(1)
-        entropies: Tensor = torch.special.entr(
-            pooled / pooled.sum(1, keepdim=True).clamp_min(1e-9)
-        )  # unlabelled items vote for nothing
-        return -entropies.sum(1)
+        total = pooled.sum(1, keepdim=True)
+        even = torch.full_like(pooled, 1 / pooled.shape[1])  # neighbours without any label are no evidence
+        shares: Tensor = torch.where(total > 0, pooled / total.clamp_min(1e-9), even)
+        return -torch.special.entr(shares).sum(1)
 
 
 def dispersion(signs: Float[Tensor, "n j b"]) -> Float[Tensor, " n"]:

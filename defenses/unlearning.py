@@ -47,6 +47,9 @@ class Unlearning(Reversing, Repair):
         anchors = class_anchors(case.model, trusted_set(case))
         own = (fit.labels.float() @ anchors.classes.float().T) > 0
         found = self.reverse(case.model, fit.images, own, anchors.codes, rng)
+        case.notes["trigger size"] = size = float(found.sizes.min())
+        if size == 1:  # no class could be reached: there is nothing to unlearn
+            return fit
         chosen = rng.child("stamped").choose(torch.arange(len(fit)), max(1, round(self.share * len(fit))))
         at = chosen.to(fit.images.device)
         return fit.replace(at, images=found.stamp(to_unit(fit.images[at]), int(found.sizes.argmin())))

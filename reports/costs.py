@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+from typing import Any
+
 import pandas as pd
 
 from reports._lines import table
@@ -9,36 +12,35 @@ from reports.frame import groups
 from reports.scene import Board, listed, scenes
 
 PLACE = ["attack", "target", "seed"]
-NAMES = ("defense", "kind", "cells", "seconds", "mAP lost", "mAP lost attacked", "t-mAP removed", "own-mAP back")
+CHANGING = ("repair", "filter")  # kinds that change the codes
+NAMES = ("defense", "kind", "models", "seconds", "mAP lost", "mAP lost attacked", "t-mAP removed", "own-mAP back")
 
 
 def costs(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
-    """One row per defense of a setting, each against the same cells undefended."""
+    """One row per defense of a setting, each against the same cells undefended; rows that change codes share theirs."""
     found = []
     for scene in scenes(cells, mixed):
         done = scene.cells[scene.cells["status"] == "ok"]
         plain = done[done["defense"] == "none"].drop_duplicates(PLACE)
-        lines = []
-        for (defense, kind), part in groups(done[done["defense"] != "none"], ["defense", "defense_kind"]):
-            pairs = part.drop_duplicates(PLACE).merge(plain, on=PLACE, suffixes=("", "_before"))
-            clean, attacked = pairs[pairs["attack"] == "none"], pairs[pairs["attack"] != "none"]
-            line = {"defense": defense, "kind": kind, "cells": len(pairs)}
-            line["seconds"] = part.drop_duplicates("defended")["seconds_defense"].mean()
-            if kind in {"repair", "filter"}:
-                line["mAP lost"] = (clean["map_before"] - clean["map"]).mean()
-                line["mAP lost attacked"] = (attacked["map_before"] - attacked["map"]).mean()
-                line["t-mAP removed"] = (attacked["t_map_before"] - attacked["t_map"]).mean()
-                line["own-mAP back"] = (attacked["own_map"] - attacked["own_map_before"]).mean()
-            lines.append(line)
-        if not lines:
+        rows = {
+            (str(defense), str(kind)): part.drop_duplicates(PLACE).merge(plain, on=PLACE, suffixes=("", "_before"))
+            for (defense, kind), part in groups(done[done["defense"] != "none"], ["defense", "defense_kind"])
+        }
+        if not rows:
             continue
-        lines.sort(key=lambda line: (line["kind"], line["defense"]))
-        attacks = listed(pd.Series(sorted(set(done["attack"]) - {"none"})))
+        changing = [_places(part) for (_, kind), part in rows.items() if kind in CHANGING]
+        shared = set.intersection(*changing) if changing else set()
+        lines = [
+            _line(defense, kind, part, shared)
+            for (defense, kind), part in sorted(rows.items(), key=lambda r: r[0][::-1])
+        ]
+        attacks = sorted({attack for attack, _, _ in shared} - {"none"})
         note = (
             "Every defense gets the same trusted images (see Data). seconds: mean over models, with other work beside"
-            " it; a guard's include scoring all queries. mAP lost: on the clean model; attacked, t-mAP removed and"
-            f" own-mAP back: means over the cells of {attacks or 'no attack'}, each against the same cell undefended."
-            " Guards and diagnoses leave codes as they are."
+            " it; a guard's include scoring all queries. Differences to the same cells undefended: mAP lost on clean"
+            f" models; the others over the {len([place for place in shared if place[0] != 'none'])} attacked cells that"
+            f" all repairs and filters share ({listed(pd.Series(attacks)) if attacks else 'none'}). Guards and diagnoses"
+            " leave codes as they are."
         )
         found.append(
             Board(
@@ -51,3 +53,21 @@ def costs(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
             )
         )  # fmt: skip
     return found
+
+
+def _places(part: pd.DataFrame) -> set[tuple[str, str, int]]:
+    return set(zip(part["attack"], part["target"], part["seed"], strict=True))
+
+
+def _line(defense: str, kind: str, part: pd.DataFrame, shared: Set[tuple[str, str, int]]) -> dict[str, Any]:
+    line: dict[str, Any] = {"defense": defense, "kind": kind, "models": part["defended"].nunique()}
+    line["seconds"] = part.drop_duplicates("defended")["seconds_defense"].mean()
+    if kind in CHANGING:
+        common = part[[place in shared for place in zip(part["attack"], part["target"], part["seed"], strict=True)]]
+        clean = common[common["attack"] == "none"].drop_duplicates("defended")
+        attacked = common[common["attack"] != "none"]
+        line["mAP lost"] = (clean["map_before"] - clean["map"]).mean()
+        line["mAP lost attacked"] = (attacked["map_before"] - attacked["map"]).mean()
+        line["t-mAP removed"] = (attacked["t_map_before"] - attacked["t_map"]).mean()
+        line["own-mAP back"] = (attacked["own_map"] - attacked["own_map_before"]).mean()
+    return line

@@ -56,7 +56,7 @@ def sweeps(store: Store, suite: str | None) -> list[Sweep]:
     """Defenses whose cells differ in one number, in each setting."""
     shelf, found = Shelf(store), []
     cells = read(store, suite=suite).cells
-    done = cells[(cells["status"] == "ok") & (cells["defended"] != "")]
+    done = cells[(cells["status"] == "ok") & cells["defense_kind"].isin(("repair", "filter"))]
     for setting, part in groups(done, list(SETTING)):
         records = {key: shelf.record(key) or {} for key in set(part["defended"])}
         specs = [records[key].get("spec", {}).get("defense") for key in part["defended"]]

@@ -16,9 +16,9 @@ from bench.metrics import threshold
 from hashing.ranking import auroc
 from reports import statistics
 from reports._lines import failed_runs, table
-from reports._shared import Group, Shared
+from reports._shared import Group
 from reports.frame import groups
-from reports.scene import Board, scenes
+from reports.scene import Board, listed, scenes
 
 LEVEL = 0.05  # of the calibrated verdict
 NAMES = (
@@ -46,13 +46,12 @@ def diagnoses(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
         lines.sort(key=lambda line: (line["attack"] != "none", line["attack"], line["defense"]))
         parts = scene.split(scene.cells, ["attack", "defense"])
         failed = {key: reason for group in parts.values() for key, reason in group.collapsed.items()}
+        done = scene.cells[scene.cells["status"] == "ok"]
         found.append(
             Board(
                 title=f"Diagnoses · {scene.title}",
                 table=table(lines, NAMES, keep=NAMES[:6]),
-                caption="\n".join(
-                    [*scene.about, *_notes(Shared.of(parts), lines), *filter(None, [failed_runs(failed)])]
-                ),
+                caption="\n".join([*scene.about, *_notes(done, lines), *filter(None, [failed_runs(failed)])]),
                 index=("attack", "defense"),
                 metrics={"diagnosis": "diagnosis", "AUROC": "auroc"},
                 heat=("AUROC",),
@@ -74,8 +73,8 @@ def _of_defense(defense: str, cells: pd.DataFrame) -> list[dict[str, Any]]:
         if attack != "none" and len(scores) and len(clean):
             line["AUROC"] = auroc(clean["diagnosis"].to_numpy(dtype=np.float64), scores)
         line["flagged"] = _rate(mine["flagged"].dropna().tolist())
-        line["flagged@5%"] = _rate(_calibrated(mine, clean))
         if attack != "none":
+            line["flagged@5%"] = _rate(_calibrated(mine, clean))
             named = mine["named_target"].dropna().tolist()
             line |= {"named": _rate(named), "abstained": len(mine) - len(named) or None}
         lines.append(line)
@@ -100,6 +99,14 @@ def _calibrated(models: pd.DataFrame, clean: pd.DataFrame) -> list[float]:
     return found
 
 
+def _alike(done: pd.DataFrame) -> list[pd.DataFrame]:
+    """The attacks' cells, attacks of equal targets and seeds together; a clean model has no target worth a word."""
+    found: dict[tuple[frozenset[str], frozenset[int]], list[pd.DataFrame]] = {}
+    for _, part in groups(done[done["attack"] != "none"], ["attack"]):
+        found.setdefault((frozenset(part["target"]), frozenset(part["seed"])), []).append(part)
+    return [pd.concat(parts) for parts in found.values()]
+
+
 def _rate(verdicts: Sequence[float]) -> str | None:
     if not verdicts:
         return None
@@ -108,8 +115,12 @@ def _rate(verdicts: Sequence[float]) -> str | None:
     return f"{hits}/{len(verdicts)} [{low:.3f}, {high:.3f}]"
 
 
-def _notes(shared: Shared, lines: Sequence[dict[str, Any]]) -> list[str]:
-    words = [f"Seeds {', '.join(map(str, shared.seeds))}."] if shared.seeds else []
+def _notes(done: pd.DataFrame, lines: Sequence[dict[str, Any]]) -> list[str]:
+    words = [
+        f"{listed(part['attack'])}: targets {', '.join(sorted(set(part['target'])))}, seeds"
+        f" {', '.join(map(str, sorted(set(part['seed']))))}."
+        for part in _alike(done)
+    ]
     words.append(
         "Row none: the clean models. AUROC: models of a row against them. flagged: above the threshold that the paper"
         " gives; named: named suspects that are right; each with its exact 95 % interval over models."
@@ -120,6 +131,6 @@ def _notes(shared: Shared, lines: Sequence[dict[str, Any]]) -> list[str]:
         words.append("No verdict at a calibrated 5 %: that takes 19 clean models of other seeds.")
     if any(line.get("abstained") for line in lines):
         words.append("abstained: how many results name no class.")
-    if len(shared.targets) > 1:
+    if (done[done["attack"] != "none"].groupby(["attack", "seed"])["target"].nunique() > 1).any():
         words.append("Models of one seed share their initialisation: the intervals take them as independent.")
     return words

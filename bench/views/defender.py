@@ -36,6 +36,8 @@ def case(spec: Json, inputs: Inputs, context: Context, needs: Needs) -> Case:
     trusted = _base.split(inputs, "trusted")
     order = Rng("trusted", spec["dataset"]["name"]).permutation(len(trusted))
     half = len(trusted) // 2
+    if not half:
+        raise UserError("one trusted image cannot be halved into fitting and calibration: make `trusted` larger")
     granted: dict[str, Any] = {}
     if Needs.TRAIN_SET in needs:
         granted["train"] = poisoned_train(inputs)

@@ -132,3 +132,11 @@ def test_codes_that_no_overlay_moves_are_the_most_suspicious():
     for score in Strip(overlays=6, neighbours=1).score(images, Bright(), state).values():
         assert score[0] >= score[1]
         assert score[0] > -1e-6
+
+
+def test_neighbours_without_any_label_are_no_evidence():
+    codes = torch.tensor([[1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, -1.0, -1.0]])
+    labels = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
+    state = {"codes": codes, "labels": labels, "counts": torch.tensor([2.0, 2.0])}
+    found = Strip(neighbours=2)._retrieval(codes, state, 2)
+    assert found.tolist() == pytest.approx([-log(3), 0])

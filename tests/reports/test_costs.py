@@ -17,16 +17,29 @@ def test_costs_are_paired_differences_and_only_shown_on_request(stock):
         ("quiet", "repair", "0"): (0.0, 0.0, 0.0),  # its undefended cell is missing: no difference
         ("none", "guard", "0"): (0.9, 0.1, 0.8),
     }  # fmt: skip
+    values |= {
+        ("none", "sieve", "0"): (0.9, 0.1, 0.8), ("loud", "sieve", "0"): (0.8, 0.9, 0.1),
+        ("loud", "sieve", "1"): (0.6, 0.3, 0.2), ("loud", "sieve", "2"): (0.0, 0.0, 0.0),  # not every row has target 2
+        ("loud", "none", "2"): (0.9, 0.9, 0.9),
+    }  # fmt: skip
     cells = [
-        cell(attack, defense, target=target, metrics={"map": m, "t_map": t, "own_map": o})
+        cell(
+            attack,
+            defense,
+            target=target,
+            metrics={"map": m, "t_map": t, "own_map": o},
+            defend=f"{attack}{defense}{target}",
+        )
         for (attack, defense, target), (m, t, o) in values.items()
     ]
     results = read(stock(cells))
     (board,) = [board for board in boards.everything(results, costs=True) if board.title.startswith("What")]
     assert not [board for board in boards.everything(results) if board.title.startswith("What")]
     table = board.table.set_index("defense")
-    assert table.loc["repair", "cells"] == 3
+    assert table["models"].to_dict() == {"sieve": 4, "guard": 1, "repair": 3}
     found = table.loc["repair", ["mAP lost", "mAP lost attacked", "t-mAP removed", "own-mAP back"]].tolist()
     assert found == pytest.approx([0.1, (0.05 + 0.0) / 2, (0.6 + 0.2) / 2, (0.4 + 0.0) / 2])
+    assert table.loc["sieve", "mAP lost attacked"] == pytest.approx((0.1 + 0.1) / 2)
+    assert table.loc["sieve", "t-mAP removed"] == pytest.approx((0.0 + 0.2) / 2)
     assert table.loc["guard", ["mAP lost", "t-mAP removed"]].isna().all()
-    assert "loud, quiet" in board.caption
+    assert "the 2 attacked cells that all repairs and filters share (loud)" in board.caption

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -35,10 +36,11 @@ def test_calibrated_verdicts_compare_with_clean_models_of_other_seeds(stock):
     bad = [judged("loud", s, 18.5, defend=f"b{s}") for s in range(20)]
     (board,) = boards.diagnoses(read(stock([*clean, *bad])).cells)
     table = rows(board)
-    # clean: only seed 19 is above all others; loud: only seed 19, whose own clean model does not count, is above 18
-    assert table.loc["none", "flagged@5%"].startswith("1/20 [")
+    # only seed 19, whose own clean model does not count, is above 18; of clean models the first is always the one
+    assert pd.isna(table.loc["none", "flagged@5%"])
     assert table.loc["loud", "flagged@5%"].startswith("1/20 [")
     assert "in at most 5 %" in board.caption
+    assert "loud: targets 0, seeds 0, 1, 2" in board.caption
 
 
 def test_a_diagnosis_without_a_threshold_gives_no_verdict(stock):
