@@ -84,8 +84,8 @@ class Strip(Guard):
         pooled = votes.reshape(n, -1, votes.shape[1]).sum(1)
         total = pooled.sum(1, keepdim=True)
         even = torch.full_like(pooled, 1 / pooled.shape[1])  # neighbours without any label are no evidence
-        shares: Tensor = torch.where(total > 0, pooled / total.clamp_min(1e-9), even)
-        return -torch.special.entr(shares).sum(1)
+        entropies: Tensor = torch.special.entr(torch.where(total > 0, pooled / total.clamp_min(1e-9), even))
+        return -entropies.sum(1)
 
 
 def dispersion(signs: Float[Tensor, "n j b"]) -> Float[Tensor, " n"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import pandas as pd
@@ -30,17 +30,15 @@ def costs(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
             continue
         changing = [_places(part) for (_, kind), part in rows.items() if kind in CHANGING]
         shared = set.intersection(*changing) if changing else set()
-        lines = [
-            _line(defense, kind, part, shared)
-            for (defense, kind), part in sorted(rows.items(), key=lambda r: r[0][::-1])
-        ]
-        attacks = sorted({attack for attack, _, _ in shared} - {"none"})
+        order = sorted(rows, key=lambda row: row[::-1])
+        lines = [_line(defense, kind, rows[defense, kind], shared) for defense, kind in order]
+        attacked = [attack for attack, _, _ in shared if attack != "none"]
+        names = listed(pd.Series(sorted(set(attacked)))) if attacked else "none"
         note = (
             "Every defense gets the same trusted images (see Data). seconds: mean over models, with other work beside"
             " it; a guard's include scoring all queries. Differences to the same cells undefended: mAP lost on clean"
-            f" models; the others over the {len([place for place in shared if place[0] != 'none'])} attacked cells that"
-            f" all repairs and filters share ({listed(pd.Series(attacks)) if attacks else 'none'}). Guards and diagnoses"
-            " leave codes as they are."
+            f" models; the others over the {len(attacked)} attacked cells that all repairs and filters share ({names})."
+            " Guards and diagnoses leave codes as they are."
         )
         found.append(
             Board(
@@ -59,7 +57,7 @@ def _places(part: pd.DataFrame) -> set[tuple[str, str, int]]:
     return set(zip(part["attack"], part["target"], part["seed"], strict=True))
 
 
-def _line(defense: str, kind: str, part: pd.DataFrame, shared: Set[tuple[str, str, int]]) -> dict[str, Any]:
+def _line(defense: str, kind: str, part: pd.DataFrame, shared: AbstractSet[tuple[str, str, int]]) -> dict[str, Any]:
     line: dict[str, Any] = {"defense": defense, "kind": kind, "models": part["defended"].nunique()}
     line["seconds"] = part.drop_duplicates("defended")["seconds_defense"].mean()
     if kind in CHANGING:
