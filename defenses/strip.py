@@ -28,6 +28,7 @@ CARD = Paper(
     " overlays are the same for all queries; blended images are clipped to [0, 1] (the original's uint8 sum saturates);"
     " N = 64 as BackdoorBench",
 )
+LIMIT = 2**24  # values of blended images in memory at a time
 
 
 @defense
@@ -55,6 +56,11 @@ class Strip(Guard):
         }
 
     def score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Float[Tensor, " n"]]:
+        portions = torch.split(images, max(1, LIMIT // state["overlays"].numel()))
+        parts = [self._score(portion, model, state) for portion in portions]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Float[Tensor, " n"]]:
         n, overlays = len(images), state["overlays"]
         mixed = self.image_weight * images[:, None] + self.overlay_weight * overlays
         logits = model(mixed.clamp(0, 1).flatten(0, 1))

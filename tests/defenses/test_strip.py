@@ -140,3 +140,17 @@ def test_neighbours_without_any_label_are_no_evidence():
     state = {"codes": codes, "labels": labels, "counts": torch.tensor([2.0, 2.0])}
     found = Strip(neighbours=2)._retrieval(codes, state, 2)
     assert found.tolist() == pytest.approx([-log(3), 0])
+
+
+@torch.no_grad()
+def test_scores_do_not_depend_on_how_many_blends_fit_into_memory(world, model, monkeypatch):
+    guard = Strip(overlays=8)
+    state = guard.fit(case(world.spec, world.inputs, world.context, guard.needs), Rng("d"))
+    images = Rng("strip").uniform((5, 3, 12, 12))
+    whole = guard.score(images, model, state)
+    shown = []
+    monkeypatch.setattr("defenses.strip.LIMIT", 2 * state["overlays"].numel())
+    model.register_forward_pre_hook(lambda _, inputs: shown.append(len(inputs[0])))
+    for name, value in guard.score(images, model, state).items():
+        torch.testing.assert_close(value, whole[name])
+    assert shown == [16, 16, 8]
