@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from bench.api.hashing import Objective
 from bench.api.types import Images, Labels, Logits, Split, to_unit
@@ -113,8 +114,10 @@ class Unlearn:
     ) -> tuple[Images, Labels, Tensor]:
         del ids, progress
         batch = self._isolated.select(next(self._picks))
+        # the step's own pass writes to running statistics before the gradient of this one has read them
+        kept = {name: value.clone() for name, value in model.named_buffers() if not name.startswith("objective.")}
         with evaluating(model):
-            relaxed = model(to_unit(batch.images)).tanh()
+            relaxed = functional_call(model, kept, (to_unit(batch.images),)).tanh()
         loss = own_losses(relaxed, batch.labels, self._anchors).clamp(max=self._clip).mean()
         return images, labels, -self._weight * loss
 

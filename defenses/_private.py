@@ -22,10 +22,12 @@ from hashing.loader import Loader, augmentation_of
 from hashing.model import HashModel
 from hashing.train import optimizer_of, schedule_of
 
+NOISELESS = 1e-6  # in clips: below it nothing is private, and the accountant does not return
+
 
 @dataclass(frozen=True)
 class Privacy:
-    """clip: bound on an image's gradient. noise: the noise's standard deviation, in clips."""
+    """clip: bound on an image's gradient. noise: its standard deviation, in clips; it differs between CPU and CUDA."""
 
     clip: float
     noise: float
@@ -47,7 +49,7 @@ def epsilon(train_size: int, recipe: Recipe, noise: float) -> float:
     """
     from opacus.accountants import RDPAccountant
 
-    if noise == 0:
+    if noise < NOISELESS:
         return math.inf
     per_epoch = -(-train_size // recipe.batch)
     accountant = RDPAccountant()
@@ -86,7 +88,7 @@ def trained(case: Case, rng: Rng, privacy: Privacy | None) -> HashModel:
     """
     model = case.untrained(per_image=True)
     assert isinstance(model, HashModel)
-    if privacy and privacy.noise:
+    if privacy and privacy.noise >= NOISELESS:
         case.notes["epsilon at delta = 1/n, no claim"] = epsilon(len(case.train), case.recipe, privacy.noise)
     pupil = _prepared(copy.deepcopy(model))  # what Opacus hangs on modules and parameters goes with it
     _fit(pupil, case, rng, privacy)

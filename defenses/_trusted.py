@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,13 +22,15 @@ from hashing.ranking import leave_one_out_map
 Rates = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
 Choice = Literal["best", "strongest"]  # of the rates; see fine_tuned
 MAX_DROP = 0.1  # BackdoorBench: relative drop of clean quality that a repair may cost
-RATES = (1e-2, 1e-3, 1e-4)  # guess: grid around BackdoorBench's 0.01, which is for classifiers (review.md, section 6)
+RATES = (1e-2, 1e-3, 1e-4)  # review.md, section 6: BackdoorBench's 0.01, which is for classifiers, and below
 
 
 def calibration_map(model: nn.Module, split: Split) -> float:
     """Leave-one-out mAP inside the split: what a defender can know of a repair's price (review.md, section 6)."""
-    codes = pack(encode(model, split.images, device=split.images.device))
-    value = leave_one_out_map(codes, split.labels.cpu().numpy())
+    logits = encode(model, split.images, device=split.images.device)
+    if not bool(logits.isfinite().all()):
+        raise DivergedError("the model's codes are not finite: lower the learning rate")
+    value = leave_one_out_map(pack(logits), split.labels.cpu().numpy())
     if math.isnan(value):
         raise UserError("no two images of the calibration set share a label: make the data set's `trusted` larger")
     return value
@@ -43,27 +46,29 @@ def fine_tuned(
     choose: Choice = "best",
     split: Split | None = None,
     hook: Hook | None = None,
+    reference: float | None = None,
 ) -> nn.Module:
     """A copy of `model` tuned with the victim's loss and optimiser at a constant rate; without epochs, just a copy.
 
     choose: of one copy per rate, "best" takes the highest calibration mAP, the first of equals (review.md, section 6),
     "strongest" the largest rate that costs at most MAX_DROP of it, or the best where none does. A rate at which
     training diverges is no candidate; DivergedError where all do. split: what to tune on; None: the fit half.
+    reference: the calibration mAP that the drop is counted from; None: that of `model`.
     """
+    if not epochs:
+        return copy.deepcopy(model)
+    reference = calibration_map(model, case.calibration_set) if reference is None else reference
     recipe = replace(case.recipe, epochs=epochs, schedule="constant")
-    found: dict[float, nn.Module] = {}
-    for lr in rates if epochs else rates[:1]:
+    found: dict[float, tuple[float, nn.Module]] = {}
+    for lr in rates:
         with suppress(DivergedError):
-            found[lr] = case.train_model(model, split or case.fit_set, replace(recipe, lr=lr), rng, hook=hook)
+            tuned = case.train_model(model, split or case.fit_set, replace(recipe, lr=lr), rng, hook=hook)
+            found[lr] = calibration_map(tuned, case.calibration_set), tuned
     if not found:
         raise DivergedError(f"fine-tuning diverged at every rate of {tuple(rates)}")
-    lr = next(iter(found))
-    if len(found) > 1:
-        quality = {lr: calibration_map(tuned, case.calibration_set) for lr, tuned in found.items()}
-        lr = max(quality, key=quality.__getitem__)
-        if choose == "strongest":
-            floor = (1 - MAX_DROP) * calibration_map(model, case.calibration_set)
-            lr = max((rate for rate in quality if quality[rate] >= floor), default=lr)
-    if epochs:
-        case.notes["learning rate"] = lr
-    return found[lr]
+    lr = max(found, key=lambda rate: found[rate][0])
+    if choose == "strongest":
+        lr = max((rate for rate in found if found[rate][0] >= (1 - MAX_DROP) * reference), default=lr)
+    quality, best = found[lr]
+    case.notes.update({"learning rate": lr, "calibration drop": 1 - quality / reference if reference else 0.0})
+    return best

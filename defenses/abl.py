@@ -29,8 +29,9 @@ CARD = Paper(
     " gamma = the 10 % quantile of l after an ordinary first epoch; isolation by the mean of l over the warm-up's"
     " epochs; unlearning together with the loss on the others, minus 0.1 of l on the isolated ones in evaluation mode"
     " (a batch norm's statistics of poison alone are no one's), clipped; the last epoch whose calibration mAP fell by"
-    " no more than 10 % counts. guess: clip at 0.5, a tenth of the recipe's rate. It finds what is learned sooner than"
-    " its class, which a small patch on a small network is not",
+    " no more than 10 % counts, each with a new optimiser; the warm-up takes two epochs at least, at the recipe's rate"
+    " throughout, and the rest begins the recipe's schedule anew. guess: clip at 0.5, a tenth of the recipe's rate. It"
+    " finds what is learned sooner than its class, which a small patch on a small network is not",
 )
 
 
@@ -78,6 +79,8 @@ class ABL(Filter):
         anchors = class_anchors(model, rest)[0].to(rest.images.device)
         recipe = replace(case.recipe, epochs=1, schedule="constant", lr=self.rate * case.recipe.lr)
         best = model
+        case.notes["isolated"] = float(len(isolated))
+        case.notes["epochs unlearned"] = 0.0
         for epoch in range(self.epochs):  # quality need not fall steadily: the last one inside the bound counts
             stream = rng.child(epoch)
             picks = stream.integers(len(isolated), (-(-len(rest) // recipe.batch), min(len(isolated), recipe.batch)))
@@ -88,4 +91,5 @@ class ABL(Filter):
                 break
             if calibration_map(model, case.calibration_set) >= floor:
                 best = model
+                case.notes["epochs unlearned"] = epoch + 1.0
         return best

@@ -50,6 +50,7 @@ class ActivationClustering(Filter):
     def screen(self, case: Case, rng: Rng) -> Filtered:
         embedded = embed(case, self.space)
         seed = rng.seed % 2**32
+        case.notes["classes with a suspect cluster"] = 0.0
 
         def judge(own: Int64[Tensor, " m"]) -> tuple[Float[Tensor, " m"], Bool[Tensor, " m"]]:
             components = reduced(embedded[own.to(embedded.device)], self.dims, self.reduce, seed)
@@ -57,6 +58,7 @@ class ActivationClustering(Filter):
                 return torch.full((len(own),), -1.0), torch.zeros(len(own), dtype=torch.bool)
             smaller, cohesion = split_in_two(components, seed)
             suspect = smaller.mean() < self.share and cohesion.mean() >= self.silhouette
+            case.notes["classes with a suspect cluster"] += float(suspect)
             return torch.from_numpy(np.where(smaller, cohesion, -cohesion)).float(), torch.from_numpy(smaller & suspect)
 
         scores, removed = by_label(case.train.labels, judge, lowest=-1.0)

@@ -55,16 +55,19 @@ class ANP(Repair):
                 " backbone with batch norms (and freeze fewer stages), or leave anp out"
             )
         masks = self._masks(MaskedLoss(case), rng)
-        if self.threshold is not None:
-            return without_channels(case.model, masks < self.threshold)
+        threshold = self._threshold(case, masks) if self.threshold is None else self.threshold
+        case.notes["threshold"] = threshold
+        case.notes["pruned share"] = float((masks < threshold).float().mean())
+        return without_channels(case.model, masks < threshold)
+
+    def _threshold(self, case: Case, masks: Float[Tensor, " d"]) -> float:
+        """The largest that the bound on the drop allows; 0, which prunes nothing, where none does."""
         floor = (1 - self.max_drop) * calibration_map(case.model, case.calibration_set)
         for threshold in reversed(THRESHOLDS):  # quality need not fall steadily: the strongest counts
             candidate = without_channels(case.model, masks < threshold)
             if calibration_map(candidate, case.calibration_set) >= floor:
-                case.notes["threshold"] = threshold
-                case.notes["pruned share"] = float((masks < threshold).float().mean())
-                return candidate
-        return without_channels(case.model, masks < 0)  # nothing
+                return threshold
+        return 0.0
 
     def _masks(self, loss: MaskedLoss, rng: Rng) -> Float[Tensor, " d"]:
         """Trained masks of all channels, from input to output."""

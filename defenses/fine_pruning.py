@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -38,20 +39,22 @@ class FinePruning(Repair):
     choose: Choice = "best"  # review.md, section 6; "strongest": the largest rate inside the bound on the drop
 
     def repair(self, case: Case, rng: Rng) -> nn.Module:
+        reference = calibration_map(case.model, case.calibration_set)
         order = mean_activations(case.model, case.fit_set).argsort(stable=True)
         pruned = torch.zeros(len(order), dtype=torch.bool, device=order.device)
-        pruned[order[: self._count(case, order)]] = True
+        pruned[order[: self._count(case, order, reference)]] = True
         case.notes["pruned share"] = float(pruned.float().mean())
         with switched_off(case.model, pruned):
-            best = fine_tuned(case, case.model, rng, epochs=self.epochs, rates=self.lr, choose=self.choose)
+            tuned = partial(fine_tuned, case, case.model, rng, rates=self.lr, choose=self.choose)
+            best = tuned(epochs=self.epochs, reference=reference)  # the drop counts from the network before pruning
         remove(best, pruned)
         return best
 
-    def _count(self, case: Case, order: Tensor) -> int:
+    def _count(self, case: Case, order: Tensor, reference: float) -> int:
         """How many channels to prune, least active first; the last one always stays."""
         if self.ratio is not None:
             return min(round(self.ratio * len(order)), len(order) - 1)
-        floor = (1 - self.max_drop) * calibration_map(case.model, case.calibration_set)
+        floor = (1 - self.max_drop) * reference
         width = max(1, round(self.step * len(order)))
         for count in reversed(range(width, len(order), width)):  # quality need not fall steadily: the strongest counts
             off: Bool[Tensor, " d"] = torch.zeros(len(order), dtype=torch.bool, device=order.device)

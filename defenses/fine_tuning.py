@@ -18,7 +18,8 @@ CARD = Paper(
     url="https://arxiv.org/abs/1805.12185",
     follows="all layers trained further on clean images alone, with the victim's loss and optimiser",
     deviates="constant rate, chosen from a grid by leave-one-out mAP on the calibration half of the trusted set;"
-    " guess: 10 epochs, those of fine_pruning, so that the two differ in pruning alone",
+    " guess: 10 epochs, those of fine_pruning, so that the two differ in pruning alone; on trusted sets of a few"
+    " hundred images that is tens of steps, where BackdoorBench takes about a thousand (100 epochs of 2,500 images)",
 )
 
 

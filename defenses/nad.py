@@ -47,4 +47,5 @@ class NAD(Repair):
             )
         tuned = partial(fine_tuned, case, case.model, rates=self.lr, choose=self.choose)
         hook = Distillation(tuned(rng, epochs=self.teacher_epochs), self.betas)
+        case.notes.update({f"teacher's {name}": case.notes.pop(name) for name in list(case.notes)})
         return tuned(rng.child("student"), epochs=self.epochs, hook=hook)

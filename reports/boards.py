@@ -29,7 +29,8 @@ BUDGET = ("poisons", "poison_rate", "target_share", "linf", "psnr", "ssim")
 SCREEN = ("auroc", "tpr_1", "tpr_5", "caught_5", "alarms_1", "alarms_5", "auroc_control", "alarms_1_control",
           "alarms_5_control")  # fmt: skip
 AFTERWARDS = ("t_map_posthoc", "t_map_posthoc_control", "spread", "spread_control", "own_map", "map")
-FILTER = ("removed", "removed_poison", "filter_auroc", "filter_auroc_target", "t_map", "own_map", "map")
+FILTER = ("removed", "removed_poison", "removed_precision", "filter_auroc", "filter_auroc_target", "t_map", "own_map",
+          "map")  # fmt: skip
 
 
 def everything(results: Results, *, by: str | None = None, costs: bool = False, mixed: bool = False) -> list[Board]:

@@ -10,7 +10,7 @@ from bench.api.defense import Guard
 from bench.api.types import to_unit
 from bench.stages import _base
 from bench.stages._base import Context, Inputs, Json
-from bench.stages._models import open_model
+from bench.stages._models import forgetful
 
 BATCH = 50  # guards may blow an image up into hundreds
 
@@ -21,7 +21,7 @@ def scores(
 ) -> dict[str, Float[Tensor, " n"]]:
     """Each named score of the guard, the headline score first."""
     guard: Guard = _base.component("defenses", spec["defense"])
-    model = open_model(inputs, "model", context.device)
+    model = forgetful(inputs, "model", context.device)
     state = {name.removeprefix("state."): value.to(context.device) for name, value in inputs.tensors("state").items()}
     parts = [
         guard.score(to_unit(images[i : i + BATCH].to(context.device)), model, state)

@@ -162,10 +162,12 @@ def test_filters_are_judged_pooled_and_inside_the_target_class() -> None:
     found = metrics.filtering(scores, keep, mask, in_target)
     assert found["removed"] == pytest.approx(2 / 6)
     assert found["removed_poison"] == pytest.approx(1 / 2)
+    assert found["removed_precision"] == pytest.approx(1 / 2)
     assert found["filter_auroc"] == pytest.approx(7 / 8)
     assert found["filter_auroc_target"] == pytest.approx(3 / 4)
     clean = metrics.filtering(scores, keep, np.zeros(6, dtype=bool), in_target)
     assert clean["filter_auroc"] is None
+    assert metrics.filtering(scores, np.ones(6, dtype=bool), mask, in_target)["removed_precision"] is None
 
 
 def test_every_metric_says_what_it_is() -> None:

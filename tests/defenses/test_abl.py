@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -221,3 +222,19 @@ def test_the_unlearning_term_is_clipped_weighted_and_leaves_batch_statistics(vie
 
 def view_batch(view):
     return view.train.images[:2].float() / 255, view.train.labels[:2], torch.arange(2)
+
+
+def test_the_gradient_is_that_of_the_statistics_before_the_step_s_own_pass(view, model):
+    """In training mode the step's pass changes running statistics between the term and its backward."""
+    anchors = class_anchors(model, view.fit_set)[0]
+
+    def gradient(*, passes: bool) -> torch.Tensor:
+        fresh = copy.deepcopy(model).train()
+        hook = Unlearn(view.fit_set, anchors, torch.arange(8)[None], 0.1, 1.0)
+        _, _, term = hook.before_step(fresh, *view_batch(view), 0.0)
+        if passes:
+            fresh(torch.ones(16, 3, 12, 12))
+        return torch.autograd.grad(term, fresh.backbone.stages[0][0].weight)[0]
+
+    assert gradient(passes=False).any()
+    assert torch.equal(gradient(passes=False), gradient(passes=True))

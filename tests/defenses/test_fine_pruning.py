@@ -10,7 +10,7 @@ import torch
 
 from bench.api import registry
 from bench.api.defense import Needs
-from bench.api.errors import UserError
+from bench.api.errors import DivergedError, UserError
 from bench.api.random import Rng
 from bench.views.defender import case
 from defenses import _trusted, fine_pruning
@@ -113,7 +113,8 @@ def test_the_learning_rate_is_chosen_on_the_calibration_half(view, monkeypatch):
 
     case_trainer = view.train_model
     view = replace(view, train_model=train_model)
-    monkeypatch.setattr(_trusted, "calibration_map", lambda model, split: {0.1: 0.5, 0.2: 0.9, 0.3: 0.9}[model.rate])
+    quality = {0.1: 0.5, 0.2: 0.9, 0.3: 0.9}
+    monkeypatch.setattr(_trusted, "calibration_map", lambda model, split: quality.get(getattr(model, "rate", 0), 1.0))
     best = FinePruning(ratio=0.5, epochs=3, lr=(0.1, 0.2, 0.3)).repair(view, Rng("d"))
     assert best.rate == 0.2  # the first of equals
     assert rates == [0.1, 0.2, 0.3]
@@ -168,4 +169,31 @@ def test_of_the_rates_the_best_or_the_strongest_that_keeps_quality_is_taken(view
     view = replace(view, train_model=train_model)
     repaired = FineTuning(epochs=1, lr=(0.1, 0.2, 0.3), choose=choose).repair(view, Rng("d"))
     assert repaired.rate == rate
-    assert view.notes == {"learning rate": rate}
+    assert view.notes == {"learning rate": rate, "calibration drop": pytest.approx(1 - quality[rate])}
+
+
+def test_the_drop_counts_from_the_network_before_pruning(view, monkeypatch):
+    """Pruning costs 0.08 of 1, tuning up to 0.1 more: only 0.90 is inside the bound."""
+    quality = {0.1: 0.90, 0.2: 0.89}
+
+    def calibration_map(model, split):
+        off = any(module._forward_hooks for module in model.modules())
+        return quality.get(getattr(model, "rate", 0), 0.92 if off else 1.0)
+
+    def train_model(model, split, recipe, rng, *, hook=None):
+        tuned = copy.deepcopy(model)
+        tuned.rate = recipe.lr
+        return tuned
+
+    for module in (_trusted, fine_pruning):
+        monkeypatch.setattr(module, "calibration_map", calibration_map)
+    view = replace(view, train_model=train_model)
+    best = FinePruning(ratio=0.5, epochs=1, lr=(0.1, 0.2), choose="strongest").repair(view, Rng("d"))
+    assert best.rate == 0.1
+
+
+def test_codes_that_are_not_finite_are_a_diverged_training(view):
+    with torch.no_grad():
+        view.model.head.weight.fill_(torch.nan)
+    with pytest.raises(DivergedError, match="not finite"):
+        calibration_map(view.model, view.calibration_set)
