@@ -25,7 +25,7 @@ def own_losses(relaxed: Float[Tensor, "n b"], labels: Labels, anchors: Float[Ten
     return torch.where(count > 0, (apart * carried).sum(1) / count.clamp_min(1), 0.5)
 
 
-def class_anchors(model: nn.Module, split: Split) -> tuple[Float[Tensor, "k b"], Float[Tensor, "n b"]]:
+def voted(model: nn.Module, split: Split) -> tuple[Float[Tensor, "k b"], Float[Tensor, "n b"]]:
     """The vote of each class's codes, and the relaxed codes that voted; on the CPU."""
     relaxed = encode(model, split.images, device=split.images.device).tanh()
     return component_vote(relaxed, split.labels.cpu()), relaxed
@@ -92,7 +92,7 @@ class Watch:
 
     def look(self, model: nn.Module) -> None:
         with evaluating(model):
-            anchors, relaxed = class_anchors(model, self._train)
+            anchors, relaxed = voted(model, self._train)
         self.losses.append(own_losses(relaxed, self._train.labels.cpu(), anchors))
         ascent = model.objective
         assert isinstance(ascent, LocalAscent)

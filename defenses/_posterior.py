@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,17 +16,29 @@ from hashing.model import encode
 GRID = torch.logspace(-2.5, 1, 141, dtype=torch.float64)  # temperatures tried
 
 
-def fit_posterior(model: nn.Module, split: Split) -> dict[str, Tensor]:
-    """Anchors and temperature from trusted images: `anchors` [k b], `temperature` [], `multi` [] (1: several labels).
+def label_votes(
+    model: nn.Module, split: Split
+) -> tuple[Float[Tensor, "n b"], Int64[Tensor, " p"], Float[Tensor, "p b"]]:
+    """Relaxed codes of the images; which labels have an image; each such label's anchor (review.md, section 2).
 
     An anchor is the component vote of the codes of images with this one label, or, where there are none, of all images
-    with it (review.md, section 2). Classes without an image are left out, classes with equal anchors are merged.
+    with it. On the CPU.
     """
     relaxed = encode(model, split.images, device=split.images.device).tanh()
     labels = split.labels.cpu()
-    labels = labels[:, labels.any(0)]
+    present = torch.nonzero(labels.any(0)).flatten()
+    labels = labels[:, present]
     alone = labels & (labels.sum(1, keepdim=True) == 1)
-    votes = component_vote(relaxed, torch.where(alone.any(0), alone, labels))
+    return relaxed, present, component_vote(relaxed, torch.where(alone.any(0), alone, labels))
+
+
+def fit_posterior(model: nn.Module, split: Split) -> dict[str, Tensor]:
+    """Anchors and temperature from trusted images: `anchors` [k b], `temperature` [], `multi` [] (1: several labels).
+
+    Classes without an image are left out, classes with equal anchors are merged.
+    """
+    relaxed, present, votes = label_votes(model, split)
+    labels = split.labels.cpu()[:, present]
     anchors, merged = torch.unique(votes, dim=0, return_inverse=True)
     belongs = torch.zeros(len(labels), len(anchors), dtype=torch.bool)
     for column, group in enumerate(merged):

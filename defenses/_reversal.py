@@ -19,8 +19,7 @@ from torch import Tensor, nn, optim
 from bench.api.defense import Case, Defense, Images, PositiveShare, Rng
 from bench.api.errors import DivergedError
 from bench.api.types import Split, to_unit
-from hashing._votes import component_vote
-from hashing.model import encode
+from defenses._posterior import label_votes
 
 UP, DOWN = 2.0, 2**1.5  # of the weight: original code, BackdoorBench
 SHRUNK = 0.99  # a mask is smaller below this share of the last: BackdoorBench
@@ -58,16 +57,8 @@ def blended(images: Images, masks: Float[Tensor, "m 1 h w"], patterns: Float[Ten
 
 
 def class_anchors(model: nn.Module, trusted: Split) -> Anchors:
-    """The component vote over images with this one label or, where there are none, over all with it.
-
-    Classes without an image are left out; an anchor comes in the place of the first of its classes.
-    """
-    relaxed = encode(model, trusted.images, device=trusted.images.device).tanh()
-    labels = trusted.labels.cpu()
-    present = torch.nonzero(labels.any(0)).flatten()
-    labels = labels[:, present]
-    alone = labels & (labels.sum(1, keepdim=True) == 1)
-    votes = component_vote(relaxed, torch.where(alone.any(0), alone, labels))
+    """The votes of the classes that have an image, in the place of the first class of each vote."""
+    _, present, votes = label_votes(model, trusted)
     first = (votes[:, None] == votes).all(2).int().argmax(1)
     leaders = torch.unique(first)
     classes = torch.zeros(len(leaders), trusted.labels.shape[1], dtype=torch.bool)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.api.defense import Case, Filter, Filtered, PositiveShare, Rng, Share, Split, defense
 from bench.api.errors import DivergedError
 from bench.api.paper import Paper
-from defenses._ascent import LocalAscent, Unlearn, Watch, class_anchors
+from defenses._ascent import LocalAscent, Unlearn, Watch, voted
 from defenses._trusted import calibration_map
 from hashing.model import HashModel
 
@@ -76,7 +76,7 @@ class ABL(Filter):
     def _unlearned(self, case: Case, model: nn.Module, rest: Split, isolated: Split, rng: Rng) -> nn.Module:
         """The model after the most epochs of unlearning that leave calibration mAP inside the bound on its drop."""
         floor = (1 - self.max_drop) * calibration_map(model, case.calibration_set)
-        anchors = class_anchors(model, rest)[0].to(rest.images.device)
+        anchors = voted(model, rest)[0].to(rest.images.device)
         recipe = replace(case.recipe, epochs=1, schedule="constant", lr=self.rate * case.recipe.lr)
         best = model
         case.notes["isolated"] = float(len(isolated))

@@ -16,7 +16,7 @@ from bench.api.random import Rng
 from bench.api.types import Split
 from bench.views.defender import case
 from defenses import abl
-from defenses._ascent import LocalAscent, Unlearn, Watch, class_anchors, evaluating, own_losses
+from defenses._ascent import LocalAscent, Unlearn, Watch, evaluating, own_losses, voted
 from defenses._trusted import calibration_map
 from defenses.abl import ABL
 from hashing.model import encode
@@ -89,7 +89,7 @@ def test_evaluating_gives_every_module_its_own_mode_back(model):
 
 
 def test_anchors_are_votes_of_the_training_codes(view):
-    anchors, relaxed = class_anchors(view.model, view.train)
+    anchors, relaxed = voted(view.model, view.train)
     votes = torch.where(relaxed > 0, 1.0, -1.0)
     for label in range(4):
         total = votes[view.train.labels[:, label]].sum(0)
@@ -119,7 +119,7 @@ def test_gamma_is_the_quantile_of_the_losses_after_the_first_epoch(view):
     gamma = float(torch.quantile(watch.losses[0], 0.1))
     assert gammas == pytest.approx([-1] * 4 + [gamma] * 8)
     assert float(start.objective.gamma) == -1
-    anchors, relaxed = class_anchors(trained, view.train)
+    anchors, relaxed = voted(trained, view.train)
     assert torch.equal(watch.losses[2], own_losses(relaxed, view.train.labels, anchors))
 
 
@@ -168,7 +168,7 @@ def test_unlearning_moves_poison_away_from_its_class_and_the_bound_holds(view):
     view = replace(view, recipe=recipe)
     model = view.train_model(view.untrained(), both, recipe, Rng("v"))
     rest, isolated = both.select(torch.arange(136)), both.select(torch.arange(136, 144))
-    anchors = class_anchors(model, rest)[0]
+    anchors = voted(model, rest)[0]
 
     def loss(of, split) -> float:
         return float(own_losses(encode(of, split.images, device=of.device).tanh(), split.labels, anchors).mean())
@@ -205,7 +205,7 @@ def test_unlearning_that_diverges_leaves_the_model_before_it(view, monkeypatch):
 def test_the_unlearning_term_is_clipped_weighted_and_leaves_batch_statistics(view, model):
     isolated = view.fit_set.select(torch.arange(5))
     picks = torch.tensor([[0, 1, 2], [3, 4, 4]])
-    anchors = class_anchors(model, view.fit_set)[0]
+    anchors = voted(model, view.fit_set)[0]
     relaxed = encode(model, isolated.images, device=model.device).tanh()
     own = own_losses(relaxed, isolated.labels, anchors)
     model.train()
@@ -226,7 +226,7 @@ def view_batch(view):
 
 def test_the_gradient_is_that_of_the_statistics_before_the_step_s_own_pass(view, model):
     """In training mode the step's pass changes running statistics between the term and its backward."""
-    anchors = class_anchors(model, view.fit_set)[0]
+    anchors = voted(model, view.fit_set)[0]
 
     def gradient(*, passes: bool) -> torch.Tensor:
         fresh = copy.deepcopy(model).train()
