@@ -114,9 +114,9 @@ def test_all_is_everything_registered() -> None:
     from bench.api import registry
 
     suite = suites.load("full", only=["dataset=digits"])
-    attacks = [label.partition("(")[0] for label in axis(suite, "attack")]
+    attacks, defenses = ([label.partition("(")[0] for label in axis(suite, kind)] for kind in ("attack", "defense"))
     assert set(attacks) == set(registry.catalogue("attacks"))
-    assert set(axis(suite, "defense")) == set(registry.catalogue("defenses"))
+    assert set(defenses) == set(registry.catalogue("defenses"))
     assert attacks[0] == "none"
 
 

@@ -161,6 +161,7 @@ def test_identity_defenses_change_nothing(name, world, quick):
         assert name != "none"
 
 
+@torch.enable_grad()  # as in a stage
 def fitted(world, quick, name: str) -> tuple[Guard, Mapping[str, torch.Tensor], HashModel]:
     guard = quick("defenses", name)
     state = guard.fit(case_for(world, guard), Rng("defend", 0))

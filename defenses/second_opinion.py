@@ -1,0 +1,77 @@
+"""Ask a network that has only seen clean images for the query's code: a trigger speaks to one of the two alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from pydantic import Field
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from bench.api.defense import Case, Guard, Images, Rng, defense
+from bench.api.hashing import Objective
+from bench.api.paper import Paper
+from bench.api.types import Logits
+from hashing.model import HashModel, encode
+
+CARD = Paper(
+    title="HashDoor's own idea, not published; its one step is Distilling the Knowledge in a Neural Network",
+    venue="arXiv",
+    year=2015,
+    url="https://arxiv.org/abs/1503.02531",
+    follows="the victim's network, untrained, learns to give clean trusted images the bits that the victim gives them:"
+    " binary cross-entropy of each bit, the student's tanh being its belief; neither labels nor the victim's loss take"
+    " part, so that it works with any hashing method",
+    deviates="made for codes: hard bits are the soft targets, and the student is not wanted for its skill but for the"
+    " bits in which it contradicts the victim; guess: 30 epochs in batches of 32, otherwise the victim's recipe. Both"
+    " and the headline score were chosen on small models of digits and CIFAR-10 under badnets, darkhash and sig, by"
+    " trusted images with and without trigger",
+)
+
+
+@defense
+class SecondOpinion(Guard):
+    """Scores: `cosine`, minus that of the victim's code and the student's logits; `distance`, in expected bits / K."""
+
+    epochs: Annotated[int, Field(ge=1)] = 30  # guess: see CARD
+    batch: Annotated[int, Field(ge=2)] = 32  # guess: a few hundred images still make some hundred steps
+
+    def fit(self, case: Case, rng: Rng) -> Mapping[str, Tensor]:
+        images = case.fit_set.images
+        codes = encode(case.model, images, device=images.device) > 0
+        student = case.untrained()
+        assert isinstance(student, HashModel)
+        student.objective = Imitation(codes.float().to(images.device))
+        recipe = replace(case.recipe, epochs=self.epochs, batch=self.batch)
+        taught = case.train_model(student, case.fit_set, recipe, rng).state_dict()
+        own = case.model.state_dict()  # what is frozen, as public weights are, need not be kept twice
+        return {name: value for name, value in taught.items() if name in own and not torch.equal(value, own[name])}
+
+    def score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Float[Tensor, " n"]]:
+        model.eval()
+        signs = torch.where(model(images) > 0, 1.0, -1.0)
+        logits: Tensor = functional_call(model, dict(state), (images,))
+        return {
+            "cosine": -F.cosine_similarity(signs, logits),
+            "distance": (1 - (signs * logits.tanh()).mean(1)) / 2,
+        }
+
+
+class Imitation(Objective):
+    """Minus the log-likelihood of given bits, (tanh z + 1) / 2 = sigmoid 2z being the probability of a one."""
+
+    imitated: Tensor
+
+    def __init__(self, codes: Float[Tensor, "n b"]) -> None:
+        """codes: 1 and 0, one per image of the training set."""
+        super().__init__()
+        self.register_buffer("imitated", codes)
+
+    def forward(self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float) -> Tensor:
+        del labels, progress
+        return F.binary_cross_entropy_with_logits(2 * logits, self.imitated[ids])
