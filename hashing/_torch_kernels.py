@@ -1,16 +1,46 @@
-"""Distance histograms by matrix products, for devices and where numba is missing: the integers of the CPU kernels."""
+"""Distances and rankings by matrix products, for devices and where numba is missing: what the CPU kernels give.
+
+Memory grows with neither the queries nor the database, but for `index_order`, which sorts one query at least. Nothing
+inside a loop waits for the device, but for `distances`, whose result is on the host.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Float64, Int64, Num, UInt8, UInt16, UInt64
+from torch import Tensor
 
-from hashing.codes import PackedCodes
+from hashing.codes import PackedCodes, distance_type
 from hashing.ranking import Relevance
 
 PAIRS = 1 << 22  # query-item pairs in flight: about 100 MB
+SORTED = 1 << 20  # of them where they are sorted
 ITEMS = 1 << 16  # of the database at a time
+EXACT = 256  # bits up to which bfloat16 holds every dot product of codes
+
+Found = UInt8[np.ndarray, "q k"] | UInt16[np.ndarray, "q k"]
+
+
+class _Side:
+    """Codes or label maps as words on the device; some items at a time are unpacked there, into what is multiplied."""
+
+    def __init__(self, words: UInt64[np.ndarray, "w n"], device: str) -> None:
+        self._words = torch.from_numpy(words.view(np.int64).copy()).to(device)
+
+    def signs(self, items: slice, bits: int) -> Float[Tensor, "m b"]:
+        """+1 and -1, in the narrowest type whose products are exact."""
+        position = torch.arange(bits, device=self._words.device)
+        ones = (self._words[position // 64, items] >> (position % 64)[:, None]) & 1
+        exact = torch.bfloat16 if self._words.device.type != "cpu" and bits <= EXACT else torch.float32
+        return (2 * ones - 1).T.to(exact).contiguous()
+
+    def members(self, items: slice) -> Float[Tensor, "k m"]:
+        """1 where an item has the label."""
+        position = torch.arange(items.start, items.stop, device=self._words.device)
+        return ((self._words[:, position // 64] >> (position % 64)) & 1).float()
 
 
 def histograms(
@@ -20,27 +50,97 @@ def histograms(
     query_labels: Bool[np.ndarray, "q k"],
     device: str = "cpu",
 ) -> tuple[Int64[np.ndarray, "q d"], Int64[np.ndarray, "q d"]]:
-    """Items and relevant items at each distance; memory grows with neither the queries nor the database."""
-    distances = queries.bits + 1
-    step = PAIRS // min(ITEMS, len(database))
-    counts = torch.zeros(len(queries), distances, 2, dtype=torch.int64, device=device)
-    for start in range(0, len(database), ITEMS):
-        block = database.select(slice(start, start + ITEMS))
-        codes = _floats(block.unpack(), device).T
-        labels = _floats(relevance.members(slice(start, start + len(block))), device)
-        for first in range(0, len(queries), step):
-            chunk = slice(first, first + step)
-            dots = (
-                _floats(queries.select(chunk).unpack(), device) @ codes
-            )  # small integers: exact in float32, TF32 and bfloat16
-            relevant = _floats(query_labels[chunk], device) @ labels > 0
-            rows = torch.arange(len(dots), device=device)[:, None] * distances
-            keys = 2 * (rows + ((queries.bits - dots) / 2).long()) + relevant
-            found = torch.bincount(keys.flatten(), minlength=2 * distances * len(dots))
-            counts[chunk] += found.view(len(dots), distances, 2)
-    both = counts.cpu().numpy()
+    """Items and relevant items at each distance."""
+    width, n, stored, maps = (
+        queries.bits + 1,
+        len(queries),
+        _Side(database.words, device),
+        _Side(relevance.maps, device),
+    )
+    counts = torch.zeros(n, 2 * width, dtype=torch.int64, device=device)
+    codes, own = _Side(queries.words, device).signs(slice(0, n), queries.bits), _labels(query_labels, device)
+    for items in _parts(len(database), ITEMS):
+        block, labels = stored.signs(items, queries.bits), maps.members(items)
+        for chunk in _parts(n, PAIRS // len(block)):
+            _count(2 * _distances(codes[chunk], block) + (own[chunk] @ labels > 0), counts[chunk])
+    both = counts.view(n, width, 2).cpu().numpy()
     return both.sum(2), both[:, :, 1].copy()
 
 
-def _floats(values: np.ndarray, device: str) -> torch.Tensor:
+def distances(queries: PackedCodes, database: PackedCodes, device: str = "cpu") -> Found:
+    """All of them."""
+    n, stored = len(queries), _Side(database.words, device)
+    codes = _Side(queries.words, device).signs(slice(0, n), queries.bits)
+    found = np.empty((n, len(database)), distance_type(queries.bits))
+    for items in _parts(len(database), ITEMS):
+        block = stored.signs(items, queries.bits)
+        for chunk in _parts(n, PAIRS // len(block)):
+            found[chunk, items] = _distances(codes[chunk], block).cpu().numpy()
+    return found
+
+
+def topk(
+    queries: PackedCodes, database: PackedCodes, k: int, device: str = "cpu"
+) -> tuple[Int64[np.ndarray, "q k"], Found]:
+    """The first k items of each query by (distance, index), and their distances. k: at most the database's size."""
+    n, size, stored = len(queries), len(database), _Side(database.words, device)
+    codes = _Side(queries.words, device).signs(slice(0, n), queries.bits)
+    best = torch.empty(n, k, dtype=torch.int64, device=device)
+    for chunk in _parts(n, SORTED // min(size, ITEMS + k)):
+        nearest = best[chunk, :0]
+        for items in _parts(size, ITEMS):
+            places = torch.arange(items.start, items.stop, device=device)
+            keys = _distances(codes[chunk], stored.signs(items, queries.bits)) * size + places  # no two alike
+            keys = torch.cat([nearest, keys], 1)
+            nearest = keys.topk(min(k, keys.shape[1]), largest=False).values
+        best[chunk] = nearest
+    return (best % size).cpu().numpy(), (best // size).cpu().numpy().astype(distance_type(queries.bits))
+
+
+def index_order(
+    queries: PackedCodes,
+    database: PackedCodes,
+    relevance: Relevance,
+    query_labels: Bool[np.ndarray, "q k"],
+    ranks: int,
+    device: str = "cpu",
+) -> tuple[Float64[np.ndarray, " q"], Int64[np.ndarray, " q"], Int64[np.ndarray, " q"]]:
+    """Of the first `ranks` items by (distance, index): sum of the precisions at the hits, and hits; relevant items."""
+    n, stored, maps = len(queries), _Side(database.words, device), _Side(relevance.maps, device)
+    codes, own = _Side(queries.words, device).signs(slice(0, n), queries.bits), _labels(query_labels, device)
+    place = torch.arange(1, ranks + 1, dtype=torch.float64, device=device)
+    sums = torch.zeros(n, dtype=torch.float64, device=device)
+    hits, found = torch.zeros(2, n, dtype=torch.int64, device=device)
+    blocks = list(_parts(len(database), ITEMS))
+    for chunk in _parts(n, SORTED // len(database)):
+        apart = torch.cat([_distances(codes[chunk], stored.signs(items, queries.bits)) for items in blocks], 1)
+        relevant = torch.cat([own[chunk] @ maps.members(items) > 0 for items in blocks], 1)
+        hit = relevant.gather(1, apart.sort(dim=1, stable=True).indices[:, :ranks])
+        sums[chunk] = (hit.cumsum(1) * hit / place).sum(1)
+        hits[chunk], found[chunk] = hit.sum(1), relevant.sum(1)
+    return sums.cpu().numpy(), hits.cpu().numpy(), found.cpu().numpy()
+
+
+def _labels(values: Bool[np.ndarray, "n k"], device: str) -> Float[Tensor, "n k"]:
     return torch.from_numpy(values).to(device, torch.float32)
+
+
+def _parts(count: int, step: int) -> Iterator[slice]:
+    """Slices of `step` items, and the rest."""
+    for start in range(0, count, max(1, step)):
+        yield slice(start, min(start + max(1, step), count))
+
+
+def _distances(queries: Float[Tensor, "q b"], items: Float[Tensor, "m b"]) -> Int64[Tensor, "q m"]:
+    """(bits - dot) / 2: small integers, exact in float32, in TF32, and up to EXACT bits in bfloat16."""
+    return ((queries.shape[1] - (queries @ items.T).float()) / 2).long()
+
+
+def _count(keys: Int64[Tensor, "q m"], counts: Num[Tensor, "q d"]) -> None:
+    """Adds to `counts` in place. bincount is the faster on a CPU; elsewhere it would wait for the device."""
+    rows, width = counts.shape
+    if counts.device.type == "cpu":
+        flat = (keys + torch.arange(rows)[:, None] * width).flatten()
+        counts += torch.bincount(flat, minlength=rows * width).view(rows, width)
+    else:
+        counts.scatter_add_(1, keys, torch.ones_like(keys))

@@ -7,13 +7,15 @@ through the cache one plane at a time. Importing this module imports neither tor
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from importlib.util import find_spec
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int8, Int64, Integer, Num, UInt8, UInt16, UInt64
 
 MAX_BITS = 65_535  # distances are uint16 at most
 
+Backend = Literal["auto", "numba", "torch"]
 Words = UInt64[np.ndarray, "w n"]
 Distances = UInt8[np.ndarray, "q m"] | UInt16[np.ndarray, "q m"]
 
@@ -88,31 +90,46 @@ def check_pair(queries: PackedCodes, database: PackedCodes) -> None:
         raise ValueError("the database is empty")
 
 
-def hamming_distances(queries: PackedCodes, database: PackedCodes) -> Distances:
+def chosen(backend: Backend, device: str) -> Literal["numba", "torch"]:
+    """auto: numba on the CPU, torch on any other device or where numba is missing."""
+    if backend == "auto":
+        return "numba" if device == "cpu" and find_spec("numba") else "torch"
+    if backend == "numba" and device != "cpu":
+        raise ValueError(f"the numba kernels run on the CPU, not on {device}; use backend='torch'")
+    return backend
+
+
+def distance_type(bits: int) -> type[np.uint8 | np.uint16]:
+    return np.uint8 if bits <= 255 else np.uint16
+
+
+def hamming_distances(
+    queries: PackedCodes, database: PackedCodes, *, backend: Backend = "auto", device: str = "cpu"
+) -> Distances:
     """All distances, uint8 up to 255 bits and uint16 beyond: for inspection, as no metric holds a q x m matrix."""
     check_pair(queries, database)
-    dots = queries.unpack().astype(np.float32) @ database.unpack().astype(np.float32).T
-    return ((queries.bits - dots) / 2).astype(_distance_type(queries.bits))
+    if chosen(backend, device) == "torch":
+        from hashing import _torch_kernels  # torch loads when asked for
 
-
-def topk(queries: PackedCodes, database: PackedCodes, k: int) -> tuple[Int64[np.ndarray, "q k"], Distances]:
-    """The k nearest items of each query (all, if there are fewer) by (distance, index), with their distances; exact."""
+        return _torch_kernels.distances(queries, database, device)
     from hashing import _kernels  # numba loads when first needed
 
+    found = np.empty((len(queries), len(database)), distance_type(queries.bits))
+    _kernels.distances(queries.words, database.words, found)
+    return found
+
+
+def topk(
+    queries: PackedCodes, database: PackedCodes, k: int, *, backend: Backend = "auto", device: str = "cpu"
+) -> tuple[Int64[np.ndarray, "q k"], Distances]:
+    """The k nearest items of each query (all, if there are fewer) by (distance, index), with their distances; exact."""
     check_pair(queries, database)
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    no_maps, no_labels = np.zeros((0, 0), np.uint64), np.zeros(0, np.int64)
-    no_maps.flags.writeable = False  # as in `Relevance`: numba compiles once per kind of array
-    offsets = np.zeros(len(queries) + 1, np.int64)
-    total, relevant = np.zeros((2, len(queries), queries.bits + 1), np.int64)
-    _kernels.histograms(queries.words, database.words, no_maps, offsets, no_labels, total, relevant)
-    indices = np.empty((len(queries), min(k, len(database))), np.int64)
-    distances = np.empty_like(indices)
-    places = total.cumsum(1) - total
-    _kernels.nearest(queries.words, database.words, no_maps, no_labels, places, indices, distances)
-    return indices, distances.astype(_distance_type(queries.bits))
+    if chosen(backend, device) == "torch":
+        from hashing import _torch_kernels  # torch loads when asked for
 
+        return _torch_kernels.topk(queries, database, min(k, len(database)), device)
+    from hashing import _kernels  # numba loads when first needed
 
-def _distance_type(bits: int) -> type[np.uint8 | np.uint16]:
-    return np.uint8 if bits <= 255 else np.uint16
+    return _kernels.nearest_items(queries, database, min(k, len(database)))

@@ -13,15 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Integer, Num, UInt64
 
-from hashing.codes import PackedCodes, check_pair
+from hashing.codes import Backend, PackedCodes, check_pair, chosen
 
-Backend = Literal["auto", "numba", "torch"]
 Ties = Literal["expected", "index"]
 Denominator = Literal["relevant", "hits"]
 Histogram = Integer[np.ndarray, "q d"]
@@ -93,15 +91,13 @@ def distance_histograms(
     auto: numba on the CPU, torch on any other device or where numba is missing. All give the same integers.
     """
     encoded = _check(queries, database, relevance, query_labels)
-    if backend == "auto":
-        backend = "numba" if device == "cpu" and find_spec("numba") else "torch"
-    if backend == "torch":
+    if chosen(backend, device) == "torch":
         from hashing import _torch_kernels  # torch loads when asked for
 
         return _torch_kernels.histograms(queries, database, relevance, encoded, device)
-    if device != "cpu":
-        raise ValueError(f"the numba kernels run on the CPU, not on {device}; use backend='torch'")
-    return _numba_histograms(queries, database, relevance, encoded)
+    from hashing import _kernels  # numba loads when first needed
+
+    return _kernels.distance_counts(queries, database, relevance.maps, *_label_lists(encoded))
 
 
 def average_precision(
@@ -114,6 +110,7 @@ def average_precision(
     ties: Ties = "expected",
     denominator: Denominator = "relevant",
     backend: Backend = "auto",
+    device: str = "cpu",
 ) -> PerQuery:
     """AP of each query, of the first `cutoff` items or of all; NaN where the database has no relevant item.
 
@@ -123,18 +120,18 @@ def average_precision(
     So zero@R is the mean and, for ties="index", drop@R the mean of the positive values (`mean_drop_ap` in expectation).
     """
     if ties == "expected":
-        total, relevant = distance_histograms(queries, database, relevance, query_labels, backend=backend)
+        both = distance_histograms(queries, database, relevance, query_labels, backend=backend, device=device)
         if denominator == "hits":
-            return expected_zero_ap(total, relevant, cutoff)[0]
-        return expected_ap(total, relevant, cutoff)
-    if backend == "torch":
-        raise ValueError("ties='index' has a numba kernel only")
+            return expected_zero_ap(*both, cutoff)[0]
+        return expected_ap(*both, cutoff)
+    if cutoff is not None and cutoff < 1:
+        raise ValueError(f"a cut-off is at least 1, not {cutoff}")
     encoded = _check(queries, database, relevance, query_labels)
-    buckets = _Buckets.of(*_numba_histograms(queries, database, relevance, encoded), cutoff)
-    precision, hits = _index_order(queries, database, relevance, encoded, buckets)
+    ranks = len(database) if cutoff is None else min(cutoff, len(database))
+    precision, hits, found = _index_order(queries, database, relevance, encoded, ranks, chosen(backend, device), device)
     if denominator == "relevant":
-        return _ratio(precision, buckets.most_hits)
-    return np.where(buckets.found > 0, _ratio(precision, hits, empty=0.0), np.nan)
+        return _ratio(precision, np.minimum(found, ranks))
+    return np.where(found > 0, _ratio(precision, hits, empty=0.0), np.nan)
 
 
 def leave_one_out_map(codes: PackedCodes, labels: LabelArray) -> float:
@@ -383,30 +380,20 @@ def _label_lists(encoded: Bool[np.ndarray, "q k"]) -> tuple[Int64[np.ndarray, " 
     return offsets, np.nonzero(encoded)[1].astype(np.int64)
 
 
-def _numba_histograms(
-    queries: PackedCodes, database: PackedCodes, relevance: Relevance, encoded: Bool[np.ndarray, "q k"]
-) -> tuple[Int64[np.ndarray, "q d"], Int64[np.ndarray, "q d"]]:
-    from hashing import _kernels  # numba loads when first needed
-
-    total, relevant = np.zeros((2, len(queries), queries.bits + 1), np.int64)
-    _kernels.histograms(queries.words, database.words, relevance.maps, *_label_lists(encoded), total, relevant)
-    return total, relevant
-
-
 def _index_order(
     queries: PackedCodes,
     database: PackedCodes,
     relevance: Relevance,
     encoded: Bool[np.ndarray, "q k"],
-    buckets: _Buckets,
-) -> tuple[PerQuery, Int64[np.ndarray, " q"]]:
-    """Sum of the precisions at the hits above the cut-off, by (distance, index), and how many hits these are."""
+    ranks: int,
+    backend: Literal["numba", "torch"],
+    device: str,
+) -> tuple[PerQuery, Int64[np.ndarray, " q"], Int64[np.ndarray, " q"]]:
+    """Of the first `ranks` items by (distance, index): sum of the precisions at the hits, and hits; relevant items."""
+    if backend == "torch":
+        from hashing import _torch_kernels  # torch loads when asked for
+
+        return _torch_kernels.index_order(queries, database, relevance, encoded, ranks, device)
     from hashing import _kernels  # numba loads when first needed
 
-    precision, hits = np.zeros(len(queries)), np.zeros(len(queries), np.int64)
-    places, nearer_relevant = buckets.nearer.copy(), buckets.nearer_relevant.copy()
-    lists, cutoff = _label_lists(encoded), int(buckets.cutoff.max(initial=0))
-    _kernels.index_order(
-        queries.words, database.words, relevance.maps, *lists, places, nearer_relevant, cutoff, precision, hits
-    )
-    return precision, hits
+    return _kernels.index_order_sums(queries, database, relevance.maps, *_label_lists(encoded), ranks)

@@ -182,8 +182,8 @@ def test_kernels_compile_without_a_place_for_the_cache(monkeypatch):
     assert module.popcount(np.uint64(0xF0F0_0000_0000_0001)) == 9
 
 
-def test_kernels_are_compiled_once_whatever_the_bits():
-    for bits in (8, 64, 65, 200):
+def test_kernels_are_compiled_once_per_type_of_distance_whatever_the_bits():
+    for bits in (8, 64, 65, 200, 255, 256, 300, 1000):
         topk(random_codes(0, 4, bits), random_codes(1, 50, bits), 3)
-    assert len(_kernels.nearest.signatures) == 1
-    assert len(_kernels.histograms.signatures) == 1
+    assert len(_kernels.nearest.signatures) == 2
+    assert len(_kernels.histograms.signatures) == 2

@@ -91,9 +91,18 @@ def test_distance_is_the_number_of_differing_bits(data, bits):
 
 
 @fast
-@given(retrieval())
-def test_backends_give_the_same_integers(case):
+@given(retrieval(), cutoffs)
+def test_backends_give_the_same_integers_and_orders(case, cutoff):
     q, d, labels, own = case
+    orders, nearest = (
+        [
+            average_precision(q, d, Relevance(labels), own, cutoff, ties="index", backend=backend)
+            for backend in ("numba", "torch")
+        ],
+        [topk(q, d, cutoff or 9, backend=backend) for backend in ("numba", "torch")],
+    )
+    np.testing.assert_allclose(*orders, rtol=0, atol=EPSILON)
+    assert all(np.array_equal(*both) for both in zip(*nearest, strict=True))
     numba = distance_histograms(q, d, Relevance(labels), own, backend="numba")
     torch = distance_histograms(q, d, Relevance(labels), own, backend="torch")
     assert np.array_equal(numba, torch)

@@ -1,0 +1,143 @@
+"""Every kernel of both back ends against sorting and counting in numpy, over the shapes where their paths divide."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hashing import _kernels, _torch_kernels
+from hashing.codes import PackedCodes, hamming_distances, pack, topk
+from hashing.ranking import Relevance, average_precision, distance_histograms
+
+BACKENDS = [("numba", "cpu"), ("torch", "cpu"), pytest.param("torch", "cuda", marks=pytest.mark.gpu)]
+CASES = [  # bits, items, share of items with each label
+    (1, 5, 0.5),
+    (5, 64, 0.0),
+    (8, 1, 1.0),
+    (12, 4097, 0.1),  # an odd rest, two distances per increment
+    (16, 2049, 0.9),  # most are relevant: the others are walked
+    (64, 9001, 0.3),
+    (64, 300, 1.0),  # one distance per increment
+    (129, 2100, 0.02),
+    (255, 700, 0.5),
+    (256, 700, 0.5),  # distances in two bytes
+    (512, 2500, 0.1),
+    (513, 130, 0.4),
+]
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """So that small cases take more than one part of everything."""
+    monkeypatch.setattr(_torch_kernels, "ITEMS", 1000)
+    monkeypatch.setattr(_torch_kernels, "PAIRS", 3000)
+    monkeypatch.setattr(_torch_kernels, "SORTED", 9000)
+    monkeypatch.setattr(_kernels, "LISTED", 100)
+
+
+def drawn(
+    bits: int, items: int, share: float, queries: int = 7
+) -> tuple[PackedCodes, PackedCodes, Relevance, np.ndarray]:
+    """Codes near to three centres, so that distances repeat; items with any of 70 labels, queries with some."""
+    rng = np.random.default_rng([bits, items])
+    centres = rng.standard_normal((3, bits))
+    codes = [pack(centres[rng.integers(3, size=n)] + rng.standard_normal((n, bits))) for n in (queries, items)]
+    labels, own = np.zeros((items, 70), np.bool_), np.zeros((queries, 70), np.bool_)
+    labels[rng.random(items) < share, 69] = True
+    labels[:, 1] = rng.random(items) < share / 4
+    own[:, 69] = True
+    own[::3, 1] = True
+    return *codes, Relevance(labels), own
+
+
+@pytest.mark.parametrize(("backend", "device"), BACKENDS)
+@pytest.mark.parametrize(("bits", "items", "share"), CASES)
+def test_kernels_sort_and_count_as_numpy_does(backend, device, bits, items, share):
+    queries, database, relevance, own = drawn(bits, items, share)
+    where = {"backend": backend, "device": device}
+    apart = (queries.unpack()[:, None] != database.unpack()).sum(2)
+    relevant = relevance.of(own)
+    found = hamming_distances(queries, database, **where)
+    assert found.dtype == (np.uint8 if bits <= 255 else np.uint16)
+    assert np.array_equal(found, apart)
+    total, hits = distance_histograms(queries, database, relevance, own, **where)
+    assert np.array_equal(total, [np.bincount(row, minlength=bits + 1) for row in apart])
+    mine = [np.bincount(row[own_items], minlength=bits + 1) for row, own_items in zip(apart, relevant, strict=True)]
+    assert np.array_equal(hits, mine)
+    order = apart.argsort(1, kind="stable")
+    for k in (1, 30, items, items + 1):
+        indices, distances = topk(queries, database, k, **where)
+        assert distances.dtype == found.dtype
+        assert np.array_equal(indices, order[:, :k])
+        assert np.array_equal(distances, np.take_along_axis(apart, order[:, :k], 1))
+    for cutoff in (None, 1, 30, items - 1 or 1, items, items + 1):
+        hit = np.take_along_axis(relevant, order, 1)[:, :cutoff]
+        sums = (hit * hit.cumsum(1) / np.arange(1, hit.shape[1] + 1)).sum(1)
+        every = relevant.sum(1)
+        below = {"relevant": np.minimum(every, hit.shape[1]), "hits": np.maximum(hit.sum(1), 1)}
+        for denominator, count in below.items():
+            ap = average_precision(
+                queries, database, relevance, own, cutoff, ties="index", denominator=denominator, **where
+            )
+            assert np.array_equal(np.isnan(ap), every == 0)
+            known = every > 0
+            np.testing.assert_allclose(ap[known], sums[known] / count[known], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("queries", [0, 1, 63, 64, 65, 200])
+def test_every_query_belongs_to_one_piece(queries):
+    q, database, relevance, own = drawn(20, 150, 0.3, queries)
+    apart = (q.unpack()[:, None] != database.unpack()).sum(2)
+    total, _ = distance_histograms(q, database, relevance, own, backend="numba")
+    assert np.array_equal(total, np.reshape([np.bincount(row, minlength=21) for row in apart], (queries, 21)))
+    assert np.array_equal(topk(q, database, 4, backend="numba")[0], apart.argsort(1, kind="stable")[:, :4])
+    ours, theirs = (
+        average_precision(q, database, relevance, own, ties="index", backend=name) for name in ("numba", "torch")
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_two_distances_are_counted_at_once_only_where_it_pays():
+    assert _kernels.bins_for(65, 10_000) == 65 * 65
+    assert _kernels.bins_for(65, 8_000) == 65
+    assert _kernels.bins_for(256, 10**6) == 256 * 256
+    assert _kernels.bins_for(257, 10**7) == 257  # a pair would not fit into 16 bits
+
+
+def test_all_codes_equal_and_a_query_twice():
+    codes = pack(np.ones((5000, 33)))
+    labels = np.arange(5000) % 3
+    ap = average_precision(
+        codes.select(np.zeros(2, np.int64)), codes, Relevance(labels), np.array([1, 1]), ties="index"
+    )
+    ranks = np.flatnonzero(labels == 1) + 1
+    expected = float(np.mean(np.arange(1, len(ranks) + 1) / ranks))
+    assert ap.tolist() == pytest.approx([expected, expected], abs=1e-12)
+    assert topk(codes.select(slice(1)), codes, 3)[0].tolist() == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize("bits", [128, 255, 256])
+def test_dot_products_of_half_precision_are_exact_up_to_their_limit(bits):
+    """What a GPU multiplies: every dot product of codes is an even or odd integer that bfloat16 holds."""
+    assert bits <= _torch_kernels.EXACT
+    one = torch.ones(bits + 1, bits).tril(-1).mul(2).sub(1).to(torch.bfloat16)
+    dots = (one @ one[:1].T).float()[:, 0]
+    assert dots.tolist() == [bits - 2 * d for d in range(bits + 1)]
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_pairs():
+    """Q = 5,000 and N = 1,000,000: under 64 MiB beside the codes and label maps, counting what numba allocates."""
+    import resource
+
+    rng = np.random.default_rng(0)
+    queries, database = (PackedCodes(rng.integers(0, 2**63, (1, n), np.uint64), 64) for n in (5000, 1_000_000))
+    relevance, own = Relevance(rng.integers(0, 10, 1_000_000)), rng.integers(0, 10, 5000)
+    few = queries.select(slice(2))
+    for ties in ("expected", "index"):
+        average_precision(few, database.select(slice(1000)), Relevance(np.arange(1000) % 10), own[:2], ties=ties)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for ties in ("expected", "index"):
+        assert average_precision(queries, database, relevance, own, ties=ties).mean() == pytest.approx(0.1, abs=0.01)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
