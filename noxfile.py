@@ -31,8 +31,21 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Time the kernels (pytest-benchmark), each after its result was checked; arguments after `--` go to pytest."""
+    """Time the kernels, each after its result was checked, then compare the tree with a base revision.
+
+    `-- --quick` takes fewer rounds, `-- --against REVISION` another base; all else goes to pytest.
+    """
+    words = list(session.posargs)
+    gate = ["--quick"] if "--quick" in words else []
+    if "--against" in words:
+        at = words.index("--against")
+        gate += words[at : at + 2]
+        del words[at : at + 2]
+    rest = [word for word in words if word != "--quick"]
+    longest = "0.1" if "--quick" in words else "1"
     session.run(
-        "python", "-m", "pytest", "tests/benchmarks", "--benchmark-enable", "--benchmark-only", *session.posargs,
-        external=True,
+        "python", "-m", "pytest", "tests/benchmarks", "--benchmark-enable", "--benchmark-only",
+        f"--benchmark-max-time={longest}", "--benchmark-group-by=param:operation,param:bits",
+        "--benchmark-columns=median,iqr,rounds", *rest, external=True,
     )  # fmt: skip
+    session.run("python", "tests/benchmarks/gate.py", *gate, external=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_OK, EXIT_USER, UserError
-from bench.cli import boards, catalogue, doctor, run
+from bench.cli import boards, catalogue, doctor, kernels, run
 
 app = typer.Typer(
     name="bench",
@@ -26,6 +26,7 @@ app.command("list")(catalogue.list_)
 app.command("leaderboard")(boards.leaderboard)
 app.command("show")(boards.show)
 app.command("score")(boards.score)
+app.command("kernels")(kernels.kernels)
 app.command("doctor")(doctor.doctor)
 app.command("gc")(doctor.gc)
 
@@ -37,6 +38,7 @@ OVERVIEW = """\
   [bold]python -m bench plan --suite full[/bold]    what a suite would do on this machine
   [bold]python -m bench list[/bold]                 attacks, defenses, data sets, suites ...
   [bold]python -m bench score Q.npz DB.npz[/bold]   metrics on your own codes, no training
+  [bold]python -m bench kernels --quick[/bold]      how fast the kernels are here
   [bold]python -m bench doctor[/bold]               what is here, and how to get what is not
 
 `python -m bench COMMAND --help` explains a command, the README the rest."""

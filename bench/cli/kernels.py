@@ -1,0 +1,135 @@
+"""`bench kernels`: how fast the kernels are here, against their rivals and the machine's own limits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli._options import DEFAULT_STORE, Device, Format, StorePath, device_of, emit
+
+if TYPE_CHECKING:
+    from bench.kernels.measure import Row
+
+TITLES = {
+    "ranking": "Ranking",
+    "search": "Search and distances, one thread",
+    "limits": "Limits of this machine",
+    "around": "Around the kernels",
+    "growth": "Growth",
+}
+
+
+def kernels(
+    quick: Annotated[bool, typer.Option("--quick", help="One size, in under a minute.")] = False,
+    trial: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Measure with the codes of a trial's trained model as well.")
+    ] = None,
+    store: StorePath = DEFAULT_STORE,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of HashDoor and its rivals alike; 0: all.")] = 0,
+    device: Device = "cpu",
+    format_: Format = "rich",
+) -> None:
+    """Time packing, distances, top-k and average precision against numpy, torch and faiss, interleaved."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one library must not spin beside another's
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from bench.kernels.cases import of_trial
+
+    trained = None if trial is None else of_trial(store, trial.strip().lower())
+    where = device_of(device)
+    rows: list[Row] = []
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, transient=True, console=_console()) as progress:
+        task = progress.add_task("compiling", total=None)
+        for row in _measured(quick, trained, threads, where):
+            rows.append(row)
+            progress.update(task, description=f"{row.operation}, {row.by}, {row.items:,} items")
+    _print(rows, format_)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _measured(quick: bool, trained: Any, wanted: int, device: str) -> Iterator[Row]:
+    from bench.kernels import around, cases, measure
+
+    size = measure.QUICK if quick else measure.FULL
+    workers = wanted or measure.cores()
+    databases = [cases.clustered(n, size.queries, bits) for n in size.items for bits in size.bits]
+    for data in [*databases, *([trained] if trained is not None else [])]:
+        for race in measure.ranking_races(data, workers):
+            yield from race.run("ranking", size.rounds)
+        for race in measure.search_races(data, size.ks):
+            yield from race.run("search", size.rounds)
+    yield from measure.one_query(size.large, 64, workers, size.rounds)
+    yield measure.popcount_rate(size.rounds)
+    yield from measure.packing(size.rounds, 54_000)
+    networks = ("convnet",) if quick else ("convnet", "resnet18", "mobilenet_v2")
+    yield from around.around(networks, (32,) if quick else (1, 32, 256), 32, workers, size.rounds, device)
+    if not quick:
+        yield from measure.growth(workers)
+
+
+def _print(rows: list[Row], format_: str) -> None:
+    from dataclasses import asdict
+
+    from bench.provenance import PACKAGES, installed, processor
+
+    machine: dict[str, Any] = {
+        "processor": processor(),
+        "cores": os.cpu_count() or 1,
+        "packages": {name: installed(name) for name in (*PACKAGES, "faiss-cpu")},
+    }
+    if format_ == "json":
+        import json
+
+        typer.echo(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1))
+        return
+    for section, title in TITLES.items():
+        mine = [_words(row) for row in rows if row.section == section]
+        empty = {key for key in mine[0] if all(not line[key] for line in mine)} if mine else set()
+        if mine:
+            emit(title, [{key: text for key, text in line.items() if key not in empty} for line in mine], format_)
+    if format_ in {"rich", "markdown"}:
+        packages = ", ".join(f"{name} {version or 'not installed'}" for name, version in machine["packages"].items())
+        typer.echo(
+            f"{machine['processor']}, {machine['cores']} cores. {packages}.\n"
+            "time: per query, code, pass or image; the median of rounds in which contenders take turns.\n"
+            "10-90 %: of the rounds, over the median. limit: of the rate at which memory is read.\n"
+            "times ours: how many times longer than the first row of the operation, HashDoor's, in the same round."
+        )
+
+
+def _words(row: Row) -> dict[str, str]:
+    per = row.seconds[1] if row.seconds else float("nan")
+    rates = {
+        "Gcodes/s": f"{row.codes / per / 1e9:.3g}" if row.codes > 1 else "",
+        "GB/s": f"{row.octets / per / 1e9:.3g}" if row.octets else "",
+        "images/s": f"{1 / per:.4g}" if row.unit == "image" else "",
+    }
+    return {
+        "operation": row.operation,
+        "by": row.by,
+        "bits": str(row.bits or ""),
+        "items": f"{row.items:,}" if row.items else "",
+        "threads": str(row.threads),
+        "time": _time(per) if row.seconds else "",
+        "10-90 %": f"{row.seconds[0] / per:.2f}-{row.seconds[2] / per:.2f}" if row.seconds else "",
+        **(rates if row.seconds else dict.fromkeys(rates, "")),
+        "times ours": f"{row.faster[1]:.3g} ({row.faster[0]:.3g}-{row.faster[2]:.3g})" if row.faster else "",
+        "limit": f"{row.limit:.0%}" if row.limit is not None else "",
+        "note": row.note,
+    }
+
+
+def _time(seconds: float) -> str:
+    for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"

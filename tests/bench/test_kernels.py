@@ -1,0 +1,183 @@
+"""What `bench kernels` times and how: fair turns, honest ratios, contenders that agree, rivals that are right."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
+import numba
+import numpy as np
+import pytest
+import torch
+
+from bench.api.errors import UserError
+from bench.cli import kernels as command
+from bench.kernels import cases, measure, race, rivals
+from bench.kernels.race import Contender, Samples
+from hashing.codes import hamming_distances, pack
+from hashing.ranking import average_precision
+
+SMALL = measure.Size(bits=(16,), items=(2100,), queries=20, rounds=2, large=5000, ks=(5,))
+
+
+def test_ratios_are_those_of_the_same_round():
+    samples = Samples({"ours": np.array([1.0, 2, 4, 8]), "theirs": np.array([3.0, 6, 12, 24])})
+    assert samples.ratio("theirs", "ours") == (3, 3, 3)
+    assert samples.of("ours")[1] == 3
+    assert list(measure.against_first(samples)) == [
+        ("ours", samples.of("ours"), None),
+        ("theirs", samples.of("theirs"), (3, 3, 3)),
+    ]
+
+
+def test_contenders_take_turns_and_seconds_are_per_unit(monkeypatch):
+    clock, calls = SimpleNamespace(now=0.0), []
+    monkeypatch.setattr(race.time, "perf_counter", lambda: clock.now)
+
+    def work(name: str, seconds: float) -> None:
+        calls.append(name)
+        clock.now += seconds
+
+    contenders = {"a": Contender(partial(work, "a", 0.02), 4), "b": Contender(partial(work, "b", 0.005), 1)}
+    samples = race.race(contenders, rounds=3)
+    assert calls[:4] == ["a", "a", "b", "b"]  # the first call, and one to find out how often to repeat
+    assert "".join(calls[4:]) == "abbbbaabb"
+    assert samples.seconds["a"].tolist() == pytest.approx([0.005] * 3)
+    assert samples.seconds["b"].tolist() == pytest.approx([0.005] * 3)
+
+
+def test_threads_are_given_back():
+    torch.set_num_threads(1)
+    before = numba.get_num_threads()
+    with race.threads(numba.config.NUMBA_NUM_THREADS):
+        assert torch.get_num_threads() == numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
+    assert (torch.get_num_threads(), numba.get_num_threads()) == (1, before)
+
+
+@pytest.mark.parametrize("bits", [7, 64, 130])
+def test_clustered_codes_flip_the_share_of_bits_that_they_say(bits):
+    data = cases.clustered(3000, 50, bits, classes=4)
+    assert (len(data.database), len(data.queries), data.database.bits) == (3000, 50, bits)
+    centres = [np.sign(data.database.unpack()[data.labels == c].sum(0)) for c in range(4)]
+    flipped = np.mean([(code != centres[c]).mean() for code, c in zip(data.queries.unpack(), data.own, strict=True)])
+    assert flipped == pytest.approx(cases.FLIPPED, abs=0.06)
+    assert np.array_equal(data.database.words, cases.clustered(3000, 50, bits, classes=4).database.words)
+
+
+@pytest.mark.parametrize("cutoff", [None, 7])
+def test_rivals_find_what_brute_force_finds(cutoff):
+    data = cases.clustered(300, 6, 12)
+    slow = data.signs(6)
+    apart = (data.queries.unpack()[:, None] != data.database.unpack()).sum(2)
+    for i, found in enumerate(rivals.numpy_loop(*slow, cutoff)):
+        order = sorted(range(300), key=lambda j, i=i: (apart[i, j], j))[:cutoff]
+        hits = [rank for rank, j in enumerate(order, 1) if data.labels[j] == data.own[i]]
+        assert found == pytest.approx(sum(n / rank for n, rank in enumerate(hits, 1)) / max(1, len(hits)))
+    if cutoff is None:
+        assert rivals.torch_sort(*slow, batch=4) == pytest.approx(rivals.numpy_loop(*slow, None))
+
+
+@pytest.mark.skipif(not hasattr(np, "bitwise_count"), reason="needs numpy 2")
+@pytest.mark.parametrize("bits", [16, 130])
+def test_numpy_distances(bits):
+    data = cases.clustered(100, 3, bits)
+    out = np.empty((3, 100), np.uint8)
+    rivals.numpy_distances(data.queries, data.database, out)
+    assert np.array_equal(out, hamming_distances(data.queries, data.database))
+
+
+def test_limits_do_all_of_their_work():
+    words = np.arange(1000, dtype=np.uint64)
+    assert rivals.reading(words)() == words.sum()
+    stored = np.random.default_rng(0).integers(0, 2**63, rivals.RESIDENT).astype(np.uint64)
+    expected = sum(int(word ^ turn).bit_count() for turn in range(3) for word in stored.tolist())
+    assert rivals.counting(3)() == expected
+
+
+def test_who_disagrees_is_not_timed():
+    data = cases.clustered(200, 4, 16)
+    first = next(measure.ranking_races(data, 1))
+    timed = []
+    lying = replace_contender(first, timed)
+    with pytest.raises(AssertionError):
+        list(lying.run("ranking", 2))
+    assert not timed
+    assert [row.by for row in first.run("ranking", 2)] == ["numba", "torch", "numpy loop", "torch argsort"]
+
+
+def replace_contender(first: measure.Race, timed: list[str]) -> measure.Race:
+    def disagree() -> None:
+        raise AssertionError("other results")
+
+    return replace(first, contenders={"numba": Contender(lambda: timed.append("numba"))}, agree=disagree)
+
+
+def test_every_race_compares_its_contenders(monkeypatch):
+    data = cases.clustered(400, 5, 16)
+    monkeypatch.setattr(measure, "average_precision", lambda *a, **k: average_precision(*a, **k) + 1e-9)
+    counts = {"numba": np.ones(3), "torch": np.zeros(3)}
+    monkeypatch.setattr(measure, "distance_histograms", lambda *a, backend: (np.ones(3), counts[backend]))
+    monkeypatch.setattr(measure, "hamming_distances", lambda *a, **k: hamming_distances(*a, **k) ^ 1)
+    monkeypatch.setattr(measure, "topk", lambda q, d, k: (None, np.zeros((len(q), k), np.uint8)))
+    races = [*measure.ranking_races(data, 1), *measure.search_races(data, (5,))]
+    wrong = [one.operation for one in races if refused(one)]
+    assert wrong == ["AP, ties by index", "AP, expected", "AP@1000, ties by index", "top-5", "distances"]
+
+
+def refused(one: measure.Race) -> bool:
+    try:
+        one.agree()
+    except AssertionError:
+        return True
+    return False
+
+
+def test_absent_rivals_are_named(monkeypatch):
+    monkeypatch.setattr(rivals, "absent", lambda package: True)
+    search = next(measure.search_races(cases.clustered(300, 4, 16), (3,)))
+    rows = {row.by: row for row in search.run("search", 2)}
+    assert rows["faiss"].note == "not installed"
+    assert rows["faiss"].seconds is None
+    assert rows["numba"].seconds is not None
+
+
+def test_the_command_prints_tables_and_json(monkeypatch, capsys):
+    monkeypatch.setattr(measure, "QUICK", SMALL)
+    command.kernels(quick=True, threads=1, format_="json")
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["machine"]["cores"] >= 1
+    rows = [{key: tuple(x) if isinstance(x, list) else x for key, x in row.items()} for row in printed["rows"]]
+    assert {row["section"] for row in rows} == {"ranking", "search", "limits", "around"}
+    first = next(row for row in rows if row["operation"] == "AP, ties by index" and row["by"] == "numba")
+    assert first["seconds"][0] <= first["seconds"][1] <= first["seconds"][2]
+    assert (first["bits"], first["items"], first["codes"], first["octets"]) == (16, 2100, 2100, 16800)
+    loop = next(row for row in rows if row["operation"] == "AP, ties by index" and row["by"] == "numpy loop")
+    assert loop["faster"][1] > 1
+    monkeypatch.setattr(command, "_measured", lambda *_: (measure.Row(**row) for row in rows))
+    command.kernels(format_="markdown")
+    text = capsys.readouterr().out
+    assert "numpy loop" in text
+    assert "median of rounds" in text
+
+
+def test_an_unknown_trial_is_refused(tmp_path):
+    from bench.store import Store
+
+    Store(tmp_path / "runs", create=True)
+    with pytest.raises(UserError, match="begins with 'abc'"):
+        command.kernels(trial="ABC", store=tmp_path / "runs")
+
+
+def test_growth_is_one_call_per_size_and_memory_counts_what_is_held(monkeypatch):
+    monkeypatch.setattr(measure, "clustered", lambda items, queries, bits: cases.clustered(64, 100, bits))
+    rows = list(measure.growth(1))
+    assert len(rows) == 4 * 3 * 2
+    assert {row.items for row in rows} == {10**4, 10**5, 10**6, 10**7}
+    held, _ = measure._peak(lambda: np.ones(64 * 2**20, np.uint8).sum())  # too large for memory that was freed before
+    assert np.isnan(held) or 60 < held < 70
+
+
+def test_packing_refuses_nothing_that_it_took():
+    assert np.array_equal(pack(np.array([[np.inf, -np.inf] * 4])).unpack(), [[1, -1] * 4])

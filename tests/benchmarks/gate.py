@@ -1,0 +1,199 @@
+"""Has this working tree made a kernel slower? Two revisions answer in turn on the same machine.
+
+    python tests/benchmarks/gate.py [--quick] [--against REVISION]
+
+Three processes wait for work: the working tree, the base revision, and the base once more, whose difference from its
+twin is what this machine's noise looks like. Each round all three time every case, in changing order, in processor
+time of one thread. A case fails where the whole interval of the ratio (99 %, of the median over rounds) lies above both
+the twin's and LIMIT. Without a base revision, or where it lacks a function, the answer is "not comparable".
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import binom
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 1.10  # a smaller loss is not worth a red light
+WORKER = r"""
+import json, os, sys, time
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+def load():
+    import numba
+    from hashing.codes import hamming_distances, pack, topk
+    from hashing.ranking import Relevance, average_precision
+    numba.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((10, 64))
+    def draw(n):
+        labels = rng.integers(10, size=n)
+        return (centres[labels] + rng.standard_normal((n, 64))).astype(np.float32), labels
+    (x, own), (y, labels) = draw(200), draw(54_000)
+    q, d, r = pack(x), pack(y), Relevance(labels)
+    return {
+        "AP, ties by index": lambda: average_precision(q, d, r, own, ties="index"),
+        "AP, expected": lambda: average_precision(q, d, r, own),
+        "AP@1000, ties by index": lambda: average_precision(q, d, r, own, 1000, ties="index"),
+        "top-100": lambda: topk(q, d, 100)[1],
+        "distances": lambda: hamming_distances(q.select(slice(50)), d),
+        "packing": lambda: pack(y).words,
+    }
+try:
+    cases = load()
+except (ImportError, AttributeError, TypeError) as error:
+    cases = {}
+for line in sys.stdin:
+    name = line.strip()
+    if name not in cases:
+        print(json.dumps({"missing": True}), file=answers, flush=True)
+        continue
+    try:
+        result = float(np.nansum(cases[name]().astype(np.float64)))
+        start, times = time.process_time(), 0
+        while time.process_time() - start < 0.05:
+            cases[name]()
+            times += 1
+        found = {"seconds": (time.process_time() - start) / times, "result": result}
+    except (AttributeError, TypeError) as error:
+        found = {"missing": True}
+    print(json.dumps(found), file=answers, flush=True)
+"""
+CASES = ("AP, ties by index", "AP, expected", "AP@1000, ties by index", "top-100", "distances", "packing")
+
+
+class Worker:
+    """One tree in a process of its own."""
+
+    def __init__(self, tree: Path, cache: Path) -> None:
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(tree)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=environment, cwd=cache,
+        )  # fmt: skip
+
+    def ask(self, case: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(case + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def git(*arguments: str) -> str | None:
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def base_revision(wanted: str | None) -> str | None:
+    """What was asked for; else HEAD where the tree differs from it, the merge-base with origin/main, or HEAD~1."""
+    if wanted is not None:
+        return git("rev-parse", "--verify", f"{wanted}^{{commit}}")
+    if git("status", "--porcelain", "--untracked-files=no"):
+        return git("rev-parse", "HEAD")
+    head, fork = git("rev-parse", "HEAD"), git("merge-base", "HEAD", "origin/main")
+    return fork if fork is not None and fork != head else git("rev-parse", "--verify", "HEAD~1")
+
+
+def unpacked(revision: str, folder: Path) -> Path:
+    """The revision's files, without touching the checkout."""
+    archive = subprocess.run(["git", "-C", str(ROOT), "archive", revision], capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+def interval(ratios: list[float], level: float = 0.99) -> tuple[float, float, float]:
+    """The median and its distribution-free interval (order statistics)."""
+    ordered = sorted(ratios)
+    below = int(binom.ppf((1 - level) / 2, len(ordered), 0.5))
+    return ordered[max(0, below - 1)], statistics.median(ordered), ordered[min(len(ordered) - 1, len(ordered) - below)]
+
+
+def compare(workers: dict[str, Worker], rounds: int) -> dict[str, dict[str, list[float]] | None]:
+    """Ratios to the base of the working tree and of the twin, per case; None where a tree lacks the case."""
+    found: dict[str, dict[str, list[float]] | None] = {}
+    for case in CASES:
+        first = {name: worker.ask(case) for name, worker in workers.items()}
+        if any("missing" in answer for answer in first.values()):
+            found[case] = None
+            continue
+        found[case] = {"tree": [], "twin": []}
+        if abs(first["tree"]["result"] / first["base"]["result"] - 1) > 1e-9:
+            print(f"{case:24} gives another result than the base: say so in the changelog, or mend it")
+    names = list(workers)
+    for turn in range(rounds):
+        for case, ratios in found.items():
+            if ratios is None:
+                continue
+            order = names[turn % 3 :] + names[: turn % 3]
+            times = {name: workers[name].ask(case)["seconds"] for name in order}
+            ratios["tree"].append(times["tree"] / times["base"])
+            ratios["twin"].append(times["twin"] / times["base"])
+    return found
+
+
+def report(found: dict[str, dict[str, list[float]] | None]) -> int:
+    """Prints a line per case; returns how many are slower."""
+    slower = 0
+    for case, ratios in found.items():
+        if ratios is None:
+            print(f"{case:24} not comparable: the base revision has no such function")
+            continue
+        low, middle, high = interval(ratios["tree"])
+        noise = interval(ratios["twin"])
+        bad = low > max(LIMIT, noise[2])
+        slower += bad
+        print(
+            f"{case:24} {middle:5.2f} x the base's time ({low:.2f} to {high:.2f}), the base against itself"
+            f" {noise[0]:.2f} to {noise[2]:.2f}: {'SLOWER' if bad else 'ok'}"
+        )
+    return slower
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--against", metavar="REVISION", help="the base; default: merge-base or the commit before")
+    options = parser.parse_args(arguments)
+    revision = base_revision(options.against)
+    if revision is None:
+        print(f"not comparable: {options.against or 'there is no earlier revision here'}")
+        return 0 if options.against is None else 2
+    with tempfile.TemporaryDirectory() as folder:
+        base = unpacked(revision, Path(folder) / "base")
+        caches = {name: Path(folder) / f"cache-{name}" for name in ("tree", "base", "twin")}
+        for cache in caches.values():
+            cache.mkdir()
+        trees = {"tree": ROOT, "base": base, "twin": base}
+        workers = {name: Worker(tree, caches[name]) for name, tree in trees.items()}
+        try:
+            print(f"working tree against {revision[:10]}, processor time of one thread")
+            found = compare(workers, 11 if options.quick else 31)
+        finally:
+            for worker in workers.values():
+                worker.close()
+    return 1 if report(found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
