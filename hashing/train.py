@@ -140,6 +140,8 @@ def schedule_of(optimizer: optim.Optimizer, recipe: Recipe, steps: int) -> optim
             return optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
         case "cosine":
             return optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+        case "step":
+            return optim.lr_scheduler.MultiStepLR(optimizer, [round(recipe.step_at * steps)])
         case "onecycle":
             rates = [float(group["lr"]) for group in optimizer.param_groups]
             # one more step than is taken: the scheduler refuses to be stepped past its end

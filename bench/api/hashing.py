@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, ClassVar, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int64, UInt8
-from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn
 
@@ -27,7 +27,8 @@ class Recipe:
     """How a model is trained. A method's recipe is its paper's; a suite's `[training]` table changes single fields.
 
     lr: of the hash head and of everything trained from scratch; the backbone gets lr * backbone_lr.
-    schedule: per step; "onecycle" warms up over the first 30 %.
+    schedule: per step; "onecycle" warms up over the first 30 %, "step" goes on at a tenth of the rate after the share
+    `step_at` of all steps.
     flip, pad: horizontal mirroring and random crops after padding by that many pixels; None: the data set's own.
     batch_norm: "eval" keeps running statistics as they are, which suits small batches on public weights.
     precision: "bf16" autocasts the training loop (nothing else); "auto" does so where the device is fast at it.
@@ -40,7 +41,8 @@ class Recipe:
     epochs: NonNegativeInt
     momentum: NonNegativeFloat = 0.0
     backbone_lr: NonNegativeFloat = 1.0
-    schedule: Literal["constant", "cosine", "onecycle"] = "constant"
+    schedule: Literal["constant", "cosine", "onecycle", "step"] = "constant"
+    step_at: Annotated[float, Field(gt=0, le=1)] = 0.8
     flip: bool | None = None
     pad: NonNegativeInt | None = None
     batch_norm: Literal["train", "eval"] = "train"

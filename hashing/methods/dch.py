@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-import torch
 from jaxtyping import Bool, Int64
 from pydantic import Field
 from torch import Tensor
@@ -14,6 +13,7 @@ from bench.api.hashing import HashingMethod, Objective, Recipe, method
 from bench.api.paper import Paper
 from bench.api.random import Rng
 from bench.api.types import Logits
+from hashing.methods._pairs import rarity
 
 CARD = Paper(
     title="Deep Cauchy Hashing for Hamming Space Retrieval",
@@ -53,12 +53,9 @@ class CauchyLoss(Objective):
     def forward(self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float) -> Tensor:
         del ids, progress
         vectors = labels.to(logits.dtype)
-        similar = (vectors @ vectors.T > 0).to(logits.dtype)
+        similar = vectors @ vectors.T > 0
         unit = F.normalize(logits, dim=1, eps=1e-4)
         distance = self._distance(unit @ unit.T)
-        share = similar.mean()
-        rare = torch.where(similar > 0, 1 / share.clamp_min(1e-9), 1 / (1 - share).clamp_min(1e-9))
-        weight = torch.where((share > 0) & (share < 1), rare, torch.ones_like(rare))
-        likelihood = weight * (similar * (distance / self._gamma).log() + (1 + self._gamma / distance).log())
+        likelihood = rarity(similar) * (similar * (distance / self._gamma).log() + (1 + self._gamma / distance).log())
         to_corner = self._distance(unit.abs().sum(1) / self._bits**0.5)  # cosine between |u| and the vector of ones
         return likelihood.mean() + self._quantisation * (1 + to_corner / self._gamma).log().mean()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-import torch
-from jaxtyping import Bool, Int64
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from bench.api.hashing import HashingMethod, Objective, Recipe, method
 from bench.api.paper import Paper
 from bench.api.random import Rng
 from bench.api.types import Logits
+from hashing.methods._pairs import PairwiseLikelihood
 
 CARD = Paper(
     title="Feature Learning based Deep Supervised Hashing with Pairwise Labels",
@@ -35,29 +33,7 @@ class DPSH(HashingMethod):
 
     def objective(self, *, bits: int, classes: int, train_size: int, rng: Rng) -> Objective:
         del rng
-        return PairwiseLikelihood(bits, classes, train_size, self.quantisation)
+        return PairwiseLikelihood(bits, classes, train_size, self._edge)
 
-
-class PairwiseLikelihood(Objective):
-    codes: Tensor
-    labels: Tensor
-
-    def __init__(self, bits: int, classes: int, train_size: int, quantisation: float) -> None:
-        super().__init__()
-        self.register_buffer("codes", torch.zeros(train_size, bits))
-        self.register_buffer("labels", torch.zeros(train_size, classes, dtype=torch.bool))
-        self._quantisation = quantisation
-
-    def for_set(self, train_size: int) -> Objective:
-        """An empty memory: the codes of other images say nothing about a new training set."""
-        fresh = PairwiseLikelihood(self.codes.shape[1], self.labels.shape[1], train_size, self._quantisation)
-        return fresh.to(self.codes.device)
-
-    def forward(self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float) -> Tensor:
-        del progress
-        self.codes[ids] = logits.detach()
-        self.labels[ids] = labels
-        similar = (labels.to(logits.dtype) @ self.labels.to(logits.dtype).T) > 0
-        theta = logits @ self.codes.T / 2
-        likelihood = (F.softplus(theta) - theta * similar).mean()
-        return likelihood + self._quantisation * (logits - logits.sign()).square().mean()
+    def _edge(self, logits: Logits) -> Tensor:
+        return self.quantisation * (logits - logits.sign()).square().mean()

@@ -15,6 +15,7 @@ from hashing.codes import pack
 from hashing.ranking import leave_one_out_map
 
 NAMES = sorted(registry.catalogue("methods"))
+EXACT = [name for name in NAMES if name != "greedyhash"]  # whose gradient passes through signs: see its own tests
 BITS, CLASSES, N = 8, 3, 12
 IDS = torch.arange(N)
 
@@ -49,7 +50,7 @@ def test_loss_and_gradient_are_finite(name, multi, progress, scale):
     assert bool(torch.isfinite(gradient).all())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("multi", [False, True])
 def test_gradient_is_that_of_the_loss(name, multi):
     """By finite differences where the loss is a function of the logits; a memory of past logits makes it more."""

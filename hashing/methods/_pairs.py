@@ -1,0 +1,52 @@
+"""The likelihood that two items share a label, given their codes: what DPSH, DHN, HashNet and DCH have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.api.hashing import Objective
+from bench.api.types import Logits
+
+Edge = Callable[[Logits], Tensor]  # what a method adds for logits far from +1 and -1
+
+
+def disagreement(theta: Float[Tensor, "n m"], similar: Bool[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+    """Minus the log-likelihood of each pair, log(1 + e^theta) - s theta."""
+    return F.softplus(theta) - theta * similar
+
+
+def rarity(similar: Bool[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+    """All pairs over the pairs of the same kind; 1 where all are of one kind."""
+    share = similar.float().mean()
+    rare = torch.where(similar, 1 / share.clamp_min(1e-9), 1 / (1 - share).clamp_min(1e-9))
+    return torch.where((share > 0) & (share < 1), rare, torch.ones_like(rare))
+
+
+class PairwiseLikelihood(Objective):
+    """theta = u.u/2 between the batch and a memory of all training codes, without a gradient through the memory."""
+
+    codes: Tensor
+    labels: Tensor
+
+    def __init__(self, bits: int, classes: int, train_size: int, edge: Edge) -> None:
+        super().__init__()
+        self.register_buffer("codes", torch.zeros(train_size, bits))
+        self.register_buffer("labels", torch.zeros(train_size, classes, dtype=torch.bool))
+        self._edge = edge
+
+    def for_set(self, train_size: int) -> Objective:
+        """An empty memory: the codes of other images say nothing about a new training set."""
+        fresh = PairwiseLikelihood(self.codes.shape[1], self.labels.shape[1], train_size, self._edge)
+        return fresh.to(self.codes.device)
+
+    def forward(self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float) -> Tensor:
+        del progress
+        self.codes[ids] = logits.detach()
+        self.labels[ids] = labels
+        similar = (labels.to(logits.dtype) @ self.labels.to(logits.dtype).T) > 0
+        return disagreement(logits @ self.codes.T / 2, similar).mean() + self._edge(logits)

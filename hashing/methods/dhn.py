@@ -1,0 +1,43 @@
+"""Deep Hashing Network: the likelihood of pairwise similarity with a bimodal prior on codes."""
+
+from __future__ import annotations
+
+from math import log
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.api.hashing import HashingMethod, Objective, Recipe, method
+from bench.api.paper import Paper
+from bench.api.random import Rng
+from bench.api.types import Logits
+from hashing.methods._pairs import PairwiseLikelihood
+
+CARD = Paper(
+    title="Deep Hashing Network for Efficient Similarity Retrieval",
+    venue="AAAI",
+    year=2016,
+    url="https://ojs.aaai.org/index.php/AAAI/article/view/10235",
+    follows="negative log-likelihood of pairwise similarity with theta = u.u/2, quantisation term log cosh(|u| - 1)",
+    deviates="pairs are batch x memory of all training codes, means instead of sums; weight 0.1, 90 epochs and recipe"
+    " of DeepHash-pytorch (whose newer version takes ||u| - 1| for the quantisation term)",
+)
+
+
+@method
+class DHN(HashingMethod):
+    quantisation: Annotated[float, Field(ge=0)] = 0.1  # DeepHash-pytorch, DHN.py (alpha)
+
+    recipe: ClassVar[Recipe] = Recipe(  # DeepHash-pytorch, DHN.py
+        optimizer="rmsprop", lr=1e-5, weight_decay=1e-5, batch=128, epochs=90
+    )
+
+    def objective(self, *, bits: int, classes: int, train_size: int, rng: Rng) -> Objective:
+        del rng
+        return PairwiseLikelihood(bits, classes, train_size, self._edge)
+
+    def _edge(self, logits: Logits) -> Tensor:
+        off = (logits.abs() - 1).abs()
+        return self.quantisation * (off + F.softplus(-2 * off) - log(2)).mean()  # log cosh without overflow

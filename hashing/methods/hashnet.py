@@ -1,0 +1,61 @@
+"""HashNet: tanh codes that sharpen while training, with pairs weighted by their rarity."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar
+
+from jaxtyping import Bool, Int64
+from pydantic import Field, PositiveFloat
+from torch import Tensor
+
+from bench.api.hashing import HashingMethod, Objective, Recipe, method
+from bench.api.paper import Paper
+from bench.api.random import Rng
+from bench.api.types import Codes, Logits
+from hashing.methods._pairs import disagreement, rarity
+
+CARD = Paper(
+    title="HashNet: Deep Learning to Hash by Continuation",
+    venue="ICCV",
+    year=2017,
+    url="https://arxiv.org/abs/1702.00758",
+    follows="weighted likelihood of pairwise similarity on h = tanh(b z), all pairs over pairs of the same kind as"
+    " weights, b growing in steps while training",
+    deviates="details of DeepHash-pytorch as BadHash's victims have them: pairs within a batch, an image with itself"
+    " included, alpha 0.1, b = sqrt(n + 1) after n times 20 of 150 epochs (the authors: by iterations, and alpha 10/K"
+    " from memory)",
+)
+
+
+@method
+class HashNet(HashingMethod):
+    alpha: PositiveFloat = 0.1  # DeepHash-pytorch, HashNet.py
+    stretch: Annotated[float, Field(gt=0, le=1)] = 20 / 150  # of the training, at one sharpness
+
+    recipe: ClassVar[Recipe] = Recipe(  # DeepHash-pytorch, HashNet.py
+        optimizer="rmsprop", lr=1e-5, weight_decay=1e-5, batch=64, epochs=150
+    )
+
+    def relax(self, logits: Logits, progress: float = 1.0) -> Codes:
+        # a hair more than the share, so that no rounding keeps a step from happening; at the end no new one begins
+        steps = int(min(progress, 1 - 1e-9) / self.stretch + 1e-9)
+        return (math.sqrt(steps + 1) * logits).tanh()
+
+    def objective(self, *, bits: int, classes: int, train_size: int, rng: Rng) -> Objective:
+        del bits, classes, train_size, rng
+        return Continuation(self)
+
+
+class Continuation(Objective):
+    def __init__(self, method: HashNet) -> None:
+        super().__init__()
+        self._method = method
+
+    def forward(self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float) -> Tensor:
+        del ids
+        vectors = labels.to(logits.dtype)
+        similar = vectors @ vectors.T > 0
+        codes = self._method.relax(logits, progress)
+        theta = self._method.alpha * codes @ codes.T
+        return (rarity(similar) * disagreement(theta, similar)).mean()
