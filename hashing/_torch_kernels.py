@@ -16,9 +16,10 @@ from torch import Tensor
 from hashing.codes import PackedCodes, distance_type
 from hashing.ranking import Relevance
 
-PAIRS = 1 << 22  # query-item pairs in flight: about 100 MB
-SORTED = 1 << 20  # of them where they are sorted
-ITEMS = 1 << 16  # of the database at a time
+PAIRS = 1 << 20  # query-item pairs in flight on a CPU: some ten MB each for products, keys and counts
+DEVICE_PAIRS = 1 << 26  # elsewhere, where memory is large and small products do not fill the cores
+UNPACKED = 1 << 20  # bits and labels of the database that are numbers at one time, on a CPU
+TOGETHER = 256  # queries that share what was unpacked
 EXACT = 256  # bits up to which bfloat16 holds every dot product of codes
 
 Found = UInt8[np.ndarray, "q k"] | UInt16[np.ndarray, "q k"]
@@ -33,14 +34,14 @@ class _Side:
     def signs(self, items: slice, bits: int) -> Float[Tensor, "m b"]:
         """+1 and -1, in the narrowest type whose products are exact."""
         position = torch.arange(bits, device=self._words.device)
-        ones = (self._words[position // 64, items] >> (position % 64)[:, None]) & 1
+        ones = self._words[position // 64, items].bitwise_right_shift_((position % 64)[:, None]).bitwise_and_(1)
         exact = torch.bfloat16 if self._words.device.type != "cpu" and bits <= EXACT else torch.float32
         return (2 * ones - 1).T.to(exact).contiguous()
 
     def members(self, items: slice) -> Float[Tensor, "k m"]:
         """1 where an item has the label."""
         position = torch.arange(items.start, items.stop, device=self._words.device)
-        return ((self._words[:, position // 64] >> (position % 64)) & 1).float()
+        return self._words[:, position // 64].bitwise_right_shift_(position % 64).bitwise_and_(1).float()
 
 
 def histograms(
@@ -51,17 +52,13 @@ def histograms(
     device: str = "cpu",
 ) -> tuple[Int64[np.ndarray, "q d"], Int64[np.ndarray, "q d"]]:
     """Items and relevant items at each distance."""
-    width, n, stored, maps = (
-        queries.bits + 1,
-        len(queries),
-        _Side(database.words, device),
-        _Side(relevance.maps, device),
-    )
+    n, stored, maps = len(queries), _Side(database.words, device), _Side(relevance.maps, device)
+    width = queries.bits + 1
     counts = torch.zeros(n, 2 * width, dtype=torch.int64, device=device)
     codes, own = _Side(queries.words, device).signs(slice(0, n), queries.bits), _labels(query_labels, device)
-    for items in _parts(len(database), ITEMS):
+    for items in _parts(len(database), _unpacked(queries.bits + len(relevance.maps), device)):
         block, labels = stored.signs(items, queries.bits), maps.members(items)
-        for chunk in _parts(n, PAIRS // len(block)):
+        for chunk in _parts(n, _pairs(device) // len(block)):
             _count(2 * _distances(codes[chunk], block) + (own[chunk] @ labels > 0), counts[chunk])
     both = counts.view(n, width, 2).cpu().numpy()
     return both.sum(2), both[:, :, 1].copy()
@@ -72,9 +69,9 @@ def distances(queries: PackedCodes, database: PackedCodes, device: str = "cpu") 
     n, stored = len(queries), _Side(database.words, device)
     codes = _Side(queries.words, device).signs(slice(0, n), queries.bits)
     found = np.empty((n, len(database)), distance_type(queries.bits))
-    for items in _parts(len(database), ITEMS):
+    for items in _parts(len(database), _unpacked(queries.bits, device)):
         block = stored.signs(items, queries.bits)
-        for chunk in _parts(n, PAIRS // len(block)):
+        for chunk in _parts(n, _pairs(device) // len(block)):
             found[chunk, items] = _distances(codes[chunk], block).cpu().numpy()
     return found
 
@@ -86,9 +83,10 @@ def topk(
     n, size, stored = len(queries), len(database), _Side(database.words, device)
     codes = _Side(queries.words, device).signs(slice(0, n), queries.bits)
     best = torch.empty(n, k, dtype=torch.int64, device=device)
-    for chunk in _parts(n, SORTED // min(size, ITEMS + k)):
+    together = min(TOGETHER, max(1, _pairs(device) // (2 * k)))
+    for chunk in _parts(n, together):
         nearest = best[chunk, :0]
-        for items in _parts(size, ITEMS):
+        for items in _parts(size, min(_unpacked(queries.bits, device), max(k, _pairs(device) // (2 * together)))):
             places = torch.arange(items.start, items.stop, device=device)
             keys = _distances(codes[chunk], stored.signs(items, queries.bits)) * size + places  # no two alike
             keys = torch.cat([nearest, keys], 1)
@@ -111,14 +109,27 @@ def index_order(
     place = torch.arange(1, ranks + 1, dtype=torch.float64, device=device)
     sums = torch.zeros(n, dtype=torch.float64, device=device)
     hits, found = torch.zeros(2, n, dtype=torch.int64, device=device)
-    blocks = list(_parts(len(database), ITEMS))
-    for chunk in _parts(n, SORTED // len(database)):
-        apart = torch.cat([_distances(codes[chunk], stored.signs(items, queries.bits)) for items in blocks], 1)
-        relevant = torch.cat([own[chunk] @ maps.members(items) > 0 for items in blocks], 1)
-        hit = relevant.gather(1, apart.sort(dim=1, stable=True).indices[:, :ranks])
-        sums[chunk] = (hit.cumsum(1) * hit / place).sum(1)
-        hits[chunk], found[chunk] = hit.sum(1), relevant.sum(1)
+    blocks = list(_parts(len(database), _unpacked(queries.bits + len(relevance.maps), device)))
+    narrow = torch.uint8 if queries.bits <= 255 else torch.int32
+    for chunk in _parts(n, min(TOGETHER, 8 * _pairs(device) // len(database))):
+        asked, wanted = codes[chunk], own[chunk]
+        apart = torch.cat([_distances(asked, stored.signs(items, queries.bits)).to(narrow) for items in blocks], 1)
+        relevant = torch.cat([wanted @ maps.members(items) > 0 for items in blocks], 1)
+        found[chunk] = relevant.sum(1)
+        for rows in _parts(len(apart), _pairs(device) // len(database)):
+            hit = relevant[rows].gather(1, apart[rows].sort(dim=1, stable=True).indices[:, :ranks])
+            sums[chunk][rows] = (hit.cumsum(1) * hit / place).sum(1)
+            hits[chunk][rows] = hit.sum(1)
     return sums.cpu().numpy(), hits.cpu().numpy(), found.cpu().numpy()
+
+
+def _pairs(device: str) -> int:
+    return PAIRS if device == "cpu" else DEVICE_PAIRS
+
+
+def _unpacked(rows: int, device: str) -> int:
+    """How many items are unpacked at a time, at so many bits and labels for each."""
+    return max(1, (UNPACKED if device == "cpu" else 16 * UNPACKED) // rows)
 
 
 def _labels(values: Bool[np.ndarray, "n k"], device: str) -> Float[Tensor, "n k"]:

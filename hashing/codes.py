@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int8, Int64, Integer, Num, UInt8, UInt16, UInt64
@@ -46,7 +46,8 @@ class PackedCodes:
         if self.words.dtype != np.uint64 or self.words.ndim != 2 or len(self.words) != planes:
             shape = (*self.words.shape,)
             raise ValueError(f"{self.bits} bits need uint64 words [{planes}, n], not {self.words.dtype} {shape}")
-        words = np.require(self.words, np.uint64, ["C", "A"]).view()
+        words = np.require(self.words, np.uint64, ["C", "A"])
+        words = words.copy() if words.flags.writeable else words.view()  # nobody else can set a bit beyond the last
         if self.bits % 64 and (words[-1] >> np.uint64(self.bits % 64)).any():
             raise ValueError(f"bits beyond the first {self.bits} must be zero")
         words.flags.writeable = False
@@ -57,7 +58,9 @@ class PackedCodes:
 
     def select(self, index: Integer[np.ndarray, " k"] | Bool[np.ndarray, " n"] | slice) -> PackedCodes:
         """The items at `index` (positions, a mask or a slice)."""
-        return PackedCodes(self.words[:, index], self.bits)
+        words = self.words[:, index]
+        words.flags.writeable = False
+        return PackedCodes(words, self.bits)
 
     def unpack(self) -> Int8[np.ndarray, "n b"]:
         """The codes as -1 and +1."""
@@ -83,7 +86,9 @@ def pack(x: Num[np.ndarray, "n b"] | Bool[np.ndarray, "n b"] | TensorLike) -> Pa
         octets[:, : -(-bits // 8)] = np.packbits(ones, axis=1, bitorder="little")
     else:  # no row ends within a byte: all of them at once, which is the faster
         octets[:, : bits // 8] = np.packbits(ones.reshape(-1), bitorder="little").reshape(items, bits // 8)
-    return PackedCodes(octets.view("<u8").T.astype(np.uint64, order="C"), bits)
+    words = octets.view("<u8").T.astype(np.uint64, order="C")
+    words.flags.writeable = False
+    return PackedCodes(words, bits)
 
 
 def check_pair(queries: PackedCodes, database: PackedCodes) -> None:
@@ -96,6 +101,8 @@ def check_pair(queries: PackedCodes, database: PackedCodes) -> None:
 
 def chosen(backend: Backend, device: str) -> Literal["numba", "torch"]:
     """auto: numba on the CPU, torch on any other device or where numba is missing."""
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend is one of {get_args(Backend)}, not {backend!r}")
     if backend == "auto":
         return "numba" if device == "cpu" and find_spec("numba") else "torch"
     if backend == "numba" and device != "cpu":

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Integer, Num, UInt64
@@ -26,13 +26,15 @@ Histogram = Integer[np.ndarray, "q d"]
 PerQuery = Float64[np.ndarray, " q"]
 LabelArray = Bool[np.ndarray, "n k"] | Integer[np.ndarray, " n"]
 
+ROWS = 1 << 17  # entries of histograms that are evaluated at a time
 EXACT_HARMONICS = 64  # beyond it five terms of the asymptotic series are exact in float64
 
 
 class Relevance:
     """Which database items count as found: those that share at least one label with the query.
 
-    maps: one bit map over the items per label (bit j % 64 of word j // 64): k x m bits, whatever the queries.
+    maps: one bit map over the items per label (bit j % 64 of word j // 64): k x m bits, whatever the queries. Of class
+    ids only those that some item has get a map.
     """
 
     maps: UInt64[np.ndarray, "k g"]
@@ -41,10 +43,10 @@ class Relevance:
         """`labels` of the database: multi-hot [m, k], or class ids [m] (which leave the number of classes open)."""
         if labels.ndim == 2:
             items, found = np.nonzero(labels)
-            self._classes, self._open = labels.shape[1], False
+            self._classes, self._ids = labels.shape[1], None
         else:
-            items, found = np.arange(len(labels)), _class_ids(labels)
-            self._classes, self._open = int(found.max(initial=-1)) + 1, True
+            self._ids, found = np.unique(_class_ids(labels), return_inverse=True)
+            items, self._classes = np.arange(len(labels)), len(self._ids)
         self._items = len(labels)
         maps = np.zeros((self._classes, -(-self._items // 64)), np.uint64)
         np.bitwise_or.at(maps, (found, items // 64), np.uint64(1) << (items % 64).astype(np.uint64))
@@ -61,9 +63,10 @@ class Relevance:
                 raise ValueError(f"queries have {query_labels.shape[1]} labels and the database has {self._classes}")
             return query_labels.astype(np.bool_)
         ids = _class_ids(query_labels)
-        if not self._open and ids.max(initial=-1) >= self._classes:
+        known = np.arange(self._classes) if self._ids is None else self._ids
+        if self._ids is None and ids.max(initial=-1) >= self._classes:
             raise ValueError(f"query class {ids.max()} is not among the database's {self._classes} labels")
-        return np.asarray(ids[:, None] == np.arange(self._classes))
+        return np.asarray(ids[:, None] == known)
 
     def members(self, items: slice) -> Bool[np.ndarray, "k m"]:
         """Which of `items` have each label. The slice starts at a multiple of 64."""
@@ -119,11 +122,19 @@ def average_precision(
     number of hits among the first `cutoff`; 0 then says that there was none, since a hit makes the value positive.
     So zero@R is the mean and, for ties="index", drop@R the mean of the positive values (`mean_drop_ap` in expectation).
     """
+    if ties not in get_args(Ties) or denominator not in get_args(Denominator):
+        raise ValueError(f"ties is one of {get_args(Ties)} and denominator of {get_args(Denominator)}")
     if ties == "expected":
         both = distance_histograms(queries, database, relevance, query_labels, backend=backend, device=device)
-        if denominator == "hits":
-            return expected_zero_ap(*both, cutoff)[0]
-        return expected_ap(*both, cutoff)
+        values = np.empty(len(queries))
+        step = max(1, ROWS // (queries.bits + 1))
+        for start in range(0, len(queries), step):
+            total, relevant = (x[start : start + step] for x in both)
+            if denominator == "hits":
+                values[start : start + step] = expected_zero_ap(total, relevant, cutoff)[0]
+            else:
+                values[start : start + step] = expected_ap(total, relevant, cutoff)
+        return values
     if cutoff is not None and cutoff < 1:
         raise ValueError(f"a cut-off is at least 1, not {cutoff}")
     encoded = _check(queries, database, relevance, query_labels)

@@ -49,9 +49,11 @@ def emit(title: str, rows: Sequence[Mapping[str, str]], format_: str) -> None:
             from tabulate import tabulate
 
             style = "github" if format_ == "markdown" else "latex_booktabs"
-            typer.echo(
-                tabulate([list(row.values()) for row in rows], headers=list(rows[0]) if rows else [], tablefmt=style)
+            head = f"## {title}\n\n" if format_ == "markdown" else ""
+            table = tabulate(
+                [list(row.values()) for row in rows], headers=list(rows[0]) if rows else [], tablefmt=style
             )
+            typer.echo(f"{head}{table}\n")
         return
     from rich.console import Console
     from rich.table import Table

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli._options import DEFAULT_STORE, Device, Format, StorePath, device_of, emit
+from bench.api.errors import UserError
+from bench.cli._options import DEFAULT_STORE, Format, StorePath, device_of, emit
 
 if TYPE_CHECKING:
     from bench.kernels.measure import Row
@@ -28,8 +29,8 @@ def kernels(
         str | None, typer.Option(metavar="KEY", help="Measure with the codes of a trial's trained model as well.")
     ] = None,
     store: StorePath = DEFAULT_STORE,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of HashDoor and its rivals alike; 0: all.")] = 0,
-    device: Device = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="Threads, of rivals as well; 0: all. Search takes one.")] = 0,
+    device: Annotated[str, typer.Option(help="Where encoding and training are timed.")] = "cpu",
     format_: Format = "rich",
 ) -> None:
     """Time packing, distances, top-k and average precision against numpy, torch and faiss, interleaved."""
@@ -61,6 +62,8 @@ def _measured(quick: bool, trained: Any, wanted: int, device: str) -> Iterator[R
 
     size = measure.QUICK if quick else measure.FULL
     workers = wanted or measure.cores()
+    if workers > measure.cores():
+        raise UserError(f"--threads {workers}: at most {measure.cores()} can be used here")
     databases = [cases.clustered(n, size.queries, bits) for n in size.items for bits in size.bits]
     for data in [*databases, *([trained] if trained is not None else [])]:
         for race in measure.ranking_races(data, workers):

@@ -73,16 +73,19 @@ def threads(count: int) -> Iterator[None]:
     import torch
     from threadpoolctl import threadpool_limits
 
-    before = numba.get_num_threads(), torch.get_num_threads()
+    before, faiss_before = (numba.get_num_threads(), torch.get_num_threads()), 0
     numba.set_num_threads(count)
     torch.set_num_threads(count)
     if find_spec("faiss"):
         import faiss
 
+        faiss_before = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(count)
     try:
         with threadpool_limits(count):
             yield
     finally:
+        if faiss_before:
+            faiss.omp_set_num_threads(faiss_before)
         numba.set_num_threads(before[0])
-        torch.set_num_threads(before[1])
+        torch.set_num_threads(before[1])  # last: libraries may share OpenMP's count

@@ -71,12 +71,12 @@ def test_rivals_find_what_brute_force_finds(cutoff):
     data = cases.clustered(300, 6, 12)
     slow = data.signs(6)
     apart = (data.queries.unpack()[:, None] != data.database.unpack()).sum(2)
-    for i, found in enumerate(rivals.numpy_loop(*slow, cutoff)):
+    for i, found in enumerate(rivals.numpy_loop(*slow, cutoff, stable=True)):
         order = sorted(range(300), key=lambda j, i=i: (apart[i, j], j))[:cutoff]
         hits = [rank for rank, j in enumerate(order, 1) if data.labels[j] == data.own[i]]
         assert found == pytest.approx(sum(n / rank for n, rank in enumerate(hits, 1)) / max(1, len(hits)))
     if cutoff is None:
-        assert rivals.torch_sort(*slow, batch=4) == pytest.approx(rivals.numpy_loop(*slow, None))
+        assert rivals.torch_sort(*slow, batch=4) == pytest.approx(rivals.numpy_loop(*slow, None, stable=True))
 
 
 @pytest.mark.skipif(not hasattr(np, "bitwise_count"), reason="needs numpy 2")
@@ -145,6 +145,8 @@ def test_absent_rivals_are_named(monkeypatch):
 
 def test_the_command_prints_tables_and_json(monkeypatch, capsys):
     monkeypatch.setattr(measure, "QUICK", SMALL)
+    with pytest.raises(UserError, match="--threads 4096: at most"):
+        command.kernels(quick=True, threads=4096)
     command.kernels(quick=True, threads=1, format_="json")
     printed = json.loads(capsys.readouterr().out)
     assert printed["machine"]["cores"] >= 1

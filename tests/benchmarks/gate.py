@@ -5,7 +5,8 @@
 Three processes wait for work: the working tree, the base revision, and the base once more, whose difference from its
 twin is what this machine's noise looks like. Each round all three time every case, in changing order, in processor
 time of one thread. A case fails where the whole interval of the ratio (99 %, of the median over rounds) lies above both
-the twin's and LIMIT. Without a base revision, or where it lacks a function, the answer is "not comparable".
+the twin's and LIMIT, or where the working tree breaks. Without a base revision, or where that lacks a function, the
+answer is "not comparable".
 """
 
 from __future__ import annotations
@@ -53,23 +54,22 @@ def load():
         "packing": lambda: pack(y).words,
     }
 try:
-    cases = load()
-except (ImportError, AttributeError, TypeError) as error:
-    cases = {}
+    cases, broken = load(), ""
+except Exception as error:
+    cases, broken = {}, f"{type(error).__name__}: {error}"
 for line in sys.stdin:
-    name = line.strip()
-    if name not in cases:
-        print(json.dumps({"missing": True}), file=answers, flush=True)
-        continue
+    name, first = line.strip().removesuffix("!"), line.strip().endswith("!")
     try:
-        result = float(np.nansum(cases[name]().astype(np.float64)))
+        if broken:
+            raise RuntimeError(broken)
+        found = {"result": float(np.nansum(cases[name]().astype(np.float64)))} if first else {}
         start, times = time.process_time(), 0
-        while time.process_time() - start < 0.05:
+        while time.process_time() - start < 0.03:
             cases[name]()
             times += 1
-        found = {"seconds": (time.process_time() - start) / times, "result": result}
-    except (AttributeError, TypeError) as error:
-        found = {"missing": True}
+        found["seconds"] = (time.process_time() - start) / times
+    except Exception as error:
+        found = {"broken": f"{type(error).__name__}: {error}"}
     print(json.dumps(found), file=answers, flush=True)
 """
 CASES = ("AP, ties by index", "AP, expected", "AP@1000, ties by index", "top-100", "distances", "packing")
@@ -85,12 +85,16 @@ class Worker:
             env=environment, cwd=cache,
         )  # fmt: skip
 
-    def ask(self, case: str) -> dict[str, Any]:
+    def ask(self, case: str, *, first: bool = False) -> dict[str, Any]:
+        """seconds, and the result's sum the first time; or what is broken."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(case + "\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        try:
+            self._process.stdin.write(f"{case}{'!' * first}\n")
+            self._process.stdin.flush()
+            answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        except (OSError, ValueError):
+            return {"broken": "the process ended"}
         return answer
 
     def close(self) -> None:
@@ -129,13 +133,17 @@ def interval(ratios: list[float], level: float = 0.99) -> tuple[float, float, fl
     return ordered[max(0, below - 1)], statistics.median(ordered), ordered[min(len(ordered) - 1, len(ordered) - below)]
 
 
-def compare(workers: dict[str, Worker], rounds: int) -> dict[str, dict[str, list[float]] | None]:
-    """Ratios to the base of the working tree and of the twin, per case; None where a tree lacks the case."""
-    found: dict[str, dict[str, list[float]] | None] = {}
+Ratios = dict[str, list[float]]
+
+
+def compare(workers: dict[str, Worker], rounds: int) -> dict[str, Ratios | str]:
+    """Ratios to the base of the working tree and of the twin, per case; or what is broken, and where."""
+    found: dict[str, Ratios | str] = {}
     for case in CASES:
-        first = {name: worker.ask(case) for name, worker in workers.items()}
-        if any("missing" in answer for answer in first.values()):
-            found[case] = None
+        first = {name: worker.ask(case, first=True) for name, worker in workers.items()}
+        broken = next((name for name in workers if "broken" in first[name]), None)
+        if broken is not None:
+            found[case] = f"{broken}: {first[broken]['broken']}"
             continue
         found[case] = {"tree": [], "twin": []}
         if abs(first["tree"]["result"] / first["base"]["result"] - 1) > 1e-9:
@@ -143,31 +151,37 @@ def compare(workers: dict[str, Worker], rounds: int) -> dict[str, dict[str, list
     names = list(workers)
     for turn in range(rounds):
         for case, ratios in found.items():
-            if ratios is None:
+            if isinstance(ratios, str):
                 continue
             order = names[turn % 3 :] + names[: turn % 3]
-            times = {name: workers[name].ask(case)["seconds"] for name in order}
-            ratios["tree"].append(times["tree"] / times["base"])
-            ratios["twin"].append(times["twin"] / times["base"])
+            times = {name: workers[name].ask(case) for name in order}
+            broken = next((name for name in workers if "broken" in times[name]), None)
+            if broken is not None:
+                found[case] = f"{broken}: {times[broken]['broken']}"
+                continue
+            for name in ("tree", "twin"):
+                ratios[name].append(times[name]["seconds"] / times["base"]["seconds"])
     return found
 
 
-def report(found: dict[str, dict[str, list[float]] | None]) -> int:
-    """Prints a line per case; returns how many are slower."""
-    slower = 0
+def report(found: dict[str, Ratios | str]) -> int:
+    """Prints a line per case; returns how many are slower, or broken in the working tree."""
+    bad = 0
     for case, ratios in found.items():
-        if ratios is None:
-            print(f"{case:24} not comparable: the base revision has no such function")
+        if isinstance(ratios, str):
+            where, _, why = ratios.partition(": ")
+            bad += where == "tree"
+            print(f"{case:24} {f'BROKEN: {why}' if where == 'tree' else f'not comparable: the base has {why}'}")
             continue
         low, middle, high = interval(ratios["tree"])
         noise = interval(ratios["twin"])
-        bad = low > max(LIMIT, noise[2])
-        slower += bad
+        slower = low > max(LIMIT, noise[2])
+        bad += slower
         print(
             f"{case:24} {middle:5.2f} x the base's time ({low:.2f} to {high:.2f}), the base against itself"
-            f" {noise[0]:.2f} to {noise[2]:.2f}: {'SLOWER' if bad else 'ok'}"
+            f" {noise[0]:.2f} to {noise[2]:.2f}: {'SLOWER' if slower else 'ok'}"
         )
-    return slower
+    return bad
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -188,7 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
         workers = {name: Worker(tree, caches[name]) for name, tree in trees.items()}
         try:
             print(f"working tree against {revision[:10]}, processor time of one thread")
-            found = compare(workers, 11 if options.quick else 31)
+            found = compare(workers, 25 if options.quick else 61)
         finally:
             for worker in workers.values():
                 worker.close()

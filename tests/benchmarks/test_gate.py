@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -40,15 +41,74 @@ def test_interval_holds_the_median_as_often_as_it_says(gate):
     ],
 )
 def test_only_what_is_beyond_noise_fails(gate, capsys, tree, twin, slower):
-    assert gate.report({"case": {"tree": tree, "twin": twin}, "new": None}) == slower
+    assert gate.report({"case": {"tree": tree, "twin": twin}, "new": "base: KeyError: 'new'"}) == slower
     printed = capsys.readouterr().out
     assert ("SLOWER" in printed) == bool(slower)
-    assert "new                      not comparable" in printed
+    assert "new                      not comparable: the base has KeyError" in printed
 
 
-def test_a_revision_that_is_not_there_is_not_comparable(gate, capsys):
-    assert gate.main(["--against", "no-such-revision"]) == 2
-    assert "not comparable: no-such-revision" in capsys.readouterr().out
+def test_a_broken_tree_fails_and_a_broken_base_does_not(gate, capsys):
+    class Fake:
+        def __init__(self, answer):
+            self.answer = answer
+
+        def ask(self, case, *, first=False):
+            return self.answer
+
+    good, bad = Fake({"seconds": 1.0, "result": 2.0}), Fake({"broken": "ImportError: no pack"})
+    for broken, red in (("tree", len(gate.CASES)), ("base", 0), ("twin", 0)):
+        workers = {name: bad if name == broken else good for name in ("tree", "base", "twin")}
+        assert gate.report(gate.compare(workers, 2)) == red
+        assert ("BROKEN: ImportError: no pack" in capsys.readouterr().out) == bool(red)
+
+
+def test_another_result_is_named(gate, capsys):
+    answers = {"tree": 2.0, "base": 3.0, "twin": 3.0}
+
+    class Fake:
+        def __init__(self, result):
+            self.result = result
+
+        def ask(self, case, *, first=False):
+            return {"seconds": 1.0, **({"result": self.result} if first else {})}
+
+    gate.compare({name: Fake(result) for name, result in answers.items()}, 1)
+    assert capsys.readouterr().out.count("gives another result") == len(gate.CASES)
+
+
+def test_a_worker_answers_with_what_is_broken(gate, tmp_path):
+    tree = tmp_path / "tree"
+    (tree / "hashing").mkdir(parents=True)
+    (tree / "hashing" / "codes.py").write_text("this is no Python")
+    worker = gate.Worker(tree, tmp_path)
+    try:
+        assert "SyntaxError" in worker.ask("packing", first=True)["broken"]
+    finally:
+        worker.close()
+
+
+def test_the_base_is_what_git_says(gate, tmp_path, monkeypatch):
+    def git(*words):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
+
+    git("init", "-q", "-b", "main")
+    git("config", "user.email", "a@b.c")
+    git("config", "user.name", "a")
+    for text in ("one", "two"):
+        (tmp_path / "file").write_text(text)
+        git("add", "file")
+        git("commit", "-qm", text)
+    monkeypatch.setattr(gate, "ROOT", tmp_path)
+    before = gate.git("rev-parse", "HEAD~1")
+    assert gate.base_revision(None) == before
+    assert gate.base_revision("HEAD") == gate.git("rev-parse", "HEAD")
+    assert gate.base_revision("nothing") is None
+    assert (gate.unpacked(before, tmp_path / "base") / "file").read_text() == "one"
+    (tmp_path / "file").write_text("three")
+    assert gate.base_revision(None) == gate.git("rev-parse", "HEAD")
+    git("checkout", "-q", "--", "file")
+    git("update-ref", "refs/remotes/origin/main", before)
+    assert gate.base_revision(None) == before
 
 
 @pytest.mark.slow
@@ -71,7 +131,7 @@ def test_a_slower_tree_is_seen(gate, tmp_path, monkeypatch, capsys):
         cache.mkdir()
         workers[name] = gate.Worker(folder, cache)
     try:
-        assert gate.report(gate.compare(workers, 11)) == 1
+        assert gate.report(gate.compare(workers, 25)) == 1
     finally:
         for worker in workers.values():
             worker.close()

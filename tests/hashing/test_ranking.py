@@ -189,7 +189,7 @@ def test_histograms_count_every_item(backend, items):
 
 
 def test_backends_agree_beyond_one_chunk(monkeypatch):
-    monkeypatch.setattr(_torch_kernels, "ITEMS", 192)
+    monkeypatch.setattr(_torch_kernels, "UNPACKED", 192 * 230)
     monkeypatch.setattr(_torch_kernels, "PAIRS", 600)
     rng = np.random.default_rng(5)
     queries, database = pack(rng.standard_normal((11, 130))), pack(rng.standard_normal((1000, 130)))
