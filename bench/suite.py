@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.api import registry
 from bench.api.errors import DataMissingError, UserError, nearest, unknown
+from bench.claims import Claim, ClaimTable, claims
 from bench.trial import Spec, Trial
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class SuiteFile(Block):
     description: str = ""
     resources: Resources = Resources()
     blocks: list[Block] = []
+    claims: list[ClaimTable] = []
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Suite:
     description: str
     resources: Resources
     blocks: tuple[Block, ...]
+    claims: tuple[Claim, ...] = ()
     only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def trials(self, data: Path | None) -> Iterator[Trial | Skipped]:
@@ -171,6 +174,7 @@ def load(name: str, *, changes: Sequence[str] = (), only: Sequence[str] = ()) ->
         description=parsed.description,
         resources=parsed.resources,
         blocks=blocks,
+        claims=claims(where, parsed.claims, list(AXES.values())),
         only=dict(_only(item) for item in only),
     )
 
@@ -261,7 +265,7 @@ def _check_parameters(where: str, parsed: SuiteFile) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    known = {*SuiteFile.model_fields, *Axes.model_fields, *Resources.model_fields}
+    known = {*SuiteFile.model_fields, *Axes.model_fields, *Resources.model_fields, *ClaimTable.model_fields}
     lines = []
     for item in error.errors():
         place = ".".join(str(part) for part in item["loc"] if not str(part).startswith(("list[", "literal[", "str")))

@@ -17,6 +17,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 COMPONENTS = ("attacks", "defenses", "hashing.methods", "hashing.backbones", "hashing.datasets")
 REPORTS_MAY = (
     "bench.api.paper", "bench.api.registry", "bench.api.errors", "bench.trial", "bench.store", "bench.metrics",
+    "bench.claims",
     "hashing.ranking", "hashing.codes", "reports",
 )  # fmt: skip
 

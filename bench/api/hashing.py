@@ -67,7 +67,7 @@ class Dataset(ABC):
 
     flip, pad: the augmentation that suits its images (digits are not mirrored).
     protocol_version: raise it whenever the same parameters would cut other splits.
-    overlaps: pairs of splits that the published protocol lets share images.
+    overlaps: pairs of splits that the published protocol lets share images (a property where a parameter decides).
     stand_in: another data set, with no image of this one, for attackers who do not hold the victim's data.
     """
 

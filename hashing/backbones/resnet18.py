@@ -1,38 +1,36 @@
-"""torchvision's ResNet-18, trained from scratch."""
+"""torchvision's ResNet-18, trained from scratch or on public ImageNet weights."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar
 
 from torch import nn
 from torchvision.models import resnet18
 
-from bench.api.hashing import Backbone, FeatureExtractor, backbone
+from bench.api.hashing import backbone
 from bench.api.paper import Paper
+from hashing.backbones._imagenet import Published, Weights
+from hashing.backbones._resnet import ResNet
 
 CARD = Paper(
     title="Deep Residual Learning for Image Recognition",
     venue="CVPR",
     year=2016,
     url="https://arxiv.org/abs/1512.03385",
-    follows="torchvision's network up to the global average pool",
-    deviates="stem 'small' (3x3, no pooling) below 64 pixels, as is customary on CIFAR-10; no ImageNet weights",
+    follows="torchvision's network and ImageNet weights (resnet18-f37072fd) up to the global average pool",
+    deviates="from scratch by default, as the network for small images here;"
+    " from scratch below 64 pixels the stem is 'small' (3x3, no pooling), as is customary on CIFAR-10; grey"
+    " images take the place of all three colours of ImageNet weights",
 )
 
 
 @backbone
-class ResNet18(Backbone):
-    stem: Literal["auto", "imagenet", "small"] = "auto"  # auto: small below 64 pixels
+class ResNet18(ResNet):
+    published: ClassVar[Published] = Published("resnet18", "resnet18-f37072fd.pth", cut="fc.")
 
-    def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
-        channels, height, width = image_shape
-        small = self.stem == "small" or (self.stem == "auto" and min(height, width) < 64)
-        network = resnet18(weights=None)
-        first: list[nn.Module] = [network.conv1, network.bn1, network.relu, network.maxpool]
-        if small:
-            first = [nn.Conv2d(channels, 64, 3, padding=1, bias=False), network.bn1, network.relu]
-        elif channels != 3:
-            first[0] = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-        layers = (network.layer1, network.layer2, network.layer3, network.layer4)
-        pool = nn.Sequential(network.avgpool, nn.Flatten())
-        return FeatureExtractor([nn.Sequential(*first), *layers, pool], features=network.fc.in_features)
+    weights: Weights = "none"  # not as the papers: it is the network for small images here
+
+    def network(self, image_shape: tuple[int, int, int]) -> nn.Module:
+        del image_shape
+        net: nn.Module = resnet18(weights=None)
+        return net

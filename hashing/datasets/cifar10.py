@@ -1,4 +1,4 @@
-"""CIFAR-10: 60,000 photographs of 32 x 32 in 10 classes, cut as the papers' "CIFAR10-0"; read from --data.
+"""CIFAR-10: 60,000 photographs of 32 x 32 in 10 classes, cut as the papers' CIFAR10-0, -1 or -2; read from --data.
 
 Two forms are known, and the protocol's name tells which was found: the published batches, or a JPEG copy.
 """
@@ -6,18 +6,16 @@ Two forms are known, and the protocol's name tells which was found: the publishe
 from __future__ import annotations
 
 import hashlib
-import io
-import pickle
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int64, UInt8
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import ArgsKwargs
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -26,18 +24,21 @@ from bench.api.hashing import Dataset, Pool, dataset
 from bench.api.paper import Paper
 from bench.api.random import Rng
 from hashing.datasets._cut import Sizes, cut
+from hashing.datasets._pickles import load_batch
 from hashing.datasets._trees import decode_tree, survey
 
 CARD = Paper(
     title="Learning Multiple Layers of Features from Tiny Images",
     year=2009,
     url="https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf",
-    follows="the split called CIFAR10-0 by DeepHash-pytorch: 500 training images and 100 queries per class, the "
-    "database is all others, ranked whole",
-    deviates="queries come from the test images only, where the split mixes both parts; of the published database of "
-    "54,000, 500 images are the defenders' trusted set and 10 the public ones, so 53,490 are left; drawn with a seed, "
-    "which the original is not. The form cifar10-jpeg is a re-encoding (JPEG quality 75, about 30 dB PSNR), hence a "
-    "protocol of its own, CIFAR10-jpeg; size above 32 enlarges the images bilinearly, which adds no detail",
+    follows="the splits that DeepHash-pytorch calls CIFAR10-0 (500 training images and 100 queries per class, the "
+    "database is all others), -1 (the same, and the training images stay in the database) and -2 (the published "
+    "training images are training set and database, the published test images the queries); all are ranked whole",
+    deviates="in -0 and -1 queries come from the test images only, where the originals mix both parts. 500 images for "
+    "the defenders and 10 public ones are in no other part, so the database of -0 holds 53,490 images, not 54,000, "
+    "that of -1 58,490, not 59,000, and -2 learns from and searches 49,490, not 50,000; drawn with a seed, which the "
+    "originals are not. The form cifar10-jpeg is a re-encoding (JPEG quality 75, about 30 dB PSNR), hence a protocol "
+    "of its own, CIFAR10-jpeg; size above 32 enlarges the images bilinearly, which adds no detail",
 )
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 GROUP = 1000  # images enlarged at once
@@ -62,11 +63,26 @@ HOW = (
 class Cifar10(Dataset):
     stand_in: ClassVar[str] = "voc_animals"
 
+    split: Literal["0", "1", "2"] = "0"  # of CIFAR10; "2" takes the published parts whole where no size is given
     size: Annotated[int, Field(ge=32, le=256)] = 32  # larger: enlarged bilinearly; the cut stays the same
     train: Annotated[int, Field(ge=1)] = 5000
     query: Annotated[int, Field(ge=1)] = 1000
     trusted: Annotated[int, Field(ge=1)] = 500
     database: Annotated[int, Field(ge=1)] | None = None  # None: all that is left, 53,490 at the defaults
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_parts(cls, given: Any) -> Any:
+        named = dict(given.kwargs or {}) if isinstance(given, ArgsKwargs) else {}
+        trusted = named.get("trusted", 500)
+        if named.get("split") != "2" or not isinstance(trusted, int):
+            return given
+        train = max(1, (PER_CLASS[0] - 1) * len(NAMES) - trusted)  # one image per class is public
+        return ArgsKwargs((), {"train": train, "query": PER_CLASS[1] * len(NAMES), **named})
+
+    @property
+    def overlaps(self) -> frozenset[frozenset[str]]:  # type: ignore[override]  # of one split, not of the class
+        return frozenset() if self.split == "0" else frozenset({frozenset({"train", "database"})})
 
     def files(self, root: Path | None) -> tuple[Path, ...]:
         if root is None:
@@ -86,18 +102,19 @@ class Cifar10(Dataset):
         return NAMES
 
     def protocol(self, root: Path | None) -> tuple[str, int | None]:
-        return ("CIFAR10-jpeg" if len(self.files(root)) == 1 else "CIFAR10-0"), None
+        jpeg = len(self.files(root)) == 1
+        return ("CIFAR10-jpeg" if jpeg and self.split == "0" else f"CIFAR10{'-jpeg' * jpeg}-{self.split}"), None
 
     def decode(self, root: Path | None) -> Pool:
-        files = self.files(root)
-        pool = _jpeg(files[0]) if len(files) == 1 else _batches(files)
+        pool = _jpeg(files[0]) if len(files := self.files(root)) == 1 else _batches(files)
         return pool if self.size == 32 else replace(pool, images=_enlarged(pool.images, self.size))
 
     def cut(
         self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng
     ) -> Mapping[str, Int64[Tensor, " m"]]:
         sizes = Sizes(train=self.train, query=self.query, trusted=self.trusted, database=self.database)
-        return cut(labels, sizes, rng, query_from=origin == 1)
+        learn = origin == 0 if self.split == "2" else None  # None: the other test images too
+        return cut(labels, sizes, rng, query_from=origin == 1, train_from=learn, train_in_database=self.split != "0")
 
 
 def _enlarged(images: UInt8[Tensor, "n 3 h w"], size: int) -> UInt8[Tensor, "n 3 s s"]:
@@ -124,27 +141,10 @@ def _batches(files: tuple[Path, ...]) -> Pool:
     for file in files:
         content = file.read_bytes()
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != MD5[file.name]:
-            raise DataCorruptError(
-                f"'{file}' is not the published file (its md5 differs) and is not opened: get it again"
-            )
-        try:
-            batch = _Primitive(io.BytesIO(content), encoding="latin1").load()
-            pixels = np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
-            numbers += batch["labels"]
-        except (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
-            raise DataCorruptError(f"'{file}' cannot be read: {error}; get it again") from error
-        images.append(torch.from_numpy(pixels.copy()))
+            raise DataCorruptError(f"'{file}' is not the published file (md5 differs) and is not opened: get it again")
+        pixels, kinds = load_batch(content, 32, f"'{file}'")
+        images.append(pixels)
+        numbers += kinds
         origin.append(torch.full((len(pixels),), int(file.name == "test_batch"), dtype=torch.uint8))
     labels = torch.nn.functional.one_hot(torch.tensor(numbers), len(NAMES)).bool()
     return Pool(torch.cat(images), labels, torch.cat(origin))
-
-
-class _Primitive(pickle.Unpickler):
-    """Builds arrays, and what needs no import (dict, list, str, bytes, int); every other name is refused."""
-
-    def find_class(self, module: str, name: str) -> object:
-        if module in {"numpy.core.multiarray", "numpy._core.multiarray"} and name == "_reconstruct":
-            return np.empty(0).__reduce__()[0]  # the same function, under a name that no version of numpy moves
-        if module == "numpy" and name in {"ndarray", "dtype"}:
-            return np.ndarray if name == "ndarray" else np.dtype
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")

@@ -1,11 +1,15 @@
-"""Every backbone on small, middle and large images; the two built in, by hand."""
+"""Every backbone on small, middle and large images; those of torchvision against torchvision's own forward pass."""
 
 from __future__ import annotations
+
+from dataclasses import fields
+from importlib import import_module
 
 import pytest
 import torch
 from torch import nn
 from torchvision.models import mobilenet_v2
+from torchvision.models.vision_transformer import VisionTransformer
 
 from bench.api import registry
 from bench.api.errors import DataCorruptError, DataMissingError
@@ -13,43 +17,152 @@ from bench.api.random import Rng
 from hashing.model import build_model
 
 NAMES = sorted(registry.catalogue("backbones"))
+VGGS = {"vgg11", "vgg19"}  # 130 million weights each, and the code of AlexNet: most tests spare them
+HEAVY = VGGS | {"alexnet", "vit_b_16"}
+SHAPES = [(1, 8, 8), (1, 16, 16), (3, 32, 32), (3, 33, 47), (3, 96, 96)]
+STAGES = {"alexnet": 4, "vgg11": 6, "vgg19": 6, "resnet18": 6, "resnet34": 6, "resnet50": 6, "vit_b_16": 14}
+
+
+def scratch(name: str) -> dict[str, str]:
+    """Parameters for a network that needs no file."""
+    known = {field.name for field in fields(registry.lookup("backbones", name))}
+    return {"weights": "none"} if "weights" in known else {}
 
 
 def network(name: str, shape: tuple[int, int, int], seed: int = 0, **params):
     with Rng("network", seed).ambient():
-        return registry.create("backbones", name, params).build(shape)
+        return registry.create("backbones", name, {**scratch(name), **params}).build(shape)
+
+
+def quickly(name: str, shape: tuple[int, int, int]):
+    """VGGs, whose own initialisation takes seconds, get uniform weights of He's variance."""
+    if name not in VGGS:
+        return network(name, shape)
+    with torch.device("meta"):
+        body = network(name, shape)
+    body.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in body.parameters():
+            bound = (6 / value[0].numel()) ** 0.5 if value.dim() > 1 else 0.1
+            value.uniform_(-bound, bound, generator=generator)
+    return body
 
 
 def images_of(n: int, shape: tuple[int, int, int]) -> torch.Tensor:
     return Rng("tests", "images").uniform((n, *shape))
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 16, 16), (3, 32, 32), (3, 33, 47), (3, 96, 96)])
+@pytest.fixture
+def tiny_transformer(monkeypatch):
+    """Two narrow blocks in the place of ViT-B/16, whose 86 million weights not every test needs."""
+
+    def make(weights: None = None, image_size: int = 224) -> VisionTransformer:
+        return VisionTransformer(image_size, 16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16)
+
+    monkeypatch.setattr("hashing.backbones.vit_b_16.vit_b_16", make)
+
+
+@pytest.mark.parametrize(("name", "shape"), [(n, s) for n in NAMES for s in (SHAPES[:1] if n in HEAVY else SHAPES)])
 @torch.no_grad()
 def test_gives_as_many_features_as_it_says(name, shape):
-    body = network(name, shape).eval()
+    body = quickly(name, shape).eval()
     out = body(images_of(2, shape))
     assert out.shape == (2, body.features)
     assert bool(torch.isfinite(out).all())
     assert not torch.equal(out[0], out[1])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_weights_come_from_the_ambient_stream_alone(name, untouched_rng):
+@pytest.mark.parametrize("name", sorted(set(NAMES) - VGGS))
+def test_weights_come_from_the_ambient_stream_alone(name, untouched_rng, tiny_transformer):
     with untouched_rng():
         one, same, other = (network(name, (3, 32, 32), seed) for seed in (0, 0, 1))
-    weights = [torch.cat([p.detach().flatten() for p in body.parameters()]) for body in (one, same, other)]
-    assert torch.equal(weights[0], weights[1])
-    public = bool(registry.create("backbones", name, {}).files())
-    assert torch.equal(weights[0], weights[2]) == public
+    weights = [list(body.parameters()) for body in (one, same, other)]
+    assert all(torch.equal(a, b) for a, b in zip(weights[0], weights[1], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(weights[0], weights[2], strict=True))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_parameter_gets_a_gradient(name):
+@pytest.mark.parametrize("name", sorted(set(NAMES) - VGGS))
+def test_every_parameter_gets_a_gradient(name, tiny_transformer):
     body = network(name, (3, 32, 32))
     body(images_of(2, (3, 32, 32))).square().sum().backward()
     assert [key for key, value in body.named_parameters() if value.grad is None] == []
+
+
+@pytest.mark.parametrize("name", [*STAGES, "mobilenet_v2"])
+@torch.no_grad()
+def test_is_torchvisions_network_up_to_the_cut(name, monkeypatch):
+    """At 224 pixels, through the forward pass of the very network that was taken apart."""
+    build, taken = getattr(import_module(f"hashing.backbones.{name}"), name), []
+
+    def keep(**options):
+        taken.append(build(**options))
+        return taken[-1]
+
+    monkeypatch.setattr(f"hashing.backbones.{name}.{name}", keep)
+    body = quickly(name, (3, 224, 224)).eval()
+    (whole,) = taken
+    if hasattr(whole, "classifier"):
+        whole.classifier = whole.classifier[:-1]
+    else:
+        setattr(whole, "fc" if hasattr(whole, "fc") else "heads", nn.Identity())
+    images = images_of(1, (3, 224, 224))
+    expected = whole.eval()(images)
+    assert expected.shape == (1, body.features)
+    assert bool(expected.std() > 0)
+    torch.testing.assert_close(body(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stages_can_be_frozen_one_by_one(name):
+    with torch.device("meta"):  # nothing is computed
+        body = network(name, (3, 64, 64), frozen=2)
+    assert len(body.stages) == STAGES[name]
+    learns = {key for key, value in body.named_parameters() if value.requires_grad}
+    assert learns == {key for key, _ in body.named_parameters() if int(key.split(".")[1]) >= 2}
+    assert 0 < len(learns) < len(list(body.parameters()))
+
+
+@pytest.mark.parametrize(("name", "linear", "dropout"), [("alexnet", 2, 2), ("vgg11", 2, 2), ("vgg19", 2, 2)])
+def test_the_last_stage_holds_the_linear_layers_and_their_dropout(name, linear, dropout):
+    """So that freezing all stages but this one freezes the convolutions."""
+    with torch.device("meta"):
+        body = network(name, (3, 64, 64))
+    last, others = list(body.stages[-1].modules()), list(body.stages[:-1].modules())
+    assert [sum(isinstance(m, kind) for m in last) for kind in (nn.Linear, nn.Dropout)] == [linear, dropout]
+    assert not any(isinstance(m, nn.Linear | nn.Dropout) for m in others)
+    assert not any(isinstance(m, nn.Conv2d) for m in last)
+
+
+@pytest.mark.parametrize("name", [*STAGES, "mobilenet_v2"])
+def test_says_whether_it_normalises_over_batches(name):
+    made = registry.create("backbones", name, {"weights": "none"})
+    with torch.device("meta"):
+        body = made.build((3, 64, 64))
+    assert made.batch_norm() == any(isinstance(module, nn.BatchNorm2d) for module in body.modules())
+    assert made.per_image() is (None if made.batch_norm() else made)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "size"),
+    [("alexnet", (3, 33, 47), (63, 90)), ("vit_b_16", (3, 33, 47), (48, 48)), ("vit_b_16", (3, 32, 32), (32, 32))],
+)
+@torch.no_grad()
+def test_small_images_are_enlarged(name, shape, size, tiny_transformer):
+    body, large = network(name, shape).eval(), network(name, (3, *size)).eval()
+    images = images_of(1, shape)
+    enlarged = nn.functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(body(images), large(enlarged))
+    resizing = sum(isinstance(module, nn.Upsample) for module in body.modules())
+    assert resizing == (shape[1:] != size)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vit_b_16"])
+@torch.no_grad()
+def test_grey_images_take_the_place_of_all_colours(name, tiny_transformer):
+    grey, colour = (network(name, (channels, 32, 32)).eval() for channels in (1, 3))
+    images = images_of(1, (1, 32, 32))
+    torch.testing.assert_close(grey(images), colour(images.repeat(1, 3, 1, 1)))
 
 
 def test_convnet_doubles_its_width_twice_and_halves_the_image_four_times():

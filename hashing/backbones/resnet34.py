@@ -1,0 +1,33 @@
+"""torchvision's ResNet-34, on public ImageNet weights or from scratch."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import nn
+from torchvision.models import resnet34
+
+from bench.api.hashing import backbone
+from bench.api.paper import Paper
+from hashing.backbones._imagenet import Published
+from hashing.backbones._resnet import ResNet
+
+CARD = Paper(
+    title="Deep Residual Learning for Image Recognition",
+    venue="CVPR",
+    year=2016,
+    url="https://arxiv.org/abs/1512.03385",
+    follows="torchvision's network and ImageNet weights (resnet34-b627a593) up to the global average pool",
+    deviates="from scratch below 64 pixels the stem is 'small' (3x3, no pooling), as is customary on CIFAR-10;"
+    " grey images take the place of all three colours",
+)
+
+
+@backbone
+class ResNet34(ResNet):
+    published: ClassVar[Published] = Published("resnet34", "resnet34-b627a593.pth", cut="fc.")
+
+    def network(self, image_shape: tuple[int, int, int]) -> nn.Module:
+        del image_shape
+        net: nn.Module = resnet34(weights=None)
+        return net

@@ -1,0 +1,34 @@
+"""torchvision's ResNet-50, on public ImageNet weights or from scratch."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import nn
+from torchvision.models import resnet50
+
+from bench.api.hashing import backbone
+from bench.api.paper import Paper
+from hashing.backbones._imagenet import Published
+from hashing.backbones._resnet import ResNet
+
+CARD = Paper(
+    title="Deep Residual Learning for Image Recognition",
+    venue="CVPR",
+    year=2016,
+    url="https://arxiv.org/abs/1512.03385",
+    follows="torchvision's network and ImageNet weights (resnet50-0676ba61) up to the global average pool",
+    deviates="from scratch below 64 pixels the stem is 'small' (3x3, no pooling), as is customary on CIFAR-10;"
+    " grey images take the place of all three colours. The weights are torchvision's first ones, which the hashing"
+    " papers used; the later resnet50-11ad3fa6 goes in by its path",
+)
+
+
+@backbone
+class ResNet50(ResNet):
+    published: ClassVar[Published] = Published("resnet50", "resnet50-0676ba61.pth", cut="fc.")
+
+    def network(self, image_shape: tuple[int, int, int]) -> nn.Module:
+        del image_shape
+        net: nn.Module = resnet50(weights=None)
+        return net

@@ -1,0 +1,35 @@
+"""Batches of images that were published as pickles: arrays and plain values are built, nothing else is."""
+
+from __future__ import annotations
+
+import io
+import pickle
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from bench.api.errors import DataCorruptError
+
+
+def load_batch(content: bytes, size: int, where: str) -> tuple[UInt8[Tensor, "n 3 h w"], list[int]]:
+    """The images and class numbers of a batch with `data` and `labels`; errors name `where`."""
+    try:
+        batch = _Primitive(io.BytesIO(content), encoding="latin1").load()
+        pixels = np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, size, size)
+        numbers = [*batch["labels"]]
+    except (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
+        raise DataCorruptError(f"{where} cannot be read: {error}; get it again") from error
+    return torch.from_numpy(pixels.copy()), numbers
+
+
+class _Primitive(pickle.Unpickler):
+    """Builds arrays, and what needs no import (dict, list, str, bytes, int); every other name is refused."""
+
+    def find_class(self, module: str, name: str) -> object:
+        if module in {"numpy.core.multiarray", "numpy._core.multiarray"} and name == "_reconstruct":
+            return np.empty(0).__reduce__()[0]  # the same function, under a name that no version of numpy moves
+        if module == "numpy" and name in {"ndarray", "dtype"}:
+            return np.ndarray if name == "ndarray" else np.dtype
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")

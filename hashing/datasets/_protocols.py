@@ -1,0 +1,174 @@
+"""Data sets that are lists of images on the user's disk, with what was published about them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Int64, UInt8
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as validated
+from torch import Tensor
+
+from bench.api.errors import DataCorruptError, DataMissingError, UserError
+from bench.api.hashing import Dataset, Pool
+from bench.api.random import Rng
+from hashing.datasets._cut import Sizes, cut
+from hashing.datasets._lists import BIT, FILES, NAMES, Lists, class_names, decode_listed, read_lists
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What is known of a protocol, and where its files are looked for below --data.
+
+    name: "" is that of the lists' folder. folder, images: of the lists and of the images ("": where the lists are).
+    labels: how many there are; None: as many as the lists say. checked: list to a size that was counted; lists of
+    another size are refused. unchecked: list to a size that is from memory or derived, or None where none is known:
+    lists of any size are taken, and one that differs is named in the protocol. source: where to get lists and images.
+    """
+
+    name: str = ""
+    folder: str
+    images: str = ""
+    labels: int | None = None
+    checked: Mapping[str, int] = field(default_factory=dict)
+    unchecked: Mapping[str, int | None] = field(default_factory=dict)
+    source: str = ""
+
+
+@validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ListedDataset(Dataset, ABC):
+    """Train and database may share images, each decoded once; queries are in neither.
+
+    Only the lists enter the keys, since hashing 100,000 images in every plan would take minutes: an image that is
+    exchanged under its old name is not noticed while the decoded copy is in the
+    store (the record of `load` holds its checksum).
+    """
+
+    overlaps: ClassVar[frozenset[frozenset[str]]] = frozenset({frozenset({"train", "database"})})
+
+    path: str = ""  # of the folder with the lists, absolute or below --data; "": the data set's own place
+    images: str = ""  # of the folder that the paths in the lists start from; "": the data set's own place
+    size: Annotated[int, Field(ge=8, le=1024)] = 64  # guess: small enough for memory; the papers use 224
+    trusted: Annotated[int, Field(ge=1)] = 200  # max(5 % of the training set, 200): review.md, section 6
+    trusted_from: Literal["database", "train"] = "database"  # guess: spares the training set; the list that gives them
+    cutoff: Annotated[int, Field(ge=0)] = 0  # R of mAP@R; 0: the whole database
+
+    @abstractmethod
+    def published(self) -> Published: ...
+
+    def files(self, root: Path | None) -> tuple[Path, ...]:
+        folder, lists = self._folder(root), self._lists(root)
+        images = self._images(root)
+        for part, bit in BIT.items():  # that all are there is seen when they are decoded
+            first = lists.names[int(torch.nonzero(lists.member & bit)[0])]
+            if not (images / first).is_file():
+                raise DataMissingError(
+                    f"{self._name()}: image '{first}' of the {part} list is not in '{images}': {self._how()}"
+                )
+        return (*self._found(root).values(), *([folder / NAMES] if (folder / NAMES).is_file() else []))
+
+    def classes(self, root: Path | None) -> tuple[str, ...]:
+        return class_names(self._folder(root), self._lists(root).labels.shape[1])
+
+    def protocol(self, root: Path | None) -> tuple[str, int | None]:
+        known, lists = self.published(), self._lists(root)
+        name = known.name or f"lists {self._folder(root).name}"
+        notes = [
+            f"{part} {lists.sizes[part]}, unverified{'' if expected is None else f', expected {expected}'}"
+            for part, expected in known.unchecked.items()
+            if lists.sizes[part] != expected
+        ]
+        if lists.bare:
+            notes.append(f"{lists.bare} images without labels")
+        return f"{name} {lists.digest}" + (f" ({'; '.join(notes)})" if notes else ""), self.cutoff or None
+
+    def decode(self, root: Path | None) -> Pool:
+        lists = self._lists(root)
+        return Pool(decode_listed(lists.names, self._images(root), self.size), lists.labels, lists.member)
+
+    def cut(
+        self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng
+    ) -> Mapping[str, Int64[Tensor, " m"]]:
+        """The lists as they are, less the trusted and the public images."""
+        held = {part: (origin & bit) > 0 for part, bit in BIT.items()}
+        source = held["train"] if self.trusted_from == "train" else held["database"] & ~held["train"]
+        if int(source.sum()) <= self.trusted + labels.shape[1]:
+            other = "database" if self.trusted_from == "train" else "train"
+            where = "the train list" if self.trusted_from == "train" else "the database list but not in the train list"
+            raise UserError(
+                f"{int(source.sum())} images are in {where}, too few for trusted = {self.trusted} and one public image "
+                f'for each of {labels.shape[1]} labels: lower trusted, or set trusted_from = "{other}"'
+            )
+        sizes = Sizes(train=None, query=int(held["test"].sum()), trusted=self.trusted, database=None)
+        drawn = cut(labels, sizes, rng, query_from=held["test"], train_from=source, train_in_database=True)
+        taken = torch.zeros_like(source)
+        taken[torch.cat([drawn["trusted"], drawn["public"]])] = True
+        kept = {part: torch.nonzero(held[part] & ~taken).flatten() for part in ("train", "database")}
+        for part, ids in kept.items():
+            if not len(ids):
+                raise UserError(f"no image is left for {part}: lower trusted, or change trusted_from")
+        return {**kept, "query": drawn["query"], "trusted": drawn["trusted"], "public": drawn["public"]}
+
+    def _name(self) -> str:
+        return type(self).__module__.rpartition(".")[2]
+
+    def _place(self, root: Path | None, path: str) -> Path:
+        if root is None and not Path(path).is_absolute():
+            raise DataMissingError(f"{self._name()} is not embedded: {self._how()}")
+        return (root or Path()) / path
+
+    def _folder(self, root: Path | None) -> Path:
+        return self._place(root, self.path or self.published().folder)
+
+    def _images(self, root: Path | None) -> Path:
+        known = self.published()
+        return self._place(root, self.images or known.images or self.path or known.folder)
+
+    def _found(self, root: Path | None) -> dict[str, Path]:
+        folder, found = self._folder(root), {}
+        for part, names in FILES.items():
+            here = [folder / name for name in names if (folder / name).is_file()]
+            if not here:
+                raise DataMissingError(f"{self._name()}: '{folder / names[0]}' is not there: {self._how()}")
+            if len(here) > 1:
+                raise UserError(f"'{folder}' holds {' and '.join(names)}: keep the one that lists the queries")
+            found[part] = here[0]
+        return found
+
+    def _lists(self, root: Path | None) -> Lists:
+        found, known = self._found(root), self.published()
+        lists = read_lists(found)
+        if known.labels not in {None, lists.labels.shape[1]}:
+            raise DataCorruptError(
+                f"'{found['train']}' gives {lists.labels.shape[1]} labels, {known.name} has {known.labels}: get its "
+                "lists, or use the data set 'lists'"
+            )
+        for part, expected in known.checked.items():
+            if lists.sizes[part] != expected:
+                raise DataCorruptError(
+                    f"'{found[part]}' lists {lists.sizes[part]} images, {known.name} has {expected}: get its lists, or "
+                    "use the data set 'lists'"
+                )
+        return lists
+
+    def _how(self) -> str:
+        """The layout in one line."""
+        known = self.published()
+        below = {name: path if Path(path).is_absolute() else f"DIR/{path}".removesuffix("/.") for name, path in {
+            "lists": self.path or known.folder, "images": self.images or known.images or self.path or known.folder,
+        }.items()}  # fmt: skip
+        sizes = {**known.checked, **{part: size for part, size in known.unchecked.items() if size}}
+        lines = ", ".join(
+            f"{' or '.join(names)}{f' ({sizes[part]} lines)' if part in sizes else ''}" for part, names in FILES.items()
+        )
+        return (
+            f"give --data DIR where {below['lists']}/ holds {lines}, a line being an image's path below "
+            f"{below['images']}/ and then 0 or 1 for each {f'of {known.labels} labels' if known.labels else 'label'} "
+            f"or one class number ({NAMES}, a name per line, may lie beside them)"
+            + (f"; {known.source}" if known.source else "")
+        )

@@ -1,0 +1,45 @@
+"""ImageNet-100: 100 classes of ImageNet, from the lists of HashNet or of CIBA; R = 1000."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from bench.api.hashing import dataset
+from bench.api.paper import Paper
+from hashing.datasets._protocols import ListedDataset, Published
+
+CARD = Paper(
+    title="HashNet: Deep Learning to Hash by Continuation",
+    venue="ICCV",
+    year=2017,
+    url="https://arxiv.org/abs/1702.00758",
+    follows="13,000 training images and 5,000 queries, counted in the published lists, and R = 1000; with lists = ciba"
+    " the 10,000 and 5,000 of CIBA (arXiv 2109.08868), counted in its repository",
+    deviates="sizes of databases are unverified (128,503 for HashNet is from memory, CIBA's is unknown), so any is "
+    "taken and one that differs is named; pictures are squeezed whole into a square (as CIBA resizes them; it "
+    "then crops 224 of 256); the defenders' trusted images and a public one per label are taken out of the "
+    "database list, and are in no other part",
+)
+
+
+@dataset
+class ImageNet100(ListedDataset):
+    stand_in: ClassVar[str] = "cifar10"
+
+    lists: Literal["hashnet", "ciba"] = "hashnet"
+    trusted: Annotated[int, Field(ge=1)] = 650  # 5 % of the training set: review.md, section 6
+    cutoff: Annotated[int, Field(ge=0)] = 1000  # both papers' code
+
+    def published(self) -> Published:
+        train, database = (13000, 128503) if self.lists == "hashnet" else (10000, None)
+        return Published(
+            name=f"ImageNet-100-{self.lists}",
+            folder=f"imagenet100/{self.lists}",
+            images="imagenet100",
+            labels=100,
+            checked={"train": train, "test": 5000},
+            unchecked={"database": database},
+            source="lists: github.com/thuml/HashNet (pytorch/data/imagenet) or KuofengGao/CIBA (data_prepare/imagenet)",
+        )

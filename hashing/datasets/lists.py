@@ -1,0 +1,29 @@
+"""Your own image lists: train.txt, test.txt and database.txt, an image path and its labels per line.
+
+One line of TOML in `[axes]`: `datasets = [{ name = "lists", path = "my_lists", images = "my_images" }]`.
+"""
+
+from __future__ import annotations
+
+from bench.api.hashing import dataset
+from bench.api.paper import Paper
+from hashing.datasets._protocols import ListedDataset, Published
+
+CARD = Paper(
+    title="HashNet: Deep Learning to Hash by Continuation",
+    venue="ICCV",
+    year=2017,
+    url="https://arxiv.org/abs/1702.00758",
+    follows="the list files that the authors' code and its successors read: a path, then 0 or 1 for each label; "
+    "relevant is what shares a label",
+    deviates="strict where those readers guess: no duplicates, no query in another list, no path that leaves the "
+    "folder, all lines of one width. One class number per line is read too. Pictures are squeezed whole into a"
+    " square (as CIBA resizes them; it then crops 224 of 256); the defenders' trusted images and a public one "
+    "per label are taken out of the list that trusted_from names, and are in no other part",
+)
+
+
+@dataset
+class ListsOfImages(ListedDataset):
+    def published(self) -> Published:
+        return Published(folder="lists")

@@ -1,0 +1,89 @@
+"""Reported beside measured: every number that a suite's papers print, and what cells of the same setting gave here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from bench.claims import Claim
+from bench.metrics import METRICS
+from reports._lines import table
+from reports._shared import Group, Shared
+from reports.frame import AXES, groups
+from reports.scene import HALF, Board, Scene, scenes
+
+COLUMNS = ("metric", "reported", "measured", f"measured{HALF}", "difference", "cells", "remark")
+
+
+def claims(cells: pd.DataFrame | None, found: Sequence[Claim], *, mixed: bool = False) -> list[Board]:
+    """A board per source, a row per number. cells: of the suite's runs, None where it was never run here."""
+    settings = [] if cells is None else list(scenes(cells, mixed))
+    boards = []
+    for source in dict.fromkeys(claim.source for claim in found):
+        mine = [claim for claim in found if claim.source == source]
+        axes = [axis for axis in AXES if len({claim.axes.get(axis) for claim in mine}) > 1]
+        shared = {axis: value for axis, value in mine[0].axes.items() if axis not in axes}
+        lines = [line for claim in mine for line in _lines(claim, axes, settings)]
+        measured = sum(line["measured"] is not None for line in lines)
+        about = f"{measured} of {len(lines)} numbers were measured here, each in the paper's convention of its metric."
+        rest = (
+            "reported: as printed; measured: mean over the cells that were run, with its 95 % interval over targets and"
+            " seeds where these allow one. Differences come with every difference between the two settings: see notes."
+        )
+        where = f"All: {', '.join(f'{axis} {value}' for axis, value in shared.items())}." if shared else ""
+        notes = dict.fromkeys(claim.note for claim in mine if claim.note)
+        boards.append(
+            Board(
+                title=f"Reported beside measured · {source}",
+                table=table(lines, (*axes, *COLUMNS), keep=(*axes, "metric", "reported", "measured", "difference")),
+                caption="\n".join(filter(None, [about, rest, where, *notes])),
+                index=tuple(axes) or ("metric",),
+                metrics=dict.fromkeys(("reported", "measured", f"measured{HALF}"), "t_map") | {"difference": "gain"},
+            )
+        )
+    return boards
+
+
+def _lines(claim: Claim, axes: Sequence[str], settings: Sequence[Scene]) -> Iterator[dict[str, Any]]:
+    """One row per setting in which the claim's cells are, at least one."""
+    row: dict[str, Any] = {axis: claim.axes.get(axis, "") for axis in axes}
+    row |= {"metric": METRICS[claim.metric].title, "reported": claim.value, "measured": None}
+    parts = [(scene, part) for scene in settings if not (part := _matching(scene.cells, claim)).empty]
+    if not parts:
+        yield {**row, "remark": "not run"}
+    for scene, part in parts:
+        where = scene.title if len(parts) > 1 else ""
+        labels = list(groups(part, ["attack", "defense"]))
+        for label, rows in labels:
+            yield row | _measured(
+                claim, rows, " ".join(filter(None, [where, str(label[0]) if len(labels) > 1 else ""]))
+            )
+
+
+def _measured(claim: Claim, rows: pd.DataFrame, remark: str) -> dict[str, Any]:
+    group = Group.of(rows)
+    shared = Shared.of({"row": group})
+    if not shared.places:
+        reasons = [reason for reason in dict.fromkeys(rows["reason"]) if reason]
+        return {"cells": group.coverage, "remark": reasons[0] if reasons else "not run"}
+    mean, interval = shared.mean(group, claim.metric), shared.interval(group, claim.metric)
+    return {
+        "measured": mean,
+        f"measured{HALF}": interval.half if interval else None,
+        "difference": mean - claim.value,
+        "cells": group.coverage,
+        "remark": remark,
+    }
+
+
+def _matching(cells: pd.DataFrame, claim: Claim) -> pd.DataFrame:
+    """By whole label; where no cell has it, by name whatever the parameters. Undefended where no defense is named."""
+    wanted = {"defense": "none", **claim.axes}
+    keep = pd.Series(data=True, index=cells.index)
+    for axis, value in wanted.items():
+        labels = cells[axis].astype(str)
+        whole = labels == value
+        keep &= whole if whole.any() else labels.str.partition("(")[0] == value
+    return cells[keep]

@@ -1,0 +1,88 @@
+"""Numbers of papers in suites: nested tables become claims, and mistakes are named."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import suite
+from bench.api.errors import UserError
+from bench.claims import ClaimTable, claims
+
+AXES = list(suite.AXES.values())
+
+
+def table(**changes) -> ClaimTable:
+    usual = {
+        "source": "A Paper, Table 1", "metric": "t_map_drop", "by": ["attack", "bits"], "where": {"dataset": "digits"},
+        "percent": True, "values": {"none": {"16": 11.1, "32": 8.52}, "ciba": {"16": 51.8}},
+    }  # fmt: skip
+    return ClaimTable.model_validate(usual | changes)
+
+
+def test_every_leaf_is_a_claim_in_the_metric_s_unit():
+    found = {(c.axes["attack"], c.axes["bits"]): c.value for c in claims("suite 's'", [table()], AXES)}
+    assert found == pytest.approx({("none", "16"): 0.111, ("none", "32"): 0.0852, ("ciba", "16"): 0.518})
+    assert all(c.axes["dataset"] == "digits" for c in claims("suite 's'", [table()], AXES))
+    (single,) = claims("suite 's'", [table(by=[], values=40.0, percent=True)], AXES)
+    assert single.value == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"metric": "t_mapdrop"}, "metric 't_mapdrop' is unknown.*t_map_drop"),
+        ({"by": ["atack", "bits"]}, "'atack' is no axis.*attack"),
+        ({"where": {"target_class": "x"}}, "'target_class' is no axis"),
+        ({"percent": False}, "11.1 is no t-mAP drop@R; is `percent = true` missing"),
+        ({"values": {"none": 3.0}}, "none = 3.0 is no table by bits"),
+        ({"values": {"none": {"16": "a"}}}, "none.16 = 'a' is no number: values are nested by attack, bits"),
+        ({"values": {"none": {"16": True}}}, "none.16 = True is no number"),
+    ],
+)
+def test_mistakes_are_named(changes, words):
+    with pytest.raises(UserError, match=f"suite 's': claims of 'A Paper, Table 1': .*{words}"):
+        claims("suite 's'", [table(**changes)], AXES)
+
+
+def test_a_suite_holds_claims(tmp_path):
+    file = tmp_path / "s.toml"
+    file.write_text(
+        '[[claims]]\nsource = "P"\nmetric = "map"\nby = ["bits"]\n[claims.values]\n16 = 0.5\n', encoding="utf-8"
+    )
+    (claim,) = suite.load(str(file)).claims
+    assert (claim.source, claim.metric, claim.axes, claim.value) == ("P", "map", {"bits": "16"}, 0.5)
+    file.write_text('[[claims]]\nsource = "P"\nmetrics = "map"\n[claims.values]\n16 = 0.5\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"unknown key 'claims.0.metrics'.*did you mean 'metric'"):
+        suite.load(str(file))
+
+
+def mean_gap(name: str, **where: str) -> float:
+    """CIBA minus Tri+Adv over the code lengths, in points."""
+    found = {
+        (c.axes["attack"], c.axes["bits"]): 100 * c.value
+        for c in suite.load(name).claims
+        if c.metric == "t_map_drop" and all(c.axes[axis] == value for axis, value in where.items())
+    }
+    lengths = sorted({bits for _, bits in found})
+    assert lengths == ["16", "32", "48", "64"]
+    return sum(found["ciba", bits] - found["tri_adv", bits] for bits in lengths) / 4
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "gap"),
+    [
+        ("ciba_table1", {"dataset": "imagenet100"}, 8.075),
+        ("ciba_table1", {"dataset": "places365"}, 9.35),
+        ("ciba_table1", {"dataset": "coco80"}, 4.575),
+        ("ciba_table2", {"method": "hashnet"}, 5.975),
+        ("ciba_table2", {"method": "dch"}, 4.425),
+    ],
+)
+def test_published_tables_have_the_means_that_the_paper_states(name, where, gap):
+    """review.md, section 3: arithmetic that a mistyped number would break."""
+    assert mean_gap(name, **where) == pytest.approx(gap, abs=1e-9)
+
+
+def test_published_tables_are_whole():
+    counts = {name: len(suite.load(name).claims) for name in ("ciba_table1", "ciba_table2", "ciba_table3")}
+    assert counts == {"ciba_table1": 5 * 12 + 2 * 12, "ciba_table2": 5 * 8 + 2 * 8, "ciba_table3": 7 + 8}

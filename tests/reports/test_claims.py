@@ -1,0 +1,69 @@
+"""Reported beside measured: which cells a claim is set beside, and what is said where there are none."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bench.claims import Claim
+from bench.cli import report as command
+from reports import frame
+from reports.claims import claims
+
+
+def claim(value: float, **axes: str) -> Claim:
+    return Claim("A Paper, Table 1", "t_map", axes, value, "Their victim has other weights.")
+
+
+def cell(attack: str, **changes):
+    return {"attack": attack, "defense": "none", "target": "0", "seed": 0, **changes}
+
+
+def rows(boards):
+    (board,) = boards
+    return board.table.to_dict("records")
+
+
+def test_without_a_run_every_number_is_named_as_not_run():
+    boards = claims(None, [claim(0.5, attack="badnets"), claim(0.1, attack="none")])
+    assert [(r["attack"], r["reported"], r["measured"], r["remark"]) for r in rows(boards)] == [
+        ("badnets", 0.5, None, "not run"), ("none", 0.1, None, "not run"),
+    ]  # fmt: skip
+    assert "0 of 2 numbers" in boards[0].caption
+    assert "Their victim has other weights." in boards[0].caption
+
+
+def test_cells_of_the_setting_are_averaged_and_others_are_not(stock):
+    store = stock([
+        cell("none"),
+        cell("loud", metrics={"t_map": 0.6}),
+        cell("loud", target="1", metrics={"t_map": 0.8}),
+        cell("loud", defense="repair", metrics={"t_map": 0.2}),
+    ])  # fmt: skip
+    cells = frame.read(store).cells
+    bits = str(cells["bits"].iloc[0])
+    found = rows(claims(cells, [claim(0.5, attack="loud", bits=bits), claim(0.5, attack="loud", bits="7")]))
+    assert found[0]["measured"] == pytest.approx(0.7)  # undefended cells alone
+    assert found[0]["difference"] == pytest.approx(0.2)
+    assert found[0]["cells"] == "2/2"
+    assert found[1]["remark"] == "not run"
+
+
+def test_a_cell_that_failed_says_why(stock):
+    store = stock([cell("none"), cell("loud", status="failed", reason="it broke")])
+    (row,) = rows(claims(frame.read(store).cells, [claim(0.5, attack="loud")]))
+    assert row["remark"] == "it broke"
+    assert row["measured"] is None
+
+
+def test_the_command_needs_a_suite_with_claims_and_prints_them(tmp_path, capsys):
+    from bench.api.errors import UserError
+
+    with pytest.raises(UserError, match="no claims in quick"):
+        command.report("claims", suites=["quick"], store=tmp_path / "none")
+    file = tmp_path / "s.toml"
+    file.write_text('[[claims]]\nsource = "P"\nmetric = "map"\nby = ["bits"]\n[claims.values]\n16 = 0.5\n')
+    command.report("claims", suites=[str(file)], store=tmp_path / "none", format_="json")
+    (board,) = json.loads(capsys.readouterr().out)
+    assert board["rows"][0]["remark"] == "not run"
