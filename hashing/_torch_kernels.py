@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float, Float64, Int64, Num, UInt8, UInt16, UInt64
 from torch import Tensor
 
 from hashing.codes import PackedCodes, distance_type
-from hashing.ranking import Relevance
 
 PAIRS = 1 << 20  # query-item pairs in flight on a CPU: some ten MB each for products, keys and counts
 DEVICE_PAIRS = 1 << 26  # elsewhere, where memory is large and small products do not fill the cores
@@ -47,17 +46,17 @@ class _Side:
 def histograms(
     queries: PackedCodes,
     database: PackedCodes,
-    relevance: Relevance,
+    maps: UInt64[np.ndarray, "k g"],
     query_labels: Bool[np.ndarray, "q k"],
     device: str = "cpu",
 ) -> tuple[Int64[np.ndarray, "q d"], Int64[np.ndarray, "q d"]]:
     """Items and relevant items at each distance."""
-    n, stored, maps = len(queries), _Side(database.words, device), _Side(relevance.maps, device)
+    n, stored, labelled = len(queries), _Side(database.words, device), _Side(maps, device)
     width = queries.bits + 1
     counts = torch.zeros(n, 2 * width, dtype=torch.int64, device=device)
     codes, own = _Side(queries.words, device).signs(slice(0, n), queries.bits), _labels(query_labels, device)
-    for items in _parts(len(database), _unpacked(queries.bits + len(relevance.maps), device)):
-        block, labels = stored.signs(items, queries.bits), maps.members(items)
+    for items in _parts(len(database), _unpacked(queries.bits + len(maps), device)):
+        block, labels = stored.signs(items, queries.bits), labelled.members(items)
         for chunk in _parts(n, _pairs(device) // len(block)):
             _count(2 * _distances(codes[chunk], block) + (own[chunk] @ labels > 0), counts[chunk])
     both = counts.view(n, width, 2).cpu().numpy()
@@ -98,23 +97,23 @@ def topk(
 def index_order(
     queries: PackedCodes,
     database: PackedCodes,
-    relevance: Relevance,
+    maps: UInt64[np.ndarray, "k g"],
     query_labels: Bool[np.ndarray, "q k"],
     ranks: int,
     device: str = "cpu",
 ) -> tuple[Float64[np.ndarray, " q"], Int64[np.ndarray, " q"], Int64[np.ndarray, " q"]]:
     """Of the first `ranks` items by (distance, index): sum of the precisions at the hits, and hits; relevant items."""
-    n, stored, maps = len(queries), _Side(database.words, device), _Side(relevance.maps, device)
+    n, stored, labelled = len(queries), _Side(database.words, device), _Side(maps, device)
     codes, own = _Side(queries.words, device).signs(slice(0, n), queries.bits), _labels(query_labels, device)
     place = torch.arange(1, ranks + 1, dtype=torch.float64, device=device)
     sums = torch.zeros(n, dtype=torch.float64, device=device)
     hits, found = torch.zeros(2, n, dtype=torch.int64, device=device)
-    blocks = list(_parts(len(database), _unpacked(queries.bits + len(relevance.maps), device)))
+    blocks = list(_parts(len(database), _unpacked(queries.bits + len(maps), device)))
     narrow = torch.uint8 if queries.bits <= 255 else torch.int32
     for chunk in _parts(n, min(TOGETHER, 8 * _pairs(device) // len(database))):
         asked, wanted = codes[chunk], own[chunk]
         apart = torch.cat([_distances(asked, stored.signs(items, queries.bits)).to(narrow) for items in blocks], 1)
-        relevant = torch.cat([wanted @ maps.members(items) > 0 for items in blocks], 1)
+        relevant = torch.cat([wanted @ labelled.members(items) > 0 for items in blocks], 1)
         found[chunk] = relevant.sum(1)
         for rows in _parts(len(apart), _pairs(device) // len(database)):
             hit = relevant[rows].gather(1, apart[rows].sort(dim=1, stable=True).indices[:, :ranks])

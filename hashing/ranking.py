@@ -97,7 +97,7 @@ def distance_histograms(
     if chosen(backend, device) == "torch":
         from hashing import _torch_kernels  # torch loads when asked for
 
-        return _torch_kernels.histograms(queries, database, relevance, encoded, device)
+        return _torch_kernels.histograms(queries, database, relevance.maps, encoded, device)
     from hashing import _kernels  # numba loads when first needed
 
     return _kernels.distance_counts(queries, database, relevance.maps, *_label_lists(encoded))
@@ -404,7 +404,7 @@ def _index_order(
     if backend == "torch":
         from hashing import _torch_kernels  # torch loads when asked for
 
-        return _torch_kernels.index_order(queries, database, relevance, encoded, ranks, device)
+        return _torch_kernels.index_order(queries, database, relevance.maps, encoded, ranks, device)
     from hashing import _kernels  # numba loads when first needed
 
     return _kernels.index_order_sums(queries, database, relevance.maps, *_label_lists(encoded), ranks)
