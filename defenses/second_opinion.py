@@ -26,11 +26,13 @@ CARD = Paper(
     url="https://arxiv.org/abs/1503.02531",
     follows="the victim's network, untrained, learns to give clean trusted images the bits that the victim gives them:"
     " binary cross-entropy of each bit, the student's tanh being its belief; neither labels nor the victim's loss take"
-    " part, so that it works with any hashing method",
-    deviates="made for codes: hard bits are the soft targets, and the student is not wanted for its skill but for the"
-    " bits in which it contradicts the victim; guess: 30 epochs in batches of 32, otherwise the victim's recipe. Both"
-    " and the headline score were chosen on small models of digits and CIFAR-10 under badnets, darkhash and sig, by"
-    " trusted images with and without trigger",
+    " part",
+    deviates="made for codes: what is distilled are hard bits, and the student is not wanted for its skill but for the"
+    " bits in which it contradicts the victim; initialisation and normalisation are the victim's. guess: 30 epochs in"
+    " batches of 32, otherwise the victim's recipe: one with small rates for public weights teaches a network from"
+    " scratch nothing in so few steps, and the noted agreement then stays at .5. Epochs, batch and headline score were"
+    " chosen on small models of digits and CIFAR-10 under badnets, darkhash and sig, by trusted images with and without"
+    " trigger",
 )
 
 
@@ -39,7 +41,7 @@ class SecondOpinion(Guard):
     """Scores: `cosine`, minus that of the victim's code and the student's logits; `distance`, in expected bits / K."""
 
     epochs: Annotated[int, Field(ge=1)] = 30  # guess: see CARD
-    batch: Annotated[int, Field(ge=2)] = 32  # guess: a few hundred images still make some hundred steps
+    batch: Annotated[int, Field(ge=4)] = 32  # guess: a few hundred images still make some hundred steps
 
     def fit(self, case: Case, rng: Rng) -> Mapping[str, Tensor]:
         images = case.fit_set.images
@@ -48,8 +50,12 @@ class SecondOpinion(Guard):
         assert isinstance(student, HashModel)
         student.objective = Imitation(codes.float().to(images.device))
         recipe = replace(case.recipe, epochs=self.epochs, batch=self.batch)
-        taught = case.train_model(student, case.fit_set, recipe, rng).state_dict()
-        own = case.model.state_dict()  # what is frozen, as public weights are, need not be kept twice
+        learned = case.train_model(student, case.fit_set, recipe, rng)
+        held_out = case.calibration_set.images
+        beliefs, bits = (encode(model, held_out, device=images.device) > 0 for model in (learned, case.model))
+        case.notes["agreement"] = float((beliefs == bits).float().mean())
+        # what is frozen, as public weights are, need not be kept twice
+        taught, own = learned.state_dict(), case.model.state_dict()
         return {name: value for name, value in taught.items() if name in own and not torch.equal(value, own[name])}
 
     def score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Float[Tensor, " n"]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -74,7 +75,7 @@ def corner(images: Tensor) -> Tensor:
     return stamped
 
 
-def test_sees_a_planted_backdoor_and_has_nothing_to_say_on_a_clean_model(world):
+def test_sees_a_planted_backdoor_far_better_than_a_new_pattern_on_a_clean_model(world):
     query = split(world.inputs, "query")
     images = query.images[~query.labels[:, 1]]
     spec = {**world.spec, "recipe": {**world.spec["recipe"], "epochs": 15}}
@@ -94,4 +95,20 @@ def test_sees_a_planted_backdoor_and_has_nothing_to_say_on_a_clean_model(world):
             scores = [guard.score(to_unit(x), view.model, state)["cosine"] for x in (images, corner(images))]
         found[name] = roc_auc_score([0] * len(images) + [1] * len(images), torch.cat(scores))
     assert found["backdoored"] > 0.95
-    assert abs(found["clean"] - 0.5) < 0.3
+    assert abs(found["clean"] - 0.5) < 0.25
+
+
+def test_the_untrained_network_learns_from_the_fitting_half_alone(view):
+    seen = []
+
+    def train_model(model, split, recipe, rng, *, hook=None):
+        seen.append((copy.deepcopy(model.state_dict()), split, recipe))
+        return view.train_model(model, split, recipe, rng, hook=hook)
+
+    SecondOpinion(epochs=3, batch=8).fit(replace(view, train_model=train_model), Rng("d"))
+    ((weights, split, recipe),) = seen
+    assert split is view.fit_set
+    fresh = view.untrained().state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in fresh.items() if name in weights)
+    assert (recipe.epochs, recipe.batch, recipe.lr) == (3, 8, view.recipe.lr)
+    assert 0.5 < view.notes["agreement"] <= 1
