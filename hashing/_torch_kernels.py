@@ -109,13 +109,13 @@ def index_order(
     sums = torch.zeros(n, dtype=torch.float64, device=device)
     hits, found = torch.zeros(2, n, dtype=torch.int64, device=device)
     blocks = list(_parts(len(database), _unpacked(queries.bits + len(maps), device)))
-    narrow = torch.uint8 if queries.bits <= 255 else torch.int32
-    for chunk in _parts(n, min(TOGETHER, 8 * _pairs(device) // len(database))):
+    narrow = torch.uint8 if queries.bits <= 255 else torch.int16 if queries.bits < 2**15 else torch.int32
+    for chunk in _parts(n, min(TOGETHER, 4 * _pairs(device) // len(database))):
         asked, wanted = codes[chunk], own[chunk]
         apart = torch.cat([_distances(asked, stored.signs(items, queries.bits)).to(narrow) for items in blocks], 1)
         relevant = torch.cat([wanted @ labelled.members(items) > 0 for items in blocks], 1)
         found[chunk] = relevant.sum(1)
-        for rows in _parts(len(apart), _pairs(device) // len(database)):
+        for rows in _parts(len(apart), _pairs(device) // (4 * len(database))):
             hit = relevant[rows].gather(1, apart[rows].sort(dim=1, stable=True).indices[:, :ranks])
             sums[chunk][rows] = (hit.cumsum(1) * hit / place).sum(1)
             hits[chunk][rows] = hit.sum(1)
