@@ -50,10 +50,8 @@ def emit(title: str, rows: Sequence[Mapping[str, str]], format_: str) -> None:
 
             style = "github" if format_ == "markdown" else "latex_booktabs"
             head = f"## {title}\n\n" if format_ == "markdown" else ""
-            table = tabulate(
-                [list(row.values()) for row in rows], headers=list(rows[0]) if rows else [], tablefmt=style
-            )
-            typer.echo(f"{head}{table}\n")
+            lines, columns = [list(row.values()) for row in rows], list(rows[0]) if rows else []
+            typer.echo(f"{head}{tabulate(lines, headers=columns, tablefmt=style)}\n")
         return
     from rich.console import Console
     from rich.table import Table
