@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import Any, no_type_check
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8, UInt16
+from jaxtyping import Float64, Int64
 from numba import njit, prange
 
-from hashing.codes import PackedCodes, Words, distance_type
+from hashing.codes import Distances, LabelRows, Maps, PackedCodes, distance_type
 
 BLOCK = 2048  # items; a multiple of 64, and even
 STRETCH = 1 << 17  # items of a database that one thread takes at a time where all distances are wanted
@@ -27,8 +27,6 @@ PIECES = 64  # parts that the queries are cut into, so that threads end together
 ONE, TWO, FOUR, TOP = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(56)
 PAIRS, NIBBLES, OCTETS = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333), np.uint64(0x0F0F0F0F0F0F0F0F)
 BYTES, GATHER = np.uint64(0x0101010101010101), np.uint64(0x0102040810204080)
-
-Labels = Int64[np.ndarray, " l"]
 
 
 def compiled(**options: bool) -> Callable[[Callable[..., Any]], Any]:
@@ -51,6 +49,13 @@ def popcount(x):
     x = (x & NIBBLES) + ((x >> TWO) & NIBBLES)
     x = (x + (x >> FOUR)) & OCTETS
     return (x * BYTES) >> TOP
+
+
+@compiled()
+@no_type_check
+def lowest(bits):
+    """Position of the lowest bit that is set."""
+    return popcount((bits & (~bits + ONE)) - ONE)
 
 
 @compiled()
@@ -129,9 +134,8 @@ def count_marked(block, mask, flipped, counts):
         if len(block) - 64 * group < 64:
             bits &= (ONE << np.uint64(len(block) - 64 * group)) - ONE
         while bits:
-            rest = bits & (bits - ONE)
-            counts[block[base + popcount((bits ^ rest) - ONE)]] += 1
-            bits = rest
+            counts[block[base + lowest(bits)]] += 1
+            bits &= bits - ONE
 
 
 @compiled()
@@ -201,12 +205,11 @@ def order_row(query, database, mask, block, places, counts, hits, found_at, foun
         for group in range((count + 63) // 64):
             bits, base = mask[start // 64 + group], np.uint64(64 * group)
             while bits:
-                rest = bits & (bits - ONE)
-                j = base + popcount((bits ^ rest) - ONE)
+                j = base + lowest(bits)
                 found_at[n], found_place[n] = block[j], places[j]
                 hits[block[j]] += np.uint32(1)
                 n += 1
-                bits = rest
+                bits &= bits - ONE
     nearer = np.uint32(0)
     nearer_hits = np.uint32(0)
     for d in range(len(counts)):  # from here on: what lies nearer than each distance
@@ -272,13 +275,12 @@ def nearest_row(query, database, scratch, flags, octets, places, indices, at):
         for group in range((len(block) + 63) // 64):
             bits, base = octets[group], np.uint64(64 * group)
             while bits:
-                rest = bits & (bits - ONE)
-                j = base + popcount((bits ^ rest) - ONE)
+                j = base + lowest(bits)
                 place = places[block[j]]
                 if place < len(indices):
                     places[block[j]] = place + 1
                     indices[place], at[place] = start + np.int64(j), block[j]
-                bits = rest
+                bits &= bits - ONE
 
 
 @compiled(parallel=True)
@@ -327,49 +329,55 @@ def bins_for(width: int, items: int) -> int:
     return width * width if width <= 256 and 2 * width * width <= items else width
 
 
-def distance_counts(
-    queries: PackedCodes, database: PackedCodes, maps: Words, offsets: Int64[np.ndarray, " o"], labels: Labels
-) -> tuple[Int64[np.ndarray, "q d"], Int64[np.ndarray, "q d"]]:
-    """Items and relevant items at each distance; maps, offsets, labels: see `histograms`."""
-    width = queries.bits + 1
-    total, relevant = np.zeros((2, len(queries), width), np.int64)
-    narrow, bins = np.empty(0, distance_type(queries.bits)), bins_for(width, len(database))
-    histograms(queries.words, database.words, maps, offsets, labels, narrow, bins, total, relevant)
-    return total, relevant
+def all_distances(queries: PackedCodes, database: PackedCodes, device: str) -> Distances:
+    del device  # the CPU, here and below
+    found = np.empty((len(queries), len(database)), distance_type(queries.bits))
+    distances(queries.words, database.words, found)
+    return found
 
 
 def nearest_items(
-    queries: PackedCodes, database: PackedCodes, k: int
-) -> tuple[Int64[np.ndarray, "q k"], UInt8[np.ndarray, "q k"] | UInt16[np.ndarray, "q k"]]:
-    """The first k items of each query by (distance, index), and their distances. k: at most the database's size."""
+    queries: PackedCodes, database: PackedCodes, k: int, device: str
+) -> tuple[Int64[np.ndarray, "q k"], Distances]:
     nothing = np.zeros((0, 0), np.uint64)
     nothing.flags.writeable = False  # as in `Relevance`: numba compiles once per kind of array
-    total, _ = distance_counts(queries, database, nothing, np.zeros(len(queries) + 1, np.int64), np.zeros(0, np.int64))
+    total, _ = distance_counts(queries, database, nothing, np.zeros((len(queries), 0), np.bool_), device)
     narrow = np.empty(0, distance_type(queries.bits))
     indices, at = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), narrow.dtype)
     nearest(queries.words, database.words, narrow, total.cumsum(1) - total, indices, at)
     return indices, at
 
 
+def distance_counts(
+    queries: PackedCodes, database: PackedCodes, maps: Maps, labels: LabelRows, device: str
+) -> tuple[Int64[np.ndarray, "q d"], Int64[np.ndarray, "q d"]]:
+    del device
+    width = queries.bits + 1
+    total, relevant = np.zeros((2, len(queries), width), np.int64)
+    narrow, bins = np.empty(0, distance_type(queries.bits)), bins_for(width, len(database))
+    histograms(queries.words, database.words, maps, *_label_lists(labels), narrow, bins, total, relevant)
+    return total, relevant
+
+
 def index_order_sums(
-    queries: PackedCodes,
-    database: PackedCodes,
-    maps: Words,
-    offsets: Int64[np.ndarray, " o"],
-    labels: Labels,
-    ranks: int,
+    queries: PackedCodes, database: PackedCodes, maps: Maps, labels: LabelRows, ranks: int, device: str
 ) -> tuple[Float64[np.ndarray, " q"], Int64[np.ndarray, " q"], Int64[np.ndarray, " q"]]:
-    """Of the first `ranks` items by (distance, index): sum of the precisions at the hits, and hits; relevant items."""
-    precision = np.zeros(len(queries))
+    precision, (offsets, lists) = np.zeros(len(queries)), _label_lists(labels)
     hits, found = np.zeros((2, len(queries)), np.int64)
     if ranks == len(database):
         narrow = np.empty(0, distance_type(queries.bits))
-        index_order(queries.words, database.words, maps, offsets, labels, narrow, queries.bits + 1, precision, found)
+        index_order(queries.words, database.words, maps, offsets, lists, narrow, queries.bits + 1, precision, found)
         return precision, found, found
     step = max(1, LISTED // ranks)
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
-        indices, _ = nearest_items(queries.select(part), database, ranks)
-        listed_order(maps, offsets[start : start + step + 1], labels, indices, precision[part], hits[part])
-    count_relevant(maps, offsets, labels, len(database), found)
+        indices, _ = nearest_items(queries.select(part), database, ranks, device)
+        listed_order(maps, offsets[start : start + step + 1], lists, indices, precision[part], hits[part])
+    count_relevant(maps, offsets, lists, len(database), found)
     return precision, hits, found
+
+
+def _label_lists(labels: LabelRows) -> tuple[Int64[np.ndarray, " o"], Int64[np.ndarray, " l"]]:
+    """Query i has the labels `lists[offsets[i]:offsets[i + 1]]`."""
+    offsets = np.concatenate([[0], labels.sum(1).cumsum()]).astype(np.int64)
+    return offsets, np.nonzero(labels)[1].astype(np.int64)

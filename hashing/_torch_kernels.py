@@ -1,7 +1,7 @@
 """Distances and rankings by matrix products, for devices and where numba is missing: what the CPU kernels give.
 
-Memory grows with neither the queries nor the database, but for `index_order`, which sorts one query at least. Nothing
-inside a loop waits for the device, but for `distances`, whose result is on the host.
+Memory grows with neither the queries nor the database, but for `index_order_sums`, which sorts one query at least.
+Nothing inside a loop waits for the device, but for `all_distances`, whose result is on the host.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64, Num, UInt8, UInt16, UInt64
+from jaxtyping import Bool, Float, Float64, Int64, Num, UInt64
 from torch import Tensor
 
-from hashing.codes import PackedCodes, distance_type
+from hashing.codes import Distances, LabelRows, Maps, PackedCodes, distance_type
 
 PAIRS = 1 << 20  # query-item pairs in flight on a CPU: some ten MB each for products, keys and counts
 DEVICE_PAIRS = 1 << 26  # elsewhere, where memory is large and small products do not fill the cores
 UNPACKED = 1 << 20  # bits and labels of the database that are numbers at one time, on a CPU
 TOGETHER = 256  # queries that share what was unpacked
 EXACT = 256  # bits up to which bfloat16 holds every dot product of codes
-
-Found = UInt8[np.ndarray, "q k"] | UInt16[np.ndarray, "q k"]
 
 
 class _Side:
@@ -43,28 +41,22 @@ class _Side:
         return self._words[:, position // 64].bitwise_right_shift_(position % 64).bitwise_and_(1).float()
 
 
-def histograms(
-    queries: PackedCodes,
-    database: PackedCodes,
-    maps: UInt64[np.ndarray, "k g"],
-    query_labels: Bool[np.ndarray, "q k"],
-    device: str = "cpu",
+def distance_counts(
+    queries: PackedCodes, database: PackedCodes, maps: Maps, labels: LabelRows, device: str
 ) -> tuple[Int64[np.ndarray, "q d"], Int64[np.ndarray, "q d"]]:
-    """Items and relevant items at each distance."""
     n, stored, labelled = len(queries), _Side(database.words, device), _Side(maps, device)
     width = queries.bits + 1
     counts = torch.zeros(n, 2 * width, dtype=torch.int64, device=device)
-    codes, own = _Side(queries.words, device).signs(slice(0, n), queries.bits), _labels(query_labels, device)
+    codes, own = _Side(queries.words, device).signs(slice(0, n), queries.bits), _floats(labels, device)
     for items in _parts(len(database), _unpacked(queries.bits + len(maps), device)):
-        block, labels = stored.signs(items, queries.bits), labelled.members(items)
+        block, members = stored.signs(items, queries.bits), labelled.members(items)
         for chunk in _parts(n, _pairs(device) // len(block)):
-            _count(2 * _distances(codes[chunk], block) + (own[chunk] @ labels > 0), counts[chunk])
+            _count(2 * _distances(codes[chunk], block) + (own[chunk] @ members > 0), counts[chunk])
     both = counts.view(n, width, 2).cpu().numpy()
     return both.sum(2), both[:, :, 1].copy()
 
 
-def distances(queries: PackedCodes, database: PackedCodes, device: str = "cpu") -> Found:
-    """All of them."""
+def all_distances(queries: PackedCodes, database: PackedCodes, device: str) -> Distances:
     n, stored = len(queries), _Side(database.words, device)
     codes = _Side(queries.words, device).signs(slice(0, n), queries.bits)
     found = np.empty((n, len(database)), distance_type(queries.bits))
@@ -75,10 +67,9 @@ def distances(queries: PackedCodes, database: PackedCodes, device: str = "cpu") 
     return found
 
 
-def topk(
-    queries: PackedCodes, database: PackedCodes, k: int, device: str = "cpu"
-) -> tuple[Int64[np.ndarray, "q k"], Found]:
-    """The first k items of each query by (distance, index), and their distances. k: at most the database's size."""
+def nearest_items(
+    queries: PackedCodes, database: PackedCodes, k: int, device: str
+) -> tuple[Int64[np.ndarray, "q k"], Distances]:
     n, size, stored = len(queries), len(database), _Side(database.words, device)
     codes = _Side(queries.words, device).signs(slice(0, n), queries.bits)
     best = torch.empty(n, k, dtype=torch.int64, device=device)
@@ -94,17 +85,11 @@ def topk(
     return (best % size).cpu().numpy(), (best // size).cpu().numpy().astype(distance_type(queries.bits))
 
 
-def index_order(
-    queries: PackedCodes,
-    database: PackedCodes,
-    maps: UInt64[np.ndarray, "k g"],
-    query_labels: Bool[np.ndarray, "q k"],
-    ranks: int,
-    device: str = "cpu",
+def index_order_sums(
+    queries: PackedCodes, database: PackedCodes, maps: Maps, labels: LabelRows, ranks: int, device: str
 ) -> tuple[Float64[np.ndarray, " q"], Int64[np.ndarray, " q"], Int64[np.ndarray, " q"]]:
-    """Of the first `ranks` items by (distance, index): sum of the precisions at the hits, and hits; relevant items."""
     n, stored, labelled = len(queries), _Side(database.words, device), _Side(maps, device)
-    codes, own = _Side(queries.words, device).signs(slice(0, n), queries.bits), _labels(query_labels, device)
+    codes, own = _Side(queries.words, device).signs(slice(0, n), queries.bits), _floats(labels, device)
     place = torch.arange(1, ranks + 1, dtype=torch.float64, device=device)
     sums = torch.zeros(n, dtype=torch.float64, device=device)
     hits, found = torch.zeros(2, n, dtype=torch.int64, device=device)
@@ -131,7 +116,7 @@ def _unpacked(rows: int, device: str) -> int:
     return max(1, (UNPACKED if device == "cpu" else 16 * UNPACKED) // rows)
 
 
-def _labels(values: Bool[np.ndarray, "n k"], device: str) -> Float[Tensor, "n k"]:
+def _floats(values: Bool[np.ndarray, "n k"], device: str) -> Float[Tensor, "n k"]:
     return torch.from_numpy(values).to(device, torch.float32)
 
 

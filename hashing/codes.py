@@ -11,13 +11,15 @@ from importlib.util import find_spec
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Int8, Int64, Integer, Num, UInt8, UInt16, UInt64
+from jaxtyping import Bool, Float64, Int8, Int64, Integer, Num, UInt8, UInt16, UInt64
 
 MAX_BITS = 65_535  # distances are uint16 at most
 
 Backend = Literal["auto", "numba", "torch"]
 Words = UInt64[np.ndarray, "w n"]
 Distances = UInt8[np.ndarray, "q m"] | UInt16[np.ndarray, "q m"]
+Maps = UInt64[np.ndarray, "c g"]
+LabelRows = Bool[np.ndarray, "q c"]
 
 
 @runtime_checkable
@@ -99,15 +101,41 @@ def check_pair(queries: PackedCodes, database: PackedCodes) -> None:
         raise ValueError("the database is empty")
 
 
-def chosen(backend: Backend, device: str) -> Literal["numba", "torch"]:
-    """auto: numba on the CPU, torch on any other device or where numba is missing."""
+@runtime_checkable
+class Kernels(Protocol):
+    """What each back end offers, over codes that can be compared. maps: see `ranking.Relevance`; labels: of queries."""
+
+    def all_distances(self, queries: PackedCodes, database: PackedCodes, device: str) -> Distances: ...
+
+    def nearest_items(
+        self, queries: PackedCodes, database: PackedCodes, k: int, device: str
+    ) -> tuple[Int64[np.ndarray, "q k"], Distances]:
+        """The first k items by (distance, index), at most as many as there are, and their distances."""
+
+    def distance_counts(
+        self, queries: PackedCodes, database: PackedCodes, maps: Maps, labels: LabelRows, device: str
+    ) -> tuple[Int64[np.ndarray, "q d"], Int64[np.ndarray, "q d"]]:
+        """Items and relevant items at each distance."""
+
+    def index_order_sums(
+        self, queries: PackedCodes, database: PackedCodes, maps: Maps, labels: LabelRows, ranks: int, device: str
+    ) -> tuple[Float64[np.ndarray, " q"], Int64[np.ndarray, " q"], Int64[np.ndarray, " q"]]:
+        """Of the first `ranks` items by (distance, index): sum of precisions at the hits, and hits; relevant items."""
+
+
+def kernels(backend: Backend, device: str) -> Kernels:
+    """auto: numba on the CPU, torch on any other device or where numba is missing. Both load when first asked for."""
     if backend not in get_args(Backend):
         raise ValueError(f"backend is one of {get_args(Backend)}, not {backend!r}")
-    if backend == "auto":
-        return "numba" if device == "cpu" and find_spec("numba") else "torch"
     if backend == "numba" and device != "cpu":
         raise ValueError(f"the numba kernels run on the CPU, not on {device}; use backend='torch'")
-    return backend
+    if backend == "numba" or (backend == "auto" and device == "cpu" and find_spec("numba")):
+        from hashing import _kernels
+
+        return _kernels
+    from hashing import _torch_kernels
+
+    return _torch_kernels
 
 
 def distance_type(bits: int) -> type[np.uint8 | np.uint16]:
@@ -119,15 +147,7 @@ def hamming_distances(
 ) -> Distances:
     """All distances, uint8 up to 255 bits and uint16 beyond: for inspection, as no metric holds a q x m matrix."""
     check_pair(queries, database)
-    if chosen(backend, device) == "torch":
-        from hashing import _torch_kernels  # torch loads when asked for
-
-        return _torch_kernels.distances(queries, database, device)
-    from hashing import _kernels  # numba loads when first needed
-
-    found = np.empty((len(queries), len(database)), distance_type(queries.bits))
-    _kernels.distances(queries.words, database.words, found)
-    return found
+    return kernels(backend, device).all_distances(queries, database, device)
 
 
 def topk(
@@ -137,10 +157,4 @@ def topk(
     check_pair(queries, database)
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    if chosen(backend, device) == "torch":
-        from hashing import _torch_kernels  # torch loads when asked for
-
-        return _torch_kernels.topk(queries, database, min(k, len(database)), device)
-    from hashing import _kernels  # numba loads when first needed
-
-    return _kernels.nearest_items(queries, database, min(k, len(database)))
+    return kernels(backend, device).nearest_items(queries, database, min(k, len(database)), device)

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Integer, Num, UInt64
 
-from hashing.codes import Backend, PackedCodes, check_pair, chosen
+from hashing.codes import Backend, PackedCodes, check_pair, kernels
 
 Ties = Literal["expected", "index"]
 Denominator = Literal["relevant", "hits"]
@@ -94,13 +94,7 @@ def distance_histograms(
     auto: numba on the CPU, torch on any other device or where numba is missing. All give the same integers.
     """
     encoded = _check(queries, database, relevance, query_labels)
-    if chosen(backend, device) == "torch":
-        from hashing import _torch_kernels  # torch loads when asked for
-
-        return _torch_kernels.histograms(queries, database, relevance.maps, encoded, device)
-    from hashing import _kernels  # numba loads when first needed
-
-    return _kernels.distance_counts(queries, database, relevance.maps, *_label_lists(encoded))
+    return kernels(backend, device).distance_counts(queries, database, relevance.maps, encoded, device)
 
 
 def average_precision(
@@ -139,7 +133,8 @@ def average_precision(
         raise ValueError(f"a cut-off is at least 1, not {cutoff}")
     encoded = _check(queries, database, relevance, query_labels)
     ranks = len(database) if cutoff is None else min(cutoff, len(database))
-    precision, hits, found = _index_order(queries, database, relevance, encoded, ranks, chosen(backend, device), device)
+    sums = kernels(backend, device).index_order_sums(queries, database, relevance.maps, encoded, ranks, device)
+    precision, hits, found = sums
     if denominator == "relevant":
         return _ratio(precision, np.minimum(found, ranks))
     return np.where(found > 0, _ratio(precision, hits, empty=0.0), np.nan)
@@ -383,28 +378,3 @@ def _check(
     if len(encoded) != len(queries):
         raise ValueError(f"there are {len(queries)} query codes and labels for {len(encoded)}")
     return encoded
-
-
-def _label_lists(encoded: Bool[np.ndarray, "q k"]) -> tuple[Int64[np.ndarray, " o"], Int64[np.ndarray, " l"]]:
-    """Query i has the labels `lists[offsets[i]:offsets[i + 1]]`."""
-    offsets = np.concatenate([[0], encoded.sum(1).cumsum()]).astype(np.int64)
-    return offsets, np.nonzero(encoded)[1].astype(np.int64)
-
-
-def _index_order(
-    queries: PackedCodes,
-    database: PackedCodes,
-    relevance: Relevance,
-    encoded: Bool[np.ndarray, "q k"],
-    ranks: int,
-    backend: Literal["numba", "torch"],
-    device: str,
-) -> tuple[PerQuery, Int64[np.ndarray, " q"], Int64[np.ndarray, " q"]]:
-    """Of the first `ranks` items by (distance, index): sum of the precisions at the hits, and hits; relevant items."""
-    if backend == "torch":
-        from hashing import _torch_kernels  # torch loads when asked for
-
-        return _torch_kernels.index_order(queries, database, relevance.maps, encoded, ranks, device)
-    from hashing import _kernels  # numba loads when first needed
-
-    return _kernels.index_order_sums(queries, database, relevance.maps, *_label_lists(encoded), ranks)
