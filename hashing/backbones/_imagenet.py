@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from pydantic import AfterValidator, ConfigDict, NonNegativeInt
 from pydantic.dataclasses import dataclass as validated
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
+from torchvision.models import get_model
 
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Backbone, FeatureExtractor
@@ -138,9 +139,11 @@ class Pretrained(Backbone, ABC):
     weights: Weights = "imagenet"
     frozen: NonNegativeInt = 0
 
-    @abstractmethod
     def network(self, image_shape: tuple[int, int, int]) -> nn.Module:
         """The network as torchvision builds it, with initial weights."""
+        del image_shape
+        built: nn.Module = get_model(self.published.network, weights=None)
+        return built
 
     def files(self) -> tuple[Path, ...]:
         return self.published.find(self.weights)
@@ -177,25 +180,3 @@ def entrance(image_shape: tuple[int, int, int], size: tuple[int, int]) -> list[n
     if image_shape[0] != COLOURS:
         layers.append(Colours())
     return layers
-
-
-def at_least(image_shape: tuple[int, int, int], side: int) -> tuple[int, int]:
-    """Height and width, enlarged by one factor where the shorter is below `side`."""
-    _, height, width = image_shape
-    short = min(height, width)
-    return (height, width) if short >= side else (round(height * side / short), round(width * side / short))
-
-
-def blocks(image_shape: tuple[int, int, int], least: int, network: Any) -> list[nn.Module]:
-    """AlexNet and the VGGs as stages: convolutions up to each max-pooling, then pooling and linear layers but the last.
-
-    least: shorter side, in pixels, to which smaller images are enlarged.
-    """
-    stages: list[nn.Module] = []
-    layers = entrance(image_shape, at_least(image_shape, least))
-    for layer in network.features:
-        layers.append(layer)
-        if isinstance(layer, nn.MaxPool2d):
-            stages.append(nn.Sequential(*layers))
-            layers = []
-    return [*stages, nn.Sequential(network.avgpool, nn.Flatten(), *network.classifier[:-1])]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from torch import nn
-from torchvision.models import alexnet
 
-from bench.api.hashing import FeatureExtractor, backbone
+from bench.api.hashing import backbone
 from bench.api.paper import Paper
-from hashing.backbones._imagenet import Pretrained, Published, blocks
+from hashing.backbones._classifiers import Classifier
+from hashing.backbones._imagenet import Published
 
 CARD = Paper(
     title="One weird trick for parallelizing convolutional neural networks",
@@ -21,25 +20,13 @@ CARD = Paper(
     deviates="images whose shorter side is below 63 pixels, the least that the network takes, are enlarged to that"
     " (bilinear); grey images take the place of all three colours",
 )
-LEAST = 63  # pixels
 
 
 @backbone
-class AlexNet(Pretrained):
+class AlexNet(Classifier):
     """Stages: three blocks of convolutions, each up to its max-pooling; average pooling and two linear layers."""
 
     published: ClassVar[Published] = Published("alexnet", "alexnet-owt-7be5be79.pth", cut="classifier.6.")
+    least: ClassVar[int] = 63
 
     frozen: Annotated[int, Field(ge=0, le=4)] = 0
-
-    def batch_norm(self) -> bool:
-        return False
-
-    def network(self, image_shape: tuple[int, int, int]) -> nn.Module:
-        del image_shape
-        net: nn.Module = alexnet(weights=None)
-        return net
-
-    def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
-        network = self.filled(image_shape)
-        return self.extractor(blocks(image_shape, LEAST, network), network.classifier[-1].in_features)

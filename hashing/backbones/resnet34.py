@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import nn
-from torchvision.models import resnet34
-
 from bench.api.hashing import backbone
 from bench.api.paper import Paper
 from hashing.backbones._imagenet import Published
@@ -26,8 +23,3 @@ CARD = Paper(
 @backbone
 class ResNet34(ResNet):
     published: ClassVar[Published] = Published("resnet34", "resnet34-b627a593.pth", cut="fc.")
-
-    def network(self, image_shape: tuple[int, int, int]) -> nn.Module:
-        del image_shape
-        net: nn.Module = resnet34(weights=None)
-        return net

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import nn
-from torchvision.models import resnet50
-
 from bench.api.hashing import backbone
 from bench.api.paper import Paper
 from hashing.backbones._imagenet import Published
@@ -27,8 +24,3 @@ CARD = Paper(
 @backbone
 class ResNet50(ResNet):
     published: ClassVar[Published] = Published("resnet50", "resnet50-0676ba61.pth", cut="fc.")
-
-    def network(self, image_shape: tuple[int, int, int]) -> nn.Module:
-        del image_shape
-        net: nn.Module = resnet50(weights=None)
-        return net

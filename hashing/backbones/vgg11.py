@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from torch import nn
-from torchvision.models import vgg11
 
-from bench.api.hashing import FeatureExtractor, backbone
+from bench.api.hashing import backbone
 from bench.api.paper import Paper
-from hashing.backbones._imagenet import Pretrained, Published, blocks
+from hashing.backbones._classifiers import Classifier
+from hashing.backbones._imagenet import Published
 
 CARD = Paper(
     title="Very Deep Convolutional Networks for Large-Scale Image Recognition",
@@ -22,25 +21,13 @@ CARD = Paper(
     deviates="images whose shorter side is below 32 pixels, the least that the network takes, are enlarged to that"
     " (bilinear); grey images take the place of all three colours",
 )
-LEAST = 32  # pixels
 
 
 @backbone
-class VGG11(Pretrained):
+class VGG11(Classifier):
     """Stages: five blocks of convolutions, each up to its max-pooling; average pooling and two linear layers."""
 
     published: ClassVar[Published] = Published("vgg11", "vgg11-8a719046.pth", cut="classifier.6.")
+    least: ClassVar[int] = 32
 
     frozen: Annotated[int, Field(ge=0, le=6)] = 0
-
-    def batch_norm(self) -> bool:
-        return False
-
-    def network(self, image_shape: tuple[int, int, int]) -> nn.Module:
-        del image_shape
-        net: nn.Module = vgg11(weights=None)
-        return net
-
-    def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
-        network = self.filled(image_shape)
-        return self.extractor(blocks(image_shape, LEAST, network), network.classifier[-1].in_features)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from importlib import import_module
 
 import pytest
 import torch
@@ -93,13 +92,14 @@ def test_every_parameter_gets_a_gradient(name, tiny_transformer):
 @torch.no_grad()
 def test_is_torchvisions_network_up_to_the_cut(name, monkeypatch):
     """At 224 pixels, through the forward pass of the very network that was taken apart."""
-    build, taken = getattr(import_module(f"hashing.backbones.{name}"), name), []
+    component, taken = registry.lookup("backbones", name), []
+    build = component.network
 
-    def keep(**options):
-        taken.append(build(**options))
+    def keep(self, image_shape):
+        taken.append(build(self, image_shape))
         return taken[-1]
 
-    monkeypatch.setattr(f"hashing.backbones.{name}.{name}", keep)
+    monkeypatch.setattr(component, "network", keep)
     body = quickly(name, (3, 224, 224)).eval()
     (whole,) = taken
     if hasattr(whole, "classifier"):

@@ -1,0 +1,45 @@
+"""AlexNet and the VGGs: blocks of convolutions, then linear layers, of which the last is cut off."""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import ClassVar
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as validated
+from torch import nn
+
+from bench.api.hashing import FeatureExtractor
+from hashing.backbones._imagenet import Pretrained, entrance
+
+
+@validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Classifier(Pretrained, ABC):
+    """Stages: convolutions up to each max-pooling; average pooling and the linear layers but the last.
+
+    least: shorter side, in pixels, to which smaller images are enlarged.
+    """
+
+    least: ClassVar[int]
+
+    def batch_norm(self) -> bool:
+        return False
+
+    def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
+        network = self.filled(image_shape)
+        stages: list[nn.Module] = []
+        layers = entrance(image_shape, at_least(image_shape, self.least))
+        for layer in network.features:
+            layers.append(layer)
+            if isinstance(layer, nn.MaxPool2d):
+                stages.append(nn.Sequential(*layers))
+                layers = []
+        linear = nn.Sequential(network.avgpool, nn.Flatten(), *network.classifier[:-1])
+        return self.extractor([*stages, linear], network.classifier[-1].in_features)
+
+
+def at_least(image_shape: tuple[int, int, int], side: int) -> tuple[int, int]:
+    """Height and width, enlarged by one factor where the shorter is below `side`."""
+    _, height, width = image_shape
+    short = min(height, width)
+    return (height, width) if short >= side else (round(height * side / short), round(width * side / short))
