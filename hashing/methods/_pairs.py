@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float, Int64
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as validated
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.api.hashing import Objective
+from bench.api.hashing import HashingMethod, Objective
+from bench.api.random import Rng
 from bench.api.types import Logits
 
 Edge = Callable[[Logits], Tensor]  # what a method adds for logits far from +1 and -1
@@ -50,3 +55,18 @@ class PairwiseLikelihood(Objective):
         self.labels[ids] = labels
         similar = (labels.to(logits.dtype) @ self.labels.to(logits.dtype).T) > 0
         return disagreement(logits @ self.codes.T / 2, similar).mean() + self._edge(logits)
+
+
+@validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class MemoryMethod(HashingMethod, ABC):
+    """A method with the likelihood above, whose own part is what draws logits to +1 and -1."""
+
+    quantisation: Annotated[float, Field(ge=0)] = 0.1  # DeepHash-pytorch, DPSH.py and DHN.py (alpha)
+
+    def objective(self, *, bits: int, classes: int, train_size: int, rng: Rng) -> Objective:
+        del rng
+        return PairwiseLikelihood(bits, classes, train_size, self._edge)
+
+    @abstractmethod
+    def _edge(self, logits: Logits) -> Tensor:
+        """The quantisation term, weight included."""

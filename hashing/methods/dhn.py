@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from math import log
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.api.hashing import HashingMethod, Objective, Recipe, method
+from bench.api.hashing import Recipe, method
 from bench.api.paper import Paper
-from bench.api.random import Rng
 from bench.api.types import Logits
-from hashing.methods._pairs import PairwiseLikelihood
+from hashing.methods._pairs import MemoryMethod
 
 CARD = Paper(
     title="Deep Hashing Network for Efficient Similarity Retrieval",
@@ -27,16 +25,10 @@ CARD = Paper(
 
 
 @method
-class DHN(HashingMethod):
-    quantisation: Annotated[float, Field(ge=0)] = 0.1  # DeepHash-pytorch, DHN.py (alpha)
-
+class DHN(MemoryMethod):
     recipe: ClassVar[Recipe] = Recipe(  # DeepHash-pytorch, DHN.py
         optimizer="rmsprop", lr=1e-5, weight_decay=1e-5, batch=128, epochs=90
     )
-
-    def objective(self, *, bits: int, classes: int, train_size: int, rng: Rng) -> Objective:
-        del rng
-        return PairwiseLikelihood(bits, classes, train_size, self._edge)
 
     def _edge(self, logits: Logits) -> Tensor:
         off = (logits.abs() - 1).abs()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
 
-from bench.api.hashing import HashingMethod, Objective, Recipe, method
+from bench.api.hashing import Recipe, method
 from bench.api.paper import Paper
-from bench.api.random import Rng
 from bench.api.types import Logits
-from hashing.methods._pairs import PairwiseLikelihood
+from hashing.methods._pairs import MemoryMethod
 
 CARD = Paper(
     title="Feature Learning based Deep Supervised Hashing with Pairwise Labels",
@@ -24,16 +22,10 @@ CARD = Paper(
 
 
 @method
-class DPSH(HashingMethod):
-    quantisation: Annotated[float, Field(ge=0)] = 0.1  # DeepHash-pytorch, DPSH.py (alpha)
-
+class DPSH(MemoryMethod):
     recipe: ClassVar[Recipe] = Recipe(  # DeepHash-pytorch, DPSH.py
         optimizer="rmsprop", lr=1e-5, weight_decay=1e-5, batch=128, epochs=150
     )
-
-    def objective(self, *, bits: int, classes: int, train_size: int, rng: Rng) -> Objective:
-        del rng
-        return PairwiseLikelihood(bits, classes, train_size, self._edge)
 
     def _edge(self, logits: Logits) -> Tensor:
         return self.quantisation * (logits - logits.sign()).square().mean()
