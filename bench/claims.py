@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench.api.errors import UserError, nearest
-from bench.metrics import METRICS
 
 
 class ClaimTable(BaseModel):
@@ -43,6 +42,10 @@ class Claim:
 
 def claims(where: str, tables: Sequence[ClaimTable], axes: Sequence[str]) -> tuple[Claim, ...]:
     """Every number of the tables. where: the suite, for errors; axes: those that cells have."""
+    if not tables:
+        return ()
+    from bench.metrics import METRICS  # numpy comes with it: most suites have no claims
+
     found = []
     for table in tables:
         place = f"{where}: claims of '{table.source}'"

@@ -11,7 +11,7 @@ from bench.claims import Claim
 from bench.metrics import METRICS
 from reports._lines import table
 from reports._shared import Group, Shared
-from reports.frame import AXES, groups
+from reports.frame import AXES, groups, matches
 from reports.scene import HALF, Board, Scene, scenes
 
 COLUMNS = ("metric", "reported", "measured", f"measured{HALF}", "difference", "cells", "remark")
@@ -85,5 +85,5 @@ def _matching(cells: pd.DataFrame, claim: Claim) -> pd.DataFrame:
     for axis, value in wanted.items():
         labels = cells[axis].astype(str)
         whole = labels == value
-        keep &= whole if whole.any() else labels.str.partition("(")[0] == value
+        keep &= whole if whole.any() else labels.map(lambda label, value=value: matches(label, value))
     return cells[keep]

@@ -243,10 +243,10 @@ def narrow(results: Results, conditions: Sequence[str]) -> Results:
     for axis, values in wanted.items():
         known = list(dict.fromkeys(str(value) for value in results.cells[axis]))
         for value in values:
-            if not any(_matches(name, value) for name in known):
+            if not any(matches(name, value) for name in known):
                 raise UserError(f"no {axis} '{value}' in this run{nearest(value, known)} Known: {', '.join(known)}")
         kept = values | ({"none"} if axis in TEXTS else set())
-        right = [name for name in known if any(_matches(name, value) for value in kept)]
+        right = [name for name in known if any(matches(name, value) for value in kept)]
         cells, scores = (frame[frame[axis].astype(str).isin(right)] for frame in (cells, scores))
     if cells.empty:
         raise UserError(f"no cell matches {' '.join(conditions)}: each exists, but not together")
@@ -268,7 +268,8 @@ def _condition(text: str) -> tuple[str, set[str]]:
     return axis_named(axis.strip()), set(pieces(values))
 
 
-def _matches(label: str, value: str) -> bool:
+def matches(label: str, value: str) -> bool:
+    """Whether a condition's value is meant by a component's label: as a whole, or by name whatever the parameters."""
     return value == label or value == label.partition("(")[0]
 
 
