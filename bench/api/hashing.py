@@ -67,15 +67,18 @@ class Dataset(ABC):
 
     flip, pad: the augmentation that suits its images (digits are not mirrored).
     protocol_version: raise it whenever the same parameters would cut other splits.
-    overlaps: pairs of splits that the published protocol lets share images (a property where a parameter decides).
     stand_in: another data set, with no image of this one, for attackers who do not hold the victim's data.
     """
 
     flip: ClassVar[bool] = True
     pad: ClassVar[int] = 4
     protocol_version: ClassVar[int] = 1
-    overlaps: ClassVar[frozenset[frozenset[str]]] = frozenset()
     stand_in: ClassVar[str] = "shapes"
+
+    @property
+    def overlaps(self) -> frozenset[frozenset[str]]:
+        """Pairs of splits that the published protocol lets share images."""
+        return frozenset()
 
     @abstractmethod
     def files(self, root: Path | None) -> tuple[Path, ...]:

@@ -12,6 +12,7 @@ from bench.api.errors import UserError
 from bench.cli._options import DEFAULT_STORE, Format, StorePath, device_of, emit
 
 if TYPE_CHECKING:
+    from bench.kernels.cases import Retrieval
     from bench.kernels.measure import Row
 
 TITLES = {
@@ -35,6 +36,7 @@ def kernels(
 ) -> None:
     """Time packing, distances, top-k and average precision against numpy, torch and faiss, interleaved."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one library must not spin beside another's
+    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from bench.kernels.cases import of_trial
@@ -43,7 +45,7 @@ def kernels(
     where = device_of(device)
     rows: list[Row] = []
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, transient=True, console=_console()) as progress:
+    with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
         task = progress.add_task("compiling", total=None)
         for row in _measured(quick, trained, threads, where):
             rows.append(row)
@@ -51,13 +53,7 @@ def kernels(
     _print(rows, format_)
 
 
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def _measured(quick: bool, trained: Any, wanted: int, device: str) -> Iterator[Row]:
+def _measured(quick: bool, trained: Retrieval | None, wanted: int, device: str) -> Iterator[Row]:
     from bench.kernels import around, cases, measure
 
     size = measure.QUICK if quick else measure.FULL
@@ -82,12 +78,13 @@ def _measured(quick: bool, trained: Any, wanted: int, device: str) -> Iterator[R
 def _print(rows: list[Row], format_: str) -> None:
     from dataclasses import asdict
 
-    from bench.provenance import PACKAGES, installed, processor
+    from bench.provenance import installed, provenance
 
+    made = provenance()
     machine: dict[str, Any] = {
-        "processor": processor(),
+        "processor": made["processor"],
         "cores": os.cpu_count() or 1,
-        "packages": {name: installed(name) for name in (*PACKAGES, "faiss-cpu")},
+        "packages": {**made["packages"], "faiss-cpu": installed("faiss-cpu")},
     }
     if format_ == "json":
         import json

@@ -152,11 +152,11 @@ def search_races(data: Retrieval, ks: tuple[int, ...]) -> Iterator[Race]:
     part = q.select(slice(count))
     missing = {"faiss": "takes whole bytes only"} if base.bits % 8 else {}
     missing |= {"faiss": "not installed"} if rivals.absent("faiss") else {}
+    index, asked = (None, None) if missing else (rivals.faiss_index(base), rivals.octets(part))
     for k in ks:
         contenders = {"numba": Contender(partial(topk, part, base, k), count)}
         agree: Callable[[], None] = _nothing
-        if not missing:
-            index, asked = rivals.faiss_index(base), rivals.octets(part)
+        if index is not None and asked is not None:
             contenders["faiss"] = Contender(partial(index.search, asked, k), count)
             agree = partial(_as_far, index, asked, part, base, k)
         yield Race(f"top-{k}", data, 1, contenders, agree, missing)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Int64, UInt8
@@ -49,14 +49,16 @@ class ListedDataset(Dataset, ABC):
     store (the record of `load` holds its checksum).
     """
 
-    overlaps: ClassVar[frozenset[frozenset[str]]] = frozenset({frozenset({"train", "database"})})
-
     path: str = ""  # of the folder with the lists, absolute or below --data; "": the data set's own place
     images: str = ""  # of the folder that the paths in the lists start from; "": the data set's own place
     size: Annotated[int, Field(ge=8, le=1024)] = 64  # guess: small enough for memory; the papers use 224
     trusted: Annotated[int, Field(ge=1)] = 200  # max(5 % of the training set, 200): review.md, section 6
     trusted_from: Literal["database", "train"] = "database"  # guess: spares the training set; the list that gives them
     cutoff: Annotated[int, Field(ge=0)] = 0  # R of mAP@R; 0: the whole database
+
+    @property
+    def overlaps(self) -> frozenset[frozenset[str]]:
+        return frozenset({frozenset({"train", "database"})})
 
     @abstractmethod
     def published(self) -> Published: ...

@@ -81,7 +81,7 @@ class Cifar10(Dataset):
         return ArgsKwargs((), {"train": train, "query": PER_CLASS[1] * len(NAMES), **named})
 
     @property
-    def overlaps(self) -> frozenset[frozenset[str]]:  # type: ignore[override]  # of one split, not of the class
+    def overlaps(self) -> frozenset[frozenset[str]]:
         return frozenset() if self.split == "0" else frozenset({frozenset({"train", "database"})})
 
     def files(self, root: Path | None) -> tuple[Path, ...]:

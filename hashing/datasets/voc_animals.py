@@ -59,7 +59,6 @@ HOW = (
 
 @dataset
 class VocAnimals(Dataset):
-    overlaps: ClassVar[frozenset[frozenset[str]]] = frozenset({frozenset({"train", "database"})})
     stand_in: ClassVar[str] = "cifar10"
 
     size: Annotated[int, Field(ge=16, le=512)] = 64
@@ -67,6 +66,10 @@ class VocAnimals(Dataset):
     query: Annotated[int, Field(ge=1)] = COUNTS["val"]  # of the val list: all
     trusted: Annotated[int, Field(ge=1)] = 200  # max(5 % of the training set, 200): review.md, section 6
     database: Annotated[int, Field(ge=1)] | None = None  # of the train list, training images too; None: all but trusted
+
+    @property
+    def overlaps(self) -> frozenset[frozenset[str]]:
+        return frozenset({frozenset({"train", "database"})})
 
     def files(self, root: Path | None) -> tuple[Path, ...]:
         if root is None:
