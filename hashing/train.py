@@ -117,11 +117,18 @@ def _train_mode(model: HashModel, recipe: Recipe) -> None:
 
 def optimizer_of(model: HashModel, recipe: Recipe) -> optim.Optimizer:
     """The recipe's, over what learns: backbone, head and objective with rates of their own."""
-    groups = [
-        {"params": [p for p in part.parameters() if p.requires_grad], "lr": recipe.lr * factor}
-        for part, factor in ((model.backbone, recipe.backbone_lr), (model.head, 1.0), (model.objective, 1.0))
-    ]
-    groups = [group for group in groups if group["params"]]
+    stages = model.backbone.stages
+    first = len(stages) - model.backbone.linear
+    parts = (
+        (stages[:first], recipe.backbone_lr),
+        (stages[first:], recipe.backbone_lr if recipe.linear_lr is None else recipe.linear_lr),
+        (model.head, 1.0),
+        (model.objective, 1.0),
+    )
+    groups = []
+    for part, factor in parts:
+        if learning := [p for p in part.parameters() if p.requires_grad]:
+            groups.append({"params": learning, "lr": recipe.lr * factor})
     match recipe.optimizer:
         case "sgd":
             return optim.SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)

@@ -26,7 +26,8 @@ method = component("methods")
 class Recipe:
     """How a model is trained. A method's recipe is its paper's; a suite's `[training]` table changes single fields.
 
-    lr: of the hash head and of everything trained from scratch; the backbone gets lr * backbone_lr.
+    lr: of the hash head and of everything trained from scratch; the backbone gets lr * backbone_lr, its fully connected
+    layers, where it ends in such, lr * linear_lr (None: as the rest of it).
     schedule: per step; "onecycle" warms up over the first 30 %, "step" goes on at a tenth of the rate after the share
     `step_at` of all steps.
     flip, pad: horizontal mirroring and random crops after padding by that many pixels; None: the data set's own.
@@ -41,6 +42,7 @@ class Recipe:
     epochs: NonNegativeInt
     momentum: NonNegativeFloat = 0.0
     backbone_lr: NonNegativeFloat = 1.0
+    linear_lr: NonNegativeFloat | None = None
     schedule: Literal["constant", "cosine", "onecycle", "step"] = "constant"
     step_at: Annotated[float, Field(gt=0, le=1)] = 0.8
     flip: bool | None = None
@@ -113,15 +115,17 @@ class FeatureExtractor(nn.Module):
         *,
         features: int,
         frozen: int = 0,
+        linear: int = 0,
         normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     ) -> None:
         """features: d. frozen: how many stages, from the input on, never learn and stay in evaluation mode.
 
+        linear: how many stages, the last ones, are fully connected layers, which recipes may give another rate.
         normalisation: mean and standard deviation that the weights expect; None takes the training images'.
         """
         super().__init__()
         self.stages = nn.ModuleList(stages)
-        self.features, self.frozen, self.normalisation = features, frozen, normalisation
+        self.features, self.frozen, self.linear, self.normalisation = features, frozen, linear, normalisation
         self.stages[:frozen].requires_grad_(requires_grad=False)
 
     def train(self, mode: bool = True) -> FeatureExtractor:

@@ -35,7 +35,7 @@ class Classifier(Pretrained, ABC):
                 stages.append(nn.Sequential(*layers))
                 layers = []
         linear = nn.Sequential(network.avgpool, nn.Flatten(), *network.classifier[:-1])
-        return self.extractor([*stages, linear], network.classifier[-1].in_features)
+        return self.extractor([*stages, linear], network.classifier[-1].in_features, linear=1)
 
 
 def at_least(image_shape: tuple[int, int, int], side: int) -> tuple[int, int]:

@@ -160,9 +160,11 @@ class Pretrained(Backbone, ABC):
             self.published.fill(network, self.read(path, image_shape), path)
         return network
 
-    def extractor(self, stages: Sequence[nn.Module], features: int) -> FeatureExtractor:
+    def extractor(self, stages: Sequence[nn.Module], features: int, linear: int = 0) -> FeatureExtractor:
         normalisation = None if self.weights == "none" else IMAGENET
-        return FeatureExtractor(stages, features=features, frozen=self.frozen, normalisation=normalisation)
+        return FeatureExtractor(
+            stages, features=features, frozen=self.frozen, linear=linear, normalisation=normalisation
+        )
 
 
 class Colours(nn.Module):

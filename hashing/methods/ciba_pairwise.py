@@ -31,8 +31,9 @@ class CibaPairwise(HashingMethod):
     quantisation: Annotated[float, Field(ge=0)] = 0.0  # CIBA code, loss.py (lam)
 
     recipe: ClassVar[Recipe] = Recipe(  # CIBA code, train.py: 1e-4 for convolutions, 1e-3 for the layers after them
-        optimizer="sgd", lr=1e-3, backbone_lr=0.1, momentum=0.9, weight_decay=5e-4, batch=24, epochs=200, flip=True
-    )
+        optimizer="sgd", lr=1e-3, backbone_lr=0.1, linear_lr=1.0, momentum=0.9, weight_decay=5e-4, batch=24, epochs=200,
+        flip=True,
+    )  # fmt: skip
 
     def objective(self, *, bits: int, classes: int, train_size: int, rng: Rng) -> Objective:
         del classes, train_size, rng

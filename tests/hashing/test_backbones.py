@@ -13,7 +13,8 @@ from torchvision.models.vision_transformer import VisionTransformer
 from bench.api import registry
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.random import Rng
-from hashing.model import build_model
+from hashing.model import HashModel, build_model
+from hashing.train import optimizer_of
 
 NAMES = sorted(registry.catalogue("backbones"))
 VGGS = {"vgg11", "vgg19"}  # 130 million weights each, and the code of AlexNet: most tests spare them
@@ -243,3 +244,19 @@ def test_mobilenet_weights_that_are_missing_or_not_the_published_ones_are_named(
     (folder / "mobilenet_v2-b0353104.pth").write_bytes(b"something else")
     with pytest.raises(DataCorruptError, match="sha256 differs"):
         mobilenet().build((3, 32, 32))
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "vgg19"])
+def test_cibas_rates_part_convolutions_from_the_layers_after_them(name):
+    with torch.device("meta"):  # 1e-4 and 1e-3: CIBA, train.py
+        body = network(name, (3, 64, 64))
+    method = registry.create("methods", "ciba_pairwise", {})
+    objective = method.objective(bits=8, classes=2, train_size=4, rng=Rng("tests"))
+    model = HashModel(body, nn.Linear(body.features, 8), objective, method, 3)
+    groups = optimizer_of(model, method.recipe).param_groups
+    assert [group["lr"] for group in groups] == pytest.approx([1e-4, 1e-3, 1e-3])
+    convolutions, linear, head = ([tuple(p.shape) for p in group["params"]] for group in groups)
+    assert {len(shape) for shape in convolutions} == {4, 1}
+    inputs = 9216 if name == "alexnet" else 25088
+    assert linear == [(4096, inputs), (4096,), (4096, 4096), (4096,)]
+    assert head == [(8, 4096), (8,)]

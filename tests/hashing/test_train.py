@@ -135,6 +135,17 @@ def test_the_backbone_has_its_own_learning_rate():
     assert not torch.equal(before["head.weight"], after["head.weight"])
 
 
+@pytest.mark.parametrize(("linear_lr", "after"), [(None, 1e-4), (1.0, 1e-3), (0.0, 0.0)])
+def test_the_backbones_linear_layers_may_have_a_rate_of_their_own(linear_lr, after):
+    model = new_model()
+    whole = torch.nn.ModuleList([*model.backbone.stages, nn.Linear(4, 4)])
+    model.backbone.stages, model.backbone.linear = whole, 1
+    optimizer = train.optimizer_of(model, replace(RECIPE, lr=1e-3, backbone_lr=0.1, linear_lr=linear_lr))
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for part, wanted in ((whole[:-1], 1e-4), (whole[-1], after), (model.head, 1e-3)):
+        assert [rate[id(p)] for p in part.parameters()] == pytest.approx([wanted] * len(list(part.parameters())))
+
+
 def test_parameters_of_the_objective_are_trained():
     class Scaled(Objective):
         def __init__(self) -> None:
