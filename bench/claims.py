@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,7 +15,8 @@ class ClaimTable(BaseModel):
     """One printed table or a part of it.
 
     source: paper and table. metric: which of METRICS its convention is. by: the axes that `values` is nested by.
-    where: axes that all of it shares. percent: numbers stand as printed, in percent. note: what a reader must know.
+    where: axes that all of it shares. percent: numbers stand as printed, in percent. bound: set where a
+    paper's text gives a bound and no number. note: what a reader must know.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -25,6 +26,7 @@ class ClaimTable(BaseModel):
     by: list[str] = []
     where: dict[str, str | int] = {}
     percent: bool = False
+    bound: Literal["", "at least"] = ""
     note: str = ""
     values: dict[str, Any] | float
 
@@ -38,6 +40,7 @@ class Claim:
     axes: Mapping[str, str]
     value: float
     note: str
+    bound: str = ""
 
 
 def claims(where: str, tables: Sequence[ClaimTable], axes: Sequence[str]) -> tuple[Claim, ...]:
@@ -61,7 +64,7 @@ def claims(where: str, tables: Sequence[ClaimTable], axes: Sequence[str]) -> tup
             if not held.low <= value / scale <= held.high:
                 raise UserError(f"{place}: {value:g} is no {held.title}; is `percent = true` missing, or too much?")
             own = dict(zip(table.by, keys, strict=True))
-            found.append(Claim(table.source, table.metric, shared | own, value / scale, table.note))
+            found.append(Claim(table.source, table.metric, shared | own, value / scale, table.note, table.bound))
     return tuple(found)
 
 

@@ -14,7 +14,7 @@ from reports._shared import Group, Shared
 from reports.frame import AXES, groups, matches
 from reports.scene import HALF, Board, Scene, scenes
 
-COLUMNS = ("metric", "reported", "measured", f"measured{HALF}", "difference", "cells", "remark")
+COLUMNS = ("metric", "bound", "reported", "measured", f"measured{HALF}", "difference", "cells", "remark")
 
 
 def claims(cells: pd.DataFrame | None, found: Sequence[Claim], *, mixed: bool = False) -> list[Board]:
@@ -40,7 +40,8 @@ def claims(cells: pd.DataFrame | None, found: Sequence[Claim], *, mixed: bool = 
                 table=table(lines, (*axes, *COLUMNS), keep=(*axes, "metric", "reported", "measured", "difference")),
                 caption="\n".join(filter(None, [about, rest, where, *notes])),
                 index=tuple(axes) or ("metric",),
-                metrics=dict.fromkeys(("reported", "measured", f"measured{HALF}"), "t_map") | {"difference": "gain"},
+                metrics=dict.fromkeys(("reported", "measured", f"measured{HALF}"), mine[0].metric)
+                | {"difference": "gain"},
             )
         )
     return boards
@@ -49,7 +50,12 @@ def claims(cells: pd.DataFrame | None, found: Sequence[Claim], *, mixed: bool = 
 def _lines(claim: Claim, axes: Sequence[str], settings: Sequence[Scene]) -> Iterator[dict[str, Any]]:
     """One row per setting in which the claim's cells are, at least one."""
     row: dict[str, Any] = {axis: claim.axes.get(axis, "") for axis in axes}
-    row |= {"metric": METRICS[claim.metric].title, "reported": claim.value, "measured": None}
+    row |= {
+        "metric": METRICS[claim.metric].title,
+        "bound": claim.bound or None,
+        "reported": claim.value,
+        "measured": None,
+    }
     parts = [(scene, part) for scene in settings if not (part := _matching(scene.cells, claim)).empty]
     if not parts:
         yield {**row, "remark": "not run"}

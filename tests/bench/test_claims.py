@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from bench import suite
+from bench.api import registry
 from bench.api.errors import UserError
 from bench.claims import ClaimTable, claims
+from bench.trial import Trial
+from reports.frame import matches
 
 AXES = list(suite.AXES.values())
 
@@ -84,5 +87,33 @@ def test_published_tables_have_the_means_that_the_paper_states(name, where, gap)
 
 
 def test_published_tables_are_whole():
-    counts = {name: len(suite.load(name).claims) for name in ("ciba_table1", "ciba_table2", "ciba_table3")}
-    assert counts == {"ciba_table1": 5 * 12 + 2 * 12, "ciba_table2": 5 * 8 + 2 * 8, "ciba_table3": 7 + 8}
+    names = ("ciba_table1", "ciba_table2", "ciba_table3", "ciba_fig4", "darkhash")
+    counts = {name: len(suite.load(name).claims) for name in names}
+    assert counts == {
+        "ciba_table1": 5 * 12 + 2 * 12, "ciba_table2": 5 * 8 + 2 * 8, "ciba_table3": 7 + 8,
+        "ciba_fig4": 4, "darkhash": 1,
+    }  # fmt: skip
+
+
+def test_what_a_paper_gives_a_bound_for_is_no_number():
+    assert [(claim.bound, claim.value) for claim in suite.load("darkhash").claims] == [("at least", 0.8)]
+    assert {claim.bound for claim in suite.load("ciba_table1").claims} == {""}
+
+
+PAPERS = ("ciba_table1", "ciba_table2", "ciba_table3", "ciba_fig4", "ciba_fig5", "darkhash", "badhash")
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_suites_plan_on_a_machine_with_their_data(name, tmp_path, monkeypatch):
+    """Lists of the right shape suffice: every cell becomes a trial, and every claim meets a cell of it."""
+    for kind in ("imagenet100", "places365", "coco80", "voc2012", "flickr25k", "cifar10"):
+        cls = registry.lookup("datasets", kind)
+        monkeypatch.setattr(cls, "files", lambda self, root: ())
+        monkeypatch.setattr(cls, "classes", lambda self, root: tuple(f"label {i}" for i in range(100)))
+    loaded = suite.load(name)
+    cells = [cell.axes() for cell in loaded.trials(tmp_path) if isinstance(cell, Trial)]
+    assert len(cells) == len(list(loaded.trials(tmp_path)))
+    for claim in loaded.claims:
+        assert any(all(matches(str(cell[axis]), wanted) for axis, wanted in claim.axes.items()) for cell in cells), (
+            claim.axes
+        )

@@ -57,6 +57,15 @@ def test_a_cell_that_failed_says_why(stock):
     assert row["measured"] is None
 
 
+def test_a_bound_is_called_one_and_other_claims_need_no_column():
+    (board,) = claims(None, [claim(0.5, attack="badnets")])
+    assert "bound" not in board.table
+    bound = Claim("A Paper", "psnr", {"attack": "badnets"}, 30.0, "", "at least")
+    (board,) = claims(None, [bound])
+    assert list(board.table["bound"]) == ["at least"]
+    assert board.metrics["reported"] == "psnr"  # decibels are not printed as shares
+
+
 def test_the_command_needs_a_suite_with_claims_and_prints_them(tmp_path, capsys):
     from bench.api.errors import UserError
 
