@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +17,12 @@ from bench.api.defense import Defense, Diagnosis, Filter, Guard, Needs
 from bench.api.errors import DataMissingError, UserError
 from bench.api.hashing import Backbone, Dataset, HashingMethod, Recipe
 from bench.api.types import Setting
-from bench.fingerprint import fingerprint
-from bench.store import sha256
+from bench.keys import code_of, content_of, environment, modules_of
 from bench.suite import Resources, Skipped, Suite
 from bench.trial import Spec, Trial, canonical, digest
 from hashing.train import fast_precision
 
 ORDER = ("load", "split", "train", "prepare", "implant", "encode", "stamp", "defend", "screen", "probe", "measure")
-DEVICE_FREE = frozenset({"load", "split", "measure"})  # neither device nor thread count touches their results
-KINDS_OF_SPEC = {"dataset": "datasets", "backbone": "backbones", "method": "methods",
-                 "attack": "attacks", "defense": "defenses"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,7 @@ def plan(suites: Iterable[Suite], *, data: Path | None, device: str) -> Plan:
         planner = _Planner(made.stages, suite.resources, data, device)
         for trial in suite.trials(data):
             cell = Cell(trial.axes, {}, None, trial.reason) if isinstance(trial, Skipped) else planner.cell(trial)
-            identity = digest([cell.axes, cell.training, cell.key])
+            identity = repr((cell.axes, cell.training, cell.key))
             if identity not in seen:
                 seen.add(identity)
                 made.cells.append(cell)
@@ -147,7 +140,7 @@ def _trigger_of(spec: Spec, attack: Attack) -> tuple[Attack, dict[str, Any]]:
         name = attack.trigger_of
         known = {item.name for item in fields(registry.lookup("attacks", name))}
         shared = Spec(name, {key: value for key, value in spec.params.items() if key in known})
-        maker = _instance("attacks", name, digest(shared.params), shared)
+        maker = _instance("attacks", shared)
     params = registry.parameters(maker)
     return maker, {"name": name, "params": {k: v for k, v in params.items() if k not in maker.implant_only}}
 
@@ -174,24 +167,6 @@ def defense_kind(defense: Defense) -> str:
 
 
 @cache
-def file_digest(path: Path, size: int, mtime: int) -> str:
-    """Content digest of a data file; size and time only say when to read it again."""
-    del size, mtime
-    return sha256(path)
-
-
-def _content(files: Sequence[Path]) -> str:
-    """Names below the folder that holds them all, and contents: a moved image may have changed its label."""
-    common = os.path.commonpath([path.parent for path in files]) if files else ""
-    return digest(
-        [
-            [os.path.relpath(path, common), file_digest(path, (info := path.stat()).st_size, info.st_mtime_ns)]
-            for path in files
-        ]
-    )
-
-
-@cache
 def recipe_of(method: str, training: str, device: str) -> dict[str, Any]:
     """A method's recipe with the suite's changes (canonical JSON); "auto" precision is settled here, for the key."""
     changes: dict[str, Any] = json.loads(training)
@@ -203,14 +178,33 @@ def recipe_of(method: str, training: str, device: str) -> dict[str, Any]:
     return asdict(recipe) | ({"precision": fast_precision(device)} if recipe.precision == "auto" else {})
 
 
+@dataclass(frozen=True)
+class _Victim:
+    """Keys of one attack's stages and what later ones say of them.
+
+    aim: the trigger's attack and target. control: the clean model's codes, as roles of `measure`.
+    """
+
+    spec: dict[str, Any]
+    data: dict[str, str]
+    aim: dict[str, Any]
+    clean: str
+    model: str
+    trigger: dict[str, str] = field(default_factory=dict)
+    poison: dict[str, str] = field(default_factory=dict)
+    implant: dict[str, str] = field(default_factory=dict)
+    control: dict[str, str] = field(default_factory=dict)
+
+
 class _Planner:
     def __init__(self, stages: dict[str, Stage], resources: Resources, data: Path | None, device: str) -> None:
         self._stages, self._resources, self._data, self._device = stages, resources, data, device
         self._cuts: dict[str, dict[str, str]] = {}  # data stages by data set: walking a folder once is enough
+        self._victims: dict[str, _Victim] = {}
 
     def cell(self, trial: Trial) -> Cell:
-        attack: Attack = _instance("attacks", trial.attack.name, digest(trial.attack.params), trial.attack)
-        defense: Defense = _instance("defenses", trial.defense.name, digest(trial.defense.params), trial.defense)
+        attack: Attack = _instance("attacks", trial.attack)
+        defense: Defense = _instance("defenses", trial.defense)
         check_threat(trial, attack)
         kind, group = defense_kind(defense), access(attack.threat())
         about: dict[str, Any] = {"access": group, "aimed": attack.aimed(), "defense_kind": kind}
@@ -220,8 +214,8 @@ class _Planner:
         if Needs.TRAIN_SET in defense.needs and not (attack.offers_train_set or attack.identity):
             why = f"{trial.attack.name} leaves no poisoned training set that {trial.defense.name} could look at"
             return Cell(trial.axes(), trial.training, None, why, **about)
-        backbone: Backbone = _instance("backbones", trial.backbone.name, digest(trial.backbone.params), trial.backbone)
-        method: HashingMethod = _instance("methods", trial.method.name, digest(trial.method.params), trial.method)
+        backbone: Backbone = _instance("backbones", trial.backbone)
+        method: HashingMethod = _instance("methods", trial.method)
         if why := defense.obstacle(backbone, method):
             return Cell(trial.axes(), trial.training, None, f"{trial.defense.name}: {why}", **about)
         try:
@@ -231,59 +225,77 @@ class _Planner:
         return Cell(trial.axes(), trial.training, key, **about)
 
     def _measure(self, trial: Trial, attack: Attack, defense: Defense) -> str:
-        data = self._data_stages(trial.dataset)
-        victim = self._setting(trial)
-        clean = self._add("train", victim, data)
-        target = list(trial.target)
-        maker, trigger_spec = _trigger_of(trial.attack, attack)
-        aim = {"attack": trigger_spec, "target": target}
-        bits = {"bits": trial.bits}
-        trigger: dict[str, str] = {}
-        model, poison, implant = clean, {}, {}
-        if not attack.identity:
-            read = {"files": _content(files)} if (files := maker.files()) else {}
-            prepared = self._add("prepare", {**victim, **aim, **read}, {**data, **self._granted(trial, maker, clean)})
-            implanted = self._add(
-                "implant",
-                {**victim, "attack": trial.attack.as_json(), "target": target, "augment": trial.augment},
-                {**data, **self._granted(trial, attack, clean), "artefact": prepared},
-            )
-            model, implant = implanted, {"implant": implanted}
-            trigger = {"artefact": prepared if isinstance(attack, PoisoningAttack) else implanted}
-            poison = {"poison": implanted} if attack.offers_train_set else {}
-        roles: dict[str, str] = {}
-        undefended = model
+        victim = self._victim(trial, attack)
+        data, roles, model = victim.data, dict(victim.control), victim.model
         if not defense.identity:
-            guard = {**victim, "defense": trial.defense.as_json()}
-            fitted = self._defend(guard, defense, undefended, poison, data)
+            guard = {**victim.spec, "defense": trial.defense.as_json()}
+            fitted = self._defend(guard, defense, victim.model, victim.poison, data)
             roles["defend"] = fitted
             if isinstance(defense, Guard):
                 for prefix, of, state in (
-                    ("", undefended, fitted),
-                    ("clean_", clean, self._defend(guard, defense, clean, {}, data)),
+                    ("", victim.model, fitted),
+                    ("clean_", victim.clean, self._defend(guard, defense, victim.clean, {}, data)),
                 ):
                     parents = {**data, "model": of, "state": state}
                     roles[f"{prefix}screen"] = self._add("screen", guard, parents)
-                    roles[f"{prefix}probe"] = self._add("probe", {**guard, **aim}, {**parents, **trigger})
+                    roles[f"{prefix}probe"] = self._add("probe", {**guard, **victim.aim}, {**parents, **victim.trigger})
             elif not isinstance(defense, Diagnosis):
                 model = fitted
-        for prefix, of in (("", model), ("clean_", clean)):
-            roles[f"{prefix}codes"] = self._add("encode", {"setting": _names(victim)}, {**data, "model": of})
-            roles[f"{prefix}stamped"] = self._add(
-                "stamp", {"setting": _names(victim), **aim}, {**data, "model": of, **trigger}
+        spec = {"bits": trial.bits, "target": list(trial.target)}
+        return self._add("measure", spec, {**data, **roles, **self._codes(victim, model), **victim.implant})
+
+    def _victim(self, trial: Trial, attack: Attack) -> _Victim:
+        """What all defenses of a trial stand behind."""
+        parts = (trial.dataset, trial.backbone, trial.method, trial.attack)
+        rest = (trial.bits, trial.target, trial.seed, trial.surrogate, trial.surrogate_seed, trial.augment)
+        place = repr((*(part.identity for part in parts), *rest, trial.training))
+        if place not in self._victims:
+            self._victims[place] = self._new_victim(trial, attack)
+        return self._victims[place]
+
+    def _new_victim(self, trial: Trial, attack: Attack) -> _Victim:
+        data = self._data_stages(trial.dataset)
+        spec = self._setting(trial)
+        clean = self._add("train", spec, data)
+        target = list(trial.target)
+        maker, trigger_spec = _trigger_of(trial.attack, attack)
+        made = _Victim(spec, data, {"attack": trigger_spec, "target": target}, clean, clean)
+        if not attack.identity:
+            read = {"files": content_of(files)} if (files := maker.files()) else {}
+            prepared = self._add(
+                "prepare", {**spec, **made.aim, **read}, {**data, **self._granted(trial, maker, clean)}
             )
-        return self._add("measure", {**bits, "target": target}, {**data, **roles, **implant})
+            implanted = self._add(
+                "implant",
+                {**spec, "attack": trial.attack.as_json(), "target": target, "augment": trial.augment},
+                {**data, **self._granted(trial, attack, clean), "artefact": prepared},
+            )
+            trigger = prepared if isinstance(attack, PoisoningAttack) else implanted
+            made = replace(
+                made, model=implanted, implant={"implant": implanted}, trigger={"artefact": trigger},
+                poison={"poison": implanted} if attack.offers_train_set else {},
+            )  # fmt: skip
+        control = {f"clean_{role}": key for role, key in self._codes(made, clean).items()}
+        return replace(made, control=control)
+
+    def _codes(self, victim: _Victim, model: str) -> dict[str, str]:
+        """Codes of benign and of triggered images under a model."""
+        names = {"setting": _names(victim.spec)}
+        parents = {**victim.data, "model": model}
+        return {
+            "codes": self._add("encode", names, parents),
+            "stamped": self._add("stamp", {**names, **victim.aim}, {**parents, **victim.trigger}),
+        }
 
     def _data_stages(self, dataset: Spec) -> dict[str, str]:
-        name = digest(dataset.as_json())
-        if name not in self._cuts:
-            self._cuts[name] = self._cut(dataset)
-        return self._cuts[name]
+        if dataset.identity not in self._cuts:
+            self._cuts[dataset.identity] = self._cut(dataset)
+        return self._cuts[dataset.identity]
 
     def _cut(self, dataset: Spec) -> dict[str, str]:
         component: Dataset = registry.create("datasets", dataset.name, dataset.params)
         found = {
-            "content": _content(component.files(self._data)),
+            "content": content_of(component.files(self._data)),
             "classes": list(component.classes(self._data)),
             "protocol": list(component.protocol(self._data)),
         }
@@ -291,10 +303,10 @@ class _Planner:
         return {"load": load, "split": self._add("split", {"dataset": dataset.as_json()}, {"load": load})}
 
     def _setting(self, trial: Trial) -> dict[str, Any]:
-        backbone: Backbone = _instance("backbones", trial.backbone.name, digest(trial.backbone.params), trial.backbone)
+        backbone: Backbone = _instance("backbones", trial.backbone)
         weights = backbone.files()
         return {
-            **({"weights": _content(weights)} if weights else {}),
+            **({"weights": content_of(weights)} if weights else {}),
             "dataset": trial.dataset.as_json(),
             "backbone": trial.backbone.as_json(),
             "method": trial.method.as_json(),
@@ -339,9 +351,10 @@ class _Planner:
 
     def _add(self, kind: str, spec: dict[str, Any], parents: dict[str, str]) -> str:
         # the code behind a parent's artifact is in the parent's key
-        modules = tuple(sorted({f"bench.stages.{kind}", *_component_modules(spec)}))
-        code = _fingerprint(modules)
-        key = digest([kind, spec, parents, code, self._environment(kind)])
+        modules = modules_of(kind, spec)
+        code = code_of(modules)
+        around = environment(kind, threads=self._resources.threads, device=self._device)
+        key = digest([kind, spec, parents, code, around])
         if key not in self._stages:
             self._stages[key] = Stage(
                 kind=kind, key=key, spec=spec, parents=parents, modules=modules, code=code,
@@ -350,59 +363,21 @@ class _Planner:
             )  # fmt: skip
         return key
 
-    def _environment(self, kind: str) -> dict[str, Any]:
-        common = {
-            "python": ".".join(platform.python_version_tuple()[:2]),
-            "torch": _minor("torch"),
-            "numpy": _minor("numpy"),
-        }
-        if kind == "load":  # decoders and embedded data
-            common |= {"pillow": _minor("pillow"), "scikit-learn": _minor("scikit-learn")}
-        if kind in DEVICE_FREE:
-            return common
-        if kind == "defend":  # clusters, and gradients of single images
-            common |= {"scikit-learn": _minor("scikit-learn"), "opacus": _minor("opacus")}
-        return {
-            **common,
-            "torchvision": _minor("torchvision"),
-            "threads": self._resources.threads,
-            "device": self._device,
-        }
+
+_instances: dict[tuple[str, str], Any] = {}
 
 
-@cache
-def _minor(package: str) -> str:
-    return ".".join(version(package).split(".")[:2])
-
-
-_instances: dict[tuple[str, str, str], Any] = {}
-
-
-def _instance(kind: str, name: str, params: str, spec: Spec) -> Any:
+def _instance(kind: str, spec: Spec) -> Any:
     """Components are frozen, so that one instance serves every trial that names it."""
-    place = (kind, name, params)
+    place = (kind, spec.identity)
     if place not in _instances:
-        _instances[place] = registry.create(kind, name, spec.params)
+        _instances[place] = registry.create(kind, spec.name, spec.params)
     return _instances[place]
 
 
 def _spec(kind: str, name: str, wish: DataSpec | None = None) -> Spec:
     instance = registry.create(kind, name, wish.params if wish else {})
     return Spec(name, registry.parameters(instance))
-
-
-@cache
-def _fingerprint(modules: tuple[str, ...]) -> str:
-    return fingerprint(modules)
-
-
-def _component_modules(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """Modules of the components that a stage looks up by name."""
-    return tuple(
-        registry.find(KINDS_OF_SPEC[role], value["name"]).module
-        for role, value in spec.items()
-        if role in KINDS_OF_SPEC
-    )
 
 
 def _names(spec: Mapping[str, Any]) -> list[Any]:

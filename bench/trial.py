@@ -6,14 +6,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 SCHEMA = 1  # of stores and records; raised when a reader of the old form would misread the new one
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
 def canonical(value: Any) -> str:
     """JSON with one spelling per value; refuses what has no faithful JSON form (NaN, tuples are lists)."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return _ENCODER.encode(value)
 
 
 def digest(value: Any) -> str:
@@ -29,11 +31,16 @@ class Spec:
     params: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property  # cells share their components: a plan asks for each some 100,000 times
     def label(self) -> str:
         """For example `badnets(labels=keep)`."""
         inner = ", ".join(f"{key}={value}" for key, value in self.given.items())
         return f"{self.name}({inner})" if inner else self.name
+
+    @cached_property
+    def identity(self) -> str:
+        """Equal where name and parameters are."""
+        return digest(self.as_json())
 
     def as_json(self) -> dict[str, Any]:
         return {"name": self.name, "params": dict(self.params)}

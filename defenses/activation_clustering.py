@@ -9,10 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from pydantic import Field
-from sklearn.cluster import KMeans
-from sklearn.decomposition import FastICA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import silhouette_samples
 from torch import Tensor
 
 from bench.api.defense import Case, Filter, Filtered, Rng, defense
@@ -69,6 +65,9 @@ def reduced(
     embedded: Float[Tensor, "n d"], dims: int, how: Literal["pca", "ica"], seed: int
 ) -> Float64[np.ndarray, "n r"] | None:
     """At most `dims` components, as many as the class has; None where it has too few images or all are equal."""
+    from sklearn.decomposition import FastICA
+    from sklearn.exceptions import ConvergenceWarning
+
     components = principal(embedded, dims).cpu().numpy()
     if len(components) < SMALLEST or not components.shape[1]:
         return None
@@ -84,6 +83,9 @@ def split_in_two(
     components: Float64[np.ndarray, "n r"], seed: int
 ) -> tuple[Bool[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
     """Who is in the smaller of two clusters, and each row's silhouette. Of equal clusters the first row's is larger."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import silhouette_samples
+
     clusters = KMeans(2, n_init=10, random_state=seed).fit_predict(components)
     smaller = clusters != clusters[0]
     if 2 * smaller.sum() > len(smaller):

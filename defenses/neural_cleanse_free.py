@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from bench.api.defense import Case, Diagnosis, Needs, Rng, Verdict, defense
@@ -51,6 +50,8 @@ class NeuralCleanseFree(Reversing, Diagnosis):
 
 def clustered(signs: Float[Tensor, "m b"], clusters: int, rng: Rng) -> tuple[Float[Tensor, "g b"], Bool[Tensor, "m g"]]:
     """The medoids of k-means (as many as there are codes at most), largest cluster first; whose item is whose."""
+    from sklearn.cluster import KMeans
+
     codes, inverse, counts = torch.unique(signs.cpu(), dim=0, return_inverse=True, return_counts=True)
     means = KMeans(n_clusters=min(clusters, len(codes)), n_init=10, random_state=rng.seed % 2**32)
     near = torch.from_numpy(means.fit_predict(codes.double().numpy(), sample_weight=counts.double().numpy())).long()

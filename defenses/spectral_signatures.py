@@ -7,7 +7,6 @@ from typing import Annotated
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from pydantic import Field
-from scipy.stats import rankdata
 from torch import Tensor
 
 from bench.api.defense import Case, Filter, Filtered, Rng, defense
@@ -54,4 +53,6 @@ def projections(embedded: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:
 
 def percentiles(values: Float64[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Share of the values below each one, equals counted half."""
+    from scipy.stats import rankdata
+
     return torch.from_numpy((rankdata(values.numpy()) - 0.5) / len(values)).float()

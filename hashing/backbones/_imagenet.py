@@ -21,7 +21,6 @@ from pydantic import AfterValidator, ConfigDict, NonNegativeInt
 from pydantic.dataclasses import dataclass as validated
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
-from torchvision.models import get_model
 
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Backbone, FeatureExtractor
@@ -141,6 +140,8 @@ class Pretrained(Backbone, ABC):
 
     def network(self, image_shape: tuple[int, int, int]) -> nn.Module:
         """The network as torchvision builds it, with initial weights."""
+        from torchvision.models import get_model  # takes seconds to import, and plans build no network
+
         del image_shape
         built: nn.Module = get_model(self.published.network, weights=None)
         return built

@@ -10,8 +10,6 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
-from torchvision.models import vit_b_16
-from torchvision.models.vision_transformer import interpolate_embeddings
 
 from bench.api.errors import DataCorruptError
 from bench.api.hashing import FeatureExtractor, backbone
@@ -52,10 +50,14 @@ class ViTB16(Pretrained):
         return False
 
     def network(self, image_shape: tuple[int, int, int]) -> nn.Module:
+        from torchvision.models.vision_transformer import vit_b_16
+
         net: nn.Module = vit_b_16(weights=None, image_size=_side(image_shape))
         return net
 
     def read(self, path: Path, image_shape: tuple[int, int, int]) -> dict[str, Tensor]:
+        from torchvision.models.vision_transformer import interpolate_embeddings
+
         state = super().read(path, image_shape)
         if POSITIONS not in state:
             return state  # not this network's, which `fill` says

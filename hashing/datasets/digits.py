@@ -12,7 +12,6 @@ from typing import Annotated, ClassVar
 import torch
 from jaxtyping import Bool, Int64, UInt8
 from pydantic import Field
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn.functional import interpolate, one_hot
 
@@ -50,6 +49,8 @@ class Digits(Dataset):
         return tuple("0123456789")
 
     def decode(self, root: Path | None) -> Pool:
+        from sklearn.datasets import load_digits  # takes seconds to import, and plans decode nothing
+
         del root
         scans, digits = load_digits(return_X_y=True)
         grey = torch.from_numpy(scans).to(torch.float32).view(-1, 1, 8, 8) * (255 / 16)

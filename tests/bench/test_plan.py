@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import fingerprint
+from bench import fingerprint, keys
 from bench import plan as planning
 from bench.api.errors import UserError
 from bench.drive import Pending
@@ -213,9 +213,9 @@ def test_a_change_of_code_recomputes_exactly_what_it_affects(
     before = tiny("defenses=none,fine_pruning,strip")
     real = fingerprint._module
     monkeypatch.setattr(fingerprint, "_module", lambda m: ("changed", real(m)[1]) if m == module else real(m))
-    planning._fingerprint.cache_clear()
+    keys.code_of.cache_clear()
     after = tiny("defenses=none,fine_pruning,strip")
-    planning._fingerprint.cache_clear()
+    keys.code_of.cache_clear()
     assert changed(before, after) == expected
 
 
@@ -223,9 +223,9 @@ def test_a_kernel_change_retrains_nothing(tiny: Tiny, monkeypatch: pytest.Monkey
     before = tiny()
     real = fingerprint._module
     monkeypatch.setattr(fingerprint, "_module", lambda m: ("changed", real(m)[1]) if m == "hashing.codes" else real(m))
-    planning._fingerprint.cache_clear()
+    keys.code_of.cache_clear()
     after = tiny()
-    planning._fingerprint.cache_clear()
+    keys.code_of.cache_clear()
     assert changed(before, after) == {"encode", "stamp", "measure"}
 
 

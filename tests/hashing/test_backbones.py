@@ -60,7 +60,7 @@ def tiny_transformer(monkeypatch):
     def make(weights: None = None, image_size: int = 224) -> VisionTransformer:
         return VisionTransformer(image_size, 16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16)
 
-    monkeypatch.setattr("hashing.backbones.vit_b_16.vit_b_16", make)
+    monkeypatch.setattr("torchvision.models.vision_transformer.vit_b_16", make)
 
 
 @pytest.mark.parametrize(("name", "shape"), [(n, s) for n in NAMES for s in (SHAPES[:1] if n in HEAVY else SHAPES)])

@@ -49,7 +49,7 @@ def tiny(monkeypatch):
         assert weights is None
         return VisionTransformer(image_size, 16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=5)
 
-    monkeypatch.setattr("hashing.backbones.vit_b_16.vit_b_16", make)
+    monkeypatch.setattr("torchvision.models.vision_transformer.vit_b_16", make)
     return make
 
 
