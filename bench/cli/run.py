@@ -205,12 +205,23 @@ def _closing(summary: Summary, trained: int, made: Plan, store: Path) -> None:
 
 
 def _print_skipped(made: Plan) -> None:
+    """What was left out, why, and how to add it: a table on a terminal, a line each in a pipe."""
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
-    reasons = Counter(cell.skipped for cell in made.cells if cell.key is None)
-    for reason, count in reasons.most_common():
-        Console(highlight=False, soft_wrap=True).print(Text(f"left out, {count} cells: {reason}"))
+    reasons = Counter(cell.skipped for cell in made.cells if cell.key is None).most_common()
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for reason, count in reasons:
+            console.print(Text(f"left out, {count} cells: {reason}"), soft_wrap=True)
+    elif reasons:
+        table = Table(title="Left out", title_justify="left", title_style="bold", box=None, show_edge=False)
+        table.add_column("cells", justify="right")
+        table.add_column("why, and how to add them")
+        for reason, count in reasons:
+            table.add_row(str(count), Text(reason, overflow="fold"))
+        console.print(table)
 
 
 def _disk(needed: Mapping[str, Stage], records: list[Record]) -> float:
