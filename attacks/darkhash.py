@@ -99,7 +99,7 @@ class DarkHash(ModelAttack):
         most = len(model.backbone.stages) - 1  # the last stage is the pooling
         if self.learned > most:
             raise UserError(f"darkhash: learned = {self.learned} is more than the backbone has: lower it to {most}")
-        foreign = victim.data[0].train
+        foreign = victim.data[0]
         chosen = balanced(foreign.labels, self.images, rng.child("images"))
         images, labels = fit_to(foreign.images[chosen], victim.setting.image_shape), foreign.labels[chosen]
         with divided(model, most - self.learned):

@@ -66,7 +66,7 @@ class Reflection(StampedPoison):
         return (DataSpec(self.pool or setting.stand_in),)
 
     def prepare(self, victim: Victim, rng: Rng) -> Artefact:
-        shape, pictures = victim.setting.image_shape, victim.data[0].train.images
+        shape, pictures = victim.setting.image_shape, victim.data[0].images
         count = min(self.reflections, len(pictures))
         chosen = rng.child("pool").choose(torch.arange(len(pictures)), count)
         layers = to_unit(fit_to(pictures[chosen], shape)) ** GAMMA

@@ -23,6 +23,7 @@ from bench.store import Record, Store, checksum
 from bench.trial import canonical
 
 LOG_TAIL = 4000  # characters of traceback that a record keeps
+NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")  # on a CPU torch has no type of error for it
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def perform(stage: Stage, site: Site) -> Record:
     except (UserError, ThreatError, DivergedError) as error:
         outcome |= {"status": "failed", "reason": _line(error), "log": _tail()}
     except Exception as error:  # noqa: BLE001 -- a component may fail in any way: that is a record, the rest goes on
-        outcome |= {"status": "failed", "reason": f"{type(error).__name__}: {_line(error)}", "log": _tail()}
+        status = "oom" if any(words in str(error) for words in NO_MEMORY) else "failed"
+        outcome |= {"status": status, "reason": f"{type(error).__name__}: {_line(error)}", "log": _tail()}
     record = {**describe(stage), **outcome, "provenance": {**provenance(), "device": device_name(site.device)}}
     record["cost"] = {"seconds": time.time() - started, "started": started, "host": socket.gethostname()}
     return store.settle(record)

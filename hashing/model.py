@@ -13,6 +13,8 @@ from bench.api.hashing import Backbone, FeatureExtractor, HashingMethod, Objecti
 from bench.api.random import Rng
 from bench.api.types import Codes, Images, Logits, to_unit
 
+VALUES = 2**27  # of images in a batch of `encode`: 500 images of 224 x 224 pixels take about half
+
 
 class HashModel(nn.Module):
     """Backbone, hash head and the loss's buffers; the only place that normalises images."""
@@ -97,9 +99,13 @@ def fit_normalisation(model: HashModel, images: UInt8[Tensor, "n c h w"]) -> Non
 
 @torch.inference_mode()
 def encode(model: nn.Module, images: UInt8[Tensor, "n c h w"], *, device: torch.device, batch: int = 500) -> Logits:
-    """Logits of 8-bit images, in float32 and evaluation mode; returned on the CPU, with one transfer at the end."""
+    """Logits of 8-bit images, in float32 and evaluation mode; returned on the CPU, with one transfer at the end.
+
+    batch: at most so many images at a time; fewer where they are large.
+    """
     model.eval()
-    parts = [model(to_unit(images[i : i + batch].to(device))) for i in range(0, len(images), batch)]
-    if not parts:
+    if not len(images):
         raise ValueError("no images to encode")
+    step = max(1, min(batch, VALUES // images[0].numel()))
+    parts = [model(to_unit(images[i : i + step].to(device))) for i in range(0, len(images), step)]
     return torch.cat(parts).float().cpu()

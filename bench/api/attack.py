@@ -25,7 +25,6 @@ from bench.api.types import (
     LabelMode,
     Poisoned,
     PositiveShare,
-    RetrievalData,
     Setting,
     Share,
     Split,
@@ -65,7 +64,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """A data set that is not the victim's."""
+    """A data set that is not the victim's: its training part."""
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -75,7 +74,8 @@ class DataSpec:
 class Victim:
     """The attacker's world. What the threat model does not grant is absent; asking for it raises ThreatError.
 
-    public: one image per class, disjoint from what the victim uses. surrogates, data: what `requires` asked for.
+    public: one image per class, disjoint from what the victim uses. surrogates, data: what `requires` asked for;
+    of a data set its training part.
     A guard of honesty, not a sandbox.
     """
 
@@ -83,7 +83,7 @@ class Victim:
     target: Target
     public: Split
     surrogates: tuple[nn.Module, ...] = ()
-    data: tuple[RetrievalData, ...] = ()
+    data: tuple[Split, ...] = ()
     granted: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property

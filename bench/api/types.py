@@ -96,38 +96,6 @@ class Target:
 
 
 @dataclass(frozen=True)
-class DataProtocol:
-    """How a data set was cut: named and versioned, so that numbers of different cuts never meet in one table.
-
-    cutoff: R of mAP@R; None ranks the whole database.
-    digests: split name to a digest of its ids.
-    """
-
-    name: str
-    version: int
-    cutoff: int | None
-    sizes: Mapping[str, int]
-    digests: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class RetrievalData:
-    """All parts are disjoint unless the protocol says otherwise.
-
-    trusted: labelled clean images for defenders (half for fitting, half for calibration).
-    public: one image per class that anyone may use.
-    """
-
-    train: Split
-    query: Split
-    database: Split
-    trusted: Split
-    public: Split
-    classes: tuple[str, ...]
-    protocol: DataProtocol
-
-
-@dataclass(frozen=True)
 class Setting:
     """What everybody knows about the system under attack.
 

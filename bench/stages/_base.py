@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from bench.api import registry
 from bench.api.types import Setting, Split, Target
 
 Json = dict[str, Any]
+PORTION = 2**28  # bytes of images in memory where a stage reads them in turn
 
 
 @runtime_checkable
@@ -60,6 +61,13 @@ def split(inputs: Inputs, part: str, *, load: str = "load", cut: str = "split") 
     """One part of the data; reading it copies only its own images out of the memory map."""
     pool, ids = inputs.tensors(load), inputs.tensors(cut)[part]
     return Split(pool["images"][ids], pool["labels"][ids], ids)
+
+
+def portions(inputs: Inputs, part: str) -> Iterator[UInt8[Tensor, "m c h w"]]:
+    """The images of a part that need not fit into memory, PORTION bytes at a time."""
+    images = inputs.tensors("load")["images"]
+    for ids in torch.split(index(inputs, part), max(1, PORTION // images[0].numel())):
+        yield images[ids]
 
 
 def labels(inputs: Inputs, part: str) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from bench.stages import _base
 from bench.stages._base import Context, Inputs, Json, Output
 from bench.stages._codes import as_tensor
@@ -12,9 +14,8 @@ from hashing.model import encode
 def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     del spec
     model = open_model(inputs, "model", context.device)
-    return Output(
-        {
-            part: as_tensor(encode(model, _base.split(inputs, part).images, device=context.device))
-            for part in ("query", "database")
-        }
-    )
+    found = {}
+    for part in ("query", "database"):
+        logits = [encode(model, images, device=context.device) for images in _base.portions(inputs, part)]
+        found[part] = as_tensor(torch.cat(logits))
+    return Output(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.api.attack import Attack, Threat, Victim
-from bench.api.types import SPLITS, DataProtocol, RetrievalData
+from bench.api.types import Split
 from bench.stages import _base
 from bench.stages._base import Context, Inputs, Json
 from bench.stages._models import forgetful, open_model
@@ -25,7 +25,7 @@ def victim(spec: Json, inputs: Inputs, context: Context, attack: Attack) -> Vict
         target=_base.target(spec, list(setting.classes)),
         public=_base.split(inputs, "public").to(context.device),
         surrogates=tuple(open_model(inputs, role, context.device) for role in _numbered(inputs, "surrogate")),
-        data=tuple(_retrieval_data(inputs, context, n) for n, _ in enumerate(_numbered(inputs, "data_load"))),
+        data=tuple(_foreign(inputs, context, n) for n, _ in enumerate(_numbered(inputs, "data_load"))),
         granted=granted,
     )
 
@@ -37,8 +37,5 @@ def _numbered(inputs: Inputs, name: str) -> list[str]:
     return found
 
 
-def _retrieval_data(inputs: Inputs, context: Context, number: int) -> RetrievalData:
-    load, cut = f"data_load{number}", f"data_split{number}"
-    parts = {part: _base.split(inputs, part, load=load, cut=cut).to(context.device) for part in SPLITS}
-    protocol = inputs.meta(cut)["protocol"]
-    return RetrievalData(**parts, classes=tuple(inputs.meta(load)["classes"]), protocol=DataProtocol(**protocol))
+def _foreign(inputs: Inputs, context: Context, number: int) -> Split:
+    return _base.split(inputs, "train", load=f"data_load{number}", cut=f"data_split{number}").to(context.device)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bench.api.errors import DataCorruptError, DataMissingError
 from hashing.datasets._archives import MEMBER_LIMIT
+from hashing.datasets._canvas import canvas
 from hashing.datasets._trees import decode_image
 
 BIT = {"train": 1, "test": 2, "database": 4}  # what `Pool.origin` adds up
@@ -170,7 +171,7 @@ def class_names(folder: Path, count: int) -> tuple[str, ...]:
 def decode_listed(names: Sequence[str], folder: Path, size: int) -> UInt8[Tensor, "n 3 h w"]:
     """Every image squeezed to `size`; all are looked for before the first is decoded."""
     paths = [Path(path) for path in _locate(names, folder)]
-    pixels = np.empty((len(paths), 3, size, size), dtype=np.uint8)
+    pixels = canvas(len(paths), 3, size, size)
     for row, (name, path) in enumerate(zip(names, paths, strict=True)):
         where = f"'{folder}': image '{name}'"
         try:

@@ -16,6 +16,7 @@ from PIL import Image
 from bench.api.errors import DataCorruptError, UserError
 from bench.api.hashing import Pool
 from hashing.datasets._archives import walk
+from hashing.datasets._canvas import canvas
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
@@ -70,7 +71,7 @@ def survey(path: Path) -> Tree:
 def decode_tree(path: Path, size: int, tree: Tree) -> Pool:
     """Every image as RGB, its centre square resized to `size`; ordered by name, whatever holds the tree."""
     row = {name: index for index, name in enumerate(tree.items)}
-    pixels = np.empty((len(row), 3, size, size), dtype=np.uint8)
+    pixels = canvas(len(row), 3, size, size)
     left = len(row)
     for name, read in walk(path):
         if read is not None and name in row:

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int64, UInt8
 from pydantic import Field
@@ -24,6 +23,7 @@ from bench.api.hashing import Dataset, Pool, dataset
 from bench.api.paper import Paper
 from bench.api.random import Rng
 from hashing.datasets._archives import walk
+from hashing.datasets._canvas import canvas
 from hashing.datasets._cut import Sizes, cut
 from hashing.datasets._trees import decode_image
 
@@ -90,7 +90,7 @@ class VocAnimals(Dataset):
         path = self.files(root)[0]
         rows = _listing(path)
         left = {f"images/{row[0]}": number for number, row in enumerate(rows)}
-        pixels = np.empty((len(rows), 3, self.size, self.size), dtype=np.uint8)
+        pixels = canvas(len(rows), 3, self.size, self.size)
         for name, read in walk(path):
             if read is not None and name in left:
                 where = f"'{path}': member {name!r}"

@@ -21,7 +21,7 @@ from bench.api import registry
 from bench.api.attack import Setting, Threat, Victim
 from bench.api.errors import DivergedError, UserError
 from bench.api.random import Rng
-from bench.api.types import DataProtocol, RetrievalData, Split, Target, to_unit
+from bench.api.types import Split, Target, to_unit
 from hashing.model import HashModel, build_model
 
 NORMS = (nn.BatchNorm2d, nn.GroupNorm)
@@ -46,12 +46,10 @@ def split(n: int, name: str, classes: int = 4, shape=(3, 16, 16)) -> Split:
 
 def world_of(model: HashModel, foreign: Split | None = None, public: Split | None = None) -> Victim:
     foreign = split(40, "foreign", shape=(1, 20, 20)) if foreign is None else foreign
-    other = split(4, "other")
-    data = RetrievalData(foreign, other, other, other, other, tuple("abcd"), DataProtocol("t", 1, None, {}, {}))
     setting = Setting("x", "y", "csq", 16, tuple("pqrs"), (3, 16, 16), 40, "shapes")
     target = Target(torch.tensor([False, True, False, False]), "q")
     public = split(4, "public") if public is None else public
-    return Victim(setting, target, public, (), (data,), {"model": model})
+    return Victim(setting, target, public, (), (foreign,), {"model": model})
 
 
 def implanted(model: HashModel, **params) -> tuple[HashModel, Victim]:

@@ -295,7 +295,7 @@ def test_reflections_come_from_the_foreign_pictures_with_the_authors_parameters(
         assert high - 0.1 * (high - low) < float(artefact[name].max()) <= high
     rng = Rng("p")
     chosen = rng.child("pool").choose(torch.arange(120), 100)
-    light = to_unit(fit_to(view.data[0].train.images[chosen], (3, 12, 12))).double().numpy() ** GAMMA
+    light = to_unit(fit_to(view.data[0].images[chosen], (3, 12, 12))).double().numpy() ** GAMMA
     scale = 12 / 32
     sigma = (1 + 4 * rng.child("blur").uniform((100,)).numpy()) * scale
     offset = (3 + rng.child("offset").integers(6, (100, 2))).float() * scale

@@ -47,6 +47,8 @@ class Trouble(Dataset):
             os._exit(3)
         if self.what == "memory":
             raise MemoryError("too much")
+        if self.what == "allocate":
+            torch.empty(2**50, dtype=torch.uint8)
         labels = torch.zeros(4, 2, dtype=torch.bool)
         labels[:, 0] = True
         return Pool(torch.zeros(4, 1, 4, 4, dtype=torch.uint8), labels, torch.zeros(4, dtype=torch.uint8))

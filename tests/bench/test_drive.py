@@ -48,6 +48,7 @@ def test_a_failing_stage_is_a_record_and_the_rest_goes_on(tmp_path: Path, troubl
         trouble_spec(number=1),
         trouble_spec(number=2, what="memory"),
         trouble_spec(number=3, seconds=30.0),
+        trouble_spec(number=4, what="allocate"),
         timeout=1,
     )
     started = time.monotonic()
@@ -59,11 +60,12 @@ def test_a_failing_stage_is_a_record_and_the_rest_goes_on(tmp_path: Path, troubl
         1: "ok",
         2: "oom",
         3: "timeout",
+        4: "oom",
     }
     assert "the disc fell out" in records[0]["reason"]
     assert "RuntimeError" in records[0]["log"]
     assert "1 s" in records[3]["reason"]
-    assert summary.trials == {"failed": 1, "ok": 1, "oom": 1, "timeout": 1}
+    assert summary.trials == {"failed": 1, "ok": 1, "oom": 2, "timeout": 1}
 
 
 def test_failures_stay_until_retry(tmp_path: Path, trouble: Path) -> None:

@@ -1,0 +1,116 @@
+"""Data larger than memory: decoded into a file, read from the memory-mapped cache in portions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bench.api import registry
+from bench.stages import _base
+from hashing.datasets import _canvas
+from tests.conftest import Memory
+
+SIDE, IMAGES = 512, 480  # 360 MiB decoded, 8 MB on the disk
+SUITE = f"""
+[axes]
+datasets = [{{ name = "lists", path = ".", size = {SIDE}, trusted = 20 }}]
+backbones = [{{ name = "convnet", width = 4 }}]
+[training]
+batch = 10
+epochs = 1
+"""
+SCRIPT = """
+import json, resource, sys
+from pathlib import Path
+import torch
+from bench import plan, suite, work
+from bench.stages import _base
+from bench.store import Store
+from hashing import codes
+from hashing.datasets import _canvas
+
+def kilobytes(name):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
+
+_canvas.IN_MEMORY, _base.PORTION = 0, 2**24
+root, size = Path(sys.argv[1]), int(sys.argv[2])
+made = plan.plan([suite.load(str(root / "s.toml"))], data=root, device="cpu")
+Store(root / "store", create=True)
+site = work.Site(root / "store", root, "cpu")
+stages = list(made.stages.values())
+work._settle(1)
+with torch.no_grad():  # arenas and kernels that every process pays for once
+    torch.nn.Conv2d(3, 4, 3)(torch.rand(10, 3, 512, 512))
+codes.pack(torch.rand(10, 32))
+for stage in stages:
+    work.warm_up(stage)
+limits = {
+    "load": (resource.RLIMIT_DATA, "VmData", size // 3),  # what is mapped from a shared file does not count
+    "encode": (resource.RLIMIT_AS, "VmSize", 2 * size + size // 3),  # safetensors maps the cache twice
+}
+outcome = {}
+for stage in stages:
+    kind, name, room = limits.get(stage.kind, (resource.RLIMIT_AS, "", 0))
+    hard = resource.getrlimit(kind)[1]
+    if name:
+        resource.setrlimit(kind, (kilobytes(name) * 1024 + room, hard))
+    record = work.perform(stage, site)
+    resource.setrlimit(kind, (hard, hard))
+    outcome[stage.kind] = [record["status"], record["reason"]]
+print(json.dumps(outcome))
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for number in range(IMAGES):
+        pixels = np.full((8, 8, 3), (number * 37) % 256, dtype=np.uint8)
+        pixels[:4, :, number % 2] = 255
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    lines = [f"{number}.png {1 - number % 2} {number % 2}\n" for number in range(IMAGES)]
+    (tmp_path / "test.txt").write_text("".join(lines[:20]))
+    (tmp_path / "train.txt").write_text("".join(lines[20:60]))
+    (tmp_path / "database.txt").write_text("".join(lines[20:]))
+    (tmp_path / "s.toml").write_text(SUITE)
+    return tmp_path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits by the kinds that Linux counts")
+def test_a_data_set_larger_than_the_memory_it_may_take_runs_through(root):
+    size = IMAGES * 3 * SIDE * SIDE
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(root), str(size)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    outcome = json.loads(done.stdout.splitlines()[-1])
+    assert {kind: status for kind, (status, _) in outcome.items()} == dict.fromkeys(outcome, "ok"), outcome
+    assert {"load", "encode", "measure"} <= outcome.keys()
+
+
+def test_portions_are_the_part_in_its_order(monkeypatch):
+    images = torch.arange(10 * 3 * 4 * 4).remainder(251).to(torch.uint8).view(10, 3, 4, 4)
+    ids = torch.tensor([7, 1, 9, 0, 4])
+    inputs = Memory({"load": ({"images": images}, {}), "split": ({"database": ids}, {})})
+    for portion, sizes in ((1, [1] * 5), (2 * 48, [2, 2, 1]), (2**20, [5])):
+        monkeypatch.setattr(_base, "PORTION", portion)
+        parts = list(_base.portions(inputs, "database"))
+        assert [len(part) for part in parts] == sizes
+        assert torch.equal(torch.cat(parts), images[ids])
+
+
+def test_images_come_out_the_same_from_a_file(root, monkeypatch):
+    data = registry.create("datasets", "lists", {"path": ".", "size": 16, "trusted": 20})
+    plain = data.decode(root).images
+    assert not isinstance(_canvas.canvas(1, 3, 4, 4), np.memmap)
+    monkeypatch.setattr(_canvas, "IN_MEMORY", 0)
+    monkeypatch.setenv("TMPDIR", str(root))
+    assert isinstance(_canvas.canvas(1, 3, 4, 4), np.memmap)
+    assert torch.equal(data.decode(root).images, plain)
+    assert len(list(root.glob("*"))) == IMAGES + 4  # the file has no name
