@@ -70,7 +70,9 @@ def _measured(quick: bool, trained: Retrieval | None, wanted: int, device: str) 
     yield measure.popcount_rate(size.rounds)
     yield from measure.packing(size.rounds, 54_000)
     networks = ("convnet",) if quick else ("convnet", "resnet18", "mobilenet_v2")
-    yield from around.around(networks, (32,) if quick else (1, 32, 256), 32, workers, size.rounds, device)
+    yield from around.around(
+        networks, (32,) if quick else (1, 32, 256), 32, 2 if quick else 20, workers, size.rounds, device
+    )
     if not quick:
         yield from measure.growth(workers)
 

@@ -15,7 +15,7 @@ import torch
 
 from bench.api.errors import UserError
 from bench.cli import kernels as command
-from bench.kernels import cases, measure, race, rivals
+from bench.kernels import around, cases, measure, race, rivals
 from bench.kernels.race import Contender, Samples
 from hashing.codes import hamming_distances, pack
 from hashing.ranking import average_precision
@@ -158,11 +158,22 @@ def test_the_command_prints_tables_and_json(monkeypatch, capsys):
     assert (first["bits"], first["items"], first["codes"], first["octets"]) == (16, 2100, 2100, 16800)
     loop = next(row for row in rows if row["operation"] == "AP, ties by index" and row["by"] == "numpy loop")
     assert loop["faster"][1] > 1
+    ours, plain = (row for row in rows if row["operation"] == "training")
+    assert (ours["by"], plain["by"]) == ("hashdoor", "plain loop, 2 loaders")
+    assert plain["faster"][1] > 0
     monkeypatch.setattr(command, "_measured", lambda *_: (measure.Row(**row) for row in rows))
     command.kernels(format_="markdown")
     text = capsys.readouterr().out
     assert "numpy loop" in text
     assert "median of rounds" in text
+
+
+def test_the_plain_loop_takes_the_same_step(monkeypatch):
+    """In float32, on one batch and without augmentation, its loss is the training loop's; else nothing is timed."""
+    monkeypatch.setattr(around, "race", lambda *_, **__: pytest.fail("timed"))
+    monkeypatch.setattr(around, "fit", lambda *_, **__: [1.0])
+    with pytest.raises(AssertionError, match="the loss of one step is 1, in a plain loop 0"):
+        list(around.around(("convnet",), (), 32, 1, 1, 1, "cpu"))
 
 
 def test_an_unknown_trial_is_refused(tmp_path):
