@@ -41,7 +41,9 @@ class ConvNet(Backbone):
                 nn.Conv2d(before, after, 3, padding=1, bias=False),
                 nn.BatchNorm2d(after) if self.norm == "batch" else nn.GroupNorm(gcd(8, after), after),
                 nn.ReLU(inplace=True),
-                nn.AvgPool2d(2, ceil_mode=True),
+                # nothing is padded, so that the flag changes no value; without it torch.compile takes the gradient of a
+                # window that overhangs for too small (pytorch issue 198119, torch 2.14)
+                nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False),
             )
             for before, after in pairwise(widths)
         ]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -345,6 +349,27 @@ def test_training_does_not_write_to_the_data():
     fit(new_model(), split, RECIPE, Rng("fit"), augmentation=Augmentation(True, 1))
     assert torch.equal(split.images, kept.images)
     assert torch.equal(split.labels, kept.labels)
+
+
+COMPILED = """
+from dataclasses import replace
+from tests.hashing.test_train import RECIPE, trained, weights
+model, losses = trained()
+other, others = trained(replace(RECIPE, compile=True))
+pairs = [(value, weights(other)[name]) for name, value in weights(model).items()]
+print(max(float((one - two).abs().max()) for one, two in pairs), *losses, *others)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a compiler")
+def test_a_compiled_network_trains_as_the_plain_one_does():
+    """In a process of its own: the compiler does not see through the types that tests check at run time."""
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", COMPILED], cwd=root, capture_output=True, text=True, check=True)
+    apart, *losses = map(float, done.stdout.split())
+    assert apart < 1e-4
+    assert losses[2:] == pytest.approx(losses[:2], rel=1e-5)
 
 
 def test_dropout_draws_from_the_stream_too(untouched_rng):
