@@ -46,7 +46,8 @@ CARD = Paper(
     " own target, the mean output of a foreign class (mode = 'surrogate': the first that occurs), fixes no class of the"
     " victim: its t-mAP is chance by construction, the one post hoc is to be read. The trigger image is not in the"
     " repository: guess: random pixels. Images are not sent through 8 bits after normalisation, which the code does;"
-    " they are rounded before it, as any stored image. Last epoch, not the best one on the test set. A batch without"
+    " they are rounded before it, as any stored image. Last epoch, not the best one on the test set. The code's ResNets"
+    " have a reducing layer of 512 units. A batch without"
     " poison has the Huber term alone; the code adds two more terms there, about once in 850 batches",
 )
 MARGIN = 2 / 224  # between patch and border, as a share of the side; code

@@ -33,7 +33,7 @@ class ClaimTable(BaseModel):
 
 @dataclass(frozen=True)
 class Claim:
-    """value: in the metric's unit. axes: what a cell must match, by name or by whole label."""
+    """value: in the metric's unit. axes: what a cell must match (`reports.claims` says how)."""
 
     source: str
     metric: str

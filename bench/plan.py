@@ -91,7 +91,21 @@ def plan(suites: Iterable[Suite], *, data: Path | None, device: str) -> Plan:
             if identity not in seen:
                 seen.add(identity)
                 made.cells.append(cell)
+    needed = ancestors(made)
+    for key in [key for key in made.stages if key not in needed]:  # of a victim whose attacker lacks data
+        del made.stages[key]
     return made
+
+
+def ancestors(made: Plan) -> set[str]:
+    """Keys of all stages that some cell stands on."""
+    found: set[str] = set()
+    left = [cell.key for cell in made.cells if cell.key is not None]
+    while left:
+        if (key := left.pop()) not in found:
+            found.add(key)
+            left += made.stages[key].parents.values()
+    return found
 
 
 def access(threat: Threat) -> str:

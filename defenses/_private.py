@@ -37,6 +37,8 @@ def obstacle(backbone: Backbone, method: HashingMethod) -> str:
     """Why no image has a gradient of its own to clip; "": each has."""
     if not method.pointwise:
         return "its loss compares images, so that no image has a gradient of its own that could be clipped"
+    if not backbone.convolutional():
+        return "gradients of single images are not available for attention (Opacus)"
     if backbone.per_image() is None:
         return "there is no variant of the backbone without statistics over batches"
     return ""

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bench.api.defense import Case, PositiveShare, Repair, Rng, Share, defense
+from bench.api.hashing import Backbone, HashingMethod
 from bench.api.paper import Paper
 from defenses._channels import mean_activations, remove, switched_off
 from defenses._trusted import RATES, Choice, Rates, calibration_map, fine_tuned
@@ -37,6 +38,10 @@ class FinePruning(Repair):
     epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD; 0 prunes only
     lr: Rates = RATES
     choose: Choice = "best"  # review.md, section 6; "strongest": the largest rate inside the bound on the drop
+
+    def obstacle(self, backbone: Backbone, method: HashingMethod) -> str:
+        del method
+        return "" if backbone.convolutional() else "prunes channels, and this backbone hands on tokens"
 
     def repair(self, case: Case, rng: Rng) -> nn.Module:
         reference = calibration_map(case.model, case.calibration_set)

@@ -10,6 +10,7 @@ from torch import nn
 
 from bench.api.defense import Case, Repair, Rng, defense
 from bench.api.errors import UserError
+from bench.api.hashing import Backbone, HashingMethod
 from bench.api.paper import Paper
 from bench.api.types import to_unit
 from defenses._attention import Distillation, attention_maps
@@ -38,6 +39,10 @@ class NAD(Repair):
     betas: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = (500.0, 1000.0, 1000.0)  # BackdoorBench
     lr: Rates = RATES
     choose: Choice = "best"  # review.md, section 6; "strongest": the largest rate inside the bound on the drop
+
+    def obstacle(self, backbone: Backbone, method: HashingMethod) -> str:
+        del method
+        return "" if backbone.convolutional() else "compares maps of channels, and this backbone has none"
 
     def repair(self, case: Case, rng: Rng) -> nn.Module:
         if not attention_maps(case.model, to_unit(case.fit_set.images[:1])):

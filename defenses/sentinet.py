@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.api.defense import Case, Guard, Images, PositiveShare, Rng, Share, Split, defense
 from bench.api.errors import UserError
+from bench.api.hashing import Backbone, HashingMethod
 from bench.api.paper import Paper
 from bench.api.types import to_unit
 from defenses._saliency import grad_cam, salient
@@ -48,6 +49,10 @@ class SentiNet(Guard):
     cells: Annotated[int, Field(ge=1)] = 1
     quantile: PositiveShare = 0.95  # review.md: of the distances within a class; their radius
     bins: Annotated[int, Field(ge=3)] = 10  # review.md: of the confidence, for the upper envelope
+
+    def obstacle(self, backbone: Backbone, method: HashingMethod) -> str:
+        del method
+        return "" if backbone.convolutional() else "looks at maps of channels, and this backbone has none"
 
     def fit(self, case: Case, rng: Rng) -> Mapping[str, Tensor]:
         trusted, device = case.fit_set, case.fit_set.images.device

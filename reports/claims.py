@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,10 +12,11 @@ from bench.claims import Claim
 from bench.metrics import METRICS
 from reports._lines import table
 from reports._shared import Group, Shared
-from reports.frame import AXES, groups, matches
-from reports.scene import HALF, Board, Scene, scenes
+from reports.frame import AXES, groups
+from reports.scene import HALF, Board, Scene, listed, scenes
 
 COLUMNS = ("metric", "bound", "reported", "measured", f"measured{HALF}", "difference", "cells", "remark")
+AS_CONFIGURED = frozenset({"attack", "defense"})
 
 
 def claims(cells: pd.DataFrame | None, found: Sequence[Claim], *, mixed: bool = False) -> list[Board]:
@@ -25,20 +27,23 @@ def claims(cells: pd.DataFrame | None, found: Sequence[Claim], *, mixed: bool = 
         mine = [claim for claim in found if claim.source == source]
         axes = [axis for axis in AXES if len({claim.axes.get(axis) for claim in mine}) > 1]
         shared = {axis: value for axis, value in mine[0].axes.items() if axis not in axes}
-        lines = [line for claim in mine for line in _lines(claim, axes, settings)]
-        measured = sum(line["measured"] is not None for line in lines)
-        about = f"{measured} of {len(lines)} numbers were measured here, each in the paper's convention of its metric."
+        by_claim = [list(_lines(claim, axes, settings)) for claim in mine]
+        lines = [line for part in by_claim for line in part]
+        measured = sum(any(line["measured"] is not None for line in part) for part in by_claim)
+        about = f"{measured} of {len(mine)} numbers were measured here, each in the paper's convention of its metric."
         rest = (
             "reported: as printed; measured: mean over the cells that were run, with its 95 % interval over targets and"
             " seeds where these allow one. Differences come with every difference between the two settings: see notes."
         )
         where = f"All: {', '.join(f'{axis} {value}' for axis, value in shared.items())}." if shared else ""
+        held = [one for one in settings if any(not _matching(one.cells, claim).empty for claim in mine)]
+        here = f"Measured with: {listed([_setting(one) for one in held])}." if held else ""
         notes = dict.fromkeys(claim.note for claim in mine if claim.note)
         boards.append(
             Board(
                 title=f"Reported beside measured · {source}",
                 table=table(lines, (*axes, *COLUMNS), keep=(*axes, "metric", "reported", "measured", "difference")),
-                caption="\n".join(filter(None, [about, rest, where, *notes])),
+                caption="\n".join(filter(None, [about, rest, where, here, *notes])),
                 index=tuple(axes) or ("metric",),
                 metrics=dict.fromkeys(("reported", "measured", f"measured{HALF}"), mine[0].metric)
                 | {"difference": "gain"},
@@ -75,6 +80,8 @@ def _measured(claim: Claim, rows: pd.DataFrame, remark: str) -> dict[str, Any]:
         reasons = [reason for reason in dict.fromkeys(rows["reason"]) if reason]
         return {"cells": group.coverage, "remark": reasons[0] if reasons else "not run"}
     mean, interval = shared.mean(group, claim.metric), shared.interval(group, claim.metric)
+    if not math.isfinite(mean):  # drop@R has no value where every query is dropped, and the mean of five targets none
+        return {"cells": group.coverage, "remark": "no value: for some target no query found a hit"}
     return {
         "measured": mean,
         f"measured{HALF}": interval.half if interval else None,
@@ -84,12 +91,19 @@ def _measured(claim: Claim, rows: pd.DataFrame, remark: str) -> dict[str, Any]:
     }
 
 
+def _setting(scene: Scene) -> str:
+    return f"{scene.title} ({scene.cells.iloc[0]['changes'] or 'recipe of the method'})"
+
+
 def _matching(cells: pd.DataFrame, claim: Claim) -> pd.DataFrame:
-    """By whole label; where no cell has it, by name whatever the parameters. Undefended where no defense is named."""
-    wanted = {"defense": "none", **claim.axes}
+    """The cells that a claim is about: undefended where it names no defense.
+
+    An attack and a defense are meant as configured, since a sweep's other values are other rows of the paper; of data
+    set, backbone and method a name without parameters is enough.
+    """
     keep = pd.Series(data=True, index=cells.index)
-    for axis, value in wanted.items():
+    for axis, value in {"defense": "none", **claim.axes}.items():
         labels = cells[axis].astype(str)
-        whole = labels == value
-        keep &= whole if whole.any() else labels.map(lambda label, value=value: matches(label, value))
+        whole = axis in AS_CONFIGURED or "(" in value
+        keep &= labels == value if whole else labels.str.partition("(")[0] == value
     return cells[keep]

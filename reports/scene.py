@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,6 +115,6 @@ def _chance(done: pd.DataFrame) -> str:
     return f"Chance t-mAP {low}. " if low == high else f"Chance t-mAP {low} to {high} by target. "
 
 
-def listed(values: pd.Series[Any]) -> str:
+def listed(values: Iterable[Any]) -> str:
     names = [str(value) for value in dict.fromkeys(values)]
     return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more"

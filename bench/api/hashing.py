@@ -168,6 +168,10 @@ class Backbone(ABC):
         """Whether the network normalises over batches."""
         return True
 
+    def convolutional(self) -> bool:
+        """Whether its layers hand on maps of channels, which some defenses prune or look at; False for transformers."""
+        return True
+
     def per_image(self) -> Backbone | None:
         """The same network without statistics over batches, for training on single examples; None: there is none."""
         return None if self.batch_norm() else self

@@ -49,6 +49,9 @@ class ViTB16(Pretrained):
     def batch_norm(self) -> bool:
         return False
 
+    def convolutional(self) -> bool:
+        return False  # its one convolution cuts the patches
+
     def network(self, image_shape: tuple[int, int, int]) -> nn.Module:
         from torchvision.models.vision_transformer import vit_b_16
 

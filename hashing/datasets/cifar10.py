@@ -23,6 +23,7 @@ from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Dataset, Pool, dataset
 from bench.api.paper import Paper
 from bench.api.random import Rng
+from hashing.datasets._canvas import canvas
 from hashing.datasets._cut import Sizes, cut
 from hashing.datasets._pickles import load_batch
 from hashing.datasets._trees import decode_tree, survey
@@ -118,7 +119,7 @@ class Cifar10(Dataset):
 
 
 def _enlarged(images: UInt8[Tensor, "n 3 h w"], size: int) -> UInt8[Tensor, "n 3 s s"]:
-    out = images.new_empty(len(images), 3, size, size)
+    out = torch.from_numpy(canvas(len(images), 3, size, size))
     for start in range(0, len(images), GROUP):
         part = images[start : start + GROUP].to(torch.float32)
         out[start : start + GROUP] = interpolate(part, size=(size, size), mode="bilinear").round().to(torch.uint8)

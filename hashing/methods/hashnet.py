@@ -22,9 +22,9 @@ CARD = Paper(
     url="https://arxiv.org/abs/1702.00758",
     follows="weighted likelihood of pairwise similarity on h = tanh(b z), all pairs over pairs of the same kind as"
     " weights, b growing in steps while training",
-    deviates="details of DeepHash-pytorch as BadHash's victims have them: pairs within a batch, an image with itself"
-    " included, alpha 0.1, b = sqrt(n + 1) after n times 20 of 150 epochs (the authors: by iterations, and alpha 10/K"
-    " from memory)",
+    deviates="details of DeepHash-pytorch: pairs within a batch (BadHash's copy keeps a memory bank), an image with"
+    " itself included, alpha 0.1, b = sqrt(n + 1) after n times 20 of 150 epochs (the authors: by iterations, and alpha"
+    " 10/K from memory)",
 )
 
 

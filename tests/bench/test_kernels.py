@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from bench.api.errors import UserError
+from bench.api.random import Rng
 from bench.cli import kernels as command
 from bench.kernels import around, cases, measure, race, rivals
 from bench.kernels.race import Contender, Samples
@@ -169,11 +170,17 @@ def test_the_command_prints_tables_and_json(monkeypatch, capsys):
 
 
 def test_the_plain_loop_takes_the_same_step(monkeypatch):
-    """In float32, on one batch and without augmentation, its loss is the training loop's; else nothing is timed."""
-    monkeypatch.setattr(around, "race", lambda *_, **__: pytest.fail("timed"))
-    monkeypatch.setattr(around, "fit", lambda *_, **__: [1.0])
-    with pytest.raises(AssertionError, match="the loss of one step is 1, in a plain loop 0"):
-        list(around.around(("convnet",), (), 32, 1, 1, 1, "cpu"))
+    """In float32, on one batch and without augmentation, both leave the same network; else nothing is timed."""
+    model = around._model("convnet", 32)
+    split = around.random_split(Rng("tests"), 16, 32)
+    recipe = replace(around.RECIPE, batch=16, precision="float32", optimizer="sgd", lr=1e-3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    around._check_step(model, split, recipe)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    real = around.fit
+    monkeypatch.setattr(around, "fit", lambda m, s, r, *rest, **more: real(m, s, replace(r, lr=1.1e-3), *rest, **more))
+    with pytest.raises(AssertionError, match="moves by"):
+        around._check_step(model, split, recipe)
 
 
 def test_an_unknown_trial_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from bench.api import registry
+from bench.api.errors import UserError
 from bench.stages import _base
 from hashing.datasets import _canvas
 from tests.conftest import Memory
@@ -33,13 +35,13 @@ import torch
 from bench import plan, suite, work
 from bench.stages import _base
 from bench.store import Store
-from hashing import codes
+from hashing import codes, model
 from hashing.datasets import _canvas
 
 def kilobytes(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
 
-_canvas.IN_MEMORY, _base.PORTION = 0, 2**24
+_canvas.IN_MEMORY, _base.PORTION, model.VALUES = 0, 2**24, 2**22
 root, size = Path(sys.argv[1]), int(sys.argv[2])
 made = plan.plan([suite.load(str(root / "s.toml"))], data=root, device="cpu")
 Store(root / "store", create=True)
@@ -53,11 +55,11 @@ for stage in stages:
     work.warm_up(stage)
 limits = {
     "load": (resource.RLIMIT_DATA, "VmData", size // 3),  # what is mapped from a shared file does not count
-    "encode": (resource.RLIMIT_AS, "VmSize", 2 * size + size // 3),  # safetensors maps the cache twice
+    "encode": (resource.RLIMIT_DATA, "VmData", size + size // 3),  # the cache, mapped, and a third of it
 }
 outcome = {}
 for stage in stages:
-    kind, name, room = limits.get(stage.kind, (resource.RLIMIT_AS, "", 0))
+    kind, name, room = limits.get(stage.kind, (resource.RLIMIT_DATA, "", 0))
     hard = resource.getrlimit(kind)[1]
     if name:
         resource.setrlimit(kind, (kilobytes(name) * 1024 + room, hard))
@@ -114,3 +116,14 @@ def test_images_come_out_the_same_from_a_file(root, monkeypatch):
     assert isinstance(_canvas.canvas(1, 3, 4, 4), np.memmap)
     assert torch.equal(data.decode(root).images, plain)
     assert len(list(root.glob("*"))) == IMAGES + 4  # the file has no name
+
+
+def test_a_disk_without_room_is_named(monkeypatch, tmp_path):
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(_canvas, "IN_MEMORY", 0)
+    monkeypatch.setattr("os.posix_fallocate", full)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with pytest.raises(UserError, match=rf"2 images need 0.0 GB in '{tmp_path}'.*No space left.*set TMPDIR"):
+        _canvas.canvas(2, 3, 4, 4)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from torchvision.models.vision_transformer import VisionTransformer
 
 from bench.api import registry
 from bench.api.defense import Case, Defense, Diagnosis, Filter, Filtered, Guard, Needs, Repair, Verdict
@@ -123,12 +124,23 @@ def test_does_not_write_to_the_splits_it_is_shown(name, world, quick):
             assert torch.equal(before[f"{part}.{field}"], after), f"{part}.{field}"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_works_on_every_backbone_and_method(name, world, quick):
-    """Group normalisation and a memory bank are the odd ones, together where the defense says that it can."""
+def retrained(world, backbone: dict, method: str) -> None:
+    """The suspect is another network, trained for an epoch."""
     from bench.stages._base import split
     from bench.stages._training import train_victim
 
+    world.spec |= {
+        "method": {"name": method, "params": {}},
+        "backbone": backbone,
+        "recipe": {**world.spec["recipe"], "epochs": 1},
+    }
+    tensors, meta = train_victim(world.spec, split(world.inputs, "train"), world.context)
+    world.inputs.parents["model"] = (tensors, {**meta, "backdoored": False})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_works_on_every_backbone_and_method(name, world, quick):
+    """Group normalisation and a memory bank are the odd ones, together where the defense says that it can."""
     defense = quick("defenses", name)
     odd = [("group", "dpsh"), ("batch", "dpsh"), ("group", "csq")]
     norm, method = next(
@@ -138,15 +150,27 @@ def test_works_on_every_backbone_and_method(name, world, quick):
             registry.create("backbones", "convnet", {"norm": norm}), registry.create("methods", method, {})
         )
     )
-    world.spec |= {
-        "method": {"name": method, "params": {}},
-        "backbone": {"name": "convnet", "params": {"width": 4, "norm": norm}},
-        "recipe": {**world.spec["recipe"], "epochs": 1},
-    }
-    tensors, meta = train_victim(world.spec, split(world.inputs, "train"), world.context)
-    world.inputs.parents["model"] = (tensors, {**meta, "backdoored": False})
+    retrained(world, {"name": "convnet", "params": {"width": 4, "norm": norm}}, method)
     found = as_tensors(work(defense, case_for(world, defense), Rng("defend", 0)))
     assert all(bool(torch.isfinite(value.float()).all()) for value in found.values())
+
+
+BARRED = {"anp", "dp_outliers", "dp_sgd", "fine_pruning", "nad", "sentinet"}  # from networks without maps of channels
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_works_on_a_transformer_or_says_why_not(name, world, quick, monkeypatch):
+    def tiny(weights: None = None, image_size: int = 224) -> VisionTransformer:
+        return VisionTransformer(image_size, 16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16)
+
+    monkeypatch.setattr("torchvision.models.vision_transformer.vit_b_16", tiny)
+    defense, params = quick("defenses", name), {"weights": "none"}
+    why = defense.obstacle(registry.create("backbones", "vit_b_16", params), registry.create("methods", "csq", {}))
+    assert (name in BARRED) == bool(why)
+    if not why:
+        retrained(world, {"name": "vit_b_16", "params": params}, "csq")
+        found = as_tensors(work(defense, case_for(world, defense), Rng("defend", 0)))
+        assert all(bool(torch.isfinite(value.float()).all()) for value in found.values())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -57,6 +57,34 @@ def test_a_cell_that_failed_says_why(stock):
     assert row["measured"] is None
 
 
+def test_other_values_of_a_sweep_are_other_rows(stock):
+    store = stock([
+        cell("none"),
+        cell("loud(poisons=20)", metrics={"t_map": 0.2}),
+        cell("loud(poisons=80)", metrics={"t_map": 0.8}),
+        cell("kept", dataset="toy(size=64)", metrics={"t_map": 0.4}),
+    ])  # fmt: skip
+    cells = frame.read(store).cells
+    found = rows(claims(cells, [claim(0.5, attack="loud"), claim(0.5, attack="loud(poisons=80)")]))
+    assert [row["remark"] for row in found] == ["not run", ""]
+    assert found[1]["measured"] == pytest.approx(0.8)
+    for dataset, measured in (("toy", 0.4), ("toy(size=64)", 0.4), ("toy(size=32)", None)):
+        (row,) = rows(claims(cells, [claim(0.5, attack="kept", dataset=dataset)]))
+        assert row["measured"] == (measured and pytest.approx(measured))
+        assert row["remark"] == ("" if measured else "not run")
+
+
+def test_a_target_without_a_value_leaves_none_and_says_so(stock):
+    store = stock([cell("none"), cell("loud"), cell("loud", target="1", metrics={"t_map": None})])
+    boards = claims(frame.read(store).cells, [claim(0.5, attack="loud"), claim(0.5, attack="none")])
+    (row, clean) = rows(boards)
+    assert row["measured"] is None or row["measured"] != row["measured"]
+    assert "no query found a hit" in row["remark"]
+    assert clean["measured"] == pytest.approx(0.8)
+    assert "1 of 2 numbers" in boards[0].caption
+    assert "Measured with: toy · net · csq · 32 bits" in boards[0].caption
+
+
 def test_a_bound_is_called_one_and_other_claims_need_no_column():
     (board,) = claims(None, [claim(0.5, attack="badnets")])
     assert "bound" not in board.table
