@@ -35,8 +35,9 @@ FILTER = ("removed", "removed_poison", "removed_precision", "filter_auroc", "fil
 
 def everything(results: Results, *, by: str | None = None, costs: bool = False, mixed: bool = False) -> list[Board]:
     """All boards of a run. by: an axis, one value per board; gain against it comes first if it is of the setting."""
-    found = across(results.cells, by, mixed=mixed) if by in SETTING else []
-    for label, cells, scores in _slices(results, by):
+    here = replace(results, cells=_runnable(results.cells))
+    found = across(here.cells, by, mixed=mixed) if by in SETTING else []
+    for label, cells, scores in _slices(here, by):
         made = [
             *attacks(cells, costs=costs, mixed=mixed),
             *afterwards(cells, mixed=mixed),
@@ -49,6 +50,12 @@ def everything(results: Results, *, by: str | None = None, costs: bool = False, 
         found += [_retitled(board, label) for board in made]
     labels = _components(results.cells)
     return [replace(board, labels=labels) for board in found + failures(results.cells)]
+
+
+def _runnable(cells: pd.DataFrame) -> pd.DataFrame:
+    """Without the settings of which no cell can run, for want of data: `failures` names those."""
+    left_out = cells["status"].eq("skipped").groupby([cells[axis] for axis in SETTING], dropna=False).transform("all")
+    return cells[~left_out.astype(bool)]
 
 
 def attacks(cells: pd.DataFrame, *, costs: bool = False, mixed: bool = False) -> list[Board]:

@@ -404,3 +404,15 @@ def test_attacks_that_fix_no_target_are_shown_by_the_class_they_hit(stock):
     assert list(board.table["post hoc control"]) == [0.3, 0.2, 0.2]
     assert list(board.table["spread"]) == [0.25] * 3
     assert "kept: no target is fixed beforehand" in board.caption
+
+
+def test_settings_of_which_nothing_can_run_have_no_board_but_a_reason(stock):
+    store = stock([
+        cell("none"), cell("loud"), cell("kept", status="skipped", reason="asks for labels"),
+        cell("none", dataset="far", status="skipped", reason="far is not here"),
+        cell("loud", dataset="far", status="skipped", reason="far is not here"),
+    ])  # fmt: skip
+    found = boards.everything(read(store))
+    assert [board.title.split(" · ")[0:2] for board in found[:-1]] == [["Attacks", "toy"]]
+    assert list(found[0].table["attack"]) == ["none", "kept", "loud"]
+    assert list(found[-1].table["reason"]) == ["asks for labels", "far is not here"]
