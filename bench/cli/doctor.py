@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -46,21 +47,36 @@ def _machine(store: Path) -> list[dict[str, str]]:
 
 
 def _datasets(data: Path | None) -> list[dict[str, str]]:
+    """Every protocol: a data set as it is, and with each choice that leads to other files or another name."""
     from bench.api import registry
     from bench.api.errors import UserError
+    from bench.trial import Spec
 
-    rows = []
+    rows: list[dict[str, str]] = []
     for name, source in registry.catalogue("datasets").items():
-        try:
-            dataset = registry.create("datasets", name, {})
-            files = dataset.files(data)
-            protocol, _ = dataset.protocol(data)
-            where = ", ".join(map(str, files[:3])) if files else "embedded"
-            found = f"found ({protocol}): {where}"
-        except UserError as error:
-            found = str(error)
-        rows.append({"dataset": name, "state": found, "from": source.origin})
+        known: set[str] = set()
+        for params in _variants(registry.lookup("datasets", name)):
+            try:
+                dataset = registry.create("datasets", name, params)
+                files = dataset.files(data)
+                protocol, _ = dataset.protocol(data)
+                where = ", ".join(map(str, files[:3])) if files else "embedded"
+                found = f"found ({protocol}): {where}"
+            except UserError as error:
+                found = str(error)
+            if found not in known:  # most parameters have nothing to do with files
+                known.add(found)
+                rows.append({"dataset": Spec(name, given=params).label, "state": found, "from": source.origin})
     return rows
+
+
+def _variants(component: type[Any]) -> Iterator[dict[str, Any]]:
+    """No parameters; then each value of each parameter that takes one of a few."""
+    yield {}
+    for name, field in getattr(component, "__pydantic_fields__", {}).items():
+        for value in get_args(field.annotation) if get_origin(field.annotation) is Literal else ():
+            if value != field.default:
+                yield {name: value}
 
 
 def _weights() -> list[dict[str, str]]:
@@ -72,13 +88,22 @@ def _weights() -> list[dict[str, str]]:
     for kind in ("backbones", "attacks"):
         for name in registry.catalogue(kind):
             try:
-                files = registry.create(kind, name, {}).files()
+                wanted = {"weights": "imagenet"} if "weights" in _parameters(kind, name) else {}
+                files = registry.create(kind, name, wanted).files()
                 found = f"found: {', '.join(map(str, files))}"
             except UserError as error:
                 files, found = (), str(error)
             if files or not found.startswith("found"):
                 rows.append({"component": name, "state": found})
     return rows
+
+
+def _parameters(kind: str, name: str) -> set[str]:
+    from dataclasses import fields
+
+    from bench.api import registry
+
+    return {field.name for field in fields(registry.lookup(kind, name))}
 
 
 def gc(
