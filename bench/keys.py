@@ -50,6 +50,18 @@ def modules_of(kind: str, spec: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(sorted({f"bench.stages.{kind}", *named}))
 
 
+def key_of(
+    kind: str, spec: Mapping[str, Any], parents: Mapping[str, str], *, threads: int, device: str
+) -> tuple[str, tuple[str, ...], str]:
+    """A stage's key, the modules that its code is in, and their fingerprint.
+
+    The code behind a parent's artifact is in the parent's key.
+    """
+    modules = modules_of(kind, spec)
+    code = code_of(modules)
+    return digest([kind, spec, parents, code, environment(kind, threads=threads, device=device)]), modules, code
+
+
 def environment(kind: str, *, threads: int, device: str) -> dict[str, Any]:
     """Versions and settings that a stage's result may depend on."""
     common = {

@@ -17,9 +17,9 @@ from bench.api.defense import Defense, Diagnosis, Filter, Guard, Needs
 from bench.api.errors import DataMissingError, UserError
 from bench.api.hashing import Backbone, Dataset, HashingMethod, Recipe
 from bench.api.types import Setting
-from bench.keys import code_of, content_of, environment, modules_of
+from bench.keys import content_of, key_of
 from bench.suite import Resources, Skipped, Suite
-from bench.trial import Spec, Trial, canonical, digest
+from bench.trial import Spec, Trial, canonical
 from hashing.train import fast_precision
 
 ORDER = ("load", "split", "train", "prepare", "implant", "encode", "stamp", "defend", "screen", "probe", "measure")
@@ -364,11 +364,7 @@ class _Planner:
         return self._add("defend", spec, parents)
 
     def _add(self, kind: str, spec: dict[str, Any], parents: dict[str, str]) -> str:
-        # the code behind a parent's artifact is in the parent's key
-        modules = modules_of(kind, spec)
-        code = code_of(modules)
-        around = environment(kind, threads=self._resources.threads, device=self._device)
-        key = digest([kind, spec, parents, code, around])
+        key, modules, code = key_of(kind, spec, parents, threads=self._resources.threads, device=self._device)
         if key not in self._stages:
             self._stages[key] = Stage(
                 kind=kind, key=key, spec=spec, parents=parents, modules=modules, code=code,

@@ -66,12 +66,7 @@ def detectors(store: Store, *, suite: str | None = None, run: Run = "latest") ->
 
 def read(store: Store, *, suite: str | None = None, run: Run = "latest") -> Results:
     """The cells of the latest run (of a suite), or of all runs: each cell as the latest run that had it left it."""
-    plans = [plan for plan in manifests(store) if suite is None or suite in plan["suites"]]
-    if not plans:
-        known = sorted({name for plan in manifests(store) for name in plan["suites"]})
-        if suite is not None and known:
-            raise unknown("suite in this store", suite, known)
-        raise UserError(f"store '{store.root}' holds no run yet: `python -m bench run` makes one")
+    plans = runs_of(store, suite)
     used = plans[-1:] if run == "latest" else plans[::-1]
     shelf = Shelf(store)
     rows, scores, seen = [], [], set()
@@ -100,6 +95,18 @@ def manifests(store: Store) -> list[dict[str, Any]]:
     for plan in found:
         if not isinstance(plan, dict) or plan.get("schema") != SCHEMA or not isinstance(plan.get("cells"), list):
             raise StoreError(f"a file in '{store.root}/plans' is not a run of this version: use another --store")
+    return found
+
+
+def runs_of(store: Store, suite: str | None = None) -> list[dict[str, Any]]:
+    """The runs (of a suite), the latest last; at least one."""
+    every = manifests(store)
+    found = [plan for plan in every if suite is None or suite in plan["suites"]]
+    if not found:
+        known = sorted({name for plan in every for name in plan["suites"]})
+        if suite is not None and known:
+            raise unknown("suite in this store", suite, known)
+        raise UserError(f"store '{store.root}' holds no run yet: `python -m bench run` makes one")
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_OK, EXIT_USER, UserError
-from bench.cli import boards, catalogue, doctor, kernels, report, run
+from bench.cli import again, boards, catalogue, doctor, kernels, report, run
 
 app = typer.Typer(
     name="bench",
@@ -26,6 +26,8 @@ app.command("list")(catalogue.list_)
 app.command("leaderboard")(boards.leaderboard)
 app.command("show")(boards.show)
 app.command("report")(report.report)
+app.command("verify")(again.verify)
+app.command("rescore")(again.rescore)
 app.command("score")(boards.score)
 app.command("kernels")(kernels.kernels)
 app.command("doctor")(doctor.doctor)

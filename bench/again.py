@@ -1,0 +1,110 @@
+"""Numbers computed again from what a store holds, without training: to verify them, or under a new metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from bench.keys import key_of
+from bench.plan import Stage
+from bench.stages import measure
+from bench.stages._base import Context
+from bench.store import Record, Store, sha256
+from bench.work import InputLostError, Site, StoredInputs, perform
+
+TOLERANCE = 1e-9  # sums in another order, on another machine
+
+
+class Verifier:
+    """Checks trials one by one; an artifact that several stand on is read once.
+
+    What cannot be computed from stored codes, scores, masks and values of images is taken as recorded: seconds, hosts,
+    the score of a diagnosis and what defenses noted, for which their work would have to be done again.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._intact: dict[str, bool] = {}
+
+    def problems(self, key: str) -> list[str]:
+        """What is wrong with a finished trial; nothing where every number is what its artifacts give."""
+        record = self._store.record(key)
+        if record is None or record["status"] != "ok":
+            return ["its record has gone"]
+        return [*self._lineage(record), *self._numbers(record)]
+
+    def _lineage(self, record: Record) -> Iterator[str]:
+        """Parents that have gone, are damaged, or are not the ones that were read."""
+        for role, key in record["parents"].items():
+            parent = self._store.record(key)
+            if parent is None or parent["status"] != "ok":
+                yield f"the record of '{role}' ({key[:8]}) has gone"
+                continue
+            if key not in self._intact:
+                self._intact[key] = self._whole(parent)
+            if not self._intact[key]:
+                yield f"the artifact of '{role}' ({key[:8]}) is damaged or gone"
+            elif record["inputs"].get(role) != (parent["artifact"] or {}).get("sha256"):
+                yield f"'{role}' ({key[:8]}) is not the artifact that was measured"
+            elif role == "implant":
+                yield from self._poisons(parent)
+
+    def _whole(self, record: Record) -> bool:
+        artifact = record["artifact"]
+        path = self._store.artifact_path(record["key"])
+        return artifact is None or (path.is_file() and sha256(path) == artifact["sha256"])
+
+    def _poisons(self, record: Record) -> Iterator[str]:
+        tensors = self._store.tensors(record["key"])
+        if "mask" in tensors and record["meta"]["poisons"] != int(tensors["mask"].sum()):
+            yield f"poisons are {record['meta']['poisons']}, in the mask {int(tensors['mask'].sum())}"
+
+    def _numbers(self, record: Record) -> Iterator[str]:
+        inputs = StoredInputs(self._store, record["parents"])
+        try:
+            found = measure.run(dict(record["spec"]), inputs, Context(torch.device("cpu"), None)).metrics
+        except (InputLostError, KeyError, ValueError, OSError) as error:
+            yield f"cannot be computed again: {type(error).__name__}: {error}"
+            return
+        yield from differences(record["metrics"], found)
+
+
+def differences(stored: Mapping[str, Any], again: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    """Numbers that are not equal, by name."""
+    for name in dict.fromkeys([*stored, *again]):
+        one, other, where = stored.get(name), again.get(name), f"{at}{name}"
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from differences(one, other, f"{where}.")
+        elif isinstance(one, (int, float)) and isinstance(other, (int, float)):
+            if not math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+                yield f"{where} is {one:.6g}, computed again {other:.6g}"
+        elif one != other:
+            yield f"{where} is {one}, computed again {other}"
+
+
+def rescore(store: Store, cells: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Record | None]]:
+    """Each cell with its new key, and the record there; None where there was nothing to measure again.
+
+    A cell whose trial did not finish keeps what it has.
+    """
+    site = Site(store.root, None, "cpu")
+    for cell in cells:
+        record = store.record(cell["key"]) if cell["key"] else None
+        if record is None or record["status"] != "ok":
+            yield cell, None
+            continue
+        key, modules, code = key_of("measure", record["spec"], record["parents"], threads=1, device="cpu")
+        held = store.record(key)
+        if held is None or held["status"] != "ok":
+            held = perform(_stage(record, key, modules, code), site)
+        yield {**cell, "key": key}, held
+
+
+def _stage(record: Record, key: str, modules: tuple[str, ...], code: str) -> Stage:
+    return Stage(
+        kind="measure", key=key, spec=record["spec"], parents=record["parents"], modules=modules, code=code,
+        label=record["label"], group=record["group"], threads=1, num_gpus=0.0, timeout=math.inf,
+    )  # fmt: skip

@@ -1,0 +1,90 @@
+"""`bench verify` and `bench rescore`: a store's numbers computed again, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from bench.api.errors import EXIT_FAILED_TRIALS, UserError
+from bench.cli._options import DEFAULT_STORE, StorePath
+
+RunOf = Annotated[str | None, typer.Option("--suite", help="The latest run of this suite instead of the latest run.")]
+SHOWN = 20  # trials whose differences are printed
+
+
+def verify(
+    store: StorePath = DEFAULT_STORE,
+    suite: RunOf = None,
+    all_runs: Annotated[bool, typer.Option("--all-runs", help="Every run of the store.")] = False,
+) -> None:
+    """Compute every number that boards show again from stored codes, scores and masks; exit code 1 on a mismatch."""
+    from rich.console import Console
+    from rich.progress import track
+    from rich.text import Text
+
+    from bench.again import Verifier
+    from bench.store import Store
+
+    held = Store(store)
+    keys = list(dict.fromkeys(cell["key"] for plan in _runs(held, suite, all_runs) for cell in plan["cells"]))
+    records = [record for key in keys if key and (record := held.record(key)) and record["status"] == "ok"]
+    if not records:
+        raise UserError(f"store '{store}' holds no finished trial of this run: `python -m bench run` makes some")
+    verifier = Verifier(held)
+    console = Console(stderr=True)
+    watched = track(records, "verifying", console=console, transient=True, disable=not console.is_terminal)
+    wrong = [(record, problems) for record in watched if (problems := verifier.problems(record["key"]))]
+    out = Console(highlight=False, soft_wrap=True)
+    for record, problems in wrong[:SHOWN]:
+        out.print(Text(f"{record['key'][:8]} {record['label']}: {'; '.join(problems)}"))
+    if len(wrong) > SHOWN:
+        out.print(f"and {len(wrong) - SHOWN} more")
+    out.print(
+        f"{len(records) - len(wrong)} of {len(records)} trials are what their codes, scores and masks give, "
+        f"from artifacts whose checksums hold."
+    )
+    out.print("Taken as recorded: seconds and hosts, scores of diagnoses, what defenses noted, throughput.")
+    if wrong:
+        out.print("A new metric over old runs: `python -m bench rescore`; damaged artifacts: run the suite again.")
+        raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+def rescore(store: StorePath = DEFAULT_STORE, suite: RunOf = None) -> None:
+    """Measure the trials of the latest run again with the metrics as they are now, without training."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from bench.again import rescore as again
+    from bench.store import Store
+    from bench.trial import digest
+
+    held = Store(store)
+    held.check_writable()
+    (plan,) = _runs(held, suite, every=False)
+    old = [cell["key"] for cell in plan["cells"]]
+    console = Console(stderr=True)
+    pairs = track(
+        again(held, plan["cells"]), "measuring", len(old), console=console, transient=True,
+        disable=not console.is_terminal,
+    )  # fmt: skip
+    cells, records = map(list, zip(*pairs, strict=True))
+    moved = sum(cell["key"] != key for cell, key in zip(cells, old, strict=True))
+    failed = [record for record in records if record is not None and record["status"] != "ok"]
+    out = Console(highlight=False, soft_wrap=True)
+    if moved:
+        name = f"{'+'.join(plan['suites'])}-rescored-{digest([cell['key'] for cell in cells])[:8]}"
+        held.write_plan(name, {key: value for key, value in plan.items() if key != "schema"} | {"cells": cells})
+    measured = sum(record is not None for record in records)
+    out.print(f"{measured} trials measured, {moved} of them anew; {len(old) - measured} have no result to measure.")
+    for record in failed[:SHOWN]:
+        out.print(f"{record['status']}: {record['label']}: {record['reason']}", markup=False)
+    if failed:
+        raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+def _runs(held: Any, suite: str | None, every: bool) -> Sequence[Mapping[str, Any]]:
+    from reports.frame import runs_of
+
+    return runs_of(held, suite)[slice(None) if every else slice(-1, None)]

@@ -1,0 +1,128 @@
+"""Numbers computed again from a store: equal where nothing was touched, named where something was."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import typer
+
+from bench import fingerprint, keys, metrics
+from bench.again import Verifier, differences
+from bench.cli import again as command
+from bench.store import Store
+from reports import frame
+from tests.bench.conftest import finish
+
+
+@pytest.fixture
+def done(tiny, tmp_path):
+    """A finished run: plan and store. Filters keep masks, guards scores."""
+    plan = tiny("defenses=none,spectral_signatures,strip", "training.epochs=2")
+    store = Store(tmp_path / "store", create=True)
+    finish(plan, store)
+    store.write_plan(
+        "tiny", {"suites": ["tiny"], "command": "python -m bench run", "cells": [c.as_json() for c in plan.cells]}
+    )
+    return plan, store
+
+
+def of(plan, store, kind: str, **axes) -> dict:
+    """A record of a kind on the path of the attacked, undefended trial (or of the axes given)."""
+    wanted = {"attack": "badnets", "defense": "none", **axes}
+    cell = next(c for c in plan.cells if all(c.axes[axis] == value for axis, value in wanted.items()))
+    record = store.record(cell.key)
+    return record if kind == "measure" else store.record(record["parents"][kind])
+
+
+def problems(plan, store, **axes) -> list[str]:
+    return Verifier(store).problems(of(plan, store, "measure", **axes)["key"])
+
+
+def test_an_untouched_store_is_verified_and_measured_again_for_nothing(done, capsys):
+    plan, store = done
+    before = {record["key"] for record in store.records()}
+    command.verify(store=store.root)
+    out = capsys.readouterr().out
+    assert f"{len(plan.cells)} of {len(plan.cells)} trials are what" in out
+    assert "Taken as recorded: seconds" in out
+    command.rescore(store=store.root)
+    assert f"{len(plan.cells)} trials measured, 0 of them anew" in capsys.readouterr().out
+    assert {record["key"] for record in store.records()} == before
+
+
+def test_a_number_that_was_changed_is_named(done, capsys):
+    plan, store = done
+    record = of(plan, store, "measure")
+    record["metrics"]["t_map"] += 1e-6
+    store.write_record(record)
+    (found,) = problems(plan, store)
+    assert found.startswith("t_map is 0.")
+    with pytest.raises(typer.Exit) as stop:
+        command.verify(store=store.root)
+    assert stop.value.exit_code == 1
+    out = capsys.readouterr().out
+    assert f"{record['key'][:8]} {record['label']}: t_map is" in out
+    assert f"{len(plan.cells) - 1} of {len(plan.cells)} trials" in out
+
+
+@pytest.mark.parametrize("role", ["codes", "implant", "load"])
+def test_a_damaged_artifact_is_named(done, role):
+    plan, store = done
+    path = store.artifact_path(of(plan, store, role)["key"])
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert any(f"artifact of '{role}'" in line and "damaged" in line for line in problems(plan, store))
+
+
+def test_an_artifact_that_was_exchanged_with_its_record_is_named(done):
+    plan, store = done
+    clean, attacked = of(plan, store, "codes", attack="none"), of(plan, store, "codes")
+    store.artifact_path(attacked["key"]).write_bytes(store.artifact_path(clean["key"]).read_bytes())
+    store.write_record({**attacked, "artifact": clean["artifact"]})
+    found = problems(plan, store)
+    assert any("'codes'" in line and "not the artifact that was measured" in line for line in found)
+    assert any(line.startswith("map is ") for line in found)
+
+
+def test_a_poison_count_is_that_of_the_mask(done):
+    plan, store = done
+    record = of(plan, store, "implant")
+    record["meta"]["poisons"] += 1
+    store.write_record(record)
+    found = problems(plan, store)
+    assert f"poisons are {record['meta']['poisons']}, in the mask {record['meta']['poisons'] - 1}" in found
+
+
+def test_a_new_metric_is_measured_without_training_and_boards_show_it(done, monkeypatch, request, capsys):
+    plan, store = done
+    old = {record["key"]: record["cost"] for record in store.records()}
+    real = metrics.triggered
+    monkeypatch.setattr(metrics, "triggered", lambda *given: {**real(*given), "asr_at": 0.125})
+    text = fingerprint._module
+    monkeypatch.setattr(fingerprint, "_module", lambda m: ("changed", text(m)[1]) if m == "bench.metrics" else text(m))
+    keys.code_of.cache_clear()
+    request.addfinalizer(keys.code_of.cache_clear)
+    command.rescore(store=store.root)
+    assert f"{len(plan.cells)} of them anew" in capsys.readouterr().out
+    new = [record for record in store.records() if record["key"] not in old]
+    assert {record["stage"] for record in new} == {"measure"}
+    assert len(new) == len(plan.cells)
+    assert all(store.record(key)["cost"] == cost for key, cost in old.items())
+    assert set(frame.load(store)["asr_at"].dropna()) == {0.125}
+    command.verify(store=store.root)
+    with pytest.raises(typer.Exit):  # the older run has other numbers than today's code gives
+        command.verify(store=store.root, all_runs=True)
+    assert "asr_at is" in capsys.readouterr().out
+
+
+def test_differences_name_the_place_and_forgive_rounding():
+    one = {"a": 1.0, "b": {"c": None, "d": 2}, "e": "x"}
+    assert list(differences(one, json.loads(json.dumps(one)))) == []
+    assert list(differences(one, {**one, "a": 1.0 + 1e-12})) == []
+    found = list(differences(one, {"a": 1.1, "b": {"c": 0.5, "d": 2}, "e": "y", "f": 3}))
+    assert found == [
+        "a is 1, computed again 1.1", "b.c is None, computed again 0.5", "e is x, computed again y",
+        "f is None, computed again 3",
+    ]  # fmt: skip
