@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bench.api.errors import EXIT_FAILED_TRIALS
 from bench.cli._options import DEFAULT_STORE, Format, StorePath
 
 
@@ -90,6 +91,29 @@ def show(
     from reports import page, render
 
     render.render(page.page(Store(store), key), format_)
+
+
+def compare(
+    one: Annotated[Path, typer.Argument(metavar="A", help="A store.")],
+    other: Annotated[Path, typer.Argument(metavar="B", help="The store to compare with it.")],
+    suite: Annotated[str | None, typer.Option(help="The latest run of this suite instead of the latest run.")] = None,
+    all_runs: Annotated[
+        bool, typer.Option("--all-runs", help="Cells of all runs, each as the latest one left it.")
+    ] = False,
+    format_: Format = "rich",
+) -> None:
+    """Say what changed from store A to store B, and whether beyond noise; exit code 1 if so, or if a result is lost."""
+    from bench.store import Store
+    from reports import compare as comparing
+    from reports import frame, render
+
+    first, second = Store(one), Store(other)
+    run: frame.Run = "all" if all_runs else "latest"
+    results = [frame.read(store, suite=suite, run=run) for store in (first, second)]
+    found = comparing.compare(results[0], results[1], first, second)
+    render.render(found.boards, format_)
+    if found.changed:
+        raise typer.Exit(EXIT_FAILED_TRIALS)
 
 
 def score(

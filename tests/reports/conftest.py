@@ -38,8 +38,8 @@ def stock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stor
     """A function of runs, lists of cells each, the latest last: makes the store that holds them."""
     monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here has to survive a power cut
 
-    def make(*runs: list[dict[str, Any]], suite: str = "toy") -> Store:
-        store = Store(tmp_path / "store", create=True)
+    def make(*runs: list[dict[str, Any]], suite: str = "toy", folder: str = "store") -> Store:
+        store = Store(tmp_path / folder, create=True)
         load = {"stage": "load", "label": "load toy", "status": "ok", "reason": "", "log": "",
                 "parents": {}, "code": "l",
                 "meta": {"classes": CLASSES}, "metrics": {}, "artifact": None,

@@ -1,0 +1,179 @@
+"""Two stores side by side: what changed, whether that is more than noise, and what else differs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.metrics import METRICS
+from bench.store import Store
+from reports import statistics
+from reports._lines import table
+from reports._shared import Group, Shared
+from reports.frame import AXES, EDITION, Results, Shelf, groups
+from reports.scene import HALF, Board, listed
+
+COMPARED = ("map", "t_map", "gain", "own_map", "auroc", "diagnosis")
+ROUNDING = 1e-9  # below it two numbers are equal
+CLOSE = 0.02  # review.md, section 7: what may be called equal
+SAME = ["training", "changes", *(axis for axis in AXES if axis not in {"target", "seed"})]
+ROW = [axis for axis in AXES if axis not in {"target", "seed"}]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """worse: whether something changed beyond noise, or a result was lost."""
+
+    boards: list[Board]
+    changed: bool
+
+
+def compare(one: Results, other: Results, first: Store, second: Store) -> Comparison:
+    """Trials of both stores that have the same axes and training, paired by target and seed."""
+    a, b = _numbers(one), _numbers(other)
+    lines = _judged(list(_rows(a, b)))
+    moved = [line for line in lines if line["verdict"] not in {"equal", "within noise"}]
+    lost = _missing(a, b)
+    counts = ", ".join(f"{sum(line['verdict'] == v for line in lines)} {v}" for v in dict.fromkeys(
+        ["equal", "within noise", *(line["verdict"] for line in lines)]))  # fmt: skip
+    shown = [line for line in lines if line["verdict"] != "equal"]
+    axes = [axis for axis in ROW if len({line[axis] for line in lines}) > 1]
+    caption = (
+        f"{counts}. Rows of one axis value are left out: {_shared(lines, axes)}. Rows that are equal are not shown."
+        " Beyond noise: Holm-adjusted p below 0.05 over all rows, targets and seeds crossed; without an interval (one"
+        f" target or seed) a mean difference above {CLOSE} counts as a change."
+    )
+    boards = [
+        Board(
+            title="What changed (B minus A)",
+            table=table(
+                shown,
+                (*axes, "metric", "A", "B", "difference", f"difference{HALF}", "n", "verdict"),
+                keep=(*axes, "metric", "A", "B", "difference", "n", "verdict"),
+            ),
+            caption=caption,
+            index=(*axes, "metric"),
+            metrics={"A": "t_map", "B": "t_map", "difference": "gain", f"difference{HALF}": "gain"},
+        ),
+        _provenance(a, b, first, second),
+    ]
+    if not lost.empty:
+        boards.insert(1, _lost(lost))
+    changed = any("beyond" in line["verdict"] for line in moved) or bool((lost["only in"] == "A").any())
+    return Comparison(boards, changed)
+
+
+def _numbers(results: Results) -> pd.DataFrame:
+    """Cells with what their guard scored."""
+    scores = results.detectors
+    main = scores[scores["headline"].astype(bool)][["key", "auroc"]].drop_duplicates("key")
+    return results.cells.drop(columns="auroc", errors="ignore").merge(main, on="key", how="left")
+
+
+def _rows(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    theirs = dict(groups(b, SAME))
+    for key, part in groups(a, SAME):
+        if key not in theirs:
+            continue
+        pair = {"A": Group.of(part), "B": Group.of(theirs[key])}
+        places = pair["A"].places & pair["B"].places
+        if not places:
+            continue
+        shared = Shared.of({name: _only(group, places) for name, group in pair.items()})
+        for metric in COMPARED:
+            both = [group.values(metric, shared.places) for group in pair.values()]
+            apart = both[1] - both[0]
+            if np.isfinite(apart).all():
+                yield _row(dict(zip(SAME, key, strict=True)), metric, both, shared, pair)
+
+
+def _only(group: Group, places: frozenset[Any]) -> Group:
+    return Group(places, group.done, {p: i for p, i in group.positions.items() if p in places}, group.collapsed)
+
+
+def _row(axes: Mapping[str, Any], metric: str, both: Any, shared: Shared, pair: Mapping[str, Group]) -> dict[str, Any]:
+    apart = both[1] - both[0]
+    found: dict[str, Any] = {axis: axes[axis] for axis in ROW}
+    found |= {"metric": METRICS[metric].title, "A": float(both[0].mean()), "B": float(both[1].mean())}
+    found |= {"difference": float(apart.mean()), "n": len(apart), f"difference{HALF}": None, "p": None}
+    if np.abs(apart).max() <= ROUNDING:
+        return found | {"verdict": "equal"}
+    if not shared.inference:
+        close = abs(found["difference"]) <= CLOSE
+        return found | {"verdict": f"no interval, {'within' if close else 'beyond'} {CLOSE}"}
+    cells = shared.matrix(pair["B"], metric) - shared.matrix(pair["A"], metric)
+    interval = statistics.crossed_interval(cells, fixed_targets=shared.fixed_targets)
+    p = statistics.p_value(cells, fixed_targets=shared.fixed_targets)
+    return found | {f"difference{HALF}": interval.half if interval else None, "p": p, "verdict": "within noise"}
+
+
+def _judged(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One family of tests: everything that this comparison looks at."""
+    tested = [line for line in lines if line["p"] is not None]
+    for line, p in zip(tested, statistics.holm([line["p"] for line in tested]), strict=True):
+        if p < statistics.LEVEL:
+            line["verdict"] = "beyond noise"
+    return lines
+
+
+def _missing(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """Trials with a result in one store only, and what the other says of them."""
+    on = ["training", *AXES]
+    both = a[[*on, "status", "reason"]].merge(b[[*on, "status", "reason"]], on=on, how="outer", suffixes=(" A", " B"))
+    ok = {name: both[f"status {name}"] == "ok" for name in ("A", "B")}
+    lost = both[ok["A"] != ok["B"]].copy()
+    lost["only in"] = np.where(ok["A"][lost.index], "A", "B")
+    why = np.where(lost["only in"] == "A", lost["reason B"], lost["reason A"])
+    lost["there"] = [text if isinstance(text, str) and text else "not planned" for text in why]
+    return lost
+
+
+def _lost(lost: pd.DataFrame) -> Board:
+    found = lost.groupby(["only in", "attack", "defense", "there"], sort=False).size()
+    frame = found.rename("trials").reset_index()
+    return Board(
+        title="Results in one store only",
+        table=frame[["only in", "attack", "defense", "trials", "there"]],
+        caption="there: what the other store says of these trials.",
+        index=("only in", "attack", "defense"),
+    )
+
+
+def _provenance(a: pd.DataFrame, b: pd.DataFrame, first: Store, second: Store) -> Board:
+    """What differs besides the numbers: code, protocol, machine, packages."""
+    facts = [_facts(frame, store) for frame, store in ((a, first), (b, second))]
+    names = [name for name in dict.fromkeys([*facts[0], *facts[1]]) if facts[0].get(name) != facts[1].get(name)]
+    lines = [{"what": name, "A": facts[0].get(name, ""), "B": facts[1].get(name, "")} for name in names]
+    same = "" if lines else " Code, protocols, packages and machine agree."
+    return Board(
+        title="What else differs",
+        table=pd.DataFrame(lines, columns=["what", "A", "B"]),
+        caption=f"A: {first.root}. B: {second.root}.{same}",
+        index=("what",),
+    )
+
+
+def _facts(cells: pd.DataFrame, store: Store) -> dict[str, str]:
+    done = cells[cells["status"] == "ok"]
+    found = {name: listed(sorted(set(done[name].dropna().astype(str)))) for name in (*EDITION, "device", "protocol")}
+    shelf, seen = Shelf(store), dict[str, set[str]]()
+    for key in done["key"]:
+        about = (shelf.record(key) or {}).get("provenance", {})
+        git = about.get("git") or {}
+        facts = {name: about.get(name) for name in ("python", "system", "processor")}
+        facts |= {"commit": git and f"{git['commit'][:12]}{' with changes' if git['dirty'] else ''}"}
+        facts |= about.get("packages", {})
+        for name, value in facts.items():
+            if value:
+                seen.setdefault(name, set()).add(str(value))
+    return found | {name: listed(sorted(values)) for name, values in seen.items()}
+
+
+def _shared(lines: list[dict[str, Any]], axes: list[str]) -> str:
+    if not lines:
+        return "no trial is in both stores"
+    return ", ".join(f"{axis} {lines[0][axis]}" for axis in ROW if axis not in axes)

@@ -1,0 +1,88 @@
+"""Two stores side by side: what counts as a change, what as noise, and what is lost."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+
+from bench.cli import boards as command
+from reports import frame
+from reports.compare import compare
+
+
+def cells(shift=(), **changes):
+    """Three targets by three seeds of one attack; `shift` is added to the t-mAP of each in turn."""
+    places = [(str(target), seed) for target in range(3) for seed in range(3)]
+    moved = [*shift, *[0.0] * (len(places) - len(shift))]
+    return [
+        {"attack": "loud", "defense": "none", "target": target, "seed": seed, "metrics": {"t_map": 0.5 + by}, **changes}
+        for (target, seed), by in zip(places, moved, strict=True)
+    ]
+
+
+@pytest.fixture
+def verdicts(stock):
+    """What is found between two runs: {metric: verdict} of the rows that are shown, and all of it."""
+
+    def find(one, other):
+        a, b = stock(one, folder="a"), stock(other, folder="b")
+        found = compare(frame.read(a), frame.read(b), a, b)
+        rows = found.boards[0].table.to_dict("records")
+        return {row["metric"]: row["verdict"] for row in rows}, found
+
+    return find
+
+
+def test_equal_stores_have_nothing_to_show(verdicts):
+    rows, found = verdicts(cells(), cells([1e-12]))
+    assert rows == {}
+    assert not found.changed
+    assert "4 equal" in found.boards[0].caption
+    assert [board.title for board in found.boards] == ["What changed (B minus A)", "What else differs"]
+    assert "agree" in found.boards[-1].caption
+
+
+def test_a_shift_of_all_cells_is_beyond_noise_and_one_that_scatters_is_not(verdicts):
+    rows, found = verdicts(cells(), cells([0.1] * 9))
+    assert rows == {"t-mAP": "beyond noise"}
+    assert found.changed
+    (row,) = found.boards[0].table.to_dict("records")
+    assert (row["A"], row["B"], row["difference"], row["n"]) == pytest.approx((0.5, 0.6, 0.1, 9))
+    assert row["difference ±"] == pytest.approx(0.0, abs=1e-9)
+    rows, found = verdicts(cells(), cells([0.1, -0.1, 0.05, -0.2, 0.2, -0.02, 0.1, -0.1, 0.0]))
+    assert rows == {"t-mAP": "within noise"}
+    assert not found.changed
+
+
+@pytest.mark.parametrize(("by", "verdict", "changed"), [(0.01, "within 0.02", False), (0.05, "beyond 0.02", True)])
+def test_a_single_cell_has_no_interval(verdicts, by, verdict, changed):
+    rows, found = verdicts(cells()[:1], cells([by])[:1])
+    assert rows == {"t-mAP": f"no interval, {verdict}"}
+    assert found.changed == changed
+
+
+def test_only_cells_of_both_count_and_a_lost_result_is_a_change(verdicts):
+    whole, broken = cells(), cells()
+    broken[0] = {**broken[0], "status": "failed", "reason": "it broke"}
+    rows, found = verdicts(whole, broken)
+    assert rows == {}
+    (lost,) = found.boards[1].table.to_dict("records")
+    assert (lost["only in"], lost["trials"], lost["there"]) == ("A", 1, "it broke")
+    assert found.changed
+    assert not verdicts(broken, whole)[1].changed  # a result won
+
+
+def test_other_training_is_another_trial_and_other_code_is_named(verdicts):
+    _, found = verdicts(cells(training={"epochs": 3}), cells(training={"epochs": 4}))
+    assert "no trial is in both stores" in found.boards[0].caption
+    _, found = verdicts(cells(code="one"), cells(code="two"))
+    assert "code" in set(found.boards[-1].table["what"])
+
+
+def test_the_command_ends_with_one_where_something_changed(stock, capsys):
+    a, b = stock(cells(), folder="a"), stock(cells([0.1] * 9), folder="b")
+    command.compare(a.root, a.root)
+    with pytest.raises(typer.Exit) as stop:
+        command.compare(a.root, b.root)
+    assert stop.value.exit_code == 1
+    assert "beyond noise" in capsys.readouterr().out
