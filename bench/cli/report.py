@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from bench.cli._options import DEFAULT_STORE, Format, StorePath, Suites
 
+if TYPE_CHECKING:
+    from reports.scene import Board
+
 
 def report(
-    what: Annotated[Literal["claims"], typer.Argument(help="claims: what papers report beside what was measured.")],
+    what: Annotated[
+        Literal["claims", "audit"],
+        typer.Argument(
+            help="claims: what papers report beside what was measured. audit: the latest run under every convention."
+        ),
+    ],
     suites: Suites = [],  # noqa: B006 -- typer needs a literal
     store: StorePath = DEFAULT_STORE,
     mixed: Annotated[
@@ -18,13 +27,26 @@ def report(
     ] = False,
     format_: Format = "rich",
 ) -> None:
-    """Set every number of the suites' papers beside what this store measured; all shipped suites without --suite."""
+    """What a run says beyond its boards; claims are those of all shipped suites without --suite."""
+    from bench.store import Store
+    from reports import audit, frame, render
+
+    if what == "audit":
+        names: list[str | None] = [*suites] or [None]
+        found = [audit.audit(frame.read(Store(store), suite=name).cells, mixed=mixed) for name in names]
+        boards = [board for one in found for board in one]
+    else:
+        boards = _claims(suites, store, mixed)
+    render.render(boards, format_)
+
+
+def _claims(suites: list[str], store: Path, mixed: bool) -> list[Board]:
+    """Every number of the suites' papers beside what this store measured."""
     from bench import suite
     from bench.api.errors import UserError
     from bench.store import Store
-    from reports import claims, frame, render
+    from reports import claims, frame
 
-    del what
     wanted = [suite.load(name) for name in suites or suite.names()]
     holding = [one for one in wanted if one.claims]
     if not holding:
@@ -34,4 +56,4 @@ def report(
     for one in holding:
         cells = frame.read(Store(store), suite=one.name, run="all").cells if one.name in runs else None
         boards += claims.claims(cells, one.claims, mixed=mixed)
-    render.render(boards, format_)
+    return boards

@@ -1,0 +1,42 @@
+"""The convention audit: one set of codes under every convention, and who changes places."""
+
+from __future__ import annotations
+
+import json
+
+from bench.cli import report as command
+from reports import frame
+from reports.audit import audit
+
+
+def cell(attack: str, **metrics: float | None):
+    usual = {"t_map_zero": 0.5, "t_map_drop": 0.5, "t_map_drop_fixed": 0.5, "t_map_posthoc": 0.5}
+    return {"attack": attack, "defense": "none", "target": "0", "seed": 0, "metrics": {**usual, **metrics}}
+
+
+ORDER = [
+    cell("none", t_map=0.1, t_map_zero=0.0, t_map_drop=0.4, t_map_posthoc=0.2),
+    cell("loud", t_map=0.8, t_map_zero=0.7, t_map_drop=0.7, t_map_posthoc=None),
+    cell("quiet", t_map=0.6, t_map_zero=0.6, t_map_drop=0.9, t_map_posthoc=0.6),
+    cell("kept", t_map=0.4, t_map_zero=0.5, t_map_drop=0.8, t_map_posthoc=0.7),
+]
+
+
+def test_flipped_pairs_are_named_and_agreement_is_said(stock):
+    (board,) = audit(frame.read(stock([*ORDER, {**cell("loud", t_map=0.0), "defense": "repair"}])).cells)
+    assert list(board.table["attack"]) == ["none", "loud", "quiet", "kept"]  # by our number, undefended
+    assert list(board.table["t-mAP drop@R"]) == [0.4, 0.7, 0.9, 0.8]
+    lines = board.caption.splitlines()
+    assert "t-mAP zero@R: the order of all 3 attacks is that of t-mAP." in lines
+    assert "t-mAP drop@R: 2 of 3 pairs flip: quiet above loud, kept above loud." in lines
+    assert "t-mAP post hoc: 1 of 1 pairs flip: kept above quiet." in lines  # loud has no value there
+    assert "t-mAP drop@R fixed: the order of all 3 attacks is that of t-mAP." in lines  # equal is no flip
+
+
+def test_the_command_prints_the_latest_run_or_a_suites(stock, capsys):
+    store = stock(ORDER)
+    command.report("audit", store=store.root, format_="json")
+    (latest,) = json.loads(capsys.readouterr().out)
+    command.report("audit", suites=["toy"], store=store.root, format_="json")
+    assert json.loads(capsys.readouterr().out) == [latest]
+    assert [row["attack"] for row in latest["rows"]] == ["none", "loud", "quiet", "kept"]
