@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from bench.api.errors import UserError
 from bench.store import Store
-from bench.trial import canonical
 from reports._painting import DPI, plain, saved, suffix_of, write
+from reports._sweeps import FEWEST, swept
 from reports.frame import SETTING, Shelf, groups, read
 from reports.render import clean
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PLACE = ["target", "seed"]
-FEWEST = 3  # points that make a curve
 WIDE = 4  # panels side by side
 LINES = {  # metric: (name, colour of the Okabe-Ito palette, mark), told apart without colour too
     "t_map": ("t-mAP", "#D55E00", "o"),
@@ -64,36 +62,8 @@ def sweeps(store: Store, suite: str | None) -> list[Sweep]:
             mine = [bool(spec) and spec["name"] == name for spec in specs]
             rows = part[mine].assign(params=[spec["params"] for spec, use in zip(specs, mine, strict=True) if use])
             place = " · ".join(str(value) for value in setting[:3]) + f" · {setting[3]} bits"
-            found += [Sweep(f"{title} · {place}", parameter, of) for title, parameter, of in _swept(name, rows)]
+            found += [Sweep(f"{title} · {place}", parameter, of) for title, parameter, of in swept(name, rows)]
     return found
-
-
-def _swept(name: str, rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    found = []
-    for parameter in dict(rows["params"].iloc[0]):
-        rest = [canonical({k: v for k, v in params.items() if k != parameter}) for params in rows["params"]]
-        numeric = [_number(params[parameter]) for params in rows["params"]]
-        for (_,), part in groups(rows.assign(rest=rest, x=np.array(numeric, dtype=np.float64)), ["rest"]):
-            curve = part.dropna(subset=["x"])
-            if curve["x"].nunique() >= FEWEST:
-                others = _differing(rows, curve, parameter)
-                found.append((f"{name}{others}", parameter, curve))
-    return found
-
-
-def _differing(rows: pd.DataFrame, curve: pd.DataFrame, parameter: str) -> str:
-    """What tells this sweep from others of the same defense, in brackets."""
-    mine = curve["params"].iloc[0]
-    words = [
-        f"{key}={value}"
-        for key, value in mine.items()
-        if key != parameter and len({canonical(params[key]) for params in rows["params"]}) > 1
-    ]
-    return f"({', '.join(words)})" if words else ""
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def points(rows: pd.DataFrame) -> pd.DataFrame:

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 def report(
     what: Annotated[
-        Literal["claims", "audit"],
+        Literal["claims", "audit", "doses"],
         typer.Argument(
             help="claims: what papers report beside what was measured. audit: the latest run under every convention."
+            " doses: how much of a swept attack does half of what it can do."
         ),
     ],
     suites: Suites = [],  # noqa: B006 -- typer needs a literal
@@ -29,10 +30,12 @@ def report(
 ) -> None:
     """What a run says beyond its boards; claims are those of all shipped suites without --suite."""
     from bench.store import Store
-    from reports import audit, frame, render
+    from reports import audit, doses, frame, render
 
-    if what == "audit":
-        names: list[str | None] = [*suites] or [None]
+    names: list[str | None] = [*suites] or [None]
+    if what == "doses":
+        boards = [board for name in names for board in doses.doses(Store(store), name, mixed=mixed)]
+    elif what == "audit":
         found = [audit.audit(frame.read(Store(store), suite=name).cells, mixed=mixed) for name in names]
         boards = [board for one in found for board in one]
     else:

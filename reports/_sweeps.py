@@ -1,0 +1,42 @@
+"""Sweeps: cells of one component that differ in a single number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.trial import canonical
+from reports.frame import groups
+
+FEWEST = 3  # points that make a curve
+
+
+def swept(name: str, rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """(label, parameter, cells with its value as `x`) of each; rows: of one component, its parameters in `params`."""
+    found = []
+    for parameter in dict(rows["params"].iloc[0]):
+        rest = [canonical({k: v for k, v in params.items() if k != parameter}) for params in rows["params"]]
+        numeric = [_number(params[parameter]) for params in rows["params"]]
+        for (_,), part in groups(rows.assign(rest=rest, x=np.array(numeric, dtype=np.float64)), ["rest"]):
+            curve = part.dropna(subset=["x"])
+            if curve["x"].nunique() >= FEWEST:
+                others = _differing(rows, curve, parameter)
+                found.append((f"{name}{others}", parameter, curve))
+    return found
+
+
+def _differing(rows: pd.DataFrame, curve: pd.DataFrame, parameter: str) -> str:
+    """What tells this sweep from others of the same defense, in brackets."""
+    mine = curve["params"].iloc[0]
+    words = [
+        f"{key}={value}"
+        for key, value in mine.items()
+        if key != parameter and len({canonical(params[key]) for params in rows["params"]}) > 1
+    ]
+    return f"({', '.join(words)})" if words else ""
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

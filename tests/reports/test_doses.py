@@ -1,0 +1,79 @@
+"""Dose and response: the fit by hand, and real sweeps of a store."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import plan as planning
+from bench import suite as suites
+from bench.api.errors import UserError
+from bench.store import Store
+from reports.doses import d50, doses
+from tests.bench.conftest import finish
+
+SWEPT = """
+name = "swept"
+[axes]
+datasets = [{ name = "digits", train = 200, query = 60 }]
+backbones = [{ name = "convnet", width = 4 }]
+attacks = ["none", { name = "badnets", poison_rate = [0.01, 0.05, 0.15] }, { name = "badnets", trigger_size = 0.4 }]
+targets = [0, 1, 2]
+bits = [12]
+[training]
+optimizer = "adamw"
+lr = 1e-2
+weight_decay = 1e-4
+epochs = 8
+"""
+
+
+@pytest.mark.parametrize(
+    ("values", "gains", "plateau", "half"),
+    [
+        ([1, 2, 4], [0.0, 0.2, 0.8], 0.8, 2 ** (4 / 3)),  # a third of the way from 2 to 4, in the logarithm
+        ([1, 2, 4], [0.3, 0.1, 0.8], 0.8, 2 ** (4 / 3)),  # what falls is pooled: .2, .2, .8
+        ([0, 1, 2], [0.0, 0.2, 0.8], 0.8, 4 / 3),  # no logarithm of 0
+        ([1, 2, 4], [0.7, 0.8, 0.8], 0.8, 1.0),
+        ([1, 2, 4], [0.0, 0.01, 0.02], 0.02, None),
+    ],
+)
+def test_half_of_the_plateau_by_hand(values, gains, plateau, half):
+    found = d50(np.array(values, dtype=float), np.array(gains))
+    assert found[0] == pytest.approx(plateau)
+    assert found[1] == (half and pytest.approx(half))
+
+
+@given(st.lists(st.floats(-0.2, 1), min_size=3, max_size=8), st.floats(0.1, 10))
+def test_it_lies_among_the_doses_and_goes_with_their_unit(gains, unit):
+    values = np.geomspace(1, 50, len(gains))
+    plateau, half = d50(values, np.array(gains))
+    assert (half is None) == (plateau < 0.05)
+    if half is not None:
+        assert 1 - 1e-9 <= half <= 50 + 1e-9
+        assert d50(unit * values, np.array(gains))[1] == pytest.approx(unit * half, rel=1e-9)
+
+
+def test_a_sweep_is_a_row_with_an_interval_over_targets(tmp_path):
+    (tmp_path / "s.toml").write_text(SWEPT)
+    plan = planning.plan([suites.load(str(tmp_path / "s.toml"))], data=None, device="cpu")
+    store = Store(tmp_path / "store", create=True)
+    finish(plan, store)
+    cells = [cell.as_json() for cell in plan.cells]
+    store.write_plan("swept", {"suites": ["swept"], "command": "python -m bench run", "cells": cells})
+    (board,) = doses(store)
+    (row,) = board.table.to_dict("records")
+    assert row["attack"].startswith("badnets(trigger_size=0.1")  # what tells it from the attack that is not swept
+    assert (row["parameter"], row["n"]) == ("poison_rate", 3)
+    assert row["values"] == "0.01 to 0.15 (3)"
+    assert row["plateau"] > 0.05
+    assert 0.01 <= row["D50 low"] <= row["D50"] <= row["D50 high"] <= 0.15
+    with pytest.raises(UserError, match="unknown suite in this store"):
+        doses(store, "swep")
+
+
+def test_nothing_swept_is_said_with_an_example(stock):
+    with pytest.raises(UserError, match=r"no attack of this run was swept.*poison_rate = \[0.01"):
+        doses(stock([{"attack": "loud", "defense": "none", "target": "0", "seed": 0}]))
