@@ -31,7 +31,7 @@ def _differing(rows: pd.DataFrame, curve: pd.DataFrame, parameter: str) -> str:
     """What tells this sweep from others of the same defense, in brackets."""
     mine = curve["params"].iloc[0]
     words = [
-        f"{key}={value}"
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
         for key, value in mine.items()
         if key != parameter and len({canonical(params[key]) for params in rows["params"]}) > 1
     ]
