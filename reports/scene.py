@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -34,6 +35,12 @@ class Board:
     quiet: tuple[str, ...] = ()
     by_row: tuple[str, ...] = ()
     labels: frozenset[str] = frozenset()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows; texts are escaped."""
+        shown = self.table.drop(columns=list(self.quiet), errors="ignore")
+        caption = escape(self.caption).replace("\n", "<br>")
+        return f"<b>{escape(self.title)}</b>{shown.to_html(index=False, na_rep='-')}<small>{caption}</small>"
 
 
 @dataclass(frozen=True)
