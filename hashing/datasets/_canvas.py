@@ -7,11 +7,15 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from bench.api.errors import UserError
 
 IN_MEMORY = 2**30  # bytes; what is larger goes through a file
+GROUP = 1000  # images enlarged at once
 
 
 def canvas(count: int, channels: int, height: int, width: int) -> UInt8[np.ndarray, "n c h w"]:
@@ -36,3 +40,12 @@ def canvas(count: int, channels: int, height: int, width: int) -> UInt8[np.ndarr
             f"{count} images need {size / 1e9:.1f} GB in '{folder}' while they are decoded, and there is no room"
             f" ({error.strerror}): free some, or set TMPDIR to a folder on a larger disk"
         ) from error
+
+
+def enlarged(images: UInt8[Tensor, "n c h w"], size: int) -> UInt8[Tensor, "n c s s"]:
+    """The images at `size`, bilinearly, on a canvas."""
+    out = torch.from_numpy(canvas(len(images), images.shape[1], size, size))
+    for start in range(0, len(images), GROUP):
+        part = images[start : start + GROUP].to(torch.float32)
+        out[start : start + GROUP] = interpolate(part, size=(size, size), mode="bilinear").round().to(torch.uint8)
+    return out

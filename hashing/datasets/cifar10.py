@@ -17,13 +17,12 @@ from jaxtyping import Bool, Int64, UInt8
 from pydantic import Field, model_validator
 from pydantic_core import ArgsKwargs
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Dataset, Pool, dataset
 from bench.api.paper import Paper
 from bench.api.random import Rng
-from hashing.datasets._canvas import canvas
+from hashing.datasets._canvas import enlarged
 from hashing.datasets._cut import Sizes, cut
 from hashing.datasets._pickles import load_batch
 from hashing.datasets._trees import decode_tree, survey
@@ -42,7 +41,6 @@ CARD = Paper(
     "of its own, CIFAR10-jpeg; size above 32 enlarges the images bilinearly, which adds no detail",
 )
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-GROUP = 1000  # images enlarged at once
 PER_CLASS = {0: 5000, 1: 1000}  # images by origin: training, test
 BATCHES = "cifar-10-batches-py"
 JPEG = "cifar10/cifar10-jpeg.tar.xz"
@@ -108,7 +106,7 @@ class Cifar10(Dataset):
 
     def decode(self, root: Path | None) -> Pool:
         pool = _jpeg(files[0]) if len(files := self.files(root)) == 1 else _batches(files)
-        return pool if self.size == 32 else replace(pool, images=_enlarged(pool.images, self.size))
+        return pool if self.size == 32 else replace(pool, images=enlarged(pool.images, self.size))
 
     def cut(
         self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng
@@ -116,14 +114,6 @@ class Cifar10(Dataset):
         sizes = Sizes(train=self.train, query=self.query, trusted=self.trusted, database=self.database)
         learn = origin == 0 if self.split == "2" else None  # None: the other test images too
         return cut(labels, sizes, rng, query_from=origin == 1, train_from=learn, train_in_database=self.split != "0")
-
-
-def _enlarged(images: UInt8[Tensor, "n 3 h w"], size: int) -> UInt8[Tensor, "n 3 s s"]:
-    out = torch.from_numpy(canvas(len(images), 3, size, size))
-    for start in range(0, len(images), GROUP):
-        part = images[start : start + GROUP].to(torch.float32)
-        out[start : start + GROUP] = interpolate(part, size=(size, size), mode="bilinear").round().to(torch.uint8)
-    return out
 
 
 def _jpeg(path: Path) -> Pool:
