@@ -25,7 +25,7 @@ from bench.api.hashing import Dataset, Pool
 from bench.api.random import Rng
 from bench.api.registry import catalogue, create
 from bench.api.types import SPLITS, to_unit
-from hashing.datasets import _trees, cifar10
+from hashing.datasets import _canvas, _trees, cifar10
 from hashing.datasets._cut import Sizes, cut
 
 DATA = Path(os.environ.get("HASHDOOR_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
@@ -474,7 +474,7 @@ def test_cifar_can_be_enlarged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         noisy = io.BytesIO()
         Image.fromarray(np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(noisy, "JPEG")
         write(tmp_path / cifar10.JPEG, jpeg_tree({"train": 4, "test": 2}) | {"train/bird/0001.jpg": noisy.getvalue()})
-    monkeypatch.setattr(cifar10, "GROUP", 7)
+    monkeypatch.setattr(_canvas, "GROUP", 7)
     parameters = {"train": 10, "query": 10, "trusted": 10, "database": 5}
     plain, large = make("cifar10", **parameters), make("cifar10", size=48, **parameters)
     pool, enlarged = plain.decode(tmp_path), large.decode(tmp_path)
