@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import typer
 
 from bench import fingerprint, keys, metrics
+from bench import plan as planning
+from bench import suite as suites
 from bench.again import Verifier, differences
 from bench.cli import again as command
 from bench.store import Store
 from reports import frame
-from tests.bench.conftest import finish
+from tests.bench.conftest import TINY, finish
 
 
-@pytest.fixture
-def done(tiny, tmp_path):
-    """A finished run: plan and store. Filters keep masks, guards scores."""
-    plan = tiny("defenses=none,spectral_signatures,strip", "training.epochs=2")
-    store = Store(tmp_path / "store", create=True)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run: plan and folder of the store. Filters keep masks, guards scores."""
+    root = tmp_path_factory.mktemp("again")
+    (root / "tiny.toml").write_text(TINY)
+    changes = ["defenses=none,spectral_signatures,strip", "training.epochs=2"]
+    plan = planning.plan([suites.load(str(root / "tiny.toml"), changes=changes)], data=None, device="cpu")
+    store = Store(root / "store", create=True)
     finish(plan, store)
     store.write_plan(
         "tiny", {"suites": ["tiny"], "command": "python -m bench run", "cells": [c.as_json() for c in plan.cells]}
     )
-    return plan, store
+    return plan, store.root
+
+
+@pytest.fixture
+def done(finished, tmp_path):
+    """The run, in a store of the test's own."""
+    plan, root = finished
+    shutil.copytree(root, tmp_path / "store")
+    return plan, Store(tmp_path / "store")
 
 
 def of(plan, store, kind: str, **axes) -> dict:
