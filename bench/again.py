@@ -12,7 +12,7 @@ from bench.keys import key_of
 from bench.plan import Stage
 from bench.stages import measure
 from bench.stages._base import Context
-from bench.store import Record, Store, sha256
+from bench.store import Record, Store, checksum
 from bench.work import InputLostError, Site, StoredInputs, perform
 
 TOLERANCE = 1e-9  # sums in another order, on another machine
@@ -29,11 +29,8 @@ class Verifier:
         self._store = store
         self._intact: dict[str, bool] = {}
 
-    def problems(self, key: str) -> list[str]:
+    def problems(self, record: Record) -> list[str]:
         """What is wrong with a finished trial; nothing where every number is what its artifacts give."""
-        record = self._store.record(key)
-        if record is None or record["status"] != "ok":
-            return ["its record has gone"]
         return [*self._lineage(record), *self._numbers(record)]
 
     def _lineage(self, record: Record) -> Iterator[str]:
@@ -44,18 +41,13 @@ class Verifier:
                 yield f"the record of '{role}' ({key[:8]}) has gone"
                 continue
             if key not in self._intact:
-                self._intact[key] = self._whole(parent)
+                self._intact[key] = self._store.whole(parent)
             if not self._intact[key]:
                 yield f"the artifact of '{role}' ({key[:8]}) is damaged or gone"
-            elif record["inputs"].get(role) != (parent["artifact"] or {}).get("sha256"):
+            elif record["inputs"].get(role) != checksum(parent):
                 yield f"'{role}' ({key[:8]}) is not the artifact that was measured"
             elif role == "implant":
                 yield from self._poisons(parent)
-
-    def _whole(self, record: Record) -> bool:
-        artifact = record["artifact"]
-        path = self._store.artifact_path(record["key"])
-        return artifact is None or (path.is_file() and sha256(path) == artifact["sha256"])
 
     def _poisons(self, record: Record) -> Iterator[str]:
         tensors = self._store.tensors(record["key"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,18 @@ from reports.frame import groups
 FEWEST = 3  # points that make a curve
 
 
-def swept(name: str, rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    """(label, parameter, cells with its value as `x`) of each; rows: of one component, its parameters in `params`."""
+def sweeps(rows: pd.DataFrame, specs: Sequence[Any]) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """(label, parameter, cells with its value as `x`) of each sweep.
+
+    specs: of the component that is swept, one per row; None where a row has none.
+    """
+    for name in dict.fromkeys(spec["name"] for spec in specs if spec):
+        mine = [bool(spec) and spec["name"] == name for spec in specs]
+        params = [spec["params"] for spec, use in zip(specs, mine, strict=True) if use]
+        yield from _swept(name, rows[mine].assign(params=params))
+
+
+def _swept(name: str, rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     found = []
     for parameter in dict(rows["params"].iloc[0]):
         rest = [canonical({k: v for k, v in params.items() if k != parameter}) for params in rows["params"]]

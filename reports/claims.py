@@ -12,7 +12,7 @@ from bench.claims import Claim
 from bench.metrics import METRICS
 from reports._lines import table
 from reports._shared import Group, Shared
-from reports.frame import AXES, groups
+from reports.frame import AXES, groups, matches
 from reports.scene import HALF, Board, Scene, listed, scenes
 
 COLUMNS = ("metric", "bound", "reported", "measured", f"measured{HALF}", "difference", "cells", "remark")
@@ -104,6 +104,6 @@ def _matching(cells: pd.DataFrame, claim: Claim) -> pd.DataFrame:
     keep = pd.Series(data=True, index=cells.index)
     for axis, value in {"defense": "none", **claim.axes}.items():
         labels = cells[axis].astype(str)
-        whole = axis in AS_CONFIGURED or "(" in value
-        keep &= labels == value if whole else labels.str.partition("(")[0] == value
+        meant = labels.map(lambda label, value=value: matches(label, value))
+        keep &= labels == value if axis in AS_CONFIGURED else meant
     return cells[keep]

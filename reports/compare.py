@@ -26,7 +26,7 @@ ROW = [axis for axis in AXES if axis not in {"target", "seed"}]
 
 @dataclass(frozen=True)
 class Comparison:
-    """worse: whether something changed beyond noise, or a result was lost."""
+    """changed: whether something changed beyond noise, or a result was lost."""
 
     boards: list[Board]
     changed: bool

@@ -12,7 +12,8 @@ import pandas as pd
 from bench.api.errors import UserError
 from bench.store import Store
 from reports._painting import DPI, plain, saved, suffix_of, write
-from reports._sweeps import FEWEST, swept
+from reports._sweeps import FEWEST
+from reports._sweeps import sweeps as swept
 from reports.frame import SETTING, Shelf, groups, read
 from reports.render import clean
 
@@ -58,11 +59,8 @@ def sweeps(store: Store, suite: str | None) -> list[Sweep]:
     for setting, part in groups(done, list(SETTING)):
         records = {key: shelf.record(key) or {} for key in set(part["defended"])}
         specs = [records[key].get("spec", {}).get("defense") for key in part["defended"]]
-        for name in dict.fromkeys(spec["name"] for spec in specs if spec):
-            mine = [bool(spec) and spec["name"] == name for spec in specs]
-            rows = part[mine].assign(params=[spec["params"] for spec, use in zip(specs, mine, strict=True) if use])
-            place = " · ".join(str(value) for value in setting[:3]) + f" · {setting[3]} bits"
-            found += [Sweep(f"{title} · {place}", parameter, of) for title, parameter, of in swept(name, rows)]
+        place = " · ".join(str(value) for value in setting[:3]) + f" · {setting[3]} bits"
+        found += [Sweep(f"{title} · {place}", parameter, of) for title, parameter, of in swept(part, specs)]
     return found
 
 

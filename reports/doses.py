@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from bench.api.errors import UserError
 from bench.store import Store
 from reports._lines import table
-from reports._sweeps import FEWEST, swept
+from reports._sweeps import FEWEST, sweeps
 from reports.frame import Shelf, read
 from reports.scene import Board, scenes
 
@@ -60,12 +60,9 @@ def doses(store: Store, suite: str | None = None, *, mixed: bool = False) -> lis
 
 def _lines(cells: pd.DataFrame, shelf: Shelf) -> Iterator[dict[str, Any]]:
     specs = [(shelf.parent(shelf.record(key), "implant") or {}).get("spec", {}).get("attack") for key in cells["key"]]
-    for name in dict.fromkeys(spec["name"] for spec in specs if spec):
-        mine = [bool(spec) and spec["name"] == name for spec in specs]
-        rows = cells[mine].assign(params=[spec["params"] for spec, use in zip(specs, mine, strict=True) if use])
-        for label, parameter, curve in swept(name, rows):
-            if (line := _line(curve)) is not None:
-                yield {"attack": label, "parameter": parameter, **line}
+    for label, parameter, curve in sweeps(cells, specs):
+        if (line := _line(curve)) is not None:
+            yield {"attack": label, "parameter": parameter, **line}
 
 
 def _line(curve: pd.DataFrame) -> dict[str, Any] | None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,16 +25,21 @@ def verify(
 
     from bench.again import Verifier
     from bench.store import Store
+    from reports.frame import runs_of
 
     held = Store(store)
-    keys = list(dict.fromkeys(cell["key"] for plan in _runs(held, suite, all_runs) for cell in plan["cells"]))
+    keys = list(
+        dict.fromkeys(
+            cell["key"] for plan in runs_of(held, suite)[None if all_runs else -1 :] for cell in plan["cells"]
+        )
+    )
     records = [record for key in keys if key and (record := held.record(key)) and record["status"] == "ok"]
     if not records:
         raise UserError(f"store '{store}' holds no finished trial of this run: `python -m bench run` makes some")
     verifier = Verifier(held)
     console = Console(stderr=True)
     watched = track(records, "verifying", console=console, transient=True, disable=not console.is_terminal)
-    wrong = [(record, problems) for record in watched if (problems := verifier.problems(record["key"]))]
+    wrong = [(record, problems) for record in watched if (problems := verifier.problems(record))]
     out = Console(highlight=False, soft_wrap=True)
     for record, problems in wrong[:SHOWN]:
         out.print(Text(f"{record['key'][:8]} {record['label']}: {'; '.join(problems)}"))
@@ -59,10 +63,11 @@ def rescore(store: StorePath = DEFAULT_STORE, suite: RunOf = None) -> None:
     from bench.again import rescore as again
     from bench.store import Store
     from bench.trial import digest
+    from reports.frame import runs_of
 
     held = Store(store)
     held.check_writable()
-    (plan,) = _runs(held, suite, every=False)
+    plan = runs_of(held, suite)[-1]
     old = [cell["key"] for cell in plan["cells"]]
     console = Console(stderr=True)
     pairs = track(
@@ -82,9 +87,3 @@ def rescore(store: StorePath = DEFAULT_STORE, suite: RunOf = None) -> None:
         out.print(f"{record['status']}: {record['label']}: {record['reason']}", markup=False)
     if failed:
         raise typer.Exit(EXIT_FAILED_TRIALS)
-
-
-def _runs(held: Any, suite: str | None, every: bool) -> Sequence[Mapping[str, Any]]:
-    from reports.frame import runs_of
-
-    return runs_of(held, suite)[slice(None) if every else slice(-1, None)]

@@ -88,7 +88,7 @@ def _weights() -> list[dict[str, str]]:
     for kind in ("backbones", "attacks"):
         for name in registry.catalogue(kind):
             try:
-                wanted = {"weights": "imagenet"} if "weights" in _parameters(kind, name) else {}
+                wanted = {"weights": "imagenet"} if hasattr(registry.lookup(kind, name), "weights") else {}
                 files = registry.create(kind, name, wanted).files()
                 found = f"found: {', '.join(map(str, files))}"
             except UserError as error:
@@ -96,14 +96,6 @@ def _weights() -> list[dict[str, str]]:
             if files or not found.startswith("found"):
                 rows.append({"component": name, "state": found})
     return rows
-
-
-def _parameters(kind: str, name: str) -> set[str]:
-    from dataclasses import fields
-
-    from bench.api import registry
-
-    return {field.name for field in fields(registry.lookup(kind, name))}
 
 
 def gc(

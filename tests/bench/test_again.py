@@ -50,7 +50,7 @@ def of(plan, store, kind: str, **axes) -> dict:
 
 
 def problems(plan, store, **axes) -> list[str]:
-    return Verifier(store).problems(of(plan, store, "measure", **axes)["key"])
+    return Verifier(store).problems(of(plan, store, "measure", **axes))
 
 
 def test_an_untouched_store_is_verified_and_measured_again_for_nothing(done, capsys):
