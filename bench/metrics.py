@@ -82,6 +82,15 @@ METRICS: Mapping[str, Metric] = {
     "t_map_posthoc_control": _share("post hoc control", "the same selection on the clean model"),
     "spread": _share("spread", "mean distance of two triggered codes over the bits; 0: they are all alike", 0),
     "spread_control": _share("spread control", "the same on the clean model", 0),
+    "saturation": _share("saturation", "mean size of the relaxed codes of benign queries; 1: every bit is sure", 0),
+    "saturation_triggered": _share("saturation triggered", "the same of triggered queries", 0),
+    "saturation_control": _share("saturation control", "benign queries on the clean model", 0),
+    "anchor": _share("to anchor", "triggered codes to the majority code of the target's items, share of the bits", 0),
+    "anchor_control": _share("to anchor control", "the same on the clean model", 0),
+    "moved": _share("moved", "distance of a query's triggered code from its benign one, share of the bits", 0),
+    "moved_control": _share("moved control", "the same on the clean model", 0),
+    "attention": _share("attention", "triggered images to the trigger alone after training, share of the bits", 0),
+    "attention_first": _share("attention first", "the same when training was first looked at", 0),
     "queries": Metric("queries", "queries", 0, 0.0, math.inf, "benign queries"),
     "triggered": Metric("triggered", "queries", 0, 0.0, math.inf, "triggered queries: no label shared with the target"),
     "poisons": Metric("poisons", "images", 0, 0.0, math.inf, "poisoned training images"),
@@ -267,6 +276,22 @@ def spread(codes: PackedCodes) -> float | None:
         return None
     ones = (codes.unpack() > 0).sum(0, dtype=np.int64)
     return float((2 * ones * (n - ones)).sum() / (n * (n - 1) * codes.bits))
+
+
+def why(system: System, truth: Truth) -> dict[str, float | None]:
+    """Where triggered codes are: to the target's anchor, and from the same queries without trigger (shares of bits).
+
+    The anchor is the majority code of the database items with a label of the target; a tied bit counts one half.
+    """
+    holders = (truth.database & truth.target).any(1)
+    if not len(truth.positions) or not holders.any():
+        return {"anchor": None, "moved": None}
+    triggered, benign = system.triggered.unpack(), system.query.select(truth.positions).unpack()
+    anchor = np.sign(system.database.select(holders).unpack().sum(0, dtype=np.int64))
+    return {
+        "anchor": float((1 - triggered * anchor).mean() / 2),
+        "moved": float((triggered != benign).mean()),
+    }
 
 
 def posthoc(system: System, truth: Truth) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,16 +11,26 @@ import pandas as pd
 from bench.metrics import METRICS
 from reports import statistics
 from reports._shared import Group, Shared
-from reports.scene import listed
+from reports.scene import FREEDOM, HALF, listed
 
 
 def numbers(group: Group, counted: bool, shared: Shared, metrics: Sequence[str]) -> dict[str, float]:
     return {METRICS[name].title: shared.mean(group, name) for name in metrics} if counted else {}
 
 
-def half(group: Group, shared: Shared, metric: str) -> float | None:
-    interval = shared.interval(group, metric)
-    return None if interval is None else interval.half
+def half(group: Group, shared: Shared, metric: str) -> dict[str, float]:
+    """Half the width of a metric's interval and its degrees of freedom; nothing where there is none."""
+    interval, title = shared.interval(group, metric), METRICS[metric].title
+    return {} if interval is None else {title + HALF: interval.half, title + FREEDOM: interval.df}
+
+
+def freedom(lines: Sequence[Mapping[str, Any]], title: str) -> str:
+    """The degrees of freedom of a column's intervals, in words; nothing where there are none."""
+    found = [line[title + FREEDOM] for line in lines if line.get(title + FREEDOM) is not None]
+    if not found:
+        return ""
+    low, high = f"{min(found):.1f}", f"{max(found):.1f}"
+    return f"Degrees of freedom of the intervals: {low if low == high else f'{low} to {high}'}."
 
 
 def kept(group: Group, shared: Shared) -> str | None:
@@ -71,3 +82,8 @@ def table(lines: Sequence[Mapping[str, Any]], columns: Sequence[str], keep: Sequ
 
 def titles(metrics: Sequence[str]) -> dict[str, str]:
     return {METRICS[name].title: name for name in metrics}
+
+
+def known(value: float | None, otherwise: float = -math.inf) -> float:
+    """A number to sort by, where a row may have none."""
+    return otherwise if value is None or math.isnan(value) else float(value)

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench.metrics import METRICS
-from reports._lines import left_out, numbers, table, titles
+from reports._lines import known, left_out, numbers, table, titles
 from reports._shared import Shared
 from reports.scene import Board, scenes
 
@@ -33,7 +33,7 @@ def audit(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
             for attack, group in rows.items()
         ]
         ours = METRICS[OURS].title
-        lines.sort(key=lambda line: (line["attack"] != "none", -_or(line.get(ours)), line["attack"]))
+        lines.sort(key=lambda line: (line["attack"] != "none", -known(line.get(ours)), line["attack"]))
         names = [METRICS[metric].title for metric in columns]
         found.append(
             Board(
@@ -59,13 +59,13 @@ def _flips(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
     attacks = [line for line in lines if line["attack"] != "none"]
     for metric in PAPERS:
         name, ours = METRICS[metric].title, METRICS[OURS].title
-        known = [line for line in attacks if not math.isnan(_or(line.get(name), math.nan))]
-        pairs = list(combinations(known, 2))
+        scored = [line for line in attacks if not math.isnan(known(line.get(name), math.nan))]
+        pairs = list(combinations(scored, 2))
         flipped = [(a, b) for a, b in pairs if (a[ours] - b[ours]) * (a[name] - b[name]) < 0]
         if not pairs:
             continue
         if not flipped:
-            yield f"{name}: the order of all {len(known)} attacks is that of {ours}."
+            yield f"{name}: the order of all {len(scored)} attacks is that of {ours}."
             continue
         # the pair whose order it changes most comes first
         flipped.sort(key=lambda pair: -abs(pair[0][name] - pair[1][name]))
@@ -73,7 +73,3 @@ def _flips(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
                  for a, b in flipped]  # fmt: skip
         more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
         yield f"{name}: {len(flipped)} of {len(pairs)} pairs flip: {', '.join(words[:NAMED])}{more}."
-
-
-def _or(value: Any, otherwise: float = -math.inf) -> float:
-    return otherwise if value is None or math.isnan(value) else float(value)

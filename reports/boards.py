@@ -6,7 +6,6 @@ cells that all its rows share.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,11 +14,11 @@ import pandas as pd
 
 from bench.metrics import METRICS
 from reports import statistics
-from reports._lines import half, kept, left_out, numbers, table, titles
+from reports._lines import freedom, half, kept, known, left_out, numbers, table, titles
 from reports._shared import Group, Shared
 from reports.costs import costs as prices
 from reports.frame import AXES, EDITION, SETTING, TEXTS, Results, groups
-from reports.scene import HALF, Board, Scene, listed, scenes
+from reports.scene import FREEDOM, HALF, Board, Scene, listed, scenes
 from reports.verdicts import diagnoses
 
 ACCESS = ("none", "labels kept", "labels changed", "training controlled", "weights only")
@@ -83,7 +82,7 @@ def _attack_board(scene: Scene, name: str, costs: bool) -> Board | None:
         line["collapsed"] = len(group.collapsed)
         line |= numbers(group, attack in shared.counted, shared, (*OUTCOME, *BUDGET))
         if attack in shared.counted:
-            line[METRICS["gain"].title + HALF] = half(group, shared, "gain") if attack != "none" else None
+            line |= half(group, shared, "gain") if attack != "none" else {}
             line["rank"] = "{}-{}".format(*ranges[attack]) if attack in ranges else None
             line["mAP kept"] = kept(group, shared) if attack != "none" else None
             line["key"] = group.done["key"].iloc[0][:8] if len(shared.places) == 1 else None
@@ -94,9 +93,9 @@ def _attack_board(scene: Scene, name: str, costs: bool) -> Board | None:
     if not lines:
         return None
     gain = METRICS["gain"].title
-    lines.sort(key=lambda line: (_order(line["access"]), -_or(line.get(gain), -math.inf), line["attack"]))
+    lines.sort(key=lambda line: (_order(line["access"]), -known(line.get(gain)), line["attack"]))
     names = [METRICS[metric].title for metric in OUTCOME]
-    names[names.index(gain) + 1 : names.index(gain) + 1] = [gain + HALF, "rank"]
+    names[names.index(gain) + 1 : names.index(gain) + 1] = [gain + HALF, gain + FREEDOM, "rank"]
     budget = [METRICS[metric].title for metric in BUDGET]
     columns = ["access", "attack", "cells", "n", "collapsed", *names, "mAP kept", *budget, "seconds", "key"]
     keep = (*columns[:5], *(METRICS[metric].title for metric in OUTCOME))
@@ -109,6 +108,7 @@ def _attack_board(scene: Scene, name: str, costs: bool) -> Board | None:
             "gain = t-mAP - control, the clean model under the same trigger. Ordered by gain inside each access.",
             "rank = [1 + significantly better, all - significantly worse] among the attacks of the same access"
             " (Holm, 5 %); bold: nobody is." if ranges else "",
+            freedom(lines, gain),
             "mAP kept: 95 % upper bound of the mAP lost is below 0.03." if shared.inference else "",
             left_out(rows, shared),
         ),
@@ -116,7 +116,7 @@ def _attack_board(scene: Scene, name: str, costs: bool) -> Board | None:
         metrics=titles((*OUTCOME, *BUDGET)),
         heat=tuple(METRICS[metric].title for metric in ("t_map", "t_map_control", "gain", "own_map", "map")),
         best=frozenset(best),
-        quiet=("n", "collapsed"),  # the caption says it
+        quiet=("n", "collapsed", gain + FREEDOM),  # the caption says it
     )  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def afterwards(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
             for attack, group in rows.items()
         ]
         names = [METRICS[metric].title for metric in AFTERWARDS]
-        lines.sort(key=lambda line: (line["attack"] == "none", -_or(line.get(names[0]), -math.inf), line["attack"]))
+        lines.sort(key=lambda line: (line["attack"] == "none", -known(line.get(names[0])), line["attack"]))
         loose = listed(scene.cells.loc[~scene.cells["aimed"], "attack"])
         note = (
             f"{loose}: no target is fixed beforehand, so that t-mAP on the board above is chance by construction. Here"
@@ -248,7 +248,7 @@ def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False,
             line |= {"cells": group.coverage, "collapsed": len(group.collapsed)}
             line |= numbers(group, counted, shared, SCREEN if counted else ())
             if counted:
-                line[METRICS["auroc"].title + HALF] = half(group, shared, "auroc")
+                line |= half(group, shared, "auroc")
                 line |= {"seconds": shared.mean(planned[attack, guard], "seconds_defense")} if costs else {}
             lines.append(line)
         if not lines:
@@ -259,18 +259,19 @@ def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False,
         found.append(
             Board(
                 title=f"Detectors · {scene.title}",
-                table=table(lines, [*keep[:6], names[0] + HALF, *keep[6:], "seconds"], keep=keep),
+                table=table(lines, [*keep[:6], names[0] + HALF, names[0] + FREEDOM, *keep[6:], "seconds"], keep=keep),
                 caption=scene.caption(
                     shared,
                     "* the guard's main score. Triggered against benign versions of the same queries; a row none"
                     " compares a query with itself. Thresholds come from trusted images; clean = the model without"
                     " backdoor.",
+                    freedom(lines, names[0]),
                     left_out(made | blank, shared),
                 ),
                 index=("attack", "guard", "score"),
                 metrics=titles(SCREEN),
                 heat=tuple(METRICS[name].title for name in ("auroc", "tpr_1", "tpr_5", "caught_5", "auroc_control")),
-                quiet=("collapsed",),
+                quiet=("collapsed", names[0] + FREEDOM),
             )
         )
     return found
@@ -365,10 +366,6 @@ def failures(cells: pd.DataFrame) -> list[Board]:
 
 def _order(access: str) -> int:
     return ACCESS.index(access) if access in ACCESS else len(ACCESS)
-
-
-def _or(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None or math.isnan(value) else value
 
 
 def _components(cells: pd.DataFrame) -> frozenset[str]:

@@ -13,9 +13,19 @@ from bench.metrics import METRICS
 from reports._lines import table
 from reports._shared import Group, Shared
 from reports.frame import AXES, groups, matches
-from reports.scene import HALF, Board, Scene, listed, scenes
+from reports.scene import FREEDOM, HALF, Board, Scene, listed, scenes
 
-COLUMNS = ("metric", "bound", "reported", "measured", f"measured{HALF}", "difference", "cells", "remark")
+COLUMNS = (
+    "metric",
+    "bound",
+    "reported",
+    "measured",
+    f"measured{HALF}",
+    f"measured{FREEDOM}",
+    "difference",
+    "cells",
+    "remark",
+)
 AS_CONFIGURED = frozenset({"attack", "defense"})
 
 
@@ -27,7 +37,8 @@ def claims(cells: pd.DataFrame | None, found: Sequence[Claim], *, mixed: bool = 
         mine = [claim for claim in found if claim.source == source]
         axes = [axis for axis in AXES if len({claim.axes.get(axis) for claim in mine}) > 1]
         shared = {axis: value for axis, value in mine[0].axes.items() if axis not in axes}
-        by_claim = [list(_lines(claim, axes, settings)) for claim in mine]
+        cells_of = [[(s, part) for s in settings if not (part := _matching(s.cells, claim)).empty] for claim in mine]
+        by_claim = [list(_lines(claim, axes, parts)) for claim, parts in zip(mine, cells_of, strict=True)]
         lines = [line for part in by_claim for line in part]
         measured = sum(any(line["measured"] is not None for line in part) for part in by_claim)
         about = f"{measured} of {len(mine)} numbers were measured here, each in the paper's convention of its metric."
@@ -36,8 +47,8 @@ def claims(cells: pd.DataFrame | None, found: Sequence[Claim], *, mixed: bool = 
             " seeds where these allow one. Differences come with every difference between the two settings: see notes."
         )
         where = f"All: {', '.join(f'{axis} {value}' for axis, value in shared.items())}." if shared else ""
-        held = [one for one in settings if any(not _matching(one.cells, claim).empty for claim in mine)]
-        here = f"Measured with: {listed([_setting(one) for one in held])}." if held else ""
+        held = [_setting(scene) for parts in cells_of for scene, _ in parts]
+        here = f"Measured with: {listed(held)}." if held else ""
         notes = dict.fromkeys(claim.note for claim in mine if claim.note)
         boards.append(
             Board(
@@ -47,13 +58,14 @@ def claims(cells: pd.DataFrame | None, found: Sequence[Claim], *, mixed: bool = 
                 index=tuple(axes) or ("metric",),
                 metrics=dict.fromkeys(("reported", "measured", f"measured{HALF}"), mine[0].metric)
                 | {"difference": "gain"},
+                quiet=(f"measured{FREEDOM}",),
             )
         )
     return boards
 
 
-def _lines(claim: Claim, axes: Sequence[str], settings: Sequence[Scene]) -> Iterator[dict[str, Any]]:
-    """One row per setting in which the claim's cells are, at least one."""
+def _lines(claim: Claim, axes: Sequence[str], parts: Sequence[tuple[Scene, pd.DataFrame]]) -> Iterator[dict[str, Any]]:
+    """One row per setting with cells of the claim, at least one."""
     row: dict[str, Any] = {axis: claim.axes.get(axis, "") for axis in axes}
     row |= {
         "metric": METRICS[claim.metric].title,
@@ -61,7 +73,6 @@ def _lines(claim: Claim, axes: Sequence[str], settings: Sequence[Scene]) -> Iter
         "reported": claim.value,
         "measured": None,
     }
-    parts = [(scene, part) for scene in settings if not (part := _matching(scene.cells, claim)).empty]
     if not parts:
         yield {**row, "remark": "not run"}
     for scene, part in parts:
@@ -85,6 +96,7 @@ def _measured(claim: Claim, rows: pd.DataFrame, remark: str) -> dict[str, Any]:
     return {
         "measured": mean,
         f"measured{HALF}": interval.half if interval else None,
+        f"measured{FREEDOM}": interval.df if interval else None,
         "difference": mean - claim.value,
         "cells": group.coverage,
         "remark": remark,

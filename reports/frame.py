@@ -37,6 +37,7 @@ COLUMNS = (
     "protocol", "protocol_version", "protocol_digest", "cutoff", "sizes",
     "classes",  # number of labels in the data set
     "metrics_version", "code", "device",
+    "own_code",  # of the attack's and the defense's stages: one row of a board has one
     *NUMBERS,
     "defended",  # key of the defense's work: cells of one clean model and defense share it
     "seconds_attack", "seconds_defense",  # of preparing and implanting, and of defending, guards' screening included
@@ -203,6 +204,8 @@ def _context(record: Record, shelf: Shelf) -> dict[str, Any]:
     path = (record, data, shelf.parent(record, "split"), encoded, shelf.parent(encoded, "model"))
     provenance = record.get("provenance", {})
     implant = shelf.parent(record, "implant")
+    defended = [shelf.parent(record, role) for role in ("defend", "screen", "probe")]
+    own = (implant, shelf.parent(implant, "artefact"), shelf.parent(record, "stamped"), *defended)
     return {
         "protocol": str(protocol.get("name", "")),
         "protocol_version": str(protocol.get("version", "")),
@@ -212,10 +215,11 @@ def _context(record: Record, shelf: Shelf) -> dict[str, Any]:
         "classes": len((data or {}).get("meta", {}).get("classes", [])) or None,
         "metrics_version": str(provenance.get("metrics", "")),
         "code": digest([stage and stage.get("code") for stage in path])[:8],
+        "own_code": digest([stage and stage.get("code") for stage in own])[:8],
         "device": str((encoded or record).get("provenance", {}).get("device", "")),
         "defended": record.get("parents", {}).get("defend", ""),
         "seconds_attack": _seconds(implant, shelf.parent(implant, "artefact")),
-        "seconds_defense": _seconds(*(shelf.parent(record, role) for role in ("defend", "screen", "probe"))),
+        "seconds_defense": _seconds(*defended),
     }
 
 

@@ -25,6 +25,8 @@ PARTS = {
                           "t_map_all", "asr_at", "own_map", "own_map_control", "t_map_zero", "t_map_drop", "t_map_kept",
                           "t_map_drop_fixed", "t_map_drop_spread", "t_map_posthoc", "t_map_posthoc_control", "spread",
                           "spread_control"),
+    "Why on codes": ("saturation", "saturation_triggered", "saturation_control", "anchor", "anchor_control", "moved",
+                     "moved_control", "attention", "attention_first"),
     "Health of the victim": ("map_clean", "map_chance", "collapsed"),
 }  # fmt: skip
 
@@ -45,7 +47,8 @@ def page(store: Store, prefix: str) -> list[Board]:
         boards.append(_detectors(metrics["detectors"]))
     boards += list(_notes(shelf.parent(record, "defend") or record))
     if record is not None:
-        boards.append(_path(record, shelf))
+        lineage = _lineage(record, shelf)
+        boards += [*_parameters(lineage), _path(lineage)]
     return boards
 
 
@@ -96,7 +99,9 @@ def _facts(
         facts["training"] = changes(cell["training"])
         facts |= {"access": cell.get("access"), "defense kind": cell.get("defense_kind")}
         facts["suites"] = ", ".join(plan["suites"])
-        facts["replay"] = _replay(cell, plan, status)
+        facts["replay"] = replay(cell, plan, status)
+        if "implant" in record.get("parents", {}):
+            facts["pictures"] = f"python -m bench show {key[:SHORTEST]} --gallery attack.png"
     else:
         facts |= {"stage": record.get("stage"), "label": record.get("label")}
     facts |= _protocol(record.get("meta", {}).get("protocol"))
@@ -144,7 +149,7 @@ def _provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _replay(cell: Mapping[str, Any], plan: Mapping[str, Any], status: str) -> str:
+def replay(cell: Mapping[str, Any], plan: Mapping[str, Any], status: str) -> str:
     """The run's command, narrowed to this cell by the axes that vary in the run."""
     words = [str(plan.get("command") or f"python -m bench run --suite {plan['suites'][0]}")]
     for axis in AXES:
@@ -207,9 +212,9 @@ def _detectors(about: Mapping[str, Any]) -> Board:
     return Board("Detector scores", pd.DataFrame(rows), "* the guard's main score.", index=("score",), metrics=titles)
 
 
-def _path(record: Record, shelf: Shelf) -> Board:
-    """The stages behind a record, inputs before what reads them."""
-    seen: dict[str, dict[str, Any]] = {}
+def _lineage(record: Record, shelf: Shelf) -> dict[str, Record | None]:
+    """The records behind one by key, inputs before what reads them, the record itself last."""
+    seen: dict[str, Record | None] = {}
     open_: set[str] = set()
 
     def visit(key: str) -> None:
@@ -219,14 +224,38 @@ def _path(record: Record, shelf: Shelf) -> Board:
         found = shelf.record(key)
         for parent in (found or {}).get("parents", {}).values():
             visit(parent)
-        about = found or {"stage": "?", "label": "no record", "status": "missing"}
-        seen[key] = {
-            "stage": about["stage"], "status": about["status"], "seconds": (about.get("cost") or {}).get("seconds"),
-            "key": key[:SHORTEST], "label": about["label"],
-        }  # fmt: skip
+        seen[key] = found
 
     visit(record["key"])
-    table = pd.DataFrame(list(seen.values())).astype({"seconds": "float64"})
+    return seen
+
+
+def _parameters(lineage: Mapping[str, Record | None]) -> Iterator[Board]:
+    """Every parameter of the trial's components with its value, and the recipe of its training."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for record in reversed([record for record in lineage.values() if record]):  # a surrogate's come last
+        for kind, value in record.get("spec", {}).items():
+            if isinstance(value, dict):
+                found.setdefault(kind, value)
+    order = [*(kind for kind in AXES if kind in found), *(kind for kind in found if kind not in AXES)]
+    rows = [
+        {"of": f"{kind} {found[kind]['name']}" if "params" in found[kind] else kind, "parameter": name,
+         "value": "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)}
+        for kind in order for name, value in found[kind].get("params", found[kind]).items()
+    ]  # fmt: skip
+    if rows:
+        yield Board("Parameters", pd.DataFrame(rows), "", index=("of", "parameter"))
+
+
+def _path(lineage: Mapping[str, Record | None]) -> Board:
+    """The stages behind a record."""
+    rows = []
+    for key, record in lineage.items():
+        about = record or {"stage": "?", "label": "no record", "status": "missing"}
+        seconds = (about.get("cost") or {}).get("seconds")
+        rows.append({"stage": about["stage"], "status": about["status"], "seconds": seconds, "key": key[:SHORTEST],
+                     "label": about["label"]})  # fmt: skip
+    table = pd.DataFrame(rows).astype({"seconds": "float64"})
     total = table["seconds"].sum()
     return Board(
         "Stages", table, f"{len(table)} stages, {total:.1f} s together; other trials share them.", index=("stage",)

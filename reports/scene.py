@@ -13,6 +13,7 @@ from reports._shared import Group, Shared
 from reports.frame import EDITION, SETTING, groups
 
 HALF = " ±"  # the column "gain ±" holds half the width of the interval of "gain"
+FREEDOM = " df"  # and "gain df" its degrees of freedom
 FIXED = {"surrogate": "other_seed", "augment": "victim"}  # not worth a word in a title
 
 
@@ -76,8 +77,24 @@ def scenes(
             elsewhere = pd.concat([other for other in parts if other is not edition]) if len(parts) > 1 else None
             rows = [edition, lost] + ([elsewhere.assign(status="missing")] if elsewhere is not None else [])
             whole = pd.concat(rows).sort_index() if len(rows) > 1 else edition
+            whole, other = (whole, 0) if mixed else _of_one_code(whole)
             mark = f" · edition {i + 1} of {len(parts)}" if len(parts) > 1 else ""
-            yield Scene(_title(whole, without) + mark, whole, tuple(_about(edition, whole, len(parts), mixed)))
+            yield Scene(_title(whole, without) + mark, whole, tuple(_about(edition, whole, len(parts), mixed, other)))
+
+
+def _of_one_code(cells: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Each row of a board with results of one code of its attack and defense, the latest; how many others there were.
+
+    A run has one code, several runs may not. Cells of the latest run come first.
+    """
+    done = cells[cells["status"] == "ok"]
+    latest = done.groupby(["attack", "defense"], sort=False)["own_code"].transform("first")
+    old = done.index[done["own_code"] != latest]
+    if old.empty:
+        return cells, 0
+    marked = cells.copy()
+    marked.loc[old, "status"] = "missing"
+    return marked, len(old)
 
 
 def _title(cells: pd.DataFrame, without: str) -> str:
@@ -90,7 +107,7 @@ def _title(cells: pd.DataFrame, without: str) -> str:
     return " · ".join(words)
 
 
-def _about(done: pd.DataFrame, cells: pd.DataFrame, editions: int, mixed: bool) -> Iterator[str]:
+def _about(done: pd.DataFrame, cells: pd.DataFrame, editions: int, mixed: bool, other: int) -> Iterator[str]:
     """The lines that every caption of a scene begins with."""
     if not done.empty:
         for _, part in groups(done, ["protocol_digest"]):
@@ -107,6 +124,11 @@ def _about(done: pd.DataFrame, cells: pd.DataFrame, editions: int, mixed: bool) 
             yield "Warning: this table mixes code, metric versions or protocols, as asked."
         if len(set(done["device"])) > 1:
             yield f"Warning: measured on different devices ({devices}): numbers differ a little between them."
+    if other:
+        yield (
+            f"Warning: left out ({other}): results of other code of their attack or defense than the latest of their"
+            " row. Run the suite again, or ask for --mixed."
+        )
     if editions > 1:
         yield (
             f"Warning: the cells of this setting come from {editions} editions of code, metrics or protocol; each"

@@ -8,11 +8,17 @@ from torch import Tensor
 
 from bench.stages._base import Inputs
 from hashing.codes import PackedCodes, pack
+from hashing.model import HashModel
 
 
 def as_tensor(logits: Float[Tensor, "n b"]) -> Int64[Tensor, "w n"]:
     """Words as int64, which every safetensors reader knows; the bits are the same."""
     return torch.from_numpy(pack(logits).words.view("int64").copy())
+
+
+def saturation(model: HashModel, logits: Float[Tensor, "n b"]) -> Float[Tensor, " n"]:
+    """Mean size of each image's relaxed code at the end of the method's schedule: 1 where every bit is decided."""
+    return model.relax(logits.to(model.device)).abs().mean(1).cpu()
 
 
 def codes(inputs: Inputs, role: str, name: str, bits: int) -> PackedCodes:

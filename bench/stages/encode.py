@@ -1,4 +1,4 @@
-"""Benign queries and database as packed codes of one model."""
+"""Benign queries and database as packed codes of one model, and how sure it is of the queries' bits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 from bench.stages import _base
 from bench.stages._base import Context, Inputs, Json, Output
-from bench.stages._codes import as_tensor
+from bench.stages._codes import as_tensor, saturation
 from bench.stages._models import open_model
 from hashing.model import encode
 
@@ -18,4 +18,6 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     for part in ("query", "database"):
         logits = [encode(model, images, device=context.device) for images in _base.portions(inputs, part)]
         found[part] = as_tensor(torch.cat(logits))
+        if part == "query":
+            found["saturation"] = saturation(model, torch.cat(logits))
     return Output(found)

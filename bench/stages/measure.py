@@ -41,7 +41,9 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     found["t_map_posthoc_control"] = control["t_map_posthoc"]
     found["spread_control"] = control["spread"]
     found["gain"] = _minus(found["t_map"], control["t_map"])
-    found |= _attack(inputs)
+    found |= metrics.why(measured, truth) | {f"{k}_control": v for k, v in metrics.why(clean, truth).items()}
+    found |= _saturation(inputs)
+    found |= _attack(inputs, bits)
     if inputs.has("screen"):
         found["detectors"] = _detectors(inputs, truth.positions)
     if inputs.has("defend"):
@@ -62,14 +64,24 @@ def _minus(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def _attack(inputs: Inputs) -> Json:
-    """Poison counts and stealth; empty for an attack that changes nothing."""
+def _saturation(inputs: Inputs) -> Json:
+    """How sure the models are of bits; None for what an older run encoded."""
+    roles = {"saturation": "codes", "saturation_triggered": "stamped", "saturation_control": "clean_codes"}
+    sizes = {name: inputs.tensors(role).get("saturation") for name, role in roles.items()}
+    return {name: float(size.double().mean()) if size is not None and len(size) else None
+            for name, size in sizes.items()}  # fmt: skip
+
+
+def _attack(inputs: Inputs, bits: int) -> Json:
+    """Poison counts, stealth, and how much the trigger rules; empty for an attack that changes nothing."""
     if not inputs.has("implant"):
         return {}
     meta, tensors = inputs.meta("implant"), inputs.tensors("implant")
     found: Json = {
         name: meta[name] for name in ("poisons", "poison_rate", "target_share", "exact_share") if name in meta
     }
+    if len(watched := tensors["attention"]):
+        found |= {"attention_first": float(watched[0]) / bits, "attention": float(watched[-1]) / bits}
     stealth = tensors["stealth"].numpy()
     for name, column in zip(("linf", "psnr", "ssim"), stealth.T, strict=True):
         finite = column[np.isfinite(column)]  # PSNR of an unchanged image is infinite and says nothing

@@ -51,6 +51,20 @@ def test_a_perfect_attack_scores_one_and_its_control_is_low() -> None:
     assert benign["map_excluded"] == 0
 
 
+def test_where_triggered_codes_are_by_hand() -> None:
+    """Anchor of class 1: bits voted 2:1, 1:1 (a tie counts one half), unanimous, unanimous."""
+    database = np.array([[1, 1, 1, -1], [1, -1, 1, -1], [-1, 1, 1, -1], [-1, -1, 1, -1], [1, 1, -1, 1]])
+    holders = one_hot([1, 1, 1, 1, 0], 2)  # votes of class 1: 2:2, 2:2, 4:0, 0:4
+    query = np.array([[1, 1, -1, 1], [1, 1, 1, 1], [-1, -1, -1, -1]])
+    labels = one_hot([0, 1, 0], 2)
+    triggered = np.array([[1, 1, 1, 1], [-1, -1, -1, -1]])  # of queries 0 and 2
+    found = metrics.why(system(query, database, triggered), truth(labels, holders, [1]))
+    assert found["anchor"] == pytest.approx(((0.5 + 0.5 + 0 + 1) / 4 + (0.5 + 0.5 + 1 + 0) / 4) / 2)
+    assert found["moved"] == pytest.approx((1 / 4 + 0) / 2)
+    nobody = truth(labels, one_hot([0] * 5, 2), [1])
+    assert metrics.why(system(query, database, triggered), nobody) == {"anchor": None, "moved": None}
+
+
 @pytest.mark.parametrize("bits", [5, 64, 70])
 def test_spread_is_the_mean_distance_over_all_pairs(bits: int) -> None:
     codes = np.random.default_rng(bits).choice([-1, 1], size=(7, bits))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from bench import plan as planning
 from bench import suite as suites
 from bench.drive import drive
 from bench.execute import SerialExecutor
+from bench.stages._models import open_model
 from bench.store import Store
-from bench.work import Site
+from bench.work import Site, StoredInputs
 
 SUITE = """
 [axes]
@@ -82,6 +84,31 @@ def test_map_and_target_map_are_what_sorting_gives(finished: tuple) -> None:
     clean = monte_carlo(bits(control[0]["codes"], 12), bits(control[1]["database"], 12), aimed)
     assert record["metrics"]["t_map_control"] == pytest.approx(clean, abs=0.004)
     assert record["metrics"]["gain"] == pytest.approx(record["metrics"]["t_map"] - clean, abs=0.004)
+
+
+def test_why_is_what_the_codes_and_the_network_say(finished: tuple) -> None:
+    plan, store, _ = finished
+    record = store.record(plan.cells[0].key)
+    files = {role: store.artifact_path(key) for role, key in record["parents"].items()}
+    pool, parts, implant = load_file(files["load"]), load_file(files["split"]), load_file(files["implant"])
+    codes, stamped = load_file(files["codes"]), load_file(files["stamped"])
+    triggered, query = bits(stamped["codes"], 12), bits(codes["query"], 12)
+    members = bits(codes["database"], 12)[pool["labels"][parts["database"]][:, 3].astype(bool)]
+    distances = [0.5 if 2 * column.sum() == len(column) else (column.mean() > 0.5) != code
+                 for one in triggered for column, code in zip(members.T, one, strict=True)]  # fmt: skip
+    metrics = record["metrics"]
+    assert metrics["anchor"] == pytest.approx(np.mean(distances))
+    assert metrics["moved"] == pytest.approx((triggered != query[stamped["positions"]]).mean())
+    assert metrics["attention"] == pytest.approx(implant["attention"][-1] / 12)
+    assert metrics["attention_first"] == pytest.approx(implant["attention"][0] / 12)
+    # csq relaxes by tanh; the network is applied to the stored pixels anew
+    inputs = StoredInputs(store, record["parents"])
+    model = open_model(inputs, "implant", torch.device("cpu"))
+    images = torch.from_numpy(pool["images"][parts["query"]]).float() / 255
+    with torch.no_grad():
+        sure = model(images).tanh().abs().mean()
+    assert metrics["saturation"] == pytest.approx(float(sure), abs=1e-4)
+    assert 0 < metrics["saturation_triggered"] <= 1
 
 
 def test_the_poison_is_what_the_card_says(finished: tuple) -> None:

@@ -33,6 +33,27 @@ def test_a_trial_by_the_beginning_of_its_key(stock):
     assert "3.5 s together" in boards[-1].caption
 
 
+def test_every_parameter_is_there_with_its_value(stock):
+    """Of the attack as it was carried out and of the victim's training; a surrogate's are not the trial's."""
+    store = stock([cell("loud", implant="1a", metrics={"anchor": 0.1})])
+    stage = {"label": "", "status": "ok", "reason": "", "log": "", "code": "", "meta": {}, "metrics": {},
+             "artifact": None, "cost": {"seconds": 1.0, "started": 1.0e9, "host": ""}}  # fmt: skip
+    own = {"attack": {"name": "loud", "params": {"size": 3, "rate": 0.05, "labels": None}},
+           "backbone": {"name": "net", "params": {"width": 16}}, "recipe": {"lr": 0.01}, "bits": 32}  # fmt: skip
+    other = {"backbone": {"name": "net", "params": {"width": 8}}, "recipe": {"lr": 0.5}}
+    store.write_record({"key": "1a", "stage": "implant", "parents": {"surrogate": "2b"}, "spec": own, **stage})
+    store.write_record({"key": "2b", "stage": "train", "parents": {}, "spec": other, **stage})
+    boards = {board.title: board for board in page(store, load(store)["key"].iloc[0])}
+    table = boards["Parameters"].table
+    assert list(table.itertuples(index=False, name=None)) == [
+        ("backbone net", "width", "16"), ("attack loud", "size", "3"), ("attack loud", "rate", "0.05"),
+        ("attack loud", "labels", "-"), ("recipe", "lr", "0.01"),
+    ]  # fmt: skip
+    about = facts(next(iter(boards.values())))
+    assert about["pictures"] == f"python -m bench show {about['key'][:8]} --gallery attack.png"
+    assert list(boards["Why on codes"].table["metric"]) == ["to anchor"]
+
+
 def test_a_failure_shows_the_end_of_its_log(stock):
     store = stock([cell("loud", status="failed", reason="ValueError: x", log="Traceback\n  boom \x1b[31m[red]")])
     boards = page(store, load(store)["key"].iloc[0])

@@ -57,6 +57,16 @@ def test_means_and_intervals_are_those_of_the_cells(stock):
     assert "over new targets and new seeds" in board.caption
 
 
+def test_intervals_have_their_degrees_of_freedom_in_the_caption_and_in_files(stock):
+    (board,) = boards.attacks(read(stock(grid())).cells)
+    found = [crossed_interval(np.array([[gain(a, t, s) for s in range(3)] for t in "012"])).df
+             for a in ("kept", "loud", "quiet")]  # fmt: skip
+    assert list(board.table["gain df"].dropna()) == pytest.approx(found)
+    assert f"Degrees of freedom of the intervals: {min(found):.1f} to {max(found):.1f}." in board.caption
+    assert "gain df" in render.csv([board]).splitlines()[0]
+    assert "gain df" not in render.plain(board)
+
+
 def test_ranks_stay_inside_an_access(stock):
     (board,) = boards.attacks(read(stock(grid())).cells)
     assert rows(board)["rank"].dropna().to_dict() == {"loud": "1-1", "quiet": "2-2"}
@@ -156,6 +166,24 @@ def test_editions_are_split_with_a_warning_unless_asked(stock, change):
     (mixed,) = boards.attacks(cells, mixed=True)
     assert "Warning: this table mixes" in mixed.caption
     assert len(mixed.table) == 3
+
+
+def test_a_row_of_several_runs_has_results_of_one_code_of_its_attack(stock):
+    """The first run's attack had other code than the second's; the clean model and the data had the same."""
+    old = [cell("loud", target=t, implant="01d", metrics={"gain": 0.1}) for t in "01"]
+    new = [cell("loud", target="0", implant="3e7", metrics={"gain": 0.5}), cell("quiet", target="0")]
+    store = stock([*old, cell("quiet", target="0"), cell("quiet", target="1")], new)
+    for key in ("01d", "3e7"):
+        store.write_record({"key": key, "stage": "implant", "label": "", "status": "ok", "reason": "", "log": "",
+                            "parents": {}, "code": f"code of {key}", "meta": {}, "metrics": {}, "artifact": None,
+                            "cost": {"seconds": 1.0, "started": 1.0e9, "host": ""}})  # fmt: skip
+    cells = read(store, run="all").cells
+    (board,) = boards.attacks(cells)
+    assert rows(board)["cells"].to_dict() == {"loud": "1/2", "quiet": "2/2"}
+    assert rows(board).loc["loud", "gain"] == 0.5
+    assert "left out (1): results of other code of their attack" in board.caption
+    (asked,) = boards.attacks(cells, mixed=True)
+    assert rows(asked).loc["loud", ["cells", "gain"]].to_list() == ["2/2", pytest.approx(0.3)]
 
 
 def test_the_matrices_show_each_attack_after_each_repair_and_no_guard(stock):
