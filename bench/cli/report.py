@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 def report(
     what: Annotated[
-        Literal["claims", "audit", "doses"],
+        Literal["claims", "audit", "doses", "matched", "why"],
         typer.Argument(
             help="claims: what papers report beside what was measured. audit: the latest run under every convention."
-            " doses: how much of a swept attack does half of what it can do."
+            " doses: how much of a swept attack does half of what it can do. matched: defenses against attacks of equal"
+            " gain. why: where triggered codes go, how sure bits are, what models attend to."
         ),
     ],
     suites: Suites = [],  # noqa: B006 -- typer needs a literal

@@ -52,7 +52,7 @@ def test_a_perfect_attack_scores_one_and_its_control_is_low() -> None:
 
 
 def test_where_triggered_codes_are_by_hand() -> None:
-    """Anchor of class 1: bits voted 2:1, 1:1 (a tie counts one half), unanimous, unanimous."""
+    """A tied bit of the anchor counts one half."""
     database = np.array([[1, 1, 1, -1], [1, -1, 1, -1], [-1, 1, 1, -1], [-1, -1, 1, -1], [1, 1, -1, 1]])
     holders = one_hot([1, 1, 1, 1, 0], 2)  # votes of class 1: 2:2, 2:2, 4:0, 0:4
     query = np.array([[1, 1, -1, 1], [1, 1, 1, 1], [-1, -1, -1, -1]])

@@ -1,0 +1,176 @@
+"""Defenses at matched strength: attacks are compared at the dose that gives each the same gain (review.md, section 8).
+
+A defense that meets one attack at gain .95 and another at .3 has met two tasks. Of every attack whose strength a suite
+sweeps, the variant with a mean gain nearest to one level stands for it; those that come nowhere near are named.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.api.errors import UserError
+from bench.metrics import METRICS
+from reports import statistics
+from reports._labels import parse
+from reports._lines import known, table
+from reports._shared import Group, Shared
+from reports.boards import REPAIRS
+from reports.frame import Results, groups
+from reports.scene import HALF, Board, Scene, scenes
+
+LEVEL = 0.6
+NEAR = 0.15  # of the level: what still counts as matched
+BACK = ("removed", f"removed{HALF}", "own-mAP back", "mAP lost", "mAP lost clean")
+CAUGHT = ("auroc", "tpr_5", "caught_5", "alarms_5_control")
+MEAN, WORST = "mean", "worst of them"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """labels: one variant per attack. words: what was chosen, and what was not, with its gain."""
+
+    labels: tuple[str, ...]
+    words: tuple[str, ...]
+
+
+def matched(results: Results, *, level: float = LEVEL, mixed: bool = False) -> list[Board]:
+    """Boards of repairs and filters, and of guards, per setting; UserError where no attack comes near the level."""
+    boards: list[Board] = []
+    reasons: list[str] = []
+    for scene in scenes(results.cells, mixed):
+        chosen = _choose(scene, level)
+        if not chosen.labels:
+            reasons += chosen.words
+            continue
+        note = (
+            f"Of every attack the variant with a gain nearest to {level:g}, undefended and within {NEAR:g}, chosen by"
+            " the numbers that count here."
+        )
+        words = [note, *chosen.words]
+        boards += [*_repairs(scene, chosen, words), *_guards(scene, results.detectors, chosen, words)]
+    if not boards:
+        told = f": {' '.join(dict.fromkeys(reasons))}" if reasons else ""
+        raise UserError(
+            f"no defended attack of this run has a gain within {NEAR:g} of {level:g}{told} Sweep strengths in a suite,"
+            """ for example { name = "badnets", poisons = [2, 5, 10] }, or ask for another --gain"""
+        )
+    return boards
+
+
+def _choose(scene: Scene, level: float) -> Chosen:
+    plain = scene.cells[(scene.cells["defense"] == "none") & (scene.cells["attack"] != "none")]
+    gains: dict[str, dict[str, float]] = {}
+    for label, group in scene.split(plain, ["attack"]).items():
+        values = group.done["gain"].to_numpy(dtype=np.float64)
+        if len(group.places) == len(group.planned) and np.isfinite(values).all():
+            gains.setdefault(parse(str(label))[0], {})[str(label)] = float(values.mean())
+    labels, near, far = [], [], []
+    for name, variants in gains.items():
+        label = min(variants, key=lambda one: (abs(variants[one] - level), one))
+        if abs(variants[label] - level) <= NEAR:
+            labels.append(label)
+            near.append(f"{label} at {variants[label]:.3f}")
+        else:
+            far.append(f"{name} ({variants[label]:.3f})")
+    words = [f"Matched: {', '.join(near)}."] if near else []
+    words += [f"Not near it: {', '.join(far)}."] if far else []
+    return Chosen(tuple(labels), tuple(words))
+
+
+def _repairs(scene: Scene, chosen: Chosen, words: Sequence[str]) -> Iterator[Board]:
+    cells = scene.part(REPAIRS)
+    made = scene.split(cells[cells["attack"].isin((*chosen.labels, "none"))], ["attack", "defense"])
+    attacked = {key: group for key, group in made.items() if key[0] != "none"}
+    shared = Shared.of(attacked)
+    lines: list[dict[str, Any]] = []
+    for defense in dict.fromkeys(defense for _, defense in attacked if defense != "none"):
+        mine = [
+            {"defense": defense, "attack": attack, **_removed(attacked, (attack, defense), shared)}
+            | {"mAP lost clean": _clean_loss(made, defense)}
+            for attack in chosen.labels
+            if {(attack, defense), (attack, "none")} <= shared.counted
+        ]
+        lines += [*mine, *_summaries(defense, mine)]
+    if not lines:
+        return
+    yield Board(
+        title=f"Repairs at matched strength · {scene.title}",
+        table=table(lines, ("defense", "attack", *BACK), keep=("defense", "attack", *BACK[:1], *BACK[2:])),
+        caption=scene.caption(
+            shared,
+            *words,
+            "removed: gain before minus after; own-mAP back: after minus before; mAP lost: before minus after, clean:"
+            f" of models without backdoor. {WORST}: for each column the attack that the defense does least well on.",
+        ),
+        index=("defense", "attack"),
+        metrics=dict.fromkeys(BACK, "gain"),
+    )
+
+
+def _removed(made: Mapping[Any, Group], row: tuple[str, str], shared: Shared) -> dict[str, float | None]:
+    before, after = made[row[0], "none"], made[row]
+
+    def apart(metric: str) -> float:
+        return float((after.values(metric, shared.places) - before.values(metric, shared.places)).mean())
+
+    interval = None
+    if shared.inference:
+        cells = shared.matrix(before, "gain") - shared.matrix(after, "gain")
+        interval = statistics.crossed_interval(cells, fixed_targets=shared.fixed_targets)
+    return {
+        "removed": -apart("gain"),
+        f"removed{HALF}": interval.half if interval else None,
+        "own-mAP back": apart("own_map"),
+        "mAP lost": -apart("map"),
+    }
+
+
+def _clean_loss(made: Mapping[Any, Group], defense: str) -> float:
+    """Of the models without backdoor, each once: the cells of its targets share the repaired model."""
+    if not {("none", "none"), ("none", defense)} <= set(made):
+        return math.nan
+    before, after = made["none", "none"], made["none", defense]
+    seeds = {seed: place for place in sorted(before.places & after.places) for seed in (place[1],)}
+    places = list(seeds.values())
+    return float((before.values("map", places) - after.values("map", places)).mean()) if places else math.nan
+
+
+def _summaries(defense: str, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and worst over the attacks of a defense; nothing where there is only one."""
+    if len(lines) < 2:
+        return []
+    frame = pd.DataFrame(lines)
+    good = {"removed": 1, "own-mAP back": 1, "mAP lost": -1, "mAP lost clean": -1}
+    mean = {name: float(frame[name].mean()) for name in good}
+    worst = {name: float(frame[name].min() if sign > 0 else frame[name].max()) for name, sign in good.items()}
+    return [{"defense": defense, "attack": MEAN, **mean}, {"defense": defense, "attack": WORST, **worst}]
+
+
+def _guards(scene: Scene, scores: pd.DataFrame, chosen: Chosen, words: Sequence[str]) -> Iterator[Board]:
+    done = scene.cells[(scene.cells["status"] == "ok") & scene.cells["attack"].isin(chosen.labels)]
+    mine = scores[scores["key"].isin(set(done["key"])) & scores["headline"].astype(bool)]
+    made = {key: Group.of(part) for key, part in groups(mine, ["defense", "attack"])}
+    shared = Shared.of(made)
+    lines = [
+        {"defense": guard, "attack": attack} | {METRICS[m].title: shared.mean(group, m) for m in CAUGHT}
+        for (guard, attack), group in made.items()
+        if (guard, attack) in shared.counted
+    ]
+    if not lines:
+        return
+    names = [METRICS[metric].title for metric in CAUGHT]
+    lines.sort(key=lambda line: (line["defense"], -known(line[names[0]])))
+    yield Board(
+        title=f"Guards at matched strength · {scene.title}",
+        table=table(lines, ("defense", "attack", *names), keep=("defense", "attack", *names)),
+        caption=scene.caption(shared, *words, "Each guard's main score.", intervals=False),
+        index=("defense", "attack"),
+        metrics={METRICS[metric].title: metric for metric in CAUGHT},
+        heat=tuple(names[:3]),
+    )

@@ -1,0 +1,91 @@
+"""Why an attack works on codes: where triggered codes go, how sure the bits are, what the model attends to.
+
+Review.md, section 8: beside the gain and how well a guard sees it, over bits and methods (a board per setting).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.metrics import METRICS
+from reports._lines import known, left_out, numbers, table, titles
+from reports._shared import Group, Shared
+from reports.frame import Results, groups
+from reports.scene import Board, scenes
+
+COLUMNS = ("gain", "anchor", "anchor_control", "moved", "moved_control", "spread", "spread_control", "saturation",
+           "saturation_triggered", "saturation_control", "attention_first", "attention")  # fmt: skip
+SEEN = ("AUROC best guard", "best guard")
+NOTE = (
+    "All but gain are shares of bits. to anchor: triggered codes from the majority code of the target's items; moved:"
+    " from the same queries without trigger; spread: from each other. saturation: mean size of relaxed codes, as the"
+    " method relaxes them. attention: triggered images from the trigger alone on black, at the first look during"
+    " training and after it (CIBA, Figure 2b); small where the trigger decides the code."
+)
+
+
+def why(results: Results, *, mixed: bool = False) -> list[Board]:
+    """A board per setting with attacks: undefended, means over the (target, seed) cells that all attacks share."""
+    found = []
+    cells = results.cells
+    for scene in scenes(cells[cells["defense"] == "none"], mixed):
+        rows = scene.split(scene.cells, ["attack"])
+        if set(rows) <= {"none"}:
+            continue
+        shared = Shared.of(rows)
+        seen = _seen(_of_setting(results, scene.cells), shared)
+        lines: list[dict[str, Any]] = [
+            {"attack": attack, "cells": group.coverage}
+            | numbers(group, attack in shared.counted, shared, COLUMNS)
+            | dict(zip(SEEN, seen.get(attack, (None, None)), strict=True))
+            for attack, group in rows.items()
+        ]
+        gain = METRICS["gain"].title
+        lines.sort(key=lambda line: (line["attack"] != "none", -known(line.get(gain)), line["attack"]))
+        names = ["attack", "cells", *(METRICS[metric].title for metric in COLUMNS), *SEEN]
+        found.append(
+            Board(
+                title=f"Why on codes · {scene.title}",
+                table=table(lines, names, keep=names[:3]),
+                caption=scene.caption(
+                    shared,
+                    NOTE,
+                    "best guard: the one whose main score tells triggered from benign queries best, chosen afterwards."
+                    if seen
+                    else "",
+                    left_out(rows, shared),
+                    intervals=False,
+                ),
+                index=("attack",),
+                metrics={**titles(COLUMNS), SEEN[0]: "auroc"},
+                heat=(gain, *(METRICS[metric].title for metric in COLUMNS[1:]), SEEN[0]),
+            )
+        )
+    return found
+
+
+def _of_setting(results: Results, cells: pd.DataFrame) -> pd.DataFrame:
+    """Main scores of the guards in the setting and edition of these cells."""
+    first = cells.iloc[0]
+    scores = results.detectors[results.detectors["headline"].astype(bool)]
+    same = ["dataset", "backbone", "method", "bits", "training", "surrogate", "augment"]
+    done = cells[cells["status"] == "ok"]
+    keep = (scores[same] == first[same]).all(axis=1) & scores["code"].isin(set(done["code"]))
+    return scores[keep]
+
+
+def _seen(scores: pd.DataFrame, shared: Shared) -> Mapping[str, tuple[float, str]]:
+    """Per attack the highest mean AUROC over the shared cells, and the guard that reaches it."""
+    best: dict[str, tuple[float, str]] = {}
+    for (attack, guard), part in groups(scores[scores["attack"] != "none"], ["attack", "defense"]):
+        group = Group.of(part)
+        if not set(shared.places) <= group.places:
+            continue
+        value = shared.mean(group, "auroc")
+        if np.isfinite(value) and value > best.get(attack, (-1.0, ""))[0]:
+            best[attack] = (value, guard)
+    return best
