@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bench.api import registry
 from bench.api.errors import DataMissingError, UserError, nearest, unknown
 from bench.claims import Claim, ClaimTable, claims
-from bench.trial import Spec, Trial
+from bench.trial import Spec, Trial, pieces
 
 if TYPE_CHECKING:
     from bench.api.hashing import Dataset
@@ -214,7 +214,7 @@ def _split(item: str) -> tuple[str, str]:
 
 def _only(item: str) -> tuple[str, tuple[str, ...]]:
     axis, values = _split(item)
-    return AXES[axis_of(axis)], tuple(value.strip() for value in values.split(","))
+    return AXES[axis_of(axis)], tuple(pieces(values))
 
 
 def _scalar(text: str) -> Any:

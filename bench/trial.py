@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -81,3 +81,22 @@ class Trial:
             "surrogate": self.surrogate,
             "augment": self.augment,
         }
+
+
+def commas(text: str) -> Iterator[int]:
+    """Positions of the commas outside brackets; a bracket that nothing opened closes nothing."""
+    depth = 0
+    for i, sign in enumerate(text):
+        if sign in "([{":
+            depth += 1
+        elif sign in ")]}":
+            depth = max(depth - 1, 0)
+        elif sign == "," and not depth:
+            yield i
+
+
+def pieces(text: str) -> list[str]:
+    """The values of a list, `a,b(x=1, y=2)`: commas inside brackets belong to a component's parameters."""
+    ends = [*commas(text), len(text)]
+    found = [text[start:end].strip() for start, end in zip([0, *(i + 1 for i in ends)], ends, strict=False)]
+    return [piece for piece in found if piece]

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from bench.trial import commas
+
 _KEY = re.compile(r"[A-Za-z_]\w*=")
-
-
-def commas(text: str) -> Iterator[int]:
-    """Positions of the commas outside brackets; a bracket that nothing opened closes nothing."""
-    depth = 0
-    for i, sign in enumerate(text):
-        if sign in "([{":
-            depth += 1
-        elif sign in ")]}":
-            depth = max(depth - 1, 0)
-        elif sign == "," and not depth:
-            yield i
-
-
-def pieces(text: str) -> list[str]:
-    """The values of a list, `a,b(x=1, y=2)`: commas inside brackets belong to a component's parameters."""
-    ends = [*commas(text), len(text)]
-    found = [text[start:end].strip() for start, end in zip([0, *(i + 1 for i in ends)], ends, strict=False)]
-    return [piece for piece in found if piece]
 
 
 def parse(label: str) -> tuple[str, tuple[str, ...]]:

@@ -33,6 +33,15 @@ def freedom(lines: Sequence[Mapping[str, Any]], title: str) -> str:
     return f"Degrees of freedom of the intervals: {low if low == high else f'{low} to {high}'}."
 
 
+def removed(before: Group, after: Group, shared: Shared) -> dict[str, float]:
+    """What a defense does to the same cells: gain and mAP lost (before minus after), own-mAP won back."""
+
+    def apart(metric: str) -> float:
+        return float((after.values(metric, shared.places) - before.values(metric, shared.places)).mean())
+
+    return {"removed": -apart("gain"), "own-mAP back": apart("own_map"), "mAP lost": -apart("map")}
+
+
 def kept(group: Group, shared: Shared) -> str | None:
     if not shared.inference:
         return None

@@ -237,12 +237,12 @@ def _strip(pictures: Pictures, factor: int) -> UInt8[np.ndarray, "y x 3"]:
     for i, picture in enumerate(pictures):
         x = i * wide
         strip[before - 1 : tall - after + 1, x + before - 1 : x + wide - after + 1] = FRAME
-        large = _coloured(picture).repeat(factor, 0).repeat(factor, 1)
+        large = coloured(picture).repeat(factor, 0).repeat(factor, 1)
         strip[before : tall - after, x + before : x + wide - after] = large
     return strip
 
 
-def _coloured(picture: UInt8[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "h w 3"]:
+def coloured(picture: UInt8[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "h w 3"]:
     """Red, green and blue; any other number of channels as grey, their mean."""
     if len(picture) != 3:
         picture = np.repeat(np.rint(picture.mean(0, keepdims=True)).astype(np.uint8), 3, axis=0)

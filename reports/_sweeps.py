@@ -9,9 +9,23 @@ import numpy as np
 import pandas as pd
 
 from bench.trial import canonical
-from reports.frame import groups
+from reports.frame import Shelf, groups
 
 FEWEST = 3  # points that make a curve
+
+
+def attacks(cells: pd.DataFrame, shelf: Shelf) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Sweeps of attacks among undefended cells; `sweeps` says of what form."""
+    plain = cells[(cells["status"] == "ok") & (cells["defense"] == "none") & (cells["attack"] != "none")]
+    implants = [shelf.parent(shelf.record(key), "implant") or {} for key in plain["key"]]
+    yield from sweeps(plain, [implant.get("spec", {}).get("attack") for implant in implants])
+
+
+def defenses(cells: pd.DataFrame, shelf: Shelf) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Sweeps of what changes codes, among the cells of all attacks."""
+    done = cells[(cells["status"] == "ok") & cells["defense_kind"].isin(("repair", "filter"))]
+    records = [shelf.record(key) or {} for key in done["defended"]]
+    yield from sweeps(done, [record.get("spec", {}).get("defense") for record in records])
 
 
 def sweeps(rows: pd.DataFrame, specs: Sequence[Any]) -> Iterator[tuple[str, str, pd.DataFrame]]:

@@ -11,10 +11,9 @@ import pandas as pd
 from jaxtyping import Float64
 
 from bench.api.errors import UserError
-from bench.store import Store
 from reports._lines import table
-from reports._sweeps import FEWEST, sweeps
-from reports.frame import Shelf, read
+from reports._sweeps import FEWEST, attacks
+from reports.frame import Shelf
 from reports.scene import Board, scenes
 
 EFFECT = 0.05  # a plateau of less gain is none
@@ -31,14 +30,12 @@ Doses = Float64[np.ndarray, " d"]
 Gains = Float64[np.ndarray, "t d"]
 
 
-def doses(store: Store, suite: str | None = None, *, mixed: bool = False) -> list[Board]:
+def doses(cells: pd.DataFrame, shelf: Shelf, *, mixed: bool = False) -> list[Board]:
     """A board per setting with a row per swept number of an attack, undefended; UserError where none was swept."""
-    shelf = Shelf(store)
-    cells = read(store, suite=suite).cells
-    plain = cells[(cells["defense"] == "none") & (cells["attack"] != "none") & (cells["status"] == "ok")]
+    plain = cells[(cells["defense"] == "none") & (cells["attack"] != "none")]
     boards = []
     for scene in scenes(plain, mixed):
-        lines = list(_lines(scene.cells[scene.cells["status"] == "ok"], shelf))
+        lines = list(_lines(scene.cells, shelf))
         if lines:
             columns = ("attack", "parameter", "values", "n", "plateau", "D50", "D50 low", "D50 high", "remark")
             boards.append(
@@ -59,8 +56,7 @@ def doses(store: Store, suite: str | None = None, *, mixed: bool = False) -> lis
 
 
 def _lines(cells: pd.DataFrame, shelf: Shelf) -> Iterator[dict[str, Any]]:
-    specs = [(shelf.parent(shelf.record(key), "implant") or {}).get("spec", {}).get("attack") for key in cells["key"]]
-    for label, parameter, curve in sweeps(cells, specs):
+    for label, parameter, curve in attacks(cells, shelf):
         if (line := _line(curve)) is not None:
             yield {"attack": label, "parameter": parameter, **line}
 

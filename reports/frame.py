@@ -12,8 +12,7 @@ import pandas as pd
 from bench.api.errors import StoreError, UserError, nearest, unknown
 from bench.metrics import METRICS, untaught
 from bench.store import Record, Store
-from bench.trial import SCHEMA, digest
-from reports._labels import pieces
+from bench.trial import SCHEMA, digest, pieces
 
 Run = Literal["latest", "all"]
 

@@ -49,7 +49,13 @@ class Drawn:
 def draw(store: Store, path: Path, *, key: str | None = None, suite: str | None = None) -> Drawn:
     """Draw one trial, or every attack of the latest run (of a suite), into a file whose suffix names the format."""
     suffix = suffix_of(path)
-    found = Drawn((_of_trial(store, key),), ()) if key is not None else _of_run(store, suite)
+    if key is not None:
+        found = Drawn((_of_trial(store, key),), ())
+    else:
+        found = of_cells(store, read(store, suite=suite).cells)
+        if not found.blocks:
+            why = f" ({'; '.join(found.without)})" if found.without else ": it holds none but clean models"
+            raise UserError(f"no attack of this run has pictures{why}")
     write(path, paint(found.blocks, suffix))
     return found
 
@@ -75,13 +81,13 @@ def _of_trial(store: Store, prefix: str) -> Block:
     return _block(store, implant, str(cell["axes"]["attack"]), setting)
 
 
-def _of_run(store: Store, suite: str | None) -> Drawn:
+def of_cells(store: Store, cells: pd.DataFrame) -> Drawn:
     """One block per attack and setting: the first target and seed that has pictures; equal pictures are drawn once."""
     shelf = Shelf(store)
     blocks: dict[str, Block] = {}
     again: dict[str, list[str]] = {}
     without = []
-    for _, part in groups(read(store, suite=suite).cells, [*SETTING, "attack"]):
+    for _, part in groups(cells, [*SETTING, "attack"]):
         rows = [dict(row) for _, row in part.iterrows()]
         records = [shelf.record(row["key"]) if row["key"] else None for row in rows]
         if any(record is not None and "implant" not in record["parents"] for record in records):
@@ -101,11 +107,6 @@ def _of_run(store: Store, suite: str | None) -> Drawn:
             break
         if why and label != "none":
             without.append(f"{label}: {rows[0]['reason'] or why}")
-    if not blocks:
-        raise UserError(
-            "no attack of this run has pictures"
-            + (f" ({'; '.join(dict.fromkeys(without))})" if without else ": it holds none but clean models")
-        )
     return Drawn(
         tuple(replace(block, about=(*block.about, *_same(again[place]))) for place, block in blocks.items()),
         tuple(dict.fromkeys(without)),
@@ -126,7 +127,7 @@ def _lost(store: Store, implant: Record | None) -> str:
         return f"its attack {implant['status']}: {implant['reason']}"
     if not store.artifact_path(implant["key"]).is_file():
         return "the file of its attacked model is gone"
-    with _opened(store, implant["key"]) as file:
+    with opened(store, implant["key"]) as file:
         if "gallery_clean" not in file.keys() or 0 in file.get_slice("gallery_clean").get_shape():  # noqa: SIM118
             return "no query could carry its trigger"
     return ""
@@ -152,7 +153,7 @@ def _digest(block: Block) -> str:
 
 
 @contextmanager
-def _opened(store: Store, key: str) -> Iterator[Any]:
+def opened(store: Store, key: str) -> Iterator[Any]:
     """An artifact whose tensors are read one by one, as arrays."""
     try:
         with safe_open(store.artifact_path(key), framework="np") as file:
@@ -174,7 +175,7 @@ def _some(file: Any, name: str) -> UInt8[np.ndarray, "n c h w"]:
 
 
 def _block(store: Store, implant: Record, label: str, setting: str) -> Block:
-    with _opened(store, implant["key"]) as file:
+    with opened(store, implant["key"]) as file:
         before, after = (_some(file, f"gallery_{name}") for name in ("clean", "triggered"))
         stealth = file.get_tensor("stealth")
     pairs = [Pair(("clean", "triggered"), before, after)]
@@ -190,7 +191,7 @@ def _poisons(store: Store, implant: Record) -> tuple[Pair, int, np.ndarray] | No
     """Poisoned training images beside what they were; nothing where an attack leaves none, or the data are gone."""
     parents = implant["parents"]
     data = [parents.get("load"), parents.get("split")]
-    with _opened(store, implant["key"]) as file:
+    with opened(store, implant["key"]) as file:
         if "poison_images" not in file.keys() or not file.get_slice("poison_images").get_shape()[0]:  # noqa: SIM118
             return None
         after: UInt8[np.ndarray, "n c h w"] = _some(file, "poison_images")
@@ -198,9 +199,9 @@ def _poisons(store: Store, implant: Record) -> tuple[Pair, int, np.ndarray] | No
         stealth = file.get_tensor("poison_stealth")
     if not all(key and store.artifact_path(key).is_file() for key in data):
         return None
-    with _opened(store, data[1]) as file:
+    with opened(store, data[1]) as file:
         ids = file.get_tensor("train")[mask]
-    with _opened(store, data[0]) as file:
+    with opened(store, data[0]) as file:
         images = file.get_slice("images")
         before = np.concatenate([images[int(ids[i]) : int(ids[i]) + 1] for i in _spread(len(ids))])
     return Pair(("training image", "poisoned"), before, after, robust=True), int(mask.sum()), stealth

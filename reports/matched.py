@@ -18,7 +18,7 @@ from bench.api.errors import UserError
 from bench.metrics import METRICS
 from reports import statistics
 from reports._labels import parse
-from reports._lines import known, table
+from reports._lines import known, removed, table
 from reports._shared import Group, Shared
 from reports.boards import REPAIRS
 from reports.frame import Results, groups
@@ -115,20 +115,11 @@ def _repairs(scene: Scene, chosen: Chosen, words: Sequence[str]) -> Iterator[Boa
 
 def _removed(made: Mapping[Any, Group], row: tuple[str, str], shared: Shared) -> dict[str, float | None]:
     before, after = made[row[0], "none"], made[row]
-
-    def apart(metric: str) -> float:
-        return float((after.values(metric, shared.places) - before.values(metric, shared.places)).mean())
-
     interval = None
     if shared.inference:
         cells = shared.matrix(before, "gain") - shared.matrix(after, "gain")
         interval = statistics.crossed_interval(cells, fixed_targets=shared.fixed_targets)
-    return {
-        "removed": -apart("gain"),
-        f"removed{HALF}": interval.half if interval else None,
-        "own-mAP back": apart("own_map"),
-        "mAP lost": -apart("map"),
-    }
+    return {**removed(before, after, shared), f"removed{HALF}": interval.half if interval else None}
 
 
 def _clean_loss(made: Mapping[Any, Group], defense: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -99,13 +99,13 @@ def _facts(
         facts["training"] = changes(cell["training"])
         facts |= {"access": cell.get("access"), "defense kind": cell.get("defense_kind")}
         facts["suites"] = ", ".join(plan["suites"])
-        facts["replay"] = replay(cell, plan, status)
+        facts["replay"] = replay(cell, plan, varying(plan), status)
         if "implant" in record.get("parents", {}):
             facts["pictures"] = f"python -m bench show {key[:SHORTEST]} --gallery attack.png"
     else:
         facts |= {"stage": record.get("stage"), "label": record.get("label")}
-    facts |= _protocol(record.get("meta", {}).get("protocol"))
-    facts |= {"code": record.get("code"), **_provenance(record.get("provenance", {}))}
+    facts |= protocol(record.get("meta", {}).get("protocol"))
+    facts |= {"code": record.get("code"), **provenance(record.get("provenance", {}))}
     if cost := record.get("cost"):
         started = datetime.fromtimestamp(cost["started"], UTC).isoformat(timespec="seconds")
         facts["cost"] = f"{cost['seconds']:.2f} s for this stage, started {started}, host {cost['host']}"
@@ -123,7 +123,7 @@ def _notes(record: Record | None) -> Iterator[Board]:
         yield Board("What the defense noted", pd.DataFrame(rows), "", index=("note",))
 
 
-def _protocol(protocol: Mapping[str, Any] | None) -> dict[str, str]:
+def protocol(protocol: Mapping[str, Any] | None) -> dict[str, str]:
     if not protocol:
         return {}
     cutoff = protocol.get("cutoff")
@@ -136,7 +136,7 @@ def _protocol(protocol: Mapping[str, Any] | None) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
+def provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
     if not provenance:
         return {}
     git = provenance.get("git") or {}
@@ -149,15 +149,15 @@ def _provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def replay(cell: Mapping[str, Any], plan: Mapping[str, Any], status: str) -> str:
+def varying(plan: Mapping[str, Any]) -> list[str]:
+    """The axes in which the cells of a run differ."""
+    return [axis for axis in AXES if len({str(cell["axes"].get(axis, "")) for cell in plan["cells"]}) > 1]
+
+
+def replay(cell: Mapping[str, Any], plan: Mapping[str, Any], axes: Sequence[str], status: str) -> str:
     """The run's command, narrowed to this cell by the axes that vary in the run."""
     words = [str(plan.get("command") or f"python -m bench run --suite {plan['suites'][0]}")]
-    for axis in AXES:
-        value = str(cell["axes"].get(axis, ""))
-        # commas separate values on the command line; the bare name then stands for all its variants
-        given = value.partition("(")[0] if "," in value else value
-        if len({str(other["axes"].get(axis, "")) for other in plan["cells"]}) > 1:
-            words.append(f"--only {shlex.quote(f'{axis}={given}')}")
+    words += [f"--only {shlex.quote('{}={}'.format(axis, cell['axes'].get(axis, '')))}" for axis in axes]
     if status in {"failed", "timeout", "oom"}:
         words.append(f"--retry {status}")
     return " ".join(words)

@@ -1,4 +1,4 @@
-"""`bench report`: what a run says beyond its boards."""
+"""`bench report`: what a run says beyond its boards, and all of it as one page."""
 
 from __future__ import annotations
 
@@ -7,41 +7,107 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bench.cli._options import DEFAULT_STORE, Format, StorePath, Suites
+from bench.cli._options import DEFAULT_STORE, Format, Plugins, StorePath, Suites
 
 if TYPE_CHECKING:
+    from bench.store import Store
+    from reports.frame import Results
     from reports.scene import Board
+
+PAGE = Path("report.html")
 
 
 def report(
     what: Annotated[
-        Literal["claims", "audit", "doses", "matched", "why"],
+        Literal["html", "claims", "audit", "doses", "matched", "why"],
         typer.Argument(
-            help="claims: what papers report beside what was measured. audit: the latest run under every convention."
-            " doses: how much of a swept attack does half of what it can do. matched: defenses against attacks of equal"
-            " gain. why: where triggered codes go, how sure bits are, what models attend to."
+            help="html: one page with everything, for a browser. claims: what papers report beside what was measured."
+            " audit: the latest run under every convention. doses: how much of a swept attack does half of what it can"
+            " do. matched: defenses against attacks of equal gain. why: where triggered codes go, how sure bits are,"
+            " what models attend to."
         ),
-    ],
+    ] = "html",
     suites: Suites = [],  # noqa: B006 -- typer needs a literal
     store: StorePath = DEFAULT_STORE,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="html: where to; report.html without it.")
+    ] = None,
+    kernels: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="html: what `bench kernels --format json` printed.")
+    ] = None,
+    gain: Annotated[
+        float | None, typer.Option(help="matched: the gain that attacks are matched at; 0.6 without it.")
+    ] = None,
+    where: Annotated[
+        list[str], typer.Option(metavar="AXIS=A,B", help="Only these values of an axis, not for claims. Repeatable.")
+    ] = [],  # noqa: B006
+    all_runs: Annotated[
+        bool, typer.Option("--all-runs", help="Cells of all runs, each as the latest one left it.")
+    ] = False,
     mixed: Annotated[
         bool, typer.Option("--mixed", help="Allow one table to mix code, metric and protocol versions.")
     ] = False,
+    plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
-    """What a run says beyond its boards; claims are those of all shipped suites without --suite."""
+    """Write the latest run as one HTML page, or print what it says beyond its boards; claims: of all shipped suites."""
+    from bench.api import registry
+    from bench.api.errors import UserError
     from bench.store import Store
-    from reports import audit, doses, frame, render
+    from reports import render
 
+    for name, given, wanted in (("--out", out, "html"), ("--kernels", kernels, "html"), ("--gain", gain, "matched")):
+        if given is not None and what != wanted:
+            raise UserError(f"{name} belongs to `report {wanted}`: leave it out, or ask for {wanted}")
+    for path in plugin:
+        registry.load_plugin(path)
+    if what == "claims":
+        render.render(_claims(suites, store, mixed), format_)
+        return
+    held = Store(store)
     names: list[str | None] = [*suites] or [None]
+    found = [_results(held, name, all_runs, where) for name in names]
+    if what == "html":
+        _page(held, found, out or PAGE, kernels, mixed)
+        return
+    render.render([board for one in found for board in _boards(what, held, one, gain, mixed)], format_)
+
+
+def _results(store: Store, suite: str | None, all_runs: bool, where: list[str]) -> Results:
+    from reports import frame
+
+    results = frame.read(store, suite=suite, run="all" if all_runs else "latest")
+    return frame.narrow(results, where) if where else results
+
+
+def _boards(what: str, store: Store, results: Results, gain: float | None, mixed: bool) -> list[Board]:
+    from reports import audit, doses, frame, matched, why
+
+    if what == "audit":
+        return audit.audit(results.cells, mixed=mixed)
     if what == "doses":
-        boards = [board for name in names for board in doses.doses(Store(store), name, mixed=mixed)]
-    elif what == "audit":
-        found = [audit.audit(frame.read(Store(store), suite=name).cells, mixed=mixed) for name in names]
-        boards = [board for one in found for board in one]
-    else:
-        boards = _claims(suites, store, mixed)
-    render.render(boards, format_)
+        return doses.doses(results.cells, frame.Shelf(store), mixed=mixed)
+    if what == "why":
+        return why.why(results, mixed=mixed)
+    return matched.matched(results, level=matched.LEVEL if gain is None else gain, mixed=mixed)
+
+
+def _page(store: Store, found: list[Results], out: Path, kernels: Path | None, mixed: bool) -> None:
+    from rich.console import Console
+
+    from bench import suite
+    from bench.api.errors import UserError
+    from reports import claims, document
+
+    if len(found) > 1:
+        raise UserError("--suite given more than once: a page is about one run; --all-runs shows the cells of several")
+    (results,) = found
+    shipped = suite.names()
+    holding = [one for name in results.suites if name in shipped and (one := suite.load(name)).claims]
+    boards = [board for one in holding for board in claims.claims(results.cells, one.claims, mixed=mixed)]
+    with Console(stderr=True).status(f"writing {out}"):
+        said = document.draw(store, out, results, boards, kernels=kernels, mixed=mixed)
+    typer.echo(f"{out}: {said}")
 
 
 def _claims(suites: list[str], store: Path, mixed: bool) -> list[Board]:

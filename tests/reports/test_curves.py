@@ -10,6 +10,7 @@ from PIL import Image
 
 from bench.api.errors import UserError
 from reports import curves
+from reports.frame import Shelf, read
 from tests.reports.test_tables import cell
 
 
@@ -27,6 +28,10 @@ def swept(stock, cells):
     return store
 
 
+def swept_in(store):
+    return list(curves.sweeps(read(store).cells, Shelf(store)))
+
+
 def pruned(ratio, *, attack="loud", epochs=0, target="0", t_map=0.5):
     params = {"ratio": ratio, "epochs": epochs, "tuned": epochs > 0, "lr": [0.1]}
     made = cell(attack, f"repair(ratio={ratio}, epochs={epochs})", target=target, metrics={"t_map": t_map})
@@ -35,20 +40,37 @@ def pruned(ratio, *, attack="loud", epochs=0, target="0", t_map=0.5):
 
 def test_a_sweep_is_one_number_that_varies_with_all_else_equal(stock):
     cells = [pruned(r, epochs=e, attack=a) for r in (0.1, 0.5, 0.9) for e in (0, 10) for a in ("none", "loud")]
-    found = curves.sweeps(swept(stock, cells), None)
-    assert [(sweep.parameter, sweep.title.partition(" · ")[0]) for sweep in found] == [
-        ("ratio", "repair(epochs=0, tuned=False)"),
-        ("ratio", "repair(epochs=10, tuned=True)"),
-    ]
-    assert [sorted(set(sweep.rows["x"])) for sweep in found] == [[0.1, 0.5, 0.9]] * 2
-    assert all(set(sweep.rows["attack"]) == {"none", "loud"} for sweep in found)
+    found = swept_in(swept(stock, cells))
+    titles = [sweep.title.partition(" · ")[0] for sweep in found]
+    assert titles == ["repair(epochs=0, tuned=False)", "repair(epochs=10, tuned=True)"]
+    for sweep in found:
+        assert [(panel.name, panel.attacked) for panel in sweep.panels] == [("none", False), ("loud", True)]
+        assert all(panel.parameter == "ratio" for panel in sweep.panels)
+        assert all(sorted(panel.rows["x"]) == [0.1, 0.5, 0.9] for panel in sweep.panels)
+
+
+def test_swept_attacks_are_panels_of_their_setting_undefended(stock):
+    cells = [cell(f"loud(poisons={n})", implant=f"{n}a", target=t) for n in (2, 8, 64) for t in "01"]
+    store = stock([*cells, cell("loud(poisons=2)", "repair", implant="2a")])
+    for n in (2, 8, 64):
+        spec = {"attack": {"name": "loud", "params": {"poisons": n, "size": 3}}}
+        store.write_record(
+            {"key": f"{n}a", "stage": "implant", "label": "", "status": "ok", "reason": "", "log": "", "meta": {},
+             "metrics": {}, "parents": {}, "code": "c", "artifact": None, "spec": spec}
+        )  # fmt: skip
+    (sweep,) = swept_in(store)
+    assert sweep.title == "Strength of attacks · toy · net · csq · 32 bits"
+    (panel,) = sweep.panels
+    assert (panel.name, panel.parameter, sorted(panel.rows["x"])) == ("loud", "poisons", [2, 2, 8, 8, 64, 64])
+    (axes, *_) = curves.figure([sweep]).axes
+    assert axes.get_xscale() == "log"
 
 
 def test_points_are_means_over_the_cells_that_every_value_has(stock):
     cells = [pruned(r, target=t, t_map=r / 2 + int(t) / 10) for r in (0.2, 0.4, 0.6) for t in ("0", "1")]
     cells.append(pruned(0.2, target="2", t_map=1.0))  # the other ratios lack target 2
-    (sweep,) = curves.sweeps(swept(stock, cells), None)
-    means = curves.points(sweep.rows)
+    (sweep,) = swept_in(swept(stock, cells))
+    means = curves.points(sweep.panels[0].rows)
     assert means.index.tolist() == [0.2, 0.4, 0.6]
     assert means["t_map"].tolist() == pytest.approx([0.15, 0.25, 0.35])
     assert set(means["n"]) == {2}
@@ -75,7 +97,7 @@ def test_a_picture_with_a_panel_per_attack_comes_out_twice_the_same(stock, tmp_p
 
 def test_a_run_without_a_sweep_is_refused_with_an_example(stock, tmp_path):
     store = swept(stock, [pruned(0.1), pruned(0.5)])
-    with pytest.raises(UserError, match=r"no defense of this run was swept.*ratio = \[0.3"):
+    with pytest.raises(UserError, match=r"nothing in this run was swept.*ratio = \[0.3"):
         curves.draw(store, tmp_path / "a.png")
     with pytest.raises(UserError, match="unknown picture format 'gif'"):
         curves.draw(store, tmp_path / "a.gif")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.trial import Spec
+from bench.trial import Spec, pieces
 from reports import boards, render
-from reports._labels import Names, parse, pieces
+from reports._labels import Names, parse
 from reports.frame import narrow, read
 from reports.page import page
 from reports.scene import Board

@@ -1,0 +1,209 @@
+"""Charts of the HTML report: SVG without fixed colours for text and lines, so that it fits light and dark pages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from bench.metrics import METRICS
+from bench.store import Store
+from reports import curves, gallery
+from reports._lines import removed
+from reports._painting import plain, saved
+from reports._shared import Shared
+from reports.boards import REPAIRS
+from reports.frame import SETTING, Shelf, groups
+from reports.render import clean
+from reports.scene import scenes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, FAINT = "#010203", "#dddddd"  # stand-ins that a page's own colours replace
+# Okabe and Ito's palette without black; marks differ too
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a6d3b")
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+FORM: Any = {"font.family": "sans-serif", "svg.fonttype": "none", "text.color": INK, "axes.edgecolor": INK,
+        "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "font.size": 8, "legend.frameon": False,
+        "axes.spines.top": False, "axes.spines.right": False, "legend.fontsize": 8}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Chart:
+    """svg: an element to stand in a page. caption: what is drawn and over what it is averaged."""
+
+    title: str
+    caption: str
+    svg: str
+
+
+Short = Callable[[str], str]  # of a label: what of it is worth printing
+
+
+def of_sweeps(cells: pd.DataFrame, shelf: Shelf) -> Iterator[Chart]:
+    """What every swept number does to t-mAP, own-mAP and mAP: poison counts, trigger sizes, pruning ratios."""
+    for sweep in curves.sweeps(cells, shelf):
+        caption = "Means over the (target, seed) cells that all values share; n counts them."
+        yield chart(sweep.title, caption, partial(curves.figure, [sweep]))
+
+
+def of_bits(cells: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
+    """Curves of mAP and t-mAP of undefended attacks over code lengths, where a run has several."""
+    for scene in scenes(cells[cells["defense"] == "none"], mixed, without="bits"):
+        lengths = sorted(set(scene.cells["bits"]))
+        made = scene.split(scene.cells, ["attack", "bits"])
+        shared = Shared.of(made)
+        attacks = [a for a in dict.fromkeys(scene.cells["attack"]) if {(a, b) for b in lengths} <= shared.counted]
+        if len(lengths) < 2 or not attacks:
+            continue
+        lines = {
+            metric: {short(a): [shared.mean(made[a, b], metric) for b in lengths] for a in attacks}
+            for metric in ("map", "t_map")
+        }
+        caption = f"{shared.sentence(intervals=False)} Undefended."
+        yield chart(f"Code length · {scene.title}", caption, partial(_of_lines, lines, lengths, "bits"))
+
+
+def of_costs(cells: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
+    """A point per attack and defense that changes codes: mAP lost against gain removed."""
+    for scene in scenes(cells, mixed):
+        attacked = scene.part(REPAIRS)
+        made = scene.split(attacked[attacked["attack"] != "none"], ["attack", "defense"])
+        shared = Shared.of(made)
+        points: dict[str, list[tuple[str, dict[str, float]]]] = {}
+        for attack, defense in made:
+            if defense != "none" and {(attack, defense), (attack, "none")} <= shared.counted:
+                found = removed(made[attack, "none"], made[attack, defense], shared)
+                points.setdefault(short(defense), []).append((short(attack), found))
+        if points:
+            caption = (
+                f"{shared.sentence(intervals=False)} A point per attack. Up: gain that the defense takes away; right:"
+                " mAP of ordinary queries that it costs. Best is top left; below the line it makes the attack stronger."
+            )
+            yield chart(f"What defenses cost and remove · {scene.title}", caption, partial(_of_points, points))
+
+
+def of_attention(cells: pd.DataFrame, store: Store, shelf: Shelf, short: Short) -> Iterator[Chart]:
+    """CIBA's Figure 2b: how far triggered images are from the trigger alone while a victim trains."""
+    attacked = cells[(cells["defense"] == "none") & (cells["attack"] != "none") & (cells["status"] == "ok")]
+    for setting, part in groups(attacked, list(SETTING)):
+        lines: dict[str, list[pd.Series]] = {}
+        for attack, key in zip(part["attack"], part["key"], strict=True):
+            implant = shelf.parent(shelf.record(key), "implant")
+            if implant is None or not store.artifact_path(implant["key"]).is_file():
+                continue
+            with gallery.opened(store, implant["key"]) as file:
+                epochs, distances = (file.get_tensor(name) for name in ("attention_epochs", "attention"))
+            if len(epochs) > 1:
+                lines.setdefault(short(attack), []).append(pd.Series(distances / setting[3], index=epochs))
+        if lines:
+            means = {attack: pd.concat(each).groupby(level=0).mean() for attack, each in lines.items()}
+            counts = sorted({len(each) for each in lines.values()})
+            place = " · ".join(str(value) for value in setting[:3]) + f" · {setting[3]} bits"
+            caption = (
+                "Mean distance of triggered images from the trigger alone on black, as a share of the bits; small where"
+                f" the trigger decides the code. Means over {' to '.join(map(str, counts[:: len(counts) - 1 or 1]))}"
+                " victims per attack."
+            )
+            yield chart(f"Attention to the trigger · {place}", caption, partial(_of_series, means))
+
+
+def chart(title: str, caption: str, draw: Callable[[], Figure]) -> Chart:
+    """What `draw` makes, drawn in the page's colours."""
+    import matplotlib as mpl
+
+    with plain():
+        mpl.rcParams.update(FORM)
+        mpl.rcParams["svg.hashsalt"] = title
+        figure = draw()
+        figure.patch.set_alpha(0)
+        for axes in figure.axes:
+            axes.patch.set_alpha(0)
+        return Chart(clean(title), clean(caption), in_page(saved(figure, "svg").decode()))
+
+
+def in_page(svg: str) -> str:
+    """An SVG file as an element of a page: its colours, as wide as there is room, texts of points as tooltips."""
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(FAINT, "var(--line)")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'width="([\d.]+)pt"', lambda w: f'style="max-width: {float(w[1]) * 4 / 3:.0f}px"', svg, count=1)
+    svg = re.sub(r'height="[\d.]+pt"', 'role="img"', svg, count=1)
+    svg = re.sub(r'<g id="tip:([^"]*)">', lambda found: f"<g><title>{found[1]}</title>", svg)
+    return re.sub(r'<g id="[\w.-]+">', "<g>", svg)  # what nothing refers to
+
+
+def _figure(columns: int, width: float = 3.6) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(width * columns, 3.0), layout="constrained")
+    return made, list(made.subplots(1, columns, squeeze=False)[0])
+
+
+def _styles(names: Sequence[str]) -> Mapping[str, tuple[str, str]]:
+    return dict(zip(names, zip(cycle(COLOURS), cycle(MARKS), strict=False), strict=False))
+
+
+def _finish(figure: Figure, axes: Axes) -> None:
+    """A legend below, with as many columns as its longest name leaves room for."""
+    handles, labels = axes.get_legend_handles_labels()
+    longest = max((len(label) for label in labels), default=1)
+    columns = max(1, int(figure.get_figwidth() * 14 / (longest + 6)))
+    figure.legend(handles, [clean(label) for label in labels], loc="outside lower left", ncols=columns)
+
+
+def _of_lines(lines: Mapping[str, Mapping[str, Sequence[float]]], x: Sequence[float], name: str) -> Figure:
+    figure, panels = _figure(len(lines))
+    for axes, (metric, each) in zip(panels, lines.items(), strict=True):
+        styles = _styles(list(each))
+        for label, values in each.items():
+            colour, mark = styles[label]
+            axes.plot(x, values, color=colour, marker=mark, markersize=4, linewidth=1.3, label=label)
+        axes.set_title(METRICS[metric].title, loc="left", fontsize=9)
+        axes.set_xlabel(name)
+        axes.set_xticks(list(x))
+        axes.set_ylim(-0.02, 1.02)
+        axes.grid(visible=True, color=FAINT, linewidth=0.6)
+    _finish(figure, panels[0])
+    return figure
+
+
+def _of_points(points: Mapping[str, Sequence[tuple[str, Mapping[str, float]]]]) -> Figure:
+    figure, (axes,) = _figure(1, 5.6)
+    styles = _styles(list(points))
+    for defense, each in points.items():
+        colour, mark = styles[defense]
+        for i, (attack, at) in enumerate(each):
+            label = defense if i == 0 else "_"
+            (point,) = axes.plot(
+                at["mAP lost"], at["removed"], mark, color=colour, markersize=6, alpha=0.85, label=label
+            )
+            words = f"{defense} against {attack}: {at['removed']:+.3f} gain removed, {at['mAP lost']:+.3f} mAP lost"
+            point.set_gid(f"tip:{clean(words)}")  # matplotlib escapes it
+    axes.axhline(0, color=INK, linewidth=0.6)
+    axes.axvline(0, color=INK, linewidth=0.6)
+    axes.set_xlabel("mAP lost")
+    axes.set_ylabel("gain removed")
+    axes.grid(visible=True, color=FAINT, linewidth=0.6)
+    _finish(figure, axes)
+    return figure
+
+
+def _of_series(series: Mapping[str, pd.Series]) -> Figure:
+    figure, (axes,) = _figure(1, 5.6)
+    styles = _styles(list(series))
+    for label, values in series.items():
+        colour, mark = styles[label]
+        axes.plot(values.index, values, color=colour, marker=mark, markersize=3, linewidth=1.3, label=label)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("distance / bits")
+    axes.set_ylim(bottom=0)
+    axes.grid(visible=True, color=FAINT, linewidth=0.6)
+    _finish(figure, axes)
+    return figure

@@ -1,0 +1,323 @@
+"""`bench report`: all that a run says in one HTML file, which needs no network and opens from disk.
+
+Tables travel as compressed data and are built in the browser, where they sort and filter; what comes from results and
+plugins becomes text there and never markup. Charts and pictures are part of the page, as many as fit.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.api import registry
+from bench.api.errors import UserError
+from bench.metrics import METRICS
+from bench.store import Store
+from reports import _charts, _pictures, audit, boards, doses, matched, throughput, why
+from reports import page as pages
+from reports._charts import Chart
+from reports._labels import Names, parse
+from reports._painting import Block, write
+from reports.frame import AXES, DETECTOR, Results, Shelf, manifests
+from reports.render import BLANK, clean, for_people, number, words
+from reports.scene import Board
+
+LIMIT = 5_000_000  # bytes of the whole file
+SPARE = 20_000  # of them for the sentences about what did not fit
+LOG_LINES = 20
+ASSETS = Path(__file__).parent / "assets"
+KINDS = {"attack": "attacks", "defense": "defenses", "method": "methods", "backbone": "backbones",
+         "dataset": "datasets"}  # fmt: skip
+
+
+GENERAL = {"claims", "kernels"}  # chapters whose tables belong to no setting
+
+
+@dataclass(frozen=True)
+class Part:
+    """A chapter: boards, then charts and galleries. hint: what to do where it is empty."""
+
+    name: str
+    title: str
+    boards: Sequence[Board] = ()
+    charts: Sequence[Chart] = ()
+    galleries: Sequence[Block] = ()
+    hint: str = ""
+
+
+@dataclass
+class Room:
+    """What may still go into the file. left_out: titles that did not fit."""
+
+    free: int
+    left_out: list[str] = field(default_factory=list)
+
+    def fits(self, title: str, size: int) -> bool:
+        if size > self.free:
+            self.left_out.append(title)
+            return False
+        self.free -= size
+        return True
+
+
+def draw(
+    store: Store,
+    path: Path,
+    results: Results,
+    claims: Sequence[Board] = (),
+    *,
+    kernels: Path | None = None,
+    mixed: bool = False,
+) -> str:
+    """Write the report of these results; returns what is in it. UserError where even the tables are too large."""
+    if path.suffix.lower() not in {".html", ".htm"}:
+        raise UserError(f"--out '{path}': the report is a web page; give a name that ends in .html")
+    shelf = Shelf(store)
+    parts = list(_parts(store, shelf, results, claims, kernels, mixed))
+    text = _page(store, shelf, results, parts)
+    write(path, text.encode())
+    tables, charts, pictures = (sum(len(getattr(p, name)) for p in parts) for name in ("boards", "charts", "galleries"))
+    return f"{tables} tables, {charts} charts, pictures of {pictures} attacks, {len(text.encode()) / 1e6:.1f} MB"
+
+
+def _parts(
+    store: Store, shelf: Shelf, results: Results, claims: Sequence[Board], kernels: Path | None, mixed: bool
+) -> Iterator[Part]:
+    cells = results.cells
+    short = Names.of(label for axis in KINDS for label in cells[axis]).within
+    yield Part(
+        "leaderboards", "Leaderboards", boards.everything(results, costs=True, mixed=mixed),
+        [*_charts.of_costs(cells, short, mixed), *_charts.of_bits(cells, short, mixed)],
+    )  # fmt: skip
+    equal, dosed = _or_none(matched.matched, results, mixed), _or_none(doses.doses, cells, shelf, mixed)
+    yield Part(
+        "strength", "Strength", [*equal, *dosed], list(_charts.of_sweeps(cells, shelf)),
+        hint='No number was swept: lists such as { name = "badnets", poisons = [4, 8, 16] } make curves.',
+    )  # fmt: skip
+    yield Part(
+        "why", "Why on codes", why.why(results, mixed=mixed),
+        [*_charts.of_attention(cells, store, shelf, short), *_pictures.of_codes(cells, store, shelf, short)],
+    )  # fmt: skip
+    yield Part("conventions", "Conventions", audit.audit(cells, mixed=mixed))
+    yield Part(
+        "claims", "Reported beside measured", claims,
+        hint="No suite of this run holds numbers that papers report: ciba_table1 and others do.",
+    )  # fmt: skip
+    yield Part("pictures", "What attacks look like", galleries=_pictures.blocks(store, cells))
+    measured, chart = throughput.read(kernels) if kernels is not None else ([], [])
+    yield Part(
+        "kernels", "Kernel throughput", measured, chart,
+        hint="Not measured: `python -m bench kernels --quick --format json > kernels.json`, then"
+        " `python -m bench report --kernels kernels.json`.",
+    )  # fmt: skip
+
+
+def _or_none(make: Any, *arguments: Any) -> list[Board]:
+    """Boards that not every run has."""
+    *given, mixed = arguments
+    try:
+        found: list[Board] = make(*given, mixed=mixed)
+    except UserError:
+        return []
+    return found
+
+
+# The page
+
+
+def _page(store: Store, shelf: Shelf, results: Results, parts: Sequence[Part]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script, style = ((ASSETS / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
+    data = {"boards": list(_tables(parts)), "trials": _trials(store, shelf, results)}
+    given = {
+        "title": f"HashDoor · {', '.join(results.suites)}",
+        "suites": results.suites,
+        "command": clean(results.command),
+        "counts": results.cells["status"].value_counts().to_dict(),
+        "scope": _scope(results.cells),
+        "cards": list(_cards(results.cells)),
+        "script": script,
+        "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "style": style,
+        "data": packed(data),
+    }
+    page = environment.get_template("report.html.j2")
+    bare = page.render(**given, parts=[_shown(part, None) for part in parts], left_out=[])
+    room = Room(LIMIT - SPARE - len(bare.encode()))
+    if room.free < 0:
+        raise UserError(
+            f"the tables alone make {len(bare.encode()) / 1e6:.1f} MB, more than {LIMIT / 1e6:g}: narrow the report,"
+            " for example --where dataset=..., or --suite"
+        )
+    # what is not numbers elsewhere comes first: a run has few attacks, but may have many settings to draw
+    order = sorted(parts, key=lambda part: not part.galleries)
+    chapters = {part.name: _shown(part, room) for part in order}
+    return page.render(**given, parts=[chapters[part.name] for part in parts], left_out=room.left_out)
+
+
+def _shown(part: Part, room: Room | None) -> dict[str, Any]:
+    """A chapter as the template takes it; without room nothing that is drawn."""
+    charts = [one for one in part.charts if room is not None and room.fits(one.title, len(one.svg.encode()))]
+    blocks = []
+    for block in part.galleries if room is not None else ():
+        strips = list(_pictures.strips(block))
+        if room is not None and room.fits(f"pictures of {block.title}", sum(len(one.source) for one in strips)):
+            blocks.append({"title": block.title, "about": block.about, "strips": strips})
+    empty = not (part.boards or part.charts or part.galleries)
+    return {"name": part.name, "title": part.title, "charts": charts, "galleries": blocks,
+            "hint": part.hint if empty else "", "empty": empty and not part.hint}  # fmt: skip
+
+
+def packed(data: Any) -> str:
+    """Data for the page's script: JSON, compressed, as letters."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def _scope(cells: pd.DataFrame) -> list[tuple[str, str]]:
+    """What this run is about, axis by axis, and what its numbers rest on."""
+    done = cells[cells["status"] == "ok"]
+    about = [(axis, list(dict.fromkeys(cells[axis].astype(str)))) for axis in AXES]
+    about += [("metrics", [f"v{version}" for version in dict.fromkeys(done["metrics_version"])])]
+    about += [("device", list(dict.fromkeys(done["device"])))]
+    return [(name, clean(", ".join(values))) for name, values in about if values]
+
+
+def _cards(cells: pd.DataFrame) -> Iterator[dict[str, str]]:
+    """The fidelity card of every component of the run."""
+    for axis, kind in KINDS.items():
+        for name in sorted({parse(label)[0] for label in cells[axis]}):
+            source = registry.catalogue(kind).get(name)
+            if source is None or source.error:
+                why_not = source.error if source is not None else "not installed here"
+                yield {"kind": axis, "name": name, "sentence": why_not}
+                continue
+            paper = registry.card(source)
+            about = {"kind": axis, "name": name, "sentence": registry.sentence(source)}
+            if paper is not None:
+                where = ", ".join(part for part in (paper.title, paper.venue, str(paper.year)) if part)
+                about |= {"paper": where, "follows": paper.follows, "deviates": paper.deviates}
+                about |= {"url": paper.url} if paper.url.startswith(("https://", "http://")) else {}
+            if paper is not None or name != "none":
+                yield {key: clean(text) for key, text in about.items()}
+
+
+# Tables
+
+
+def _tables(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
+    """Boards as columns of shown texts and of numbers to sort by."""
+    whole = [(part.name, board) for part in parts for board in part.boards]
+    for (part, _), board in zip(whole, for_people([board for _, board in whole]), strict=True):
+        shown = words(board)
+        yield {
+            "part": part,
+            "title": clean(board.title),
+            "setting": "" if part in GENERAL else clean(board.title).partition(" · ")[2],
+            "caption": [clean(line) for line in board.caption.split("\n") if line],
+            "columns": [
+                {
+                    "name": clean(name),
+                    "shown": column,
+                    "sort": [_real(value) for value in board.table[name]],
+                    "heat": name in board.heat,
+                    "index": name in board.index,
+                }
+                for name, column in shown.items()
+            ],
+            "best": sorted(board.best),
+        }
+
+
+def _real(value: Any) -> float | None:
+    """A number with as many digits as sorting and shading need; None for texts and for what is not finite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(f"{value:.6g}")
+
+
+# Trials
+
+
+def _trials(store: Store, shelf: Shelf, results: Results) -> dict[str, Any]:
+    """Every cell that was to run here, column by column, with all that `bench show` says of it but its stages."""
+    cells = results.cells[results.cells["status"] != "skipped"]
+    named = [name for name in METRICS if name in cells and name not in DETECTOR and cells[name].notna().any()]
+    columns: dict[str, list[Any]] = {axis: cells[axis].astype(str).map(clean).tolist() for axis in AXES}
+    for name in ("access", "defense_kind", "key", "status", "reason", "changes"):
+        columns[name] = cells[name].astype(str).map(clean).tolist()
+    facts, logs = _Distinct(), _Distinct()
+    runs = {cell["key"]: (cell, plan) for plan in manifests(store) for cell in plan["cells"] if cell["key"]}
+    axes = {id(plan): pages.varying(plan) for _, plan in runs.values()}
+    columns |= {"replay": [], "facts": [], "log": []}
+    for key, status, cause in zip(cells["key"], cells["status"], cells["cause"], strict=True):
+        cell, plan = runs[key]
+        record = shelf.record(key) or {}
+        columns["replay"].append(clean(pages.replay(cell, plan, axes[id(plan)], status)))
+        columns["facts"].append(facts.place(_facts(record)))
+        origin = shelf.record(cause) if cause else None
+        tail = str((origin or {}).get("log", "")).rstrip().splitlines()[-LOG_LINES:] if status != "ok" else []
+        columns["log"].append(logs.place([clean(line) for line in tail]))
+    return {
+        "axes": list(AXES),
+        "metrics": [[METRICS[name].title, METRICS[name].unit, METRICS[name].meaning] for name in named],
+        "columns": columns,
+        "values": [[number(value, name) for value in cells[name]] for name in named],
+        "sort": [[_real(value) for value in cells[name]] for name in SHOWN],
+        "shown": [[METRICS[name].title, [number(value, name) for value in cells[name]]] for name in SHOWN],
+        "facts": facts.items,
+        "logs": logs.items,
+        "scores": _scores(results.detectors),
+    }
+
+
+SHOWN = ("gain", "t_map", "own_map", "map")  # of the table of trials
+
+
+class _Distinct:
+    """Values that many trials share, each once."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self._places: dict[str, int] = {}
+
+    def place(self, item: Any) -> int:
+        name = json.dumps(item)
+        if name not in self._places:
+            self._places[name] = len(self.items)
+            self.items.append(item)
+        return self._places[name]
+
+
+def _facts(record: Mapping[str, Any]) -> list[list[str]]:
+    """What trials rest on, as far as several share it: protocol, code, packages, machine."""
+    about = {**pages.protocol(record.get("meta", {}).get("protocol")), "code": record.get("code")}
+    about |= pages.provenance(record.get("provenance", {}))
+    return [[name, clean(str(value))] for name, value in about.items() if value]
+
+
+def _scores(detectors: pd.DataFrame) -> dict[str, list[list[str]]]:
+    """Of each guarded trial: its guard's scores with their metrics."""
+    found: dict[str, list[list[str]]] = {}
+    for row in detectors.to_dict("records"):
+        values = [f"{METRICS[name].title} {number(row[name], name)}" for name in DETECTOR]
+        told = ", ".join(text for text in values if not text.endswith(f" {BLANK}"))
+        found.setdefault(str(row["key"]), []).append([clean(f"{row['score']}{' *' if row['headline'] else ''}"), told])
+    return found

@@ -1,0 +1,90 @@
+"""What `bench kernels --format json` measured, as boards and a chart. Times are of one machine, which is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.api.errors import UserError
+from reports._charts import COLOURS, FAINT, INK, Chart, chart
+from reports._lines import table
+from reports.scene import Board
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = ("operation", "by", "bits", "items", "threads", "per", "microseconds", "images/s", "times ours", "low",
+           "high", "of the limit", "note")  # fmt: skip
+
+
+def read(path: Path) -> tuple[list[Board], list[Chart]]:
+    """Boards per section, and how many times longer rivals take; UserError where the file is something else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows, machine = list(found["rows"]), dict(found["machine"])
+        boards = list(_boards(rows, machine))
+        raced = [(_name(row), row["faster"]) for row in rows if row["faster"]]
+    except OSError as error:
+        raise UserError(f"--kernels '{path}' cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--kernels '{path}' is not what `bench kernels --format json` prints ({type(error).__name__}: {error})"
+        ) from None
+    if not raced:
+        return boards, []
+    caption = "Median over interleaved rounds, with 10 to 90 %; 1 is HashDoor's kernel. Results were compared first."
+    return boards, [chart("How many times longer others take", caption, partial(_bars, raced))]
+
+
+def _boards(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> Iterator[Board]:
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
+    caption = (
+        f"{machine['processor']}, {machine['cores']} cores; {packages}.\nMeasured, not recomputable. microseconds: the"
+        " median of interleaved rounds. times ours: how many times longer than HashDoor's kernel of the same race, low"
+        " and high: in 10 and 90 % of rounds. of the limit: share of the rate at which memory is read."
+    )
+    for i, section in enumerate(dict.fromkeys(row["section"] for row in rows)):
+        lines = [_line(row) for row in rows if row["section"] == section]
+        yield Board(
+            title=f"Kernels · {section}",
+            table=table(lines, COLUMNS, keep=COLUMNS[:2]),
+            caption="As above." if i else caption,
+            index=("operation", "by"),
+        )
+
+
+def _line(row: Mapping[str, Any]) -> dict[str, Any]:
+    seconds, faster = row["seconds"], row["faster"] or (None, None, None)
+    return {
+        "operation": row["operation"], "by": row["by"], "bits": row["bits"] or None, "items": row["items"] or None,
+        "threads": row["threads"], "per": row["unit"],
+        "microseconds": float(f"{seconds[1] * 1e6:.3g}") if seconds else None,
+        "images/s": round(1 / seconds[1]) if seconds and row["unit"] == "image" else None,
+        "times ours": faster[1], "low": faster[0], "high": faster[2], "of the limit": row["limit"],
+        "note": row["note"] or None,
+    }  # fmt: skip
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    sizes = [f"{row['items']:,} items"] if row["items"] else []
+    sizes += [f"{row['bits']} bits"] if row["bits"] else []
+    return ", ".join([f"{row['operation']}: {row['by']}", *sizes])
+
+
+def _bars(raced: Sequence[tuple[str, Sequence[float]]]) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 0.5 + 0.22 * len(raced)), layout="constrained")
+    axes = figure.subplots()
+    names = [name for name, _ in raced[::-1]]
+    low, middle, high = zip(*(times for _, times in raced[::-1]), strict=True)
+    axes.barh(names, middle, color=COLOURS[0], alpha=0.7)
+    axes.hlines(names, low, high, color=INK, linewidth=1)
+    axes.axvline(1, color=INK, linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_xlabel("times HashDoor's time")
+    axes.grid(visible=True, axis="x", color=FAINT, linewidth=0.6)
+    return figure
