@@ -57,7 +57,7 @@ def of_sweeps(cells: pd.DataFrame, shelf: Shelf) -> Iterator[Chart]:
 def of_bits(cells: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
     """Curves of mAP and t-mAP of undefended attacks over code lengths, where a run has several."""
     for scene in scenes(cells[cells["defense"] == "none"], mixed, without="bits"):
-        lengths = sorted(set(scene.cells["bits"]))
+        lengths = sorted({int(bits) for bits in scene.cells["bits"]})
         made = scene.split(scene.cells, ["attack", "bits"])
         shared = Shared.of(made)
         attacks = [a for a in dict.fromkeys(scene.cells["attack"]) if {(a, b) for b in lengths} <= shared.counted]
@@ -68,7 +68,7 @@ def of_bits(cells: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
             for metric in ("map", "t_map")
         }
         caption = f"{shared.sentence(intervals=False)} Undefended."
-        yield chart(f"Code length · {scene.title}", caption, partial(_of_lines, lines, lengths, "bits"))
+        yield chart(f"Code length · {scene.title}", caption, partial(_of_lengths, lines, lengths))
 
 
 def of_costs(cells: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
@@ -158,16 +158,16 @@ def _finish(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, [clean(label) for label in labels], loc="outside lower left", ncols=columns)
 
 
-def _of_lines(lines: Mapping[str, Mapping[str, Sequence[float]]], x: Sequence[float], name: str) -> Figure:
+def _of_lengths(lines: Mapping[str, Mapping[str, Sequence[float]]], lengths: Sequence[int]) -> Figure:
     figure, panels = _figure(len(lines))
     for axes, (metric, each) in zip(panels, lines.items(), strict=True):
         styles = _styles(list(each))
         for label, values in each.items():
             colour, mark = styles[label]
-            axes.plot(x, values, color=colour, marker=mark, markersize=4, linewidth=1.3, label=label)
+            axes.plot(lengths, values, color=colour, marker=mark, markersize=4, linewidth=1.3, label=label)
         axes.set_title(METRICS[metric].title, loc="left", fontsize=9)
-        axes.set_xlabel(name)
-        axes.set_xticks(list(x))
+        axes.set_xlabel("bits")
+        axes.set_xticks(list(lengths))
         axes.set_ylim(-0.02, 1.02)
         axes.grid(visible=True, color=FAINT, linewidth=0.6)
     _finish(figure, panels[0])

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 SHOWN = 6  # pictures of a kind: a page shows fewer than a gallery file
 SMALL = 64  # pixels: below it pictures are stored as they are, above it compressed
 ITEMS = {"others": 200, "target": 80, "queries": 80}  # points of a map, at equal distances in the data
-Codes = Int8[np.ndarray, "n b"]
-Plane = Float[np.ndarray, "n 2"]
+Codes = Int8[np.ndarray, "_ b"]
+Plane = Float[np.ndarray, "_ 2"]
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ def blocks(store: Store, cells: pd.DataFrame) -> list[Block]:
 class Map:
     """Codes of one model (±1). others, target: database items without and with the target's label."""
 
-    others: Codes
-    target: Codes
-    benign: Codes
-    triggered: Codes
+    others: Int8[np.ndarray, "m b"]
+    target: Int8[np.ndarray, "k b"]
+    benign: Int8[np.ndarray, "q b"]
+    triggered: Int8[np.ndarray, "q b"]
 
 
 def of_codes(cells: pd.DataFrame, store: Store, shelf: Shelf, short: Short) -> Iterator[Chart]:

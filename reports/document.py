@@ -20,6 +20,7 @@ import pandas as pd
 
 from bench.api import registry
 from bench.api.errors import UserError
+from bench.api.paper import Paper
 from bench.metrics import METRICS
 from bench.store import Store
 from reports import _charts, _pictures, audit, boards, doses, matched, throughput, why
@@ -81,8 +82,11 @@ def draw(
     """Write the report of these results; returns what is in it. UserError where even the tables are too large."""
     if path.suffix.lower() not in {".html", ".htm"}:
         raise UserError(f"--out '{path}': the report is a web page; give a name that ends in .html")
+    if not path.parent.is_dir():  # said before minutes of drawing
+        raise UserError(f"cannot write '{path}': there is no folder '{path.parent}'")
     shelf = Shelf(store)
-    parts = list(_parts(store, shelf, results, claims, kernels, mixed))
+    speed = throughput.read(kernels) if kernels is not None else ([], [])
+    parts = list(_parts(store, shelf, results, claims, speed, mixed))
     text = _page(store, shelf, results, parts)
     write(path, text.encode())
     tables, charts, pictures = (sum(len(getattr(p, name)) for p in parts) for name in ("boards", "charts", "galleries"))
@@ -90,7 +94,12 @@ def draw(
 
 
 def _parts(
-    store: Store, shelf: Shelf, results: Results, claims: Sequence[Board], kernels: Path | None, mixed: bool
+    store: Store,
+    shelf: Shelf,
+    results: Results,
+    claims: Sequence[Board],
+    speed: tuple[Sequence[Board], Sequence[Chart]],
+    mixed: bool,
 ) -> Iterator[Part]:
     cells = results.cells
     short = Names.of(label for axis in KINDS for label in cells[axis]).within
@@ -113,9 +122,8 @@ def _parts(
         hint="No suite of this run holds numbers that papers report: ciba_table1 and others do.",
     )  # fmt: skip
     yield Part("pictures", "What attacks look like", galleries=_pictures.blocks(store, cells))
-    measured, chart = throughput.read(kernels) if kernels is not None else ([], [])
     yield Part(
-        "kernels", "Kernel throughput", measured, chart,
+        "kernels", "Kernel throughput", *speed,
         hint="Not measured: `python -m bench kernels --quick --format json > kernels.json`, then"
         " `python -m bench report --kernels kernels.json`.",
     )  # fmt: skip
@@ -204,19 +212,23 @@ def _cards(cells: pd.DataFrame) -> Iterator[dict[str, str]]:
     """The fidelity card of every component of the run."""
     for axis, kind in KINDS.items():
         for name in sorted({parse(label)[0] for label in cells[axis]}):
+            about = {"kind": axis, "name": name, "paper": "", "url": "", "follows": "", "deviates": ""}
             source = registry.catalogue(kind).get(name)
             if source is None or source.error:
-                why_not = source.error if source is not None else "not installed here"
-                yield {"kind": axis, "name": name, "sentence": why_not}
-                continue
-            paper = registry.card(source)
-            about = {"kind": axis, "name": name, "sentence": registry.sentence(source)}
-            if paper is not None:
-                where = ", ".join(part for part in (paper.title, paper.venue, str(paper.year)) if part)
-                about |= {"paper": where, "follows": paper.follows, "deviates": paper.deviates}
-                about |= {"url": paper.url} if paper.url.startswith(("https://", "http://")) else {}
-            if paper is not None or name != "none":
+                about["sentence"] = source.error if source is not None else "not installed here"
+            else:
+                about["sentence"] = registry.sentence(source)
+                about |= _paper(registry.card(source))
+            if name != "none":
                 yield {key: clean(text) for key, text in about.items()}
+
+
+def _paper(card: Paper | None) -> dict[str, str]:
+    if card is None:
+        return {}
+    where = ", ".join(part for part in (card.title, card.venue, str(card.year)) if part)
+    url = card.url if card.url.startswith(("https://", "http://")) else ""  # a plugin's could be a script
+    return {"paper": where, "url": url, "follows": card.follows, "deviates": card.deviates}
 
 
 # Tables

@@ -29,7 +29,7 @@ class Table {
     Object.assign(this, board, { open, limit: PAGE, own: [], shared: [], by: null, down: false });
     this.size = board.columns.length ? board.columns[0].shown.length : 0;
     this.numeric = board.columns.map((column) => !column.index && column.sort.some((value) => value !== null));
-    const lines = board.columns.map((column) => column.shown);
+    const lines = board.columns.filter((_, i) => !this.numeric[i]).map((column) => column.shown);
     this.text = Array.from({ length: this.size }, (_, i) => lines.map((line) => line[i]).join(" ").toLowerCase());
     this.pin = board.columns.findLastIndex((column) => column.index); // stays in sight on a narrow screen
     this.node = make("article", null, "board");
@@ -41,7 +41,7 @@ class Table {
   build() {
     const bar = make("div", null, "bar");
     const filter = make("input");
-    Object.assign(filter, { type: "search", placeholder: "filter rows" });
+    Object.assign(filter, { type: "search", placeholder: "words, gain>0.5" });
     filter.setAttribute("aria-label", `Filter rows of ${this.title}`);
     filter.addEventListener("input", () => { this.own = terms(filter.value); this.draw(); });
     bar.append(make("h3", this.title), filter);
@@ -81,9 +81,19 @@ class Table {
     this.draw();
   }
 
+  has(word, i) {
+    // `gain>0.5` compares a column's numbers, any other word is looked for in the texts
+    const bound = /^(.+?)(<=|>=|<|>)(-?[\d.]+)$/.exec(word);
+    if (!bound) return this.text[i].includes(word);
+    const column = this.columns.find(({ name }) => name.toLowerCase().replaceAll(" ", "") === bound[1]);
+    if (!column || column.sort[i] === null) return false;
+    const apart = column.sort[i] - Number(bound[3]);
+    return bound[2].startsWith(">") ? apart > 0 || (bound[2] === ">=" && apart === 0) : apart < 0 || (bound[2] === "<=" && apart === 0);
+  }
+
   rows() {
     const wanted = [...this.own, ...this.shared];
-    const kept = [...this.text.keys()].filter((i) => wanted.every((word) => this.text[i].includes(word)));
+    const kept = [...this.text.keys()].filter((i) => wanted.every((word) => this.has(word, i)));
     if (this.by === null) return kept;
     const { shown, sort } = this.columns[this.by];
     const sign = this.down ? -1 : 1;

@@ -10,8 +10,13 @@ from typing import Any
 
 import pytest
 
+from bench import plan, suite
+from bench.cli import report as command
+from bench.drive import drive
+from bench.execute import SerialExecutor
 from bench.store import Store
 from bench.trial import digest
+from bench.work import Site
 
 ACCESS = {"none": "none", "loud": "labels changed", "quiet": "labels changed", "kept": "labels kept"}
 KINDS = {"none": "none", "repair": "repair", "guard": "guard", "sieve": "filter", "doctor": "diagnosis"}
@@ -104,3 +109,62 @@ def _record(key: str, status: str, given: dict[str, Any]) -> dict[str, Any]:
     record["provenance"] = {"metrics": given.get("version", 1), "device": "cpu", "packages": {"torch": "2.4"}}
     record["cost"] = {"seconds": 2.0, "started": 1.0e9, "host": "here"}
     return record
+
+
+# A real run
+
+SUITE = """
+name = "page"
+description = "Everything that a page can show."
+[axes]
+datasets = [{ name = "digits", train = 200, query = 60 }]
+backbones = [{ name = "convnet", width = 8 }]
+targets = [3]
+[training]
+optimizer = "adam"
+lr = 1e-2
+weight_decay = 0
+epochs = 6
+[[blocks]]
+[blocks.axes]
+bits = [16]
+attacks = ["none", { name = "badnets", poisons = [4, 12, 36] }]
+[[blocks]]
+[blocks.axes]
+bits = [16]
+attacks = ["none", { name = "badnets", poisons = 36 }]
+defenses = ["none", { name = "fine_pruning", epochs = 0, ratio = [0.2, 0.5, 0.8] }, "strip"]
+[[blocks]]
+[blocks.axes]
+bits = [24]
+attacks = ["none", { name = "badnets", poisons = 36 }]
+[[claims]]
+source = "A paper, Table 1"
+metric = "t_map"
+by = ["attack"]
+values = { "badnets(poisons=36)" = 0.9 }
+"""
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A real run with everything that a page can show."""
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "page.toml").write_text(SUITE)
+    planned = plan.plan([suite.load(str(folder / "page.toml"))], data=None, device="cpu")
+    made = Store(folder / "store", create=True)
+    made.write_plan(
+        "one", {"suites": ["page"], "descriptions": {"page": "Everything."}, "command": "bench run --suite page",
+                "cells": [cell.as_json() for cell in planned.cells]},
+    )  # fmt: skip
+    summary = drive(planned, made, lambda: SerialExecutor(Site(made.root, None, "cpu")))
+    assert summary.trials == {"ok": len(planned.cells)}
+    return made
+
+
+@pytest.fixture(scope="session")
+def page(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of that run."""
+    path = tmp_path_factory.mktemp("out") / "report.html"
+    command.report(store=store.root, out=path)
+    return path

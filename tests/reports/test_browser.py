@@ -1,0 +1,248 @@
+"""The page in a real browser: Chromium of the system, headless, from a file, without a network."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reports import boards, document, render
+from reports.frame import read
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """An open page. said: its errors and whatever its console printed; asked: every request."""
+
+    def __init__(self, chromium: Any, path: Path, **options: Any) -> None:
+        options = {"viewport": {"width": 1280, "height": 900}} | options
+        self.tab = chromium.new_page(**options)
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.tab.set_default_timeout(5000)
+        self.tab.on("console", lambda message: self.said.append(message.text))
+        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
+        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.tab.goto(path.as_uri())
+        self.tab.wait_for_selector("html[data-ready]")
+
+    def board(self, title: str) -> Any:
+        return self.tab.locator(".board", has=self.tab.locator("h3", has_text=re.compile(f"^{re.escape(title)}"))).first
+
+    def column(self, board: Any, name: str) -> list[str]:
+        heads = board.locator("th").all_inner_texts()
+        return [texts[heads.index(name)] for texts in self.rows(board)]
+
+    @staticmethod
+    def rows(board: Any) -> list[list[str]]:
+        return [row.locator("td").all_inner_texts() for row in board.locator("tbody tr").all()]
+
+
+@pytest.fixture
+def visit(chromium: Any, page: Path) -> Iterator[Visit]:
+    found = Visit(chromium, page)
+    yield found
+    found.tab.close()
+
+
+def test_every_chapter_renders_without_a_word_on_the_console_or_a_request(visit: Visit, store: Any) -> None:
+    names = [link.get_attribute("href") for link in visit.tab.locator("nav a").all()]
+    chapters = (
+        "leaderboards",
+        "strength",
+        "why",
+        "conventions",
+        "claims",
+        "pictures",
+        "kernels",
+        "trials",
+        "cards",
+        "use",
+    )
+    assert names == [f"#{chapter}" for chapter in chapters]
+    for name in names:
+        box = visit.tab.locator(name).bounding_box()
+        assert box["height"] > 50
+    (expected, *_) = render.for_people(boards.everything(read(store), costs=True))
+    shown = render.words(expected)
+    board = visit.board(expected.title)
+    assert visit.rows(board) == [list(row) for row in zip(*shown.values(), strict=True)]
+    for chart in visit.tab.locator(".chart svg").all():
+        assert chart.bounding_box()["width"] > 300
+    widths = visit.tab.evaluate("[...document.images].map((image) => image.naturalWidth)")
+    assert widths
+    assert all(width > 0 for width in widths)
+    titles = visit.tab.locator(".chart figcaption").all_inner_texts()
+    for kind in ("Code length", "What defenses cost", "Strength of attacks", "fine_pruning", "Attention", "Codes"):
+        assert any(title.startswith(kind) for title in titles), kind
+    assert visit.said == []
+    assert [url for url in visit.asked if not url.startswith(("file:", "data:"))] == []
+
+
+def test_columns_sort_down_up_and_back(visit: Visit) -> None:
+    board = visit.board("Attacks · ")
+    head = board.locator("th", has_text=re.compile("^t-mAP$"))
+    before = visit.column(board, "t-mAP")
+    numbers = [float(text) for text in before]
+    assert len(set(numbers)) == 4
+    head.click()
+    assert [float(text) for text in visit.column(board, "t-mAP")] == sorted(numbers, reverse=True)
+    assert head.get_attribute("aria-sort") == "descending"
+    head.locator("button").press("Enter")
+    assert [float(text) for text in visit.column(board, "t-mAP")] == sorted(numbers)
+    head.click()
+    assert visit.column(board, "t-mAP") == before
+    assert head.get_attribute("aria-sort") is None
+    trials = visit.board("Trials")
+    trials.locator("th", has_text="attack").click()
+    doses = [name for name in dict.fromkeys(visit.column(trials, "attack")) if "(" in name]
+    assert doses == [f"badnets(poisons={n})" for n in (4, 12, 36)], "numbers inside names count as numbers"
+
+
+def test_rows_without_a_number_stay_last(chromium: Any, stock: Any, tmp_path: Path) -> None:
+    cells = [{"attack": name, "defense": "none", "target": "0", "seed": 0, "metrics": {"psnr": value}}
+             for name, value in (("loud", 20.0), ("quiet", None), ("kept", 30.0))]  # fmt: skip
+    made = stock(cells)
+    document.draw(made, tmp_path / "x.html", read(made))
+    visit = Visit(chromium, tmp_path / "x.html")
+    board = visit.board("Attacks")
+    head = board.locator("th", has_text="PSNR")
+    for expected in (["30.0", "20.0", "-"], ["20.0", "30.0", "-"]):
+        head.click()
+        assert visit.column(board, "PSNR") == expected
+    visit.tab.close()
+
+
+def test_filters_narrow_one_table_or_all(visit: Visit) -> None:
+    board, other = visit.board("Attacks · "), visit.board("Trials")
+    everything = len(visit.rows(other))
+    board.locator("input").fill("changed 12")
+    assert visit.column(board, "attack") == ["badnets(poisons=12)"]
+    assert len(visit.rows(other)) == everything
+    rows = list(zip(visit.column(other, "attack"), visit.column(other, "gain"), strict=True))
+    limit = sorted(float(gain) for _, gain in rows)[len(rows) // 2] + 0.0005  # as shown, not as it is
+    kept = [attack for attack, gain in rows if float(gain) > limit and attack.startswith("badnets")]
+    other.locator("input").fill(f"gain>{limit} badnets")
+    assert visit.column(other, "attack") == kept != []
+    other.locator("input").fill("nothing<3")
+    assert visit.rows(other) == []
+    other.locator("input").fill("")
+    board.locator("input").fill("")
+    visit.tab.locator("#words").fill("strip")
+    assert set(visit.column(other, "defense")) == {"strip"}
+    assert visit.rows(board) == []
+    visit.tab.locator("#words").fill("")
+    assert len(visit.rows(other)) == everything
+    visit.tab.locator("#setting").select_option("digits(train=200, query=60) · convnet(width=8) · csq · 24 bits")
+    titles = [title for title in visit.tab.locator(".board h3").all() if title.is_visible()]
+    assert {title.inner_text().rpartition(" · ")[2] for title in titles} == {"24 bits", "Trials", "No result"} - {
+        "No result"
+    }
+    charts = [chart for chart in visit.tab.locator(".chart figcaption").all() if chart.is_visible()]
+    assert charts
+    assert all(chart.inner_text().endswith("24 bits") for chart in charts)
+
+
+def test_a_row_opens_its_trial_with_the_command_that_repeats_it(visit: Visit, store: Any) -> None:
+    cells = read(store).cells
+    trial = cells[(cells["attack"] == "badnets(poisons=36)") & (cells["defense"] == "strip")].iloc[0]
+    visit.tab.locator("a", has_text=trial["key"][:8]).first.click()
+    dialog = visit.tab.locator("#trial")
+    text = dialog.inner_text()
+    assert f"Trial {trial['key'][:8]}" in text
+    assert "--only 'attack=badnets(poisons=36)' --only defense=strip" in dialog.locator("code").first.inner_text()
+    assert f"t-mAP\t{trial['t_map']:.3f}" in text
+    assert "entropy *" in text
+    assert "relevant = the target's label" in text
+    assert visit.tab.url.endswith(f"#trial-{trial['key'][:8]}")
+    dialog.locator(".close").click()
+    assert not dialog.is_visible()
+    row = visit.board("Trials").locator("tbody tr").first
+    row.locator("td").first.click()
+    assert dialog.is_visible()
+    visit.tab.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    assert visit.said == []
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of `rgb(r, g, b)` (WCAG 2)."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+BLENDED = """(name) => [...document.querySelectorAll(name)].map((node) => {
+  const layers = [];
+  for (let at = node; at; at = at.parentElement) layers.unshift(getComputedStyle(at).backgroundColor);
+  const numbers = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
+  let ground = [255, 255, 255];
+  for (const [r, g, b, a = 1] of layers.map(numbers)) ground = [r, g, b].map((c, i) => c * a + ground[i] * (1 - a));
+  return [getComputedStyle(node).color, `rgb(${ground.map(Math.round).join(", ")})`];
+})"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_it_reads_on_a_phone_and_in_the_dark(chromium: Any, page: Path, scheme: str, width: int) -> None:
+    visit = Visit(chromium, page, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    assert visit.tab.evaluate("document.documentElement.scrollWidth") <= width, "the page never scrolls sideways"
+    ground = visit.tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (luminance(ground) < 0.1) is (scheme == "dark")
+    for name in ("td", "th button", ".caption", "h2", "a", "figcaption", ".chart svg text", "summary"):
+        pairs = visit.tab.evaluate(BLENDED, name)
+        assert pairs, name
+        for ink, behind in pairs:
+            high, low = sorted((luminance(ink), luminance(behind)), reverse=True)
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (name, ink, behind)
+    sizes = visit.tab.evaluate(
+        "[...document.querySelectorAll('td')].map((cell) => parseFloat(getComputedStyle(cell).fontSize))"
+    )
+    assert min(sizes) >= 12
+    assert visit.said == []
+    visit.tab.close()
+
+
+def test_text_of_results_and_plugins_stays_text(chromium: Any, stock: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    evil = "loud(x=</script><img src=x onerror=alert(1)>)"
+    cell = {"attack": evil, "defense": "none", "target": "<b>3</b>", "seed": 0}
+    failed = cell | {"seed": 1, "status": "failed", "reason": "<i>why</i>", "log": "<script>alert(2)</script>"}
+    made = stock([cell, failed], suite="<i>s</i>")
+    monkeypatch.setattr(document.registry, "catalogue", lambda _: {"loud": SOURCE})
+    monkeypatch.setattr(document.registry, "sentence", lambda _: "<img src=x onerror=alert(3)>")
+    monkeypatch.setattr(document.registry, "card", lambda _: CARD)
+    path = tmp_path / "evil.html"
+    document.draw(made, path, read(made))
+    visit = Visit(chromium, path)
+    visit.tab.locator("#cards details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
+    key = read(made).cells["key"].iloc[1]
+    visit.tab.evaluate(f"location.hash = '#trial-{key[:8]}'")
+    dialog = visit.tab.locator("#trial")
+    dialog.wait_for(state="visible")
+    assert "<script>alert(2)</script>" in dialog.inner_text()
+    assert "<i>why</i>" in dialog.inner_text()
+    assert visit.tab.locator("img, dialog script, td b, main i").count() == 0
+    assert visit.tab.locator("a[href^='javascript']").count() == 0
+    assert "<img src=x onerror=alert(3)>" in visit.tab.locator("#cards").inner_text()
+    assert visit.said == []
+    visit.tab.close()
+
+
+SOURCE = document.registry.Source("attacks", "loud", "loud", None, "plugin")
+CARD = document.Paper(title="<b>T</b>", year=2020, url="javascript:alert(4)", follows="<script>alert(5)</script>")

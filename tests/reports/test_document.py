@@ -1,0 +1,163 @@
+"""The page of a real run: what is in it, that it needs nothing else, and how large it may get."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.api.errors import UserError
+from bench.cli import report as command
+from bench.store import Store
+from reports import boards, document, render
+from reports.frame import read
+
+
+def unpacked(text: str) -> dict[str, Any]:
+    packed = re.search(r'id="data">([^<]*)<', text)
+    assert packed is not None
+    found: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(packed[1])))
+    return found
+
+
+def test_its_numbers_are_those_of_the_boards(store: Store, page: Path) -> None:
+    data = unpacked(page.read_text())
+    expected = boards.everything(read(store), costs=True)
+    found = {board["title"]: board for board in data["boards"]}
+    for board in render.for_people(expected):
+        mine = {column["name"]: column for column in found[board.title]["columns"]}
+        assert {name: column["shown"] for name, column in mine.items()} == render.words(board)
+        for name in board.metrics:
+            if name in mine and name != "value":
+                numbers = board.table[name].to_numpy(dtype=float)
+                sorted_by = np.array([np.nan if v is None else v for v in mine[name]["sort"]])
+                assert sorted_by == pytest.approx(numbers, rel=1e-5, nan_ok=True)
+    assert {board["part"] for board in data["boards"]} == {"leaderboards", "strength", "why", "conventions"}
+
+
+def test_every_trial_is_in_it_with_the_command_that_runs_it_alone(store: Store, page: Path) -> None:
+    trials = unpacked(page.read_text())["trials"]
+    cells = read(store).cells
+    assert trials["columns"]["key"] == list(cells["key"])
+    i = list(cells["attack"]).index("badnets(poisons=12)")
+    told = trials["columns"]["replay"][i]
+    assert "--only 'attack=badnets(poisons=12)'" in told
+    at = [name for name, _, _ in trials["metrics"]].index("t-mAP")
+    assert trials["values"][at][i] == f"{cells['t_map'].iloc[i]:.3f}"
+    guarded = cells[cells["defense"] == "strip"]["key"].iloc[0]
+    assert trials["scores"][guarded][0][0] == "entropy *"
+    facts = dict(trials["facts"][trials["columns"]["facts"][i]])
+    assert facts["protocol"].startswith("digits v1")
+
+
+def test_the_same_run_makes_the_same_file(store: Store, page: Path, tmp_path: Path) -> None:
+    command.report(store=store.root, out=tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
+
+
+def test_it_asks_for_nothing_from_outside_and_runs_one_script(page: Path) -> None:
+    text = page.read_text()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert policy is not None
+    scripts = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    assert len(scripts) == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert policy[1] == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:"
+    sources = re.findall(r'(?:src|href)="([^"]*)"', text)
+    assert all(source.startswith(("data:image/", "#", "https://")) for source in sources)
+    links = re.findall(r'<a href="(https://[^"]*)"', text)
+    assert "https://arxiv.org/abs/1708.06733" in links
+
+
+def test_pictures_are_those_of_the_attack(store: Store, page: Path) -> None:
+    text = page.read_text()
+    found = re.search(r'<img src="data:image/png;base64,([^"]*)" alt="badnets\(poisons=4\): triggered"', text)
+    assert found is not None
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(found[1]))))
+    cells = read(store).cells
+    key = cells[cells["attack"] == "badnets(poisons=4)"]["key"].iloc[0]
+    stamped = store.tensors(store.record(key)["parents"]["implant"])["gallery_triggered"].numpy()
+    assert picture.shape == (16, 6 * 17 - 1, 4)
+    for i in range(6):
+        assert np.array_equal(picture[:, i * 17 : i * 17 + 16, 0], stamped[i, 0])
+    assert (picture[:, 16, 3] == 0).all()
+
+
+def test_what_has_no_room_is_named(store: Store, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = len(page.read_bytes()) - sum(
+        map(len, re.findall(r"<svg.*?</svg>|data:image[^\"]*", page.read_text(), re.DOTALL))
+    )
+    monkeypatch.setattr(document, "LIMIT", bare + document.SPARE + 30_000)
+    small = tmp_path / "small.html"
+    command.report(store=store.root, out=small)
+    text = small.read_text()
+    assert len(text.encode()) < document.LIMIT
+    assert "Left out, so that this file stays below its limit: " in text
+    assert 0 < text.count("<svg") + text.count("<img") < page.read_text().count("<svg") + page.read_text().count("<img")
+    monkeypatch.setattr(document, "LIMIT", 50_000)
+    with pytest.raises(UserError, match=r"the tables alone make 0\.\d MB, more than 0.05: narrow the report"):
+        command.report(store=store.root, out=tmp_path / "none.html")
+    assert not (tmp_path / "none.html").exists()
+
+
+def test_ten_thousand_cells_fit(stock: Any, tmp_path: Path) -> None:
+    """The size grows with the cells; a tenth of them is made here, with numbers that compress as badly as real ones."""
+    rng = np.random.default_rng(0)
+    names = ("map", "t_map", "gain", "own_map", "anchor", "moved", "saturation", "psnr", "t_map_worst", "t_map_best")
+    cells = [
+        {"attack": f"loud(dose={a})" if a else "none", "defense": defense, "target": str(t), "seed": s, "bits": 16 * b,
+         "metrics": dict(zip(names, rng.uniform(0, 1, len(names)).tolist(), strict=True))}
+        for a in range(10) for defense in ("none", "repair", "guard", "sieve", "doctor")
+        for t in range(5) for s in range(2) for b in (1, 2)
+    ]  # fmt: skip
+    made = stock(cells)
+    path = tmp_path / "big.html"
+    document.draw(made, path, read(made))
+    assert len(cells) == 1000
+    data = re.search(r'id="data">([^<]*)<', path.read_text())
+    assert data is not None
+    assert len(data[1]) * 10 < document.LIMIT - 500_000
+
+
+def test_text_of_results_is_no_markup(stock: Any, tmp_path: Path) -> None:
+    evil = "loud(x=</script><img src=x onerror=alert(1)>)"
+    made = stock([{"attack": evil, "defense": "none", "target": "<b>3</b>", "seed": 0}], suite="<i>s</i>")
+    path = tmp_path / "evil.html"
+    document.draw(made, path, read(made))
+    text = path.read_text()
+    for markup in ("<img src=x", "<b>3", "<i>s"):
+        assert markup not in text
+    assert "&lt;i&gt;s&lt;/i&gt;" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"out": Path("report.pdf")}, "--out 'report.pdf': the report is a web page"),
+        ({"gain": 0.5}, "--gain belongs to `report matched`"),
+        ({"what": "why", "out": Path("x.html")}, "--out belongs to `report html`"),
+        ({"where": ["attack=badnet"]}, "did you mean 'badnets"),
+        ({"out": Path("/nowhere/x.html")}, "cannot write '/nowhere/x.html'"),
+        ({"kernels": Path("/nowhere/k.json")}, "--kernels '/nowhere/k.json' cannot be read"),
+        ({"suites": ["page", "page"]}, "a page is about one run"),
+    ],
+)
+def test_mistakes_are_one_line(store: Store, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        command.report(store=store.root, **options)
+    assert words in str(caught.value)
+
+
+def test_a_file_that_is_no_measurement_of_kernels(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "k.json").write_text('{"rows": [{"a": 1}], "machine": {}}')
+    with pytest.raises(UserError, match="is not what `bench kernels --format json` prints"):
+        command.report(store=store.root, kernels=tmp_path / "k.json")
