@@ -136,7 +136,7 @@ attacks = ["none", { name = "badnets", poisons = 36 }]
 defenses = ["none", { name = "fine_pruning", epochs = 0, ratio = [0.2, 0.5, 0.8] }, "strip"]
 [[blocks]]
 [blocks.axes]
-bits = [24]
+bits = [12]
 attacks = ["none", { name = "badnets", poisons = 36 }]
 [[claims]]
 source = "A paper, Table 1"

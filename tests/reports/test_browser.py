@@ -149,13 +149,13 @@ def test_filters_narrow_one_table_or_all(visit: Visit) -> None:
     assert visit.rows(board) == []
     visit.tab.locator("#words").fill("")
     assert len(visit.rows(other)) == everything
-    visit.tab.locator("#setting").select_option("digits(train=200, query=60) · convnet(width=8) · csq · 24 bits")
+    visit.tab.locator("#setting").select_option("digits(train=200, query=60) · convnet(width=8) · csq · 12 bits")
     titles = [title.inner_text() for title in visit.tab.locator(".board h3").all() if title.is_visible()]
     assert "Trials" in titles
-    assert {title.rpartition(" · ")[2] for title in titles if " · " in title} == {"24 bits"}
+    assert {title.rpartition(" · ")[2] for title in titles if " · " in title} == {"12 bits"}
     charts = [chart for chart in visit.tab.locator(".chart figcaption").all() if chart.is_visible()]
     assert charts
-    assert all(chart.inner_text().endswith("24 bits") for chart in charts)
+    assert all(chart.inner_text().endswith("12 bits") for chart in charts)
 
 
 def test_a_row_opens_its_trial_with_the_command_that_repeats_it(visit: Visit, store: Any) -> None:
