@@ -17,7 +17,7 @@ from reports import statistics
 from reports._lines import freedom, half, kept, known, left_out, numbers, table, titles
 from reports._shared import Group, Shared
 from reports.costs import costs as prices
-from reports.frame import AXES, EDITION, SETTING, TEXTS, Results, groups
+from reports.frame import AXES, BASED, EDITION, SETTING, TEXTS, Results, groups
 from reports.scene import FREEDOM, HALF, Board, Scene, listed, scenes
 from reports.verdicts import diagnoses
 
@@ -375,15 +375,15 @@ def _components(cells: pd.DataFrame) -> frozenset[str]:
 
 
 def _slices(results: Results, by: str | None) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """(label, cells, detector scores) per value of an axis; `none` accompanies every attack and guard."""
+    """(label, cells, detector scores) per value of an axis; `none` accompanies every attack and access."""
     cells, scores = results.cells, results.detectors
     if by is None:
         yield "", cells, scores
         return
     for value in dict.fromkeys(cells[by]):
-        if by == "attack" and value == "none" and len(set(cells[by])) > 1:
+        if by in BASED - {"defense"} and value == "none" and len(set(cells[by])) > 1:
             continue
-        wanted = [value, "none"] if by == "attack" else [value]
+        wanted = [value, "none"] if by in BASED - {"defense"} else [value]
         label = "" if by in SETTING or by in TEXTS else f"{by} {value}"
         yield label, cells[cells[by].isin(wanted)], scores[scores[by].isin(wanted)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from reports._lines import table
@@ -61,7 +62,8 @@ def _line(defense: str, kind: str, part: pd.DataFrame, shared: AbstractSet[tuple
     line: dict[str, Any] = {"defense": defense, "kind": kind, "models": part["defended"].nunique()}
     line["seconds"] = part.drop_duplicates("defended")["seconds_defense"].mean()
     if kind in CHANGING:
-        common = part[[place in shared for place in zip(part["attack"], part["target"], part["seed"], strict=True)]]
+        places = zip(part["attack"], part["target"], part["seed"], strict=True)
+        common = part[np.array([place in shared for place in places], dtype=bool)]  # an empty list would choose columns
         clean = common[common["attack"] == "none"].drop_duplicates("defended")
         attacked = common[common["attack"] != "none"]
         line["mAP lost"] = (clean["map_before"] - clean["map"]).mean()

@@ -42,6 +42,8 @@ COLUMNS = (
     "seconds_attack", "seconds_defense",  # of preparing and implanting, and of defending, guards' screening included
 )  # fmt: skip
 TEXTS = frozenset({"attack", "defense"})
+BASED = TEXTS | {"access"}  # where a value is compared with `none`
+SLICES = (*AXES, "access")  # what boards are sliced by
 
 
 @dataclass(frozen=True)
@@ -255,7 +257,7 @@ def narrow(results: Results, conditions: Sequence[str]) -> Results:
         for value in values:
             if not any(matches(name, value) for name in known):
                 raise UserError(f"no {axis} '{value}' in this run{nearest(value, known)} Known: {', '.join(known)}")
-        kept = values | ({"none"} if axis in TEXTS else set())
+        kept = values | ({"none"} if axis in BASED else set())
         right = [name for name in known if any(matches(name, value) for value in kept)]
         cells, scores = (frame[frame[axis].astype(str).isin(right)] for frame in (cells, scores))
     if cells.empty:
@@ -265,10 +267,10 @@ def narrow(results: Results, conditions: Sequence[str]) -> Results:
 
 def axis_named(word: str) -> str:
     """`attack` or `attacks`; anything else is an unknown axis."""
-    for axis in AXES:
+    for axis in SLICES:
         if word in {axis, f"{axis}s"}:
             return axis
-    raise unknown("axis", word, AXES)
+    raise unknown("axis", word, SLICES)
 
 
 def _condition(text: str) -> tuple[str, set[str]]:

@@ -31,7 +31,7 @@ HEAT = ("#3b7dd8", "#5a8bc9", "#7b97b5", "#96988f", "#b08f66", "#cb8440", "#e678
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
           "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "·": r"$\cdot$",
-          "<": r"\textless{}", ">": r"\textgreater{}"}  # fmt: skip
+          "<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}", "]": "{]}"}  # fmt: skip
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#])")
 
 
@@ -128,7 +128,7 @@ def markdown(boards: Sequence[Board]) -> str:
 
 
 def latex(boards: Sequence[Board]) -> str:
-    """One `table` per board; needs the package booktabs."""
+    """One `table` per board, made smaller where it is wider than the text; needs the packages booktabs and graphicx."""
     parts = []
     for board in boards:
         cells = words(board)
@@ -141,9 +141,10 @@ def latex(boards: Sequence[Board]) -> str:
         parts.append(
             "\\begin{table}\n  \\centering\n"
             f"  \\caption{{{_tex(clean(board.title))}. {caption}}}\n"
+            "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
             f"  \\begin{{tabular}}{{{align}}}\n    \\toprule\n    {head} \\\\\n"
             f"    \\midrule\n{body}\n    \\bottomrule\n"
-            "  \\end{tabular}\n\\end{table}\n"
+            "  \\end{tabular}}\n\\end{table}\n"
         )
     return "\n".join(parts)
 

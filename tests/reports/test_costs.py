@@ -43,3 +43,10 @@ def test_costs_are_paired_differences_and_only_shown_on_request(stock):
     assert table.loc["sieve", "t-mAP removed"] == pytest.approx((0.0 + 0.2) / 2)
     assert table.loc["guard", ["mAP lost", "t-mAP removed"]].isna().all()
     assert "the 2 attacked cells that all repairs and filters share (loud)" in board.caption
+
+
+def test_a_defense_of_which_no_cell_has_its_undefended_twin_has_blanks(stock):
+    cells = [cell("loud", "none", target="1"), cell("loud", "repair", target="0", defend="d")]
+    (board,) = [one for one in boards.everything(read(stock(cells)), costs=True) if one.title.startswith("What")]
+    assert board.table["models"].tolist() == [0]
+    assert "mAP lost" not in board.table

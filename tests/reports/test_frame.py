@@ -167,3 +167,8 @@ def test_a_flag_that_is_no_number_is_no_flag(stock):
     assert load(stock([cell("loud", metrics={"collapsed": "yes", "map_clean": None})]))["status"].iloc[0] == "ok"
     odd = {"collapsed": 1.0, "map": None, "map_clean": "x", "map_chance": None}
     assert "clean unknown" in load(stock([cell("loud", metrics=odd)]))["reason"].iloc[0]
+
+
+def test_narrowing_to_what_the_attacker_needs_keeps_the_baseline(stock):
+    found = narrow(read(stock([cell(), cell("loud"), cell("kept")])), ["access=labels kept"])
+    assert list(found.cells["attack"]) == ["none", "kept"]

@@ -1,6 +1,8 @@
 import io
 import json
 import re
+import shutil
+import subprocess
 
 import pandas as pd
 import pytest
@@ -131,6 +133,30 @@ def test_latex_rows_match_the_head(found):
     lines = [line for line in text.splitlines() if line.endswith("\\\\")]
     assert len({len(re.findall(r"(?<!\\)&", line)) for line in lines}) == 1
     assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+
+
+PDFLATEX = shutil.which("pdflatex")
+
+
+@pytest.mark.skipif(PDFLATEX is None, reason="no LaTeX: apt-get install texlive-latex-recommended")
+def test_latex_compiles_whatever_labels_hold_and_no_table_is_wider_than_the_text(found, stock, tmp_path):
+    nasty = cell("loud([a, b]=#$%&_{}~^<>|\"'`*!?/\\\\ é)", "repair([x)", target="[0]", status="ok")
+    failed = cell("quiet", target="1", status="failed", reason="[x] \\\\ & 100 %", log="{")
+    boards_ = [*found, *boards.everything(read(stock([nasty, failed], folder="nasty")), costs=True)]
+    body = render.latex(boards_).replace(r"\end{table}", "\\end{table}\n\\clearpage")
+    source = (
+        "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n" + body + "\\end{document}\n"
+    )
+    (tmp_path / "x.tex").write_text(source)
+    command = [PDFLATEX, "-interaction=nonstopmode", "-halt-on-error", "x.tex"]
+    done = subprocess.run(
+        command, check=False, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "x.pdf").stat().st_size > 10_000
+    too_wide = [float(points) for points in re.findall(r"Overfull \\hbox \(([\d.]+)pt", done.stdout)]
+    assert all(points < 1 for points in too_wide), done.stdout
+    assert f"({len(boards_)} pages" in done.stdout.replace("\n", "")
 
 
 def test_the_best_are_bold(stock):

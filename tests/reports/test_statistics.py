@@ -99,6 +99,39 @@ def test_size_under_the_null(target_sd, seed_sd):
     assert rejected / 2000 <= 0.06
 
 
+def drawn(rng, target_sd, seed_sd, targets=5, seeds=3):
+    """A matrix around 0.4 with effects of targets and seeds that are new in every study."""
+    effects = target_sd * rng.normal(size=(targets, 1)) + seed_sd * rng.normal(size=(1, seeds))
+    return 0.4 + 0.05 * (rng.normal(size=(targets, seeds)) + effects)
+
+
+@pytest.mark.parametrize(("target_sd", "seed_sd"), [(0, 0), (2, 0), (0, 2), (1, 1), (3, 1)])
+def test_intervals_cover_the_mean_over_new_targets_and_seeds(target_sd, seed_sd):
+    """95 % and more of 2,000 simulated studies, where the interval that takes cells as independent covers far fewer."""
+    rng = np.random.default_rng(3)
+    covered = naive = 0
+    for _ in range(2000):
+        x = drawn(rng, target_sd, seed_sd)
+        found = crossed_interval(x)
+        covered += abs(found.mean - 0.4) <= found.half
+        naive += abs(x.mean() - 0.4) <= stats.t.ppf(0.975, x.size - 1) * x.std(ddof=1) / math.sqrt(x.size)
+    assert covered / 2000 >= 0.94  # of a true 95 %, 2,000 draws fall below it once in 40
+    if target_sd or seed_sd:
+        assert naive / 2000 < 0.85
+
+
+def test_intervals_over_all_targets_cover_exactly():
+    """Effects of targets that are the same in every study are no noise: 95 % again, and no more."""
+    rng = np.random.default_rng(4)
+    targets = rng.normal(size=(10, 1))
+    covered = 0
+    for _ in range(4000):
+        x = targets - targets.mean() + 0.4 + 0.3 * rng.normal(size=(1, 4)) + 0.1 * rng.normal(size=(10, 4))
+        found = crossed_interval(x, fixed_targets=True)
+        covered += abs(found.mean - 0.4) <= found.half
+    assert 0.938 <= covered / 4000 <= 0.962
+
+
 def stats_sf(t, df):
     return float(statistics.stdtr(df, -t))
 

@@ -289,6 +289,12 @@ def test_slices_by_attack_keep_the_baseline(stock):
     assert [list(board.table["attack"]) for board in found] == [["none", "loud"], ["none", "quiet"]]
 
 
+def test_slices_by_what_the_attacker_needs(stock):
+    found = made(stock, *grid(), by="access")
+    assert [board.title.rpartition(" · ")[2] for board in found] == ["access labels changed", "access labels kept"]
+    assert [list(board.table["attack"]) for board in found] == [["none", "loud", "quiet"], ["none", "kept"]]
+
+
 def test_slices_by_defense_rank_attacks_after_each(stock):
     cells = [cell(a, d, t) for a in ("none", "loud") for d in ("none", "repair") for t in "01"]
     found = made(stock, *cells, by="defense")
