@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import pandas as pd
 
+    from reports._charts import Chart
     from reports.scene import Board
 
-__all__ = ["columns", "draw_attacks", "draw_sweeps", "load", "tables"]
+__all__ = ["charts", "columns", "draw_attacks", "draw_page", "draw_sweeps", "load", "tables"]
 
 Run = Literal["latest", "all"]
 
@@ -51,13 +52,53 @@ def columns() -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def tables(store: str | Path, *, suite: str | None = None, by: str | None = None, run: Run = "latest") -> list[Board]:
-    """The boards that `bench leaderboard` prints; notebooks show one as a table with its caption."""
-    from bench.store import Store
-    from reports import boards, frame
+def tables(
+    store: str | Path,
+    kind: str = "leaderboard",
+    *,
+    suite: str | None = None,
+    by: str | None = None,
+    gain: float | None = None,
+    run: Run = "latest",
+) -> list[Board]:
+    """Tables as `bench leaderboard` and `bench report` print them; a notebook shows one with its caption.
 
+    kind: leaderboard, audit (every convention), doses (D50), matched (defenses at equal gain), why (on codes).
+    """
+    from bench.store import Store
+    from reports import frame
+    from reports.kinds import tables as made
+
+    held = Store(Path(store))
     axis = frame.axis_named(by) if by is not None else None
-    return boards.everything(frame.read(Store(Path(store)), suite=suite, run=run), by=axis)
+    return made(kind, held, frame.read(held, suite=suite, run=run), by=axis, gain=gain)
+
+
+def charts(store: str | Path, *, suite: str | None = None, run: Run = "latest") -> list[Chart]:
+    """Every chart of the HTML report: costs, code lengths, strengths, attention, codes; a notebook draws one."""
+    from bench.store import Store
+    from reports import _charts, _pictures, frame
+    from reports._labels import Names
+
+    held = Store(Path(store))
+    cells, shelf = frame.read(held, suite=suite, run=run).cells, frame.Shelf(held)
+    short = Names.of(label for axis in ("attack", "defense") for label in cells[axis]).within
+    return [
+        *_charts.of_costs(cells, short, mixed=False),
+        *_charts.of_bits(cells, short, mixed=False),
+        *_charts.of_sweeps(cells, shelf),
+        *_charts.of_attention(cells, held, shelf, short),
+        *_pictures.of_codes(cells, held, shelf, short),
+    ]
+
+
+def draw_page(store: str | Path, path: str | Path, *, suite: str | None = None, run: Run = "latest") -> str:
+    """One HTML file with all of it, as `bench report` writes it; returns what is in it."""
+    from bench.store import Store
+    from reports import document, frame
+
+    held = Store(Path(store))
+    return document.draw(held, Path(path), frame.read(held, suite=suite, run=run))
 
 
 def draw_attacks(store: str | Path, path: str | Path, *, key: str | None = None, suite: str | None = None) -> str:
@@ -69,7 +110,7 @@ def draw_attacks(store: str | Path, path: str | Path, *, key: str | None = None,
 
 
 def draw_sweeps(store: str | Path, path: str | Path, *, suite: str | None = None) -> str:
-    """Every sweep of a defense of the latest run into a file; returns what was drawn."""
+    """Every sweep of an attack or a defense of the latest run into a file; returns what was drawn."""
     from bench.store import Store
     from reports import curves
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,12 @@ class Chart:
     title: str
     caption: str
     svg: str
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows, on white: its own colours are unknown."""
+        style = "--line: #ddd; color: #111; background: #fff"
+        title, caption = escape(self.title), escape(self.caption)
+        return f'<figure style="{style}"><b>{title}</b>{self.svg}<small>{caption}</small></figure>'
 
 
 Short = Callable[[str], str]  # of a label: what of it is worth printing

@@ -54,7 +54,7 @@ def report(
     from bench.api import registry
     from bench.api.errors import UserError
     from bench.store import Store
-    from reports import render
+    from reports import kinds, render
 
     for name, given, wanted in (("--out", out, "html"), ("--kernels", kernels, "html"), ("--gain", gain, "matched")):
         if given is not None and what != wanted:
@@ -70,7 +70,8 @@ def report(
     if what == "html":
         _page(held, found, out or PAGE, kernels, mixed)
         return
-    render.render([board for one in found for board in _boards(what, held, one, gain, mixed)], format_)
+    made = [kinds.tables(what, held, one, gain=gain, mixed=mixed) for one in found]
+    render.render([board for part in made for board in part], format_)
 
 
 def _results(store: Store, suite: str | None, all_runs: bool, where: list[str]) -> Results:
@@ -78,18 +79,6 @@ def _results(store: Store, suite: str | None, all_runs: bool, where: list[str]) 
 
     results = frame.read(store, suite=suite, run="all" if all_runs else "latest")
     return frame.narrow(results, where) if where else results
-
-
-def _boards(what: str, store: Store, results: Results, gain: float | None, mixed: bool) -> list[Board]:
-    from reports import audit, doses, frame, matched, why
-
-    if what == "audit":
-        return audit.audit(results.cells, mixed=mixed)
-    if what == "doses":
-        return doses.doses(results.cells, frame.Shelf(store), mixed=mixed)
-    if what == "why":
-        return why.why(results, mixed=mixed)
-    return matched.matched(results, level=matched.LEVEL if gain is None else gain, mixed=mixed)
 
 
 def _page(store: Store, found: list[Results], out: Path, kernels: Path | None, mixed: bool) -> None:

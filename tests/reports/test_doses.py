@@ -12,6 +12,7 @@ from bench import suite as suites
 from bench.api.errors import UserError
 from bench.store import Store
 from reports.doses import d50, doses
+from reports.frame import Shelf, read
 from tests.bench.conftest import finish
 
 SWEPT = """
@@ -63,17 +64,16 @@ def test_a_sweep_is_a_row_with_an_interval_over_targets(tmp_path):
     finish(plan, store)
     cells = [cell.as_json() for cell in plan.cells]
     store.write_plan("swept", {"suites": ["swept"], "command": "python -m bench run", "cells": cells})
-    (board,) = doses(store)
+    (board,) = doses(read(store).cells, Shelf(store))
     (row,) = board.table.to_dict("records")
     assert row["attack"].startswith("badnets(trigger_size=0.1")  # what tells it from the attack that is not swept
     assert (row["parameter"], row["n"]) == ("poison_rate", 3)
     assert row["values"] == "0.01 to 0.15 (3)"
     assert row["plateau"] > 0.05
     assert 0.01 <= row["D50 low"] <= row["D50"] <= row["D50 high"] <= 0.15
-    with pytest.raises(UserError, match="unknown suite in this store"):
-        doses(store, "swep")
 
 
 def test_nothing_swept_is_said_with_an_example(stock):
+    store = stock([{"attack": "loud", "defense": "none", "target": "0", "seed": 0}])
     with pytest.raises(UserError, match=r"no attack of this run was swept.*poison_rate = \[0.01"):
-        doses(stock([{"attack": "loud", "defense": "none", "target": "0", "seed": 0}]))
+        doses(read(store).cells, Shelf(store))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 import reports
+from bench.api.errors import UserError
 from bench.metrics import METRICS
 
 
@@ -34,6 +37,21 @@ def test_tables_show_in_a_notebook_with_what_they_hold_escaped(stock):
     assert "<b>x</b>" not in shown
     assert "Chance t-mAP" in shown
     assert len(reports.tables(root, by="attack")) == 1
+
+
+def test_every_table_and_chart_of_a_real_run_is_one_call(store, page, tmp_path):
+    for kind, title in (("audit", "Convention audit"), ("why", "Why on codes"), ("doses", "Dose and response")):
+        assert {board.title.partition(" · ")[0] for board in reports.tables(store.root, kind)} == {title}
+    titles = [chart.title.partition(" · ")[0] for chart in reports.charts(store.root)]
+    assert titles[:2] == ["What defenses cost and remove", "Code length"]
+    assert {"Strength of attacks", "Attention to the trigger", "Codes"} <= set(titles)
+    shown = reports.charts(store.root)[0]._repr_html_()
+    assert shown.startswith("<figure")
+    assert "</svg>" in shown
+    reports.draw_page(store.root, tmp_path / "x.html")
+    assert (tmp_path / "x.html").read_bytes() == page.read_bytes()
+    with pytest.raises(UserError, match="unknown kind of table 'wy'; did you mean 'why'"):
+        reports.tables(store.root, "wy")
 
 
 def test_importing_it_loads_neither_pandas_nor_torch():

@@ -1,0 +1,29 @@
+"""Which tables a run gives, by name: the command line and notebooks ask here."""
+
+from __future__ import annotations
+
+from bench.api.errors import unknown
+from bench.store import Store
+from reports import audit, boards, doses, matched, why
+from reports.frame import Results, Shelf
+from reports.scene import Board
+
+KINDS = ("leaderboard", "audit", "doses", "matched", "why")
+
+
+def tables(
+    kind: str, store: Store, results: Results, *, by: str | None = None, gain: float | None = None, mixed: bool = False
+) -> list[Board]:
+    """Boards of one of KINDS. by: of `leaderboard`, an axis. gain: of `matched`, where attacks are compared."""
+    match kind:
+        case "leaderboard":
+            return boards.everything(results, by=by, mixed=mixed)
+        case "audit":
+            return audit.audit(results.cells, mixed=mixed)
+        case "doses":
+            return doses.doses(results.cells, Shelf(store), mixed=mixed)
+        case "matched":
+            return matched.matched(results, level=matched.LEVEL if gain is None else gain, mixed=mixed)
+        case "why":
+            return why.why(results, mixed=mixed)
+    raise unknown("kind of table", kind, KINDS)

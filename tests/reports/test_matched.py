@@ -1,0 +1,72 @@
+"""Defenses at matched strength: which variant stands for an attack, and what defending it does, by hand."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from bench.api.errors import UserError
+from reports.frame import read
+from reports.matched import MEAN, WORST, matched
+from reports.statistics import crossed_interval
+from tests.reports.test_tables import cell
+
+GAIN = {"loud(dose=1)": 0.2, "loud(dose=2)": 0.55, "loud(dose=3)": 0.9, "quiet(dose=1)": 0.7, "kept(dose=1)": 0.1}
+
+
+def run(targets="01", seeds=(0, 1), after=0.2):
+    cells = []
+    for target, seed in itertools.product(targets, seeds):
+        place = {"target": target, "seed": seed}
+        for attack, usual in GAIN.items():
+            gain = usual + 0.01 * seed
+            cells.append(cell(attack, metrics={"gain": gain, "own_map": 0.2, "map": 0.9}, **place))
+            left = {"gain": gain - after - 0.1 * int(target), "own_map": 0.6, "map": 0.8 - 0.1 * ("quiet" in attack)}
+            cells.append(cell(attack, "repair", metrics=left, **place))
+            scores = {"entropy": {"auroc": gain, "tpr_5": 0.5}, "other": {"auroc": 1.0}}
+            guarded = {"gain": gain, "detectors": {"headline": "entropy", "scores": scores}}
+            cells.append(cell(attack, "guard", metrics=guarded, **place))
+        cells.append(cell("none", metrics={"map": 0.9}, **place))
+        cells.append(cell("none", "repair", metrics={"map": 0.88 - 0.02 * seed}, defend=f"c{seed}", **place))
+    return cells
+
+
+def test_each_attack_is_met_at_the_strength_nearest_to_one_gain(stock):
+    repairs, guards = matched(read(stock(run())))
+    assert list(repairs.table["attack"]) == ["loud(dose=2)", "quiet(dose=1)", MEAN, WORST]
+    assert "Matched: loud(dose=2) at 0.555, quiet(dose=1) at 0.705." in repairs.caption
+    assert "Not near it: kept (0.105)." in repairs.caption
+    table = repairs.table.set_index("attack")
+    # removed: 0.2 for target 0, 0.3 for target 1
+    assert table["removed"].to_dict() == pytest.approx(dict.fromkeys(table.index, 0.25))
+    assert table["own-mAP back"].to_dict() == pytest.approx(dict.fromkeys(table.index, 0.4))
+    lost = {"loud(dose=2)": 0.1, "quiet(dose=1)": 0.2, MEAN: 0.15, WORST: 0.2}
+    assert table["mAP lost"].to_dict() == pytest.approx(lost)
+    # a clean model is one model whatever target stands beside it: seeds 0 and 1 lose 0.02 and 0.04
+    assert table["mAP lost clean"].to_dict() == pytest.approx(dict.fromkeys(table.index, 0.03))
+    expected = crossed_interval(np.array([[0.2, 0.2], [0.3, 0.3]]))
+    assert table.loc["loud(dose=2)", "removed ±"] == pytest.approx(expected.half)
+    assert guards.table["attack"].tolist() == ["quiet(dose=1)", "loud(dose=2)"]
+    assert guards.table["AUROC"].tolist() == pytest.approx([0.705, 0.555]), "the main score, not the better one"
+
+
+def test_another_gain_asks_other_variants(stock):
+    (repairs, _) = matched(read(stock(run())), level=0.15)
+    assert list(repairs.table["attack"])[:2] == ["loud(dose=1)", "kept(dose=1)"]
+
+
+def test_a_variant_that_is_not_finished_stands_for_nothing(stock):
+    cells = [one for one in run() if (one["attack"], one["defense"], one["target"]) != ("loud(dose=2)", "none", "1")]
+    lost = [cell("loud(dose=2)", target="1", seed=s, status="missing") for s in (0, 1)]
+    repairs, _ = matched(read(stock([*cells, *lost])))
+    assert "loud" not in repairs.caption.partition("Not near it")[0].partition("Matched:")[2]
+
+
+def test_no_attack_near_it_is_said_with_the_nearest(stock):
+    cells = [cell("loud"), cell("loud", "repair"), cell("quiet", metrics={"gain": 0.05})]
+    with pytest.raises(UserError, match=r"within 0.15 of 0.4: Not near it: loud \(0.700\), quiet \(0.050\).*--gain"):
+        matched(read(stock(cells)), level=0.4)
+    with pytest.raises(UserError, match="no defended attack"):
+        matched(read(stock([cell("loud", metrics={"gain": 0.6})])))
