@@ -47,7 +47,7 @@ def everything(results: Results, *, by: str | None = None, costs: bool = False, 
             *(prices(cells, mixed=mixed) if costs else ()),
         ]
         found += [_retitled(board, label) for board in made]
-    labels = _components(results.cells)
+    labels = components(results.cells)
     return [replace(board, labels=labels) for board in found + failures(results.cells)]
 
 
@@ -368,7 +368,7 @@ def _order(access: str) -> int:
     return ACCESS.index(access) if access in ACCESS else len(ACCESS)
 
 
-def _components(cells: pd.DataFrame) -> frozenset[str]:
+def components(cells: pd.DataFrame) -> frozenset[str]:
     """Labels that people read shortened; a setting that all boards share stays whole in their titles."""
     found = [set(cells[axis]) for axis in ("attack", "defense", "dataset", "backbone", "method")]
     return frozenset().union(*found[:2], *(labels for labels in found[2:] if len(labels) > 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bench.api.errors import unknown
 from bench.store import Store
 from reports import audit, boards, doses, matched, why
@@ -17,13 +19,16 @@ def tables(
     """Boards of one of KINDS. by: of `leaderboard`, an axis. gain: of `matched`, where attacks are compared."""
     match kind:
         case "leaderboard":
-            return boards.everything(results, by=by, mixed=mixed)
+            found = boards.everything(results, by=by, mixed=mixed)
         case "audit":
-            return audit.audit(results.cells, mixed=mixed)
+            found = audit.audit(results.cells, mixed=mixed)
         case "doses":
-            return doses.doses(results.cells, Shelf(store), mixed=mixed)
+            found = doses.doses(results.cells, Shelf(store), mixed=mixed)
         case "matched":
-            return matched.matched(results, level=matched.LEVEL if gain is None else gain, mixed=mixed)
+            found = matched.matched(results, level=matched.LEVEL if gain is None else gain, mixed=mixed)
         case "why":
-            return why.why(results, mixed=mixed)
-    raise unknown("kind of table", kind, KINDS)
+            found = why.why(results, mixed=mixed)
+        case _:
+            raise unknown("kind of table", kind, KINDS)
+    labels = boards.components(results.cells)
+    return [replace(board, labels=labels) for board in found]
