@@ -18,6 +18,7 @@ from reports._lines import freedom, half, kept, known, left_out, numbers, table,
 from reports._shared import Group, Shared
 from reports.costs import costs as prices
 from reports.frame import AXES, BASED, EDITION, SETTING, TEXTS, Results, groups
+from reports.overall import overall
 from reports.scene import FREEDOM, HALF, Board, Scene, listed, scenes
 from reports.verdicts import diagnoses
 
@@ -36,6 +37,9 @@ def everything(results: Results, *, by: str | None = None, costs: bool = False, 
     """All boards of a run. by: an axis, one value per board; gain against it comes first if it is of the setting."""
     here = replace(results, cells=_runnable(results.cells))
     found = across(here.cells, by, mixed=mixed) if by in SETTING else []
+    if by is None:
+        plain = here.cells[here.cells["defense"] == "none"]
+        found += [_attack_board(scene, "Attacks overall", costs=False) for scene in overall(plain, mixed=mixed)]
     for label, cells, scores in _slices(here, by):
         made = [
             *attacks(cells, costs=costs, mixed=mixed),
@@ -61,17 +65,16 @@ def attacks(cells: pd.DataFrame, *, costs: bool = False, mixed: bool = False) ->
     """Attacks by gain inside each access; one board per setting (and per defense, if no cell is undefended)."""
     plain = cells[cells["defense"] == "none"]
     if not plain.empty:
-        return [board for scene in scenes(plain, mixed) if (board := _attack_board(scene, "Attacks", costs))]
+        return [_attack_board(scene, "Attacks", costs) for scene in scenes(plain, mixed)]
     repaired = cells[cells["defense_kind"].isin(REPAIRS)]
     return [
-        board
+        _attack_board(scene, f"Attacks after {defense}", costs)
         for (defense,), part in groups(repaired, ["defense"])
         for scene in scenes(part, mixed)
-        if (board := _attack_board(scene, f"Attacks after {defense}", costs))
     ]
 
 
-def _attack_board(scene: Scene, name: str, costs: bool) -> Board | None:
+def _attack_board(scene: Scene, name: str, costs: bool) -> Board:
     rows = scene.split(scene.cells, ["attack"])
     shared = Shared.of(rows)
     ranges = _ranks(scene, rows, shared)
@@ -85,13 +88,11 @@ def _attack_board(scene: Scene, name: str, costs: bool) -> Board | None:
             line |= half(group, shared, "gain") if attack != "none" else {}
             line["rank"] = "{}-{}".format(*ranges[attack]) if attack in ranges else None
             line["mAP kept"] = kept(group, shared) if attack != "none" else None
-            line["key"] = group.done["key"].iloc[0][:8] if len(shared.places) == 1 else None
+            line["key"] = group.done["key"].iloc[0][:8] or None if len(shared.places) == 1 else None
             line |= {"seconds": shared.mean(group, "seconds_attack")} if costs else {}
         else:
             line["n"] = 0
         lines.append(line)
-    if not lines:
-        return None
     gain = METRICS["gain"].title
     lines.sort(key=lambda line: (_order(line["access"]), -known(line.get(gain)), line["attack"]))
     names = [METRICS[metric].title for metric in OUTCOME]
@@ -324,7 +325,10 @@ def across(cells: pd.DataFrame, axis: str, *, mixed: bool = False) -> list[Board
             "gain", f"Gain by {axis}", (), "gain = t-mAP - control."
         )  # fmt: skip
         order = ["attack", "cells", *names.values()]
-        found.append(replace(board, table=board.table[[name for name in order if name in board.table]]))
+        shown = board.table[[name for name in order if name in board.table]]
+        # over values as they are: they are not drawn from anything
+        shown = shown.assign(mean=shown.iloc[:, 2:].mean(axis=1, skipna=False))
+        found.append(replace(board, table=shown, metrics={**board.metrics, "mean": "gain"}))
     return found
 
 
