@@ -23,7 +23,7 @@ from reports.frame import SETTING, Shelf, groups
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN = 6  # pictures of a kind: a page shows fewer than a gallery file
+SHOWN = 5  # pictures of a kind: a page shows fewer than a gallery file
 SMALL = 64  # pixels: below it pictures are stored as they are, above it compressed
 ITEMS = {"others": 200, "target": 80, "queries": 80}  # points of a map, at equal distances in the data
 Codes = Int8[np.ndarray, "_ b"]
