@@ -102,7 +102,7 @@ class Shared:
             return None
         return statistics.crossed_interval(self.matrix(group, metric), fixed_targets=self.fixed_targets)
 
-    def sentence(self, *, intervals: bool = True) -> str:
+    def sentence(self, *, intervals: bool = True, scope: str = "of this setting and no other") -> str:
         """n, and what intervals stand for or why there are none."""
         if not self.places:
             return "No (target, seed) cell that all rows share: no averages."
@@ -116,12 +116,12 @@ class Shared:
         if not self.inference:
             few = "n = 1" if len(self.places) == 1 else "One seed" if len(seeds) == 1 else "One target"
             return f"{words} {few if self.crossed else 'An incomplete cross'}: no interval, no rank."
-        scope = (
-            "for these targets, which are all classes, over new seeds of this setting"
+        over = (
+            "for these targets, which are all classes, over new seeds"
             if self.fixed_targets
-            else "over new targets and new seeds, crossed, of this setting and no other"
+            else "over new targets and new seeds, crossed,"
         )
-        return f"{words} Intervals (95 %): {scope}."
+        return f"{words} Intervals (95 %): {over} {scope}."
 
 
 def _count(values: Sequence[Any], what: str) -> str:

@@ -17,7 +17,7 @@ from reports import statistics
 from reports._lines import freedom, half, kept, known, left_out, numbers, table, titles
 from reports._shared import Group, Shared
 from reports.costs import costs as prices
-from reports.frame import AXES, BASED, EDITION, SETTING, TEXTS, Results, groups
+from reports.frame import AXES, BASED, SETTING, TEXTS, Results, groups
 from reports.overall import overall
 from reports.scene import FREEDOM, HALF, Board, Scene, listed, scenes
 from reports.verdicts import diagnoses
@@ -309,10 +309,7 @@ def across(cells: pd.DataFrame, axis: str, *, mixed: bool = False) -> list[Board
     """Gain of each undefended attack against the values of one axis of the setting, the other axes fixed."""
     found = []
     plain = cells[(cells["defense"] == "none") & (cells["attack"] != "none")]
-    # other data have another protocol, another component has other code
-    differ = {"dataset": ("protocol_digest", "code"), "backbone": ("code",), "method": ("code",)}.get(axis, ())
-    editions = () if mixed else tuple(name for name in EDITION if name not in differ)
-    for scene in scenes(plain, mixed, without=axis, editions=editions):
+    for scene in scenes(plain, mixed, without=axis):
         values = sorted(set(scene.cells[axis]), key=lambda value: (isinstance(value, str), value))
         if len(values) < 2:
             continue

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import pandas as pd
 
 from bench.metrics import METRICS
 from reports.frame import groups
-from reports.scene import Scene, listed, scenes
+from reports.scene import Scene, about, listed, scenes
 
 ROW = ["attack", "access", "target", "seed"]
 SAME = ("classes", "aimed")
@@ -18,31 +19,38 @@ SAME = ("classes", "aimed")
 def overall(cells: pd.DataFrame, *, mixed: bool = False) -> Iterator[Scene]:
     """A scene per data set whose cells are means over the settings that all attacks share; none for fewer than two.
 
-    cells: undefended. A setting measured in several editions is none of them, unless mixed.
+    cells: undefended. A setting measured in several editions is none of them, and settings of different metric versions
+    or protocols are not averaged with each other, unless mixed.
     """
     for (dataset,), part in groups(cells, ["dataset"]):
         found = list(scenes(part, mixed))
-        whole = [scene for scene in found if " · edition " not in scene.title and scene.cells["status"].eq("ok").any()]
-        ran = {scene.title: set(scene.cells.loc[scene.cells["status"] == "ok", "attack"]) for scene in whole}
-        counts = {attack: sum(attack in names for names in ran.values()) for attack in dict.fromkeys(part["attack"])}
-        most = max(counts.values(), default=0)
-        attacks = [attack for attack, count in counts.items() if count and 2 * count >= most]
-        shared = [scene for scene in whole if set(attacks) <= ran[scene.title]]
-        if len(shared) > 1:
-            yield _averaged(str(dataset), shared, attacks, len(found), [a for a in counts if a not in attacks])
+        whole = [scene for scene in found if scene.whole and not scene.done.empty]
+        editions = dict.fromkeys(scene.edition for scene in whole)
+        for edition in [()] if mixed else editions:
+            alike = [scene for scene in whole if edition in {(), scene.edition}]
+            yield from _over(str(dataset), alike, len(found), mixed)
 
 
-def _averaged(
-    dataset: str, shared: Sequence[Scene], attacks: Sequence[str], planned: int, without: Sequence[str]
-) -> Scene:
+def _over(dataset: str, alike: Sequence[Scene], planned: int, mixed: bool) -> Iterator[Scene]:
+    """The mean over settings of one edition, if it is over more than one."""
+    ran = [set(scene.done["attack"]) for scene in alike]
+    counts = {attack: sum(attack in names for names in ran) for attack in dict.fromkeys(chain.from_iterable(ran))}
+    most = max(counts.values(), default=0)
+    attacks = [attack for attack, count in counts.items() if 2 * count >= most]
+    shared = [scene for scene, names in zip(alike, ran, strict=True) if set(attacks) <= names]
+    if len(shared) < 2:
+        return
     kept = [scene.cells[scene.cells["attack"].isin(attacks)].drop_duplicates(ROW) for scene in shared]
     lines = [_line(row, part, len(shared)) for row, part in groups(pd.concat(kept), ROW)]
     names = [scene.title.removeprefix(f"{dataset} · ") for scene in shared]
-    about = [
-        f"Means over {len(shared)} of {planned} settings, those that all rows share, as they are: {listed(names)}.",
+    without = [attack for attack in counts if attack not in attacks]
+    notes = [
+        *about(pd.concat([scene.done for scene in shared]), mixed),
+        f"Means over {len(shared)} of {planned} settings, those that all rows share: {listed(names)}.",
         *([f"In fewer settings, and left out: {listed(without)}."] if without else []),
     ]
-    return Scene(f"{dataset} · {len(shared)} settings", pd.DataFrame(lines), tuple(about))
+    title, scope = f"{dataset} · {len(shared)} settings", "of these settings, which are taken as they are"
+    yield Scene(title, pd.DataFrame(lines), tuple(notes), scope=scope)
 
 
 def _line(row: tuple[Any, ...], part: pd.DataFrame, settings: int) -> Mapping[str, Any]:

@@ -14,6 +14,8 @@ from reports.frame import EDITION, SETTING, groups
 
 HALF = " ±"  # the column "gain ±" holds half the width of the interval of "gain"
 FREEDOM = " df"  # and "gain df" its degrees of freedom
+# where scenes go across such an axis, these parts of an edition differ by nature
+DIFFERENT = {"dataset": ("protocol_digest", "code"), "backbone": ("code",), "method": ("code",)}
 FIXED = {"surrogate": "other_seed", "augment": "victim"}  # not worth a word in a title
 
 
@@ -46,11 +48,22 @@ class Board:
 
 @dataclass(frozen=True)
 class Scene:
-    """One setting in one edition: its cells, and what its captions begin with."""
+    """One setting in one edition: its cells, and what its captions begin with.
+
+    edition: metric version and protocol, which numbers that are averaged share. whole: measured in one edition alone.
+    scope: what intervals are about.
+    """
 
     title: str
     cells: pd.DataFrame
     about: tuple[str, ...]
+    edition: tuple[str, ...] = ()
+    whole: bool = True
+    scope: str = "of this setting and no other"
+
+    @property
+    def done(self) -> pd.DataFrame:
+        return self.cells[self.cells["status"] == "ok"]
 
     def part(self, kinds: Sequence[str]) -> pd.DataFrame:
         return self.cells[self.cells["defense_kind"].isin(kinds)]
@@ -59,16 +72,22 @@ class Scene:
         return {key if len(key) > 1 else key[0]: Group.of(part) for key, part in groups(rows, by)}
 
     def caption(self, shared: Shared, *lines: str, intervals: bool = True) -> str:
-        return "\n".join([*self.about, shared.sentence(intervals=intervals), *(line for line in lines if line)])
+        sentence = shared.sentence(intervals=intervals, scope=self.scope)
+        return "\n".join([*self.about, sentence, *(line for line in lines if line)])
 
 
-def scenes(
-    cells: pd.DataFrame, mixed: bool, without: str = "", editions: Sequence[str] | None = None
-) -> Iterator[Scene]:
-    """Settings, each split by edition; cells without a result count in all editions of their setting."""
+def scenes(cells: pd.DataFrame, mixed: bool, without: str = "") -> Iterator[Scene]:
+    """Settings, each split by edition; cells without a result count in all editions of their setting.
+
+    without: an axis of the setting that scenes go across.
+    """
     setting = [axis for axis in SETTING if axis != without]
-    wanted = (() if mixed else EDITION) if editions is None else tuple(editions)
-    for _, part in groups(cells, setting):
+    wanted = [] if mixed else [name for name in EDITION if name not in DIFFERENT.get(without, ())]
+    found = [part for _, part in groups(cells, setting)]
+    titles = [_title(part, without) for part in found]
+    for part, title in zip(found, titles, strict=True):
+        # what is rarely said tells settings apart that are equal otherwise
+        name = f"{title} · {part.iloc[0]['changes'] or 'own recipe'}" if titles.count(title) > 1 else title
         done = part[part["status"] == "ok"]
         parts = [done for _, done in groups(done, wanted)] if wanted and not done.empty else [done]
         lost = part[part["status"] != "ok"]
@@ -77,18 +96,22 @@ def scenes(
             elsewhere = pd.concat([other for other in parts if other is not edition]) if len(parts) > 1 else None
             rows = [edition, lost] + ([elsewhere.assign(status="missing")] if elsewhere is not None else [])
             whole = pd.concat(rows).sort_index() if len(rows) > 1 else edition
-            whole, other = (whole, 0) if mixed else _of_one_code(whole)
+            whole, other = (whole, 0) if mixed else _of_one_code(whole, without)
             mark = f" · edition {i + 1} of {len(parts)}" if len(parts) > 1 else ""
-            yield Scene(_title(whole, without) + mark, whole, tuple(_about(edition, whole, len(parts), mixed, other)))
+            held = tuple(listed(edition[name]) for name in ("metrics_version", "protocol_digest"))
+            notes = [*about(edition, mixed), *_warnings(len(parts), other)]
+            yield Scene(name + mark, whole, tuple(notes), held, len(parts) == 1)
 
 
-def _of_one_code(cells: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def _of_one_code(cells: pd.DataFrame, without: str) -> tuple[pd.DataFrame, int]:
     """Each row of a board with results of one code of its attack and defense, the latest; how many others there were.
 
-    A run has one code, several runs may not. Cells of the latest run come first.
+    A run has one code, several runs may not. Cells of the latest run come first. Other data sets, networks and methods
+    have other code, and are other columns.
     """
     done = cells[cells["status"] == "ok"]
-    latest = done.groupby(["attack", "defense"], sort=False)["own_code"].transform("first")
+    row = ["attack", "defense", *([without] if without in DIFFERENT else [])]
+    latest = done.groupby(row, sort=False)["own_code"].transform("first")
     old = done.index[done["own_code"] != latest]
     if old.empty:
         return cells, 0
@@ -107,23 +130,27 @@ def _title(cells: pd.DataFrame, without: str) -> str:
     return " · ".join(words)
 
 
-def _about(done: pd.DataFrame, cells: pd.DataFrame, editions: int, mixed: bool, other: int) -> Iterator[str]:
-    """The lines that every caption of a scene begins with."""
-    if not done.empty:
-        for _, part in groups(done, ["protocol_digest"]):
-            first = part.iloc[0]
-            cutoff = "the whole database" if pd.isna(first["cutoff"]) else f"the first {int(first['cutoff']):,}"
-            yield (
-                f"Data {first['protocol']} v{first['protocol_version']}: {first['sizes']}."
-                f" AP over {cutoff}, expected value over the order of equal distances."
-            )
-        versions, codes, devices = (listed(done[name]) for name in ("metrics_version", "code", "device"))
-        training = cells.iloc[0]["changes"] or "the recipe of the method"
-        yield f"Training: {training}. {_chance(done)}Metrics v{versions}, code {codes}."
-        if mixed and any(len(set(done[name])) > 1 for name in EDITION):
-            yield "Warning: this table mixes code, metric versions or protocols, as asked."
-        if len(set(done["device"])) > 1:
-            yield f"Warning: measured on different devices ({devices}): numbers differ a little between them."
+def about(done: pd.DataFrame, mixed: bool) -> Iterator[str]:
+    """The lines that every caption begins with: what the numbers of these cells rest on."""
+    if done.empty:
+        return
+    for _, part in groups(done, ["protocol_digest"]):
+        first = part.iloc[0]
+        cutoff = "the whole database" if pd.isna(first["cutoff"]) else f"the first {int(first['cutoff']):,}"
+        yield (
+            f"Data {first['protocol']} v{first['protocol_version']}: {first['sizes']}."
+            f" AP over {cutoff}, expected value over the order of equal distances."
+        )
+    versions, codes, devices = (listed(done[name]) for name in ("metrics_version", "code", "device"))
+    training = "; ".join(changes or "the recipe of the method" for changes in dict.fromkeys(done["changes"]))
+    yield f"Training: {training}. {_chance(done)}Metrics v{versions}, code {codes}."
+    if mixed and any(len(set(done[name])) > 1 for name in EDITION):
+        yield "Warning: this table mixes code, metric versions or protocols, as asked."
+    if len(set(done["device"])) > 1:
+        yield f"Warning: measured on different devices ({devices}): numbers differ a little between them."
+
+
+def _warnings(editions: int, other: int) -> Iterator[str]:
     if other:
         yield (
             f"Warning: left out ({other}): results of other code of their attack or defense than the latest of their"

@@ -44,7 +44,7 @@ def test_differences_are_averaged_over_settings_inside_target_and_seed(stock):
         assert table.loc[attack, "gain ±"] == pytest.approx(crossed_interval(cells).half)
     ranges = rank_ranges({a: matrix(a, (16, 32, 64)) for a in ("loud", "quiet")})
     assert table.loc["loud", "rank"] == "{}-{}".format(*ranges["loud"])
-    assert "Means over 3 of 3 settings, those that all rows share, as they are: net · csq · 16 bits" in board.caption
+    assert "Means over 3 of 3 settings, those that all rows share: net · csq · 16 bits" in board.caption
     assert "n = 4: 2 targets (0, 1) x 2 seeds (0, 1)." in board.caption
 
 
@@ -70,6 +70,26 @@ def test_a_cell_that_one_setting_lacks_is_no_mean_over_fewer(stock):
     assert table["cells"].to_dict() == {"none": "4/4", "loud": "2/4", "quiet": "4/4"}
     expected = np.mean([GAIN["loud", b, "0", s] for b in (16, 32, 64) for s in (0, 1)])
     assert table.loc["loud", "gain"] == pytest.approx(expected)
+
+
+def test_editions_are_not_averaged_with_each_other_unless_asked(stock):
+    store = stock(grid(bits=(16, 32)), grid(bits=(64,), version=2))
+    cells = read(store, run="all")
+    (board,) = [b for b in boards.everything(cells) if b.title.startswith("Attacks overall")]
+    assert "Means over 2 of 3 settings" in board.caption
+    assert "Metrics v1, code" in board.caption
+    (asked,) = [b for b in boards.everything(cells, mixed=True) if b.title.startswith("Attacks overall")]
+    assert "Means over 3 of 3" in asked.caption
+    assert "Warning: this table mixes" in asked.caption
+    assert "of these settings, which are taken as they are" in asked.caption
+
+
+def test_settings_that_differ_in_training_alone_are_two(stock):
+    slow = [one | {"training": {"lr": 0.1}} for one in grid(("none", "loud"), bits=(16,))]
+    found = boards.everything(read(stock([*grid(("none", "loud"), bits=(16,)), *slow])))
+    (board,) = [b for b in found if b.title.startswith("Attacks overall")]
+    assert "16 bits · own recipe, net · csq · 16 bits · lr 0.1" in board.caption
+    assert len({b.title for b in found}) == len(found)
 
 
 def test_data_sets_are_not_averaged_with_each_other_and_one_setting_is_no_mean(stock):

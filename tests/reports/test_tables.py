@@ -310,6 +310,18 @@ def test_gain_against_an_axis_of_the_setting(stock):
                    "mean": pytest.approx(1.12 / 3)}  # fmt: skip
 
 
+def test_other_methods_have_other_code_and_are_columns_all_the_same(stock):
+    cells = [cell("loud", method=m, implant=f"c0{i}", metrics={"gain": 0.5 + i}) for i, m in enumerate(("csq", "dpsh"))]
+    store = stock(cells)
+    for i in range(2):
+        store.write_record({"key": f"c0{i}", "stage": "implant", "label": "", "status": "ok", "reason": "", "log": "",
+                            "parents": {}, "code": f"{i}", "meta": {}, "metrics": {}, "artifact": None,
+                            "cost": {"seconds": 1.0, "started": 1.0e9, "host": ""}})  # fmt: skip
+    (board, *_) = boards.everything(read(store), by="method")
+    assert rows(board).loc["loud", ["csq", "dpsh"]].tolist() == [0.5, 1.5]
+    assert "left out" not in board.caption
+
+
 def test_costs_only_on_request(stock):
     cells = read(stock(grid())).cells
     cells["seconds_attack"] = 2.0
