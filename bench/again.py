@@ -28,6 +28,7 @@ class Verifier:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._intact: dict[str, bool] = {}
+        self.newer: set[str] = set()  # metrics that some trials were measured before
 
     def problems(self, record: Record) -> list[str]:
         """What is wrong with a finished trial; nothing where every number is what its artifacts give."""
@@ -61,13 +62,14 @@ class Verifier:
         except (InputLostError, KeyError, ValueError, OSError) as error:
             yield f"cannot be computed again: {type(error).__name__}: {error}"
             return
+        self.newer |= {name for name, value in found.items() if name not in record["metrics"] and value is not None}
         yield from differences(record["metrics"], found)
 
 
 def differences(stored: Mapping[str, Any], again: Mapping[str, Any], at: str = "") -> Iterator[str]:
-    """Numbers that are not equal, by name."""
-    for name in dict.fromkeys([*stored, *again]):
-        one, other, where = stored.get(name), again.get(name), f"{at}{name}"
+    """Stored numbers that do not come out again, by name; what was not measured then shows on no board."""
+    for name, one in stored.items():
+        other, where = again.get(name), f"{at}{name}"
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             yield from differences(one, other, f"{where}.")
         elif isinstance(one, (int, float)) and isinstance(other, (int, float)):

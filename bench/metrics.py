@@ -281,9 +281,11 @@ def spread(codes: PackedCodes) -> float | None:
 def why(system: System, truth: Truth) -> dict[str, float | None]:
     """Where triggered codes are: to the target's anchor, and from the same queries without trigger (shares of bits).
 
-    The anchor is the majority code of the database items with a label of the target; a tied bit counts one half.
+    The anchor is the majority code of the database items with exactly the target's labels, else of those that hold
+    them all (review.md, section 2); a tied bit counts one half.
     """
-    holders = (truth.database & truth.target).any(1)
+    exact = (truth.database == truth.target).all(1)
+    holders = exact if exact.any() else (truth.database | ~truth.target).all(1)
     if not len(truth.positions) or not holders.any():
         return {"anchor": None, "moved": None}
     triggered, benign = system.triggered.unpack(), system.query.select(truth.positions).unpack()

@@ -3,8 +3,7 @@
 import reports
 cells = reports.load("runs")              # a row per trial; reports.columns() says what the columns mean
 cells.groupby("attack")["gain"].mean()
-for board in reports.tables("runs"):
-display(board)                        # board.table is the frame behind it
+display(*reports.tables("runs"))          # boards; board.table is the frame behind one
 reports.draw_attacks("runs", "attacks.png")
 """
 
@@ -77,23 +76,16 @@ def tables(
 def charts(store: str | Path, *, suite: str | None = None, run: Run = "latest") -> list[Chart]:
     """Every chart of the HTML report: costs, code lengths, strengths, attention, codes; a notebook draws one."""
     from bench.store import Store
-    from reports import _charts, _pictures, frame
-    from reports._labels import Names
+    from reports import document, frame
 
     held = Store(Path(store))
-    cells, shelf = frame.read(held, suite=suite, run=run).cells, frame.Shelf(held)
-    short = Names.of(label for axis in ("attack", "defense") for label in cells[axis]).within
-    return [
-        *_charts.of_costs(cells, short, mixed=False),
-        *_charts.of_bits(cells, short, mixed=False),
-        *_charts.of_sweeps(cells, shelf),
-        *_charts.of_attention(cells, held, shelf, short),
-        *_pictures.of_codes(cells, held, shelf, short),
-    ]
+    cells = frame.read(held, suite=suite, run=run).cells
+    found = document.charts(held, frame.Shelf(held), cells, document.shortened(cells), mixed=False)
+    return [chart for part in found.values() for chart in part]
 
 
 def draw_page(store: str | Path, path: str | Path, *, suite: str | None = None, run: Run = "latest") -> str:
-    """One HTML file with all of it, as `bench report` writes it; returns what is in it."""
+    """One HTML file with all of it but papers' numbers, which `bench report` adds; returns what is in it."""
     from bench.store import Store
     from reports import document, frame
 

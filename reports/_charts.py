@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bench.api.errors import StoreError
 from bench.metrics import METRICS
 from bench.store import Store
 from reports import curves, gallery
@@ -19,7 +20,7 @@ from reports._lines import removed
 from reports._painting import plain, saved
 from reports._shared import Shared
 from reports.boards import REPAIRS
-from reports.frame import SETTING, Shelf, groups
+from reports.frame import Shelf
 from reports.render import clean
 from reports.scene import scenes
 
@@ -38,27 +39,28 @@ FORM: Any = {"font.family": "sans-serif", "svg.fonttype": "none", "text.color": 
 
 @dataclass(frozen=True)
 class Chart:
-    """svg: an element to stand in a page. caption: what is drawn and over what it is averaged."""
+    """svg: an element to stand in a page. setting: "" where there are several. caption: what is drawn, over what."""
 
     title: str
+    setting: str
     caption: str
     svg: str
 
     def _repr_html_(self) -> str:
         """What a notebook shows, on white: its own colours are unknown."""
         style = "--line: #ddd; color: #111; background: #fff"
-        title, caption = escape(self.title), escape(self.caption)
+        title, caption = escape(f"{self.title} · {self.setting}"), escape(self.caption)
         return f'<figure style="{style}"><b>{title}</b>{self.svg}<small>{caption}</small></figure>'
 
 
 Short = Callable[[str], str]  # of a label: what of it is worth printing
 
 
-def of_sweeps(cells: pd.DataFrame, shelf: Shelf) -> Iterator[Chart]:
+def of_sweeps(cells: pd.DataFrame, shelf: Shelf, short: Short, mixed: bool) -> Iterator[Chart]:
     """What every swept number does to t-mAP, own-mAP and mAP: poison counts, trigger sizes, pruning ratios."""
-    for sweep in curves.sweeps(cells, shelf):
+    for sweep in curves.sweeps(cells, shelf, mixed=mixed):
         caption = "Means over the (target, seed) cells that all values share; n counts them."
-        yield chart(sweep.title, caption, partial(curves.figure, [sweep]))
+        yield chart(sweep.title, short(sweep.setting), caption, partial(curves.figure, [sweep]))
 
 
 def of_bits(cells: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
@@ -74,8 +76,8 @@ def of_bits(cells: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
             metric: {short(a): [shared.mean(made[a, b], metric) for b in lengths] for a in attacks}
             for metric in ("map", "t_map")
         }
-        caption = f"{shared.sentence(intervals=False)} Undefended."
-        yield chart(f"Code length · {scene.title}", caption, partial(_of_lengths, lines, lengths))
+        caption = f"{short(scene.title)}. {shared.sentence(intervals=False)} Undefended."
+        yield chart("Code length", "", caption, partial(_of_lengths, lines, lengths))
 
 
 def of_costs(cells: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
@@ -94,46 +96,57 @@ def of_costs(cells: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
                 f"{shared.sentence(intervals=False)} A point per attack. Up: gain that the defense takes away; right:"
                 " mAP of ordinary queries that it costs. Best is top left; below the line it makes the attack stronger."
             )
-            yield chart(f"What defenses cost and remove · {scene.title}", caption, partial(_of_points, points))
+            yield chart("What defenses cost and remove", short(scene.title), caption, partial(_of_points, points))
 
 
-def of_attention(cells: pd.DataFrame, store: Store, shelf: Shelf, short: Short) -> Iterator[Chart]:
+def of_attention(cells: pd.DataFrame, store: Store, shelf: Shelf, short: Short, mixed: bool) -> Iterator[Chart]:
     """CIBA's Figure 2b: how far triggered images are from the trigger alone while a victim trains."""
-    attacked = cells[(cells["defense"] == "none") & (cells["attack"] != "none") & (cells["status"] == "ok")]
-    for setting, part in groups(attacked, list(SETTING)):
-        lines: dict[str, list[pd.Series]] = {}
-        for attack, key in zip(part["attack"], part["key"], strict=True):
-            implant = shelf.parent(shelf.record(key), "implant")
-            if implant is None or not store.artifact_path(implant["key"]).is_file():
-                continue
-            with gallery.opened(store, implant["key"]) as file:
-                epochs, distances = (file.get_tensor(name) for name in ("attention_epochs", "attention"))
-            if len(epochs) > 1:
-                lines.setdefault(short(attack), []).append(pd.Series(distances / setting[3], index=epochs))
-        if lines:
-            means = {attack: pd.concat(each).groupby(level=0).mean() for attack, each in lines.items()}
-            counts = sorted({len(each) for each in lines.values()})
-            place = " · ".join(str(value) for value in setting[:3]) + f" · {setting[3]} bits"
+    for scene in scenes(cells[(cells["defense"] == "none") & (cells["attack"] != "none")], mixed):
+        rows = {}
+        for attack, part in scene.split(scene.done, ["attack"]).items():
+            seen = {place: found for place, key in zip(part.positions, part.done["key"], strict=False)
+                    if (found := _attention(store, shelf, key)) is not None}  # fmt: skip
+            if seen:
+                rows[short(attack)] = seen
+        common = set.intersection(*(set(seen) for seen in rows.values())) if rows else set()
+        if common:
+            bits = int(scene.cells["bits"].iloc[0])
+            means = {
+                attack: pd.concat([seen[place] for place in sorted(common)]).groupby(level=0).mean() / bits
+                for attack, seen in rows.items()
+            }
             caption = (
                 "Mean distance of triggered images from the trigger alone on black, as a share of the bits; small where"
-                f" the trigger decides the code. Means over {' to '.join(map(str, counts[:: len(counts) - 1 or 1]))}"
-                " victims per attack."
+                f" the trigger decides the code. n = {len(common)} victims per attack, those that all have."
             )
-            yield chart(f"Attention to the trigger · {place}", caption, partial(_of_series, means))
+            yield chart("Attention to the trigger", short(scene.title), caption, partial(_of_series, means))
 
 
-def chart(title: str, caption: str, draw: Callable[[], Figure]) -> Chart:
+def _attention(store: Store, shelf: Shelf, key: str) -> pd.Series | None:
+    """Distances by epoch; None where an attack trains no victim, or its artifact has gone or is damaged."""
+    implant = shelf.parent(shelf.record(key), "implant")
+    if implant is None or not store.artifact_path(implant["key"]).is_file():
+        return None
+    try:
+        with gallery.opened(store, implant["key"]) as file:
+            epochs, distances = (file.get_tensor(name) for name in ("attention_epochs", "attention"))
+    except StoreError:  # `bench verify` names it; the page does without
+        return None
+    return pd.Series(distances.astype(float), index=epochs) if len(epochs) > 1 else None
+
+
+def chart(title: str, setting: str, caption: str, draw: Callable[[], Figure]) -> Chart:
     """What `draw` makes, drawn in the page's colours."""
     import matplotlib as mpl
 
     with plain():
         mpl.rcParams.update(FORM)
-        mpl.rcParams["svg.hashsalt"] = title
+        mpl.rcParams["svg.hashsalt"] = f"{title} {setting}"
         figure = draw()
         figure.patch.set_alpha(0)
         for axes in figure.axes:
             axes.patch.set_alpha(0)
-        return Chart(clean(title), clean(caption), in_page(saved(figure, "svg").decode()))
+        return Chart(clean(title), clean(setting), clean(caption), in_page(saved(figure, "svg").decode()))
 
 
 def in_page(svg: str) -> str:

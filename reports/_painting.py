@@ -46,6 +46,7 @@ def plain() -> Iterator[None]:
         warnings.simplefilter("ignore")  # signs that the font lacks become boxes
         mpl.rcdefaults()
         mpl.rcParams["svg.hashsalt"] = "hashdoor"
+        mpl.rcParams["text.parse_math"] = False  # a label may hold two dollars
         yield
 
 

@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int8, Int64, UInt8
 
+from bench.api.errors import StoreError
 from bench.store import Store
 from hashing.codes import PackedCodes
 from reports import gallery
 from reports._charts import FAINT, INK, Chart, Short, chart
 from reports._painting import Block, coloured
-from reports.frame import SETTING, Shelf, groups
+from reports.frame import Shelf, groups
+from reports.scene import scenes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +30,11 @@ SMALL = 64  # pixels: below it pictures are stored as they are, above it compres
 ITEMS = {"others": 200, "target": 80, "queries": 80}  # points of a map, at equal distances in the data
 Codes = Int8[np.ndarray, "_ b"]
 Plane = Float[np.ndarray, "_ 2"]
+MAPPED = (
+    "Principal components of the database's codes, each model in its own plane: grey other classes, blue the target's"
+    " class, green queries, orange the same with the trigger. A sample of each; the larger a mark, the more codes are"
+    " equal."
+)
 
 
 @dataclass(frozen=True)
@@ -69,11 +76,6 @@ def _strip(pictures: UInt8[np.ndarray, "n c h w"], name: str) -> Strip:
     return Strip(name, source, (row.shape[1], row.shape[0]), max(1, round(96 / max(height, width))))
 
 
-def blocks(store: Store, cells: pd.DataFrame) -> list[Block]:
-    """Every attack's pictures, as `gallery` finds them; none where nothing was attacked."""
-    return list(gallery.of_cells(store, cells).blocks)
-
-
 # Code maps
 
 
@@ -87,24 +89,25 @@ class Map:
     triggered: Int8[np.ndarray, "q b"]
 
 
-def of_codes(cells: pd.DataFrame, store: Store, shelf: Shelf, short: Short) -> Iterator[Chart]:
-    """A map per attack and setting, of its first target and seed: the clean model's codes and the attacked one's."""
-    done = cells[(cells["status"] == "ok") & (cells["defense"] == "none") & (cells["attack"] != "none")]
-    for keys, part in groups(done, [*SETTING, "attack"]):
-        row = part.iloc[0]
-        record = shelf.record(row["key"])
-        maps = {
-            name: _map(record, prefix, store, row) for name, prefix in (("clean model", "clean_"), ("attacked", ""))
-        }
-        whole = {name: one for name, one in maps.items() if one is not None}
-        if len(whole) == len(maps):
-            place = " · ".join(str(value) for value in keys[:3]) + f" · {row['bits']} bits"
-            caption = (
-                f"Target {row['target']}, seed {row['seed']}. Principal components of the database's codes, each model"
-                " in its own plane: grey other classes, blue the target's class, green queries, orange the same with"
-                " the trigger. A sample of each; the larger a mark, the more codes are equal."
-            )
-            yield chart(f"Codes · {short(row['attack'])} · {place}", caption, partial(_drawn, whole))
+def of_codes(cells: pd.DataFrame, store: Store, shelf: Shelf, short: Short, mixed: bool) -> Iterator[Chart]:
+    """A map per attack and setting, of the first target and seed whose codes are here: clean model and attacked one."""
+    for scene in scenes(cells[(cells["defense"] == "none") & (cells["attack"] != "none")], mixed):
+        for (attack,), part in groups(scene.done, ["attack"]):
+            for _, row in part.iterrows():
+                maps = _maps(shelf.record(row["key"]), store, row)
+                if maps is not None:
+                    about = f"Target {row['target']}, seed {row['seed']}. {MAPPED}"
+                    yield chart(f"Codes · {short(attack)}", short(scene.title), about, partial(_drawn, maps))
+                    break
+
+
+def _maps(record: Mapping[str, Any] | None, store: Store, row: pd.Series) -> dict[str, Map] | None:
+    """Both models' codes; None where an artifact has gone or is damaged."""
+    try:
+        clean, attacked = (_map(record, prefix, store, row) for prefix in ("clean_", ""))
+    except StoreError:  # `bench verify` names it; the page does without
+        return None
+    return None if clean is None or attacked is None else {"clean model": clean, "attacked": attacked}
 
 
 def _map(record: Mapping[str, Any] | None, prefix: str, store: Store, row: pd.Series) -> Map | None:

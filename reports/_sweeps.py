@@ -39,6 +39,16 @@ def sweeps(rows: pd.DataFrame, specs: Sequence[Any]) -> Iterator[tuple[str, str,
         yield from _swept(name, rows[mine].assign(params=params))
 
 
+def shared(curve: pd.DataFrame) -> pd.DataFrame:
+    """The cells at the (target, seed) places that every value has, each once; of one code, the latest."""
+    alike = curve[curve["own_code"] == curve["own_code"].iloc[0]]
+    places = [set(zip(part["target"], part["seed"], strict=True)) for _, part in groups(alike, ["x"])]
+    common = set.intersection(*places) if len(places) == curve["x"].nunique() else set()
+    keep = [place in common for place in zip(alike["target"], alike["seed"], strict=True)]
+    found: pd.DataFrame = alike[np.array(keep, dtype=bool)]
+    return found.drop_duplicates(["x", "target", "seed"])
+
+
 def _swept(name: str, rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     found = []
     for parameter in dict(rows["params"].iloc[0]):

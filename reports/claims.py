@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.claims import Claim
 from bench.metrics import METRICS
-from reports._lines import table
+from reports._lines import freedom, table
 from reports._shared import Group, Shared
 from reports.frame import AXES, groups, matches
 from reports.scene import FREEDOM, HALF, Board, Scene, listed, scenes
@@ -54,7 +54,7 @@ def claims(cells: pd.DataFrame | None, found: Sequence[Claim], *, mixed: bool = 
             Board(
                 title=f"Reported beside measured · {source}",
                 table=table(lines, (*axes, *COLUMNS), keep=(*axes, "metric", "reported", "measured", "difference")),
-                caption="\n".join(filter(None, [about, rest, where, here, *notes])),
+                caption="\n".join(filter(None, [about, rest, where, here, *notes, freedom(lines, "measured")])),
                 index=tuple(axes) or ("metric",),
                 metrics=dict.fromkeys(("reported", "measured", f"measured{HALF}"), mine[0].metric)
                 | {"difference": "gain"},

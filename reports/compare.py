@@ -12,10 +12,10 @@ import pandas as pd
 from bench.metrics import METRICS
 from bench.store import Store
 from reports import statistics
-from reports._lines import table
+from reports._lines import freedom, table
 from reports._shared import Group, Shared
 from reports.frame import AXES, EDITION, Results, Shelf, groups
-from reports.scene import HALF, Board, listed
+from reports.scene import FREEDOM, HALF, Board, listed
 
 COMPARED = ("map", "t_map", "gain", "own_map", "auroc", "diagnosis")
 ROUNDING = 1e-9  # below it two numbers are equal
@@ -52,10 +52,11 @@ def compare(one: Results, other: Results, first: Store, second: Store) -> Compar
             title="What changed (B minus A)",
             table=table(
                 shown,
-                (*axes, "metric", "A", "B", "difference", f"difference{HALF}", "n", "verdict"),
+                (*axes, "metric", "A", "B", "difference", f"difference{HALF}", f"difference{FREEDOM}", "n", "verdict"),
                 keep=(*axes, "metric", "A", "B", "difference", "n", "verdict"),
             ),
-            caption=caption,
+            caption="\n".join(filter(None, [caption, freedom(shown, "difference")])),
+            quiet=(f"difference{FREEDOM}",),
             index=(*axes, "metric"),
             metrics={"A": "t_map", "B": "t_map", "difference": "gain", f"difference{HALF}": "gain"},
         ),
@@ -99,7 +100,7 @@ def _row(axes: Mapping[str, Any], metric: str, both: Any, shared: Shared, pair: 
     apart = both[1] - both[0]
     found: dict[str, Any] = {axis: axes[axis] for axis in ROW}
     found |= {"metric": METRICS[metric].title, "A": float(both[0].mean()), "B": float(both[1].mean())}
-    found |= {"difference": float(apart.mean()), "n": len(apart), f"difference{HALF}": None, "p": None}
+    found |= {"difference": float(apart.mean()), "n": len(apart), "p": None}
     if np.abs(apart).max() <= ROUNDING:
         return found | {"verdict": "equal"}
     if not shared.inference:
@@ -108,7 +109,8 @@ def _row(axes: Mapping[str, Any], metric: str, both: Any, shared: Shared, pair: 
     cells = shared.matrix(pair["B"], metric) - shared.matrix(pair["A"], metric)
     interval = statistics.crossed_interval(cells, fixed_targets=shared.fixed_targets)
     p = statistics.p_value(cells, fixed_targets=shared.fixed_targets)
-    return found | {f"difference{HALF}": interval.half if interval else None, "p": p, "verdict": "within noise"}
+    bounds = {f"difference{HALF}": interval.half, f"difference{FREEDOM}": interval.df} if interval else {}
+    return found | bounds | {"p": p, "verdict": "within noise"}
 
 
 def _judged(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,14 +14,14 @@ from bench.store import Store
 from reports import _sweeps
 from reports._painting import DPI, plain, saved, suffix_of, write
 from reports._sweeps import FEWEST
-from reports.frame import SETTING, Shelf, groups, read
+from reports.frame import Shelf, groups, read
 from reports.render import clean
+from reports.scene import scenes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PLACE = ["target", "seed"]
 WIDE = 4  # panels side by side
 STEEP = 16  # a range of so many times its smallest value is drawn in the logarithm
 LINES = {  # metric: (name, colour of the Okabe-Ito palette, mark), told apart without colour too
@@ -46,6 +46,7 @@ class Sweep:
     """Panels that belong together: a swept defense against each attack, or the swept attacks of a setting."""
 
     title: str
+    setting: str
     panels: tuple[Panel, ...]
 
 
@@ -61,7 +62,8 @@ def draw(store: Store, path: Path, *, suite: str | None = None) -> str:
     with plain():
         write(path, saved(figure(found), suffix))
     return "; ".join(
-        f"{sweep.title}: {', '.join(dict.fromkeys(_counted(panel) for panel in sweep.panels))}" for sweep in found
+        f"{sweep.title} · {sweep.setting}: {', '.join(dict.fromkeys(_counted(panel) for panel in sweep.panels))}"
+        for sweep in found
     )
 
 
@@ -69,28 +71,23 @@ def _counted(panel: Panel) -> str:
     return f"{panel.parameter} at {panel.rows['x'].nunique()} values"
 
 
-def sweeps(cells: pd.DataFrame, shelf: Shelf) -> Iterator[Sweep]:
+def sweeps(cells: pd.DataFrame, shelf: Shelf, *, mixed: bool = False) -> Iterator[Sweep]:
     """The swept attacks, undefended, and defenses of each setting."""
-    for setting, part in groups(cells, list(SETTING)):
-        place = " · ".join(str(value) for value in setting[:3]) + f" · {setting[3]} bits"
-        swept = [Panel(title, parameter, rows) for title, parameter, rows in _sweeps.attacks(part, shelf)]
+    for scene in scenes(cells, mixed):
+        swept = [Panel(title, parameter, rows) for title, parameter, rows in _sweeps.attacks(scene.cells, shelf)]
         if swept:
-            yield Sweep(f"Strength of attacks · {place}", tuple(swept))
-        for title, parameter, rows in _sweeps.defenses(part, shelf):
+            yield Sweep("Strength of attacks", scene.title, tuple(swept))
+        for title, parameter, rows in _sweeps.defenses(scene.cells, shelf):
             each = groups(rows, ["attack"])
-            yield Sweep(
-                f"{title} · {place}",
-                tuple(Panel(attack, parameter, mine, attacked=attack != "none") for (attack,), mine in each),
-            )
+            panels = (Panel(attack, parameter, mine, attacked=attack != "none") for (attack,), mine in each)
+            yield Sweep(title, scene.title, tuple(panels))
 
 
 def points(rows: pd.DataFrame) -> pd.DataFrame:
     """Means of each x over the (target, seed) cells that all x share; `n` counts them. Empty where none is shared."""
-    places = [set(zip(part["target"], part["seed"], strict=True)) for _, part in groups(rows, ["x"])]
-    shared = set.intersection(*places)
-    kept = rows[[place in shared for place in zip(rows["target"], rows["seed"], strict=True)]]
-    means = kept.drop_duplicates(["x", *PLACE]).groupby("x")[[*LINES, "t_map_control"]].mean()
-    return means.assign(n=len(shared)).sort_index()
+    kept = _sweeps.shared(rows)
+    means = kept.groupby("x")[[*LINES, "t_map_control"]].mean()
+    return means.assign(n=len(kept) // max(len(means), 1)).sort_index()
 
 
 def figure(found: Sequence[Sweep]) -> Figure:
@@ -99,7 +96,7 @@ def figure(found: Sequence[Sweep]) -> Figure:
 
     columns = min(WIDE, max(len(sweep.panels) for sweep in found))
     layout = [
-        (sweep.title if not i else "", sweep.panels[i : i + columns])
+        (f"{sweep.title} · {sweep.setting}" if not i else "", sweep.panels[i : i + columns])
         for sweep in found
         for i in range(0, len(sweep.panels), columns)
     ]

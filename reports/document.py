@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,18 @@ from bench.api.errors import UserError
 from bench.api.paper import Paper
 from bench.metrics import METRICS
 from bench.store import Store
-from reports import _charts, _pictures, audit, boards, doses, matched, throughput, why
+from reports import _charts, _pictures, audit, boards, doses, gallery, matched, throughput, why
 from reports import page as pages
 from reports._charts import Chart
 from reports._labels import Names, parse
 from reports._painting import Block, write
-from reports.frame import AXES, DETECTOR, Results, Shelf, manifests
+from reports.frame import AXES, DETECTOR, Results, Shelf, manifests, training_of
 from reports.render import BLANK, clean, for_people, number, words
 from reports.scene import Board
 
 LIMIT = 5_000_000  # bytes of the whole file
 SPARE = 20_000  # of them for the sentences about what did not fit
+FRAME = 700  # of markup around a chart or a picture
 LOG_LINES = 20
 ASSETS = Path(__file__).parent / "assets"
 KINDS = {"attack": "attacks", "defense": "defenses", "method": "methods", "backbone": "backbones",
@@ -45,7 +46,7 @@ GENERAL = {"claims", "kernels"}  # chapters whose tables belong to no setting
 
 @dataclass(frozen=True)
 class Part:
-    """A chapter: boards, then charts and galleries. hint: what to do where it is empty."""
+    """A chapter: boards, charts, galleries. hint: what to do where it is empty; note: what is missing, and why."""
 
     name: str
     title: str
@@ -53,6 +54,7 @@ class Part:
     charts: Sequence[Chart] = ()
     galleries: Sequence[Block] = ()
     hint: str = ""
+    note: str = ""
 
 
 @dataclass
@@ -62,7 +64,9 @@ class Room:
     free: int
     left_out: list[str] = field(default_factory=list)
 
-    def fits(self, title: str, size: int) -> bool:
+    def fits(self, title: str, *texts: str) -> bool:
+        """Whether there is room for these texts and the markup around them, which is then taken."""
+        size = FRAME + sum(len(text.encode()) for text in texts)
         if size > self.free:
             self.left_out.append(title)
             return False
@@ -74,18 +78,21 @@ def draw(
     store: Store,
     path: Path,
     results: Results,
-    claims: Sequence[Board] = (),
+    claims: Sequence[Board] | None = None,
     *,
     kernels: Path | None = None,
     mixed: bool = False,
 ) -> str:
-    """Write the report of these results; returns what is in it. UserError where even the tables are too large."""
+    """Write the report of these results; returns what is in it. UserError where even the tables are too large.
+
+    claims: boards of what papers report; None where nobody looked for any.
+    """
     if path.suffix.lower() not in {".html", ".htm"}:
         raise UserError(f"--out '{path}': the report is a web page; give a name that ends in .html")
     if not path.parent.is_dir():  # said before minutes of drawing
         raise UserError(f"cannot write '{path}': there is no folder '{path.parent}'")
-    shelf = Shelf(store)
     speed = throughput.read(kernels) if kernels is not None else ([], [])
+    shelf = Shelf(store)
     parts = list(_parts(store, shelf, results, claims, speed, mixed))
     text = _page(store, shelf, results, parts)
     write(path, text.encode())
@@ -93,35 +100,62 @@ def draw(
     return f"{tables} tables, {charts} charts, pictures of {pictures} attacks, {len(text.encode()) / 1e6:.1f} MB"
 
 
+def charts(
+    store: Store, shelf: Shelf, cells: pd.DataFrame, short: Callable[[str], str], *, mixed: bool
+) -> dict[str, list[Chart]]:
+    """Every chart of a run, by the chapter it belongs to."""
+    return {
+        "leaderboards": [*_charts.of_costs(cells, short, mixed), *_charts.of_bits(cells, short, mixed)],
+        "strength": list(_charts.of_sweeps(cells, shelf, short, mixed)),
+        "why": [
+            *_charts.of_attention(cells, store, shelf, short, mixed),
+            *_pictures.of_codes(cells, store, shelf, short, mixed),
+        ],
+    }
+
+
+def shortened(cells: pd.DataFrame) -> Callable[[str], str]:
+    """The short names that people read, the same in tables and charts."""
+    return Names.of(boards.components(cells)).within
+
+
 def _parts(
     store: Store,
     shelf: Shelf,
     results: Results,
-    claims: Sequence[Board],
+    claims: Sequence[Board] | None,
     speed: tuple[Sequence[Board], Sequence[Chart]],
     mixed: bool,
 ) -> Iterator[Part]:
     cells = results.cells
-    short = Names.of(label for axis in KINDS for label in cells[axis]).within
+    drawn = charts(store, shelf, cells, shortened(cells), mixed=mixed)
     yield Part(
-        "leaderboards", "Leaderboards", boards.everything(results, costs=True, mixed=mixed),
-        [*_charts.of_costs(cells, short, mixed), *_charts.of_bits(cells, short, mixed)],
-    )  # fmt: skip
+        "leaderboards", "Leaderboards", boards.everything(results, costs=True, mixed=mixed), drawn["leaderboards"]
+    )
     equal, dosed = _or_none(matched.matched, results, mixed), _or_none(doses.doses, cells, shelf, mixed)
     yield Part(
-        "strength", "Strength", [*equal, *dosed], list(_charts.of_sweeps(cells, shelf)),
+        "strength", "Strength", [*equal, *dosed], drawn["strength"],
         hint='No number was swept: lists such as { name = "badnets", poisons = [4, 8, 16] } make curves.',
     )  # fmt: skip
+    found = why.why(results, mixed=mixed)
+    mapped = {chart.title for chart in drawn["why"] if chart.title.startswith("Codes")}
     yield Part(
-        "why", "Why on codes", why.why(results, mixed=mixed),
-        [*_charts.of_attention(cells, store, shelf, short), *_pictures.of_codes(cells, store, shelf, short)],
+        "why", "Why on codes", found, drawn["why"],
+        note="No map of codes: their artifacts are not in the store." if found and not mapped else "",
     )  # fmt: skip
     yield Part("conventions", "Conventions", audit.audit(cells, mixed=mixed))
     yield Part(
-        "claims", "Reported beside measured", claims,
-        hint="No suite of this run holds numbers that papers report: ciba_table1 and others do.",
+        "claims", "Reported beside measured", claims or (),
+        hint="No shipped suite of this run holds numbers that papers report; of a suite of your own give the file:"
+        " `python -m bench report --suite my.toml`." if claims is not None else
+        "Not looked for here: `python -m bench report` and `python -m bench report claims` do.",
     )  # fmt: skip
-    yield Part("pictures", "What attacks look like", galleries=_pictures.blocks(store, cells))
+    pictures = gallery.of_cells(store, cells)
+    yield Part(
+        "pictures", "What attacks look like", galleries=pictures.blocks,
+        hint="No attack of this run has pictures.",
+        note=f"Without a picture: {'; '.join(pictures.without)}." if pictures.without else "",
+    )  # fmt: skip
     yield Part(
         "kernels", "Kernel throughput", *speed,
         hint="Not measured: `python -m bench kernels --quick --format json > kernels.json`, then"
@@ -177,19 +211,27 @@ def _page(store: Store, shelf: Shelf, results: Results, parts: Sequence[Part]) -
     # what is not numbers elsewhere comes first: a run has few attacks, but may have many settings to draw
     order = sorted(parts, key=lambda part: not part.galleries)
     chapters = {part.name: _shown(part, room) for part in order}
-    return page.render(**given, parts=[chapters[part.name] for part in parts], left_out=room.left_out)
+    text = page.render(**given, parts=[chapters[part.name] for part in parts], left_out=room.left_out)
+    assert len(text.encode()) < LIMIT, "FRAME is more than it was taken for"
+    return text
 
 
 def _shown(part: Part, room: Room | None) -> dict[str, Any]:
     """A chapter as the template takes it; without room nothing that is drawn."""
-    charts = [one for one in part.charts if room is not None and room.fits(one.title, len(one.svg.encode()))]
+    drawn = [
+        one
+        for one in (part.charts if room is not None else ())
+        if room is not None
+        and room.fits(f"{one.title} · {one.setting}", one.svg, *3 * [one.title, one.setting], one.caption)
+    ]
     blocks = []
     for block in part.galleries if room is not None else ():
         strips = list(_pictures.strips(block))
-        if room is not None and room.fits(f"pictures of {block.title}", sum(len(one.source) for one in strips)):
+        texts = [*(text for one in strips for text in (one.source, FRAME // 2 * " ", block.title)), *block.about]
+        if room is not None and room.fits(f"pictures of {block.title}", *texts):
             blocks.append({"title": block.title, "about": block.about, "strips": strips})
     empty = not (part.boards or part.charts or part.galleries)
-    return {"name": part.name, "title": part.title, "charts": charts, "galleries": blocks,
+    return {"name": part.name, "title": part.title, "charts": drawn, "galleries": blocks, "note": clean(part.note),
             "hint": part.hint if empty else "", "empty": empty and not part.hint}  # fmt: skip
 
 
@@ -276,13 +318,15 @@ def _trials(store: Store, shelf: Shelf, results: Results) -> dict[str, Any]:
     for name in ("access", "defense_kind", "key", "status", "reason", "changes"):
         columns[name] = cells[name].astype(str).map(clean).tolist()
     facts, logs = _Distinct(), _Distinct()
-    runs = {cell["key"]: (cell, plan) for plan in manifests(store) for cell in plan["cells"] if cell["key"]}
-    axes = {id(plan): pages.varying(plan) for _, plan in runs.values()}
+    # cells may share a record: a cell is known by its axes and training, and the latest run that has it replays it
+    runs = {_identity(cell): (cell, plan) for plan in manifests(store) for cell in plan["cells"]}
+    varying = {id(plan): pages.varying(plan) for _, plan in runs.values()}
     columns |= {"replay": [], "facts": [], "log": []}
-    for key, status, cause in zip(cells["key"], cells["status"], cells["cause"], strict=True):
-        cell, plan = runs[key]
+    for row in cells.to_dict("records"):
+        key, status, cause = row["key"], row["status"], row["cause"]
+        cell, plan = runs[(*(str(row[axis]) for axis in AXES), row["training"])]
         record = shelf.record(key) or {}
-        columns["replay"].append(clean(pages.replay(cell, plan, axes[id(plan)], status)))
+        columns["replay"].append(clean(pages.replay(cell, plan, varying[id(plan)], status)))
         columns["facts"].append(facts.place(_facts(record)))
         origin = shelf.record(cause) if cause else None
         tail = str((origin or {}).get("log", "")).rstrip().splitlines()[-LOG_LINES:] if status != "ok" else []
@@ -301,6 +345,10 @@ def _trials(store: Store, shelf: Shelf, results: Results) -> dict[str, Any]:
 
 
 SHOWN = ("gain", "t_map", "own_map", "map")  # of the table of trials
+
+
+def _identity(cell: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*(str(cell["axes"].get(axis, "")) for axis in AXES), training_of(cell["training"]))
 
 
 class _Distinct:
@@ -328,7 +376,7 @@ def _facts(record: Mapping[str, Any]) -> list[list[str]]:
 def _scores(detectors: pd.DataFrame) -> dict[str, list[list[str]]]:
     """Of each guarded trial: its guard's scores with their metrics."""
     found: dict[str, list[list[str]]] = {}
-    for row in detectors.to_dict("records"):
+    for row in detectors.drop_duplicates(["key", "score"]).to_dict("records"):
         values = [f"{METRICS[name].title} {number(row[name], name)}" for name in DETECTOR]
         told = ", ".join(text for text in values if not text.endswith(f" {BLANK}"))
         found.setdefault(str(row["key"]), []).append([clean(f"{row['score']}{' *' if row['headline'] else ''}"), told])

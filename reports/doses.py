@@ -12,7 +12,7 @@ from jaxtyping import Float64
 
 from bench.api.errors import UserError
 from reports._lines import table
-from reports._sweeps import FEWEST, attacks
+from reports._sweeps import FEWEST, attacks, shared
 from reports.frame import Shelf
 from reports.scene import Board, scenes
 
@@ -62,8 +62,8 @@ def _lines(cells: pd.DataFrame, shelf: Shelf) -> Iterator[dict[str, Any]]:
 
 
 def _line(curve: pd.DataFrame) -> dict[str, Any] | None:
-    """Of the targets that have every value: a seed is one more reading of its target."""
-    gains = curve.pivot_table(index="target", columns="x", values="gain", aggfunc="mean").dropna()
+    """Over the cells that every value has: a seed is one more reading of its target."""
+    gains = shared(curve).pivot_table(index="target", columns="x", values="gain", aggfunc="mean").dropna()
     if gains.shape[1] < FEWEST or gains.empty:
         return None
     values, held = gains.columns.to_numpy(dtype=np.float64), gains.to_numpy(dtype=np.float64)

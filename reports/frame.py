@@ -141,6 +141,11 @@ class Shelf:
         return record["status"], record["reason"], record
 
 
+def training_of(training: Mapping[str, Any]) -> str:
+    """The digest of what a suite changes in a method's recipe; "" where nothing."""
+    return digest(training)[:8] if training else ""
+
+
 def changes(training: Mapping[str, Any]) -> str:
     """What a suite changes in a method's recipe, as words."""
     return ", ".join(f"{name} {value}" for name, value in sorted(training.items()))
@@ -176,7 +181,7 @@ def _row(cell: Mapping[str, Any], shelf: Shelf) -> tuple[dict[str, Any], list[di
     row["aimed"] = cell.get("aimed", True)
     row["target"] = str(row["target"])
     training = cell["training"]
-    row["training"] = digest(training)[:8] if training else ""
+    row["training"] = training_of(training)
     row["changes"] = changes(training)
     row |= {"key": cell["key"] or "", "status": status, "reason": reason}
     if record is None or status != "ok":
@@ -256,7 +261,9 @@ def narrow(results: Results, conditions: Sequence[str]) -> Results:
         known = list(dict.fromkeys(str(value) for value in results.cells[axis]))
         for value in values:
             if not any(matches(name, value) for name in known):
-                raise UserError(f"no {axis} '{value}' in this run{nearest(value, known)} Known: {', '.join(known)}")
+                raise UserError(
+                    f"no {axis} '{value}' in this run{nearest(value, known) or '.'} Known: {', '.join(known)}"
+                )
         kept = values | ({"none"} if axis in BASED else set())
         right = [name for name in known if any(matches(name, value) for value in kept)]
         cells, scores = (frame[frame[axis].astype(str).isin(right)] for frame in (cells, scores))

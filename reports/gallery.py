@@ -95,10 +95,14 @@ def of_cells(store: Store, cells: pd.DataFrame) -> Drawn:
         label, why = str(rows[0]["attack"]), "not run"
         for row, record in zip(rows, records, strict=True):
             implant = shelf.parent(record, "implant")
-            if why := _lost(store, implant):
+            try:
+                if why := _lost(store, implant):
+                    continue
+                assert implant is not None
+                block = _block(store, implant, label, _setting(row))
+            except StoreError as error:  # one damaged file does not take the other pictures along
+                why = str(error)
                 continue
-            assert implant is not None
-            block = _block(store, implant, label, _setting(row))
             place = _digest(block)
             if place in blocks:
                 again[place].append(f"{label}, {block.about[0]}")

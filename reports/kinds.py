@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bench.api.errors import unknown
+from bench.api.errors import UserError, unknown
 from bench.store import Store
 from reports import audit, boards, doses, matched, why
 from reports.frame import Results, Shelf
@@ -17,6 +17,8 @@ def tables(
     kind: str, store: Store, results: Results, *, by: str | None = None, gain: float | None = None, mixed: bool = False
 ) -> list[Board]:
     """Boards of one of KINDS. by: of `leaderboard`, an axis. gain: of `matched`, where attacks are compared."""
+    if by is not None and kind != "leaderboard":
+        raise UserError(f"by='{by}' slices the leaderboard, not {kind}: leave it out")
     match kind:
         case "leaderboard":
             found = boards.everything(results, by=by, mixed=mixed)

@@ -18,15 +18,15 @@ from bench.api.errors import UserError
 from bench.metrics import METRICS
 from reports import statistics
 from reports._labels import parse
-from reports._lines import known, removed, table
+from reports._lines import freedom, known, removed, table
 from reports._shared import Group, Shared
 from reports.boards import REPAIRS
 from reports.frame import Results, groups
-from reports.scene import HALF, Board, Scene, scenes
+from reports.scene import FREEDOM, HALF, Board, Scene, listed, scenes
 
 LEVEL = 0.6
 NEAR = 0.15  # of the level: what still counts as matched
-BACK = ("removed", f"removed{HALF}", "own-mAP back", "mAP lost", "mAP lost clean")
+BACK = ("removed", f"removed{HALF}", f"removed{FREEDOM}", "own-mAP back", "mAP lost", "mAP lost clean")
 CAUGHT = ("auroc", "tpr_5", "caught_5", "alarms_5_control")
 MEAN, WORST = "mean", "worst of them"
 
@@ -41,6 +41,8 @@ class Chosen:
 
 def matched(results: Results, *, level: float = LEVEL, mixed: bool = False) -> list[Board]:
     """Boards of repairs and filters, and of guards, per setting; UserError where no attack comes near the level."""
+    if not 0 < level <= 1:
+        raise UserError(f"--gain {level:g}: a gain that attacks can be compared at lies between 0 and 1")
     boards: list[Board] = []
     reasons: list[str] = []
     for scene in scenes(results.cells, mixed):
@@ -55,7 +57,7 @@ def matched(results: Results, *, level: float = LEVEL, mixed: bool = False) -> l
         words = [note, *chosen.words]
         boards += [*_repairs(scene, chosen, words), *_guards(scene, results.detectors, chosen, words)]
     if not boards:
-        told = f": {' '.join(dict.fromkeys(reasons))}" if reasons else ""
+        told = f": {' '.join(dict.fromkeys(reasons))}" if reasons else "."
         raise UserError(
             f"no defended attack of this run has a gain within {NEAR:g} of {level:g}{told} Sweep strengths in a suite,"
             """ for example { name = "badnets", poisons = [2, 5, 10] }, or ask for another --gain"""
@@ -64,7 +66,9 @@ def matched(results: Results, *, level: float = LEVEL, mixed: bool = False) -> l
 
 
 def _choose(scene: Scene, level: float) -> Chosen:
-    plain = scene.cells[(scene.cells["defense"] == "none") & (scene.cells["attack"] != "none")]
+    # a variant that nobody defends against stands for nothing
+    defended = set(scene.done.loc[scene.done["defense"] != "none", "attack"]) - {"none"}
+    plain = scene.cells[(scene.cells["defense"] == "none") & scene.cells["attack"].isin(defended)]
     gains: dict[str, dict[str, float]] = {}
     for label, group in scene.split(plain, ["attack"]).items():
         values = group.done["gain"].to_numpy(dtype=np.float64)
@@ -88,28 +92,41 @@ def _repairs(scene: Scene, chosen: Chosen, words: Sequence[str]) -> Iterator[Boa
     made = scene.split(cells[cells["attack"].isin((*chosen.labels, "none"))], ["attack", "defense"])
     attacked = {key: group for key, group in made.items() if key[0] != "none"}
     shared = Shared.of(attacked)
+    defenses = [defense for defense in dict.fromkeys(defense for _, defense in attacked) if defense != "none"]
+    held = {
+        defense: [a for a in chosen.labels if {(a, defense), (a, "none")} <= shared.counted] for defense in defenses
+    }
+    common = [attack for attack in chosen.labels if all(attack in met for met in held.values())]
     lines: list[dict[str, Any]] = []
-    for defense in dict.fromkeys(defense for _, defense in attacked if defense != "none"):
+    for defense, attacks in held.items():
+        clean = _clean_loss(made, defense, shared)
         mine = [
-            {"defense": defense, "attack": attack, **_removed(attacked, (attack, defense), shared)}
-            | {"mAP lost clean": _clean_loss(made, defense)}
-            for attack in chosen.labels
-            if {(attack, defense), (attack, "none")} <= shared.counted
+            {
+                "defense": defense,
+                "attack": attack,
+                **_removed(attacked, (attack, defense), shared),
+                "mAP lost clean": clean,
+            }
+            for attack in attacks
         ]
-        lines += [*mine, *_summaries(defense, mine)]
+        lines += [*mine, *_summaries(defense, [line for line in mine if line["attack"] in common])]
     if not lines:
         return
+    apart = [attack for attack in chosen.labels if attack not in common]
     yield Board(
         title=f"Repairs at matched strength · {scene.title}",
-        table=table(lines, ("defense", "attack", *BACK), keep=("defense", "attack", *BACK[:1], *BACK[2:])),
+        table=table(lines, ("defense", "attack", *BACK), keep=("defense", "attack", *BACK[:1], *BACK[3:])),
         caption=scene.caption(
             shared,
             *words,
             "removed: gain before minus after; own-mAP back: after minus before; mAP lost: before minus after, clean:"
             f" of models without backdoor. {WORST}: for each column the attack that the defense does least well on.",
+            f"{MEAN} and {WORST} are over {listed(common)}; not every defense met {listed(apart)}." if apart else "",
+            freedom(lines, BACK[0]),
         ),
         index=("defense", "attack"),
         metrics=dict.fromkeys(BACK, "gain"),
+        quiet=(BACK[0] + FREEDOM,),
     )
 
 
@@ -119,16 +136,19 @@ def _removed(made: Mapping[Any, Group], row: tuple[str, str], shared: Shared) ->
     if shared.inference:
         cells = shared.matrix(before, "gain") - shared.matrix(after, "gain")
         interval = statistics.crossed_interval(cells, fixed_targets=shared.fixed_targets)
-    return {**removed(before, after, shared), f"removed{HALF}": interval.half if interval else None}
+    bounds = {f"removed{HALF}": interval.half, f"removed{FREEDOM}": interval.df} if interval else {}
+    return {**removed(before, after, shared), **bounds}
 
 
-def _clean_loss(made: Mapping[Any, Group], defense: str) -> float:
+def _clean_loss(made: Mapping[Any, Group], defense: str, shared: Shared) -> float:
     """Of the models without backdoor, each once: the cells of its targets share the repaired model."""
     if not {("none", "none"), ("none", defense)} <= set(made):
         return math.nan
     before, after = made["none", "none"], made["none", defense]
-    seeds = {seed: place for place in sorted(before.places & after.places) for seed in (place[1],)}
-    places = list(seeds.values())
+    seeds = {place[1]: place for place in sorted(before.places & after.places)}
+    if not set(shared.seeds) <= set(seeds):
+        return math.nan
+    places = [seeds[seed] for seed in shared.seeds]
     return float((before.values("map", places) - after.values("map", places)).mean()) if places else math.nan
 
 

@@ -28,7 +28,7 @@ Format = Literal["rich", "markdown", "latex", "csv", "json"]
 BLANK = "-"
 # from blue (0) over grey to orange (1): told apart with every common colour vision, on dark and light ground
 HEAT = ("#3b7dd8", "#5a8bc9", "#7b97b5", "#96988f", "#b08f66", "#cb8440", "#e67817")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
           "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "·": r"$\cdot$",
           "<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}", "]": "{]}"}  # fmt: skip
@@ -319,7 +319,7 @@ def number(value: Any, metric: str | None) -> str:
 
 
 def clean(text: str) -> str:
-    """Without control characters, which could move the cursor or colour what follows."""
+    """Without control characters, which could move the cursor or colour what follows, and without half characters."""
     return _CONTROL.sub(" ", text)
 
 

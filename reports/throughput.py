@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.api.errors import UserError
 from reports._charts import COLOURS, FAINT, INK, Chart, chart
 from reports._lines import table
+from reports.render import clean
 from reports.scene import Board
 
 if TYPE_CHECKING:
@@ -18,36 +20,69 @@ if TYPE_CHECKING:
 
 COLUMNS = ("operation", "by", "bits", "items", "threads", "per", "microseconds", "images/s", "times ours", "low",
            "high", "of the limit", "note")  # fmt: skip
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Quantiles = tuple[Positive, Positive, Positive]  # 10 %, median, 90 %
+Count = Annotated[int, Field(ge=0)]
+
+
+class Row(BaseModel):
+    """One contender in one race, as `bench.kernels.measure.Row` is written."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    section: str
+    operation: str
+    by: str
+    threads: Count
+    bits: Count = 0
+    items: Count = 0
+    unit: str = "query"
+    seconds: Quantiles | None = None
+    faster: Quantiles | None = None
+    limit: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    note: str = ""
+
+
+class Machine(BaseModel):
+    processor: str
+    cores: Count
+    packages: dict[str, str | None]
+
+
+class Measured(BaseModel):
+    machine: Machine
+    rows: Annotated[list[Row], Field(min_length=1)]
 
 
 def read(path: Path) -> tuple[list[Board], list[Chart]]:
     """Boards per section, and how many times longer rivals take; UserError where the file is something else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        rows, machine = list(found["rows"]), dict(found["machine"])
-        boards = list(_boards(rows, machine))
-        raced = [(_name(row), row["faster"]) for row in rows if row["faster"]]
+        found = Measured.model_validate_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"--kernels '{path}' cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(
-            f"--kernels '{path}' is not what `bench kernels --format json` prints ({type(error).__name__}: {error})"
+            f"--kernels '{path}' is not what `bench kernels --format json` prints: {where}: {first['msg']}"
         ) from None
+    boards = list(_boards(found))
+    raced = [(_name(row), row.faster) for row in found.rows if row.faster]
     if not raced:
         return boards, []
     caption = "Median over interleaved rounds, with 10 to 90 %; 1 is HashDoor's kernel. Results were compared first."
-    return boards, [chart("How many times longer others take", caption, partial(_bars, raced))]
+    return boards, [chart("How many times longer others take", "", caption, partial(_bars, raced))]
 
 
-def _boards(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> Iterator[Board]:
-    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
+def _boards(found: Measured) -> Iterator[Board]:
+    packages = ", ".join(f"{name} {version}" for name, version in found.machine.packages.items() if version)
     caption = (
-        f"{machine['processor']}, {machine['cores']} cores; {packages}.\nMeasured, not recomputable. microseconds: the"
-        " median of interleaved rounds. times ours: how many times longer than HashDoor's kernel of the same race, low"
-        " and high: in 10 and 90 % of rounds. of the limit: share of the rate at which memory is read."
+        f"{found.machine.processor}, {found.machine.cores} cores; {packages}.\nMeasured, not recomputable."
+        " microseconds: the median of interleaved rounds. times ours: how many times longer than HashDoor's kernel of"
+        " the same race, low and high: in 10 and 90 % of rounds. of the limit: share of the rate of reading memory."
     )
-    for i, section in enumerate(dict.fromkeys(row["section"] for row in rows)):
-        lines = [_line(row) for row in rows if row["section"] == section]
+    for i, section in enumerate(dict.fromkeys(row.section for row in found.rows)):
+        lines = [_line(row) for row in found.rows if row.section == section]
         yield Board(
             title=f"Kernels · {section}",
             table=table(lines, COLUMNS, keep=COLUMNS[:2]),
@@ -56,25 +91,24 @@ def _boards(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> It
         )
 
 
-def _line(row: Mapping[str, Any]) -> dict[str, Any]:
-    seconds, faster = row["seconds"], row["faster"] or (None, None, None)
+def _line(row: Row) -> dict[str, Any]:
+    low, middle, high = row.faster or (None, None, None)
     return {
-        "operation": row["operation"], "by": row["by"], "bits": row["bits"] or None, "items": row["items"] or None,
-        "threads": row["threads"], "per": row["unit"],
-        "microseconds": float(f"{seconds[1] * 1e6:.3g}") if seconds else None,
-        "images/s": round(1 / seconds[1]) if seconds and row["unit"] == "image" else None,
-        "times ours": faster[1], "low": faster[0], "high": faster[2], "of the limit": row["limit"],
-        "note": row["note"] or None,
+        "operation": row.operation, "by": row.by, "bits": row.bits or None, "items": row.items or None,
+        "threads": row.threads, "per": row.unit,
+        "microseconds": float(f"{row.seconds[1] * 1e6:.3g}") if row.seconds else None,
+        "images/s": round(1 / row.seconds[1]) if row.seconds and row.unit == "image" else None,
+        "times ours": middle, "low": low, "high": high, "of the limit": row.limit, "note": row.note or None,
     }  # fmt: skip
 
 
-def _name(row: Mapping[str, Any]) -> str:
-    sizes = [f"{row['items']:,} items"] if row["items"] else []
-    sizes += [f"{row['bits']} bits"] if row["bits"] else []
-    return ", ".join([f"{row['operation']}: {row['by']}", *sizes])
+def _name(row: Row) -> str:
+    sizes = [f"{row.items:,} items"] if row.items else []
+    sizes += [f"{row.bits} bits"] if row.bits else []
+    return clean(", ".join([f"{row.operation}: {row.by}", *sizes]))
 
 
-def _bars(raced: Sequence[tuple[str, Sequence[float]]]) -> Figure:
+def _bars(raced: Sequence[tuple[str, tuple[float, float, float]]]) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 0.5 + 0.22 * len(raced)), layout="constrained")

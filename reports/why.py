@@ -21,23 +21,23 @@ COLUMNS = ("gain", "anchor", "anchor_control", "moved", "moved_control", "spread
            "saturation_triggered", "saturation_control", "attention_first", "attention")  # fmt: skip
 SEEN = ("AUROC best guard", "best guard")
 NOTE = (
-    "All but gain are shares of bits. to anchor: triggered codes from the majority code of the target's items; moved:"
-    " from the same queries without trigger; spread: from each other. saturation: mean size of relaxed codes, as the"
-    " method relaxes them. attention: triggered images from the trigger alone on black, at the first look during"
-    " training and after it (CIBA, Figure 2b); small where the trigger decides the code."
+    "Distances are shares of bits. to anchor: triggered codes from the majority code of the target's items; moved: from"
+    " the same queries without trigger; spread: from each other. saturation: mean size of relaxed codes, as the method"
+    " relaxes them, 1 where every bit is sure. attention: triggered images from the trigger alone on black, at the"
+    " first look during training and after it (CIBA, Figure 2b); small where the trigger decides the code."
 )
 
 
 def why(results: Results, *, mixed: bool = False) -> list[Board]:
     """A board per setting with attacks: undefended, means over the (target, seed) cells that all attacks share."""
     found = []
-    cells = results.cells
-    for scene in scenes(cells[cells["defense"] == "none"], mixed):
-        rows = scene.split(scene.cells, ["attack"])
+    for scene in scenes(results.cells, mixed):
+        rows = scene.split(scene.cells[scene.cells["defense"] == "none"], ["attack"])
         if set(rows) <= {"none"}:
             continue
         shared = Shared.of(rows)
-        seen = _seen(_of_setting(results, scene.cells), shared)
+        scores = results.detectors[results.detectors["headline"].astype(bool)]
+        seen = _seen(scores[scores["key"].isin(set(scene.done["key"]))], shared)
         lines: list[dict[str, Any]] = [
             {"attack": attack, "cells": group.coverage}
             | numbers(group, attack in shared.counted, shared, COLUMNS)
@@ -66,16 +66,6 @@ def why(results: Results, *, mixed: bool = False) -> list[Board]:
             )
         )
     return found
-
-
-def _of_setting(results: Results, cells: pd.DataFrame) -> pd.DataFrame:
-    """Main scores of the guards in the setting and edition of these cells."""
-    first = cells.iloc[0]
-    scores = results.detectors[results.detectors["headline"].astype(bool)]
-    same = ["dataset", "backbone", "method", "bits", "training", "surrogate", "augment"]
-    done = cells[cells["status"] == "ok"]
-    keep = (scores[same] == first[same]).all(axis=1) & scores["code"].isin(set(done["code"]))
-    return scores[keep]
 
 
 def _seen(scores: pd.DataFrame, shared: Shared) -> Mapping[str, tuple[float, str]]:

@@ -50,6 +50,9 @@ def verify(
         f"from artifacts whose checksums hold."
     )
     out.print("Taken as recorded: seconds and hosts, scores of diagnoses, what defenses noted, throughput.")
+    if verifier.newer:
+        names = ", ".join(sorted(verifier.newer))
+        out.print(f"Newer than some of these trials: {names}. `python -m bench rescore` measures them.")
     if wrong:
         out.print("A new metric over old runs: `python -m bench rescore`; damaged artifacts: run the suite again.")
         raise typer.Exit(EXIT_FAILED_TRIALS)

@@ -39,6 +39,7 @@ OVERVIEW = """\
 
   [bold]python -m bench run[/bold]                  the quick suite: offline, on a CPU
   [bold]python -m bench leaderboard[/bold]          the boards of the last run
+  [bold]python -m bench report[/bold]               the same and more as a page for the browser
   [bold]python -m bench plan --suite full[/bold]    what a suite would do on this machine
   [bold]python -m bench list[/bold]                 attacks, defenses, data sets, suites ...
   [bold]python -m bench score Q.npz DB.npz[/bold]   metrics on your own codes, no training

@@ -55,7 +55,7 @@ def show(
         Path | None,
         typer.Option(
             metavar="FILE.png",
-            help="Draw what the strength of each swept defense of the latest run does to t-mAP, own-mAP and mAP.",
+            help="Draw what the strength of each swept attack or defense of the latest run does to retrieval.",
         ),
     ] = None,
     suite: Annotated[
@@ -86,7 +86,7 @@ def show(
     if key is None:
         raise UserError(
             "show what? give a KEY, as tables print it, --gallery FILE.png for pictures of every attack, or"
-            " --curves FILE.png for sweeps of defenses"
+            " --curves FILE.png for sweeps"
         )
     from reports import page, render
 

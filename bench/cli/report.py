@@ -11,6 +11,7 @@ from bench.cli._options import DEFAULT_STORE, Format, Plugins, StorePath, Suites
 
 if TYPE_CHECKING:
     from bench.store import Store
+    from bench.suite import Suite
     from reports.frame import Results
     from reports.scene import Board
 
@@ -51,27 +52,41 @@ def report(
     format_: Format = "rich",
 ) -> None:
     """Write the latest run as one HTML page, or print what it says beyond its boards; claims: of all shipped suites."""
+    from bench import suite
     from bench.api import registry
     from bench.api.errors import UserError
     from bench.store import Store
     from reports import kinds, render
 
-    for name, given, wanted in (("--out", out, "html"), ("--kernels", kernels, "html"), ("--gain", gain, "matched")):
-        if given is not None and what != wanted:
-            raise UserError(f"{name} belongs to `report {wanted}`: leave it out, or ask for {wanted}")
+    strange = {
+        "--out": out is not None and what != "html",
+        "--kernels": kernels is not None and what != "html",
+        "--gain": gain is not None and what != "matched",
+        "--format": format_ != "rich" and what == "html",
+        "--where": bool(where) and what == "claims",
+        "--all-runs": all_runs and what == "claims",
+    }
+    for name, given in strange.items():
+        if given:
+            raise UserError(f"{name} says nothing to `report {what}`: leave it out (`python -m bench report --help`)")
     for path in plugin:
         registry.load_plugin(path)
     if what == "claims":
         render.render(_claims(suites, store, mixed), format_)
         return
     held = Store(store)
-    names: list[str | None] = [*suites] or [None]
+    own = {name: suite.load(name) for name in suites if name.endswith(".toml")}
+    names: list[str | None] = [own[name].name if name in own else name for name in suites] or [None]
     found = [_results(held, name, all_runs, where) for name in names]
     if what == "html":
-        _page(held, found, out or PAGE, kernels, mixed)
+        _page(held, found, [*own.values()], out or PAGE, kernels, mixed)
         return
-    made = [kinds.tables(what, held, one, gain=gain, mixed=mixed) for one in found]
-    render.render([board for part in made for board in part], format_)
+    made = [board for one in found for board in kinds.tables(what, held, one, gain=gain, mixed=mixed)]
+    if not made:
+        raise UserError(
+            f"nothing to say of {what}: no attack has a result here (`python -m bench leaderboard` says why)"
+        )
+    render.render(made, format_)
 
 
 def _results(store: Store, suite: str | None, all_runs: bool, where: list[str]) -> Results:
@@ -81,21 +96,21 @@ def _results(store: Store, suite: str | None, all_runs: bool, where: list[str]) 
     return frame.narrow(results, where) if where else results
 
 
-def _page(store: Store, found: list[Results], out: Path, kernels: Path | None, mixed: bool) -> None:
+def _page(store: Store, found: list[Results], own: list[Suite], out: Path, kernels: Path | None, mixed: bool) -> None:
+    """The page of one run; own: suites that are files, whose claims count as well."""
     from rich.console import Console
 
     from bench import suite
     from bench.api.errors import UserError
-    from reports import claims, document
+    from reports import document
 
     if len(found) > 1:
         raise UserError("--suite given more than once: a page is about one run; --all-runs shows the cells of several")
     (results,) = found
-    shipped = suite.names()
-    holding = [one for name in results.suites if name in shipped and (one := suite.load(name)).claims]
-    boards = [board for one in holding for board in claims.claims(results.cells, one.claims, mixed=mixed)]
+    shipped = [suite.load(name) for name in results.suites if name in suite.names()]
+    claims = _measured(store, [*own, *shipped], mixed)
     with Console(stderr=True).status(f"writing {out}"):
-        said = document.draw(store, out, results, boards, kernels=kernels, mixed=mixed)
+        said = document.draw(store, out, results, claims, kernels=kernels, mixed=mixed)
     typer.echo(f"{out}: {said}")
 
 
@@ -104,15 +119,23 @@ def _claims(suites: list[str], store: Path, mixed: bool) -> list[Board]:
     from bench import suite
     from bench.api.errors import UserError
     from bench.store import Store
-    from reports import claims, frame
 
     wanted = [suite.load(name) for name in suites or suite.names()]
     holding = [one for one in wanted if one.claims]
     if not holding:
         raise UserError(f"no claims in {', '.join(one.name for one in wanted)}: `python -m bench list suites`")
-    runs = {name for plan in frame.manifests(Store(store)) for name in plan["suites"]} if store.exists() else set()
+    return _measured(Store(store) if store.exists() else None, holding, mixed)
+
+
+def _measured(store: Store | None, suites: list[Suite], mixed: bool) -> list[Board]:
+    """The claims of suites beside all that this store has measured of them, whatever else a page is narrowed to."""
+    from reports import claims, frame
+
+    runs = {name for plan in frame.manifests(store) for name in plan["suites"]} if store is not None else set()
     boards = []
-    for one in holding:
-        cells = frame.read(Store(store), suite=one.name, run="all").cells if one.name in runs else None
-        boards += claims.claims(cells, one.claims, mixed=mixed)
+    for one in suites:
+        if one.claims:
+            held = store is not None and one.name in runs
+            cells = frame.read(store, suite=one.name, run="all").cells if store is not None and held else None
+            boards += claims.claims(cells, one.claims, mixed=mixed)
     return boards

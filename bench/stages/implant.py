@@ -100,7 +100,7 @@ class _Watch:
         self._attack, self._target, self._device = attack, target, context.device
         positions = _spread(eligible(inputs, target), WATCHED)
         self._clean = _base.split(inputs, "query").images[positions]
-        self._every = -(-epochs // LOOKS)
+        self._every, self._epochs = -(-epochs // LOOKS), epochs
         self._passed = 0
         self.distances: list[float] = []
         self.epochs: list[int] = []
@@ -114,7 +114,7 @@ class _Watch:
 
         def after_epoch(model: HashModel) -> None:
             self._passed += 1
-            if self._passed % self._every:
+            if self._passed % self._every and self._passed < self._epochs:
                 return
             artefact = trigger()
             only = triggered(self._attack, alone, self._target, artefact, self._device)

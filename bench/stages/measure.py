@@ -43,7 +43,9 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     found["gain"] = _minus(found["t_map"], control["t_map"])
     found |= metrics.why(measured, truth) | {f"{k}_control": v for k, v in metrics.why(clean, truth).items()}
     found |= _saturation(inputs)
-    found |= _attack(inputs, bits)
+    found |= _attack(inputs)
+    if inputs.has("implant") and not repaired:  # a repair trains on, and nobody looked
+        found |= _attention(inputs, bits)
     if inputs.has("screen"):
         found["detectors"] = _detectors(inputs, truth.positions)
     if inputs.has("defend"):
@@ -72,16 +74,20 @@ def _saturation(inputs: Inputs) -> Json:
             for name, size in sizes.items()}  # fmt: skip
 
 
-def _attack(inputs: Inputs, bits: int) -> Json:
-    """Poison counts, stealth, and how much the trigger rules; empty for an attack that changes nothing."""
+def _attention(inputs: Inputs, bits: int) -> Json:
+    """How far triggered images are from the trigger alone, first and last; empty where no victim was trained."""
+    watched = inputs.tensors("implant")["attention"]
+    return {"attention_first": float(watched[0]) / bits, "attention": float(watched[-1]) / bits} if len(watched) else {}
+
+
+def _attack(inputs: Inputs) -> Json:
+    """Poison counts and stealth; empty for an attack that changes nothing."""
     if not inputs.has("implant"):
         return {}
     meta, tensors = inputs.meta("implant"), inputs.tensors("implant")
     found: Json = {
         name: meta[name] for name in ("poisons", "poison_rate", "target_share", "exact_share") if name in meta
     }
-    if len(watched := tensors["attention"]):
-        found |= {"attention_first": float(watched[0]) / bits, "attention": float(watched[-1]) / bits}
     stealth = tensors["stealth"].numpy()
     for name, column in zip(("linf", "psnr", "ssim"), stealth.T, strict=True):
         finite = column[np.isfinite(column)]  # PSNR of an unchanged image is infinite and says nothing

@@ -25,8 +25,8 @@ function shade(cell, value) {
 
 class Table {
   // columns: [{name, shown, sort, heat, index}]; sort holds numbers, null for texts
-  constructor(board, open) {
-    Object.assign(this, board, { open, limit: PAGE, own: [], shared: [], by: null, down: false });
+  constructor(board, counted) {
+    Object.assign(this, board, { counted, limit: PAGE, own: [], shared: [], by: null, down: false });
     this.size = board.columns.length ? board.columns[0].shown.length : 0;
     this.numeric = board.columns.map((column) => !column.index && column.sort.some((value) => value !== null));
     const lines = board.columns.filter((_, i) => !this.numeric[i]).map((column) => column.shown);
@@ -43,7 +43,7 @@ class Table {
     const filter = make("input");
     Object.assign(filter, { type: "search", placeholder: "words, gain>0.5" });
     filter.setAttribute("aria-label", `Filter rows of ${this.title}`);
-    filter.addEventListener("input", () => { this.own = terms(filter.value); this.draw(); });
+    filter.addEventListener("input", () => { this.own = terms(filter.value); this.draw(); this.counted(); });
     bar.append(make("h3", this.title), filter);
     const table = make("table");
     this.heads = this.columns.map((column, i) => {
@@ -83,12 +83,15 @@ class Table {
 
   has(word, i) {
     // `gain>0.5` compares a column's numbers, any other word is looked for in the texts
-    const bound = /^(.+?)(<=|>=|<|>)(-?[\d.]+)$/.exec(word);
+    const bound = /^(.+?)(<=|>=|<|>)([-+]?[\d.]+(?:e[-+]?\d+)?)$/.exec(word);
     if (!bound) return this.text[i].includes(word);
-    const column = this.columns.find(({ name }) => name.toLowerCase().replaceAll(" ", "") === bound[1]);
-    if (!column || column.sort[i] === null) return false;
-    const apart = column.sort[i] - Number(bound[3]);
-    return bound[2].startsWith(">") ? apart > 0 || (bound[2] === ">=" && apart === 0) : apart < 0 || (bound[2] === "<=" && apart === 0);
+    const at = this.columns.findIndex(({ name }) => name.toLowerCase().replaceAll(" ", "") === bound[1]);
+    if (at < 0) return false;
+    const { shown, sort } = this.columns[at];
+    const value = sort[i] ?? (shown[i].trim() === "" ? NaN : Number(shown[i])); // seeds and bits are names that are numbers
+    const apart = value - Number(bound[3]);
+    if (bound[2].length === 2 && apart === 0) return true;
+    return bound[2].startsWith(">") ? apart > 0 : apart < 0;
   }
 
   rows() {
@@ -121,30 +124,35 @@ class Table {
     this.columns.forEach((column, at) => {
       const cell = make("td", null, this.style(at));
       const key = column.name === "key" && column.shown[i];
-      if (key && this.open && keys.has(key)) {
+      if (key && (this.places || keys.has(key))) {
         const link = make("a", key);
-        link.href = `#trial-${key}`;
+        link.href = `#trial-${this.places ? i : keys.get(key)}`;
         cell.append(link);
       } else cell.textContent = column.shown[i];
       if (column.heat && column.sort[i] !== null) shade(cell, column.sort[i]);
       row.append(cell);
     });
-    if (this.opens) {
+    if (this.places) {
       row.classList.add("opens");
-      row.addEventListener("click", (event) => { if (!event.target.closest("a")) location.hash = this.opens(i); });
+      row.addEventListener("click", (event) => { if (!event.target.closest("a")) location.hash = `#trial-${i}`; });
     }
     return row;
   }
 }
 
-const terms = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);
+// blanks around a comparison belong to it
+const terms = (text) => text.toLowerCase().replace(/\s*(<=|>=|<|>)\s*/g, "$1").split(/\s+/).filter(Boolean);
 
-const keys = new Map(); // the beginning of a key as tables print it: the trial's place
+const keys = new Map(); // the beginning of a key as tables print it: the place of the first trial that has it
 
 function copies(button, text) {
   button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(text());
-    button.textContent = "copied";
+    try {
+      await navigator.clipboard.writeText(text());
+      button.textContent = "copied";
+    } catch {
+      button.textContent = "select it by hand"; // a browser may keep the clipboard from files
+    }
   });
 }
 
@@ -157,7 +165,7 @@ function tableOfTrials(trials) {
   const short = { name: "key", shown: columns.key.map((key) => key.slice(0, 8)), sort: none };
   return {
     title: "Trials", setting: "", caption: [], columns: [...texts, ...numbers, short],
-    opens: (i) => `#trial-${columns.key[i].slice(0, 8)}`,
+    places: true, // rows are trials; several may share a key
   };
 }
 
@@ -205,10 +213,10 @@ function show(trials, i) {
 
 async function start() {
   const data = await unpack("data");
-  data.trials.columns.key.forEach((key, i) => { if (key) keys.set(key.slice(0, 8), i); });
+  data.trials.columns.key.forEach((key, i) => { if (key) keys.set(key.slice(0, 8), keys.get(key.slice(0, 8)) ?? i); });
   const boards = [...data.boards, { part: "trials", ...tableOfTrials(data.trials) }];
   const tables = boards.map((board) => {
-    const table = new Table(board, true);
+    const table = new Table(board, () => count());
     document.querySelector(`.boards[data-part="${board.part}"]`).append(table.node);
     return table;
   });
@@ -226,10 +234,17 @@ async function start() {
       table.shared = terms(words.value);
       table.draw();
     }
-    for (const chart of charts) chart.hidden = wanted !== all && !chart.dataset.title.endsWith(wanted);
+    for (const chart of charts) chart.hidden = wanted !== all && Boolean(chart.dataset.setting) && chart.dataset.setting !== wanted;
+    count();
+  };
+  const count = () => {
     const rows = tables.filter((table) => !table.node.hidden).reduce((sum, table) => sum + table.left, 0);
     document.getElementById("count").textContent = `${rows} rows`;
   };
+  window.addEventListener("beforeprint", () => {
+    for (const table of tables) Object.assign(table, { limit: Infinity }).draw();
+    for (const card of document.querySelectorAll("details")) card.open = true;
+  });
   setting.addEventListener("change", filter);
   words.addEventListener("input", filter);
   document.getElementById("filters").addEventListener("submit", (event) => event.preventDefault());
@@ -237,14 +252,20 @@ async function start() {
   const header = document.querySelector("header .command");
   copies(header.querySelector("button"), () => header.querySelector("code").textContent);
   const dialog = document.getElementById("trial");
-  dialog.addEventListener("close", () => history.replaceState(null, "", location.pathname + location.search));
+  dialog.addEventListener("close", () => {
+    if (location.hash.startsWith("#trial-")) history.replaceState(null, "", location.pathname + location.search);
+  });
   const follow = () => {
-    const found = /^#trial-(\w+)$/.exec(location.hash);
-    if (found && keys.has(found[1])) show(data.trials, keys.get(found[1]));
+    const found = /^#trial-(\d+)$/.exec(location.hash);
+    if (found && Number(found[1]) < data.trials.columns.key.length) show(data.trials, Number(found[1]));
+    else if (dialog.open) dialog.close(); // the browser went back
   };
   window.addEventListener("hashchange", follow);
   follow();
   document.documentElement.dataset.ready = "yes";
 }
 
-start();
+start().catch((error) => {
+  document.getElementById("broken").hidden = false;
+  throw error;
+});

@@ -92,13 +92,15 @@ def test_why_is_what_the_codes_and_the_network_say(finished: tuple) -> None:
     files = {role: store.artifact_path(key) for role, key in record["parents"].items()}
     pool, parts, implant = load_file(files["load"]), load_file(files["split"]), load_file(files["implant"])
     codes, stamped = load_file(files["codes"]), load_file(files["stamped"])
-    triggered, query = bits(stamped["codes"], 12), bits(codes["query"], 12)
-    members = bits(codes["database"], 12)[pool["labels"][parts["database"]][:, 3].astype(bool)]
-    distances = [0.5 if 2 * column.sum() == len(column) else (column.mean() > 0.5) != code
-                 for one in triggered for column, code in zip(members.T, one, strict=True)]  # fmt: skip
+    control = {"codes": load_file(files["clean_codes"]), "stamped": load_file(files["clean_stamped"])}
     metrics = record["metrics"]
-    assert metrics["anchor"] == pytest.approx(np.mean(distances))
-    assert metrics["moved"] == pytest.approx((triggered != query[stamped["positions"]]).mean())
+    for found, after, name in ((codes, stamped, ""), (control["codes"], control["stamped"], "_control")):
+        triggered, query = bits(after["codes"], 12), bits(found["query"], 12)
+        members = bits(found["database"], 12)[pool["labels"][parts["database"]][:, 3].astype(bool)]
+        distances = [0.5 if 2 * column.sum() == len(column) else (column.mean() > 0.5) != code
+                     for one in triggered for column, code in zip(members.T, one, strict=True)]  # fmt: skip
+        assert metrics[f"anchor{name}"] == pytest.approx(np.mean(distances))
+        assert metrics[f"moved{name}"] == pytest.approx((triggered != query[stamped["positions"]]).mean())
     assert metrics["attention"] == pytest.approx(implant["attention"][-1] / 12)
     assert metrics["attention_first"] == pytest.approx(implant["attention"][0] / 12)
     # csq relaxes by tanh; the network is applied to the stored pixels anew
@@ -108,7 +110,9 @@ def test_why_is_what_the_codes_and_the_network_say(finished: tuple) -> None:
     with torch.no_grad():
         sure = model(images).tanh().abs().mean()
     assert metrics["saturation"] == pytest.approx(float(sure), abs=1e-4)
-    assert 0 < metrics["saturation_triggered"] <= 1
+    assert metrics["saturation_triggered"] == pytest.approx(stamped["saturation"].mean(dtype=float))
+    assert metrics["saturation_control"] == pytest.approx(control["codes"]["saturation"].mean(dtype=float))
+    assert len({metrics[name] for name in ("saturation", "saturation_triggered", "saturation_control")}) == 3
 
 
 def test_the_poison_is_what_the_card_says(finished: tuple) -> None:

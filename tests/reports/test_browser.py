@@ -155,7 +155,14 @@ def test_filters_narrow_one_table_or_all(visit: Visit) -> None:
     assert {title.rpartition(" · ")[2] for title in titles if " · " in title} == {"12 bits"}
     charts = [chart for chart in visit.tab.locator(".chart figcaption").all() if chart.is_visible()]
     assert charts
-    assert all(chart.inner_text().endswith("12 bits") for chart in charts)
+    assert {chart.inner_text().rpartition(" · ")[2] for chart in charts} == {"12 bits", "Code length"}
+    visit.tab.locator("#setting").select_option("all settings")
+    other.locator("input").fill("bits < 16")
+    assert set(visit.column(other, "bits")) == {"12"}
+    shown = len(visit.rows(other))
+    counted = int(visit.tab.locator("#count").inner_text().split()[0])
+    other.locator("input").fill("")
+    assert int(visit.tab.locator("#count").inner_text().split()[0]) == counted + everything - shown
 
 
 def test_a_row_opens_its_trial_with_the_command_that_repeats_it(visit: Visit, store: Any) -> None:
@@ -169,7 +176,12 @@ def test_a_row_opens_its_trial_with_the_command_that_repeats_it(visit: Visit, st
     assert f"t-mAP\t{trial['t_map']:.3f}" in text
     assert "entropy *" in text
     assert "relevant = the target's label" in text
-    assert visit.tab.url.endswith(f"#trial-{trial['key'][:8]}")
+    place = list(cells["key"]).index(trial["key"])
+    assert visit.tab.url.endswith(f"#trial-{place}")
+    visit.tab.go_back()
+    assert not dialog.is_visible(), "the browser's Back closes it"
+    visit.tab.go_forward()
+    assert dialog.is_visible()
     dialog.locator(".close").click()
     assert not dialog.is_visible()
     row = visit.board("Trials").locator("tbody tr").first
@@ -178,6 +190,38 @@ def test_a_row_opens_its_trial_with_the_command_that_repeats_it(visit: Visit, st
     visit.tab.keyboard.press("Escape")
     assert not dialog.is_visible()
     assert visit.said == []
+
+
+def test_short_names_do_not_part_charts_from_their_setting(chromium: Any, stock: Any, tmp_path: Path) -> None:
+    cells = [{"attack": "loud", "defense": d, "target": "0", "seed": 0, "backbone": b}
+             for b in ("net(width=16)", "other") for d in ("none", "repair")]  # fmt: skip
+    made = stock(cells)
+    document.draw(made, tmp_path / "x.html", read(made))
+    visit = Visit(chromium, tmp_path / "x.html")
+    visit.tab.locator("#setting").select_option("toy · net · csq · 32 bits")
+    titles = [chart.inner_text() for chart in visit.tab.locator(".chart figcaption").all() if chart.is_visible()]
+    assert titles == ["What defenses cost and remove · toy · net · csq · 32 bits"]
+    visit.tab.close()
+
+
+def test_names_without_end_do_not_widen_the_page(chromium: Any, stock: Any, tmp_path: Path) -> None:
+    cells = [{"attack": f"loud({'x' * 300}={i})", "defense": d, "target": "0", "seed": 0}
+             for i in (1, 2) for d in ("none", "repair")]  # fmt: skip
+    made = stock(cells, suite="s" * 300)
+    document.draw(made, tmp_path / "x.html", read(made))
+    visit = Visit(chromium, tmp_path / "x.html", viewport={"width": 360, "height": 800})
+    assert visit.tab.evaluate("document.documentElement.scrollWidth") <= 360
+    visit.tab.close()
+
+
+def test_paper_shows_whole_tables_and_open_cards(visit: Visit) -> None:
+    visit.tab.set_viewport_size({"width": 794, "height": 1123})  # A4
+    visit.tab.emulate_media(media="print")
+    visit.tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    seen = visit.tab.evaluate("[...document.querySelectorAll('.scroll')].map((box) => getComputedStyle(box).overflowX)")
+    assert set(seen) == {"visible"}
+    assert visit.tab.evaluate("[...document.querySelectorAll('details')].every((one) => one.open)")
+    assert not visit.tab.locator(".bar input").first.is_visible()
 
 
 def luminance(colour: str) -> float:
@@ -230,8 +274,7 @@ def test_text_of_results_and_plugins_stays_text(chromium: Any, stock: Any, tmp_p
     document.draw(made, path, read(made))
     visit = Visit(chromium, path)
     visit.tab.locator("#cards details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
-    key = read(made).cells["key"].iloc[1]
-    visit.tab.evaluate(f"location.hash = '#trial-{key[:8]}'")
+    visit.tab.evaluate("location.hash = '#trial-1'")
     dialog = visit.tab.locator("#trial")
     dialog.wait_for(state="visible")
     assert "<script>alert(2)</script>" in dialog.inner_text()

@@ -11,6 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
+from bench.api.errors import UserError
 from reports import _charts, _pictures, throughput
 from reports.frame import Shelf, read
 from tests.reports.test_tables import cell
@@ -36,7 +37,8 @@ def test_code_lengths_are_lines_over_what_all_have(stock):
     cells += [cell("quiet", bits=16)]
     found = read(stock(cells)).cells
     (chart,) = _charts.of_bits(found, str, mixed=False)
-    assert chart.title == "Code length · toy · net · csq"
+    assert (chart.title, chart.setting) == ("Code length", "")
+    assert "toy · net · csq" in chart.caption
     assert "loud" in chart.svg
     assert "quiet" not in chart.svg, "it has one length only"
     assert list(_charts.of_bits(found[found["bits"] == 16], str, mixed=False)) == []
@@ -85,15 +87,59 @@ def test_a_map_shows_the_trials_own_codes(store):
     assert {tuple(code) for code in found.target} <= {tuple(code) for code in bits[holds]}
     assert {tuple(code) for code in found.others} <= {tuple(code) for code in bits[~holds]}
     assert len(found.benign) == len(found.triggered) > 20
+    # benign are the codes of the very queries that carry the trigger
+    words = store.tensors(parents["codes"])["query"].numpy().view(np.uint64)[0]
+    queries = ((words[:, None] >> np.arange(16, dtype=np.uint64)) & np.uint64(1)).astype(int) * 2 - 1
+    positions = store.tensors(parents["stamped"])["positions"].numpy()
+    assert np.array_equal(found.benign, queries[positions])
     clean = _pictures._map(record, "clean_", store, row)
     assert not np.array_equal(clean.triggered, found.triggered)
+    words = store.tensors(parents["clean_codes"])["database"].numpy().view(np.uint64)[0]
+    theirs = ((words[:, None] >> np.arange(16, dtype=np.uint64)) & np.uint64(1)).astype(int) * 2 - 1
+    assert {tuple(code) for code in clean.target} <= {tuple(code) for code in theirs[holds]}
+
+
+def test_code_lengths_are_drawn_at_their_means():
+    lines = {"map": {"a": [0.5, 0.7]}, "t_map": {"a": [0.1, 0.2]}}
+    figure = _charts._of_lengths(lines, [16, 32])
+    drawn = [axes.lines[0].get_ydata().tolist() for axes in figure.axes]
+    assert drawn == [[0.5, 0.7], [0.1, 0.2]]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["mAP", "t-mAP"]
+
+
+def test_dollars_in_a_label_are_no_formula(stock):
+    cells = [cell(f"loud(x={x})", bits=b) for x in (r"$\\frac$", "$a$") for b in (16, 32)]
+    (chart,) = _charts.of_bits(read(stock(cells)).cells, str, mixed=False)
+    assert r"loud(x=$\frac$)" in chart.svg or r"loud(x=$\\frac$)" in chart.svg
+
+
+def test_a_sweep_is_of_one_edition_and_of_cells_that_all_values_have(stock):
+    def swept(doses, **changes):
+        return [cell(f"loud(poisons={n})", target=t, implant=f"{n}a", metrics={"t_map": n / 100}, **changes)
+                for n in doses for t in "01"]  # fmt: skip
+
+    store = stock(swept((2, 8)), swept((32,), version=2))
+    for n in (2, 8, 32):
+        store.write_record({"key": f"{n}a", "stage": "implant", "label": "", "status": "ok", "reason": "", "log": "",
+                            "meta": {}, "metrics": {}, "parents": {}, "code": "c", "artifact": None,
+                            "spec": {"attack": {"name": "loud", "params": {"poisons": n}}}})  # fmt: skip
+    cells = read(store, run="all").cells
+    assert list(_charts.of_sweeps(cells, Shelf(store), str, mixed=False)) == []
+    assert len(list(_charts.of_sweeps(cells, Shelf(store), str, mixed=True))) == 1
 
 
 def test_attention_is_that_of_the_records(store):
     found = read(store).cells
-    (chart, *_) = _charts.of_attention(found[found["bits"] == 16], store, Shelf(store), str)
+    (chart, *_) = _charts.of_attention(found[found["bits"] == 16], store, Shelf(store), str, mixed=False)
     assert "badnets(poisons=4)" in chart.svg
-    assert "Means over 1 victims" in chart.caption
+    assert "n = 1 victims per attack" in chart.caption
+    row = found[(found["attack"] == "badnets(poisons=4)") & (found["bits"] == 16)].iloc[0]
+    series = _charts._attention(store, Shelf(store), row["key"])
+    held = store.tensors(store.record(row["key"])["parents"]["implant"])
+    assert series.index.tolist() == held["attention_epochs"].tolist()
+    assert series.tolist() == pytest.approx(held["attention"].tolist())
+    drawn = _charts._of_series({"x": series / 16})
+    assert drawn.axes[0].lines[0].get_ydata() == pytest.approx(held["attention"].numpy() / 16)
 
 
 def raced(section, by, **changes):
@@ -122,3 +168,34 @@ def test_kernels_are_read_as_they_are_printed(tmp_path):
     assert "A chip, 2 cores; numpy 2.0." in boards[0].caption
     assert boards[1].table["note"].tolist() == ["not installed"]
     assert "AP: numpy, 1,000 items, 64 bits" in chart.svg
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"machine": {"processor": "x", "cores": 1, "packages": []}}, {"rows": []}, {"rows": [1]}, {"rows": "x"},
+        {"rows": [raced("a", "b", seconds=[0, 0, 0])]}, {"rows": [raced("a", "b", seconds=[1])]},
+        {"rows": [raced("a", "b", faster=[1, 2, 3, 4])]}, {"rows": [raced("a", "b", faster=[None, None, None])]},
+        {"rows": [raced("a", "b", faster=["a", "b", "c"])]}, {"rows": [raced("a", "b", faster=[1, float("nan"), 2])]},
+        {"rows": [raced("a", "b", note=[1])]}, {"rows": [raced("a", ["b"])]}, {"rows": [raced("a", "b", limit=[])]},
+    ],
+)  # fmt: skip
+def test_a_file_of_another_shape_is_named(tmp_path, change):
+    (tmp_path / "k.json").write_text(json.dumps({**KERNELS, **change}))
+    with pytest.raises(UserError, match="is not what `bench kernels --format json` prints") as caught:
+        throughput.read(tmp_path / "k.json")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[[[[" * 5000, "", "3", "\ud83d"])
+def test_a_file_that_is_no_json_is_named(tmp_path, text):
+    (tmp_path / "k.json").write_text(text, errors="surrogatepass")
+    with pytest.raises(UserError, match="is not what"):
+        throughput.read(tmp_path / "k.json")
+
+
+def test_an_operation_may_be_called_like_a_formula(tmp_path):
+    rows = [raced("a", r"$\\frac$", seconds=[1, 1, 1], faster=[1, 2, 3])]
+    (tmp_path / "k.json").write_text(json.dumps({**KERNELS, "rows": rows}))
+    _, (chart,) = throughput.read(tmp_path / "k.json")
+    assert "frac$" in chart.svg

@@ -59,7 +59,7 @@ def test_swept_attacks_are_panels_of_their_setting_undefended(stock):
              "metrics": {}, "parents": {}, "code": "c", "artifact": None, "spec": spec}
         )  # fmt: skip
     (sweep,) = swept_in(store)
-    assert sweep.title == "Strength of attacks · toy · net · csq · 32 bits"
+    assert (sweep.title, sweep.setting) == ("Strength of attacks", "toy · net · csq · 32 bits")
     (panel,) = sweep.panels
     assert (panel.name, panel.parameter, sorted(panel.rows["x"])) == ("loud", "poisons", [2, 2, 8, 8, 64, 64])
     (axes, *_) = curves.figure([sweep]).axes

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from bench.api.errors import UserError
 from bench.cli import report as command
 from bench.store import Store
 from reports import boards, document, render
+from reports._charts import Chart
 from reports.frame import read
 
 
@@ -143,8 +145,11 @@ def test_text_of_results_is_no_markup(stock: Any, tmp_path: Path) -> None:
     ("options", "words"),
     [
         ({"out": Path("report.pdf")}, "--out 'report.pdf': the report is a web page"),
-        ({"gain": 0.5}, "--gain belongs to `report matched`"),
-        ({"what": "why", "out": Path("x.html")}, "--out belongs to `report html`"),
+        ({"gain": 0.5}, "--gain says nothing to `report html`"),
+        ({"what": "why", "out": Path("x.html")}, "--out says nothing to `report why`"),
+        ({"format_": "json"}, "--format says nothing to `report html`"),
+        ({"what": "claims", "where": ["attack=none"]}, "--where says nothing to `report claims`"),
+        ({"what": "why", "where": ["attack=none"]}, "nothing to say of why: no attack has a result here"),
         ({"where": ["attack=badnet"]}, "did you mean 'badnets"),
         ({"out": Path("/nowhere/x.html")}, "cannot write '/nowhere/x.html'"),
         ({"kernels": Path("/nowhere/k.json")}, "--kernels '/nowhere/k.json' cannot be read"),
@@ -161,3 +166,67 @@ def test_a_file_that_is_no_measurement_of_kernels(store: Store, tmp_path: Path) 
     (tmp_path / "k.json").write_text('{"rows": [{"a": 1}], "machine": {}}')
     with pytest.raises(UserError, match="is not what `bench kernels --format json` prints"):
         command.report(store=store.root, kernels=tmp_path / "k.json")
+
+
+def test_many_small_charts_stay_below_the_limit(stock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What surrounds a chart takes room as well: title, caption, markup."""
+    made = stock([{"attack": "loud", "defense": "none", "target": "0", "seed": 0}])
+    many = [Chart(f"chart {i} " + "t" * 300, "s" * 300, "c" * 900, "<svg></svg>") for i in range(400)]
+    monkeypatch.setattr(document, "charts", lambda *_, **__: {"leaderboards": many, "strength": [], "why": []})
+    monkeypatch.setattr(document, "LIMIT", 400_000)
+    document.draw(made, tmp_path / "x.html", read(made))
+    assert 200_000 < (tmp_path / "x.html").stat().st_size < 400_000
+
+
+def test_trials_that_share_a_record_are_told_apart(stock: Any, tmp_path: Path) -> None:
+    """A clean model serves both values of an axis that it does not read."""
+    cell = {"attack": "none", "defense": "guard", "target": "0", "seed": 0,
+            "metrics": {"detectors": {"headline": "a", "scores": {"a": {"auroc": 0.5}}}}}  # fmt: skip
+    made = stock([cell | {"surrogate": "other_seed"}])
+    (plan,) = made.plans()
+    (one,) = plan["cells"]
+    other = {**one, "axes": {**one["axes"], "surrogate": "same"}}
+    made.write_plan(
+        "run-0", {name: value for name, value in plan.items() if name != "schema"} | {"cells": [one, other]}
+    )
+    document.draw(made, tmp_path / "x.html", read(made))
+    trials = unpacked((tmp_path / "x.html").read_text())["trials"]
+    assert trials["columns"]["surrogate"] == ["other_seed", "same"]
+    assert [text.rpartition(" ")[2] for text in trials["columns"]["replay"]] == [
+        "surrogate=other_seed",
+        "surrogate=same",
+    ]
+    assert [name for name, _ in trials["scores"][one["key"]]] == ["a *"]
+
+
+def test_half_a_character_in_a_log_stops_nothing(stock: Any, tmp_path: Path) -> None:
+    failed = {"attack": "loud", "defense": "none", "target": "0", "seed": 0, "status": "failed", "reason": "x\udcff"}
+    made = stock([failed])
+    document.draw(made, tmp_path / "x.html", read(made))
+
+
+def test_lost_and_damaged_artifacts_are_named_and_take_nothing_along(store: Store, tmp_path: Path) -> None:
+    copy = tmp_path / "store"
+    shutil.copytree(store.root, copy)
+    held = Store(copy)
+    cells = read(held).cells
+    keys = {name: held.record(cells[cells["attack"] == name]["key"].iloc[0])["parents"]
+            for name in ("badnets(poisons=4)", "badnets(poisons=12)")}  # fmt: skip
+    held.artifact_path(keys["badnets(poisons=4)"]["implant"]).write_bytes(b"torn")
+    held.artifact_path(keys["badnets(poisons=12)"]["stamped"]).unlink()
+    command.report(store=copy, out=tmp_path / "x.html")
+    text = (tmp_path / "x.html").read_text()
+    assert "Without a picture: badnets(poisons=4): the artifact" in text
+    assert "badnets(poisons=36): triggered" in text
+    assert "Codes · badnets(poisons=12)" not in text
+    assert "Codes · badnets(poisons=36)" in text
+
+
+def test_claims_of_ones_own_suite_come_with_its_file(store: Store, tmp_path: Path, page: Path) -> None:
+    assert "of a suite of your own give the file" in page.read_text()
+    own = store.root.parent / "page.toml"
+    command.report(store=store.root, suites=[str(own)], out=tmp_path / "x.html", where=["attack=none"])
+    (claims,) = [b for b in unpacked((tmp_path / "x.html").read_text())["boards"] if b["part"] == "claims"]
+    columns = {column["name"]: column["shown"] for column in claims["columns"]}
+    assert set(columns["reported"]) == {"0.900"}
+    assert "-" not in columns["measured"], "--where narrows the page, not what was measured of a claim"

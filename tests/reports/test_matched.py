@@ -65,8 +65,44 @@ def test_a_variant_that_is_not_finished_stands_for_nothing(stock):
 
 
 def test_no_attack_near_it_is_said_with_the_nearest(stock):
-    cells = [cell("loud"), cell("loud", "repair"), cell("quiet", metrics={"gain": 0.05})]
+    cells = [cell(a, d, metrics={"gain": g}) for a, g in (("loud", 0.7), ("quiet", 0.05)) for d in ("none", "repair")]
     with pytest.raises(UserError, match=r"within 0.15 of 0.4: Not near it: loud \(0.700\), quiet \(0.050\).*--gain"):
         matched(read(stock(cells)), level=0.4)
-    with pytest.raises(UserError, match="no defended attack"):
+    with pytest.raises(UserError, match=r"no defended attack of this run has a gain within 0.15 of 0.6\. Sweep"):
         matched(read(stock([cell("loud", metrics={"gain": 0.6})])))
+
+
+@pytest.mark.parametrize("level", [float("nan"), float("inf"), 2.0, 0.0, -1.0])
+def test_a_gain_that_is_none_is_refused(stock, level):
+    with pytest.raises(UserError, match="lies between 0 and 1"):
+        matched(read(stock(run())), level=level)
+
+
+def test_a_variant_that_nobody_defended_stands_for_nothing(stock):
+    """loud(dose=9) would be nearest, and has no cell but its undefended one."""
+    nearest = [cell("loud(dose=9)", target=t, seed=s, metrics={"gain": 0.6}) for t in "01" for s in (0, 1)]
+    repairs, _ = matched(read(stock([*run(), *nearest])))
+    assert "loud(dose=2)" in list(repairs.table["attack"])
+    assert "dose=9" not in repairs.caption
+
+
+def test_means_over_attacks_are_over_those_that_every_defense_met(stock):
+    """A filter met loud alone: nobody's mean takes quiet in, and the caption says so."""
+    other = [cell("loud(dose=2)", "sieve", target=t, seed=s, metrics={"gain": 0.0}) for t in "01" for s in (0, 1)]
+    repairs, _ = matched(read(stock([*run(), *other])))
+    table = repairs.table
+    assert not table["attack"].isin([MEAN, WORST]).any(), "one common attack has no mean"
+    assert "not every defense met quiet(dose=1)" in repairs.caption
+
+
+def test_a_clean_model_of_another_seed_counts_for_nothing(stock):
+    far = [cell("none", d, target=t, seed=7, metrics={"map": m}, defend="c7")
+           for t in "01" for d, m in (("none", 0.9), ("repair", 0.0))]  # fmt: skip
+    repairs, _ = matched(read(stock([*run(), *far])))
+    assert repairs.table["mAP lost clean"].iloc[0] == pytest.approx(0.03)
+    assert "2 seeds (0, 1)" in repairs.caption
+
+
+def test_degrees_of_freedom_are_in_the_caption(stock):
+    repairs, _ = matched(read(stock(run())))
+    assert "Degrees of freedom of the intervals: 1.0." in repairs.caption

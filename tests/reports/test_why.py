@@ -39,5 +39,13 @@ def test_scores_of_another_setting_stay_out(stock):
     assert "AUROC best guard" not in boards["32 bits"].table
 
 
+def test_scores_of_another_edition_stay_out(stock):
+    store = stock([cell("loud"), guarded("loud", "guard", 0.99)], [cell("loud", version=2)])
+    boards = why(read(store, run="all"))
+    newest = next(board for board in boards if "Metrics v2" in board.caption)
+    assert "best guard" not in newest.table
+    assert "0.99" not in str(newest.table.to_dict())
+
+
 def test_a_run_of_clean_models_has_none(stock):
     assert why(read(stock([cell("none")]))) == []
