@@ -60,7 +60,7 @@ def of_sweeps(cells: pd.DataFrame, shelf: Shelf, short: Short, mixed: bool) -> I
     """What every swept number does to t-mAP, own-mAP and mAP: poison counts, trigger sizes, pruning ratios."""
     for sweep in curves.sweeps(cells, shelf, mixed=mixed):
         caption = "Means over the (target, seed) cells that all values share; n counts them."
-        yield chart(sweep.title, short(sweep.setting), caption, partial(curves.figure, [sweep]))
+        yield chart(sweep.title, short(sweep.setting), caption, partial(curves.figure, [sweep], titled=False))
 
 
 def of_bits(cells: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:

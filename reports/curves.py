@@ -90,13 +90,13 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
     return means.assign(n=len(kept) // max(len(means), 1)).sort_index()
 
 
-def figure(found: Sequence[Sweep]) -> Figure:
+def figure(found: Sequence[Sweep], *, titled: bool = True) -> Figure:
     """A row of panels per sweep, broken after WIDE."""
     from matplotlib.figure import Figure
 
     columns = min(WIDE, max(len(sweep.panels) for sweep in found))
     layout = [
-        (f"{sweep.title} · {sweep.setting}" if not i else "", sweep.panels[i : i + columns])
+        (f"{sweep.title} · {sweep.setting}" if titled and not i else "", sweep.panels[i : i + columns])
         for sweep in found
         for i in range(0, len(sweep.panels), columns)
     ]
@@ -127,6 +127,8 @@ def _panel(axes: Axes, panel: Panel, title: str) -> None:
     axes.set_xlabel(panel.parameter, fontsize=8)
     if len(means) and 0 < means.index[0] * STEEP <= means.index[-1]:
         axes.set_xscale("log")
+        axes.set_xticks(means.index, [f"{value:g}" for value in means.index])
+        axes.minorticks_off()
     axes.set_ylim(-0.02, 1.02)
     axes.grid(visible=True, color="#dddddd", linewidth=0.6)
     axes.tick_params(labelsize=7)

@@ -119,6 +119,8 @@ def _bars(raced: Sequence[tuple[str, tuple[float, float, float]]]) -> Figure:
     axes.hlines(names, low, high, color=INK, linewidth=1)
     axes.axvline(1, color=INK, linewidth=0.8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     axes.set_xlabel("times HashDoor's time")
     axes.grid(visible=True, axis="x", color=FAINT, linewidth=0.6)
     return figure

@@ -167,6 +167,7 @@ def test_kernels_are_read_as_they_are_printed(tmp_path):
     assert table.loc["numpy", ["times ours", "low", "high"]].tolist() == [10.0, 8.0, 12.0]
     assert "A chip, 2 cores; numpy 2.0." in boards[0].caption
     assert boards[1].table["note"].tolist() == ["not installed"]
+    assert "mathdefault" not in chart.svg, "numbers on a logarithmic axis are numbers"
     assert "AP: numpy, 1,000 items, 64 bits" in chart.svg
 
 

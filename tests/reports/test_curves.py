@@ -64,6 +64,7 @@ def test_swept_attacks_are_panels_of_their_setting_undefended(stock):
     assert (panel.name, panel.parameter, sorted(panel.rows["x"])) == ("loud", "poisons", [2, 2, 8, 8, 64, 64])
     (axes, *_) = curves.figure([sweep]).axes
     assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "8", "64"]
 
 
 def test_points_are_means_over_the_cells_that_every_value_has(stock):
