@@ -11,9 +11,12 @@ from bench.stages.implant import LOOKS, _spread, _Watch
 
 
 @pytest.mark.parametrize(
-    ("epochs", "looks"), [(3, [1, 2, 3]), (LOOKS, [*range(1, LOOKS + 1)]), (50, [*range(3, 51, 3)])]
+    ("epochs", "looks"),
+    [(3, [1, 2, 3]), (LOOKS, [*range(1, LOOKS + 1)]), (50, [*range(3, 51, 3), 50]), (39, [*range(2, 39, 2), 39])],
 )
-def test_the_trigger_is_asked_at_most_twenty_times_over_a_training(world, model, quick, epochs, looks) -> None:
+def test_the_trigger_is_asked_at_most_twenty_times_over_a_training_and_at_its_end(
+    world, model, quick, epochs, looks
+) -> None:
     attack = quick("attacks", "badnets")
     target = _base.target(world.spec, world.inputs.meta("load")["classes"])
     asked = []
