@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from bench.conformance import _world
 from bench.conformance._world import World
 
 # few epochs, steps and the like, whoever has them: promises hold for any number
+DRAWING = ("random", "uniform", "randint", "randrange", "choice", "choices", "sample", "shuffle", "gauss", "seed")
 QUICK = {"epochs": 1, "steps": 2, "iterations": 2, "warmup": 1, "overlays": 8, "width": 8}
 
 
@@ -41,7 +43,9 @@ class Subject:
 
     @classmethod
     def of(cls, kind: str, name: str, params: Mapping[str, Any]) -> Subject:
-        registry.find(kind, name)  # an unknown name is a mistake of the caller, not of the component
+        registry.find(kind, name)  # an unknown name or parameter is a mistake of the caller, not of the component
+        if params:
+            registry.create(kind, name, params)
         return cls(kind, name, params)
 
     @property
@@ -136,14 +140,17 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def untouched_generators() -> Iterator[None]:
-    """Broken where the block draws from a generator of the whole process."""
+    """Broken where the block draws from a generator of the whole process.
+
+    Python's is watched through its functions, since others than the component may draw bits from it meanwhile.
+    """
+
+    def refuse(*_: object, **__: object) -> None:
+        raise BrokenError("Python's global generator was drawn from")
+
     numpy_state = np.random.get_state
-    before = torch.get_rng_state(), repr(numpy_state()), _drawn()
-    yield
+    before = torch.get_rng_state(), repr(numpy_state())
+    with mock.patch.multiple(random, **dict.fromkeys(DRAWING, refuse)):
+        yield
     promise(torch.equal(before[0], torch.get_rng_state()), "torch's global generator was drawn from")
     promise(before[1] == repr(numpy_state()), "NumPy's global generator was drawn from")
-    promise(before[2] == _drawn(), "Python's global generator was drawn from")
-
-
-def _drawn() -> object:
-    return random.getstate()
