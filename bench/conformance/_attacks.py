@@ -67,6 +67,11 @@ def poisoning(subject: Subject) -> PoisoningAttack:
     return attack
 
 
+def dose(subject: Subject, rate: float = RATE) -> dict[str, object]:
+    """A dose that the small world has images for, if the attack takes one: defaults may count images of large sets."""
+    return {"poison_rate": rate} if "poison_rate" in subject.component.__dataclass_fields__ else {}
+
+
 def some_images(n: int = 5) -> Tensor:
     images = Rng("tests", "images").uniform((n, 3, 12, 12))
     images[0], images[1] = 0, 1  # the borders of the range
@@ -151,15 +156,15 @@ def stamp_survives_rounding(subject: Subject) -> None:
 def dose_is_honoured(subject: Subject) -> str:
     """As many items are poisoned as the dose says, and all others stay as they were."""
     poisoning(subject)
-    dose = {"poison_rate": RATE} if "poison_rate" in subject.component.__dataclass_fields__ else {}
-    attack, view, artefact, world = ready(subject, **dose)
+    given = dose(subject)
+    attack, view, artefact, world = ready(subject, **given)
     assert isinstance(attack, PoisoningAttack)
     train, before = view.train, world.inputs.all_tensors()
     kept = Split(train.images.clone(), train.labels.clone(), train.ids.clone())
     with untouched_generators():
         poisoned = attack.poison(view, artefact, Rng("implant", 0))
     count = int(poisoned.mask.sum())
-    if dose:
+    if given:
         promise(count == round(RATE * SIZES["train"]), f"{count} of {SIZES['train']} items at a rate of {RATE}")
     try:
         check(kept, poisoned, attack.threat())
@@ -181,7 +186,7 @@ def labels_are_what_the_threat_says(subject: Subject) -> str:
     poisoning(subject)
     modes = ("flip", "keep") if "labels" in subject.component.__dataclass_fields__ else (None,)
     for mode in modes:
-        attack, view, artefact, _ = ready(subject, **({} if mode is None else {"labels": mode}))
+        attack, view, artefact, _ = ready(subject, **dose(subject, 0.2), **({} if mode is None else {"labels": mode}))
         assert isinstance(attack, PoisoningAttack)
         poisoned = attack.poison(view, artefact, Rng("implant", 0))
         was = view.target.contains(view.train.labels)
@@ -199,7 +204,7 @@ def labels_are_what_the_threat_says(subject: Subject) -> str:
 def poison_depends_on_its_generator(subject: Subject) -> None:
     """`poison` depends on its generator and on nothing else."""
     poisoning(subject)
-    attack, view, artefact, _ = ready(subject)
+    attack, view, artefact, _ = ready(subject, **dose(subject, 0.1))
     assert isinstance(attack, PoisoningAttack)
     one, two, other = (attack.poison(view, artefact, Rng("implant", seed)) for seed in (0, 0, 1))
     promise(torch.equal(one.mask, two.mask), "equal generators poison different items")
@@ -246,7 +251,7 @@ def model_and_training_attacks_leave_inputs_alone(subject: Subject) -> None:
 @CHECKS.add("A poisoned victim must still learn: lower the dose, and keep images and labels sound.")
 def victim_still_learns(subject: Subject) -> str:
     """A victim trained on the poisoned toy set still retrieves."""
-    attack, view, artefact, world = ready(subject)
+    attack, view, artefact, world = ready(subject, **dose(subject))
     if not isinstance(attack, PoisoningAttack):
         raise DoesNotApplyError("it poisons no training set")
     poisoned = attack.poison(view, artefact, Rng("implant", 0))

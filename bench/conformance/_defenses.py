@@ -69,7 +69,9 @@ def guard_of(subject: Subject) -> tuple[Guard, Mapping[str, Tensor], HashModel, 
     guard, world = subject.create(), subject.world()
     if not isinstance(guard, Guard):
         raise DoesNotApplyError("it scores no queries")
-    return guard, guard.fit(case_for(world, guard), Rng("defend", 0)), open_model(world.inputs, "model", CPU), world
+    with torch.enable_grad():  # as in a stage
+        state = guard.fit(case_for(world, guard), Rng("defend", 0))
+    return guard, state, open_model(world.inputs, "model", CPU), world
 
 
 @CHECKS.add("Derive from exactly one of Repair, Filter, Guard and Diagnosis; a Filter needs Needs.TRAIN_SET.")
@@ -160,14 +162,14 @@ def other_networks_work_or_are_refused(subject: Subject) -> str:
             told.append(f"not on {norm} norm with {method}: {why}")
             continue
         world = subject.world()
-        _retrained(world, {"name": "convnet", "params": params}, method)
+        retrained(world, {"name": "convnet", "params": params}, method)
         found = as_tensors(work(defense, case_for(world, defense)))
         promise(all(bool(torch.isfinite(value.float()).all()) for value in found.values()), f"not finite on {method}")
         break
     return "; ".join(told)
 
 
-def _retrained(world: World, backbone: Mapping[str, object], method: str) -> None:
+def retrained(world: World, backbone: Mapping[str, object], method: str) -> None:
     """The suspect is another network, trained for an epoch."""
     from bench.stages._base import split
     from bench.stages._training import train_victim

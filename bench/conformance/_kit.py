@@ -150,7 +150,8 @@ def untouched_generators() -> Iterator[None]:
 
     numpy_state = np.random.get_state
     before = torch.get_rng_state(), repr(numpy_state())
-    with mock.patch.multiple(random, **dict.fromkeys(DRAWING, refuse)):
+    refused: dict[str, Any] = dict.fromkeys(DRAWING, refuse)
+    with mock.patch.multiple(random, **refused):
         yield
     promise(torch.equal(before[0], torch.get_rng_state()), "torch's global generator was drawn from")
     promise(before[1] == repr(numpy_state()), "NumPy's global generator was drawn from")
