@@ -50,3 +50,9 @@ def bench(session: nox.Session) -> None:
         "-o", "addopts=--import-mode=importlib", *rest, external=True,  # no checks of types inside what is timed
     )  # fmt: skip
     session.run("python", "tests/benchmarks/gate.py", *gate, external=True)
+
+
+@nox.session
+def plugin(session: nox.Session) -> None:
+    """Install a package of somebody else's beside HashDoor, use it, and break it in every way."""
+    session.run("python", "-m", "pytest", "tests/packages", "--slow", *session.posargs, external=True)

@@ -162,6 +162,9 @@ def lookup(kind: str, name: str) -> type[Any]:
 def create(kind: str, name: str, params: Mapping[str, Any]) -> Any:
     """A configured component; every parameter that does not fit is named with what was expected."""
     cls = lookup(kind, name)
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        source = find(kind, name)
+        raise UserError(f"{kind.removesuffix('s')} '{name}' ({source.origin}) does not define {', '.join(missing)}")
     try:
         return cls(**params)
     except ValidationError as error:

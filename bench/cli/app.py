@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_OK, EXIT_USER, UserError
-from bench.cli import again, boards, catalogue, doctor, kernels, report, run
+from bench.cli import again, boards, catalogue, conform, doctor, kernels, report, run
 
 app = typer.Typer(
     name="bench",
@@ -31,6 +31,8 @@ app.command("verify")(again.verify)
 app.command("rescore")(again.rescore)
 app.command("score")(boards.score)
 app.command("kernels")(kernels.kernels)
+app.command("new")(conform.new)
+app.command("check")(conform.check)
 app.command("doctor")(doctor.doctor)
 app.command("gc")(doctor.gc)
 
@@ -44,6 +46,7 @@ OVERVIEW = """\
   [bold]python -m bench list[/bold]                 attacks, defenses, data sets, suites ...
   [bold]python -m bench score Q.npz DB.npz[/bold]   metrics on your own codes, no training
   [bold]python -m bench kernels --quick[/bold]      how fast the kernels are here
+  [bold]python -m bench new attack NAME[/bold]      a component of your own to start from; `check` tests it
   [bold]python -m bench doctor[/bold]               what is here, and how to get what is not
 
 `python -m bench COMMAND --help` explains a command, the README the rest."""

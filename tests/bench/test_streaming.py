@@ -15,9 +15,9 @@ from PIL import Image
 
 from bench.api import registry
 from bench.api.errors import UserError
+from bench.conformance._world import Memory
 from bench.stages import _base
 from hashing.datasets import _canvas
-from tests.conftest import Memory
 
 SIDE, IMAGES = 512, 480  # 360 MiB decoded, 8 MB on the disk
 SUITE = f"""

@@ -1,0 +1,46 @@
+"""The conformance kit: what every component promises, checked on a small world. It needs neither data nor pytest.
+
+In a package's own tests, with its entry point installed:
+
+from bench.conformance import conformance
+test_mine = conformance("attacks", "mine")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from bench.conformance._kit import Check, Outcome, Subject
+
+__all__ = ["Check", "Outcome", "Subject", "checks", "conformance", "examine"]
+
+MODULES = ("attacks", "defenses", "methods", "backbones", "datasets")
+
+
+def checks(kind: str) -> Sequence[Check]:
+    """The checks of a kind of component, in the order in which they are worth reading."""
+    found: Sequence[Check] = import_module(f"bench.conformance._{kind}").CHECKS
+    return found
+
+
+def examine(kind: str, name: str, params: Mapping[str, Any] | None = None) -> Iterator[Outcome]:
+    """Every check of one component, one by one; what it raises is its outcome."""
+    subject = Subject.of(kind, name, params or {})
+    for check in checks(kind):
+        yield check.on(subject)
+
+
+def conformance(kind: str, name: str, params: Mapping[str, Any] | None = None) -> Callable[[Check], None]:
+    """A pytest test, a case per check: assign it to a name that begins with `test_`."""
+    import pytest
+
+    @pytest.mark.parametrize("check", checks(kind), ids=lambda check: check.name)
+    def test(check: Check) -> None:
+        outcome = check.on(Subject.of(kind, name, params or {}))
+        if outcome.skipped:
+            pytest.skip(outcome.told)
+        assert outcome.passed, f"{outcome.told}. {check.fix}"
+
+    return test

@@ -1,0 +1,192 @@
+"""The kit must see what is broken: every promise, broken once in a component that keeps all others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from string import Template
+
+import pytest
+
+from bench import conformance
+from bench.api import registry
+from bench.api.errors import UserError
+from bench.cli import conform
+
+TEMPLATES = Path(conform.TEMPLATES)
+FITTED = '        del case, rng\n        return {"strength": torch.tensor(self.strength)}\n'
+CORNER = "        stamped[:, :, -corner.shape[1] :, -corner.shape[2] :] = corner\n"
+
+# (kind, what the template says, what it says once it is broken, a word of the promise that this breaks)
+BROKEN = [
+    ("attacks", "class $Class(PoisoningAttack):", "class $Class(PoisoningAttack, TrainingAttack):", "Is of one kind"),
+    ("attacks", "rng.uniform((c,", "torch.rand((c,", "`prepare` gives the same twice"),
+    ("attacks", '{"corner": ', '{"name": "x", "corner": ', "`prepare` gives the same twice"),
+    ("attacks", "victim.setting.image_shape", "victim.model.shape", "`prepare` gives the same twice"),
+    ("attacks", "        return stamped\n", "        return 1.5 * stamped\n", "`stamp` keeps shape, type and range"),
+    ("attacks", "        return stamped\n", "        return stamped.double()\n", "`stamp` keeps shape, type and range"),
+    ("attacks", "stamped = images.clone()", "stamped = images", "`stamp` is a function of its arguments"),
+    (
+        "attacks", CORNER, CORNER + "        stamped = (stamped + 0.1 * torch.rand(1)).clamp(0, 1)\n",
+        "`stamp` is a function of its arguments",
+    ),
+    ("attacks", CORNER, CORNER + "        stamped = stamped * images.mean()\n", "`stamp` treats each image alone"),
+    ("attacks", "] = corner\n", "] += 0.0001 * corner\n", "survives rounding"),
+    ("attacks", "round(self.poison_rate * len(train))", "round(self.poison_rate * 60)", "as the dose says"),
+    ("attacks", "mask[chosen] = True", "mask[chosen[1:]] = True", "as the dose says"),
+    ("attacks", "return Threat.TRAIN_SET | Threat.LABELS", "return Threat.TRAIN_SET", "as the dose says"),
+    ("attacks", "labels=target.relabel(train.labels[chosen])", "labels=train.labels[chosen].roll(1, 1)", "Labels stay"),
+    ("attacks", "rng.permutation(len(pool))", "torch.arange(len(pool))", "depends on its generator"),
+    ("attacks", "poison_rate: PositiveShare", "poison_rate: float", "no share is refused"),
+    ("defenses", "class $Class(Guard):", "class $Class(Guard, Diagnosis):", "Is of one kind"),
+    ("defenses", FITTED, "        return {'strength': 2}\n", "The result is what its kind gives"),
+    ("defenses", FITTED, "        return {'strength': torch.rand(())}\n", "Gives the same twice"),
+    ("defenses", "        del case, rng\n", "        case.fit_set.images.zero_()\n", "Does not write to the splits"),
+    ("defenses", '{"moved": moved}', '{"moved": moved / 0}', "scores are finite"),
+    ("defenses", "        blurred =", "        images.mul_(0.5)\n        blurred =", "scores are finite"),
+    ("defenses", '{"moved": moved}', '{"moved": moved + images.mean()}', "do not depend on the batch"),
+    ("defenses", '{"moved": moved}', '{"moved": moved + len(images)}', "cannot tell benign images"),
+    ("methods", "closeness, alike)", "closeness, alike) + logits.exp().mean()", "Loss and gradient are finite"),
+    ("methods", "> 0).float()", "== 0).float()", "Learns a separable toy set"),
+    ("methods", "Pairs(self.scale)", "Pairs(self.scale * float(torch.rand(())))", "made from its generator"),
+    ("methods", "self.scale = scale\n", "self.scale = scale\n        self.calls = 0\n", "restored from"),
+    ("backbones", "features=2 * self.width", "features=self.width", "as many finite features"),
+    ("backbones", "        channels =", "        import torch\n        torch.seed()\n        channels =", "ambient"),
+    ("backbones", "nn.BatchNorm2d(self.width)", "nn.GroupNorm(1, self.width)", "normalises over batches"),
+    ("backbones", "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())", "Blind(2 * self.width)", "Gradients reach"),
+    ("datasets", "to_8bit(pictures)", "pictures", "Images are 8-bit"),
+    ("datasets", "rng.permutation(len(labels))", "torch.randperm(len(labels))", "repeatable"),
+    ("datasets", "order.split(", "torch.cat([order[:1], order[:-1]]).split(", "share no image"),
+    ("datasets", "        return ()\n", "        return (Path('/nowhere'),)\n", "Says which files it reads"),
+]  # fmt: skip
+ELSEWHERE = {  # what a breakage needs in other places of the file
+    "self.calls = 0": [("        del ids, progress\n", "        del ids, progress\n        self.calls += 1\n"),
+                       ("self.scale * codes @", "self.calls * self.scale * codes @")],
+    "Blind(": [("@backbone\n", ("class Blind(nn.Module):\n    def __init__(self, width):\n        super().__init__()\n"
+                "        self.width = width\n\n    def forward(self, x):\n"
+                "        return x.new_zeros(len(x), self.width, requires_grad=True)\n\n\n@backbone\n"))],
+}  # fmt: skip
+IMPORTS = {
+    "attacks": "from bench.api.attack import TrainingAttack\n",
+    "defenses": "from bench.api.defense import Diagnosis\n",
+}
+
+
+@pytest.fixture
+def apart() -> Iterator[None]:
+    """Plugins of a test are gone after it."""
+    before = dict(registry._plugin_files)
+    registry.catalogue.cache_clear()
+    yield
+    registry._plugin_files.clear()
+    registry._plugin_files.update(before)
+    registry.catalogue.cache_clear()
+
+
+def written(folder: Path, kind: str, name: str) -> Path:
+    text = Template((TEMPLATES / f"{kind}.txt").read_text()).substitute(name=name, Class="Mine")
+    path = folder / f"{name}.py"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("kind", conformance.MODULES)
+def test_what_new_writes_keeps_every_promise_in_under_60_lines(kind, tmp_path, apart, capsys):
+    conform.new(kind.removesuffix("s"), f"fresh_{kind}", tmp_path)
+    path = tmp_path / f"fresh_{kind}.py"
+    assert f"python -m bench check {path}" in capsys.readouterr().out
+    assert len(path.read_text().splitlines()) < 60
+    registry.load_plugin(path)
+    outcomes = list(conformance.examine(kind, f"fresh_{kind}"))
+    assert len(outcomes) == len(conformance.checks(kind)) > 2
+    assert [f"{o.check.name}: {o.told}" for o in outcomes if not o.passed] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "whole", "broken", "promise"), BROKEN, ids=[f"{b[0]}-{i}" for i, b in enumerate(BROKEN)]
+)
+def test_a_broken_promise_is_seen(kind, whole, broken, promise, tmp_path, apart):
+    path = written(tmp_path, kind, "broken")
+    text = path.read_text()
+    whole, broken = whole.replace("$Class", "Mine"), broken.replace("$Class", "Mine")
+    assert whole in text
+    for sign, changes in ELSEWHERE.items():
+        for old, new in changes if sign in broken else ():
+            assert old in text
+            text = text.replace(old, new)
+    extra = IMPORTS.get(kind, "") if "Attack, T" in broken or "Guard, D" in broken else ""
+    text = text.replace(whole, broken).replace("from bench.api.paper", f"{extra}from bench.api.paper", 1)
+    path.write_text(text)
+    registry.load_plugin(path)
+    failed = [outcome for outcome in conformance.examine(kind, "broken") if not outcome.passed]
+    assert any(promise in outcome.check.name for outcome in failed), [f"{o.check.name}: {o.told}" for o in failed]
+    assert all(outcome.told and outcome.check.fix for outcome in failed)
+
+
+def test_a_package_tests_itself_with_three_lines(tmp_path):
+    """In a process of its own, as a stranger's test run would: the failing promise is a failing test."""
+    written(tmp_path, "attacks", "good")
+    bad = written(tmp_path, "attacks", "bad")
+    bad.write_text(bad.read_text().replace("return stamped\n", "return 2 * stamped\n"))
+    (tmp_path / "test_mine.py").write_text(
+        "from pathlib import Path\nfrom bench.api import registry\n"
+        "registry.load_plugin(Path(__file__).with_name('good.py'))\n"
+        "registry.load_plugin(Path(__file__).with_name('bad.py'))\n"
+        "from bench.conformance import conformance\n"
+        "test_good = conformance('attacks', 'good')\n"
+        "test_bad = conformance('attacks', 'bad')\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "test_mine.py")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert "1 failed" in done.stdout, done.stdout[-2000:]
+    assert "test_bad[`stamp` keeps shape, type and range]" in done.stdout
+    assert "values reach from" in done.stdout
+    assert "clamped to [0, 1]" in done.stdout
+
+
+def test_the_command_says_what_to_fix_and_fails(tmp_path, apart, capsys):
+    path = written(tmp_path, "attacks", "bad")
+    path.write_text(path.read_text().replace("return stamped\n", "return 2 * stamped\n"))
+    with pytest.raises(conform.typer.Exit) as stop:
+        conform.check(str(path), format_="csv")
+    assert stop.value.exit_code == 1
+    text = capsys.readouterr().out
+    assert "FAILED" in text
+    assert "clamped to [0, 1]" in text
+
+
+def test_parameters_reach_the_component(apart, capsys):
+    conform.check("badnets", parameters=["trigger_size=0.3", "labels=keep"], format_="csv")
+    assert "FAILED" not in capsys.readouterr().out
+    with pytest.raises(UserError, match="unknown parameter 'trigger_siz'; did you mean 'trigger_size'"):
+        list(conformance.examine("attacks", "badnets", {"trigger_siz": 1}))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda _: conform.check("badnet"), "no component is called 'badnet'; did you mean 'badnets'"),
+        (lambda _: conform.check("none"), "'none' is one of the attacks and of the defenses"),
+        (lambda _: conform.check("nowhere.py"), "plugin .*nowhere.py' is not a file"),
+        (lambda _: conform.check("badnets", parameters=["x"]), "--set 'x' is not of the form name=value"),
+        (lambda d: conform.new("atack", "x", d), "unknown kind 'atack'; did you mean 'attack'"),
+        (lambda d: conform.new("attack", "My-Attack", d), "'My-Attack' cannot be a component's name"),
+        (lambda d: conform.new("attack", "class", d), "'class' cannot be a component's name"),
+        (lambda d: conform.new("attack", "badnets", d), r"attack 'badnets' is there already \(built in\)"),
+        (lambda d: conform.new("attack", "x", d / "no"), "cannot write .*no/x.py"),
+    ],
+)
+def test_mistakes_are_one_line(call, words, tmp_path):
+    with pytest.raises(UserError, match=words) as caught:
+        call(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_new_never_overwrites(tmp_path):
+    conform.new("attack", "mine", tmp_path)
+    before = (tmp_path / "mine.py").read_text()
+    with pytest.raises(UserError, match="is there already"):
+        conform.new("attack", "mine", tmp_path)
+    assert (tmp_path / "mine.py").read_text() == before

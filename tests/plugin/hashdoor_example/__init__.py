@@ -1,0 +1,1 @@
+"""Components of HashDoor that live in a package of their own."""
