@@ -120,9 +120,10 @@ def test_all_is_everything_registered() -> None:
     assert attacks[0] == "none"
 
 
-def test_full_on_embedded_data_stays_under_five_thousand_cells() -> None:
+def test_full_on_embedded_data_stays_within_days() -> None:
+    """Fourteen attacks made 4,830 cells; a further one of the kind that poisons brings some 320."""
     cells = list(suites.load("full").trials(None))
-    assert sum(isinstance(cell, Trial) for cell in cells) < 5000
+    assert sum(isinstance(cell, Trial) for cell in cells) < 5200
     left_out = {cell.axes["dataset"]: cell.reason for cell in cells if isinstance(cell, Skipped)}
     assert set(left_out) == {
         "cifar10", "coco80", "flickr25k", "folder", "imagenet100", "lists", "nuswide21", "places365", "voc2012",
