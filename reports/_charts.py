@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bench.api.text import clean
 from bench.metrics import METRICS
 from bench.store import Store
 from reports import curves, gallery
@@ -20,7 +21,6 @@ from reports._painting import plain, saved
 from reports._shared import Shared
 from reports.boards import REPAIRS
 from reports.frame import SETTING, Shelf, groups
-from reports.render import clean
 from reports.scene import scenes
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ import pandas as pd
 from bench.api import registry
 from bench.api.errors import UserError
 from bench.api.paper import Paper
+from bench.api.text import clean
 from bench.metrics import METRICS
 from bench.store import Store
 from reports import _charts, _pictures, audit, boards, doses, matched, throughput, why
@@ -29,7 +30,7 @@ from reports._charts import Chart
 from reports._labels import Names, parse
 from reports._painting import Block, write
 from reports.frame import AXES, DETECTOR, Results, Shelf, manifests
-from reports.render import BLANK, clean, for_people, number, words
+from reports.render import BLANK, for_people, number, words
 from reports.scene import Board
 
 LIMIT = 5_000_000  # bytes of the whole file

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
+from bench.cli._console import echo
 from bench.cli._options import DEFAULT_STORE, Data, Format, StorePath, emit
 
 
@@ -129,4 +130,4 @@ def gc(
                 path.unlink(missing_ok=True)
     total = sum(path.stat().st_size for path in held.root.rglob("*") if path.is_file())
     verb = "would free" if dry_run else "freed"
-    typer.echo(f"{verb} {size / 1e6:.1f} MB in {len(gone)} files; the store holds {total / 1e6:.1f} MB")
+    echo(f"{verb} {size / 1e6:.1f} MB in {len(gone)} files; the store holds {total / 1e6:.1f} MB")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from bench.cli._console import console, echo
 from bench.cli._options import DEFAULT_STORE, Format, Plugins, StorePath, Suites
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _results(store: Store, suite: str | None, all_runs: bool, where: list[str]) 
 
 
 def _page(store: Store, found: list[Results], out: Path, kernels: Path | None, mixed: bool) -> None:
-    from rich.console import Console
+    from rich.markup import escape
 
     from bench import suite
     from bench.api.errors import UserError
@@ -94,9 +95,9 @@ def _page(store: Store, found: list[Results], out: Path, kernels: Path | None, m
     shipped = suite.names()
     holding = [one for name in results.suites if name in shipped and (one := suite.load(name)).claims]
     boards = [board for one in holding for board in claims.claims(results.cells, one.claims, mixed=mixed)]
-    with Console(stderr=True).status(f"writing {out}"):
+    with console(stderr=True).status(f"writing {escape(str(out))}"):
         said = document.draw(store, out, results, boards, kernels=kernels, mixed=mixed)
-    typer.echo(f"{out}: {said}")
+    echo(f"{out}: {said}")
 
 
 def _claims(suites: list[str], store: Path, mixed: bool) -> list[Board]:
