@@ -156,7 +156,7 @@ def varying(plan: Mapping[str, Any]) -> list[str]:
 
 def replay(cell: Mapping[str, Any], plan: Mapping[str, Any], axes: Sequence[str], status: str) -> str:
     """The run's command, narrowed to this cell by the axes that vary in the run."""
-    words = [str(plan.get("command") or f"python -m bench run --suite {plan['suites'][0]}")]
+    words = [str(plan.get("command") or f"python -m bench run --suite {shlex.quote(plan['suites'][0])}")]
     words += [f"--only {shlex.quote('{}={}'.format(axis, cell['axes'].get(axis, '')))}" for axis in axes]
     if status in {"failed", "timeout", "oom"}:
         words.append(f"--retry {status}")
@@ -215,18 +215,17 @@ def _detectors(about: Mapping[str, Any]) -> Board:
 def _lineage(record: Record, shelf: Shelf) -> dict[str, Record | None]:
     """The records behind one by key, inputs before what reads them, the record itself last."""
     seen: dict[str, Record | None] = {}
-    open_: set[str] = set()
-
-    def visit(key: str) -> None:
-        if key in seen or key in open_:
-            return
-        open_.add(key)
+    entered: set[str] = set()
+    todo = [record["key"]]
+    while todo:  # a damaged store may hold a chain of any length, or a ring
+        key = todo[-1]
         found = shelf.record(key)
-        for parent in (found or {}).get("parents", {}).values():
-            visit(parent)
-        seen[key] = found
-
-    visit(record["key"])
+        if key in entered:
+            seen.setdefault(key, found)
+            todo.pop()
+            continue
+        entered.add(key)
+        todo += [parent for parent in reversed((found or {}).get("parents", {}).values()) if parent not in entered]
     return seen
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections import Counter
@@ -169,13 +170,15 @@ def _plan(
 def _write_manifest(held: Store, made: Plan, suites: list[str], changes: list[str], only: list[str]) -> None:
     from bench.trial import digest
 
-    options = [f"--suite {name}" for name in suites] + [f"--set {c}" for c in changes] + [f"--only {o}" for o in only]
+    words = ["python", "-m", "bench", "run"]
+    for option, values in (("--suite", suites), ("--set", changes), ("--only", only)):
+        words += [word for value in values for word in (option, value)]
     names = [Path(name).stem for name in suites]
     held.write_plan(
         f"{'+'.join(names)}-{digest([suites, changes, only])[:8]}",
         {
             "suites": names,
-            "command": " ".join(["python -m bench run", *options]),
+            "command": shlex.join(words),
             "cells": [c.as_json() for c in made.cells],
         },
     )
