@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict  # comes with pydantic, which needs this below Python 3.12
 
 from bench.api.errors import UserError
+from bench.api.outside import read_json
+from bench.api.text import clean
 from reports._charts import COLOURS, FAINT, INK, Chart, chart
 from reports._lines import table
 from reports.scene import Board
@@ -20,23 +24,66 @@ COLUMNS = ("operation", "by", "bits", "items", "threads", "per", "microseconds",
            "high", "of the limit", "note")  # fmt: skip
 
 
+LIMIT = 2**25  # bytes of the file
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=1e-15, lt=1e9)]
+Quantiles = tuple[Seconds, Seconds, Seconds]
+_STRICT = ConfigDict(extra="allow", strict=True)
+
+
+@with_config(_STRICT)
+class Line(TypedDict):
+    section: str
+    operation: str
+    by: str
+    threads: Count
+    bits: Count
+    items: Count
+    unit: str
+    seconds: Annotated[Quantiles, Strict(strict=False)] | None  # JSON has lists
+    faster: Annotated[Quantiles, Strict(strict=False)] | None
+    limit: Annotated[float, Field(allow_inf_nan=False)] | None
+    note: str
+
+
+@with_config(_STRICT)
+class Machine(TypedDict):
+    processor: str
+    cores: Count
+    packages: dict[str, str | None]
+
+
+@with_config(_STRICT)
+class File(TypedDict):
+    rows: list[Line]
+    machine: Machine
+
+
 def read(path: Path) -> tuple[list[Board], list[Chart]]:
     """Boards per section, and how many times longer rivals take; UserError where the file is something else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        rows, machine = list(found["rows"]), dict(found["machine"])
-        boards = list(_boards(rows, machine))
-        raced = [(_name(row), row["faster"]) for row in rows if row["faster"]]
+        found: Any = read_json(path, LIMIT)
+        TypeAdapter(File).validate_python(found)
     except OSError as error:
         raise UserError(f"--kernels '{path}' cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:  # pydantic's is one
         raise UserError(
-            f"--kernels '{path}' is not what `bench kernels --format json` prints ({type(error).__name__}: {error})"
+            f"--kernels '{path}' is not what `bench kernels --format json` prints ({_short(error)})"
         ) from None
+    rows, machine = found["rows"], found["machine"]
+    boards = list(_boards(rows, machine))
+    raced = [(clean(_name(row)), row["faster"]) for row in rows if row["faster"]]
     if not raced:
         return boards, []
     caption = "Median over interleaved rounds, with 10 to 90 %; 1 is HashDoor's kernel. Results were compared first."
     return boards, [chart("How many times longer others take", caption, partial(_bars, raced))]
+
+
+def _short(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)
 
 
 def _boards(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> Iterator[Board]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+SHOWN = 200  # characters
 WHOLE = 2**63  # integers beyond it have no faithful form in TOML, and cost quadratic time to print
 
 
@@ -39,6 +40,12 @@ def read_json(path: Path, limit: int) -> Any:
     if why := odd(found):
         raise OutsideError(why)
     return found
+
+
+def shown(value: Any) -> str:
+    """A value in a message: what a stranger wrote may be a million characters long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def odd(value: Any, *, infinite: bool = False) -> str:

@@ -35,6 +35,7 @@ app.command("kernels")(kernels.kernels)
 app.command("doctor")(doctor.doctor)
 app.command("gc")(doctor.gc)
 
+LONGEST = 4000  # characters of an error
 OVERVIEW = """\
 [bold]HashDoor[/bold] compares backdoor attacks and defenses on deep hashing.
 
@@ -119,4 +120,6 @@ def _complain(message: str) -> None:
     from bench.cli._console import console
 
     line = clean(" ".join(message.split()))
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
     console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), line))
