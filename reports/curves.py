@@ -13,7 +13,7 @@ from bench.api.errors import UserError
 from bench.api.text import clean
 from bench.store import Store
 from reports import _sweeps
-from reports._painting import DPI, plain, saved, suffix_of, write
+from reports._painting import DPI, logarithmic, plain, saved, suffix_of, write
 from reports._sweeps import FEWEST
 from reports.frame import SETTING, Shelf, groups, read
 
@@ -130,6 +130,7 @@ def _panel(axes: Axes, panel: Panel, title: str) -> None:
     axes.set_xlabel(panel.parameter, fontsize=8)
     if len(means) and 0 < means.index[0] * STEEP <= means.index[-1]:
         axes.set_xscale("log")
+        logarithmic(axes.xaxis)
     axes.set_ylim(-0.02, 1.02)
     axes.grid(visible=True, color="#dddddd", linewidth=0.6)
     axes.tick_params(labelsize=7)

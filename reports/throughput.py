@@ -15,6 +15,7 @@ from bench.api.outside import read_json
 from bench.api.text import clean
 from reports._charts import COLOURS, FAINT, INK, Chart, chart
 from reports._lines import table
+from reports._painting import logarithmic
 from reports.scene import Board
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def _bars(raced: Sequence[tuple[str, Sequence[float]]]) -> Figure:
     axes.hlines(names, low, high, color=INK, linewidth=1)
     axes.axvline(1, color=INK, linewidth=0.8)
     axes.set_xscale("log")
+    logarithmic(axes.xaxis)
     axes.set_xlabel("times HashDoor's time")
     axes.grid(visible=True, axis="x", color=FAINT, linewidth=0.6)
     return figure
