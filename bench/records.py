@@ -95,6 +95,14 @@ class Scores(TypedDict):
     scores: dict[str, dict[str, Number | None]]
 
 
+def _metrics(found: dict[str, Any]) -> dict[str, Any]:
+    """A guard's scores are a table under their own name, and nothing else is."""
+    for name, value in found.items():
+        if isinstance(value, dict) != (name == "detectors" and value is not None):
+            raise ValueError(f"{name} is no metric")
+    return found
+
+
 @with_config(_FREE)
 class RecordFile(TypedDict):
     """A stage that has happened. What may be missing is what failed stages and older versions leave out."""
@@ -113,7 +121,7 @@ class RecordFile(TypedDict):
     parents: NotRequired[Words]  # what is no key among them has no record
     inputs: NotRequired[dict[str, str | None]]
     meta: NotRequired[Meta]
-    metrics: NotRequired[dict[str, Number | Scores | str | None]]
+    metrics: NotRequired[Annotated[dict[str, Number | Scores | str | None], AfterValidator(_metrics)]]
     artifact: NotRequired[Artifact | None]
     provenance: NotRequired[Provenance]
     cost: NotRequired[Cost]

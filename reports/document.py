@@ -29,7 +29,7 @@ from reports import page as pages
 from reports._charts import Chart
 from reports._labels import Names, parse
 from reports._painting import Block, write
-from reports.frame import AXES, DETECTOR, Results, Shelf, manifests
+from reports.frame import AXES, DETECTOR, Results, Shelf, manifests, protocol_of
 from reports.render import BLANK, for_people, number, words
 from reports.scene import Board
 
@@ -321,7 +321,7 @@ class _Distinct:
 
 def _facts(record: Mapping[str, Any]) -> list[list[str]]:
     """What trials rest on, as far as several share it: protocol, code, packages, machine."""
-    about = {**pages.protocol(record.get("meta", {}).get("protocol")), "code": record.get("code")}
+    about = {**pages.protocol(protocol_of(record)), "code": record.get("code")}
     about |= pages.provenance(record.get("provenance", {}))
     return [[name, clean(str(value))] for name, value in about.items() if value]
 

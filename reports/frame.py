@@ -200,7 +200,7 @@ def _cleaned(value: str | int) -> str | int:
 
 def _context(record: Record, shelf: Shelf) -> dict[str, Any]:
     """What the numbers of a record depend on besides its axes. Code: of the stages that all rows of a board share."""
-    protocol = record.get("meta", {}).get("protocol", {})
+    protocol = protocol_of(record)
     encoded = shelf.parent(record, "clean_codes")
     data = shelf.parent(record, "load")
     path = (record, data, shelf.parent(record, "split"), encoded, shelf.parent(encoded, "model"))
@@ -223,6 +223,12 @@ def _context(record: Record, shelf: Shelf) -> dict[str, Any]:
         "seconds_attack": _seconds(implant, shelf.parent(implant, "artefact")),
         "seconds_defense": _seconds(*defended),
     }
+
+
+def protocol_of(record: Record) -> dict[str, Any]:
+    """What a stage says of its protocol; `load` knows only the name."""
+    found = record.get("meta", {}).get("protocol") or {}
+    return found if isinstance(found, dict) else {"name": found}
 
 
 def _seconds(*records: Record | None) -> float | None:

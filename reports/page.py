@@ -14,7 +14,7 @@ from bench.api.errors import UserError
 from bench.metrics import METRICS
 from bench.store import Record, Store
 from reports.boards import SCREEN
-from reports.frame import AXES, Shelf, changes, collapse, manifests, sizes
+from reports.frame import AXES, Shelf, changes, collapse, manifests, protocol_of, sizes
 from reports.scene import Board
 
 SHORTEST = 8  # characters of a key that tables print
@@ -104,7 +104,7 @@ def _facts(
             facts["pictures"] = f"python -m bench show {key[:SHORTEST]} --gallery attack.png"
     else:
         facts |= {"stage": record.get("stage"), "label": record.get("label")}
-    facts |= protocol(record.get("meta", {}).get("protocol"))
+    facts |= protocol(protocol_of(record))
     facts |= {"code": record.get("code"), **provenance(record.get("provenance", {}))}
     if cost := record.get("cost"):
         started = datetime.fromtimestamp(cost["started"], UTC).isoformat(timespec="seconds")
@@ -126,6 +126,8 @@ def _notes(record: Record | None) -> Iterator[Board]:
 def protocol(protocol: Mapping[str, Any] | None) -> dict[str, str]:
     if not protocol:
         return {}
+    if "version" not in protocol:
+        return {"protocol": str(protocol.get("name"))}
     cutoff = protocol.get("cutoff")
     digests = ", ".join(f"{name} {value}" for name, value in protocol.get("digests", {}).items())
     return {

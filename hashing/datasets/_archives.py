@@ -25,6 +25,7 @@ MEMBER_LIMIT = 64 * 2**20  # bytes of one image file
 TOTAL_FLOOR, TOTAL_RATIO = 2**30, 100  # an archive may unpack to the larger of the floor and ratio * its own size
 COUNT_LIMIT = 4_000_000  # files and directories; the largest data set here has 1.9 million
 _HEADER_LIMIT = 2**20  # long names and the like
+_ENDS = 100  # how often a reader may find the end of a stream
 _OPEN: dict[str, Callable[[Path], io.BufferedIOBase]] = {
     ".tar": lambda path: path.open("rb"),
     ".tar.gz": gzip.GzipFile,
@@ -165,11 +166,14 @@ class _Bounded(io.BufferedIOBase):
     """A stream that ends in an error once more has come out than an honest archive holds."""
 
     def __init__(self, path: Path, file: io.BufferedIOBase) -> None:
-        self._path, self._file, self._left = path, file, _total_limit(path)
+        self._path, self._file, self._left, self._ends = path, file, _total_limit(path), 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = self._file.read(size)
         self._left -= len(data)
+        self._ends += not data
+        if self._ends > _ENDS:  # tarfile goes on to the end of a member of 2^60 bytes in steps of 10,240
+            raise tarfile.ReadError("damaged or cut off")
         if self._left < 0:
             raise _bomb(self._path)
         return data
