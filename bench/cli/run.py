@@ -235,7 +235,8 @@ def _disk(needed: Mapping[str, Stage], records: list[Record]) -> float:
     for record in records:
         if record["artifact"]:
             sizes.setdefault(record["group"], []).append(record["artifact"]["bytes"])
-    return sum(median(sizes[stage.group]) if stage.group in sizes else 1e6 for stage in needed.values())
+    each = (median(sizes[stage.group]) if stage.group in sizes else 1e6 for stage in needed.values())
+    return sum(each, start=0.0)
 
 
 def _size(count: float) -> str:
