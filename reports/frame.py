@@ -225,7 +225,7 @@ def _context(record: Record, shelf: Shelf) -> dict[str, Any]:
     }
 
 
-def protocol_of(record: Record) -> dict[str, Any]:
+def protocol_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a stage says of its protocol; `load` knows only the name."""
     found = record.get("meta", {}).get("protocol") or {}
     return found if isinstance(found, dict) else {"name": found}

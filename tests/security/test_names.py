@@ -1,4 +1,4 @@
-# ruff: noqa: E501 -- tables of hostile files read better in few lines
+# ruff: noqa: E501, PTH208 -- tables of hostile files read better in few lines
 """Names of strangers steer no terminal, no page, no shell and no file system."""
 
 from __future__ import annotations
