@@ -8,12 +8,25 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests"]
 
 CODE = ("attacks", "bench", "defenses", "hashing", "reports", "suites", "tests", "noxfile.py")
+READERS = ("suites", "lists", "archives", "records", "codes", "weights", "kernels", "images", "reports")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after `--` go to pytest."""
     session.run("python", "-m", "pytest", *session.posargs, external=True)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz every reader of strangers' files, ten minutes each; arguments: seconds, names of targets.
+
+    With atheris where it is installed (pip install atheris), else with the tests' inputs.
+    """
+    seconds = next((word for word in session.posargs if word.isdigit()), "600")
+    named = [word for word in session.posargs if not word.isdigit()]
+    for target in named or READERS:
+        session.run("python", "-m", "tests.fuzz.run", target, "--seconds", seconds, external=True)
 
 
 @nox.session

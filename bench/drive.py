@@ -47,7 +47,7 @@ class Costs:
             self.learn(record)
 
     def learn(self, record: Record) -> None:
-        if record["status"] == "ok":
+        if record["status"] == "ok" and "cost" in record:
             for held, name in ((self._seen, record["group"]), (self._kinds, record["group"].partition(" ")[0])):
                 held.setdefault(name, []).append(record["cost"]["seconds"])
 

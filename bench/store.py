@@ -4,7 +4,10 @@
     artifacts/<key>.safetensors
     records/<key>.json         written last: a stage without a record has not happened
     plans/<name>.json          the cells of a run: which records its boards show
-    damaged/                   what did not match its checksum, set aside
+    damaged/                   what did not match its checksum or is no record, set aside
+
+A store may come from anybody: `records` says what its files must look like before they are used, keys are hexadecimal
+before they become file names, and what is deleted or moved is named by a key. Its numbers are claims: see `again`.
 
 Every file is written under a temporary name and renamed, so that a reader sees it whole or not at all, and two drivers
 may work on one store.
@@ -16,6 +19,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,13 +27,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.api.errors import StoreError
-from bench.trial import SCHEMA, canonical
+from bench.api.outside import read_json
+from bench.records import PLAN_LIMIT, RECORD_LIMIT, as_plan, as_record, is_key
+from bench.trial import SCHEMA, canonical, digest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Record = dict[str, Any]
 KEPT = frozenset({"failed", "timeout", "oom"})  # failures that stay until --retry or a changed key
+NAME = 100  # characters of a plan's file name
 STATUSES = ("ok", "failed", "timeout", "oom", "killed", "skipped")
 
 
@@ -52,7 +59,7 @@ class Store:
         if not marker.exists():
             raise StoreError(f"'{root}' is not a store: run `python -m bench run` first, or name one with --store")
         try:
-            found = json.loads(marker.read_text(encoding="utf-8")).get("schema")
+            found = read_json(marker, RECORD_LIMIT).get("schema")
         except (OSError, ValueError, AttributeError) as error:
             raise StoreError(f"'{marker}' cannot be read ({error}): use another --store") from None
         if found != SCHEMA:
@@ -70,17 +77,19 @@ class Store:
 
     def record(self, key: str) -> Record | None:
         """The record of a stage; a torn or foreign one is set aside and counts as absent."""
+        if not is_key(key):
+            return None
         path = self._record_path(key)
         try:
-            found = json.loads(path.read_bytes())
+            found = as_record(read_json(path, RECORD_LIMIT), key)
         except FileNotFoundError:
             return None
-        except (ValueError, UnicodeDecodeError):
+        except ValueError:
+            found = None
+        except OSError as error:
+            raise StoreError(f"'{path}' cannot be read ({error.strerror}): see who may read it, or remove it") from None
+        if found is None:
             self._set_aside(path)
-            return None
-        if not isinstance(found, dict) or found.get("schema") != SCHEMA or found.get("key") != key:
-            self._set_aside(path)
-            return None
         return found
 
     def write_record(self, record: Record) -> None:
@@ -142,25 +151,36 @@ class Store:
     # Plans
 
     def write_plan(self, name: str, plan: Mapping[str, Any]) -> None:
-        self._write(self.root / "plans" / f"{name}.json", json.dumps({"schema": SCHEMA, **plan}, indent=1).encode())
+        """name: of the file, less what has no place in one."""
+        stem = re.sub(r"[^\w.+-]+", "_", name).lstrip(".")
+        stem = stem if len(stem) <= NAME else f"{stem[: NAME - 33]}-{digest(name)}"
+        self._write(self.root / "plans" / f"{stem}.json", json.dumps({"schema": SCHEMA, **plan}, indent=1).encode())
 
     def plans(self) -> list[dict[str, Any]]:
         """The runs that this store has seen, the latest last."""
-        paths = sorted((self.root / "plans").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        paths = [path for path in (self.root / "plans").glob("*.json") if path.is_file()]
         found = []
-        for path in paths:
+        for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns):
             try:
-                found.append(json.loads(path.read_bytes()))
+                plan = as_plan(read_json(path, PLAN_LIMIT))
             except ValueError:
                 self._set_aside(path)
+                continue
+            if plan is None:
+                raise StoreError(f"'{path}' is not a run of this version: use another --store, or remove the file")
+            found.append(plan)
         return found
 
     # Housekeeping
 
     def artifact_path(self, key: str) -> Path:
+        if not is_key(key):
+            raise StoreError(f"{key!r} is no key, so there is no such file in store '{self.root}'")
         return self.root / "artifacts" / f"{key}.safetensors"
 
     def _record_path(self, key: str) -> Path:
+        if not is_key(key):
+            raise StoreError(f"{key!r} is no key, so there is no such file in store '{self.root}'")
         return self.root / "records" / f"{key}.json"
 
     def _set_aside(self, path: Path) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.api import registry
 from bench.api.errors import DataMissingError, UserError, nearest, unknown
+from bench.api.outside import odd, read_bytes, shown
 from bench.claims import Claim, ClaimTable, claims
 from bench.trial import Spec, Trial, pieces
 
@@ -34,6 +36,8 @@ AXES = COMPONENT_AXES | {
     "surrogate": "surrogate",
     "augment": "augment",
 }
+CELLS, FILE, DOTS = 10**6, 2**18, 500  # the most cells of a suite, bytes of its file, dots of a line
+T = TypeVar("T")
 Named = str | dict[str, Any]
 Bits = Annotated[int, Field(ge=1, le=4096)]
 # whose clean model the attacker holds: another repetition's (of another backbone, method, length) or the victim's own
@@ -145,12 +149,18 @@ def names() -> dict[str, str]:
 def load(name: str, *, changes: Sequence[str] = (), only: Sequence[str] = ()) -> Suite:
     """A suite by name or by the path of a TOML file, narrowed by `axis=a,b` strings."""
     where, text = _read(name)
+    if any(line.count(".") > DOTS for line in text.split("\n")):  # tomllib takes minutes for a.a.a and so on
+        raise UserError(f"{where} has a line with more than {DOTS} dots: write its values on several lines")
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise UserError(f"{where} is not TOML that can be read: its tables or lists are nested too deeply") from None
+    except ValueError as error:  # a TOMLDecodeError, or a number of thousands of digits
         raise UserError(f"{where} is not TOML: {error}") from None
     for change in changes:
         _apply(raw, change)
+    if why := odd({**raw, "resources": None}) or odd(raw.get("resources"), infinite=True):
+        raise UserError(f"{where}: {why}: give texts, booleans and finite numbers of 64 bits")
     try:
         parsed = SuiteFile.model_validate(raw)
     except ValidationError as error:
@@ -166,6 +176,8 @@ def load(name: str, *, changes: Sequence[str] = (), only: Sequence[str] = ()) ->
         )
         for block in (parsed.blocks or [Block()])
     )
+    if (count := sum(map(_size, blocks))) > CELLS:
+        raise UserError(f"{where} has {count:,} cells before its filters, more than {CELLS:,}: shorten some axes")
     for block in blocks:
         _check_filters(where, [*block.include, *block.exclude])
     _check_parameters(where, parsed)
@@ -183,8 +195,8 @@ def _read(name: str) -> tuple[str, str]:
     if name.endswith(".toml") or "/" in name:
         path = Path(name)
         try:
-            return f"suite file '{path}'", path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            return f"suite file '{path}'", read_bytes(path, FILE, regular=False).decode().replace("\r\n", "\n")
+        except (OSError, ValueError) as error:
             raise UserError(f"suite file '{path}' cannot be read: {error}") from None
     shipped = names()
     if name not in shipped:
@@ -228,10 +240,11 @@ def _apply(raw: dict[str, Any], change: str) -> None:
     """`--set`: an axis (replaces it in every block), `training.lr=...` or `resources.timeout=...`."""
     key, text = _split(change)
     table, dot, name = key.partition(".")
+    blocks = [block for block in _of(raw, "blocks", list) if isinstance(block, dict)]
     if dot and table in {"training", "resources"}:
-        for holder in [raw, *(raw.get("blocks", []) if table == "training" else [])]:
-            if isinstance(holder, dict):
-                holder.setdefault(table, {})[name] = _scalar(text)
+        for holder in [raw, *(blocks if table == "training" else [])]:
+            if isinstance(inner := holder.setdefault(table, {}), dict):
+                inner[name] = _scalar(text)
         return
     axis = axis_of(key)
     if text == "all":
@@ -240,9 +253,16 @@ def _apply(raw: dict[str, Any], change: str) -> None:
         value = _scalar(text)
     else:
         value = [_scalar(part) for part in text.split(",")]
-    raw.setdefault("axes", {})[axis] = value
-    for block in raw.get("blocks", []):
-        block.get("axes", {}).pop(axis, None)
+    if isinstance(axes := raw.setdefault("axes", {}), dict):
+        axes[axis] = value
+    for block in blocks:
+        _of(block, "axes", dict).pop(axis, None)
+
+
+def _of(table: dict[str, Any], key: str, kind: type[T]) -> T:
+    """What a table holds there, if it is of the kind; validation names what is not."""
+    found = table.get(key)
+    return found if isinstance(found, kind) else kind()
 
 
 def _check_filters(where: str, filters: list[dict[str, Any]]) -> None:
@@ -267,13 +287,32 @@ def _check_parameters(where: str, parsed: SuiteFile) -> None:
 def _explain(error: ValidationError) -> str:
     known = {*SuiteFile.model_fields, *Axes.model_fields, *Resources.model_fields, *ClaimTable.model_fields}
     lines = []
-    for item in error.errors():
+    for item in error.errors()[:20]:
         place = ".".join(str(part) for part in item["loc"] if not str(part).startswith(("list[", "literal[", "str")))
         if item["type"] == "extra_forbidden":
             lines.append(f"unknown key '{place}'{nearest(str(item['loc'][-1]), known)}")
         else:
-            lines.append(f"{place} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
+            lines.append(f"{place} = {shown(item['input'])}: {item['msg'][0].lower()}{item['msg'][1:]}")
     return "; ".join(dict.fromkeys(lines))
+
+
+def _size(block: Block) -> int:
+    """How many cells the axes make, were every filter to let them through; nothing is made yet."""
+    count = 1
+    for axis in AXES:
+        values = getattr(block.axes, axis)
+        if values == "all":
+            count *= len(registry.catalogue(axis))
+        elif axis in COMPONENT_AXES:
+            count *= sum(_sweep(value) for value in values)
+        else:
+            count *= len(values)
+    return count
+
+
+def _sweep(value: Named) -> int:
+    lists = [] if isinstance(value, str) else [item for item in value.values() if isinstance(item, list)]
+    return math.prod(len(item) for item in lists)
 
 
 def _specs(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bench.api.errors import StoreError
+from bench.api.text import clean
 from bench.metrics import METRICS
 from bench.store import Store
 from reports import curves, gallery
@@ -21,7 +22,6 @@ from reports._painting import plain, saved
 from reports._shared import Shared
 from reports.boards import REPAIRS
 from reports.frame import Shelf
-from reports.render import clean
 from reports.scene import scenes
 
 if TYPE_CHECKING:

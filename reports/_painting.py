@@ -19,6 +19,7 @@ from bench.api.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 FORMATS: Mapping[str, Mapping[str, None]] = {  # with what would differ between two drawings of the same pictures
@@ -37,6 +38,14 @@ TITLE, SMALL = 11.0, 8.0  # points
 LINES = {TITLE: 20, SMALL: 15}  # pixels from line to line
 
 
+def logarithmic(axis: Axis) -> None:
+    """Plain numbers on an axis that is logarithmic: matplotlib's own labels are formulas."""
+    from matplotlib.ticker import LogFormatter
+
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+
+
 @contextmanager
 def plain() -> Iterator[None]:
     """Inside the block a user's style moves nothing, and files of equal pictures are equal."""
@@ -46,7 +55,7 @@ def plain() -> Iterator[None]:
         warnings.simplefilter("ignore")  # signs that the font lacks become boxes
         mpl.rcdefaults()
         mpl.rcParams["svg.hashsalt"] = "hashdoor"
-        mpl.rcParams["text.parse_math"] = False  # a label may hold two dollars
+        mpl.rcParams["text.parse_math"] = False  # a name with two dollars is a name
         yield
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import pickle
+import struct
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -26,7 +28,12 @@ QueryLabels = Bool[np.ndarray, "q k"]
 BaseLabels = Bool[np.ndarray, "m k"]
 
 _BROKEN = (OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, NotImplementedError, MemoryError,
-           OverflowError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)  # fmt: skip
+           OverflowError, RuntimeError, IndexError, AttributeError, struct.error, tokenize.TokenError,
+           zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)  # fmt: skip
+
+
+FLOOR, RATIO = 2**30, 100  # an array may unpack to the larger of the floor and ratio * the file's size
+CELLS = 2**31  # of the table of labels
 
 
 @dataclass(frozen=True)
@@ -74,16 +81,35 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         raise UserError(f"'{path}' holds a single array: write codes and labels with numpy.savez")
     found: dict[str, np.ndarray] = {}
+    archive = loaded.zip
+    assert archive is not None
     with loaded:
         for name in ("codes", "labels"):
             if name not in loaded.files:
-                raise UserError(f"'{path}' has no array '{name}'; it has: {', '.join(loaded.files) or 'nothing'}")
+                held = ", ".join(loaded.files[:20]) or "nothing"
+                raise UserError(f"'{path}' has no array '{name}'; it has: {held}")
             try:
+                _bounded(path, archive, f"{name}.npy")
                 found[name] = np.asarray(loaded[name])
             except _BROKEN as error:
                 why = f"({_short(error)}); objects are not accepted"
                 raise UserError(f"'{path}': array '{name}' cannot be read {why}") from None
     return found
+
+
+def _bounded(path: Path, archive: zipfile.ZipFile, name: str) -> None:
+    """ValueError where an array is not as large as it says, or so large that it would fill the memory."""
+    member = archive.getinfo(name if name in archive.NameToInfo else name.removesuffix(".npy"))
+    if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise ValueError("it is packed in another way than deflate")
+    limit = max(FLOOR, RATIO * path.stat().st_size)
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = head(file)
+    size = math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and size > min(limit, member.file_size):
+        raise ValueError(f"it claims {size} bytes, the file holds {member.file_size}, the limit is {limit}")
 
 
 def _short(error: BaseException) -> str:
@@ -124,6 +150,8 @@ def _labels(path: Path, labels: np.ndarray) -> np.ndarray:
         raise UserError(f"{where} are not whole numbers: expected class ids [items] or multi-hot [items, labels]")
     if (labels < 0).any():
         raise UserError(f"{where} hold the class id {labels.min():.0f}; class ids are not negative")
+    if len(labels) and labels.max() >= 2**62:
+        raise UserError(f"{where} hold the class id {labels.max():.0f}; class ids have at most 62 bits")
     return labels.astype(np.int64)
 
 
@@ -138,6 +166,8 @@ def _together(queries: CodeFile, base: CodeFile) -> tuple[QueryLabels, BaseLabel
     if a.ndim == 2:
         return a, b, [str(number) for number in range(a.shape[1])]
     names, places = np.unique(np.concatenate([a, b]), return_inverse=True)
+    if len(places) * len(names) > CELLS:
+        raise UserError(f"'{queries.path}' and '{base.path}' hold {len(names)} classes: labels are to be of classes")
     hot = np.zeros((len(places), len(names)), np.bool_)
     hot[np.arange(len(places)), places] = True
     return hot[: len(a)], hot[len(a) :], [str(name) for name in names]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from bench.api.errors import UserError
+from bench.api.text import clean
 from bench.store import Store
 from reports import _sweeps
 from reports._painting import DPI, plain, saved, suffix_of, write
 from reports._sweeps import FEWEST
 from reports.frame import Shelf, groups, read
-from reports.render import clean
 from reports.scene import scenes
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ import pandas as pd
 from bench.api import registry
 from bench.api.errors import UserError
 from bench.api.paper import Paper
+from bench.api.text import clean
 from bench.metrics import METRICS
 from bench.store import Store
 from reports import _charts, _pictures, audit, boards, doses, gallery, matched, throughput, why
@@ -28,8 +29,8 @@ from reports import page as pages
 from reports._charts import Chart
 from reports._labels import Names, parse
 from reports._painting import Block, write
-from reports.frame import AXES, DETECTOR, Results, Shelf, manifests, training_of
-from reports.render import BLANK, clean, for_people, number, words
+from reports.frame import AXES, DETECTOR, Results, Shelf, manifests, protocol_of, training_of
+from reports.render import BLANK, for_people, number, words
 from reports.scene import Board
 
 LIMIT = 5_000_000  # bytes of the whole file
@@ -368,7 +369,7 @@ class _Distinct:
 
 def _facts(record: Mapping[str, Any]) -> list[list[str]]:
     """What trials rest on, as far as several share it: protocol, code, packages, machine."""
-    about = {**pages.protocol(record.get("meta", {}).get("protocol")), "code": record.get("code")}
+    about = {**pages.protocol(protocol_of(record)), "code": record.get("code")}
     about |= pages.provenance(record.get("provenance", {}))
     return [[name, clean(str(value))] for name, value in about.items() if value]
 

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from bench.api.errors import StoreError, UserError, nearest, unknown
+from bench.api.errors import UserError, nearest, unknown
+from bench.api.text import clean
 from bench.metrics import METRICS, untaught
 from bench.store import Record, Store
-from bench.trial import SCHEMA, digest, pieces
+from bench.trial import digest, pieces
 
 Run = Literal["latest", "all"]
 
@@ -86,18 +87,14 @@ def read(store: Store, *, suite: str | None = None, run: Run = "latest") -> Resu
     return Results(
         cells=_frame(rows, COLUMNS),
         detectors=_frame(scores, (*COLUMNS[: COLUMNS.index(NUMBERS[0])], "score", "headline", *DETECTOR)),
-        suites={name: str(about.get(name, "")) for plan in used[::-1] for name in plan["suites"]},
-        command=str(used[0].get("command", "")),
+        suites={clean(name): clean(about.get(name, "")) for plan in used[::-1] for name in plan["suites"]},
+        command=clean(used[0].get("command", "")),
     )
 
 
 def manifests(store: Store) -> list[dict[str, Any]]:
     """The runs of a store, the latest last."""
-    found = store.plans()
-    for plan in found:
-        if not isinstance(plan, dict) or plan.get("schema") != SCHEMA or not isinstance(plan.get("cells"), list):
-            raise StoreError(f"a file in '{store.root}/plans' is not a run of this version: use another --store")
-    return found
+    return store.plans()
 
 
 def runs_of(store: Store, suite: str | None = None) -> list[dict[str, Any]]:
@@ -176,14 +173,14 @@ def _spread(rows: Sequence[dict[str, Any]], shelf: Shelf) -> None:
 
 def _row(cell: Mapping[str, Any], shelf: Shelf) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     status, reason, record = shelf.fate(cell)
-    row: dict[str, Any] = {axis: cell["axes"].get(axis, "") for axis in AXES}
-    row |= {"access": cell.get("access", ""), "defense_kind": cell.get("defense_kind", "")}
+    row: dict[str, Any] = {axis: _cleaned(cell["axes"].get(axis, "")) for axis in AXES}
+    row |= {name: clean(cell.get(name, "")) for name in ("access", "defense_kind")}
     row["aimed"] = cell.get("aimed", True)
     row["target"] = str(row["target"])
     training = cell["training"]
     row["training"] = training_of(training)
-    row["changes"] = changes(training)
-    row |= {"key": cell["key"] or "", "status": status, "reason": reason}
+    row["changes"] = clean(changes(training))
+    row |= {"key": cell["key"] or "", "status": status, "reason": clean(reason)}
     if record is None or status != "ok":
         row["cause"] = (record or {}).get("cause") or row["key"]
         return row, []
@@ -196,15 +193,19 @@ def _row(cell: Mapping[str, Any], shelf: Shelf) -> tuple[dict[str, Any], list[di
     about = metrics.get("detectors") or {"headline": "", "scores": {}}
     fixed = {name: row.get(name) for name in COLUMNS[: COLUMNS.index(NUMBERS[0])]}
     return row, [
-        {**fixed, "score": score, "headline": score == about["headline"]}
+        {**fixed, "score": clean(score), "headline": score == about["headline"]}
         | {name: values.get(name) for name in DETECTOR}
         for score, values in about["scores"].items()
     ]
 
 
+def _cleaned(value: str | int) -> str | int:
+    return clean(value) if isinstance(value, str) else value
+
+
 def _context(record: Record, shelf: Shelf) -> dict[str, Any]:
     """What the numbers of a record depend on besides its axes. Code: of the stages that all rows of a board share."""
-    protocol = record.get("meta", {}).get("protocol", {})
+    protocol = protocol_of(record)
     encoded = shelf.parent(record, "clean_codes")
     data = shelf.parent(record, "load")
     path = (record, data, shelf.parent(record, "split"), encoded, shelf.parent(encoded, "model"))
@@ -213,7 +214,7 @@ def _context(record: Record, shelf: Shelf) -> dict[str, Any]:
     defended = [shelf.parent(record, role) for role in ("defend", "screen", "probe")]
     own = (implant, shelf.parent(implant, "artefact"), shelf.parent(record, "stamped"), *defended)
     return {
-        "protocol": str(protocol.get("name", "")),
+        "protocol": clean(str(protocol.get("name", ""))),
         "protocol_version": str(protocol.get("version", "")),
         "protocol_digest": digest(protocol)[:8],
         "cutoff": protocol.get("cutoff"),
@@ -227,6 +228,12 @@ def _context(record: Record, shelf: Shelf) -> dict[str, Any]:
         "seconds_attack": _seconds(implant, shelf.parent(implant, "artefact")),
         "seconds_defense": _seconds(*defended),
     }
+
+
+def protocol_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage says of its protocol; `load` knows only the name."""
+    found = record.get("meta", {}).get("protocol") or {}
+    return found if isinstance(found, dict) else {"name": found}
 
 
 def _seconds(*records: Record | None) -> float | None:

@@ -19,11 +19,11 @@ from jaxtyping import Bool, UInt8
 from safetensors import SafetensorError, safe_open
 
 from bench.api.errors import StoreError, UserError
+from bench.api.text import clean
 from bench.store import Record, Store
 from reports._painting import Block, Pair, paint, suffix_of, write
 from reports.frame import SETTING, Shelf, changes, groups, read
 from reports.page import SHORTEST, find, name_of
-from reports.render import clean
 from reports.scene import FIXED, listed
 
 COLUMNS = 8

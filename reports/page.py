@@ -14,7 +14,7 @@ from bench.api.errors import UserError
 from bench.metrics import METRICS
 from bench.store import Record, Store
 from reports.boards import SCREEN
-from reports.frame import AXES, Shelf, changes, collapse, manifests, sizes
+from reports.frame import AXES, Shelf, changes, collapse, manifests, protocol_of, sizes
 from reports.scene import Board
 
 SHORTEST = 8  # characters of a key that tables print
@@ -104,7 +104,7 @@ def _facts(
             facts["pictures"] = f"python -m bench show {key[:SHORTEST]} --gallery attack.png"
     else:
         facts |= {"stage": record.get("stage"), "label": record.get("label")}
-    facts |= protocol(record.get("meta", {}).get("protocol"))
+    facts |= protocol(protocol_of(record))
     facts |= {"code": record.get("code"), **provenance(record.get("provenance", {}))}
     if cost := record.get("cost"):
         started = datetime.fromtimestamp(cost["started"], UTC).isoformat(timespec="seconds")
@@ -126,6 +126,8 @@ def _notes(record: Record | None) -> Iterator[Board]:
 def protocol(protocol: Mapping[str, Any] | None) -> dict[str, str]:
     if not protocol:
         return {}
+    if "version" not in protocol:
+        return {"protocol": str(protocol.get("name"))}
     cutoff = protocol.get("cutoff")
     digests = ", ".join(f"{name} {value}" for name, value in protocol.get("digests", {}).items())
     return {
@@ -156,7 +158,7 @@ def varying(plan: Mapping[str, Any]) -> list[str]:
 
 def replay(cell: Mapping[str, Any], plan: Mapping[str, Any], axes: Sequence[str], status: str) -> str:
     """The run's command, narrowed to this cell by the axes that vary in the run."""
-    words = [str(plan.get("command") or f"python -m bench run --suite {plan['suites'][0]}")]
+    words = [str(plan.get("command") or f"python -m bench run --suite {shlex.quote(plan['suites'][0])}")]
     words += [f"--only {shlex.quote('{}={}'.format(axis, cell['axes'].get(axis, '')))}" for axis in axes]
     if status in {"failed", "timeout", "oom"}:
         words.append(f"--retry {status}")
@@ -215,18 +217,17 @@ def _detectors(about: Mapping[str, Any]) -> Board:
 def _lineage(record: Record, shelf: Shelf) -> dict[str, Record | None]:
     """The records behind one by key, inputs before what reads them, the record itself last."""
     seen: dict[str, Record | None] = {}
-    open_: set[str] = set()
-
-    def visit(key: str) -> None:
-        if key in seen or key in open_:
-            return
-        open_.add(key)
+    entered: set[str] = set()
+    todo = [record["key"]]
+    while todo:  # a damaged store may hold a chain of any length, or a ring
+        key = todo[-1]
         found = shelf.record(key)
-        for parent in (found or {}).get("parents", {}).values():
-            visit(parent)
-        seen[key] = found
-
-    visit(record["key"])
+        if key in entered:
+            seen.setdefault(key, found)
+            todo.pop()
+            continue
+        entered.add(key)
+        todo += [parent for parent in reversed((found or {}).get("parents", {}).values()) if parent not in entered]
     return seen
 
 

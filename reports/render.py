@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.api.errors import unknown
+from bench.api.text import clean, clean_lines
 from bench.metrics import METRICS
 from reports._labels import Names
 from reports.scene import HALF, Board
@@ -28,7 +29,6 @@ Format = Literal["rich", "markdown", "latex", "csv", "json"]
 BLANK = "-"
 # from blue (0) over grey to orange (1): told apart with every common colour vision, on dark and light ground
 HEAT = ("#3b7dd8", "#5a8bc9", "#7b97b5", "#96988f", "#b08f66", "#cb8440", "#e67817")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
           "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "·": r"$\cdot$",
           "<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}", "]": "{]}"}  # fmt: skip
@@ -84,6 +84,7 @@ def _renamed(board: Board, names: Names) -> Board:
 
 
 def _write(console: Console, text: str) -> None:
+    text = clean_lines(text)  # names are columns too
     console.file.write(text if text.endswith("\n") else text + "\n")
 
 
@@ -229,7 +230,7 @@ def _table(board: Board, cells: dict[str, list[str]], columns: Sequence[str]) ->
     height = max(map(len, heads.values()))
     for name in columns:
         texts = _texts(board, name)
-        head = Text("\n".join([""] * (height - len(heads[name])) + heads[name]))
+        head = Text(clean_lines("\n".join([""] * (height - len(heads[name])) + heads[name])))
         table.add_column(head, justify="left" if texts else "right", no_wrap=not texts, overflow="fold")
     index = [name for name in board.index if name in columns]
     heading = _heading(board)
@@ -316,11 +317,6 @@ def number(value: Any, metric: str | None) -> str:
     sign = "+" if METRICS[metric].low == -1 and metric != "ssim" else ""
     text = f"{value:{sign}.3f}"
     return text.replace("-0.000", "+0.000" if sign else "0.000")
-
-
-def clean(text: str) -> str:
-    """Without control characters, which could move the cursor or colour what follows, and without half characters."""
-    return _CONTROL.sub(" ", text)
 
 
 def _lines(caption: str) -> list[str]:

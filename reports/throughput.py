@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.api.errors import UserError
+from bench.api.outside import read_json
+from bench.api.text import clean
 from reports._charts import COLOURS, FAINT, INK, Chart, chart
 from reports._lines import table
-from reports.render import clean
+from reports._painting import logarithmic
 from reports.scene import Board
 
 if TYPE_CHECKING:
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("operation", "by", "bits", "items", "threads", "per", "microseconds", "images/s", "times ours", "low",
            "high", "of the limit", "note")  # fmt: skip
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+LIMIT = 2**25  # bytes of the file
+Positive = Annotated[float, Field(gt=1e-15, lt=1e9)]
 Quantiles = tuple[Positive, Positive, Positive]  # 10 %, median, 90 %
 Count = Annotated[int, Field(ge=0)]
 
@@ -57,14 +60,12 @@ class Measured(BaseModel):
 def read(path: Path) -> tuple[list[Board], list[Chart]]:
     """Boards per section, and how many times longer rivals take; UserError where the file is something else."""
     try:
-        found = Measured.model_validate_json(path.read_bytes())
+        found = Measured.model_validate(read_json(path, LIMIT))
     except OSError as error:
         raise UserError(f"--kernels '{path}' cannot be read ({error.strerror})") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
+    except ValueError as error:  # pydantic's is one
         raise UserError(
-            f"--kernels '{path}' is not what `bench kernels --format json` prints: {where}: {first['msg']}"
+            f"--kernels '{path}' is not what `bench kernels --format json` prints: {_short(error)}"
         ) from None
     boards = list(_boards(found))
     raced = [(_name(row), row.faster) for row in found.rows if row.faster]
@@ -72,6 +73,13 @@ def read(path: Path) -> tuple[list[Board], list[Chart]]:
         return boards, []
     caption = "Median over interleaved rounds, with 10 to 90 %; 1 is HashDoor's kernel. Results were compared first."
     return boards, [chart("How many times longer others take", "", caption, partial(_bars, raced))]
+
+
+def _short(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)
 
 
 def _boards(found: Measured) -> Iterator[Board]:
@@ -119,8 +127,7 @@ def _bars(raced: Sequence[tuple[str, tuple[float, float, float]]]) -> Figure:
     axes.hlines(names, low, high, color=INK, linewidth=1)
     axes.axvline(1, color=INK, linewidth=0.8)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("")
+    logarithmic(axes.xaxis)
     axes.set_xlabel("times HashDoor's time")
     axes.grid(visible=True, axis="x", color=FAINT, linewidth=0.6)
     return figure

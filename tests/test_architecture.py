@@ -16,8 +16,9 @@ PACKAGES = ("attacks", "bench", "defenses", "hashing", "reports")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 COMPONENTS = ("attacks", "defenses", "hashing.methods", "hashing.backbones", "hashing.datasets")
 REPORTS_MAY = (
-    "bench.api.paper", "bench.api.registry", "bench.api.errors", "bench.trial", "bench.store", "bench.metrics",
-    "bench.claims",
+    "bench.api.paper", "bench.api.registry", "bench.api.errors", "bench.api.text", "bench.api.outside",
+    "bench.trial",
+    "bench.store", "bench.metrics", "bench.claims",
     "hashing.ranking", "hashing.codes", "reports",
 )  # fmt: skip
 

@@ -22,6 +22,7 @@ from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from bench.api.errors import UserError, nearest, unknown
+from bench.api.outside import shown
 from bench.api.paper import Paper
 
 T = TypeVar("T")
@@ -111,7 +112,7 @@ def catalogue(kind: str) -> Mapping[str, Source]:
         spec, error = None, ""
         try:
             spec = importlib.util.find_spec(point.module)
-        except (ImportError, ValueError) as failure:
+        except Exception as failure:  # noqa: BLE001 -- finding a module runs the package around it
             error = f"{type(failure).__name__}: {failure}"
         if spec is None:
             error = error or f"no module named '{point.module}'"
@@ -189,7 +190,7 @@ def explain(error: ValidationError, fields: Mapping[str, Any]) -> str:
         elif not where:  # of several parameters together
             parts.append(item["msg"].removeprefix("Value error, "))
         else:
-            parts.append(f"{where} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
+            parts.append(f"{where} = {shown(item['input'])}: {item['msg'][0].lower()}{item['msg'][1:]}")
     return "; ".join(parts)
 
 

@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from bench.api.text import clean
+from bench.cli._console import console, echo
+
 Format = Annotated[
     Literal["rich", "markdown", "latex", "csv", "json"], typer.Option("--format", help="How to print tables.")
 ]
@@ -34,37 +37,37 @@ DEFAULT_STORE = Path("runs")
 
 
 def emit(title: str, rows: Sequence[Mapping[str, str]], format_: str) -> None:
-    """A small table of words."""
+    """A small table of words, which may be a stranger's."""
+    title, rows = clean(title), [{clean(key): clean(value) for key, value in row.items()} for row in rows]
     if format_ != "rich":
         import json
 
         import pandas as pd
 
-        frame = pd.DataFrame(list(rows))
+        frame = pd.DataFrame(rows)
         if format_ == "json":
-            typer.echo(json.dumps({title: list(rows)}, indent=1))
+            echo(json.dumps({title: rows}, indent=1))
         elif format_ == "csv":
-            typer.echo(frame.to_csv(index=False).rstrip())
+            echo(frame.to_csv(index=False).rstrip())
         else:
             from tabulate import tabulate
 
             style = "github" if format_ == "markdown" else "latex_booktabs"
             head = f"## {title}\n\n" if format_ == "markdown" else ""
             lines, columns = [list(row.values()) for row in rows], list(rows[0]) if rows else []
-            typer.echo(f"{head}{tabulate(lines, headers=columns, tablefmt=style)}\n")
+            echo(f"{head}{tabulate(lines, headers=columns, tablefmt=style)}\n")
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     for number, column in enumerate(rows[0] if rows else ()):
         table.add_column(column, style="bold" if number == 0 else "", overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(Text(value) for value in row.values()))
-    console = Console(highlight=False)
-    console.print(table)
-    console.print()
+    out = console()
+    out.print(table)
+    out.print()
 
 
 def device_of(wanted: str) -> str:

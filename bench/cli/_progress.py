@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from bench.api.text import clean
+from bench.cli._console import console
 from bench.drive import Costs
 from bench.plan import Stage
 from bench.store import Record
@@ -31,7 +32,7 @@ class Display:
         self._costs = costs
         self._left: dict[str, Stage] = {}
         self._running: dict[str, str] = {}
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console(stderr=True)
         self._bar = Progress(
             TextColumn("[bold]stages"),
             BarColumn(bar_width=24),
@@ -55,7 +56,7 @@ class Display:
     def say(self, text: str) -> None:
         """A line above the bar."""
         self._spoke = time.monotonic()
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(clean(text)), soft_wrap=True)
 
     def begin(self, stages: list[Stage]) -> None:
         self._left = {stage.key: stage for stage in stages}
@@ -90,6 +91,6 @@ class Display:
     def _refresh(self) -> None:
         left = f"about {clock(self._remaining())} left"
         now = " · ".join([left, *list(self._running.values())[:1]])
-        self._bar.update(self._task, completed=self.done, description=now)
+        self._bar.update(self._task, completed=self.done, description=clean(now))
         if not self._console.is_terminal and time.monotonic() - self._spoke > PLAIN_EVERY:
             self.say(f"{self.done} of {self.done + len(self._left)} stages, {left}")

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS, UserError
+from bench.api.text import clean
+from bench.cli._console import console
 from bench.cli._options import DEFAULT_STORE, StorePath
 
 RunOf = Annotated[str | None, typer.Option("--suite", help="The latest run of this suite instead of the latest run.")]
@@ -19,7 +21,6 @@ def verify(
     all_runs: Annotated[bool, typer.Option("--all-runs", help="Every run of the store.")] = False,
 ) -> None:
     """Compute every number that boards show again from stored codes, scores and masks; exit code 1 on a mismatch."""
-    from rich.console import Console
     from rich.progress import track
     from rich.text import Text
 
@@ -37,12 +38,12 @@ def verify(
     if not records:
         raise UserError(f"store '{store}' holds no finished trial of this run: `python -m bench run` makes some")
     verifier = Verifier(held)
-    console = Console(stderr=True)
-    watched = track(records, "verifying", console=console, transient=True, disable=not console.is_terminal)
+    aside = console(stderr=True)
+    watched = track(records, "verifying", console=aside, transient=True, disable=not aside.is_terminal)
     wrong = [(record, problems) for record in watched if (problems := verifier.problems(record))]
-    out = Console(highlight=False, soft_wrap=True)
+    out = console(soft_wrap=True)
     for record, problems in wrong[:SHOWN]:
-        out.print(Text(f"{record['key'][:8]} {record['label']}: {'; '.join(problems)}"))
+        out.print(Text(clean(f"{record['key'][:8]} {record['label']}: {'; '.join(problems)}")))
     if len(wrong) > SHOWN:
         out.print(f"and {len(wrong) - SHOWN} more")
     out.print(
@@ -60,8 +61,8 @@ def verify(
 
 def rescore(store: StorePath = DEFAULT_STORE, suite: RunOf = None) -> None:
     """Measure the trials of the latest run again with the metrics as they are now, without training."""
-    from rich.console import Console
     from rich.progress import track
+    from rich.text import Text
 
     from bench.again import rescore as again
     from bench.store import Store
@@ -72,21 +73,21 @@ def rescore(store: StorePath = DEFAULT_STORE, suite: RunOf = None) -> None:
     held.check_writable()
     plan = runs_of(held, suite)[-1]
     old = [cell["key"] for cell in plan["cells"]]
-    console = Console(stderr=True)
+    aside = console(stderr=True)
     pairs = track(
-        again(held, plan["cells"]), "measuring", len(old), console=console, transient=True,
-        disable=not console.is_terminal,
+        again(held, plan["cells"]), "measuring", len(old), console=aside, transient=True,
+        disable=not aside.is_terminal,
     )  # fmt: skip
     cells, records = map(list, zip(*pairs, strict=True))
     moved = sum(cell["key"] != key for cell, key in zip(cells, old, strict=True))
     failed = [record for record in records if record is not None and record["status"] != "ok"]
-    out = Console(highlight=False, soft_wrap=True)
+    out = console(soft_wrap=True)
     if moved:
         name = f"{'+'.join(plan['suites'])}-rescored-{digest([cell['key'] for cell in cells])[:8]}"
         held.write_plan(name, {key: value for key, value in plan.items() if key != "schema"} | {"cells": cells})
     measured = sum(record is not None for record in records)
     out.print(f"{measured} trials measured, {moved} of them anew; {len(old) - measured} have no result to measure.")
     for record in failed[:SHOWN]:
-        out.print(f"{record['status']}: {record['label']}: {record['reason']}", markup=False)
+        out.print(Text(clean(f"{record['status']}: {record['label']}: {record['reason']}")))
     if failed:
         raise typer.Exit(EXIT_FAILED_TRIALS)

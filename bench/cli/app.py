@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_OK, EXIT_USER, UserError
+from bench.api.text import clean
 from bench.cli import again, boards, catalogue, conform, doctor, kernels, report, run
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ app.command("check")(conform.check)
 app.command("doctor")(doctor.doctor)
 app.command("gc")(doctor.gc)
 
+LONGEST = 4000  # characters of an error
 OVERVIEW = """\
 [bold]HashDoor[/bold] compares backdoor attacks and defenses on deep hashing.
 
@@ -77,9 +79,9 @@ def main(arguments: list[str] | None = None) -> None:
         if arguments:
             code = app(arguments, standalone_mode=False)
         else:
-            from rich.console import Console
+            from bench.cli._console import console
 
-            Console(highlight=False).print(OVERVIEW)
+            console().print(OVERVIEW)
             code = EXIT_OK
     except UserError as error:
         _complain(str(error))
@@ -109,13 +111,19 @@ def _usage(error: Exception) -> int | None:
 def _bug() -> int:
     import traceback
 
-    traceback.print_exc()
+    from bench.api.text import clean_lines
+
+    sys.stderr.write(clean_lines(traceback.format_exc()))
     _complain("this is a bug of HashDoor: please report the lines above")
     return EXIT_BUG
 
 
 def _complain(message: str) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), " ".join(message.split())))
+    from bench.cli._console import console
+
+    line = clean(" ".join(message.split()))
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+    console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), line))

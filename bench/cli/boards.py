@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS
+from bench.cli._console import echo
 from bench.cli._options import DEFAULT_STORE, Format, StorePath
 
 
@@ -75,13 +76,13 @@ def show(
     if curves is not None:
         from reports import curves as sweeps
 
-        typer.echo(f"{curves}: {sweeps.draw(Store(store), curves, suite=suite)}")
+        echo(f"{curves}: {sweeps.draw(Store(store), curves, suite=suite)}")
         return
     if gallery is not None:
         from reports import gallery as pictures
 
         found = pictures.draw(Store(store), gallery, key=key, suite=suite)
-        typer.echo(f"{gallery}: {found}")
+        echo(f"{gallery}: {found}")
         return
     if key is None:
         raise UserError(

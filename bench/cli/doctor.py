@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
+from bench.cli._console import echo
 from bench.cli._options import DEFAULT_STORE, Data, Format, StorePath, emit
 
 
@@ -104,6 +105,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Drop what no run of this store needs any more; results that boards show are kept."""
+    from bench.records import is_key
     from bench.store import Store, writing
 
     held = Store(store)
@@ -115,18 +117,24 @@ def gc(
             if parent not in wanted:
                 wanted.add(parent)
                 todo.append(parent)
-    gone: list[Path] = [path for path in (held.root / "records").glob("*.json") if path.stem not in wanted]
-    for path in (held.root / "artifacts").glob("*"):
+    # files named by keys and no others, whatever a folder of a stranger's store may link to
+    ours = (path for path in (held.root / "records").glob("*.json") if is_key(path.stem))
+    gone: list[Path] = [path for path in ours if path.stem not in wanted]
+    for path in (held.root / "artifacts").glob("*.safetensors"):
+        if not is_key(path.stem):
+            continue
         record = records.get(path.stem)
         of_repair = record is not None and record["meta"].get("kind") in {"repair", "filter"}
         if path.stem not in wanted or (repaired and of_repair):
             gone.append(path)
-    gone += list((held.root / "damaged").glob("*"))
-    size = sum(path.stat().st_size for path in gone)
+    aside = held.root / "damaged"
+    gone += [] if aside.is_symlink() else list(aside.glob("*"))
+    gone = [path for path in gone if path.is_symlink() or path.is_file()]
+    size = sum(path.lstat().st_size for path in gone)
     if not dry_run:
         with writing(held.root):
             for path in gone:
                 path.unlink(missing_ok=True)
     total = sum(path.stat().st_size for path in held.root.rglob("*") if path.is_file())
     verb = "would free" if dry_run else "freed"
-    typer.echo(f"{verb} {size / 1e6:.1f} MB in {len(gone)} files; the store holds {total / 1e6:.1f} MB")
+    echo(f"{verb} {size / 1e6:.1f} MB in {len(gone)} files; the store holds {total / 1e6:.1f} MB")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.api.errors import UserError
+from bench.cli._console import console, echo
 from bench.cli._options import DEFAULT_STORE, Format, StorePath, device_of, emit
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ def kernels(
 ) -> None:
     """Time packing, distances, top-k and average precision against numpy, torch and faiss, interleaved."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one library must not spin beside another's
-    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from bench.kernels.cases import of_trial
@@ -44,8 +44,8 @@ def kernels(
     trained = None if trial is None else of_trial(store, trial.strip().lower())
     where = device_of(device)
     rows: list[Row] = []
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    with Progress(*columns, transient=True, console=console(stderr=True)) as progress:
         task = progress.add_task("compiling", total=None)
         for row in _measured(quick, trained, threads, where):
             rows.append(row)
@@ -91,7 +91,7 @@ def _print(rows: list[Row], format_: str) -> None:
     if format_ == "json":
         import json
 
-        typer.echo(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1))
+        echo(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1))
         return
     for section, title in TITLES.items():
         mine = [_words(row) for row in rows if row.section == section]
@@ -100,7 +100,7 @@ def _print(rows: list[Row], format_: str) -> None:
             emit(title, [{key: text for key, text in line.items() if key not in empty} for line in mine], format_)
     if format_ in {"rich", "markdown"}:
         packages = ", ".join(f"{name} {version or 'not installed'}" for name, version in machine["packages"].items())
-        typer.echo(
+        echo(
             f"{machine['processor']}, {machine['cores']} cores. {packages}.\n"
             "time: per query, code, pass or image; the median of rounds in which contenders take turns.\n"
             "10-90 %: of the rounds, over the median. limit: of the rate at which memory is read.\n"

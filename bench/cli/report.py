@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from bench.cli._console import console, echo
 from bench.cli._options import DEFAULT_STORE, Format, Plugins, StorePath, Suites
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _results(store: Store, suite: str | None, all_runs: bool, where: list[str]) 
 
 def _page(store: Store, found: list[Results], own: list[Suite], out: Path, kernels: Path | None, mixed: bool) -> None:
     """The page of one run; own: suites that are files, whose claims count as well."""
-    from rich.console import Console
+    from rich.markup import escape
 
     from bench import suite
     from bench.api.errors import UserError
@@ -109,9 +110,9 @@ def _page(store: Store, found: list[Results], own: list[Suite], out: Path, kerne
     (results,) = found
     shipped = [suite.load(name) for name in results.suites if name in suite.names()]
     claims = _measured(store, [*own, *shipped], mixed)
-    with Console(stderr=True).status(f"writing {out}"):
+    with console(stderr=True).status(f"writing {escape(str(out))}"):
         said = document.draw(store, out, results, claims, kernels=kernels, mixed=mixed)
-    typer.echo(f"{out}: {said}")
+    echo(f"{out}: {said}")
 
 
 def _claims(suites: list[str], store: Path, mixed: bool) -> list[Board]:

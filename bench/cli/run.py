@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections import Counter
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPT, UserError
+from bench.api.text import clean
+from bench.cli._console import console
 from bench.cli._options import DEFAULT_STORE, Changes, Data, Device, Only, Plugins, StorePath, Suites, device_of
 
 if TYPE_CHECKING:
@@ -101,7 +104,7 @@ def plan(
     workers: Annotated[int | None, typer.Option(min=1, help="Stages at once, for the estimate of time.")] = None,
 ) -> None:
     """Show what `run` would do with the same options: cells, stages, what is stored already, what is left out."""
-    from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from bench.cli._progress import clock
@@ -112,7 +115,7 @@ def plan(
     started = time.perf_counter()
     held = Store(store) if (store / "store.json").exists() else None
     made, chosen = _plan(suite, set_, only, data, plugin, device)
-    console = Console(highlight=False, soft_wrap=True)
+    out = console(soft_wrap=True)
     pending = Pending(made, held, frozenset()) if held else None
     needed = pending.needed if pending else made.stages
     records = list(held.records()) if held else []
@@ -126,26 +129,26 @@ def plan(
         if every:
             seconds = sum(costs.seconds(stage) for stage in left)
             table.add_row(kind, str(len(every)), str(len(every) - len(left)), str(len(left)), clock(seconds))
-    console.print(table)
+    out.print(table)
     runnable = [cell for cell in made.cells if cell.key is not None]
     parallel = workers or os.cpu_count() or 1
     total = sum(costs.seconds(stage) for stage in needed.values())
     longest = max((costs.seconds(stage) for stage in needed.values()), default=0.0)
     measured = sum(costs.knows(stage) for stage in needed.values())
-    console.print(f"\n[bold]{len(made.cells)}[/bold] cells, {len(runnable)} can run here on {chosen}, "
-                  f"{len(made.cells) - len(runnable)} are left out.")  # fmt: skip
+    out.print(f"\n[bold]{len(made.cells)}[/bold] cells, {len(runnable)} can run here on {chosen}, "
+              f"{len(made.cells) - len(runnable)} are left out.")  # fmt: skip
     basis = f"{measured} of {len(needed)} stages like ones in this store" if needed else "nothing to do"
-    console.print(
+    out.print(
         f"Time: about {clock(max(total / parallel, longest))} on {parallel} workers ({basis}; the rest is guessed)."
     )
-    console.print(f"Disk: about {_size(_disk(needed, records))} more in {store}.")
+    out.print(f"Disk: about {_size(_disk(needed, records))} more in {escape(str(store))}.")
     _print_skipped(made)
     if pending and pending.failed:
-        console.print(
+        out.print(
             f"{len(pending.failed)} stages failed before and stay so: `bench leaderboard` says why;"
             " --retry failed,timeout,oom runs them again."
         )
-    console.print(f"[dim]Planned in {time.perf_counter() - started:.1f} s.[/dim]")
+    out.print(f"[dim]Planned in {time.perf_counter() - started:.1f} s.[/dim]")
 
 
 def _plan(
@@ -167,13 +170,15 @@ def _plan(
 def _write_manifest(held: Store, made: Plan, suites: list[str], changes: list[str], only: list[str]) -> None:
     from bench.trial import digest
 
-    options = [f"--suite {name}" for name in suites] + [f"--set {c}" for c in changes] + [f"--only {o}" for o in only]
+    words = ["python", "-m", "bench", "run"]
+    for option, values in (("--suite", suites), ("--set", changes), ("--only", only)):
+        words += [word for value in values for word in (option, value)]
     names = [Path(name).stem for name in suites]
     held.write_plan(
         f"{'+'.join(names)}-{digest([suites, changes, only])[:8]}",
         {
             "suites": names,
-            "command": " ".join(["python -m bench run", *options]),
+            "command": shlex.join(words),
             "cells": [c.as_json() for c in made.cells],
         },
     )
@@ -188,40 +193,38 @@ def _interrupt_on_terminate() -> None:
 
 
 def _closing(summary: Summary, trained: int, made: Plan, store: Path) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
+    out = console(soft_wrap=True)
     outcomes = ", ".join(f"{count} {status}" for status, count in sorted(summary.trials.items()))
     outcomes += f" ({summary.collapsed} of them collapsed, see the boards)" if summary.collapsed else ""
-    console.print(Text(f"Trials: {outcomes}. Stages: {sum(summary.ran.values())} run ({trained} trainings), "
-                       f"{summary.reused} taken from the store."))  # fmt: skip
+    out.print(Text(f"Trials: {outcomes}. Stages: {sum(summary.ran.values())} run ({trained} trainings), "
+                   f"{summary.reused} taken from the store."))  # fmt: skip
     for record in summary.failures[:5]:
-        console.print(Text(f"  {record['status']}: {record['label']}: {record['reason']}"))
+        out.print(Text(clean(f"  {record['status']}: {record['label']}: {record['reason']}")))
     _print_skipped(made)
-    console.print(
+    out.print(
         Text(f"Results: {store.resolve()}   (`python -m bench leaderboard --store {store}` shows the boards again)")
     )
 
 
 def _print_skipped(made: Plan) -> None:
     """What was left out, why, and how to add it: a table on a terminal, a line each in a pipe."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     reasons = Counter(cell.skipped for cell in made.cells if cell.key is None).most_common()
-    console = Console(highlight=False)
-    if not console.is_terminal:
+    out = console()
+    if not out.is_terminal:
         for reason, count in reasons:
-            console.print(Text(f"left out, {count} cells: {reason}"), soft_wrap=True)
+            out.print(Text(clean(f"left out, {count} cells: {reason}")), soft_wrap=True)
     elif reasons:
         table = Table(title="Left out", title_justify="left", title_style="bold", box=None, show_edge=False)
         table.add_column("cells", justify="right")
         table.add_column("why, and how to add them")
         for reason, count in reasons:
-            table.add_row(str(count), Text(reason, overflow="fold"))
-        console.print(table)
+            table.add_row(str(count), Text(clean(reason), overflow="fold"))
+        out.print(table)
 
 
 def _disk(needed: Mapping[str, Stage], records: list[Record]) -> float:
@@ -232,7 +235,8 @@ def _disk(needed: Mapping[str, Stage], records: list[Record]) -> float:
     for record in records:
         if record["artifact"]:
             sizes.setdefault(record["group"], []).append(record["artifact"]["bytes"])
-    return sum(median(sizes[stage.group]) if stage.group in sizes else 1e6 for stage in needed.values())
+    each = (median(sizes[stage.group]) if stage.group in sizes else 1e6 for stage in needed.values())
+    return sum(each, start=0.0)
 
 
 def _size(count: float) -> str:

@@ -7,13 +7,13 @@ downloaded: a file that is not on this machine is named, with the folder that it
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
+import zipfile
 from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, BinaryIO, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -108,9 +108,15 @@ def read(path: Path) -> dict[str, Tensor]:
                 " again, or rename a file of your own"
             )
         file.seek(0)
+        if _packed(file):
+            raise DataCorruptError(
+                f"'{path}' (sha256 {digest[:8]}...) is compressed inside, which torch.save never does: write it with"
+                " torch.save(network.state_dict(), path)"
+            )
+        file.seek(0)
         try:
             state: Any = torch.load(file, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        except Exception as error:  # unpacking and unpickling fail in any way on damaged files
             raise DataCorruptError(
                 f"'{path}' (sha256 {digest[:8]}...) is damaged or holds more than tensors ({type(error).__name__}):"
                 " write it with torch.save(network.state_dict(), path)"
@@ -121,6 +127,15 @@ def read(path: Path) -> dict[str, Tensor]:
             " torch.save(network.state_dict(), path)"
         )
     return dict(state)
+
+
+def _packed(file: BinaryIO) -> bool:
+    """Whether a zip holds members that become larger when they are read: torch would unpack them without end."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+        return False  # torch's old form, or damaged
 
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -7,6 +7,7 @@ import io
 import lzma
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -16,12 +17,15 @@ from functools import partial
 from pathlib import Path
 
 from bench.api.errors import DataCorruptError, UserError
+from bench.api.text import is_clean
 
 Entry = tuple[str, Callable[[], bytes] | None]  # name and how to read it; None: a directory
 
 MEMBER_LIMIT = 64 * 2**20  # bytes of one image file
 TOTAL_FLOOR, TOTAL_RATIO = 2**30, 100  # an archive may unpack to the larger of the floor and ratio * its own size
+COUNT_LIMIT = 4_000_000  # files and directories; the largest data set here has 1.9 million
 _HEADER_LIMIT = 2**20  # long names and the like
+_ENDS = 100  # how often a reader may find the end of a stream
 _OPEN: dict[str, Callable[[Path], io.BufferedIOBase]] = {
     ".tar": lambda path: path.open("rb"),
     ".tar.gz": gzip.GzipFile,
@@ -29,8 +33,10 @@ _OPEN: dict[str, Callable[[Path], io.BufferedIOBase]] = {
     ".tar.xz": lzma.LZMAFile,
     ".txz": lzma.LZMAFile,
 }
+_PACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # other ways unpack a member whole, however large it becomes
 _DAMAGE = (
-    *(OSError, EOFError, ValueError, RuntimeError, NotImplementedError),
+    *(OSError, EOFError, ValueError, RuntimeError, NotImplementedError, LookupError, TypeError, OverflowError),
+    *(MemoryError, struct.error),
     *(lzma.LZMAError, zlib.error, tarfile.TarError, zipfile.BadZipFile),
 )
 
@@ -39,6 +45,8 @@ def walk(path: Path) -> Iterator[Entry]:
     """Every visible directory and file. Read an entry before asking for the next: tars are streams."""
     if path.is_dir():
         entries = _directory(path, "")
+    elif path.exists() and not path.is_file():
+        raise UserError(f"'{path}' is a pipe or device, not a directory or archive: give the file itself")
     elif path.name.lower().endswith(".zip"):
         entries = _zip(path)
     else:
@@ -51,7 +59,13 @@ def walk(path: Path) -> Iterator[Entry]:
         for name, read in entries:
             if read is not None and name in seen:
                 raise DataCorruptError(f"'{path}': member {name!r} is there twice; pack the archive again")
+            if not is_clean(name):
+                raise DataCorruptError(
+                    f"'{path}': the name of member {name!r} holds control characters or is not UTF-8; rename it"
+                )
             seen.add(name)
+            if len(seen) > COUNT_LIMIT:
+                raise DataCorruptError(f"'{path}' holds more than {COUNT_LIMIT} members and is refused; split it")
             yield name, read
 
 
@@ -80,6 +94,8 @@ def _read_file(root: Path, name: str) -> bytes:
 def _zip(path: Path) -> Iterator[Entry]:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
+        if len(members) > COUNT_LIMIT:
+            raise DataCorruptError(f"'{path}' holds more than {COUNT_LIMIT} members and is refused; split it")
         if sum(member.file_size for member in members) > _total_limit(path):
             raise _bomb(path)
         for member in members:
@@ -94,7 +110,10 @@ def _zip(path: Path) -> Iterator[Entry]:
 def _read_zip(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     with _damage(path, member.filename):
         _check_size(path, member.filename, member.file_size)
-        return archive.read(member)
+        if member.compress_type not in _PACKED:
+            raise NotImplementedError("it is packed in another way than deflate")
+        with archive.open(member) as file:  # so many bytes are unpacked and no more, whatever is there
+            return file.read(member.file_size + 1)
 
 
 def _tar(path: Path, ending: str) -> Iterator[Entry]:
@@ -106,7 +125,7 @@ def _tar(path: Path, ending: str) -> Iterator[Entry]:
                 name = _safe(path, member.name)
                 if _hidden(name):
                     continue
-                if not (member.isreg() or member.isdir()):
+                if not (member.isreg() or member.isdir()) or member.issparse():
                     raise _not_a_file(path, name)
                 yield name, None if member.isdir() else partial(_read_tar, path, tar, member)
         while stream.read(2**20):  # the compressor's checksum comes last
@@ -131,6 +150,8 @@ class _Header(tarfile.TarInfo):
             if len(buf) == tarfile.BLOCKSIZE and not any(buf):
                 raise  # the mark of the end
             raise tarfile.ReadError(f"damaged or cut off ({error})") from None
+        if header.size < 0:  # a reader would go back, and round in circles
+            raise tarfile.ReadError(f"a member of {header.size} bytes")
         if not header.isreg() and header.size > _HEADER_LIMIT:
             raise tarfile.ReadError(f"a header of {header.size} bytes")
         return header
@@ -145,11 +166,14 @@ class _Bounded(io.BufferedIOBase):
     """A stream that ends in an error once more has come out than an honest archive holds."""
 
     def __init__(self, path: Path, file: io.BufferedIOBase) -> None:
-        self._path, self._file, self._left = path, file, _total_limit(path)
+        self._path, self._file, self._left, self._ends = path, file, _total_limit(path), 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = self._file.read(size)
         self._left -= len(data)
+        self._ends += not data
+        if self._ends > _ENDS:  # tarfile goes on to the end of a member of 2^60 bytes in steps of 10,240
+            raise tarfile.ReadError("damaged or cut off")
         if self._left < 0:
             raise _bomb(self._path)
         return data
@@ -183,7 +207,8 @@ def _check_size(path: Path, name: str, size: int) -> None:
 
 def _not_a_file(path: Path, name: str) -> DataCorruptError:
     return DataCorruptError(
-        f"'{path}': member {name!r} is a link or device, which is never followed; put the file itself there"
+        f"'{path}': member {name!r} is a link or device, or full of holes, which is never followed; put the file itself"
+        " there"
     )
 
 

@@ -18,6 +18,8 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from bench.api.errors import DataCorruptError, DataMissingError
+from bench.api.outside import read_bytes
+from bench.api.text import is_clean
 from hashing.datasets._archives import MEMBER_LIMIT
 from hashing.datasets._canvas import canvas
 from hashing.datasets._trees import decode_image
@@ -25,6 +27,8 @@ from hashing.datasets._trees import decode_image
 BIT = {"train": 1, "test": 2, "database": 4}  # what `Pool.origin` adds up
 FILES = {"train": ("train.txt",), "test": ("test.txt", "query.txt"), "database": ("database.txt",)}  # CIBA: query.txt
 NAMES = "classes.txt"
+LIST_LIMIT = 2**30  # bytes of a list
+CELLS = 2**31  # of the table of labels
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,10 @@ def _read(stamps: tuple[tuple[str, Path, int, int], ...]) -> Lists:
 
 
 def _parse(path: Path) -> _Part:
-    content = path.read_bytes()
+    try:
+        content = read_bytes(path, LIST_LIMIT)
+    except (OSError, ValueError) as error:
+        raise DataCorruptError(f"'{path}' cannot be read: {error}; put a list of images there") from error
     try:
         rows = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -110,6 +117,8 @@ def _entry(row: str, width: int) -> tuple[str, str, str]:
     given, labels = words[0], words[1:]
     text = "".join(labels)
     parts = given.split("/")
+    if not is_clean(given):
+        return "", "", f"names {given!r}, which holds control characters: rename the image"
     if given.startswith("/") or ".." in parts or "\\" in given or "\0" in given or given[1:2] == ":":
         return "", "", f"leads out of the image folder with '{given}': write paths relative to it, with /"
     if len(labels) != width:
@@ -149,6 +158,11 @@ def _one_hot(text: Sequence[str], folder: Path) -> Bool[np.ndarray, "n k"]:
             f"the lists in '{folder}' hold {len(kinds)} class numbers from {kinds[0]} to {kinds[-1]}: number two or "
             "more classes from 0 without gaps"
         )
+    if len(numbers) * len(kinds) > CELLS:
+        raise DataCorruptError(
+            f"the lists in '{folder}' hold {len(kinds)} classes for {len(numbers)} images: number the classes, not the"
+            " images"
+        )
     return np.asarray(numbers[:, None] == kinds)
 
 
@@ -157,9 +171,14 @@ def class_names(folder: Path, count: int) -> tuple[str, ...]:
     if not (folder / NAMES).is_file():
         return tuple(f"label {number}" for number in range(count))
     try:
-        names = tuple(line.strip() for line in (folder / NAMES).read_text("utf-8-sig").strip().split("\n"))
+        content = read_bytes(folder / NAMES, 2**24).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataCorruptError(f"'{folder / NAMES}' is not UTF-8 text: save it as UTF-8") from error
+    except (OSError, ValueError) as error:
+        raise DataCorruptError(f"'{folder / NAMES}' cannot be read: {error}; put one name per line there") from error
+    names = tuple(line.strip() for line in content.strip().split("\n"))
+    if odd := next((name for name in names if not is_clean(name)), None):
+        raise DataCorruptError(f"'{folder / NAMES}' holds {odd!r}, which holds control characters: rename the class")
     if len(names) != count or len(set(names)) != count or "" in names:
         raise DataCorruptError(
             f"'{folder / NAMES}' holds {len(set(names) - {''})} different names, the lists {count} labels: write one "

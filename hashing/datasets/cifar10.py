@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Dataset, Pool, dataset
+from bench.api.outside import read_bytes
 from bench.api.paper import Paper
 from bench.api.random import Rng
 from hashing.datasets._canvas import enlarged
@@ -52,6 +53,7 @@ MD5 = {
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
+BYTES = 2**25  # of a batch, or more
 HOW = (
     f"give --data DIR where DIR holds {BATCHES}/ (https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz, unpacked) "
     f"or {JPEG}"
@@ -130,7 +132,10 @@ def _jpeg(path: Path) -> Pool:
 def _batches(files: tuple[Path, ...]) -> Pool:
     images, numbers, origin = [], [], []
     for file in files:
-        content = file.read_bytes()
+        try:
+            content = read_bytes(file, BYTES)
+        except (OSError, ValueError) as error:
+            raise DataCorruptError(f"'{file}' cannot be read: {error}; get the published file again") from error
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != MD5[file.name]:
             raise DataCorruptError(f"'{file}' is not the published file (md5 differs) and is not opened: get it again")
         pixels, kinds = load_batch(content, 32, f"'{file}'")

@@ -1,0 +1,215 @@
+"""What every reader of strangers' files must keep: it accepts, or it says UserError in a line; no crash, no hang.
+
+A target takes bytes and a folder to write in. Tests feed it what hypothesis makes, `run.py` what atheris finds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from bench import suite
+from bench.api.errors import UserError
+from bench.store import Store
+from hashing.backbones import _imagenet
+from hashing.datasets import _lists
+from hashing.datasets._archives import walk
+from hashing.datasets._trees import decode_image, survey
+from reports import boards, codefiles, frame, kinds, page, render, throughput
+
+PARTS = b"\n\x1e\n"  # between the files of one input
+SECONDS = 20  # an input that takes longer hangs
+ENDINGS = ("zip", "tar", "tar.gz", "tgz", "tar.xz", "txz")
+KEY, LOAD = "ab" * 16, "10ad"
+Target = Callable[[bytes, Path], bool]
+
+
+@contextmanager
+def promptly() -> Iterator[None]:
+    """TimeoutError in an input that takes too long."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"longer than {SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def holds(target: Target, data: bytes, folder: Path) -> bool:
+    """Whether the target accepted the input; whatever is not a UserError goes on."""
+    with promptly():
+        try:
+            return target(data, folder)
+        except UserError as error:
+            said = str(error)
+    assert said.strip()
+    return False
+
+
+def suites(data: bytes, folder: Path) -> bool:
+    """A suite's text, then changes as `--set` takes them."""
+    text, *changes = data.split(PARTS)
+    path = folder / "s.toml"
+    path.write_bytes(text)
+    made = suite.load(str(path), changes=[change.decode(errors="replace") for change in changes])
+    for cell in itertools.islice(made.trials(None), 20):
+        assert cell.axes() if not isinstance(cell, suite.Skipped) else cell.reason
+    return True
+
+
+def lists(data: bytes, folder: Path) -> bool:
+    """train.txt, test.txt, database.txt, classes.txt."""
+    names = ("train", "test", "database")
+    parts = [*data.split(PARTS), b"", b"", b"", b""]
+    for name, part in zip((*names, "classes"), parts, strict=False):
+        (folder / f"{name}.txt").write_bytes(part)
+    _lists._read.cache_clear()
+    found = _lists.read_lists({name: folder / f"{name}.txt" for name in names})
+    assert len(found.names) == len(found.labels)
+    assert len(_lists.class_names(folder, found.labels.shape[1])) == found.labels.shape[1]
+    return True
+
+
+def archives(data: bytes, folder: Path) -> bool:
+    """The first byte chooses the ending."""
+    path = folder / f"a.{ENDINGS[data[0] % len(ENDINGS)] if data else 'zip'}"
+    path.write_bytes(data[1:])
+    for name, read in walk(path):
+        assert not name.startswith("/")
+        assert ".." not in name.split("/")
+        if read is not None:
+            read()
+    with suppress(UserError):  # most of what can be read holds no tree of classes
+        survey(path)
+    return True
+
+
+def images(data: bytes, folder: Path) -> bool:
+    assert decode_image(data, 8, "it").shape == (3, 8, 8)
+    return True
+
+
+def codes(data: bytes, folder: Path) -> bool:
+    path = folder / "c.npz"
+    path.write_bytes(data)
+    found = codefiles.read(path)
+    codefiles._together(found, found)
+    return True
+
+
+def weights(data: bytes, folder: Path) -> bool:
+    path = folder / "w.pth"
+    path.write_bytes(data)
+    _imagenet.read(path)
+    return True
+
+
+def kernels(data: bytes, folder: Path) -> bool:
+    path = folder / "k.json"
+    path.write_bytes(data)
+    throughput.read(path)
+    return True
+
+
+def _filled(data: bytes, folder: Path) -> Store:
+    """A store that holds a record, a plan and the record of its data."""
+    root = folder / "store"
+    store = Store(root, create=True) if not root.exists() else Store(root)
+    record, plan, *load = data.split(PARTS) if PARTS in data else (data, data)
+    files = {"records": {KEY: record, LOAD: load[0] if load else json.dumps(DATA).encode()}, "plans": {"p": plan}}
+    for kind, held in files.items():
+        for old in (root / kind).glob("*.json"):
+            old.unlink()
+        for name, content in held.items():
+            (root / kind / f"{name}.json").write_bytes(content)
+    return store
+
+
+def records(data: bytes, folder: Path) -> bool:
+    """A record and a plan as a table of results; what is damaged is set aside."""
+    store = _filled(data, folder)
+    sound = len(list(store.records()))
+    assert sound + len(list((store.root / "damaged").glob("*"))) >= 2
+    shelf, made = frame.Shelf(store), frame.runs_of(store)
+    rows = [frame._row(cell, shelf) for plan in made for cell in plan["cells"]]  # `reports` makes frames of them
+    json.dumps([made, rows], ensure_ascii=False).encode()
+    return sound == 2
+
+
+def reports(data: bytes, folder: Path) -> bool:
+    """The same through every table, as it is printed."""
+    store = _filled(data, folder)
+    found = frame.read(store)
+    made: list[Any] = boards.everything(found, costs=True)
+    for kind in kinds.KINDS[1:]:
+        try:
+            made += kinds.tables(kind, store, found)
+        except UserError:  # not every run has every table
+            continue
+    made += page.page(store, KEY[:8])
+    for write in (render.markdown, render.latex, render.csv, render.as_json):
+        write(made).encode()
+    "".join(map(render.plain, made)).encode()
+    return True
+
+
+TARGETS: dict[str, Target] = {
+    "suites": suites, "lists": lists, "archives": archives, "images": images, "codes": codes, "weights": weights,
+    "kernels": kernels, "records": records, "reports": reports,
+}  # fmt: skip
+
+DATA: dict[str, Any] = {
+    "schema": 1, "key": LOAD, "stage": "load", "label": "load toy", "status": "ok", "reason": "", "log": "",
+    "parents": {}, "code": "l", "meta": {"classes": ["a", "b"], "protocol": "toy", "cutoff": None}, "metrics": {},
+    "artifact": None, "cost": {"seconds": 1.5, "started": 1e9, "host": "here"},
+}  # fmt: skip
+RECORD: dict[str, Any] = DATA | {
+    "key": KEY, "stage": "measure", "label": "measure badnets", "group": "measure", "inputs": {"load": None},
+    "parents": {"load": LOAD, "implant": "cd" * 16}, "spec": {"bits": 8, "target": ["a"],
+    "attack": {"name": "badnets", "params": {"poisons": 4}}},
+    "meta": {"protocol": {"name": "toy", "version": 2, "cutoff": None, "sizes": {"query": 9}, "digests": {"q": "1"}},
+             "notes": {"rate": 0.5}},
+    "metrics": {"map": 0.9, "t_map": 0.8, "gain": 0.7, "t_map_control": 0.1, "own_map": 0.2, "own_map_control": 0.9,
+                "chance": 0.1, "collapsed": 0.0, "poisons": 4, "psnr": None, "map_clean": 0.9, "map_chance": 0.1,
+                "detectors": {"headline": "x", "scores": {"x": {"auroc": 0.9, "tpr_1": None}}}},
+    "provenance": {"metrics": 1, "device": "cpu", "packages": {"torch": "2.4"}, "python": "3", "system": "s",
+                   "processor": "p", "git": {"commit": "0" * 40, "dirty": False}},
+}  # fmt: skip
+AXES: dict[str, Any] = {
+    "dataset": "toy", "backbone": "net", "method": "csq", "bits": 8, "attack": "badnets(poisons=4)", "defense": "strip",
+    "target": "a", "seed": 0, "surrogate": "other_seed", "augment": "victim",
+}  # fmt: skip
+PLAN: dict[str, Any] = {
+    "schema": 1, "suites": ["toy"], "descriptions": {"toy": "A toy."}, "command": "python -m bench run --suite toy",
+    "cells": [
+        {"axes": AXES, "training": {"lr": 0.1}, "key": KEY, "skipped": "", "access": "labels changed", "aimed": True,
+         "defense_kind": "guard", "threads": 1, "surrogate_seed": 1},
+        {"axes": AXES | {"attack": "none", "defense": "none"}, "training": {}, "key": None, "skipped": "no data"},
+    ],
+}  # fmt: skip
+KERNELS: dict[str, Any] = {
+    "machine": {"processor": "p", "cores": 2, "packages": {"numpy": "2", "faiss-cpu": None}},
+    "rows": [{"section": "ranking", "operation": "AP", "by": "HashDoor", "threads": 1, "bits": 64, "items": 10,
+              "unit": "query", "seconds": [1e-6, 2e-6, 3e-6], "codes": 1, "octets": 8, "faster": None, "limit": 0.5,
+              "note": ""}],
+}  # fmt: skip
+
+
+def timed(target: Target, inputs: Iterator[bytes], folder: Path, seconds: float) -> tuple[int, int]:
+    """How many inputs went through in so many seconds, and how many of them were accepted."""
+    started, count, accepted = time.monotonic(), 0, 0
+    while time.monotonic() - started < seconds:
+        accepted += holds(target, next(inputs), folder)
+        count += 1
+    return count, accepted

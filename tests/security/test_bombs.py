@@ -1,0 +1,262 @@
+# ruff: noqa: E501 -- tables of hostile files read better in few lines
+"""Small files that ask for much: memory, time, disk. They are refused by name, in little time and memory."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import tarfile
+import time
+import tracemalloc
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bench import suite
+from bench.api.errors import DataCorruptError, UserError
+from hashing.backbones import _imagenet
+from hashing.datasets import _archives, _lists
+from hashing.datasets._archives import walk
+from hashing.datasets._trees import decode_image
+from reports import codefiles
+
+
+@contextmanager
+def cheaply(seconds: float = 10.0, octets: int = 2**26) -> Iterator[None]:
+    """Fails where the block took long or much memory."""
+    started = time.process_time()
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < octets
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - started < seconds
+
+
+def read_all(path: Path) -> dict[str, bytes]:
+    return {name: read() for name, read in walk(path) if read is not None}
+
+
+def header(size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo("cat/1.jpg")
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+# Archives
+
+
+@pytest.mark.parametrize("size", [2**33, 2**60, -(2**40), -512])
+def test_a_member_of_exabytes_or_less_than_nothing_ends_at_once(tmp_path: Path, size: int) -> None:
+    (tmp_path / "t.tar").write_bytes(header(max(size, 0)))
+    if size < 0:
+        raw = bytearray(header(0))
+        raw[124:136] = b"\xff" + (2**88 + size).to_bytes(11, "big")
+        raw[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(raw))[0]
+        (tmp_path / "t.tar").write_bytes(bytes(raw) + bytes(10240))
+    with cheaply(), pytest.raises(DataCorruptError, match=r"t\.tar"):
+        list(walk(tmp_path / "t.tar"))
+
+
+def test_files_full_of_holes_are_refused(tmp_path: Path) -> None:
+    info = bytearray(header(512, tarfile.GNUTYPE_SPARSE))
+    info[386:410] = b"%011o\0%011o\0" % (0, 512)
+    info[483:495] = b"%011o\0" % 2**25
+    info[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(info))[0]
+    (tmp_path / "t.tar").write_bytes(bytes(info) + bytes(512) + bytes(10240))
+    with cheaply(), pytest.raises(DataCorruptError, match="full of holes"):
+        read_all(tmp_path / "t.tar")
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_ways_of_packing_that_unpack_without_a_bound_are_refused(tmp_path: Path, kind: int) -> None:
+    with zipfile.ZipFile(tmp_path / "t.zip", "w", kind) as archive:
+        archive.writestr("cat/1.jpg", bytes(2**27))
+    assert (tmp_path / "t.zip").stat().st_size < 2**16
+    path = tmp_path / "t.zip"
+    path.write_bytes(path.read_bytes().replace((2**27).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    with cheaply(), pytest.raises(DataCorruptError, match="another way than deflate"):
+        read_all(path)
+
+
+def test_a_member_that_understates_its_size_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "t.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("cat/1.jpg", bytes(2**28))
+    path.write_bytes(path.read_bytes().replace((2**28).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    with cheaply(), pytest.raises(DataCorruptError, match="cat/1"):
+        read_all(path)
+
+
+@pytest.mark.parametrize("form", ["zip", "tar", "folder"])
+def test_members_are_counted(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"cat/{number}.jpg" for number in range(30)]
+    path = tmp_path / ("f" if form == "folder" else f"t.{form}")
+    if form == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in names:
+                archive.writestr(name, b"")
+    elif form == "tar":
+        with tarfile.open(path, "w") as tar:
+            for name in names:
+                tar.addfile(tarfile.TarInfo(name))
+    else:
+        (path / "cat").mkdir(parents=True)
+        for name in names:
+            (path / name).touch()
+    monkeypatch.setattr(_archives, "COUNT_LIMIT", 29)
+    with pytest.raises(DataCorruptError, match="more than 29 members"):
+        read_all(path)
+    monkeypatch.setattr(_archives, "COUNT_LIMIT", 31)
+    assert len(read_all(path)) == 30
+
+
+@pytest.mark.parametrize("name", ["cat/\x1b[31m.jpg", "\u202egnp.exe/1.jpg", b"c\xe4t/1.jpg"])
+def test_names_that_steer_a_terminal_or_are_no_text_are_refused(tmp_path: Path, name: str | bytes) -> None:
+    text = os.fsdecode(name)
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo(text))
+    (tmp_path / "f" / text).parent.mkdir(parents=True)
+    (tmp_path / "f" / text).touch()
+    for path in (tmp_path / "t.tar", tmp_path / "f"):
+        with pytest.raises(DataCorruptError, match="control characters or is not UTF-8") as caught:
+            read_all(path)
+        str(caught.value).encode()
+        assert "\x1b" not in str(caught.value)
+
+
+def test_a_pipe_in_the_place_of_an_archive_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "t.tar")
+    with pytest.raises(UserError, match="is a pipe or device"):
+        list(walk(tmp_path / "t.tar"))
+
+
+# Images
+
+
+def png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
+
+
+def small(form: str) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 255, (50, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer := io.BytesIO(), form)
+    return buffer.getvalue()
+
+
+HUGE = {
+    "PNG": png(60_000, 60_000),
+    "PPM": b"P6 60000 60000 255\n" + bytes(99),
+    "BMP": small("BMP")[:18] + struct.pack("<ii", 60_000, 60_000) + small("BMP")[26:],
+    "JPEG": small("JPEG").replace(struct.pack(">HH", 50, 40), struct.pack(">HH", 60_000, 60_000)),
+    "TIFF": small("TIFF").replace(struct.pack("<HHII", 256, 4, 1, 40), struct.pack("<HHII", 256, 4, 1, 2**30)),
+}
+
+
+@pytest.mark.parametrize("form", HUGE)
+def test_pictures_that_claim_billions_of_pixels_are_named(form: str) -> None:
+    with cheaply(), pytest.raises(DataCorruptError, match="it does not decode") as caught:
+        decode_image(HUGE[form], 8, "it")
+    assert "pixels, limit" in str(caught.value) or "decompression bomb" in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["PNG", "PPM", "BMP", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
+def test_pictures_that_are_cut_off_are_named(form: str, share: float) -> None:
+    content = small(form)
+    assert decode_image(content, 8, "it").shape == (3, 8, 8)
+    with pytest.raises(DataCorruptError, match="it does not decode"):
+        decode_image(content[: int(len(content) * share)], 8, "it")
+
+
+# Lists, codes, weights, suites
+
+
+def test_as_many_classes_as_images_make_no_table(tmp_path: Path) -> None:
+    lines = "".join(f"{n}.jpg {n}\n" for n in range(60_000))
+    for name in ("train", "database"):
+        (tmp_path / f"{name}.txt").write_text(lines)
+    (tmp_path / "test.txt").write_text("q.jpg 1\n")
+    files = {name: tmp_path / f"{name}.txt" for name in ("train", "test", "database")}
+    with pytest.raises(DataCorruptError, match="number the classes, not the images"):
+        _lists.read_lists(files)
+
+
+def npz(path: Path, kind: str, shape: str, packing: int = zipfile.ZIP_DEFLATED) -> Path:
+    head = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        for name in ("codes", "labels"):
+            archive.writestr(
+                f"{name}.npy", b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + bytes(2**20)
+            )
+    return path
+
+
+@pytest.mark.parametrize("kind", ["<f8", "|b1", "<U1000000"])
+def test_an_array_that_claims_gigabytes_is_not_made(tmp_path: Path, kind: str) -> None:
+    with cheaply(), pytest.raises(UserError, match=r"it claims .* bytes, the file holds 1048"):
+        codefiles.read(npz(tmp_path / "c.npz", kind, "(4000000000, 8)"))
+
+
+def test_codes_packed_without_a_bound_or_beyond_it_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="another way than deflate"):
+        codefiles.read(npz(tmp_path / "c.npz", "<f8", "(2, 4)", zipfile.ZIP_BZIP2))
+    monkeypatch.setattr(codefiles, "FLOOR", 2**10)
+    with pytest.raises(UserError, match="the limit is"):
+        codefiles.read(npz(tmp_path / "c.npz", "<f8", "(16384, 8)"))
+
+
+def test_every_item_its_own_class_is_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    np.savez(path, codes=np.ones((60_000, 1), np.int8), labels=np.arange(60_000))
+    with cheaply(30, 2**28), pytest.raises(UserError, match="labels are to be of classes"):
+        codefiles.score(path, path)
+
+
+def test_weights_that_are_compressed_are_not_unpacked(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(10)}, tmp_path / "good.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "good.pth") as good,
+        zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as bad,
+    ):
+        for member in good.infolist():
+            bad.writestr(member.filename, good.read(member))
+    assert list(_imagenet.read(tmp_path / "good.pth")) == ["a"]
+    with pytest.raises(DataCorruptError, match="is compressed inside"):
+        _imagenet.read(tmp_path / "w.pth")
+
+
+SUITES = {
+    "dots": ("a" + ".a" * 100_000 + "=1", "more than 500 dots"),
+    "nested": ("a = " + "[" * 100_000, "nested too deeply"),
+    "cells": (f"[axes]\nseeds = {list(range(2000))}\nbits = {list(range(1, 2000))}", "has 7,996,000 cells|has 3,998,000 cells"),
+    "sweep": (f"[axes]\nattacks = [{{ name = 'badnets', a = {list(range(2000))}, b = {list(range(2000))} }}]", "4,000,000 cells"),
+    "long": ("#" * 2**18 + "\n", "more than 262144 bytes"),
+    "digits": ("seeds = [" + "9" * 9000 + "]", "is not TOML"),
+    "integer": ("[axes]\nseeds = [0x" + "f" * 9000 + "]", "more than 64 bits"),
+    "nan": ("[training]\nlr = nan", "holds the number nan"),
+    "date": ("[training]\nlr = 1979-05-27", "holds a date"),
+    "value": ("[axes]\nbits = ['" + "x" * 100_000 + "']", r"\.\.\.: input should be"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_suites_that_ask_for_too_much_are_named(tmp_path: Path, name: str) -> None:
+    text, words = SUITES[name]
+    (tmp_path / "s.toml").write_text(text)
+    with cheaply(), pytest.raises(UserError, match=words) as caught:
+        suite.load(str(tmp_path / "s.toml"))
+    assert len(str(caught.value)) < 1000
