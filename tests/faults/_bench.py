@@ -1,0 +1,165 @@
+"""The real command line in processes of its own, and everything that such a process leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 240.0  # seconds; Ray takes its time to start on a busy machine
+
+# 21 stages, each well below a second
+SUITE = """
+name = "faults"
+[axes]
+datasets = [{ name = "digits", train = 150, query = 60 }]
+backbones = [{ name = "convnet", width = 4 }]
+attacks = ["none", "badnets"]
+defenses = ["none", { name = "fine_pruning", epochs = 1 }]
+targets = [0]
+bits = [12]
+[training]
+optimizer = "adam"
+lr = 1e-2
+weight_decay = 0
+epochs = 1
+"""
+
+
+def bench(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command, to its end."""
+    command = [sys.executable, "-m", "bench", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+        timeout=PATIENCE,
+    )  # fmt: skip
+
+
+def board(store: Path) -> str:
+    """The boards of the last run, as every reader of the store gets them."""
+    done = bench("leaderboard", "--store", store, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def verified(store: Path) -> None:
+    """Every number is what the stored codes give."""
+    done = bench("verify", "--store", store)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def finished(store: Path) -> dict[str, bytes]:
+    """The records of stages that have a result, byte for byte."""
+    files = {path.stem: path.read_bytes() for path in store.glob("records/*.json")}
+    return {key: content for key, content in files.items() if json.loads(content)["status"] == "ok"}
+
+
+def sober(content: bytes) -> dict:
+    """A record without time and host."""
+    record = json.loads(content)
+    del record["cost"]
+    return record
+
+
+def until(met: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+    """Wait, and say what for where it does not come."""
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that is dead and not yet collected does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def signal_all(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:  # it ended by itself
+            continue
+
+
+class Driver:
+    """`bench run` in a session of its own, in which Ray and its workers stay: all of it can be found and ended."""
+
+    def __init__(self, suite: Path, store: Path, *options: object, executor: str = "ray", **environment: str) -> None:
+        workers = () if executor == "serial" or "--address" in options else ("--workers", 2)
+        command = ["run", "--suite", suite, "--store", store, "--device", "cpu", "--executor", executor]
+        self._folder = Path(tempfile.mkdtemp(prefix="hd"))  # Ray's sockets need a short path
+        self._said, self._told = self._folder / "out", self._folder / "err"
+        with self._said.open("w") as out, self._told.open("w") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "bench", *map(str, [*command, *workers, *options])],
+                cwd=ROOT, stdout=out, stderr=err, start_new_session=True,
+                env={**os.environ, "RAY_TMPDIR": str(self._folder), **environment},
+            )  # fmt: skip
+
+    @property
+    def out(self) -> str:
+        return self._said.read_text()
+
+    @property
+    def err(self) -> str:
+        return self._told.read_text()
+
+    @property
+    def planned(self) -> int | None:
+        """How many stages it said that it has to run; None before it said so."""
+        words = self.err.partition(" stages to run")
+        return int(words[0].split()[-1]) if words[1] else None
+
+    def family(self) -> list[int]:
+        """It and everything that it has started, wherever the parents are."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if session == self.process.pid:
+                found.append(int(folder.name))
+        return found
+
+    def workers(self) -> list[int]:
+        """Ray's workers that are at a stage."""
+        names = {pid: command_of(pid) for pid in self.family()}
+        idle = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+        return [pid for pid, name in names.items() if name.startswith("ray::") and not name.startswith(idle)]
+
+    def kill(self) -> None:
+        """As the kernel does: the driver alone, without a word to anyone."""
+        self.process.kill()
+        self.process.wait()
+
+    def finish(self, seconds: float = PATIENCE) -> int:
+        return self.process.wait(seconds)
+
+    def close(self) -> None:
+        """End what is left, frozen workers included."""
+        signal_all(self.family(), signal.SIGKILL)
+        if self.process.poll() is None:
+            self.process.wait()
+        until(lambda: not any(alive(pid) for pid in self.family()), "processes to end", 30)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
