@@ -253,7 +253,8 @@ class _Driver:
                 heapq.heappush(self._ready, self._position[stage.key])
                 self._listener.again(stage, done.reason)
                 return
-            record = self._store.settle(describe(stage) | {"status": done.status, "reason": done.reason, "log": ""})
+            ended = {"status": done.status, "reason": done.reason, "log": done.log}
+            record = self._store.settle(describe(stage) | ended)
         before = self._pending.records.get(stage.key)
         if before is not None and before["status"] == record["status"] == "ok":
             self.remade |= checksum(before) != checksum(record)
