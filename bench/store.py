@@ -16,9 +16,10 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,13 +73,14 @@ class Store:
         """The record of a stage; a torn or foreign one is set aside and counts as absent."""
         path = self._record_path(key)
         try:
-            found = json.loads(path.read_bytes())
+            found: Record = json.loads(path.read_bytes())
         except FileNotFoundError:
             return None
         except (ValueError, UnicodeDecodeError):
             self._set_aside(path)
             return None
-        if not isinstance(found, dict) or found.get("schema") != SCHEMA or found.get("key") != key:
+        about = (found.get("schema"), found.get("key")) if isinstance(found, dict) else ()
+        if about != (SCHEMA, key) or found.get("status") not in STATUSES:
             self._set_aside(path)
             return None
         return found
@@ -88,13 +90,28 @@ class Store:
         self._write(self._record_path(record["key"]), json.dumps(body, allow_nan=False, indent=1).encode())
 
     def settle(self, record: Record) -> Record:
-        """Write a record unless it is a failure and another driver has finished the stage; returns the one in force."""
-        if record["status"] != "ok":
-            held = self.record(record["key"])
-            if held is not None and held["status"] == "ok" and self.intact(held):
+        """Write a record unless another driver has finished the stage; returns the one in force.
+
+        A failure never replaces a result, and neither does the same result.
+        """
+        held = self.record(record["key"])
+        if held is not None and held["status"] == "ok":
+            same = held["inputs"] == record["inputs"] and held["artifact"] == record["artifact"]
+            if same if record["status"] == "ok" else self.intact(held):
                 return held
         self.write_record(record)
         return record
+
+    def finished(self, key: str, inputs: Mapping[str, str | None]) -> Record | None:
+        """The record of a stage that has its result, made from these inputs, and its artifact."""
+        held = self.record(key)
+        if held is None or held["status"] != "ok" or held["inputs"] != inputs:
+            return None
+        return held if self.whole(held) else None
+
+    def set_aside(self, record: Record) -> None:
+        """Take a record out of the store, so that its stage counts as one that has not happened."""
+        self._set_aside(self._record_path(record["key"]))
 
     def records(self) -> Iterator[Record]:
         """Every readable record, in the order of keys."""
@@ -164,8 +181,9 @@ class Store:
         return self.root / "records" / f"{key}.json"
 
     def _set_aside(self, path: Path) -> None:
-        with writing(self.root):
-            folder = self.root / "damaged"
+        """Keep what is damaged out of the way; where that cannot be written, it stays and still counts as absent."""
+        folder = self.root / "damaged"
+        with suppress(StoreError, FileNotFoundError), writing(self.root):  # not found: another process was first
             folder.mkdir(exist_ok=True)
             path.replace(folder / path.name)
 
@@ -186,10 +204,9 @@ def checksum(record: Record) -> str | None:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """A name beside `path`, removed if it was not renamed."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    """A name beside `path`, removed if it was not renamed. Who may read it is the user's umask, as for any file."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary.touch(exist_ok=False)
     try:
         yield temporary
     finally:
