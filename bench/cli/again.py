@@ -17,6 +17,9 @@ def verify(
     store: StorePath = DEFAULT_STORE,
     suite: RunOf = None,
     all_runs: Annotated[bool, typer.Option("--all-runs", help="Every run of the store.")] = False,
+    set_aside: Annotated[
+        bool, typer.Option("--set-aside", help="Take what does not hold out of the store: the next run makes it again.")
+    ] = False,
 ) -> None:
     """Compute every number that boards show again from stored codes, scores and masks; exit code 1 on a mismatch."""
     from rich.console import Console
@@ -28,6 +31,8 @@ def verify(
     from reports.frame import runs_of
 
     held = Store(store)
+    if set_aside:
+        held.check_writable()
     keys = list(
         dict.fromkeys(
             cell["key"] for plan in runs_of(held, suite)[None if all_runs else -1 :] for cell in plan["cells"]
@@ -51,7 +56,15 @@ def verify(
     )
     out.print("Taken as recorded: seconds and hosts, scores of diagnoses, what defenses noted, throughput.")
     if wrong:
-        out.print("A new metric over old runs: `python -m bench rescore`; damaged artifacts: run the suite again.")
+        if set_aside:
+            for record, _ in wrong:
+                held.set_aside(record)
+        out.print(
+            "Set aside: run the suite again."
+            if set_aside
+            else "A new metric over old runs: `python -m bench rescore`; what is damaged: `python -m bench verify"
+            " --set-aside`, then run the suite again."
+        )
         raise typer.Exit(EXIT_FAILED_TRIALS)
 
 

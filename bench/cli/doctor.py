@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -9,6 +10,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from bench.cli._options import DEFAULT_STORE, Data, Format, StorePath, emit
+
+DAY = 86400.0  # seconds
 
 
 def doctor(data: Data = None, store: StorePath = DEFAULT_STORE, format_: Format = "rich") -> None:
@@ -116,12 +119,15 @@ def gc(
                 wanted.add(parent)
                 todo.append(parent)
     gone: list[Path] = [path for path in (held.root / "records").glob("*.json") if path.stem not in wanted]
-    for path in (held.root / "artifacts").glob("*"):
+    for path in (held.root / "artifacts").glob("[!.]*"):
         record = records.get(path.stem)
         of_repair = record is not None and record["meta"].get("kind") in {"repair", "filter"}
         if path.stem not in wanted or (repaired and of_repair):
             gone.append(path)
     gone += list((held.root / "damaged").glob("*"))
+    # what killed processes leave; a file of a run that goes on now is younger
+    left = [*held.root.glob("*/.*.tmp"), *held.root.glob("running/*")]
+    gone += [path for path in left if path.stat().st_mtime < time.time() - DAY]
     size = sum(path.stat().st_size for path in gone)
     if not dry_run:
         with writing(held.root):
