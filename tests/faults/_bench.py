@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -12,6 +14,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+
+from bench.cli.app import main
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 240.0  # seconds; Ray takes its time to start on a busy machine
@@ -34,26 +40,25 @@ epochs = 1
 """
 
 
-def bench(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command, to its end."""
-    command = [sys.executable, "-m", "bench", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
-        timeout=PATIENCE,
-    )  # fmt: skip
+def bench(*arguments: object) -> tuple[int, str, str]:
+    """A command in this process: exit code, output, errors."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
+        main(list(map(str, arguments)))
+    return int(caught.value.code or 0), out.getvalue(), err.getvalue()
 
 
 def board(store: Path) -> str:
     """The boards of the last run, as every reader of the store gets them."""
-    done = bench("leaderboard", "--store", store, "--format", "json")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    code, out, err = bench("leaderboard", "--store", store, "--format", "json")
+    assert code == 0, err
+    return out
 
 
 def verified(store: Path) -> None:
     """Every number is what the stored codes give."""
-    done = bench("verify", "--store", store)
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, out, err = bench("verify", "--store", store)
+    assert code == 0, out + err
 
 
 def finished(store: Path) -> dict[str, bytes]:
@@ -63,10 +68,14 @@ def finished(store: Path) -> dict[str, bytes]:
 
 
 def sober(content: bytes) -> dict:
-    """A record without time and host."""
+    """A record without time and host, and without what was committed while tests ran."""
     record = json.loads(content)
-    del record["cost"]
+    del record["cost"], record["provenance"]["git"]
     return record
+
+
+def results(records: dict[str, bytes]) -> dict[str, dict]:
+    return {key: sober(content) for key, content in records.items()}
 
 
 def until(met: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:

@@ -7,8 +7,62 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.conftest import TROUBLE
 from tests.faults._bench import SUITE, Driver, board, finished
+
+MOODY = '''
+"""A repair that fails in every way, until a file named `well` lies in its folder."""
+import ctypes, os, signal, sys, time
+from pathlib import Path
+import torch
+from bench.api.defense import *
+
+@defense
+class Moody(Repair):
+    what: str = "fine"
+    folder: str = ""
+
+    def repair(self, case, rng):
+        folder = Path(self.folder)
+        well = self.what == "fine" or (folder / "well").exists()
+        getattr(self, "fine" if well else self.what)(case.model, folder)
+        return case.model
+
+    def fine(self, model, folder):
+        pass
+
+    def fail(self, model, folder):
+        raise ValueError("out of sorts")
+
+    def die(self, model, folder):
+        print("these are my last words", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def hang(self, model, folder):
+        ctypes.CDLL(None).pause()  # no Python code runs in there
+
+    def nan(self, model, folder):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(float("nan"))
+
+    def grow(self, model, folder):
+        held = []
+        while True:
+            held.append(bytearray(os.urandom(1) * (64 << 20)))
+            time.sleep(0.02)
+
+    def once(self, model, folder):
+        """Wait the first time, for whoever wants to do something to the process; then differ."""
+        if (folder / "pid").exists():
+            return
+        (folder / "pid.new").write_text(str(os.getpid()))
+        (folder / "pid.new").rename(folder / "pid")
+        while not (folder / "go").exists():
+            pass
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.25)
+'''
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +99,9 @@ def drivers() -> Iterator[Callable[..., Driver]]:
 
 
 @pytest.fixture
-def trouble_file(tmp_path: Path) -> Path:
-    """A plugin whose data misbehave on demand."""
-    path = tmp_path / "trouble.py"
-    path.write_text(TROUBLE)
-    return path
+def moody(tmp_path: Path) -> tuple[Path, Path]:
+    """A plugin whose repair does what its parameter says, and the folder in which it leaves and finds files."""
+    path, folder = tmp_path / "moody.py", tmp_path / "moods"
+    folder.mkdir()
+    path.write_text(MOODY)
+    return path, folder

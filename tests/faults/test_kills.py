@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.faults._bench import PATIENCE, Driver, board, finished, sober, verified
+from tests.faults._bench import PATIENCE, SUITE, Driver, alive, board, finished, results, until, verified
 
 Start = Callable[..., Driver]
 Undisturbed = tuple[str, dict[str, bytes]]
@@ -35,8 +37,9 @@ def survive(driver: Driver, store: Path, rng: random.Random, left: int) -> bool:
 
 
 def kill_again_and_again(
-    suite: Path, store: Path, drivers: Start, undisturbed: Undisturbed, rng: random.Random, kills: int
-) -> int:
+    suite: Path, store: Path, drivers: Start, undisturbed: Undisturbed, rng: random.Random, kills: int,
+    last: str = "ray",
+) -> int:  # fmt: skip
     """Kill a suite's drivers, one after the other, then let one finish; returns how many kills hit."""
     expected, records = undisturbed
     snapshots: list[dict[str, bytes]] = []
@@ -45,7 +48,7 @@ def kill_again_and_again(
         before = finished(store)
         if len(before) == len(records):
             break
-        driver = drivers(suite, store)
+        driver = drivers(suite, store, executor="ray" if number < kills else last)
         if number < kills:
             hit += survive(driver, store, rng, len(records) - len(before))
         else:
@@ -56,7 +59,7 @@ def kill_again_and_again(
     final = finished(store)
     for before in snapshots:
         assert {key: final.get(key) for key in before} == before, "a finished record was lost or written again"
-    assert {key: sober(content) for key, content in final.items()} == {k: sober(v) for k, v in records.items()}
+    assert results(final) == results(records)
     assert board(store) == expected
     verified(store)
     return hit
@@ -65,7 +68,33 @@ def kill_again_and_again(
 def test_a_driver_killed_three_times_is_continued(
     suite: Path, tmp_path: Path, drivers: Start, undisturbed: Undisturbed
 ) -> None:
-    assert kill_again_and_again(suite, tmp_path / "store", drivers, undisturbed, random.Random(5), 3) == 3
+    assert kill_again_and_again(suite, tmp_path / "store", drivers, undisturbed, random.Random(5), 3, "serial") == 3
+
+
+def test_a_worker_that_outlives_its_driver_does_no_harm(
+    tmp_path: Path, drivers: Start, moody: tuple[Path, Path]
+) -> None:
+    """It comes back when all is done, with a result that differs, as from another kind of machine."""
+    plugin, folder = moody
+    store, suite = tmp_path / "store", tmp_path / "late.toml"
+    mood = f'{{ name = "moody", what = "once", folder = "{folder}" }}'
+    suite.write_text(SUITE.replace('{ name = "fine_pruning", epochs = 1 }', mood).replace(', "badnets"', ""))
+    first = drivers(suite, store, "--plugin", plugin)
+    until((folder / "pid").exists, "the worker to enter its stage")
+    worker = int((folder / "pid").read_text())
+    os.kill(worker, signal.SIGSTOP)
+    first.kill()
+    (mark,) = (store / "running").iterdir()
+    second = drivers(suite, store, "--plugin", plugin, executor="serial")
+    assert second.finish() == 0, second.err
+    expected, records = board(store), finished(store)
+    (folder / "go").touch()
+    os.kill(worker, signal.SIGCONT)
+    until(lambda: not alive(worker), "the worker to end")
+    assert not mark.exists(), "the worker ended before it could write: the test shows nothing"
+    assert finished(store) == records
+    assert board(store) == expected
+    verified(store)
 
 
 @pytest.mark.slow
