@@ -86,8 +86,12 @@ class Store:
         return found
 
     def write_record(self, record: Record) -> None:
-        body = {"schema": SCHEMA, **record}
-        self._write(self._record_path(record["key"]), json.dumps(body, allow_nan=False, indent=1).encode())
+        self._write(self._record_path(record["key"]), self.encoded(record))
+
+    @staticmethod
+    def encoded(record: Record) -> bytes:
+        """The content of a record's file."""
+        return json.dumps({"schema": SCHEMA, **record}, allow_nan=False, indent=1).encode()
 
     def settle(self, record: Record) -> Record:
         """Write a record unless another driver has finished the stage; returns the one in force.
