@@ -62,7 +62,7 @@ class Costs:
 
     def total(self, groups: Mapping[str, int]) -> float:
         """Of so many stages of each group."""
-        return sum(count * self.seconds(group) for group, count in groups.items() if count)
+        return sum((count * self.seconds(group) for group, count in groups.items() if count), 0.0)
 
 
 def kind_of(group: str) -> str:

@@ -239,7 +239,8 @@ class Sizes:
     def total(self, groups: Mapping[str, int]) -> float:
         from statistics import median
 
-        return sum(count * (median(self._seen[g]) if g in self._seen else 1e6) for g, count in groups.items())
+        sizes = (count * (median(self._seen[g]) if g in self._seen else 1e6) for g, count in groups.items())
+        return sum(sizes, 0.0)
 
 
 def _size(count: float) -> str:
