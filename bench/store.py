@@ -132,7 +132,9 @@ class Store:
         path = self.artifact_path(key)
         whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         with writing(self.root), _temporary(path) as temporary:
+            mode = temporary.stat().st_mode
             save_file(whole, temporary, metadata={"hashdoor": canonical(meta)})
+            temporary.chmod(mode)  # safetensors keeps files to their owner
             found = {"sha256": sha256(temporary), "bytes": temporary.stat().st_size}
             temporary.replace(path)
         return found
