@@ -48,6 +48,11 @@ def bench(*arguments: object) -> tuple[int, str, str]:
     return int(caught.value.code or 0), out.getvalue(), err.getvalue()
 
 
+def run(suite: Path, store: Path, *options: object) -> tuple[int, str, str]:
+    """A run in this process."""
+    return bench("run", "--suite", suite, "--store", store, "--device", "cpu", "--executor", "serial", *options)
+
+
 def board(store: Path) -> str:
     """The boards of the last run, as every reader of the store gets them."""
     code, out, err = bench("leaderboard", "--store", store, "--format", "json")

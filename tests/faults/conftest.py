@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults._bench import SUITE, Driver, board, finished
+from bench.api import registry
+from tests.faults._bench import SUITE, Driver, board, finished, run
 
 MOODY = '''
 """A repair that fails in every way, until a file named `well` lies in its folder."""
@@ -73,15 +74,18 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, bytes]]:
-    """Board and records of a run that nothing happened to."""
-    store = tmp_path_factory.mktemp("undisturbed") / "store"
-    driver = Driver(suite, store, executor="serial")
-    try:
-        assert driver.finish() == 0, driver.err
-    finally:
-        driver.close()
-    return board(store), finished(store)
+def whole(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a run that nothing happened to."""
+    store = tmp_path_factory.mktemp("whole") / "store"
+    code, _, err = run(suite, store)
+    assert code == 0, err
+    return store
+
+
+@pytest.fixture(scope="session")
+def undisturbed(whole: Path) -> tuple[str, dict[str, bytes]]:
+    """Board and records of that run."""
+    return board(whole), finished(whole)
 
 
 @pytest.fixture
@@ -99,9 +103,13 @@ def drivers() -> Iterator[Callable[..., Driver]]:
 
 
 @pytest.fixture
-def moody(tmp_path: Path) -> tuple[Path, Path]:
+def moody(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     """A plugin whose repair does what its parameter says, and the folder in which it leaves and finds files."""
     path, folder = tmp_path / "moody.py", tmp_path / "moods"
     folder.mkdir()
     path.write_text(MOODY)
-    return path, folder
+    before = dict(registry._plugin_files)
+    yield path, folder
+    registry._plugin_files.clear()
+    registry._plugin_files.update(before)
+    registry.catalogue.cache_clear()

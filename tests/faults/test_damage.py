@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,31 +15,23 @@ from pathlib import Path
 import pytest
 
 from bench.store import Store
-from tests.faults._bench import Driver, bench, board, finished, results, verified
+from tests.faults._bench import SUITE, Driver, bench, board, finished, results, run, verified
 
 Start = Callable[..., Driver]
 Undisturbed = tuple[str, dict[str, bytes]]
 
 
 def again(suite: Path, store: Path) -> str:
-    """The same run once more, in this process; what it printed."""
-    code, out, err = bench("run", "--suite", suite, "--store", store, "--device", "cpu", "--executor", "serial")
+    """The same run once more; what it printed."""
+    code, out, err = run(suite, store)
     assert code == 0, err
     return out
 
 
-@pytest.fixture(scope="module")
-def run(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of a finished run."""
-    store = tmp_path_factory.mktemp("run") / "store"
-    again(suite, store)
-    return store
-
-
 @pytest.fixture
-def store(run: Path, tmp_path: Path) -> Path:
-    """A copy that the test may damage."""
-    shutil.copytree(run, tmp_path / "store")
+def store(whole: Path, tmp_path: Path) -> Path:
+    """A finished run that the test may damage."""
+    shutil.copytree(whole, tmp_path / "store")
     return tmp_path / "store"
 
 
@@ -146,12 +141,12 @@ def test_a_number_that_was_changed_comes_back(suite: Path, store: Path, undistur
 
 
 def test_a_read_only_store_can_be_read_and_serves_nothing_damaged(
-    run: Path, tmp_path: Path, undisturbed: Undisturbed
+    whole: Path, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
     place = tmp_path / "mount"
     with tmpfs(place, "size=16m"):
         store = place / "store"
-        shutil.copytree(run, store)
+        shutil.copytree(whole, store)
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
         assert board(store) == undisturbed[0]
         verified(store)
@@ -163,8 +158,60 @@ def test_a_read_only_store_can_be_read_and_serves_nothing_damaged(
         path = store / "records" / f"{first(store, 'measure')['key']}.json"
         path.write_bytes(path.read_bytes()[:50])
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
-        assert "0/1" in board(store)
+        assert "not run yet" in board(store)
         assert path.exists()
+
+
+def test_what_killed_processes_leave_is_collected_when_it_is_old(store: Path) -> None:
+    """Not while a run may still be at it."""
+    (store / "running").mkdir(exist_ok=True)
+    left = [store / "artifacts" / ".x.tmp", store / "records" / ".y.tmp", store / "running" / "z.1234"]
+    for path in left:
+        path.write_text("half")
+    before = finished(store)
+    assert bench("gc", "--store", store)[0] == 0
+    assert all(path.exists() for path in left)
+    for path in left:
+        os.utime(path, (time.time() - 90_000, time.time() - 90_000))
+    assert bench("gc", "--store", store)[0] == 0
+    assert not any(path.exists() for path in left)
+    assert finished(store) == before
+    verified(store)
+
+
+def test_others_may_read_what_the_umask_lets_them(whole: Path) -> None:
+    """A cluster's store has several users."""
+    (whole.parent / "mine").touch()
+    mine = (whole.parent / "mine").stat().st_mode
+    assert {path.stat().st_mode for path in whole.rglob("*") if path.is_file()} == {mine}
+
+
+def test_the_same_suite_twice_gives_the_same_records(suite: Path, tmp_path: Path, undisturbed: Undisturbed) -> None:
+    again(suite, tmp_path / "twice")
+    assert results(finished(tmp_path / "twice")) == results(undisturbed[1])
+    assert board(tmp_path / "twice") == undisturbed[0]
+    assert re.search(r"0\.[1-9]", undisturbed[0]), "boards of collapsed models would all be equal"
+
+
+@pytest.mark.slow
+def test_every_kind_of_defense_twice_by_both_executors(tmp_path: Path, drivers: Start) -> None:
+    """Processes of their own: nothing that the first has computed can help the second."""
+    suite = tmp_path / "kinds.toml"
+    defenses = '"none", "strip", "spectral_signatures", "anp", { name = "neural_cleanse", iterations = 20 }'
+    suite.write_text(
+        SUITE.replace('"none", { name = "fine_pruning", epochs = 1 }', defenses).replace(
+            '"badnets"', '"badnets", "wanet", "sig", { name = "ciba", steps = 10 }'
+        )
+    )
+    pair = [
+        drivers(suite, tmp_path / name, executor=name) for name in ("serial", "ray")
+    ]  # at once, and so in two different orders
+    assert [driver.finish(500) for driver in pair] == [0, 0], pair[0].err + pair[1].err
+    serial, ray = (tmp_path / "serial", tmp_path / "ray")
+    assert results(finished(serial)) == results(finished(ray))
+    assert board(serial) == board(ray)
+    verified(serial)
+    verified(ray)
 
 
 @pytest.mark.slow

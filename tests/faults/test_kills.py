@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults._bench import PATIENCE, SUITE, Driver, alive, board, finished, results, until, verified
+from tests.faults._bench import PATIENCE, SUITE, Driver, alive, board, finished, results, run, until, verified
 
 Start = Callable[..., Driver]
 Undisturbed = tuple[str, dict[str, bytes]]
@@ -85,8 +85,8 @@ def test_a_worker_that_outlives_its_driver_does_no_harm(
     os.kill(worker, signal.SIGSTOP)
     first.kill()
     (mark,) = (store / "running").iterdir()
-    second = drivers(suite, store, "--plugin", plugin, executor="serial")
-    assert second.finish() == 0, second.err
+    code, _, err = run(suite, store, "--plugin", plugin)
+    assert code == 0, err
     expected, records = board(store), finished(store)
     (folder / "go").touch()
     os.kill(worker, signal.SIGCONT)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.store import Store
-from tests.faults._bench import SUITE, Driver, finished, until, verified
+from tests.faults._bench import SUITE, Driver, finished, run, until, verified
 
 Start = Callable[..., Driver]
 STATUS = {"fine": "ok", "fail": "failed", "die": "killed", "hang": "timeout", "nan": "failed"}
@@ -63,8 +63,8 @@ def test_every_failure_is_a_record_with_its_last_words(
         ("timeout", 1, {"fail": "failed", "nan": "failed"}),
         ("failed,timeout,oom", 0, {}),
     ):
-        driver = drivers(suite, store, "--plugin", plugin, "--retry", retry, executor="serial")
-        assert driver.finish() == code, driver.err
+        found, _, err = run(suite, store, "--plugin", plugin, "--retry", retry)
+        assert found == code, err
         assert {m: r["status"] for m, r in repairs(store).items() if r["status"] != "ok"} == left
     assert {key: finished(store)[key] for key in kept} == kept
     verified(store)
@@ -100,6 +100,6 @@ def test_a_stage_that_takes_too_much_memory_is_stopped_alone(
     assert {mood: record["status"] for mood, record in repairs(store).items()} == {"grow": "oom", "fine": "ok"}
     assert "memory" in repairs(store)["grow"]["reason"]
     (folder / "well").touch()
-    again = drivers(suite, store, "--plugin", plugin, "--retry", "oom", executor="serial")
-    assert again.finish() == 0, again.err
+    code, _, err = run(suite, store, "--plugin", plugin, "--retry", "oom")
+    assert code == 0, err
     verified(store)
