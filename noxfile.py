@@ -30,6 +30,12 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Kill, hang, fill up and damage everything; some 15 minutes. Arguments after `--` go to pytest."""
+    session.run("python", "-m", "pytest", "tests/faults", "--slow", *session.posargs, external=True)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
     session.run("python", "-m", "ruff", "check", *CODE, external=True)

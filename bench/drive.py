@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import heapq
+from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from statistics import median
+from sys import intern
 from typing import Protocol, runtime_checkable
 
 from bench.execute import Done, Executor
@@ -48,21 +49,40 @@ class Costs:
 
     def learn(self, record: Record) -> None:
         if record["status"] == "ok" and "cost" in record:
-            for held, name in ((self._seen, record["group"]), (self._kinds, record["group"].partition(" ")[0])):
-                held.setdefault(name, []).append(record["cost"]["seconds"])
+            for held, name in ((self._seen, record["group"]), (self._kinds, kind_of(record["group"]))):
+                insort(held.setdefault(name, []), record["cost"]["seconds"])
 
-    def seconds(self, stage: Stage) -> float:
-        known = self._seen.get(stage.group) or self._kinds.get(stage.kind)
-        return median(known) if known else GUESS[stage.kind]
+    def seconds(self, group: str) -> float:
+        """Of a stage of this group."""
+        known = self._seen.get(group) or self._kinds.get(kind_of(group))  # in order, so that the median is at hand
+        return (known[len(known) // 2] + known[(len(known) - 1) // 2]) / 2 if known else GUESS[kind_of(group)]
 
-    def knows(self, stage: Stage) -> bool:
-        return stage.group in self._seen
+    def knows(self, group: str) -> bool:
+        return group in self._seen
+
+    def total(self, groups: Mapping[str, int]) -> float:
+        """Of so many stages of each group."""
+        return sum((count * self.seconds(group) for group, count in groups.items() if count), 0.0)
+
+
+def kind_of(group: str) -> str:
+    """A group's name begins with what its stages do."""
+    return group.partition(" ")[0]
+
+
+def lean(record: Record) -> Record:
+    """What the driver keeps of a record: a plan may have hundreds of thousands. Checksums are held once."""
+    kept: Record = {name: record[name] for name in ("key", "label", "status", "reason", "cause") if name in record}
+    artifact = record["artifact"] and {**record["artifact"], "sha256": intern(record["artifact"]["sha256"])}
+    inputs = {intern(role): intern(found) if found else found for role, found in record["inputs"].items()}
+    return {**kept, "artifact": artifact, "inputs": inputs, "collapsed": bool(record["metrics"].get("collapsed"))}
 
 
 def outcome(plan: Plan, store: Store, key: str, records: dict[str, Record | None]) -> Record | None:
     """The record that decides a stage: its own, or the failed ancestor's; None where neither is there."""
     if key not in records:
-        records[key] = store.record(key)
+        found = store.record(key)
+        records[key] = lean(found) if found is not None else None
     own = records[key]
     if own is not None and own["status"] == "ok":
         return own
@@ -109,7 +129,8 @@ class Pending:
 
     def record(self, key: str) -> Record | None:
         if key not in self.records:
-            self.records[key] = self.store.record(key)
+            found = self.store.record(key)
+            self.records[key] = lean(found) if found is not None else None
         return self.records[key]
 
     def _answers(self, key: str, record: Record, as_input: bool) -> bool:
@@ -224,7 +245,7 @@ class _Driver:
         for cell in self._plan.cells:
             decided = outcome(self._plan, self._store, cell.key, records) if cell.key is not None else None
             self.summary.trials["skipped" if cell.key is None else decided["status"] if decided else "missing"] += 1
-            self.summary.collapsed += bool(decided and decided["metrics"].get("collapsed"))
+            self.summary.collapsed += bool(decided and decided["collapsed"])
 
     def _work(self, executor: Executor) -> None:
         """Keep the executor full, cheapest trials first, until nothing is left."""
@@ -253,20 +274,21 @@ class _Driver:
                 heapq.heappush(self._ready, self._position[stage.key])
                 self._listener.again(stage, done.reason)
                 return
-            record = self._store.settle(describe(stage) | {"status": done.status, "reason": done.reason, "log": ""})
+            ended = {"status": done.status, "reason": done.reason, "log": done.log}
+            record = self._store.settle(describe(stage) | ended)
         before = self._pending.records.get(stage.key)
         if before is not None and before["status"] == record["status"] == "ok":
             self.remade |= checksum(before) != checksum(record)
         self.summary.ran[record["status"]] += 1
         if record["status"] != "ok":
-            self.summary.failures.append(record)
+            self.summary.failures.append(lean(record))
         self._listener.end(stage, record)
         self._settle(stage, record)
 
     def _settle(self, stage: Stage, record: Record) -> None:
         """A stage has a final record: release or block what waits for it."""
         if record["status"] != "ok":
-            self._pending.failed[stage.key] = record
+            self._pending.failed[stage.key] = lean(record)
         for child in self._plan.children[stage.key]:
             if child not in self._waits:
                 continue

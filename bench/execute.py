@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -16,18 +18,24 @@ from typing import Any, Protocol, runtime_checkable
 
 from bench.api.errors import StoreError, UserError
 from bench.plan import Stage
-from bench.store import Record
-from bench.work import Site, StageTimeoutError, perform, warm_up
+from bench.store import Record, writing
+from bench.work import LOG_TAIL, Site, StageTimeoutError, perform, warm_up
+
+FOREVER = 1e7  # seconds: a suite may say inf, a clock may not
 
 
 @dataclass(frozen=True)
 class Done:
-    """A stage has ended. record: what it wrote; None: it could not (killed, out of time), and `status` says so."""
+    """A stage has ended. record: what it wrote; None: it could not (killed, out of time), and `status` says so.
+
+    log: what it still said.
+    """
 
     key: str
     record: Record | None
     status: str = ""
     reason: str = ""
+    log: str = ""
 
 
 @runtime_checkable
@@ -122,6 +130,7 @@ class RayExecutor:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self._ray, self._site, self._workers = ray, site, workers
+        self._run = secrets.token_hex(4)  # tells this driver's marks from those of others, dead ones included
         self._gpu = gpus is not None or site.device.startswith("cuda")
         quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
         on_terminate = signal.getsignal(signal.SIGTERM)
@@ -161,9 +170,9 @@ class RayExecutor:
         return stage.num_gpus if self._gpu else 0.0
 
     def submit(self, stage: Stage) -> None:
-        started_mark(self._site, stage).unlink(missing_ok=True)  # a dead worker may have left one
+        self._mark(stage).unlink(missing_ok=True)  # a worker that died at this stage may have left one
         options = {"num_cpus": self._cpus(stage), "num_gpus": self._gpus(stage), "name": stage.label}
-        future = self._remote.options(**options).remote(stage, self._site)
+        future = self._remote.options(**options).remote(stage, self._site, self._mark(stage))
         self._running[future] = (stage, None)
 
     def poll(self, seconds: float) -> list[Done]:
@@ -181,11 +190,26 @@ class RayExecutor:
             elif now - started > stage.timeout:
                 self._ray.cancel(future, force=True)
                 del self._running[future]
-                found.append(Done(stage.key, None, "timeout", f"ran longer than {stage.timeout:g} s and was killed"))
+                why = f"ran longer than {stage.timeout:g} s and was killed"
+                found.append(Done(stage.key, None, "timeout", why, self._last_words(stage)))
         return found
 
+    def _mark(self, stage: Stage) -> Path:
+        """A file that a worker makes when it enters a stage: the clock of the timeout starts there."""
+        return self._site.store / "running" / f"{stage.key}.{self._run}"
+
     def _has_started(self, stage: Stage) -> bool:
-        return started_mark(self._site, stage).exists()
+        return self._mark(stage).exists()
+
+    def _last_words(self, stage: Stage) -> str:
+        """What a worker that is no more wrote into its mark."""
+        mark = self._mark(stage)
+        try:
+            said = mark.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:  # it never came to the stage
+            return ""
+        mark.unlink(missing_ok=True)
+        return said[-LOG_TAIL:]
 
     def _collect(self, future: Any) -> Done:
         stage, _ = self._running.pop(future)
@@ -193,14 +217,15 @@ class RayExecutor:
         try:
             return Done(stage.key, self._ray.get(future))
         except errors.OutOfMemoryError as error:
-            return Done(stage.key, None, "oom", str(error).splitlines()[0])
+            return Done(stage.key, None, "oom", str(error).splitlines()[0], self._last_words(stage))
         except (
             errors.WorkerCrashedError,
             errors.RaySystemError,
             errors.NodeDiedError,
             errors.ObjectLostError,
         ) as error:
-            return Done(stage.key, None, "killed", f"its worker died: {str(error).splitlines()[0]}")
+            why = f"its worker died: {str(error).splitlines()[0]}"
+            return Done(stage.key, None, "killed", why, self._last_words(stage))
         except errors.RayTaskError as error:
             if isinstance(error.cause, StoreError):
                 raise StoreError(str(error.cause)) from None
@@ -227,18 +252,34 @@ def reachable(address: str, seconds: float = 5.0) -> None:
         ) from None
 
 
-def started_mark(site: Site, stage: Stage) -> Path:
-    """A file that a worker makes when it enters a stage: the clock of the timeout starts there."""
-    return site.store / "running" / stage.key
-
-
-def _task(stage: Stage, site: Site) -> Record:
+def _task(stage: Stage, site: Site, mark: Path) -> Record:
     """What a Ray worker does."""
+    if not site.store.is_dir():
+        raise StoreError(
+            f"the machine {socket.gethostname()} does not see the store '{site.store}': name a --store in a folder that"
+            " all nodes share"
+        )
     warm_up(stage)
-    mark = started_mark(site, stage)
-    mark.parent.mkdir(exist_ok=True)
-    mark.touch()
-    try:
+    with writing(site.store):
+        mark.parent.mkdir(exist_ok=True)
+        mark.touch()
+    with _heard(mark, stage.timeout):
         return perform(stage, site)
-    finally:
-        mark.unlink(missing_ok=True)
+
+
+@contextmanager
+def _heard(mark: Path, timeout: float) -> Iterator[None]:
+    """Keep what goes to stderr, and the stack of a crash or of a stage at its timeout: who is killed tells nothing."""
+    with mark.open("w", encoding="utf-8") as file:
+        stderr = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        faulthandler.enable(file)
+        faulthandler.dump_traceback_later(min(timeout, FOREVER), file=file)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            faulthandler.enable(2)
+            mark.unlink(missing_ok=True)

@@ -62,6 +62,7 @@ def key_of(
     return digest([kind, spec, parents, code, environment(kind, threads=threads, device=device)]), modules, code
 
 
+@cache  # a plan asks once a stage; nobody writes into what it gets
 def environment(kind: str, *, threads: int, device: str) -> dict[str, Any]:
     """Versions and settings that a stage's result may depend on."""
     common = {

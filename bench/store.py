@@ -20,9 +20,10 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,17 +94,36 @@ class Store:
         return found
 
     def write_record(self, record: Record) -> None:
-        body = {"schema": SCHEMA, **record}
-        self._write(self._record_path(record["key"]), json.dumps(body, allow_nan=False, indent=1).encode())
+        self._write(self._record_path(record["key"]), self.encoded(record))
+
+    @staticmethod
+    def encoded(record: Record) -> bytes:
+        """The content of a record's file."""
+        return json.dumps({"schema": SCHEMA, **record}, allow_nan=False, indent=1).encode()
 
     def settle(self, record: Record) -> Record:
-        """Write a record unless it is a failure and another driver has finished the stage; returns the one in force."""
-        if record["status"] != "ok":
-            held = self.record(record["key"])
-            if held is not None and held["status"] == "ok" and self.intact(held):
+        """Write a record unless another driver has finished the stage; returns the one in force.
+
+        A failure never replaces a result, and neither does the same result.
+        """
+        held = self.record(record["key"])
+        if held is not None and held["status"] == "ok":
+            same = held["inputs"] == record["inputs"] and held["artifact"] == record["artifact"]
+            if same if record["status"] == "ok" else self.intact(held):
                 return held
         self.write_record(record)
         return record
+
+    def finished(self, key: str, inputs: Mapping[str, str | None]) -> Record | None:
+        """The record of a stage that has its result, made from these inputs, and its artifact."""
+        held = self.record(key)
+        if held is None or held["status"] != "ok" or held["inputs"] != inputs:
+            return None
+        return held if self.whole(held) else None
+
+    def set_aside(self, record: Record) -> None:
+        """Take a record out of the store, so that its stage counts as one that has not happened."""
+        self._set_aside(self._record_path(record["key"]))
 
     def records(self) -> Iterator[Record]:
         """Every readable record, in the order of keys."""
@@ -120,7 +140,9 @@ class Store:
         path = self.artifact_path(key)
         whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         with writing(self.root), _temporary(path) as temporary:
+            mode = temporary.stat().st_mode
             save_file(whole, temporary, metadata={"hashdoor": canonical(meta)})
+            temporary.chmod(mode)  # safetensors keeps files to their owner
             found = {"sha256": sha256(temporary), "bytes": temporary.stat().st_size}
             temporary.replace(path)
         return found
@@ -184,8 +206,9 @@ class Store:
         return self.root / "records" / f"{key}.json"
 
     def _set_aside(self, path: Path) -> None:
-        with writing(self.root):
-            folder = self.root / "damaged"
+        """Keep what is damaged out of the way; where that cannot be written, it stays and still counts as absent."""
+        folder = self.root / "damaged"
+        with suppress(StoreError, FileNotFoundError), writing(self.root):  # not found: another process was first
             folder.mkdir(exist_ok=True)
             path.replace(folder / path.name)
 
@@ -206,10 +229,9 @@ def checksum(record: Record) -> str | None:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """A name beside `path`, removed if it was not renamed."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    """A name beside `path`, removed if it was not renamed. Who may read it is the user's umask, as for any file."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary.touch(exist_ok=False)
     try:
         yield temporary
     finally:

@@ -67,7 +67,7 @@ def perform(stage: Stage, site: Site) -> Record:
     except InputLostError as error:  # not a failure of the stage: the next run makes the input again
         outcome |= {"status": "killed", "reason": _line(error)}
     except StageTimeoutError:
-        outcome |= {"status": "timeout", "reason": f"ran longer than {stage.timeout:g} s"}
+        outcome |= {"status": "timeout", "reason": f"ran longer than {stage.timeout:g} s", "log": _tail()}
     except (MemoryError, torch.OutOfMemoryError) as error:
         outcome |= {"status": "oom", "reason": _line(error), "log": _tail()}
     except (UserError, ThreatError, DivergedError) as error:
@@ -101,13 +101,19 @@ def _run(stage: Stage, site: Site, store: Store) -> dict[str, Any]:
     inputs = StoredInputs(store, stage.parents)
     output = run(dict(stage.spec), inputs, context)
     canonical([output.meta, output.metrics])  # a NaN or a tensor in there is the component's failure, not the run's
+    for name, tensor in output.tensors.items():
+        if tensor.is_floating_point() and tensor.isnan().any():  # a model of NaN gives codes too: of nothing
+            raise DivergedError(f"'{name}' holds numbers that are none (NaN)")
+    found = inputs.checksums()
+    if held := store.finished(stage.key, found):  # another driver, or a dead one's worker, was first: its result stays
+        return {name: held[name] for name in ("meta", "metrics", "artifact", "inputs")}
     artifact = None
     if output.tensors:
         about = {"stage": stage.kind, "spec": dict(stage.spec), "backdoored": False, **output.meta}
         artifact = store.write_artifact(stage.key, output.tensors, about)
     if site.device.startswith("cuda"):
         torch.cuda.empty_cache()
-    return {"meta": output.meta, "metrics": output.metrics, "artifact": artifact, "inputs": inputs.checksums()}
+    return {"meta": output.meta, "metrics": output.metrics, "artifact": artifact, "inputs": found}
 
 
 def _settle(threads: int) -> None:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -158,14 +159,27 @@ def _digest(block: Block) -> str:
 
 @contextmanager
 def opened(store: Store, key: str) -> Iterator[Any]:
-    """An artifact whose tensors are read one by one, as arrays."""
+    """An artifact whose tensors are read one by one, as arrays; never one that is not what its record names."""
+    path = store.artifact_path(key)
+    damaged = StoreError(
+        f"the artifact {key[:SHORTEST]} is damaged: `python -m bench verify --set-aside`, then run its suite again,"
+        " which replaces it"
+    )
+    if not path.is_file() or not _whole(store, key, path.stat().st_mtime_ns):
+        raise damaged
     try:
-        with safe_open(store.artifact_path(key), framework="np") as file:
+        with safe_open(path, framework="np") as file:
             yield file
     except (SafetensorError, OSError):
-        raise StoreError(
-            f"the artifact {key[:SHORTEST]} cannot be read: run its suite again, which replaces it"
-        ) from None
+        raise damaged from None
+
+
+@cache
+def _whole(store: Store, key: str, mtime: int) -> bool:
+    """Whether an artifact has its checksum; data sets are read again for every attack."""
+    del mtime
+    record = store.record(key)
+    return record is not None and store.whole(record)
 
 
 def _spread(count: int) -> list[int]:

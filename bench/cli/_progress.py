@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
@@ -30,7 +31,7 @@ class Display:
     def __init__(self, costs: Costs) -> None:
         self.slots, self.done, self.trained = 1, 0, 0
         self._costs = costs
-        self._left: dict[str, Stage] = {}
+        self._left: Counter[str] = Counter()  # stages by group, since a suite has many stages of few groups
         self._running: dict[str, str] = {}
         self._console = console(stderr=True)
         self._bar = Progress(
@@ -59,10 +60,10 @@ class Display:
         self._console.print(Text(clean(text)), soft_wrap=True)
 
     def begin(self, stages: list[Stage]) -> None:
-        self._left = {stage.key: stage for stage in stages}
+        self._left = Counter(stage.group for stage in stages)
         self._bar.update(self._task, total=len(stages))
         if stages:
-            known = sum(self._costs.knows(stage) for stage in stages) / len(stages)
+            known = sum(count for group, count in self._left.items() if self._costs.knows(group)) / len(stages)
             basis = "" if known > 0.5 else ", a guess until stages like them have run"
             self.say(f"{len(stages)} stages to run: about {clock(self._remaining())} of work on one core{basis}")
 
@@ -77,7 +78,7 @@ class Display:
     def end(self, stage: Stage, record: Record) -> None:
         self.done += 1
         self._running.pop(stage.key, None)
-        self._left.pop(stage.key, None)
+        self._left[stage.group] -= 1
         self._costs.learn(record)
         if record["status"] == "ok":
             self.trained += stage.kind in {"train", "implant"}
@@ -86,11 +87,11 @@ class Display:
         self._refresh()
 
     def _remaining(self) -> float:
-        return sum(self._costs.seconds(stage) for stage in self._left.values()) / max(1, self.slots)
+        return self._costs.total(self._left) / max(1, self.slots)
 
     def _refresh(self) -> None:
         left = f"about {clock(self._remaining())} left"
         now = " · ".join([left, *list(self._running.values())[:1]])
         self._bar.update(self._task, completed=self.done, description=clean(now))
         if not self._console.is_terminal and time.monotonic() - self._spoke > PLAIN_EVERY:
-            self.say(f"{self.done} of {self.done + len(self._left)} stages, {left}")
+            self.say(f"{self.done} of {self.done + self._left.total()} stages, {left}")

@@ -19,6 +19,9 @@ def verify(
     store: StorePath = DEFAULT_STORE,
     suite: RunOf = None,
     all_runs: Annotated[bool, typer.Option("--all-runs", help="Every run of the store.")] = False,
+    set_aside: Annotated[
+        bool, typer.Option("--set-aside", help="Take what does not hold out of the store: the next run makes it again.")
+    ] = False,
 ) -> None:
     """Compute every number that boards show again from stored codes, scores and masks; exit code 1 on a mismatch."""
     from rich.progress import track
@@ -29,6 +32,8 @@ def verify(
     from reports.frame import runs_of
 
     held = Store(store)
+    if set_aside:
+        held.check_writable()
     keys = list(
         dict.fromkeys(
             cell["key"] for plan in runs_of(held, suite)[None if all_runs else -1 :] for cell in plan["cells"]
@@ -55,7 +60,15 @@ def verify(
         names = ", ".join(sorted(verifier.newer))
         out.print(f"Newer than some of these trials: {names}. `python -m bench rescore` measures them.")
     if wrong:
-        out.print("A new metric over old runs: `python -m bench rescore`; damaged artifacts: run the suite again.")
+        if set_aside:
+            for record, _ in wrong:
+                held.set_aside(record)
+        out.print(
+            "Set aside: run the suite again."
+            if set_aside
+            else "A new metric over old runs: `python -m bench rescore`; what is damaged: `python -m bench verify"
+            " --set-aside`, then run the suite again."
+        )
         raise typer.Exit(EXIT_FAILED_TRIALS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -10,6 +11,8 @@ import typer
 
 from bench.cli._console import echo
 from bench.cli._options import DEFAULT_STORE, Data, Format, StorePath, emit
+
+DAY = 86400.0  # seconds
 
 
 def doctor(data: Data = None, store: StorePath = DEFAULT_STORE, format_: Format = "rich") -> None:
@@ -129,6 +132,9 @@ def gc(
             gone.append(path)
     aside = held.root / "damaged"
     gone += [] if aside.is_symlink() else list(aside.glob("*"))
+    # what killed processes leave; a file of a run that goes on now is younger
+    left = [*held.root.glob("*/.*.tmp"), *held.root.glob("running/*")]
+    gone += [path for path in left if path.lstat().st_mtime < time.time() - DAY]
     gone = [path for path in gone if path.is_symlink() or path.is_file()]
     size = sum(path.lstat().st_size for path in gone)
     if not dry_run:

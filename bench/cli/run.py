@@ -20,7 +20,7 @@ from bench.cli._options import DEFAULT_STORE, Changes, Data, Device, Only, Plugi
 
 if TYPE_CHECKING:
     from bench.drive import Summary
-    from bench.plan import Plan, Stage
+    from bench.plan import Plan
     from bench.store import Record, Store
 
 Retry = Annotated[
@@ -118,8 +118,10 @@ def plan(
     out = console(soft_wrap=True)
     pending = Pending(made, held, frozenset()) if held else None
     needed = pending.needed if pending else made.stages
-    records = list(held.records()) if held else []
-    costs = Costs(records)
+    costs, sizes = Costs(), Sizes()
+    for record in held.records() if held else ():
+        costs.learn(record)
+        sizes.learn(record)
     table = Table(title="Stages", title_justify="left", title_style="bold", box=None)
     for column in ("stage", "unique", "stored", "to do", "estimate"):
         table.add_column(column, justify="left" if column == "stage" else "right")
@@ -127,21 +129,21 @@ def plan(
         every = [stage for stage in made.stages.values() if stage.kind == kind]
         left = [stage for stage in every if stage.key in needed]
         if every:
-            seconds = sum(costs.seconds(stage) for stage in left)
+            seconds = costs.total(Counter(stage.group for stage in left))
             table.add_row(kind, str(len(every)), str(len(every) - len(left)), str(len(left)), clock(seconds))
     out.print(table)
     runnable = [cell for cell in made.cells if cell.key is not None]
     parallel = workers or os.cpu_count() or 1
-    total = sum(costs.seconds(stage) for stage in needed.values())
-    longest = max((costs.seconds(stage) for stage in needed.values()), default=0.0)
-    measured = sum(costs.knows(stage) for stage in needed.values())
+    groups = Counter(stage.group for stage in needed.values())
+    total, longest = costs.total(groups), max(map(costs.seconds, groups), default=0.0)
+    measured = sum(count for group, count in groups.items() if costs.knows(group))
     out.print(f"\n[bold]{len(made.cells)}[/bold] cells, {len(runnable)} can run here on {chosen}, "
-              f"{len(made.cells) - len(runnable)} are left out.")  # fmt: skip
+                  f"{len(made.cells) - len(runnable)} are left out.")  # fmt: skip
     basis = f"{measured} of {len(needed)} stages like ones in this store" if needed else "nothing to do"
     out.print(
         f"Time: about {clock(max(total / parallel, longest))} on {parallel} workers ({basis}; the rest is guessed)."
     )
-    out.print(f"Disk: about {_size(_disk(needed, records))} more in {escape(str(store))}.")
+    out.print(f"Disk: about {_size(sizes.total(groups))} more in {escape(str(store))}.")
     _print_skipped(made)
     if pending and pending.failed:
         out.print(
@@ -227,16 +229,21 @@ def _print_skipped(made: Plan) -> None:
         out.print(table)
 
 
-def _disk(needed: Mapping[str, Stage], records: list[Record]) -> float:
-    """Bytes, from the artifacts of the same kind in the store; where there are none, 1 MB a stage."""
-    from statistics import median
+class Sizes:
+    """Expected bytes of stages, from the artifacts of the same group in the store; where there are none, 1 MB each."""
 
-    sizes: dict[str, list[int]] = {}
-    for record in records:
+    def __init__(self) -> None:
+        self._seen: dict[str, list[int]] = {}
+
+    def learn(self, record: Record) -> None:
         if record["artifact"]:
-            sizes.setdefault(record["group"], []).append(record["artifact"]["bytes"])
-    each = (median(sizes[stage.group]) if stage.group in sizes else 1e6 for stage in needed.values())
-    return sum(each, start=0.0)
+            self._seen.setdefault(record["group"], []).append(record["artifact"]["bytes"])
+
+    def total(self, groups: Mapping[str, int]) -> float:
+        from statistics import median
+
+        sizes = (count * (median(self._seen[g]) if g in self._seen else 1e6) for g, count in groups.items())
+        return sum(sizes, 0.0)
 
 
 def _size(count: float) -> str:

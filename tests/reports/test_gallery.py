@@ -291,7 +291,7 @@ def test_a_file_of_the_store_that_is_gone_or_damaged(store, tmp_path):
     plan(store, one)
     path = store.artifact_path(f"1{one['key'][1:]}")
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"no attack of this run has pictures.*cannot be read"):
+    with pytest.raises(UserError, match=r"no attack of this run has pictures.*damaged"):
         gallery.draw(store, tmp_path / "x.png")
     path.unlink()
     with pytest.raises(UserError, match="the file of its attacked model is gone"):

@@ -1,0 +1,246 @@
+"""Stores that two drivers share, that are full, read-only or damaged: named, made again or refused, never served."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bench.store import Store
+from tests.faults._bench import SUITE, Driver, bench, board, finished, results, run, verified
+
+Start = Callable[..., Driver]
+Undisturbed = tuple[str, dict[str, bytes]]
+
+
+def again(suite: Path, store: Path) -> str:
+    """The same run once more; what it printed."""
+    code, out, err = run(suite, store)
+    assert code == 0, err
+    return out
+
+
+@pytest.fixture
+def store(whole: Path, tmp_path: Path) -> Path:
+    """A finished run that the test may damage."""
+    shutil.copytree(whole, tmp_path / "store")
+    return tmp_path / "store"
+
+
+def first(store: Path, kind: str) -> dict:
+    return next(record for record in Store(store).records() if record["stage"] == kind)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 16
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@contextmanager
+def tmpfs(path: Path, options: str) -> Iterator[None]:
+    path.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+def test_two_drivers_on_one_store(suite: Path, tmp_path: Path, drivers: Start, undisturbed: Undisturbed) -> None:
+    expected, records = undisturbed
+    store = tmp_path / "store"
+    pair = drivers(suite, store), drivers(suite, store, executor="serial")
+    assert [driver.finish() for driver in pair] == [0, 0], pair[0].err + pair[1].err
+    assert results(finished(store)) == results(records)
+    assert board(store) == expected
+    assert [path for path in store.rglob("*") if path.name.startswith(".")] == []
+    assert not (store / "damaged").exists()
+    verified(store)
+
+
+def test_no_damaged_artifact_is_served_and_all_come_back(suite: Path, store: Path, undisturbed: Undisturbed) -> None:
+    """One of every kind: a flipped bit in some, a lost end in the others."""
+    held, trusted = Store(store), finished(store)
+    kinds = ("load", "split", "train", "prepare", "implant", "encode", "stamp", "defend")
+    hurt = {}
+    for number, kind in enumerate(kinds):
+        hurt[kind] = key = first(store, kind)["key"]
+        (flip if number % 2 else truncate)(held.artifact_path(key))
+    code, out, _ = bench("verify", "--store", store)
+    assert code == 1
+    for kind in ("load", "split", "implant", "encode", "stamp", "defend"):  # what trials read; models are not
+        assert f"({hurt[kind][:8]}) is damaged or gone" in out
+    code, _, err = bench("report", "--store", store, "--out", store / "report.html")
+    assert code == 2
+    assert "is damaged: `python -m bench verify --set-aside`" in err
+    assert bench("verify", "--store", store, "--set-aside")[0] == 1
+    again(suite, store)
+    assert all(held.intact(record) for record in held.records())
+    assert results(finished(store)) == results(trusted)
+    assert {path.name for path in (store / "damaged").glob("*.safetensors")} == {
+        f"{key}.safetensors" for key in hurt.values()
+    }
+    assert board(store) == undisturbed[0]
+    verified(store)
+
+
+def test_no_picture_is_drawn_from_a_flipped_artifact(store: Path) -> None:
+    """It can be read, and only its checksum tells."""
+    flip(Store(store).artifact_path(first(store, "implant")["key"]))
+    code, _, err = bench("show", "--gallery", store / "attacks.png", "--store", store)
+    assert code == 2
+    assert "is damaged: `python -m bench verify --set-aside`" in err
+    assert not (store / "attacks.png").exists()
+
+
+def test_no_damaged_record_is_served_and_all_come_back(suite: Path, store: Path, undisturbed: Undisturbed) -> None:
+    """Torn, empty, of another schema, another's, or without a status that anyone knows."""
+    trials = sorted((store / "records").glob("*.json"), key=lambda path: json.loads(path.read_bytes())["stage"])
+    measured = [path for path in trials if json.loads(path.read_bytes())["stage"] == "measure"]
+    others = [path for path in trials if path not in measured]
+    whole = [path.read_bytes() for path in measured]
+    assert len(measured) == 4
+    measured[0].write_bytes(whole[0][: len(whole[0]) // 2])
+    measured[1].write_bytes(whole[1].replace(b'"schema": 1', b'"schema": 2'))
+    measured[2].write_bytes(whole[3])
+    measured[3].write_bytes(whole[3].replace(b'"status": "ok"', b'"status": "oj"'))
+    others[0].write_bytes(b"")
+    others[1].write_bytes(others[1].read_bytes()[:-30])
+    (lost,) = (shown for shown in json.loads(board(store)) if shown["title"] == "No result")
+    assert [(row["cells"], row["status"]) for row in lost["rows"]] == [(4, "missing")]
+    every = {path.stem for path in trials}
+    assert readable(store) == every - {path.stem for path in (*measured, *others[:2])}
+    out = again(suite, store)
+    assert "4 ok" in out
+    assert readable(store) == every
+    assert board(store) == undisturbed[0]
+    assert len(list((store / "damaged").glob("*.json"))) >= 4
+    verified(store)
+
+
+def readable(store: Path) -> set[str]:
+    """Keys of the records that a reader gets."""
+    return {path.stem for path in (store / "records").glob("*.json") if Store(store).record(path.stem)}
+
+
+def test_a_number_that_was_changed_comes_back(suite: Path, store: Path, undisturbed: Undisturbed) -> None:
+    """Valid JSON, so that only computing it again can tell."""
+    record = first(store, "measure")
+    record["metrics"]["map"] += 0.1
+    Store(store).write_record(record)
+    assert bench("verify", "--store", store, "--set-aside")[0] == 1
+    again(suite, store)
+    assert board(store) == undisturbed[0]
+    verified(store)
+
+
+def test_a_read_only_store_can_be_read_and_serves_nothing_damaged(
+    whole: Path, tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    place = tmp_path / "mount"
+    with tmpfs(place, "size=16m"):
+        store = place / "store"
+        shutil.copytree(whole, store)
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        assert board(store) == undisturbed[0]
+        verified(store)
+        for command in (("rescore",), ("verify", "--set-aside")):
+            code, _, err = bench(*command, "--store", store)
+            assert code == 2
+            assert "read-only" in err
+        subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
+        path = store / "records" / f"{first(store, 'measure')['key']}.json"
+        path.write_bytes(path.read_bytes()[:50])
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        assert "not run yet" in board(store)
+        assert path.exists()
+
+
+def test_what_killed_processes_leave_is_collected_when_it_is_old(store: Path) -> None:
+    """Not while a run may still be at it."""
+    (store / "running").mkdir(exist_ok=True)
+    left = [store / "artifacts" / ".x.tmp", store / "records" / ".y.tmp", store / "running" / "z.1234"]
+    for path in left:
+        path.write_text("half")
+    before = finished(store)
+    assert bench("gc", "--store", store)[0] == 0
+    assert all(path.exists() for path in left)
+    for path in left:
+        os.utime(path, (time.time() - 90_000, time.time() - 90_000))
+    assert bench("gc", "--store", store)[0] == 0
+    assert not any(path.exists() for path in left)
+    assert finished(store) == before
+    verified(store)
+
+
+def test_others_may_read_what_the_umask_lets_them(whole: Path) -> None:
+    """A cluster's store has several users."""
+    (whole.parent / "mine").touch()
+    mine = (whole.parent / "mine").stat().st_mode
+    assert {path.stat().st_mode for path in whole.rglob("*") if path.is_file()} == {mine}
+
+
+def test_the_same_suite_twice_gives_the_same_records(suite: Path, tmp_path: Path, undisturbed: Undisturbed) -> None:
+    again(suite, tmp_path / "twice")
+    assert results(finished(tmp_path / "twice")) == results(undisturbed[1])
+    assert board(tmp_path / "twice") == undisturbed[0]
+    assert re.search(r"0\.[1-9]", undisturbed[0]), "boards of collapsed models would all be equal"
+
+
+@pytest.mark.slow
+def test_every_kind_of_defense_twice_by_both_executors(tmp_path: Path, drivers: Start) -> None:
+    """Processes of their own: nothing that the first has computed can help the second."""
+    suite = tmp_path / "kinds.toml"
+    defenses = '"none", "strip", "spectral_signatures", "anp", { name = "neural_cleanse", steps = 10 }'
+    suite.write_text(
+        SUITE.replace('"none", { name = "fine_pruning", epochs = 1 }', defenses).replace(
+            '"badnets"', '"badnets", "wanet", "sig", { name = "ciba", steps = 10 }'
+        )
+    )
+    pair = [
+        drivers(suite, tmp_path / name, executor=name) for name in ("serial", "ray")
+    ]  # at once, and so in two different orders
+    assert [driver.finish(500) for driver in pair] == [0, 0], pair[0].err + pair[1].err
+    serial, ray = (tmp_path / "serial", tmp_path / "ray")
+    assert results(finished(serial)) == results(finished(ray))
+    assert board(serial) == board(ray)
+    verified(serial)
+    verified(ray)
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_under_ray(suite: Path, tmp_path: Path, drivers: Start, undisturbed: Undisturbed) -> None:
+    """test_bad_input.py has the same without workers."""
+    place = tmp_path / "mount"
+    with tmpfs(place, "size=700k"):
+        store = place / "store"
+        driver = drivers(suite, store)
+        assert driver.finish() == 2, driver.err
+        errors = [line for line in driver.err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert "disk is full" in errors[0]
+        kept = finished(store)
+        assert kept
+        driver.close()
+        subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
+        driver = drivers(suite, store)
+        assert driver.finish() == 0, driver.err
+        assert {key: finished(store)[key] for key in kept} == kept
+        assert board(store) == undisturbed[0]
+        verified(store)
+        driver.close()
