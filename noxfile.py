@@ -13,8 +13,9 @@ READERS = ("suites", "lists", "archives", "records", "codes", "weights", "kernel
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests; arguments after `--` go to pytest."""
-    session.run("python", "-m", "pytest", *session.posargs, external=True)
+    """Run the tests, a process per core; arguments after `--` go to pytest (`-n 0`: one process)."""
+    # files stay together: their fixtures are finished runs
+    session.run("python", "-m", "pytest", "-n", "auto", "--dist", "loadfile", *session.posargs, external=True)
 
 
 @nox.session

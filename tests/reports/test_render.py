@@ -143,6 +143,9 @@ def test_latex_compiles_whatever_labels_hold_and_no_table_is_wider_than_the_text
     nasty = cell("loud([a, b]=#$%&_{}~^<>|\"'`*!?/\\\\ é)", "repair([x)", target="[0]", status="ok")
     failed = cell("quiet", target="1", status="failed", reason="[x] \\\\ & 100 %", log="{")
     boards_ = [*found, *boards.everything(read(stock([nasty, failed], folder="nasty")), costs=True)]
+    boards_.append(
+        Board("t", pd.DataFrame({"a": ["x", "[1]"]}), "", index=("a",))
+    )  # a row must not begin with a bracket
     body = render.latex(boards_).replace(r"\end{table}", "\\end{table}\n\\clearpage")
     source = (
         "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n" + body + "\\end{document}\n"
