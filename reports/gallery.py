@@ -157,7 +157,7 @@ _MISFITS = (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError)
 
 @contextmanager
 def opened(store: Store, key: str) -> Iterator[Any]:
-    """An artifact whose tensors are read one by one, as arrays; StoreError where these are not what its stage writes."""
+    """An artifact whose tensors are read one by one, as arrays; StoreError where these are not its stage's."""
     try:
         with safe_open(store.artifact_path(key), framework="np") as file:
             yield file
