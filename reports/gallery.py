@@ -157,6 +157,9 @@ def _digest(block: Block) -> str:
 # Reading
 
 
+_MISFITS = (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError)
+
+
 @contextmanager
 def opened(store: Store, key: str) -> Iterator[Any]:
     """An artifact whose tensors are read one by one, as arrays; never one that is not what its record names."""
@@ -172,6 +175,11 @@ def opened(store: Store, key: str) -> Iterator[Any]:
             yield file
     except (SafetensorError, OSError):
         raise damaged from None
+    except _MISFITS as error:
+        raise StoreError(
+            f"the artifact {key[:SHORTEST]} does not hold what its stage writes ({type(error).__name__}): see"
+            " `python -m bench verify`, or remove it and run its suite again"
+        ) from error
 
 
 @cache
@@ -189,13 +197,19 @@ def _spread(count: int) -> list[int]:
 
 def _some(file: Any, name: str) -> UInt8[np.ndarray, "n c h w"]:
     part = file.get_slice(name)  # memory-mapped: only these few are read
-    return np.concatenate([part[place : place + 1] for place in _spread(part.get_shape()[0])])
+    return _checked(np.concatenate([part[place : place + 1] for place in _spread(part.get_shape()[0])]))
+
+
+def _checked(found: np.ndarray) -> UInt8[np.ndarray, "n c h w"]:
+    if found.dtype != np.uint8 or found.ndim != 4 or not found.size:
+        raise ValueError(f"no pictures: {found.dtype} {found.shape}")
+    return found
 
 
 def _block(store: Store, implant: Record, label: str, setting: str) -> Block:
     with opened(store, implant["key"]) as file:
         before, after = (_some(file, f"gallery_{name}") for name in ("clean", "triggered"))
-        stealth = file.get_tensor("stealth")
+        stealth = _stealth(file, "stealth", before, after)
     pairs = [Pair(("clean", "triggered"), before, after)]
     about = [f"Triggered queries: {_means(stealth)}"]
     if (poisons := _poisons(store, implant)) is not None:
@@ -214,15 +228,24 @@ def _poisons(store: Store, implant: Record) -> tuple[Pair, int, np.ndarray] | No
             return None
         after: UInt8[np.ndarray, "n c h w"] = _some(file, "poison_images")
         mask: Bool[np.ndarray, " m"] = file.get_tensor("mask")
-        stealth = file.get_tensor("poison_stealth")
+        stealth = _stealth(file, "poison_stealth", after, after)
     if not all(key and store.artifact_path(key).is_file() for key in data):
         return None
     with opened(store, data[1]) as file:
         ids = file.get_tensor("train")[mask]
     with opened(store, data[0]) as file:
         images = file.get_slice("images")
-        before = np.concatenate([images[int(ids[i]) : int(ids[i]) + 1] for i in _spread(len(ids))])
+        before = _checked(np.concatenate([images[int(ids[i]) : int(ids[i]) + 1] for i in _spread(len(ids))]))
+        if before.shape != after.shape:
+            raise ValueError(f"{before.shape} against {after.shape}")
     return Pair(("training image", "poisoned"), before, after, robust=True), int(mask.sum()), stealth
+
+
+def _stealth(file: Any, name: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    found: np.ndarray = file.get_tensor(name)
+    if found.ndim != 2 or found.shape[1] != 3 or before.shape != after.shape:
+        raise ValueError(f"{found.shape} of {before.shape} and {after.shape}")
+    return found
 
 
 def _means(stealth: np.ndarray) -> str:
