@@ -206,10 +206,10 @@ def test_the_same_suite_twice_gives_the_same_records(suite: Path, tmp_path: Path
 def test_every_kind_of_defense_twice_by_both_executors(tmp_path: Path, drivers: Start) -> None:
     """Processes of their own: nothing that the first has computed can help the second."""
     suite = tmp_path / "kinds.toml"
-    defenses = '"none", "strip", "spectral_signatures", "anp", { name = "neural_cleanse", steps = 10 }'
+    defenses = '"none", "strip", "spectral_signatures", { name = "neural_cleanse", steps = 10 }'
     suite.write_text(
         SUITE.replace('"none", { name = "fine_pruning", epochs = 1 }', defenses).replace(
-            '"badnets"', '"badnets", "wanet", "sig", { name = "ciba", steps = 10 }'
+            '"badnets"', '"badnets", "wanet", "sig", "blend"'
         )
     )
     pair = [
