@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli._console import console, echo
 from bench.cli._options import Format, Plugins
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def new(
     except OSError as error:
         raise UserError(f"cannot write '{path}' ({error.strerror}): --into a folder that is there") from None
     axis = "" if plural == "datasets" else "none," if plural in {"attacks", "defenses"} else ""
-    typer.echo(
+    echo(
         f"{path}: a working {plural.removesuffix('s')} to change into yours.\n"
         f"  python -m bench check {path}\n"
         f"  python -m bench run --plugin {path} --set {plural}={axis}{name}"
@@ -63,8 +64,6 @@ def check(
     format_: Format = "rich",
 ) -> None:
     """Check what a component promises on a small world, in a minute; exit code 1 where it does not keep it."""
-    from rich.console import Console
-
     from bench import conformance
     from bench.api import registry
     from bench.api.errors import EXIT_FAILED_TRIALS
@@ -87,14 +86,14 @@ def check(
         source = registry.find(plural, name)
         outcomes = []
         total = len(conformance.checks(plural))
-        with Console(stderr=True).status("") as status:
+        with console(stderr=True).status("") as status:
             for outcome in conformance.examine(plural, name, given):
                 outcomes.append(outcome)
                 status.update(f"{name}: {len(outcomes)} of {total} checks")
         _print(f"{plural.removesuffix('s')} {name} ({source.origin})", outcomes, format_)
         failed |= any(not outcome.passed for outcome in outcomes)
         if registry.card(source) is None and format_ == "rich":
-            typer.echo("It has no CARD: boards and reports cannot say which paper it is.\n")
+            echo("It has no CARD: boards and reports cannot say which paper it is.\n")
     if failed:
         raise typer.Exit(EXIT_FAILED_TRIALS)
 
@@ -152,4 +151,4 @@ def _print(title: str, outcomes: list[Outcome], format_: Format) -> None:
     emit(title, rows, format_)
     broken = sum(not outcome.passed for outcome in outcomes)
     if format_ == "rich":
-        typer.echo(f"{len(outcomes) - broken} of {len(outcomes)} promises kept.\n")
+        echo(f"{len(outcomes) - broken} of {len(outcomes)} promises kept.\n")
