@@ -173,6 +173,11 @@ def test_pictures_that_claim_billions_of_pixels_are_named(form: str) -> None:
     assert "pixels, limit" in str(caught.value) or "decompression bomb" in str(caught.value)
 
 
+def test_our_own_limit_is_below_pillows() -> None:
+    with cheaply(), pytest.raises(DataCorruptError, match="9000 x 9000 pixels, limit 67108864"):
+        decode_image(png(9000, 9000), 8, "it")
+
+
 @pytest.mark.parametrize("form", ["PNG", "PPM", "BMP", "JPEG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
 def test_pictures_that_are_cut_off_are_named(form: str, share: float) -> None:
