@@ -32,8 +32,8 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Kill, hang, fill up and damage everything; some 15 minutes. Arguments after `--` go to pytest."""
-    session.run("python", "-m", "pytest", "tests/faults", "--slow", *session.posargs, external=True)
+    """Kill, hang, fill up and damage everything; some 20 minutes. Arguments after `--` go to pytest."""
+    session.run("python", "-m", "pytest", "tests/faults", "tests/security", "--slow", *session.posargs, external=True)
 
 
 @nox.session

@@ -19,6 +19,8 @@ from bench.store import Store
 from reports import document, frame, gallery
 from tests.bench.conftest import TINY, finish
 
+pytestmark = pytest.mark.slow
+
 CHANGES = {
     "shorter": lambda value: value[:-1],
     "empty": lambda value: value[:0],
