@@ -229,7 +229,8 @@ def _only(item: str) -> tuple[str, tuple[str, ...]]:
     return AXES[axis_of(axis)], tuple(pieces(values))
 
 
-def _scalar(text: str) -> Any:
+def scalar(text: str) -> Any:
+    """A value as the command line gives it: TOML where it is such, else the text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -244,15 +245,15 @@ def _apply(raw: dict[str, Any], change: str) -> None:
     if dot and table in {"training", "resources"}:
         for holder in [raw, *(blocks if table == "training" else [])]:
             if isinstance(inner := holder.setdefault(table, {}), dict):
-                inner[name] = _scalar(text)
+                inner[name] = scalar(text)
         return
     axis = axis_of(key)
     if text == "all":
         value: Any = "all"
     elif text.startswith("["):
-        value = _scalar(text)
+        value = scalar(text)
     else:
-        value = [_scalar(part) for part in text.split(",")]
+        value = [scalar(part) for part in text.split(",")]
     if isinstance(axes := raw.setdefault("axes", {}), dict):
         axes[axis] = value
     for block in blocks:

@@ -44,7 +44,7 @@ def new(
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write '{path}' ({error.strerror}): --into a folder that is there") from None
-    axis = "" if plural == "datasets" else "none," if plural in {"attacks", "defenses"} else ""
+    axis = "none," if plural in {"attacks", "defenses"} else ""
     echo(
         f"{path}: a working {plural.removesuffix('s')} to change into yours.\n"
         f"  python -m bench check {path}\n"
@@ -124,19 +124,15 @@ def _named(name: str, kind: str | None) -> str:
 
 
 def _given(parameters: list[str]) -> dict[str, Any]:
-    import tomllib
-
     from bench.api.errors import UserError
+    from bench.suite import scalar
 
     found: dict[str, Any] = {}
     for item in parameters:
         name, equals, value = item.partition("=")
         if not equals:
             raise UserError(f"--set '{item}' is not of the form name=value: for example poison_rate=0.1")
-        try:
-            found[name.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[name.strip()] = value.strip()
+        found[name.strip()] = scalar(value)
     return found
 
 
