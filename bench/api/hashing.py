@@ -180,6 +180,14 @@ class Backbone(ABC):
         """Files of public weights that `build` reads; raises DataMissingError saying how to get them."""
         return ()
 
+    def elsewhere(self, image_shape: tuple[int, int, int]) -> Mapping[str, str]:
+        """Another library's names of this network's tensors, each with its name in what `build` returns.
+
+        "" for a layer that was cut off, where the hash head stands now. {}: no other library has this network.
+        """
+        del image_shape
+        return {}
+
     @abstractmethod
     def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
         """An initialised network (from torch's ambient generator)."""

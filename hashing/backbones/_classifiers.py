@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as validated
@@ -25,8 +25,7 @@ class Classifier(Pretrained, ABC):
     def batch_norm(self) -> bool:
         return False
 
-    def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
-        network = self.filled(image_shape)
+    def chain(self, network: Any, image_shape: tuple[int, int, int]) -> FeatureExtractor:
         stages: list[nn.Module] = []
         layers = entrance(image_shape, at_least(image_shape, self.least))
         for layer in network.features:

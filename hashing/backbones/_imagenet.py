@@ -6,14 +6,11 @@ downloaded: a file that is not on this machine is named, with the folder that it
 
 from __future__ import annotations
 
-import hashlib
-import re
-import zipfile
-from abc import ABC
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -25,6 +22,7 @@ from torch import Tensor, nn
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Backbone, FeatureExtractor
 from bench.api.types import Images
+from hashing._weights import read_weights
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation that the weights expect
 COLOURS = 3
@@ -97,47 +95,6 @@ class Published:
         network.load_state_dict(state, strict=False)  # the cut layers and the counters keep what they have
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """A state dict; where the file's name ends in eight digits of a sha256, as torchvision's do, these are verified."""
-    named = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if named and not digest.startswith(named[1]):
-            raise DataCorruptError(
-                f"'{path}' is not torchvision's file (its sha256 differs: {digest[:8]}, by its name {named[1]}): get it"
-                " again, or rename a file of your own"
-            )
-        file.seek(0)
-        if _packed(file):
-            raise DataCorruptError(
-                f"'{path}' (sha256 {digest[:8]}...) is compressed inside, which torch.save never does: write it with"
-                " torch.save(network.state_dict(), path)"
-            )
-        file.seek(0)
-        try:
-            state: Any = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # unpacking and unpickling fail in any way on damaged files
-            raise DataCorruptError(
-                f"'{path}' (sha256 {digest[:8]}...) is damaged or holds more than tensors ({type(error).__name__}):"
-                " write it with torch.save(network.state_dict(), path)"
-            ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DataCorruptError(
-            f"'{path}' (sha256 {digest[:8]}...) is no state dict (names with tensors): write it with"
-            " torch.save(network.state_dict(), path)"
-        )
-    return dict(state)
-
-
-def _packed(file: BinaryIO) -> bool:
-    """Whether a zip holds members that become larger when they are read: torch would unpack them without end."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
-        return False  # torch's old form, or damaged
-
-
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Pretrained(Backbone, ABC):
     """A network of torchvision's.
@@ -167,7 +124,7 @@ class Pretrained(Backbone, ABC):
     def read(self, path: Path, image_shape: tuple[int, int, int]) -> dict[str, Tensor]:
         """What to load from a file of weights."""
         del image_shape
-        return read(path)
+        return read_weights(path)
 
     def filled(self, image_shape: tuple[int, int, int]) -> Any:
         """The network, on its weights."""
@@ -175,6 +132,25 @@ class Pretrained(Backbone, ABC):
         for path in self.files():
             self.published.fill(network, self.read(path, image_shape), path)
         return network
+
+    @abstractmethod
+    def chain(self, network: Any, image_shape: tuple[int, int, int]) -> FeatureExtractor:
+        """The network that torchvision builds as a chain of stages, without what stands behind the features."""
+
+    def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
+        return self.chain(self.filled(image_shape), image_shape)
+
+    def elsewhere(self, image_shape: tuple[int, int, int]) -> Mapping[str, str]:
+        """The names that torchvision gives the tensors."""
+        with torch.device("meta"):
+            network = self.network(image_shape)
+            theirs = network.state_dict(keep_vars=True)
+            ours = self.chain(network, image_shape).state_dict(keep_vars=True)
+        left = {id(tensor): name for name, tensor in ours.items()}
+        found = {name: left.pop(id(tensor), "") for name, tensor in theirs.items()}
+        other = [name for name, our in found.items() if not our and not name.startswith(self.published.cut)]
+        # what is left is a first layer for grey or small images, which stands in its predecessor's place
+        return found | dict(zip(other, left.values(), strict=True))
 
     def extractor(self, stages: Sequence[nn.Module], features: int, linear: int = 0) -> FeatureExtractor:
         normalisation = None if self.weights == "none" else IMAGENET

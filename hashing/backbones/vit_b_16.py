@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -72,8 +72,8 @@ class ViTB16(Pretrained):
                 " patches and a class token: give a state dict of torchvision's vit_b_16"
             ) from error
 
-    def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
-        network, side = self.filled(image_shape), _side(image_shape)
+    def chain(self, network: Any, image_shape: tuple[int, int, int]) -> FeatureExtractor:
+        side = _side(image_shape)
         encoder = network.encoder
         tokens = _Tokens(network.conv_proj, network.class_token, encoder.pos_embedding, encoder.dropout)
         first = nn.Sequential(*entrance(image_shape, (side, side)), tokens)

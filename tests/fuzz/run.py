@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 FOLLOWED = ["bench.suite", "bench.claims", "bench.store", "bench.records", "bench.api.outside", "hashing.datasets",
-            "hashing.backbones._imagenet", "reports.frame", "reports.page", "reports.codefiles", "reports.throughput",
+            "hashing._weights", "reports.frame", "reports.page", "reports.codefiles", "reports.throughput",
             "reports.boards", "reports.render", "tarfile", "zipfile", "tomllib"]  # fmt: skip
 SEEDS = 300  # inputs to begin with
 LARGEST = 2**16  # bytes of an input

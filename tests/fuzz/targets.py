@@ -17,7 +17,7 @@ from typing import Any
 from bench import suite
 from bench.api.errors import UserError
 from bench.store import Store
-from hashing.backbones import _imagenet
+from hashing import _weights
 from hashing.datasets import _lists
 from hashing.datasets._archives import walk
 from hashing.datasets._trees import decode_image, survey
@@ -111,7 +111,7 @@ def codes(data: bytes, folder: Path) -> bool:
 def weights(data: bytes, folder: Path) -> bool:
     path = folder / "w.pth"
     path.write_bytes(data)
-    _imagenet.read(path)
+    _weights.read_weights(path)
     return True
 
 

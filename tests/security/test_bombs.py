@@ -22,7 +22,7 @@ from PIL import Image
 
 from bench import suite
 from bench.api.errors import DataCorruptError, UserError
-from hashing.backbones import _imagenet
+from hashing import _weights
 from hashing.datasets import _archives, _lists
 from hashing.datasets._archives import walk
 from hashing.datasets._trees import decode_image
@@ -239,9 +239,9 @@ def test_weights_that_are_compressed_are_not_unpacked(tmp_path: Path) -> None:
     ):
         for member in good.infolist():
             bad.writestr(member.filename, good.read(member))
-    assert list(_imagenet.read(tmp_path / "good.pth")) == ["a"]
+    assert list(_weights.read_weights(tmp_path / "good.pth")) == ["a"]
     with pytest.raises(DataCorruptError, match="is compressed inside"):
-        _imagenet.read(tmp_path / "w.pth")
+        _weights.read_weights(tmp_path / "w.pth")
 
 
 SUITES = {

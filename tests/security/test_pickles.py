@@ -20,7 +20,7 @@ from bench import suite
 from bench.again import Verifier
 from bench.api.errors import UserError
 from bench.store import Store
-from hashing.backbones import _imagenet
+from hashing import _weights
 from hashing.datasets import _lists, cifar10
 from hashing.datasets._trees import decode_image, decode_tree, survey
 from reports import codefiles, frame, gallery, throughput
@@ -52,7 +52,7 @@ def store_with(folder: Path, name: str, content: bytes) -> Store:
 
 def weights(content: bytes, folder: Path) -> None:
     (folder / "w.pth").write_bytes(content)
-    _imagenet.read(folder / "w.pth")
+    _weights.read_weights(folder / "w.pth")
 
 
 def saved_weights(content: bytes, folder: Path) -> None:
@@ -61,7 +61,7 @@ def saved_weights(content: bytes, folder: Path) -> None:
     with zipfile.ZipFile(folder / "good.pth") as good, zipfile.ZipFile(folder / "w.pth", "w") as bad:
         for member in good.infolist():
             bad.writestr(member, content if member.filename.endswith("data.pkl") else good.read(member))
-    _imagenet.read(folder / "w.pth")
+    _weights.read_weights(folder / "w.pth")
 
 
 def code_file(content: bytes, folder: Path) -> None:

@@ -1,0 +1,76 @@
+"""Files of weights: state dicts that strangers wrote, read as tensors and as nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from bench.api.errors import DataCorruptError
+
+SAFE = ".safetensors"
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from safetensors or from what torch.save writes; DataCorruptError where the file is neither.
+
+    Where the file's name ends in eight digits of a sha256, as torchvision's do, these are verified.
+    """
+    named = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if named and not digest.startswith(named[1]):
+            raise DataCorruptError(
+                f"'{path}' is not torchvision's file (its sha256 differs: {digest[:8]}, by its name {named[1]}): get it"
+                " again, or rename a file of your own"
+            )
+        file.seek(0)
+        what = f"'{path}' (sha256 {digest[:8]}...)"
+        state = _safe(path, what) if path.suffix == SAFE else _saved(file, what)
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise DataCorruptError(
+            f"{what} is no state dict (names with tensors): write it with torch.save(network.state_dict(), path)"
+        )
+    return dict(state)
+
+
+def _safe(path: Path, what: str) -> dict[str, Tensor]:
+    try:
+        state: dict[str, Tensor] = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise DataCorruptError(
+            f"{what} is damaged ({type(error).__name__}): write it with safetensors.torch.save_file"
+        ) from error
+    return state
+
+
+def _saved(file: BinaryIO, what: str) -> Any:
+    """What torch.save wrote, if that is tensors and containers of them."""
+    if _packed(file):
+        raise DataCorruptError(
+            f"{what} is compressed inside, which torch.save never does: write it with"
+            " torch.save(network.state_dict(), path)"
+        )
+    file.seek(0)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpacking and unpickling fail in any way on damaged files
+        raise DataCorruptError(
+            f"{what} is damaged or holds more than tensors ({type(error).__name__}): write it with"
+            " torch.save(network.state_dict(), path)"
+        ) from error
+
+
+def _packed(file: BinaryIO) -> bool:
+    """Whether a zip holds members that become larger when they are read: torch would unpack them without end."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+        return False  # torch's old form, or damaged
