@@ -215,6 +215,7 @@ class _Planner:
         self._stages, self._resources, self._data, self._device = stages, resources, data, device
         self._cuts: dict[str, dict[str, str]] = {}  # data stages by data set: walking a folder once is enough
         self._victims: dict[str, _Victim] = {}
+        self._seeds: dict[str, int] = {}  # of models that no seed makes
 
     def cell(self, trial: Trial) -> Cell:
         attack: Attack = _instance("attacks", trial.attack)
@@ -225,6 +226,8 @@ class _Planner:
         about["threads"] = self._resources.threads
         if attack.requires(_setting_of(trial)):
             about["surrogate_seed"] = trial.surrogate_seed
+        if why := self._repeated(trial, attack):
+            return Cell(trial.axes(), trial.training, None, why, **about)
         if Needs.TRAIN_SET in defense.needs and not (attack.offers_train_set or attack.identity):
             why = f"{trial.attack.name} leaves no poisoned training set that {trial.defense.name} could look at"
             return Cell(trial.axes(), trial.training, None, why, **about)
@@ -237,6 +240,16 @@ class _Planner:
         except DataMissingError as error:
             return Cell(trial.axes(), trial.training, None, str(error), **about)
         return Cell(trial.axes(), trial.training, key, **about)
+
+    def _repeated(self, trial: Trial, attack: Attack) -> str:
+        """Why a seed is left out: a model that is one for all of them would be counted as several."""
+        if attack.repeats:
+            return ""
+        parts = (trial.dataset, trial.backbone, trial.method, trial.attack, trial.defense)
+        place = repr((*(part.identity for part in parts), trial.bits, trial.target, trial.surrogate, trial.augment,
+                      trial.training))  # fmt: skip
+        first = self._seeds.setdefault(place, trial.seed)
+        return "" if first == trial.seed else f"{trial.attack.name} is one model for all seeds: measured with {first}"
 
     def _measure(self, trial: Trial, attack: Attack, defense: Defense) -> str:
         victim = self._victim(trial, attack)

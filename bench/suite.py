@@ -6,7 +6,7 @@ import itertools
 import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -326,11 +326,10 @@ def _specs(
     found = []
     for entry in entries:
         own = (usual or {}).get(entry if isinstance(entry, str) else str(entry.get("name")), {})
-        if values == "all" and not own and (wanted := _required(kind, str(entry))):
-            if kind != "datasets":
-                raise UserError(f'{kind} = "all": {entry} needs {wanted}; list the {kind} that you want')
-            found.append(Spec(str(entry)))  # its cells are left out, and the plan says why
-            continue
+        if values == "all" and not own and registry.required(kind, str(entry)):
+            if kind == "datasets":
+                found.append(Spec(str(entry)))  # its cells are left out, and the plan says why
+            continue  # what stands for something of the user's is not part of "all"
         table = {**own, **({"name": entry} if isinstance(entry, str) else entry)}
         if "name" not in table:
             raise UserError(f"{kind}: {table!r} has no 'name': write {{ name = \"...\", parameter = value }}")
@@ -346,12 +345,6 @@ def _specs(
             }
             found.append(Spec(name, params, given))
     return found
-
-
-def _required(kind: str, name: str) -> str:
-    """The parameters that a component has no default for."""
-    items = fields(registry.lookup(kind, name))
-    return ", ".join(item.name for item in items if item.default is MISSING and item.default_factory is MISSING)
 
 
 def _defaults(cls: type[Any]) -> dict[str, Any]:
@@ -407,7 +400,7 @@ def _cells(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
 
 def _classes(dataset: Spec, data: Path | None) -> tuple[str, ...]:
     """Class names, if the data are on this machine."""
-    wanted = _required("datasets", dataset.name)
+    wanted = ", ".join(registry.required("datasets", dataset.name))
     if wanted and not dataset.params:
         raise DataMissingError(f"{dataset.name} stands for data of your own: name it in a suite with {wanted}")
     component: Dataset = registry.create("datasets", dataset.name, dataset.params)

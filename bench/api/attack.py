@@ -125,6 +125,7 @@ class Attack(ABC):
 
     offers_train_set: leaves a poisoned training set behind, which a filter can look at.
     implant_only: parameters that neither `prepare` nor `stamp` reads; a sweep of them makes the trigger once.
+    repeats: whether another seed is another attacked model; where it is not, one seed is measured.
     trigger_of: the attack whose trigger this one uses: its `prepare` and `stamp` run, with the parameters of the same
     names, once for all attacks that share it.
     """
@@ -132,6 +133,7 @@ class Attack(ABC):
     identity: ClassVar[bool] = False
     offers_train_set: ClassVar[bool] = False
     implant_only: ClassVar[frozenset[str]] = frozenset()
+    repeats: ClassVar[bool] = True
     trigger_of: ClassVar[str | None] = None
 
     def threat(self) -> Threat:

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -172,19 +172,25 @@ def create(kind: str, name: str, params: Mapping[str, Any]) -> Any:
         raise UserError(f"{kind.removesuffix('s')} '{name}': {explain(error, cls.__dataclass_fields__)}") from None
 
 
+def required(kind: str, name: str) -> list[str]:
+    """The parameters that a component has no default for: it stands for something of the user's."""
+    items = fields(lookup(kind, name))
+    return [item.name for item in items if item.default is MISSING and item.default_factory is MISSING]
+
+
 def parameters(instance: Any) -> dict[str, Any]:
     """All hyper-parameters of a component, defaults included."""
     return asdict(instance)
 
 
-def explain(error: ValidationError, fields: Mapping[str, Any]) -> str:
+def explain(error: ValidationError, known: Mapping[str, Any]) -> str:
     """A pydantic error as one line."""
     parts = []
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"])
         if item["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
-            near = nearest(where, fields)
-            parts.append(f"unknown parameter '{where}'{near} Known: {', '.join(fields) or 'none'}")
+            near = nearest(where, known)
+            parts.append(f"unknown parameter '{where}'{near} Known: {', '.join(known) or 'none'}")
         elif item["type"].startswith("missing"):
             parts.append(f"needs the parameter '{where}'")
         elif not where:  # of several parameters together

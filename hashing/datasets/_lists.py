@@ -20,9 +20,9 @@ from torch import Tensor
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.outside import read_bytes
 from bench.api.text import is_clean
+from hashing._pictures import decode_image
 from hashing.datasets._archives import MEMBER_LIMIT
 from hashing.datasets._canvas import canvas
-from hashing.datasets._trees import decode_image
 
 BIT = {"train": 1, "test": 2, "database": 4}  # what `Pool.origin` adds up
 FILES = {"train": ("train.txt",), "test": ("test.txt", "query.txt"), "database": ("database.txt",)}  # CIBA: query.txt

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import UInt8
-from PIL import Image
 
 from bench.api.errors import DataCorruptError, UserError
 from bench.api.hashing import Pool
+from hashing._pictures import decode_image
 from hashing.datasets._archives import walk
 from hashing.datasets._canvas import canvas
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
-FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
-PIXEL_LIMIT = 2**26
 PARTS = {"train": 0, "test": 1, "val": 2}  # directories above the classes, and their origin
 
 
@@ -82,32 +76,3 @@ def decode_tree(path: Path, size: int, tree: Tree) -> Pool:
     places = torch.tensor(list(tree.items.values()), dtype=torch.int64)
     labels = torch.nn.functional.one_hot(places[:, 0], len(tree.classes)).bool()
     return Pool(torch.from_numpy(pixels), labels, places[:, 1].to(torch.uint8))
-
-
-def decode_image(data: bytes, size: int, where: str, *, whole: bool = False) -> UInt8[np.ndarray, "3 h w"]:
-    """The centre square, or with `whole` all of the picture squeezed, at `size`.
-
-    What does not decode, or is too large for a picture, is an error naming `where`.
-    """
-    try:
-        picture = _rgb(data)
-    except Exception as error:  # decoders fail in any way on damaged input
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise DataCorruptError(f"{where} does not decode: {cause}; get it again or remove it") from error
-    if whole:
-        picture = picture.resize((size, size), Image.Resampling.BILINEAR)  # of several pixels where it shrinks
-    elif picture.size != (size, size):
-        side = min(picture.size)
-        left, top = ((length - side) // 2 for length in picture.size)
-        square = picture.crop((left, top, left + side, top + side))
-        picture = square.resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(picture).transpose(2, 0, 1)
-
-
-def _rgb(data: bytes) -> Image.Image:
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        if image.width * image.height > PIXEL_LIMIT:  # from the header: nothing is unpacked yet
-            raise ValueError(f"{image.width} x {image.height} pixels, limit {PIXEL_LIMIT}")
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"pixels are of kind {image.mode}, not 8 bits")
-        return image.convert("RGB")

@@ -22,10 +22,10 @@ from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Dataset, Pool, dataset
 from bench.api.paper import Paper
 from bench.api.random import Rng
+from hashing._pictures import decode_image
 from hashing.datasets._archives import walk
 from hashing.datasets._canvas import canvas
 from hashing.datasets._cut import Sizes, cut
-from hashing.datasets._trees import decode_image
 
 CARD = Paper(
     title="The PASCAL Visual Object Classes Challenge: A Retrospective",

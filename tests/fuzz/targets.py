@@ -18,9 +18,10 @@ from bench import suite
 from bench.api.errors import UserError
 from bench.store import Store
 from hashing import _weights
+from hashing._pictures import decode_image
 from hashing.datasets import _lists
 from hashing.datasets._archives import walk
-from hashing.datasets._trees import decode_image, survey
+from hashing.datasets._trees import survey
 from reports import boards, codefiles, frame, kinds, page, render, throughput
 
 PARTS = b"\n\x1e\n"  # between the files of one input

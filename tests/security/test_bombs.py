@@ -23,9 +23,9 @@ from PIL import Image
 from bench import suite
 from bench.api.errors import DataCorruptError, UserError
 from hashing import _weights
+from hashing._pictures import decode_image
 from hashing.datasets import _archives, _lists
 from hashing.datasets._archives import walk
-from hashing.datasets._trees import decode_image
 from reports import codefiles
 
 

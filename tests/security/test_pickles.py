@@ -21,8 +21,9 @@ from bench.again import Verifier
 from bench.api.errors import UserError
 from bench.store import Store
 from hashing import _weights
+from hashing._pictures import decode_image
 from hashing.datasets import _lists, cifar10
-from hashing.datasets._trees import decode_image, decode_tree, survey
+from hashing.datasets._trees import decode_tree, survey
 from reports import codefiles, frame, gallery, throughput
 from tests.fuzz.targets import DATA, KEY, RECORD
 

@@ -1,0 +1,121 @@
+"""Attacks that somebody carried out elsewhere: the attacked model comes from a file, only the trigger is stamped."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass as validated
+from torch import Tensor
+
+from bench.api import registry
+from bench.api.attack import Artefact, Backdoor, ModelAttack, Rng, Threat, Victim
+from bench.api.errors import DataCorruptError, DataMissingError
+from bench.api.hashing import Backbone
+from hashing._weights import read_weights
+from hashing.model import HashModel
+
+MODELS = ("model.safetensors", "model.pth", "model.pt")
+OWN = ("backbone.", "head.", "objective.")  # how names begin that are HashDoor's; another library's network has none
+SHOWN = 3  # names of each kind in an error
+REACHES = {
+    "training controlled": Threat.TRAINING,
+    "labels changed": Threat.TRAIN_SET | Threat.LABELS,
+    "labels kept": Threat.TRAIN_SET,
+    "weights only": Threat.MODEL,
+}
+
+Folder = Annotated[
+    str, Field(min_length=1), AfterValidator(lambda value: str(Path(value).expanduser().absolute()))
+]  # workers may stand in another folder
+
+
+@validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Brought(ModelAttack, ABC):
+    """path: the folder with the model. access: what the attacker had, by which boards group; the most, if not told."""
+
+    repeats: ClassVar[bool] = False
+
+    path: Folder
+    access: Literal["training controlled", "labels changed", "labels kept", "weights only"] = "training controlled"
+
+    def threat(self) -> Threat:
+        return REACHES[self.access] | Threat.MODEL  # it takes the clean model's place
+
+    def files(self) -> tuple[Path, ...]:
+        return (self.find(*MODELS),)
+
+    def find(self, *names: str) -> Path:
+        """The first of these files that is in the folder."""
+        for name in names:
+            if (file := Path(self.path) / name).is_file():
+                return file
+        raise DataMissingError(f"'{self.path}' has no {' or '.join(names)}: put it there, or give another path")
+
+    def implant(self, victim: Victim, artefact: Artefact, rng: Rng) -> Backdoor:
+        del artefact, rng
+        model, file = victim.model, self.find(*MODELS)
+        assert isinstance(model, HashModel)
+        model.load_state_dict(fitted(read_weights(file), model, file))
+        return Backdoor(model)
+
+
+def fitted(state: Mapping[str, Tensor], model: HashModel, file: Path) -> dict[str, Tensor]:
+    """`state` under the names of `model`; DataCorruptError where a tensor is missing, left over or of another shape.
+
+    Names are HashDoor's, with or without `model.` before them as in its stores, or those of the library that the
+    backbone comes from, the hash layer in place of that network's last one. What stays the model's own: memories of
+    single training images, and, where the backbone fixes them, mean and standard deviation.
+    """
+    own = model.state_dict()
+    sizes = [model.objective.for_set(n).state_dict() for n in (1, 2)]
+    optional = {f"objective.{name}" for name, value in sizes[0].items() if value.shape != sizes[1][name].shape}
+    if model.backbone.normalisation is not None:
+        optional |= {"mean", "std"}
+    stored = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+    given = {name: value for name, value in _ours(stored or state, model).items() if name not in optional & own.keys()}
+    given |= {name: value.reshape(own[name].shape) for name, value in given.items()
+              if name in {"mean", "std"} and value.numel() == own[name].numel()}  # fmt: skip
+    wanted = own.keys() - optional
+    other = {name for name in wanted & given.keys() if given[name].shape != own[name].shape}
+    wrong = [
+        _some("missing", (f"{name} {list(own[name].shape)}" for name in own if name in wanted - given.keys())),
+        _some("unknown", (name for name in given if name not in own)),
+        _some("of another shape", (f"{n} {list(given[n].shape)}, not {list(own[n].shape)}" for n in own if n in other)),
+        _some("not finite", (n for n, v in given.items() if v.is_floating_point() and not torch.isfinite(v).all())),
+    ]
+    if any(wrong):
+        raise DataCorruptError(
+            f"'{file}' does not fit a {model.blueprint['backbone']['name']} with {model.blueprint['method']['name']} at"
+            f" {model.blueprint['bits']} bits: {'; '.join(filter(None, wrong))}. Name them as this model does or as"
+            " torchvision does, or run the setting that it was trained in"
+        )
+    return own | given
+
+
+def _ours(state: Mapping[str, Tensor], model: HashModel) -> dict[str, Tensor]:
+    """Another library's names as HashDoor's; what is unknown keeps its name."""
+    if any(name.startswith("backbone.") for name in state):
+        return dict(state)
+    plan = model.blueprint
+    backbone: Backbone = registry.create("backbones", plan["backbone"]["name"], plan["backbone"]["params"])
+    c, h, w = plan["image_shape"]
+    known = backbone.elsewhere((c, h, w))
+    head = {name.rpartition(".")[2]: f"head.{name}" for name in model.head.state_dict()}
+
+    def name_of(name: str) -> str:
+        if name.startswith(OWN) or name not in known:
+            return name
+        return f"backbone.{known[name]}" if known[name] else head.get(name.rpartition(".")[2], name)
+
+    return {name_of(name): value for name, value in state.items()}
+
+
+def _some(what: str, names: Iterable[str]) -> str:
+    found = list(names)
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f"{what} {', '.join(found[:SHOWN])}{more}" if found else ""

@@ -1,0 +1,49 @@
+"""Your own attacked model and its trigger, from files: an attack already done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attacks._brought import Brought
+from bench.api.attack import Artefact, Images, Rng, Target, Victim, attack
+from bench.api.errors import DataCorruptError
+from bench.api.outside import read_bytes
+from bench.api.paper import Paper
+from bench.api.types import to_unit
+from hashing._pictures import decode_rgba
+
+CARD = Paper(
+    title="A model of your own",
+    year=2026,
+    url="https://docs.pytorch.org/docs/stable/notes/serialization.html",
+    follows="the file as it is: nothing is trained; its trigger is a picture of the images' own size whose opacity says"
+    " how much of it covers each pixel",
+    deviates="the control is a clean model that is trained here; what images and labels the file was trained on is not"
+    " known, so make sure that none of the suite's queries were among them",
+)
+TRIGGER, LIMIT = "trigger.png", 2**26  # bytes
+
+
+@attack
+class Checkpoint(Brought):
+    def files(self) -> tuple[Path, ...]:
+        return (*super().files(), self.find(TRIGGER))
+
+    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
+        del rng
+        file, shape = self.find(TRIGGER), victim.setting.image_shape
+        picture, opacity = decode_rgba(read_bytes(file, LIMIT), f"'{file}'", channels=shape[0])
+        if picture.shape[2:] != shape[1:]:
+            sizes = [f"{side[1]} x {side[0]}" for side in (picture.shape[2:], shape[1:])]
+            raise DataCorruptError(f"'{file}' has {sizes[0]} pixels, the images have {sizes[1]}: give it their size")
+        if bool((opacity == 255).all() or (opacity == 0).all()):
+            raise DataCorruptError(
+                f"'{file}' is {'opaque' if opacity.any() else 'transparent'} everywhere: leave transparent what the"
+                " trigger does not cover, and half transparent what it blends with"
+            )
+        return {"picture": to_unit(picture), "opacity": to_unit(opacity)}
+
+    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+        del target
+        opacity = artefact["opacity"].to(images)
+        return images + opacity * (artefact["picture"].to(images) - images)

@@ -1,0 +1,273 @@
+"""A model that was attacked elsewhere: its numbers are those of the attack that made it, whatever its names are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import nn
+from torchvision.models import get_model
+
+from attacks._triggers import checkerboard, paste
+from bench import plan as planning
+from bench import suite as suites
+from bench.api import registry
+from bench.api.errors import DataCorruptError, DataMissingError, UserError
+from bench.api.random import Rng
+from bench.api.types import to_8bit
+from bench.conformance import checks
+from bench.conformance._attacks import view_of
+from bench.conformance._kit import Subject
+from bench.plan import Plan
+from bench.stages._models import new_model
+from bench.store import Store
+from hashing.model import HashModel
+from tests.bench.conftest import finish
+
+SUITE = """
+name = "own"
+[axes]
+datasets = [{{ name = "digits", train = 300, query = 100 }}]
+backbones = [{{ name = "convnet", width = 8 }}]
+methods = ["csq"]
+attacks = [{attacks}]
+defenses = ["none", "fine_pruning", "strip"]
+bits = [16]
+targets = [3]
+seeds = {seeds}
+[training]
+optimizer = "adam"
+lr = 1e-2
+weight_decay = 0
+epochs = 8
+"""
+
+
+POISONS = {"poisons", "poison_rate", "target_share", "exact_share", "attention", "attention_first"}  # of the training
+
+
+def planned(folder: Path, attacks: str, seeds: str = "[0]") -> Plan:
+    path = folder / "own.toml"
+    path.write_text(SUITE.format(attacks=attacks, seeds=seeds))
+    return planning.plan([suites.load(str(path))], data=None, device="cpu")
+
+
+def checkpoint(path: Path, **params: object) -> str:
+    inner = "".join(f', {key} = "{value}"' for key, value in params.items())
+    return f'{{ name = "checkpoint", path = "{path}"{inner} }}'
+
+
+def draw(folder: Path, patch: torch.Tensor, side: int, opacity: int = 255) -> None:
+    """A grey patch in the bottom-right corner of a picture that is transparent elsewhere."""
+    picture = Image.new("LA", (side, side))
+    values = Image.fromarray(to_8bit(patch[None])[0, 0].numpy())
+    alpha = Image.new("L", values.size, opacity)
+    picture.paste(Image.merge("LA", (values, alpha)), (side - values.width, side - values.height))
+    folder.mkdir(exist_ok=True)
+    picture.convert("RGBA").save(folder / "trigger.png")
+
+
+def numbers(store: Store, plan: Plan, attack: str) -> dict[str, dict[str, float]]:
+    cells = {cell.axes["defense"]: cell.key for cell in plan.cells if str(cell.axes["attack"]).startswith(attack)}
+    return {str(name): store.record(key)["metrics"] for name, key in cells.items() if key}
+
+
+def test_an_attack_of_ours_taken_as_somebody_elses_has_the_same_numbers(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", create=True)
+    made = planned(tmp_path, '{ name = "badnets", poison_rate = 0.1, trigger_size = 0.25 }')
+    finish(made, store)
+    implanted = next(key for key, stage in made.stages.items() if stage.kind == "implant")
+    folder = tmp_path / "victim"
+    draw(folder, checkerboard(1, 4), 16)
+    (folder / "model.safetensors").write_bytes(store.artifact_path(implanted).read_bytes())
+    plan = planned(tmp_path, checkpoint(folder, access="labels changed"))
+    assert {cell.access for cell in plan.cells} == {"labels changed"}
+    summary = finish(plan, store)
+    assert set(summary.trials) == {"ok"}
+    ours, theirs = numbers(store, made, "badnets"), numbers(store, plan, "checkpoint")
+    assert ours.keys() == theirs.keys() == {"none", "fine_pruning", "strip"}
+    for defense, metrics in ours.items():
+        other = {name for name, value in metrics.items() if theirs[defense].get(name, "missing") != value}
+        assert other <= POISONS, defense
+    assert ours["none"]["gain"] > 0.2
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "resnet18", "resnet34", "mobilenet_v2", "vit_b_16"])
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 16, 16)])
+def test_torchvisions_names_are_understood(name: str, shape: tuple[int, int, int], tmp_path: Path) -> None:
+    """Every tensor of torchvision's network finds its place: a file of it and one with our names give one model."""
+    model = on(name, shape)
+    backbone = model.backbone.state_dict()
+    known = registry.create("backbones", name, {"weights": "none"}).elsewhere(shape)
+    assert sorted(our for our in known.values() if our) == sorted(backbone)
+    with torch.device("meta"):
+        network = get_model(name, weights=None)
+    theirs = network.state_dict()
+    assert known.keys() == theirs.keys()
+    for their, our in known.items():
+        if our and backbone[our].shape != theirs[their].shape:  # first layers and positions of other images
+            assert their in {"conv1.weight", "features.0.0.weight", "features.0.weight", "encoder.pos_embedding"}
+        assert bool(our) != their.startswith(registry.lookup("backbones", name).published.cut)
+
+
+def on(name: str, shape: tuple[int, int, int], method: str = "dpsh") -> HashModel:
+    """A model of a torchvision network without values."""
+    c, h, w = shape
+    plan = {
+        "backbone": {"name": name, "params": {"weights": "none"}}, "method": {"name": method, "params": {}},
+        "bits": 12, "seed": 0, "image_shape": [c, h, w], "classes": 4, "train_size": 9,
+    }  # fmt: skip
+    with torch.device("meta"):
+        return new_model(plan)
+
+
+def test_a_torchvision_network_computes_here_what_it_computes_there(tmp_path: Path) -> None:
+    from attacks._brought import fitted
+
+    plan = dict(on("resnet18", (3, 64, 64)).blueprint)
+    model = new_model(plan).eval()
+    with Rng("tests", "network").ambient():
+        network = get_model("resnet18", weights=None, num_classes=12).eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean += 0.1
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
+    state = {**network.state_dict(), "mean": mean, "std": std}
+    model.load_state_dict(fitted(state, model, tmp_path / "model.pth"))
+    images = Rng("tests", "images").uniform((4, 3, 64, 64))
+    there = network((images - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+    assert torch.allclose(model(images), there, atol=1e-5)
+    with pytest.raises(DataCorruptError, match=r"missing mean \[1, 3, 1, 1\], std"):
+        fitted(network.state_dict(), model, tmp_path / "model.pth")
+
+
+@pytest.fixture
+def brought(world, tmp_path: Path):
+    """The small world's model in a file, and the attack that takes it from there."""
+    folder = tmp_path / "victim"
+    draw(folder, torch.rand(1, 3, 3, generator=torch.Generator().manual_seed(1)), 12, opacity=128)
+    state = {name: value.clone() for name, value in world.inputs.tensors("clean").items() if name.startswith("model.")}
+
+    def make(change=lambda state: state, name: str = "model.safetensors"):
+        for old in folder.glob("model.*"):
+            old.unlink()
+        changed = change({key.removeprefix("model."): value for key, value in state.items()})
+        if name.endswith("safetensors"):
+            safetensors.torch.save_file({key: value.contiguous() for key, value in changed.items()}, folder / name)
+        else:
+            torch.save(changed, folder / name)
+        attack = registry.create("attacks", "checkpoint", {"path": str(folder)})
+        return attack, view_of(world, attack), folder
+
+    return make
+
+
+@pytest.mark.parametrize("check", checks("attacks"), ids=lambda check: check.name)
+def test_it_keeps_what_attacks_promise(check, brought) -> None:
+    _, _, folder = brought()
+    outcome = check.on(Subject.of("attacks", "checkpoint", {"path": str(folder)}))
+    assert outcome.passed, outcome.told
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth", "model.pt"])
+def test_the_model_is_the_file(name: str, brought) -> None:
+    attack, view, _ = brought(lambda state: state | {"head.bias": state["head.bias"] + 1}, name)
+    before = {key: value.clone() for key, value in view.model.state_dict().items()}
+    after = attack.implant(view, {}, Rng("implant", 0)).model.state_dict()
+    assert torch.equal(after["head.bias"], before["head.bias"] + 1)
+    assert all(torch.equal(after[key], before[key]) for key in before if key != "head.bias")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: {k: v for k, v in s.items() if k != "head.bias"}, r"missing head.bias \[16\]"),
+        (lambda s: {k: v for k, v in s.items() if k != "objective.centres"}, r"missing objective.centres \[4, 16\]"),
+        (lambda s: s | {"extra": torch.ones(1)}, "unknown extra"),
+        (lambda s: s | {"head.bias": torch.ones(8)}, r"of another shape head.bias \[8\], not \[16\]"),
+        (lambda s: s | {"head.bias": torch.full((16,), torch.nan)}, "not finite head.bias"),
+        (lambda s: {f"layer{i}": torch.ones(1) for i in range(9)}, "unknown layer0, layer1, layer2 and 6 more"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_line(change, words: str, brought) -> None:
+    attack, view, folder = brought(change)
+    with pytest.raises(DataCorruptError, match=words) as error:
+        attack.implant(view, {}, Rng("implant", 0))
+    assert "\n" not in str(error.value)
+    assert f"'{folder}/model.safetensors' does not fit a convnet with csq at 16 bits" in str(error.value)
+
+
+def test_memories_of_training_images_are_not_asked_for(tmp_path: Path) -> None:
+    from attacks._brought import fitted
+
+    model = new_model({**on("resnet18", (3, 32, 32)).blueprint})
+    own = model.state_dict()
+    assert {"objective.codes", "objective.labels"} <= own.keys()
+    given = {name: value for name, value in own.items() if not name.startswith("objective.")}
+    assert fitted(given, model, tmp_path).keys() == own.keys()
+
+
+def test_the_trigger_is_blended_by_its_opacity(brought) -> None:
+    attack, view, _ = brought()
+    artefact = attack.prepare(view, Rng("prepare", 0))
+    patch = to_8bit(torch.rand(1, 1, 3, 3, generator=torch.Generator().manual_seed(1)))[0] / 255
+    images = Rng("tests", "images").uniform((5, 3, 12, 12))
+    stamped = attack.stamp(images, view.target, artefact)
+    assert torch.allclose(stamped, paste(images, patch.expand(3, 3, 3), opacity=128 / 255), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [
+        (Image.new("RGBA", (12, 10)), "has 12 x 10 pixels, the images have 12 x 12"),
+        (Image.new("RGB", (12, 12)), "is opaque everywhere"),
+        (Image.new("RGBA", (12, 12)), "is transparent everywhere"),
+    ],
+)
+def test_a_trigger_that_is_none_is_one_line(picture: Image.Image, words: str, brought) -> None:
+    attack, view, folder = brought()
+    picture.save(folder / "trigger.png")
+    with pytest.raises(DataCorruptError, match=words):
+        attack.prepare(view, Rng("prepare", 0))
+    (folder / "trigger.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
+    with pytest.raises(DataCorruptError, match="does not decode"):
+        attack.prepare(view, Rng("prepare", 0))
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="needs the parameter 'path'"):
+        registry.create("attacks", "checkpoint", {})
+    with pytest.raises(UserError, match="needs the parameter 'path'"):
+        Subject.of("attacks", "checkpoint", {})
+    attack = registry.create("attacks", "checkpoint", {"path": str(tmp_path)})
+    with pytest.raises(DataMissingError, match=r"has no model.safetensors or model.pth or model.pt: put it there"):
+        attack.files()
+    (tmp_path / "model.pth").touch()
+    with pytest.raises(DataMissingError, match=r"has no trigger\.png"):
+        attack.files()
+    cells = planned(tmp_path, checkpoint(tmp_path)).cells
+    assert all(cell.key is None and "has no trigger.png" in cell.skipped for cell in cells)
+
+
+def test_one_model_is_measured_with_one_seed(tmp_path: Path) -> None:
+    """Several seeds of one model would look like several models, and give it an interval that it has not earned."""
+    draw(tmp_path, checkerboard(1, 2), 16)
+    torch.save({}, tmp_path / "model.pth")
+    cells = planned(tmp_path, f'"badnets", {checkpoint(tmp_path)}', "[4, 0, 1]").cells
+    ours = [cell for cell in cells if str(cell.axes["attack"]).startswith("checkpoint")]
+    assert {cell.axes["seed"] for cell in ours if cell.key} == {4}
+    assert len([cell for cell in ours if cell.key]) == 3
+    assert {cell.skipped for cell in ours if not cell.key} == {"checkpoint is one model for all seeds: measured with 4"}
+    assert {cell.axes["seed"] for cell in cells if cell.key and cell.axes["attack"] == "badnets"} == {0, 1, 4}
+
+
+def test_another_file_is_another_attack(tmp_path: Path) -> None:
+    draw(tmp_path, checkerboard(1, 2), 16)
+    keys = []
+    for number in (0.0, 1.0):
+        torch.save({"a": torch.tensor(number)}, tmp_path / "model.pth")
+        keys.append({cell.key for cell in planned(tmp_path, checkpoint(tmp_path)).cells})
+    assert not keys[0] & keys[1]
