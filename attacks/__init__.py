@@ -1,0 +1,5 @@
+"""What attacks in files and packages outside may build on, beside `bench.api.attack`."""
+
+from attacks._poisoning import Dosed, StampedPoison, exchange
+
+__all__ = ["Dosed", "StampedPoison", "exchange"]

@@ -22,8 +22,9 @@ from bench.api.registry import component
 from bench.api.types import Images, PositiveShare, Setting, Share, Split
 
 __all__ = [
-    "Backbone", "Case", "Database", "Defense", "Diagnosis", "Filter", "Filtered", "Guard", "HashingMethod", "Hook",
-    "Images", "Needs", "PositiveShare", "Repair", "Rng", "Setting", "Share", "Split", "Verdict", "defense",
+    "Backbone", "Case", "Database", "Defense", "Diagnosis", "Filter", "Filtered", "Fit", "Guard", "HashingMethod",
+    "Hook", "Images", "Needs", "PositiveShare", "Repair", "Rng", "Setting", "Share", "Split", "Untrained", "Verdict",
+    "defense",
 ]  # fmt: skip
 
 defense = component("defenses")

@@ -17,6 +17,11 @@ from bench.api.random import Rng
 from bench.api.registry import component
 from bench.api.types import Codes, Images, Logits
 
+__all__ = [
+    "Backbone", "Dataset", "FeatureExtractor", "HashingMethod", "Hook", "Objective", "Pool", "PositiveFloat", "Recipe",
+    "Rng", "backbone", "dataset", "method",
+]  # fmt: skip
+
 dataset = component("datasets")
 backbone = component("backbones")
 method = component("methods")
