@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Flag, auto
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -27,7 +27,13 @@ __all__ = [
     "defense",
 ]  # fmt: skip
 
-defense = component("defenses")
+T = TypeVar("T")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def defense(cls: type[T]) -> type[T]:
+    """Makes the class a defense: a validated, frozen, keyword-only dataclass whose fields are the parameters."""
+    return component("defenses")(cls)
 
 
 class Needs(Flag):

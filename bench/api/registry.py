@@ -21,7 +21,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as validated
@@ -56,9 +56,12 @@ class Source:
 _plugin_files: dict[Path, ModuleType] = {}
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True)
 def component(kind: str) -> Callable[[type[T]], type[T]]:
-    """The decorator of a kind: makes the class a validated, frozen, keyword-only dataclass and marks it."""
+    """The decorator of a kind: makes the class a validated, frozen, keyword-only dataclass and marks it.
+
+    What users write on a class is a function of its own (`bench.api.attack.attack` and so on): type checkers follow
+    `dataclass_transform` through a function's name, not through a variable's.
+    """
 
     def decorate(cls: type[T]) -> type[T]:
         made = validated(cls, frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
