@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,12 @@ def test_every_package_ships_its_marker_and_files(site: Path) -> None:
         return {path.as_posix() for path in found if "__pycache__" not in path.parts}
 
     assert files(site) == files(ROOT) - {"bench/README.md", "reports/excerpt.png"}
+
+
+def test_it_says_which_version_it_is(site: Path, tmp_path: Path) -> None:
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    for program in (["-m", "bench"], [str(site / "bin" / "hashdoor")]):
+        assert python(tmp_path, site, *program, "--version").stdout == f"HashDoor {wanted}\n"
 
 
 def test_codes_and_ranking_keep_their_types(site: Path, tmp_path: Path) -> None:
