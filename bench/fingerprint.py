@@ -1,8 +1,8 @@
 """Code fingerprints: a stage's results are tied to the code that makes them, and to nothing else.
 
 Covered is the normalised source of the stage's module, of the components that it looks up by name, and of every
-first-party module that these import, transitively. Normalised means: no comments, docstrings, CARDs, type-checking
-imports, or texts of errors, so that only edits that can change a result recompute it.
+first-party module that these import, transitively. Normalised means: no comments, docstrings, CARDs, lists of
+public names, type-checking imports, or texts of errors, so that only edits that can change a result recompute it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TypeVar
 FIRST_PARTY = frozenset({"attacks", "bench", "defenses", "hashing"})
 # What these modules do is to find components, word errors and describe papers: no result depends on them.
 EXEMPT = frozenset({"bench.api.registry", "bench.api.errors", "bench.api.paper"})
+TOLD = frozenset({"CARD", "__all__"})
 
 
 Node = TypeVar("Node", ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -24,7 +25,7 @@ Node = TypeVar("Node", ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunct
 
 class _Normalise(ast.NodeTransformer):
     def visit_Module(self, node: ast.Module) -> ast.Module:
-        node.body = [item for item in node.body if not _is_card(item)]
+        node.body = [item for item in node.body if not _is_told(item)]
         return self._without_docstring(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
@@ -58,8 +59,9 @@ class _Normalise(ast.NodeTransformer):
         return node
 
 
-def _is_card(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "CARD" for t in node.targets)
+def _is_told(node: ast.stmt) -> bool:
+    """What a module says of itself: its card, its public names."""
+    return isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id in TOLD for t in node.targets)
 
 
 def normalised(source: str) -> str:

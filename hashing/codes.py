@@ -13,6 +13,8 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float64, Int8, Int64, Integer, Num, UInt8, UInt16, UInt64
 
+__all__ = ["MAX_BITS", "Backend", "Distances", "PackedCodes", "TensorLike", "hamming_distances", "pack", "topk"]
+
 MAX_BITS = 65_535  # distances are uint16 at most
 
 Backend = Literal["auto", "numba", "torch"]

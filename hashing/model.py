@@ -13,6 +13,8 @@ from bench.api.hashing import Backbone, FeatureExtractor, HashingMethod, Objecti
 from bench.api.random import Rng
 from bench.api.types import Codes, Images, Logits, to_unit
 
+__all__ = ["HashModel", "encode"]
+
 VALUES = 2**27  # of images in a batch of `encode`: 500 images of 224 x 224 pixels take about half
 
 

@@ -20,6 +20,12 @@ from jaxtyping import Bool, Float64, Int64, Integer, Num, UInt64
 
 from hashing.codes import Backend, PackedCodes, check_pair, kernels
 
+__all__ = [
+    "Denominator", "Relevance", "Ties", "ap_bounds", "auroc", "average_precision", "chance_ap", "distance_histograms",
+    "expected_ap", "expected_zero_ap", "leave_one_out_map", "mean_drop_ap", "precision_at", "precision_recall_curve",
+    "radius_precision_recall", "tpr_at_fpr",
+]  # fmt: skip
+
 Ties = Literal["expected", "index"]
 Denominator = Literal["relevant", "hits"]
 Histogram = Integer[np.ndarray, "q d"]

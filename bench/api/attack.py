@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Flag, auto
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
 from torch import nn
 
@@ -37,7 +37,13 @@ __all__ = [
     "TrainingAttack", "Victim", "attack",
 ]  # fmt: skip
 
-attack = component("attacks")
+T = TypeVar("T")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def attack(cls: type[T]) -> type[T]:
+    """Makes the class an attack: a validated, frozen, keyword-only dataclass whose fields are the parameters."""
+    return component("attacks")(cls)
 
 
 class Threat(Flag):

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Flag, auto
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -22,11 +22,18 @@ from bench.api.registry import component
 from bench.api.types import Images, PositiveShare, Setting, Share, Split
 
 __all__ = [
-    "Backbone", "Case", "Database", "Defense", "Diagnosis", "Filter", "Filtered", "Guard", "HashingMethod", "Hook",
-    "Images", "Needs", "PositiveShare", "Repair", "Rng", "Setting", "Share", "Split", "Verdict", "defense",
+    "Backbone", "Case", "Database", "Defense", "Diagnosis", "Filter", "Filtered", "Fit", "Guard", "HashingMethod",
+    "Hook", "Images", "Needs", "PositiveShare", "Repair", "Rng", "Setting", "Share", "Split", "Untrained", "Verdict",
+    "defense",
 ]  # fmt: skip
 
-defense = component("defenses")
+T = TypeVar("T")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def defense(cls: type[T]) -> type[T]:
+    """Makes the class a defense: a validated, frozen, keyword-only dataclass whose fields are the parameters."""
+    return component("defenses")(cls)
 
 
 class Needs(Flag):

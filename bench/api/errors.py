@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+__all__ = [
+    "EXIT_BUG", "EXIT_FAILED_TRIALS", "EXIT_INTERRUPT", "EXIT_OK", "EXIT_USER", "DataCorruptError", "DataMissingError",
+    "DivergedError", "RenamedWarning", "StoreError", "ThreatError", "UserError",
+]  # fmt: skip
+
 EXIT_OK, EXIT_FAILED_TRIALS, EXIT_USER, EXIT_BUG, EXIT_INTERRUPT = 0, 1, 2, 70, 130
 
 
@@ -22,6 +27,10 @@ class DataCorruptError(UserError):
 
 class StoreError(UserError):
     """The store cannot be used: another schema, not writable, disk full."""
+
+
+class RenamedWarning(FutureWarning):
+    """An old name was used that still works; the message is one line: the new one, and when the old one goes."""
 
 
 class ThreatError(Exception):

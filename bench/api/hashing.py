@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, ClassVar, Literal, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
 from jaxtyping import Bool, Float, Int64, UInt8
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -17,9 +17,30 @@ from bench.api.random import Rng
 from bench.api.registry import component
 from bench.api.types import Codes, Images, Logits
 
-dataset = component("datasets")
-backbone = component("backbones")
-method = component("methods")
+__all__ = [
+    "Backbone", "Dataset", "FeatureExtractor", "HashingMethod", "Hook", "Objective", "Pool", "PositiveFloat", "Recipe",
+    "Rng", "backbone", "dataset", "method",
+]  # fmt: skip
+
+T = TypeVar("T")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def dataset(cls: type[T]) -> type[T]:
+    """Makes the class a data set: a validated, frozen, keyword-only dataclass whose fields are the parameters."""
+    return component("datasets")(cls)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def backbone(cls: type[T]) -> type[T]:
+    """Makes the class a backbone: a validated, frozen, keyword-only dataclass whose fields are the parameters."""
+    return component("backbones")(cls)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def method(cls: type[T]) -> type[T]:
+    """Makes the class a method: a validated, frozen, keyword-only dataclass whose fields are the parameters."""
+    return component("methods")(cls)
 
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+__all__ = ["Rng"]
+
 
 class Rng:
     """A named stream of random numbers.

@@ -2,6 +2,10 @@
 
 A component is built in (a file of its kind's package), comes from an installed package (an entry point of the group
 `hashdoor.<kind>`), or from a file that the user names (`--plugin file.py`).
+
+A component that has renamed a parameter keeps the old name working for a while (see `current`):
+
+    renamed: ClassVar[Mapping[str, tuple[str, str]]] = {"rate": ("poison_rate", "0.4")}  # the new name; gone with 0.4
 """
 
 from __future__ import annotations
@@ -10,18 +14,19 @@ import ast
 import importlib
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
-from bench.api.errors import UserError, nearest, unknown
+from bench.api.errors import RenamedWarning, UserError, nearest, unknown
 from bench.api.outside import shown
 from bench.api.paper import Paper
 
@@ -51,9 +56,12 @@ class Source:
 _plugin_files: dict[Path, ModuleType] = {}
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True)
 def component(kind: str) -> Callable[[type[T]], type[T]]:
-    """The decorator of a kind: makes the class a validated, frozen, keyword-only dataclass and marks it."""
+    """The decorator of a kind: makes the class a validated, frozen, keyword-only dataclass and marks it.
+
+    What users write on a class is a function of its own (`bench.api.attack.attack` and so on): type checkers follow
+    `dataclass_transform` through a function's name, not through a variable's.
+    """
 
     def decorate(cls: type[T]) -> type[T]:
         made = validated(cls, frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -167,7 +175,7 @@ def create(kind: str, name: str, params: Mapping[str, Any]) -> Any:
         source = find(kind, name)
         raise UserError(f"{kind.removesuffix('s')} '{name}' ({source.origin}) does not define {', '.join(missing)}")
     try:
-        return cls(**params)
+        return cls(**current(kind, name, params))
     except ValidationError as error:
         raise UserError(f"{kind.removesuffix('s')} '{name}': {explain(error, cls.__dataclass_fields__)}") from None
 
@@ -176,6 +184,20 @@ def required(kind: str, name: str) -> list[str]:
     """The parameters that a component has no default for: it stands for something of the user's."""
     items = fields(lookup(kind, name))
     return [item.name for item in items if item.default is MISSING and item.default_factory is MISSING]
+
+
+def current(kind: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters under today's names, so that nothing after this knows the old ones: labels and keys are the same."""
+    renamed: Mapping[str, tuple[str, str]] = getattr(lookup(kind, name), "renamed", {})
+    found = dict(params)
+    for old in [old for old in params if old in renamed]:
+        new, gone = renamed[old]
+        where = f"{kind.removesuffix('s')} '{name}'"
+        if new in found:
+            raise UserError(f"{where}: '{old}' is the old name of '{new}': give '{new}' alone")
+        warnings.warn(f"{where}: '{old}' is now '{new}'; version {gone} drops the old name", RenamedWarning, 3)
+        found[new] = found.pop(old)
+    return found
 
 
 def parameters(instance: Any) -> dict[str, Any]:

@@ -14,6 +14,11 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from pydantic import Field
 from torch import Tensor
 
+__all__ = [
+    "SPLITS", "Artefact", "Codes", "Images", "LabelMode", "Labels", "Logits", "Poisoned", "PositiveShare", "Setting",
+    "Share", "Split", "Target", "to_8bit", "to_unit",
+]  # fmt: skip
+
 Images = Float[Tensor, "n c h w"]  # in [0, 1]; only the model normalises
 Labels = Bool[Tensor, "n k"]  # multi-hot; single-label data is one-hot
 Logits = Float[Tensor, "n b"]  # unbounded; the bit is logit > 0

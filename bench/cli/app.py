@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 
-from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_OK, EXIT_USER, UserError
+from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_OK, EXIT_USER, RenamedWarning, UserError
 from bench.api.text import clean
 from bench.cli import again, boards, catalogue, conform, doctor, kernels, report, run
 
@@ -73,7 +76,13 @@ def overview(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake is one line and exit code 2, a bug of ours keeps its traceback."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", RenamedWarning)  # once for each text
+        warnings.showwarning = partial(_warn, warnings.showwarning)
+        _run(sys.argv[1:] if arguments is None else arguments)
+
+
+def _run(arguments: list[str]) -> None:
     code: object = EXIT_BUG
     try:
         if arguments:
@@ -118,7 +127,14 @@ def _bug() -> int:
     return EXIT_BUG
 
 
-def _complain(message: str) -> None:
+def _warn(usual: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    if issubclass(category, RenamedWarning):
+        _complain(str(message), "warning", "yellow")
+    else:
+        usual(message, category, *where)
+
+
+def _complain(message: str, what: str = "error", colour: str = "red") -> None:
     from rich.text import Text
 
     from bench.cli._console import console
@@ -126,4 +142,4 @@ def _complain(message: str) -> None:
     line = clean(" ".join(message.split()))
     if len(line) > LONGEST:
         line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
-    console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), line))
+    console(stderr=True, soft_wrap=True).print(Text.assemble((f"{what}: ", f"bold {colour}"), line))

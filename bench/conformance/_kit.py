@@ -44,6 +44,7 @@ class Subject:
     @classmethod
     def of(cls, kind: str, name: str, params: Mapping[str, Any]) -> Subject:
         registry.find(kind, name)  # an unknown name or parameter is a mistake of the caller, not of the component
+        params = registry.current(kind, name, params)
         if params or registry.required(kind, name):
             registry.create(kind, name, params)
         return cls(kind, name, params)

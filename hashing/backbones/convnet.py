@@ -32,7 +32,7 @@ class ConvNet(Backbone):
         return self.norm == "batch"
 
     def per_image(self) -> ConvNet:
-        return replace(self, norm="group")  # type: ignore[type-var]  # mypy does not see the decorator's dataclass
+        return replace(self, norm="group")
 
     def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
         widths = (image_shape[0], self.width, 2 * self.width, 4 * self.width, 4 * self.width)

@@ -14,6 +14,7 @@ from bench.api.paper import Paper
 if TYPE_CHECKING:
     from pathlib import Path
 CARD = Paper(title="A", year=2020, url="https://a", follows="x")
+__all__ = ["Attack"]
 
 class Attack:
     """Docstring."""
@@ -35,6 +36,7 @@ class Attack:
         ('"""Docstring."""', '"""Other words, on\n    two lines."""'),
         ('"""Module docstring."""', ""),
         ('title="A", year=2020', 'title="B", year=2021'),
+        ('["Attack"]', '["Attack", "CARD"]'),
         ("x is negative", "x must not be negative"),
         ("too large", "larger than expected"),
         ("from pathlib import Path", "from os import PathLike"),
