@@ -76,3 +76,13 @@ def parts_are_sound(subject: Subject) -> str:
     except UserError as error:
         promise(False, str(error))
     return ", ".join(f"{name} {len(one[name])}" for name in SPLITS)
+
+
+@CHECKS.add("Cut one image per class into `public`: attackers who have no other data aim with it.")
+def public_shows_every_class(subject: Subject) -> None:
+    """Attackers find a public image of every class that is trained on."""
+    made, pool, classes = pool_of(subject)
+    parts = {name: ids.to(torch.int64) for name, ids in made.cut(pool.labels, pool.origin, Rng("split")).items()}
+    trained, shown = (pool.labels[parts[name]].any(0) for name in ("train", "public"))
+    missing = [name for name, gap in zip(classes, (trained & ~shown).tolist(), strict=True) if gap]
+    promise(not missing, f"public shows no {', '.join(missing)}")

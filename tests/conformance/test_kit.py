@@ -58,7 +58,8 @@ BROKEN = [
     ("backbones", "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())", "Blind(2 * self.width)", "Gradients reach"),
     ("datasets", "to_8bit(pictures)", "pictures", "Images are 8-bit"),
     ("datasets", "rng.permutation(len(labels))", "torch.randperm(len(labels))", "repeatable"),
-    ("datasets", "torch.split(order", "torch.split(torch.cat([order[:1], order[:-1]])", "share no image"),
+    ("datasets", "torch.split(rest", "torch.split(torch.cat([rest[:1], rest[:-1]])", "share no image"),
+    ("datasets", "for column in labels.T", "for column in labels.T[1:]", "a public image of every class"),
     ("datasets", "        return ()\n", "        return (Path('/nowhere'),)\n", "Says which files it reads"),
 ]  # fmt: skip
 ELSEWHERE = {  # what a breakage needs in other places of the file
