@@ -17,6 +17,7 @@ from typing import (
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
+from bench.api.outside import OutsideError, parse_json, shown
 from bench.trial import SCHEMA
 
 RECORD_LIMIT, PLAN_LIMIT = 2**25, 2**29  # bytes of a file
@@ -181,6 +182,18 @@ def as_record(found: Any, key: str) -> dict[str, Any] | None:
     if record["key"] != key:
         return None
     return {**{name: value.copy() if isinstance(value, dict) else value for name, value in _DEFAULTS.items()}, **record}
+
+
+def unreadable(content: bytes) -> str:
+    """Why a record's file would be set aside by who reads it; "" where it is sound."""
+    try:
+        _RECORD.validate_python(parse_json(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))} = {shown(first['input'])}: {first['msg']}"
+    except OutsideError as error:
+        return str(error)
+    return "" if len(content) <= RECORD_LIMIT else f"it has more than {RECORD_LIMIT} bytes"
 
 
 def as_plan(found: Any) -> dict[str, Any] | None:

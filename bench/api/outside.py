@@ -33,8 +33,13 @@ def read_bytes(path: Path, limit: int, *, regular: bool = True) -> bytes:
 
 def read_json(path: Path, limit: int) -> Any:
     """The file's JSON. ValueError (OutsideError is one) where it is none: NaN, nesting without end and the like."""
+    return parse_json(read_bytes(path, limit))
+
+
+def parse_json(content: bytes) -> Any:
+    """The same of a file's content."""
     try:
-        found = from_json(read_bytes(path, limit), allow_inf_nan=False)
+        found = from_json(content, allow_inf_nan=False)
     except ValueError as error:
         raise OutsideError(str(error)) from None
     if why := odd(found):

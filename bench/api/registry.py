@@ -78,7 +78,7 @@ def load_plugin(path: Path) -> None:
     sys.modules[name] = module  # pydantic resolves annotations through sys.modules
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a plugin may fail in any way; the cause is shown
+    except (Exception, SystemExit) as error:  # a plugin may fail in any way; the cause is shown
         del sys.modules[name]
         raise UserError(f"plugin '{path}' does not load: {type(error).__name__}: {error}") from error
     if not any(_classes(module, kind) for kind in KINDS):
@@ -148,7 +148,7 @@ def lookup(kind: str, name: str) -> type[Any]:
         raise UserError(f"{kind.removesuffix('s')} '{name}' ({source.origin}) does not load: {source.error}")
     try:
         module = importlib.import_module(source.module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if source.origin == "built in":
             raise
         raise UserError(

@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from pydantic import Field
 from torch import Tensor
 
+from bench.api.errors import DivergedError
+
 Images = Float[Tensor, "n c h w"]  # in [0, 1]; only the model normalises
 Labels = Bool[Tensor, "n k"]  # multi-hot; single-label data is one-hot
 Logits = Float[Tensor, "n b"]  # unbounded; the bit is logit > 0
@@ -33,7 +35,9 @@ def to_unit(images: UInt8[Tensor, "n c h w"]) -> Images:
 
 
 def to_8bit(images: Images) -> UInt8[Tensor, "n c h w"]:
-    """Rounded to the nearest of 256 levels, as a stored image would be."""
+    """Rounded to the nearest of 256 levels, as a stored image would be; NaN, which would become black, is an error."""
+    if images.isnan().any():
+        raise DivergedError("images hold numbers that are none (NaN)")
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 

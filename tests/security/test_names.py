@@ -331,7 +331,9 @@ def test_a_ring_of_records_is_walked_once(tmp_path: Path) -> None:
     assert any(board.title == "Stages" and len(board.table) == 1500 for board in page.page(store, "0" * 32))
 
 
-@pytest.mark.parametrize("command", [["leaderboard"], ["gc"], ["verify", "--set-aside"], ["report", "audit"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [["leaderboard"], ["gc"], ["verify", "--set-aside"], ["report", "audit"]], ids=" ".join
+)
 def test_links_in_a_store_reach_none_of_the_users_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
