@@ -37,7 +37,10 @@ def _known(value: str) -> str:
         return value
     if not value.endswith((".pth", ".pt")):  # a slip of the pen is no missing file
         raise PydanticCustomError("weights", "expected 'imagenet', 'none' or the path of a .pth file")
-    return str(Path(value).expanduser().absolute())  # workers may stand in another folder
+    try:
+        return str(Path(value).expanduser().absolute())  # workers may stand in another folder
+    except RuntimeError:
+        raise PydanticCustomError("weights", "expected a path; nobody of that name has a home here") from None
 
 
 Weights = Annotated[str, AfterValidator(_known)]
