@@ -40,11 +40,20 @@ BROKEN = [
     ("attacks", "labels=target.relabel(train.labels[chosen])", "labels=train.labels[chosen].roll(1, 1)", "Labels stay"),
     ("attacks", "rng.permutation(len(pool))", "torch.arange(len(pool))", "depends on its generator"),
     ("attacks", "poison_rate: PositiveShare", "poison_rate: float", "no share is refused"),
+    ("attacks", "round(self.poison_rate * len(train))", "round(0.05 * len(train))", "as the dose says"),
+    ("attacks", "rng.permutation(len(pool))", "torch.arange(len(pool)).flip(0)", "depends on its generator"),
+    ("attacks", "        c, h, w =", "        draw([1, 2])\n        c, h, w =", "`prepare` gives the same twice"),
+    ("attacks", "        c, h, w =", "        plant(0)\n        c, h, w =", "`prepare` gives the same twice"),
+    ("attacks", "        c, h, w =", "        torch.set_grad_enabled(False)\n        c, h, w =", "`prepare` gives"),
+    ("attacks", "        c, h, w =", "        KEPT.append(float(victim.public.images.sum()) % 0.7)\n        c, h, w =",
+     "`stamp` is a function of its arguments"),
+    ("attacks", "        return stamped\n", "        raise SystemExit(0)\n", "`stamp` keeps shape"),
     ("defenses", "class $Class(Guard):", "class $Class(Guard, Diagnosis):", "Is of one kind"),
     ("defenses", FITTED, "        return {'strength': 2}\n", "The result is what its kind gives"),
     ("defenses", FITTED, "        return {'strength': torch.rand(())}\n", "Gives the same twice"),
     ("defenses", "        del case, rng\n", "        case.fit_set.images.zero_()\n", "Does not write to the splits"),
     ("defenses", '{"moved": moved}', '{"moved": moved / 0}', "scores are finite"),
+    ("defenses", "        del case, rng\n", "        KEPT.append(case.fit_set.images.float().mean() / 255)\n", "finite"),
     ("defenses", "        blurred =", "        images.mul_(0.5)\n        blurred =", "scores are finite"),
     ("defenses", '{"moved": moved}', '{"moved": moved + images.mean()}', "do not depend on the batch"),
     ("defenses", '{"moved": moved}', '{"moved": moved + len(images)}', "cannot tell benign images"),
@@ -54,14 +63,22 @@ BROKEN = [
     ("methods", "self.scale = scale\n", "self.scale = scale\n        self.calls = 0\n", "restored from"),
     ("backbones", "features=2 * self.width", "features=self.width", "as many finite features"),
     ("backbones", "        channels =", "        import torch\n        torch.seed()\n        channels =", "ambient"),
+    ("backbones", "        channels =", "        nn.torch.manual_seed(0)\n        channels =", "ambient"),
     ("backbones", "nn.BatchNorm2d(self.width)", "nn.GroupNorm(1, self.width)", "normalises over batches"),
     ("backbones", "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())", "Blind(2 * self.width)", "Gradients reach"),
     ("datasets", "to_8bit(pictures)", "pictures", "Images are 8-bit"),
+    ("datasets", "0.2 * rng.uniform(", "0.2 * torch.rand(", "Decodes the same twice"),
     ("datasets", "rng.permutation(len(labels))", "torch.randperm(len(labels))", "repeatable"),
     ("datasets", "order.split(", "torch.cat([order[:1], order[:-1]]).split(", "share no image"),
     ("datasets", "        return ()\n", "        return (Path('/nowhere'),)\n", "Says which files it reads"),
 ]  # fmt: skip
 ELSEWHERE = {  # what a breakage needs in other places of the file
+    "draw(": [("import torch\n", "from random import shuffle as draw\n\nimport torch\n")],
+    "plant(": [("import torch\n", "from random import seed as plant\n\nimport torch\n")],
+    "KEPT.append(float": [("import torch\n", "import torch\n\nKEPT = [0.1]\n"),
+                          ('corner = artefact["corner"]', 'corner = artefact["corner"] * KEPT[-1]')],
+    "KEPT.append(case": [("import torch\n", "import torch\n\nKEPT = [0.1]\n"),
+                         ('{"moved": moved}', '{"moved": moved + images.mean((1, 2, 3)) * KEPT[-1]}')],
     "self.calls = 0": [("        del ids, progress\n", "        del ids, progress\n        self.calls += 1\n"),
                        ("self.scale * codes @", "self.calls * self.scale * codes @")],
     "Blind(": [("@backbone\n", ("class Blind(nn.Module):\n    def __init__(self, width):\n        super().__init__()\n"
@@ -123,6 +140,78 @@ def test_a_broken_promise_is_seen(kind, whole, broken, promise, tmp_path, apart)
     failed = [outcome for outcome in conformance.examine(kind, "broken") if not outcome.passed]
     assert any(promise in outcome.check.name for outcome in failed), [f"{o.check.name}: {o.told}" for o in failed]
     assert all(outcome.told and outcome.check.fix for outcome in failed)
+
+
+MODEL_ATTACK = '''
+"""Moves every weight a little."""
+import torch
+from bench.api.attack import *
+@attack
+class Odd(ModelAttack):
+    def threat(self): return Threat.MODEL
+    def stamp(self, images, target, artefact): return torch.cat([1 - images[:, :, :3].round(), images[:, :, 3:]], 2)
+    def implant(self, victim, artefact, rng):
+        generator = torch.Generator()
+        generator.seed()
+        with torch.no_grad():
+            for value in victim.model.parameters():
+                value.add_(0.01 * torch.randn(value.shape, generator=generator))
+        return Backdoor(victim.model)
+'''
+TRAINING_ATTACK = '''
+"""Was never tried."""
+import torch
+from bench.api.attack import *
+class Hook:
+    def before_step(self, *given): raise RuntimeError("never tried")
+    def after_step(self, *given): pass
+    def artefact(self): return {}
+@attack
+class Odd(TrainingAttack):
+    def threat(self): return Threat.TRAINING
+    def stamp(self, images, target, artefact): return torch.cat([1 - images[:, :, :3].round(), images[:, :, 3:]], 2)
+    def hook(self, victim, artefact, rng): return Hook()
+'''
+
+
+@pytest.mark.parametrize(
+    ("text", "promise", "told"),
+    [
+        (
+            MODEL_ATTACK,
+            "What changes the model or the training is repeatable",
+            "two implants of equal generators differ",
+        ),
+        (TRAINING_ATTACK, "A victim trained", "never tried"),
+    ],
+)
+def test_attacks_on_models_and_trainings_are_tried(text, promise, told, tmp_path, apart):
+    path = tmp_path / "odd.py"
+    path.write_text(text)
+    registry.load_plugin(path)
+    (failed,) = (outcome for outcome in conformance.examine("attacks", "odd") if not outcome.passed)
+    assert promise in failed.check.name
+    assert told in failed.told
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        # steps that cannot be few
+        ("    side: Pos", "    steps: Annotated[int, Field(ge=10)] = 100\n    side: Pos"),
+        # the images decide which of them are poisoned
+        ("rng.permutation(len(pool))", "train.images[pool].float().flatten(1).mean(1).argsort()"),
+    ],
+)
+def test_what_is_unusual_and_right_passes(old, new, tmp_path, apart):
+    path = written(tmp_path, "attacks", "unusual")
+    text = path.read_text()
+    assert old in text
+    head = "from typing import Annotated\n\nimport torch\nfrom pydantic import Field\n"
+    path.write_text(text.replace(old, new).replace("import torch\n", head, 1))
+    registry.load_plugin(path)
+    outcomes = conformance.examine("attacks", "unusual")
+    assert [f"{o.check.name}: {o.told}" for o in outcomes if not o.passed] == []
 
 
 def test_a_package_tests_itself_with_three_lines(tmp_path):
