@@ -14,6 +14,7 @@ from bench import conformance
 from bench.api import registry
 from bench.api.errors import UserError
 from bench.cli import conform
+from bench.fingerprint import fingerprint
 
 TEMPLATES = Path(conform.TEMPLATES)
 FITTED = '        del case, rng\n        return {"strength": torch.tensor(self.strength)}\n'
@@ -53,7 +54,7 @@ BROKEN = [
     ("defenses", FITTED, "        return {'strength': torch.rand(())}\n", "Gives the same twice"),
     ("defenses", "        del case, rng\n", "        case.fit_set.images.zero_()\n", "Does not write to the splits"),
     ("defenses", '{"moved": moved}', '{"moved": moved / 0}', "scores are finite"),
-    ("defenses", "        del case, rng\n", "        KEPT.append(case.fit_set.images.float().mean() / 255)\n", "finite"),
+    ("defenses", "        del case, rng\n", "        KEPT.append(case.fit_set.images.float().mean() / 9)\n", "finite"),
     ("defenses", "        blurred =", "        images.mul_(0.5)\n        blurred =", "scores are finite"),
     ("defenses", '{"moved": moved}', '{"moved": moved + images.mean()}', "do not depend on the batch"),
     ("defenses", '{"moved": moved}', '{"moved": moved + len(images)}', "cannot tell benign images"),
@@ -265,6 +266,9 @@ def test_parameters_reach_the_component(apart, capsys):
         (lambda d: conform.new("attack", "class", d), "'class' cannot be a component's name"),
         (lambda d: conform.new("attack", "badnets", d), r"attack 'badnets' is there already \(built in\)"),
         (lambda d: conform.new("attack", "x", d / "no"), "cannot write .*no/x.py"),
+        (lambda d: conform.new("attack", "random", d), "'random' is a Python module too"),
+        (lambda d: conform.new("attack", "torch", d), "'torch' is a Python module too"),
+        (lambda d: conform.new("attack", "bench", d), "'bench' is a Python module too"),
     ],
 )
 def test_mistakes_are_one_line(call, words, tmp_path):
@@ -279,3 +283,49 @@ def test_new_never_overwrites(tmp_path):
     with pytest.raises(UserError, match="is there already"):
         conform.new("attack", "mine", tmp_path)
     assert (tmp_path / "mine.py").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("attack", "poisoned"), ("attack", "true"), ("defense", "guard"), ("method", "pairs"), ("dataset", "pool")],
+)
+def test_a_name_that_the_template_uses_itself_makes_a_working_file(kind, name, tmp_path, apart):
+    conform.new(kind, name, tmp_path)
+    registry.load_plugin(tmp_path / f"{name}.py")
+    assert [f"{o.check.name}: {o.told}" for o in conformance.examine(f"{kind}s", name) if not o.passed] == []
+
+
+def test_two_plugins_of_one_name_are_refused(tmp_path, apart):
+    """Also where they are of two kinds: a plugin's module has its file's name."""
+    for folder, kind in (("a", "attack"), ("b", "defense")):
+        (tmp_path / folder).mkdir()
+        conform.new(kind, "twin_plugin", tmp_path / folder)
+    registry.load_plugin(tmp_path / "a" / "twin_plugin.py")
+    with pytest.raises(UserError, match="two plugins are called 'twin_plugin'"):
+        registry.load_plugin(tmp_path / "b" / "twin_plugin.py")
+
+
+@pytest.mark.parametrize(
+    ("head", "old", "new"),
+    [
+        (b"\xef\xbb\xbf", "2026", "2026"),
+        (b"# -*- coding: latin-1 -*-\n# \xe9\n", "2026", "2026"),
+        (b"TITLE = 'x'\n", "title=", "title=TITLE or "),
+        (b"", "year=2026", "yeer=2026"),
+    ],
+)
+def test_python_files_of_any_coding_and_card_are_examined(head, old, new, tmp_path, apart, capsys):
+    path = written(tmp_path, "backbones", "coded")
+    text = path.read_text().replace(old, new)
+    if head.startswith(b"TITLE"):
+        text, head = text.replace("from typing", "TITLE = 'x'\nfrom typing", 1), b""
+    path.write_bytes(head + text.encode())
+    if new == "yeer=2026":
+        with pytest.raises(UserError, match="does not load"):
+            conform.check(str(path))
+        return
+    conform.check(str(path))
+    said = capsys.readouterr().out
+    assert "FAILED" not in said
+    assert ("no CARD of literals" in said) == (old == "title=")
+    assert fingerprint((f"hashdoor_plugin_{path.stem}",))
