@@ -121,13 +121,16 @@ def _entry(row: str, width: int) -> tuple[str, str, str]:
         return "", "", f"names {given!r}, which holds control characters: rename the image"
     if given.startswith("/") or ".." in parts or "\\" in given or "\0" in given or given[1:2] == ":":
         return "", "", f"leads out of the image folder with '{given}': write paths relative to it, with /"
+    name = "/".join(part for part in parts if part not in {"", "."})
+    if not name:
+        return "", "", f"names no image with '{given}': write its path"
     if len(labels) != width:
         return "", "", f"has {len(labels)} labels where line 1 has {width}: give each line as many"
     number = width == 1 and text.isascii() and text.isdigit() and len(text) < 7
     if not number and (width == 1 or len(text) != width or text.strip("01")):
         odd = next((word for word in labels if word not in {"0", "1"}), text)
         return "", "", f"has the label '{odd}': give 0 or 1 for each label, or one class number (no spaces in the path)"
-    return "/".join(part for part in parts if part not in {"", "."}), text, ""
+    return name, text, ""
 
 
 def _check_between(parts: Mapping[str, _Part]) -> None:
