@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -13,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bench.api.errors import DataCorruptError, UserError
+from bench.api.errors import UserError
 from bench.api.types import Images
+from hashing.backbones._imagenet import read
 
 Choice = Literal["auto", "lpips", "substitute"]
 Distance = Callable[[Images, Images], Float[Tensor, ""]]
@@ -99,16 +98,12 @@ def perceptual(choice: Choice, device: torch.device) -> tuple[Distance, bool]:
 def _load(backbone: Path, linear: Path) -> LPIPS:
     from torchvision.models import alexnet
 
-    content = backbone.read_bytes()
-    if not hashlib.sha256(content).hexdigest().startswith(backbone.stem.rpartition("-")[2]):
-        raise DataCorruptError(f"'{backbone}' does not have the sha256 that its name says: get it again")
+    state, weights = read(backbone), read(linear)
     with torch.device("meta"):
         features = alexnet(weights=None).features
     for layer in features:
         if isinstance(layer, nn.ReLU):
             layer.inplace = False  # the maps are read after the next layer has run
-    state = torch.load(io.BytesIO(content), weights_only=True)
     prefix = "features."
     features.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, assign=True)
-    weights = torch.load(linear, weights_only=True, map_location="cpu")
     return LPIPS(features.eval(), [weights[f"lin{number}.model.1.weight"] for number in range(len(ENDS))])

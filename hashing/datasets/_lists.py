@@ -117,13 +117,12 @@ def _entry(row: str, width: int) -> tuple[str, str, str]:
     given, labels = words[0], words[1:]
     text = "".join(labels)
     parts = given.split("/")
-    if not is_clean(given):
-        return "", "", f"names {given!r}, which holds control characters: rename the image"
+    name = "/".join(part for part in parts if part not in {"", "."})
+    if not is_clean(given) or not name:
+        why = "which holds control characters: rename the image" if name else "which is no image: write its path"
+        return "", "", f"names {given!r}, {why}"
     if given.startswith("/") or ".." in parts or "\\" in given or "\0" in given or given[1:2] == ":":
         return "", "", f"leads out of the image folder with '{given}': write paths relative to it, with /"
-    name = "/".join(part for part in parts if part not in {"", "."})
-    if not name:
-        return "", "", f"names no image with '{given}': write its path"
     if len(labels) != width:
         return "", "", f"has {len(labels)} labels where line 1 has {width}: give each line as many"
     number = width == 1 and text.isascii() and text.isdigit() and len(text) < 7

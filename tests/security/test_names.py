@@ -24,7 +24,7 @@ from rich.text import Text
 from bench.api import registry
 from bench.api.errors import StoreError, UserError
 from bench.api.text import clean, clean_lines
-from bench.cli._console import SafeConsole
+from bench.cli._console import SafeConsole, echo
 from bench.cli.app import main
 from bench.store import Store
 from reports import document, frame, page, throughput
@@ -142,6 +142,15 @@ def test_what_is_written_in_colour_is_written_by_us() -> None:
     assert "\x1b[31mline" in text, "our own colours stay"
     for owned in ("\x1b]0;", "\x07", "\x9b", "\u202e", "\x1b[2J"):
         assert owned not in text
+
+
+def test_lines_are_written_without_what_steers(capsys: pytest.CaptureFixture[str]) -> None:
+    """Click takes colours out where there is no terminal, and nothing else."""
+    echo(f"one{STEER}\n\ttwo")
+    said = capsys.readouterr().out
+    assert said.startswith("one")
+    assert said.endswith("\n\ttwo\n")
+    assert not SIGNS.search(said), repr(said)
 
 
 def test_no_command_prints_past_the_console() -> None:
