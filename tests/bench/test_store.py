@@ -91,3 +91,14 @@ def test_the_latest_plan_comes_last(store: Store) -> None:
     os.utime(store.root / "plans" / "b.json", ns=(1, 1))
     store.write_plan("a", {"suites": ["a"], "cells": []})
     assert [plan["suites"] for plan in store.plans()] == [["b"], ["a"]]
+
+
+def test_a_file_is_replaced_and_never_written_to(store: Store) -> None:
+    """Who has the old one open, or is killed while writing the new one, leaves a whole file."""
+    store.write_artifact(RECORD["key"], {"x": torch.zeros(1000)}, {})
+    with store.artifact_path(RECORD["key"]).open("rb") as old:
+        before = old.read()
+        store.write_artifact(RECORD["key"], {"x": torch.ones(1000)}, {})
+        old.seek(0)
+        assert old.read() == before
+    assert store.artifact_path(RECORD["key"]).read_bytes() != before
