@@ -155,11 +155,12 @@ class CellLine(TypedDict):
 
 @with_config(_FREE)
 class PlanFile(TypedDict):
-    """The cells of a run."""
+    """The cells of a run. stages: all that they stand on, as long as no record of a cell says so."""
 
     schema: Literal[1]
     suites: Annotated[list[str], Field(min_length=1)]
     cells: list[CellLine]
+    stages: NotRequired[list[Key]]
     descriptions: NotRequired[Words]
     command: NotRequired[str]
 

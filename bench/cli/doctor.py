@@ -113,7 +113,11 @@ def gc(
 
     held = Store(store)
     records = {record["key"]: record for record in held.records()}
-    wanted = {cell["key"] for plan in held.plans() for cell in plan["cells"] if cell["key"]}
+    wanted: set[str] = set()
+    for plan in held.plans():
+        cells = {cell["key"] for cell in plan["cells"] if cell["key"]}
+        unfinished = any(key not in records or records[key]["status"] != "ok" for key in cells)
+        wanted |= cells.union(plan.get("stages", ()) if unfinished else ())  # the same command continues with them
     todo = list(wanted)
     while todo:
         for parent in records.get(todo.pop(), {}).get("parents", {}).values():

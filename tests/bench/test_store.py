@@ -5,13 +5,18 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from bench.api.errors import StoreError
+from bench.cli import doctor
+from bench.cli.run import _write_manifest
+from bench.plan import Plan
 from bench.store import Store
+from tests.bench.conftest import finish
 
 RECORD = {"key": "a" * 32, "status": "ok", "stage": "train", "metrics": {"map": 0.5}, "artifact": None}
 
@@ -102,3 +107,24 @@ def test_a_file_is_replaced_and_never_written_to(store: Store) -> None:
         old.seek(0)
         assert old.read() == before
     assert store.artifact_path(RECORD["key"]).read_bytes() != before
+
+
+def test_gc_keeps_what_an_unfinished_run_has_made(tmp_path: Path, tiny: Callable[..., Plan]) -> None:
+    """Who runs out of disk is told to try gc, and that nothing finished is lost."""
+    plan, store = tiny("attacks=none,badnets"), Store(tmp_path / "store", create=True)
+    _write_manifest(store, plan, ["tiny"], [], [])
+    finish(plan, store)
+    for record in store.records():
+        if record["stage"] in {"measure", "stamp"}:  # as a kill leaves it
+            (store.root / "records" / f"{record['key']}.json").unlink()
+    made = {record["key"] for record in store.records()}
+    doctor.gc(store=store.root)
+    assert {record["key"] for record in store.records()} == made
+    summary = finish(plan, store)
+    assert summary.trials == {"ok": 2}
+    assert summary.ran["ok"] == len(plan.stages) - len(made)
+    store.write_plan("tiny2", {"suites": ["x"], "cells": [], "stages": ["f" * 32]})
+    other = {**RECORD, "key": "e" * 32}
+    store.write_record(other)
+    doctor.gc(store=store.root)
+    assert store.record(other["key"]) is None, "what no run names goes"
