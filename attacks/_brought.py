@@ -16,6 +16,7 @@ from bench.api import registry
 from bench.api.attack import Artefact, Backdoor, ModelAttack, Rng, Threat, Victim
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Backbone
+from bench.api.outside import own_path
 from hashing._weights import read_weights
 from hashing.model import HashModel
 
@@ -29,9 +30,7 @@ REACHES = {
     "weights only": Threat.MODEL,
 }
 
-Folder = Annotated[
-    str, Field(min_length=1), AfterValidator(lambda value: str(Path(value).expanduser().absolute()))
-]  # workers may stand in another folder
+Folder = Annotated[str, Field(min_length=1), AfterValidator(own_path)]
 
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

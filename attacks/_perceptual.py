@@ -98,12 +98,11 @@ def perceptual(choice: Choice, device: torch.device) -> tuple[Distance, bool]:
 def _load(backbone: Path, linear: Path) -> LPIPS:
     from torchvision.models import alexnet
 
+    state, weights, prefix = read_weights(backbone), read_weights(linear), "features."
     with torch.device("meta"):
         features = alexnet(weights=None).features
     for layer in features:
         if isinstance(layer, nn.ReLU):
             layer.inplace = False  # the maps are read after the next layer has run
-    state, prefix = read_weights(backbone), "features."
     features.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, assign=True)
-    weights = read_weights(linear)
     return LPIPS(features.eval(), [weights[f"lin{number}.model.1.weight"] for number in range(len(ENDS))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -44,7 +45,8 @@ class Verifier:
                 yield f"the record of '{role}' ({key[:8]}) has gone"
                 continue
             if key not in self._intact:
-                self._intact[key] = self._store.whole(parent)
+                dropped = parent["meta"].get("kind") == "repair" and not self._store.artifact_path(key).exists()
+                self._intact[key] = dropped or self._store.whole(parent)  # `gc --repaired`: its codes are still here
             if not self._intact[key]:
                 yield f"the artifact of '{role}' ({key[:8]}) is damaged or gone"
             elif record["inputs"].get(role) != checksum(parent):
@@ -93,7 +95,7 @@ def rescore(store: Store, cells: Sequence[Mapping[str, Any]]) -> Iterator[tuple[
 
     A cell whose trial did not finish keeps what it has.
     """
-    site = Site(store.root, None, "cpu")
+    site, damaged = Site(store.root, None, "cpu"), cache(lambda key: _damaged(store, key))
     for cell in cells:
         record = store.record(cell["key"]) if cell["key"] else None
         if record is None or record["status"] != "ok":
@@ -102,8 +104,19 @@ def rescore(store: Store, cells: Sequence[Mapping[str, Any]]) -> Iterator[tuple[
         key, modules, code = key_of("measure", record["spec"], record["parents"], threads=1, device="cpu")
         held = store.record(key)
         if held is None or held["status"] != "ok":
+            if lost := next((role for role, parent in record["parents"].items() if damaged(parent)), None):
+                raise StoreError(
+                    f"the artifact of '{lost}' ({record['parents'][lost][:8]}) of {record['key'][:8]} {record['label']}"
+                    " is damaged: `python -m bench verify --set-aside`, then run the suite again"
+                )
             held = perform(_stage(record, key, modules, code), site)
         yield {**cell, "key": key}, held
+
+
+def _damaged(store: Store, key: str) -> bool:
+    """What has gone is no number's fault: a stage that reads it says so."""
+    held = store.record(key)
+    return held is not None and store.artifact_path(key).exists() and not store.whole(held)
 
 
 def _stage(record: Record, key: str, modules: tuple[str, ...], code: str) -> Stage:

@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 from bench.api.errors import StoreError, UserError
+from bench.api.text import clean_lines
 from bench.plan import Stage
 from bench.store import Record, writing
 from bench.work import LOG_TAIL, Site, StageTimeoutError, perform, warm_up
@@ -81,6 +83,10 @@ class SerialExecutor:
                 return [Done(stage.key, perform(stage, self._site))]
         except StageTimeoutError:  # it rang while the record was being written
             return [Done(stage.key, None, "timeout", f"ran longer than {stage.timeout:g} s")]
+        except SystemExit as error:  # under Ray this ends a worker
+            return [
+                Done(stage.key, None, "killed", f"it ended its process ({error!r})", traceback.format_exc()[-LOG_TAIL:])
+            ]
 
     def close(self) -> None:
         self._waiting.clear()
@@ -98,7 +104,7 @@ def _alarm(seconds: float) -> Iterator[None]:
         raise StageTimeoutError
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, min(seconds, FOREVER))
     try:
         yield
     finally:
@@ -209,7 +215,7 @@ class RayExecutor:
         except FileNotFoundError:  # it never came to the stage
             return ""
         mark.unlink(missing_ok=True)
-        return said[-LOG_TAIL:]
+        return clean_lines(said)[-LOG_TAIL:]
 
     def _collect(self, future: Any) -> Done:
         stage, _ = self._running.pop(future)

@@ -64,7 +64,7 @@ def _is_told(node: ast.stmt) -> bool:
     return isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id in TOLD for t in node.targets)
 
 
-def normalised(source: str) -> str:
+def normalised(source: str | bytes) -> str:
     """The part of a module's source that can change a result."""
     return ast.dump(_Normalise().visit(ast.parse(source)))
 
@@ -89,7 +89,7 @@ def _module(module: str) -> tuple[str, tuple[str, ...]]:
     path = _path(module)
     if path is None:
         return "", ()
-    source = path.read_text(encoding="utf-8")
+    source = path.read_bytes()
     text = hashlib.sha256(normalised(source).encode()).hexdigest()
     return text, tuple(sorted(_imports(_Normalise().visit(ast.parse(source)), module, path)))
 

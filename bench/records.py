@@ -17,6 +17,7 @@ from typing import (
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
+from bench.api.outside import OutsideError, parse_json, shown
 from bench.trial import SCHEMA
 
 RECORD_LIMIT, PLAN_LIMIT = 2**25, 2**29  # bytes of a file
@@ -154,11 +155,12 @@ class CellLine(TypedDict):
 
 @with_config(_FREE)
 class PlanFile(TypedDict):
-    """The cells of a run."""
+    """The cells of a run. stages: all that they stand on, as long as no record of a cell says so."""
 
     schema: Literal[1]
     suites: Annotated[list[str], Field(min_length=1)]
     cells: list[CellLine]
+    stages: NotRequired[list[Key]]
     descriptions: NotRequired[Words]
     command: NotRequired[str]
 
@@ -181,6 +183,18 @@ def as_record(found: Any, key: str) -> dict[str, Any] | None:
     if record["key"] != key:
         return None
     return {**{name: value.copy() if isinstance(value, dict) else value for name, value in _DEFAULTS.items()}, **record}
+
+
+def unreadable(content: bytes) -> str:
+    """Why a record's file would be set aside by who reads it; "" where it is sound."""
+    try:
+        _RECORD.validate_python(parse_json(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))} = {shown(first['input'])}: {first['msg']}"
+    except OutsideError as error:
+        return str(error)
+    return "" if len(content) <= RECORD_LIMIT else f"it has more than {RECORD_LIMIT} bytes"
 
 
 def as_plan(found: Any) -> dict[str, Any] | None:

@@ -206,8 +206,13 @@ class Store:
         return self.root / "records" / f"{key}.json"
 
     def _set_aside(self, path: Path) -> None:
-        """Keep what is damaged out of the way; where that cannot be written, it stays and still counts as absent."""
+        """Keep what is damaged out of the way; where that cannot be written, it stays and still counts as absent.
+
+        So does what lies behind a link: a stranger's store would have the user's own files moved, or written over.
+        """
         folder = self.root / "damaged"
+        if folder.is_symlink() or path.parent.is_symlink():
+            return
         with suppress(StoreError, FileNotFoundError), writing(self.root):  # not found: another process was first
             folder.mkdir(exist_ok=True)
             path.replace(folder / path.name)

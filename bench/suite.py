@@ -55,7 +55,7 @@ class Resources(_Strict):
     timeout: seconds that a stage may run.
     """
 
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     num_gpus: Annotated[float, Field(gt=0, le=1)] = 0.25
     timeout: Annotated[float, Field(gt=0)] = 7200.0
 
@@ -70,7 +70,7 @@ class Axes(_Strict):
     defenses: list[Named] | Literal["all"] | None = None
     bits: list[Bits] | None = None
     targets: list[int | str | list[int | str]] | None = None
-    seeds: list[Annotated[int, Field(ge=0)]] | None = None
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] | None = None
     surrogate: list[Surrogate] | None = None
     augment: list[Literal["victim", "frozen"]] | None = None
 
@@ -235,6 +235,8 @@ def scalar(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text.strip()
+    except (ValueError, RecursionError):
+        raise UserError(f"{shown(text)} holds a number that is too long, or brackets nested too deeply") from None
 
 
 def _apply(raw: dict[str, Any], change: str) -> None:

@@ -16,9 +16,11 @@ from safetensors import SafetensorError
 
 from bench.api import registry
 from bench.api.errors import DivergedError, StoreError, ThreatError, UserError
+from bench.api.text import clean, clean_lines
 from bench.fingerprint import fingerprint
 from bench.plan import Stage
 from bench.provenance import provenance
+from bench.records import unreadable
 from bench.store import Record, Store, checksum
 from bench.trial import canonical
 
@@ -101,6 +103,9 @@ def _run(stage: Stage, site: Site, store: Store) -> dict[str, Any]:
     inputs = StoredInputs(store, stage.parents)
     output = run(dict(stage.spec), inputs, context)
     canonical([output.meta, output.metrics])  # a NaN or a tensor in there is the component's failure, not the run's
+    given = {**describe(stage), "status": "ok", "meta": output.meta, "metrics": output.metrics}
+    if why := unreadable(store.encoded(given)):  # or it would be set aside by all who read it, and made again for ever
+        raise ValueError(f"what it gives cannot be on record: {why}")
     for name, tensor in output.tensors.items():
         if tensor.is_floating_point() and tensor.isnan().any():  # a model of NaN gives codes too: of nothing
             raise DivergedError(f"'{name}' holds numbers that are none (NaN)")
@@ -184,8 +189,8 @@ def device_name(device: str) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500]
+    return clean(" ".join(str(error).split()))[:500]  # a name that is not UTF-8 has no place in a record
 
 
 def _tail() -> str:
-    return traceback.format_exc()[-LOG_TAIL:]
+    return clean_lines(traceback.format_exc())[-LOG_TAIL:]

@@ -72,6 +72,8 @@ def read(path: Path) -> CodeFile:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
+    if path.exists() and not path.is_file():  # nobody waits for a pipe
+        raise UserError(f"'{path}' is no ordinary file: give an .npz file with the arrays codes and labels")
     try:
         loaded = np.load(path, allow_pickle=False)
     except FileNotFoundError:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("operation", "by", "bits", "items", "threads", "per", "microseconds", "images/s", "times ours", "low",
            "high", "of the limit", "note")  # fmt: skip
-LIMIT = 2**25  # bytes of the file
+LIMIT, ROWS = 2**25, 1000  # bytes of the file, and what a full measurement has several times over
 Positive = Annotated[float, Field(gt=1e-15, lt=1e9)]
 Quantiles = tuple[Positive, Positive, Positive]  # 10 %, median, 90 %
 Count = Annotated[int, Field(ge=0)]
@@ -54,7 +54,7 @@ class Machine(BaseModel):
 
 class Measured(BaseModel):
     machine: Machine
-    rows: Annotated[list[Row], Field(min_length=1)]
+    rows: Annotated[list[Row], Field(min_length=1, max_length=ROWS)]  # drawing time grows with them
 
 
 def read(path: Path) -> tuple[list[Board], list[Chart]]:

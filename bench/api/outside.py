@@ -7,7 +7,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import PydanticCustomError, from_json
 
 SHOWN = 200  # characters
 WHOLE = 2**63  # integers beyond it have no faithful form in TOML, and cost quadratic time to print
@@ -33,13 +33,26 @@ def read_bytes(path: Path, limit: int, *, regular: bool = True) -> bytes:
 
 def read_json(path: Path, limit: int) -> Any:
     """The file's JSON. ValueError (OutsideError is one) where it is none: NaN, nesting without end and the like."""
+    return parse_json(read_bytes(path, limit))
+
+
+def parse_json(content: bytes) -> Any:
+    """The same of a file's content."""
     try:
-        found = from_json(read_bytes(path, limit), allow_inf_nan=False)
+        found = from_json(content, allow_inf_nan=False)
     except ValueError as error:
         raise OutsideError(str(error)) from None
     if why := odd(found):
         raise OutsideError(why)
     return found
+
+
+def own_path(value: str) -> str:
+    """A path that a suite names, absolute: workers may stand in another folder. For pydantic."""
+    try:
+        return str(Path(value).expanduser().absolute())
+    except RuntimeError:
+        raise PydanticCustomError("path", "expected a path; nobody of that name has a home here") from None
 
 
 def shown(value: Any) -> str:

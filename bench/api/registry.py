@@ -78,6 +78,8 @@ def load_plugin(path: Path) -> None:
         return
     if not path.is_file():
         raise UserError(f"plugin '{path}' is not a file: give the path of a Python file")
+    if twin := next((other for other in _plugin_files if other.stem == path.stem), None):
+        raise UserError(f"two plugins are called '{path.stem}': '{twin}' and '{path}'; rename one")
     name = f"hashdoor_plugin_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -86,7 +88,7 @@ def load_plugin(path: Path) -> None:
     sys.modules[name] = module  # pydantic resolves annotations through sys.modules
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a plugin may fail in any way; the cause is shown
+    except (Exception, SystemExit) as error:  # a plugin may fail in any way; the cause is shown
         del sys.modules[name]
         raise UserError(f"plugin '{path}' does not load: {type(error).__name__}: {error}") from error
     if not any(_classes(module, kind) for kind in KINDS):
@@ -156,7 +158,7 @@ def lookup(kind: str, name: str) -> type[Any]:
         raise UserError(f"{kind.removesuffix('s')} '{name}' ({source.origin}) does not load: {source.error}")
     try:
         module = importlib.import_module(source.module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if source.origin == "built in":
             raise
         raise UserError(
@@ -228,19 +230,25 @@ def sentence(source: Source) -> str:
 
 
 def card(source: Source) -> Paper | None:
-    """The component's CARD, read without importing it; None where it has none (a plugin may not)."""
+    """The component's CARD, read without importing it; None where it has none of literals (a plugin may not)."""
     for node in _tree(source).body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "CARD" for t in node.targets):
             if not isinstance(node.value, ast.Call):
                 break
-            return Paper(**{str(word.arg): ast.literal_eval(word.value) for word in node.value.keywords})
+            try:
+                return Paper(**{str(word.arg): ast.literal_eval(word.value) for word in node.value.keywords})
+            except (ValueError, TypeError):
+                return None
     return None
 
 
 def _tree(source: Source) -> ast.Module:
     if source.path is None:
         return ast.parse("")
-    return ast.parse(source.path.read_text(encoding="utf-8"))
+    try:
+        return ast.parse(source.path.read_bytes())  # a byte order mark and other codings are Python's to read
+    except (OSError, SyntaxError, ValueError):
+        return ast.parse("")  # `lookup` says what is wrong with it
 
 
 def _classes(module: ModuleType, kind: str) -> list[type[Any]]:

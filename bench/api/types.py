@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from pydantic import Field
 from torch import Tensor
 
+from bench.api.errors import DivergedError
+
 __all__ = [
     "SPLITS", "Artefact", "Codes", "Images", "LabelMode", "Labels", "Logits", "Poisoned", "PositiveShare", "Setting",
     "Share", "Split", "Target", "to_8bit", "to_unit",
@@ -38,7 +40,9 @@ def to_unit(images: UInt8[Tensor, "n c h w"]) -> Images:
 
 
 def to_8bit(images: Images) -> UInt8[Tensor, "n c h w"]:
-    """Rounded to the nearest of 256 levels, as a stored image would be."""
+    """Rounded to the nearest of 256 levels, as a stored image would be; NaN, which would become black, is an error."""
+    if images.isnan().any():
+        raise DivergedError("images hold numbers that are none (NaN)")
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 

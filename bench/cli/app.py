@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_OK, EXIT_USER, RenamedWarning, UserError
+from bench.api.outside import shown
 from bench.api.text import clean
 from bench.cli import again, boards, catalogue, conform, doctor, kernels, report, run
 
@@ -41,6 +43,7 @@ app.command("doctor")(doctor.doctor)
 app.command("gc")(doctor.gc)
 
 LONGEST = 4000  # characters of an error
+PATHS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM}  # not a mistake of ours, wherever it shows
 OVERVIEW = """\
 [bold]HashDoor[/bold] compares backdoor attacks and defenses on deep hashing.
 
@@ -109,7 +112,10 @@ def _run(arguments: list[str]) -> None:
 
 
 def _usage(error: Exception) -> int | None:
-    """Mistakes that the option parser found: it has its own exceptions, which know their message and code."""
+    """Paths that no system takes, and mistakes that the option parser found: its exceptions know message and code."""
+    if isinstance(error, OSError) and error.errno in PATHS:
+        _complain(f"{shown(error.filename)} cannot be used ({error.strerror}): give another path")
+        return EXIT_USER
     show, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
     if show is None or code is None:
         return code if isinstance(code, int) else None

@@ -32,14 +32,19 @@ def new(
     plural = _kind(kind)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UserError(f"'{name}' cannot be a component's name: small letters, digits and _, for example my_attack")
+    if _hides(name):
+        raise UserError(f"'{name}' is a Python module too, and {name}.py would hide it: choose another name")
     if name in registry.catalogue(plural):
         taken = registry.find(plural, name).origin
         raise UserError(f"{kind.removesuffix('s')} '{name}' is there already ({taken}): choose another name")
     path = folder / f"{name}.py"
     if path.exists():
         raise UserError(f"'{path}' is there already: choose another name, or --into another folder")
-    words = {"name": name, "Class": "".join(part.capitalize() for part in name.split("_"))}
-    text = Template((TEMPLATES / f"{plural}.txt").read_text(encoding="utf-8")).substitute(words)
+    template = (TEMPLATES / f"{plural}.txt").read_text(encoding="utf-8")
+    class_ = "".join(part.capitalize() for part in name.split("_"))
+    if keyword.iskeyword(class_) or re.search(rf"\b{class_}\b", template):  # it would hide what the file uses
+        class_ += plural.removesuffix("s").capitalize()
+    text = Template(template).substitute({"name": name, "Class": class_})
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -93,9 +98,17 @@ def check(
         _print(f"{plural.removesuffix('s')} {name} ({source.origin})", outcomes, format_)
         failed |= any(not outcome.passed for outcome in outcomes)
         if registry.card(source) is None and format_ == "rich":
-            echo("It has no CARD: boards and reports cannot say which paper it is.\n")
+            echo("It has no CARD of literals: boards and reports cannot say which paper it is.\n")
     if failed:
         raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+def _hides(name: str) -> bool:
+    """Whether a file of that name stands before a module of Python, of a package or of ours where both can be found."""
+    from importlib.util import find_spec
+
+    spec = find_spec(name)
+    return spec is not None and spec.origin is not None and Path(spec.origin).parent != Path.cwd()
 
 
 def _kind(word: str) -> str:

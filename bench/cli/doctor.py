@@ -113,7 +113,11 @@ def gc(
 
     held = Store(store)
     records = {record["key"]: record for record in held.records()}
-    wanted = {cell["key"] for plan in held.plans() for cell in plan["cells"] if cell["key"]}
+    wanted: set[str] = set()
+    for plan in held.plans():
+        cells = {cell["key"] for cell in plan["cells"] if cell["key"]}
+        unfinished = any(key not in records or records[key]["status"] != "ok" for key in cells)
+        wanted |= cells.union(plan.get("stages", ()) if unfinished else ())  # the same command continues with them
     todo = list(wanted)
     while todo:
         for parent in records.get(todo.pop(), {}).get("parents", {}).values():
@@ -132,8 +136,9 @@ def gc(
             gone.append(path)
     aside = held.root / "damaged"
     gone += [] if aside.is_symlink() else list(aside.glob("*"))
-    # what killed processes leave; a file of a run that goes on now is younger
-    left = [*held.root.glob("*/.*.tmp"), *held.root.glob("running/*")]
+    # what killed processes leave; a file of a run that goes on now is younger, and what lies behind a link is not ours
+    own = [folder for folder in held.root.iterdir() if not folder.is_symlink()]
+    left = [path for folder in own for path in folder.glob("*" if folder.name == "running" else ".*.tmp")]
     gone += [path for path in left if path.lstat().st_mtime < time.time() - DAY]
     gone = [path for path in gone if path.is_symlink() or path.is_file()]
     size = sum(path.lstat().st_size for path in gone)

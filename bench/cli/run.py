@@ -182,6 +182,7 @@ def _write_manifest(held: Store, made: Plan, suites: list[str], changes: list[st
             "suites": names,
             "command": shlex.join(words),
             "cells": [c.as_json() for c in made.cells],
+            "stages": list(made.stages),
         },
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from bench.api.errors import ThreatError, UserError
 from bench.api.random import Rng
 from bench.api.types import Split, to_8bit
 from bench.conformance._kit import Checks, DoesNotApplyError, Subject, promise, same, untouched_generators
-from bench.conformance._world import SIZES, World
+from bench.conformance._world import SIZES, World, inverted
 from bench.stages import _base
 from bench.stages._training import train_victim
 from bench.stages.implant import check
@@ -127,6 +127,9 @@ def stamp_is_pure(subject: Subject) -> None:
     promise(torch.equal(first, second), "two calls give different images")
     promise(torch.equal(images, some_images()), "it wrote to the images")
     promise(same(dict(artefact), kept), "it wrote to the artefact")
+    attack.prepare(view_of(inverted(subject.world()), attack), Rng("prepare", 1))
+    third = subject.create().stamp(images, view.target, artefact)  # stages are other processes
+    promise(torch.equal(first, third), "it remembers prepare() instead of reading the artefact")
 
 
 @CHECKS.add("Compute each image from itself: no statistics over the batch, networks in evaluation mode.")
@@ -156,7 +159,11 @@ def stamp_survives_rounding(subject: Subject) -> None:
 def dose_is_honoured(subject: Subject) -> str:
     """As many items are poisoned as the dose says, and all others stay as they were."""
     poisoning(subject)
-    given = dose(subject)
+    return ", ".join(_honoured(subject, rate) for rate in ((RATE, 2 * RATE) if dose(subject) else (RATE,)))
+
+
+def _honoured(subject: Subject, rate: float) -> str:
+    given = dose(subject, rate)
     attack, view, artefact, world = ready(subject, **given)
     assert isinstance(attack, PoisoningAttack)
     train, before = view.train, world.inputs.all_tensors()
@@ -165,7 +172,7 @@ def dose_is_honoured(subject: Subject) -> str:
         poisoned = attack.poison(view, artefact, Rng("implant", 0))
     count = int(poisoned.mask.sum())
     if given:
-        promise(count == round(RATE * SIZES["train"]), f"{count} of {SIZES['train']} items at a rate of {RATE}")
+        promise(count == round(rate * SIZES["train"]), f"{count} of {SIZES['train']} items at a rate of {rate}")
     try:
         check(kept, poisoned, attack.threat())
     except ThreatError as error:
@@ -209,7 +216,12 @@ def poison_depends_on_its_generator(subject: Subject) -> None:
     one, two, other = (attack.poison(view, artefact, Rng("implant", seed)) for seed in (0, 0, 1))
     promise(torch.equal(one.mask, two.mask), "equal generators poison different items")
     promise(torch.equal(one.split.images, two.split.images), "equal generators give different images")
-    promise(not torch.equal(one.mask, other.mask), "another generator poisons the same items")
+    if torch.equal(one.mask, other.mask):  # fine where the images decide, wherever they stand
+        order = torch.arange(len(view.train)).flip(0)
+        turned = replace(view, granted={**view.granted, "train": view.train.select(order)})
+        again = attack.poison(turned, artefact, Rng("implant", 1))
+        chosen = [set(found.split.ids[found.mask].tolist()) for found in (one, again)]
+        promise(chosen[0] == chosen[1], "another generator poisons the same places of the training set")
 
 
 @CHECKS.add("Type a dose as PositiveShare (or PositiveInt), so that the suite names the mistake.")
@@ -230,16 +242,19 @@ def impossible_doses_are_refused(subject: Subject) -> None:
     "Return Backdoor(model) with the same network (a copy is yours), or a hook with before_step and artefact()."
 )
 def model_and_training_attacks_leave_inputs_alone(subject: Subject) -> None:
-    """What changes the model or the training leaves inputs and generators alone."""
+    """What changes the model or the training is repeatable and leaves inputs and generators alone."""
     attack, view, artefact, world = ready(subject)
     before = world.inputs.all_tensors()
     if isinstance(attack, ModelAttack):
         with untouched_generators():
             result = attack.implant(view, artefact, Rng("implant", 0))
+            twin = attack.implant(view_of(world, attack), artefact, Rng("implant", 0))
         promise(isinstance(result, Backdoor), f"implant() gives a {type(result).__name__}, not a Backdoor")
         names = {f"model.{name}" for name in result.model.state_dict()}
         promise(names == set(world.inputs.tensors("clean")), "the model is another network than the victim's")
         promise(same(before, world.inputs.all_tensors()), "implant() wrote to what it was shown")
+        promise(same(result.model.state_dict(), twin.model.state_dict()), "two implants of equal generators differ")
+        promise(same(dict(result.artefact or {}), dict(twin.artefact or {})), "their triggers differ")
     elif isinstance(attack, TrainingAttack):
         hook = attack.hook(view, artefact, Rng("implant", 0))
         promise(callable(getattr(hook, "before_step", None)), "the hook has no before_step")
@@ -250,12 +265,18 @@ def model_and_training_attacks_leave_inputs_alone(subject: Subject) -> None:
 
 @CHECKS.add("A poisoned victim must still learn: lower the dose, and keep images and labels sound.")
 def victim_still_learns(subject: Subject) -> str:
-    """A victim trained on the poisoned toy set still retrieves."""
+    """A victim trained on the poisoned toy set, or by the attack, still retrieves."""
     attack, view, artefact, world = ready(subject, **dose(subject))
-    if not isinstance(attack, PoisoningAttack):
-        raise DoesNotApplyError("it poisons no training set")
-    poisoned = attack.poison(view, artefact, Rng("implant", 0))
-    tensors, meta = train_victim(world.spec, poisoned.split.to("cpu"), world.context)
+    if isinstance(attack, PoisoningAttack):
+        poisoned = attack.poison(view, artefact, Rng("implant", 0))
+        tensors, meta = train_victim(world.spec, poisoned.split.to("cpu"), world.context)
+    elif isinstance(attack, TrainingAttack):
+        hook = attack.hook(view, artefact, Rng("implant", 0))
+        tensors, meta = train_victim(world.spec, _base.split(world.inputs, "train"), world.context, hook=hook)
+        stamped = attack.stamp(some_images(), view.target, dict(hook.artefact()))
+        promise(bool(torch.isfinite(stamped).all()), "the trigger is not finite after training")
+    else:
+        raise DoesNotApplyError("it trains no victim")
     world.inputs.parents["victim"] = (dict(tensors), meta)
     from bench.stages._models import open_model
 

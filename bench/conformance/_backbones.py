@@ -42,6 +42,12 @@ def weights_come_from_the_ambient_generator(subject: Subject) -> None:
         one, two = built(subject, SHAPES[0]), built(subject, SHAPES[0])
     pairs = zip(one.state_dict().values(), two.state_dict().values(), strict=True)
     promise(all(torch.equal(a, b) for a, b in pairs), "two networks of equal generators differ")
+    left = []
+    for seed in (0, 1):
+        with Rng("tests", "network", seed).ambient():
+            subject.create().build(SHAPES[0])
+            left.append(torch.get_rng_state())
+    promise(not torch.equal(*left), "build() seeds torch's generator itself: every repetition has the same network")
 
 
 @CHECKS.add("batch_norm() says whether the network normalises over batches; defenses rely on it.")

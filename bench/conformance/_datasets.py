@@ -61,6 +61,16 @@ def pool_is_sound(subject: Subject) -> str:
     return f"{len(pool.images)} images, {len(classes)} classes"
 
 
+@CHECKS.add("Draw from an Rng of your own, named after the data set: workers on two machines must agree.")
+def decoding_is_repeatable(subject: Subject) -> None:
+    """Decodes the same twice and leaves generators alone."""
+    made, root = opened(subject)
+    with untouched_generators():
+        one, two = made.decode(root), made.decode(root)
+    for name in ("images", "labels", "origin"):
+        promise(torch.equal(getattr(one, name), getattr(two, name)), f"two decodings differ in their {name}")
+
+
 @CHECKS.add("cut() is a function of labels, origin and generator; parts share no image unless `overlaps` says so.")
 def parts_are_sound(subject: Subject) -> str:
     """The protocol's parts are repeatable, not empty, and share no image."""

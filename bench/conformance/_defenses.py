@@ -14,7 +14,7 @@ from bench.api.defense import Case, Defense, Diagnosis, Filter, Filtered, Guard,
 from bench.api.random import Rng
 from bench.api.types import to_unit
 from bench.conformance._kit import Checks, DoesNotApplyError, Subject, promise, same, untouched_generators
-from bench.conformance._world import CLASSES, SIZES, World
+from bench.conformance._world import CLASSES, SIZES, World, inverted
 from bench.stages._models import open_model, save_model
 from bench.views.defender import case
 from hashing.codes import pack
@@ -54,7 +54,10 @@ def as_tensors(result: object) -> dict[str, Tensor]:
             weights = result.model.state_dict() if result.model is not None else {}
             return {"scores": result.scores, "keep": result.keep, **weights}
         case Verdict():
-            return {"score": torch.tensor(result.score), "suspect": torch.tensor(result.suspect or -1)}
+            return {
+                "score": torch.tensor(result.score),
+                "suspect": torch.tensor(-1 if result.suspect is None else result.suspect),
+            }
         case Mapping():
             return dict(result)
     promise(False, f"it gives a {type(result).__name__}")
@@ -211,6 +214,11 @@ def scores_are_pure(subject: Subject) -> str:
     promise(same(dict(first), dict(second)), "two calls give different scores")
     promise(torch.equal(images, kept[0]) and same(dict(state), kept[1]), "it wrote to its arguments")
     promise(same(dict(model.state_dict()), weights), "it changed the model")
+    with torch.enable_grad():
+        guard.fit(case_for(inverted(subject.world()), guard), Rng("defend", 1))
+    with torch.no_grad():  # stages are other processes
+        third = subject.create().score(images, model, state)
+    promise(same(dict(first), dict(third)), "it remembers fit() instead of reading the state")
     return f"{next(iter(first))} *" + "".join(f", {name}" for name in list(first)[1:])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 
 from bench.api import registry
+from bench.api.errors import UserError
 from bench.conformance import _world
 from bench.conformance._world import World
 
@@ -61,7 +63,11 @@ class Subject:
         """The component with the paper's defaults, but few epochs and steps, and with what was given."""
         known: dict[str, Any] = {item.name: item.default for item in fields(self.component)}
         quick = {key: few for key, few in QUICK.items() if isinstance(usual := known.get(key), int) and usual > few}
-        return registry.create(self.kind, self.name, {**quick, **self.params, **params})
+        given = {**self.params, **params}
+        try:
+            return registry.create(self.kind, self.name, {**quick, **given})
+        except UserError:  # few may be too few for it, or what is given is wrong
+            return registry.create(self.kind, self.name, given)
 
 
 @cache
@@ -93,12 +99,13 @@ class Check:
         passed = skipped = False
         with one_thread():
             try:
+                _refuse_names_of_random(subject.component)
                 told, passed = self.body(subject) or "", True
             except DoesNotApplyError as reason:
                 told, passed, skipped = str(reason), True, True
             except BrokenError as broken:
                 told = str(broken)
-            except Exception as error:  # noqa: BLE001 -- a component may fail in any way; the place is shown
+            except (Exception, SystemExit) as error:  # noqa: BLE001 -- a component may fail in any way; the place is shown
                 place = traceback.extract_tb(error.__traceback__)[-1]
                 told = f"{type(error).__name__}: {' '.join(str(error).split())} ({place.filename}:{place.lineno})"
         return Outcome(self, passed, told, time.perf_counter() - started, skipped)
@@ -126,10 +133,10 @@ def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """As in a stage; numba shares OpenMP with torch."""
+    """As in a stage; numba shares OpenMP with torch. What else a component sets for the whole process ends here."""
     import numba
 
-    before = torch.get_num_threads(), numba.get_num_threads()
+    before, modes = (torch.get_num_threads(), numba.get_num_threads()), _modes()
     torch.set_num_threads(1)
     numba.set_num_threads(1)
     try:
@@ -137,22 +144,44 @@ def one_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(before[0])
         numba.set_num_threads(before[1])
+        torch.set_grad_enabled(modes["gradients"])
+        torch.set_default_dtype(modes["default type"])
+
+
+def _modes() -> dict[str, Any]:
+    """What holds for the whole process, and hence for the components that come after."""
+    return {
+        "gradients": torch.is_grad_enabled(),
+        "default type": torch.get_default_dtype(),
+        "threads": torch.get_num_threads(),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise BrokenError("Python's global generator was drawn from")
+
+
+def _refuse_names_of_random(component: type[Any]) -> None:
+    """`from random import choice` is the global generator, too; no other component sees these names."""
+    module = sys.modules[component.__module__]
+    for name, value in list(vars(module).items()):
+        if getattr(value, "__self__", None) is getattr(random, "_inst"):  # noqa: B009 -- no public name has it
+            setattr(module, name, _refuse)
 
 
 @contextmanager
 def untouched_generators() -> Iterator[None]:
-    """Broken where the block draws from a generator of the whole process.
+    """Broken where the block draws from a generator of the whole process, or changes how the process computes.
 
     Python's is watched through its functions, since others than the component may draw bits from it meanwhile.
     """
-
-    def refuse(*_: object, **__: object) -> None:
-        raise BrokenError("Python's global generator was drawn from")
-
     numpy_state = np.random.get_state
-    before = torch.get_rng_state(), repr(numpy_state())
-    refused: dict[str, Any] = dict.fromkeys(DRAWING, refuse)
+    before, modes = (torch.get_rng_state(), repr(numpy_state())), _modes()
+    refused: dict[str, Any] = dict.fromkeys(DRAWING, _refuse)
     with mock.patch.multiple(random, **refused):
         yield
     promise(torch.equal(before[0], torch.get_rng_state()), "torch's global generator was drawn from")
     promise(before[1] == repr(numpy_state()), "NumPy's global generator was drawn from")
+    for name, value in _modes().items():
+        promise(value == modes[name], f"it set torch's {name} for the whole process")

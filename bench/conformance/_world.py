@@ -61,6 +61,12 @@ class World:
     context: Context
 
 
+def inverted(world: World) -> World:
+    """The same with all images turned to their negatives: whoever has looked at it has seen other data."""
+    world.inputs.tensors("load")["images"] = 255 - world.inputs.tensors("load")["images"]
+    return world
+
+
 def make() -> World:
     """The world with its clean model, a surrogate of another repetition, and the clean model's codes."""
     spec: Json = {

@@ -58,8 +58,8 @@ def index(inputs: Inputs, part: str) -> Int64[Tensor, " n"]:
 
 
 def split(inputs: Inputs, part: str, *, load: str = "load", cut: str = "split") -> Split:
-    """One part of the data; reading it copies only its own images out of the memory map."""
-    pool, ids = inputs.tensors(load), inputs.tensors(cut)[part]
+    """One part of the data, a copy: reading it takes only its own images out of the memory map."""
+    pool, ids = inputs.tensors(load), inputs.tensors(cut)[part].clone()
     return Split(pool["images"][ids], pool["labels"][ids], ids)
 
 

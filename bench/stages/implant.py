@@ -38,10 +38,9 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
         artefact = dict(artefact if result.artefact is None else result.artefact)
         tensors, meta = _models.save_model(result.model)
     elif isinstance(attack, PoisoningAttack):
-        train = view.train
-        poisoned = attack.poison(view, artefact, rng)
+        poisoned = attack.poison(view, artefact, rng).to("cpu")
+        train = _base.split(inputs, "train")  # as stored: an attack may have written to what it was shown
         check(train, poisoned, attack.threat())
-        train, poisoned = train.to("cpu"), poisoned.to("cpu")
         frozen = poisoned.changed if "frozen" in {spec["augment"], poisoned.augment} else None
         tensors, meta = train_victim(
             spec, poisoned.split, context, frozen=frozen, after_epoch=watch.follow(lambda: artefact)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Backbone, FeatureExtractor
+from bench.api.outside import own_path
 from bench.api.types import Images
 from hashing._weights import read_weights
 
@@ -35,7 +36,7 @@ def _known(value: str) -> str:
         return value
     if not value.endswith((".pth", ".pt")):  # a slip of the pen is no missing file
         raise PydanticCustomError("weights", "expected 'imagenet', 'none' or the path of a .pth file")
-    return str(Path(value).expanduser().absolute())  # workers may stand in another folder
+    return own_path(value)
 
 
 Weights = Annotated[str, AfterValidator(_known)]

@@ -117,8 +117,10 @@ def _entry(row: str, width: int) -> tuple[str, str, str]:
     given, labels = words[0], words[1:]
     text = "".join(labels)
     parts = given.split("/")
-    if not is_clean(given):
-        return "", "", f"names {given!r}, which holds control characters: rename the image"
+    name = "/".join(part for part in parts if part not in {"", "."})
+    if not is_clean(given) or not name:
+        why = "which holds control characters: rename the image" if name else "which is no image: write its path"
+        return "", "", f"names {given!r}, {why}"
     if given.startswith("/") or ".." in parts or "\\" in given or "\0" in given or given[1:2] == ":":
         return "", "", f"leads out of the image folder with '{given}': write paths relative to it, with /"
     if len(labels) != width:
@@ -127,7 +129,7 @@ def _entry(row: str, width: int) -> tuple[str, str, str]:
     if not number and (width == 1 or len(text) != width or text.strip("01")):
         odd = next((word for word in labels if word not in {"0", "1"}), text)
         return "", "", f"has the label '{odd}': give 0 or 1 for each label, or one class number (no spaces in the path)"
-    return "/".join(part for part in parts if part not in {"", "."}), text, ""
+    return name, text, ""
 
 
 def _check_between(parts: Mapping[str, _Part]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import zipfile
 from dataclasses import replace
 
 import pytest
@@ -345,6 +346,17 @@ def test_a_broken_weight_file_is_not_opened(weights):
     backbone = weights[0]
     backbone.write_bytes(b"x" + backbone.read_bytes())
     with pytest.raises(DataCorruptError, match="get it again"):
+        perceptual("lpips", CPU)
+
+
+def test_weights_that_unpack_without_end_are_not_opened(weights):
+    _, linear = _perceptual.lpips_files()
+    with zipfile.ZipFile(linear) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(linear, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(DataCorruptError, match="is compressed inside"):
         perceptual("lpips", CPU)
 
 

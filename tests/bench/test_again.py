@@ -12,7 +12,9 @@ from bench import fingerprint, keys, metrics
 from bench import plan as planning
 from bench import suite as suites
 from bench.again import Verifier, differences
+from bench.api.errors import StoreError
 from bench.cli import again as command
+from bench.cli import doctor
 from bench.store import Store
 from reports import frame
 from tests.bench.conftest import TINY, finish
@@ -148,3 +150,32 @@ def test_differences_name_the_place_and_forgive_rounding():
     assert found == [
         "a is 1, computed again 1.1", "b.c is None, computed again 0.5", "e is x, computed again y",
     ]  # fmt: skip
+
+
+def test_damaged_codes_are_not_measured_under_a_new_metric(done, monkeypatch, request):
+    """They still parse, and the new records would stand beside the checksums of the sound ones."""
+    plan, store = done
+    text = fingerprint._module
+    monkeypatch.setattr(fingerprint, "_module", lambda m: ("changed", text(m)[1]) if m == "bench.metrics" else text(m))
+    keys.code_of.cache_clear()
+    request.addfinalizer(keys.code_of.cache_clear)
+    path = store.artifact_path(of(plan, store, "codes")["key"])
+    content = bytearray(path.read_bytes())
+    content[content.index(b"}}") + 16 & ~7] ^= 1  # a bit of the first code
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"the artifact of 'codes' .* is damaged: .*--set-aside"):
+        command.rescore(store=store.root)
+
+
+def test_repaired_models_that_gc_dropped_are_not_missed(tmp_path, capsys):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    changes = ["defenses=fine_pruning", "attacks=none"]
+    plan = planning.plan([suites.load(str(tmp_path / "tiny.toml"), changes=changes)], data=None, device="cpu")
+    store = Store(tmp_path / "store", create=True)
+    finish(plan, store)
+    store.write_plan("tiny", {"suites": ["tiny"], "cells": [c.as_json() for c in plan.cells]})
+    doctor.gc(store=store.root, repaired=True)
+    key = of(plan, store, "defend", attack="none", defense=plan.cells[0].axes["defense"])["key"]
+    assert not store.artifact_path(key).exists()
+    command.verify(store=store.root)
+    assert "1 of 1 trials" in capsys.readouterr().out

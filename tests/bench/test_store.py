@@ -5,13 +5,18 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from bench.api.errors import StoreError
+from bench.cli import doctor
+from bench.cli.run import _write_manifest
+from bench.plan import Plan
 from bench.store import Store
+from tests.bench.conftest import finish
 
 RECORD = {"key": "a" * 32, "status": "ok", "stage": "train", "metrics": {"map": 0.5}, "artifact": None}
 
@@ -91,3 +96,35 @@ def test_the_latest_plan_comes_last(store: Store) -> None:
     os.utime(store.root / "plans" / "b.json", ns=(1, 1))
     store.write_plan("a", {"suites": ["a"], "cells": []})
     assert [plan["suites"] for plan in store.plans()] == [["b"], ["a"]]
+
+
+def test_a_file_is_replaced_and_never_written_to(store: Store) -> None:
+    """Who has the old one open, or is killed while writing the new one, leaves a whole file."""
+    store.write_artifact(RECORD["key"], {"x": torch.zeros(1000)}, {})
+    with store.artifact_path(RECORD["key"]).open("rb") as old:
+        before = old.read()
+        store.write_artifact(RECORD["key"], {"x": torch.ones(1000)}, {})
+        old.seek(0)
+        assert old.read() == before
+    assert store.artifact_path(RECORD["key"]).read_bytes() != before
+
+
+def test_gc_keeps_what_an_unfinished_run_has_made(tmp_path: Path, tiny: Callable[..., Plan]) -> None:
+    """Who runs out of disk is told to try gc, and that nothing finished is lost."""
+    plan, store = tiny("attacks=none,badnets"), Store(tmp_path / "store", create=True)
+    _write_manifest(store, plan, ["tiny"], [], [])
+    finish(plan, store)
+    for record in store.records():
+        if record["stage"] in {"measure", "stamp"}:  # as a kill leaves it
+            (store.root / "records" / f"{record['key']}.json").unlink()
+    made = {record["key"] for record in store.records()}
+    doctor.gc(store=store.root)
+    assert {record["key"] for record in store.records()} == made
+    summary = finish(plan, store)
+    assert summary.trials == {"ok": 2}
+    assert summary.ran["ok"] == len(plan.stages) - len(made)
+    store.write_plan("tiny2", {"suites": ["x"], "cells": [], "stages": ["f" * 32]})
+    other = {**RECORD, "key": "e" * 32}
+    store.write_record(other)
+    doctor.gc(store=store.root)
+    assert store.record(other["key"]) is None, "what no run names goes"

@@ -90,6 +90,18 @@ def tree(root: Path, count: int = 12) -> Path:
         (["plan", "--only", "attack=cibaa"], "no cell left"),
         (["leaderboard", "--store", "/no/such/store"], "is not a store"),
         (["gc", "--store", "/no/such/store"], "is not a store"),
+        (["gc", "--store", "a" * 300], "File name too long"),
+        (["run", "--store", "a" * 300], "File name too long"),
+        (["plan", "--data", "a" * 300], "File name too long"),
+        (["check", f"{'a' * 300}.py"], "File name too long"),
+        (["new", "attack", "a" * 300], "File name too long"),
+        (["plan", "--set", f"training.lr={'1' * 5000}"], "a number that is too long"),
+        (["check", "badnets", "--set", f"poison_rate={'1' * 5000}"], "a number that is too long"),
+        (["plan", "--set", f"bits={'[' * 3000}"], "nested too deeply"),
+        (["plan", "--set", 'backbones=[{ name = "vgg11", weights = "~no-such/x.pth" }]'], "nobody of that name"),
+        (["plan", "--set", f'backbones=[{{ name = "vgg11", weights = "{"a" * 300}.pth" }}]'], "File name too long"),
+        (["plan", "--set", "resources.threads=100000"], "less than or equal to 1024"),
+        (["plan", "--set", f"seeds={2**63 - 1}"], "less than 2147483648"),
     ],
 )
 def test_refused_with_one_line(
@@ -245,3 +257,12 @@ def test_interrupted_runs_continue(tmp_path: Path, number: signal.Signals, execu
     done = subprocess.run([*command[:-1], "serial"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all((store / "records" / name).read_bytes() == content for name, content in kept.items())
+
+
+def test_a_timeout_without_end_is_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    suite = tmp_path / "endless.toml"
+    suite.write_text(SMALL.replace("DATASET", '{ name = "digits", train = 60, query = 30 }'))
+    for seconds in ("inf", "1e300"):
+        options = ["--suite", str(suite), "--store", str(tmp_path / seconds), "--set", f"resources.timeout={seconds}"]
+        code, _, err = bench(capsys, "run", *options, *FAST)
+        assert code == 0, err

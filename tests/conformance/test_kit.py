@@ -14,6 +14,7 @@ from bench import conformance
 from bench.api import registry
 from bench.api.errors import UserError
 from bench.cli import conform
+from bench.fingerprint import fingerprint
 
 TEMPLATES = Path(conform.TEMPLATES)
 FITTED = '        del case, rng\n        return {"strength": torch.tensor(self.strength)}\n'
@@ -40,11 +41,20 @@ BROKEN = [
     ("attacks", "labels=target.relabel(train.labels[chosen])", "labels=train.labels[chosen].roll(1, 1)", "Labels stay"),
     ("attacks", "rng.permutation(len(pool))", "torch.arange(len(pool))", "depends on its generator"),
     ("attacks", "poison_rate: PositiveShare", "poison_rate: float", "no share is refused"),
+    ("attacks", "round(self.poison_rate * len(train))", "round(0.05 * len(train))", "as the dose says"),
+    ("attacks", "rng.permutation(len(pool))", "torch.arange(len(pool)).flip(0)", "depends on its generator"),
+    ("attacks", "        c, h, w =", "        draw([1, 2])\n        c, h, w =", "`prepare` gives the same twice"),
+    ("attacks", "        c, h, w =", "        plant(0)\n        c, h, w =", "`prepare` gives the same twice"),
+    ("attacks", "        c, h, w =", "        torch.set_grad_enabled(False)\n        c, h, w =", "`prepare` gives"),
+    ("attacks", "        c, h, w =", "        KEPT.append(float(victim.public.images.sum()) % 0.7)\n        c, h, w =",
+     "`stamp` is a function of its arguments"),
+    ("attacks", "        return stamped\n", "        raise SystemExit(0)\n", "`stamp` keeps shape"),
     ("defenses", "class $Class(Guard):", "class $Class(Guard, Diagnosis):", "Is of one kind"),
     ("defenses", FITTED, "        return {'strength': 2}\n", "The result is what its kind gives"),
     ("defenses", FITTED, "        return {'strength': torch.rand(())}\n", "Gives the same twice"),
     ("defenses", "        del case, rng\n", "        case.fit_set.images.zero_()\n", "Does not write to the splits"),
     ("defenses", '{"moved": moved}', '{"moved": moved / 0}', "scores are finite"),
+    ("defenses", "        del case, rng\n", "        KEPT.append(case.fit_set.images.float().mean() / 9)\n", "finite"),
     ("defenses", "        blurred =", "        images.mul_(0.5)\n        blurred =", "scores are finite"),
     ("defenses", '{"moved": moved}', '{"moved": moved + images.mean()}', "do not depend on the batch"),
     ("defenses", '{"moved": moved}', '{"moved": moved + len(images)}', "cannot tell benign images"),
@@ -54,15 +64,23 @@ BROKEN = [
     ("methods", "self.scale = scale\n", "self.scale = scale\n        self.calls = 0\n", "restored from"),
     ("backbones", "features=2 * self.width", "features=self.width", "as many finite features"),
     ("backbones", "        channels =", "        import torch\n        torch.seed()\n        channels =", "ambient"),
+    ("backbones", "        channels =", "        nn.torch.manual_seed(0)\n        channels =", "ambient"),
     ("backbones", "nn.BatchNorm2d(self.width)", "nn.GroupNorm(1, self.width)", "normalises over batches"),
     ("backbones", "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())", "Blind(2 * self.width)", "Gradients reach"),
     ("datasets", "to_8bit(pictures)", "pictures", "Images are 8-bit"),
+    ("datasets", "0.2 * rng.uniform(", "0.2 * torch.rand(", "Decodes the same twice"),
     ("datasets", "rng.permutation(len(labels))", "torch.randperm(len(labels))", "repeatable"),
     ("datasets", "torch.split(rest", "torch.split(torch.cat([rest[:1], rest[:-1]])", "share no image"),
     ("datasets", "for column in labels.T", "for column in labels.T[1:]", "a public image of every class"),
     ("datasets", "        return ()\n", "        return (Path('/nowhere'),)\n", "Says which files it reads"),
 ]  # fmt: skip
 ELSEWHERE = {  # what a breakage needs in other places of the file
+    "draw(": [("import torch\n", "from random import shuffle as draw\n\nimport torch\n")],
+    "plant(": [("import torch\n", "from random import seed as plant\n\nimport torch\n")],
+    "KEPT.append(float": [("import torch\n", "import torch\n\nKEPT = [0.1]\n"),
+                          ('corner = artefact["corner"]', 'corner = artefact["corner"] * KEPT[-1]')],
+    "KEPT.append(case": [("import torch\n", "import torch\n\nKEPT = [0.1]\n"),
+                         ('{"moved": moved}', '{"moved": moved + images.mean((1, 2, 3)) * KEPT[-1]}')],
     "self.calls = 0": [("        del ids, progress\n", "        del ids, progress\n        self.calls += 1\n"),
                        ("self.scale * codes @", "self.calls * self.scale * codes @")],
     "Blind(": [("@backbone\n", ("class Blind(nn.Module):\n    def __init__(self, width):\n        super().__init__()\n"
@@ -126,6 +144,78 @@ def test_a_broken_promise_is_seen(kind, whole, broken, promise, tmp_path, apart)
     assert all(outcome.told and outcome.check.fix for outcome in failed)
 
 
+MODEL_ATTACK = '''
+"""Moves every weight a little."""
+import torch
+from bench.api.attack import *
+@attack
+class Odd(ModelAttack):
+    def threat(self): return Threat.MODEL
+    def stamp(self, images, target, artefact): return torch.cat([1 - images[:, :, :3].round(), images[:, :, 3:]], 2)
+    def implant(self, victim, artefact, rng):
+        generator = torch.Generator()
+        generator.seed()
+        with torch.no_grad():
+            for value in victim.model.parameters():
+                value.add_(0.01 * torch.randn(value.shape, generator=generator))
+        return Backdoor(victim.model)
+'''
+TRAINING_ATTACK = '''
+"""Was never tried."""
+import torch
+from bench.api.attack import *
+class Hook:
+    def before_step(self, *given): raise RuntimeError("never tried")
+    def after_step(self, *given): pass
+    def artefact(self): return {}
+@attack
+class Odd(TrainingAttack):
+    def threat(self): return Threat.TRAINING
+    def stamp(self, images, target, artefact): return torch.cat([1 - images[:, :, :3].round(), images[:, :, 3:]], 2)
+    def hook(self, victim, artefact, rng): return Hook()
+'''
+
+
+@pytest.mark.parametrize(
+    ("text", "promise", "told"),
+    [
+        (
+            MODEL_ATTACK,
+            "What changes the model or the training is repeatable",
+            "two implants of equal generators differ",
+        ),
+        (TRAINING_ATTACK, "A victim trained", "never tried"),
+    ],
+)
+def test_attacks_on_models_and_trainings_are_tried(text, promise, told, tmp_path, apart):
+    path = tmp_path / "odd.py"
+    path.write_text(text)
+    registry.load_plugin(path)
+    (failed,) = (outcome for outcome in conformance.examine("attacks", "odd") if not outcome.passed)
+    assert promise in failed.check.name
+    assert told in failed.told
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        # steps that cannot be few
+        ("    side: Pos", "    steps: Annotated[int, Field(ge=10)] = 100\n    side: Pos"),
+        # the images decide which of them are poisoned
+        ("rng.permutation(len(pool))", "train.images[pool].float().flatten(1).mean(1).argsort()"),
+    ],
+)
+def test_what_is_unusual_and_right_passes(old, new, tmp_path, apart):
+    path = written(tmp_path, "attacks", "unusual")
+    text = path.read_text()
+    assert old in text
+    head = "from typing import Annotated\n\nimport torch\nfrom pydantic import Field\n"
+    path.write_text(text.replace(old, new).replace("import torch\n", head, 1))
+    registry.load_plugin(path)
+    outcomes = conformance.examine("attacks", "unusual")
+    assert [f"{o.check.name}: {o.told}" for o in outcomes if not o.passed] == []
+
+
 def test_a_package_tests_itself_with_three_lines(tmp_path):
     """In a process of its own, as a stranger's test run would: the failing promise is a failing test."""
     written(tmp_path, "attacks", "good")
@@ -177,6 +267,9 @@ def test_parameters_reach_the_component(apart, capsys):
         (lambda d: conform.new("attack", "class", d), "'class' cannot be a component's name"),
         (lambda d: conform.new("attack", "badnets", d), r"attack 'badnets' is there already \(built in\)"),
         (lambda d: conform.new("attack", "x", d / "no"), "cannot write .*no/x.py"),
+        (lambda d: conform.new("attack", "random", d), "'random' is a Python module too"),
+        (lambda d: conform.new("attack", "torch", d), "'torch' is a Python module too"),
+        (lambda d: conform.new("attack", "bench", d), "'bench' is a Python module too"),
     ],
 )
 def test_mistakes_are_one_line(call, words, tmp_path):
@@ -191,3 +284,49 @@ def test_new_never_overwrites(tmp_path):
     with pytest.raises(UserError, match="is there already"):
         conform.new("attack", "mine", tmp_path)
     assert (tmp_path / "mine.py").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("attack", "poisoned"), ("attack", "true"), ("defense", "guard"), ("method", "pairs"), ("dataset", "pool")],
+)
+def test_a_name_that_the_template_uses_itself_makes_a_working_file(kind, name, tmp_path, apart):
+    conform.new(kind, name, tmp_path)
+    registry.load_plugin(tmp_path / f"{name}.py")
+    assert [f"{o.check.name}: {o.told}" for o in conformance.examine(f"{kind}s", name) if not o.passed] == []
+
+
+def test_two_plugins_of_one_name_are_refused(tmp_path, apart):
+    """Also where they are of two kinds: a plugin's module has its file's name."""
+    for folder, kind in (("a", "attack"), ("b", "defense")):
+        (tmp_path / folder).mkdir()
+        conform.new(kind, "twin_plugin", tmp_path / folder)
+    registry.load_plugin(tmp_path / "a" / "twin_plugin.py")
+    with pytest.raises(UserError, match="two plugins are called 'twin_plugin'"):
+        registry.load_plugin(tmp_path / "b" / "twin_plugin.py")
+
+
+@pytest.mark.parametrize(
+    ("head", "old", "new"),
+    [
+        (b"\xef\xbb\xbf", "2026", "2026"),
+        (b"# -*- coding: latin-1 -*-\n# \xe9\n", "2026", "2026"),
+        (b"TITLE = 'x'\n", "title=", "title=TITLE or "),
+        (b"", "year=2026", "yeer=2026"),
+    ],
+)
+def test_python_files_of_any_coding_and_card_are_examined(head, old, new, tmp_path, apart, capsys):
+    path = written(tmp_path, "backbones", "coded")
+    text = path.read_text().replace(old, new)
+    if head.startswith(b"TITLE"):
+        text, head = text.replace("from typing", "TITLE = 'x'\nfrom typing", 1), b""
+    path.write_bytes(head + text.encode())
+    if new == "yeer=2026":
+        with pytest.raises(UserError, match="does not load"):
+            conform.check(str(path))
+        return
+    conform.check(str(path))
+    said = capsys.readouterr().out
+    assert "FAILED" not in said
+    assert ("no CARD of literals" in said) == (old == "title=")
+    assert fingerprint((f"hashdoor_plugin_{path.stem}",))

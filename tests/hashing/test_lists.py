@@ -143,6 +143,7 @@ def test_the_name_tells_lists_apart_but_not_their_order(tmp_path: Path) -> None:
         ({"test.txt": ["q/my pic.png 1 0 0"]}, r"test\.txt' line 1 has the label 'pic\.png'.*no spaces"),
         ({"test.txt": ["/etc/passwd 1 0 0"]}, r"test\.txt' line 1 leads out of the image folder with '/etc/passwd'"),
         ({"test.txt": ["q/../../x.png 1 0 0"]}, r"test\.txt' line 1 leads out"),
+        ({"test.txt": ["./. 1 0 0"]}, r"test\.txt' line 1 names './.', which is no image"),
         ({"test.txt": ["C:/x.png 1 0 0"]}, r"test\.txt' line 1 leads out"),
         ({"test.txt": ["q\\x.png 1 0 0"]}, r"test\.txt' line 1 leads out"),
         ({"test.txt": [*QUERY, TRAIN[0], TRAIN[1]]}, r"test\.txt' line 5: 'a/0\.png' is in '.*train\.txt'.*1 more"),

@@ -179,6 +179,7 @@ def test_kernels_are_read_as_they_are_printed(tmp_path):
         {"rows": [raced("a", "b", faster=[1, 2, 3, 4])]}, {"rows": [raced("a", "b", faster=[None, None, None])]},
         {"rows": [raced("a", "b", faster=["a", "b", "c"])]}, {"rows": [raced("a", "b", faster=[1, float("nan"), 2])]},
         {"rows": [raced("a", "b", note=[1])]}, {"rows": [raced("a", ["b"])]}, {"rows": [raced("a", "b", limit=[])]},
+        {"rows": [raced("a", "b")] * 1001},
     ],
 )  # fmt: skip
 def test_a_file_of_another_shape_is_named(tmp_path, change):

@@ -1,4 +1,5 @@
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -192,3 +193,9 @@ def test_files_that_do_not_fit(save, query, options, words):
     a, b = save("q", **query), save("d", codes=DATABASE, labels=LABELS)
     with pytest.raises(UserError, match=words):
         score(a, b, **options)
+
+
+def test_nobody_waits_for_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "p.npz")
+    with pytest.raises(UserError, match="is no ordinary file"):
+        read(tmp_path / "p.npz")

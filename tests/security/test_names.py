@@ -24,7 +24,7 @@ from rich.text import Text
 from bench.api import registry
 from bench.api.errors import StoreError, UserError
 from bench.api.text import clean, clean_lines
-from bench.cli._console import SafeConsole
+from bench.cli._console import SafeConsole, echo
 from bench.cli.app import main
 from bench.store import Store
 from reports import document, frame, page, throughput
@@ -142,6 +142,15 @@ def test_what_is_written_in_colour_is_written_by_us() -> None:
     assert "\x1b[31mline" in text, "our own colours stay"
     for owned in ("\x1b]0;", "\x07", "\x9b", "\u202e", "\x1b[2J"):
         assert owned not in text
+
+
+def test_lines_are_written_without_what_steers(capsys: pytest.CaptureFixture[str]) -> None:
+    """Click takes colours out where there is no terminal, and nothing else."""
+    echo(f"one{STEER}\n\ttwo")
+    said = capsys.readouterr().out
+    assert said.startswith("one")
+    assert said.endswith("\n\ttwo\n")
+    assert not SIGNS.search(said), repr(said)
 
 
 def test_no_command_prints_past_the_console() -> None:
@@ -329,3 +338,28 @@ def test_a_ring_of_records_is_walked_once(tmp_path: Path) -> None:
         body = DATA | {"key": store_key, "parents": {"x": parent}}
         (store.root / "records" / f"{store_key}.json").write_text(json.dumps(body))
     assert any(board.title == "Stages" and len(board.table) == 1500 for board in page.page(store, "0" * 32))
+
+
+@pytest.mark.parametrize(
+    "command", [["leaderboard"], ["gc"], ["verify", "--set-aside"], ["report", "audit"]], ids=" ".join
+)
+def test_links_in_a_store_reach_none_of_the_users_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    """Neither what is set aside nor what is left over: a name in a stranger's store may be one in the user's folder."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    kept = {"settings.json": '{"mine": 1}', "tsconfig.json": "{ // mine\n}", "thesis.txt": "precious", ".x.tmp": "?"}
+    for name, content in kept.items():
+        (mine / name).write_text(content)
+        os.utime(mine / name, (0, 0))
+    shutil.copy(store_of(tmp_path / "of", "").root / "plans" / "p.json", mine)
+    kept["p.json"] = (mine / "p.json").read_text()
+    for folder in ("damaged", "plans", "running", "other"):
+        store = store_of(tmp_path / folder, "")
+        (store.root / "plans" / "settings.json").write_text('{"evil": 99999999999999999999999}')
+        shutil.rmtree(store.root / folder, ignore_errors=True)
+        (store.root / folder).symlink_to(mine)
+        code, said = bench(capsys, *command, "--store", str(store.root))
+        assert code in {0, 1, 2}, said
+        assert {path.name: path.read_text() for path in mine.iterdir()} == kept, folder

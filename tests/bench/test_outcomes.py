@@ -1,0 +1,110 @@
+"""What components do that no board may show as a result, and no run may forget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.api import registry
+from bench.cli import conform
+from bench.plan import Plan
+from bench.store import Store
+from tests.bench.conftest import finish
+
+Tiny = Callable[..., Plan]
+ATTACK = '''
+"""An attack."""
+import sys
+import torch
+from bench.api.attack import *
+@attack
+class Odd(PoisoningAttack):
+    def threat(self): return Threat.TRAIN_SET
+    def stamp(self, images, target, artefact):
+        stamped = images.clone()
+        stamped[:, :, :3, :3] = 1
+        {stamp}
+        return stamped
+    def poison(self, victim, artefact, rng):
+        train = victim.train
+        mask = torch.zeros(len(train), dtype=torch.bool)
+        mask[:9] = True
+        {poison}
+'''
+TEMPLATES = Path(conform.TEMPLATES)
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny: Tiny) -> Iterator[Callable[[str, str], tuple[dict[str, int], list[dict], Store]]]:
+    """A run of the tiny suite with such a component: its trials, what failed, the store."""
+    before = dict(registry._plugin_files)
+
+    def start(kind: str, text: str) -> tuple[dict[str, int], list[dict], Store]:
+        path = tmp_path / "odd.py"
+        path.write_text(text)
+        registry.load_plugin(path)
+        store = Store(tmp_path / "store", create=True)
+        summary = finish(tiny("attacks=none", f"{kind}=odd"), store)
+        return dict(summary.trials), summary.failures, store
+
+    yield start
+    registry._plugin_files.clear()
+    registry._plugin_files.update(before)
+    registry.catalogue.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("train.labels[:9] = target.vector", "changed labels, but its threat() does not declare"),
+        ("train.images[40:] = 0", "changed images that its mask does not name"),
+        ("train.ids[:2] = 7", "added, dropped or reordered"),
+    ],
+)
+def test_an_attack_that_writes_to_what_it_is_shown_gains_nothing_by_it(run, what: str, reason: str) -> None:
+    """The set that it gives back is held against the stored one, not against the one in its hands."""
+    body = f"target = victim.target; {what}\n        return Poisoned(train, mask)"
+    trials, failures, _ = run("attacks", ATTACK.format(stamp="pass", poison=body))
+    assert trials == {"failed": 1}
+    assert reason in failures[0]["reason"]
+
+
+@pytest.mark.parametrize("where", ["stamp", "poison"])
+def test_nan_in_images_is_no_black(run, where: str) -> None:
+    nan = "stamped[:, :, 0, 0] = float('nan')" if where == "stamp" else "pass"
+    value = "float('nan')" if where == "poison" else "0.5"
+    images = f"images=torch.full((9, *train.images.shape[1:]), {value})"
+    poison = f"return Poisoned(train.replace(mask.nonzero().flatten(), {images}), mask)"
+    trials, failures, _ = run("attacks", ATTACK.format(stamp=nan, poison=poison))
+    assert trials == {"failed": 1}
+    assert "NaN" in failures[0]["reason"]
+
+
+def test_a_component_that_ends_the_process_is_a_record(run) -> None:
+    """As under Ray, where it ends a worker; `bench run` would end with exit code 0 and without a word."""
+    trials, failures, store = run("attacks", ATTACK.format(stamp="sys.exit(0)", poison="return Poisoned(train, mask)"))
+    assert trials == {"killed": 1}
+    assert "SystemExit(0)" in failures[0]["reason"]
+    (record,) = (r for r in store.records() if r["status"] == "killed" and r["stage"] == "stamp" and "cause" not in r)
+    assert "in stamp" in record["log"]
+
+
+def test_a_reason_that_is_not_utf8_is_on_record(run) -> None:
+    trials, _, store = run(
+        "attacks", ATTACK.format(stamp="raise ValueError('no \\udcff.jpg\\x1b')", poison="return Poisoned(train, mask)")
+    )
+    assert trials == {"failed": 1}
+    assert any(record["reason"] == "ValueError: no  .jpg " for record in store.records())
+    assert not (store.root / "damaged").exists()
+
+
+def test_what_no_record_can_hold_is_a_failure(run) -> None:
+    """It would be set aside by everybody who reads it, and made again for ever."""
+    text = (TEMPLATES / "datasets.txt").read_text().replace("$Class", "Odd").replace("$name", "odd")
+    more = "    def protocol(self, root):\n        return 'odd', 0  # a cutoff\n"
+    trials, failures, store = run("datasets", f"{text}\n{more}")
+    assert trials == {"failed": 1}
+    assert "cannot be on record: meta.protocol.Protocol.cutoff" in failures[0]["reason"]
+    assert not (store.root / "damaged").exists()
