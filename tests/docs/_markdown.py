@@ -60,7 +60,7 @@ def spans(document: str) -> tuple[Shown, ...]:
         Shown(document, *_place(document, found.start()), " ".join(found.group(2).split()))
         for found in SPAN.finditer(prose)
     ]
-    return tuple({shown.text: shown for shown in reversed(made)}.values())[::-1]
+    return tuple(shown for n, shown in enumerate(made) if shown.text not in {one.text for one in made[:n]})
 
 
 def all_blocks() -> list[Shown]:
@@ -69,7 +69,11 @@ def all_blocks() -> list[Shown]:
 
 def all_spans() -> list[Shown]:
     """Each text once, where it stands first."""
-    return [*{shown.text: shown for document in reversed(DOCUMENTS) for shown in reversed(spans(document))}.values()]
+    first: dict[str, Shown] = {}
+    for document in DOCUMENTS:
+        for shown in spans(document):
+            first.setdefault(shown.text, shown)
+    return [*first.values()]
 
 
 def section(document: str, heading: str) -> str:

@@ -17,14 +17,15 @@ import typer
 from bench import suite
 from bench.api import registry
 from bench.cli.app import app
-from tests.docs._markdown import ROOT, Shown
+from tests.docs._markdown import ROOT, Shown, all_blocks, all_spans
 from tests.docs._small import commands
 
 SHELL = ("pip ", "nox", "export ", "ray ", "python -m bench")  # how the line of a block of commands begins
 RULER = re.compile(r"^-{3,}(  -{3,})+$", re.MULTILINE)  # below the head of a printed board
 # Words that a command prints.
 PRINTED = {
-    "zero@R": "show KEY", "drop@R": "show KEY", "cifar-10-batches-py/": "doctor", "cifar10/cifar10-jpeg.tar.xz": "doctor",
+    "zero@R": "show KEY", "drop@R": "show KEY", "cifar-10-batches-py/": "doctor",
+    "cifar10/cifar10-jpeg.tar.xz": "doctor",
     "voc2012-animals/voc2012-animals.zip": "doctor", "~/.cache/torch/hub/checkpoints": "doctor",
     "report.html": "report",
 }  # fmt: skip
@@ -73,6 +74,14 @@ def of_block(block: Shown) -> str | None:
     if shown and all(line.startswith(SHELL) for line in shown):
         return "cluster" if any(line.startswith("ray ") for line in shown) else "commands"
     return "boards" if RULER.search(block.text) else None
+
+
+def blocks_of(rule: str) -> list[Shown]:
+    return [block for block in all_blocks() if of_block(block) == rule]
+
+
+def words_of_rule(*rules: str) -> list[str]:
+    return [span.text for span in all_spans() if of_words(span.text) in rules]
 
 
 def of_words(text: str) -> str | None:
@@ -181,6 +190,13 @@ def takers(name: str, value: str) -> list[str]:
 
 def created_by_a_command(text: str) -> bool:
     return text == "my_attack.py"  # `bench new attack my_attack`, which the small folder is made with
+
+
+def shown() -> list[str]:
+    """The lines of blocks and the words in backticks that run something, in the documents' order."""
+    lines = [line for block in all_blocks() if of_block(block) == "commands" for line in commands(block)]
+    words = [span.text for span in all_spans() if of_words(span.text) in {"command", "program"}]
+    return [*dict.fromkeys([*lines, *words])]
 
 
 RULES = {

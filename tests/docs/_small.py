@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 from bench.suite import AXES, axis_of
@@ -27,17 +28,22 @@ SMALL = {
 }
 # The store that other commands read: the suite `quick` with all its kinds of rows, and a dose to sweep.
 STORE = {
-    "datasets": '[{ name = "digits", train = 200, query = 40, database = 300, trusted = 60 }]',
-    "backbones": '[{ name = "convnet", width = 8 }]',
-    "attacks": '["none", { name = "badnets", poisons = [4, 12, 36] }, { name = "ciba", steps = 3 }]',
-    "defenses": '["none", "fine_pruning", { name = "strip", overlays = 8 }, { name = "neural_cleanse", steps = 1 }]',
+    "datasets": '[{ name = "digits", train = 160, query = 30, database = 200, trusted = 40 }]',
+    "backbones": '[{ name = "convnet", width = 6 }]',
+    "attacks": '["none", { name = "badnets", poisons = [4, 10, 24] }, { name = "ciba", steps = 3 }]',
+    "defenses": '["none", { name = "fine_pruning", epochs = 1 }, { name = "strip", overlays = 8 },'
+    ' { name = "neural_cleanse", steps = 5 }]',
     "targets": "0,1",
-    "training.epochs": "8",
+    "training.epochs": "6",
+    "training.lr": "2e-2",
 }
 # Suites whose plan alone takes most of a minute are narrowed; a slow test plans the whole.
 HEAVY = {"full": ["--only", "attack=badnets", "--only", "backbone=convnet"]}
 # A block's own attacks and defenses are kept, as they are what it shows.
-BLOCK = {axis: value for axis, value in SMALL.items() if axis not in {"attacks", "defenses"}} | {"training.epochs": "1"}
+BLOCK = {axis: value for axis, value in SMALL.items() if axis not in {"attacks", "defenses"}} | {
+    "bits": "8",
+    "training.epochs": "1",
+}
 # Ray takes ten seconds to start; `tests/cli`, `tests/faults` and the slow tests here run with it.
 ALONE = {"--executor": "serial", "--device": "cpu"}
 
@@ -57,7 +63,7 @@ def smaller(words: list[str], axes: dict[str, str]) -> list[str]:
     """A `run` over these axes, but for those that it sets itself, in this process."""
     if words[0] != "run":
         return words
-    given = [after.partition("=")[0] for option, after in zip(words, words[1:], strict=False) if option == "--set"]
+    given = [after.partition("=")[0] for option, after in pairwise(words) if option == "--set"]
     own = {axis_of(axis) if axis in {*AXES, *AXES.values()} else axis for axis in given}
     sets = [word for axis, value in axes.items() if axis not in own for word in ("--set", f"{axis}={value}")]
     return [*words, *sets, *(word for pair in ALONE.items() if pair[0] not in words for word in pair)]

@@ -1,16 +1,18 @@
-"""Every command that the documents show, run in small: `_small.py` says what is exchanged for what."""
+"""Every command that the documents show, run in small, and what else they show of its store and of what it prints.
+
+`_small.py` says what is exchanged for what.
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,8 @@ from bench.api import errors
 from bench.cli.app import app
 from bench.store import Store
 from tests.docs import _rules
-from tests.docs._markdown import ROOT, all_blocks, all_spans, section
+from tests.docs._boards import boards, shape
+from tests.docs._markdown import ROOT, Shown, all_spans, section
 from tests.docs._small import HEAVY, SMALL, STORE, commands, done, named, smaller, words_of
 from tests.docs.conftest import Place
 
@@ -34,16 +37,9 @@ SAID_OF = {
 }  # fmt: skip
 
 
-def shown() -> list[str]:
-    """The lines of blocks and the words in backticks that run something, in the documents' order."""
-    lines = [line for block in all_blocks() if _rules.of_block(block) == "commands" for line in commands(block)]
-    words = [span.text for span in all_spans() if _rules.of_words(span.text) in {"command", "program"}]
-    return [*dict.fromkeys([*lines, *words])]
-
-
 def cases() -> list[object]:
     """Commands of ours as `words after python -m bench`, each once."""
-    found = [" ".join(words) for text in shown() if (words := _rules.command_of(" ".join(words_of(text))))]
+    found = [" ".join(words) for text in _rules.shown() if (words := _rules.command_of(" ".join(words_of(text))))]
     found += [
         f"{SAID_OF[span.text]} {span.text}"
         for span in all_spans()
@@ -55,11 +51,7 @@ def cases() -> list[object]:
     ]  # fmt: skip
 
 
-def programs() -> list[str]:
-    return [text for text in shown() if text.split()[0] in {"pip", "nox"}]
-
-
-def strongest(store: Path) -> Store | dict:
+def strongest(store: Path) -> dict[str, Any]:
     """The finished trial with the most gain: the one whose key and gain stand for the reader's."""
     made = [record for record in Store(store).records() if record["stage"] == "measure" and record["status"] == "ok"]
     return max(made, key=lambda record: record["metrics"].get("gain") or 0)
@@ -118,19 +110,19 @@ def test_a_command_does_what_it_says(
 @pytest.mark.slow
 def test_the_largest_plan_as_it_is_written(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place.folder)
-    (text,) = (text for text in shown() if "--suite full" in text and text.startswith("python -m bench plan"))
+    (text,) = (text for text in _rules.shown() if "--suite full" in text and text.startswith("python -m bench plan"))
     done(named(text.split()[3:]))
 
 
 def test_every_word_that_prints_is_looked_for() -> None:
     said = {span.text for span in all_spans()}
-    ran = {" ".join(_rules.command_of(text) or []) for text in shown()}
+    ran = {" ".join(_rules.command_of(text) or []) for text in _rules.shown()}
     for word, command in _rules.PRINTED.items():
         assert word in said, f"no document says {word} any more"
         assert command in ran, f"no document shows {command} any more"
 
 
-@pytest.mark.parametrize("text", [s.text for s in all_spans() if _rules.of_words(s.text) == "option"])
+@pytest.mark.parametrize("text", _rules.words_of_rule("option"))
 def test_an_option_is_one_of_a_command(text: str) -> None:
     """One with a value is run, above; one alone is looked up."""
     assert {word for word in text.split() if word.startswith("--")} <= _rules.options()
@@ -141,7 +133,7 @@ def test_every_command_explains_its_options() -> None:
     """`--help` after a command; every command and option that a document names stands there."""
     for name in _rules.parsers():
         assert name in done([name, "--help"])
-    named_ = {word for text in shown() for word in words_of(text) if _rules.command_of(text)}
+    named_ = {word for text in _rules.shown() for word in words_of(text) if _rules.command_of(text)}
     assert {word for word in named_ if word.startswith("--")} <= _rules.options()
 
 
@@ -155,14 +147,14 @@ def test_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_command_is_in_the_table() -> None:
     """A command that exists and is not in the README is as wrong as one that does not."""
-    rows = {word[0] for text in shown() if (word := _rules.command_of(text))}
+    rows = {word[0] for text in _rules.shown() if (word := _rules.command_of(text))}
     assert {*_rules.parsers()} <= rows
 
 
 def test_a_second_run_takes_everything_from_the_store(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (command,) = (line for line in shown() if line == "python -m bench run")
+    (command,) = (line for line in _rules.shown() if line == "python -m bench run")
     monkeypatch.chdir(shutil.copytree(place.folder, tmp_path / "copy"))
     assert "Stages: 0 run (0 trainings)" in done(smaller(command.split()[3:], STORE))
 
@@ -191,67 +183,102 @@ def test_exit_codes() -> None:
     done(["run", "--suite", "quik"], code=errors.EXIT_USER)
 
 
-@pytest.mark.parametrize("text", programs())
-def test_what_installs_and_checks(text: str) -> None:
-    """Pip resolves what is here without installing it; the rest is what CI runs. nox: the session is one."""
-    words = words_of(text)
-    ci = (ROOT / ".ci" / "run").read_text()
-    if words[0] == "nox":
-        listed = subprocess.run([sys.executable, "-m", "nox", "--list"], cwd=ROOT, capture_output=True, check=True, text=True)  # fmt: skip
-        sessions = {line.split()[1]: line[0] for line in listed.stdout.splitlines() if line[:2] in {"* ", "- "}}
-        wanted = words[2:3] if words[1:2] == ["-s"] else [name for name, mark in sessions.items() if mark == "*"]
-        assert wanted
-        assert {*wanted} <= {*sessions}
-        if words == ["nox"]:
-            assert all(name in text.partition("#")[2] for name in wanted), "the comment names what it runs"
-            assert all(re.search(rf"^nox .*\b{name}\b", ci, re.MULTILINE) for name in wanted)
-        for word in words[words.index("--") + 1 :] if "--" in words else []:
-            assert word.startswith("-") or (ROOT / word).exists()
-        return
-    packages = [word for word in words[2:] if not word.startswith("-")]
-    if "-e" not in words:
-        assert all(re.search(rf"^pip install .*\b{re.escape(package)}\b", ci, re.MULTILINE) for package in packages)
-        package = importlib.util.find_spec("hashing.backbones.mobilenet_v2")
-        assert package is not None
-        assert all(name.replace("-", "_") in Path(str(package.origin)).read_text() for name in packages)
-        return
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert {extra for word in packages for extra in re.findall(r"\[(.*)\]", word)} <= {*extras}
-    offline = ["--dry-run", "--no-deps", "--no-build-isolation"]  # a dry run: the environment is the one of the tests
-    done_ = subprocess.run([sys.executable, "-m", *words[:2], *offline, *words[2:]], cwd=ROOT, check=False, capture_output=True, text=True)  # fmt: skip
-    assert done_.returncode == 0, done_.stderr[-2000:]
-    assert "hashdoor" in done_.stdout
+@pytest.mark.parametrize("block", _rules.blocks_of("python"), ids=str)
+def test_python_is_executed_from_top_to_bottom(block: Shown, place: Place, tmp_path: Path) -> None:
+    """In a reader's folder, in a process of its own that knows the attack which the text has made by then."""
+    folder = Path(shutil.copytree(place.folder, tmp_path / "copy"))
+    (folder / "shown.py").write_text(block.text)
+    known = "from pathlib import Path; from bench.api import registry; registry.load_plugin(Path('my_attack.py'))"
+    python(folder, f"{known}; exec(compile(open('shown.py').read(), 'shown.py', 'exec'), {{'__name__': '__main__'}})")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", [one for one in programs() if one.startswith("nox")])
-def test_a_session_begins(text: str, tmp_path: Path) -> None:
-    """Sessions that run tests only collect them: one of them would run this one. `lint` and `types` are run."""
-    words = words_of(text)
-    if words[1:] == [] or words[2:3] == ["bench"]:
-        words = ["nox", "-s", "lint", "types"] if words[1:] == [] else [*words, "--", "--quick", "--collect-only"]
-    if words[2:3] == ["fuzz"]:
-        words = [*words, "--", "suites", "2"]
-    elif words[2:3] in (["tests"], ["plugin"]):
-        words = [*words, *([] if "--" in words else ["--"]), "--collect-only", "-q"]
-    if words[2:3] == ["bench"]:
-        pytest.skip("CI runs it: nox -s bench -- --quick")
-    done_ = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, check=False, capture_output=True, text=True, env={**os.environ})  # fmt: skip
-    assert done_.returncode == 0, done_.stdout[-2000:] + done_.stderr[-2000:]
+@pytest.mark.parametrize("block", [block for block in _rules.blocks_of("python") if "test_" in block.text], ids=str)
+def test_tests_that_are_shown_pass(block: Shown, place: Place, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(place.folder, tmp_path / "copy"))
+    (folder / "test_shown.py").write_text(block.text)
+    known = "from pathlib import Path\nfrom bench.api import registry\nregistry.load_plugin(Path('my_attack.py'))\n"
+    (folder / "conftest.py").write_text(known)
+    python(folder, "import sys, pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', 'test_shown.py']))")
 
 
-@pytest.mark.parametrize("text", [s.text for s in all_spans() if _rules.of_words(s.text) == "after nox"])
-def test_what_stands_after_a_session(text: str) -> None:
-    """Options of the comparison with a base revision, which `nox -s bench` hands on."""
-    words = named(text.split()[1:])
-    gate = [sys.executable, "tests/benchmarks/gate.py", *words, "--help"]
-    done_ = subprocess.run(gate, cwd=ROOT, check=True, capture_output=True, text=True)
-    assert words[0] in done_.stdout
-    assert words[0] in (ROOT / "noxfile.py").read_text()
+def python(folder: Path, code: str) -> None:
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=folder, check=False, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
 
 
-@pytest.mark.parametrize("text", [s.text for s in all_spans() if _rules.of_words(s.text) == "variable"])
-def test_a_variable_is_read(text: str, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert any(text[1:] == param.envvar for parser in _rules.parsers().values() for param in parser.params)
-    monkeypatch.setenv(text[1:], str(place.folder / "nowhere"))
-    done(["plan", "--suite", "smoke"], code=errors.EXIT_USER)
+@pytest.mark.parametrize("block", _rules.blocks_of("boards"), ids=str)
+def test_an_excerpt_is_what_a_run_prints(block: Shown, place: Place) -> None:
+    """Of the small run: boards, columns in their order, kinds of rows, sentences, and the last line; no numbers."""
+    here = boards(place.printed)
+    said = {shape(line) for line in place.printed.splitlines()}
+    excerpt = boards(block.text)
+    assert len(excerpt) > 1
+    for kind, (title, columns, rows, below) in excerpt.items():
+        assert kind in here, f"no board '{kind}'"
+        _, real, printed, captions = here[kind]
+        assert [column for column in real if column in columns] == columns, f"{kind}: columns are {real}"
+        assert len(title.split(" · ")) == len(here[kind][0].split(" · "))
+        for column in {"access", "guard", "score", "defense"} & {*columns}:
+            said_ = {row[columns.index(column)] for row in rows}
+            known = {row[real.index(column)] for row in printed} | {"weights only"}  # darkhash is not run in small
+            assert said_ <= known, f"{kind}: {column} {said_ - known}"
+        assert {*map(shape, below)} <= {*map(shape, captions)}, f"{kind}: below it stands {captions}"
+    (last,) = (line for line in block.text.splitlines() if line.startswith("Trials: "))
+    assert shape(last) in said
+
+
+def whole(folder: Path) -> str:
+    """The README's first command as it stands, with Ray, in an empty folder."""
+    (line,) = {one for block in _rules.blocks_of("commands") for one in commands(block) if one == "python -m bench run"}
+    ran = subprocess.run(
+        [sys.executable, *line.split()[1:]], cwd=folder, check=False, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    return ran.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", _rules.blocks_of("boards"), ids=str)
+def test_the_numbers_of_an_excerpt_are_those_of_its_run(block: Shown, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Two to three minutes. Results are bit-identical on one type of machine: the README's computes in bf16 on CPUs."""
+    from bench.provenance import processor
+    from hashing.train import fast_precision
+
+    if "AMD EPYC" not in processor() or fast_precision("cpu") != "bf16":
+        pytest.skip(f"the README's numbers are of an AMD EPYC with bf16, not of this {processor()}")
+    printed = whole(tmp_path_factory.mktemp("whole"))
+    here = boards(printed)
+    for kind, (title, columns, rows, below) in boards(block.text).items():
+        heading, real, found, captions = here[kind]
+        assert title == heading
+        every = [[row[real.index(column)] for column in columns] for row in found]
+        assert [row for row in every if row in rows] == [row[: len(columns)] for row in rows], kind
+        assert {*below} <= {*captions}
+    (last,) = (line for line in block.text.splitlines() if line.startswith("Trials: "))
+    assert last in printed
+
+
+CALLS = {"draw_attacks": '"runs", "a.png"', "draw_sweeps": '"runs", "s.png"', "draw_page": '"runs", "p.html"'}
+
+
+def test_the_calls_of_a_notebook(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of the text, in one namespace; a function that stands without arguments gets a store and a file."""
+    monkeypatch.chdir(place.folder)
+    shown = _rules.words_of_rule("python")
+    assert shown
+    space: dict[str, Any] = {}
+    for text in shown:
+        if text.startswith("import "):
+            exec(text, space)
+            continue
+        assert eval(text, space) is not None
+    for name, arguments in CALLS.items():
+        assert name in _rules.words_of_rule("name"), f"no document names {name} any more"
+        eval(f"reports.{name}({arguments})", space)
+        assert Path(arguments.rpartition(" ")[2].strip('"')).stat().st_size > 1000
