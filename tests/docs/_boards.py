@@ -23,8 +23,12 @@ def boards(text: str) -> dict[str, Board]:
         rows = [[row[start:end].strip() for start, end in edges] for row in body]
         below = []
         for number in range(at + 2 + len(body), len(lines)):
-            if not lines[number].strip() or _rules.RULER.match("".join(lines[number + 3 : number + 4])):
-                break  # the caption's end, or no caption but the next board's title
+            if (
+                not lines[number].strip()
+                or lines[number].startswith("Trials: ")
+                or _rules.RULER.match("".join(lines[number + 3 : number + 4]))
+            ):
+                break  # the caption's end, or no caption but what follows
             below.append(lines[number].strip())
         title = lines[at - 3]
         found[title.partition(" · ")[0]] = (title, columns, rows, below)

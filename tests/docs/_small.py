@@ -18,7 +18,7 @@ NAMES = {
 
 # Axes that every `run` is given unless it names them itself: papers' and suites' own sizes take minutes to days.
 SMALL = {
-    "datasets": '[{ name = "digits", train = 100, query = 30, database = 100, trusted = 40 }]',
+    "datasets": '[{ name = "digits", train = 60, query = 12, database = 60, trusted = 20 }]',
     "backbones": '[{ name = "convnet", width = 4 }]',
     "attacks": "none,badnets",
     "defenses": "none,fine_pruning",
@@ -32,13 +32,13 @@ STORE = {
     "backbones": '[{ name = "convnet", width = 6 }]',
     "attacks": '["none", { name = "badnets", poisons = [4, 10, 24] }, { name = "ciba", steps = 3 }]',
     "defenses": '["none", { name = "fine_pruning", epochs = 1 }, { name = "strip", overlays = 8 },'
-    ' { name = "neural_cleanse", steps = 5 }]',
+    ' { name = "neural_cleanse", steps = 1 }]',
     "targets": "0,1",
     "training.epochs": "6",
     "training.lr": "2e-2",
 }
 # Suites whose plan alone takes most of a minute are narrowed; a slow test plans the whole.
-HEAVY = {"full": ["--only", "attack=badnets", "--only", "backbone=convnet"]}
+HEAVY = {"full": ["--set", "attacks=none,badnets", "--set", "defenses=none,strip"]}
 # A block's own attacks and defenses are kept, as they are what it shows.
 BLOCK = {axis: value for axis, value in SMALL.items() if axis not in {"attacks", "defenses"}} | {
     "bits": "8",

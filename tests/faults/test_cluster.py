@@ -68,7 +68,8 @@ class Cluster:
         with log.open("w") as file:
             node = subprocess.Popen(
                 [*under, ray, *self.here(words_of(line)[1:]), *options, "--block"],
-                stdout=file, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **TOKEN, "RAY_USAGE_STATS_ENABLED": "0"},
+                stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+                env={**os.environ, **TOKEN, "RAY_USAGE_STATS_ENABLED": "0"},
             )  # fmt: skip
         self.nodes.append(node)
         until(lambda: "Ray runtime started" in log.read_text() or node.poll() is not None, "a node to start")
