@@ -75,6 +75,8 @@ def exchanged(text: str, place: Place) -> list[str]:
         words += ["--help"] if len(words) == 1 else ["my_part"] if len(words) == 2 else []
     if words[:2] == ["report", "matched"]:  # so small a network gains less or more than the default 0.6 and 0.8
         words = [*words[:2], "--gain", f"{best['metrics']['gain']:.2f}"]
+    if words[0] == "kernels" and "--quick" not in words:  # all sizes and lengths take many minutes
+        words.append("--quick")
     return smaller([*words, *(word for suite, less in HEAVY.items() if suite in words for word in less)], SMALL)
 
 
