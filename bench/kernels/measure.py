@@ -153,7 +153,7 @@ def search_races(data: Retrieval, ks: tuple[int, ...]) -> Iterator[Race]:
     missing = {"faiss": "takes whole bytes only"} if base.bits % 8 else {}
     missing |= {"faiss": "not installed"} if rivals.absent("faiss") else {}
     index, asked = (None, None) if missing else (rivals.faiss_index(base), rivals.octets(part))
-    for k in ks:
+    for k in dict.fromkeys(min(k, len(base)) for k in ks):  # a trial's database may hold fewer: rivals pad, we do not
         contenders = {"numba": Contender(partial(topk, part, base, k), count)}
         agree: Callable[[], None] = _nothing
         if index is not None and asked is not None:

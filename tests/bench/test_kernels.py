@@ -136,6 +136,12 @@ def refused(one: measure.Race) -> bool:
     return False
 
 
+def test_no_more_is_searched_for_than_a_database_holds():
+    searches = list(measure.search_races(cases.clustered(300, 4, 16), (100, 1000, 5000)))
+    assert [one.operation for one in searches] == ["top-100", "top-300", "distances"]
+    assert not any(map(refused, searches))
+
+
 def test_absent_rivals_are_named(monkeypatch):
     monkeypatch.setattr(rivals, "absent", lambda package: True)
     search = next(measure.search_races(cases.clustered(300, 4, 16), (3,)))

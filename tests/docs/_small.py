@@ -1,0 +1,106 @@
+"""The documents' commands in small: everything that is exchanged before one is run, in two tables."""
+
+from __future__ import annotations
+
+import shlex
+from itertools import pairwise
+from pathlib import Path
+
+from bench.suite import AXES, axis_of
+from tests.docs._markdown import Shown, all_blocks
+from tests.faults._bench import bench
+
+# What stands for a name of the reader's. KEY, and gains of `report matched`, come from the small store itself.
+NAMES = {
+    "DIR": "data", "A": "runs", "B": "again", "N": "2", "FILE": "my_attack.py", "FILE.png": "file.png",
+    "NAME": "my_part", "REVISION": "HEAD", "FIRST": "127.0.0.1",
+}  # fmt: skip
+
+# Axes that every `run` is given unless it names them itself: papers' and suites' own sizes take minutes to days.
+SMALL = {
+    "datasets": '[{ name = "digits", train = 60, query = 12, database = 60, trusted = 20 }]',
+    "backbones": '[{ name = "convnet", width = 4 }]',
+    "attacks": "none,badnets",
+    "defenses": "none,fine_pruning",
+    "targets": "0",
+    "seeds": "0",
+    "training.epochs": "2",
+}
+# The store that other commands read: the suite `quick` with all its kinds of rows, and a dose to sweep.
+STORE = {
+    "datasets": '[{ name = "digits", train = 160, query = 30, database = 200, trusted = 40 }]',
+    "backbones": '[{ name = "convnet", width = 6 }]',
+    "attacks": '["none", { name = "badnets", poisons = [4, 10, 24] }, { name = "ciba", steps = 3 }]',
+    "defenses": '["none", { name = "fine_pruning", epochs = 1 }, { name = "strip", overlays = 8 },'
+    ' { name = "neural_cleanse", steps = 1 }]',
+    "targets": "0,1",
+    "training.epochs": "6",
+    "training.lr": "2e-2",
+}
+# Suites whose plan alone takes most of a minute are narrowed; a slow test plans the whole.
+HEAVY = {"full": ["--set", "attacks=none,badnets", "--set", "defenses=none,strip"]}
+# A block's own attacks and defenses are kept, as they are what it shows.
+BLOCK = {axis: value for axis, value in SMALL.items() if axis not in {"attacks", "defenses"}} | {
+    "bits": "8",
+    "training.epochs": "1",
+}
+# Ray takes ten seconds to start; `tests/cli`, `tests/faults` and the slow tests here run with it.
+ALONE = {"--executor": "serial", "--device": "cpu"}
+
+
+def words_of(command: str) -> list[str]:
+    """A command's words without its comment."""
+    return shlex.split(command, comments=True)
+
+
+def named(words: list[str], **more: str) -> list[str]:
+    """With something real for each of the reader's names."""
+    names = {**NAMES, **more}
+    return [names.get(word, word) for word in words]
+
+
+def smaller(words: list[str], axes: dict[str, str]) -> list[str]:
+    """A `run` over these axes, but for those that it sets itself, in this process."""
+    if words[0] != "run":
+        return words
+    given = [after.partition("=")[0] for option, after in pairwise(words) if option == "--set"]
+    own = {axis_of(axis) if axis in {*AXES, *AXES.values()} else axis for axis in given}
+    sets = [word for axis, value in axes.items() if axis not in own for word in ("--set", f"{axis}={value}")]
+    return [*words, *sets, *(word for pair in ALONE.items() if pair[0] not in words for word in pair)]
+
+
+def done(words: list[str], code: int = 0) -> str:
+    """What a command prints that ends as it should, without a traceback."""
+    got, out, err = bench(*words)
+    assert got == code, f"python -m bench {shlex.join(words)}: exit code {got}, not {code}\n{err[-2000:]}"
+    assert "Traceback" not in err
+    return out
+
+
+def commands(block: Shown) -> list[str]:
+    """The commands of a block of them, comments left out; `a && b` are two."""
+    lines = [line.strip() for line in block.text.splitlines()]
+    return [part.strip() for line in lines if line and not line.startswith("#") for part in line.split("&&")]
+
+
+def block_with(start: str) -> Shown:
+    """The one block that has a line that begins so."""
+    (found,) = (b for b in all_blocks() if any(line.strip().startswith(start) for line in b.text.splitlines()))
+    return found
+
+
+def suite_block() -> str:
+    """The README's suite."""
+    return next(block.text for block in all_blocks() if block.language == "toml")
+
+
+def own_data(folder: Path) -> None:
+    """Data of the reader's own: images, and room for lists of them."""
+    from PIL import Image
+
+    for place in ("my_lists", "my_images"):
+        (folder / place).mkdir(parents=True)
+    for number in range(60):
+        Image.new("RGB", (16, 16), (number * 4, 255 - number * 4, number % 3 * 100)).save(
+            folder / "my_images" / f"{number}.png"
+        )

@@ -1,0 +1,62 @@
+"""A folder like a reader's: a small store that the README's own command made, and the files that commands name."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.api import registry
+from tests.docs._small import STORE, block_with, commands, done, own_data, smaller, suite_block, words_of
+
+
+@dataclass(frozen=True)
+class Place:
+    folder: Path
+    printed: str  # what the run said
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp("reader")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        (first,) = (one for one in commands(block_with("pip install -e . &&")) if one.startswith("python -m bench"))
+        printed = done(smaller(words_of(first)[3:], STORE))
+        shutil.copytree("runs", "again")
+        done(["new", "attack", "my_attack"])
+    finally:
+        os.chdir(before)
+    (folder / "my.toml").write_text(suite_block())
+    rng = np.random.default_rng(0)
+    for name, size in (("query", 20), ("database", 100)):
+        np.savez(folder / f"{name}.npz", codes=rng.normal(size=(size, 32)), labels=rng.integers(0, 4, size))
+    own_data(folder / "data")
+    return Place(folder, printed)
+
+
+@pytest.fixture
+def kernels(place: Place) -> Path:
+    """As `bench kernels --format json` prints it, measured on few codes."""
+    from bench.kernels import measure
+
+    path = place.folder / "kernels.json"
+    machine = {"processor": "here", "cores": 1, "packages": {}}
+    path.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in measure.packing(3, 500)]}))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def no_plugins_left() -> Iterator[None]:
+    before = dict(registry._plugin_files)
+    yield
+    registry._plugin_files.clear()
+    registry._plugin_files.update(before)
+    registry.catalogue.cache_clear()

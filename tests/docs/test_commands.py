@@ -1,0 +1,293 @@
+"""Every command that the documents show, run in small, and what else they show of its store and of what it prints.
+
+`_small.py` says what is exchanged for what.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.api import errors
+from bench.cli.app import app
+from bench.store import Store
+from tests.docs import _rules
+from tests.docs._boards import boards, shape
+from tests.docs._markdown import ROOT, Shown, all_spans, section
+from tests.docs._small import HEAVY, SMALL, STORE, commands, done, named, smaller, words_of
+from tests.docs.conftest import Place
+
+# Most of a minute; and what differs by an option from a command that is run anyway, and costs seconds.
+SLOW = ("kernels", "verify --set-aside", "report --kernels", "run --retry", "run --executor")
+CHANGE = {"run", "rescore", "verify", "gc", "check"}  # what a command may write to is a copy
+# The command that an option is said of, where the option stands alone. Options without a value are only looked up.
+SAID_OF = {
+    "--suite cifar10_attacks": "plan", "--kernels kernels.json": "report", "--where target=0": "leaderboard",
+    "--gain 0.8": "report matched", "--where attack=badnets": "leaderboard", "--by access": "leaderboard",
+    "--store DIR": "leaderboard", "--workers N": "plan", "--executor serial": "run", "--data DIR": "plan",
+    "--retry failed,timeout,oom": "run", "--set bits=16,32": "plan", "--only attack=badnets": "plan",
+    "--trial KEY --store DIR": "kernels --quick", "--format json": "kernels --quick", "--set-aside": "verify",
+}  # fmt: skip
+
+
+def cases() -> list[object]:
+    """Commands of ours as `words after python -m bench`, each once."""
+    found = [" ".join(words) for text in _rules.shown() if (words := _rules.command_of(" ".join(words_of(text))))]
+    found += [
+        f"{SAID_OF[span.text]} {span.text}"
+        for span in all_spans()
+        if _rules.of_words(span.text) == "option" and span.text in SAID_OF
+    ]
+    return [
+        pytest.param(one, marks=pytest.mark.slow) if one.startswith(SLOW) else one
+        for one in dict.fromkeys(found)
+    ]  # fmt: skip
+
+
+def strongest(store: Path) -> dict[str, Any]:
+    """The finished trial with the most gain: the one whose key and gain stand for the reader's."""
+    made = [record for record in Store(store).records() if record["stage"] == "measure" and record["status"] == "ok"]
+    return max(made, key=lambda record: record["metrics"].get("gain") or 0)
+
+
+def damage(store: Path) -> None:
+    """A number that its codes do not give."""
+    path = store / "records" / f"{strongest(store)['key']}.json"
+    record = json.loads(path.read_text())
+    record["metrics"]["t_map"] -= 0.3
+    path.write_text(json.dumps(record))
+
+
+def exchanged(text: str, place: Place) -> list[str]:
+    """The words of a command with what is there for what the reader has."""
+    best = strongest(place.folder / "runs")
+    words = text.replace("--store DIR", "--store runs").split()
+    words = named(words, KEY=best["key"][:12])
+    if words[0] == "new":  # the name of a command alone; a kind without a name
+        words += ["--help"] if len(words) == 1 else ["my_part"] if len(words) == 2 else []
+    if words[:2] == ["report", "matched"]:  # so small a network gains less or more than the default 0.6 and 0.8
+        words = [*words[:2], "--gain", f"{best['metrics']['gain']:.2f}"]
+    if words[0] == "kernels" and "--quick" not in words:  # all sizes and lengths take many minutes
+        words.append("--quick")
+    return smaller([*words, *(word for suite, less in HEAVY.items() if suite in words for word in less)], SMALL)
+
+
+@pytest.mark.parametrize("text", cases())
+def test_a_command_does_what_it_says(
+    text: str, place: Place, kernels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = exchanged(text, place)
+    folder = place.folder
+    if words[0] in CHANGE:
+        folder = Path(shutil.copytree(folder, tmp_path / "copy"))
+    elif words[0] == "new":
+        folder = tmp_path
+    monkeypatch.chdir(folder)
+    files = [word for word in words if word.endswith((".png", ".html"))]
+    files += ["report.html"] if words == ["report"] or words[:2] == ["report", "--kernels"] else []
+    for file in files:
+        Path(file).unlink(missing_ok=True)
+    if "--set-aside" in words:
+        damage(Path("runs"))
+    printed = done(words, code=1 if "--set-aside" in words else 0)
+    assert printed.strip()
+    if "--set-aside" in words:  # "and the next run makes it again"
+        assert list(Path("runs/damaged").iterdir())
+        assert "Stages: 1 run" in done(smaller(["run"], STORE))
+    assert all(0 < Path(file).stat().st_size < 5e6 for file in files)
+    for word, command in _rules.PRINTED.items():
+        if command.replace("KEY", words[1] if len(words) > 1 else "") == " ".join(words):
+            assert word.replace("~", str(Path.home())) in printed, f"`{text}` does not say {word}"
+    if words[0] == "new" and len(words) == 3:
+        assert Path(f"{words[2]}.py").is_file()
+
+
+@pytest.mark.slow
+def test_the_largest_plan_as_it_is_written(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place.folder)
+    (text,) = (text for text in _rules.shown() if "--suite full" in text and text.startswith("python -m bench plan"))
+    done(named(text.split()[3:]))
+
+
+def test_every_word_that_prints_is_looked_for() -> None:
+    said = {span.text for span in all_spans()}
+    ran = {" ".join(_rules.command_of(text) or []) for text in _rules.shown()}
+    for word, command in _rules.PRINTED.items():
+        assert word in said, f"no document says {word} any more"
+        assert command in ran, f"no document shows {command} any more"
+
+
+@pytest.mark.parametrize("text", _rules.words_of_rule("option"))
+def test_an_option_is_one_of_a_command(text: str) -> None:
+    """One with a value is run, above; one alone is looked up."""
+    assert {word for word in text.split() if word.startswith("--")} <= _rules.options()
+    assert len(text.split()) == 1 or text in SAID_OF, f"`{text}` is not executed: name its command in SAID_OF"
+
+
+def test_every_command_explains_its_options() -> None:
+    """`--help` after a command; every command and option that a document names stands there."""
+    for name in _rules.parsers():
+        assert name in done([name, "--help"])
+    named_ = {word for text in _rules.shown() for word in words_of(text) if _rules.command_of(text)}
+    assert {word for word in named_ if word.startswith("--")} <= _rules.options()
+
+
+def test_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
+    """`python -m bench` alone: every command of it is one, and the documents explain what it names."""
+    printed = done([])
+    named_ = re.findall(r"python -m bench (\w+)", printed)
+    assert len(named_) > 5
+    assert {*named_} - {"COMMAND"} <= {*_rules.parsers()}
+
+
+def test_every_command_is_in_the_table() -> None:
+    """A command that exists and is not in the README is as wrong as one that does not."""
+    rows = {word[0] for text in _rules.shown() if (word := _rules.command_of(text))}
+    assert {*_rules.parsers()} <= rows
+
+
+def test_a_second_run_takes_everything_from_the_store(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (command,) = (line for line in _rules.shown() if line == "python -m bench run")
+    monkeypatch.chdir(shutil.copytree(place.folder, tmp_path / "copy"))
+    assert "Stages: 0 run (0 trainings)" in done(smaller(command.split()[3:], STORE))
+
+
+def test_compare_ends_with_1_on_a_change(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the table says of `python -m bench compare A B`; without one it ended with 0, above."""
+    monkeypatch.chdir(shutil.copytree(place.folder, tmp_path / "copy"))
+    damage(Path("again"))
+    done(["compare", "runs", "again"], code=1)
+
+
+def test_keys_are_printed_where_a_board_is_narrowed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place.folder)
+    rows = json.loads(done(["leaderboard", "--where", "target=0", "--format", "json"]))[0]["rows"]
+    assert all(row["attack"] in done(["show", row["key"]]) for row in rows[:2])
+    assert all("key" not in row for row in json.loads(done(["leaderboard", "--format", "json"]))[0]["rows"])
+
+
+def test_exit_codes() -> None:
+    text = " ".join(section("README.md", "What you can do").split())
+    said = re.search(r"Exit codes: (.*?)\.", text)
+    assert said
+    codes = {int(number) for number in re.findall(r"(?:^|[,] )(\d+) ", said.group(1))}
+    assert codes == {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    assert all(str(code) in str(app.info.epilog) for code in codes)
+    done(["run", "--suite", "quik"], code=errors.EXIT_USER)
+
+
+@pytest.mark.parametrize("block", _rules.blocks_of("python"), ids=str)
+def test_python_is_executed_from_top_to_bottom(block: Shown, place: Place, tmp_path: Path) -> None:
+    """In a reader's folder, in a process of its own that knows the attack which the text has made by then."""
+    folder = Path(shutil.copytree(place.folder, tmp_path / "copy"))
+    (folder / "shown.py").write_text(block.text)
+    known = "from pathlib import Path; from bench.api import registry; registry.load_plugin(Path('my_attack.py'))"
+    python(folder, f"{known}; exec(compile(open('shown.py').read(), 'shown.py', 'exec'), {{'__name__': '__main__'}})")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [block for block in _rules.blocks_of("python") if "test_" in block.text], ids=str)
+def test_tests_that_are_shown_pass(block: Shown, place: Place, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(place.folder, tmp_path / "copy"))
+    (folder / "test_shown.py").write_text(block.text)
+    known = "from pathlib import Path\nfrom bench.api import registry\nregistry.load_plugin(Path('my_attack.py'))\n"
+    (folder / "conftest.py").write_text(known)
+    python(folder, "import sys, pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', 'test_shown.py']))")
+
+
+def python(folder: Path, code: str) -> None:
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=folder, check=False, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
+
+
+def empty(column: str) -> bool:
+    """Whether a board leaves this column out where nothing was flagged: so small a network names no target."""
+    return column == "named" and f'"{column}"' in (ROOT / "reports" / "verdicts.py").read_text()
+
+
+@pytest.mark.parametrize("block", _rules.blocks_of("boards"), ids=str)
+def test_an_excerpt_is_what_a_run_prints(block: Shown, place: Place) -> None:
+    """Of the small run: boards, columns in their order, kinds of rows, sentences, and the last line; no numbers."""
+    here = boards(place.printed)
+    said = {shape(line) for line in place.printed.splitlines()}
+    excerpt = boards(block.text)
+    assert len(excerpt) > 1
+    for kind, (title, columns, rows, below) in excerpt.items():
+        assert kind in here, f"no board '{kind}'"
+        _, real, printed, captions = here[kind]
+        shown = [column for column in columns if column in real or not empty(column)]
+        assert [column for column in real if column in columns] == shown, f"{kind}: columns are {real}"
+        assert len(title.split(" · ")) == len(here[kind][0].split(" · "))
+        for column in {"access", "guard", "score", "defense"} & {*columns}:
+            mine = {row[columns.index(column)] for row in rows}
+            known = {row[real.index(column)] for row in printed} | {"weights only"}  # darkhash is not run in small
+            assert mine <= known, f"{kind}: {column} {mine - known}"
+        assert {*map(shape, below)} <= {*map(shape, captions)}, f"{kind}: below it stands {captions}"
+    (last,) = (line for line in block.text.splitlines() if line.startswith("Trials: "))
+    assert shape(last) in said
+
+
+def whole(folder: Path) -> str:
+    """The README's first command as it stands, with Ray, in an empty folder."""
+    (line,) = {one for block in _rules.blocks_of("commands") for one in commands(block) if one == "python -m bench run"}
+    ran = subprocess.run(
+        [sys.executable, *line.split()[1:]], cwd=folder, check=False, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    return ran.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", _rules.blocks_of("boards"), ids=str)
+def test_the_numbers_of_an_excerpt_are_those_of_its_run(block: Shown, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Two to three minutes. Results are bit-identical on one type of machine: the README's computes in bf16 on CPUs."""
+    from bench.provenance import processor
+    from hashing.train import fast_precision
+
+    if "AMD EPYC" not in processor() or fast_precision("cpu") != "bf16":
+        pytest.skip(f"the README's numbers are of an AMD EPYC with bf16, not of this {processor()}")
+    printed = whole(tmp_path_factory.mktemp("whole"))
+    here = boards(printed)
+    for kind, (title, columns, rows, below) in boards(block.text).items():
+        heading, real, found, captions = here[kind]
+        assert title == heading
+        every = [[row[real.index(column)] for column in columns] for row in found]
+        assert [row for row in every if row in rows] == [row[: len(columns)] for row in rows], kind
+        assert {*below} <= {*captions}
+    (last,) = (line for line in block.text.splitlines() if line.startswith("Trials: "))
+    assert last in printed
+
+
+CALLS = {"draw_attacks": '"runs", "a.png"', "draw_sweeps": '"runs", "s.png"', "draw_page": '"runs", "p.html"'}
+
+
+def test_the_calls_of_a_notebook(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of the text, in one namespace; a function that stands without arguments gets a store and a file."""
+    monkeypatch.chdir(place.folder)
+    shown = _rules.words_of_rule("python")
+    assert shown
+    space: dict[str, Any] = {}
+    for text in shown:
+        if text.startswith("import "):
+            exec(text, space)
+            continue
+        assert eval(text, space) is not None
+    for name, arguments in CALLS.items():
+        assert name in _rules.words_of_rule("name"), f"no document names {name} any more"
+        eval(f"reports.{name}({arguments})", space)
+        assert Path(arguments.rpartition(" ")[2].strip('"')).stat().st_size > 1000
