@@ -35,13 +35,18 @@ def read(document: str) -> str:
 
 def _place(document: str, at: int) -> tuple[int, str]:
     """Line and heading of a position; a `#` inside a block is no heading."""
-    before = FENCE.sub(_blank, read(document))[:at]
+    before = prose(document)[:at]
     headings = re.findall(r"^#+ (.*)$", before, re.MULTILINE)
     return before.count("\n") + 1, headings[-1] if headings else ""
 
 
 def _blank(found: re.Match[str]) -> str:
     return re.sub(r"[^\n]", " ", found.group())
+
+
+def prose(document: str) -> str:
+    """The document with its blocks left blank."""
+    return FENCE.sub(_blank, read(document))
 
 
 @cache
@@ -55,10 +60,9 @@ def blocks(document: str) -> tuple[Shown, ...]:
 @cache
 def spans(document: str) -> tuple[Shown, ...]:
     """Words in backticks, each text once per document."""
-    prose = FENCE.sub(_blank, read(document))
     made = [
         Shown(document, *_place(document, found.start()), " ".join(found.group(2).split()))
-        for found in SPAN.finditer(prose)
+        for found in SPAN.finditer(prose(document))
     ]
     return tuple(shown for n, shown in enumerate(made) if shown.text not in {one.text for one in made[:n]})
 
@@ -78,9 +82,7 @@ def all_spans() -> list[Shown]:
 
 def section(document: str, heading: str) -> str:
     """The text under a heading, up to the next one."""
-    found = re.search(
-        rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", FENCE.sub(_blank, read(document)), re.MULTILINE | re.DOTALL
-    )
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", prose(document), re.MULTILINE | re.DOTALL)
     assert found, f"{document} has no section '{heading}'"
     return found.group(1)
 

@@ -39,12 +39,17 @@ SAID = {
     ".npz": ("bench/cli/boards.py", 'metavar="QUERY.npz"'),
     ".pth": ("hashing/backbones/_imagenet.py", ".pth"),
     "badnets gain>0.5": ("tests/reports/test_browser.py", 'fill(f"gain>{limit} badnets")'),  # typed into a browser
+    "renamed": ("bench/api/registry.py", '"renamed"'),
+    "__all__": ("attacks/__init__.py", "__all__"),
+    "bench.api.*": ("tests/packages/api.py", '"bench.api.attack", "bench.api.defense"'),
+    "reports": ("tests/packages/api.py", '"reports"'),
+    "python -m tests.packages.api > tests/packages/api.txt": ("tests/packages/api.py", "tests/packages/api.txt"),
     "kill": ("tests/cli/test_bad_input.py", "signal.SIGTERM"),
 }
 # Modules whose names the documents use as they are, without the module.
 MODULES = (
-    "bench.api.attack", "bench.api.defense", "bench.api.hashing", "bench.api.paper", "attacks._poisoning", "reports",
-    "hashing.codes", "hashing.ranking",
+    "bench.api.attack", "bench.api.defense", "bench.api.hashing", "bench.api.paper", "attacks", "bench.api.errors",
+    "reports", "hashing.codes", "hashing.ranking",
 )  # fmt: skip
 # Names of other people's.
 FOREIGN = {"IndexBinaryFlat": "faiss", "bitwise_count": "numpy", "weights_only": "torch.load"}
@@ -131,7 +136,8 @@ def is_python(text: str) -> bool:
         (node,) = ast.parse(text).body
     except (SyntaxError, ValueError):
         return False
-    return isinstance(node, ast.Import) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call))
+    call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    return call or isinstance(node, ast.Import | ast.ImportFrom)
 
 
 def resolved(text: str) -> object | None:
@@ -188,8 +194,14 @@ def takers(name: str, value: str) -> list[str]:
     return found
 
 
+def made() -> list[tuple[str, str]]:
+    """Kind and name of what the documents write with `bench new`: the small folder is made with it."""
+    words = [command_of(span.text) or [] for span in all_spans()]
+    return [(kind, name) for new, kind, name in (w for w in words if len(w) == 3) if new == "new" and name.islower()]
+
+
 def created_by_a_command(text: str) -> bool:
-    return text == "my_attack.py"  # `bench new attack my_attack`, which the small folder is made with
+    return text in {f"{name}.py" for _, name in made()}
 
 
 def shown() -> list[str]:

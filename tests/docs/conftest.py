@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bench.api import registry
+from tests.docs._rules import made
 from tests.docs._small import STORE, block_with, commands, done, own_data, smaller, suite_block, words_of
 
 
@@ -31,7 +32,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         (first,) = (one for one in commands(block_with("pip install -e . &&")) if one.startswith("python -m bench"))
         printed = done(smaller(words_of(first)[3:], STORE))
         shutil.copytree("runs", "again")
-        done(["new", "attack", "my_attack"])
+        for kind, name in made():
+            done(["new", kind, name])
     finally:
         os.chdir(before)
     (folder / "my.toml").write_text(suite_block())

@@ -9,7 +9,7 @@ import pytest
 
 from bench import plan, suite
 from tests.docs import _rules
-from tests.docs._markdown import DOCUMENTS, OTHER, Shown, all_blocks, read
+from tests.docs._markdown import DOCUMENTS, OTHER, Shown, all_blocks, prose, read
 from tests.docs._rules import blocks_of as of
 from tests.docs._small import BLOCK, commands, done, smaller, words_of
 
@@ -26,9 +26,9 @@ def test_every_block_is_executed_by_a_test(block: Shown) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_code_is_shown_in_the_ways_that_are_read(document: str) -> None:
-    text = read(document)
-    assert text.count("```") % 2 == 0, "a fence is open"
-    assert not (found := OTHER.search(text)), f"not executed: code shown as {found.group()!r}" if found else ""
+    assert read(document).count("```") % 2 == 0, "a fence is open"
+    found = OTHER.search(prose(document))
+    assert not found, f"not executed: code shown as {found.group()!r}"
 
 
 @pytest.mark.parametrize("block", [*of("commands"), *of("cluster")], ids=str)
@@ -41,24 +41,45 @@ def test_every_line_of_commands_is_one_that_is_run(block: Shown) -> None:
             assert _rules.command_of(" ".join(words_of(line))), f"`{line}` is no command"
 
 
+def python_before(block: Shown) -> list[Shown]:
+    """What its section shows to be run before it."""
+    return [one for one in of("python") if one.section == block.section and one.line < block.line]
+
+
+def _costly(block: Shown) -> list[pytest.MarkDecorator]:
+    """A suite over files of the reader's keeps the network that they fit, of half a minute."""
+    return [pytest.mark.slow] if python_before(block) else []
+
+
+def with_files(block: Shown, folder: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Stand in a folder with the suite and with what its section's Python makes before it; whether there is such."""
+    monkeypatch.chdir(folder)
+    Path("my.toml").write_text(block.text)
+    for one in python_before(block):
+        exec(compile(one.text, str(one), "exec"), {"__name__": "__main__"})
+    return bool(python_before(block))
+
+
 @pytest.mark.parametrize("block", of("suite"), ids=str)
-def test_a_suite_loads_and_plans_over_all_of_its_cells(block: Shown, tmp_path: Path) -> None:
+def test_a_suite_loads_and_plans_over_all_of_its_cells(
+    block: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A plan reads no images: CIFAR's files are there in name only."""
     (tmp_path / "cifar-10-batches-py").mkdir()
     for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
         (tmp_path / "cifar-10-batches-py" / name).touch()
-    (tmp_path / "my.toml").write_text(block.text)
-    planned = plan.plan([suite.load(str(tmp_path / "my.toml"))], data=tmp_path, device="cpu")
+    with_files(block, tmp_path, monkeypatch)
+    planned = plan.plan([suite.load("my.toml")], data=tmp_path, device="cpu")
     assert planned.cells
     assert [cell.skipped for cell in planned.cells if cell.key is None] == []
 
 
-@pytest.mark.parametrize("block", of("suite"), ids=str)
+@pytest.mark.parametrize("block", [pytest.param(one, marks=_costly(one)) for one in of("suite")], ids=str)
 def test_a_suite_runs_in_small(block: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its attacks, defenses, lengths, training and filters over few scanned digits."""
-    monkeypatch.chdir(tmp_path)
-    Path("my.toml").write_text(block.text)
-    printed = done(smaller(["run", "--suite", "my.toml"], BLOCK))
+    given = with_files(block, tmp_path, monkeypatch)  # files fit the suite's own network and length
+    axes = {axis: value for axis, value in BLOCK.items() if not given or axis not in {"backbones", "bits"}}
+    printed = done(smaller(["run", "--suite", "my.toml"], axes))
     assert re.search(r"^Trials: \d+ ok( \(\d+ of them collapsed, see the boards\))?\.", printed, re.MULTILINE)
 
 

@@ -35,6 +35,7 @@ SAID_OF = {
     "--store DIR": "leaderboard", "--workers N": "plan", "--executor serial": "run", "--data DIR": "plan",
     "--retry failed,timeout,oom": "run", "--set bits=16,32": "plan", "--only attack=badnets": "plan",
     "--trial KEY --store DIR": "kernels --quick", "--format json": "kernels --quick", "--set-aside": "verify",
+    "--target 3": "score query.npz database.npz",
 }  # fmt: skip
 
 
@@ -283,7 +284,7 @@ def test_the_calls_of_a_notebook(place: Place, monkeypatch: pytest.MonkeyPatch) 
     assert shown
     space: dict[str, Any] = {}
     for text in shown:
-        if text.startswith("import "):
+        if text.startswith(("import ", "from ")):
             exec(text, space)
             continue
         assert eval(text, space) is not None
