@@ -311,6 +311,7 @@ def codes(rng: Random) -> bytes:
 
 @cache
 def weight_files() -> tuple[bytes, ...]:
+    import safetensors.torch
     import torch
 
     found = []
@@ -321,7 +322,7 @@ def weight_files() -> tuple[bytes, ...]:
     ):
         torch.save(state, buffer := io.BytesIO(), **options)
         found.append(buffer.getvalue())
-    return tuple(found)
+    return (*found, safetensors.torch.save({"a": torch.ones(3), "b.c": torch.ones(2, 2)}))
 
 
 NEAR: dict[str, Callable[[Random], bytes]] = {

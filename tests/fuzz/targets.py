@@ -10,7 +10,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from bench import suite
 from bench.api.errors import UserError
 from bench.store import Store
 from hashing import _weights
-from hashing._pictures import decode_image
+from hashing._pictures import decode_image, decode_rgba
 from hashing.datasets import _lists
 from hashing.datasets._archives import walk
 from hashing.datasets._trees import survey
@@ -98,6 +98,8 @@ def archives(data: bytes, folder: Path) -> bool:
 
 def images(data: bytes, folder: Path) -> bool:
     assert decode_image(data, 8, "it").shape == (3, 8, 8)
+    picture, opacity = decode_rgba(data, "it", channels=1)
+    assert picture.shape == opacity.shape
     return True
 
 
@@ -110,9 +112,10 @@ def codes(data: bytes, folder: Path) -> bool:
 
 
 def weights(data: bytes, folder: Path) -> bool:
-    path = folder / "w.pth"
-    path.write_bytes(data)
-    _weights.read_weights(path)
+    for path in (folder / "w.safetensors", folder / "w.pth"):
+        path.write_bytes(data)
+        with suppress(UserError) if path.suffix == _weights.SAFE else nullcontext():
+            _weights.read_weights(path)
     return True
 
 

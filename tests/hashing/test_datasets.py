@@ -25,7 +25,8 @@ from bench.api.hashing import Dataset, Pool
 from bench.api.random import Rng
 from bench.api.registry import catalogue, create
 from bench.api.types import SPLITS, to_unit
-from hashing.datasets import _canvas, _trees, cifar10
+from hashing import _pictures
+from hashing.datasets import _canvas, cifar10
 from hashing.datasets._cut import Sizes, cut
 
 DATA = Path(os.environ.get("HASHDOOR_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
@@ -343,10 +344,10 @@ def test_an_image_that_does_not_decode_is_named(tmp_path: Path, form: str, conte
 
 def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "t.zip", tree())
-    monkeypatch.setattr(_trees, "PIXEL_LIMIT", 119)
+    monkeypatch.setattr(_pictures, "PIXEL_LIMIT", 119)
     with pytest.raises(DataCorruptError, match="12 x 10 pixels, limit 119"):
         make("folder", path=str(path)).decode(None)
-    monkeypatch.setattr(_trees, "PIXEL_LIMIT", 120)
+    monkeypatch.setattr(_pictures, "PIXEL_LIMIT", 120)
     make("folder", path=str(path)).decode(None)
 
 
@@ -410,7 +411,7 @@ def test_a_folder_that_is_not_there_says_how_to_lay_it_out(tmp_path: Path) -> No
 
 def test_reading_does_not_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "t.tar", tree())
-    monkeypatch.setattr(_trees.Image, "open", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(_pictures.Image, "open", lambda *_: pytest.fail("decoded"))
     data = make("folder", path="t.tar")
     assert data.classes(tmp_path) == ("a", "b", "c")
     assert data.files(tmp_path) == (tmp_path / "t.tar",)

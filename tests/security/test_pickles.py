@@ -52,6 +52,9 @@ def store_with(folder: Path, name: str, content: bytes) -> Store:
 
 
 def weights(content: bytes, folder: Path) -> None:
+    (folder / "w.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        _weights.read_weights(folder / "w.safetensors")
     (folder / "w.pth").write_bytes(content)
     _weights.read_weights(folder / "w.pth")
 
