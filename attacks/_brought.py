@@ -67,20 +67,19 @@ def fitted(state: Mapping[str, Tensor], model: HashModel, file: Path) -> dict[st
     """`state` under the names of `model`; DataCorruptError where a tensor is missing, left over or of another shape.
 
     Names are HashDoor's, with or without `model.` before them as in its stores, or those of the library that the
-    backbone comes from, the hash layer in place of that network's last one. What stays the model's own: memories of
-    single training images, and, where the backbone fixes them, mean and standard deviation.
+    backbone comes from, the hash layer in place of that network's last one. Not asked for are memories of training
+    images, which stay empty, and, where the backbone's weights fix them, mean and standard deviation.
     """
     own = model.state_dict()
     sizes = [model.objective.for_set(n).state_dict() for n in (1, 2)]
-    optional = {f"objective.{name}" for name, value in sizes[0].items() if value.shape != sizes[1][name].shape}
-    if model.backbone.normalisation is not None:
-        optional |= {"mean", "std"}
+    memories = {f"objective.{name}" for name, value in sizes[0].items() if value.shape != sizes[1][name].shape}
+    fixed = {"mean", "std"} if model.backbone.normalisation is not None else set()
     stored = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
-    given = {name: value for name, value in _ours(stored or state, model).items() if name not in optional & own.keys()}
+    given = {name: value for name, value in _ours(stored or state, model).items() if name not in memories}
     given |= {name: value.reshape(own[name].shape) for name, value in given.items()
               if name in {"mean", "std"} and value.numel() == own[name].numel()}  # fmt: skip
-    wanted = own.keys() - optional
-    other = {name for name in wanted & given.keys() if given[name].shape != own[name].shape}
+    wanted = own.keys() - memories - fixed
+    other = {name for name in own.keys() & given.keys() if given[name].shape != own[name].shape}
     wrong = [
         _some("missing", (f"{name} {list(own[name].shape)}" for name in own if name in wanted - given.keys())),
         _some("unknown", (name for name in given if name not in own)),

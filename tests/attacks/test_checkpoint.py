@@ -210,6 +210,21 @@ def test_memories_of_training_images_are_not_asked_for(tmp_path: Path) -> None:
     assert fitted(given, model, tmp_path).keys() == own.keys()
 
 
+def test_a_normalisation_of_its_own_is_kept_where_the_backbone_fixes_one(tmp_path: Path) -> None:
+    from attacks._brought import fitted
+
+    with Rng("tests", "network").ambient():
+        torch.save(get_model("resnet18", weights=None).state_dict(), tmp_path / "weights.pth")
+    plan = on("resnet18", (3, 64, 64)).blueprint
+    model = new_model({**plan, "backbone": {"name": "resnet18", "params": {"weights": str(tmp_path / "weights.pth")}}})
+    own = model.state_dict()
+    without = {name: value for name, value in own.items() if name not in {"mean", "std"}}
+    assert torch.equal(fitted(without, model, tmp_path)["mean"], own["mean"])
+    assert fitted({**without, "mean": torch.tensor([0.1, 0.2, 0.3])}, model, tmp_path)["mean"].flatten()[2] == 0.3
+    with pytest.raises(DataCorruptError, match=r"of another shape mean \[1\]"):
+        fitted({**without, "mean": torch.ones(1)}, model, tmp_path)
+
+
 def test_the_trigger_is_blended_by_its_opacity(brought) -> None:
     attack, view, _ = brought()
     artefact = attack.prepare(view, Rng("prepare", 0))
