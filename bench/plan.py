@@ -83,8 +83,9 @@ def plan(suites: Iterable[Suite], *, data: Path | None, device: str) -> Plan:
     """The graph of several suites; a trial that two of them name is one."""
     made = Plan()
     seen: set[str] = set()
+    seeds: dict[str, int] = {}
     for suite in suites:
-        planner = _Planner(made.stages, suite.resources, data, device)
+        planner = _Planner(made.stages, suite.resources, data, device, seeds)
         for trial in suite.trials(data):
             cell = Cell(trial.axes, {}, None, trial.reason) if isinstance(trial, Skipped) else planner.cell(trial)
             identity = repr((cell.axes, cell.training, cell.key))
@@ -211,11 +212,14 @@ class _Victim:
 
 
 class _Planner:
-    def __init__(self, stages: dict[str, Stage], resources: Resources, data: Path | None, device: str) -> None:
+    def __init__(
+        self, stages: dict[str, Stage], resources: Resources, data: Path | None, device: str, seeds: dict[str, int]
+    ) -> None:
+        """seeds: of models that no seed makes; one for all suites of a plan, whose boards count such a model once."""
         self._stages, self._resources, self._data, self._device = stages, resources, data, device
+        self._seeds = seeds
         self._cuts: dict[str, dict[str, str]] = {}  # data stages by data set: walking a folder once is enough
         self._victims: dict[str, _Victim] = {}
-        self._seeds: dict[str, int] = {}  # of models that no seed makes
 
     def cell(self, trial: Trial) -> Cell:
         attack: Attack = _instance("attacks", trial.attack)

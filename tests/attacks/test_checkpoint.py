@@ -345,6 +345,20 @@ def test_one_model_is_measured_with_one_seed(tmp_path: Path) -> None:
     assert {cell.axes["seed"] for cell in cells if cell.key and cell.axes["attack"] == "badnets"} == {0, 1, 4}
 
 
+def test_two_suites_of_a_plan_measure_one_model_once(tmp_path: Path) -> None:
+    """They share their boards, whatever order their seeds stand in."""
+    draw(tmp_path, checkerboard(1, 2), 16)
+    torch.save({}, tmp_path / "model.pth")
+    found = []
+    for number, seeds in enumerate(["[0, 1]", "[1, 0]"]):
+        path = tmp_path / f"suite{number}.toml"
+        path.write_text(SUITE.format(attacks=checkpoint(tmp_path), seeds=seeds))
+        found.append(suites.load(str(path)))
+    cells = planning.plan(found, data=None, device="cpu").cells
+    assert {cell.axes["seed"] for cell in cells if cell.key} == {0}
+    assert len(cells) == 6
+
+
 def test_another_file_is_another_attack(tmp_path: Path) -> None:
     draw(tmp_path, checkerboard(1, 2), 16)
     keys = []
