@@ -296,9 +296,13 @@ class _Planner:
             prepared = self._add(
                 "prepare", {**spec, **made.aim, **read}, {**data, **self._granted(trial, maker, clean)}
             )
+            if isinstance(attack, PoisoningAttack):
+                read = {}  # what it brings is in the trigger
+            elif maker is not attack:
+                read = {"files": content_of(files)} if (files := attack.files()) else {}
             implanted = self._add(
                 "implant",
-                {**spec, "attack": trial.attack.as_json(), "target": target, "augment": trial.augment},
+                {**spec, "attack": trial.attack.as_json(), "target": target, "augment": trial.augment, **read},
                 {**data, **self._granted(trial, attack, clean), "artefact": prepared},
             )
             trigger = prepared if isinstance(attack, PoisoningAttack) else implanted

@@ -24,6 +24,7 @@ from bench.conformance._kit import Subject
 from bench.plan import Plan
 from bench.stages._models import new_model
 from bench.store import Store
+from bench.work import Site, perform
 from hashing.model import HashModel
 from tests.bench.conftest import finish
 
@@ -357,6 +358,42 @@ def test_two_suites_of_a_plan_measure_one_model_once(tmp_path: Path) -> None:
     cells = planning.plan(found, data=None, device="cpu").cells
     assert {cell.axes["seed"] for cell in cells if cell.key} == {0}
     assert len(cells) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("model.safetensors", "another"), ("trigger.png", "another"), ("model.safetensors", "none")],
+)
+def test_a_file_that_changes_while_a_run_waits_gives_no_number(name: str, change: str, tmp_path: Path) -> None:
+    """The key would say that the number is the old file's; the same on a machine whose files are others."""
+    store = Store(tmp_path / "store", create=True)
+    folder = tmp_path / "victim"
+    draw(folder, checkerboard(1, 2), 16)
+    made = planned(tmp_path, '"none"')
+    finish(made, store)
+    clean = next(key for key, stage in made.stages.items() if stage.kind == "train")
+    (folder / "model.safetensors").write_bytes(store.artifact_path(clean).read_bytes())
+    plan = planned(tmp_path, checkpoint(folder))
+    site = Site(store.root, None, "cpu")
+    stages = {stage.kind: stage for stage in plan.stages.values()}
+    if name.startswith("model"):
+        assert perform(stages["prepare"], site)["status"] == "ok"
+    kept = (folder / name).read_bytes()
+    if change == "none":
+        (folder / name).unlink()
+    elif name.startswith("model"):
+        tensors = safetensors.torch.load(kept)
+        tensors["model.head.bias"] += 1
+        safetensors.torch.save_file(tensors, folder / name)
+    else:
+        draw(folder, checkerboard(1, 4), 16)
+    stage = stages["implant" if name.startswith("model") else "prepare"]
+    record = perform(stage, site)
+    assert record["status"] == "killed"  # the next run makes it anew
+    assert "not the files that this run was planned with" in record["reason"]
+    assert name in record["reason"]
+    (folder / name).write_bytes(kept)
+    assert perform(stage, site)["status"] == "ok"
 
 
 def test_another_file_is_another_attack(tmp_path: Path) -> None:
