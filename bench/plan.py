@@ -253,7 +253,12 @@ class _Planner:
         place = repr((*(part.identity for part in parts), trial.bits, trial.target, trial.surrogate, trial.augment,
                       trial.training))  # fmt: skip
         first = self._seeds.setdefault(place, trial.seed)
-        return "" if first == trial.seed else f"{trial.attack.name} is one model for all seeds: measured with {first}"
+        if first == trial.seed:
+            return ""
+        return (
+            f"{trial.attack.name} is one model for all seeds: measured with {first};"
+            f" --only seed={first} compares it with the others"
+        )  # a mean over cells that all rows have is otherwise one over this seed, or leaves the model out
 
     def _measure(self, trial: Trial, attack: Attack, defense: Defense) -> str:
         victim = self._victim(trial, attack)
