@@ -18,10 +18,12 @@ from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Backbone
 from bench.api.outside import own_path
 from hashing._weights import read_weights
+from hashing.backbones._imagenet import LATER
 from hashing.model import HashModel
 
 MODELS = ("model.safetensors", "model.pth", "model.pt")
 OWN = ("backbone.", "head.", "objective.")  # how names begin that are HashDoor's; another library's network has none
+NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int16, torch.int32, torch.int64)
 SHOWN = 3  # names of each kind in an error
 REACHES = {
     "training controlled": Threat.TRAINING,
@@ -74,17 +76,23 @@ def fitted(state: Mapping[str, Tensor], model: HashModel, file: Path) -> dict[st
     sizes = [model.objective.for_set(n).state_dict() for n in (1, 2)]
     memories = {f"objective.{name}" for name, value in sizes[0].items() if value.shape != sizes[1][name].shape}
     fixed = {"mean", "std"} if model.backbone.normalisation is not None else set()
-    stored = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
-    given = {name: value for name, value in _ours(stored or state, model).items() if name not in memories}
+    named, twice = _ours(state, model)
+    given = {name: value for name, value in named.items() if name not in memories}
+    odd = {name for name, value in given.items() if name in own and not _taken(value, own[name])}
     given |= {name: value.reshape(own[name].shape) for name, value in given.items()
               if name in {"mean", "std"} and value.numel() == own[name].numel()}  # fmt: skip
-    wanted = own.keys() - memories - fixed
+    wanted = {name for name in own.keys() - memories - fixed if not name.endswith(LATER)}
     other = {name for name in own.keys() & given.keys() if given[name].shape != own[name].shape}
     wrong = [
         _some("missing", (f"{name} {list(own[name].shape)}" for name in own if name in wanted - given.keys())),
         _some("unknown", (name for name in given if name not in own)),
         _some("of another shape", (f"{n} {list(given[n].shape)}, not {list(own[n].shape)}" for n in own if n in other)),
-        _some("not finite", (n for n, v in given.items() if v.is_floating_point() and not torch.isfinite(v).all())),
+        _some("named twice", twice),
+        _some("no plain numbers", (f"{n} ({given[n].dtype}, {given[n].layout})" for n in given if n in odd)),
+        _some(
+            "not finite", (n for n, v in given.items() if n in own and n not in odd and not v.float().isfinite().all())
+        ),
+        _some("zero", (n for n, v in given.items() if n == "std" and n not in odd and (v == 0).any())),
     ]
     if any(wrong):
         raise DataCorruptError(
@@ -95,22 +103,45 @@ def fitted(state: Mapping[str, Tensor], model: HashModel, file: Path) -> dict[st
     return own | given
 
 
-def _ours(state: Mapping[str, Tensor], model: HashModel) -> dict[str, Tensor]:
-    """Another library's names as HashDoor's; what is unknown keeps its name."""
-    if any(name.startswith("backbone.") for name in state):
-        return dict(state)
+def _ours(state: Mapping[str, Tensor], model: HashModel) -> tuple[dict[str, Tensor], list[str]]:
+    """`state` under HashDoor's names, and those of them that it holds more than once; what is unknown keeps its name.
+
+    Where names begin with `model.`, as in a store, only what the model has is looked for beside these.
+    """
+    known, heads = _elsewhere(model)
+
+    def name_of(name: str) -> str:
+        if name.startswith(OWN):
+            return name
+        if head := next((head for head in heads if name.startswith(f"{head}.")), ""):
+            return f"head.{name.removeprefix(f'{head}.')}"
+        return f"backbone.{known[name]}" if known.get(name) else name
+
+    own, stored = model.state_dict().keys(), any(name.startswith("model.") for name in state)
+    found: dict[str, Tensor] = {}
+    twice = []
+    for name, value in state.items():
+        ours = name_of(name.removeprefix("model."))
+        if stored and not name.startswith("model.") and ours not in own:
+            continue
+        twice += [ours] if ours in found else []
+        found[ours] = value
+    return found, twice
+
+
+def _elsewhere(model: HashModel) -> tuple[Mapping[str, str], set[str]]:
+    """Another library's names of the backbone's tensors, and of the layer in whose place the hash layer stands."""
     plan = model.blueprint
     backbone: Backbone = registry.create("backbones", plan["backbone"]["name"], plan["backbone"]["params"])
     c, h, w = plan["image_shape"]
     known = backbone.elsewhere((c, h, w))
-    head = {name.rpartition(".")[2]: f"head.{name}" for name in model.head.state_dict()}
+    return known, {name.rpartition(".")[0] for name, ours in known.items() if not ours}
 
-    def name_of(name: str) -> str:
-        if name.startswith(OWN) or name not in known:
-            return name
-        return f"backbone.{known[name]}" if known[name] else head.get(name.rpartition(".")[2], name)
 
-    return {name_of(name): value for name, value in state.items()}
+def _taken(value: Tensor, own: Tensor) -> bool:
+    """Whether the numbers are what `own` can hold: no codes of quantised weights, no complex, sparse or absent ones."""
+    kinds = value.dtype in {own.dtype, *NUMBERS}
+    return kinds and value.layout is torch.strided and value.device.type == "cpu"
 
 
 def _some(what: str, names: Iterable[str]) -> str:

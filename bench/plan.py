@@ -83,8 +83,9 @@ def plan(suites: Iterable[Suite], *, data: Path | None, device: str) -> Plan:
     """The graph of several suites; a trial that two of them name is one."""
     made = Plan()
     seen: set[str] = set()
+    seeds: dict[str, int] = {}
     for suite in suites:
-        planner = _Planner(made.stages, suite.resources, data, device)
+        planner = _Planner(made.stages, suite.resources, data, device, seeds)
         for trial in suite.trials(data):
             cell = Cell(trial.axes, {}, None, trial.reason) if isinstance(trial, Skipped) else planner.cell(trial)
             identity = repr((cell.axes, cell.training, cell.key))
@@ -211,11 +212,14 @@ class _Victim:
 
 
 class _Planner:
-    def __init__(self, stages: dict[str, Stage], resources: Resources, data: Path | None, device: str) -> None:
+    def __init__(
+        self, stages: dict[str, Stage], resources: Resources, data: Path | None, device: str, seeds: dict[str, int]
+    ) -> None:
+        """seeds: of models that no seed makes; one for all suites of a plan, whose boards count such a model once."""
         self._stages, self._resources, self._data, self._device = stages, resources, data, device
+        self._seeds = seeds
         self._cuts: dict[str, dict[str, str]] = {}  # data stages by data set: walking a folder once is enough
         self._victims: dict[str, _Victim] = {}
-        self._seeds: dict[str, int] = {}  # of models that no seed makes
 
     def cell(self, trial: Trial) -> Cell:
         attack: Attack = _instance("attacks", trial.attack)
@@ -249,7 +253,12 @@ class _Planner:
         place = repr((*(part.identity for part in parts), trial.bits, trial.target, trial.surrogate, trial.augment,
                       trial.training))  # fmt: skip
         first = self._seeds.setdefault(place, trial.seed)
-        return "" if first == trial.seed else f"{trial.attack.name} is one model for all seeds: measured with {first}"
+        if first == trial.seed:
+            return ""
+        return (
+            f"{trial.attack.name} is one model for all seeds: measured with {first};"
+            f" --only seed={first} compares it with the others"
+        )  # a mean over cells that all rows have is otherwise one over this seed, or leaves the model out
 
     def _measure(self, trial: Trial, attack: Attack, defense: Defense) -> str:
         victim = self._victim(trial, attack)
@@ -292,9 +301,13 @@ class _Planner:
             prepared = self._add(
                 "prepare", {**spec, **made.aim, **read}, {**data, **self._granted(trial, maker, clean)}
             )
+            if isinstance(attack, PoisoningAttack):
+                read = {}  # what it brings is in the trigger
+            elif maker is not attack:
+                read = {"files": content_of(files)} if (files := attack.files()) else {}
             implanted = self._add(
                 "implant",
-                {**spec, "attack": trial.attack.as_json(), "target": target, "augment": trial.augment},
+                {**spec, "attack": trial.attack.as_json(), "target": target, "augment": trial.augment, **read},
                 {**data, **self._granted(trial, attack, clean), "artefact": prepared},
             )
             trigger = prepared if isinstance(attack, PoisoningAttack) else implanted

@@ -15,9 +15,11 @@ from typing import Any
 from safetensors import SafetensorError
 
 from bench.api import registry
-from bench.api.errors import DivergedError, StoreError, ThreatError, UserError
+from bench.api.attack import Attack
+from bench.api.errors import DataMissingError, DivergedError, StoreError, ThreatError, UserError
 from bench.api.text import clean, clean_lines
 from bench.fingerprint import fingerprint
+from bench.keys import content_of
 from bench.plan import Stage
 from bench.provenance import provenance
 from bench.records import unreadable
@@ -40,6 +42,10 @@ class Site:
 
 class InputLostError(Exception):
     """An artifact that the stage reads has gone or is damaged."""
+
+
+class FilesChangedError(Exception):
+    """A file of the user's is not what it was when the stage's key was made."""
 
 
 class StageTimeoutError(BaseException):
@@ -66,7 +72,10 @@ def perform(stage: Stage, site: Site) -> Record:
         outcome |= _run(stage, site, store)
     except StoreError:
         raise
-    except InputLostError as error:  # not a failure of the stage: the next run makes the input again
+    except (
+        InputLostError,
+        FilesChangedError,
+    ) as error:  # not a failure of the stage: the next run makes the input again
         outcome |= {"status": "killed", "reason": _line(error)}
     except StageTimeoutError:
         outcome |= {"status": "timeout", "reason": f"ran longer than {stage.timeout:g} s", "log": _tail()}
@@ -101,7 +110,12 @@ def _run(stage: Stage, site: Site, store: Store) -> dict[str, Any]:
     run = importlib.import_module(f"bench.stages.{stage.kind}").run
     context = Context(device=torch.device(site.device), data=site.data)
     inputs = StoredInputs(store, stage.parents)
-    output = run(dict(stage.spec), inputs, context)
+    try:
+        output = run(dict(stage.spec), inputs, context)
+    except Exception:
+        _same_files(stage.spec)  # the failure would be another file's
+        raise
+    _same_files(stage.spec)
     canonical([output.meta, output.metrics])  # a NaN or a tensor in there is the component's failure, not the run's
     given = {**describe(stage), "status": "ok", "meta": output.meta, "metrics": output.metrics}
     if why := unreadable(store.encoded(given)):  # or it would be set aside by all who read it, and made again for ever
@@ -119,6 +133,23 @@ def _run(stage: Stage, site: Site, store: Store) -> dict[str, Any]:
     if site.device.startswith("cuda"):
         torch.cuda.empty_cache()
     return {"meta": output.meta, "metrics": output.metrics, "artifact": artifact, "inputs": found}
+
+
+def _same_files(spec: Mapping[str, Any]) -> None:
+    """The key says what was in an attack's files when the run was planned: hours may have passed, on another machine.
+
+    Asked when they have been read, so that nothing changes behind the question.
+    """
+    if "files" not in spec:
+        return
+    attack: Attack = registry.create("attacks", spec["attack"]["name"], spec["attack"]["params"])
+    try:
+        if content_of(files := attack.files()) == spec["files"]:
+            return
+        names = ", ".join(f"'{file}'" for file in files)
+    except (DataMissingError, OSError) as error:
+        names = str(error)
+    raise FilesChangedError(f"not the files that this run was planned with: {names}; run the same command again")
 
 
 def _settle(threads: int) -> None:

@@ -155,7 +155,7 @@ class Attack(ABC):
         return ()
 
     def files(self) -> tuple[Path, ...]:
-        """Files that `prepare` reads, if they are on this machine: their content tells triggers apart."""
+        """Files that `prepare` and `implant` read, if they are on this machine: their content tells results apart."""
         return ()
 
     def prepare(self, victim: Victim, rng: Rng) -> Artefact:

@@ -24,6 +24,7 @@ from bench.conformance._kit import Subject
 from bench.plan import Plan
 from bench.stages._models import new_model
 from bench.store import Store
+from bench.work import Site, perform
 from hashing.model import HashModel
 from tests.bench.conftest import finish
 
@@ -189,6 +190,11 @@ def test_the_model_is_the_file(name: str, brought) -> None:
         (lambda s: s | {"extra": torch.ones(1)}, "unknown extra"),
         (lambda s: s | {"head.bias": torch.ones(8)}, r"of another shape head.bias \[8\], not \[16\]"),
         (lambda s: s | {"head.bias": torch.full((16,), torch.nan)}, "not finite head.bias"),
+        (lambda s: s | {"head.bias": torch.full((16,), 1e300, dtype=torch.float64)}, "not finite head.bias"),
+        (lambda s: s | {"head.bias": torch.ones(16, dtype=torch.int8)}, r"no plain numbers head.bias \(torch.int8"),
+        (lambda s: s | {"head.bias": torch.ones(16).bool()}, r"no plain numbers head.bias \(torch.bool"),
+        (lambda s: s | {"std": torch.tensor([1.0, 0.0, 1.0])}, "zero std"),
+        (lambda s: {f"model.{k}": v for k, v in s.items()} | {"head.bias": torch.ones(16)}, "named twice head.bias"),
         (lambda s: {f"layer{i}": torch.ones(1) for i in range(9)}, "unknown layer0, layer1, layer2 and 6 more"),
     ],
 )
@@ -198,6 +204,67 @@ def test_a_file_that_does_not_fit_is_one_line(change, words: str, brought) -> No
         attack.implant(view, {}, Rng("implant", 0))
     assert "\n" not in str(error.value)
     assert f"'{folder}/model.safetensors' does not fit a convnet with csq at 16 bits" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [torch.ones(16, device="meta"), torch.ones(16, dtype=torch.complex64)],
+    ids=["meta", "complex"],
+)
+def test_tensors_without_plain_numbers_are_one_line(value: torch.Tensor, brought) -> None:
+    attack, view, _ = brought(lambda state: state | {"head.bias": value}, "model.pth")
+    with pytest.raises(DataCorruptError, match=r"no plain numbers head\.bias"):
+        attack.implant(view, {}, Rng("implant", 0))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_and_missing_counters_are_taken(kind: torch.dtype, brought) -> None:
+    def change(state):
+        return {k: v.to(kind) for k, v in state.items() if not k.endswith("num_batches_tracked")}
+
+    attack, view, _ = brought(change)
+    before = {key: value.clone() for key, value in view.model.state_dict().items()}
+    after = attack.implant(view, {}, Rng("implant", 0)).model.state_dict()
+    assert all(torch.equal(after[k], before[k].to(kind).to(before[k])) for k in before if "num_batches" not in k)
+
+
+def test_what_stands_beside_a_store_s_names_is_not_lost(brought) -> None:
+    """A wrapped network with its normalisation beside it; what a store's artifact holds besides is none of ours."""
+
+    def change(state):
+        inner = {f"model.{k}": v for k, v in state.items() if k not in {"mean", "std"}}
+        return inner | {
+            "mean": torch.full((3,), 0.25),
+            "std": torch.ones(3),
+            "mask": torch.ones(4),
+            "stealth": torch.ones(2),
+        }
+
+    attack, view, _ = brought(change)
+    model = attack.implant(view, {}, Rng("implant", 0)).model
+    assert model.mean.flatten().tolist() == [0.25] * 3
+
+
+def test_a_head_of_several_layers_stands_where_the_last_layer_stood(tmp_path: Path) -> None:
+    from attacks._brought import fitted
+
+    model = new_model({**on("resnet18", (3, 64, 64), "orthohash").blueprint})
+    own = model.state_dict()
+    back = {
+        ours: theirs for theirs, ours in registry.create("backbones", "resnet18", {}).elsewhere((3, 64, 64)).items()
+    }
+    state = {
+        name if name in {"mean", "std", "objective.codebook"}
+        else name.replace("head.", "fc.") if name.startswith("head.")
+        else back[name.removeprefix("backbone.")]: torch.rand_like(value.float())
+        for name, value in own.items()
+    }  # fmt: skip
+    found = fitted(state, model, tmp_path)
+    assert {"fc.0.weight", "fc.1.running_var"} <= state.keys()
+    assert torch.equal(found["head.0.weight"], state["fc.0.weight"])
+    assert torch.equal(found["head.1.running_var"], state["fc.1.running_var"])
+    with pytest.raises(DataCorruptError, match=r"named twice head\.0\.weight"):
+        fitted(state | {"head.0.weight": state["fc.0.weight"]}, model, tmp_path)
 
 
 def test_memories_of_training_images_are_not_asked_for(tmp_path: Path) -> None:
@@ -275,8 +342,59 @@ def test_one_model_is_measured_with_one_seed(tmp_path: Path) -> None:
     ours = [cell for cell in cells if str(cell.axes["attack"]).startswith("checkpoint")]
     assert {cell.axes["seed"] for cell in ours if cell.key} == {4}
     assert len([cell for cell in ours if cell.key]) == 3
-    assert {cell.skipped for cell in ours if not cell.key} == {"checkpoint is one model for all seeds: measured with 4"}
+    (why,) = {cell.skipped for cell in ours if not cell.key}
+    assert why.startswith("checkpoint is one model for all seeds: measured with 4; --only seed=4 compares it")
     assert {cell.axes["seed"] for cell in cells if cell.key and cell.axes["attack"] == "badnets"} == {0, 1, 4}
+
+
+def test_two_suites_of_a_plan_measure_one_model_once(tmp_path: Path) -> None:
+    """They share their boards, whatever order their seeds stand in."""
+    draw(tmp_path, checkerboard(1, 2), 16)
+    torch.save({}, tmp_path / "model.pth")
+    found = []
+    for number, seeds in enumerate(["[0, 1]", "[1, 0]"]):
+        path = tmp_path / f"suite{number}.toml"
+        path.write_text(SUITE.format(attacks=checkpoint(tmp_path), seeds=seeds))
+        found.append(suites.load(str(path)))
+    cells = planning.plan(found, data=None, device="cpu").cells
+    assert {cell.axes["seed"] for cell in cells if cell.key} == {0}
+    assert len(cells) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("model.safetensors", "another"), ("trigger.png", "another"), ("model.safetensors", "none")],
+)
+def test_a_file_that_changes_while_a_run_waits_gives_no_number(name: str, change: str, tmp_path: Path) -> None:
+    """The key would say that the number is the old file's; the same on a machine whose files are others."""
+    store = Store(tmp_path / "store", create=True)
+    folder = tmp_path / "victim"
+    draw(folder, checkerboard(1, 2), 16)
+    made = planned(tmp_path, '"none"')
+    finish(made, store)
+    clean = next(key for key, stage in made.stages.items() if stage.kind == "train")
+    (folder / "model.safetensors").write_bytes(store.artifact_path(clean).read_bytes())
+    plan = planned(tmp_path, checkpoint(folder))
+    site = Site(store.root, None, "cpu")
+    stages = {stage.kind: stage for stage in plan.stages.values()}
+    if name.startswith("model"):
+        assert perform(stages["prepare"], site)["status"] == "ok"
+    kept = (folder / name).read_bytes()
+    if change == "none":
+        (folder / name).unlink()
+    elif name.startswith("model"):
+        tensors = safetensors.torch.load(kept)
+        tensors["model.head.bias"] += 1
+        safetensors.torch.save_file(tensors, folder / name)
+    else:
+        draw(folder, checkerboard(1, 4), 16)
+    stage = stages["implant" if name.startswith("model") else "prepare"]
+    record = perform(stage, site)
+    assert record["status"] == "killed"  # the next run makes it anew
+    assert "not the files that this run was planned with" in record["reason"]
+    assert name in record["reason"]
+    (folder / name).write_bytes(kept)
+    assert perform(stage, site)["status"] == "ok"
 
 
 def test_another_file_is_another_attack(tmp_path: Path) -> None:
