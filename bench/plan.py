@@ -49,6 +49,7 @@ class Cell:
     access: what the attacker needs, by which boards group. aimed: whether it fixes its target beforehand.
     defense_kind: repair, filter, guard, diagnosis or none.
     threads, surrogate_seed: what else tells two cells of the same axes apart.
+    repeats: whether another seed is another model; boards count one that is not once.
     """
 
     axes: Mapping[str, str | int]
@@ -60,6 +61,7 @@ class Cell:
     defense_kind: str = ""
     threads: int = 1
     surrogate_seed: int | None = None
+    repeats: bool = True
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -227,7 +229,7 @@ class _Planner:
         check_threat(trial, attack)
         kind, group = defense_kind(defense), access(attack.threat())
         about: dict[str, Any] = {"access": group, "aimed": attack.aimed(), "defense_kind": kind}
-        about["threads"] = self._resources.threads
+        about |= {"threads": self._resources.threads, "repeats": attack.repeats}
         if attack.requires(_setting_of(trial)):
             about["surrogate_seed"] = trial.surrogate_seed
         if why := self._repeated(trial, attack):

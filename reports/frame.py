@@ -79,7 +79,7 @@ def read(store: Store, *, suite: str | None = None, run: Run = "latest") -> Resu
         ) in seen:
             continue
         seen.add(identity)
-        row, found = _row(cell, shelf)
+        row, found = _row(_once(cell, seen), shelf)
         rows.append(row)
         scores += found
     _spread(rows, shelf)
@@ -90,6 +90,17 @@ def read(store: Store, *, suite: str | None = None, run: Run = "latest") -> Resu
         suites={clean(name): clean(about.get(name, "")) for plan in used[::-1] for name in plan["suites"]},
         command=clean(used[0].get("command", "")),
     )
+
+
+def _once(cell: Mapping[str, Any], seen: set[str]) -> Mapping[str, Any]:
+    """The cell; without its result where it is of a model that no seed makes and that another seed has shown."""
+    if not cell["key"] or cell.get("repeats", True):
+        return cell
+    model = digest(["one model", {**cell["axes"], "seed": ""}, cell["training"], cell.get("threads")])
+    if model in seen:
+        return {**cell, "key": None, "skipped": "one model for all seeds: a later run measured it with another"}
+    seen.add(model)
+    return cell
 
 
 def manifests(store: Store) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 from torchvision.models import get_model
 
+import reports
 from attacks._triggers import checkerboard, paste
 from bench import plan as planning
 from bench import suite as suites
@@ -345,6 +346,20 @@ def test_one_model_is_measured_with_one_seed(tmp_path: Path) -> None:
     (why,) = {cell.skipped for cell in ours if not cell.key}
     assert why.startswith("checkpoint is one model for all seeds: measured with 4; --only seed=4 compares it")
     assert {cell.axes["seed"] for cell in cells if cell.key and cell.axes["attack"] == "badnets"} == {0, 1, 4}
+
+
+def test_boards_of_several_runs_count_one_model_once(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", create=True)
+    draw(tmp_path, checkerboard(1, 2), 16)
+    torch.save({}, tmp_path / "model.pth")
+    for seed in (0, 1):
+        plan = planned(tmp_path, f'"none", {checkpoint(tmp_path)}', f"[{seed}]")
+        cells = [cell.as_json() for cell in plan.cells]
+        store.write_plan(f"run{seed}", {"command": "", "suites": ["own"], "descriptions": {}, "cells": cells})
+    found = reports.load(tmp_path / "store", run="all")
+    planned_seeds = found[found["status"] == "missing"].groupby("attack")["seed"].agg(set)
+    assert planned_seeds["none"] == {0, 1}
+    assert len(planned_seeds[planned_seeds.index.str.startswith("checkpoint")].iloc[0]) == 1
 
 
 def test_two_suites_of_a_plan_measure_one_model_once(tmp_path: Path) -> None:
