@@ -146,6 +146,23 @@ def test_a_torchvision_network_computes_here_what_it_computes_there(tmp_path: Pa
         fitted(network.state_dict(), model, tmp_path / "model.pth")
 
 
+def test_the_network_that_the_readme_shows_is_the_one_that_its_suite_builds(tmp_path: Path, monkeypatch) -> None:
+    """Names and shapes fit with torchvision's pooling too, and a quarter of the bits would be others."""
+    from attacks._brought import fitted
+    from tests.docs._markdown import blocks
+
+    (block,) = (one for one in blocks("README.md") if "my_victim" in one.text and one.language == "python")
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, object] = {}
+    exec(compile(block.text, str(block), "exec"), space)
+    network = space["network"].eval()
+    model = new_model({**on("resnet18", (1, 16, 16), "dch").blueprint, "bits": 32}).eval()
+    state = torch.load("my_victim/model.pth", weights_only=True)
+    model.load_state_dict(fitted(state, model, tmp_path))
+    images = Rng("tests", "images").uniform((4, 1, 16, 16))
+    assert torch.allclose(model(images), network((images - state["mean"]) / state["std"]), atol=1e-5)
+
+
 @pytest.fixture
 def brought(world, tmp_path: Path):
     """The small world's model in a file, and the attack that takes it from there."""
