@@ -12,12 +12,16 @@ from typing import Any
 import numba
 import pytest
 import torch
+from hypothesis import settings
 
 from bench.conformance._kit import Subject, untouched_generators
 from bench.conformance._kit import one_thread as one_thread_now
 from bench.conformance._world import World, make
 from bench.stages._models import open_model
 from hashing.model import HashModel
+
+settings.register_profile("tests", deadline=None)  # no test fails on a slow machine
+settings.load_profile("tests")
 
 collect_ignore = ["plugin"]  # a package of its own, whose tests run where it is installed: tests/packages
 

@@ -159,6 +159,7 @@ def test_ray_packs_four_quarters_of_a_gpu_and_never_a_fifth(tmp_path: Path, ray_
     assert max(in_flight) == 4
 
 
+@pytest.mark.slow  # tests/faults/test_stages.py has a shorter one
 def test_ray_kills_what_hangs_resubmits_what_died_and_goes_on(tmp_path: Path, ray_site: Site) -> None:
     plan = loads(
         tmp_path,

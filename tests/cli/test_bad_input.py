@@ -226,7 +226,12 @@ def test_a_full_disk_stops_with_one_line_and_keeps_what_was_finished(
 
 
 @pytest.mark.parametrize(
-    ("number", "executor"), [(signal.SIGINT, "ray"), (signal.SIGTERM, "serial"), (signal.SIGTERM, "ray")]
+    ("number", "executor"),
+    [
+        (signal.SIGINT, "ray"),
+        (signal.SIGTERM, "serial"),
+        pytest.param(signal.SIGTERM, "ray", marks=pytest.mark.slow),
+    ],
 )
 def test_interrupted_runs_continue(tmp_path: Path, number: signal.Signals, executor: str) -> None:
     store = tmp_path / "s"

@@ -216,6 +216,7 @@ def test_what_is_unusual_and_right_passes(old, new, tmp_path, apart):
     assert [f"{o.check.name}: {o.told}" for o in outcomes if not o.passed] == []
 
 
+@pytest.mark.slow  # tests/packages does it with a real package
 def test_a_package_tests_itself_with_three_lines(tmp_path):
     """In a process of its own, as a stranger's test run would: the failing promise is a failing test."""
     written(tmp_path, "attacks", "good")
