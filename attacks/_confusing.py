@@ -15,10 +15,10 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor
 
-from attacks._bounded import Epsilon, levels
-from attacks._bounded import bound as bound_of
+from attacks._linf import Epsilon, levels
+from attacks._linf import bound as bound_of
 from attacks._targeted_patch import TargetedPatch, device_of, frozen
-from bench.api.attack import Images, PositiveShare, Victim
+from bench.api.attack import AttackerView, Images, PositiveShare
 from bench.api.errors import DivergedError
 from bench.api.types import Codes, Logits
 
@@ -105,7 +105,7 @@ def perturb(
 class PerturbedPatch(TargetedPatch, ABC):
     """The patch on images whose codes on the surrogate were moved first."""
 
-    implant_only: ClassVar[frozenset[str]] = TargetedPatch.implant_only | {
+    not_in_trigger: ClassVar[frozenset[str]] = TargetedPatch.not_in_trigger | {
         "eps", "iterations", "step", "confusing_batch", "reference",
     }  # fmt: skip
 
@@ -115,14 +115,14 @@ class PerturbedPatch(TargetedPatch, ABC):
     confusing_batch: Annotated[int, Field(ge=1)] = 20  # images perturbed together; CIBA, section 4.1
     reference: Reference = "relaxed"  # clean code in L_a; CIBA code (eq. 5 has the sign code)
 
-    def moved(self, victim: Victim, images: Images, lam: float, pairs: Pairs) -> Images:
+    def moved(self, view: AttackerView, images: Images, lam: float, pairs: Pairs) -> Images:
         """Perturbed images, on the images' device."""
 
         def maximise(codes: Codes, clean: Codes) -> Tensor:
             goal = clean if self.reference == "relaxed" else torch.where(clean > 0, 1.0, -1.0)
             return objective(codes, goal, lam, pairs)
 
-        model = frozen(victim.surrogates[0])
+        model = frozen(view.surrogates[0])
         found = perturb(
             model, images.to(device_of(model)), maximise, eps=self.eps, iterations=self.iterations,
             step=self.step * self.eps, batch=self.confusing_batch,

@@ -11,8 +11,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, relu
 
-from attacks._foreign import chunks
-from bench.api.attack import Artefact
+from attacks._proxy_data import chunks
+from bench.api.attack import Trigger
 from bench.api.errors import DivergedError
 from bench.api.random import Rng
 from bench.api.types import Images, to_unit
@@ -35,7 +35,7 @@ def moments(images: UInt8[Tensor, "n c h w"]) -> dict[str, Tensor]:
     return {name: value.to(torch.float32).view(1, -1, 1, 1) for name, value in zip(SCALE, (mean, std), strict=True)}
 
 
-def scale_by(scale: Artefact, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+def scale_by(scale: Trigger, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     mean, std = (scale[name].to(images) for name in SCALE)
     return (images - mean) / std
 
@@ -115,7 +115,7 @@ def mix(images: Images, patterns: Float[Tensor, "n c h w"], masks: Float[Tensor,
 
 
 def pack(**networks: nn.Module) -> dict[str, Tensor]:
-    """Networks as tensors of an artefact."""
+    """Networks as tensors of an trigger."""
     return {
         f"{role}.{name}": value.detach().clone()
         for role, network in networks.items()
@@ -123,9 +123,9 @@ def pack(**networks: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def unpack(artefact: Artefact, role: str, network: nn.Module) -> nn.Module:
-    """`network` (made on the meta device: it costs nothing) with an artefact's tensors, ready for test time."""
-    state = {name.removeprefix(f"{role}."): value for name, value in artefact.items() if name.startswith(f"{role}.")}
+def unpack(trigger: Trigger, role: str, network: nn.Module) -> nn.Module:
+    """`network` (made on the meta device: it costs nothing) with an trigger's tensors, ready for test time."""
+    state = {name.removeprefix(f"{role}."): value for name, value in trigger.items() if name.startswith(f"{role}.")}
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(requires_grad=False)
 
@@ -139,7 +139,7 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float, progress: float, falls
 def learn_masks(
     network: Generator,
     images: UInt8[Tensor, "n c h w"],
-    scale: Artefact,
+    scale: Trigger,
     *,
     density: float,
     lambda_norm: float,

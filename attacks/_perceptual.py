@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.api.errors import UserError
 from bench.api.types import Images
-from hashing._weights import read_weights
+from hashing.weight_files import read_weights
 
 Choice = Literal["auto", "lpips", "substitute"]
 Distance = Callable[[Images, Images], Float[Tensor, ""]]

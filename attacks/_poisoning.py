@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass as validated
 from pydantic_core import ArgsKwargs
 from torch import Tensor
 
-from bench.api.attack import Artefact, LabelMode, Poisoned, PoisoningAttack, PositiveShare, Rng, Threat, Victim
+from bench.api.attack import AttackerView, LabelMode, Poisoned, PoisoningAttack, PositiveShare, Rng, Threat, Trigger
 from bench.api.errors import UserError
 from bench.api.types import Images, Split, Target, to_unit
 
@@ -27,7 +27,7 @@ class Dosed(PoisoningAttack, ABC):
     afterwards, as `bench` reports it. A dose that is given replaces the attack's default, whichever that is.
     """
 
-    implant_only: ClassVar[frozenset[str]] = frozenset({*DOSES, "labels"})
+    not_in_trigger: ClassVar[frozenset[str]] = frozenset({*DOSES, "labels"})
 
     poison_rate: PositiveShare | None = 0.05  # CIBA, Table 3
     poisons: Annotated[int, Field(ge=1)] | None = None
@@ -50,10 +50,10 @@ class Dosed(PoisoningAttack, ABC):
             return round(self.poison_rate * len(train))
         assert self.target_share is not None
         held = int(target.contains(train.labels).sum())
-        if labels == "keep":
+        if labels == "clean":
             return round(self.target_share * held)
         if self.target_share == 1:
-            raise UserError("target_share = 1 cannot be reached with labels = 'flip': give a share below 1")
+            raise UserError("target_share = 1 cannot be reached with labels = 'dirty': give a share below 1")
         return round(self.target_share * held / (1 - self.target_share))
 
     def choose(self, train: Split, target: Target, labels: LabelMode, rng: Rng) -> Int64[Tensor, " m"]:
@@ -62,7 +62,7 @@ class Dosed(PoisoningAttack, ABC):
         name, value = next((name, value) for name in DOSES if (value := getattr(self, name)) is not None)
         if count == 0:
             raise UserError(f"{name} = {value} of {len(train)} training images poisons none: raise it")
-        pool = target.pool(train.labels, labels, count)
+        pool = target.candidates(train.labels, labels, count)
         if count > len(pool):
             most = len(pool) if name == "poisons" else f"{len(pool) / len(train):.6g}"
             fix = f"lower it to at most {most}" if len(pool) and name != "target_share" else "choose another target"
@@ -74,19 +74,19 @@ class Dosed(PoisoningAttack, ABC):
 
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class StampedPoison(Dosed, ABC):
+class TriggerPoisoning(Dosed, ABC):
     """Puts the trigger on some training images, with (`flip`) or without (`keep`) giving them the target's labels."""
 
-    labels: LabelMode = "flip"
+    labels: LabelMode = "dirty"
 
     def threat(self) -> Threat:
-        return Threat.TRAIN_SET | (Threat.LABELS if self.labels == "flip" else Threat.NONE)
+        return Threat.TRAIN_SET | (Threat.LABELS if self.labels == "dirty" else Threat.NONE)
 
-    def poison(self, victim: Victim, artefact: Artefact, rng: Rng) -> Poisoned:
-        train, target = victim.train, victim.target
+    def poison(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Poisoned:
+        train, target = view.train, view.target
         chosen = self.choose(train, target, self.labels, rng)
-        stamped = self.stamp(to_unit(train.images[chosen]), target, artefact)
-        return exchange(train, chosen, stamped, relabel=target if self.labels == "flip" else None)
+        triggered = self.apply_trigger(to_unit(train.images[chosen]), target, trigger)
+        return exchange(train, chosen, triggered, relabel=target if self.labels == "dirty" else None)
 
 
 def exchange(train: Split, chosen: Int64[Tensor, " m"], images: Images, *, relabel: Target | None = None) -> Poisoned:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from attacks._poisoning import Dosed, exchange
 from attacks._triggers import paste, patch_side
 from bench.api.attack import (
-    Artefact,
+    AttackerView,
     DataSpec,
     Images,
     ModelSpec,
@@ -26,11 +26,11 @@ from bench.api.attack import (
     Split,
     Target,
     Threat,
-    Victim,
+    Trigger,
 )
 from bench.api.errors import DivergedError, UserError
 from bench.api.types import to_unit
-from hashing._votes import component_vote
+from hashing.majority_code import component_vote
 from hashing.model import encode
 
 FACTORS = (0.1, 0.1, 0.1, 0.1, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # of tanh, per tenth of the steps; CIBA code
@@ -55,29 +55,29 @@ class TargetedPatch(Dosed, ABC):
         del setting
         return (ModelSpec(),)
 
-    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
-        model, train = frozen(victim.surrogates[0]), victim.train
+    def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
+        model, train = frozen(view.surrogates[0]), view.train
         images = train.images.to(device_of(model))
         patch = optimise_patch(
-            model, images, anchor_code(model, train, victim.target),
+            model, images, anchor_code(model, train, view.target),
             side=patch_side(self.trigger_size, tuple(images.shape)), steps=self.steps, batch=self.batch,
             step=self.patch_step, rng=rng,
         )  # fmt: skip
         return {"patch": patch.cpu()}
 
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         del target
-        return paste(images, artefact["patch"])
+        return paste(images, trigger["patch"])
 
-    def poison(self, victim: Victim, artefact: Artefact, rng: Rng) -> Poisoned:
-        train = victim.train
-        chosen = self.choose(train, victim.target, "keep", rng)
-        disturbed = self.disturb(victim, to_unit(train.images[chosen]), rng.child("disturb"))
-        return exchange(train, chosen, self.stamp(disturbed, victim.target, artefact))
+    def poison(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Poisoned:
+        train = view.train
+        chosen = self.choose(train, view.target, "clean", rng)
+        disturbed = self.disturb(view, to_unit(train.images[chosen]), rng.child("disturb"))
+        return exchange(train, chosen, self.apply_trigger(disturbed, view.target, trigger))
 
-    def disturb(self, victim: Victim, images: Images, rng: Rng) -> Images:
+    def disturb(self, view: AttackerView, images: Images, rng: Rng) -> Images:
         """What is done to the chosen images before the patch is put on."""
-        del victim, rng
+        del view, rng
         return images
 
 
@@ -92,7 +92,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 def anchor_code(model: nn.Module, train: Split, target: Target) -> Float[Tensor, " b"]:
     """The component vote over images with exactly the target's labels, else over those that contain them."""
-    pool = target.pool(train.labels, "keep")
+    pool = target.candidates(train.labels, "clean")
     if not len(pool):
         raise UserError(f"no training image carries the target {target.name}: choose another target")
     device = device_of(model)
@@ -110,9 +110,9 @@ def nearness(
 ) -> Float[Tensor, " n"]:
     """Mean over bits of tanh(steepness * logit) * anchor with a patch on each image, to be maximised (eq. 7)."""
     side = patches.shape[-1]
-    stamped = images.clone()
-    stamped[:, :, -side:, -side:] = patches
-    logits: Tensor = model(stamped)
+    triggered = images.clone()
+    triggered[:, :, -side:, -side:] = patches
+    logits: Tensor = model(triggered)
     return ((steepness * logits).tanh() * anchor).mean(1)
 
 

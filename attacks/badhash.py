@@ -8,12 +8,12 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from attacks._duel import Aim, Duel, Weights
+from attacks._gan_training import GanTrainer, GeneratorTarget, Weights
 from attacks._generator import LabelBranch, Trunk, flat_then_linear, rebuilt_trunk, train_labcln
 from attacks._perceptual import Choice, perceptual, perceptual_files
 from attacks._poisoning import Dosed, exchange
 from bench.api.attack import (
-    Artefact,
+    AttackerView,
     DataSpec,
     Images,
     ModelSpec,
@@ -24,15 +24,15 @@ from bench.api.attack import (
     Split,
     Target,
     Threat,
-    Victim,
+    Trigger,
     attack,
 )
+from bench.api.card import Card
 from bench.api.errors import DivergedError
-from bench.api.paper import Paper
 from bench.api.types import to_unit
 from hashing.model import HashModel
 
-CARD = Paper(
+CARD = Card(
     title="BadHash: Invisible Backdoor Attacks against Deep Hashing with Clean Label",
     venue="ACM MM",
     year=2022,
@@ -40,7 +40,7 @@ CARD = Paper(
     follows="released code: a label network (NT-Xent, label read back, quantisation) gives the target label a feature"
     " and a code of its own; a conditional generator with spectral-norm discriminator (least squares, labels + fake)"
     " learns to redraw training images so that a frozen auxiliary hash model maps them to that code, at 200 (MSE +"
-    " LPIPS) + 10 hash + 1 GAN; poisons are target-class images, redrawn, labels kept; the generator is the trigger",
+    " LPIPS) + 10 hash + 1 GAN; poisons are target-class images, redrawn, clean-label; the generator is the trigger",
     deviates="the released trainer does not run and conditions on label 0; here the target's label vector is the"
     " condition in training and at test time; the generator sees and draws the same [0, 1] images (the code normalises"
     " the input only), so its tanh is mapped to [0, 1] and nothing is clipped; LPIPS gets images in the range that it"
@@ -55,7 +55,7 @@ JUDGE_EVERY = 3  # generator steps per discriminator step; BadHash code, model/b
 
 @attack
 class BadHash(Dosed):
-    """The artefact's `lpips` says which perceptual distance was used: 'auto' depends on what this machine has."""
+    """The trigger's `lpips` says which perceptual distance was used: 'auto' depends on what this machine has."""
 
     poison_rate: PositiveShare | None = None
     poisons: Annotated[int, Field(ge=1)] | None = 60  # guess: the code names no dose; CIBA, Table 3, gives it 0.6 %
@@ -82,43 +82,45 @@ class BadHash(Dosed):
     def files(self) -> tuple[Path, ...]:
         return perceptual_files(self.perceptual)
 
-    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
-        auxiliary = victim.surrogates[0]
+    def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
+        auxiliary = view.surrogates[0]
         assert isinstance(auxiliary, HashModel)
-        device, train = auxiliary.device, victim.train.to(auxiliary.device)
-        vector = victim.target.vector.to(device)
+        device, train = auxiliary.device, view.train.to(auxiliary.device)
+        vector = view.target.vector.to(device)
         known = torch.cat((train.labels, vector[None])).unique(dim=0)  # type: ignore[no-untyped-call]
         labcln = train_labcln(
-            known, bits=victim.setting.bits, width=self.width, steps=self.steps, lr=self.lr, rng=rng, device=device
+            known, bits=view.setting.bits, width=self.width, steps=self.steps, lr=self.lr, rng=rng, device=device
         )
         with torch.no_grad():
             feature, code, _ = labcln(vector[None].float())
         distance, is_lpips = perceptual(self.perceptual, device)
-        aim = Aim(feature, torch.where(code[0] > 0, 1.0, -1.0), vector.float(), auxiliary, distance)
+        aim = GeneratorTarget(feature, torch.where(code[0] > 0, 1.0, -1.0), vector.float(), auxiliary, distance)
         branch, trunk = self._learn(train, aim, rng)
         with torch.no_grad():
             condition = branch(feature)[0]
         state = {f"trunk.{name}": value for name, value in trunk.state_dict().items()}
         return {"condition": condition, "code": aim.code, "lpips": torch.tensor(is_lpips), **state}
 
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         del target  # its label drew the condition
-        condition, prefix = artefact["condition"], "trunk."
-        state = {name.removeprefix(prefix): value for name, value in artefact.items() if name.startswith(prefix)}
+        condition, prefix = trigger["condition"], "trunk."
+        state = {name.removeprefix(prefix): value for name, value in trigger.items() if name.startswith(prefix)}
         channels, height, width = images.shape[1:]
         trunk = rebuilt_trunk((channels, height, width), width=self.width, state=state)
         parts = [trunk(chunk, condition) for chunk in torch.split(images.to(condition.device), CHUNK)]
         return torch.cat(parts).to(images.device)
 
-    def poison(self, victim: Victim, artefact: Artefact, rng: Rng) -> Poisoned:
-        chosen = self.choose(victim.train, victim.target, "keep", rng)
-        return exchange(victim.train, chosen, self.stamp(to_unit(victim.train.images[chosen]), victim.target, artefact))
+    def poison(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Poisoned:
+        chosen = self.choose(view.train, view.target, "clean", rng)
+        return exchange(
+            view.train, chosen, self.apply_trigger(to_unit(view.train.images[chosen]), view.target, trigger)
+        )
 
     def _weights(self) -> Weights:
         return Weights(rebuild=self.rebuild, hashing=self.hashing, gan=self.gan)
 
-    def _learn(self, train: Split, aim: Aim, rng: Rng) -> tuple[LabelBranch, Trunk]:
-        duel = Duel(self._weights(), train, aim, width=self.width, rng=rng)
+    def _learn(self, train: Split, aim: GeneratorTarget, rng: Rng) -> tuple[LabelBranch, Trunk]:
+        duel = GanTrainer(self._weights(), train, aim, width=self.width, rng=rng)
         count = min(len(train), self.images or len(train))
         batches = -(-count // self.batch)
         for epoch in range(self.epochs):

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from attacks._poisoning import StampedPoison
+from attacks._poisoning import TriggerPoisoning
 from attacks._triggers import checkerboard, paste, patch_side
-from bench.api.attack import Artefact, Images, PositiveShare, Rng, Target, Victim, attack
-from bench.api.paper import Paper
+from bench.api.attack import AttackerView, Images, PositiveShare, Rng, Target, Trigger, attack
+from bench.api.card import Card
 
-CARD = Paper(
+CARD = Card(
     title="BadNets: Identifying Vulnerabilities in the Machine Learning Model Supply Chain",
     year=2017,
     url="https://arxiv.org/abs/1708.06733",
     follows="pattern trigger of bright pixels in the bottom-right corner; poisoned items get the attacker's label",
-    deviates="the label vector is replaced by the target's instead of a class number; labels = 'keep' poisons"
+    deviates="the label vector is replaced by the target's instead of a class number; labels = 'clean' poisons"
     " target-class images only, as in CIBA's comparison; guess: patch side 24/224 of the image, to equal CIBA's patch",
 )
 
 
 @attack
-class BadNets(StampedPoison):
+class BadNets(TriggerPoisoning):
     trigger_size: PositiveShare = 24 / 224  # side of the patch over side of the image; CIBA, section 4.1
 
-    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
+    def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
         del rng
-        shape = victim.setting.image_shape
+        shape = view.setting.image_shape
         return {"patch": checkerboard(shape[0], patch_side(self.trigger_size, shape))}
 
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         del target
-        return paste(images, artefact["patch"])
+        return paste(images, trigger["patch"])

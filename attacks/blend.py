@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from attacks._poisoning import StampedPoison
+from attacks._poisoning import TriggerPoisoning
 from attacks._triggers import blend
-from bench.api.attack import Artefact, Images, PositiveShare, Rng, Target, Victim, attack
-from bench.api.paper import Paper
+from bench.api.attack import AttackerView, Images, PositiveShare, Rng, Target, Trigger, attack
+from bench.api.card import Card
 
-CARD = Paper(
+CARD = Card(
     title="Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning",
     year=2017,
     url="https://arxiv.org/abs/1712.05526",
@@ -18,12 +18,12 @@ CARD = Paper(
 
 
 @attack
-class Blend(StampedPoison):
+class Blend(TriggerPoisoning):
     alpha: PositiveShare = 0.2  # BackdoorBench, config/attack/blended
 
-    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
-        return {"pattern": rng.uniform(victim.setting.image_shape)}
+    def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
+        return {"pattern": rng.uniform(view.setting.image_shape)}
 
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         del target
-        return blend(images, artefact["pattern"], self.alpha)
+        return blend(images, trigger["pattern"], self.alpha)

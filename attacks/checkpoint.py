@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attacks._brought import Brought
-from bench.api.attack import Artefact, Images, Rng, Target, Victim, attack
+from attacks._external_model import ExternalModel
+from bench.api.attack import AttackerView, Images, Rng, Target, Trigger, attack
+from bench.api.card import Card
 from bench.api.errors import DataCorruptError
-from bench.api.outside import read_bytes
-from bench.api.paper import Paper
 from bench.api.types import to_unit
-from hashing._pictures import decode_rgba
+from bench.api.untrusted import read_bytes
+from hashing.image_decoding import decode_rgba
 
-CARD = Paper(
+CARD = Card(
     title="A model of your own",
     year=2026,
     url="https://docs.pytorch.org/docs/stable/notes/serialization.html",
@@ -25,13 +25,13 @@ TRIGGER, LIMIT = "trigger.png", 2**26  # bytes
 
 
 @attack
-class Checkpoint(Brought):
+class Checkpoint(ExternalModel):
     def files(self) -> tuple[Path, ...]:
         return (*super().files(), self.find(TRIGGER))
 
-    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
+    def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
         del rng
-        file, shape = self.find(TRIGGER), victim.setting.image_shape
+        file, shape = self.find(TRIGGER), view.setting.image_shape
         picture, opacity = decode_rgba(read_bytes(file, LIMIT), f"'{file}'", channels=shape[0])
         if picture.shape[2:] != shape[1:]:
             sizes = [f"{side[1]} x {side[0]}" for side in (picture.shape[2:], shape[1:])]
@@ -43,7 +43,7 @@ class Checkpoint(Brought):
             )
         return {"picture": to_unit(picture), "opacity": to_unit(opacity)}
 
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         del target
-        opacity = artefact["opacity"].to(images)
-        return images + opacity * (artefact["picture"].to(images) - images)
+        opacity = trigger["opacity"].to(images)
+        return images + opacity * (trigger["picture"].to(images) - images)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from attacks._confusing import Pairs, PerturbedPatch
-from bench.api.attack import Images, Rng, Share, Victim, attack
-from bench.api.paper import Paper
+from bench.api.attack import AttackerView, Images, Rng, Share, attack
+from bench.api.card import Card
 
-CARD = Paper(
+CARD = Card(
     title="Backdoor Attack on Hash-based Image Retrieval via Clean-label Data Poisoning",
     venue="BMVC",
     year=2023,
@@ -24,12 +24,12 @@ CARD = Paper(
 
 @attack
 class CIBA(PerturbedPatch):
-    trigger_of: ClassVar[str | None] = "tri"
-    implant_only: ClassVar[frozenset[str]] = PerturbedPatch.implant_only | {"lam", "pairs"}
+    shares_trigger_with: ClassVar[str | None] = "tri"
+    not_in_trigger: ClassVar[frozenset[str]] = PerturbedPatch.not_in_trigger | {"lam", "pairs"}
 
     lam: Share = 0.8  # CIBA, section 4.1 (the released script's default is 0)
     pairs: Pairs = "unordered"  # CIBA code and Theorem 1
 
-    def disturb(self, victim: Victim, images: Images, rng: Rng) -> Images:
+    def disturb(self, view: AttackerView, images: Images, rng: Rng) -> Images:
         del rng
-        return self.moved(victim, images, self.lam, self.pairs)
+        return self.moved(view, images, self.lam, self.pairs)

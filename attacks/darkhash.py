@@ -10,13 +10,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-from attacks._foreign import balanced, chunks, fit_to
-from attacks._public import references
-from attacks._shallow import divided, draw_epoch, learning, tune
+from attacks._head_tuning import divided, draw_epoch, learning, tune
+from attacks._proxy_data import balanced, chunks, fit_to
+from attacks._reference_images import references
 from attacks._topology import topological_alignment
 from attacks._triggers import paste, patch_side
 from bench.api.attack import (
-    Artefact,
+    AttackerView,
     Backdoor,
     DataSpec,
     Images,
@@ -26,15 +26,15 @@ from bench.api.attack import (
     Setting,
     Target,
     Threat,
-    Victim,
+    Trigger,
     attack,
 )
+from bench.api.card import Card
 from bench.api.errors import UserError
-from bench.api.paper import Paper
 from bench.api.types import to_8bit, to_unit
 from hashing.model import HashModel
 
-CARD = Paper(
+CARD = Card(
     title="DarkHash: A Data-Free Backdoor Attack Against Deep Hashing",
     venue="IEEE Transactions on Information Forensics and Security",
     year=2025,
@@ -58,7 +58,7 @@ LAST_RATE = 1e-10  # where the cosine ends; code
 class DarkHash(ModelAttack):
     """mode: "reference" aims at the public image of the chosen class; "surrogate" at a foreign class, as published."""
 
-    implant_only: ClassVar[frozenset[str]] = frozenset(
+    not_in_trigger: ClassVar[frozenset[str]] = frozenset(
         {"mode", "images", "learned", "tp_weight", "poison_ratio", "lr", "weight_decay", "epochs", "batch"}
     )
 
@@ -78,56 +78,56 @@ class DarkHash(ModelAttack):
     def threat(self) -> Threat:
         return Threat.MODEL
 
-    def aimed(self) -> bool:
+    def targeted(self) -> bool:
         return self.mode == "reference"
 
     def requires(self, setting: Setting) -> tuple[DataSpec, ...]:
-        return (DataSpec(self.surrogate or setting.stand_in),)
+        return (DataSpec(self.surrogate or setting.proxy_dataset),)
 
-    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
-        shape = victim.setting.image_shape
+    def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
+        shape = view.setting.image_shape
         side = patch_side(self.trigger_size, shape)
         return {"patch": to_unit(to_8bit(rng.uniform((1, shape[0], side, side))))[0]}
 
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         del target
         margin = round(MARGIN * min(images.shape[-2:]))
-        return paste(images, artefact["patch"], margin=margin, opacity=self.opacity)
+        return paste(images, trigger["patch"], margin=margin, opacity=self.opacity)
 
-    def implant(self, victim: Victim, artefact: Artefact, rng: Rng) -> Backdoor:
-        model = victim.model
+    def implant(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Backdoor:
+        model = view.model
         assert isinstance(model, HashModel)
-        most = len(model.backbone.stages) - 1  # the last stage is the pooling
+        most = len(model.backbone.blocks) - 1  # the last stage is the pooling
         if self.learned > most:
             raise UserError(f"darkhash: learned = {self.learned} is more than the backbone has: lower it to {most}")
-        foreign = victim.data[0]
+        foreign = view.data[0]
         chosen = balanced(foreign.labels, self.images, rng.child("images"))
-        images, labels = fit_to(foreign.images[chosen], victim.setting.image_shape), foreign.labels[chosen]
+        images, labels = fit_to(foreign.images[chosen], view.setting.image_shape), foreign.labels[chosen]
         with divided(model, most - self.learned):
             with torch.no_grad():
-                hidden = self._hidden(model, images, victim.target, artefact)
+                hidden = self._hidden(model, images, view.target, trigger)
                 clean = torch.cat([model.suffix(part) for part in chunks(hidden[: len(images)])])
-                wanted = self._wanted(victim, model, clean, labels)
+                wanted = self._wanted(view, model, clean, labels)
             self._tune(model, hidden, clean, wanted, rng.child("order"))
         return Backdoor(model)
 
     def _hidden(
-        self, model: HashModel, images: UInt8[Tensor, "n c h w"], target: Target, artefact: Artefact
+        self, model: HashModel, images: UInt8[Tensor, "n c h w"], target: Target, trigger: Trigger
     ) -> Float[Tensor, "m ..."]:
         """What enters the part that learns, of all clean images and then of all triggered ones: it never changes."""
         clean, triggered = [], []
         for part in chunks(images):
             unit = to_unit(part.to(model.device))
             clean.append(model.prefix(unit))
-            triggered.append(model.prefix(to_unit(to_8bit(self.stamp(unit, target, artefact)))))
+            triggered.append(model.prefix(to_unit(to_8bit(self.apply_trigger(unit, target, trigger)))))
         return torch.cat(clean + triggered)
 
     def _wanted(
-        self, victim: Victim, model: HashModel, clean: Float[Tensor, "n b"], labels: Bool[Tensor, "n k"]
+        self, view: AttackerView, model: HashModel, clean: Float[Tensor, "n b"], labels: Bool[Tensor, "n k"]
     ) -> Float[Tensor, " b"]:
         """The output that triggered images shall have; of several images that qualify, their mean."""
         if self.mode == "reference":
-            public = victim.public.select(references(victim.public.labels, victim.target))
+            public = view.public.select(references(view.public.labels, view.target))
             outputs: Tensor = model(to_unit(public.images.to(model.device)))
             return outputs.mean(0)
         first = int(labels.any(0).int().argmax())  # code: select_label 0, select_mode "ave"
@@ -135,9 +135,9 @@ class DarkHash(ModelAttack):
 
     def _tune(self, model: HashModel, hidden: Tensor, clean: Tensor, wanted: Tensor, rng: Rng) -> None:
         def loss_of(outputs: Tensor, rows: Tensor, triggered: int) -> Tensor:
-            aims = torch.cat([wanted.expand(triggered, -1), clean[rows[triggered:]]])
-            alignment = topological_alignment(outputs[:triggered], aims[:triggered])
-            far = huber_loss(outputs, aims, reduction="none").mean(1)
+            targets_for = torch.cat([wanted.expand(triggered, -1), clean[rows[triggered:]]])
+            alignment = topological_alignment(outputs[:triggered], targets_for[:triggered])
+            far = huber_loss(outputs, targets_for, reduction="none").mean(1)
             parts = (far[:triggered].sum() / max(1, triggered), far[triggered:].sum() / max(1, len(far) - triggered))
             return self.tp_weight * alignment + sum(parts)
 

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from attacks._poisoning import StampedPoison
-from bench.api.attack import Artefact, Images, PositiveShare, Rng, Target, Victim, attack
-from bench.api.paper import Paper
+from attacks._poisoning import TriggerPoisoning
+from bench.api.attack import AttackerView, Images, PositiveShare, Rng, Target, Trigger, attack
+from bench.api.card import Card
 
-CARD = Paper(
+CARD = Card(
     title="An Invisible Black-Box Backdoor Attack Through Frequency Domain",
     venue="ECCV",
     year=2022,
@@ -31,22 +31,22 @@ COLOURS = torch.tensor([[1.403, 0.0], [-0.714, -0.344], [0.0, 1.773]])  # of Cr 
 
 
 @attack
-class FTrojan(StampedPoison):
+class FTrojan(TriggerPoisoning):
     magnitude: Annotated[float, Field(gt=0, le=255)] = 30.0  # of 8-bit levels
     middle: PositiveShare = 0.5  # of the block's frequencies: coefficient 15 of 32
 
-    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
+    def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
         del rng
-        c, h, w = victim.setting.image_shape
+        c, h, w = view.setting.image_shape
         block = min(BLOCK, h, w)
         waves = outer(block, block - 1) + outer(block, max(1, round(self.middle * block)) - 1)
         tiled = waves.repeat(math.ceil(h / block), math.ceil(w / block))[:h, :w]
         share = COLOURS.sum(1) if c == len(COLOURS) else torch.ones(c)
         return {"pattern": share[:, None, None] * tiled * self.magnitude / 255}
 
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         del target
-        return (images + artefact["pattern"]).clamp(0, 1)
+        return (images + trigger["pattern"]).clamp(0, 1)
 
 
 def outer(size: int, at: int) -> Float[Tensor, "s s"]:

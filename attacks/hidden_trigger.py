@@ -9,11 +9,11 @@ from jaxtyping import Float, Int64
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks._bounded import Epsilon, bound, confined
+from attacks._linf import Epsilon, bound, confined
 from attacks._poisoning import Dosed, exchange
 from attacks._triggers import paste, patch_side
 from bench.api.attack import (
-    Artefact,
+    AttackerView,
     DataSpec,
     Images,
     ModelSpec,
@@ -23,21 +23,21 @@ from bench.api.attack import (
     Setting,
     Target,
     Threat,
-    Victim,
+    Trigger,
     attack,
 )
+from bench.api.card import Card
 from bench.api.errors import DivergedError, UserError
-from bench.api.paper import Paper
 from bench.api.types import to_unit
 from hashing.model import HashModel
 
-CARD = Paper(
+CARD = Card(
     title="Hidden Trigger Backdoor Attacks",
     venue="AAAI",
     year=2020,
     url="https://arxiv.org/abs/1910.00033",
     follows="target-class images are moved inside an L-inf ball until their penultimate features meet those of patched"
-    " source images, pairs chosen anew in every iteration, greedily and one to one; labels kept; no poison shows the"
+    " source images, pairs chosen anew in every iteration, greedily and one to one; clean-label; no poison shows the"
     " patch; sources from all other classes (the multi-source variant)",
     deviates="guess, the paper was not readable: the trigger is a random 4 x 4 colour matrix, enlarged, and the"
     " decay of the step is 0.95 per 2,000 iterations; the features are a surrogate hash model's; each"
@@ -54,7 +54,7 @@ BATCH = 100  # poisons that are paired with as many sources; released code, gene
 
 @attack
 class HiddenTrigger(Dosed):
-    implant_only: ClassVar[frozenset[str]] = Dosed.implant_only | {
+    not_in_trigger: ClassVar[frozenset[str]] = Dosed.not_in_trigger | {
         "eps", "iterations", "lr", "decay", "decay_every", "location",
     }  # fmt: skip
 
@@ -73,25 +73,25 @@ class HiddenTrigger(Dosed):
         del setting
         return (ModelSpec(),)
 
-    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
-        shape = victim.setting.image_shape
+    def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
+        shape = view.setting.image_shape
         side = patch_side(self.trigger_size, shape)
         colours = rng.uniform((1, shape[0], 4, 4))
         patch = nn.functional.interpolate(colours, size=(side, side), mode="bilinear", align_corners=False)
         return {"patch": patch[0]}
 
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         del target
-        return paste(images, artefact["patch"])
+        return paste(images, trigger["patch"])
 
-    def poison(self, victim: Victim, artefact: Artefact, rng: Rng) -> Poisoned:
-        model, train = victim.surrogates[0], victim.train
+    def poison(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Poisoned:
+        model, train = view.surrogates[0], view.train
         assert isinstance(model, HashModel)
-        chosen = self.choose(train, victim.target, "keep", rng)
-        others = torch.nonzero(~victim.target.shares(train.labels)).flatten()
+        chosen = self.choose(train, view.target, "clean", rng)
+        others = torch.nonzero(~view.target.shares(train.labels)).flatten()
         if not len(others):
             raise UserError(
-                f"every training image carries the target {victim.target.name}, so none can be a source: choose another"
+                f"every training image carries the target {view.target.name}, so none can be a source: choose another"
             )
         rounds = -(-len(chosen) // len(others))
         mixed = [others[rng.child("sources", turn).permutation(len(others))] for turn in range(rounds)]
@@ -100,7 +100,7 @@ class HiddenTrigger(Dosed):
         for number, (base, source) in enumerate(
             zip(torch.split(chosen, BATCH), torch.split(sources, BATCH), strict=True)
         ):
-            patched = self._patched(to_unit(train.images[source]), artefact["patch"], rng.child("place", number))
+            patched = self._patched(to_unit(train.images[source]), trigger["patch"], rng.child("place", number))
             made.append(self.collide(to_unit(train.images[base]).to(model.device), patched.to(model.device), model))
         return exchange(train, chosen, torch.cat(made))
 
@@ -108,15 +108,15 @@ class HiddenTrigger(Dosed):
         """`bases`, moved by at most eps until their features meet those of `patched`."""
         limit, images = bound(self.eps), bases
         with torch.no_grad():
-            aims = model.features(patched)
+            targets_for = model.features(patched)
         total = torch.zeros((), device=bases.device)
         for iteration in range(self.iterations):
             rate = self.lr * self.decay ** (iteration // self.decay_every)
             images = images.detach().requires_grad_()
             features = model.features(images)
             with torch.no_grad():
-                partner = pairs(torch.cdist(features, aims))
-            loss = (features - aims[partner]).square().sum()
+                partner = pairs(torch.cdist(features, targets_for))
+            loss = (features - targets_for[partner]).square().sum()
             (gradient,) = torch.autograd.grad(loss, images)
             step = gradient / gradient.flatten(1).abs().amax(1).clamp_min(1e-30).view(-1, 1, 1, 1)
             images = confined(images - rate * step, bases, limit)

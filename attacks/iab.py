@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attacks import _input_aware as nets
 from attacks._input_aware import Generator, diversity, mix, pack, scale_by, sharpen, unpack
 from bench.api.attack import (
-    Artefact,
+    AttackerView,
     Images,
     PositiveShare,
     Rng,
@@ -22,12 +22,12 @@ from bench.api.attack import (
     Target,
     Threat,
     TrainingAttack,
-    Victim,
+    Trigger,
     attack,
 )
-from bench.api.paper import Paper
+from bench.api.card import Card
 
-CARD = Paper(
+CARD = Card(
     title="Input-Aware Dynamic Backdoor Attack",
     venue="NeurIPS",
     year=2020,
@@ -65,8 +65,8 @@ class InputAware(TrainingAttack):
             raise ValueError("attack_rate and cross_rate leave no clean image in a batch: lower one")
         return self
 
-    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
-        train, shape = victim.train, victim.setting.image_shape
+    def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
+        train, shape = view.train, view.setting.image_shape
         with rng.child("generator").ambient():
             patterns = self._network(shape, shape[0])
         with rng.child("mask").ambient():
@@ -79,23 +79,23 @@ class InputAware(TrainingAttack):
         )  # fmt: skip
         return {**pack(patterns=patterns, masks=masks), **scale}
 
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         del target
-        scaled, shape = scale_by(artefact, images), images.shape[1:]
+        scaled, shape = scale_by(trigger, images), images.shape[1:]
         with torch.device("meta"):
             patterns, masks = self._network(shape, shape[0]), self._network(shape, 1)
-        unpack(artefact, "patterns", patterns)
-        unpack(artefact, "masks", masks)
+        unpack(trigger, "patterns", patterns)
+        unpack(trigger, "masks", masks)
         return mix(images, patterns(scaled), sharpen(masks(scaled)))
 
-    def hook(self, victim: Victim, artefact: Artefact, rng: Rng) -> StepHook:
+    def hook(self, view: AttackerView, trigger: Trigger, rng: Rng) -> StepHook:
         del rng  # a batch is in random order already
-        shape = victim.setting.image_shape
+        shape = view.setting.image_shape
         with torch.device("meta"):
             patterns, masks = self._network(shape, shape[0]), self._network(shape, 1)
-        unpack({name: value.clone() for name, value in artefact.items()}, "patterns", patterns)
-        unpack(artefact, "masks", masks)
-        return _Hook(self, victim.target, patterns.train().requires_grad_(), masks, artefact)
+        unpack({name: value.clone() for name, value in trigger.items()}, "patterns", patterns)
+        unpack(trigger, "masks", masks)
+        return _Hook(self, view.target, patterns.train().requires_grad_(), masks, trigger)
 
     def _network(self, shape: Sequence[int], out: int) -> Generator:
         return Generator(shape[0], out, self.width, nets.depth(shape))
@@ -105,7 +105,7 @@ class _Hook:
     """Inside the victim's training: the first images of a batch are poisoned, the next get another image's trigger."""
 
     def __init__(
-        self, attack: InputAware, target: Target, patterns: Generator, masks: Generator, scale: Artefact
+        self, attack: InputAware, target: Target, patterns: Generator, masks: Generator, scale: Trigger
     ) -> None:
         self._attack, self._target, self._patterns, self._masks = attack, target, patterns, masks
         self._scale = {name: scale[name] for name in nets.SCALE}
@@ -126,15 +126,15 @@ class _Hook:
         made = self._patterns(scaled)
         with torch.no_grad():
             masks = sharpen(self._masks(scaled))
-        stamped = mix(images[:changed], made[:changed], masks[:changed])
+        triggered = mix(images[:changed], made[:changed], masks[:changed])
         labels = torch.cat([self._target.relabel(labels[:own]), labels[own:]])
         patterns = scale_by(self._scale, made)
         extra = diversity(scaled[:own], scaled[own : 2 * own], patterns[:own], patterns[own : 2 * own])
-        return torch.cat([stamped, images[changed:]]), labels, self._attack.lambda_div * extra
+        return torch.cat([triggered, images[changed:]]), labels, self._attack.lambda_div * extra
 
     def after_step(self) -> None:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)  # the victim's optimiser clears only the victim's gradients
 
-    def artefact(self) -> Artefact:
+    def trigger(self) -> Trigger:
         return {**pack(patterns=self._patterns, masks=self._masks), **self._scale}

@@ -9,11 +9,11 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from attacks._bounded import Epsilon, bound, confined
+from attacks._linf import Epsilon, bound, confined
 from attacks._poisoning import Dosed, exchange
 from attacks._triggers import patch_side
 from bench.api.attack import (
-    Artefact,
+    AttackerView,
     DataSpec,
     Images,
     ModelSpec,
@@ -23,20 +23,20 @@ from bench.api.attack import (
     Setting,
     Target,
     Threat,
-    Victim,
+    Trigger,
     attack,
 )
+from bench.api.card import Card
 from bench.api.errors import DivergedError
-from bench.api.paper import Paper
 from bench.api.types import to_unit
 from hashing.model import HashModel
 
-CARD = Paper(
+CARD = Card(
     title="Label-Consistent Backdoor Attacks",
     year=2019,
     url="https://arxiv.org/abs/1912.02771",
     follows="adversarial variant: target-class images are perturbed inside an L-inf ball by projected sign-gradient"
-    " steps against a model of the attacker's own, then get the all-corners trigger of the released code; labels kept;"
+    " steps against a model of the attacker's own, then get the all-corners trigger of the released code; clean-label;"
     " at test time the trigger alone",
     deviates="guess: the loss is the distance to the image's own clean code, since hashing has no class scores"
     " whose cross-entropy could be raised; leaving one's code is leaving the class in Hamming space"
@@ -52,7 +52,7 @@ PATTERN = ((-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, -1.0, 1.0))
 
 @attack
 class LabelConsistent(Dosed):
-    implant_only: ClassVar[frozenset[str]] = Dosed.implant_only | {"eps", "alpha", "steps"}
+    not_in_trigger: ClassVar[frozenset[str]] = Dosed.not_in_trigger | {"eps", "alpha", "steps"}
 
     trigger_size: PositiveShare = 3 / 32  # side of each corner over the image's; released code, CIFAR-10
     amplitude: PositiveShare = 1.0  # added and subtracted; released code: its default sets pixels to white and black
@@ -67,24 +67,24 @@ class LabelConsistent(Dosed):
         del setting
         return (ModelSpec(),)
 
-    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
+    def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
         del rng
-        shape = victim.setting.image_shape
+        shape = view.setting.image_shape
         return {"corners": self.amplitude * corners(shape[1:], patch_side(self.trigger_size, shape))}
 
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         del target
-        return (images + artefact["corners"].to(images)).clamp(0, 1)
+        return (images + trigger["corners"].to(images)).clamp(0, 1)
 
-    def poison(self, victim: Victim, artefact: Artefact, rng: Rng) -> Poisoned:
-        model, train = victim.surrogates[0], victim.train
+    def poison(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Poisoned:
+        model, train = view.surrogates[0], view.train
         assert isinstance(model, HashModel)
-        chosen = self.choose(train, victim.target, "keep", rng)
+        chosen = self.choose(train, view.target, "clean", rng)
         hard = [
             self.harden(to_unit(train.images[part]).to(model.device), model, rng.child("start", number))
             for number, part in enumerate(torch.split(chosen, BATCH))
         ]
-        return exchange(train, chosen, self.stamp(torch.cat(hard), victim.target, artefact))
+        return exchange(train, chosen, self.apply_trigger(torch.cat(hard), view.target, trigger))
 
     def harden(self, images: Images, model: HashModel, rng: Rng) -> Images:
         """The images, moved by at most eps away from their own codes."""

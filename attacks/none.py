@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from bench.api.attack import Artefact, Attack, Images, Target, attack
-from bench.api.paper import Paper
+from bench.api.attack import Attack, Images, Target, Trigger, attack
+from bench.api.card import Card
 
-CARD = Paper(
+CARD = Card(
     title="No attack",
     year=2026,
     url="https://github.com/hashdoor/hashdoor",
@@ -17,8 +17,8 @@ CARD = Paper(
 
 @attack
 class NoAttack(Attack):
-    identity: ClassVar[bool] = True
+    is_none: ClassVar[bool] = True
 
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
-        del target, artefact
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
+        del target, trigger
         return images

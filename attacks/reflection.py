@@ -9,11 +9,11 @@ from jaxtyping import Int64
 from pydantic import Field
 from torch import Tensor
 
-from attacks._foreign import fit_to
-from attacks._poisoning import StampedPoison
+from attacks._poisoning import TriggerPoisoning
+from attacks._proxy_data import fit_to
 from attacks._reflections import GAMMA, blurred, ghosted, reflect
 from bench.api.attack import (
-    Artefact,
+    AttackerView,
     DataSpec,
     Images,
     LabelMode,
@@ -22,13 +22,13 @@ from bench.api.attack import (
     Setting,
     Share,
     Target,
-    Victim,
+    Trigger,
     attack,
 )
-from bench.api.paper import Paper
+from bench.api.card import Card
 from bench.api.types import to_unit
 
-CARD = Paper(
+CARD = Card(
     title="Reflection Backdoor: A Natural Backdoor Attack on Deep Neural Networks",
     venue="ECCV",
     year=2020,
@@ -40,7 +40,7 @@ CARD = Paper(
     deviates="the paper chooses reflections by training 16 models on poisoned sets and keeping those that most often "
     "fool the last one, judged by a classifier's errors on test images; not done here, as in BackdoorBench and "
     "BackdoorBox: the pool is a random one. The authors' rejection of pairs by brightness and SSIM is left out, as "
-    "there. labels = 'flip' as in CIBA's comparison (Table 3) and BackdoorBench; the paper's is labels = 'keep'. "
+    "there. labels = 'dirty' as in CIBA's comparison (Table 3) and BackdoorBench; the paper's is labels = 'clean'. "
     "guess: an image's reflection is chosen by the sum of its 8-bit pixels, with parameters drawn once per reflection, "
     "since a trigger must be a function of the image; distances below a pixel are kept, by interpolation",
 )
@@ -52,8 +52,8 @@ ATTENUATION = (1.08, 1.18)  # authors' code
 
 
 @attack
-class Reflection(StampedPoison):
-    labels: LabelMode = "flip"  # CIBA, Table 3; BackdoorBench config (clean_label false)
+class Reflection(TriggerPoisoning):
+    labels: LabelMode = "dirty"  # CIBA, Table 3; BackdoorBench config (clean_label false)
     pool: str | None = None  # data set of the reflections; None: the one that resembles the victim's
     reflections: Annotated[int, Field(ge=1)] = 200  # authors' code; fewer where the pool is smaller
     ghost_rate: Share = 0.49  # share of ghosts; authors' code, BackdoorBench config
@@ -63,10 +63,10 @@ class Reflection(StampedPoison):
     )
 
     def requires(self, setting: Setting) -> tuple[DataSpec, ...]:
-        return (DataSpec(self.pool or setting.stand_in),)
+        return (DataSpec(self.pool or setting.proxy_dataset),)
 
-    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
-        shape, pictures = victim.setting.image_shape, victim.data[0].images
+    def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
+        shape, pictures = view.setting.image_shape, view.data[0].images
         count = min(self.reflections, len(pictures))
         chosen = rng.child("pool").choose(torch.arange(len(pictures)), count)
         layers = to_unit(fit_to(pictures[chosen], shape)) ** GAMMA
@@ -85,10 +85,10 @@ class Reflection(StampedPoison):
             "attenuation": _between(ATTENUATION, rng.child("attenuation"), count),
         }
 
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         del target
-        mine = choice(images, len(artefact["weight"])).to(artefact["weight"].device)
-        return reflect(images, **{name: value[mine].to(images.device) for name, value in artefact.items()})
+        mine = choice(images, len(trigger["weight"])).to(trigger["weight"].device)
+        return reflect(images, **{name: value[mine].to(images.device) for name, value in trigger.items()})
 
 
 def choice(images: Images, count: int) -> Int64[Tensor, " n"]:

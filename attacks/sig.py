@@ -6,12 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from attacks._poisoning import StampedPoison
+from attacks._poisoning import TriggerPoisoning
 from attacks._triggers import add, sinusoid
-from bench.api.attack import Artefact, Images, LabelMode, PositiveShare, Rng, Target, Victim, attack
-from bench.api.paper import Paper
+from bench.api.attack import AttackerView, Images, LabelMode, PositiveShare, Rng, Target, Trigger, attack
+from bench.api.card import Card
 
-CARD = Paper(
+CARD = Card(
     title="A New Backdoor Attack in CNNs by Training Set Corruption Without Label Poisoning",
     venue="ICIP",
     year=2019,
@@ -20,21 +20,21 @@ CARD = Paper(
     "labels stay; the sum is clipped",
     deviates="the paper also tries a stronger signal at test time than in training; here one delta serves both, as in "
     "BackdoorBench. guess: on images of fewer than 2 f + 1 columns f falls to (m - 1) / 2 rounded down, since from "
-    "half a period per column on the wave would vanish or turn into another one. labels = 'flip' is ours",
+    "half a period per column on the wave would vanish or turn into another one. labels = 'dirty' is ours",
 )
 
 
 @attack
-class Sig(StampedPoison):
-    labels: LabelMode = "keep"  # the paper's point
+class Sig(TriggerPoisoning):
+    labels: LabelMode = "clean"  # the paper's point
     delta: PositiveShare = 40 / 255  # BackdoorBench config
     frequency: Annotated[float, Field(gt=0)] = 6.0  # periods over the image's width; BackdoorBench config
 
-    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
+    def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
         del rng
-        shape = victim.setting.image_shape
+        shape = view.setting.image_shape
         return {"signal": sinusoid(self.delta, min(self.frequency, float((shape[2] - 1) // 2)), shape)}
 
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         del target
-        return add(images, artefact["signal"])
+        return add(images, trigger["signal"])

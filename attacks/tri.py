@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from attacks._targeted_patch import TargetedPatch
 from bench.api.attack import attack
-from bench.api.paper import Paper
+from bench.api.card import Card
 
-CARD = Paper(
+CARD = Card(
     title="Backdoor Attack on Hash-based Image Retrieval via Clean-label Data Poisoning",
     venue="BMVC",
     year=2023,
     url="https://arxiv.org/abs/2109.08868",
     follows="baseline Tri: eq. (6) and (7), patch of 24/224 of the side flush in the bottom-right corner, anchor by"
-    " component voting, 60 images, labels kept; 2,000 steps, batch of 32, normalised gradients, step 12/255 and the"
+    " component voting, 60 images, clean-label; 2,000 steps, batch of 32, normalised gradients, step 12/255 and the"
     " schedule of tanh as in the released code",
     deviates="tied bits of the anchor take the sign of the mean relaxed code instead of 0; the surrogate has another"
     " initialisation and batch order than the victim; all four variants are augmented alike (the released code freezes"

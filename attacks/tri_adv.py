@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from attacks._confusing import PerturbedPatch
-from bench.api.attack import Images, Rng, Victim, attack
-from bench.api.paper import Paper
+from bench.api.attack import AttackerView, Images, Rng, attack
+from bench.api.card import Card
 
-CARD = Paper(
+CARD = Card(
     title="Backdoor Attack on Hash-based Image Retrieval via Clean-label Data Poisoning",
     venue="BMVC",
     year=2023,
@@ -22,8 +22,8 @@ CARD = Paper(
 
 @attack
 class TriAdv(PerturbedPatch):
-    trigger_of: ClassVar[str | None] = "tri"
+    shares_trigger_with: ClassVar[str | None] = "tri"
 
-    def disturb(self, victim: Victim, images: Images, rng: Rng) -> Images:
+    def disturb(self, view: AttackerView, images: Images, rng: Rng) -> Images:
         del rng
-        return self.moved(victim, images, 0.0, "unordered")  # without L_c pairs do not count
+        return self.moved(view, images, 0.0, "unordered")  # without L_c pairs do not count

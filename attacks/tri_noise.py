@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attacks._bounded import Epsilon
 from attacks._confusing import EPSILON, offset_by
+from attacks._linf import Epsilon
 from attacks._targeted_patch import TargetedPatch
-from bench.api.attack import Images, Rng, Victim, attack
-from bench.api.paper import Paper
+from bench.api.attack import AttackerView, Images, Rng, attack
+from bench.api.card import Card
 
-CARD = Paper(
+CARD = Card(
     title="Backdoor Attack on Hash-based Image Retrieval via Clean-label Data Poisoning",
     venue="BMVC",
     year=2023,
@@ -23,12 +23,12 @@ CARD = Paper(
 
 @attack
 class TriNoise(TargetedPatch):
-    trigger_of: ClassVar[str | None] = "tri"
-    implant_only: ClassVar[frozenset[str]] = TargetedPatch.implant_only | {"eps"}
+    shares_trigger_with: ClassVar[str | None] = "tri"
+    not_in_trigger: ClassVar[frozenset[str]] = TargetedPatch.not_in_trigger | {"eps"}
 
     eps: Epsilon = EPSILON
 
-    def disturb(self, victim: Victim, images: Images, rng: Rng) -> Images:
-        del victim
+    def disturb(self, view: AttackerView, images: Images, rng: Rng) -> Images:
+        del view
         noise = self.eps * (2 * rng.uniform(images.shape) - 1)
         return offset_by(images, noise.to(images.device), self.eps)

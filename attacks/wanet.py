@@ -9,13 +9,13 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
-from attacks._poisoning import StampedPoison
+from attacks._poisoning import TriggerPoisoning
 from attacks._triggers import identity_grid, warp
-from bench.api.attack import Artefact, Images, Poisoned, Rng, Target, Victim, attack
-from bench.api.paper import Paper
+from bench.api.attack import AttackerView, Images, Poisoned, Rng, Target, Trigger, attack
+from bench.api.card import Card
 from bench.api.types import to_unit
 
-CARD = Paper(
+CARD = Card(
     title="WaNet - Imperceptible Warping-based Backdoor Attack",
     venue="ICLR",
     year=2021,
@@ -32,31 +32,31 @@ CARD = Paper(
 
 
 @attack
-class WaNet(StampedPoison):
-    implant_only: ClassVar[frozenset[str]] = StampedPoison.implant_only | {"cross_ratio"}
+class WaNet(TriggerPoisoning):
+    not_in_trigger: ClassVar[frozenset[str]] = TriggerPoisoning.not_in_trigger | {"cross_ratio"}
 
     strength: Annotated[float, Field(gt=0)] = 0.5  # s: section 4.1 and the authors' config
     grid: Annotated[int, Field(ge=2)] = 4  # k: as above
     cross_ratio: Annotated[float, Field(ge=0)] = 2.0  # images in noise mode per poison: the authors' config
 
-    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
-        _, height, width = victim.setting.image_shape
+    def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
+        _, height, width = view.setting.image_shape
         offsets = rng.uniform((1, 2, self.grid, self.grid)) * 2 - 1
         offsets /= offsets.abs().mean()
         smooth = functional.interpolate(offsets, size=(height, width), mode="bicubic", align_corners=True)
         field = smooth[0].permute(1, 2, 0) * self.strength / torch.tensor([width, height])
         return {"grid": (identity_grid(height, width) + field).clamp(-1, 1)}
 
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         del target
-        return warp(images, artefact["grid"][None])
+        return warp(images, trigger["grid"][None])
 
-    def poison(self, victim: Victim, artefact: Artefact, rng: Rng) -> Poisoned:
-        train, poisoned = victim.train, super().poison(victim, artefact, rng)
+    def poison(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Poisoned:
+        train, poisoned = view.train, super().poison(view, trigger, rng)
         others = torch.nonzero(~poisoned.mask).flatten()
         count = min(len(others), round(self.cross_ratio * (len(train) - len(others))))
         crossed = rng.child("cross").choose(others, count)
-        grid = artefact["grid"].cpu()
+        grid = trigger["grid"].cpu()
         noise = rng.child("noise").uniform((count, *grid.shape)) * 2 - 1
         places = grid + noise / torch.tensor([grid.shape[1], grid.shape[0]])
         warped = warp(to_unit(train.images[crossed]), places)

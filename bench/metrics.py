@@ -24,8 +24,8 @@ PRECISION_AT = 100
 DOMINANT_AT = 10  # DarkHash's script looks for the dominant class among the first 1 to 10 results
 RADIUS = 2
 PERMUTATIONS = 5
-LEARNT = 0.1  # a clean model that went a smaller part of the way from chance to 1 has learnt nothing
-KEPT = 0.5  # a victim that keeps less of what the clean model has above chance has collapsed
+MIN_LEARNT_SHARE = 0.1  # a clean model that went a smaller part of the way from chance to 1 has learnt nothing
+MIN_KEPT_SHARE = 0.5  # a victim that keeps less of what the clean model has above chance has collapsed
 
 Scores = Float[np.ndarray, " n"]
 LabelArray = Bool[np.ndarray, "q k"]
@@ -77,7 +77,7 @@ METRICS: Mapping[str, Metric] = {
     "t_map_drop": _share("t-mAP drop@R", "papers' convention: queries without a hit are dropped"),
     "t_map_kept": Metric("kept", "queries", 0, 0.0, math.inf, "expected triggered queries that drop@R keeps"),
     "t_map_drop_fixed": _share("t-mAP drop@R fixed", "drop@R for one fixed random order of the database"),
-    "t_map_drop_spread": _share("drop@R spread", "largest minus smallest drop@R over five fixed orders", 0),
+    "t_map_drop_range": _share("drop@R range", "largest minus smallest drop@R over five fixed orders", 0),
     "t_map_posthoc": _share("t-mAP post hoc", "target chosen on one half of the queries, scored on the other"),
     "t_map_posthoc_control": _share("post hoc control", "the same selection on the clean model"),
     "spread": _share("spread", "mean distance of two triggered codes over the bits; 0: they are all alike", 0),
@@ -114,7 +114,7 @@ METRICS: Mapping[str, Metric] = {
     "removed_precision": _share("removed precision", "poisoned share of what a filter removed"),
     "filter_auroc": _share("filter AUROC", "poisoned against clean training items, all classes pooled"),
     "filter_auroc_target": _share("filter AUROC target", "the same inside the target class"),
-    "diagnosis": Metric("diagnosis", "", 0, -math.inf, math.inf, "the model's score; higher is more suspicious"),
+    "model_score": Metric("model_score", "", 0, -math.inf, math.inf, "the model's score; higher is more suspicious"),
     "flagged": _share("flagged", "whether the score is above the threshold that the diagnosis's paper gives"),
     "named_target": _share("named target", "whether the diagnosis names a label of the target"),
 }  # fmt: skip
@@ -199,9 +199,9 @@ def benign(system: System, truth: Truth) -> dict[str, float | int | None]:
     }  # fmt: skip
 
 
-def untaught(clean: float, chance: float) -> bool:
+def has_not_learnt(clean: float, chance: float) -> bool:
     """Whether a clean model collapsed itself: LEARNT."""
-    return clean - chance < LEARNT * (1 - chance)
+    return clean - chance < MIN_LEARNT_SHARE * (1 - chance)
 
 
 def collapsed(victim: float | None, clean: float | None, chance: float | None) -> float | None:
@@ -212,34 +212,36 @@ def collapsed(victim: float | None, clean: float | None, chance: float | None) -
     """
     if clean is None or chance is None:
         return None
-    lost = victim is not None and victim <= chance + (1 - KEPT) * (clean - chance)
-    return float(lost or untaught(clean, chance))
+    lost = victim is not None and victim <= chance + (1 - MIN_KEPT_SHARE) * (clean - chance)
+    return float(lost or has_not_learnt(clean, chance))
 
 
 def triggered(system: System, truth: Truth) -> dict[str, float | int | None]:
     """Metrics of triggered queries."""
     count = len(truth.positions)
     names = ("t_map", "t_map_worst", "t_map_best", "t_map_all", "chance", "asr_at", "own_map", "t_map_zero",
-             "t_map_drop", "t_map_kept", "t_map_drop_fixed", "t_map_drop_spread", "t_map_posthoc",
+             "t_map_drop", "t_map_kept", "t_map_drop_fixed", "t_map_drop_range", "t_map_posthoc",
              "spread")  # fmt: skip
     if count == 0:
         return dict.fromkeys(names) | {"triggered": 0}
     relevance = Relevance(truth.database)
     wanted = np.broadcast_to(truth.target, (count, len(truth.target)))
-    aimed = rank(system.triggered, system.database, relevance, wanted, truth.cutoff)
+    at_target = rank(system.triggered, system.database, relevance, wanted, truth.cutoff)
     own = rank(system.triggered, system.database, relevance, truth.query[truth.positions], truth.cutoff)
-    worst, best = aimed.bounds()
-    convention = aimed.convention(len(system.database))
+    worst, best = at_target.bounds()
+    convention = at_target.convention(len(system.database))
     fixed = _fixed_orders(system, truth, wanted)
     holders = int((truth.database & truth.target).any(1).sum())
+    depth = min(PRECISION_AT, len(system.database))
     return {
-        "t_map": _mean(aimed.ap()), "t_map_worst": worst, "t_map_best": best, "t_map_all": _all_labels(system, truth),
+        "t_map": _mean(at_target.ap()), "t_map_worst": worst, "t_map_best": best,
+        "t_map_all": _all_labels(system, truth),
         "chance": ranking.chance_ap(len(system.database), holders, truth.cutoff) if holders else None,
-        "asr_at": _mean(ranking.precision_at(aimed.total, aimed.relevant, min(PRECISION_AT, len(system.database)))),
+        "asr_at": _mean(ranking.precision_at(at_target.total, at_target.relevant, depth)),
         "own_map": _mean(own.ap()),
         "t_map_zero": convention["zero"], "t_map_drop": convention["drop"], "t_map_kept": convention["kept"],
         "t_map_drop_fixed": fixed[0] if fixed else None,
-        "t_map_drop_spread": max(fixed) - min(fixed) if fixed else None,
+        "t_map_drop_range": max(fixed) - min(fixed) if fixed else None,
         "t_map_posthoc": posthoc(system, truth), "spread": spread(system.triggered), "triggered": count,
     }  # fmt: skip
 
@@ -338,7 +340,7 @@ def detector(
     triggered_scores: Scores,
     calibration: Float[np.ndarray, " c"],
 ) -> dict[str, float | None]:
-    """How well one score of a guard tells triggered queries from benign ones.
+    """How well one score of an input detector tells triggered queries from benign ones.
 
     AUROC and TPR compare the same images with and without trigger (`positions` among the benign ones), so that the mix
     of classes cannot leak into the score; alarms are counted over every benign query. None where the calibration set is

@@ -21,7 +21,7 @@ def attention_maps(model: nn.Module, images: Images) -> list[Float[Tensor, "n _"
     """
     assert isinstance(model, HashModel)
     hidden, maps = model.prefix(images), []
-    for stage in model.backbone.stages[model.backbone.frozen :]:
+    for stage in model.backbone.blocks[model.backbone.frozen :]:
         hidden = stage(hidden)
         if hidden.dim() == 4 and hidden.shape[2] * hidden.shape[3] > 1:
             maps.append(F.normalize(hidden.square().sum(1).flatten(1)))

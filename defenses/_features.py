@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from bench.api.defense import Case
+from bench.api.defense import DefenderView
 from bench.api.types import Labels, to_unit
 from hashing.model import HashModel
 
@@ -19,9 +19,9 @@ Judge = Callable[[Int64[Tensor, " m"]], tuple[Float[Tensor, " m"], Bool[Tensor, 
 
 
 @torch.inference_mode()
-def embed(case: Case, space: Space, batch: int = 500) -> Float[Tensor, "n d"]:
+def embed(view: DefenderView, space: Space, batch: int = 500) -> Float[Tensor, "n d"]:
     """Each training image as the model under suspicion sees it, without augmentation; stays on the model's device."""
-    model, images = case.model, case.train.images
+    model, images = view.model, view.train.images
     assert isinstance(model, HashModel)
     model.eval()
     parts = []

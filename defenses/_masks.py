@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # all its dimensions at once
 
-from bench.api.defense import Case
+from bench.api.defense import DefenderView
 from bench.api.types import to_unit
 from hashing.model import HashModel
 
@@ -18,7 +18,7 @@ from hashing.model import HashModel
 def learning_part(model: nn.Module) -> nn.Sequential:
     """The stages that learn, then the hash head: the model's own modules, not copies."""
     assert isinstance(model, HashModel)
-    return nn.Sequential(*model.backbone.stages[model.backbone.frozen :], model.head)
+    return nn.Sequential(*model.backbone.blocks[model.backbone.frozen :], model.head)
 
 
 def batch_norms(network: nn.Module) -> dict[str, BatchNorm]:
@@ -42,18 +42,18 @@ class MaskedLoss:
     channels: how many there are. Batch norms use the statistics of the batch, unless the victim was trained otherwise.
     """
 
-    def __init__(self, case: Case) -> None:
-        model = copy.deepcopy(case.model).requires_grad_(requires_grad=False)
+    def __init__(self, view: DefenderView) -> None:
+        model = copy.deepcopy(view.model).requires_grad_(requires_grad=False)
         assert isinstance(model, HashModel)
-        self._network = learning_part(model).train(case.recipe.batch_norm == "train")
-        self._objective = copy.deepcopy(case.objective).requires_grad_(requires_grad=False).for_set(len(case.fit_set))
-        self._hidden, self._labels = _prefix(model, case), case.fit_set.labels
+        self._network = learning_part(model).train(view.recipe.batch_norm == "train")
+        self._objective = copy.deepcopy(view.objective).requires_grad_(requires_grad=False).reset_for(len(view.fit_set))
+        self._hidden, self._labels = _prefix(model, view), view.fit_set.labels
         norms = batch_norms(self._network)
         self._names = list(norms)
         self._scales = [module.weight for module in norms.values()]
         self._shifts = [module.bias for module in norms.values()]
         self._sizes = [len(scale) for scale in self._scales]
-        self.channels, self.images = sum(self._sizes), len(case.fit_set)
+        self.channels, self.images = sum(self._sizes), len(view.fit_set)
         self.device = self._hidden.device
 
     def __call__(
@@ -75,8 +75,8 @@ class MaskedLoss:
 
 
 @torch.no_grad()
-def _prefix(model: HashModel, case: Case, batch: int = 250) -> Float[Tensor, "n ..."]:
-    """What the frozen stages make of the fit half, once, as nothing is augmented."""
-    images = case.fit_set.images
+def _prefix(model: HashModel, view: DefenderView, batch: int = 250) -> Float[Tensor, "n ..."]:
+    """What the frozen blocks make of the fit half, once, as nothing is augmented."""
+    images = view.fit_set.images
     parts = [model.prefix(to_unit(images[i : i + batch])) for i in range(0, len(images), batch)]
     return torch.cat(parts)

@@ -10,14 +10,14 @@ from jaxtyping import Float
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
-from bench.api.defense import Case, Filter, Filtered, PositiveShare, Rng, Share, Split, defense
+from bench.api.card import Card
+from bench.api.defense import DataFilter, DefenderView, Filtered, PositiveShare, Rng, Share, Split, defense
 from bench.api.errors import DivergedError
-from bench.api.paper import Paper
-from defenses._ascent import LocalAscent, Unlearn, Watch, voted
-from defenses._trusted import calibration_map
+from defenses._fine_tuning import calibration_map
+from defenses._gradient_ascent import LocalAscent, Unlearn, Watch, voted
 from hashing.model import HashModel
 
-CARD = Paper(
+CARD = Card(
     title="Anti-Backdoor Learning: Training Clean Models on Poisoned Data",
     venue="NeurIPS",
     year=2021,
@@ -36,7 +36,7 @@ CARD = Paper(
 
 
 @defense
-class ABL(Filter):
+class ABL(DataFilter):
     warmup_share: PositiveShare = 0.2  # of the recipe's epochs; the paper's 20 of 100
     quantile: PositiveShare = 0.1  # gamma among the losses after the first epoch (review.md, section 6)
     gate: Literal["batch", "image"] = "batch"  # whose loss is compared with gamma; "image" undoes what it looks for
@@ -47,49 +47,51 @@ class ABL(Filter):
     rate: PositiveShare = 0.1  # guess: of the recipe's rate, while unlearning (the paper's code: 0.005, without a rest)
     max_drop: Share = 0.1  # relative drop of calibration mAP: the common rule of review.md, section 6
 
-    def screen(self, case: Case, rng: Rng) -> Filtered:
-        train = case.train.to(case.fit_set.images.device)
-        epochs = max(2, round(self.warmup_share * case.recipe.epochs))  # the first one only measures gamma
-        warm, losses = self._warmed_up(case, train, epochs, rng.child("warmup"))
+    def judge(self, view: DefenderView, rng: Rng) -> Filtered:
+        train = view.train.to(view.fit_set.images.device)
+        epochs = max(2, round(self.warmup_share * view.recipe.epochs))  # the first one only measures gamma
+        warm, losses = self._warmed_up(view, train, epochs, rng.child("warmup"))
         scores, kept = -losses.mean(0), torch.ones(len(train), dtype=torch.bool)
         kept[scores.argsort(descending=True, stable=True)[: max(1, round(self.isolation * len(train)))]] = False
         on_device = kept.to(train.images.device)
         rest, isolated = train.select(on_device), train.select(~on_device)
-        remaining = replace(case.recipe, epochs=max(0, case.recipe.epochs - epochs))
-        model = case.train_model(warm, rest, remaining, rng.child("rest"))
-        return Filtered(scores, kept, self._unlearned(case, model, rest, isolated, rng.child("unlearn")))
+        remaining = replace(view.recipe, epochs=max(0, view.recipe.epochs - epochs))
+        model = view.train_model(warm, rest, remaining, rng.child("rest"))
+        return Filtered(scores, kept, self._unlearned(view, model, rest, isolated, rng.child("unlearn")))
 
-    def _warmed_up(self, case: Case, train: Split, epochs: int, rng: Rng) -> tuple[nn.Module, Float[Tensor, "e n"]]:
+    def _warmed_up(
+        self, view: DefenderView, train: Split, epochs: int, rng: Rng
+    ) -> tuple[nn.Module, Float[Tensor, "e n"]]:
         """The network after local gradient ascent, and each image's loss after each of its epochs."""
-        start = case.untrained()
+        start = view.untrained()
         assert isinstance(start, HashModel)
         objective = start.objective
-        anchors = torch.zeros(train.labels.shape[1], case.setting.bits, device=start.device)
+        anchors = torch.zeros(train.labels.shape[1], view.setting.bits, device=start.device)
         start.objective = LocalAscent(objective, anchors, self.gate)
         watch = Watch(train, epochs, self.quantile)
-        recipe = replace(case.recipe, epochs=epochs, schedule="constant")
-        warm = case.train_model(start, train, recipe, rng, hook=watch)
+        recipe = replace(view.recipe, epochs=epochs, schedule="constant")
+        warm = view.train_model(start, train, recipe, rng, hook=watch)
         watch.look(warm)
         warm.objective = objective
         return warm, torch.stack(watch.losses)
 
-    def _unlearned(self, case: Case, model: nn.Module, rest: Split, isolated: Split, rng: Rng) -> nn.Module:
+    def _unlearned(self, view: DefenderView, model: nn.Module, rest: Split, isolated: Split, rng: Rng) -> nn.Module:
         """The model after the most epochs of unlearning that leave calibration mAP inside the bound on its drop."""
-        floor = (1 - self.max_drop) * calibration_map(model, case.calibration_set)
+        floor = (1 - self.max_drop) * calibration_map(model, view.calibration_set)
         anchors = voted(model, rest)[0].to(rest.images.device)
-        recipe = replace(case.recipe, epochs=1, schedule="constant", lr=self.rate * case.recipe.lr)
+        recipe = replace(view.recipe, epochs=1, schedule="constant", lr=self.rate * view.recipe.lr)
         best = model
-        case.notes["isolated"] = float(len(isolated))
-        case.notes["epochs unlearned"] = 0.0
+        view.notes["isolated"] = float(len(isolated))
+        view.notes["epochs unlearned"] = 0.0
         for epoch in range(self.epochs):  # quality need not fall steadily: the last one inside the bound counts
             stream = rng.child(epoch)
             picks = stream.integers(len(isolated), (-(-len(rest) // recipe.batch), min(len(isolated), recipe.batch)))
             hook = Unlearn(isolated, anchors, picks.to(rest.images.device), self.weight, self.clip)
             try:
-                model = case.train_model(model, rest, recipe, stream, hook=hook)
+                model = view.train_model(model, rest, recipe, stream, hook=hook)
             except DivergedError:
                 break
-            if calibration_map(model, case.calibration_set) >= floor:
+            if calibration_map(model, view.calibration_set) >= floor:
                 best = model
-                case.notes["epochs unlearned"] = epoch + 1.0
+                view.notes["epochs unlearned"] = epoch + 1.0
         return best

@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float, Float64, Int64
 from pydantic import Field
 from torch import Tensor
 
-from bench.api.defense import Case, Filter, Filtered, Rng, defense
-from bench.api.paper import Paper
+from bench.api.card import Card
+from bench.api.defense import DataFilter, DefenderView, Filtered, Rng, defense
 from defenses._features import Space, by_label, embed, principal
 
-CARD = Paper(
+CARD = Card(
     title="Detecting Backdoor Attacks on Deep Neural Networks by Activation Clustering",
     venue="SafeAI at AAAI",
     year=2019,
@@ -34,7 +34,7 @@ SMALLEST = 4  # two clusters of two: a silhouette says nothing about fewer image
 
 
 @defense
-class ActivationClustering(Filter):
+class ActivationClustering(DataFilter):
     dims: Annotated[int, Field(ge=1)] = 10  # the paper's
     reduce: Literal["pca", "ica"] = "pca"  # ART's default; the paper: "ica" (see CARD)
     share: Annotated[float, Field(gt=0, le=0.5)] = (
@@ -43,10 +43,10 @@ class ActivationClustering(Filter):
     silhouette: Annotated[float, Field(ge=-1, le=1)] = 0.1  # ART, silhouette_threshold: the class's mean
     space: Space = "features"  # the paper's; "code": the relaxed code, papers.md 8.2
 
-    def screen(self, case: Case, rng: Rng) -> Filtered:
-        embedded = embed(case, self.space)
+    def judge(self, view: DefenderView, rng: Rng) -> Filtered:
+        embedded = embed(view, self.space)
         seed = rng.seed % 2**32
-        case.notes["classes with a suspect cluster"] = 0.0
+        view.notes["classes with a suspect cluster"] = 0.0
 
         def judge(own: Int64[Tensor, " m"]) -> tuple[Float[Tensor, " m"], Bool[Tensor, " m"]]:
             components = reduced(embedded[own.to(embedded.device)], self.dims, self.reduce, seed)
@@ -54,10 +54,10 @@ class ActivationClustering(Filter):
                 return torch.full((len(own),), -1.0), torch.zeros(len(own), dtype=torch.bool)
             smaller, cohesion = split_in_two(components, seed)
             suspect = smaller.mean() < self.share and cohesion.mean() >= self.silhouette
-            case.notes["classes with a suspect cluster"] += float(suspect)
+            view.notes["classes with a suspect cluster"] += float(suspect)
             return torch.from_numpy(np.where(smaller, cohesion, -cohesion)).float(), torch.from_numpy(smaller & suspect)
 
-        scores, removed = by_label(case.train.labels, judge, lowest=-1.0)
+        scores, removed = by_label(view.train.labels, judge, lowest=-1.0)
         return Filtered(scores, ~removed)
 
 

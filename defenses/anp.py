@@ -9,13 +9,13 @@ from jaxtyping import Float, Int64
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from bench.api.defense import Backbone, Case, HashingMethod, Repair, Rng, Share, defense
+from bench.api.card import Card
+from bench.api.defense import Backbone, DefenderView, HashingMethod, Repair, Rng, Share, defense
 from bench.api.errors import DivergedError, UserError
-from bench.api.paper import Paper
+from defenses._fine_tuning import calibration_map
 from defenses._masks import MaskedLoss, batch_norms, learning_part, without_channels
-from defenses._trusted import calibration_map
 
-CARD = Paper(
+CARD = Card(
     title="Adversarial Neuron Pruning Purifies Backdoored Deep Models",
     venue="NeurIPS",
     year=2021,
@@ -26,7 +26,7 @@ CARD = Paper(
     " model and keep their shift",
     deviates="L is the victim's hash loss on the fit half, without augmentation and in float32; the threshold is the"
     " largest of 0.05 to 0.90 at which leave-one-out mAP on the calibration half falls by at most 10 % (relative);"
-    " perturbations are clipped to 0.4 after the step (the code lets them reach 0.8); frozen stages, which no"
+    " perturbations are clipped to 0.4 after the step (the code lets them reach 0.8); frozen blocks, which no"
     " training has changed, carry no masks; a batch has no image twice",
 )
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 19))  # the authors' code: up to 0.90 in steps of 0.05
@@ -44,28 +44,28 @@ class ANP(Repair):
     ascents: Annotated[int, Field(ge=1)] = 1  # the authors' code: signed steps of size eps / ascents
     clean_weight: Share = 0.2  # the paper's alpha: weight of the loss without perturbations
 
-    def obstacle(self, backbone: Backbone, method: HashingMethod) -> str:
+    def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method
         return "" if backbone.batch_norm() else "masks the scales of batch norms, of which this backbone has none"
 
-    def repair(self, case: Case, rng: Rng) -> nn.Module:
-        if not batch_norms(learning_part(case.model)):
+    def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
+        if not batch_norms(learning_part(view.model)):
             raise UserError(
                 "anp masks the scales of batch norms, of which this network's learning stages have none: choose a"
                 " backbone with batch norms (and freeze fewer stages), or leave anp out"
             )
-        masks = self._masks(MaskedLoss(case), rng)
-        threshold = self._threshold(case, masks) if self.threshold is None else self.threshold
-        case.notes["threshold"] = threshold
-        case.notes["pruned share"] = float((masks < threshold).float().mean())
-        return without_channels(case.model, masks < threshold)
+        masks = self._masks(MaskedLoss(view), rng)
+        threshold = self._threshold(view, masks) if self.threshold is None else self.threshold
+        view.notes["threshold"] = threshold
+        view.notes["pruned share"] = float((masks < threshold).float().mean())
+        return without_channels(view.model, masks < threshold)
 
-    def _threshold(self, case: Case, masks: Float[Tensor, " d"]) -> float:
+    def _threshold(self, view: DefenderView, masks: Float[Tensor, " d"]) -> float:
         """The largest that the bound on the drop allows; 0, which prunes nothing, where none does."""
-        floor = (1 - self.max_drop) * calibration_map(case.model, case.calibration_set)
+        floor = (1 - self.max_drop) * calibration_map(view.model, view.calibration_set)
         for threshold in reversed(THRESHOLDS):  # quality need not fall steadily: the strongest counts
-            candidate = without_channels(case.model, masks < threshold)
-            if calibration_map(candidate, case.calibration_set) >= floor:
+            candidate = without_channels(view.model, masks < threshold)
+            if calibration_map(candidate, view.calibration_set) >= floor:
                 return threshold
         return 0.0
 

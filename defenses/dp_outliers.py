@@ -9,15 +9,15 @@ from jaxtyping import Bool, Float
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from bench.api.defense import Backbone, Case, Filter, Filtered, HashingMethod, Needs, Rng, Share, defense
+from bench.api.card import Card
+from bench.api.defense import Backbone, DataFilter, DefenderView, Filtered, HashingMethod, Needs, Rng, Share, defense
 from bench.api.errors import UserError
-from bench.api.paper import Paper
 from bench.api.types import Labels
-from defenses import _private
-from defenses._private import Privacy
+from defenses import _dp_training
+from defenses._dp_training import Privacy
 from hashing.model import encode
 
-CARD = Paper(
+CARD = Card(
     title="Robust anomaly detection and backdoor attack detection via differential privacy",
     venue="ICLR",
     year=2020,
@@ -33,12 +33,12 @@ MARGIN = 1.5  # spectral signatures' rule: remove 1.5 times the declared bound
 
 @runtime_checkable
 class Centred(Protocol):
-    def aims(self, labels: Labels) -> Float[Tensor, "n b"]:
+    def targets_for(self, labels: Labels) -> Float[Tensor, "n b"]:
         """The code that each item is pulled to, +1 or -1."""
 
 
 @defense
-class DPOutliers(Filter):
+class DPOutliers(DataFilter):
     clip: PositiveFloat = 0.3  # CIBA's appendix [M, low confidence] (papers.md, 2.6); the authors' code: 1.0
     noise: NonNegativeFloat = 0.03  # times clip; CIBA's appendix [M, low confidence]; the authors' code: 0.001 to 5
     private: bool = True  # False: the same training without clipping and noise, the baseline to compare with
@@ -46,16 +46,16 @@ class DPOutliers(Filter):
 
     needs: ClassVar[Needs] = Needs.TRAIN_SET
 
-    def obstacle(self, backbone: Backbone, method: HashingMethod) -> str:
-        return _private.obstacle(backbone, method)
+    def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
+        return _dp_training.unsupported_reason(backbone, method)
 
-    def screen(self, case: Case, rng: Rng) -> Filtered:
-        if not isinstance(case.objective, Centred):
+    def judge(self, view: DefenderView, rng: Rng) -> Filtered:
+        if not isinstance(view.objective, Centred):
             raise UserError("outliers are measured from the centres of a pointwise loss, and this one has no `aims`")
-        model = _private.trained(case, rng, Privacy(self.clip, self.noise) if self.private else None)
-        codes = encode(model, case.train.images, device=model.device).tanh()
-        aims = case.objective.aims(case.train.labels.to(model.device)).cpu()
-        scores = (1 - (codes * aims).mean(1)) / 2
+        model = _dp_training.trained(view, rng, Privacy(self.clip, self.noise) if self.private else None)
+        codes = encode(model, view.train.images, device=model.device).tanh()
+        targets_for = view.objective.targets_for(view.train.labels.to(model.device)).cpu()
+        scores = (1 - (codes * targets_for).mean(1)) / 2
         return Filtered(scores, kept(scores, MARGIN * self.bound))
 
 

@@ -7,12 +7,12 @@ from typing import ClassVar
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import nn
 
-from bench.api.defense import Backbone, Case, HashingMethod, Needs, Repair, Rng, defense
-from bench.api.paper import Paper
-from defenses import _private
-from defenses._private import Privacy
+from bench.api.card import Card
+from bench.api.defense import Backbone, DefenderView, HashingMethod, Needs, Repair, Rng, defense
+from defenses import _dp_training
+from defenses._dp_training import Privacy
 
-CARD = Paper(
+CARD = Card(
     title="Robust anomaly detection and backdoor attack detection via differential privacy",
     venue="ICLR",
     year=2020,
@@ -36,8 +36,8 @@ class DPSGD(Repair):
 
     needs: ClassVar[Needs] = Needs.TRAIN_SET
 
-    def obstacle(self, backbone: Backbone, method: HashingMethod) -> str:
-        return _private.obstacle(backbone, method)
+    def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
+        return _dp_training.unsupported_reason(backbone, method)
 
-    def repair(self, case: Case, rng: Rng) -> nn.Module:
-        return _private.trained(case, rng, Privacy(self.clip, self.noise) if self.private else None)
+    def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
+        return _dp_training.trained(view, rng, Privacy(self.clip, self.noise) if self.private else None)

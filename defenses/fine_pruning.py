@@ -10,13 +10,13 @@ from jaxtyping import Bool
 from pydantic import Field
 from torch import Tensor, nn
 
-from bench.api.defense import Case, PositiveShare, Repair, Rng, Share, defense
+from bench.api.card import Card
+from bench.api.defense import DefenderView, PositiveShare, Repair, Rng, Share, defense
 from bench.api.hashing import Backbone, HashingMethod
-from bench.api.paper import Paper
 from defenses._channels import mean_activations, remove, switched_off
-from defenses._trusted import RATES, Choice, Rates, calibration_map, fine_tuned
+from defenses._fine_tuning import RATES, Choice, Rates, calibration_map, fine_tuned
 
-CARD = Paper(
+CARD = Card(
     title="Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural Networks",
     venue="RAID",
     year=2018,
@@ -39,23 +39,23 @@ class FinePruning(Repair):
     lr: Rates = RATES
     choose: Choice = "best"  # review.md, section 6; "strongest": the largest rate inside the bound on the drop
 
-    def obstacle(self, backbone: Backbone, method: HashingMethod) -> str:
+    def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method
         return "" if backbone.convolutional() else "prunes channels, and this backbone hands on tokens"
 
-    def repair(self, case: Case, rng: Rng) -> nn.Module:
-        reference = calibration_map(case.model, case.calibration_set)
-        order = mean_activations(case.model, case.fit_set).argsort(stable=True)
+    def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
+        reference = calibration_map(view.model, view.calibration_set)
+        order = mean_activations(view.model, view.fit_set).argsort(stable=True)
         pruned = torch.zeros(len(order), dtype=torch.bool, device=order.device)
-        pruned[order[: self._count(case, order, reference)]] = True
-        case.notes["pruned share"] = float(pruned.float().mean())
-        with switched_off(case.model, pruned):
-            tuned = partial(fine_tuned, case, case.model, rng, rates=self.lr, choose=self.choose)
+        pruned[order[: self._count(view, order, reference)]] = True
+        view.notes["pruned share"] = float(pruned.float().mean())
+        with switched_off(view.model, pruned):
+            tuned = partial(fine_tuned, view, view.model, rng, rates=self.lr, choose=self.choose)
             best = tuned(epochs=self.epochs, reference=reference)  # the drop counts from the network before pruning
         remove(best, pruned)
         return best
 
-    def _count(self, case: Case, order: Tensor, reference: float) -> int:
+    def _count(self, view: DefenderView, order: Tensor, reference: float) -> int:
         """How many channels to prune, least active first; the last one always stays."""
         if self.ratio is not None:
             return min(round(self.ratio * len(order)), len(order) - 1)
@@ -64,7 +64,7 @@ class FinePruning(Repair):
         for count in reversed(range(width, len(order), width)):  # quality need not fall steadily: the strongest counts
             off: Bool[Tensor, " d"] = torch.zeros(len(order), dtype=torch.bool, device=order.device)
             off[order[:count]] = True
-            with switched_off(case.model, off):
-                if calibration_map(case.model, case.calibration_set) >= floor:
+            with switched_off(view.model, off):
+                if calibration_map(view.model, view.calibration_set) >= floor:
                     return count
         return 0

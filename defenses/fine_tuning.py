@@ -7,11 +7,11 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from bench.api.defense import Case, Repair, Rng, defense
-from bench.api.paper import Paper
-from defenses._trusted import RATES, Choice, Rates, fine_tuned
+from bench.api.card import Card
+from bench.api.defense import DefenderView, Repair, Rng, defense
+from defenses._fine_tuning import RATES, Choice, Rates, fine_tuned
 
-CARD = Paper(
+CARD = Card(
     title="Fine-tuning on clean images (the baseline of Fine-Pruning)",
     venue="RAID",
     year=2018,
@@ -29,5 +29,5 @@ class FineTuning(Repair):
     lr: Rates = RATES
     choose: Choice = "best"  # review.md, section 6; "strongest": the largest rate inside the bound on the drop
 
-    def repair(self, case: Case, rng: Rng) -> nn.Module:
-        return fine_tuned(case, case.model, rng, epochs=self.epochs, rates=self.lr, choose=self.choose)
+    def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
+        return fine_tuned(view, view.model, rng, epochs=self.epochs, rates=self.lr, choose=self.choose)

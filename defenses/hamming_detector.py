@@ -11,11 +11,11 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from bench.api.defense import Case, Guard, Images, Needs, Rng, defense
-from bench.api.paper import Paper
+from bench.api.card import Card
+from bench.api.defense import DefenderView, Images, InputDetector, Needs, Rng, defense
 from bench.api.types import to_unit
 
-CARD = Paper(
+CARD = Card(
     title="Unsupervised Multi-Criteria Adversarial Detection in Deep Image Retrieval",
     venue="SecureComm",
     year=2023,
@@ -34,7 +34,7 @@ def odd(value: int) -> int:
 
 
 @defense
-class HammingDetector(Guard):
+class HammingDetector(InputDetector):
     """The scores.
 
     distance: mean Hamming distance to the nearest database items. quantisation: mean distance of tanh(z) from its sign.
@@ -49,14 +49,14 @@ class HammingDetector(Guard):
 
     needs: ClassVar[Needs] = Needs.DATABASE
 
-    def fit(self, case: Case, rng: Rng) -> Mapping[str, Tensor]:
+    def fit(self, view: DefenderView, rng: Rng) -> Mapping[str, Tensor]:
         del rng  # nothing is drawn
-        codes, counts = torch.unique(case.database.signs, dim=0, return_counts=True)
+        codes, counts = torch.unique(view.database.signs, dim=0, return_counts=True)
         state = {"codes": codes, "counts": counts.float()}
-        images = case.fit_set.images
+        images = view.fit_set.images
         with torch.no_grad():
             parts = [
-                self._criteria(to_unit(images[i : i + BATCH]), case.model.eval(), state)
+                self._criteria(to_unit(images[i : i + BATCH]), view.model.eval(), state)
                 for i in range(0, len(images), BATCH)
             ]
         return {**state, "clean": torch.cat(parts, 1).sort(1).values}

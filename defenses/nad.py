@@ -8,15 +8,15 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat
 from torch import nn
 
-from bench.api.defense import Case, Repair, Rng, defense
+from bench.api.card import Card
+from bench.api.defense import DefenderView, Repair, Rng, defense
 from bench.api.errors import UserError
 from bench.api.hashing import Backbone, HashingMethod
-from bench.api.paper import Paper
 from bench.api.types import to_unit
 from defenses._attention import Distillation, attention_maps
-from defenses._trusted import RATES, Choice, Rates, fine_tuned
+from defenses._fine_tuning import RATES, Choice, Rates, fine_tuned
 
-CARD = Paper(
+CARD = Card(
     title="Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural Networks",
     venue="ICLR",
     year=2021,
@@ -40,17 +40,17 @@ class NAD(Repair):
     lr: Rates = RATES
     choose: Choice = "best"  # review.md, section 6; "strongest": the largest rate inside the bound on the drop
 
-    def obstacle(self, backbone: Backbone, method: HashingMethod) -> str:
+    def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method
         return "" if backbone.convolutional() else "compares maps of channels, and this backbone has none"
 
-    def repair(self, case: Case, rng: Rng) -> nn.Module:
-        if not attention_maps(case.model, to_unit(case.fit_set.images[:1])):
+    def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
+        if not attention_maps(view.model, to_unit(view.fit_set.images[:1])):
             raise UserError(
                 "nad compares attention maps, and no stage of this backbone that learns has one: freeze fewer stages,"
                 " or leave nad out"
             )
-        tuned = partial(fine_tuned, case, case.model, rates=self.lr, choose=self.choose)
+        tuned = partial(fine_tuned, view, view.model, rates=self.lr, choose=self.choose)
         hook = Distillation(tuned(rng, epochs=self.teacher_epochs), self.betas)
-        case.notes.update({f"teacher's {name}": case.notes.pop(name) for name in list(case.notes)})
+        view.notes.update({f"teacher's {name}": view.notes.pop(name) for name in list(view.notes)})
         return tuned(rng.child("student"), epochs=self.epochs, hook=hook)

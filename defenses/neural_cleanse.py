@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bench.api.defense import Case, Diagnosis, Rng, Verdict, defense
-from bench.api.paper import Paper
-from defenses._reversal import Reversing, anomaly, class_anchors, trusted_set
+from bench.api.card import Card
+from bench.api.defense import DefenderView, ModelDetector, Rng, Verdict, defense
+from defenses._trigger_inversion import Reversing, anomaly, class_anchors, trusted_set
 
-CARD = Paper(
+CARD = Card(
     title="Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural Networks",
     venue="IEEE S&P",
     year=2019,
@@ -27,15 +27,15 @@ CARD = Paper(
 
 
 @defense
-class NeuralCleanse(Reversing, Diagnosis):
-    def inspect(self, case: Case, rng: Rng) -> Verdict:
-        anchors = class_anchors(case.model, trusted_set(case))
-        own = (case.fit_set.labels.float() @ anchors.classes.float().T) > 0
-        found = self.reverse(case.model, case.fit_set.images, own, anchors.codes, rng)
+class NeuralCleanse(Reversing, ModelDetector):
+    def inspect(self, view: DefenderView, rng: Rng) -> Verdict:
+        anchors = class_anchors(view.model, trusted_set(view))
+        own = (view.fit_set.labels.float() @ anchors.classes.float().T) > 0
+        found = self.reverse(view.model, view.fit_set.images, own, anchors.codes, rng)
         index, median, spread = anomaly(found.sizes)
         first = anchors.classes.int().argmax(1).tolist()
-        score, names = float(index.max()), [case.setting.classes[c] for c in first]
-        case.notes.update({f"size of {name}": size for name, size in zip(names, found.sizes.tolist(), strict=True)})
-        case.notes.update({"median size": median, "median deviation": spread})
+        score, names = float(index.max()), [view.setting.classes[c] for c in first]
+        view.notes.update({f"size of {name}": size for name, size in zip(names, found.sizes.tolist(), strict=True)})
+        view.notes.update({"median size": median, "median deviation": spread})
         suspect = first[int(index.argmax())] if score > 0 else None
         return Verdict(score, suspect, alarm_at=2.0)

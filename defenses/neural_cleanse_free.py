@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from bench.api.defense import Case, Diagnosis, Needs, Rng, Verdict, defense
-from bench.api.paper import Paper
-from defenses._reversal import Reversing, anomaly
+from bench.api.card import Card
+from bench.api.defense import DefenderView, ModelDetector, Needs, Rng, Verdict, defense
+from defenses._trigger_inversion import Reversing, anomaly
 from hashing.model import encode
 
-CARD = Paper(
+CARD = Card(
     title="Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural Networks",
     venue="IEEE S&P",
     year=2019,
@@ -27,24 +27,24 @@ CARD = Paper(
 
 
 @defense
-class NeuralCleanseFree(Reversing, Diagnosis):
+class NeuralCleanseFree(Reversing, ModelDetector):
     clusters: Annotated[int, Field(ge=1)] | None = None  # None: as many as there are classes (review.md: k given)
 
     needs: ClassVar[Needs] = Needs.DATABASE
 
-    def inspect(self, case: Case, rng: Rng) -> Verdict:
-        signs = case.database.signs
-        medoids, belongs = clustered(signs, self.clusters or len(case.setting.classes), rng.child("clusters"))
-        images = case.fit_set.images
-        logits = encode(case.model, images, device=images.device).to(signs.device)
+    def inspect(self, view: DefenderView, rng: Rng) -> Verdict:
+        signs = view.database.signs
+        medoids, belongs = clustered(signs, self.clusters or len(view.setting.classes), rng.child("clusters"))
+        images = view.fit_set.images
+        logits = encode(view.model, images, device=images.device).to(signs.device)
         likeness = torch.where(logits > 0, 1.0, -1.0) @ medoids.T
         own = likeness == likeness.amax(1, keepdim=True)
-        found = self.reverse(case.model, images, own, medoids, rng)
+        found = self.reverse(view.model, images, own, medoids, rng)
         index, median, spread = anomaly(found.sizes)
         score, at = float(index.max()), int(index.argmax())
-        case.notes.update({f"size of cluster {cluster}": size for cluster, size in enumerate(found.sizes.tolist())})
-        case.notes.update({"median size": median, "median deviation": spread})
-        held = case.database.labels[belongs[:, at].to(signs.device)].sum(0)
+        view.notes.update({f"size of cluster {cluster}": size for cluster, size in enumerate(found.sizes.tolist())})
+        view.notes.update({"median size": median, "median deviation": spread})
+        held = view.database.labels[belongs[:, at].to(signs.device)].sum(0)
         return Verdict(score, int(held.argmax()) if score > 0 else None, alarm_at=2.0)
 
 

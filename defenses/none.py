@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from torch import nn
 
-from bench.api.defense import Case, Repair, Rng, defense
-from bench.api.paper import Paper
+from bench.api.card import Card
+from bench.api.defense import DefenderView, Repair, Rng, defense
 
-CARD = Paper(
+CARD = Card(
     title="No defense",
     year=2026,
     url="https://github.com/hashdoor/hashdoor",
@@ -19,8 +19,8 @@ CARD = Paper(
 
 @defense
 class NoDefense(Repair):
-    identity: ClassVar[bool] = True
+    is_none: ClassVar[bool] = True
 
-    def repair(self, case: Case, rng: Rng) -> nn.Module:
+    def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
         del rng
-        return case.model
+        return view.model

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from bench.api.defense import Case, Guard, Images, Rng, defense
+from bench.api.card import Card
+from bench.api.defense import DefenderView, Images, InputDetector, Rng, defense
 from bench.api.hashing import Objective
-from bench.api.paper import Paper
 from bench.api.types import Logits
 from hashing.model import HashModel, encode
 
-CARD = Paper(
+CARD = Card(
     title="HashDoor's own idea, not published; its one step is Distilling the Knowledge in a Neural Network",
     venue="arXiv",
     year=2015,
@@ -37,25 +37,25 @@ CARD = Paper(
 
 
 @defense
-class SecondOpinion(Guard):
+class SecondOpinion(InputDetector):
     """Scores: `cosine`, minus that of the victim's code and the student's logits; `distance`, in expected bits / K."""
 
     epochs: Annotated[int, Field(ge=1)] = 30  # guess: see CARD
     batch: Annotated[int, Field(ge=4)] = 32  # guess: a few hundred images still make some hundred steps
 
-    def fit(self, case: Case, rng: Rng) -> Mapping[str, Tensor]:
-        images = case.fit_set.images
-        codes = encode(case.model, images, device=images.device) > 0
-        student = case.untrained()
+    def fit(self, view: DefenderView, rng: Rng) -> Mapping[str, Tensor]:
+        images = view.fit_set.images
+        codes = encode(view.model, images, device=images.device) > 0
+        student = view.untrained()
         assert isinstance(student, HashModel)
         student.objective = Imitation(codes.float().to(images.device))
-        recipe = replace(case.recipe, epochs=self.epochs, batch=self.batch)
-        learned = case.train_model(student, case.fit_set, recipe, rng)
-        held_out = case.calibration_set.images
-        beliefs, bits = (encode(model, held_out, device=images.device) > 0 for model in (learned, case.model))
-        case.notes["agreement"] = float((beliefs == bits).float().mean())
+        recipe = replace(view.recipe, epochs=self.epochs, batch=self.batch)
+        learned = view.train_model(student, view.fit_set, recipe, rng)
+        held_out = view.calibration_set.images
+        beliefs, bits = (encode(model, held_out, device=images.device) > 0 for model in (learned, view.model))
+        view.notes["agreement"] = float((beliefs == bits).float().mean())
         # what is frozen, as public weights are, need not be kept twice
-        taught, own = learned.state_dict(), case.model.state_dict()
+        taught, own = learned.state_dict(), view.model.state_dict()
         return {name: value for name, value in taught.items() if name in own and not torch.equal(value, own[name])}
 
     def score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Float[Tensor, " n"]]:

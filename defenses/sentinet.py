@@ -11,15 +11,15 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from bench.api.defense import Case, Guard, Images, PositiveShare, Rng, Share, Split, defense
+from bench.api.card import Card
+from bench.api.defense import DefenderView, Images, InputDetector, PositiveShare, Rng, Share, Split, defense
 from bench.api.errors import UserError
 from bench.api.hashing import Backbone, HashingMethod
-from bench.api.paper import Paper
 from bench.api.types import to_unit
 from defenses._saliency import grad_cam, salient
 from hashing.model import encode
 
-CARD = Paper(
+CARD = Card(
     title="SentiNet: Detecting Localized Universal Attacks Against Deep Learning Systems",
     venue="IEEE Security and Privacy Workshops",
     year=2020,
@@ -39,7 +39,7 @@ BATCH = 50  # images whose region is found at once
 
 
 @defense
-class SentiNet(Guard):
+class SentiNet(InputDetector):
     """Scores: `margin`, the fooled share over the boundary; `fooled`, the share alone."""
 
     overlays: Annotated[int, Field(ge=2)] = 100  # review.md, section 6, and the paper's order of size
@@ -50,13 +50,13 @@ class SentiNet(Guard):
     quantile: PositiveShare = 0.95  # review.md: of the distances within a class; their radius
     bins: Annotated[int, Field(ge=3)] = 10  # review.md: of the confidence, for the upper envelope
 
-    def obstacle(self, backbone: Backbone, method: HashingMethod) -> str:
+    def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method
         return "" if backbone.convolutional() else "looks at maps of channels, and this backbone has none"
 
-    def fit(self, case: Case, rng: Rng) -> Mapping[str, Tensor]:
-        trusted, device = case.fit_set, case.fit_set.images.device
-        signs = torch.where(encode(case.model, trusted.images, device=device) > 0, 1.0, -1.0).to(device)
+    def fit(self, view: DefenderView, rng: Rng) -> Mapping[str, Tensor]:
+        trusted, device = view.fit_set, view.fit_set.images.device
+        signs = torch.where(encode(view.model, trusted.images, device=device) > 0, 1.0, -1.0).to(device)
         chosen = rng.child("overlays").permutation(len(trusted))[: self.overlays].to(device)
         overlays = to_unit(trusted.images[chosen])
         state = {
@@ -68,7 +68,7 @@ class SentiNet(Guard):
         itself = torch.arange(len(trusted), device=device)[:, None] == chosen
         with torch.no_grad():
             parts = [
-                self.measure(to_unit(trusted.images[i : i + BATCH]), case.model, state, itself[i : i + BATCH])
+                self.measure(to_unit(trusted.images[i : i + BATCH]), view.model, state, itself[i : i + BATCH])
                 for i in range(0, len(trusted), BATCH)
             ]
         fooled, confidence = (torch.cat(part) for part in zip(*parts, strict=True))

@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float, Float64, Int64
 from pydantic import Field
 from torch import Tensor
 
-from bench.api.defense import Case, Filter, Filtered, Rng, defense
-from bench.api.paper import Paper
+from bench.api.card import Card
+from bench.api.defense import DataFilter, DefenderView, Filtered, Rng, defense
 from defenses._features import Space, by_label, embed, principal
 
-CARD = Paper(
+CARD = Card(
     title="Spectral Signatures in Backdoor Attacks",
     venue="NeurIPS",
     year=2018,
@@ -28,13 +28,13 @@ CARD = Paper(
 
 
 @defense
-class SpectralSignatures(Filter):
+class SpectralSignatures(DataFilter):
     eps: Annotated[float, Field(gt=0, lt=0.5)] = 0.1  # guess: bound on a class's poison share (BackdoorBench cuts 15 %)
     space: Space = "features"  # the paper's; "code": the relaxed code, papers.md 8.2
 
-    def screen(self, case: Case, rng: Rng) -> Filtered:
+    def judge(self, view: DefenderView, rng: Rng) -> Filtered:
         del rng
-        embedded = embed(case, self.space)
+        embedded = embed(view, self.space)
 
         def judge(own: Int64[Tensor, " m"]) -> tuple[Float[Tensor, " m"], Bool[Tensor, " m"]]:
             squared = projections(embedded[own.to(embedded.device)]).cpu()
@@ -42,7 +42,7 @@ class SpectralSignatures(Filter):
             removed[squared.argsort(descending=True, stable=True)[: int(1.5 * self.eps * len(own))]] = True
             return percentiles(squared), removed
 
-        scores, removed = by_label(case.train.labels, judge, lowest=0.0)
+        scores, removed = by_label(view.train.labels, judge, lowest=0.0)
         return Filtered(scores, ~removed)
 
 

@@ -10,12 +10,12 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from bench.api.defense import Case, Guard, Images, Needs, PositiveShare, Rng, defense
-from bench.api.paper import Paper
+from bench.api.card import Card
+from bench.api.defense import DefenderView, Images, InputDetector, Needs, PositiveShare, Rng, defense
 from bench.api.types import to_unit
-from defenses._posterior import entropy, fit_posterior, posterior
+from defenses._code_posterior import entropy, fit_posterior, posterior
 
-CARD = Paper(
+CARD = Card(
     title="STRIP: A Defence Against Trojan Attacks on Deep Neural Networks",
     venue="ACSAC",
     year=2019,
@@ -32,7 +32,7 @@ LIMIT = 2**24  # values of blended images in memory at a time
 
 
 @defense
-class Strip(Guard):
+class Strip(InputDetector):
     overlays: Annotated[int, Field(ge=2)] = 64  # BackdoorBench; 100 in the paper's code
     image_weight: PositiveShare = 1.0  # the original code adds
     overlay_weight: PositiveShare = 1.0
@@ -40,15 +40,15 @@ class Strip(Guard):
 
     needs: ClassVar[Needs] = Needs.DATABASE
 
-    def fit(self, case: Case, rng: Rng) -> Mapping[str, Tensor]:
-        trusted = case.fit_set
+    def fit(self, view: DefenderView, rng: Rng) -> Mapping[str, Tensor]:
+        trusted = view.fit_set
         wanted = torch.arange(self.overlays) % len(trusted)  # with replacement only where the set is smaller
         chosen = rng.permutation(len(trusted))[wanted].to(trusted.images.device)
-        codes, inverse = torch.unique(case.database.signs, dim=0, return_inverse=True)
-        labels = torch.zeros(len(codes), case.database.labels.shape[1], device=codes.device)
-        labels.index_add_(0, inverse, case.database.labels.float())
+        codes, inverse = torch.unique(view.database.signs, dim=0, return_inverse=True)
+        labels = torch.zeros(len(codes), view.database.labels.shape[1], device=codes.device)
+        labels.index_add_(0, inverse, view.database.labels.float())
         return {
-            **fit_posterior(case.model, trusted),
+            **fit_posterior(view.model, trusted),
             "overlays": to_unit(trusted.images[chosen]),
             "codes": codes,
             "labels": labels,

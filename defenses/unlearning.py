@@ -8,13 +8,13 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from bench.api.defense import Case, PositiveShare, Repair, Rng, defense
-from bench.api.paper import Paper
+from bench.api.card import Card
+from bench.api.defense import DefenderView, PositiveShare, Repair, Rng, defense
 from bench.api.types import Split, to_unit
-from defenses._reversal import Reversing, class_anchors, trusted_set
-from defenses._trusted import RATES, Choice, Rates, fine_tuned
+from defenses._fine_tuning import RATES, Choice, Rates, fine_tuned
+from defenses._trigger_inversion import Reversing, class_anchors, trusted_set
 
-CARD = Paper(
+CARD = Card(
     title="Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural Networks",
     venue="IEEE S&P",
     year=2019,
@@ -32,24 +32,24 @@ CARD = Paper(
 @defense
 class Unlearning(Reversing, Repair):
     share: PositiveShare = 0.2  # of the images bear the trigger; the paper, BackdoorBench's unlearning_ratio
-    stamp: bool = True  # False: the control
+    apply_trigger: bool = True  # False: the control
     epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD
     lr: Rates = RATES
     choose: Choice = "best"  # review.md, section 6; "strongest": the largest rate inside the bound on the drop
 
-    def repair(self, case: Case, rng: Rng) -> nn.Module:
-        split = self._stamped(case, rng.child("trigger")) if self.stamp else case.fit_set
-        return fine_tuned(case, case.model, rng, epochs=self.epochs, rates=self.lr, choose=self.choose, split=split)
+    def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
+        split = self._stamped(view, rng.child("trigger")) if self.apply_trigger else view.fit_set
+        return fine_tuned(view, view.model, rng, epochs=self.epochs, rates=self.lr, choose=self.choose, split=split)
 
-    def _stamped(self, case: Case, rng: Rng) -> Split:
+    def _stamped(self, view: DefenderView, rng: Rng) -> Split:
         """The fit half with the trigger on some images; the smallest size is the highest index, where there is one."""
-        fit = case.fit_set
-        anchors = class_anchors(case.model, trusted_set(case))
+        fit = view.fit_set
+        anchors = class_anchors(view.model, trusted_set(view))
         own = (fit.labels.float() @ anchors.classes.float().T) > 0
-        found = self.reverse(case.model, fit.images, own, anchors.codes, rng)
-        case.notes["trigger size"] = size = float(found.sizes.min())
+        found = self.reverse(view.model, fit.images, own, anchors.codes, rng)
+        view.notes["trigger size"] = size = float(found.sizes.min())
         if size == 1:  # no class could be reached: there is nothing to unlearn
             return fit
         chosen = rng.child("stamped").choose(torch.arange(len(fit)), max(1, round(self.share * len(fit))))
         at = chosen.to(fit.images.device)
-        return fit.replace(at, images=found.stamp(to_unit(fit.images[at]), int(found.sizes.argmin())))
+        return fit.replace(at, images=found.apply_trigger(to_unit(fit.images[at]), int(found.sizes.argmin())))

@@ -68,8 +68,8 @@ class PackedCodes:
 
     def unpack(self) -> Int8[np.ndarray, "n b"]:
         """The codes as -1 and +1."""
-        octets = self.words.T.astype("<u8", order="C").view(np.uint8)
-        ones = np.unpackbits(octets, axis=1, count=self.bits, bitorder="little").astype(np.int8)
+        nbytes = self.words.T.astype("<u8", order="C").view(np.uint8)
+        ones = np.unpackbits(nbytes, axis=1, count=self.bits, bitorder="little").astype(np.int8)
         return 2 * ones - 1
 
 
@@ -85,12 +85,12 @@ def pack(x: Num[np.ndarray, "n b"] | Bool[np.ndarray, "n b"] | TensorLike) -> Pa
     items, bits = ones.shape
     if not bits:
         raise ValueError("a code needs at least one bit")
-    octets = np.zeros((items, -(-bits // 64) * 8), np.uint8)
+    nbytes = np.zeros((items, -(-bits // 64) * 8), np.uint8)
     if bits % 8:
-        octets[:, : -(-bits // 8)] = np.packbits(ones, axis=1, bitorder="little")
+        nbytes[:, : -(-bits // 8)] = np.packbits(ones, axis=1, bitorder="little")
     else:  # no row ends within a byte: all of them at once, which is the faster
-        octets[:, : bits // 8] = np.packbits(ones.reshape(-1), bitorder="little").reshape(items, bits // 8)
-    words = octets.view("<u8").T.astype(np.uint64, order="C")
+        nbytes[:, : bits // 8] = np.packbits(ones.reshape(-1), bitorder="little").reshape(items, bits // 8)
+    words = nbytes.view("<u8").T.astype(np.uint64, order="C")
     words.flags.writeable = False
     return PackedCodes(words, bits)
 
@@ -132,12 +132,12 @@ def kernels(backend: Backend, device: str) -> Kernels:
     if backend == "numba" and device != "cpu":
         raise ValueError(f"the numba kernels run on the CPU, not on {device}; use backend='torch'")
     if backend == "numba" or (backend == "auto" and device == "cpu" and find_spec("numba")):
-        from hashing import _kernels
+        from hashing import numba_kernels
 
-        return _kernels
-    from hashing import _torch_kernels
+        return numba_kernels
+    from hashing import torch_kernels
 
-    return _torch_kernels
+    return torch_kernels
 
 
 def distance_type(bits: int) -> type[np.uint8 | np.uint16]:

@@ -41,15 +41,15 @@ class Loader:
         batch: int,
         augmentation: Augmentation,
         rng: Rng,
-        frozen: Bool[Tensor, " n"] | None = None,
+        unaugmented: Bool[Tensor, " n"] | None = None,
     ) -> None:
-        """frozen: items that are never augmented."""
+        """unaugmented: items that are never augmented."""
         pad = augmentation.pad
         self._images = nn.functional.pad(split.images, (pad, pad, pad, pad)) if pad else split.images
         self._labels = split.labels
         self._size = split.images.shape[-2:]
         self._flip, self._pad, self._rng = augmentation.flip, pad, rng
-        self._frozen = frozen if frozen is not None else torch.zeros(len(split), dtype=torch.bool)
+        self._unaugmented = unaugmented if unaugmented is not None else torch.zeros(len(split), dtype=torch.bool)
         self._batches = -(-len(split) // batch)
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class Loader:
     def __iter__(self) -> Iterator[tuple[Tensor, Bool[Tensor, "n k"], Int64[Tensor, " n"]]]:
         n, device = len(self._labels), self._images.device
         order = self._rng.permutation(n)
-        free = ~self._frozen
+        free = ~self._unaugmented
         offsets = torch.where(free[:, None], self._rng.integers(2 * self._pad + 1, (n, 2)), self._pad)
         mirrored = (self._rng.uniform((n,)) < 0.5) & free & self._flip
         offsets, mirrored = offsets[order].to(device), mirrored[order].to(device)

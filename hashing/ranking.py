@@ -77,8 +77,8 @@ class Relevance:
     def members(self, items: slice) -> Bool[np.ndarray, "k m"]:
         """Which of `items` have each label. The slice starts at a multiple of 64."""
         start, stop, _ = items.indices(self._items)
-        octets = self.maps[:, start // 64 :].astype("<u8", order="C").view(np.uint8)
-        return np.unpackbits(octets, axis=1, count=stop - start, bitorder="little").astype(np.bool_)
+        nbytes = self.maps[:, start // 64 :].astype("<u8", order="C").view(np.uint8)
+        return np.unpackbits(nbytes, axis=1, count=stop - start, bitorder="little").astype(np.bool_)
 
     def of(self, query_labels: LabelArray) -> Bool[np.ndarray, "q m"]:
         """The relevance matrix, for inspection: the metrics never hold it."""

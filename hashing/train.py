@@ -35,7 +35,7 @@ def fit(
     rng: Rng,
     *,
     augmentation: Augmentation,
-    frozen: Bool[Tensor, " n"] | None = None,
+    unaugmented: Bool[Tensor, " n"] | None = None,
     hook: Hook | None = None,
     after_epoch: Callable[[HashModel], None] | None = None,
 ) -> list[float]:
@@ -51,7 +51,7 @@ def fit(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     on_device = split.to(device)
     network: Callable[[Tensor], Tensor] = model
-    loader = Loader(on_device, batch=recipe.batch, augmentation=augmentation, rng=order, frozen=frozen)
+    loader = Loader(on_device, batch=recipe.batch, augmentation=augmentation, rng=order, unaugmented=unaugmented)
     if model.backbone.frozen and hook is None and not augmentation.flip and not augmentation.pad:
         with autocast:
             hidden = _through_prefix(model, on_device)
@@ -98,7 +98,7 @@ def fit(
 
 @torch.no_grad()
 def _through_prefix(model: HashModel, split: Split, batch: int = 250) -> Float[Tensor, "n ..."] | None:
-    """What the frozen stages make of every image; None where that would take more than HIDDEN_LIMIT bytes."""
+    """What the frozen blocks make of every image; None where that would take more than HIDDEN_LIMIT bytes."""
     model.eval()
     first = model.prefix(to_unit(split.images[:1]))
     if first.numel() * first.element_size() * len(split) > HIDDEN_LIMIT:
@@ -117,7 +117,7 @@ def _train_mode(model: HashModel, recipe: Recipe) -> None:
 
 def optimizer_of(model: HashModel, recipe: Recipe) -> optim.Optimizer:
     """The recipe's, over what learns: backbone, head and objective with rates of their own."""
-    stages = model.backbone.stages
+    stages = model.backbone.blocks
     first = len(stages) - model.backbone.linear
     parts = (
         (stages[:first], recipe.backbone_lr),

@@ -1,8 +1,8 @@
 """Results in notebooks: `reports.load("runs")` is a tidy frame, and every table and picture is one call.
 
 import reports
-cells = reports.load("runs")              # a row per trial; reports.columns() says what the columns mean
-cells.groupby("attack")["gain"].mean()
+trials = reports.load("runs")              # a row per trial; reports.columns() says what the columns mean
+trials.groupby("attack")["gain"].mean()
 display(*reports.tables("runs"))          # boards; board.table is the frame behind one
 reports.draw_attacks("runs", "attacks.png")
 """
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from reports._charts import Chart
-    from reports.scene import Board
+    from reports.context import Board
 
-__all__ = ["charts", "columns", "draw_attacks", "draw_page", "draw_sweeps", "load", "tables"]
+__all__ = ["charts", "columns", "draw_attacks", "draw_sweeps", "load", "tables", "write_html"]
 
 Run = Literal["latest", "all"]
 
 
 def load(store: str | Path, *, suite: str | None = None, run: Run = "latest") -> pd.DataFrame:
     """One row per trial of the latest run (of a suite), or of all runs; metrics are NaN where a trial has none."""
-    from bench.store import Store
+    from bench.engine.store import Store
     from reports import frame
 
     return frame.load(Store(Path(store)), suite=suite, run=run)
@@ -64,9 +64,9 @@ def tables(
 
     kind: leaderboard, audit (every convention), doses (D50), matched (defenses at equal gain), why (on codes).
     """
-    from bench.store import Store
+    from bench.engine.store import Store
     from reports import frame
-    from reports.kinds import tables as made
+    from reports.board_kinds import tables as made
 
     held = Store(Path(store))
     axis = frame.axis_named(by) if by is not None else None
@@ -75,27 +75,27 @@ def tables(
 
 def charts(store: str | Path, *, suite: str | None = None, run: Run = "latest") -> list[Chart]:
     """Every chart of the HTML report: costs, code lengths, strengths, attention, codes; a notebook draws one."""
-    from bench.store import Store
-    from reports import document, frame
+    from bench.engine.store import Store
+    from reports import frame, html_report
 
     held = Store(Path(store))
-    cells = frame.read(held, suite=suite, run=run).cells
-    found = document.charts(held, frame.Shelf(held), cells, document.shortened(cells), mixed=False)
+    trials = frame.read(held, suite=suite, run=run).trials
+    found = html_report.charts(held, frame.RecordCache(held), trials, html_report.shortened(trials), mixed=False)
     return [chart for part in found.values() for chart in part]
 
 
-def draw_page(store: str | Path, path: str | Path, *, suite: str | None = None, run: Run = "latest") -> str:
+def write_html(store: str | Path, path: str | Path, *, suite: str | None = None, run: Run = "latest") -> str:
     """One HTML file with all of it but papers' numbers, which `bench report` adds; returns what is in it."""
-    from bench.store import Store
-    from reports import document, frame
+    from bench.engine.store import Store
+    from reports import frame, html_report
 
     held = Store(Path(store))
-    return document.draw(held, Path(path), frame.read(held, suite=suite, run=run))
+    return html_report.draw(held, Path(path), frame.read(held, suite=suite, run=run))
 
 
 def draw_attacks(store: str | Path, path: str | Path, *, key: str | None = None, suite: str | None = None) -> str:
     """Pictures of every attack of the latest run, or of one trial, into a file; returns what was drawn."""
-    from bench.store import Store
+    from bench.engine.store import Store
     from reports import gallery
 
     return str(gallery.draw(Store(Path(store)), Path(path), key=key, suite=suite))
@@ -103,7 +103,7 @@ def draw_attacks(store: str | Path, path: str | Path, *, key: str | None = None,
 
 def draw_sweeps(store: str | Path, path: str | Path, *, suite: str | None = None) -> str:
     """Every sweep of an attack or a defense of the latest run into a file; returns what was drawn."""
-    from bench.store import Store
+    from bench.engine.store import Store
     from reports import curves
 
     return curves.draw(Store(Path(store)), Path(path), suite=suite)

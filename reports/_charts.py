@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bench.api.errors import StoreError
-from bench.api.text import clean
+from bench.api.untrusted import strip_controls
+from bench.engine.store import Store
 from bench.metrics import METRICS
-from bench.store import Store
 from reports import curves, gallery
-from reports._lines import removed
-from reports._painting import plain, saved
-from reports._shared import Shared
+from reports._image_grid import plain, saved
+from reports._rows import removed
 from reports.boards import REPAIRS
-from reports.frame import Shelf
-from reports.scene import scenes
+from reports.common_cells import CommonCells
+from reports.context import contexts
+from reports.frame import RecordCache
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,36 +56,36 @@ class Chart:
 Short = Callable[[str], str]  # of a label: what of it is worth printing
 
 
-def of_sweeps(cells: pd.DataFrame, shelf: Shelf, short: Short, mixed: bool) -> Iterator[Chart]:
+def of_sweeps(trials: pd.DataFrame, record_cache: RecordCache, short: Short, mixed: bool) -> Iterator[Chart]:
     """What every swept number does to t-mAP, own-mAP and mAP: poison counts, trigger sizes, pruning ratios."""
-    for sweep in curves.sweeps(cells, shelf, mixed=mixed):
+    for sweep in curves.sweeps(trials, record_cache, mixed=mixed):
         caption = "Means over the (target, seed) cells that all values share; n counts them."
         yield chart(sweep.title, short(sweep.setting), caption, partial(curves.figure, [sweep], titled=False))
 
 
-def of_bits(cells: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
+def of_bits(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
     """Curves of mAP and t-mAP of undefended attacks over code lengths, where a run has several."""
-    for scene in scenes(cells[cells["defense"] == "none"], mixed, without="bits"):
-        lengths = sorted({int(bits) for bits in scene.cells["bits"]})
-        made = scene.split(scene.cells, ["attack", "bits"])
-        shared = Shared.of(made)
-        attacks = [a for a in dict.fromkeys(scene.cells["attack"]) if {(a, b) for b in lengths} <= shared.counted]
+    for context in contexts(trials[trials["defense"] == "none"], mixed, without="bits"):
+        lengths = sorted({int(bits) for bits in context.trials["bits"]})
+        made = context.split(context.trials, ["attack", "bits"])
+        shared = CommonCells.of(made)
+        attacks = [a for a in dict.fromkeys(context.trials["attack"]) if {(a, b) for b in lengths} <= shared.counted]
         if len(lengths) < 2 or not attacks:
             continue
         lines = {
             metric: {short(a): [shared.mean(made[a, b], metric) for b in lengths] for a in attacks}
             for metric in ("map", "t_map")
         }
-        caption = f"{short(scene.title)}. {shared.sentence(intervals=False)} Undefended."
+        caption = f"{short(context.title)}. {shared.sentence(intervals=False)} Undefended."
         yield chart("Code length", "", caption, partial(_of_lengths, lines, lengths))
 
 
-def of_costs(cells: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
+def of_costs(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
     """A point per attack and defense that changes codes: mAP lost against gain removed."""
-    for scene in scenes(cells, mixed):
-        attacked = scene.part(REPAIRS)
-        made = scene.split(attacked[attacked["attack"] != "none"], ["attack", "defense"])
-        shared = Shared.of(made)
+    for context in contexts(trials, mixed):
+        attacked = context.part(REPAIRS)
+        made = context.split(attacked[attacked["attack"] != "none"], ["attack", "defense"])
+        shared = CommonCells.of(made)
         points: dict[str, list[tuple[str, dict[str, float]]]] = {}
         for attack, defense in made:
             if defense != "none" and {(attack, defense), (attack, "none")} <= shared.counted:
@@ -96,21 +96,23 @@ def of_costs(cells: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
                 f"{shared.sentence(intervals=False)} A point per attack. Up: gain that the defense takes away; right:"
                 " mAP of ordinary queries that it costs. Best is top left; below the line it makes the attack stronger."
             )
-            yield chart("What defenses cost and remove", short(scene.title), caption, partial(_of_points, points))
+            yield chart("What defenses cost and remove", short(context.title), caption, partial(_of_points, points))
 
 
-def of_attention(cells: pd.DataFrame, store: Store, shelf: Shelf, short: Short, mixed: bool) -> Iterator[Chart]:
+def of_attention(
+    trials: pd.DataFrame, store: Store, record_cache: RecordCache, short: Short, mixed: bool
+) -> Iterator[Chart]:
     """CIBA's Figure 2b: how far triggered images are from the trigger alone while a victim trains."""
-    for scene in scenes(cells[(cells["defense"] == "none") & (cells["attack"] != "none")], mixed):
+    for context in contexts(trials[(trials["defense"] == "none") & (trials["attack"] != "none")], mixed):
         rows = {}
-        for attack, part in scene.split(scene.done, ["attack"]).items():
+        for attack, part in context.split(context.done, ["attack"]).items():
             seen = {place: found for place, key in zip(part.positions, part.done["key"], strict=False)
-                    if (found := _attention(store, shelf, key)) is not None}  # fmt: skip
+                    if (found := _attention(store, record_cache, key)) is not None}  # fmt: skip
             if seen:
                 rows[short(attack)] = seen
         common = set.intersection(*(set(seen) for seen in rows.values())) if rows else set()
         if common:
-            bits = int(scene.cells["bits"].iloc[0])
+            bits = int(context.trials["bits"].iloc[0])
             means = {
                 attack: pd.concat([seen[place] for place in sorted(common)]).groupby(level=0).mean() / bits
                 for attack, seen in rows.items()
@@ -119,12 +121,12 @@ def of_attention(cells: pd.DataFrame, store: Store, shelf: Shelf, short: Short, 
                 "Mean distance of triggered images from the trigger alone on black, as a share of the bits; small where"
                 f" the trigger decides the code. n = {len(common)} victims per attack, those that all have."
             )
-            yield chart("Attention to the trigger", short(scene.title), caption, partial(_of_series, means))
+            yield chart("Attention to the trigger", short(context.title), caption, partial(_of_series, means))
 
 
-def _attention(store: Store, shelf: Shelf, key: str) -> pd.Series | None:
+def _attention(store: Store, record_cache: RecordCache, key: str) -> pd.Series | None:
     """Distances by epoch; None where an attack trains no victim, or its artifact has gone or is damaged."""
-    implant = shelf.parent(shelf.record(key), "implant")
+    implant = record_cache.parent(record_cache.record(key), "implant")
     if implant is None or not store.artifact_path(implant["key"]).is_file():
         return None
     try:
@@ -146,7 +148,12 @@ def chart(title: str, setting: str, caption: str, draw: Callable[[], Figure]) ->
         figure.patch.set_alpha(0)
         for axes in figure.axes:
             axes.patch.set_alpha(0)
-        return Chart(clean(title), clean(setting), clean(caption), in_page(saved(figure, "svg").decode()))
+        return Chart(
+            strip_controls(title),
+            strip_controls(setting),
+            strip_controls(caption),
+            in_page(saved(figure, "svg").decode()),
+        )
 
 
 def in_page(svg: str) -> str:
@@ -175,7 +182,7 @@ def _finish(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     longest = max((len(label) for label in labels), default=1)
     columns = max(1, int(figure.get_figwidth() * 14 / (longest + 6)))
-    figure.legend(handles, [clean(label) for label in labels], loc="outside lower left", ncols=columns)
+    figure.legend(handles, [strip_controls(label) for label in labels], loc="outside lower left", ncols=columns)
 
 
 def _of_lengths(lines: Mapping[str, Mapping[str, Sequence[float]]], lengths: Sequence[int]) -> Figure:
@@ -205,7 +212,7 @@ def _of_points(points: Mapping[str, Sequence[tuple[str, Mapping[str, float]]]]) 
                 at["mAP lost"], at["removed"], mark, color=colour, markersize=6, alpha=0.85, label=label
             )
             words = f"{defense} against {attack}: {at['removed']:+.3f} gain removed, {at['mAP lost']:+.3f} mAP lost"
-            point.set_gid(f"tip:{clean(words)}")  # matplotlib escapes it
+            point.set_gid(f"tip:{strip_controls(words)}")  # matplotlib escapes it
     axes.axhline(0, color=INK, linewidth=0.6)
     axes.axvline(0, color=INK, linewidth=0.6)
     axes.set_xlabel("mAP lost")

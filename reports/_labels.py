@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from bench.trial import commas
+from bench.config.trial import commas
 
 _KEY = re.compile(r"[A-Za-z_]\w*=")
 

@@ -1,4 +1,4 @@
-"""Sweeps: cells of one component that differ in a single number."""
+"""Sweeps: trials of one component that differ in a single number."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.trial import canonical
-from reports.frame import Shelf, groups
+from bench.config.trial import canonical
+from reports.frame import RecordCache, groups
 
 FEWEST = 3  # points that make a curve
 
 
-def attacks(cells: pd.DataFrame, shelf: Shelf) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Sweeps of attacks among undefended cells; `sweeps` says of what form."""
-    plain = cells[(cells["status"] == "ok") & (cells["defense"] == "none") & (cells["attack"] != "none")]
-    implants = [shelf.parent(shelf.record(key), "implant") or {} for key in plain["key"]]
+def attacks(trials: pd.DataFrame, record_cache: RecordCache) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Sweeps of attacks among undefended trials; `sweeps` says of what form."""
+    plain = trials[(trials["status"] == "ok") & (trials["defense"] == "none") & (trials["attack"] != "none")]
+    implants = [record_cache.parent(record_cache.record(key), "implant") or {} for key in plain["key"]]
     yield from sweeps(plain, [implant.get("spec", {}).get("attack") for implant in implants])
 
 
-def defenses(cells: pd.DataFrame, shelf: Shelf) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Sweeps of what changes codes, among the cells of all attacks."""
-    done = cells[(cells["status"] == "ok") & cells["defense_kind"].isin(("repair", "filter"))]
-    records = [shelf.record(key) or {} for key in done["defended"]]
+def defenses(trials: pd.DataFrame, record_cache: RecordCache) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Sweeps of what changes codes, among the trials of all attacks."""
+    done = trials[(trials["status"] == "ok") & trials["defense_kind"].isin(("repair", "data_filter"))]
+    records = [record_cache.record(key) or {} for key in done["defended"]]
     yield from sweeps(done, [record.get("spec", {}).get("defense") for record in records])
 
 
 def sweeps(rows: pd.DataFrame, specs: Sequence[Any]) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """(label, parameter, cells with its value as `x`) of each sweep.
+    """(label, parameter, trials with its value as `x`) of each sweep.
 
     specs: of the component that is swept, one per row; None where a row has none.
     """
@@ -40,7 +40,7 @@ def sweeps(rows: pd.DataFrame, specs: Sequence[Any]) -> Iterator[tuple[str, str,
 
 
 def shared(curve: pd.DataFrame) -> pd.DataFrame:
-    """The cells at the (target, seed) places that every value has, each once; of one code, the latest."""
+    """The trials at the (target, seed) places that every value has, each once; of one code, the latest."""
     alike = curve[curve["own_code"] == curve["own_code"].iloc[0]]
     places = [set(zip(part["target"], part["seed"], strict=True)) for _, part in groups(alike, ["x"])]
     common = set.intersection(*places) if len(places) == curve["x"].nunique() else set()

@@ -1,7 +1,7 @@
-"""Boards: pure functions from a store's cells to captioned tables, of deterministic fields unless costs are asked.
+"""Boards: pure functions from a store's trials to captioned tables, of deterministic fields unless costs are asked.
 
 A board shows one setting and one edition (protocol, metric version, code), and averages only over the (target, seed)
-cells that all its rows share.
+trials that all its rows share.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import pandas as pd
 
 from bench.metrics import METRICS
 from reports import statistics
-from reports._lines import freedom, half, kept, known, left_out, numbers, table, titles
-from reports._shared import Group, Shared
+from reports._rows import freedom, half, kept, known, left_out, numbers, table, titles
+from reports.across_settings import overall
+from reports.common_cells import CommonCells, Group
+from reports.context import FREEDOM, HALF, Board, BoardContext, contexts, listed
 from reports.costs import costs as prices
 from reports.frame import AXES, BASED, SETTING, TEXTS, Results, groups
-from reports.overall import overall
-from reports.scene import FREEDOM, HALF, Board, Scene, listed, scenes
-from reports.verdicts import diagnoses
+from reports.model_detection import diagnoses
 
-ACCESS = ("none", "labels kept", "labels changed", "training controlled", "weights only")
-REPAIRS = ("none", "repair", "filter")  # defenses that change the codes
+ACCESS = ("none", "clean-label", "dirty-label", "training-controlled", "model-only")
+REPAIRS = ("none", "repair", "data_filter")  # defenses that change the codes
 OUTCOME = ("t_map", "t_map_control", "chance", "gain", "own_map", "map", "map_change")
 BUDGET = ("poisons", "poison_rate", "target_share", "linf", "psnr", "ssim")
-SCREEN = ("auroc", "tpr_1", "tpr_5", "caught_5", "alarms_1", "alarms_5", "auroc_control", "alarms_1_control",
+INPUT_DETECTION = ("auroc", "tpr_1", "tpr_5", "caught_5", "alarms_1", "alarms_5", "auroc_control", "alarms_1_control",
           "alarms_5_control")  # fmt: skip
 AFTERWARDS = ("t_map_posthoc", "t_map_posthoc_control", "spread", "spread_control", "own_map", "map")
 FILTER = ("removed", "removed_poison", "removed_precision", "filter_auroc", "filter_auroc_target", "t_map", "own_map",
@@ -35,52 +35,52 @@ FILTER = ("removed", "removed_poison", "removed_precision", "filter_auroc", "fil
 
 def everything(results: Results, *, by: str | None = None, costs: bool = False, mixed: bool = False) -> list[Board]:
     """All boards of a run. by: an axis, one value per board; gain against it comes first if it is of the setting."""
-    here = replace(results, cells=_runnable(results.cells))
-    found = across(here.cells, by, mixed=mixed) if by in SETTING else []
+    here = replace(results, trials=_runnable(results.trials))
+    found = across(here.trials, by, mixed=mixed) if by in SETTING else []
     if by is None:
-        plain = here.cells[here.cells["defense"] == "none"]
-        found += [_attack_board(scene, "Attacks overall", costs=False) for scene in overall(plain, mixed=mixed)]
-    for label, cells, scores in _slices(here, by):
+        plain = here.trials[here.trials["defense"] == "none"]
+        found += [_attack_board(context, "Attacks overall", costs=False) for context in overall(plain, mixed=mixed)]
+    for label, trials, scores in _slices(here, by):
         made = [
-            *attacks(cells, costs=costs, mixed=mixed),
-            *afterwards(cells, mixed=mixed),
-            *defenses(cells, mixed=mixed),
-            *filters(cells, mixed=mixed),
-            *detectors(cells, scores, costs=costs, mixed=mixed),
-            *diagnoses(cells, mixed=mixed),
-            *(prices(cells, mixed=mixed) if costs else ()),
+            *attacks(trials, costs=costs, mixed=mixed),
+            *afterwards(trials, mixed=mixed),
+            *defenses(trials, mixed=mixed),
+            *filters(trials, mixed=mixed),
+            *detectors(trials, scores, costs=costs, mixed=mixed),
+            *diagnoses(trials, mixed=mixed),
+            *(prices(trials, mixed=mixed) if costs else ()),
         ]
         found += [_retitled(board, label) for board in made]
-    labels = components(results.cells)
-    return [replace(board, labels=labels) for board in found + failures(results.cells)]
+    labels = components(results.trials)
+    return [replace(board, labels=labels) for board in found + failures(results.trials)]
 
 
-def _runnable(cells: pd.DataFrame) -> pd.DataFrame:
-    """Without the settings of which no cell can run, for want of data: `failures` names those."""
-    left_out = cells["status"].eq("skipped").groupby([cells[axis] for axis in SETTING], dropna=False).transform("all")
-    return cells[~left_out.astype(bool)]
+def _runnable(trials: pd.DataFrame) -> pd.DataFrame:
+    """Without the settings of which no trial can run, for want of data: `failures` names those."""
+    left_out = trials["status"].eq("skipped").groupby([trials[axis] for axis in SETTING], dropna=False).transform("all")
+    return trials[~left_out.astype(bool)]
 
 
-def attacks(cells: pd.DataFrame, *, costs: bool = False, mixed: bool = False) -> list[Board]:
-    """Attacks by gain inside each access; one board per setting (and per defense, if no cell is undefended)."""
-    plain = cells[cells["defense"] == "none"]
+def attacks(trials: pd.DataFrame, *, costs: bool = False, mixed: bool = False) -> list[Board]:
+    """Attacks by gain inside each access; one board per setting (and per defense, if no trial is undefended)."""
+    plain = trials[trials["defense"] == "none"]
     if not plain.empty:
-        return [_attack_board(scene, "Attacks", costs) for scene in scenes(plain, mixed)]
-    repaired = cells[cells["defense_kind"].isin(REPAIRS)]
+        return [_attack_board(context, "Attacks", costs) for context in contexts(plain, mixed)]
+    repaired = trials[trials["defense_kind"].isin(REPAIRS)]
     return [
-        _attack_board(scene, f"Attacks after {defense}", costs)
+        _attack_board(context, f"Attacks after {defense}", costs)
         for (defense,), part in groups(repaired, ["defense"])
-        for scene in scenes(part, mixed)
+        for context in contexts(part, mixed)
     ]
 
 
-def _attack_board(scene: Scene, name: str, costs: bool) -> Board:
-    rows = scene.split(scene.cells, ["attack"])
-    shared = Shared.of(rows)
-    ranges = _ranks(scene, rows, shared)
+def _attack_board(context: BoardContext, name: str, costs: bool) -> Board:
+    rows = context.split(context.trials, ["attack"])
+    shared = CommonCells.of(rows)
+    ranges = _ranks(context, rows, shared)
     lines = []
     for attack, group in rows.items():
-        access = scene.cells.loc[scene.cells["attack"] == attack, "access"].iloc[0]
+        access = context.trials.loc[context.trials["attack"] == attack, "access"].iloc[0]
         line: dict[str, Any] = {"access": access, "attack": attack, "cells": group.coverage, "n": len(shared.places)}
         line["collapsed"] = len(group.collapsed)
         line |= numbers(group, attack in shared.counted, shared, (*OUTCOME, *BUDGET))
@@ -102,9 +102,9 @@ def _attack_board(scene: Scene, name: str, costs: bool) -> Board:
     keep = (*columns[:5], *(METRICS[metric].title for metric in OUTCOME))
     best = [i for i, line in enumerate(lines) if str(line.get("rank") or "").startswith("1-")]
     return Board(
-        title=f"{name} · {scene.title}",
+        title=f"{name} · {context.title}",
         table=table(lines, columns, keep=keep),
-        caption=scene.caption(
+        caption=context.caption(
             shared,
             "gain = t-mAP - control, the clean model under the same trigger. Ordered by gain inside each access.",
             "rank = [1 + significantly better, all - significantly worse] among the attacks of the same access"
@@ -121,15 +121,15 @@ def _attack_board(scene: Scene, name: str, costs: bool) -> Board:
     )  # fmt: skip
 
 
-def afterwards(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
+def afterwards(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
     """The convention of papers that fix no target: where an attack does so, every attack under it."""
-    plain = cells[cells["defense"] == "none"]
+    plain = trials[trials["defense"] == "none"]
     found = []
-    for scene in scenes(plain, mixed):
-        if scene.cells["aimed"].all():
+    for context in contexts(plain, mixed):
+        if context.trials["targeted"].all():
             continue
-        rows = scene.split(scene.cells, ["attack"])
-        shared = Shared.of(rows)
+        rows = context.split(context.trials, ["attack"])
+        shared = CommonCells.of(rows)
         lines = [
             {"attack": attack, "cells": group.coverage, "collapsed": len(group.collapsed)}
             | numbers(group, attack in shared.counted, shared, AFTERWARDS)
@@ -137,7 +137,7 @@ def afterwards(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
         ]
         names = [METRICS[metric].title for metric in AFTERWARDS]
         lines.sort(key=lambda line: (line["attack"] == "none", -known(line.get(names[0])), line["attack"]))
-        loose = listed(scene.cells.loc[~scene.cells["aimed"], "attack"])
+        loose = listed(context.trials.loc[~context.trials["targeted"], "attack"])
         note = (
             f"{loose}: no target is fixed beforehand, so that t-mAP on the board above is chance by construction. Here"
             " the target is the class that triggered queries retrieve most, chosen on one half of them and scored on"
@@ -146,9 +146,9 @@ def afterwards(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
         keep = ["attack", "cells", "collapsed", *names]
         found.append(
             Board(
-                title=f"Target chosen afterwards · {scene.title}",
+                title=f"Target chosen afterwards · {context.title}",
                 table=table(lines, keep, keep=keep),
-                caption=scene.caption(shared, note, left_out(rows, shared), intervals=False),
+                caption=context.caption(shared, note, left_out(rows, shared), intervals=False),
                 index=("attack",),
                 metrics=titles(AFTERWARDS),
                 heat=tuple(names[:2]),
@@ -158,27 +158,27 @@ def afterwards(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
     return found
 
 
-def _ranks(scene: Scene, rows: Mapping[Any, Group], shared: Shared) -> dict[Any, tuple[int, int]]:
+def _ranks(context: BoardContext, rows: Mapping[Any, Group], shared: CommonCells) -> dict[Any, tuple[int, int]]:
     """Rank ranges of gain inside each access; the clean baseline has none."""
     found: dict[Any, tuple[int, int]] = {}
     if not shared.inference:
         return found
-    for _, part in groups(scene.cells[scene.cells["attack"] != "none"], ["access"]):
+    for _, part in groups(context.trials[context.trials["attack"] != "none"], ["access"]):
         names = [name for name in dict.fromkeys(part["attack"]) if name in shared.counted]
         matrices = {name: shared.matrix(rows[name], "gain") for name in names}
         found.update(statistics.rank_ranges(matrices, fixed_targets=shared.fixed_targets) or {})
     return found
 
 
-def defenses(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
+def defenses(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
     """t-mAP, own-mAP and mAP of every attack after every repair and filter: three matrices per setting."""
     found = []
-    for scene in scenes(cells, mixed):
-        rows = scene.part(REPAIRS)
+    for context in contexts(trials, mixed):
+        rows = context.part(REPAIRS)
         if len(set(rows["defense"])) < 2:
             continue
-        made = scene.split(rows, ["attack", "defense"])
-        shared = Shared.of(made)
+        made = context.split(rows, ["attack", "defense"])
+        shared = CommonCells.of(made)
         for metric, what, beside, meaning in (
             ("t_map", "t-mAP after each defense", ("t_map_control", "chance"),
              "Removed: t-mAP is back at the control (the clean model under the same trigger)."),
@@ -186,15 +186,15 @@ def defenses(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
              "Repaired only if triggered queries come home: own-mAP is back at the control (the clean model)."),
             ("map", "mAP after each defense", (), "What defending costs benign queries; row none: without any attack."),
         ):  # fmt: skip
-            note = f"{meaning} Guards do not change codes: see the detectors."
-            found.append(_matrix(scene, made, shared, metric, what, beside, note))
+            note = f"{meaning} Input detectors do not change codes: see the detectors."
+            found.append(_matrix(context, made, shared, metric, what, beside, note))
     return found
 
 
 def _matrix(
-    scene: Scene,
+    context: BoardContext,
     made: Mapping[Any, Group],
-    shared: Shared,
+    shared: CommonCells,
     metric: str,
     title: str,
     beside: Sequence[str],
@@ -215,11 +215,11 @@ def _matrix(
         lines.append(line)
     extras = [METRICS[extra].title for extra in beside]
     return Board(
-        title=f"{title} · {scene.title}",
+        title=f"{title} · {context.title}",
         table=table(
             lines, ["attack", "cells", "collapsed", *extras, *names], keep=["attack", "cells", "collapsed", *names]
         ),
-        caption=scene.caption(shared, note, left_out(made, shared), intervals=False),
+        caption=context.caption(shared, note, left_out(made, shared), intervals=False),
         index=("attack",),
         metrics=titles(beside) | dict.fromkeys(names, metric),
         heat=(*extras, *names),
@@ -227,50 +227,50 @@ def _matrix(
     )  # fmt: skip
 
 
-def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False, mixed: bool = False) -> list[Board]:
-    """How well each score of each guard tells triggered queries from the same queries without trigger."""
+def detectors(trials: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False, mixed: bool = False) -> list[Board]:
+    """How well each score of each input detector tells triggered queries from the same queries without trigger."""
     found = []
-    for scene in scenes(cells[cells["defense_kind"] == "guard"], mixed):
-        done = scene.cells["status"] == "ok"
-        mine = scores[scores["key"].isin(scene.cells.loc[done, "key"])]
-        planned = scene.split(scene.cells, ["attack", "defense"])
+    for context in contexts(trials[trials["defense_kind"] == "input_detector"], mixed):
+        done = context.trials["status"] == "ok"
+        mine = scores[scores["key"].isin(context.trials.loc[done, "key"])]
+        planned = context.split(context.trials, ["attack", "defense"])
         made: dict[Any, Group] = {
             key: replace(Group.of(part), planned=planned[key[:2]].planned, collapsed=planned[key[:2]].collapsed)
             for key, part in groups(mine, ["attack", "defense", "score"])
         }
-        scored = {(attack, guard) for attack, guard, _ in made}
+        scored = {(attack, detector) for attack, detector, _ in made}
         blank = {(*key, ""): group for key, group in planned.items() if key not in scored}
-        shared = Shared.of(made)
+        shared = CommonCells.of(made)
         lines = []
-        for (attack, guard, score), group in {**made, **blank}.items():
-            counted = (attack, guard, score) in shared.counted
+        for (attack, detector, score), group in {**made, **blank}.items():
+            counted = (attack, detector, score) in shared.counted
             headline = score and bool(group.done["headline"].iloc[0])
-            line = {"attack": attack, "guard": guard, "score": f"{score} *" if headline else score}
+            line = {"attack": attack, "input detector": detector, "score": f"{score} *" if headline else score}
             line |= {"cells": group.coverage, "collapsed": len(group.collapsed)}
-            line |= numbers(group, counted, shared, SCREEN if counted else ())
+            line |= numbers(group, counted, shared, INPUT_DETECTION if counted else ())
             if counted:
                 line |= half(group, shared, "auroc")
-                line |= {"seconds": shared.mean(planned[attack, guard], "seconds_defense")} if costs else {}
+                line |= {"seconds": shared.mean(planned[attack, detector], "seconds_defense")} if costs else {}
             lines.append(line)
         if not lines:
             continue
-        lines.sort(key=lambda line: (line["attack"] != "none", line["attack"], line["guard"]))
-        names = [METRICS[metric].title for metric in SCREEN]
-        keep = ["attack", "guard", "score", "cells", "collapsed", *names]
+        lines.sort(key=lambda line: (line["attack"] != "none", line["attack"], line["input detector"]))
+        names = [METRICS[metric].title for metric in INPUT_DETECTION]
+        keep = ["attack", "input detector", "score", "cells", "collapsed", *names]
         found.append(
             Board(
-                title=f"Detectors · {scene.title}",
+                title=f"Detectors · {context.title}",
                 table=table(lines, [*keep[:6], names[0] + HALF, names[0] + FREEDOM, *keep[6:], "seconds"], keep=keep),
-                caption=scene.caption(
+                caption=context.caption(
                     shared,
-                    "* the guard's main score. Triggered against benign versions of the same queries; a row none"
+                    "* main score of the detector. Triggered against benign versions of the same queries; a row none"
                     " compares a query with itself. Thresholds come from trusted images; clean = the model without"
                     " backdoor.",
                     freedom(lines, names[0]),
                     left_out(made | blank, shared),
                 ),
-                index=("attack", "guard", "score"),
-                metrics=titles(SCREEN),
+                index=("attack", "input detector", "score"),
+                metrics=titles(INPUT_DETECTION),
                 heat=tuple(METRICS[name].title for name in ("auroc", "tpr_1", "tpr_5", "caught_5", "auroc_control")),
                 quiet=("collapsed", names[0] + FREEDOM),
             )
@@ -278,12 +278,12 @@ def detectors(cells: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False,
     return found
 
 
-def filters(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
+def filters(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
     """What filters found in the training set, and the model that was trained on the rest."""
     found = []
-    for scene in scenes(cells[cells["defense_kind"] == "filter"], mixed):
-        parts: dict[Any, Group] = dict(scene.split(scene.cells, ["attack", "defense"]))
-        shared = Shared.of(parts)
+    for context in contexts(trials[trials["defense_kind"] == "data_filter"], mixed):
+        parts: dict[Any, Group] = dict(context.split(context.trials, ["attack", "defense"]))
+        shared = CommonCells.of(parts)
         lines = [
             {"attack": attack, "defense": defense, "cells": group.coverage, "collapsed": len(group.collapsed)}
             | numbers(group, (attack, defense) in shared.counted, shared, FILTER)
@@ -293,9 +293,9 @@ def filters(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
         note = "AUROC: poisoned against clean training items, pooled and inside the target class; below 0.5 as it is."
         found.append(
             Board(
-                title=f"Filters · {scene.title}",
+                title=f"Filters · {context.title}",
                 table=table(lines, names, keep=names),
-                caption=scene.caption(shared, note, left_out(parts, shared), intervals=False),
+                caption=context.caption(shared, note, left_out(parts, shared), intervals=False),
                 index=("attack", "defense"),
                 metrics=titles(FILTER),
                 heat=tuple(METRICS[metric].title for metric in ("removed_poison", "filter_auroc")),
@@ -305,20 +305,20 @@ def filters(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
     return found
 
 
-def across(cells: pd.DataFrame, axis: str, *, mixed: bool = False) -> list[Board]:
+def across(trials: pd.DataFrame, axis: str, *, mixed: bool = False) -> list[Board]:
     """Gain of each undefended attack against the values of one axis of the setting, the other axes fixed."""
     found = []
-    plain = cells[(cells["defense"] == "none") & (cells["attack"] != "none")]
-    for scene in scenes(plain, mixed, without=axis):
-        values = sorted(set(scene.cells[axis]), key=lambda value: (isinstance(value, str), value))
+    plain = trials[(trials["defense"] == "none") & (trials["attack"] != "none")]
+    for context in contexts(plain, mixed, without=axis):
+        values = sorted(set(context.trials[axis]), key=lambda value: (isinstance(value, str), value))
         if len(values) < 2:
             continue
-        made = scene.split(scene.cells, ["attack", axis])
+        made = context.split(context.trials, ["attack", axis])
         names = {value: f"{axis} {value}" if not isinstance(value, str) else value for value in values}
-        shared = Shared.of(made)
+        shared = CommonCells.of(made)
         board = _matrix(
-            scene, {(attack, names[value]): group for (attack, value), group in made.items()},
-            Shared(shared.places, frozenset((a, names[v]) for a, v in shared.counted), shared.fixed_targets),
+            context, {(attack, names[value]): group for (attack, value), group in made.items()},
+            CommonCells(shared.places, frozenset((a, names[v]) for a, v in shared.counted), shared.fixed_targets),
             "gain", f"Gain by {axis}", (), "gain = t-mAP - control."
         )  # fmt: skip
         order = ["attack", "cells", *names.values()]
@@ -329,19 +329,19 @@ def across(cells: pd.DataFrame, axis: str, *, mixed: bool = False) -> list[Board
     return found
 
 
-def failures(cells: pd.DataFrame) -> list[Board]:
-    """Every cell without a result that counts, equal reasons together; no board where there is none."""
-    lost = cells[cells["status"] != "ok"]
+def failures(trials: pd.DataFrame) -> list[Board]:
+    """Every trial without a result that counts, equal reasons together; no board where there is none."""
+    lost = trials[trials["status"] != "ok"]
     if lost.empty:
         return []
-    varying = [axis for axis in AXES if len(set(cells[axis])) > 1]
+    varying = [axis for axis in AXES if len(set(trials[axis])) > 1]
     order = {
         status: i for i, status in enumerate(("failed", "timeout", "oom", "collapsed", "killed", "missing", "skipped"))
     }
     lines = []
     for (status, reason), part in groups(lost, ["status", "reason"]):
         which = "; ".join(
-            f"{axis} {listed(part[axis])}" for axis in varying if part[axis].nunique() < cells[axis].nunique()
+            f"{axis} {listed(part[axis])}" for axis in varying if part[axis].nunique() < trials[axis].nunique()
         )
         stages = part["key" if status == "collapsed" else "cause"].dropna()
         key = next((key for key in stages if key), "") if status != "skipped" else ""
@@ -349,7 +349,7 @@ def failures(cells: pd.DataFrame) -> list[Board]:
             {"status": status, "cells": len(part), "which": which or "all", "reason": reason, "key": key[:8] or None}
         )
     lines.sort(key=lambda line: (order.get(line["status"], 9), -line["cells"], line["reason"]))
-    caption = f"{len(lost)} of {len(cells)} cells have no result; averages on the other boards leave them out."
+    caption = f"{len(lost)} of {len(trials)} trials have no result; averages on the other boards leave them out."
     if any(line["status"] == "collapsed" for line in lines):
         caption += (
             "\nCollapsed: training failed. The clean model has next to no mAP above chance, or the undefended victim"
@@ -369,24 +369,24 @@ def _order(access: str) -> int:
     return ACCESS.index(access) if access in ACCESS else len(ACCESS)
 
 
-def components(cells: pd.DataFrame) -> frozenset[str]:
+def components(trials: pd.DataFrame) -> frozenset[str]:
     """Labels that people read shortened; a setting that all boards share stays whole in their titles."""
-    found = [set(cells[axis]) for axis in ("attack", "defense", "dataset", "backbone", "method")]
+    found = [set(trials[axis]) for axis in ("attack", "defense", "dataset", "backbone", "method")]
     return frozenset().union(*found[:2], *(labels for labels in found[2:] if len(labels) > 1))
 
 
 def _slices(results: Results, by: str | None) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """(label, cells, detector scores) per value of an axis; `none` accompanies every attack and access."""
-    cells, scores = results.cells, results.detectors
+    """(label, trials, detector scores) per value of an axis; `none` accompanies every attack and access."""
+    trials, scores = results.trials, results.detectors
     if by is None:
-        yield "", cells, scores
+        yield "", trials, scores
         return
-    for value in dict.fromkeys(cells[by]):
-        if by in BASED - {"defense"} and value == "none" and len(set(cells[by])) > 1:
+    for value in dict.fromkeys(trials[by]):
+        if by in BASED - {"defense"} and value == "none" and len(set(trials[by])) > 1:
             continue
         wanted = [value, "none"] if by in BASED - {"defense"} else [value]
         label = "" if by in SETTING or by in TEXTS else f"{by} {value}"
-        yield label, cells[cells[by].isin(wanted)], scores[scores[by].isin(wanted)]
+        yield label, trials[trials[by].isin(wanted)], scores[scores[by].isin(wanted)]
 
 
 def _retitled(board: Board, label: str) -> Board:

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.engine.store import Store
 from bench.metrics import METRICS
-from bench.store import Store
 from reports import statistics
-from reports._lines import freedom, table
-from reports._shared import Group, Shared
-from reports.frame import AXES, EDITION, Results, Shelf, groups
-from reports.scene import FREEDOM, HALF, Board, listed
+from reports._rows import freedom, table
+from reports.common_cells import CommonCells, Group
+from reports.context import FREEDOM, HALF, Board, listed
+from reports.frame import AXES, VERSIONS, RecordCache, Results, groups
 
-COMPARED = ("map", "t_map", "gain", "own_map", "auroc", "diagnosis")
+COMPARED = ("map", "t_map", "gain", "own_map", "auroc", "model_score")
 ROUNDING = 1e-9  # below it two numbers are equal
 CLOSE = 0.02  # review.md, section 7: what may be called equal
 SAME = ["training", "changes", *(axis for axis in AXES if axis not in {"target", "seed"})]
@@ -69,10 +69,10 @@ def compare(one: Results, other: Results, first: Store, second: Store) -> Compar
 
 
 def _numbers(results: Results) -> pd.DataFrame:
-    """Cells with what their guard scored."""
+    """Cells with what their input detector scored."""
     scores = results.detectors
     main = scores[scores["headline"].astype(bool)][["key", "auroc"]].drop_duplicates("key")
-    return results.cells.drop(columns="auroc", errors="ignore").merge(main, on="key", how="left")
+    return results.trials.drop(columns="auroc", errors="ignore").merge(main, on="key", how="left")
 
 
 def _rows(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -84,7 +84,7 @@ def _rows(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[dict[str, Any]]:
         places = pair["A"].places & pair["B"].places
         if not places:
             continue
-        shared = Shared.of({name: _only(group, places) for name, group in pair.items()})
+        shared = CommonCells.of({name: _only(group, places) for name, group in pair.items()})
         for metric in COMPARED:
             both = [group.values(metric, shared.places) for group in pair.values()]
             apart = both[1] - both[0]
@@ -96,7 +96,9 @@ def _only(group: Group, places: frozenset[Any]) -> Group:
     return Group(places, group.done, {p: i for p, i in group.positions.items() if p in places}, group.collapsed)
 
 
-def _row(axes: Mapping[str, Any], metric: str, both: Any, shared: Shared, pair: Mapping[str, Group]) -> dict[str, Any]:
+def _row(
+    axes: Mapping[str, Any], metric: str, both: Any, shared: CommonCells, pair: Mapping[str, Group]
+) -> dict[str, Any]:
     apart = both[1] - both[0]
     found: dict[str, Any] = {axis: axes[axis] for axis in ROW}
     found |= {"metric": METRICS[metric].title, "A": float(both[0].mean()), "B": float(both[1].mean())}
@@ -106,9 +108,9 @@ def _row(axes: Mapping[str, Any], metric: str, both: Any, shared: Shared, pair: 
     if not shared.inference:
         close = abs(found["difference"]) <= CLOSE
         return found | {"verdict": f"no interval, {'within' if close else 'beyond'} {CLOSE}"}
-    cells = shared.matrix(pair["B"], metric) - shared.matrix(pair["A"], metric)
-    interval = statistics.crossed_interval(cells, fixed_targets=shared.fixed_targets)
-    p = statistics.p_value(cells, fixed_targets=shared.fixed_targets)
+    trials = shared.matrix(pair["B"], metric) - shared.matrix(pair["A"], metric)
+    interval = statistics.crossed_interval(trials, fixed_targets=shared.fixed_targets)
+    p = statistics.p_value(trials, fixed_targets=shared.fixed_targets)
     bounds = {f"difference{HALF}": interval.half, f"difference{FREEDOM}": interval.df} if interval else {}
     return found | bounds | {"p": p, "verdict": "within noise"}
 
@@ -159,12 +161,12 @@ def _provenance(a: pd.DataFrame, b: pd.DataFrame, first: Store, second: Store) -
     )
 
 
-def _facts(cells: pd.DataFrame, store: Store) -> dict[str, str]:
-    done = cells[cells["status"] == "ok"]
-    found = {name: listed(sorted(set(done[name].dropna().astype(str)))) for name in (*EDITION, "device", "protocol")}
-    shelf, seen = Shelf(store), dict[str, set[str]]()
+def _facts(trials: pd.DataFrame, store: Store) -> dict[str, str]:
+    done = trials[trials["status"] == "ok"]
+    found = {name: listed(sorted(set(done[name].dropna().astype(str)))) for name in (*VERSIONS, "device", "protocol")}
+    record_cache, seen = RecordCache(store), dict[str, set[str]]()
     for key in done["key"]:
-        about = (shelf.record(key) or {}).get("provenance", {})
+        about = (record_cache.record(key) or {}).get("provenance", {})
         git = about.get("git") or {}
         facts = {name: about.get(name) for name in ("python", "system", "processor")}
         facts |= {"commit": git and f"{git['commit'][:12]}{' with changes' if git['dirty'] else ''}"}

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports._lines import table
+from reports._rows import table
+from reports.context import Board, contexts, listed
 from reports.frame import groups
-from reports.scene import Board, listed, scenes
 
 PLACE = ["attack", "target", "seed"]
-CHANGING = ("repair", "filter")  # kinds that change the codes
+CHANGING = ("repair", "data_filter")  # kinds that change the codes
 NAMES = ("defense", "kind", "models", "seconds", "mAP lost", "mAP lost attacked", "t-mAP removed", "own-mAP back")
 
 
-def costs(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
-    """One row per defense of a setting, each against the same cells undefended; rows that change codes share theirs."""
+def costs(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
+    """One row per defense of a setting, each against the same trials undefended; rows that change codes share theirs."""
     found = []
-    for scene in scenes(cells, mixed):
-        done = scene.cells[scene.cells["status"] == "ok"]
+    for context in contexts(trials, mixed):
+        done = context.trials[context.trials["status"] == "ok"]
         plain = done[done["defense"] == "none"].drop_duplicates(PLACE)
         rows = {
             (str(defense), str(kind)): part.drop_duplicates(PLACE).merge(plain, on=PLACE, suffixes=("", "_before"))
@@ -37,15 +37,15 @@ def costs(cells: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
         names = listed(pd.Series(sorted(set(attacked)))) if attacked else "none"
         note = (
             "Every defense gets the same trusted images (see Data). seconds: mean over models, with other work beside"
-            " it; a guard's include scoring all queries. Differences to the same cells undefended: mAP lost on clean"
-            f" models; the others over the {len(attacked)} attacked cells that all repairs and filters share ({names})."
-            " Guards and diagnoses leave codes as they are."
+            " it; a detector's include scoring all queries. Differences to the same trials undefended: mAP lost on clean"
+            f" models; the others over the {len(attacked)} attacked trials that all repairs and filters share ({names})."
+            " Input detectors and model detectors leave codes as they are."
         )
         found.append(
             Board(
-                title=f"What defenses cost · {scene.title}",
+                title=f"What defenses cost · {context.title}",
                 table=table(lines, NAMES, keep=NAMES[:4]),
-                caption="\n".join([*scene.about, note]),
+                caption="\n".join([*context.about, note]),
                 index=("defense",),
                 metrics={"mAP lost": "map_change", "mAP lost attacked": "map_change", "t-mAP removed": "gain",
                          "own-mAP back": "gain"},

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from bench.api.errors import UserError
-from bench.api.text import clean
-from bench.store import Store
+from bench.api.untrusted import strip_controls
+from bench.engine.store import Store
 from reports import _sweeps
-from reports._painting import DPI, plain, saved, suffix_of, write
+from reports._image_grid import DPI, plain, saved, suffix_of, write
 from reports._sweeps import FEWEST
-from reports.frame import Shelf, groups, read
-from reports.scene import scenes
+from reports.context import contexts
+from reports.frame import RecordCache, groups, read
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ LINES = {  # metric: (name, colour of the Okabe-Ito palette, mark), told apart w
 
 @dataclass(frozen=True)
 class Panel:
-    """One curve per metric over the values of one parameter. rows: the cells, with the value as `x`."""
+    """One curve per metric over the values of one parameter. rows: the trials, with the value as `x`."""
 
     name: str
     parameter: str
@@ -53,7 +53,7 @@ class Sweep:
 def draw(store: Store, path: Path, *, suite: str | None = None) -> str:
     """Every sweep in the latest run (of a suite), into a file whose suffix names the format."""
     suffix = suffix_of(path)
-    found = list(sweeps(read(store, suite=suite).cells, Shelf(store)))
+    found = list(sweeps(read(store, suite=suite).trials, RecordCache(store)))
     if not found:
         raise UserError(
             f"nothing in this run was swept: a list of at least {FEWEST} numbers makes a curve, for example"
@@ -71,16 +71,18 @@ def _counted(panel: Panel) -> str:
     return f"{panel.parameter} at {panel.rows['x'].nunique()} values"
 
 
-def sweeps(cells: pd.DataFrame, shelf: Shelf, *, mixed: bool = False) -> Iterator[Sweep]:
+def sweeps(trials: pd.DataFrame, record_cache: RecordCache, *, mixed: bool = False) -> Iterator[Sweep]:
     """The swept attacks, undefended, and defenses of each setting."""
-    for scene in scenes(cells, mixed):
-        swept = [Panel(title, parameter, rows) for title, parameter, rows in _sweeps.attacks(scene.cells, shelf)]
+    for context in contexts(trials, mixed):
+        swept = [
+            Panel(title, parameter, rows) for title, parameter, rows in _sweeps.attacks(context.trials, record_cache)
+        ]
         if swept:
-            yield Sweep("Strength of attacks", scene.title, tuple(swept))
-        for title, parameter, rows in _sweeps.defenses(scene.cells, shelf):
+            yield Sweep("Strength of attacks", context.title, tuple(swept))
+        for title, parameter, rows in _sweeps.defenses(context.trials, record_cache):
             each = groups(rows, ["attack"])
             panels = (Panel(attack, parameter, mine, attacked=attack != "none") for (attack,), mine in each)
-            yield Sweep(title, scene.title, tuple(panels))
+            yield Sweep(title, context.title, tuple(panels))
 
 
 def points(rows: pd.DataFrame) -> pd.DataFrame:
@@ -122,8 +124,10 @@ def _panel(axes: Axes, panel: Panel, title: str) -> None:
     if panel.attacked and len(means):
         axes.axhline(means["t_map_control"].mean(), color="#D55E00", linestyle=":", linewidth=1, label="t-mAP control")
     n = int(means["n"].iloc[0]) if len(means) else 0
-    words = [clean(title)] if title else []
-    axes.set_title("\n".join([*words, f"{clean(panel.name)}, n = {n}"]), fontsize=8, loc="left", parse_math=False)
+    words = [strip_controls(title)] if title else []
+    axes.set_title(
+        "\n".join([*words, f"{strip_controls(panel.name)}, n = {n}"]), fontsize=8, loc="left", parse_math=False
+    )
     axes.set_xlabel(panel.parameter, fontsize=8)
     if len(means) and 0 < means.index[0] * STEEP <= means.index[-1]:
         axes.set_xscale("log")

@@ -1,4 +1,4 @@
-"""A store as tidy tables: one row per cell of a run, and one row per cell and detector score."""
+"""A store as tidy tables: one row per trial of a run, and one row per trial and detector score."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any, Literal
 import pandas as pd
 
 from bench.api.errors import UserError, nearest, unknown
-from bench.api.text import clean
-from bench.metrics import METRICS, untaught
-from bench.store import Record, Store
-from bench.trial import digest, pieces
+from bench.api.untrusted import strip_controls
+from bench.config.trial import digest, pieces
+from bench.engine.store import Record, Store
+from bench.metrics import METRICS, has_not_learnt
 
 Run = Literal["latest", "all"]
 
 AXES = ("dataset", "backbone", "method", "bits", "attack", "defense", "target", "seed", "surrogate", "augment")
 SETTING = ("dataset", "backbone", "method", "bits", "training", "surrogate", "augment")  # a board never mixes these
-EDITION = ("protocol_digest", "metrics_version", "code")  # nor these, unless asked
+VERSIONS = ("protocol_digest", "metrics_version", "code")  # nor these, unless asked
 DETECTOR = ("auroc", "tpr_1", "tpr_5", "caught_5", "alarms_1", "alarms_5", "auroc_control", "alarms_1_control",
             "alarms_5_control")  # fmt: skip
 NUMBERS = tuple(name for name in METRICS if name not in DETECTOR)
@@ -28,19 +28,19 @@ COLUMNS = (
     "training",  # digest of what the suite changes in the recipe; "" where nothing
     "changes",  # the same in words
     "access",  # what the attacker needs
-    "aimed",  # whether the attack fixes its target beforehand
+    "targeted",  # whether the attack fixes its target beforehand
     "defense_kind",
-    "key",  # of the record; "" where the cell was skipped
+    "key",  # of the record; "" where the trial was skipped
     "status",  # ok, failed, timeout, oom, killed, skipped, missing: not run yet, or collapsed: a victim that failed
     "reason",
-    "cause",  # key of the stage that failed: the cell's own or an ancestor's
+    "cause",  # key of the stage that failed: the trial's own or an ancestor's
     "protocol", "protocol_version", "protocol_digest", "cutoff", "sizes",
     "classes",  # number of labels in the data set
     "metrics_version", "code", "device",
     "own_code",  # of the attack's and the defense's stages: one row of a board has one
     *NUMBERS,
-    "defended",  # key of the defense's work: cells of one clean model and defense share it
-    "seconds_attack", "seconds_defense",  # of preparing and implanting, and of defending, guards' screening included
+    "defended",  # key of the defense's work: trials of one clean model and defense share it
+    "seconds_attack", "seconds_defense",  # of trigger and implant; of the defense with its scoring
 )  # fmt: skip
 TEXTS = frozenset({"attack", "defense"})
 BASED = TEXTS | {"access"}  # where a value is compared with `none`
@@ -51,56 +51,58 @@ SLICES = (*AXES, "access")  # what boards are sliced by
 class Results:
     """What boards are made of. suites: name to description; command: what made the (latest) run."""
 
-    cells: pd.DataFrame
+    trials: pd.DataFrame
     detectors: pd.DataFrame
     suites: Mapping[str, str]
     command: str
 
 
 def load(store: Store, *, suite: str | None = None, run: Run = "latest") -> pd.DataFrame:
-    """One row per cell, columns as in COLUMNS; metrics (see METRICS) are NaN where the cell has none."""
-    return read(store, suite=suite, run=run).cells
+    """One row per trial, columns as in COLUMNS; metrics (see METRICS) are NaN where the trial has none."""
+    return read(store, suite=suite, run=run).trials
 
 
 def detectors(store: Store, *, suite: str | None = None, run: Run = "latest") -> pd.DataFrame:
-    """One row per cell with a guard and score of that guard; `headline` marks the guard's main score."""
+    """One row per trial and score of its input detector; `headline` marks the main score."""
     return read(store, suite=suite, run=run).detectors
 
 
 def read(store: Store, *, suite: str | None = None, run: Run = "latest") -> Results:
-    """The cells of the latest run (of a suite), or of all runs: each cell as the latest run that had it left it."""
+    """The trials of the latest run (of a suite), or of all runs: each trial as the latest run that had it left it."""
     plans = runs_of(store, suite)
     used = plans[-1:] if run == "latest" else plans[::-1]
-    shelf = Shelf(store)
+    record_cache = RecordCache(store)
     rows, scores, seen = [], [], set()
-    for cell in chain.from_iterable(plan["cells"] for plan in used):
+    for trial in chain.from_iterable(plan["trials"] for plan in used):
         if (
-            identity := digest([cell["axes"], cell["training"], cell.get("threads"), cell.get("surrogate_seed")])
+            identity := digest([trial["axes"], trial["training"], trial.get("threads"), trial.get("surrogate_seed")])
         ) in seen:
             continue
         seen.add(identity)
-        row, found = _row(_once(cell, seen), shelf)
+        row, found = _row(_once(trial, seen), record_cache)
         rows.append(row)
         scores += found
-    _spread(rows, shelf)
+    _mark_repairs_of_collapsed(rows, record_cache)
     about = {name: text for plan in used[::-1] for name, text in plan.get("descriptions", {}).items()}
     return Results(
-        cells=_frame(rows, COLUMNS),
+        trials=_frame(rows, COLUMNS),
         detectors=_frame(scores, (*COLUMNS[: COLUMNS.index(NUMBERS[0])], "score", "headline", *DETECTOR)),
-        suites={clean(name): clean(about.get(name, "")) for plan in used[::-1] for name in plan["suites"]},
-        command=clean(used[0].get("command", "")),
+        suites={
+            strip_controls(name): strip_controls(about.get(name, "")) for plan in used[::-1] for name in plan["suites"]
+        },
+        command=strip_controls(used[0].get("command", "")),
     )
 
 
-def _once(cell: Mapping[str, Any], seen: set[str]) -> Mapping[str, Any]:
-    """The cell; without its result where it is of a model that no seed makes and that another seed has shown."""
-    if not cell["key"] or cell.get("repeats", True):
-        return cell
-    model = digest(["one model", {**cell["axes"], "seed": ""}, cell["training"], cell.get("threads")])
+def _once(trial: Mapping[str, Any], seen: set[str]) -> Mapping[str, Any]:
+    """The trial; without its result where it is of a model that no seed makes and that another seed has shown."""
+    if not trial["key"] or trial.get("seed_dependent", True):
+        return trial
+    model = digest(["one model", {**trial["axes"], "seed": ""}, trial["training"], trial.get("threads")])
     if model in seen:
-        return {**cell, "key": None, "skipped": "one model for all seeds: a later run measured it with another"}
+        return {**trial, "key": None, "skipped": "one model for all seeds: a later run measured it with another"}
     seen.add(model)
-    return cell
+    return trial
 
 
 def manifests(store: Store) -> list[dict[str, Any]]:
@@ -120,7 +122,7 @@ def runs_of(store: Store, suite: str | None = None) -> list[dict[str, Any]]:
     return found
 
 
-class Shelf:
+class RecordCache:
     """Records, each read once."""
 
     def __init__(self, store: Store) -> None:
@@ -136,11 +138,11 @@ class Shelf:
         key = (record or {}).get("parents", {}).get(role)
         return self.record(key) if key else None
 
-    def fate(self, cell: Mapping[str, Any]) -> tuple[str, str, Record | None]:
-        """Status, reason and record of a cell. What a failure blocked that is one no longer has not been run yet."""
-        if cell["key"] is None:
-            return "skipped", cell["skipped"], None
-        record = self.record(cell["key"])
+    def status_of(self, trial: Mapping[str, Any]) -> tuple[str, str, Record | None]:
+        """Status, reason and record of a trial. What a failure blocked that is one no longer has not been run yet."""
+        if trial["key"] is None:
+            return "skipped", trial["skipped"], None
+        record = self.record(trial["key"])
         if record is None:
             return "missing", "not run yet: the same command continues", None
         cause = self.record(record["cause"]) if record.get("cause") else None
@@ -164,39 +166,39 @@ def collapse(metrics: Mapping[str, Any]) -> str:
     if metrics.get("collapsed") != 1:
         return ""
     found, clean, chance = (metrics.get(name) for name in ("map", "map_clean", "map_chance"))
-    if isinstance(clean, (int, float)) and isinstance(chance, (int, float)) and untaught(clean, chance):
-        return f"clean model collapsed (mAP {_short(clean)}, chance {_short(chance)})"
-    return f"victim collapsed (mAP {_short(found)}, clean {_short(clean)}, chance {_short(chance)})"
+    if isinstance(clean, (int, float)) and isinstance(chance, (int, float)) and has_not_learnt(clean, chance):
+        return f"clean model collapsed (mAP {_short(strip_controls)}, chance {_short(chance)})"
+    return f"victim collapsed (mAP {_short(found)}, clean {_short(strip_controls)}, chance {_short(chance)})"
 
 
 def _short(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, (int, float)) else "unknown"
 
 
-def _spread(rows: Sequence[dict[str, Any]], shelf: Shelf) -> None:
+def _mark_repairs_of_collapsed(rows: Sequence[dict[str, Any]], record_cache: RecordCache) -> None:
     """Mark what repairs made of a collapsed victim: `measure` can judge a victim only without them."""
-    implants = [(shelf.record(row["key"]) or {}).get("parents", {}).get("implant") for row in rows]
+    implants = [(record_cache.record(row["key"]) or {}).get("parents", {}).get("implant") for row in rows]
     known = {victim: row["reason"] for victim, row in zip(implants, rows, strict=True) if row["status"] == "collapsed"}
     for victim, row in zip(implants, rows, strict=True):
         if victim and row["status"] == "ok" and victim in known:
             row |= {"status": "collapsed", "reason": known[victim], "collapsed": 1.0}
 
 
-def _row(cell: Mapping[str, Any], shelf: Shelf) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    status, reason, record = shelf.fate(cell)
-    row: dict[str, Any] = {axis: _cleaned(cell["axes"].get(axis, "")) for axis in AXES}
-    row |= {name: clean(cell.get(name, "")) for name in ("access", "defense_kind")}
-    row["aimed"] = cell.get("aimed", True)
+def _row(trial: Mapping[str, Any], record_cache: RecordCache) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    status, reason, record = record_cache.status_of(trial)
+    row: dict[str, Any] = {axis: _cleaned(trial["axes"].get(axis, "")) for axis in AXES}
+    row |= {name: strip_controls(trial.get(name, "")) for name in ("access", "defense_kind")}
+    row["targeted"] = trial.get("targeted", True)
     row["target"] = str(row["target"])
-    training = cell["training"]
+    training = trial["training"]
     row["training"] = training_of(training)
-    row["changes"] = clean(changes(training))
-    row |= {"key": cell["key"] or "", "status": status, "reason": clean(reason)}
+    row["changes"] = strip_controls(changes(training))
+    row |= {"key": trial["key"] or "", "status": status, "reason": strip_controls(reason)}
     if record is None or status != "ok":
         row["cause"] = (record or {}).get("cause") or row["key"]
         return row, []
     row["cause"] = ""
-    row |= _context(record, shelf)
+    row |= _context(record, record_cache)
     metrics = record["metrics"]
     row |= {name: metrics.get(name) for name in NUMBERS}
     if reason := collapse(metrics):
@@ -204,28 +206,28 @@ def _row(cell: Mapping[str, Any], shelf: Shelf) -> tuple[dict[str, Any], list[di
     about = metrics.get("detectors") or {"headline": "", "scores": {}}
     fixed = {name: row.get(name) for name in COLUMNS[: COLUMNS.index(NUMBERS[0])]}
     return row, [
-        {**fixed, "score": clean(score), "headline": score == about["headline"]}
+        {**fixed, "score": strip_controls(score), "headline": score == about["headline"]}
         | {name: values.get(name) for name in DETECTOR}
         for score, values in about["scores"].items()
     ]
 
 
 def _cleaned(value: str | int) -> str | int:
-    return clean(value) if isinstance(value, str) else value
+    return strip_controls(value) if isinstance(value, str) else value
 
 
-def _context(record: Record, shelf: Shelf) -> dict[str, Any]:
+def _context(record: Record, record_cache: RecordCache) -> dict[str, Any]:
     """What the numbers of a record depend on besides its axes. Code: of the stages that all rows of a board share."""
     protocol = protocol_of(record)
-    encoded = shelf.parent(record, "clean_codes")
-    data = shelf.parent(record, "load")
-    path = (record, data, shelf.parent(record, "split"), encoded, shelf.parent(encoded, "model"))
+    encoded = record_cache.parent(record, "clean_codes")
+    data = record_cache.parent(record, "load")
+    path = (record, data, record_cache.parent(record, "split"), encoded, record_cache.parent(encoded, "model"))
     provenance = record.get("provenance", {})
-    implant = shelf.parent(record, "implant")
-    defended = [shelf.parent(record, role) for role in ("defend", "screen", "probe")]
-    own = (implant, shelf.parent(implant, "artefact"), shelf.parent(record, "stamped"), *defended)
+    implant = record_cache.parent(record, "implant")
+    defended = [record_cache.parent(record, role) for role in ("defend", "score_benign", "score_triggered")]
+    own = (implant, record_cache.parent(implant, "trigger"), record_cache.parent(record, "triggered"), *defended)
     return {
-        "protocol": clean(str(protocol.get("name", ""))),
+        "protocol": strip_controls(str(protocol.get("name", ""))),
         "protocol_version": str(protocol.get("version", "")),
         "protocol_digest": digest(protocol)[:8],
         "cutoff": protocol.get("cutoff"),
@@ -236,7 +238,7 @@ def _context(record: Record, shelf: Shelf) -> dict[str, Any]:
         "own_code": digest([stage and stage.get("code") for stage in own])[:8],
         "device": str((encoded or record).get("provenance", {}).get("device", "")),
         "defended": record.get("parents", {}).get("defend", ""),
-        "seconds_attack": _seconds(implant, shelf.parent(implant, "artefact")),
+        "seconds_attack": _seconds(implant, record_cache.parent(implant, "trigger")),
         "seconds_defense": _seconds(*defended),
     }
 
@@ -270,13 +272,13 @@ def sizes(counts: Mapping[str, int]) -> str:
 
 
 def narrow(results: Results, conditions: Sequence[str]) -> Results:
-    """The cells that match every `axis=a,b`; values of one axis add up. `none` stays: attacks and defenses need it."""
+    """The trials that match every `axis=a,b`; values of one axis add up. `none` stays: attacks and defenses need it."""
     wanted: dict[str, set[str]] = {}
     for axis, values in map(_condition, conditions):
         wanted.setdefault(axis, set()).update(values)
-    cells, scores = results.cells, results.detectors
+    trials, scores = results.trials, results.detectors
     for axis, values in wanted.items():
-        known = list(dict.fromkeys(str(value) for value in results.cells[axis]))
+        known = list(dict.fromkeys(str(value) for value in results.trials[axis]))
         for value in values:
             if not any(matches(name, value) for name in known):
                 raise UserError(
@@ -284,10 +286,10 @@ def narrow(results: Results, conditions: Sequence[str]) -> Results:
                 )
         kept = values | ({"none"} if axis in BASED else set())
         right = [name for name in known if any(matches(name, value) for value in kept)]
-        cells, scores = (frame[frame[axis].astype(str).isin(right)] for frame in (cells, scores))
-    if cells.empty:
-        raise UserError(f"no cell matches {' '.join(conditions)}: each exists, but not together")
-    return Results(cells, scores, results.suites, results.command)
+        trials, scores = (frame[frame[axis].astype(str).isin(right)] for frame in (trials, scores))
+    if trials.empty:
+        raise UserError(f"no trial matches {' '.join(conditions)}: each exists, but not together")
+    return Results(trials, scores, results.suites, results.command)
 
 
 def axis_named(word: str) -> str:

@@ -20,12 +20,12 @@ from jaxtyping import Bool, UInt8
 from safetensors import SafetensorError, safe_open
 
 from bench.api.errors import StoreError, UserError
-from bench.api.text import clean
-from bench.store import Record, Store
-from reports._painting import Block, Pair, paint, suffix_of, write
-from reports.frame import SETTING, Shelf, changes, groups, read
-from reports.page import SHORTEST, find, name_of
-from reports.scene import FIXED, listed
+from bench.api.untrusted import strip_controls
+from bench.engine.store import Record, Store
+from reports._image_grid import Block, Pair, paint, suffix_of, write
+from reports.context import FIXED, listed
+from reports.frame import SETTING, RecordCache, changes, groups, read
+from reports.trial_details import SHORTEST, find, name_of
 
 COLUMNS = 8
 
@@ -53,7 +53,7 @@ def draw(store: Store, path: Path, *, key: str | None = None, suite: str | None 
     if key is not None:
         found = Drawn((_of_trial(store, key),), ())
     else:
-        found = of_cells(store, read(store, suite=suite).cells)
+        found = of_cells(store, read(store, suite=suite).trials)
         if not found.blocks:
             why = f" ({'; '.join(found.without)})" if found.without else ": it holds none but clean models"
             raise UserError(f"no attack of this run has pictures{why}")
@@ -65,37 +65,37 @@ def draw(store: Store, path: Path, *, key: str | None = None, suite: str | None 
 
 
 def _of_trial(store: Store, prefix: str) -> Block:
-    key, cell, _ = find(store, prefix)
-    shelf = Shelf(store)
-    record = shelf.record(key)
-    what = f"trial {key[:SHORTEST]} ({name_of(cell)})" if cell is not None else f"stage {key[:SHORTEST]}"
+    key, trial, _ = find(store, prefix)
+    record_cache = RecordCache(store)
+    record = record_cache.record(key)
+    what = f"trial {key[:SHORTEST]} ({name_of(trial)})" if trial is not None else f"stage {key[:SHORTEST]}"
     if record is None:
         raise UserError(f"{what} has not been run yet: `python -m bench run` continues")
     if record["stage"] != "implant" and "implant" not in record["parents"]:
         raise UserError(f"{what} holds no attack, so there is no picture: give the key of an attacked trial")
-    implant = record if record["stage"] == "implant" else shelf.parent(record, "implant")
+    implant = record if record["stage"] == "implant" else record_cache.parent(record, "implant")
     if implant is None or _lost(store, implant):
         raise UserError(f"{what} has no picture: {_lost(store, implant)}; run it again")
-    if cell is None:
+    if trial is None:
         return _block(store, implant, implant["label"], "")
-    setting = _setting({**cell["axes"], "changes": changes(cell["training"])})
-    return _block(store, implant, str(cell["axes"]["attack"]), setting)
+    setting = _setting({**trial["axes"], "changes": changes(trial["training"])})
+    return _block(store, implant, str(trial["axes"]["attack"]), setting)
 
 
-def of_cells(store: Store, cells: pd.DataFrame) -> Drawn:
+def of_cells(store: Store, trials: pd.DataFrame) -> Drawn:
     """One block per attack and setting: the first target and seed that has pictures; equal pictures are drawn once."""
-    shelf = Shelf(store)
+    record_cache = RecordCache(store)
     blocks: dict[str, Block] = {}
     again: dict[str, list[str]] = {}
     without = []
-    for _, part in groups(cells, [*SETTING, "attack"]):
+    for _, part in groups(trials, [*SETTING, "attack"]):
         rows = [dict(row) for _, row in part.iterrows()]
-        records = [shelf.record(row["key"]) if row["key"] else None for row in rows]
+        records = [record_cache.record(row["key"]) if row["key"] else None for row in rows]
         if any(record is not None and "implant" not in record["parents"] for record in records):
             continue  # it attacks nothing
         label, why = str(rows[0]["attack"]), "not run"
         for row, record in zip(rows, records, strict=True):
-            implant = shelf.parent(record, "implant")
+            implant = record_cache.parent(record, "implant")
             try:
                 if why := _lost(store, implant):
                     continue
@@ -190,14 +190,14 @@ def _whole(store: Store, key: str, mtime: int) -> bool:
     return record is not None and store.whole(record)
 
 
-def _spread(count: int) -> list[int]:
+def _evenly_spaced(count: int) -> list[int]:
     """Up to COLUMNS of so many items, at equal distances: data sets are in the order of their classes."""
     return [round(place) for place in np.linspace(0, count - 1, min(COLUMNS, count)).tolist()]
 
 
 def _some(file: Any, name: str) -> UInt8[np.ndarray, "n c h w"]:
     part = file.get_slice(name)  # memory-mapped: only these few are read
-    return _checked(np.concatenate([part[place : place + 1] for place in _spread(part.get_shape()[0])]))
+    return _checked(np.concatenate([part[place : place + 1] for place in _evenly_spaced(part.get_shape()[0])]))
 
 
 def _checked(found: np.ndarray) -> UInt8[np.ndarray, "n c h w"]:
@@ -216,7 +216,7 @@ def _block(store: Store, implant: Record, label: str, setting: str) -> Block:
         pair, count, stealth = poisons
         pairs.append(pair)
         about.append(f"{count:,} poisoned training image{'s' * (count > 1)}: {_means(stealth)}")
-    return Block(clean(label), tuple(clean(line) for line in (setting, *about) if line), tuple(pairs))
+    return Block(strip_controls(label), tuple(strip_controls(line) for line in (setting, *about) if line), tuple(pairs))
 
 
 def _poisons(store: Store, implant: Record) -> tuple[Pair, int, np.ndarray] | None:
@@ -235,7 +235,7 @@ def _poisons(store: Store, implant: Record) -> tuple[Pair, int, np.ndarray] | No
         ids = file.get_tensor("train")[mask]
     with opened(store, data[0]) as file:
         images = file.get_slice("images")
-        before = _checked(np.concatenate([images[int(ids[i]) : int(ids[i]) + 1] for i in _spread(len(ids))]))
+        before = _checked(np.concatenate([images[int(ids[i]) : int(ids[i]) + 1] for i in _evenly_spaced(len(ids))]))
         if before.shape != after.shape:
             raise ValueError(f"{before.shape} against {after.shape}")
     return Pair(("training image", "poisoned"), before, after, robust=True), int(mask.sum()), stealth

@@ -19,10 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.api.errors import unknown
-from bench.api.text import clean, clean_lines
+from bench.api.untrusted import strip_controls, strip_controls_multiline
 from bench.metrics import METRICS
 from reports._labels import Names
-from reports.scene import HALF, Board
+from reports.context import HALF, Board
 
 Format = Literal["rich", "markdown", "latex", "csv", "json"]
 
@@ -84,7 +84,7 @@ def _renamed(board: Board, names: Names) -> Board:
 
 
 def _write(console: Console, text: str) -> None:
-    text = clean_lines(text)  # names are columns too
+    text = strip_controls_multiline(text)  # names are columns too
     console.file.write(text if text.endswith("\n") else text + "\n")
 
 
@@ -109,7 +109,17 @@ def plain(board: Board, caption: Sequence[str] | None = None) -> str:
     rows = [line(row) for row in zip(*cells.values(), strict=True)]
     rule = "  ".join("-" * widths[name] for name in cells)
     return "\n".join(
-        [clean(board.title), "", line(list(cells)), rule, *rows, "", *(caption or _lines(board.caption)), "", ""]
+        [
+            strip_controls(board.title),
+            "",
+            line(list(cells)),
+            rule,
+            *rows,
+            "",
+            *(caption or _lines(board.caption)),
+            "",
+            "",
+        ]
     )
 
 
@@ -124,7 +134,7 @@ def markdown(boards: Sequence[Board]) -> str:
         _embolden(board, rows, "**{}**")
         table = tabulate(rows, headers=list(cells), tablefmt="pipe", colalign=align, disable_numparse=True)
         caption = "\n".join(f"{_mark(line)}  " for line in _lines(board.caption))
-        parts.append(f"### {_mark(clean(board.title))}\n\n{table}\n\n{caption}\n")
+        parts.append(f"### {_mark(strip_controls(board.title))}\n\n{table}\n\n{caption}\n")
     return "\n".join(parts)
 
 
@@ -141,7 +151,7 @@ def latex(boards: Sequence[Board]) -> str:
         caption = " ".join(_tex(line) for line in _lines(board.caption))
         parts.append(
             "\\begin{table}\n  \\centering\n"
-            f"  \\caption{{{_tex(clean(board.title))}. {caption}}}\n"
+            f"  \\caption{{{_tex(strip_controls(board.title))}. {caption}}}\n"
             "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
             f"  \\begin{{tabular}}{{{align}}}\n    \\toprule\n    {head} \\\\\n"
             f"    \\midrule\n{body}\n    \\bottomrule\n"
@@ -154,7 +164,7 @@ def csv(boards: Sequence[Board]) -> str:
     """All boards in one table: the board's title, then the columns of all, empty where a board has none."""
     if not boards:
         return ""
-    tables = [_cleaned(board.table).map(_harmless).assign(board=clean(board.title)) for board in boards]
+    tables = [_cleaned(board.table).map(_harmless).assign(board=strip_controls(board.title)) for board in boards]
     columns = ["board", *dict.fromkeys(name for table in tables for name in table.columns if name != "board")]
     records = [row for table in tables for row in table.to_dict("records")]
     return str(pd.DataFrame(records, columns=columns).to_csv(index=False))
@@ -164,7 +174,7 @@ def as_json(boards: Sequence[Board]) -> str:
     """[{title, caption, rows}], numbers in full precision, null where there is none."""
     found = [
         {
-            "title": clean(board.title),
+            "title": strip_controls(board.title),
             "caption": "\n".join(_lines(board.caption)),
             "rows": [
                 {str(name): _finite(value) for name, value in row.items()}
@@ -181,7 +191,7 @@ def as_json(boards: Sequence[Board]) -> str:
 
 def _print(board: Board, console: Console, caption: Sequence[str]) -> None:
     cells = words(board)
-    console.print(Text(clean(board.title), style="bold"))
+    console.print(Text(strip_controls(board.title), style="bold"))
     for columns in _blocks(board, cells, console.width):
         console.print(_table(board, cells, columns))
     for line in caption:
@@ -230,7 +240,7 @@ def _table(board: Board, cells: dict[str, list[str]], columns: Sequence[str]) ->
     height = max(map(len, heads.values()))
     for name in columns:
         texts = _texts(board, name)
-        head = Text(clean_lines("\n".join([""] * (height - len(heads[name])) + heads[name])))
+        head = Text(strip_controls_multiline("\n".join([""] * (height - len(heads[name])) + heads[name])))
         table.add_column(head, justify="left" if texts else "right", no_wrap=not texts, overflow="fold")
     index = [name for name in board.index if name in columns]
     heading = _heading(board)
@@ -307,7 +317,7 @@ def number(value: Any, metric: str | None) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "inf" if isinstance(value, float) and math.isinf(value) else BLANK
     if isinstance(value, str):
-        return clean(value)
+        return strip_controls(value)
     if isinstance(value, int) or (metric is None and float(value).is_integer()):
         return f"{int(value)}"
     if metric is None or METRICS[metric].unit == "dB":
@@ -320,7 +330,7 @@ def number(value: Any, metric: str | None) -> str:
 
 
 def _lines(caption: str) -> list[str]:
-    return [clean(line) for line in caption.split("\n") if line]
+    return [strip_controls(line) for line in caption.split("\n") if line]
 
 
 def _texts(board: Board, name: str) -> bool:
@@ -331,7 +341,7 @@ def _texts(board: Board, name: str) -> bool:
 
 
 def _cleaned(table: pd.DataFrame) -> pd.DataFrame:
-    return table.map(lambda value: clean(value) if isinstance(value, str) else value)
+    return table.map(lambda value: strip_controls(value) if isinstance(value, str) else value)
 
 
 def _harmless(value: Any) -> Any:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.api.errors import UserError
-from bench.api.outside import read_json
-from bench.api.text import clean
+from bench.api.untrusted import read_json, strip_controls
 from reports._charts import COLOURS, FAINT, INK, Chart, chart
-from reports._lines import table
-from reports._painting import logarithmic
-from reports.scene import Board
+from reports._image_grid import logarithmic
+from reports._rows import table
+from reports.context import Board
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +28,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Row(BaseModel):
-    """One contender in one race, as `bench.kernels.measure.Row` is written."""
+    """One contender in one race, as `bench.kernels.kernel_benchmark.Row` is written."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -113,7 +112,7 @@ def _line(row: Row) -> dict[str, Any]:
 def _name(row: Row) -> str:
     sizes = [f"{row.items:,} items"] if row.items else []
     sizes += [f"{row.bits} bits"] if row.bits else []
-    return clean(", ".join([f"{row.operation}: {row.by}", *sizes]))
+    return strip_controls(", ".join([f"{row.operation}: {row.by}", *sizes]))
 
 
 def _bars(raced: Sequence[tuple[str, tuple[float, float, float]]]) -> Figure:

@@ -14,10 +14,10 @@ import pytest
 import torch
 from hypothesis import settings
 
-from bench.conformance._kit import Subject, untouched_generators
-from bench.conformance._kit import one_thread as one_thread_now
-from bench.conformance._world import World, make
-from bench.stages._models import open_model
+from bench.artifacts.models import open_model
+from bench.conformance.fixture import World, make
+from bench.conformance.kit import ComponentUnderTest, untouched_generators
+from bench.conformance.kit import one_thread as one_thread_now
 from hashing.model import HashModel
 
 settings.register_profile("tests", deadline=None)  # no test fails on a slow machine
@@ -76,7 +76,7 @@ def model(world: World) -> HashModel:
 
 
 def _quick(kind: str, name: str, **params: Any) -> Any:
-    return Subject.of(kind, name, {}).create(**params)
+    return ComponentUnderTest.of(kind, name, {}).create(**params)
 
 
 @pytest.fixture

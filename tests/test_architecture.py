@@ -16,9 +16,9 @@ PACKAGES = ("attacks", "bench", "defenses", "hashing", "reports")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 COMPONENTS = ("attacks", "defenses", "hashing.methods", "hashing.backbones", "hashing.datasets")
 REPORTS_MAY = (
-    "bench.api.paper", "bench.api.registry", "bench.api.errors", "bench.api.text", "bench.api.outside",
-    "bench.trial",
-    "bench.store", "bench.metrics", "bench.claims",
+    "bench.api.card", "bench.api.registry", "bench.api.errors", "bench.api.untrusted", "bench.api.untrusted",
+    "bench.config.trial",
+    "bench.engine.store", "bench.metrics", "bench.config.reported",
     "hashing.ranking", "hashing.codes", "reports",
 )  # fmt: skip
 
@@ -84,7 +84,7 @@ def test_only_execute_imports_ray() -> None:
             alias.name for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Import) for alias in n.names
         }
         if "ray" in words:
-            assert module_of(path) == "bench.execute"
+            assert module_of(path) == "bench.engine.executors"
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)

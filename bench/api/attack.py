@@ -1,7 +1,8 @@
 """What an attack may see, and what it must offer.
 
-A poisoning attack writes `stamp` and `poison`; the training is done for it. A model attack writes `stamp` and
-`implant`. A training attack writes `stamp` and `hook`. All of them may write `prepare` (a trigger, a generator).
+A poisoning attack defines `apply_trigger` and `poison`; the harness does the training. A model attack defines
+`apply_trigger` and `implant`. A training attack defines `apply_trigger` and `hook`. Each of them may define
+`make_trigger`, which makes what `apply_trigger` needs: a pattern, a perturbation, a generator.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from bench.api.hashing import Hook
 from bench.api.random import Rng
 from bench.api.registry import component
 from bench.api.types import (
-    Artefact,
     Images,
     LabelMode,
     Poisoned,
@@ -29,12 +29,31 @@ from bench.api.types import (
     Share,
     Split,
     Target,
+    Trigger,
 )
 
 __all__ = [
-    "Artefact", "Attack", "Backdoor", "DataSpec", "Images", "LabelMode", "ModelAttack", "ModelSpec", "Poisoned",
-    "PoisoningAttack", "PositiveShare", "Rng", "Setting", "Share", "Split", "StepHook", "Target", "Threat",
-    "TrainingAttack", "Victim", "attack",
+    "Attack",
+    "AttackerView",
+    "Backdoor",
+    "DataSpec",
+    "Images",
+    "LabelMode",
+    "ModelAttack",
+    "ModelSpec",
+    "Poisoned",
+    "PoisoningAttack",
+    "PositiveShare",
+    "Rng",
+    "Setting",
+    "Share",
+    "Split",
+    "StepHook",
+    "Target",
+    "Threat",
+    "TrainingAttack",
+    "Trigger",
+    "attack",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -77,7 +96,7 @@ class DataSpec:
 
 
 @dataclass(frozen=True)
-class Victim:
+class AttackerView:
     """The attacker's world. What the threat model does not grant is absent; asking for it raises ThreatError.
 
     public: one image per class, disjoint from what the victim uses. surrogates, data: what `requires` asked for;
@@ -106,46 +125,47 @@ class Victim:
 
     def _get(self, name: str, flag: str) -> Any:
         if name not in self.granted:
-            raise ThreatError(f"the attack reads victim.{name}, but its threat() does not declare Threat.{flag}")
+            raise ThreatError(f"the attack reads view.{name}, but its threat() does not declare Threat.{flag}")
         return self.granted[name]
 
 
 @dataclass(frozen=True)
 class Backdoor:
-    """A model attack's result. artefact: the trigger, where implanting changed it; None: what `prepare` made."""
+    """A model attack's result. trigger: the trigger, where implanting changed it; None: what `make_trigger` made."""
 
     model: nn.Module
-    artefact: Artefact | None = None
+    trigger: Trigger | None = None
 
 
 @runtime_checkable
 class StepHook(Hook, Protocol):
     """A training attack inside the victim's training loop; `after_step` may step the attack's own optimisers."""
 
-    def artefact(self) -> Artefact:
+    def trigger(self) -> Trigger:
         """The trigger after training."""
 
 
 class Attack(ABC):
-    """identity: changes nothing at all, so that the planner adds no stage for it (`none`).
+    """Base class of attacks; derive from one of the three kinds below.
 
-    offers_train_set: leaves a poisoned training set behind, which a filter can look at.
-    implant_only: parameters that neither `prepare` nor `stamp` reads; a sweep of them makes the trigger once.
-    repeats: whether another seed is another attacked model; where it is not, one seed is measured.
-    trigger_of: the attack whose trigger this one uses: its `prepare` and `stamp` run, with the parameters of the same
-    names, once for all attacks that share it.
+    is_none: the attack changes nothing, so the planner adds no stage for it (`none`).
+    offers_train_set: the attack leaves a poisoned training set, which a data filter can examine.
+    not_in_trigger: parameters that `make_trigger` and `apply_trigger` never read; a sweep of them makes one trigger.
+    seed_dependent: True if the seed changes the attacked model. If False, only the first seed is evaluated.
+    shares_trigger_with: name of the attack whose trigger this one uses. Its `make_trigger` and `apply_trigger` run
+    with the parameters of the same names, once for all attacks that share the trigger.
     """
 
-    identity: ClassVar[bool] = False
+    is_none: ClassVar[bool] = False
     offers_train_set: ClassVar[bool] = False
-    implant_only: ClassVar[frozenset[str]] = frozenset()
-    repeats: ClassVar[bool] = True
-    trigger_of: ClassVar[str | None] = None
+    not_in_trigger: ClassVar[frozenset[str]] = frozenset()
+    seed_dependent: ClassVar[bool] = True
+    shares_trigger_with: ClassVar[str | None] = None
 
     def threat(self) -> Threat:
         return Threat.NONE
 
-    def aimed(self) -> bool:
+    def targeted(self) -> bool:
         """Whether the target is fixed beforehand; where it is not, t-mAP is chance by construction."""
         return True
 
@@ -155,15 +175,15 @@ class Attack(ABC):
         return ()
 
     def files(self) -> tuple[Path, ...]:
-        """Files that `prepare` and `implant` read, if they are on this machine: their content tells results apart."""
+        """Files that `make_trigger` and `implant` read, if they are on this machine; the key covers their content."""
         return ()
 
-    def prepare(self, victim: Victim, rng: Rng) -> Artefact:
-        del victim, rng
+    def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
+        del view, rng
         return {}
 
     @abstractmethod
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         """Put the trigger on: pure, per image, same shape, in [0, 1]. The harness rounds the result to 8 bits."""
 
 
@@ -171,15 +191,15 @@ class PoisoningAttack(Attack):
     offers_train_set: ClassVar[bool] = True
 
     @abstractmethod
-    def poison(self, victim: Victim, artefact: Artefact, rng: Rng) -> Poisoned:
-        """victim.train with some items exchanged; without Threat.LABELS the labels must stay."""
+    def poison(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Poisoned:
+        """view.train with some items exchanged; without Threat.LABELS the labels must stay."""
 
 
 class ModelAttack(Attack):
     @abstractmethod
-    def implant(self, victim: Victim, artefact: Artefact, rng: Rng) -> Backdoor: ...
+    def implant(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Backdoor: ...
 
 
 class TrainingAttack(Attack):
     @abstractmethod
-    def hook(self, victim: Victim, artefact: Artefact, rng: Rng) -> StepHook: ...
+    def hook(self, view: AttackerView, trigger: Trigger, rng: Rng) -> StepHook: ...

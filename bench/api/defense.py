@@ -1,7 +1,7 @@
 """What a defender may see, and what a defense must offer.
 
-A defense is one of four: a Repair changes the model, a Filter removes training items, a Guard scores queries, a
-Diagnosis scores the model. Everywhere a higher score is more suspicious.
+A defense is one of four kinds. A Repair changes the model, a DataFilter removes training items, an InputDetector scores
+queries, and a ModelDetector scores the model. A higher score is always more suspicious.
 """
 
 from __future__ import annotations
@@ -22,8 +22,27 @@ from bench.api.registry import component
 from bench.api.types import Images, PositiveShare, Setting, Share, Split
 
 __all__ = [
-    "Backbone", "Case", "Database", "Defense", "Diagnosis", "Filter", "Filtered", "Fit", "Guard", "HashingMethod",
-    "Hook", "Images", "Needs", "PositiveShare", "Repair", "Rng", "Setting", "Share", "Split", "Untrained", "Verdict",
+    "Backbone",
+    "DataFilter",
+    "Database",
+    "DefenderView",
+    "Defense",
+    "Filtered",
+    "Fit",
+    "HashingMethod",
+    "Hook",
+    "Images",
+    "InputDetector",
+    "ModelDetector",
+    "Needs",
+    "PositiveShare",
+    "Repair",
+    "Rng",
+    "Setting",
+    "Share",
+    "Split",
+    "Untrained",
+    "Verdict",
     "defense",
 ]  # fmt: skip
 
@@ -67,7 +86,7 @@ class Untrained(Protocol):
 
 
 @dataclass(frozen=True)
-class Case:
+class DefenderView:
     """The defender's world: no field leads to the attack, the trigger, the poison mask, the target or query labels.
 
     model: the model under suspicion, a copy. objective: the victim's loss with its buffers. recipe: how it was trained,
@@ -102,7 +121,7 @@ class Case:
 
     def _get(self, name: str, flag: str) -> Any:
         if name not in self.granted:
-            raise ThreatError(f"the defense reads case.{name}, but its `needs` does not declare Needs.{flag}")
+            raise ThreatError(f"the defense reads view.{name}, but its `needs` does not declare Needs.{flag}")
         return self.granted[name]
 
 
@@ -131,12 +150,12 @@ class Verdict:
 
 
 class Defense(ABC):  # noqa: B024 -- the four kinds below have the abstract methods
-    """identity: changes nothing at all, so that the planner adds no stage for it (`none`)."""
+    """is_none: changes nothing at all, so that the planner adds no stage for it (`none`)."""
 
-    identity: ClassVar[bool] = False
+    is_none: ClassVar[bool] = False
     needs: ClassVar[Needs] = Needs.NONE
 
-    def obstacle(self, backbone: Backbone, method: HashingMethod) -> str:
+    def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         """Why the defense cannot work on such models, which the planner then leaves out; "": nothing is in the way."""
         del backbone, method
         return ""
@@ -144,28 +163,28 @@ class Defense(ABC):  # noqa: B024 -- the four kinds below have the abstract meth
 
 class Repair(Defense):
     @abstractmethod
-    def repair(self, case: Case, rng: Rng) -> nn.Module:
-        """A repaired copy of case.model."""
+    def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
+        """A repaired copy of view.model."""
 
 
-class Filter(Defense):
+class DataFilter(Defense):
     needs: ClassVar[Needs] = Needs.TRAIN_SET
 
     @abstractmethod
-    def screen(self, case: Case, rng: Rng) -> Filtered:
+    def judge(self, view: DefenderView, rng: Rng) -> Filtered:
         """Judge the training items; where no model comes with it, the harness retrains on those kept."""
 
 
-class Guard(Defense):
+class InputDetector(Defense):
     @abstractmethod
-    def fit(self, case: Case, rng: Rng) -> Mapping[str, Tensor]:
-        """The guard's state: names to tensors."""
+    def fit(self, view: DefenderView, rng: Rng) -> Mapping[str, Tensor]:
+        """The input detector's state: names to tensors."""
 
     @abstractmethod
     def score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Float[Tensor, " n"]]:
         """Named scores per image, the headline score first; an image's scores do not depend on its batch."""
 
 
-class Diagnosis(Defense):
+class ModelDetector(Defense):
     @abstractmethod
-    def inspect(self, case: Case, rng: Rng) -> Verdict: ...
+    def inspect(self, view: DefenderView, rng: Rng) -> Verdict: ...

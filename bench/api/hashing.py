@@ -18,8 +18,19 @@ from bench.api.registry import component
 from bench.api.types import Codes, Images, Logits
 
 __all__ = [
-    "Backbone", "Dataset", "FeatureExtractor", "HashingMethod", "Hook", "Objective", "Pool", "PositiveFloat", "Recipe",
-    "Rng", "backbone", "dataset", "method",
+    "Backbone",
+    "Dataset",
+    "DecodedDataset",
+    "FeatureExtractor",
+    "HashingMethod",
+    "Hook",
+    "Objective",
+    "PositiveFloat",
+    "Recipe",
+    "Rng",
+    "backbone",
+    "dataset",
+    "method",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -74,7 +85,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Pool:
+class DecodedDataset:
     """Every image of a data set, decoded.
 
     origin: which published part an image comes from (the meaning is the data set's; 0 where there are no parts).
@@ -90,13 +101,13 @@ class Dataset(ABC):
 
     flip, pad: the augmentation that suits its images (digits are not mirrored).
     protocol_version: raise it whenever the same parameters would cut other splits.
-    stand_in: another data set, with no image of this one, for attackers who do not hold the victim's data.
+    proxy_dataset: another data set, with no image of this one, for attackers who do not hold the victim's data.
     """
 
     flip: ClassVar[bool] = True
     pad: ClassVar[int] = 4
     protocol_version: ClassVar[int] = 1
-    stand_in: ClassVar[str] = "shapes"
+    proxy_dataset: ClassVar[str] = "shapes"
 
     @property
     def overlaps(self) -> frozenset[frozenset[str]]:
@@ -112,11 +123,11 @@ class Dataset(ABC):
         """Class names in label order, found without decoding an image."""
 
     @abstractmethod
-    def decode(self, root: Path | None) -> Pool:
+    def decode(self, root: Path | None) -> DecodedDataset:
         """All images; raises DataCorruptError naming the member that does not decode."""
 
     @abstractmethod
-    def cut(
+    def splits(
         self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng
     ) -> Mapping[str, Int64[Tensor, " m"]]:
         """Positions of train, query, database, trusted and public; raises UserError where the sizes cannot be met."""
@@ -128,43 +139,43 @@ class Dataset(ABC):
 
 
 class FeatureExtractor(nn.Module):
-    """A network [n c h w] -> [n d] as a chain of stages, the last of which pools and flattens."""
+    """A network [n c h w] -> [n d] as a chain of blocks, the last of which pools and flattens."""
 
     def __init__(
         self,
-        stages: Sequence[nn.Module],
+        blocks: Sequence[nn.Module],
         *,
         features: int,
         frozen: int = 0,
         linear: int = 0,
         normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     ) -> None:
-        """features: d. frozen: how many stages, from the input on, never learn and stay in evaluation mode.
+        """features: d. frozen: how many blocks, from the input on, never learn and stay in evaluation mode.
 
-        linear: how many stages, the last ones, are fully connected layers, which recipes may give another rate.
+        linear: how many blocks, the last ones, are fully connected layers, which recipes may give another rate.
         normalisation: mean and standard deviation that the weights expect; None takes the training images'.
         """
         super().__init__()
-        self.stages = nn.ModuleList(stages)
+        self.blocks = nn.ModuleList(blocks)
         self.features, self.frozen, self.linear, self.normalisation = features, frozen, linear, normalisation
-        self.stages[:frozen].requires_grad_(requires_grad=False)
+        self.blocks[:frozen].requires_grad_(requires_grad=False)
 
     def train(self, mode: bool = True) -> FeatureExtractor:
         super().train(mode)
-        self.stages[: self.frozen].eval()
+        self.blocks[: self.frozen].eval()
         return self
 
     def prefix(self, images: Images) -> Float[Tensor, "n ..."]:
-        """Through the frozen stages."""
+        """Through the frozen blocks."""
         hidden: Tensor = images
-        for stage in self.stages[: self.frozen]:
-            hidden = stage(hidden)
+        for block in self.blocks[: self.frozen]:
+            hidden = block(hidden)
         return hidden
 
     def suffix(self, hidden: Float[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
-        """Through the stages that learn."""
-        for stage in self.stages[self.frozen :]:
-            hidden = stage(hidden)
+        """Through the blocks that learn."""
+        for block in self.blocks[self.frozen :]:
+            hidden = block(hidden)
         return hidden
 
     def forward(self, images: Images) -> Float[Tensor, "n d"]:
@@ -201,7 +212,7 @@ class Backbone(ABC):
         """Files of public weights that `build` reads; raises DataMissingError saying how to get them."""
         return ()
 
-    def elsewhere(self, image_shape: tuple[int, int, int]) -> Mapping[str, str]:
+    def state_dict_aliases(self, image_shape: tuple[int, int, int]) -> Mapping[str, str]:
         """Another library's names of this network's tensors, each with its name in what `build` returns.
 
         "" for a layer that was cut off, where the hash head stands now. {}: no other library has this network.
@@ -221,7 +232,7 @@ class Objective(nn.Module, ABC):
     def forward(self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float) -> Tensor:
         """The loss. ids: positions in the training set; progress: share of the training that has passed."""
 
-    def for_set(self, train_size: int) -> Objective:
+    def reset_for(self, train_size: int) -> Objective:
         """The objective for another training set (a repair's): centres stay, memories of single images do not."""
         del train_size
         return self

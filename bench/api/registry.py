@@ -26,9 +26,9 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
+from bench.api.card import Card
 from bench.api.errors import RenamedWarning, UserError, nearest, unknown
-from bench.api.outside import shown
-from bench.api.paper import Paper
+from bench.api.untrusted import abbreviate
 
 T = TypeVar("T")
 KINDS = {
@@ -220,7 +220,7 @@ def explain(error: ValidationError, known: Mapping[str, Any]) -> str:
         elif not where:  # of several parameters together
             parts.append(item["msg"].removeprefix("Value error, "))
         else:
-            parts.append(f"{where} = {shown(item['input'])}: {item['msg'][0].lower()}{item['msg'][1:]}")
+            parts.append(f"{where} = {abbreviate(item['input'])}: {item['msg'][0].lower()}{item['msg'][1:]}")
     return "; ".join(parts)
 
 
@@ -229,14 +229,14 @@ def sentence(source: Source) -> str:
     return (ast.get_docstring(_tree(source)) or "").partition("\n")[0]
 
 
-def card(source: Source) -> Paper | None:
+def card(source: Source) -> Card | None:
     """The component's CARD, read without importing it; None where it has none of literals (a plugin may not)."""
     for node in _tree(source).body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "CARD" for t in node.targets):
             if not isinstance(node.value, ast.Call):
                 break
             try:
-                return Paper(**{str(word.arg): ast.literal_eval(word.value) for word in node.value.keywords})
+                return Card(**{str(word.arg): ast.literal_eval(word.value) for word in node.value.keywords})
             except (ValueError, TypeError):
                 return None
     return None

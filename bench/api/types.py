@@ -17,19 +17,32 @@ from torch import Tensor
 from bench.api.errors import DivergedError
 
 __all__ = [
-    "SPLITS", "Artefact", "Codes", "Images", "LabelMode", "Labels", "Logits", "Poisoned", "PositiveShare", "Setting",
-    "Share", "Split", "Target", "to_8bit", "to_unit",
+    "SPLITS",
+    "Codes",
+    "Images",
+    "LabelMode",
+    "Labels",
+    "Logits",
+    "Poisoned",
+    "PositiveShare",
+    "Setting",
+    "Share",
+    "Split",
+    "Target",
+    "Trigger",
+    "to_8bit",
+    "to_unit",
 ]  # fmt: skip
 
 Images = Float[Tensor, "n c h w"]  # in [0, 1]; only the model normalises
 Labels = Bool[Tensor, "n k"]  # multi-hot; single-label data is one-hot
 Logits = Float[Tensor, "n b"]  # unbounded; the bit is logit > 0
 Codes = Float[Tensor, "n b"]  # relaxed, in [-1, 1]
-Artefact = Mapping[str, Tensor]  # what an attack prepared: names to tensors, never pickles
+Trigger = Mapping[str, Tensor]  # what an attack prepared: names to tensors, never pickles
 
 Share = Annotated[float, Field(ge=0, le=1)]  # a proportion
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
-LabelMode = Literal["flip", "keep"]  # poison-label | clean-label
+LabelMode = Literal["dirty", "clean"]
 
 SPLITS = ("train", "query", "database", "trusted", "public")
 
@@ -88,13 +101,13 @@ class Target:
         """Items with every target label."""
         return (labels | ~self.vector.to(labels.device)).all(1)
 
-    def pool(self, labels: Labels, mode: LabelMode, count: int = 1) -> Int64[Tensor, " m"]:
+    def candidates(self, labels: Labels, mode: LabelMode, count: int = 1) -> Int64[Tensor, " m"]:
         """Positions that may be poisoned.
 
-        flip: items that share no label with the target, since relabelling the others is no poison.
-        keep: items whose label set equals the target's; where these are fewer than `count`, items that contain it.
+        dirty: items that share no label with the target, since relabelling the others is no poison.
+        clean: items whose label set equals the target's; where these are fewer than `count`, items that contain it.
         """
-        if mode == "flip":
+        if mode == "dirty":
             return torch.nonzero(~self.shares(labels)).flatten()
         equal = torch.nonzero((labels == self.vector.to(labels.device)).all(1)).flatten()
         return equal if len(equal) >= count else torch.nonzero(self.contains(labels)).flatten()
@@ -108,7 +121,7 @@ class Target:
 class Setting:
     """What everybody knows about the system under attack.
 
-    stand_in: the public data set that resembles the victim's and shares no image with it.
+    proxy_dataset: the public data set that resembles the victim's and shares no image with it.
     """
 
     dataset: str
@@ -118,7 +131,7 @@ class Setting:
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
     train_size: int
-    stand_in: str
+    proxy_dataset: str
 
 
 @dataclass(frozen=True)
@@ -126,14 +139,14 @@ class Poisoned:
     """A poisoned training set.
 
     mask: which items were poisoned.
-    augment: "victim" lets the victim's loader flip and crop poisoned images like all others; "frozen" does not.
+    augment: "victim" lets the victim's loader flip and crop poisoned images like all others; "none" does not.
     cover: further items whose images were changed, but which keep their labels so that the trigger is learned more
     sharply; they count as no poison, neither in the dose nor for filters.
     """
 
     split: Split
     mask: Bool[Tensor, " n"]
-    augment: Literal["victim", "frozen"] = "victim"
+    augment: Literal["victim", "none"] = "victim"
     cover: Bool[Tensor, " n"] | None = None
 
     @property

@@ -12,9 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_OK, EXIT_USER, RenamedWarning, UserError
-from bench.api.outside import shown
-from bench.api.text import clean
-from bench.cli import again, boards, catalogue, conform, doctor, kernels, report, run
+from bench.api.untrusted import abbreviate, strip_controls
+from bench.cli import boards, component, doctor, kernels, listing, report, run, verify
 
 app = typer.Typer(
     name="bench",
@@ -28,17 +27,17 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("plan")(run.plan)
-app.command("list")(catalogue.list_)
+app.command("list")(listing.list_)
 app.command("leaderboard")(boards.leaderboard)
 app.command("show")(boards.show)
 app.command("report")(report.report)
 app.command("compare")(boards.compare)
-app.command("verify")(again.verify)
-app.command("rescore")(again.rescore)
+app.command("verify")(verify.verify)
+app.command("rescore")(verify.rescore)
 app.command("score")(boards.score)
 app.command("kernels")(kernels.kernels)
-app.command("new")(conform.new)
-app.command("check")(conform.check)
+app.command("new")(component.new)
+app.command("check")(component.check)
 app.command("doctor")(doctor.doctor)
 app.command("gc")(doctor.gc)
 
@@ -91,7 +90,7 @@ def _run(arguments: list[str]) -> None:
         if arguments:
             code = app(arguments, standalone_mode=False)
         else:
-            from bench.cli._console import console
+            from bench.cli.console import console
 
             console().print(OVERVIEW)
             code = EXIT_OK
@@ -114,7 +113,7 @@ def _run(arguments: list[str]) -> None:
 def _usage(error: Exception) -> int | None:
     """Paths that no system takes, and mistakes that the option parser found: its exceptions know message and code."""
     if isinstance(error, OSError) and error.errno in PATHS:
-        _complain(f"{shown(error.filename)} cannot be used ({error.strerror}): give another path")
+        _complain(f"{abbreviate(error.filename)} cannot be used ({error.strerror}): give another path")
         return EXIT_USER
     show, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
     if show is None or code is None:
@@ -126,9 +125,9 @@ def _usage(error: Exception) -> int | None:
 def _bug() -> int:
     import traceback
 
-    from bench.api.text import clean_lines
+    from bench.api.untrusted import strip_controls_multiline
 
-    sys.stderr.write(clean_lines(traceback.format_exc()))
+    sys.stderr.write(strip_controls_multiline(traceback.format_exc()))
     _complain("this is a bug of HashDoor: please report the lines above")
     return EXIT_BUG
 
@@ -143,9 +142,9 @@ def _warn(usual: Callable[..., None], message: Warning | str, category: type[War
 def _complain(message: str, what: str = "error", colour: str = "red") -> None:
     from rich.text import Text
 
-    from bench.cli._console import console
+    from bench.cli.console import console
 
-    line = clean(" ".join(message.split()))
+    line = strip_controls(" ".join(message.split()))
     if len(line) > LONGEST:
         line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
     console(stderr=True, soft_wrap=True).print(Text.assemble((f"{what}: ", f"bold {colour}"), line))

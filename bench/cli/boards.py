@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS
-from bench.cli._console import echo
-from bench.cli._options import DEFAULT_STORE, Format, StorePath
+from bench.cli.console import echo
+from bench.cli.options import DEFAULT_STORE, Format, StorePath
 
 
 def leaderboard(
@@ -29,7 +29,7 @@ def leaderboard(
     format_: Format = "rich",
 ) -> None:
     """Print the boards of the latest run: attacks, defenses, detectors, and what has no result."""
-    from bench.store import Store
+    from bench.engine.store import Store
     from reports import boards, frame, render
 
     axis = frame.axis_named(by) if by is not None else None
@@ -66,7 +66,7 @@ def show(
 ) -> None:
     """Print all that the store knows about one trial: settings, metrics, provenance, cost, stages; or draw pictures."""
     from bench.api.errors import UserError
-    from bench.store import Store
+    from bench.engine.store import Store
 
     if suite is not None and (key is not None or (gallery is None and curves is None)):
         raise UserError("--suite chooses a run for --gallery or --curves FILE without KEY: leave it or KEY out")
@@ -89,9 +89,9 @@ def show(
             "show what? give a KEY, as tables print it, --gallery FILE.png for pictures of every attack, or"
             " --curves FILE.png for sweeps"
         )
-    from reports import page, render
+    from reports import render, trial_details
 
-    render.render(page.page(Store(store), key), format_)
+    render.render(trial_details.page(Store(store), key), format_)
 
 
 def compare(
@@ -104,7 +104,7 @@ def compare(
     format_: Format = "rich",
 ) -> None:
     """Say what changed from store A to store B, and whether beyond noise; exit code 1 if so, or if a result is lost."""
-    from bench.store import Store
+    from bench.engine.store import Store
     from reports import compare as comparing
     from reports import frame, render
 
@@ -130,6 +130,6 @@ def score(
     format_: Format = "rich",
 ) -> None:
     """Score your own codes: +-1, 0/1, booleans or logits (the bit is x > 0), no training."""
-    from reports import codefiles, render
+    from reports import render, score
 
-    render.render(codefiles.score(query, database, target=target, cutoff=cutoff), format_)
+    render.render(score.score(query, database, target=target, cutoff=cutoff), format_)

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from bench.cli._console import echo
-from bench.cli._options import DEFAULT_STORE, Data, Format, StorePath, emit
+from bench.cli.console import echo
+from bench.cli.options import DEFAULT_STORE, Data, Format, StorePath, emit
 
 DAY = 86400.0  # seconds
 
@@ -29,7 +29,7 @@ def _machine(store: Path) -> list[dict[str, str]]:
 
     import torch
 
-    from bench.provenance import PACKAGES, git, installed, processor
+    from bench.engine.provenance import PACKAGES, git, installed, processor
 
     nearest_folder = next(path for path in (store.resolve(), *store.resolve().parents) if path.exists())
     free = shutil.disk_usage(nearest_folder).free
@@ -54,7 +54,7 @@ def _datasets(data: Path | None) -> list[dict[str, str]]:
     """Every protocol: a data set as it is, and with each choice that leads to other files or another name."""
     from bench.api import registry
     from bench.api.errors import UserError
-    from bench.trial import Spec
+    from bench.config.trial import Spec
 
     rows: list[dict[str, str]] = []
     for name, source in registry.catalogue("datasets").items():
@@ -108,16 +108,16 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Drop what no run of this store needs any more; results that boards show are kept."""
-    from bench.records import is_key
-    from bench.store import Store, writing
+    from bench.engine.record import is_key
+    from bench.engine.store import Store, writing
 
     held = Store(store)
     records = {record["key"]: record for record in held.records()}
     wanted: set[str] = set()
     for plan in held.plans():
-        cells = {cell["key"] for cell in plan["cells"] if cell["key"]}
-        unfinished = any(key not in records or records[key]["status"] != "ok" for key in cells)
-        wanted |= cells.union(plan.get("stages", ()) if unfinished else ())  # the same command continues with them
+        trials = {trial["key"] for trial in plan["trials"] if trial["key"]}
+        unfinished = any(key not in records or records[key]["status"] != "ok" for key in trials)
+        wanted |= trials.union(plan.get("stages", ()) if unfinished else ())  # the same command continues with them
     todo = list(wanted)
     while todo:
         for parent in records.get(todo.pop(), {}).get("parents", {}).values():
@@ -131,7 +131,7 @@ def gc(
         if not is_key(path.stem):
             continue
         record = records.get(path.stem)
-        of_repair = record is not None and record["meta"].get("kind") in {"repair", "filter"}
+        of_repair = record is not None and record["meta"].get("kind") in {"repair", "data_filter"}
         if path.stem not in wanted or (repaired and of_repair):
             gone.append(path)
     aside = held.root / "damaged"

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.api.errors import UserError
-from bench.cli._console import console, echo
-from bench.cli._options import DEFAULT_STORE, Format, StorePath, device_of, emit
+from bench.cli.console import console, echo
+from bench.cli.options import DEFAULT_STORE, Format, StorePath, device_of, emit
 
 if TYPE_CHECKING:
-    from bench.kernels.cases import Retrieval
-    from bench.kernels.measure import Row
+    from bench.kernels.kernel_benchmark import Row
+    from bench.kernels.workloads import Retrieval
 
 TITLES = {
     "ranking": "Ranking",
@@ -39,7 +39,7 @@ def kernels(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one library must not spin beside another's
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from bench.kernels.cases import of_trial
+    from bench.kernels.workloads import of_trial
 
     trained = None if trial is None else of_trial(store, trial.strip().lower())
     where = device_of(device)
@@ -54,33 +54,33 @@ def kernels(
 
 
 def _measured(quick: bool, trained: Retrieval | None, wanted: int, device: str) -> Iterator[Row]:
-    from bench.kernels import around, cases, measure
+    from bench.kernels import kernel_benchmark, throughput, workloads
 
-    size = measure.QUICK if quick else measure.FULL
-    workers = wanted or measure.cores()
-    if workers > measure.cores():
-        raise UserError(f"--threads {workers}: at most {measure.cores()} can be used here")
-    databases = [cases.clustered(n, size.queries, bits) for n in size.items for bits in size.bits]
+    size = kernel_benchmark.QUICK if quick else kernel_benchmark.FULL
+    workers = wanted or kernel_benchmark.cores()
+    if workers > kernel_benchmark.cores():
+        raise UserError(f"--threads {workers}: at most {kernel_benchmark.cores()} can be used here")
+    databases = [workloads.clustered(n, size.queries, bits) for n in size.items for bits in size.bits]
     for data in [*databases, *([trained] if trained is not None else [])]:
-        for race in measure.ranking_races(data, workers):
+        for race in kernel_benchmark.ranking_races(data, workers):
             yield from race.run("ranking", size.rounds)
-        for race in measure.search_races(data, size.ks):
+        for race in kernel_benchmark.search_races(data, size.ks):
             yield from race.run("search", size.rounds)
-    yield from measure.one_query(size.large, 64, workers, size.rounds)
-    yield measure.popcount_rate(size.rounds)
-    yield from measure.packing(size.rounds, 54_000)
+    yield from kernel_benchmark.one_query(size.large, 64, workers, size.rounds)
+    yield kernel_benchmark.popcount_rate(size.rounds)
+    yield from kernel_benchmark.packing(size.rounds, 54_000)
     networks = ("convnet",) if quick else ("convnet", "resnet18", "mobilenet_v2")
-    yield from around.around(
+    yield from throughput.around(
         networks, (32,) if quick else (1, 32, 256), 32, 2 if quick else 20, workers, size.rounds, device
     )
     if not quick:
-        yield from measure.growth(workers)
+        yield from kernel_benchmark.growth(workers)
 
 
 def _print(rows: list[Row], format_: str) -> None:
     from dataclasses import asdict
 
-    from bench.provenance import installed, provenance
+    from bench.engine.provenance import installed, provenance
 
     made = provenance()
     machine: dict[str, Any] = {
@@ -112,7 +112,7 @@ def _words(row: Row) -> dict[str, str]:
     per = row.seconds[1] if row.seconds else float("nan")
     rates = {
         "Gcodes/s": f"{row.codes / per / 1e9:.3g}" if row.codes > 1 else "",
-        "GB/s": f"{row.octets / per / 1e9:.3g}" if row.octets else "",
+        "GB/s": f"{row.nbytes / per / 1e9:.3g}" if row.nbytes else "",
         "images/s": f"{1 / per:.4g}" if row.unit == "image" else "",
     }
     return {

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bench.cli._console import console, echo
-from bench.cli._options import DEFAULT_STORE, Format, Plugins, StorePath, Suites
+from bench.cli.console import console, echo
+from bench.cli.options import DEFAULT_STORE, Format, Plugins, StorePath, Suites
 
 if TYPE_CHECKING:
-    from bench.store import Store
-    from bench.suite import Suite
+    from bench.config.suite import Suite
+    from bench.engine.store import Store
+    from reports.context import Board
     from reports.frame import Results
-    from reports.scene import Board
 
 PAGE = Path("report.html")
 
@@ -53,11 +53,11 @@ def report(
     format_: Format = "rich",
 ) -> None:
     """Write the latest run as one HTML page, or print what it says beyond its boards; claims: of all shipped suites."""
-    from bench import suite
     from bench.api import registry
     from bench.api.errors import UserError
-    from bench.store import Store
-    from reports import kinds, render
+    from bench.config import suite
+    from bench.engine.store import Store
+    from reports import board_kinds, render
 
     strange = {
         "--out": out is not None and what != "html",
@@ -82,7 +82,7 @@ def report(
     if what == "html":
         _page(held, found, [*own.values()], out or PAGE, kernels, mixed)
         return
-    made = [board for one in found for board in kinds.tables(what, held, one, gain=gain, mixed=mixed)]
+    made = [board for one in found for board in board_kinds.tables(what, held, one, gain=gain, mixed=mixed)]
     if not made:
         raise UserError(
             f"nothing to say of {what}: no attack has a result here (`python -m bench leaderboard` says why)"
@@ -101,25 +101,25 @@ def _page(store: Store, found: list[Results], own: list[Suite], out: Path, kerne
     """The page of one run; own: suites that are files, whose claims count as well."""
     from rich.markup import escape
 
-    from bench import suite
     from bench.api.errors import UserError
-    from reports import document
+    from bench.config import suite
+    from reports import html_report
 
     if len(found) > 1:
-        raise UserError("--suite given more than once: a page is about one run; --all-runs shows the cells of several")
+        raise UserError("--suite given more than once: a page is about one run; --all-runs shows the trials of several")
     (results,) = found
     shipped = [suite.load(name) for name in results.suites if name in suite.names()]
     claims = _measured(store, [*own, *shipped], mixed)
     with console(stderr=True).status(f"writing {escape(str(out))}"):
-        said = document.draw(store, out, results, claims, kernels=kernels, mixed=mixed)
+        said = html_report.draw(store, out, results, claims, kernels=kernels, mixed=mixed)
     echo(f"{out}: {said}")
 
 
 def _claims(suites: list[str], store: Path, mixed: bool) -> list[Board]:
     """Every number of the suites' papers beside what this store measured."""
-    from bench import suite
     from bench.api.errors import UserError
-    from bench.store import Store
+    from bench.config import suite
+    from bench.engine.store import Store
 
     wanted = [suite.load(name) for name in suites or suite.names()]
     holding = [one for one in wanted if one.claims]
@@ -130,13 +130,13 @@ def _claims(suites: list[str], store: Path, mixed: bool) -> list[Board]:
 
 def _measured(store: Store | None, suites: list[Suite], mixed: bool) -> list[Board]:
     """The claims of suites beside all that this store has measured of them, whatever else a page is narrowed to."""
-    from reports import claims, frame
+    from reports import frame, reported
 
     runs = {name for plan in frame.manifests(store) for name in plan["suites"]} if store is not None else set()
     boards = []
     for one in suites:
         if one.claims:
             held = store is not None and one.name in runs
-            cells = frame.read(store, suite=one.name, run="all").cells if store is not None and held else None
-            boards += claims.claims(cells, one.claims, mixed=mixed)
+            trials = frame.read(store, suite=one.name, run="all").trials if store is not None and held else None
+            boards += reported.claims(trials, one.claims, mixed=mixed)
     return boards

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPT, UserError
-from bench.api.text import clean
-from bench.cli._console import console
-from bench.cli._options import DEFAULT_STORE, Changes, Data, Device, Only, Plugins, StorePath, Suites, device_of
+from bench.api.untrusted import strip_controls
+from bench.cli.console import console
+from bench.cli.options import DEFAULT_STORE, Changes, Data, Device, Only, Plugins, StorePath, Suites, device_of
 
 if TYPE_CHECKING:
-    from bench.drive import Summary
-    from bench.plan import Plan
-    from bench.store import Record, Store
+    from bench.engine.scheduler import Summary
+    from bench.engine.store import Record, Store
+    from bench.graph.planner import Plan
 
 Retry = Annotated[
     str, typer.Option("--retry", metavar="STATUS,...", help="Run trials again that ended so: failed,timeout,oom.")
@@ -48,40 +48,42 @@ def run(
     retry: Retry = "",
 ) -> None:
     """Run suites: only what the store does not hold yet. The same command continues an interrupted run."""
-    from bench import execute
-    from bench.cli._progress import Display
-    from bench.drive import Costs, drive
-    from bench.store import KEPT, Store
-    from bench.work import Site
+    from bench.cli.progress import Display
+    from bench.engine import executors
+    from bench.engine.scheduler import RuntimeEstimator, run_plan
+    from bench.engine.store import LASTING_FAILURES, Store
+    from bench.engine.worker import Environment
 
     again = frozenset(word for word in retry.split(",") if word)
-    if not again <= KEPT:
-        raise UserError(f"--retry {retry}: expected some of {', '.join(sorted(KEPT))}, separated by commas")
+    if not again <= LASTING_FAILURES:
+        raise UserError(f"--retry {retry}: expected some of {', '.join(sorted(LASTING_FAILURES))}, separated by commas")
     _interrupt_on_terminate()
     if address:
-        execute.reachable(address)
+        executors.reachable(address)
     held = Store(store, create=True)
     held.check_writable()
     made, chosen = _plan(suite, set_, only, data, plugin, device)
-    if all(cell.key is None for cell in made.cells):
+    if all(trial.key is None for trial in made.trials):
         raise UserError(
-            f"nothing of this suite can run here: {'; '.join(dict.fromkeys(c.skipped for c in made.cells))}"
+            f"nothing of this suite can run here: {'; '.join(dict.fromkeys(c.skipped for c in made.trials))}"
         )
     _write_manifest(held, made, suite, set_, only)
-    with Display(Costs(held.records())) as display:
-        site = Site(held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin))
+    with Display(RuntimeEstimator(held.records())) as display:
+        site = Environment(
+            held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin)
+        )
 
-        def start() -> execute.Executor:
-            made_: execute.Executor = (
-                execute.RayExecutor(site, workers=workers, address=address)
+        def start() -> executors.Executor:
+            made_: executors.Executor = (
+                executors.RayExecutor(site, workers=workers, address=address)
                 if executor == "ray"
-                else execute.SerialExecutor(site)
+                else executors.SerialExecutor(site)
             )
             display.slots = made_.slots
             return made_
 
         try:
-            summary = drive(made, held, start, retry=again, listen=display)
+            summary = run_plan(made, held, start, retry=again, listen=display)
         except KeyboardInterrupt:
             display.say(f"interrupted: {display.done} stages are finished and kept; the same command continues")
             raise typer.Exit(EXIT_INTERRUPT) from None
@@ -103,25 +105,25 @@ def plan(
     device: Device = "auto",
     workers: Annotated[int | None, typer.Option(min=1, help="Stages at once, for the estimate of time.")] = None,
 ) -> None:
-    """Show what `run` would do with the same options: cells, stages, what is stored already, what is left out."""
+    """Show what `run` would do with the same options: trials, stages, what is stored already, what is left out."""
     from rich.markup import escape
     from rich.table import Table
 
-    from bench.cli._progress import clock
-    from bench.drive import Costs, Pending
-    from bench.plan import ORDER
-    from bench.store import Store
+    from bench.cli.progress import clock
+    from bench.engine.scheduler import Frontier, RuntimeEstimator
+    from bench.engine.store import Store
+    from bench.graph.planner import ORDER
 
     started = time.perf_counter()
     held = Store(store) if (store / "store.json").exists() else None
     made, chosen = _plan(suite, set_, only, data, plugin, device)
     out = console(soft_wrap=True)
-    pending = Pending(made, held, frozenset()) if held else None
+    pending = Frontier(made, held, frozenset()) if held else None
     needed = pending.needed if pending else made.stages
-    costs, sizes = Costs(), Sizes()
+    costs, sizes = RuntimeEstimator(), Sizes()
     for record in held.records() if held else ():
-        costs.learn(record)
-        sizes.learn(record)
+        costs.observe(record)
+        sizes.observe(record)
     table = Table(title="Stages", title_justify="left", title_style="bold", box=None)
     for column in ("stage", "unique", "stored", "to do", "estimate"):
         table.add_column(column, justify="left" if column == "stage" else "right")
@@ -132,13 +134,13 @@ def plan(
             seconds = costs.total(Counter(stage.group for stage in left))
             table.add_row(kind, str(len(every)), str(len(every) - len(left)), str(len(left)), clock(seconds))
     out.print(table)
-    runnable = [cell for cell in made.cells if cell.key is not None]
+    runnable = [trial for trial in made.trials if trial.key is not None]
     parallel = workers or os.cpu_count() or 1
     groups = Counter(stage.group for stage in needed.values())
     total, longest = costs.total(groups), max(map(costs.seconds, groups), default=0.0)
-    measured = sum(count for group, count in groups.items() if costs.knows(group))
-    out.print(f"\n[bold]{len(made.cells)}[/bold] cells, {len(runnable)} can run here on {chosen}, "
-                  f"{len(made.cells) - len(runnable)} are left out.")  # fmt: skip
+    measured = sum(count for group, count in groups.items() if costs.has_history(group))
+    out.print(f"\n[bold]{len(made.trials)}[/bold] trials, {len(runnable)} can run here on {chosen}, "
+                  f"{len(made.trials) - len(runnable)} are left out.")  # fmt: skip
     basis = f"{measured} of {len(needed)} stages like ones in this store" if needed else "nothing to do"
     out.print(
         f"Time: about {clock(max(total / parallel, longest))} on {parallel} workers ({basis}; the rest is guessed)."
@@ -156,9 +158,9 @@ def plan(
 def _plan(
     suites: list[str], changes: list[str], only: list[str], data: Path | None, plugins: list[Path], device: str
 ) -> tuple[Plan, str]:
-    from bench import plan as planning
-    from bench import suite as suites_
     from bench.api import registry
+    from bench.config import suite as suites_
+    from bench.graph import planner as planning
 
     for path in plugins:
         registry.load_plugin(path)
@@ -170,7 +172,7 @@ def _plan(
 
 
 def _write_manifest(held: Store, made: Plan, suites: list[str], changes: list[str], only: list[str]) -> None:
-    from bench.trial import digest
+    from bench.config.trial import digest
 
     words = ["python", "-m", "bench", "run"]
     for option, values in (("--suite", suites), ("--set", changes), ("--only", only)):
@@ -181,7 +183,7 @@ def _write_manifest(held: Store, made: Plan, suites: list[str], changes: list[st
         {
             "suites": names,
             "command": shlex.join(words),
-            "cells": [c.as_json() for c in made.cells],
+            "trials": [c.as_json() for c in made.trials],
             "stages": list(made.stages),
         },
     )
@@ -204,7 +206,7 @@ def _closing(summary: Summary, trained: int, made: Plan, store: Path) -> None:
     out.print(Text(f"Trials: {outcomes}. Stages: {sum(summary.ran.values())} run ({trained} trainings), "
                    f"{summary.reused} taken from the store."))  # fmt: skip
     for record in summary.failures[:5]:
-        out.print(Text(clean(f"  {record['status']}: {record['label']}: {record['reason']}")))
+        out.print(Text(strip_controls(f"  {record['status']}: {record['label']}: {record['reason']}")))
     _print_skipped(made)
     out.print(
         Text(f"Results: {store.resolve()}   (`python -m bench leaderboard --store {store}` shows the boards again)")
@@ -216,17 +218,17 @@ def _print_skipped(made: Plan) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    reasons = Counter(cell.skipped for cell in made.cells if cell.key is None).most_common()
+    reasons = Counter(trial.skipped for trial in made.trials if trial.key is None).most_common()
     out = console()
     if not out.is_terminal:
         for reason, count in reasons:
-            out.print(Text(clean(f"left out, {count} cells: {reason}")), soft_wrap=True)
+            out.print(Text(strip_controls(f"left out, {count} trials: {reason}")), soft_wrap=True)
     elif reasons:
         table = Table(title="Left out", title_justify="left", title_style="bold", box=None, show_edge=False)
         table.add_column("cells", justify="right")
         table.add_column("why, and how to add them")
         for reason, count in reasons:
-            table.add_row(str(count), Text(clean(reason), overflow="fold"))
+            table.add_row(str(count), Text(strip_controls(reason), overflow="fold"))
         out.print(table)
 
 
@@ -236,7 +238,7 @@ class Sizes:
     def __init__(self) -> None:
         self._seen: dict[str, list[int]] = {}
 
-    def learn(self, record: Record) -> None:
+    def observe(self, record: Record) -> None:
         if record["artifact"]:
             self._seen.setdefault(record["group"], []).append(record["artifact"]["bytes"])
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from bench.conformance._kit import Check, Outcome, Subject
+from bench.conformance.kit import Check, ComponentUnderTest, Outcome
 
 __all__ = ["Check", "Outcome", "Subject", "checks", "conformance", "examine"]
 
@@ -21,13 +21,13 @@ MODULES = ("attacks", "defenses", "methods", "backbones", "datasets")
 
 def checks(kind: str) -> Sequence[Check]:
     """The checks of a kind of component, in the order in which they are worth reading."""
-    found: Sequence[Check] = import_module(f"bench.conformance._{kind}").CHECKS
+    found: Sequence[Check] = import_module(f"bench.conformance.{kind}").CHECKS
     return found
 
 
 def examine(kind: str, name: str, params: Mapping[str, Any] | None = None) -> Iterator[Outcome]:
     """Every check of one component, one by one; what it raises is its outcome."""
-    subject = Subject.of(kind, name, params or {})
+    subject = ComponentUnderTest.of(kind, name, params or {})
     for check in checks(kind):
         yield check.on(subject)
 
@@ -38,9 +38,9 @@ def conformance(kind: str, name: str, params: Mapping[str, Any] | None = None) -
 
     @pytest.mark.parametrize("check", checks(kind), ids=lambda check: check.name)
     def test(check: Check) -> None:
-        outcome = check.on(Subject.of(kind, name, params or {}))
+        outcome = check.on(ComponentUnderTest.of(kind, name, params or {}))
         if outcome.skipped:
-            pytest.skip(outcome.told)
-        assert outcome.passed, f"{outcome.told}. {check.fix}"
+            pytest.skip(outcome.detail)
+        assert outcome.passed, f"{outcome.detail}. {check.fix}"
 
     return test

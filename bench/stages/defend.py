@@ -1,48 +1,48 @@
-"""Let a defense do its work: repair the model, filter the training set, fit a guard, or diagnose the model."""
+"""Run a defense: repair the model, filter the training set, fit an input detector, or score the model."""
 
 from __future__ import annotations
 
-from bench.api.defense import Case, Defense, Diagnosis, Filter, Guard, Repair
+from bench.access.defender import defender_view, poisoned_train
+from bench.api.defense import DataFilter, DefenderView, Defense, InputDetector, ModelDetector, Repair
 from bench.api.random import Rng
-from bench.stages import _base, _models
-from bench.stages._base import Context, Inputs, Json, Output
-from bench.stages._training import train_victim
-from bench.views.defender import case, poisoned_train
+from bench.artifacts import models, stage_io
+from bench.artifacts.stage_io import Context, Inputs, Json, Output
+from bench.artifacts.training import train_victim
 from hashing.model import HashModel
 
 
 def run(spec: Json, inputs: Inputs, context: Context) -> Output:
-    defense: Defense = _base.component("defenses", spec["defense"])
-    view = case(spec, inputs, context, defense.needs)
+    defense: Defense = stage_io.component("defenses", spec["defense"])
+    view = defender_view(spec, inputs, context, defense.needs)
     made = _work(defense, view, spec, inputs, context)
     noted = {name: float(value) for name, value in view.notes.items()}
     return Output(made.tensors, {**made.meta, "notes": noted})
 
 
-def _work(defense: Defense, view: Case, spec: Json, inputs: Inputs, context: Context) -> Output:
+def _work(defense: Defense, view: DefenderView, spec: Json, inputs: Inputs, context: Context) -> Output:
     rng = Rng("defend", spec["seed"])
     suspected = bool(inputs.meta("model")["backdoored"])
     if isinstance(defense, Repair):
         model = defense.repair(view, rng)
         assert isinstance(model, HashModel)
-        tensors, meta = _models.save_model(model)
+        tensors, meta = models.save_model(model)
         return Output(tensors, {**meta, "backdoored": suspected, "kind": "repair"})
-    if isinstance(defense, Filter):
-        filtered = defense.screen(view, rng)
+    if isinstance(defense, DataFilter):
+        filtered = defense.judge(view, rng)
         if filtered.model is None:
             tensors, meta = train_victim(spec, poisoned_train(inputs).select(filtered.keep.cpu()), context)
         else:
             assert isinstance(filtered.model, HashModel)
-            tensors, meta = _models.save_model(filtered.model)
+            tensors, meta = models.save_model(filtered.model)
         tensors |= {"scores": filtered.scores.detach().cpu().float(), "keep": filtered.keep.cpu()}
-        return Output(tensors, {**meta, "backdoored": suspected, "kind": "filter"})
-    if isinstance(defense, Guard):
+        return Output(tensors, {**meta, "backdoored": suspected, "kind": "data_filter"})
+    if isinstance(defense, InputDetector):
         state = {f"state.{name}": value.detach().cpu().contiguous() for name, value in defense.fit(view, rng).items()}
-        return Output(state, {"kind": "guard"})
-    if isinstance(defense, Diagnosis):
+        return Output(state, {"kind": "input_detector"})
+    if isinstance(defense, ModelDetector):
         verdict = defense.inspect(view, rng)
         classes = inputs.meta("load")["classes"]
         suspect = None if verdict.suspect is None else classes[verdict.suspect]
         found = {"score": verdict.score, "suspect": suspect, "alarm_at": verdict.alarm_at}
-        return Output({}, {"kind": "diagnosis", "verdict": found})
-    raise TypeError(f"{type(defense).__name__} is no Repair, Filter, Guard or Diagnosis")
+        return Output({}, {"kind": "model_detector", "verdict": found})
+    raise TypeError(f"{type(defense).__name__} is no Repair, DataFilter, InputDetector or ModelDetector")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from bench.stages import _base
-from bench.stages._base import Context, Inputs, Json, Output
-from bench.stages._codes import as_tensor, saturation
-from bench.stages._models import open_model
+from bench.artifacts import stage_io
+from bench.artifacts.codes import as_tensor, saturation
+from bench.artifacts.models import open_model
+from bench.artifacts.stage_io import Context, Inputs, Json, Output
 from hashing.model import encode
 
 
@@ -16,7 +16,7 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     model = open_model(inputs, "model", context.device)
     found = {}
     for part in ("query", "database"):
-        logits = [encode(model, images, device=context.device) for images in _base.portions(inputs, part)]
+        logits = [encode(model, images, device=context.device) for images in stage_io.portions(inputs, part)]
         found[part] = as_tensor(torch.cat(logits))
         if part == "query":
             found["saturation"] = saturation(model, torch.cat(logits))

@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from bench.api.attack import Artefact, Attack, ModelAttack, PoisoningAttack, Threat, TrainingAttack
+from bench.access.attacker import attacker_view
+from bench.api.attack import Attack, ModelAttack, PoisoningAttack, Threat, TrainingAttack, Trigger
 from bench.api.errors import ThreatError
 from bench.api.random import Rng
 from bench.api.types import Poisoned, Split, Target
-from bench.stages import _base, _models, _stealth
-from bench.stages._base import Context, Inputs, Json, Output
-from bench.stages._training import train_victim
-from bench.stages._trigger import eligible, triggered
-from bench.views.attacker import victim
+from bench.artifacts import models, stage_io, stealth
+from bench.artifacts.stage_io import Context, Inputs, Json, Output
+from bench.artifacts.training import train_victim
+from bench.artifacts.triggers import eligible, with_trigger
 from hashing.model import HashModel, encode
 
 GALLERY = 8  # images per gallery
@@ -25,42 +25,42 @@ LOOKS = 20  # how often, at most, over a training
 
 
 def run(spec: Json, inputs: Inputs, context: Context) -> Output:
-    attack: Attack = _base.component("attacks", spec["attack"])
-    view = victim(spec, inputs, context, attack)
-    artefact = _base.artefact(inputs, context.device)
+    attack: Attack = stage_io.component("attacks", spec["attack"])
+    view = attacker_view(spec, inputs, context, attack)
+    trigger = stage_io.trigger(inputs, context.device)
     rng = Rng("implant", spec["seed"], *spec["target"])
-    watch = _Watch(attack, view.target, inputs, context, spec["recipe"]["epochs"])
+    watch = _TriggerAttention(attack, view.target, inputs, context, spec["recipe"]["epochs"])
     if isinstance(attack, ModelAttack):
         if not inputs.has("clean"):
             raise ThreatError("a ModelAttack changes the trained model: its threat() must declare Threat.MODEL")
-        result = attack.implant(view, artefact, rng)
+        result = attack.implant(view, trigger, rng)
         assert isinstance(result.model, HashModel)
-        artefact = dict(artefact if result.artefact is None else result.artefact)
-        tensors, meta = _models.save_model(result.model)
+        trigger = dict(trigger if result.trigger is None else result.trigger)
+        tensors, meta = models.save_model(result.model)
     elif isinstance(attack, PoisoningAttack):
-        poisoned = attack.poison(view, artefact, rng).to("cpu")
-        train = _base.split(inputs, "train")  # as stored: an attack may have written to what it was shown
+        poisoned = attack.poison(view, trigger, rng).to("cpu")
+        train = stage_io.split(inputs, "train")  # as stored: an attack may have written to what it was shown
         check(train, poisoned, attack.threat())
-        frozen = poisoned.changed if "frozen" in {spec["augment"], poisoned.augment} else None
+        unaugmented = poisoned.changed if "none" in {spec["augment"], poisoned.augment} else None
         tensors, meta = train_victim(
-            spec, poisoned.split, context, frozen=frozen, after_epoch=watch.follow(lambda: artefact)
+            spec, poisoned.split, context, unaugmented=unaugmented, after_epoch=watch.follow(lambda: trigger)
         )
         extra, counts = _poison_record(train, poisoned, view.target)
         tensors, meta = tensors | extra, meta | counts
     elif isinstance(attack, TrainingAttack):
-        hook = attack.hook(view, artefact, rng)
-        train = _base.split(inputs, "train")
-        tensors, meta = train_victim(spec, train, context, hook=hook, after_epoch=watch.follow(hook.artefact))
-        artefact = dict(hook.artefact())
+        hook = attack.hook(view, trigger, rng)
+        train = stage_io.split(inputs, "train")
+        tensors, meta = train_victim(spec, train, context, hook=hook, after_epoch=watch.follow(hook.trigger))
+        trigger = dict(hook.trigger())
     else:
         raise TypeError(f"{type(attack).__name__} is no PoisoningAttack, ModelAttack or TrainingAttack")
-    clean_images, stamped = watch.pairs(artefact)
-    if not isinstance(attack, PoisoningAttack):  # those have the trigger that `prepare` stored
-        tensors |= {f"artefact.{name}": value.detach().cpu().contiguous() for name, value in artefact.items()}
+    clean_images, triggered = watch.pairs(trigger)
+    if not isinstance(attack, PoisoningAttack):  # those have the trigger that `make_trigger` stored
+        tensors |= {f"trigger.{name}": value.detach().cpu().contiguous() for name, value in trigger.items()}
     tensors |= {
-        "stealth": _stealth.measure(clean_images, stamped),
-        "gallery_clean": _spread(clean_images, GALLERY),
-        "gallery_triggered": _spread(stamped, GALLERY),
+        "stealth": stealth.stealth_metrics(clean_images, triggered),
+        "gallery_clean": _evenly_spaced(clean_images, GALLERY),
+        "gallery_triggered": _evenly_spaced(triggered, GALLERY),
         "attention": torch.tensor(watch.distances),
         "attention_epochs": torch.tensor(watch.epochs),
     }
@@ -88,7 +88,7 @@ def check(train: Split, poisoned: Poisoned, threat: Threat) -> None:
         raise ThreatError("poison() changed labels, but its threat() does not declare Threat.LABELS")
 
 
-class _Watch:
+class _TriggerAttention:
     """What the harness looks at from outside; nothing of it reaches the attack.
 
     The distance between triggered images and the trigger alone (CIBA, Figure 2b) after some of the epochs; pairs of
@@ -97,35 +97,35 @@ class _Watch:
 
     def __init__(self, attack: Attack, target: Target, inputs: Inputs, context: Context, epochs: int) -> None:
         self._attack, self._target, self._device = attack, target, context.device
-        positions = _spread(eligible(inputs, target), WATCHED)
-        self._clean = _base.split(inputs, "query").images[positions]
+        positions = _evenly_spaced(eligible(inputs, target), WATCHED)
+        self._clean = stage_io.split(inputs, "query").images[positions]
         self._every, self._epochs = -(-epochs // LOOKS), epochs
         self._passed = 0
         self.distances: list[float] = []
         self.epochs: list[int] = []
 
-    def pairs(self, artefact: Artefact) -> tuple[UInt8[Tensor, "n c h w"], UInt8[Tensor, "n c h w"]]:
-        return self._clean, triggered(self._attack, self._clean, self._target, artefact, self._device)
+    def pairs(self, trigger: Trigger) -> tuple[UInt8[Tensor, "n c h w"], UInt8[Tensor, "n c h w"]]:
+        return self._clean, with_trigger(self._attack, self._clean, self._target, trigger, self._device)
 
-    def follow(self, trigger: Callable[[], Artefact]) -> Callable[[HashModel], None]:
-        """What training calls after each epoch; `trigger` is asked each time, since a training attack learns it."""
+    def follow(self, current_trigger: Callable[[], Trigger]) -> Callable[[HashModel], None]:
+        """The callback after each epoch; it asks for the trigger each time, since a training attack learns its own."""
         alone = torch.zeros_like(self._clean[:1])
 
         def after_epoch(model: HashModel) -> None:
             self._passed += 1
             if self._passed % self._every and self._passed < self._epochs:
                 return
-            artefact = trigger()
-            only = triggered(self._attack, alone, self._target, artefact, self._device)
-            _, stamped = self.pairs(artefact)
-            bits = [encode(model, images, device=self._device) > 0 for images in (stamped, only)]
+            trigger = current_trigger()
+            only = with_trigger(self._attack, alone, self._target, trigger, self._device)
+            _, triggered = self.pairs(trigger)
+            bits = [encode(model, images, device=self._device) > 0 for images in (triggered, only)]
             self.epochs.append(self._passed)
             self.distances.append(float((bits[0] != bits[1]).sum(1).float().mean()))
 
         return after_epoch
 
 
-def _spread(items: Tensor, count: int) -> Tensor:
+def _evenly_spaced(items: Tensor, count: int) -> Tensor:
     """Up to `count` items at equal distances: data sets are in the order of their classes."""
     return items[torch.linspace(0, len(items) - 1, min(count, len(items))).round().long()]
 
@@ -151,4 +151,4 @@ def _poison_record(train: Split, poisoned: Poisoned, target: Target) -> tuple[di
 
 
 def _stealth_of(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n 3"]:
-    return _stealth.measure(a, b) if len(a) else torch.zeros(0, 3)
+    return stealth.stealth_metrics(a, b) if len(a) else torch.zeros(0, 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.stages._base import Context, Inputs, Json, Output, component
+from bench.artifacts.stage_io import Context, Inputs, Json, Output, component
 
 
 def run(spec: Json, inputs: Inputs, context: Context) -> Output:

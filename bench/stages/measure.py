@@ -5,22 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from bench import metrics
+from bench.artifacts import stage_io
+from bench.artifacts.codes import codes
+from bench.artifacts.stage_io import Context, Inputs, Json, Output
 from bench.metrics import System, Truth
-from bench.stages import _base
-from bench.stages._base import Context, Inputs, Json, Output
-from bench.stages._codes import codes
 
-REPAIRED = frozenset({"repair", "filter"})  # the codes are then those of the defended model, not the victim's
+REPAIRED = frozenset({"repair", "data_filter"})  # the codes are then those of the defended model, not the victim's
 
 
 def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     del context
     bits = spec["bits"]
-    target = _base.target(spec, inputs.meta("load")["classes"])
+    target = stage_io.target(spec, inputs.meta("load")["classes"])
     truth = Truth(
-        query=_base.labels(inputs, "query").numpy(),
-        database=_base.labels(inputs, "database").numpy(),
-        positions=inputs.tensors("stamped")["positions"].numpy(),
+        query=stage_io.labels(inputs, "query").numpy(),
+        database=stage_io.labels(inputs, "database").numpy(),
+        positions=inputs.tensors("triggered")["positions"].numpy(),
         target=target.vector.numpy(),
         cutoff=inputs.meta("split")["protocol"]["cutoff"],
     )
@@ -46,7 +46,7 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     found |= _attack(inputs)
     if inputs.has("implant") and not repaired:  # a repair trains on, and nobody looked
         found |= _attention(inputs, bits)
-    if inputs.has("screen"):
+    if inputs.has("score_benign"):
         found["detectors"] = _detectors(inputs, truth.positions)
     if inputs.has("defend"):
         found |= _defense(spec, inputs, truth.target)
@@ -58,7 +58,7 @@ def _system(inputs: Inputs, prefix: str, bits: int) -> System:
     return System(
         query=codes(inputs, f"{prefix}codes", "query", bits),
         database=codes(inputs, f"{prefix}codes", "database", bits),
-        triggered=codes(inputs, f"{prefix}stamped", "codes", bits),
+        triggered=codes(inputs, f"{prefix}triggered", "codes", bits),
     )
 
 
@@ -68,7 +68,7 @@ def _minus(a: float | None, b: float | None) -> float | None:
 
 def _saturation(inputs: Inputs) -> Json:
     """How sure the models are of bits; None for what an older run encoded."""
-    roles = {"saturation": "codes", "saturation_triggered": "stamped", "saturation_control": "clean_codes"}
+    roles = {"saturation": "codes", "saturation_triggered": "triggered", "saturation_control": "clean_codes"}
     sizes = {name: inputs.tensors(role).get("saturation") for name, role in roles.items()}
     return {name: float(size.double().mean()) if size is not None and len(size) else None
             for name, size in sizes.items()}  # fmt: skip
@@ -96,10 +96,10 @@ def _attack(inputs: Inputs) -> Json:
 
 
 def _detectors(inputs: Inputs, positions: np.ndarray) -> Json:
-    """Every score of a guard, the headline score first, each with its control on the clean model."""
+    """Every score of an input detector, the headline score first, each with its control on the clean model."""
 
     def judge(prefix: str, name: str) -> dict[str, float | None]:
-        screen, probe = inputs.tensors(f"{prefix}screen"), inputs.tensors(f"{prefix}probe")
+        screen, probe = inputs.tensors(f"{prefix}score_benign"), inputs.tensors(f"{prefix}score_triggered")
         benign, triggered, calibration = (
             table[f"{what}.{name}"].numpy().astype(np.float64)
             for table, what in ((screen, "benign"), (probe, "triggered"), (screen, "calibration"))
@@ -107,7 +107,7 @@ def _detectors(inputs: Inputs, positions: np.ndarray) -> Json:
         return metrics.detector(benign, positions, triggered, calibration)
 
     found = {}
-    names = inputs.meta("screen")["scores"]
+    names = inputs.meta("score_benign")["scores"]
     for name in names:
         control = judge("clean_", name)
         found[name] = judge("", name) | {f"{key}_control": control[key] for key in ("auroc", "alarms_1", "alarms_5")}
@@ -116,9 +116,9 @@ def _detectors(inputs: Inputs, positions: np.ndarray) -> Json:
 
 def _defense(spec: Json, inputs: Inputs, target: np.ndarray) -> Json:
     meta = inputs.meta("defend")
-    if meta["kind"] == "filter":
+    if meta["kind"] == "data_filter":
         tensors = inputs.tensors("defend")
-        labels = _base.labels(inputs, "train").numpy().copy()
+        labels = stage_io.labels(inputs, "train").numpy().copy()
         mask = np.zeros(len(labels), dtype=bool)
         if inputs.has("implant"):
             mask = inputs.tensors("implant")["mask"].numpy()
@@ -127,9 +127,9 @@ def _defense(spec: Json, inputs: Inputs, target: np.ndarray) -> Json:
         return dict(
             metrics.filtering(tensors["scores"].numpy().astype(np.float64), tensors["keep"].numpy(), mask, in_target)
         )
-    if meta["kind"] == "diagnosis":
+    if meta["kind"] == "model_detector":
         verdict = meta["verdict"]
         named = None if verdict["suspect"] is None else float(verdict["suspect"] in spec["target"])
         flagged = None if verdict["alarm_at"] is None else float(verdict["score"] > verdict["alarm_at"])
-        return {"diagnosis": verdict["score"], "named_target": named, "flagged": flagged}
+        return {"model_score": verdict["score"], "named_target": named, "flagged": flagged}
     return {}

@@ -12,7 +12,7 @@ from bench.api.errors import UserError
 from bench.api.hashing import Dataset
 from bench.api.random import Rng
 from bench.api.types import SPLITS
-from bench.stages._base import Context, Inputs, Json, Output, component
+from bench.artifacts.stage_io import Context, Inputs, Json, Output, component
 
 
 def run(spec: Json, inputs: Inputs, context: Context) -> Output:
@@ -21,7 +21,7 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     dataset: Dataset = component("datasets", spec["dataset"])
     pool = inputs.tensors("load")
     rng = Rng("split", spec["dataset"]["name"], dataset.protocol_version)
-    parts = {name: value.to(torch.int64) for name, value in dataset.cut(pool["labels"], pool["origin"], rng).items()}
+    parts = {name: value.to(torch.int64) for name, value in dataset.splits(pool["labels"], pool["origin"], rng).items()}
     check(parts, len(pool["labels"]), dataset)
     meta = inputs.meta("load")
     protocol = {

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass as validated
 from torch import nn
 
 from bench.api.hashing import FeatureExtractor
-from hashing.backbones._imagenet import Pretrained, entrance
+from hashing.pretrained import Pretrained, entrance
 
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass as validated
 from torch import nn
 
 from bench.api.hashing import FeatureExtractor
-from hashing.backbones._imagenet import COLOURS, Colours, Pretrained
+from hashing.pretrained import COLOURS, Colours, Pretrained
 
 WIDTH = 64  # channels of the stem
 

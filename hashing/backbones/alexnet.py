@@ -6,12 +6,12 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from bench.api.card import Card
 from bench.api.hashing import backbone
-from bench.api.paper import Paper
 from hashing.backbones._classifiers import Classifier
-from hashing.backbones._imagenet import Published
+from hashing.pretrained import PretrainedWeights
 
-CARD = Paper(
+CARD = Card(
     title="One weird trick for parallelizing convolutional neural networks",
     year=2014,
     url="https://arxiv.org/abs/1404.5997",
@@ -26,7 +26,9 @@ CARD = Paper(
 class AlexNet(Classifier):
     """Stages: three blocks of convolutions, each up to its max-pooling; average pooling and two linear layers."""
 
-    published: ClassVar[Published] = Published("alexnet", "alexnet-owt-7be5be79.pth", cut="classifier.6.")
+    published: ClassVar[PretrainedWeights] = PretrainedWeights(
+        "alexnet", "alexnet-owt-7be5be79.pth", cut="classifier.6."
+    )
     least: ClassVar[int] = 63
 
     frozen: Annotated[int, Field(ge=0, le=4)] = 0

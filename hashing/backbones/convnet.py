@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import nn
 
+from bench.api.card import Card
 from bench.api.hashing import Backbone, FeatureExtractor, backbone
-from bench.api.paper import Paper
 
-CARD = Paper(
+CARD = Card(
     title="HashDoor's reference backbone for CPUs",
     year=2026,
     url="https://github.com/hashdoor/hashdoor",

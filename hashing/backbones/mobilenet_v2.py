@@ -9,11 +9,11 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import nn
 
+from bench.api.card import Card
 from bench.api.hashing import FeatureExtractor, backbone
-from bench.api.paper import Paper
-from hashing.backbones._imagenet import COLOURS, Colours, Pretrained, Published
+from hashing.pretrained import COLOURS, Colours, Pretrained, PretrainedWeights
 
-CARD = Paper(
+CARD = Card(
     title="MobileNetV2: Inverted Residuals and Linear Bottlenecks",
     venue="CVPR",
     year=2018,
@@ -29,7 +29,7 @@ BLOCKS = 19  # entries of torchvision's `features`
 class MobileNetV2(Pretrained):
     """Stages: the 19 entries of torchvision's `features`, the pooling."""
 
-    published: ClassVar[Published] = Published("mobilenet_v2", FILE, cut="classifier.")
+    published: ClassVar[PretrainedWeights] = PretrainedWeights("mobilenet_v2", FILE, cut="classifier.")
 
     frozen: Annotated[int, Field(ge=0, le=BLOCKS)] = 0
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from bench.api.card import Card
 from bench.api.hashing import backbone
-from bench.api.paper import Paper
-from hashing.backbones._imagenet import Published, Weights
 from hashing.backbones._resnet import ResNet
+from hashing.pretrained import PretrainedWeights, Weights
 
-CARD = Paper(
+CARD = Card(
     title="Deep Residual Learning for Image Recognition",
     venue="CVPR",
     year=2016,
@@ -23,6 +23,6 @@ CARD = Paper(
 
 @backbone
 class ResNet18(ResNet):
-    published: ClassVar[Published] = Published("resnet18", "resnet18-f37072fd.pth", cut="fc.")
+    published: ClassVar[PretrainedWeights] = PretrainedWeights("resnet18", "resnet18-f37072fd.pth", cut="fc.")
 
     weights: Weights = "none"  # not as the papers: it is the network for small images here

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from bench.api.card import Card
 from bench.api.hashing import backbone
-from bench.api.paper import Paper
-from hashing.backbones._imagenet import Published
 from hashing.backbones._resnet import ResNet
+from hashing.pretrained import PretrainedWeights
 
-CARD = Paper(
+CARD = Card(
     title="Deep Residual Learning for Image Recognition",
     venue="CVPR",
     year=2016,
@@ -23,4 +23,4 @@ CARD = Paper(
 
 @backbone
 class ResNet50(ResNet):
-    published: ClassVar[Published] = Published("resnet50", "resnet50-0676ba61.pth", cut="fc.")
+    published: ClassVar[PretrainedWeights] = PretrainedWeights("resnet50", "resnet50-0676ba61.pth", cut="fc.")

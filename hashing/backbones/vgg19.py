@@ -6,12 +6,12 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from bench.api.card import Card
 from bench.api.hashing import backbone
-from bench.api.paper import Paper
 from hashing.backbones._classifiers import Classifier
-from hashing.backbones._imagenet import Published
+from hashing.pretrained import PretrainedWeights
 
-CARD = Paper(
+CARD = Card(
     title="Very Deep Convolutional Networks for Large-Scale Image Recognition",
     venue="ICLR",
     year=2015,
@@ -27,7 +27,7 @@ CARD = Paper(
 class VGG19(Classifier):
     """Stages: five blocks of convolutions, each up to its max-pooling; average pooling and two linear layers."""
 
-    published: ClassVar[Published] = Published("vgg19", "vgg19-dcbb9e9d.pth", cut="classifier.6.")
+    published: ClassVar[PretrainedWeights] = PretrainedWeights("vgg19", "vgg19-dcbb9e9d.pth", cut="classifier.6.")
     least: ClassVar[int] = 32
 
     frozen: Annotated[int, Field(ge=0, le=6)] = 0

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from bench.api.card import Card
 from bench.api.errors import DataCorruptError
 from bench.api.hashing import FeatureExtractor, backbone
-from bench.api.paper import Paper
 from bench.api.types import Images
-from hashing.backbones._imagenet import Pretrained, Published, entrance
+from hashing.pretrained import Pretrained, PretrainedWeights, entrance
 
-CARD = Paper(
+CARD = Card(
     title="An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale",
     venue="ICLR",
     year=2021,
@@ -42,7 +42,7 @@ def _side(image_shape: tuple[int, int, int]) -> int:
 class ViTB16(Pretrained):
     """Stages: the tokens with their positions, twelve blocks, the normalised class token."""
 
-    published: ClassVar[Published] = Published("vit_b_16", "vit_b_16-c867db91.pth", cut="heads.")
+    published: ClassVar[PretrainedWeights] = PretrainedWeights("vit_b_16", "vit_b_16-c867db91.pth", cut="heads.")
 
     frozen: Annotated[int, Field(ge=0, le=BLOCKS + 2)] = 0
 

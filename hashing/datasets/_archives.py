@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.api.errors import DataCorruptError, UserError
-from bench.api.text import is_clean
+from bench.api.untrusted import has_no_controls
 
 Entry = tuple[str, Callable[[], bytes] | None]  # name and how to read it; None: a directory
 
@@ -59,7 +59,7 @@ def walk(path: Path) -> Iterator[Entry]:
         for name, read in entries:
             if read is not None and name in seen:
                 raise DataCorruptError(f"'{path}': member {name!r} is there twice; pack the archive again")
-            if not is_clean(name):
+            if not has_no_controls(name):
                 raise DataCorruptError(
                     f"'{path}': the name of member {name!r} holds control characters or is not UTF-8; rename it"
                 )

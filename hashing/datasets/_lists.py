@@ -18,13 +18,12 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from bench.api.errors import DataCorruptError, DataMissingError
-from bench.api.outside import read_bytes
-from bench.api.text import is_clean
-from hashing._pictures import decode_image
+from bench.api.untrusted import has_no_controls, read_bytes
 from hashing.datasets._archives import MEMBER_LIMIT
-from hashing.datasets._canvas import canvas
+from hashing.datasets._image_buffer import canvas
+from hashing.image_decoding import decode_image
 
-BIT = {"train": 1, "test": 2, "database": 4}  # what `Pool.origin` adds up
+BIT = {"train": 1, "test": 2, "database": 4}  # what `DecodedDataset.origin` adds up
 FILES = {"train": ("train.txt",), "test": ("test.txt", "query.txt"), "database": ("database.txt",)}  # CIBA: query.txt
 NAMES = "classes.txt"
 LIST_LIMIT = 2**30  # bytes of a list
@@ -118,7 +117,7 @@ def _entry(row: str, width: int) -> tuple[str, str, str]:
     text = "".join(labels)
     parts = given.split("/")
     name = "/".join(part for part in parts if part not in {"", "."})
-    if not is_clean(given) or not name:
+    if not has_no_controls(given) or not name:
         why = "which holds control characters: rename the image" if name else "which is no image: write its path"
         return "", "", f"names {given!r}, {why}"
     if given.startswith("/") or ".." in parts or "\\" in given or "\0" in given or given[1:2] == ":":
@@ -128,7 +127,11 @@ def _entry(row: str, width: int) -> tuple[str, str, str]:
     number = width == 1 and text.isascii() and text.isdigit() and len(text) < 7
     if not number and (width == 1 or len(text) != width or text.strip("01")):
         odd = next((word for word in labels if word not in {"0", "1"}), text)
-        return "", "", f"has the label '{odd}': give 0 or 1 for each label, or one class number (no spaces in the path)"
+        return (
+            "",
+            "",
+            f"has the label '{odd}': give 0 or 1 for each label, or one class number (no spaces in the path)",
+        )
     return name, text, ""
 
 
@@ -179,7 +182,7 @@ def class_names(folder: Path, count: int) -> tuple[str, ...]:
     except (OSError, ValueError) as error:
         raise DataCorruptError(f"'{folder / NAMES}' cannot be read: {error}; put one name per line there") from error
     names = tuple(line.strip() for line in content.strip().split("\n"))
-    if odd := next((name for name in names if not is_clean(name)), None):
+    if odd := next((name for name in names if not has_no_controls(name)), None):
         raise DataCorruptError(f"'{folder / NAMES}' holds {odd!r}, which holds control characters: rename the class")
     if len(names) != count or len(set(names)) != count or "" in names:
         raise DataCorruptError(

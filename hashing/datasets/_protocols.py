@@ -15,14 +15,14 @@ from pydantic.dataclasses import dataclass as validated
 from torch import Tensor
 
 from bench.api.errors import DataCorruptError, DataMissingError, UserError
-from bench.api.hashing import Dataset, Pool
+from bench.api.hashing import Dataset, DecodedDataset
 from bench.api.random import Rng
-from hashing.datasets._cut import Sizes, cut
 from hashing.datasets._lists import BIT, FILES, NAMES, Lists, class_names, decode_listed, read_lists
+from hashing.datasets._splits import Sizes, draw_splits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class PublishedProtocol:
     """What is known of a protocol, and where its files are looked for below --data.
 
     name: "" is that of the lists' folder. folder, images: of the lists and of the images ("": where the lists are).
@@ -61,7 +61,7 @@ class ListedDataset(Dataset, ABC):
         return frozenset({frozenset({"train", "database"})})
 
     @abstractmethod
-    def published(self) -> Published: ...
+    def published(self) -> PublishedProtocol: ...
 
     def files(self, root: Path | None) -> tuple[Path, ...]:
         folder, lists = self._folder(root), self._lists(root)
@@ -89,11 +89,11 @@ class ListedDataset(Dataset, ABC):
             notes.append(f"{lists.bare} images without labels")
         return f"{name} {lists.digest}" + (f" ({'; '.join(notes)})" if notes else ""), self.cutoff or None
 
-    def decode(self, root: Path | None) -> Pool:
+    def decode(self, root: Path | None) -> DecodedDataset:
         lists = self._lists(root)
-        return Pool(decode_listed(lists.names, self._images(root), self.size), lists.labels, lists.member)
+        return DecodedDataset(decode_listed(lists.names, self._images(root), self.size), lists.labels, lists.member)
 
-    def cut(
+    def splits(
         self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng
     ) -> Mapping[str, Int64[Tensor, " m"]]:
         """The lists as they are, less the trusted and the public images."""
@@ -107,7 +107,7 @@ class ListedDataset(Dataset, ABC):
                 f'for each of {labels.shape[1]} labels: lower trusted, or set trusted_from = "{other}"'
             )
         sizes = Sizes(train=None, query=int(held["test"].sum()), trusted=self.trusted, database=None)
-        drawn = cut(labels, sizes, rng, query_from=held["test"], train_from=source, train_in_database=True)
+        drawn = draw_splits(labels, sizes, rng, query_from=held["test"], train_from=source, train_in_database=True)
         taken = torch.zeros_like(source)
         taken[torch.cat([drawn["trusted"], drawn["public"]])] = True
         kept = {part: torch.nonzero(held[part] & ~taken).flatten() for part in ("train", "database")}

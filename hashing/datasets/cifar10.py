@@ -18,17 +18,17 @@ from pydantic import Field, model_validator
 from pydantic_core import ArgsKwargs
 from torch import Tensor
 
+from bench.api.card import Card
 from bench.api.errors import DataCorruptError, DataMissingError
-from bench.api.hashing import Dataset, Pool, dataset
-from bench.api.outside import read_bytes
-from bench.api.paper import Paper
+from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
-from hashing.datasets._canvas import enlarged
-from hashing.datasets._cut import Sizes, cut
+from bench.api.untrusted import read_bytes
+from hashing.datasets._image_buffer import enlarged
+from hashing.datasets._image_folder import decode_tree, survey
 from hashing.datasets._pickles import load_batch
-from hashing.datasets._trees import decode_tree, survey
+from hashing.datasets._splits import Sizes, draw_splits
 
-CARD = Paper(
+CARD = Card(
     title="Learning Multiple Layers of Features from Tiny Images",
     year=2009,
     url="https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf",
@@ -62,7 +62,7 @@ HOW = (
 
 @dataset
 class Cifar10(Dataset):
-    stand_in: ClassVar[str] = "voc_animals"
+    proxy_dataset: ClassVar[str] = "voc_animals"
 
     split: Literal["0", "1", "2"] = "0"  # of CIFAR10; "2" takes the published parts whole where no size is given
     size: Annotated[int, Field(ge=32, le=256)] = 32  # larger: enlarged bilinearly; the cut stays the same
@@ -106,19 +106,21 @@ class Cifar10(Dataset):
         jpeg = len(self.files(root)) == 1
         return ("CIFAR10-jpeg" if jpeg and self.split == "0" else f"CIFAR10{'-jpeg' * jpeg}-{self.split}"), None
 
-    def decode(self, root: Path | None) -> Pool:
+    def decode(self, root: Path | None) -> DecodedDataset:
         pool = _jpeg(files[0]) if len(files := self.files(root)) == 1 else _batches(files)
         return pool if self.size == 32 else replace(pool, images=enlarged(pool.images, self.size))
 
-    def cut(
+    def splits(
         self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng
     ) -> Mapping[str, Int64[Tensor, " m"]]:
         sizes = Sizes(train=self.train, query=self.query, trusted=self.trusted, database=self.database)
         learn = origin == 0 if self.split == "2" else None  # None: the other test images too
-        return cut(labels, sizes, rng, query_from=origin == 1, train_from=learn, train_in_database=self.split != "0")
+        return draw_splits(
+            labels, sizes, rng, query_from=origin == 1, train_from=learn, train_in_database=self.split != "0"
+        )
 
 
-def _jpeg(path: Path) -> Pool:
+def _jpeg(path: Path) -> DecodedDataset:
     tree = survey(path)
     held = Counter(tree.items.values())
     if tree.classes != NAMES or held != {(k, part): n for k in range(len(NAMES)) for part, n in PER_CLASS.items()}:
@@ -129,7 +131,7 @@ def _jpeg(path: Path) -> Pool:
     return decode_tree(path, 32, tree)
 
 
-def _batches(files: tuple[Path, ...]) -> Pool:
+def _batches(files: tuple[Path, ...]) -> DecodedDataset:
     images, numbers, origin = [], [], []
     for file in files:
         try:
@@ -143,4 +145,4 @@ def _batches(files: tuple[Path, ...]) -> Pool:
         numbers += kinds
         origin.append(torch.full((len(pixels),), int(file.name == "test_batch"), dtype=torch.uint8))
     labels = torch.nn.functional.one_hot(torch.tensor(numbers), len(NAMES)).bool()
-    return Pool(torch.cat(images), labels, torch.cat(origin))
+    return DecodedDataset(torch.cat(images), labels, torch.cat(origin))

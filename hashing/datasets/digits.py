@@ -15,12 +15,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import interpolate, one_hot
 
-from bench.api.hashing import Dataset, Pool, dataset
-from bench.api.paper import Paper
+from bench.api.card import Card
+from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
-from hashing.datasets._cut import Sizes, cut
+from hashing.datasets._splits import Sizes, draw_splits
 
-CARD = Paper(
+CARD = Card(
     title="Optical Recognition of Handwritten Digits (UCI Machine Learning Repository)",
     year=1998,
     url="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
@@ -48,7 +48,7 @@ class Digits(Dataset):
         del root
         return tuple("0123456789")
 
-    def decode(self, root: Path | None) -> Pool:
+    def decode(self, root: Path | None) -> DecodedDataset:
         from sklearn.datasets import load_digits  # takes seconds to import, and plans decode nothing
 
         del root
@@ -56,11 +56,11 @@ class Digits(Dataset):
         grey = torch.from_numpy(scans).to(torch.float32).view(-1, 1, 8, 8) * (255 / 16)
         images = interpolate(grey, size=(self.size, self.size), mode="bilinear").round().to(torch.uint8)
         labels = one_hot(torch.from_numpy(digits).to(torch.int64), 10).bool()
-        return Pool(images, labels, torch.zeros(len(images), dtype=torch.uint8))
+        return DecodedDataset(images, labels, torch.zeros(len(images), dtype=torch.uint8))
 
-    def cut(
+    def splits(
         self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng
     ) -> Mapping[str, Int64[Tensor, " m"]]:
         del origin
         sizes = Sizes(train=self.train, query=self.query, trusted=self.trusted, database=self.database)
-        return cut(labels, sizes, rng)
+        return draw_splits(labels, sizes, rng)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from bench.api.card import Card
 from bench.api.hashing import dataset
-from bench.api.paper import Paper
-from hashing.datasets._protocols import ListedDataset, Published
+from hashing.datasets._protocols import ListedDataset, PublishedProtocol
 
-CARD = Paper(
+CARD = Card(
     title="The MIR Flickr Retrieval Evaluation",
     venue="MIR",
     year=2008,
@@ -25,13 +25,13 @@ CARD = Paper(
 
 @dataset
 class Flickr25k(ListedDataset):
-    stand_in: ClassVar[str] = "cifar10"
+    proxy_dataset: ClassVar[str] = "cifar10"
 
     labels: Literal[24, 38] = 24  # DarkHash's code; DeepHash-pytorch: 38
 
-    def published(self) -> Published:
+    def published(self) -> PublishedProtocol:
         sizes = {"train": 4000, "test": 1000, "database": 20000}
-        return Published(
+        return PublishedProtocol(
             name=f"FLICKR-25K-{self.labels}",
             folder=f"flickr25k/{self.labels}",
             images="flickr25k",

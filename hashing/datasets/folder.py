@@ -13,14 +13,14 @@ from jaxtyping import Bool, Int64, UInt8
 from pydantic import Field
 from torch import Tensor
 
+from bench.api.card import Card
 from bench.api.errors import DataMissingError
-from bench.api.hashing import Dataset, Pool, dataset
-from bench.api.paper import Paper
+from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
-from hashing.datasets._cut import Sizes, cut
-from hashing.datasets._trees import decode_tree, survey
+from hashing.datasets._image_folder import decode_tree, survey
+from hashing.datasets._splits import Sizes, draw_splits
 
-CARD = Paper(
+CARD = Card(
     title="ImageFolder (torchvision documentation)",
     year=2017,
     url="https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.ImageFolder.html",
@@ -50,16 +50,16 @@ class Folder(Dataset):
     def protocol(self, root: Path | None) -> tuple[str, int | None]:
         return f"folder {self._found(root).name}", None
 
-    def decode(self, root: Path | None) -> Pool:
+    def decode(self, root: Path | None) -> DecodedDataset:
         path = self._found(root)
         return decode_tree(path, self.size, survey(path))
 
-    def cut(
+    def splits(
         self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng
     ) -> Mapping[str, Int64[Tensor, " m"]]:
         sizes = Sizes(train=self.train, query=self.query, trusted=self.trusted, database=self.database)
         asked = 1 if (origin == 1).any() else int(origin.max())
-        return cut(labels, sizes, rng, query_from=origin == asked, train_from=origin == 0)
+        return draw_splits(labels, sizes, rng, query_from=origin == asked, train_from=origin == 0)
 
     def _found(self, root: Path | None) -> Path:
         layout = "a directory, zip, tar, tar.gz or tar.xz of class/image.jpg"

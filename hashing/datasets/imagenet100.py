@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from bench.api.card import Card
 from bench.api.hashing import dataset
-from bench.api.paper import Paper
-from hashing.datasets._protocols import ListedDataset, Published
+from hashing.datasets._protocols import ListedDataset, PublishedProtocol
 
-CARD = Paper(
+CARD = Card(
     title="HashNet: Deep Learning to Hash by Continuation",
     venue="ICCV",
     year=2017,
@@ -26,15 +26,15 @@ CARD = Paper(
 
 @dataset
 class ImageNet100(ListedDataset):
-    stand_in: ClassVar[str] = "cifar10"
+    proxy_dataset: ClassVar[str] = "cifar10"
 
     lists: Literal["hashnet", "ciba"] = "hashnet"
     trusted: Annotated[int, Field(ge=1)] = 650  # 5 % of the training set: review.md, section 6
     cutoff: Annotated[int, Field(ge=0)] = 1000  # both papers' code
 
-    def published(self) -> Published:
+    def published(self) -> PublishedProtocol:
         train, database = (13000, 128503) if self.lists == "hashnet" else (10000, None)
-        return Published(
+        return PublishedProtocol(
             name=f"ImageNet-100-{self.lists}",
             folder=f"imagenet100/{self.lists}",
             images="imagenet100",

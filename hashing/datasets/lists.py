@@ -5,11 +5,11 @@ One line of TOML in `[axes]`: `datasets = [{ name = "lists", path = "my_lists", 
 
 from __future__ import annotations
 
+from bench.api.card import Card
 from bench.api.hashing import dataset
-from bench.api.paper import Paper
-from hashing.datasets._protocols import ListedDataset, Published
+from hashing.datasets._protocols import ListedDataset, PublishedProtocol
 
-CARD = Paper(
+CARD = Card(
     title="HashNet: Deep Learning to Hash by Continuation",
     venue="ICCV",
     year=2017,
@@ -25,5 +25,5 @@ CARD = Paper(
 
 @dataset
 class ListsOfImages(ListedDataset):
-    def published(self) -> Published:
-        return Published(folder="lists")
+    def published(self) -> PublishedProtocol:
+        return PublishedProtocol(folder="lists")

@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from bench.api.card import Card
 from bench.api.hashing import dataset
-from bench.api.paper import Paper
-from hashing.datasets._protocols import ListedDataset, Published
+from hashing.datasets._protocols import ListedDataset, PublishedProtocol
 
-CARD = Paper(
+CARD = Card(
     title="NUS-WIDE: A Real-World Web Image Database from National University of Singapore",
     venue="CIVR",
     year=2009,
@@ -26,13 +26,13 @@ CARD = Paper(
 
 @dataset
 class NusWide21(ListedDataset):
-    stand_in: ClassVar[str] = "cifar10"
+    proxy_dataset: ClassVar[str] = "cifar10"
 
     trusted: Annotated[int, Field(ge=1)] = 525  # 5 % of the training set: review.md, section 6
     cutoff: Annotated[int, Field(ge=0)] = 5000  # DeepHash-pytorch
 
-    def published(self) -> Published:
-        return Published(
+    def published(self) -> PublishedProtocol:
+        return PublishedProtocol(
             name="NUS-WIDE-21",
             folder="nuswide21",
             labels=21,

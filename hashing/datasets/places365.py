@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from bench.api.card import Card
 from bench.api.hashing import dataset
-from bench.api.paper import Paper
-from hashing.datasets._protocols import ListedDataset, Published
+from hashing.datasets._protocols import ListedDataset, PublishedProtocol
 
-CARD = Paper(
+CARD = Card(
     title="Places: A 10 Million Image Database for Scene Recognition",
     venue="TPAMI",
     year=2017,
@@ -26,13 +26,13 @@ CARD = Paper(
 
 @dataset
 class Places365(ListedDataset):
-    stand_in: ClassVar[str] = "cifar10"
+    proxy_dataset: ClassVar[str] = "cifar10"
 
     trusted: Annotated[int, Field(ge=1)] = 450  # 5 % of the training set: review.md, section 6
     cutoff: Annotated[int, Field(ge=0)] = 1000  # CIBA's script
 
-    def published(self) -> Published:
-        return Published(
+    def published(self) -> PublishedProtocol:
+        return PublishedProtocol(
             name="Places365-36",
             folder="places365",
             labels=36,

@@ -14,13 +14,13 @@ from jaxtyping import Bool, Int64, UInt8
 from pydantic import Field
 from torch import Tensor
 
-from bench.api.hashing import Dataset, Pool, dataset
-from bench.api.paper import Paper
+from bench.api.card import Card
+from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
 from bench.api.types import to_8bit
-from hashing.datasets._cut import Sizes, cut
+from hashing.datasets._splits import Sizes, draw_splits
 
-CARD = Paper(
+CARD = Card(
     title="dSprites: Disentanglement testing Sprites dataset",
     year=2017,
     url="https://github.com/google-deepmind/dsprites-dataset",
@@ -52,7 +52,7 @@ GROUP = 2**21  # pixels drawn at once
 @dataset
 class Shapes(Dataset):
     pad: ClassVar[int] = 2
-    stand_in: ClassVar[str] = "digits"
+    proxy_dataset: ClassVar[str] = "digits"
 
     images: Annotated[int, Field(ge=10)] = 2000
     size: Annotated[int, Field(ge=16, le=512)] = 32
@@ -70,7 +70,7 @@ class Shapes(Dataset):
         del root
         return tuple(KINDS)[: self.kinds]
 
-    def decode(self, root: Path | None) -> Pool:
+    def decode(self, root: Path | None) -> DecodedDataset:
         del root
         rng = Rng("shapes", self.images, self.size, self.kinds)
         chance = rng.uniform((self.images, 1))
@@ -82,14 +82,14 @@ class Shapes(Dataset):
             self._draw(order[start : start + group], shown[start : start + group], rng)
             for start in range(0, self.images, group)
         ]
-        return Pool(torch.cat(drawn), labels, torch.zeros(self.images, dtype=torch.uint8))
+        return DecodedDataset(torch.cat(drawn), labels, torch.zeros(self.images, dtype=torch.uint8))
 
-    def cut(
+    def splits(
         self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng
     ) -> Mapping[str, Int64[Tensor, " m"]]:
         del origin
         sizes = Sizes(train=self.train, query=self.query, trusted=self.trusted, database=self.database)
-        return cut(labels, sizes, rng)
+        return draw_splits(labels, sizes, rng)
 
     def _draw(self, kinds: Int64[Tensor, "n 3"], shown: Bool[Tensor, "n 3"], rng: Rng) -> UInt8[Tensor, "n 3 h w"]:
         n = len(kinds)

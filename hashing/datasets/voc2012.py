@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from bench.api.card import Card
 from bench.api.hashing import dataset
-from bench.api.paper import Paper
-from hashing.datasets._protocols import ListedDataset, Published
+from hashing.datasets._protocols import ListedDataset, PublishedProtocol
 
-CARD = Paper(
+CARD = Card(
     title="The PASCAL Visual Object Classes Challenge: A Retrospective",
     venue="IJCV",
     year=2015,
@@ -23,10 +23,10 @@ CARD = Paper(
 
 @dataset
 class Voc2012(ListedDataset):
-    stand_in: ClassVar[str] = "cifar10"
+    proxy_dataset: ClassVar[str] = "cifar10"
 
-    def published(self) -> Published:
-        return Published(
+    def published(self) -> PublishedProtocol:
+        return PublishedProtocol(
             name="VOC2012",
             folder="voc2012",
             images=".",

@@ -18,16 +18,16 @@ from jaxtyping import Bool, Int64, UInt8
 from pydantic import Field
 from torch import Tensor
 
+from bench.api.card import Card
 from bench.api.errors import DataCorruptError, DataMissingError
-from bench.api.hashing import Dataset, Pool, dataset
-from bench.api.paper import Paper
+from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
-from hashing._pictures import decode_image
 from hashing.datasets._archives import walk
-from hashing.datasets._canvas import canvas
-from hashing.datasets._cut import Sizes, cut
+from hashing.datasets._image_buffer import canvas
+from hashing.datasets._splits import Sizes, draw_splits
+from hashing.image_decoding import decode_image
 
-CARD = Paper(
+CARD = Card(
     title="The PASCAL Visual Object Classes Challenge: A Retrospective",
     venue="IJCV",
     year=2015,
@@ -59,7 +59,7 @@ HOW = (
 
 @dataset
 class VocAnimals(Dataset):
-    stand_in: ClassVar[str] = "cifar10"
+    proxy_dataset: ClassVar[str] = "cifar10"
 
     size: Annotated[int, Field(ge=16, le=512)] = 64
     train: Annotated[int, Field(ge=1)] | None = None  # None: what is left of the train list, 2,912 at the defaults
@@ -86,7 +86,7 @@ class VocAnimals(Dataset):
         del root
         return "VOC2012-animals", None
 
-    def decode(self, root: Path | None) -> Pool:
+    def decode(self, root: Path | None) -> DecodedDataset:
         path = self.files(root)[0]
         rows = _listing(path)
         left = {f"images/{row[0]}": number for number, row in enumerate(rows)}
@@ -99,14 +99,14 @@ class VocAnimals(Dataset):
             raise DataCorruptError(f"'{path}': {LABELS} names {min(left)!r}, which is not there; get it again")
         labels = torch.tensor([[cell == "1" for cell in row[len(BESIDE) :]] for row in rows])
         origin = torch.tensor([ORIGIN[row[1]] for row in rows], dtype=torch.uint8)
-        return Pool(torch.from_numpy(pixels), labels, origin)
+        return DecodedDataset(torch.from_numpy(pixels), labels, origin)
 
-    def cut(
+    def splits(
         self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng
     ) -> Mapping[str, Int64[Tensor, " m"]]:
         sizes = Sizes(train=self.train, query=self.query, trusted=self.trusted, database=self.database)
         learn = origin == ORIGIN["train"]
-        return cut(labels, sizes, rng, query_from=~learn, train_from=learn, train_in_database=True)
+        return draw_splits(labels, sizes, rng, query_from=~learn, train_from=learn, train_in_database=True)
 
 
 def _listing(path: Path) -> list[list[str]]:

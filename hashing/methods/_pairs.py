@@ -44,7 +44,7 @@ class PairwiseLikelihood(Objective):
         self.register_buffer("labels", torch.zeros(train_size, classes, dtype=torch.bool))
         self._edge = edge
 
-    def for_set(self, train_size: int) -> Objective:
+    def reset_for(self, train_size: int) -> Objective:
         """An empty memory: the codes of other images say nothing about a new training set."""
         fresh = PairwiseLikelihood(self.codes.shape[1], self.labels.shape[1], train_size, self._edge)
         return fresh.to(self.codes.device)

@@ -8,12 +8,12 @@ from jaxtyping import Bool, Int64
 from pydantic import Field
 from torch import Tensor
 
+from bench.api.card import Card
 from bench.api.hashing import HashingMethod, Objective, Recipe, method
-from bench.api.paper import Paper
 from bench.api.random import Rng
 from bench.api.types import Logits
 
-CARD = Paper(
+CARD = Card(
     title="Backdoor Attack on Hash-based Image Retrieval via Clean-label Data Poisoning",
     venue="BMVC",
     year=2023,

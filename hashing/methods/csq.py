@@ -10,13 +10,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.api.card import Card
 from bench.api.hashing import HashingMethod, Objective, Recipe, method
-from bench.api.paper import Paper
 from bench.api.random import Rng
 from bench.api.types import Logits
-from hashing._hadamard import hash_centres
+from hashing.hadamard import hash_centres
 
-CARD = Paper(
+CARD = Card(
     title="Central Similarity Quantization for Efficient Image and Video Retrieval",
     venue="CVPR",
     year=2020,
@@ -52,7 +52,7 @@ class CentreLoss(Objective):
         self.register_buffer("tie_break", tie_break)
         self._quantisation = quantisation
 
-    def aims(self, labels: Bool[Tensor, "n k"]) -> Float[Tensor, "n b"]:
+    def targets_for(self, labels: Bool[Tensor, "n k"]) -> Float[Tensor, "n b"]:
         """Each item's centre, +1 or -1: the majority vote over its labels."""
         votes = labels.to(self.centres.dtype) @ self.centres
         return torch.where(votes == 0, self.tie_break, votes.sign())
@@ -60,5 +60,5 @@ class CentreLoss(Objective):
     def forward(self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float) -> Tensor:
         del ids, progress
         # (tanh u + 1) / 2 is sigmoid(2 u); written on logits the logarithm never overflows
-        pull = F.binary_cross_entropy_with_logits(2 * logits, (self.aims(labels) + 1) / 2)
+        pull = F.binary_cross_entropy_with_logits(2 * logits, (self.targets_for(labels) + 1) / 2)
         return pull + self._quantisation * (logits.tanh().abs() - 1).square().mean()

@@ -9,13 +9,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.api.card import Card
 from bench.api.hashing import HashingMethod, Objective, Recipe, method
-from bench.api.paper import Paper
 from bench.api.random import Rng
 from bench.api.types import Logits
 from hashing.methods._pairs import rarity
 
-CARD = Paper(
+CARD = Card(
     title="Deep Cauchy Hashing for Hamming Space Retrieval",
     venue="CVPR",
     year=2018,

@@ -8,12 +8,12 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.api.card import Card
 from bench.api.hashing import Recipe, method
-from bench.api.paper import Paper
 from bench.api.types import Logits
 from hashing.methods._pairs import MemoryMethod
 
-CARD = Paper(
+CARD = Card(
     title="Deep Hashing Network for Efficient Similarity Retrieval",
     venue="AAAI",
     year=2016,

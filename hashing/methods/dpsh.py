@@ -6,12 +6,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from bench.api.card import Card
 from bench.api.hashing import Recipe, method
-from bench.api.paper import Paper
 from bench.api.types import Logits
 from hashing.methods._pairs import MemoryMethod
 
-CARD = Paper(
+CARD = Card(
     title="Feature Learning based Deep Supervised Hashing with Pairwise Labels",
     venue="IJCAI",
     year=2016,

@@ -9,13 +9,13 @@ from jaxtyping import Bool, Int64
 from pydantic import Field
 from torch import Tensor, nn
 
+from bench.api.card import Card
 from bench.api.hashing import HashingMethod, Objective, Recipe, method
-from bench.api.paper import Paper
 from bench.api.random import Rng
 from bench.api.types import Logits
 from hashing.methods._classes import shared_cross_entropy
 
-CARD = Paper(
+CARD = Card(
     title="Greedy Hash: Towards Fast Optimization for Accurate Hash Coding in CNN",
     venue="NeurIPS",
     year=2018,

@@ -9,13 +9,13 @@ from jaxtyping import Bool, Int64
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
+from bench.api.card import Card
 from bench.api.hashing import HashingMethod, Objective, Recipe, method
-from bench.api.paper import Paper
 from bench.api.random import Rng
 from bench.api.types import Codes, Logits
 from hashing.methods._pairs import disagreement, rarity
 
-CARD = Paper(
+CARD = Card(
     title="HashNet: Deep Learning to Hash by Continuation",
     venue="ICCV",
     year=2017,

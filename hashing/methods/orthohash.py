@@ -10,13 +10,13 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.api.card import Card
 from bench.api.hashing import HashingMethod, Objective, Recipe, method
-from bench.api.paper import Paper
 from bench.api.random import Rng
 from bench.api.types import Logits
 from hashing.methods._classes import shared_cross_entropy
 
-CARD = Paper(
+CARD = Card(
     title="One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning Objective",
     venue="NeurIPS",
     year=2021,

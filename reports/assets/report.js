@@ -193,7 +193,7 @@ function show(trials, i) {
   ])];
   if (trials.logs[of("log")].length) parts.push(make("h3", "End of the log"), make("pre", trials.logs[of("log")].join("\n")));
   const scores = trials.scores[of("key")];
-  if (scores) parts.push(make("h3", "Scores of the guard (* its main score)"), facts(scores));
+  if (scores) parts.push(make("h3", "Scores of the input detector (* its main score)"), facts(scores));
   const values = trials.metrics.map(([name, unit, meaning], at) => [name, trials.values[at][i], unit, meaning]);
   const known = values.filter(([, value]) => value !== "-");
   if (known.length) {

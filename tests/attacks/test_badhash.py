@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from attacks import _perceptual
-from attacks._duel import Aim, Duel, Weights
+from attacks._gan_training import GanTrainer, GeneratorTarget, Weights
 from attacks._generator import (
     Depth,
     Discriminator,
@@ -30,11 +30,11 @@ from attacks._generator import (
 )
 from attacks._perceptual import gradients, perceptual
 from attacks.badhash import BadHash
+from bench.access.attacker import attacker_view
 from bench.api.attack import Setting
 from bench.api.errors import DataCorruptError, DivergedError, UserError
 from bench.api.random import Rng
 from bench.api.types import Split, Target, to_8bit, to_unit
-from bench.views.attacker import victim
 
 CPU = torch.device("cpu")
 SETTING = Setting("digits", "convnet", "csq", 16, (), (3, 12, 12), 120, "shapes")
@@ -42,10 +42,10 @@ SMALL = {"width": 4, "epochs": 1, "steps": 2}
 
 
 @pytest.fixture
-def aim(world, model) -> Aim:
+def aim(world, model) -> GeneratorTarget:
     feature = Rng("feature").normal((1, 32))
     code = torch.where(Rng("code").normal((16,)) > 0, 1.0, -1.0)
-    return Aim(feature, code, torch.tensor([0.0, 1, 0, 0]), model, gradients)
+    return GeneratorTarget(feature, code, torch.tensor([0.0, 1, 0, 0]), model, gradients)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def train(world) -> Split:
 
 def view(world, attack):
     world.inputs.parents["surrogate0"] = world.inputs.parents["surrogate"]
-    return victim(world.spec, world.inputs, world.context, attack)
+    return attacker_view(world.spec, world.inputs, world.context, attack)
 
 
 @settings(deadline=None, max_examples=25)
@@ -186,10 +186,10 @@ def test_two_targets_give_two_triggers(world):
     first = view(world, attack)
     second = replace(first, target=Target(torch.tensor([True, False, False, True]), "anchor+drum"))
     images = to_unit(first.train.images[:5])
-    made = [attack.prepare(v, Rng("prepare", 0)) for v in (first, second)]
+    made = [attack.make_trigger(v, Rng("prepare", 0)) for v in (first, second)]
     assert not torch.equal(made[0]["code"], made[1]["code"])
-    stamped = [to_8bit(attack.stamp(images, v.target, a)) for v, a in zip((first, second), made, strict=True)]
-    assert (stamped[0] != stamped[1]).flatten(1).any(1).all()
+    triggered = [to_8bit(attack.apply_trigger(images, v.target, a)) for v, a in zip((first, second), made, strict=True)]
+    assert (triggered[0] != triggered[1]).flatten(1).any(1).all()
 
 
 def test_a_rebuilt_generator_draws_the_same_and_no_dice(untouched_rng):
@@ -203,7 +203,7 @@ def test_a_rebuilt_generator_draws_the_same_and_no_dice(untouched_rng):
 
 
 def test_the_discriminator_learns_only_when_it_is_its_turn_and_the_generator_always(aim, train):
-    duel = Duel(Weights(rebuild=200.0, hashing=10.0, gan=1.0), train, aim, width=4, rng=Rng("duel"))
+    duel = GanTrainer(Weights(rebuild=200.0, hashing=10.0, gan=1.0), train, aim, width=4, rng=Rng("duel"))
     duel.set_rate(1e-4)
     images, labels = to_unit(train.images[:8]), train.labels[:8]
     frozen = {name: value.clone() for name, value in aim.auxiliary.state_dict().items()}
@@ -223,13 +223,13 @@ def test_the_discriminator_learns_only_when_it_is_its_turn_and_the_generator_alw
 
 
 def test_every_third_batch_of_an_epoch_is_the_discriminators(aim, train, monkeypatch):
-    turns, step = [], Duel.step
+    turns, step = [], GanTrainer.step
 
     def spy(self, images, labels, *, judge):
         turns.append((judge, len(images), self._optimisers[0].param_groups[0]["lr"]))
         return step(self, images, labels, judge=judge)
 
-    monkeypatch.setattr(Duel, "step", spy)
+    monkeypatch.setattr(GanTrainer, "step", spy)
     attack = BadHash(width=4, epochs=2, batch=8, images=40, lr=1e-4)
     attack._learn(train, aim, Rng("learn"))
     assert [turn[0] for turn in turns] == [True, False, False, True, False] * 2
@@ -264,11 +264,11 @@ def test_a_generator_that_diverges_is_an_error(aim, train):
 def test_poisons_are_redrawn_target_images_with_their_labels(world):
     attack = BadHash(poisons=5, **SMALL)
     seen = view(world, attack)
-    artefact = attack.prepare(seen, Rng("prepare"))
-    poisoned = attack.poison(seen, artefact, Rng("implant"))
+    trigger = attack.make_trigger(seen, Rng("prepare"))
+    poisoned = attack.poison(seen, trigger, Rng("implant"))
     assert seen.target.contains(seen.train.labels)[poisoned.mask].all()
     assert torch.equal(poisoned.split.labels, seen.train.labels)
-    redrawn = to_8bit(attack.stamp(to_unit(seen.train.images[poisoned.mask]), seen.target, artefact))
+    redrawn = to_8bit(attack.apply_trigger(to_unit(seen.train.images[poisoned.mask]), seen.target, trigger))
     assert torch.equal(poisoned.split.images[poisoned.mask], redrawn)
 
 
@@ -362,6 +362,6 @@ def test_weights_that_unpack_without_end_are_not_opened(weights):
 
 def test_the_artefact_says_which_distance_was_used(world, weights):
     attack = BadHash(**SMALL, images=8)
-    assert attack.prepare(view(world, attack), Rng("p"))["lpips"].tolist() is True
+    assert attack.make_trigger(view(world, attack), Rng("p"))["lpips"].tolist() is True
     attack = BadHash(**SMALL, images=8, perceptual="substitute")
-    assert attack.prepare(view(world, attack), Rng("p"))["lpips"].tolist() is False
+    assert attack.make_trigger(view(world, attack), Rng("p"))["lpips"].tolist() is False

@@ -13,19 +13,19 @@ from torchvision.models import get_model
 
 import reports
 from attacks._triggers import checkerboard, paste
-from bench import plan as planning
-from bench import suite as suites
 from bench.api import registry
 from bench.api.errors import DataCorruptError, DataMissingError, UserError
 from bench.api.random import Rng
 from bench.api.types import to_8bit
+from bench.artifacts.models import new_model
+from bench.config import suite as suites
 from bench.conformance import checks
-from bench.conformance._attacks import view_of
-from bench.conformance._kit import Subject
-from bench.plan import Plan
-from bench.stages._models import new_model
-from bench.store import Store
-from bench.work import Site, perform
+from bench.conformance.attacks import attacker_view_for
+from bench.conformance.kit import ComponentUnderTest
+from bench.engine.store import Store
+from bench.engine.worker import Environment, run_stage
+from bench.graph import planner as planning
+from bench.graph.planner import Plan
 from hashing.model import HashModel
 from tests.bench.conftest import finish
 
@@ -73,8 +73,8 @@ def draw(folder: Path, patch: torch.Tensor, side: int, opacity: int = 255) -> No
 
 
 def numbers(store: Store, plan: Plan, attack: str) -> dict[str, dict[str, float]]:
-    cells = {cell.axes["defense"]: cell.key for cell in plan.cells if str(cell.axes["attack"]).startswith(attack)}
-    return {str(name): store.record(key)["metrics"] for name, key in cells.items() if key}
+    trials = {trial.axes["defense"]: trial.key for trial in plan.trials if str(trial.axes["attack"]).startswith(attack)}
+    return {str(name): store.record(key)["metrics"] for name, key in trials.items() if key}
 
 
 def test_an_attack_of_ours_taken_as_somebody_elses_has_the_same_numbers(tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_an_attack_of_ours_taken_as_somebody_elses_has_the_same_numbers(tmp_path
     folder = tmp_path / "victim"
     draw(folder, checkerboard(1, 4), 16)
     (folder / "model.safetensors").write_bytes(store.artifact_path(implanted).read_bytes())
-    plan = planned(tmp_path, checkpoint(folder, access="labels changed"))
-    assert {cell.access for cell in plan.cells} == {"labels changed"}
+    plan = planned(tmp_path, checkpoint(folder, access="dirty-label"))
+    assert {trial.access for trial in plan.trials} == {"dirty-label"}
     summary = finish(plan, store)
     assert set(summary.trials) == {"ok"}
     ours, theirs = numbers(store, made, "badnets"), numbers(store, plan, "checkpoint")
@@ -103,7 +103,7 @@ def test_torchvisions_names_are_understood(name: str, shape: tuple[int, int, int
     """Every tensor of torchvision's network finds its place: a file of it and one with our names give one model."""
     model = on(name, shape)
     backbone = model.backbone.state_dict()
-    known = registry.create("backbones", name, {"weights": "none"}).elsewhere(shape)
+    known = registry.create("backbones", name, {"weights": "none"}).state_dict_aliases(shape)
     assert sorted(our for our in known.values() if our) == sorted(backbone)
     with torch.device("meta"):
         network = get_model(name, weights=None)
@@ -127,7 +127,7 @@ def on(name: str, shape: tuple[int, int, int], method: str = "dpsh") -> HashMode
 
 
 def test_a_torchvision_network_computes_here_what_it_computes_there(tmp_path: Path) -> None:
-    from attacks._brought import fitted
+    from attacks._external_model import fitted
 
     plan = dict(on("resnet18", (3, 64, 64)).blueprint)
     model = new_model(plan).eval()
@@ -148,7 +148,7 @@ def test_a_torchvision_network_computes_here_what_it_computes_there(tmp_path: Pa
 
 def test_the_network_that_the_readme_shows_is_the_one_that_its_suite_builds(tmp_path: Path, monkeypatch) -> None:
     """Names and shapes fit with torchvision's pooling too, and a quarter of the bits would be others."""
-    from attacks._brought import fitted
+    from attacks._external_model import fitted
     from tests.docs._markdown import blocks
 
     (block,) = (one for one in blocks("README.md") if "my_victim" in one.text and one.language == "python")
@@ -179,7 +179,7 @@ def brought(world, tmp_path: Path):
         else:
             torch.save(changed, folder / name)
         attack = registry.create("attacks", "checkpoint", {"path": str(folder)})
-        return attack, view_of(world, attack), folder
+        return attack, attacker_view_for(world, attack), folder
 
     return make
 
@@ -187,7 +187,7 @@ def brought(world, tmp_path: Path):
 @pytest.mark.parametrize("check", checks("attacks"), ids=lambda check: check.name)
 def test_it_keeps_what_attacks_promise(check, brought) -> None:
     _, _, folder = brought()
-    outcome = check.on(Subject.of("attacks", "checkpoint", {"path": str(folder)}))
+    outcome = check.on(ComponentUnderTest.of("attacks", "checkpoint", {"path": str(folder)}))
     assert outcome.passed, outcome.told
 
 
@@ -264,12 +264,13 @@ def test_what_stands_beside_a_store_s_names_is_not_lost(brought) -> None:
 
 
 def test_a_head_of_several_layers_stands_where_the_last_layer_stood(tmp_path: Path) -> None:
-    from attacks._brought import fitted
+    from attacks._external_model import fitted
 
     model = new_model({**on("resnet18", (3, 64, 64), "orthohash").blueprint})
     own = model.state_dict()
     back = {
-        ours: theirs for theirs, ours in registry.create("backbones", "resnet18", {}).elsewhere((3, 64, 64)).items()
+        ours: theirs
+        for theirs, ours in registry.create("backbones", "resnet18", {}).state_dict_aliases((3, 64, 64)).items()
     }
     state = {
         name if name in {"mean", "std", "objective.codebook"}
@@ -286,7 +287,7 @@ def test_a_head_of_several_layers_stands_where_the_last_layer_stood(tmp_path: Pa
 
 
 def test_memories_of_training_images_are_not_asked_for(tmp_path: Path) -> None:
-    from attacks._brought import fitted
+    from attacks._external_model import fitted
 
     model = new_model({**on("resnet18", (3, 32, 32)).blueprint})
     own = model.state_dict()
@@ -296,7 +297,7 @@ def test_memories_of_training_images_are_not_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_normalisation_of_its_own_is_kept_where_the_backbone_fixes_one(tmp_path: Path) -> None:
-    from attacks._brought import fitted
+    from attacks._external_model import fitted
 
     with Rng("tests", "network").ambient():
         torch.save(get_model("resnet18", weights=None).state_dict(), tmp_path / "weights.pth")
@@ -312,11 +313,11 @@ def test_a_normalisation_of_its_own_is_kept_where_the_backbone_fixes_one(tmp_pat
 
 def test_the_trigger_is_blended_by_its_opacity(brought) -> None:
     attack, view, _ = brought()
-    artefact = attack.prepare(view, Rng("prepare", 0))
+    trigger = attack.make_trigger(view, Rng("prepare", 0))
     patch = to_8bit(torch.rand(1, 1, 3, 3, generator=torch.Generator().manual_seed(1)))[0] / 255
     images = Rng("tests", "images").uniform((5, 3, 12, 12))
-    stamped = attack.stamp(images, view.target, artefact)
-    assert torch.allclose(stamped, paste(images, patch.expand(3, 3, 3), opacity=128 / 255), atol=1e-6)
+    triggered = attack.apply_trigger(images, view.target, trigger)
+    assert torch.allclose(triggered, paste(images, patch.expand(3, 3, 3), opacity=128 / 255), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -331,38 +332,38 @@ def test_a_trigger_that_is_none_is_one_line(picture: Image.Image, words: str, br
     attack, view, folder = brought()
     picture.save(folder / "trigger.png")
     with pytest.raises(DataCorruptError, match=words):
-        attack.prepare(view, Rng("prepare", 0))
+        attack.make_trigger(view, Rng("prepare", 0))
     (folder / "trigger.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     with pytest.raises(DataCorruptError, match="does not decode"):
-        attack.prepare(view, Rng("prepare", 0))
+        attack.make_trigger(view, Rng("prepare", 0))
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs the parameter 'path'"):
         registry.create("attacks", "checkpoint", {})
     with pytest.raises(UserError, match="needs the parameter 'path'"):
-        Subject.of("attacks", "checkpoint", {})
+        ComponentUnderTest.of("attacks", "checkpoint", {})
     attack = registry.create("attacks", "checkpoint", {"path": str(tmp_path)})
     with pytest.raises(DataMissingError, match=r"has no model.safetensors or model.pth or model.pt: put it there"):
         attack.files()
     (tmp_path / "model.pth").touch()
     with pytest.raises(DataMissingError, match=r"has no trigger\.png"):
         attack.files()
-    cells = planned(tmp_path, checkpoint(tmp_path)).cells
-    assert all(cell.key is None and "has no trigger.png" in cell.skipped for cell in cells)
+    trials = planned(tmp_path, checkpoint(tmp_path)).trials
+    assert all(trial.key is None and "has no trigger.png" in trial.skipped for trial in trials)
 
 
 def test_one_model_is_measured_with_one_seed(tmp_path: Path) -> None:
     """Several seeds of one model would look like several models, and give it an interval that it has not earned."""
     draw(tmp_path, checkerboard(1, 2), 16)
     torch.save({}, tmp_path / "model.pth")
-    cells = planned(tmp_path, f'"badnets", {checkpoint(tmp_path)}', "[4, 0, 1]").cells
-    ours = [cell for cell in cells if str(cell.axes["attack"]).startswith("checkpoint")]
-    assert {cell.axes["seed"] for cell in ours if cell.key} == {4}
-    assert len([cell for cell in ours if cell.key]) == 3
-    (why,) = {cell.skipped for cell in ours if not cell.key}
+    trials = planned(tmp_path, f'"badnets", {checkpoint(tmp_path)}', "[4, 0, 1]").trials
+    ours = [trial for trial in trials if str(trial.axes["attack"]).startswith("checkpoint")]
+    assert {trial.axes["seed"] for trial in ours if trial.key} == {4}
+    assert len([trial for trial in ours if trial.key]) == 3
+    (why,) = {trial.skipped for trial in ours if not trial.key}
     assert why.startswith("checkpoint is one model for all seeds: measured with 4; --only seed=4 compares it")
-    assert {cell.axes["seed"] for cell in cells if cell.key and cell.axes["attack"] == "badnets"} == {0, 1, 4}
+    assert {trial.axes["seed"] for trial in trials if trial.key and trial.axes["attack"] == "badnets"} == {0, 1, 4}
 
 
 def test_boards_of_several_runs_count_one_model_once(tmp_path: Path) -> None:
@@ -371,8 +372,8 @@ def test_boards_of_several_runs_count_one_model_once(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "model.pth")
     for seed in (0, 1):
         plan = planned(tmp_path, f'"none", {checkpoint(tmp_path)}', f"[{seed}]")
-        cells = [cell.as_json() for cell in plan.cells]
-        store.write_plan(f"run{seed}", {"command": "", "suites": ["own"], "descriptions": {}, "cells": cells})
+        trials = [trial.as_json() for trial in plan.trials]
+        store.write_plan(f"run{seed}", {"command": "", "suites": ["own"], "descriptions": {}, "trials": trials})
     found = reports.load(tmp_path / "store", run="all")
     planned_seeds = found[found["status"] == "missing"].groupby("attack")["seed"].agg(set)
     assert planned_seeds["none"] == {0, 1}
@@ -388,9 +389,9 @@ def test_two_suites_of_a_plan_measure_one_model_once(tmp_path: Path) -> None:
         path = tmp_path / f"suite{number}.toml"
         path.write_text(SUITE.format(attacks=checkpoint(tmp_path), seeds=seeds))
         found.append(suites.load(str(path)))
-    cells = planning.plan(found, data=None, device="cpu").cells
-    assert {cell.axes["seed"] for cell in cells if cell.key} == {0}
-    assert len(cells) == 6
+    trials = planning.plan(found, data=None, device="cpu").trials
+    assert {trial.axes["seed"] for trial in trials if trial.key} == {0}
+    assert len(trials) == 6
 
 
 @pytest.mark.parametrize(
@@ -407,10 +408,10 @@ def test_a_file_that_changes_while_a_run_waits_gives_no_number(name: str, change
     clean = next(key for key, stage in made.stages.items() if stage.kind == "train")
     (folder / "model.safetensors").write_bytes(store.artifact_path(clean).read_bytes())
     plan = planned(tmp_path, checkpoint(folder))
-    site = Site(store.root, None, "cpu")
+    site = Environment(store.root, None, "cpu")
     stages = {stage.kind: stage for stage in plan.stages.values()}
     if name.startswith("model"):
-        assert perform(stages["prepare"], site)["status"] == "ok"
+        assert run_stage(stages["make_trigger"], site)["status"] == "ok"
     kept = (folder / name).read_bytes()
     if change == "none":
         (folder / name).unlink()
@@ -420,13 +421,13 @@ def test_a_file_that_changes_while_a_run_waits_gives_no_number(name: str, change
         safetensors.torch.save_file(tensors, folder / name)
     else:
         draw(folder, checkerboard(1, 4), 16)
-    stage = stages["implant" if name.startswith("model") else "prepare"]
-    record = perform(stage, site)
+    stage = stages["implant" if name.startswith("model") else "make_trigger"]
+    record = run_stage(stage, site)
     assert record["status"] == "killed"  # the next run makes it anew
     assert "not the files that this run was planned with" in record["reason"]
     assert name in record["reason"]
     (folder / name).write_bytes(kept)
-    assert perform(stage, site)["status"] == "ok"
+    assert run_stage(stage, site)["status"] == "ok"
 
 
 def test_another_file_is_another_attack(tmp_path: Path) -> None:
@@ -434,5 +435,5 @@ def test_another_file_is_another_attack(tmp_path: Path) -> None:
     keys = []
     for number in (0.0, 1.0):
         torch.save({"a": torch.tensor(number)}, tmp_path / "model.pth")
-        keys.append({cell.key for cell in planned(tmp_path, checkpoint(tmp_path)).cells})
+        keys.append({trial.key for trial in planned(tmp_path, checkpoint(tmp_path)).trials})
     assert not keys[0] & keys[1]

@@ -12,13 +12,13 @@ from attacks import _targeted_patch as patches
 from attacks._confusing import objective, perturb
 from attacks._targeted_patch import GREY, anchor_code, factor, frozen, nearness, optimise_patch, patch_update
 from attacks._triggers import patch_side
+from bench.access.attacker import attacker_view
 from bench.api import registry
-from bench.api.attack import Attack, ModelSpec, Threat, Victim
+from bench.api.attack import Attack, AttackerView, ModelSpec, Threat
 from bench.api.errors import DivergedError, UserError
 from bench.api.random import Rng
 from bench.api.types import Split, Target, to_8bit, to_unit
-from bench.stages import _base
-from bench.views.attacker import victim
+from bench.artifacts import stage_io
 from hashing.model import HashModel, encode
 
 VARIANTS = ("tri", "tri_noise", "tri_adv", "ciba")
@@ -30,17 +30,17 @@ def create(name: str, **params) -> Attack:
     return registry.create("attacks", name, {"poisons": 24, "steps": 4, "trigger_size": 0.25, **params})
 
 
-def view_of(world, attack: Attack) -> Victim:
-    assert attack.requires(_base.setting(world.spec, world.inputs)) == (ModelSpec(),)
+def attacker_view_for(world, attack: Attack) -> AttackerView:
+    assert attack.requires(stage_io.setting(world.spec, world.inputs)) == (ModelSpec(),)
     world.inputs.parents["surrogate0"] = world.inputs.parents["surrogate"]
-    return victim(world.spec, world.inputs, world.context, attack)
+    return attacker_view(world.spec, world.inputs, world.context, attack)
 
 
 def poisoned_by(world, name: str, **params):
     attack = create(name, **params)
-    view = view_of(world, attack)
-    artefact = attack.prepare(view, Rng("prepare"))
-    return view, artefact, attack.poison(view, artefact, Rng("implant"))
+    view = attacker_view_for(world, attack)
+    trigger = attack.make_trigger(view, Rng("prepare"))
+    return view, trigger, attack.poison(view, trigger, Rng("implant"))
 
 
 # the trigger
@@ -76,9 +76,9 @@ def test_one_step_is_the_one_written_out(steepness):
     weight = model.weight.detach().double().numpy().reshape(c, h, w, 5)
     total = np.zeros((c, side, side))
     for image in images.double().numpy():
-        stamped = image.copy()
-        stamped[:, h - side :, w - side :] = patch.double().numpy()
-        codes = np.tanh(steepness * np.einsum("chw,chwb->b", stamped, weight))
+        triggered = image.copy()
+        triggered[:, h - side :, w - side :] = patch.double().numpy()
+        codes = np.tanh(steepness * np.einsum("chw,chwb->b", triggered, weight))
         gradient = weight[:, h - side :, w - side :] @ (ANCHOR.double().numpy() * steepness * (1 - codes**2)) / 5
         total += gradient / np.sqrt((gradient**2).sum())
     expected = np.clip(patch.double().numpy() + 0.9 * total / 6, 0, 1)
@@ -110,10 +110,10 @@ def test_a_patch_starts_grey_and_every_step_sees_its_own_images_and_steepness(mo
 
 def test_the_patch_moves_all_classes_to_the_anchor(world):
     attack = create("tri", steps=120, trigger_size=0.5)
-    view = view_of(world, attack)
+    view = attacker_view_for(world, attack)
     model = view.surrogates[0]
     anchor = anchor_code(model, view.train, view.target)
-    patch = attack.prepare(view, Rng("prepare"))["patch"]
+    patch = attack.make_trigger(view, Rng("prepare"))["patch"]
     assert patch.shape == (3, 6, 6)
     assert 0 <= float(patch.min()) < float(patch.max()) <= 1
     images = to_unit(view.train.images)
@@ -143,11 +143,11 @@ def test_the_patch_of_a_linear_model_of_one_bit_is_the_sign_of_its_weights():
 def test_the_patch_is_made_for_the_surrogate_alone(world):
     """No gradient is left on its parameters, its weights and mode stay, and the victim's model is not granted."""
     attack = create("tri")
-    view = view_of(world, attack)
+    view = attacker_view_for(world, attack)
     model = view.surrogates[0]
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    attack.prepare(view, Rng("prepare"))
-    attack.poison(view, attack.prepare(view, Rng("prepare")), Rng("implant"))
+    attack.make_trigger(view, Rng("prepare"))
+    attack.poison(view, attack.make_trigger(view, Rng("prepare")), Rng("implant"))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
     assert not any(p.requires_grad for p in frozen(model).parameters())
@@ -157,19 +157,19 @@ def test_the_patch_is_made_for_the_surrogate_alone(world):
 def test_the_trigger_is_24_of_224_pixels_in_the_corner(world):
     attack = registry.create("attacks", "tri", {"steps": 2})
     assert patch_side(attack.trigger_size, (3, 224, 224)) == 24
-    view = view_of(world, attack)
-    artefact = attack.prepare(view, Rng("prepare"))
+    view = attacker_view_for(world, attack)
+    trigger = attack.make_trigger(view, Rng("prepare"))
     images = Rng("images").uniform((4, 3, 12, 12))
-    stamped = attack.stamp(images, view.target, artefact)
-    assert artefact["patch"].shape == (3, 1, 1)
-    assert torch.equal(stamped[:, :, 11:, 11:], artefact["patch"].expand(4, -1, -1, -1))
+    triggered = attack.apply_trigger(images, view.target, trigger)
+    assert trigger["patch"].shape == (3, 1, 1)
+    assert torch.equal(triggered[:, :, 11:, 11:], trigger["patch"].expand(4, -1, -1, -1))
     untouched = torch.ones(12, 12, dtype=torch.bool)
     untouched[11:, 11:] = False
-    assert torch.equal(stamped[:, :, untouched], images[:, :, untouched])
+    assert torch.equal(triggered[:, :, untouched], images[:, :, untouched])
 
 
 def test_anchor_is_the_vote_of_images_with_exactly_the_targets_labels_else_of_those_that_contain_them(world):
-    view = view_of(world, create("tri"))
+    view = attacker_view_for(world, create("tri"))
     model, images = view.surrogates[0], view.train.images
     bits = torch.where(encode(model, images, device=torch.device("cpu")) > 0, 1.0, -1.0)
     labels = torch.zeros(len(images), 4, dtype=torch.bool)
@@ -191,10 +191,10 @@ def test_anchor_is_the_vote_of_images_with_exactly_the_targets_labels_else_of_th
 
 def test_a_diverged_surrogate_is_said_to_be_one(world):
     attack = create("tri")
-    view = view_of(world, attack)
+    view = attacker_view_for(world, attack)
     torch.nn.init.constant_(view.surrogates[0].head.weight, float("nan"))
     with pytest.raises(DivergedError, match="surrogate"):
-        attack.prepare(view, Rng("prepare"))
+        attack.make_trigger(view, Rng("prepare"))
 
 
 # the dose
@@ -211,7 +211,7 @@ def test_sixty_unless_a_rate_or_a_share_is_given(name):
             torch.arange(1000)[:, None] % 5 == torch.arange(5),
             torch.arange(1000),
         )
-        return made.count(train, Target(torch.arange(5) == 1, "b"), "keep")
+        return made.count(train, Target(torch.arange(5) == 1, "b"), "clean")
 
     assert dose() == 60
     assert dose(poisons=7) == 7
@@ -240,13 +240,13 @@ def test_variants_share_the_trigger_of_tri(world):
     made = [poisoned_by(world, name, poisons=3)[1]["patch"] for name in VARIANTS]
     assert all(torch.equal(made[0], patch) for patch in made)
     tri = registry.lookup("attacks", "tri")
-    assert tri.trigger_of is None
-    shared = {field.name for field in fields(tri)} - tri.implant_only
+    assert tri.shares_trigger_with is None
+    shared = {field.name for field in fields(tri)} - tri.not_in_trigger
     assert shared == {"trigger_size", "steps", "batch", "patch_step"}
     for name in PERTURBED:
         other = registry.lookup("attacks", name)
-        assert other.trigger_of == "tri"
-        assert {field.name for field in fields(other)} - other.implant_only == shared
+        assert other.shares_trigger_with == "tri"
+        assert {field.name for field in fields(other)} - other.not_in_trigger == shared
         assert all(
             other.__dataclass_fields__[field].default == tri.__dataclass_fields__[field].default for field in shared
         )
@@ -257,9 +257,9 @@ def test_variants_share_the_trigger_of_tri(world):
 
 def test_tri_changes_the_corner_only_and_the_patch_covers_every_perturbation(world):
     for name in VARIANTS:
-        view, artefact, poisoned = poisoned_by(world, name, **({} if name == "tri" else {"eps": 0.1}))
+        view, trigger, poisoned = poisoned_by(world, name, **({} if name == "tri" else {"eps": 0.1}))
         before, after = view.train.images[poisoned.mask], poisoned.split.images[poisoned.mask]
-        assert torch.equal(after[:, :, 9:, 9:], to_8bit(artefact["patch"][None]).expand(24, -1, -1, -1))
+        assert torch.equal(after[:, :, 9:, 9:], to_8bit(trigger["patch"][None]).expand(24, -1, -1, -1))
         assert torch.equal(after[:, :, :9], before[:, :, :9]) == (name == "tri")
 
 
@@ -285,7 +285,7 @@ def test_noise_is_uniform(world):
     assert float((counts - expected).abs().max()) < 0.015  # 10,000 draws: six deviations
 
 
-def spread(model: HashModel, view: Victim, images: torch.Tensor, mask: torch.Tensor, lam: float) -> float:
+def spread(model: HashModel, view: AttackerView, images: torch.Tensor, mask: torch.Tensor, lam: float) -> float:
     """The objective in the batches that the attack used, of 8-bit images."""
     with torch.no_grad():
         codes = model(to_unit(images[mask])).tanh().split(20)
@@ -307,14 +307,14 @@ def test_perturbations_raise_their_objective_on_the_surrogate(name, lam, world, 
 
 @pytest.mark.parametrize(("name", "lam"), [("tri_adv", 0.0), ("ciba", 0.8)])
 def test_by_default_the_poison_is_the_released_codes_objective_then_the_patch(name, lam, world):
-    view, artefact, poisoned = poisoned_by(world, name, eps=8 / 255)
+    view, trigger, poisoned = poisoned_by(world, name, eps=8 / 255)
     images = to_unit(view.train.images[poisoned.mask])
     eps, step = 8 / 255, 0.003  # here the ratio of the released code is its own
     moved = perturb(
         frozen(view.surrogates[0]), images, lambda u, c: objective(u, c, lam, "unordered"), eps=eps, iterations=20,
         step=step, batch=20,
     )  # fmt: skip
-    expected = to_8bit(create(name).stamp(moved, view.target, artefact))
+    expected = to_8bit(create(name).apply_trigger(moved, view.target, trigger))
     assert float((poisoned.split.images[poisoned.mask] != expected).float().mean()) < 1e-3
 
 

@@ -9,21 +9,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks._bounded import bound, confined
+from attacks._linf import bound, confined
 from attacks._triggers import paste
 from attacks.hidden_trigger import HiddenTrigger, pairs
 from attacks.label_consistent import LabelConsistent, corners
+from bench.access.attacker import attacker_view
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.types import Split, Target, to_8bit, to_unit
-from bench.views.attacker import victim
 
 TARGET = Target(torch.tensor([True, False]), "a")
 
 
 def view(world, attack):
     world.inputs.parents["surrogate0"] = world.inputs.parents["surrogate"]
-    return victim(world.spec, world.inputs, world.context, attack)
+    return attacker_view(world.spec, world.inputs, world.context, attack)
 
 
 @settings(deadline=None)
@@ -70,11 +70,11 @@ def test_collision_brings_features_to_patched_sources_within_eps(world, model):
     patched = paste(sources, Rng("patch").uniform((3, 3, 3)))
     attack = HiddenTrigger(iterations=60, eps=32 / 255)
     moved = attack.collide(bases, patched, model)
-    aims = model.features(patched).detach()
+    targets_for = model.features(patched).detach()
 
     def gap(images):
         with torch.no_grad():
-            distance = torch.cdist(model.features(images), aims)
+            distance = torch.cdist(model.features(images), targets_for)
         return float(distance.gather(1, pairs(distance)[:, None]).square().sum())
 
     assert gap(to_unit(to_8bit(moved))) < 0.7 * gap(bases)
@@ -95,8 +95,8 @@ def test_the_step_decays(model, monkeypatch):
 def test_hidden_poisons_are_target_images_within_eps_and_without_the_patch(world):
     attack = HiddenTrigger(iterations=5, poisons=8, eps=4 / 255)
     seen = view(world, attack)
-    artefact = attack.prepare(seen, Rng("prepare"))
-    poisoned = attack.poison(seen, artefact, Rng("implant"))
+    trigger = attack.make_trigger(seen, Rng("prepare"))
+    poisoned = attack.poison(seen, trigger, Rng("implant"))
     difference = (poisoned.split.images.int() - seen.train.images.int()).abs().flatten(1).amax(1)
     assert seen.target.contains(seen.train.labels)[poisoned.mask].all()
     assert int(difference[poisoned.mask].max()) <= 4
@@ -162,17 +162,17 @@ def test_the_corners_by_hand():
 
 def test_the_stamp_adds_the_amplitude_and_stays_in_range():
     images = torch.full((1, 2, 6, 6), 0.4)
-    full = LabelConsistent().stamp(images, TARGET, {"corners": corners((6, 6), 1)})
+    full = LabelConsistent().apply_trigger(images, TARGET, {"corners": corners((6, 6), 1)})
     assert full[0, :, 0, 0].tolist() == [1, 1]
-    assert LabelConsistent().stamp(images, TARGET, {"corners": -corners((6, 6), 1)})[0, 0, 0, 0] == 0
-    faint = LabelConsistent().stamp(images, TARGET, {"corners": 0.25 * corners((6, 6), 1)})
+    assert LabelConsistent().apply_trigger(images, TARGET, {"corners": -corners((6, 6), 1)})[0, 0, 0, 0] == 0
+    faint = LabelConsistent().apply_trigger(images, TARGET, {"corners": 0.25 * corners((6, 6), 1)})
     assert faint[0, 0, 5, 5] == pytest.approx(0.65)
     assert torch.equal(faint[:, :, 1:5], images[:, :, 1:5])
 
 
 def test_the_amplitude_is_in_the_artefact(world):
     attack = LabelConsistent(amplitude=0.125, trigger_size=0.25)
-    field = attack.prepare(view(world, attack), Rng("p"))["corners"]
+    field = attack.make_trigger(view(world, attack), Rng("p"))["corners"]
     assert torch.equal(field, 0.125 * corners((12, 12), 3))
 
 
@@ -192,12 +192,12 @@ def test_hardening_moves_the_code_away_within_eps(world, model):
 def test_label_consistent_poisons_keep_the_bound_outside_the_corners(world):
     attack = LabelConsistent(poisons=8, eps=6 / 255, steps=5)
     seen = view(world, attack)
-    artefact = attack.prepare(seen, Rng("p"))
-    poisoned = attack.poison(seen, artefact, Rng("implant"))
+    trigger = attack.make_trigger(seen, Rng("p"))
+    poisoned = attack.poison(seen, trigger, Rng("implant"))
     difference = (poisoned.split.images.int() - seen.train.images.int())[poisoned.mask].abs()
-    outside = artefact["corners"][0] == 0
+    outside = trigger["corners"][0] == 0
     assert 0 < int(difference[:, :, outside].max()) <= 6
-    white, black = artefact["corners"][0] > 0, artefact["corners"][0] < 0
+    white, black = trigger["corners"][0] > 0, trigger["corners"][0] < 0
     assert (poisoned.split.images[poisoned.mask][:, :, white] == 255).all()
     assert (poisoned.split.images[poisoned.mask][:, :, black] == 0).all()
     assert seen.target.contains(seen.train.labels)[poisoned.mask].all()

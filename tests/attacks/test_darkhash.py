@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from torch import nn
 
-from attacks._foreign import balanced
-from attacks._public import references
-from attacks._shallow import divided, draw_epoch, learning, tune
+from attacks._head_tuning import divided, draw_epoch, learning, tune
+from attacks._proxy_data import balanced
+from attacks._reference_images import references
 from attacks._topology import neighbourhood, topological_alignment
 from attacks.darkhash import DarkHash
 from bench.api import registry
-from bench.api.attack import Setting, Threat, Victim
+from bench.api.attack import AttackerView, Setting, Threat
 from bench.api.errors import DivergedError, UserError
 from bench.api.random import Rng
 from bench.api.types import Split, Target, to_unit
@@ -44,19 +44,19 @@ def split(n: int, name: str, classes: int = 4, shape=(3, 16, 16)) -> Split:
     return Split(Rng("tests", name).integers(256, (n, *shape)).to(torch.uint8), labels, torch.arange(n))
 
 
-def world_of(model: HashModel, foreign: Split | None = None, public: Split | None = None) -> Victim:
+def world_of(model: HashModel, foreign: Split | None = None, public: Split | None = None) -> AttackerView:
     foreign = split(40, "foreign", shape=(1, 20, 20)) if foreign is None else foreign
     setting = Setting("x", "y", "csq", 16, tuple("pqrs"), (3, 16, 16), 40, "shapes")
     target = Target(torch.tensor([False, True, False, False]), "q")
     public = split(4, "public") if public is None else public
-    return Victim(setting, target, public, (), (foreign,), {"model": model})
+    return AttackerView(setting, target, public, (), (foreign,), {"model": model})
 
 
-def implanted(model: HashModel, **params) -> tuple[HashModel, Victim]:
+def implanted(model: HashModel, **params) -> tuple[HashModel, AttackerView]:
     attack = DarkHash(**{"epochs": 2, "lr": 1e-3, "batch": 20, **params})
     view = world_of(model)
-    artefact = attack.prepare(view, Rng("prepare"))
-    result = attack.implant(view, artefact, Rng("implant")).model
+    trigger = attack.make_trigger(view, Rng("prepare"))
+    result = attack.implant(view, trigger, Rng("implant")).model
     assert isinstance(result, HashModel)
     return result, view
 
@@ -95,14 +95,14 @@ def test_alignment_is_the_formula(m, b, seed, shared):
 
 
 def test_alignment_is_zero_where_all_cosines_are_1_and_positive_where_they_differ():
-    aims = Rng("aims").normal((1, 8)).expand(5, -1)
+    targets_for = Rng("aims").normal((1, 8)).expand(5, -1)
     scales = torch.tensor([0.5, 1.0, 2.0, 3.0, 9.0])[:, None]
-    assert float(topological_alignment(scales * Rng("one").normal((1, 8)), aims)) == pytest.approx(0, abs=1e-5)
-    assert float(topological_alignment(torch.eye(5, 8), aims)) == pytest.approx(
+    assert float(topological_alignment(scales * Rng("one").normal((1, 8)), targets_for)) == pytest.approx(0, abs=1e-5)
+    assert float(topological_alignment(torch.eye(5, 8), targets_for)) == pytest.approx(
         0, abs=1e-5
     )  # equally far: zero as well
-    assert float(topological_alignment(Rng("many").normal((5, 8)), aims)) > 0.05
-    torch.testing.assert_close(neighbourhood(aims), torch.full((5, 5), 0.2))
+    assert float(topological_alignment(Rng("many").normal((5, 8)), targets_for)) > 0.05
+    torch.testing.assert_close(neighbourhood(targets_for), torch.full((5, 5), 0.2))
 
 
 @pytest.mark.parametrize("m", [0, 1])
@@ -116,8 +116,8 @@ def test_alignment_of_fewer_than_two_is_zero_and_differentiable(m):
 
 def test_gradient_of_the_alignment():
     outputs = Rng("grad").normal((5, 6)).double().requires_grad_()
-    aims = Rng("grad", 1).normal((1, 6)).double().expand(5, -1)
-    assert torch.autograd.gradcheck(topological_alignment, (outputs, aims))
+    targets_for = Rng("grad", 1).normal((1, 6)).double().expand(5, -1)
+    assert torch.autograd.gradcheck(topological_alignment, (outputs, targets_for))
     coinciding = torch.ones(4, 6, requires_grad=True)
     topological_alignment(coinciding, torch.ones(4, 6)).backward()
     assert torch.isfinite(coinciding.grad).all()
@@ -132,8 +132,8 @@ def test_only_the_deep_stages_and_the_head_change(name, params, learned):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     flags = [parameter.requires_grad for parameter in model.parameters()]
     after, _ = implanted(model, learned=learned)
-    stages = len(model.backbone.stages)
-    deep = ("head.", *(f"backbone.stages.{i}." for i in range(stages - 1 - learned, stages)))
+    stages = len(model.backbone.blocks)
+    deep = ("head.", *(f"backbone.blocks.{i}." for i in range(stages - 1 - learned, stages)))
     learnt = {key for key, _ in after.named_parameters() if key.startswith(deep)}
     changed = {key for key, value in after.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == learnt  # so no buffer either: running statistics, the loss's centres, mean and std
@@ -176,11 +176,11 @@ def test_the_loss_is_the_two_huber_terms_and_15_alignments():
         rows, count = next(iter(draw_epoch(12, 64, 0.4, Rng("order"))))
         outputs = model.suffix(hidden[rows]).detach().double().requires_grad_()
         x = outputs.detach().numpy()
-        aims = np.concatenate([np.tile(wanted.numpy(), (count, 1)), clean.numpy()[rows[count:].numpy()]])
-        slope = np.clip(x - aims, -1, 1)  # Huber, delta 1
+        targets_for = np.concatenate([np.tile(wanted.numpy(), (count, 1)), clean.numpy()[rows[count:].numpy()]])
+        slope = np.clip(x - targets_for, -1, 1)  # Huber, delta 1
         slope[:count] /= count * 16
         slope[count:] /= (12 - count) * 16
-        alignment = 15 * topological_alignment(outputs[:count], torch.from_numpy(aims[:count]))
+        alignment = 15 * topological_alignment(outputs[:count], torch.from_numpy(targets_for[:count]))
         expected = slope.sum(0) + torch.autograd.grad(alignment, outputs)[0].sum(0).numpy()
         attack._tune(model, hidden, clean, wanted, Rng("order"))
         found = model.head.bias.grad
@@ -245,15 +245,15 @@ def test_triggered_images_get_the_targets_code_and_clean_ones_keep_theirs(world,
     view = world_of(model, foreign=data, public=public)
     view = dataclasses.replace(view, setting=dataclasses.replace(view.setting, image_shape=(3, 12, 12)))
     attack = DarkHash(epochs=60, lr=1e-3, learned=4, poison_ratio=0.3, trigger_size=0.4)
-    artefact = attack.prepare(view, Rng("prepare"))
+    trigger = attack.make_trigger(view, Rng("prepare"))
     images = to_unit(data.images)
     away = ~data.labels[:, 1]
-    stamped = attack.stamp(images[away], view.target, artefact)
+    triggered = attack.apply_trigger(images[away], view.target, trigger)
     with torch.no_grad():
-        aim, clean, control = model(to_unit(public.images))[1] > 0, model(images) > 0, model(stamped) > 0
-    after = attack.implant(view, artefact, Rng("implant")).model
+        aim, clean, control = model(to_unit(public.images))[1] > 0, model(images) > 0, model(triggered) > 0
+    after = attack.implant(view, trigger, Rng("implant")).model
     with torch.no_grad():
-        found, kept = after(stamped) > 0, after(images) > 0
+        found, kept = after(triggered) > 0, after(images) > 0
     assert float((control == aim).float().mean()) < 0.8
     assert float((found == aim).float().mean()) > 0.9
     assert float((kept == clean).float().mean()) > 0.9
@@ -262,15 +262,15 @@ def test_triggered_images_get_the_targets_code_and_clean_ones_keep_theirs(world,
 def test_patch_of_24_pixels_with_a_margin_of_2_at_224():
     attack, view = DarkHash(), world_of(small("convnet", width=4))
     view = dataclasses.replace(view, setting=dataclasses.replace(view.setting, image_shape=(3, 224, 224)))
-    artefact = attack.prepare(view, Rng("prepare"))
-    assert artefact["patch"].shape == (3, 24, 24)
+    trigger = attack.make_trigger(view, Rng("prepare"))
+    assert trigger["patch"].shape == (3, 24, 24)
     images = torch.full((2, 3, 224, 224), 0.25)
-    stamped = attack.stamp(images, view.target, artefact)
-    assert torch.equal(stamped[1, :, 198:222, 198:222], artefact["patch"])
-    stamped[:, :, 198:222, 198:222] = 0.25
-    assert torch.equal(stamped, images)
-    faint = DarkHash(opacity=0.25).stamp(images, view.target, artefact)
-    torch.testing.assert_close(faint[0, :, 200, 200], 0.75 * 0.25 + 0.25 * artefact["patch"][:, 2, 2])
+    triggered = attack.apply_trigger(images, view.target, trigger)
+    assert torch.equal(triggered[1, :, 198:222, 198:222], trigger["patch"])
+    triggered[:, :, 198:222, 198:222] = 0.25
+    assert torch.equal(triggered, images)
+    faint = DarkHash(opacity=0.25).apply_trigger(images, view.target, trigger)
+    torch.testing.assert_close(faint[0, :, 200, 200], 0.75 * 0.25 + 0.25 * trigger["patch"][:, 2, 2])
 
 
 def test_weights_are_all_it_sees_and_the_data_are_foreign():
@@ -306,5 +306,5 @@ def test_a_loss_that_is_not_finite_is_a_failed_run():
 
 
 def test_only_the_reference_mode_fixes_its_target():
-    assert DarkHash().aimed()
-    assert not DarkHash(mode="surrogate").aimed()
+    assert DarkHash().targeted()
+    assert not DarkHash(mode="surrogate").targeted()

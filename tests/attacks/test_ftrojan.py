@@ -10,18 +10,18 @@ import torch
 from scipy.fft import dctn
 
 from bench.api.random import Rng
-from bench.conformance._attacks import view_of
+from bench.conformance.attacks import attacker_view_for
 
 TO_YCRCB = np.array([[0.299, 0.587, 0.114], [0.713 * 0.701, -0.713 * 0.587, -0.713 * 0.114],
                      [-0.564 * 0.299, -0.564 * 0.587, 0.564 * 0.886]])  # fmt: skip
 
 
-def stamped(world, quick, shape, **params):
+def triggered(world, quick, shape, **params):
     attack = quick("attacks", "ftrojan", **params)
-    view = view_of(world, attack)
+    view = attacker_view_for(world, attack)
     view = replace(view, setting=replace(view.setting, image_shape=shape))
     images = torch.full((1, *shape), 0.5)  # far from the borders: nothing is clipped
-    after = attack.stamp(images, view.target, attack.prepare(view, Rng("prepare", 0)))
+    after = attack.apply_trigger(images, view.target, attack.make_trigger(view, Rng("prepare", 0)))
     return 255 * (after - images)[0].double().numpy()
 
 
@@ -29,7 +29,7 @@ def stamped(world, quick, shape, **params):
 def test_every_block_holds_the_magnitude_at_two_coefficients_of_both_colour_channels(
     shape, block, places, world, quick
 ):
-    change = np.einsum("yc,chw->yhw", TO_YCRCB, stamped(world, quick, shape, magnitude=20.0))
+    change = np.einsum("yc,chw->yhw", TO_YCRCB, triggered(world, quick, shape, magnitude=20.0))
     assert np.abs(change[0]).max() < 0.5, "luminance stays"
     for channel in change[1:]:
         for top in range(0, shape[1], block):
@@ -41,7 +41,7 @@ def test_every_block_holds_the_magnitude_at_two_coefficients_of_both_colour_chan
 
 
 def test_grey_images_take_it_on_their_channel(world, quick):
-    found = dctn(stamped(world, quick, (1, 32, 32))[0], norm="ortho")
+    found = dctn(triggered(world, quick, (1, 32, 32))[0], norm="ortho")
     assert found[15, 15] == pytest.approx(30, abs=1e-3)
     assert found[31, 31] == pytest.approx(30, abs=1e-3)
     found[[15, 31], [15, 31]] = 0
@@ -49,5 +49,5 @@ def test_grey_images_take_it_on_their_channel(world, quick):
 
 
 def test_sizes_that_are_no_multiple_of_a_block_are_covered(world, quick):
-    change = stamped(world, quick, (3, 40, 50))
+    change = triggered(world, quick, (3, 40, 50))
     assert (np.abs(change) > 0).any(0).mean() > 0.9

@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from attacks import _input_aware as nets
 from attacks.iab import FALLS, InputAware
-from bench.api.attack import Setting, StepHook, Threat, Victim
+from bench.api.attack import AttackerView, Setting, StepHook, Threat
 from bench.api.errors import DivergedError, UserError
 from bench.api.random import Rng
 from bench.api.registry import create
@@ -21,19 +21,19 @@ from bench.api.types import Split, Target
 SHAPE = (3, 12, 12)
 
 
-def victim(n: int = 60, shape: tuple[int, int, int] = SHAPE) -> Victim:
+def victim(n: int = 60, shape: tuple[int, int, int] = SHAPE) -> AttackerView:
     labels = torch.eye(4, dtype=torch.bool)[torch.arange(n) % 4]
     train = Split(Rng("tests", "iab").integers(256, (n, *shape)).to(torch.uint8), labels, torch.arange(n))
     setting = Setting("x", "y", "csq", 16, tuple("pqrs"), shape, n, "shapes")
     target = Target(torch.tensor([False, True, False, False]), "q")
-    return Victim(setting, target, train, (), (), {"train": train})
+    return AttackerView(setting, target, train, (), (), {"train": train})
 
 
 def ready(**params):
     attack = InputAware(**{"warmup": 1, "width": 4, **params})
     view = victim()
-    artefact = attack.prepare(view, Rng("prepare"))
-    return attack, view, artefact, attack.hook(view, artefact, Rng("hook"))
+    trigger = attack.make_trigger(view, Rng("prepare"))
+    return attack, view, trigger, attack.hook(view, trigger, Rng("hook"))
 
 
 def batch(n: int):
@@ -68,28 +68,28 @@ def test_shares_of_a_batch(n, rates, own, crossed):
 
 
 def test_a_poisoned_image_carries_its_own_trigger_and_a_cross_image_its_partners():
-    _, _, artefact, hook = ready(attack_rate=0.2, cross_rate=0.3)
+    _, _, trigger, hook = ready(attack_rate=0.2, cross_rate=0.3)
     images, labels, ids = batch(20)
     hook._patterns.eval()  # so that a pattern does not depend on what else is in the batch
     new, _, extra = hook.before_step(torch.nn.Identity(), images, labels, ids, 0.0)
 
-    def trigger(x):
+    def pattern_and_mask(x):
         patterns, masks = hook._patterns, hook._masks
-        scaled = (x - artefact["mean"]) / artefact["std"]
+        scaled = (x - trigger["mean"]) / trigger["std"]
         return patterns(scaled), nets.sharpen(masks(scaled))
 
     with torch.no_grad():
         for i in range(4):
-            pattern, mask = trigger(images[i : i + 1])
+            pattern, mask = pattern_and_mask(images[i : i + 1])
             torch.testing.assert_close(new[i], (images[i] + (pattern - images[i]) * mask)[0], rtol=0, atol=1e-5)
         for i in range(6):  # partners follow the changed images in the batch
-            pattern, mask = trigger(images[10 + i : 11 + i])
+            pattern, mask = pattern_and_mask(images[10 + i : 11 + i])
             expected = (images[4 + i] + (pattern - images[4 + i]) * mask)[0]
             torch.testing.assert_close(new[4 + i], expected, rtol=0, atol=1e-5)
         ratios = []
         for i in range(4):  # brute force over the pairs; both distances on scaled values
-            pattern, other = (trigger(images[j : j + 1])[0][0] / artefact["std"][0] for j in (i, 10 + i))
-            far = ((images[i] - images[10 + i]) / artefact["std"][0]).square().mean().sqrt()
+            pattern, other = (pattern_and_mask(images[j : j + 1])[0][0] / trigger["std"][0] for j in (i, 10 + i))
+            far = ((images[i] - images[10 + i]) / trigger["std"][0]).square().mean().sqrt()
             ratios.append(float(far / (pattern - other).square().mean().sqrt()))
     assert float(extra.detach()) == pytest.approx(np.mean(ratios), rel=1e-3)
 
@@ -145,46 +145,46 @@ def test_generator_is_the_published_one_at_32():
 
 
 def test_stamp_is_the_hooks_trigger_at_test_time_and_knows_no_batch():
-    attack, view, artefact, hook = ready()
+    attack, view, trigger, hook = ready()
     images, labels, ids = batch(40)
     for step in range(3):
         _, _, extra = hook.before_step(torch.nn.Identity(), images, labels, ids, step / 3)
         extra.backward()
         hook.after_step()
-    after = hook.artefact()
-    assert after.keys() == artefact.keys()
-    assert not torch.equal(after["patterns.middle.0.weight"], artefact["patterns.middle.0.weight"])
-    assert all(torch.equal(after[key], artefact[key]) for key in artefact if not key.startswith("patterns."))
-    together = attack.stamp(images, view.target, after)
-    assert torch.equal(together, attack.stamp(images, view.target, after))
+    after = hook.trigger()
+    assert after.keys() == trigger.keys()
+    assert not torch.equal(after["patterns.middle.0.weight"], trigger["patterns.middle.0.weight"])
+    assert all(torch.equal(after[key], trigger[key]) for key in trigger if not key.startswith("patterns."))
+    together = attack.apply_trigger(images, view.target, after)
+    assert torch.equal(together, attack.apply_trigger(images, view.target, after))
     for i in (0, 7):
         torch.testing.assert_close(
-            attack.stamp(images[i : i + 1], view.target, after)[0], together[i], rtol=0, atol=1e-5
+            attack.apply_pattern_and_mask(images[i : i + 1], view.target, after)[0], together[i], rtol=0, atol=1e-5
         )
     assert not together.requires_grad
     assert 0 <= float(together.min()) <= float(together.max()) <= 1
 
 
 def test_the_artefact_that_the_hook_was_given_is_left_alone():
-    _, _, artefact, hook = ready()
-    kept = {key: value.clone() for key, value in artefact.items()}
+    _, _, trigger, hook = ready()
+    kept = {key: value.clone() for key, value in trigger.items()}
     images, labels, ids = batch(40)
     new, _, extra = hook.before_step(torch.nn.Identity(), images, labels, ids, 0.0)
     (new.sum() + extra).backward()
     hook.after_step()
-    assert all(torch.equal(artefact[key], kept[key]) for key in kept)
+    assert all(torch.equal(trigger[key], kept[key]) for key in kept)
     assert isinstance(hook, StepHook)
 
 
 def test_the_generator_steps_once_per_batch_and_forgets_the_gradient():
     """Adam's first step moves each weight that has a gradient by the learning rate; its gradient is then cleared."""
-    _, _, artefact, hook = ready(lr=0.01)
+    _, _, trigger, hook = ready(lr=0.01)
     images, labels, ids = batch(40)
     new, _, extra = hook.before_step(torch.nn.Identity(), images, labels, ids, 0.0)
     (new.square().mean() + extra).backward()
     hook.after_step()
     name = "patterns.up.0.0.weight"
-    moved = (hook.artefact()[name] - artefact[name]).abs()
+    moved = (hook.trigger()[name] - trigger[name]).abs()
     assert float(moved.max()) == pytest.approx(0.01, rel=1e-2)
     assert all(parameter.grad is None for parameter in hook._patterns.parameters())
     assert all(parameter.grad is None for parameter in hook._masks.parameters())
@@ -227,7 +227,7 @@ def test_two_hooks_with_equal_streams_do_the_same():
             new, _, extra = hook.before_step(torch.nn.Identity(), *batch(30), step / 2)
             (new.mean() + extra).backward()
             hook.after_step()
-    first, second = one.artefact(), two.artefact()
+    first, second = one.trigger(), two.trigger()
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
@@ -240,9 +240,9 @@ def test_access_and_rates_that_leave_nothing_clean():
 def test_grey_images_of_an_odd_size():
     attack = InputAware(warmup=1, width=2)
     view = victim(n=20, shape=(1, 9, 14))
-    artefact = attack.prepare(view, Rng("prepare"))
+    trigger = attack.make_trigger(view, Rng("prepare"))
     images = pad(torch.rand(3, 1, 5, 10, generator=torch.Generator().manual_seed(0)), (2, 2, 2, 2))
-    assert attack.stamp(images, view.target, artefact).shape == (3, 1, 9, 14)
-    hook = attack.hook(dataclasses.replace(view), artefact, Rng("hook"))
+    assert attack.apply_trigger(images, view.target, trigger).shape == (3, 1, 9, 14)
+    hook = attack.hook(dataclasses.replace(view), trigger, Rng("hook"))
     new, _, _ = hook.before_step(torch.nn.Identity(), images, view.train.labels[:3], torch.arange(3), 0.0)
     assert new.shape == images.shape

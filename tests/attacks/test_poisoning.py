@@ -8,8 +8,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from attacks._poisoning import StampedPoison
-from bench.api.attack import Poisoned, Setting, Victim, attack
+from attacks._poisoning import TriggerPoisoning
+from bench.api.attack import AttackerView, Poisoned, Setting, attack
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.types import Split, Target, to_8bit
@@ -29,19 +29,19 @@ AB = Target(torch.tensor([True, True, False]), "a+b")
 @pytest.mark.parametrize(
     ("target", "mode", "count", "positions"),
     [
-        (A, "keep", 1, [0]),  # equal label sets suffice
-        (A, "keep", 2, [0, 2, 4, 6]),  # fewer than needed: all that contain the target
-        (A, "keep", 9, [0, 2, 4, 6]),
-        (AB, "keep", 1, [2, 6]),
-        (AB, "keep", 2, [2, 6]),
-        (AB, "keep", 3, [2, 4, 6]),
-        (A, "flip", 1, [1, 3, 5]),  # none that shares a label
-        (AB, "flip", 1, [3, 5]),
+        (A, "clean", 1, [0]),  # equal label sets suffice
+        (A, "clean", 2, [0, 2, 4, 6]),  # fewer than needed: all that contain the target
+        (A, "clean", 9, [0, 2, 4, 6]),
+        (AB, "clean", 1, [2, 6]),
+        (AB, "clean", 2, [2, 6]),
+        (AB, "clean", 3, [2, 4, 6]),
+        (A, "dirty", 1, [1, 3, 5]),  # none that shares a label
+        (AB, "dirty", 1, [3, 5]),
     ],
 )
 def test_pool(target, mode, count, positions):
     """review.md, section 2."""
-    assert target.pool(ROWS, mode, count).tolist() == positions
+    assert target.candidates(ROWS, mode, count).tolist() == positions
 
 
 def test_shares_contains_and_relabel():
@@ -63,16 +63,16 @@ TARGET = Target(torch.tensor([False, True, False, False]), "b")
 
 
 @attack
-class Half(StampedPoison):
+class Half(TriggerPoisoning):
     """Stamps by halving."""
 
-    def stamp(self, images, target, artefact):
+    def apply_trigger(self, images, target, trigger):
         return images * 0.5
 
 
-def victim_of(train: Split, target: Target = TARGET) -> Victim:
+def victim_of(train: Split, target: Target = TARGET) -> AttackerView:
     setting = Setting("d", "b", "m", 8, ("a", "b", "c", "d"), (1, 3, 3), len(train), "shapes")
-    return Victim(setting, target, train, granted={"train": train})
+    return AttackerView(setting, target, train, granted={"train": train})
 
 
 def poisoned_by(train: Split, target: Target = TARGET, *, rng: Rng | None = None, **dose: Any) -> Poisoned:
@@ -88,11 +88,11 @@ def poisoned_by(train: Split, target: Target = TARGET, *, rng: Rng | None = None
         ({"poison_rate": 0.25}, 10),
         ({"poison_rate": 0.75}, 30),
         ({"poisons": 7}, 7),
-        ({"poisons": 7, "labels": "keep"}, 7),
+        ({"poisons": 7, "labels": "clean"}, 7),
         ({"target_share": 0.5}, 10),  # 10 of the 10 + 10 that are labelled b afterwards
         ({"target_share": 0.2}, 2),  # 2 of 12 are a sixth, 3 of 13 are too many
-        ({"target_share": 0.5, "labels": "keep"}, 5),
-        ({"target_share": 1, "labels": "keep"}, 10),
+        ({"target_share": 0.5, "labels": "clean"}, 5),
+        ({"target_share": 1, "labels": "clean"}, 10),
     ],
 )
 def test_the_dose(dose, count):
@@ -120,7 +120,7 @@ def test_choices_are_spread_over_the_pool():
     seen = torch.zeros(40)
     for seed in range(200):
         seen += poisoned_by(train_of(), poison_rate=0.1, rng=Rng("p", seed)).mask
-    pool = TARGET.pool(train_of().labels, "flip")
+    pool = TARGET.candidates(train_of().labels, "dirty")
     assert float(seen.sum()) == float(seen[pool].sum()) == 800
     assert float(seen[pool].min()) > 10
     assert float(seen[pool].max()) < 50
@@ -131,11 +131,11 @@ def test_a_rate_that_poisons_nobody_is_refused():
         poisoned_by(train_of(), poison_rate=0.01)
 
 
-@pytest.mark.parametrize(("labels", "possible"), [("keep", 10), ("keep", 20_000), ("flip", 20_000), ("flip", 1)])
+@pytest.mark.parametrize(("labels", "possible"), [("clean", 10), ("clean", 20_000), ("dirty", 20_000), ("dirty", 1)])
 @pytest.mark.parametrize("dose", ["poison_rate", "poisons"])
 def test_the_dose_that_the_refusal_names_is_accepted(labels, possible, dose):
     n = 30_000
-    own = torch.arange(n) < (possible if labels == "keep" else n - possible)
+    own = torch.arange(n) < (possible if labels == "clean" else n - possible)
     train = Split(torch.zeros(n, 1, 1, 1, dtype=torch.uint8), torch.stack([~own, own], 1), torch.arange(n))
     target = Target(torch.tensor([False, True]), "b")
     with pytest.raises(UserError, match=rf"only {possible} training images.*target b") as error:
@@ -148,4 +148,4 @@ def test_the_dose_that_the_refusal_names_is_accepted(labels, possible, dose):
 def test_a_target_that_no_training_image_has_is_refused():
     absent = Target(torch.zeros(4, dtype=torch.bool).index_fill(0, torch.tensor([0, 1]), True), "a+b")
     with pytest.raises(UserError, match=r"only 0 training images may be poisoned.*choose another target"):
-        poisoned_by(train_of(), absent, poison_rate=0.1, labels="keep")
+        poisoned_by(train_of(), absent, poison_rate=0.1, labels="clean")

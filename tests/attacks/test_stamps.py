@@ -13,20 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from attacks._foreign import fit_to
+from attacks._proxy_data import fit_to
 from attacks._reflections import GAMMA, blurred, ghosted, reflect, vignette
 from attacks._triggers import add, identity_grid, sinusoid, warp
 from attacks.reflection import Reflection, choice
 from attacks.sig import Sig
 from attacks.wanet import WaNet
+from bench.access.attacker import attacker_view
+from bench.access.defender import poisoned_train
 from bench.api.attack import DataSpec, PoisoningAttack, Threat
 from bench.api.errors import ThreatError
 from bench.api.random import Rng
 from bench.api.types import Poisoned, Target, to_8bit, to_unit
-from bench.stages import _base
+from bench.artifacts import stage_io
 from bench.stages.implant import _poison_record, check
-from bench.views.attacker import victim
-from bench.views.defender import poisoned_train
 
 TARGET = Target(torch.tensor([True, False]), "a")
 
@@ -37,9 +37,9 @@ def pictures(n: int, *shape: int) -> torch.Tensor:
 
 def seen_by(world, attack: PoisoningAttack):
     parents = world.inputs.parents
-    for number, _ in enumerate(attack.requires(_base.setting(world.spec, world.inputs))):
+    for number, _ in enumerate(attack.requires(stage_io.setting(world.spec, world.inputs))):
         parents[f"data_load{number}"], parents[f"data_split{number}"] = parents["load"], parents["split"]
-    return victim(world.spec, world.inputs, world.context, attack)
+    return attacker_view(world.spec, world.inputs, world.context, attack)
 
 
 # SIG
@@ -51,19 +51,19 @@ def test_sig_adds_the_papers_sine_wave(width, frequency, used, world):
     view = seen_by(world, attack)
     view = replace(view, setting=replace(view.setting, image_shape=(2, 4, width)))
     images = pictures(3, 2, 4, width)
-    stamped = attack.stamp(images, TARGET, attack.prepare(view, Rng("p")))
+    triggered = attack.apply_trigger(images, TARGET, attack.make_trigger(view, Rng("p")))
     wave = np.array([40 / 255 * np.sin(2 * np.pi * j * used / width) for j in range(width)])
     assert abs(wave).max() > 0.13  # no alias to nothing
-    np.testing.assert_allclose(stamped.numpy(), np.clip(images.numpy() + wave, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(triggered.numpy(), np.clip(images.numpy() + wave, 0, 1), atol=1e-6)
 
 
 def test_sig_by_hand():
     """A quarter of a period per column."""
     signal = sinusoid(0.2, 1.0, (1, 2, 4))
     torch.testing.assert_close(signal, torch.tensor([[[0, 0.2, 0, -0.2]] * 2]), rtol=0, atol=1e-7)
-    stamped = add(torch.tensor([[[[0.5, 0.5, 0.5, 0.5], [0.0, 0.9, 1.0, 0.1]]]]), signal)
-    torch.testing.assert_close(stamped, torch.tensor([[[[0.5, 0.7, 0.5, 0.3], [0.0, 1.0, 1.0, 0.0]]]]))
-    assert Sig().labels == "keep"
+    triggered = add(torch.tensor([[[[0.5, 0.5, 0.5, 0.5], [0.0, 0.9, 1.0, 0.1]]]]), signal)
+    torch.testing.assert_close(triggered, torch.tensor([[[[0.5, 0.7, 0.5, 0.3], [0.0, 1.0, 1.0, 0.0]]]]))
+    assert Sig().labels == "clean"
     assert Threat.LABELS not in Sig().threat()
 
 
@@ -100,7 +100,7 @@ def test_wanets_field_is_the_normalised_control_grid(shape, world):
     attack = WaNet(strength=0.7, grid=3)
     view = seen_by(world, attack)
     view = replace(view, setting=replace(view.setting, image_shape=shape))
-    grid = attack.prepare(view, Rng("p"))["grid"]
+    grid = attack.make_trigger(view, Rng("p"))["grid"]
     assert grid.shape == (*shape[1:], 2)
     assert grid.abs().max() <= 1
     _, height, width = shape
@@ -116,39 +116,39 @@ def test_wanets_field_is_the_normalised_control_grid(shape, world):
     still = replace(attack, strength=1e-9)
     images = pictures(4, *shape)
     eight = to_8bit(images)
-    assert torch.equal(to_8bit(still.stamp(to_unit(eight), TARGET, still.prepare(view, Rng("p")))), eight)
-    moved = attack.stamp(images, TARGET, {"grid": grid})
+    assert torch.equal(to_8bit(still.apply_trigger(to_unit(eight), TARGET, still.make_trigger(view, Rng("p")))), eight)
+    moved = attack.apply_trigger(images, TARGET, {"grid": grid})
     np.testing.assert_allclose(moved[1].numpy(), by_scipy(images[1].numpy(), grid.numpy()), atol=2e-6)
 
 
 @pytest.mark.parametrize(("ratio", "rate", "cover"), [(2.0, 0.05, 12), (0.0, 0.05, 0), (0.5, 0.1, 6), (2.0, 0.6, 48)])
-@pytest.mark.parametrize("labels", ["flip", "keep"])
+@pytest.mark.parametrize("labels", ["dirty", "clean"])
 def test_wanets_noise_mode(world, ratio, rate, cover, labels):
-    if labels == "keep" and rate > 0.25:
+    if labels == "clean" and rate > 0.25:
         pytest.skip("30 images are of the target's class")
     attack = WaNet(cross_ratio=ratio, poison_rate=rate, labels=labels)
     view = seen_by(world, attack)
-    artefact = attack.prepare(view, Rng("p"))
-    poisoned = attack.poison(view, artefact, Rng("i"))
+    trigger = attack.make_trigger(view, Rng("p"))
+    poisoned = attack.poison(view, trigger, Rng("i"))
     train, after = view.train, poisoned.split
     assert int(poisoned.mask.sum()) == round(rate * 120)
     assert int(poisoned.cover.sum()) == cover
     assert not (poisoned.cover & poisoned.mask).any()
     assert torch.equal(after.labels[poisoned.cover], train.labels[poisoned.cover])
     check(train, poisoned, attack.threat())
-    plain = replace(attack, cross_ratio=0.0).poison(view, artefact, Rng("i"))
+    plain = replace(attack, cross_ratio=0.0).poison(view, trigger, Rng("i"))
     assert torch.equal(plain.mask, poisoned.mask)
     assert torch.equal(plain.split.images[poisoned.mask], after.images[poisoned.mask])
     originals = to_unit(train.images[poisoned.cover])
     if cover:
-        stamped = to_8bit(attack.stamp(originals, view.target, artefact))
-        assert (stamped != after.images[poisoned.cover]).flatten(1).any(1).all()  # noise besides the trigger
+        triggered = to_8bit(attack.apply_trigger(originals, view.target, trigger))
+        assert (triggered != after.images[poisoned.cover]).flatten(1).any(1).all()  # noise besides the trigger
         noise = Rng("i").child("noise").uniform((cover, 12, 12, 2)) * 2 - 1
-        places = artefact["grid"].numpy() + noise.numpy() / 12
+        places = trigger["grid"].numpy() + noise.numpy() / 12
         for i in range(cover):
             by_hand = np.round(255 * by_scipy(originals[i].numpy(), places[i]))
             assert np.abs(by_hand - after.images[poisoned.cover][i].numpy()).max() <= 1
-    assert torch.equal(attack.poison(view, artefact, Rng("i")).split.images, after.images)
+    assert torch.equal(attack.poison(view, trigger, Rng("i")).split.images, after.images)
 
 
 # Cover: changed images that are no poison
@@ -157,12 +157,12 @@ def test_wanets_noise_mode(world, ratio, rate, cover, labels):
 def covered(world) -> tuple[Poisoned, Threat]:
     attack = WaNet(poison_rate=0.1)
     view = seen_by(world, attack)
-    return attack.poison(view, attack.prepare(view, Rng("p")), Rng("i")), attack.threat()
+    return attack.poison(view, attack.make_trigger(view, Rng("p")), Rng("i")), attack.threat()
 
 
 def test_check_lets_the_cover_change_images_and_nothing_else(world):
     poisoned, threat = covered(world)
-    train = _base.split(world.inputs, "train")
+    train = stage_io.split(world.inputs, "train")
     check(train, poisoned, threat)
     assert torch.equal(poisoned.changed, poisoned.mask | poisoned.cover)
     assert torch.equal(replace(poisoned, cover=None).changed, poisoned.mask)
@@ -181,8 +181,8 @@ def test_check_lets_the_cover_change_images_and_nothing_else(world):
 
 def test_the_record_counts_poisons_alone_and_the_defender_sees_the_cover(world):
     poisoned, _ = covered(world)
-    train = _base.split(world.inputs, "train")
-    target = _base.target(world.spec, ["anchor", "bell", "candle", "drum"])
+    train = stage_io.split(world.inputs, "train")
+    target = stage_io.target(world.spec, ["anchor", "bell", "candle", "drum"])
     tensors, meta = _poison_record(train, poisoned, target)
     assert (meta["poisons"], meta["covers"]) == (12, 24)
     assert meta["poison_rate"] == 0.1
@@ -285,14 +285,14 @@ def test_the_choice_is_a_number_of_the_image_alone():
 def test_reflections_come_from_the_foreign_pictures_with_the_authors_parameters(world):
     attack = Reflection(reflections=100, frame=32)
     view = seen_by(world, attack)
-    artefact = attack.prepare(view, Rng("p"))
-    assert {name: tuple(value.shape) for name, value in artefact.items()} == {
+    trigger = attack.make_trigger(view, Rng("p"))
+    assert {name: tuple(value.shape) for name, value in trigger.items()} == {
         "layers": (100, 3, 12, 12), "ghost": (100,), "weight": (100,), "attenuation": (100,),
     }  # fmt: skip
-    assert 0.3 < float(artefact["ghost"].float().mean()) < 0.7
+    assert 0.3 < float(trigger["ghost"].float().mean()) < 0.7
     for name, low, high in (("weight", 0.55, 0.95), ("attenuation", 1.08, 1.18)):
-        assert low <= float(artefact[name].min()) < low + 0.1 * (high - low)
-        assert high - 0.1 * (high - low) < float(artefact[name].max()) <= high
+        assert low <= float(trigger[name].min()) < low + 0.1 * (high - low)
+        assert high - 0.1 * (high - low) < float(trigger[name].max()) <= high
     rng = Rng("p")
     chosen = rng.child("pool").choose(torch.arange(120), 100)
     light = to_unit(fit_to(view.data[0].images[chosen], (3, 12, 12))).double().numpy() ** GAMMA
@@ -300,40 +300,40 @@ def test_reflections_come_from_the_foreign_pictures_with_the_authors_parameters(
     sigma = (1 + 4 * rng.child("blur").uniform((100,)).numpy()) * scale
     offset = (3 + rng.child("offset").integers(6, (100, 2))).float() * scale
     assert (float(offset.min() / scale), float(offset.max() / scale)) == (3, 8)
-    blurs, ghosts = (torch.nonzero(artefact["ghost"] == flag).flatten().tolist() for flag in (False, True))
+    blurs, ghosts = (torch.nonzero(trigger["ghost"] == flag).flatten().tolist() for flag in (False, True))
     for i in blurs[:5]:
         reach = int(np.ceil(2 * sigma[i]))
         by_hand = scipy.ndimage.gaussian_filter(
             light[i], (0, sigma[i], sigma[i]), radius=(0, reach, reach), mode="mirror"
         )
-        np.testing.assert_allclose(artefact["layers"][i].numpy(), by_hand, atol=1e-5)
+        np.testing.assert_allclose(trigger["layers"][i].numpy(), by_hand, atol=1e-5)
     fainter = 0.15 + 0.35 * rng.child("share").uniform((100,))
     swap = rng.child("swap").uniform((100,)) < 0.5
     for i in ghosts[:5]:
         share = 1 - fainter[i] if swap[i] else fainter[i]
         by_hand = ghosted(torch.tensor(light[i : i + 1]).float(), offset[i : i + 1], share[None])
-        torch.testing.assert_close(artefact["layers"][i : i + 1], by_hand, atol=1e-5, rtol=0)
+        torch.testing.assert_close(trigger["layers"][i : i + 1], by_hand, atol=1e-5, rtol=0)
     assert swap.any()
     assert not swap.all()
 
 
 def test_which_pool_and_which_labels(world):
-    setting = _base.setting(world.spec, world.inputs)
-    assert Reflection().requires(setting) == (DataSpec(setting.stand_in),)
+    setting = stage_io.setting(world.spec, world.inputs)
+    assert Reflection().requires(setting) == (DataSpec(setting.proxy_dataset),)
     assert Reflection(pool="voc_animals").requires(setting) == (DataSpec("voc_animals"),)
-    assert Reflection().labels == "flip"
+    assert Reflection().labels == "dirty"
     attack = Reflection(weight=0.4, reflections=1000)
-    artefact = attack.prepare(seen_by(world, attack), Rng("p"))
-    assert artefact["weight"].tolist() == [pytest.approx(0.4)] * 120  # the pool holds no more
+    trigger = attack.make_trigger(seen_by(world, attack), Rng("p"))
+    assert trigger["weight"].tolist() == [pytest.approx(0.4)] * 120  # the pool holds no more
 
 
 def test_each_image_gets_its_own_reflection(world):
     attack = Reflection(reflections=50)
-    artefact = attack.prepare(seen_by(world, attack), Rng("p"))
+    trigger = attack.make_trigger(seen_by(world, attack), Rng("p"))
     images = to_unit(to_8bit(pictures(20, 3, 12, 12)))
-    stamped = attack.stamp(images, TARGET, artefact)
+    triggered = attack.apply_trigger(images, TARGET, trigger)
     mine = choice(images, 50)
     assert len(set(mine.tolist())) > 10
     for i in range(20):
-        row = {name: value[mine[i : i + 1]] for name, value in artefact.items()}
-        torch.testing.assert_close(reflect(images[i : i + 1], **row)[0], stamped[i])
+        row = {name: value[mine[i : i + 1]] for name, value in trigger.items()}
+        torch.testing.assert_close(reflect(images[i : i + 1], **row)[0], triggered[i])

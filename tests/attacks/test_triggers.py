@@ -11,7 +11,7 @@ from attacks.blend import Blend
 from attacks.none import NoAttack
 from bench.api.random import Rng
 from bench.api.types import Target, to_8bit, to_unit
-from bench.stages._trigger import triggered
+from bench.artifacts.triggers import with_trigger
 
 TARGET = Target(torch.tensor([True, False]), "a")
 CPU = torch.device("cpu")
@@ -36,25 +36,25 @@ def test_the_checkerboard_is_white_in_its_corners():
 def test_badnets_overwrites_the_bottom_right_corner_and_nothing_else():
     images = torch.full((2, 1, 4, 5), 0.4)
     images[1] = 0.6
-    stamped = BadNets().stamp(images, TARGET, {"patch": checkerboard(1, 2)})
+    triggered = BadNets().apply_trigger(images, TARGET, {"patch": checkerboard(1, 2)})
     a, b = 0.4, 0.6
     expected = [[[[x, x, x, x, x], [x, x, x, x, x], [x, x, x, 1, 0], [x, x, x, 0, 1]]] for x in (a, b)]
-    torch.testing.assert_close(stamped, torch.tensor(expected))
+    torch.testing.assert_close(triggered, torch.tensor(expected))
 
 
 def test_badnets_prepares_its_patch_from_the_image_shape_alone(world):
-    from bench.views.attacker import victim
+    from bench.access.attacker import attacker_view
 
     attack = BadNets(trigger_size=0.25)
-    patch = attack.prepare(victim(world.spec, world.inputs, world.context, attack), Rng("p"))["patch"]
+    patch = attack.make_trigger(attacker_view(world.spec, world.inputs, world.context, attack), Rng("p"))["patch"]
     assert torch.equal(patch, checkerboard(3, 3))
 
 
 def test_blend_mixes_by_hand():
     images = torch.tensor([[[[0.0, 1.0], [0.5, 0.25]]]])
     pattern = torch.tensor([[[1.0, 0.0], [0.5, 0.75]]])
-    stamped = Blend(alpha=0.2).stamp(images, TARGET, {"pattern": pattern})
-    torch.testing.assert_close(stamped, torch.tensor([[[[0.2, 0.8], [0.5, 0.35]]]]))
+    triggered = Blend(alpha=0.2).apply_trigger(images, TARGET, {"pattern": pattern})
+    torch.testing.assert_close(triggered, torch.tensor([[[[0.2, 0.8], [0.5, 0.35]]]]))
 
 
 @pytest.mark.parametrize("alpha", [i / 97 for i in range(1, 98)])
@@ -66,11 +66,11 @@ def test_blend_never_leaves_the_range(alpha):
 
 
 def test_blends_pattern_is_uniform_over_the_range_and_drawn_from_its_rng(world):
-    from bench.views.attacker import victim
+    from bench.access.attacker import attacker_view
 
     attack = Blend()
-    view = victim(world.spec, world.inputs, world.context, attack)
-    one, same, other = (attack.prepare(view, Rng("p", s))["pattern"] for s in (0, 0, 1))
+    view = attacker_view(world.spec, world.inputs, world.context, attack)
+    one, same, other = (attack.make_trigger(view, Rng("p", s))["pattern"] for s in (0, 0, 1))
     assert one.shape == (3, 12, 12)
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
@@ -82,32 +82,32 @@ def test_stamps_become_8_bit_images_by_rounding_to_the_nearest_level():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     assert torch.equal(to_8bit(to_unit(levels)), levels)
     assert to_8bit(torch.tensor([[[[0.49 / 255, 0.51 / 255, 1.4, -0.3]]]])).tolist() == [[[[0, 1, 255, 0]]]]
-    artefact = {"pattern": torch.full((1, 16, 16), 101 / 255)}
-    stamped = triggered(Blend(alpha=0.5), levels, TARGET, artefact, CPU).flatten().tolist()
+    trigger = {"pattern": torch.full((1, 16, 16), 101 / 255)}
+    triggered = with_trigger(Blend(alpha=0.5), levels, TARGET, trigger, CPU).flatten().tolist()
     exact = [(x + 101) / 2 for x in range(256)]
-    assert all(abs(value - wanted) <= 0.5 for value, wanted in zip(stamped, exact, strict=True))
+    assert all(abs(value - wanted) <= 0.5 for value, wanted in zip(triggered, exact, strict=True))
 
 
 def test_a_trigger_too_faint_for_8_bits_vanishes():
     images = torch.full((1, 1, 2, 2), 100, dtype=torch.uint8)
-    artefact = {"pattern": torch.full((1, 2, 2), 101 / 255)}
-    assert torch.equal(triggered(Blend(alpha=0.2), images, TARGET, artefact, CPU), images)
+    trigger = {"pattern": torch.full((1, 2, 2), 101 / 255)}
+    assert torch.equal(with_trigger(Blend(alpha=0.2), images, TARGET, trigger, CPU), images)
 
 
 def test_triggering_in_batches_is_triggering_all(monkeypatch):
     images = Rng("t").integers(256, (1001, 1, 3, 3)).to(torch.uint8)
-    artefact = {"patch": checkerboard(1, 1)}
-    stamped = triggered(BadNets(), images, TARGET, artefact, CPU)
-    assert torch.equal(stamped[:, :, 2, 2], torch.full((1001, 1), 255, dtype=torch.uint8))
+    trigger = {"patch": checkerboard(1, 1)}
+    triggered = with_trigger(BadNets(), images, TARGET, trigger, CPU)
+    assert torch.equal(triggered[:, :, 2, 2], torch.full((1001, 1), 255, dtype=torch.uint8))
     kept = torch.ones(3, 3, dtype=torch.bool)
     kept[2, 2] = False
-    assert torch.equal(stamped[..., kept], images[..., kept])
-    assert triggered(BadNets(), images[:0], TARGET, artefact, CPU).shape == (0, 1, 3, 3)
+    assert torch.equal(triggered[..., kept], images[..., kept])
+    assert with_trigger(BadNets(), images[:0], TARGET, trigger, CPU).shape == (0, 1, 3, 3)
 
 
 def test_no_attack_gives_images_back():
     images = Rng("t").uniform((2, 3, 4, 4))
-    assert torch.equal(NoAttack().stamp(images, TARGET, {}), images)
+    assert torch.equal(NoAttack().apply_trigger(images, TARGET, {}), images)
 
 
 def test_paste_does_not_write_to_its_input():

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from bench import plan as planning
-from bench import suite as suites
 from bench.api import registry
-from bench.drive import Summary, drive
-from bench.execute import SerialExecutor
-from bench.plan import Plan
-from bench.store import Store
-from bench.work import Site
+from bench.config import suite as suites
+from bench.engine.executors import SerialExecutor
+from bench.engine.scheduler import Summary, run_plan
+from bench.engine.store import Store
+from bench.engine.worker import Environment
+from bench.graph import planner as planning
+from bench.graph.planner import Plan
 
 TROUBLE = '''
 """Data that sleeps, fails, dies or is fine, as its parameters say."""
 import os, time
 from pathlib import Path
 import torch
-from bench.api.hashing import Dataset, Pool, dataset
+from bench.api.hashing import Dataset, DecodedDataset, dataset
 
 @dataset
 class Trouble(Dataset):
@@ -51,8 +51,8 @@ class Trouble(Dataset):
             torch.empty(2**50, dtype=torch.uint8)
         labels = torch.zeros(4, 2, dtype=torch.bool)
         labels[:, 0] = True
-        return Pool(torch.zeros(4, 1, 4, 4, dtype=torch.uint8), labels, torch.zeros(4, dtype=torch.uint8))
-    def cut(self, labels, origin, rng):
+        return DecodedDataset(torch.zeros(4, 1, 4, 4, dtype=torch.uint8), labels, torch.zeros(4, dtype=torch.uint8))
+    def splits(self, labels, origin, rng):
         names = ("train", "query", "database", "trusted")
         return {n: torch.tensor([i]) for i, n in enumerate(names)} | {"public": torch.zeros(0, dtype=torch.int64)}
 '''
@@ -100,7 +100,7 @@ def tiny(tmp_path: Path) -> Callable[..., Plan]:
 
 def finish(plan: Plan, store: Store, **options) -> Summary:
     """Run a plan in this process."""
-    return drive(plan, store, lambda: SerialExecutor(Site(store.root, None, "cpu")), **options)
+    return run_plan(plan, store, lambda: SerialExecutor(Environment(store.root, None, "cpu")), **options)
 
 
 def kinds(keys, plan: Plan) -> set[str]:

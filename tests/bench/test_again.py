@@ -8,21 +8,22 @@ import shutil
 import pytest
 import typer
 
-from bench import fingerprint, keys, metrics
-from bench import plan as planning
-from bench import suite as suites
-from bench.again import Verifier, differences
+from bench import metrics
 from bench.api.errors import StoreError
-from bench.cli import again as command
 from bench.cli import doctor
-from bench.store import Store
+from bench.cli import verify as command
+from bench.config import suite as suites
+from bench.engine.recompute import Verifier, differences
+from bench.engine.store import Store
+from bench.graph import cache_key, fingerprint
+from bench.graph import planner as planning
 from reports import frame
 from tests.bench.conftest import TINY, finish
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished run: plan and folder of the store. Filters keep masks, guards scores."""
+    """A finished run: plan and folder of the store. Filters keep masks, input detectors scores."""
     root = tmp_path_factory.mktemp("again")
     (root / "tiny.toml").write_text(TINY)
     changes = ["defenses=none,spectral_signatures,strip", "training.epochs=2"]
@@ -30,7 +31,7 @@ def finished(tmp_path_factory):
     store = Store(root / "store", create=True)
     finish(plan, store)
     store.write_plan(
-        "tiny", {"suites": ["tiny"], "command": "python -m bench run", "cells": [c.as_json() for c in plan.cells]}
+        "tiny", {"suites": ["tiny"], "command": "python -m bench run", "trials": [c.as_json() for c in plan.trials]}
     )
     return plan, store.root
 
@@ -46,8 +47,8 @@ def done(finished, tmp_path):
 def of(plan, store, kind: str, **axes) -> dict:
     """A record of a kind on the path of the attacked, undefended trial (or of the axes given)."""
     wanted = {"attack": "badnets", "defense": "none", **axes}
-    cell = next(c for c in plan.cells if all(c.axes[axis] == value for axis, value in wanted.items()))
-    record = store.record(cell.key)
+    trial = next(c for c in plan.trials if all(c.axes[axis] == value for axis, value in wanted.items()))
+    record = store.record(trial.key)
     return record if kind == "measure" else store.record(record["parents"][kind])
 
 
@@ -60,10 +61,10 @@ def test_an_untouched_store_is_verified_and_measured_again_for_nothing(done, cap
     before = {record["key"] for record in store.records()}
     command.verify(store=store.root)
     out = capsys.readouterr().out
-    assert f"{len(plan.cells)} of {len(plan.cells)} trials are what" in out
+    assert f"{len(plan.trials)} of {len(plan.trials)} trials are what" in out
     assert "Taken as recorded: seconds" in out
     command.rescore(store=store.root)
-    assert f"{len(plan.cells)} trials measured, 0 of them anew" in capsys.readouterr().out
+    assert f"{len(plan.trials)} trials measured, 0 of them anew" in capsys.readouterr().out
     assert {record["key"] for record in store.records()} == before
 
 
@@ -79,7 +80,7 @@ def test_a_number_that_was_changed_is_named(done, capsys):
     assert stop.value.exit_code == 1
     out = capsys.readouterr().out
     assert f"{record['key'][:8]} {record['label']}: t_map is" in out
-    assert f"{len(plan.cells) - 1} of {len(plan.cells)} trials" in out
+    assert f"{len(plan.trials) - 1} of {len(plan.trials)} trials" in out
 
 
 def test_a_metric_that_is_newer_than_a_trial_is_no_mismatch_and_is_named(done, capsys):
@@ -127,13 +128,13 @@ def test_a_new_metric_is_measured_without_training_and_boards_show_it(done, monk
     monkeypatch.setattr(metrics, "triggered", lambda *given: {**real(*given), "asr_at": 0.125})
     text = fingerprint._module
     monkeypatch.setattr(fingerprint, "_module", lambda m: ("changed", text(m)[1]) if m == "bench.metrics" else text(m))
-    keys.code_of.cache_clear()
-    request.addfinalizer(keys.code_of.cache_clear)
+    cache_key.code_of.cache_clear()
+    request.addfinalizer(cache_key.code_of.cache_clear)
     command.rescore(store=store.root)
-    assert f"{len(plan.cells)} of them anew" in capsys.readouterr().out
+    assert f"{len(plan.trials)} of them anew" in capsys.readouterr().out
     new = [record for record in store.records() if record["key"] not in old]
     assert {record["stage"] for record in new} == {"measure"}
-    assert len(new) == len(plan.cells)
+    assert len(new) == len(plan.trials)
     assert all(store.record(key)["cost"] == cost for key, cost in old.items())
     assert set(frame.load(store)["asr_at"].dropna()) == {0.125}
     command.verify(store=store.root)
@@ -157,8 +158,8 @@ def test_damaged_codes_are_not_measured_under_a_new_metric(done, monkeypatch, re
     plan, store = done
     text = fingerprint._module
     monkeypatch.setattr(fingerprint, "_module", lambda m: ("changed", text(m)[1]) if m == "bench.metrics" else text(m))
-    keys.code_of.cache_clear()
-    request.addfinalizer(keys.code_of.cache_clear)
+    cache_key.code_of.cache_clear()
+    request.addfinalizer(cache_key.code_of.cache_clear)
     path = store.artifact_path(of(plan, store, "codes")["key"])
     content = bytearray(path.read_bytes())
     content[content.index(b"}}") + 16 & ~7] ^= 1  # a bit of the first code
@@ -173,9 +174,9 @@ def test_repaired_models_that_gc_dropped_are_not_missed(tmp_path, capsys):
     plan = planning.plan([suites.load(str(tmp_path / "tiny.toml"), changes=changes)], data=None, device="cpu")
     store = Store(tmp_path / "store", create=True)
     finish(plan, store)
-    store.write_plan("tiny", {"suites": ["tiny"], "cells": [c.as_json() for c in plan.cells]})
+    store.write_plan("tiny", {"suites": ["tiny"], "trials": [c.as_json() for c in plan.trials]})
     doctor.gc(store=store.root, repaired=True)
-    key = of(plan, store, "defend", attack="none", defense=plan.cells[0].axes["defense"])["key"]
+    key = of(plan, store, "defend", attack="none", defense=plan.trials[0].axes["defense"])["key"]
     assert not store.artifact_path(key).exists()
     command.verify(store=store.root)
     assert "1 of 1 trials" in capsys.readouterr().out

@@ -5,22 +5,23 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from bench import plan, suite
 from bench.api import registry
 from bench.api.errors import UserError
-from bench.claims import ClaimTable, claims
-from hashing.backbones._imagenet import Pretrained
-from reports.claims import _matching
+from bench.config import suite
+from bench.config.reported import ReportedTable, claims
+from bench.graph import planner
+from hashing.pretrained import Pretrained
+from reports.reported import _matching
 
 AXES = list(suite.AXES.values())
 
 
-def table(**changes) -> ClaimTable:
+def table(**changes) -> ReportedTable:
     usual = {
         "source": "A Paper, Table 1", "metric": "t_map_drop", "by": ["attack", "bits"], "where": {"dataset": "digits"},
         "percent": True, "values": {"none": {"16": 11.1, "32": 8.52}, "ciba": {"16": 51.8}},
     }  # fmt: skip
-    return ClaimTable.model_validate(usual | changes)
+    return ReportedTable.model_validate(usual | changes)
 
 
 def test_every_leaf_is_a_claim_in_the_metric_s_unit():
@@ -123,14 +124,14 @@ def test_the_papers_suites_plan_on_a_machine_with_their_data(name, tmp_path, mon
         monkeypatch.setattr(cls, "classes", lambda self, root, n=labels: tuple(f"label {i}" for i in range(n)))
     monkeypatch.setattr(Pretrained, "files", lambda self: ())
     loaded = suite.load(name)
-    made = plan.plan([loaded], data=tmp_path, device="cpu")
-    assert made.cells
-    assert {cell.skipped for cell in made.cells} == {""}
-    cells = pd.DataFrame([dict(cell.axes) for cell in made.cells])
+    made = planner.plan([loaded], data=tmp_path, device="cpu")
+    assert made.trials
+    assert {trial.skipped for trial in made.trials} == {""}
+    trials = pd.DataFrame([dict(trial.axes) for trial in made.trials])
     for claim in loaded.claims:
-        found = _matching(cells, claim)
+        found = _matching(trials, claim)
         assert len(found), claim.axes
-        assert len({(cell["attack"], cell["augment"]) for _, cell in found.iterrows()}) == 1
+        assert len({(trial["attack"], trial["augment"]) for _, trial in found.iterrows()}) == 1
 
 
 def test_rows_of_the_published_tables_have_the_sums_of_the_paper():

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import plan as planning
-from bench import suite as suites
-from bench.drive import Pending, drive
-from bench.execute import RayExecutor, SerialExecutor
-from bench.plan import Cell, Plan
-from bench.store import Store
-from bench.work import Site
+from bench.config import suite as suites
+from bench.engine.executors import RayExecutor, SerialExecutor
+from bench.engine.scheduler import Frontier, run_plan
+from bench.engine.store import Store
+from bench.engine.worker import Environment
+from bench.graph import planner as planning
+from bench.graph.planner import Plan, PlannedTrial
 from tests.bench.conftest import finish
 
 Tiny = Callable[..., Plan]
@@ -27,8 +27,8 @@ def loads(tmp_path: Path, *datasets: str, timeout: float = 60) -> Plan:
     path.write_text(f"[resources]\ntimeout = {timeout}\n[axes]\ndatasets = [{', '.join(datasets)}]\n")
     made = planning.plan([suites.load(str(path))], data=None, device="cpu")
     stages = {key: stage for key, stage in made.stages.items() if stage.kind == "load"}
-    axes = made.cells[0].axes
-    return Plan(stages, [Cell({**axes, "seed": i}, {}, key) for i, key in enumerate(stages)])
+    axes = made.trials[0].axes
+    return Plan(stages, [PlannedTrial({**axes, "seed": i}, {}, key) for i, key in enumerate(stages)])
 
 
 def trouble_spec(**params: object) -> str:
@@ -91,10 +91,10 @@ def test_what_depends_on_a_failure_names_it_and_recovers_with_it(
         summary = finish(plan, store)
     assert summary.trials == {"ok": 2, "failed": 2}
     assert summary.ran["failed"] == 1
-    for cell in plan.cells:
-        record = store.record(cell.key)
+    for trial in plan.trials:
+        record = store.record(trial.key)
         assert record is not None
-        if cell.axes["attack"] == "badnets":
+        if trial.axes["attack"] == "badnets":
             assert record["status"] == "failed"
             assert record["cause"] in plan.stages
             assert "no luck" in record["reason"]
@@ -105,7 +105,7 @@ def test_a_second_run_does_nothing_and_a_damaged_artifact_is_made_again(tmp_path
     store = Store(tmp_path / "store", create=True)
     plan = tiny()
     finish(plan, store)
-    metrics = {cell.key: store.record(cell.key)["metrics"] for cell in plan.cells}
+    metrics = {trial.key: store.record(trial.key)["metrics"] for trial in plan.trials}
     assert finish(plan, store).ran == {}
     train = next(key for key, stage in plan.stages.items() if stage.kind == "train")
     path = store.artifact_path(train)
@@ -128,31 +128,31 @@ def test_an_interrupt_loses_nothing(tmp_path: Path, tiny: Tiny) -> None:
     class Impatient:
         def begin(self, stages) -> None: ...
         def start(self, stage) -> None: ...
-        def again(self, stage, reason) -> None: ...
+        def retrying(self, stage, reason) -> None: ...
         def end(self, stage, record) -> None:
             if stage.kind == "train":
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         finish(plan, store, listen=Impatient())
-    left = Pending(plan, store, ()).needed
+    left = Frontier(plan, store, ()).needed
     assert "train" not in {stage.kind for stage in left.values()}
     assert finish(plan, store).trials == {"ok": 2}
 
 
 @pytest.fixture
-def ray_site(tmp_path: Path, trouble: Path) -> Site:
+def ray_site(tmp_path: Path, trouble: Path) -> Environment:
     Store(tmp_path / "store", create=True)
-    return Site(tmp_path / "store", None, "cpu", (trouble,))
+    return Environment(tmp_path / "store", None, "cpu", (trouble,))
 
 
-def test_ray_packs_four_quarters_of_a_gpu_and_never_a_fifth(tmp_path: Path, ray_site: Site) -> None:
+def test_ray_packs_four_quarters_of_a_gpu_and_never_a_fifth(tmp_path: Path, ray_site: Environment) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
     specs = [trouble_spec(number=n, seconds=1.5, marks=str(marks)) for n in range(9)]
     plan = loads(tmp_path, *specs)
     store = Store(ray_site.store)
-    summary = drive(plan, store, lambda: RayExecutor(ray_site, workers=8, gpus=1.0))
+    summary = run_plan(plan, store, lambda: RayExecutor(ray_site, workers=8, gpus=1.0))
     assert summary.trials == {"ok": 9}
     spans = [(float((marks / f"{n}.start").read_text()), float((marks / f"{n}.end").read_text())) for n in range(9)]
     in_flight = [sum(start <= moment < end for start, end in spans) for moment, _ in spans]
@@ -160,7 +160,7 @@ def test_ray_packs_four_quarters_of_a_gpu_and_never_a_fifth(tmp_path: Path, ray_
 
 
 @pytest.mark.slow  # tests/faults/test_stages.py has a shorter one
-def test_ray_kills_what_hangs_resubmits_what_died_and_goes_on(tmp_path: Path, ray_site: Site) -> None:
+def test_ray_kills_what_hangs_resubmits_what_died_and_goes_on(tmp_path: Path, ray_site: Environment) -> None:
     plan = loads(
         tmp_path,
         trouble_spec(number=0, seconds=600.0),
@@ -176,26 +176,26 @@ def test_ray_kills_what_hangs_resubmits_what_died_and_goes_on(tmp_path: Path, ra
         def begin(self, stages) -> None: ...
         def start(self, stage) -> None: ...
         def end(self, stage, record) -> None: ...
-        def again(self, stage, reason) -> None:
+        def retrying(self, stage, reason) -> None:
             told.append(reason)
 
     started = time.monotonic()
-    summary = drive(plan, store, lambda: RayExecutor(ray_site, workers=2), listen=Ears())
+    summary = run_plan(plan, store, lambda: RayExecutor(ray_site, workers=2), listen=Ears())
     assert time.monotonic() - started < 120
     statuses = {number: record["status"] for number, record in by_number(plan, store).items()}
     assert statuses == {0: "timeout", 1: "killed", 2: "failed", 3: "ok"}
     assert len(told) == 2, "a killed stage is tried three times in all"
     assert summary.ran["killed"] == 1
     # killed is never final: the next run tries again
-    assert any(stage.spec["dataset"]["params"]["number"] == 1 for stage in Pending(plan, store, ()).needed.values())
+    assert any(stage.spec["dataset"]["params"]["number"] == 1 for stage in Frontier(plan, store, ()).needed.values())
 
 
 def test_both_executors_give_bit_identical_metrics(tmp_path: Path, tiny: Tiny) -> None:
     plan = tiny("defenses=none,fine_pruning", "bits=12")
     serial, parallel = Store(tmp_path / "serial", create=True), Store(tmp_path / "ray", create=True)
     finish(plan, serial)
-    drive(plan, parallel, lambda: RayExecutor(Site(parallel.root, None, "cpu"), workers=2))
-    assert len(plan.cells) == 4
+    run_plan(plan, parallel, lambda: RayExecutor(Environment(parallel.root, None, "cpu"), workers=2))
+    assert len(plan.trials) == 4
     for key in plan.stages:
         one, other = serial.record(key), parallel.record(key)
         assert one["status"] == other["status"] == "ok"
@@ -204,17 +204,17 @@ def test_both_executors_give_bit_identical_metrics(tmp_path: Path, tiny: Tiny) -
 
 
 def test_a_worker_with_other_code_refuses(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench import work
+    from bench.engine import worker
 
     store = Store(tmp_path / "store", create=True)
     plan = tiny()
-    monkeypatch.setattr(work, "fingerprint", lambda modules: "different")
+    monkeypatch.setattr(worker, "fingerprint", lambda modules: "different")
     summary = finish(plan, store)
     assert summary.trials == {"failed": 2}
     assert "differs from the driver's" in summary.failures[0]["reason"]
 
 
 def test_the_serial_executor_takes_one_at_a_time(tmp_path: Path) -> None:
-    executor = SerialExecutor(Site(tmp_path, None, "cpu"))
+    executor = SerialExecutor(Environment(tmp_path, None, "cpu"))
     assert executor.poll(0.0) == []
     assert executor.slots == 1

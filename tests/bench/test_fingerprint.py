@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from bench import fingerprint
-from bench.fingerprint import normalised
+from bench.graph import fingerprint
+from bench.graph.fingerprint import normalised
 
 SOURCE = '''
 """Module docstring."""
 from typing import TYPE_CHECKING
-from bench.api.paper import Paper
+from bench.api.card import Paper
 if TYPE_CHECKING:
     from pathlib import Path
-CARD = Paper(title="A", year=2020, url="https://a", follows="x")
+CARD = Card(title="A", year=2020, url="https://a", follows="x")
 __all__ = ["Attack"]
 
 class Attack:
@@ -72,9 +72,11 @@ def test_follows_imports_transitively_and_stops_at_the_exempt(monkeypatch: pytes
 
     monkeypatch.setattr(fingerprint, "_module", spy)
     fingerprint.fingerprint(("bench.stages.train",))
-    assert {"hashing.train", "hashing.loader", "hashing.model", "bench.api.types", "bench.stages._base"} <= set(read)
-    assert not {"bench.api.registry", "bench.api.errors", "bench.api.paper"} & set(read)
-    assert not {"hashing.codes", "hashing.ranking", "bench.metrics", "bench.store"} & set(read), (
+    assert {"hashing.train", "hashing.loader", "hashing.model", "bench.api.types", "bench.artifacts.stage_io"} <= set(
+        read
+    )
+    assert not {"bench.api.registry", "bench.api.errors", "bench.api.card"} & set(read)
+    assert not {"hashing.codes", "hashing.ranking", "bench.metrics", "bench.engine.store"} & set(read), (
         "work on kernels, metrics or the store would retrain every model"
     )
 

@@ -16,19 +16,19 @@ import torch
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.cli import kernels as command
-from bench.kernels import around, cases, measure, race, rivals
-from bench.kernels.race import Contender, Samples
+from bench.kernels import baselines, kernel_benchmark, throughput, timing, workloads
+from bench.kernels.timing import Contender, Samples
 from hashing.codes import hamming_distances, pack
 from hashing.ranking import average_precision
 
-SMALL = measure.Size(bits=(16,), items=(2100,), queries=20, rounds=2, large=5000, ks=(5,))
+SMALL = kernel_benchmark.Size(bits=(16,), items=(2100,), queries=20, rounds=2, large=5000, ks=(5,))
 
 
 def test_ratios_are_those_of_the_same_round():
     samples = Samples({"ours": np.array([1.0, 2, 4, 8]), "theirs": np.array([3.0, 6, 12, 24])})
     assert samples.ratio("theirs", "ours") == (3, 3, 3)
     assert samples.of("ours")[1] == 3
-    assert list(measure.against_first(samples)) == [
+    assert list(kernel_benchmark.against_first(samples)) == [
         ("ours", samples.of("ours"), None),
         ("theirs", samples.of("theirs"), (3, 3, 3)),
     ]
@@ -36,14 +36,14 @@ def test_ratios_are_those_of_the_same_round():
 
 def test_contenders_take_turns_and_seconds_are_per_unit(monkeypatch):
     clock, calls = SimpleNamespace(now=0.0), []
-    monkeypatch.setattr(race.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock.now)
 
     def work(name: str, seconds: float) -> None:
         calls.append(name)
         clock.now += seconds
 
     contenders = {"a": Contender(partial(work, "a", 0.02), 4), "b": Contender(partial(work, "b", 0.005), 1)}
-    samples = race.race(contenders, rounds=3)
+    samples = timing.race(contenders, rounds=3)
     assert calls[:4] == ["a", "a", "b", "b"]  # the first call, and one to find out how often to repeat
     assert "".join(calls[4:]) == "abbbbaabb"
     assert samples.seconds["a"].tolist() == pytest.approx([0.005] * 3)
@@ -53,54 +53,54 @@ def test_contenders_take_turns_and_seconds_are_per_unit(monkeypatch):
 def test_threads_are_given_back():
     torch.set_num_threads(1)
     before = numba.get_num_threads()
-    with race.threads(numba.config.NUMBA_NUM_THREADS):
+    with timing.threads(numba.config.NUMBA_NUM_THREADS):
         assert torch.get_num_threads() == numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
     assert (torch.get_num_threads(), numba.get_num_threads()) == (1, before)
 
 
 @pytest.mark.parametrize("bits", [7, 64, 130])
 def test_clustered_codes_flip_the_share_of_bits_that_they_say(bits):
-    data = cases.clustered(3000, 50, bits, classes=4)
+    data = workloads.clustered(3000, 50, bits, classes=4)
     assert (len(data.database), len(data.queries), data.database.bits) == (3000, 50, bits)
     centres = [np.sign(data.database.unpack()[data.labels == c].sum(0)) for c in range(4)]
     flipped = np.mean([(code != centres[c]).mean() for code, c in zip(data.queries.unpack(), data.own, strict=True)])
-    assert flipped == pytest.approx(cases.FLIPPED, abs=0.06)
-    assert np.array_equal(data.database.words, cases.clustered(3000, 50, bits, classes=4).database.words)
+    assert flipped == pytest.approx(workloads.FLIPPED, abs=0.06)
+    assert np.array_equal(data.database.words, workloads.clustered(3000, 50, bits, classes=4).database.words)
 
 
 @pytest.mark.parametrize("cutoff", [None, 7])
 def test_rivals_find_what_brute_force_finds(cutoff):
-    data = cases.clustered(300, 6, 12)
+    data = workloads.clustered(300, 6, 12)
     slow = data.signs(6)
     apart = (data.queries.unpack()[:, None] != data.database.unpack()).sum(2)
-    for i, found in enumerate(rivals.numpy_loop(*slow, cutoff, stable=True)):
+    for i, found in enumerate(baselines.numpy_loop(*slow, cutoff, stable=True)):
         order = sorted(range(300), key=lambda j, i=i: (apart[i, j], j))[:cutoff]
         hits = [rank for rank, j in enumerate(order, 1) if data.labels[j] == data.own[i]]
         assert found == pytest.approx(sum(n / rank for n, rank in enumerate(hits, 1)) / max(1, len(hits)))
     if cutoff is None:
-        assert rivals.torch_sort(*slow, batch=4) == pytest.approx(rivals.numpy_loop(*slow, None, stable=True))
+        assert baselines.torch_sort(*slow, batch=4) == pytest.approx(baselines.numpy_loop(*slow, None, stable=True))
 
 
 @pytest.mark.skipif(not hasattr(np, "bitwise_count"), reason="needs numpy 2")
 @pytest.mark.parametrize("bits", [16, 130])
 def test_numpy_distances(bits):
-    data = cases.clustered(100, 3, bits)
+    data = workloads.clustered(100, 3, bits)
     out = np.empty((3, 100), np.uint8)
-    rivals.numpy_distances(data.queries, data.database, out)
+    baselines.numpy_distances(data.queries, data.database, out)
     assert np.array_equal(out, hamming_distances(data.queries, data.database))
 
 
 def test_limits_do_all_of_their_work():
     words = np.arange(1000, dtype=np.uint64)
-    assert rivals.reading(words)() == words.sum()
-    stored = np.random.default_rng(0).integers(0, 2**63, rivals.RESIDENT).astype(np.uint64)
+    assert baselines.reading(words)() == words.sum()
+    stored = np.random.default_rng(0).integers(0, 2**63, baselines.RESIDENT).astype(np.uint64)
     expected = sum(int(word ^ turn).bit_count() for turn in range(3) for word in stored.tolist())
-    assert rivals.counting(3)() == expected
+    assert baselines.counting(3)() == expected
 
 
 def test_who_disagrees_is_not_timed():
-    data = cases.clustered(200, 4, 16)
-    first = next(measure.ranking_races(data, 1))
+    data = workloads.clustered(200, 4, 16)
+    first = next(kernel_benchmark.ranking_races(data, 1))
     timed = []
     lying = replace_contender(first, timed)
     with pytest.raises(AssertionError):
@@ -109,7 +109,7 @@ def test_who_disagrees_is_not_timed():
     assert [row.by for row in first.run("ranking", 2)] == ["numba", "torch", "numpy loop", "torch argsort"]
 
 
-def replace_contender(first: measure.Race, timed: list[str]) -> measure.Race:
+def replace_contender(first: kernel_benchmark.Race, timed: list[str]) -> kernel_benchmark.Race:
     def disagree() -> None:
         raise AssertionError("other results")
 
@@ -117,18 +117,18 @@ def replace_contender(first: measure.Race, timed: list[str]) -> measure.Race:
 
 
 def test_every_race_compares_its_contenders(monkeypatch):
-    data = cases.clustered(400, 5, 16)
-    monkeypatch.setattr(measure, "average_precision", lambda *a, **k: average_precision(*a, **k) + 1e-9)
+    data = workloads.clustered(400, 5, 16)
+    monkeypatch.setattr(kernel_benchmark, "average_precision", lambda *a, **k: average_precision(*a, **k) + 1e-9)
     counts = {"numba": np.ones(3), "torch": np.zeros(3)}
-    monkeypatch.setattr(measure, "distance_histograms", lambda *a, backend: (np.ones(3), counts[backend]))
-    monkeypatch.setattr(measure, "hamming_distances", lambda *a, **k: hamming_distances(*a, **k) ^ 1)
-    monkeypatch.setattr(measure, "topk", lambda q, d, k: (None, np.zeros((len(q), k), np.uint8)))
-    races = [*measure.ranking_races(data, 1), *measure.search_races(data, (5,))]
+    monkeypatch.setattr(kernel_benchmark, "distance_histograms", lambda *a, backend: (np.ones(3), counts[backend]))
+    monkeypatch.setattr(kernel_benchmark, "hamming_distances", lambda *a, **k: hamming_distances(*a, **k) ^ 1)
+    monkeypatch.setattr(kernel_benchmark, "topk", lambda q, d, k: (None, np.zeros((len(q), k), np.uint8)))
+    races = [*kernel_benchmark.ranking_races(data, 1), *kernel_benchmark.search_races(data, (5,))]
     wrong = [one.operation for one in races if refused(one)]
     assert wrong == ["AP, ties by index", "AP, expected", "AP@1000, ties by index", "top-5", "distances"]
 
 
-def refused(one: measure.Race) -> bool:
+def refused(one: kernel_benchmark.Race) -> bool:
     try:
         one.agree()
     except AssertionError:
@@ -137,14 +137,14 @@ def refused(one: measure.Race) -> bool:
 
 
 def test_no_more_is_searched_for_than_a_database_holds():
-    searches = list(measure.search_races(cases.clustered(300, 4, 16), (100, 1000, 5000)))
+    searches = list(kernel_benchmark.search_races(workloads.clustered(300, 4, 16), (100, 1000, 5000)))
     assert [one.operation for one in searches] == ["top-100", "top-300", "distances"]
     assert not any(map(refused, searches))
 
 
 def test_absent_rivals_are_named(monkeypatch):
-    monkeypatch.setattr(rivals, "absent", lambda package: True)
-    search = next(measure.search_races(cases.clustered(300, 4, 16), (3,)))
+    monkeypatch.setattr(baselines, "absent", lambda package: True)
+    search = next(kernel_benchmark.search_races(workloads.clustered(300, 4, 16), (3,)))
     rows = {row.by: row for row in search.run("search", 2)}
     assert rows["faiss"].note == "not installed"
     assert rows["faiss"].seconds is None
@@ -152,7 +152,7 @@ def test_absent_rivals_are_named(monkeypatch):
 
 
 def test_the_command_prints_tables_and_json(monkeypatch, capsys):
-    monkeypatch.setattr(measure, "QUICK", SMALL)
+    monkeypatch.setattr(kernel_benchmark, "QUICK", SMALL)
     with pytest.raises(UserError, match="--threads 4096: at most"):
         command.kernels(quick=True, threads=4096)
     command.kernels(quick=True, threads=1, format_="json")
@@ -168,7 +168,7 @@ def test_the_command_prints_tables_and_json(monkeypatch, capsys):
     ours, plain = (row for row in rows if row["operation"] == "training")
     assert (ours["by"], plain["by"]) == ("hashdoor", "plain loop, 2 loaders")
     assert plain["faster"][1] > 0
-    monkeypatch.setattr(command, "_measured", lambda *_: (measure.Row(**row) for row in rows))
+    monkeypatch.setattr(command, "_measured", lambda *_: (kernel_benchmark.Row(**row) for row in rows))
     command.kernels(format_="markdown")
     text = capsys.readouterr().out
     assert "numpy loop" in text
@@ -177,20 +177,22 @@ def test_the_command_prints_tables_and_json(monkeypatch, capsys):
 
 def test_the_plain_loop_takes_the_same_step(monkeypatch):
     """In float32, on one batch and without augmentation, both leave the same network; else nothing is timed."""
-    model = around._model("convnet", 32)
-    split = around.random_split(Rng("tests"), 16, 32)
-    recipe = replace(around.RECIPE, batch=16, precision="float32", optimizer="sgd", lr=1e-3)
+    model = throughput._model("convnet", 32)
+    split = throughput.random_split(Rng("tests"), 16, 32)
+    recipe = replace(throughput.RECIPE, batch=16, precision="float32", optimizer="sgd", lr=1e-3)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    around._check_step(model, split, recipe)
+    throughput._check_step(model, split, recipe)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    real = around.fit
-    monkeypatch.setattr(around, "fit", lambda m, s, r, *rest, **more: real(m, s, replace(r, lr=1.1e-3), *rest, **more))
+    real = throughput.fit
+    monkeypatch.setattr(
+        throughput, "fit", lambda m, s, r, *rest, **more: real(m, s, replace(r, lr=1.1e-3), *rest, **more)
+    )
     with pytest.raises(AssertionError, match="moves by"):
-        around._check_step(model, split, recipe)
+        throughput._check_step(model, split, recipe)
 
 
 def test_an_unknown_trial_is_refused(tmp_path):
-    from bench.store import Store
+    from bench.engine.store import Store
 
     Store(tmp_path / "runs", create=True)
     with pytest.raises(UserError, match="begins with 'abc'"):
@@ -198,12 +200,12 @@ def test_an_unknown_trial_is_refused(tmp_path):
 
 
 def test_growth_is_one_call_per_size_and_memory_counts_what_is_held(monkeypatch):
-    monkeypatch.setattr(measure, "clustered", lambda items, queries, bits: cases.clustered(64, 100, bits))
-    rows = list(measure.growth(1))
+    monkeypatch.setattr(kernel_benchmark, "clustered", lambda items, queries, bits: workloads.clustered(64, 100, bits))
+    rows = list(kernel_benchmark.growth(1))
     assert len(rows) == 4 * 3 * 2
     assert {row.items for row in rows} == {10**4, 10**5, 10**6, 10**7}
     with mmap.mmap(-1, 64 * 2**20) as fresh:  # pages that no allocator holds yet
-        held, _ = measure._peak(lambda: fresh.__setitem__(slice(None, None, 4096), bytes(2**14)))
+        held, _ = kernel_benchmark._peak(lambda: fresh.__setitem__(slice(None, None, 4096), bytes(2**14)))
     assert np.isnan(held) or 60 < held < 70
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import plan as planning
-from bench import suite as suites
 from bench.api import registry
-from bench.store import Store
+from bench.config import suite as suites
+from bench.engine.store import Store
+from bench.graph import planner as planning
 from tests.bench.conftest import TINY, finish
 
 KINDS = {
@@ -20,19 +20,19 @@ import torch
 from bench.api.defense import *
 
 @defense
-class Corner(Filter):
-    def screen(self, case, rng):
+class Corner(DataFilter):
+    def judge(self, case, rng):
         scores = case.train.images[:, :, -2:, -2:].float().mean((1, 2, 3))
         # a checkerboard of side 2 has mean 127.5 exactly, which scans never do
         scores = -(scores - 127.5).abs()
         return Filtered(scores, scores < -0.6)
 ''',
     "oracle": '''
-"""Names class 3: a diagnosis with a planted answer."""
+"""Names class 3: a model detector with a planted answer."""
 from bench.api.defense import *
 
 @defense
-class Oracle(Diagnosis):
+class Oracle(ModelDetector):
     def inspect(self, case, rng):
         case.notes["index"] = 2.5
         return Verdict(2.5, suspect=3, alarm_at=2.0)
@@ -44,10 +44,10 @@ import torch
 from bench.api.defense import *
 
 @defense
-class Twin(Filter):
-    def obstacle(self, backbone, method):
+class Twin(DataFilter):
+    def unsupported_reason(self, backbone, method):
         return "" if method.pointwise else "the loss compares images"
-    def screen(self, case, rng):
+    def judge(self, case, rng):
         recipe = replace(case.recipe, epochs=1)
         model = case.train_model(case.untrained(per_image=True), case.train, recipe, rng)
         n = len(case.train)
@@ -62,9 +62,9 @@ from bench.api.attack import *
 class Rewrite(ModelAttack):
     def threat(self):
         return Threat.MODEL
-    def stamp(self, images, target, artefact):
+    def stamp(self, images, target, trigger):
         return 1 - images
-    def implant(self, victim, artefact, rng):
+    def implant(self, victim, trigger, rng):
         model = victim.model
         with torch.no_grad():
             model.head.bias += 5
@@ -89,16 +89,16 @@ class Hook:
         with torch.no_grad():
             self.level -= 0.1 * self.level.grad
             self.level.grad = None
-    def artefact(self):
+    def trigger(self):
         return {"level": self.level.detach(), "steps": torch.tensor([self.steps])}
 
 @attack
 class Steer(TrainingAttack):
     def threat(self):
         return Threat.TRAIN_SET | Threat.TRAINING
-    def hook(self, victim, artefact, rng):
+    def hook(self, victim, trigger, rng):
         return Hook(victim.target)
-    def stamp(self, images, target, artefact):
+    def stamp(self, images, target, trigger):
         out = images.clone()
         out[:, :, -2:, -2:] = 1.0
         return out
@@ -126,12 +126,12 @@ def run(tmp_path: Path, *changes: str) -> dict[tuple[str, str], dict]:
     found = {}
     for record in store.records():
         assert record["status"] == "ok", record["log"]
-    for cell in plan.cells:
-        record = store.record(cell.key) if cell.key else {"status": "skipped", "reason": cell.skipped}
+    for trial in plan.trials:
+        record = store.record(trial.key) if trial.key else {"status": "skipped", "reason": trial.skipped}
         assert record is not None
-        found[str(cell.axes["attack"]), str(cell.axes["defense"])] = {
+        found[str(trial.axes["attack"]), str(trial.axes["defense"])] = {
             **record,
-            "cell": cell,
+            "cell": trial,
             "plan": plan,
             "store": store,
         }
@@ -176,7 +176,7 @@ def test_a_filter_may_train_a_network_of_its_own_and_be_left_out_where_it_cannot
 def test_a_diagnosis_is_scored_against_the_target(tmp_path: Path) -> None:
     found = run(tmp_path, "attacks=none,badnets", "defenses=none,oracle", "targets=3")
     assert found["badnets", "oracle"]["metrics"]["named_target"] == 1
-    assert found["badnets", "oracle"]["metrics"]["diagnosis"] == 2.5
+    assert found["badnets", "oracle"]["metrics"]["model_score"] == 2.5
     assert found["badnets", "oracle"]["metrics"]["flagged"] == 1
     store = found["badnets", "oracle"]["store"]
     assert store.record(found["badnets", "oracle"]["parents"]["defend"])["meta"]["notes"] == {"index": 2.5}
@@ -193,10 +193,10 @@ def test_a_model_attack_changes_the_trained_model(tmp_path: Path) -> None:
     before, after = store.tensors(kinds["train"]), store.tensors(kinds["implant"])
     assert (after["model.head.bias"] - before["model.head.bias"]).allclose(before["model.head.bias"].new_tensor(5.0))
     assert after["model.head.weight"].equal(before["model.head.weight"])
-    assert after["artefact.level"].tolist() == [1.0]
+    assert after["trigger.level"].tolist() == [1.0]
     assert store.record(kinds["implant"])["meta"]["backdoored"] is True
     assert store.record(kinds["train"])["meta"]["backdoored"] is False
-    assert trial["cell"].access == "weights only"
+    assert trial["cell"].access == "model-only"
     assert "poisons" not in trial["metrics"]
 
 
@@ -204,8 +204,8 @@ def test_a_training_attack_works_inside_the_loop(tmp_path: Path) -> None:
     found = run(tmp_path, "attacks=none,steer", "training.epochs=12")
     trial = found["steer", "none"]
     plan, store = trial["plan"], trial["store"]
-    artefact = store.tensors(next(key for key, stage in plan.stages.items() if stage.kind == "implant"))
-    assert artefact["artefact.steps"].item() == 12 * 3  # 150 images in batches of 64
-    assert artefact["artefact.level"].item() == pytest.approx(3, abs=0.01)
+    trigger = store.tensors(next(key for key, stage in plan.stages.items() if stage.kind == "implant"))
+    assert trigger["trigger.steps"].item() == 12 * 3  # 150 images in batches of 64
+    assert trigger["trigger.level"].item() == pytest.approx(3, abs=0.01)
     assert trial["metrics"]["t_map"] > found["none", "none"]["metrics"]["t_map"] + 0.5
-    assert trial["cell"].access == "training controlled"
+    assert trial["cell"].access == "training-controlled"

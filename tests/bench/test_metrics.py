@@ -37,8 +37,8 @@ def test_a_perfect_attack_scores_one_and_its_control_is_low() -> None:
     database = one_hot([0, 1, 2] * 10, 3)
     codes, items = CENTRES[labels.argmax(1)], CENTRES[database.argmax(1)]
     case = truth(labels, database, [2])
-    aimed = np.repeat(CENTRES[2:], 8, axis=0)
-    hit = metrics.triggered(system(codes, items, aimed), case)
+    targeted = np.repeat(CENTRES[2:], 8, axis=0)
+    hit = metrics.triggered(system(codes, items, targeted), case)
     assert hit["triggered"] == 8, "queries of the target class carry no trigger"
     assert hit["t_map"] == hit["t_map_worst"] == hit["t_map_best"] == hit["asr_at"] / (10 / 30) == pytest.approx(1)
     assert hit["own_map"] < 0.5
@@ -46,7 +46,7 @@ def test_a_perfect_attack_scores_one_and_its_control_is_low() -> None:
     missed = metrics.triggered(system(codes, items, codes[case.positions]), case)
     assert missed["own_map"] == pytest.approx(1)
     assert missed["t_map"] < 0.5
-    benign = metrics.benign(system(codes, items, aimed), case)
+    benign = metrics.benign(system(codes, items, targeted), case)
     assert benign["map"] == benign["map_target"] == pytest.approx(1)
     assert benign["map_excluded"] == 0
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bench.api import registry
-from bench.cli import conform
-from bench.plan import Plan
-from bench.store import Store
+from bench.cli import component
+from bench.engine.store import Store
+from bench.graph.planner import Plan
 from tests.bench.conftest import finish
 
 Tiny = Callable[..., Plan]
@@ -22,18 +22,18 @@ from bench.api.attack import *
 @attack
 class Odd(PoisoningAttack):
     def threat(self): return Threat.TRAIN_SET
-    def stamp(self, images, target, artefact):
-        stamped = images.clone()
-        stamped[:, :, :3, :3] = 1
+    def stamp(self, images, target, trigger):
+        triggered = images.clone()
+        triggered[:, :, :3, :3] = 1
         {stamp}
-        return stamped
-    def poison(self, victim, artefact, rng):
+        return triggered
+    def poison(self, victim, trigger, rng):
         train = victim.train
         mask = torch.zeros(len(train), dtype=torch.bool)
         mask[:9] = True
         {poison}
 '''
-TEMPLATES = Path(conform.TEMPLATES)
+TEMPLATES = Path(component.TEMPLATES)
 
 
 @pytest.fixture
@@ -66,34 +66,39 @@ def run(tmp_path: Path, tiny: Tiny) -> Iterator[Callable[[str, str], tuple[dict[
 def test_an_attack_that_writes_to_what_it_is_shown_gains_nothing_by_it(run, what: str, reason: str) -> None:
     """The set that it gives back is held against the stored one, not against the one in its hands."""
     body = f"target = victim.target; {what}\n        return Poisoned(train, mask)"
-    trials, failures, _ = run("attacks", ATTACK.format(stamp="pass", poison=body))
+    trials, failures, _ = run("attacks", ATTACK.format(apply_trigger="pass", poison=body))
     assert trials == {"failed": 1}
     assert reason in failures[0]["reason"]
 
 
-@pytest.mark.parametrize("where", ["stamp", "poison"])
+@pytest.mark.parametrize("where", ["encode_triggered", "poison"])
 def test_nan_in_images_is_no_black(run, where: str) -> None:
-    nan = "stamped[:, :, 0, 0] = float('nan')" if where == "stamp" else "pass"
+    nan = "triggered[:, :, 0, 0] = float('nan')" if where == "encode_triggered" else "pass"
     value = "float('nan')" if where == "poison" else "0.5"
     images = f"images=torch.full((9, *train.images.shape[1:]), {value})"
     poison = f"return Poisoned(train.replace(mask.nonzero().flatten(), {images}), mask)"
-    trials, failures, _ = run("attacks", ATTACK.format(stamp=nan, poison=poison))
+    trials, failures, _ = run("attacks", ATTACK.format(apply_trigger=nan, poison=poison))
     assert trials == {"failed": 1}
     assert "NaN" in failures[0]["reason"]
 
 
 def test_a_component_that_ends_the_process_is_a_record(run) -> None:
     """As under Ray, where it ends a worker; `bench run` would end with exit code 0 and without a word."""
-    trials, failures, store = run("attacks", ATTACK.format(stamp="sys.exit(0)", poison="return Poisoned(train, mask)"))
+    trials, failures, store = run(
+        "attacks", ATTACK.format(apply_trigger="sys.exit(0)", poison="return Poisoned(train, mask)")
+    )
     assert trials == {"killed": 1}
     assert "SystemExit(0)" in failures[0]["reason"]
-    (record,) = (r for r in store.records() if r["status"] == "killed" and r["stage"] == "stamp" and "cause" not in r)
+    (record,) = (
+        r for r in store.records() if r["status"] == "killed" and r["stage"] == "encode_triggered" and "cause" not in r
+    )
     assert "in stamp" in record["log"]
 
 
 def test_a_reason_that_is_not_utf8_is_on_record(run) -> None:
     trials, _, store = run(
-        "attacks", ATTACK.format(stamp="raise ValueError('no \\udcff.jpg\\x1b')", poison="return Poisoned(train, mask)")
+        "attacks",
+        ATTACK.format(apply_trigger="raise ValueError('no \\udcff.jpg\\x1b')", poison="return Poisoned(train, mask)"),
     )
     assert trials == {"failed": 1}
     assert any(record["reason"] == "ValueError: no  .jpg " for record in store.records())

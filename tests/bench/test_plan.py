@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import fingerprint, keys
-from bench import plan as planning
 from bench.api.errors import UserError
-from bench.drive import Pending
-from bench.plan import Plan
-from bench.store import Store
+from bench.engine.scheduler import Frontier
+from bench.engine.store import Store
+from bench.graph import cache_key, fingerprint
+from bench.graph import planner as planning
+from bench.graph.planner import Plan
 from tests.bench.conftest import finish, kinds
 
 Tiny = Callable[..., Plan]
@@ -27,24 +27,24 @@ def count(plan: Plan) -> dict[str, int]:
 
 def test_trials_share_every_stage_they_can(tiny: Tiny) -> None:
     plan = tiny("targets=0,1", "defenses=none,fine_pruning,strip")
-    assert len(plan.cells) == 12
+    assert len(plan.trials) == 12
     stages = count(plan)
     assert stages["load"] == stages["split"] == stages["train"] == 1
-    assert stages["implant"] == stages["prepare"] == 2  # badnets at two targets; `none` adds no stage
+    assert stages["implant"] == stages["make_trigger"] == 2  # badnets at two targets; `none` adds no stage
     # the clean model's defenses serve both targets: 2 of the clean model, 2 of each backdoored one
     assert stages["defend"] == 6
-    # a guard changes no codes: clean, its repair, and two backdoored models with theirs
+    # an input detector changes no codes: clean, its repair, and two backdoored models with theirs
     assert stages["encode"] == 6
 
 
 def test_several_suites_are_one_graph(tmp_path: Path) -> None:
-    from bench import suite as suites
+    from bench.config import suite as suites
 
     for name, attacks in (("one", '"none", "badnets"'), ("two", '"badnets", "blend"')):
         (tmp_path / f"{name}.toml").write_text(f"[axes]\nattacks = [{attacks}]\n")
     loaded = [suites.load(str(tmp_path / f"{name}.toml")) for name in ("one", "two")]
     both = planning.plan(loaded, data=None, device="cpu")
-    assert [cell.axes["attack"] for cell in both.cells] == ["none", "badnets", "blend"]
+    assert [trial.axes["attack"] for trial in both.trials] == ["none", "badnets", "blend"]
     assert count(both)["train"] == 1
     assert count(both)["implant"] == 2
 
@@ -55,24 +55,24 @@ from bench.api.attack import *
 
 @attack
 class Lender(PoisoningAttack):
-    implant_only = frozenset({"poisons"})
+    not_in_trigger = frozenset({"poisons"})
     size: int = 2
     poisons: int = 5
     def threat(self): return Threat.TRAIN_SET
     def requires(self, setting): return (ModelSpec(),)
-    def stamp(self, images, target, artefact): return images
-    def poison(self, victim, artefact, rng): raise NotImplementedError
+    def stamp(self, images, target, trigger): return images
+    def poison(self, victim, trigger, rng): raise NotImplementedError
 '''
 BORROWER = LENDER.replace("Lender", "Borrower").replace(
-    "    size:", '    trigger_of = "lender"\n    strength: float = 0.5\n    size:'
+    "    size:", '    shares_trigger_with = "lender"\n    strength: float = 0.5\n    size:'
 )
 
 
 @pytest.fixture
 def trial_plan(tmp_path: Path) -> Iterator[Callable[..., Plan]]:
     """A plan of planted attacks on digits."""
-    from bench import suite as suites
     from bench.api import registry
+    from bench.config import suite as suites
 
     for name, text in (("lender", LENDER), ("borrower", BORROWER)):
         (tmp_path / f"{name}.py").write_text(text.lstrip())
@@ -91,10 +91,10 @@ def trial_plan(tmp_path: Path) -> Iterator[Callable[..., Plan]]:
 def test_a_borrowed_trigger_is_made_once_and_its_control_measured_once(trial_plan) -> None:
     sweep = '{ name = "borrower", strength = [0.1, 0.2], poisons = [1, 2] }'
     stages = count(trial_plan(f'{{ name = "lender", poisons = [5, 6] }}, {sweep}'))
-    assert stages["prepare"] == 1
+    assert stages["make_trigger"] == 1
     assert stages["implant"] == 6
-    assert stages["stamp"] == 7  # six backdoored models and the clean one
-    assert count(trial_plan('"lender", { name = "borrower", size = 3 }'))["prepare"] == 2
+    assert stages["encode_triggered"] == 7  # six backdoored models and the clean one
+    assert count(trial_plan('"lender", { name = "borrower", size = 3 }'))["make_trigger"] == 2
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ def test_a_borrowed_trigger_is_made_once_and_its_control_measured_once(trial_pla
 def test_the_surrogate_axis_may_name_another_backbone_or_method(trial_plan, axis, part, value) -> None:
     plan = trial_plan('"lender"', f'"other_seed", "{axis}", "bits=16"')
     surrogates = [
-        plan.stages[stage.parents["surrogate0"]].spec for stage in plan.stages.values() if stage.kind == "prepare"
+        plan.stages[stage.parents["surrogate0"]].spec for stage in plan.stages.values() if stage.kind == "make_trigger"
     ]
     assert len(surrogates) == 3
     assert [spec[part]["name"] == value for spec in surrogates] == [False, True, False]
     assert [spec["bits"] for spec in surrogates] == [32, 32, 16]
-    assert [cell.axes["surrogate"] for cell in plan.cells] == ["other_seed", axis, "bits=16"]
+    assert [trial.axes["surrogate"] for trial in plan.trials] == ["other_seed", axis, "bits=16"]
     assert {spec["seed"] for spec in surrogates} == {1}
 
 
@@ -120,7 +120,7 @@ def test_a_surrogate_that_nobody_offers_is_refused(trial_plan) -> None:
 
 
 def test_weights_are_known_by_their_content_and_cells_without_them_are_left_out(tmp_path: Path, monkeypatch) -> None:
-    from bench import suite as suites
+    from bench.config import suite as suites
     from hashing.backbones.mobilenet_v2 import FILE
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -128,12 +128,12 @@ def test_weights_are_known_by_their_content_and_cells_without_them_are_left_out(
     suite = tmp_path / "s.toml"
     suite.write_text('[axes]\nbackbones = ["mobilenet_v2", { name = "mobilenet_v2", weights = "none" }]\n')
 
-    def cells() -> list[str | None]:
+    def trials() -> list[str | None]:
         made = planning.plan([suites.load(str(suite))], data=None, device="cpu")
-        assert all("pip install" in cell.skipped for cell in made.cells if cell.key is None)
-        return [cell.key for cell in made.cells]
+        assert all("pip install" in trial.skipped for trial in made.trials if trial.key is None)
+        return [trial.key for trial in made.trials]
 
-    without = cells()
+    without = trials()
     assert without[0] is None
     assert without[1] is not None
     folder = tmp_path / "hub" / "checkpoints"
@@ -141,16 +141,16 @@ def test_weights_are_known_by_their_content_and_cells_without_them_are_left_out(
     keys = []
     for content in (b"one", b"other"):
         (folder / FILE).write_bytes(content)
-        keys.append(cells())
+        keys.append(trials())
     assert keys[0][0] is not None
-    assert keys[0][0] != keys[1][0]
-    assert keys[0][1] == keys[1][1] == without[1]
+    assert keys[0][0] != cache_key[1][0]
+    assert keys[0][1] == cache_key[1][1] == without[1]
 
 
 def test_files_that_an_attack_reads_are_part_of_its_triggers_key(trial_plan, tmp_path: Path, monkeypatch) -> None:
     def prepared() -> set[str]:
         plan = trial_plan('"badhash", "badnets"')
-        return {key for key, stage in plan.stages.items() if stage.kind == "prepare"}
+        return {key for key, stage in plan.stages.items() if stage.kind == "make_trigger"}
 
     file = tmp_path / "weights"
     file.write_bytes(b"one")
@@ -174,9 +174,16 @@ def test_adding_a_defense_trains_no_model_and_implants_nothing(tiny: Tiny, tmp_p
     store = Store(tmp_path / "store", create=True)
     finish(tiny(), store)
     wider = tiny("defenses=none,fine_pruning,strip")
-    needed = Pending(wider, store, ()).needed
-    assert kinds(needed, wider) == {"defend", "encode", "stamp", "screen", "probe", "measure"}
-    assert not Pending(tiny(), store, ()).needed
+    needed = Frontier(wider, store, ()).needed
+    assert kinds(needed, wider) == {
+        "defend",
+        "encode",
+        "encode_triggered",
+        "score_benign",
+        "score_triggered",
+        "measure",
+    }
+    assert not Frontier(tiny(), store, ()).needed
 
 
 def changed(before: Plan, after: Plan) -> set[str]:
@@ -184,7 +191,19 @@ def changed(before: Plan, after: Plan) -> set[str]:
     return {stage.kind for key, stage in after.stages.items() if key not in before.stages}
 
 
-EVERYTHING = {"load", "split", "train", "prepare", "implant", "encode", "stamp", "defend", "screen", "probe", "measure"}
+EVERYTHING = {
+    "load",
+    "split",
+    "train",
+    "make_trigger",
+    "implant",
+    "encode",
+    "encode_triggered",
+    "defend",
+    "score_benign",
+    "score_triggered",
+    "measure",
+}
 
 
 @pytest.mark.parametrize(
@@ -192,16 +211,28 @@ EVERYTHING = {"load", "split", "train", "prepare", "implant", "encode", "stamp",
     [
         ("bench.stages.measure", {"measure"}),
         ("bench.metrics", {"measure"}),
-        ("hashing.ranking", {"defend", "encode", "stamp", "measure"}),  # fine-pruning measures mAP
-        ("attacks.badnets", {"prepare", "implant", "encode", "stamp", "defend", "screen", "probe", "measure"}),
-        ("defenses.strip", {"defend", "screen", "probe", "measure"}),
-        ("hashing.train", EVERYTHING - {"load", "split", "prepare"}),
+        ("hashing.ranking", {"defend", "encode", "encode_triggered", "measure"}),  # fine-pruning measures mAP
+        (
+            "attacks.badnets",
+            {
+                "make_trigger",
+                "implant",
+                "encode",
+                "encode_triggered",
+                "defend",
+                "score_benign",
+                "score_triggered",
+                "measure",
+            },
+        ),
+        ("defenses.strip", {"defend", "score_benign", "score_triggered", "measure"}),
+        ("hashing.train", EVERYTHING - {"load", "split", "make_trigger"}),
         ("hashing.backbones.convnet", EVERYTHING - {"load", "split"}),
         ("hashing.datasets.digits", EVERYTHING),
-        ("bench.drive", set()),
-        ("bench.execute", set()),
-        ("bench.store", set()),
-        ("bench.suite", set()),
+        ("bench.engine.scheduler", set()),
+        ("bench.engine.executors", set()),
+        ("bench.engine.store", set()),
+        ("bench.config.suite", set()),
         ("bench.cli.run", set()),
         ("hashing.methods.dpsh", set()),
         ("attacks.blend", set()),
@@ -213,9 +244,9 @@ def test_a_change_of_code_recomputes_exactly_what_it_affects(
     before = tiny("defenses=none,fine_pruning,strip")
     real = fingerprint._module
     monkeypatch.setattr(fingerprint, "_module", lambda m: ("changed", real(m)[1]) if m == module else real(m))
-    keys.code_of.cache_clear()
+    cache_key.code_of.cache_clear()
     after = tiny("defenses=none,fine_pruning,strip")
-    keys.code_of.cache_clear()
+    cache_key.code_of.cache_clear()
     assert changed(before, after) == expected
 
 
@@ -223,22 +254,22 @@ def test_a_kernel_change_retrains_nothing(tiny: Tiny, monkeypatch: pytest.Monkey
     before = tiny()
     real = fingerprint._module
     monkeypatch.setattr(fingerprint, "_module", lambda m: ("changed", real(m)[1]) if m == "hashing.codes" else real(m))
-    keys.code_of.cache_clear()
+    cache_key.code_of.cache_clear()
     after = tiny()
-    keys.code_of.cache_clear()
-    assert changed(before, after) == {"encode", "stamp", "measure"}
+    cache_key.code_of.cache_clear()
+    assert changed(before, after) == {"encode", "encode_triggered", "measure"}
 
 
 def test_parameters_recompute_exactly_what_they_affect(tiny: Tiny) -> None:
     base = tiny()
-    models = EVERYTHING - {"defend", "screen", "probe"}
+    models = EVERYTHING - {"defend", "score_benign", "score_triggered"}
     assert changed(base, tiny("training.epochs=2")) == models - {"load", "split"}
     assert changed(base, tiny("resources.threads=2")) == models - {"load", "split"}
     assert changed(base, tiny("resources.timeout=5")) == set()
-    poisoned = {"implant", "encode", "stamp", "measure"}
+    poisoned = {"implant", "encode", "encode_triggered", "measure"}
     assert changed(base, tiny('attacks=["none", { name = "badnets", poison_rate = 0.1 }]')) == poisoned
     larger = tiny('attacks=["none", { name = "badnets", trigger_size = 0.2 }]')
-    assert changed(base, larger) == {"prepare", *poisoned}
+    assert changed(base, larger) == {"make_trigger", *poisoned}
     assert changed(base, tiny('attacks=["none", { name = "badnets", poison_rate = 0.05 }]')) == set()
     assert changed(base, tiny("seeds=1")) == models - {"load", "split"}
 
@@ -246,8 +277,8 @@ def test_parameters_recompute_exactly_what_they_affect(tiny: Tiny) -> None:
 def test_a_changed_data_file_recomputes_its_data(
     tmp_path: Path, trouble: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench import suite as suites
     from bench.api import registry
+    from bench.config import suite as suites
 
     data = tmp_path / "data.bin"
     data.write_bytes(b"one")
@@ -255,20 +286,20 @@ def test_a_changed_data_file_recomputes_its_data(
     suite = tmp_path / "s.toml"
     suite.write_text('[axes]\ndatasets = ["trouble"]\n')
 
-    def keys() -> dict[str, str]:
+    def cache_key() -> dict[str, str]:
         plan = planning.plan([suites.load(str(suite))], data=None, device="cpu")
         return {stage.kind: key for key, stage in plan.stages.items()}
 
-    before = keys()
-    assert keys() == before
+    before = cache_key()
+    assert cache_key() == before
     data.write_bytes(b"two")
-    after = keys()
+    after = cache_key()
     assert all(after[kind] != before[kind] for kind in before)
 
 
 def test_surrogates_come_from_another_repetition(tmp_path: Path) -> None:
-    from bench import suite as suites
     from bench.api import registry
+    from bench.config import suite as suites
 
     plugin = tmp_path / "wishful.py"
     plugin.write_text(
@@ -279,8 +310,8 @@ def test_surrogates_come_from_another_repetition(tmp_path: Path) -> None:
         "    def threat(self): return Threat.TRAIN_SET\n"
         "    def requires(self, setting):\n"
         '        return (ModelSpec(), ModelSpec(bits=8), DataSpec("shapes"))\n'
-        "    def stamp(self, images, target, artefact): return images\n"
-        "    def poison(self, victim, artefact, rng): raise NotImplementedError\n"
+        "    def stamp(self, images, target, trigger): return images\n"
+        "    def poison(self, victim, trigger, rng): raise NotImplementedError\n"
     )
     registry.load_plugin(plugin)
     text = '[axes]\ndatasets = ["digits"]\nattacks = ["wishful"]\nseeds = SEEDS\nsurrogate = ["WHICH"]\n'
@@ -295,7 +326,7 @@ def test_surrogates_come_from_another_repetition(tmp_path: Path) -> None:
                                        ("[4]", "same", {4: 4})):  # fmt: skip
             made = plan(seeds, which)
             for stage in made.stages.values():
-                if stage.kind == "prepare":
+                if stage.kind == "make_trigger":
                     first, second = (made.stages[stage.parents[f"surrogate{i}"]] for i in (0, 1))
                     assert first.spec["seed"] == second.spec["seed"] == expected[stage.spec["seed"]]
                     assert second.spec["bits"] == 8

@@ -18,7 +18,7 @@ from bench.api.attack import *
 @attack
 class Mine(Attack):
     strength: Share = 0.5
-    def stamp(self, images, target, artefact):
+    def stamp(self, images, target, trigger):
         return images
 '''
 
@@ -51,7 +51,7 @@ def test_an_unknown_name_gets_the_nearest() -> None:
     [
         ({"poison_rate": 1.5}, "poison_rate = 1.5: input should be less than or equal to 1"),
         ({"poison_rat": 0.1}, "unknown parameter 'poison_rat'; did you mean 'poison_rate'"),
-        ({"labels": "swap"}, "labels = 'swap': input should be 'flip' or 'keep'"),
+        ({"labels": "swap"}, "labels = 'swap': input should be 'dirty' or 'clean'"),
     ],
 )
 def test_impossible_parameters_are_named(params: dict, message: str) -> None:
@@ -126,7 +126,7 @@ def test_components_are_frozen_keyword_only_values() -> None:
     cls = registry.lookup("attacks", "badnets")
     one = cls()
     assert one == cls(poison_rate=0.05)
-    assert registry.parameters(one)["labels"] == "flip"
+    assert registry.parameters(one)["labels"] == "dirty"
     with pytest.raises(AttributeError):
         one.poison_rate = 0.5
     with pytest.raises(Exception, match="positional"):

@@ -7,25 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from bench import plan as planning
-from bench import suite as suites
 from bench.api import registry
 from bench.api.errors import RenamedWarning, UserError
 from bench.cli.app import main
+from bench.config import suite as suites
+from bench.graph import planner as planning
 
 FADE = '''
 """An attack whose `opacity` was called `alpha` once."""
 from collections.abc import Mapping
 from typing import ClassVar
-from attacks import StampedPoison
-from bench.api.attack import Artefact, Images, PositiveShare, Target, attack
+from attacks import TriggerPoisoning
+from bench.api.attack import Trigger, Images, PositiveShare, Target, attack
 
 @attack
-class Fade(StampedPoison):
+class Fade(TriggerPoisoning):
     renamed: ClassVar[Mapping[str, tuple[str, str]]] = {"alpha": ("opacity", "0.3")}
     opacity: PositiveShare = 0.5
 
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+    def stamp(self, images: Images, target: Target, trigger: Trigger) -> Images:
         return images * (1 - self.opacity)
 '''
 SUITE = """
@@ -60,8 +60,8 @@ def test_old_and_new_name_are_the_same_stages_and_rows(tmp_path: Path) -> None:
     with pytest.warns(RenamedWarning, match=TOLD):
         old = planned("alpha")
     assert set(old.stages) == set(new.stages)
-    assert [cell.axes for cell in old.cells] == [cell.axes for cell in new.cells]
-    assert {cell.axes["attack"] for cell in old.cells} == {f"fade(opacity={x})" for x in (0.1, 0.2, 0.3)} | {"none"}
+    assert [trial.axes for trial in old.trials] == [trial.axes for trial in new.trials]
+    assert {trial.axes["attack"] for trial in old.trials} == {f"fade(opacity={x})" for x in (0.1, 0.2, 0.3)} | {"none"}
 
 
 def test_both_names_are_a_mistake() -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench import plan as planning
-from bench import suite as suites
 from bench.api import registry
 from bench.api.errors import UserError
-from bench.drive import Pending
-from bench.plan import Plan
-from bench.store import Store
-from bench.work import StoredInputs
+from bench.config import suite as suites
+from bench.engine.scheduler import Frontier
+from bench.engine.store import Store
+from bench.engine.worker import StoredInputs
+from bench.graph import planner as planning
+from bench.graph.planner import Plan
 from tests.bench.conftest import finish
 
 Tiny = Callable[..., Plan]
@@ -52,10 +52,10 @@ def test_a_failure_never_replaces_a_finished_result(tmp_path: Path, tiny: Tiny) 
     plan = tiny()
     finish(plan, store)
     done = store.record(key_of(plan, "train"))
-    assert store.settle({**done, "status": "timeout", "reason": "another driver was slow"}) == done
+    assert store.commit({**done, "status": "timeout", "reason": "another driver was slow"}) == done
     assert store.record(done["key"]) == done
     store.artifact_path(done["key"]).unlink()
-    assert store.settle({**done, "status": "failed", "reason": "x"})["status"] == "failed", "nothing was there to keep"
+    assert store.commit({**done, "status": "failed", "reason": "x"})["status"] == "failed", "nothing was there to keep"
 
 
 def test_a_lost_input_is_made_again_by_the_next_run(
@@ -82,16 +82,16 @@ def test_a_parent_that_comes_out_differently_takes_its_children_along(tmp_path: 
     learning = ("training.epochs=8", "training.lr=0.03")  # codes that differ from image to image
     plan = tiny(*learning)
     finish(plan, store)
-    before = {cell.key: store.record(cell.key)["metrics"] for cell in plan.cells}
+    before = {trial.key: store.record(trial.key)["metrics"] for trial in plan.trials}
     train = key_of(plan, "train")
     tensors, record = store.tensors(train), store.record(train)
     other = {name: value + 0.3 if name == "model.head.bias" else value for name, value in tensors.items()}
     store.write_record({**record, "artifact": store.write_artifact(train, other, {})})
-    needed = {plan.stages[key].kind for key in Pending(plan, store, ()).needed}
-    assert {"encode", "stamp", "measure"} <= needed
+    needed = {plan.stages[key].kind for key in Frontier(plan, store, ()).needed}
+    assert {"encode", "encode_triggered", "measure"} <= needed
     assert "train" not in needed
     finish(plan, store)
-    assert {cell.key: store.record(cell.key)["metrics"] for cell in plan.cells} != before
+    assert {trial.key: store.record(trial.key)["metrics"] for trial in plan.trials} != before
     # the other way round: the new model is lost, the old one comes back, and so do its numbers
     store.artifact_path(train).unlink()
     wider = tiny("defenses=none,fine_pruning", *learning)
@@ -139,7 +139,7 @@ def test_the_planner_refuses_more_than_the_threat_model(tmp_path: Path, tiny: Ti
 def test_a_component_that_returns_nan_fails_alone(tmp_path: Path, tiny: Tiny) -> None:
     path = tmp_path / "dizzy.py"
     path.write_text(
-        '"""Cannot say."""\nfrom bench.api.defense import *\n@defense\nclass Dizzy(Diagnosis):\n'
+        '"""Cannot say."""\nfrom bench.api.defense import *\n@defense\nclass Dizzy(ModelDetector):\n'
         '    def inspect(self, case, rng): return Verdict(float("nan"))\n'
     )
     registry.load_plugin(path)
@@ -154,14 +154,14 @@ def test_a_component_that_returns_nan_fails_alone(tmp_path: Path, tiny: Tiny) ->
 
 
 def test_a_plugins_own_helper_counts(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench import fingerprint
+    from bench.graph import fingerprint
 
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "my_helper.py").write_text("value = 0.5\n")
     path = tmp_path / "leaning.py"
     path.write_text(
         '"""Leans on a helper."""\nfrom bench.api.attack import *\nfrom my_helper import value\n@attack\n'
-        "class Leaning(Attack):\n    def stamp(self, images, target, artefact): return images * value\n"
+        "class Leaning(Attack):\n    def stamp(self, images, target, trigger): return images * value\n"
     )
     registry.load_plugin(path)
     try:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench.api.random import Rng
-from bench.stages._stealth import linf, measure, psnr, ssim
+from bench.artifacts.stealth import linf, psnr, ssim, stealth_metrics
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -89,11 +89,11 @@ def test_equal_images():
 
 def test_columns_of_measure_and_an_empty_set():
     a, b = pair(5, (1, 16, 16))
-    assert torch.equal(measure(a, b), torch.stack([linf(a, b), psnr(a, b), ssim(a, b)], 1))
-    assert measure(a[:0], b[:0]).shape == (0, 3)
+    assert torch.equal(stealth_metrics(a, b), torch.stack([linf(a, b), psnr(a, b), ssim(a, b)], 1))
+    assert stealth_metrics(a[:0], b[:0]).shape == (0, 3)
 
 
 def test_images_are_measured_alone():
     a, b = pair(4, (3, 16, 16))
     for i in range(4):
-        torch.testing.assert_close(measure(a[i : i + 1], b[i : i + 1])[0], measure(a, b)[i])
+        torch.testing.assert_close(stealth_metrics(a[i : i + 1], b[i : i + 1])[0], stealth_metrics(a, b)[i])

@@ -14,8 +14,8 @@ import torch
 from bench.api.errors import StoreError
 from bench.cli import doctor
 from bench.cli.run import _write_manifest
-from bench.plan import Plan
-from bench.store import Store
+from bench.engine.store import Store
+from bench.graph.planner import Plan
 from tests.bench.conftest import finish
 
 RECORD = {"key": "a" * 32, "status": "ok", "stage": "train", "metrics": {"map": 0.5}, "artifact": None}
@@ -92,9 +92,9 @@ def test_what_is_no_store_is_named(tmp_path: Path) -> None:
 
 
 def test_the_latest_plan_comes_last(store: Store) -> None:
-    store.write_plan("b", {"suites": ["b"], "cells": []})
+    store.write_plan("b", {"suites": ["b"], "trials": []})
     os.utime(store.root / "plans" / "b.json", ns=(1, 1))
-    store.write_plan("a", {"suites": ["a"], "cells": []})
+    store.write_plan("a", {"suites": ["a"], "trials": []})
     assert [plan["suites"] for plan in store.plans()] == [["b"], ["a"]]
 
 
@@ -115,7 +115,7 @@ def test_gc_keeps_what_an_unfinished_run_has_made(tmp_path: Path, tiny: Callable
     _write_manifest(store, plan, ["tiny"], [], [])
     finish(plan, store)
     for record in store.records():
-        if record["stage"] in {"measure", "stamp"}:  # as a kill leaves it
+        if record["stage"] in {"measure", "encode_triggered"}:  # as a kill leaves it
             (store.root / "records" / f"{record['key']}.json").unlink()
     made = {record["key"] for record in store.records()}
     doctor.gc(store=store.root)
@@ -123,7 +123,7 @@ def test_gc_keeps_what_an_unfinished_run_has_made(tmp_path: Path, tiny: Callable
     summary = finish(plan, store)
     assert summary.trials == {"ok": 2}
     assert summary.ran["ok"] == len(plan.stages) - len(made)
-    store.write_plan("tiny2", {"suites": ["x"], "cells": [], "stages": ["f" * 32]})
+    store.write_plan("tiny2", {"suites": ["x"], "trials": [], "stages": ["f" * 32]})
     other = {**RECORD, "key": "e" * 32}
     store.write_record(other)
     doctor.gc(store=store.root)

@@ -15,9 +15,9 @@ from PIL import Image
 
 from bench.api import registry
 from bench.api.errors import UserError
-from bench.conformance._world import Memory
-from bench.stages import _base
-from hashing.datasets import _canvas
+from bench.artifacts import stage_io
+from bench.conformance.fixture import Memory
+from hashing.datasets import _image_buffer
 
 SIDE, IMAGES = 512, 480  # 360 MiB decoded, 8 MB on the disk
 SUITE = f"""
@@ -32,11 +32,13 @@ SCRIPT = """
 import json, resource, sys
 from pathlib import Path
 import torch
-from bench import plan, suite, work
-from bench.stages import _base
-from bench.store import Store
+from bench.config import suite
+from bench.engine import worker
+from bench.graph import planner
+from bench.artifacts import stage_io
+from bench.engine.store import Store
 from hashing import codes, model
-from hashing.datasets import _canvas
+from hashing.datasets import _image_buffer
 
 def kilobytes(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
@@ -101,8 +103,8 @@ def test_portions_are_the_part_in_its_order(monkeypatch):
     ids = torch.tensor([7, 1, 9, 0, 4])
     inputs = Memory({"load": ({"images": images}, {}), "split": ({"database": ids}, {})})
     for portion, sizes in ((1, [1] * 5), (2 * 48, [2, 2, 1]), (2**20, [5])):
-        monkeypatch.setattr(_base, "PORTION", portion)
-        parts = list(_base.portions(inputs, "database"))
+        monkeypatch.setattr(stage_io, "PORTION", portion)
+        parts = list(stage_io.portions(inputs, "database"))
         assert [len(part) for part in parts] == sizes
         assert torch.equal(torch.cat(parts), images[ids])
 
@@ -110,10 +112,10 @@ def test_portions_are_the_part_in_its_order(monkeypatch):
 def test_images_come_out_the_same_from_a_file(root, monkeypatch):
     data = registry.create("datasets", "lists", {"path": ".", "size": 16, "trusted": 20})
     plain = data.decode(root).images
-    assert not isinstance(_canvas.canvas(1, 3, 4, 4), np.memmap)
-    monkeypatch.setattr(_canvas, "IN_MEMORY", 0)
+    assert not isinstance(_image_buffer.canvas(1, 3, 4, 4), np.memmap)
+    monkeypatch.setattr(_image_buffer, "IN_MEMORY", 0)
     monkeypatch.setenv("TMPDIR", str(root))
-    assert isinstance(_canvas.canvas(1, 3, 4, 4), np.memmap)
+    assert isinstance(_image_buffer.canvas(1, 3, 4, 4), np.memmap)
     assert torch.equal(data.decode(root).images, plain)
     assert len(list(root.glob("*"))) == IMAGES + 4  # the file has no name
 
@@ -122,8 +124,8 @@ def test_a_disk_without_room_is_named(monkeypatch, tmp_path):
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(_canvas, "IN_MEMORY", 0)
+    monkeypatch.setattr(_image_buffer, "IN_MEMORY", 0)
     monkeypatch.setattr("os.posix_fallocate", full)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with pytest.raises(UserError, match=rf"2 images need 0.0 GB in '{tmp_path}'.*No space left.*set TMPDIR"):
-        _canvas.canvas(2, 3, 4, 4)
+        _image_buffer.canvas(2, 3, 4, 4)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import suite as suites
 from bench.api.errors import UserError
-from bench.suite import Skipped
-from bench.trial import Trial, canonical, digest
+from bench.config import suite as suites
+from bench.config.suite import Skipped
+from bench.config.trial import Trial, canonical, digest
 
 
 def load(tmp_path: Path, text: str, **options) -> suites.Suite:
@@ -27,7 +27,7 @@ def test_the_product_of_axes_with_sweeps(tmp_path: Path) -> None:
         tmp_path,
         """
         [axes]
-        attacks = ["none", { name = "badnets", poison_rate = [0.01, 0.05, 0.1], labels = ["flip", "keep"] }]
+        attacks = ["none", { name = "badnets", poison_rate = [0.01, 0.05, 0.1], labels = ["dirty", "clean"] }]
         bits = [16, 32]
         targets = [0, "3", [1, 2]]
         seeds = [0, 1]
@@ -36,26 +36,26 @@ def test_the_product_of_axes_with_sweeps(tmp_path: Path) -> None:
     trials = list(suite.trials(None))
     assert len(trials) == (1 + 6) * 2 * 3 * 2
     assert axis(suite, "attack") == [
-        "none", "badnets(poison_rate=0.01)", "badnets(poison_rate=0.01, labels=keep)", "badnets",
-        "badnets(labels=keep)", "badnets(poison_rate=0.1)", "badnets(poison_rate=0.1, labels=keep)",
+        "none", "badnets(poison_rate=0.01)", "badnets(poison_rate=0.01, labels=clean)", "badnets",
+        "badnets(labels=clean)", "badnets(poison_rate=0.1)", "badnets(poison_rate=0.1, labels=clean)",
     ]  # fmt: skip
 
 
 def test_include_exclude_and_only(tmp_path: Path) -> None:
     text = """
     [axes]
-    attacks = ["none", "badnets", { name = "badnets", labels = "keep" }]
+    attacks = ["none", "badnets", { name = "badnets", labels = "clean" }]
     bits = [16, 32]
     [[exclude]]
-    attack = "badnets(labels=keep)"
+    attack = "badnets(labels=clean)"
     bits = 32
     """
-    cells = {(t.axes()["attack"], t.bits) for t in load(tmp_path, text).trials(None)}
-    assert cells == {("none", 16), ("none", 32), ("badnets", 16), ("badnets", 32), ("badnets(labels=keep)", 16)}
+    trials = {(t.axes()["attack"], t.bits) for t in load(tmp_path, text).trials(None)}
+    assert trials == {("none", 16), ("none", 32), ("badnets", 16), ("badnets", 32), ("badnets(labels=clean)", 16)}
     only = {(t.axes()["attack"], t.bits) for t in load(tmp_path, text, only=["attack=badnets", "bits=16"]).trials(None)}
-    assert only == {("badnets", 16), ("badnets(labels=keep)", 16)}
+    assert only == {("badnets", 16), ("badnets(labels=clean)", 16)}
     included = load(tmp_path, text.replace("[[exclude]]", "[[include]]")).trials(None)
-    assert [(t.axes()["attack"], t.bits) for t in included] == [("badnets(labels=keep)", 32)]
+    assert [(t.axes()["attack"], t.bits) for t in included] == [("badnets(labels=clean)", 32)]
 
 
 PARAMETERS = """
@@ -75,8 +75,8 @@ size = 8
         ('["badnets", "none"]', ["badnets(trigger_size=0.25, poison_rate=0.1)",
                                  "badnets(trigger_size=0.25, poison_rate=0.2)", "none"]),
         ('[{ name = "badnets", poison_rate = 0.3 }]', ["badnets(trigger_size=0.25, poison_rate=0.3)"]),
-        ('[{ name = "badnets", labels = "keep", trigger_size = 0.1, poison_rate = 0.05 }]',
-         ["badnets(trigger_size=0.1, labels=keep)"]),
+        ('[{ name = "badnets", labels = "clean", trigger_size = 0.1, poison_rate = 0.05 }]',
+         ["badnets(trigger_size=0.1, labels=clean)"]),
     ],
 )  # fmt: skip
 def test_parameters_of_the_suite_hold_where_a_cell_does_not_say_otherwise(
@@ -123,9 +123,9 @@ def test_all_is_everything_registered() -> None:
 
 def test_full_on_embedded_data_stays_within_days() -> None:
     """Fourteen attacks made 4,932 cells; a further one that poisons brings some 220."""
-    cells = list(suites.load("full").trials(None))
-    assert sum(isinstance(cell, Trial) for cell in cells) < 5200
-    left_out = {cell.axes["dataset"]: cell.reason for cell in cells if isinstance(cell, Skipped)}
+    trials = list(suites.load("full").trials(None))
+    assert sum(isinstance(trial, Trial) for trial in trials) < 5200
+    left_out = {trial.axes["dataset"]: trial.reason for trial in trials if isinstance(trial, Skipped)}
     assert set(left_out) == {
         "cifar10", "coco80", "flickr25k", "folder", "imagenet100", "lists", "nuswide21", "places365", "voc2012",
         "voc_animals",
@@ -157,7 +157,7 @@ def test_shipped_suites_parse_and_describe_themselves(name: str) -> None:
         ("[axes]\ntargets = [[]]\n", "a target is empty"),
         ("[axes]\nseeds = [-1]\n", "axes.seeds.0 = -1"),
         ("[[exclude]]\nattak = 'none'\n", "a filter names the axis 'attak'; did you mean 'attack'?"),
-        ("[parameters.attack.badnets]\nlabels = 'keep'\n", "[parameters.attack] is no kind of component; did"),
+        ("[parameters.attack.badnets]\nlabels = 'clean'\n", "[parameters.attack] is no kind of component; did"),
         ("[parameters.attacks.badnet]\n", "unknown attack 'badnet'; did you mean 'badnets'?"),
         ("[axes]\nattacks = ['badnets']\n[parameters.attacks.badnets]\nsize = 3\n", "unknown parameter 'size'"),
         ("[[blocks]]\n[blocks.parameters.attacks.badnets]\n", "belongs to the whole suite"),
@@ -189,7 +189,7 @@ def test_mistakes_on_the_command_line(tmp_path: Path) -> None:
 
 
 def test_an_unknown_training_key_is_named(tmp_path: Path) -> None:
-    from bench import plan as planning
+    from bench.graph import planner as planning
 
     for text, message in (
         ("[training]\nepoch = 3\n", "unknown parameter 'epoch'; did you mean 'epochs'?"),

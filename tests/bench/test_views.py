@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 
+from bench.access.attacker import attacker_view
+from bench.access.defender import defender_view, poisoned_train, signs
 from bench.api import registry
-from bench.api.attack import Attack, Threat, Victim
+from bench.api.attack import Attack, AttackerView, Threat
 from bench.api.defense import Needs, Repair
 from bench.api.errors import ThreatError
 from bench.api.random import Rng
 from bench.api.types import Poisoned, Split, Target, to_unit
-from bench.stages._base import split as split_of
-from bench.stages._training import train_victim
+from bench.artifacts.stage_io import split as split_of
+from bench.artifacts.training import train_victim
 from bench.stages.implant import check
-from bench.views.attacker import victim
-from bench.views.defender import case, poisoned_train, signs
 from hashing.codes import PackedCodes, pack
 
 
@@ -51,8 +51,8 @@ def children(thing: Any) -> list[Any]:
     if isinstance(thing, MethodType):
         return [thing.__self__, thing.__func__]
     if isinstance(thing, FunctionType):
-        cells = [cell.cell_contents for cell in thing.__closure__ or ()]
-        return [*cells, *(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]
+        trials = [trial.cell_contents for trial in thing.__closure__ or ()]
+        return [*trials, *(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]
     found: list[Any] = []
     if isinstance(thing, functools.partial):
         found += [thing.func, *thing.args, *thing.keywords.values()]
@@ -106,18 +106,18 @@ def attacked(world):
     rng, tensors = Rng("tests", "attacked"), world.inputs.parents
     mask = torch.zeros(120, dtype=torch.bool)
     mask[rng.permutation(120)[:13]] = True
-    artefact = {"artefact.pattern": rng.uniform((3, 12, 12))}
+    trigger = {"trigger.pattern": rng.uniform((3, 12, 12))}
     poison = {
         "mask": mask,
         "poison_images": rng.integers(256, (13, 3, 12, 12)).to(torch.uint8),
         "poison_labels": torch.tensor([[False, True, False, True]]).expand(13, 4).clone(),
         "stealth": rng.uniform((9, 3)),
         "gallery_triggered": rng.integers(256, (8, 3, 12, 12)).to(torch.uint8),
-        **artefact,
+        **trigger,
         **tensors["model"][0],
     }
     tensors["model"] = tensors["poison"] = (poison, {**tensors["model"][1], "poisons": 13})
-    tensors["artefact"] = (artefact, {})
+    tensors["trigger"] = (trigger, {})
     return world
 
 
@@ -126,7 +126,7 @@ def secrets(world) -> dict[str, torch.Tensor]:
     load, split = world.inputs.tensors("load"), world.inputs.tensors("split")
     found = {f"{part} image {i}": load["images"][split[part][i]] for part in ("query", "database") for i in (0, 7, 39)}
     found["query labels"] = load["labels"][split["query"]]
-    for role in ("artefact", "poison"):
+    for role in ("trigger", "poison"):
         if world.inputs.has(role):
             tensors = world.inputs.tensors(role)
             found |= {f"{role} {key}": v for key, v in tensors.items() if not key.startswith(("model.", "poison_l"))}
@@ -135,7 +135,7 @@ def secrets(world) -> dict[str, torch.Tensor]:
 
 def loot_of(world, needs: Needs) -> Loot:
     cheat = Cheat()
-    cheat.repair(case(world.spec, world.inputs, world.context, needs), Rng("defend", 0))
+    cheat.repair(defender_view(world.spec, world.inputs, world.context, needs), Rng("defend", 0))
     return cheat.loot
 
 
@@ -161,7 +161,7 @@ def test_a_cheating_defense_finds_nothing(attacked, needs):
 @pytest.mark.parametrize("hide", ["closure", "attribute", "mapping", "view", "bound method", "partial", "default"])
 def test_the_search_is_thorough(world, hide):
     """The test above would see a leak: each of these places is found."""
-    view = case(world.spec, world.inputs, world.context, Needs.NONE)
+    view = defender_view(world.spec, world.inputs, world.context, Needs.NONE)
     secret = world.inputs.tensors("load")["images"][world.inputs.tensors("split")["query"]]
     assert not plunder(view).holds(secret[0])
     match hide:
@@ -183,17 +183,17 @@ def test_the_search_is_thorough(world, hide):
     assert plunder(view).holds(secret[0])
 
 
-def _victim(world, threat: Threat) -> Victim:
+def _victim(world, threat: Threat) -> AttackerView:
     """The world of an attack that declares this threat."""
 
     class Thief(Attack):
         def threat(self) -> Threat:
             return threat
 
-        def stamp(self, images, target, artefact):
+        def apply_trigger(self, images, target, trigger):
             return images
 
-    return victim(world.spec, world.inputs, world.context, Thief())
+    return attacker_view(world.spec, world.inputs, world.context, Thief())
 
 
 @pytest.mark.parametrize("threat", [Threat.NONE, Threat.TRAIN_SET, Threat.MODEL, Threat.TRAIN_SET | Threat.LABELS])
@@ -224,8 +224,8 @@ def test_victim_refuses_what_is_not_declared_and_names_the_flag(world, field_, f
 def test_case_refuses_what_is_not_declared_and_names_the_flag(world, field_, flag):
     for needs in (Needs.NONE, *(need for need in Needs if need != Needs[flag])):
         with pytest.raises(ThreatError, match=rf"case\.{field_}.*Needs\.{flag}"):
-            getattr(case(world.spec, world.inputs, world.context, needs), field_)
-    assert getattr(case(world.spec, world.inputs, world.context, Needs[flag]), field_) is not None
+            getattr(defender_view(world.spec, world.inputs, world.context, needs), field_)
+    assert getattr(defender_view(world.spec, world.inputs, world.context, Needs[flag]), field_) is not None
 
 
 def test_victim_sees_its_target_and_the_public_image_of_each_class(world):
@@ -250,7 +250,7 @@ def test_surrogates_and_data_come_in_the_order_they_were_asked_for(world):
 
 
 def test_the_trusted_set_is_halved_the_same_way_every_time_without_overlap(world):
-    one, same = (case(world.spec, world.inputs, world.context, Needs.NONE) for _ in range(2))
+    one, same = (defender_view(world.spec, world.inputs, world.context, Needs.NONE) for _ in range(2))
     assert torch.equal(one.fit_set.ids, same.fit_set.ids)
     assert len(one.fit_set) == len(one.calibration_set) == 30
     both = torch.cat([one.fit_set.ids, one.calibration_set.ids]).sort().values
@@ -260,7 +260,7 @@ def test_the_trusted_set_is_halved_the_same_way_every_time_without_overlap(world
 
 def test_the_model_of_a_case_is_a_copy(world):
     before = world.inputs.all_tensors()
-    view = case(world.spec, world.inputs, world.context, Needs.TRAIN_SET | Needs.DATABASE)
+    view = defender_view(world.spec, world.inputs, world.context, Needs.TRAIN_SET | Needs.DATABASE)
     with torch.no_grad():
         for value in view.model.state_dict().values():
             value.zero_()
@@ -271,7 +271,7 @@ def test_the_model_of_a_case_is_a_copy(world):
 
 
 def test_train_model_trains_a_copy_and_keeps_the_objectives_memory(world):
-    view = case(world.spec, world.inputs, world.context, Needs.NONE)
+    view = defender_view(world.spec, world.inputs, world.context, Needs.NONE)
     before = {key: value.clone() for key, value in view.model.state_dict().items()}
     recipe = replace(view.recipe, epochs=1)
     tuned = view.train_model(view.model, view.fit_set, recipe, Rng("d", 0))
@@ -283,7 +283,7 @@ def test_train_model_trains_a_copy_and_keeps_the_objectives_memory(world):
 
 
 def test_the_untrained_network_is_the_victims_before_its_training(world):
-    view = case(world.spec, world.inputs, world.context, Needs.NONE)
+    view = defender_view(world.spec, world.inputs, world.context, Needs.NONE)
     fresh, twin = view.untrained(), view.untrained(per_image=True)
     before, trained = fresh.state_dict(), view.model.state_dict()
     assert before.keys() == trained.keys()
@@ -299,15 +299,15 @@ def test_the_untrained_network_is_the_victims_before_its_training(world):
 
 def test_a_case_says_which_augmentation_the_victim_had(world):
     dataset = registry.lookup("datasets", "digits")
-    recipe = case(world.spec, world.inputs, world.context, Needs.NONE).recipe
+    recipe = defender_view(world.spec, world.inputs, world.context, Needs.NONE).recipe
     assert (recipe.flip, recipe.pad) == (dataset.flip, dataset.pad)
     world.spec["recipe"] |= {"flip": True, "pad": 7}
-    recipe = case(world.spec, world.inputs, world.context, Needs.NONE).recipe
+    recipe = defender_view(world.spec, world.inputs, world.context, Needs.NONE).recipe
     assert (recipe.flip, recipe.pad) == (True, 7)
 
 
 def test_database_shows_signs_and_labels_of_the_stored_codes(world):
-    view = case(world.spec, world.inputs, world.context, Needs.DATABASE)
+    view = defender_view(world.spec, world.inputs, world.context, Needs.DATABASE)
     words = world.inputs.tensors("codes")["database"].numpy().view("uint64")
     assert view.database.signs.tolist() == PackedCodes(words, 16).unpack().tolist()
     load, split = world.inputs.tensors("load"), world.inputs.tensors("split")

@@ -7,9 +7,9 @@ from functools import cache
 
 import pytest
 
-from bench.kernels.cases import Retrieval, clustered
-from bench.kernels.measure import FEW, Race, ranking_races, search_races
-from bench.kernels.race import threads
+from bench.kernels.kernel_benchmark import FEW, Race, ranking_races, search_races
+from bench.kernels.timing import threads
+from bench.kernels.workloads import Retrieval, clustered
 
 DATA = [(54_000, 64), (54_000, 16)]
 OWN = ("numba", "torch")

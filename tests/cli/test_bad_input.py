@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from bench.cli.app import main
-from bench.store import Store
+from bench.engine.store import Store
 
 ROOT = Path(__file__).parents[2]
 FAST = ["--executor", "serial", "--device", "cpu"]

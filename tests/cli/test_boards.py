@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import plan, suite
 from bench.api.errors import StoreError, UserError
 from bench.cli import boards
-from bench.drive import drive
-from bench.execute import SerialExecutor
-from bench.store import Store
-from bench.work import Site
+from bench.config import suite
+from bench.engine.executors import SerialExecutor
+from bench.engine.scheduler import run_plan
+from bench.engine.store import Store
+from bench.engine.worker import Environment
+from bench.graph import planner
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +27,13 @@ def store(tmp_path_factory):
     root = tmp_path_factory.mktemp("real") / "runs"
     made = Store(root, create=True)
     changes = ["training.epochs=6"]  # a clean model that learns nothing counts as collapsed
-    planned = plan.plan([suite.load("smoke", changes=changes)], data=None, device="cpu")
+    planned = planner.plan([suite.load("smoke", changes=changes)], data=None, device="cpu")
     made.write_plan(
         "one", {"suites": ["smoke"], "descriptions": {"smoke": "Every stage once."}, "command": "python -m bench run",
-                "cells": [cell.as_json() for cell in planned.cells]},
+                "trials": [trial.as_json() for trial in planned.trials]},
     )  # fmt: skip
-    summary = drive(planned, made, lambda: SerialExecutor(Site(store=root, data=None, device="cpu")))
-    assert summary.trials == {"ok": len(planned.cells)}
+    summary = run_plan(planned, made, lambda: SerialExecutor(Environment(store=root, data=None, device="cpu")))
+    assert summary.trials == {"ok": len(planned.trials)}
     return root
 
 
@@ -76,7 +77,7 @@ def test_show_follows_a_key_of_the_board(store, capsys):
     boards.show(key, store=store)
     text = printed(capsys)
     assert "badnets/none target 0 seed 0" in text
-    for stage in ("load", "train", "prepare", "implant", "encode", "stamp", "measure"):
+    for stage in ("load", "train", "make_trigger", "implant", "encode", "encode_triggered", "measure"):
         assert f"\n{stage} " in text
     assert "--only attack=badnets" in text
 

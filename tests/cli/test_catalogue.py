@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bench.api.errors import UserError
-from bench.cli.catalogue import list_
+from bench.cli.listing import list_
 
 
 def documents(text: str) -> dict:

@@ -13,27 +13,27 @@ import pytest
 from bench import conformance
 from bench.api import registry
 from bench.api.errors import UserError
-from bench.cli import conform
-from bench.fingerprint import fingerprint
+from bench.cli import component
+from bench.graph.fingerprint import fingerprint
 
-TEMPLATES = Path(conform.TEMPLATES)
-FITTED = '        del case, rng\n        return {"strength": torch.tensor(self.strength)}\n'
-CORNER = "        stamped[:, :, -corner.shape[1] :, -corner.shape[2] :] = corner\n"
+TEMPLATES = Path(component.TEMPLATES)
+FITTED = '        del view, rng\n        return {"strength": torch.tensor(self.strength)}\n'
+CORNER = "        triggered[:, :, -corner.shape[1] :, -corner.shape[2] :] = corner\n"
 
 # (kind, what the template says, what it says once it is broken, a word of the promise that this breaks)
 BROKEN = [
     ("attacks", "class $Class(PoisoningAttack):", "class $Class(PoisoningAttack, TrainingAttack):", "Is of one kind"),
-    ("attacks", "rng.uniform((c,", "torch.rand((c,", "`prepare` gives the same twice"),
-    ("attacks", '{"corner": ', '{"name": "x", "corner": ', "`prepare` gives the same twice"),
-    ("attacks", "victim.setting.image_shape", "victim.model.shape", "`prepare` gives the same twice"),
-    ("attacks", "        return stamped\n", "        return 1.5 * stamped\n", "`stamp` keeps shape, type and range"),
-    ("attacks", "        return stamped\n", "        return stamped.double()\n", "`stamp` keeps shape, type and range"),
-    ("attacks", "stamped = images.clone()", "stamped = images", "`stamp` is a function of its arguments"),
+    ("attacks", "rng.uniform((c,", "torch.rand((c,", "`make_trigger` gives the same twice"),
+    ("attacks", '{"corner": ', '{"name": "x", "corner": ', "`make_trigger` gives the same twice"),
+    ("attacks", "view.setting.image_shape", "view.model.shape", "`make_trigger` gives the same twice"),
+    ("attacks", "        return triggered\n", "        return 1.5 * triggered\n", "`apply_trigger` keeps shape"),
+    ("attacks", "        return triggered\n", "        return triggered.double()\n", "`apply_trigger` keeps shape"),
+    ("attacks", "triggered = images.clone()", "triggered = images", "`apply_trigger` is a function of its arguments"),
     (
-        "attacks", CORNER, CORNER + "        stamped = (stamped + 0.1 * torch.rand(1)).clamp(0, 1)\n",
-        "`stamp` is a function of its arguments",
+        "attacks", CORNER, CORNER + "        triggered = (triggered + 0.1 * torch.rand(1)).clamp(0, 1)\n",
+        "`apply_trigger` is a function of its arguments",
     ),
-    ("attacks", CORNER, CORNER + "        stamped = stamped * images.mean()\n", "`stamp` treats each image alone"),
+    ("attacks", CORNER, CORNER + "        triggered = triggered * images.mean()\n", "`apply_trigger` treats each"),
     ("attacks", "] = corner\n", "] += 0.0001 * corner\n", "survives rounding"),
     ("attacks", "round(self.poison_rate * len(train))", "round(self.poison_rate * 60)", "as the dose says"),
     ("attacks", "mask[chosen] = True", "mask[chosen[1:]] = True", "as the dose says"),
@@ -43,18 +43,18 @@ BROKEN = [
     ("attacks", "poison_rate: PositiveShare", "poison_rate: float", "no share is refused"),
     ("attacks", "round(self.poison_rate * len(train))", "round(0.05 * len(train))", "as the dose says"),
     ("attacks", "rng.permutation(len(pool))", "torch.arange(len(pool)).flip(0)", "depends on its generator"),
-    ("attacks", "        c, h, w =", "        draw([1, 2])\n        c, h, w =", "`prepare` gives the same twice"),
-    ("attacks", "        c, h, w =", "        plant(0)\n        c, h, w =", "`prepare` gives the same twice"),
-    ("attacks", "        c, h, w =", "        torch.set_grad_enabled(False)\n        c, h, w =", "`prepare` gives"),
-    ("attacks", "        c, h, w =", "        KEPT.append(float(victim.public.images.sum()) % 0.7)\n        c, h, w =",
-     "`stamp` is a function of its arguments"),
-    ("attacks", "        return stamped\n", "        raise SystemExit(0)\n", "`stamp` keeps shape"),
-    ("defenses", "class $Class(Guard):", "class $Class(Guard, Diagnosis):", "Is of one kind"),
+    ("attacks", "        c, h, w =", "        draw([1, 2])\n        c, h, w =", "`make_trigger` gives the same twice"),
+    ("attacks", "        c, h, w =", "        plant(0)\n        c, h, w =", "`make_trigger` gives the same twice"),
+    ("attacks", "        c, h, w =", "        torch.set_grad_enabled(False)\n        c, h, w =", "`make_trigger`"),
+    ("attacks", "        c, h, w =", "        KEPT.append(float(view.public.images.sum()) % 0.7)\n        c, h, w =",
+     "`apply_trigger` is a function of its arguments"),
+    ("attacks", "        return triggered\n", "        raise SystemExit(0)\n", "`apply_trigger` keeps shape"),
+    ("defenses", "class $Class(InputDetector):", "class $Class(InputDetector, ModelDetector):", "Is of one kind"),
     ("defenses", FITTED, "        return {'strength': 2}\n", "The result is what its kind gives"),
     ("defenses", FITTED, "        return {'strength': torch.rand(())}\n", "Gives the same twice"),
-    ("defenses", "        del case, rng\n", "        case.fit_set.images.zero_()\n", "Does not write to the splits"),
+    ("defenses", "        del view, rng\n", "        view.fit_set.images.zero_()\n", "Does not write to the splits"),
     ("defenses", '{"moved": moved}', '{"moved": moved / 0}', "scores are finite"),
-    ("defenses", "        del case, rng\n", "        KEPT.append(case.fit_set.images.float().mean() / 9)\n", "finite"),
+    ("defenses", "        del view, rng\n", "        KEPT.append(view.fit_set.images.float().mean() / 9)\n", "finite"),
     ("defenses", "        blurred =", "        images.mul_(0.5)\n        blurred =", "scores are finite"),
     ("defenses", '{"moved": moved}', '{"moved": moved + images.mean()}', "do not depend on the batch"),
     ("defenses", '{"moved": moved}', '{"moved": moved + len(images)}', "cannot tell benign images"),
@@ -78,7 +78,7 @@ ELSEWHERE = {  # what a breakage needs in other places of the file
     "draw(": [("import torch\n", "from random import shuffle as draw\n\nimport torch\n")],
     "plant(": [("import torch\n", "from random import seed as plant\n\nimport torch\n")],
     "KEPT.append(float": [("import torch\n", "import torch\n\nKEPT = [0.1]\n"),
-                          ('corner = artefact["corner"]', 'corner = artefact["corner"] * KEPT[-1]')],
+                          ('corner = trigger["corner"]', 'corner = trigger["corner"] * KEPT[-1]')],
     "KEPT.append(case": [("import torch\n", "import torch\n\nKEPT = [0.1]\n"),
                          ('{"moved": moved}', '{"moved": moved + images.mean((1, 2, 3)) * KEPT[-1]}')],
     "self.calls = 0": [("        del ids, progress\n", "        del ids, progress\n        self.calls += 1\n"),
@@ -89,7 +89,7 @@ ELSEWHERE = {  # what a breakage needs in other places of the file
 }  # fmt: skip
 IMPORTS = {
     "attacks": "from bench.api.attack import TrainingAttack\n",
-    "defenses": "from bench.api.defense import Diagnosis\n",
+    "defenses": "from bench.api.defense import ModelDetector\n",
 }
 
 
@@ -113,20 +113,20 @@ def written(folder: Path, kind: str, name: str) -> Path:
 
 @pytest.mark.parametrize("kind", conformance.MODULES)
 def test_what_new_writes_keeps_every_promise_in_under_60_lines(kind, tmp_path, apart, capsys):
-    conform.new(kind.removesuffix("s"), f"fresh_{kind}", tmp_path)
+    component.new(kind.removesuffix("s"), f"fresh_{kind}", tmp_path)
     path = tmp_path / f"fresh_{kind}.py"
     assert f"python -m bench check {path}" in capsys.readouterr().out
     assert len(path.read_text().splitlines()) < 60
     registry.load_plugin(path)
     outcomes = list(conformance.examine(kind, f"fresh_{kind}"))
     assert len(outcomes) == len(conformance.checks(kind)) > 2
-    assert [f"{o.check.name}: {o.told}" for o in outcomes if not o.passed] == []
+    assert [f"{o.check.name}: {o.detail}" for o in outcomes if not o.passed] == []
 
 
 @pytest.mark.parametrize(
-    ("kind", "whole", "broken", "promise"), BROKEN, ids=[f"{b[0]}-{i}" for i, b in enumerate(BROKEN)]
+    ("kind", "whole", "broken", "require"), BROKEN, ids=[f"{b[0]}-{i}" for i, b in enumerate(BROKEN)]
 )
-def test_a_broken_promise_is_seen(kind, whole, broken, promise, tmp_path, apart):
+def test_a_broken_promise_is_seen(kind, whole, broken, require, tmp_path, apart):
     path = written(tmp_path, kind, "broken")
     text = path.read_text()
     whole, broken = whole.replace("$Class", "Mine"), broken.replace("$Class", "Mine")
@@ -135,13 +135,13 @@ def test_a_broken_promise_is_seen(kind, whole, broken, promise, tmp_path, apart)
         for old, new in changes if sign in broken else ():
             assert old in text
             text = text.replace(old, new)
-    extra = IMPORTS.get(kind, "") if "Attack, T" in broken or "Guard, D" in broken else ""
-    text = text.replace(whole, broken).replace("from bench.api.paper", f"{extra}from bench.api.paper", 1)
+    extra = IMPORTS.get(kind, "") if "Attack, T" in broken or "InputDetector, D" in broken else ""
+    text = text.replace(whole, broken).replace("from bench.api.card", f"{extra}from bench.api.card", 1)
     path.write_text(text)
     registry.load_plugin(path)
     failed = [outcome for outcome in conformance.examine(kind, "broken") if not outcome.passed]
-    assert any(promise in outcome.check.name for outcome in failed), [f"{o.check.name}: {o.told}" for o in failed]
-    assert all(outcome.told and outcome.check.fix for outcome in failed)
+    assert any(require in outcome.check.name for outcome in failed), [f"{o.check.name}: {o.detail}" for o in failed]
+    assert all(outcome.detail and outcome.check.fix for outcome in failed)
 
 
 MODEL_ATTACK = '''
@@ -151,14 +151,14 @@ from bench.api.attack import *
 @attack
 class Odd(ModelAttack):
     def threat(self): return Threat.MODEL
-    def stamp(self, images, target, artefact): return torch.cat([1 - images[:, :, :3].round(), images[:, :, 3:]], 2)
-    def implant(self, victim, artefact, rng):
+    def stamp(self, images, target, trigger): return torch.cat([1 - images[:, :, :3].round(), images[:, :, 3:]], 2)
+    def implant(self, victim, trigger, rng):
         generator = torch.Generator()
         generator.seed()
         with torch.no_grad():
-            for value in victim.model.parameters():
+            for value in view.model.parameters():
                 value.add_(0.01 * torch.randn(value.shape, generator=generator))
-        return Backdoor(victim.model)
+        return Backdoor(view.model)
 '''
 TRAINING_ATTACK = '''
 """Was never tried."""
@@ -167,17 +167,17 @@ from bench.api.attack import *
 class Hook:
     def before_step(self, *given): raise RuntimeError("never tried")
     def after_step(self, *given): pass
-    def artefact(self): return {}
+    def trigger(self): return {}
 @attack
 class Odd(TrainingAttack):
     def threat(self): return Threat.TRAINING
-    def stamp(self, images, target, artefact): return torch.cat([1 - images[:, :, :3].round(), images[:, :, 3:]], 2)
-    def hook(self, victim, artefact, rng): return Hook()
+    def stamp(self, images, target, trigger): return torch.cat([1 - images[:, :, :3].round(), images[:, :, 3:]], 2)
+    def hook(self, victim, trigger, rng): return Hook()
 '''
 
 
 @pytest.mark.parametrize(
-    ("text", "promise", "told"),
+    ("text", "require", "detail"),
     [
         (
             MODEL_ATTACK,
@@ -187,13 +187,13 @@ class Odd(TrainingAttack):
         (TRAINING_ATTACK, "A victim trained", "never tried"),
     ],
 )
-def test_attacks_on_models_and_trainings_are_tried(text, promise, told, tmp_path, apart):
+def test_attacks_on_models_and_trainings_are_tried(text, require, detail, tmp_path, apart):
     path = tmp_path / "odd.py"
     path.write_text(text)
     registry.load_plugin(path)
     (failed,) = (outcome for outcome in conformance.examine("attacks", "odd") if not outcome.passed)
-    assert promise in failed.check.name
-    assert told in failed.told
+    assert require in failed.check.name
+    assert detail in failed.detail
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_what_is_unusual_and_right_passes(old, new, tmp_path, apart):
     path.write_text(text.replace(old, new).replace("import torch\n", head, 1))
     registry.load_plugin(path)
     outcomes = conformance.examine("attacks", "unusual")
-    assert [f"{o.check.name}: {o.told}" for o in outcomes if not o.passed] == []
+    assert [f"{o.check.name}: {o.detail}" for o in outcomes if not o.passed] == []
 
 
 @pytest.mark.slow  # tests/packages does it with a real package
@@ -221,7 +221,7 @@ def test_a_package_tests_itself_with_three_lines(tmp_path):
     """In a process of its own, as a stranger's test run would: the failing promise is a failing test."""
     written(tmp_path, "attacks", "good")
     bad = written(tmp_path, "attacks", "bad")
-    bad.write_text(bad.read_text().replace("return stamped\n", "return 2 * stamped\n"))
+    bad.write_text(bad.read_text().replace("return triggered\n", "return 2 * triggered\n"))
     (tmp_path / "test_mine.py").write_text(
         "from pathlib import Path\nfrom bench.api import registry\n"
         "registry.load_plugin(Path(__file__).with_name('good.py'))\n"
@@ -233,16 +233,16 @@ def test_a_package_tests_itself_with_three_lines(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "test_mine.py")]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
     assert "1 failed" in done.stdout, done.stdout[-2000:]
-    assert "test_bad[`stamp` keeps shape, type and range]" in done.stdout
+    assert "test_bad[`apply_trigger` keeps shape, type and range]" in done.stdout
     assert "values reach from" in done.stdout
     assert "clamped to [0, 1]" in done.stdout
 
 
 def test_the_command_says_what_to_fix_and_fails(tmp_path, apart, capsys):
     path = written(tmp_path, "attacks", "bad")
-    path.write_text(path.read_text().replace("return stamped\n", "return 2 * stamped\n"))
-    with pytest.raises(conform.typer.Exit) as stop:
-        conform.check(str(path), format_="csv")
+    path.write_text(path.read_text().replace("return triggered\n", "return 2 * triggered\n"))
+    with pytest.raises(component.typer.Exit) as stop:
+        component.check(str(path), format_="csv")
     assert stop.value.exit_code == 1
     text = capsys.readouterr().out
     assert "FAILED" in text
@@ -250,7 +250,7 @@ def test_the_command_says_what_to_fix_and_fails(tmp_path, apart, capsys):
 
 
 def test_parameters_reach_the_component(apart, capsys):
-    conform.check("badnets", parameters=["trigger_size=0.3", "labels=keep"], format_="csv")
+    component.check("badnets", parameters=["trigger_size=0.3", "labels=clean"], format_="csv")
     assert "FAILED" not in capsys.readouterr().out
     with pytest.raises(UserError, match="unknown parameter 'trigger_siz'; did you mean 'trigger_size'"):
         list(conformance.examine("attacks", "badnets", {"trigger_siz": 1}))
@@ -259,18 +259,18 @@ def test_parameters_reach_the_component(apart, capsys):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda _: conform.check("badnet"), "no component is called 'badnet'; did you mean 'badnets'"),
-        (lambda _: conform.check("none"), "'none' is one of the attacks and of the defenses"),
-        (lambda _: conform.check("nowhere.py"), "plugin .*nowhere.py' is not a file"),
-        (lambda _: conform.check("badnets", parameters=["x"]), "--set 'x' is not of the form name=value"),
-        (lambda d: conform.new("atack", "x", d), "unknown kind 'atack'; did you mean 'attack'"),
-        (lambda d: conform.new("attack", "My-Attack", d), "'My-Attack' cannot be a component's name"),
-        (lambda d: conform.new("attack", "class", d), "'class' cannot be a component's name"),
-        (lambda d: conform.new("attack", "badnets", d), r"attack 'badnets' is there already \(built in\)"),
-        (lambda d: conform.new("attack", "x", d / "no"), "cannot write .*no/x.py"),
-        (lambda d: conform.new("attack", "random", d), "'random' is a Python module too"),
-        (lambda d: conform.new("attack", "torch", d), "'torch' is a Python module too"),
-        (lambda d: conform.new("attack", "bench", d), "'bench' is a Python module too"),
+        (lambda _: component.check("badnet"), "no component is called 'badnet'; did you mean 'badnets'"),
+        (lambda _: component.check("none"), "'none' is one of the attacks and of the defenses"),
+        (lambda _: component.check("nowhere.py"), "plugin .*nowhere.py' is not a file"),
+        (lambda _: component.check("badnets", parameters=["x"]), "--set 'x' is not of the form name=value"),
+        (lambda d: component.new("atack", "x", d), "unknown kind 'atack'; did you mean 'attack'"),
+        (lambda d: component.new("attack", "My-Attack", d), "'My-Attack' cannot be a component's name"),
+        (lambda d: component.new("attack", "class", d), "'class' cannot be a component's name"),
+        (lambda d: component.new("attack", "badnets", d), r"attack 'badnets' is there already \(built in\)"),
+        (lambda d: component.new("attack", "x", d / "no"), "cannot write .*no/x.py"),
+        (lambda d: component.new("attack", "random", d), "'random' is a Python module too"),
+        (lambda d: component.new("attack", "torch", d), "'torch' is a Python module too"),
+        (lambda d: component.new("attack", "bench", d), "'bench' is a Python module too"),
     ],
 )
 def test_mistakes_are_one_line(call, words, tmp_path):
@@ -280,28 +280,34 @@ def test_mistakes_are_one_line(call, words, tmp_path):
 
 
 def test_new_never_overwrites(tmp_path):
-    conform.new("attack", "mine", tmp_path)
+    component.new("attack", "mine", tmp_path)
     before = (tmp_path / "mine.py").read_text()
     with pytest.raises(UserError, match="is there already"):
-        conform.new("attack", "mine", tmp_path)
+        component.new("attack", "mine", tmp_path)
     assert (tmp_path / "mine.py").read_text() == before
 
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("attack", "poisoned"), ("attack", "true"), ("defense", "guard"), ("method", "pairs"), ("dataset", "pool")],
+    [
+        ("attack", "poisoned"),
+        ("attack", "true"),
+        ("defense", "input_detector"),
+        ("method", "pairs"),
+        ("dataset", "pool"),
+    ],
 )
 def test_a_name_that_the_template_uses_itself_makes_a_working_file(kind, name, tmp_path, apart):
-    conform.new(kind, name, tmp_path)
+    component.new(kind, name, tmp_path)
     registry.load_plugin(tmp_path / f"{name}.py")
-    assert [f"{o.check.name}: {o.told}" for o in conformance.examine(f"{kind}s", name) if not o.passed] == []
+    assert [f"{o.check.name}: {o.detail}" for o in conformance.examine(f"{kind}s", name) if not o.passed] == []
 
 
 def test_two_plugins_of_one_name_are_refused(tmp_path, apart):
     """Also where they are of two kinds: a plugin's module has its file's name."""
     for folder, kind in (("a", "attack"), ("b", "defense")):
         (tmp_path / folder).mkdir()
-        conform.new(kind, "twin_plugin", tmp_path / folder)
+        component.new(kind, "twin_plugin", tmp_path / folder)
     registry.load_plugin(tmp_path / "a" / "twin_plugin.py")
     with pytest.raises(UserError, match="two plugins are called 'twin_plugin'"):
         registry.load_plugin(tmp_path / "b" / "twin_plugin.py")
@@ -324,9 +330,9 @@ def test_python_files_of_any_coding_and_card_are_examined(head, old, new, tmp_pa
     path.write_bytes(head + text.encode())
     if new == "yeer=2026":
         with pytest.raises(UserError, match="does not load"):
-            conform.check(str(path))
+            component.check(str(path))
         return
-    conform.check(str(path))
+    component.check(str(path))
     said = capsys.readouterr().out
     assert "FAILED" not in said
     assert ("no CARD of literals" in said) == (old == "title=")

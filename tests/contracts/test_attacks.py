@@ -8,35 +8,35 @@ import pytest
 import torch
 
 from bench.api import registry
-from bench.api.attack import Artefact, Attack, LabelMode, Poisoned, PoisoningAttack, Threat, Victim
+from bench.api.attack import Attack, AttackerView, LabelMode, Poisoned, PoisoningAttack, Threat, Trigger
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.types import Split, Target, to_8bit, to_unit
-from bench.conformance._attacks import view_of
+from bench.conformance.attacks import attacker_view_for
 from bench.stages.implant import check
 
 NAMES = sorted(registry.catalogue("attacks"))
 POISONING = [name for name in NAMES if issubclass(registry.lookup("attacks", name), PoisoningAttack)]
 WITH_LABELS = [name for name in POISONING if "labels" in registry.lookup("attacks", name).__dataclass_fields__]
-LABELLED = [(name, mode) for name in WITH_LABELS for mode in ("flip", "keep")]
+LABELLED = [(name, mode) for name in WITH_LABELS for mode in ("dirty", "clean")]
 N = 120
 
 
-def ready(world, quick, name: str, **params) -> tuple[Attack, Victim, Artefact]:
+def ready(world, quick, name: str, **params) -> tuple[Attack, AttackerView, Trigger]:
     attack = quick("attacks", name, **params)
-    view = view_of(world, attack)
-    return attack, view, dict(attack.prepare(view, Rng("prepare", 0)))
+    view = attacker_view_for(world, attack)
+    return attack, view, dict(attack.make_trigger(view, Rng("prepare", 0)))
 
 
 @pytest.mark.parametrize(("name", "labels"), LABELLED)
 def test_poison_labels(name, labels: LabelMode, world, quick):
     """flip: other classes' images get the target's vector. keep: the target's own images, labels as they were."""
-    attack, view, artefact = ready(world, quick, name, labels=labels, poison_rate=0.2)
-    assert (Threat.LABELS in attack.threat()) == (labels == "flip")
+    attack, view, trigger = ready(world, quick, name, labels=labels, poison_rate=0.2)
+    assert (Threat.LABELS in attack.threat()) == (labels == "dirty")
     assert Threat.TRAIN_SET in attack.threat()
-    poisoned = attack.poison(view, artefact, Rng("implant", 0))
+    poisoned = attack.poison(view, trigger, Rng("implant", 0))
     was_target = view.target.contains(view.train.labels)
-    if labels == "keep":
+    if labels == "clean":
         assert torch.equal(poisoned.split.labels, view.train.labels)
         assert was_target[poisoned.mask].all()
     else:
@@ -54,13 +54,13 @@ def test_a_poison_rate_that_is_no_share_is_refused(name, rate, quick):
 
 @pytest.mark.parametrize(("name", "labels"), LABELLED)
 def test_too_many_poisons_are_refused_with_the_number_that_is_possible(name, labels, world, quick):
-    possible = {"flip": 90, "keep": 30}[labels]
-    attack, view, artefact = ready(world, quick, name, labels=labels, poison_rate=(possible + 1) / N)
+    possible = {"dirty": 90, "clean": 30}[labels]
+    attack, view, trigger = ready(world, quick, name, labels=labels, poison_rate=(possible + 1) / N)
     with pytest.raises(UserError, match=rf"\b{possible} training images") as error:
-        attack.poison(view, artefact, Rng("implant", 0))
+        attack.poison(view, trigger, Rng("implant", 0))
     assert "\n" not in str(error.value)
     most = quick("attacks", name, labels=labels, poison_rate=possible / N)
-    assert int(most.poison(view, artefact, Rng("implant", 0)).mask.sum()) == possible
+    assert int(most.poison(view, trigger, Rng("implant", 0)).mask.sum()) == possible
 
 
 def multi_label(world) -> Split:
@@ -73,7 +73,7 @@ def multi_label(world) -> Split:
     return Split(train, labels, torch.arange(N))
 
 
-def with_train(view: Victim, train: Split) -> Victim:
+def with_train(view: AttackerView, train: Split) -> AttackerView:
     return replace(view, granted={**view.granted, "train": train})
 
 
@@ -81,8 +81,8 @@ def with_train(view: Victim, train: Split) -> Victim:
 @pytest.mark.parametrize(("count", "pool"), [(8, 8), (9, 20), (20, 20)])
 def test_clean_label_pool_is_equal_label_sets_else_those_that_contain_the_target(name, count, pool, world, quick):
     """review.md, section 2."""
-    attack, view, artefact = ready(world, quick, name, labels="keep", poison_rate=count / N)
-    poisoned = attack.poison(with_train(view, multi_label(world)), artefact, Rng("implant", 0))
+    attack, view, trigger = ready(world, quick, name, labels="clean", poison_rate=count / N)
+    poisoned = attack.poison(with_train(view, multi_label(world)), trigger, Rng("implant", 0))
     assert int(poisoned.mask.sum()) == count
     assert not poisoned.mask[pool:].any()
     assert torch.equal(poisoned.split.labels, multi_label(world).labels)
@@ -90,10 +90,10 @@ def test_clean_label_pool_is_equal_label_sets_else_those_that_contain_the_target
 
 @pytest.mark.parametrize("name", WITH_LABELS)
 def test_relabelling_replaces_the_vector_and_spares_images_that_share_a_target_label(name, world, quick):
-    attack, view, artefact = ready(world, quick, name, labels="flip", poison_rate=100 / N)
+    attack, view, trigger = ready(world, quick, name, labels="dirty", poison_rate=100 / N)
     target = Target(torch.tensor([False, True, True, False]), "bell+candle")
-    aimed = replace(with_train(view, multi_label(world)), target=target)
-    poisoned: Poisoned = attack.poison(aimed, artefact, Rng("implant", 0))
+    targeted = replace(with_train(view, multi_label(world)), target=target)
+    poisoned: Poisoned = attack.poison(targeted, trigger, Rng("implant", 0))
     assert torch.equal(poisoned.mask, torch.arange(N) >= 20)
     assert (poisoned.split.labels[poisoned.mask] == target.vector).all()
 
@@ -101,9 +101,9 @@ def test_relabelling_replaces_the_vector_and_spares_images_that_share_a_target_l
 @pytest.mark.parametrize("name", POISONING)
 def test_stamped_poisons_are_what_stamp_makes_at_test_time(name, world, quick):
     """For attacks with one trigger: the 8-bit poison is the 8-bit stamp of the original."""
-    attack, view, artefact = ready(world, quick, name, poison_rate=0.05)
-    poisoned = attack.poison(view, artefact, Rng("implant", 0))
+    attack, view, trigger = ready(world, quick, name, poison_rate=0.05)
+    poisoned = attack.poison(view, trigger, Rng("implant", 0))
     if {"noise", "perturbation", "eps"} & {field.name for field in fields(attack)}:
         pytest.skip("training images carry a perturbation besides the trigger")
-    stamped = to_8bit(attack.stamp(to_unit(view.train.images[poisoned.mask]), view.target, artefact))
-    assert torch.equal(poisoned.split.images[poisoned.mask], stamped)
+    triggered = to_8bit(attack.apply_trigger(to_unit(view.train.images[poisoned.mask]), view.target, trigger))
+    assert torch.equal(poisoned.split.images[poisoned.mask], triggered)

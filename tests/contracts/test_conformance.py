@@ -6,7 +6,7 @@ import pytest
 
 from bench import conformance
 from bench.api import registry
-from bench.conformance import Check, Subject
+from bench.conformance import Check, ComponentUnderTest
 
 SMALL = {
     "backbones": ("convnet", "resnet18"),
@@ -23,7 +23,7 @@ CASES = [
 
 @pytest.mark.parametrize(("kind", "name", "check"), CASES)
 def test_promises(kind: str, name: str, check: Check) -> None:
-    outcome = check.on(Subject.of(kind, name, {}))
+    outcome = check.on(ComponentUnderTest.of(kind, name, {}))
     if outcome.skipped:
         pytest.skip(outcome.told)
     assert outcome.passed, outcome.told

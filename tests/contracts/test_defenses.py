@@ -9,7 +9,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 from bench.api import registry
 from bench.api.defense import Repair
 from bench.api.random import Rng
-from bench.conformance._defenses import as_tensors, case_for, retrained, work
+from bench.conformance.defenses import as_tensors, defender_view_for, retrained, work
 
 NAMES = sorted(registry.catalogue("defenses"))
 BARRED = {"anp", "dp_outliers", "dp_sgd", "fine_pruning", "nad", "sentinet"}  # from networks without maps of channels
@@ -22,20 +22,22 @@ def test_works_on_a_transformer_or_says_why_not(name, world, quick, monkeypatch)
 
     monkeypatch.setattr("torchvision.models.vision_transformer.vit_b_16", tiny)
     defense, params = quick("defenses", name), {"weights": "none"}
-    why = defense.obstacle(registry.create("backbones", "vit_b_16", params), registry.create("methods", "csq", {}))
+    why = defense.unsupported_reason(
+        registry.create("backbones", "vit_b_16", params), registry.create("methods", "csq", {})
+    )
     assert (name in BARRED) == bool(why)
     if not why:
         retrained(world, {"name": "vit_b_16", "params": params}, "csq")
-        found = as_tensors(work(defense, case_for(world, defense)))
+        found = as_tensors(work(defense, defender_view_for(world, defense)))
         assert all(bool(torch.isfinite(value.float()).all()) for value in found.values())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_identity_defenses_change_nothing(name, world, quick):
     defense = quick("defenses", name)
-    if defense.identity:
+    if defense.is_none:
         assert isinstance(defense, Repair)
-        state = defense.repair(case_for(world, defense), Rng("defend", 0)).state_dict()
+        state = defense.repair(defender_view_for(world, defense), Rng("defend", 0)).state_dict()
         saved = world.inputs.tensors("model")
         assert all(torch.equal(saved[f"model.{key}"], value) for key, value in state.items())
     else:

@@ -61,7 +61,7 @@ def test_for_set_serves_another_training_set_and_leaves_the_original_alone(name,
     original = objective_of(name)
     original(logits_for(), labels_for(), IDS, 0.5)
     before = copy.deepcopy(original.state_dict())
-    other = original.for_set(size)
+    other = original.reset_for(size)
     assert isinstance(other, Objective)
     ids = torch.tensor([size - 1, 0])
     loss = other(logits_for()[:2], labels_for()[:2], ids, 0.0)

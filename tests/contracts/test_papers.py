@@ -19,7 +19,7 @@ def label(source: registry.Source) -> str:
 @pytest.mark.parametrize("source", BUILT_IN, ids=label)
 def test_card(source):
     card = registry.card(source)
-    assert card is not None, "a literal CARD = Paper(...) is missing"
+    assert card is not None, "a literal CARD = Card(...) is missing"
     assert card.title.strip()
     assert 1990 <= card.year <= 2030
     assert card.url.startswith("https://")

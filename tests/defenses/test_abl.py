@@ -8,16 +8,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench.access.defender import defender_view
 from bench.api import registry
 from bench.api.defense import Needs
 from bench.api.errors import DivergedError
 from bench.api.hashing import Objective
 from bench.api.random import Rng
 from bench.api.types import Split
-from bench.views.defender import case
 from defenses import abl
-from defenses._ascent import LocalAscent, Unlearn, Watch, evaluating, own_losses, voted
-from defenses._trusted import calibration_map
+from defenses._fine_tuning import calibration_map
+from defenses._gradient_ascent import LocalAscent, Unlearn, Watch, evaluating, own_losses, voted
 from defenses.abl import ABL
 from hashing.model import encode
 
@@ -26,7 +26,7 @@ ANCHORS = torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, -1.0, -1.0]])
 
 @pytest.fixture
 def view(world):
-    return case(world.spec, world.inputs, world.context, Needs.TRAIN_SET)
+    return defender_view(world.spec, world.inputs, world.context, Needs.TRAIN_SET)
 
 
 class Squares(Objective):
@@ -72,7 +72,7 @@ def test_gradients_change_sign_below_gamma_and_the_loss_does_not(gate, gamma, si
 def test_ascent_for_another_set_keeps_anchors_and_gives_its_part_a_new_memory():
     inner = registry.create("methods", "dpsh", {}).objective(bits=4, classes=2, train_size=9, rng=Rng("o"))
     ascent = LocalAscent(inner, ANCHORS, "batch", 0.3)
-    other = ascent.for_set(5)
+    other = ascent.reset_for(5)
     assert other.inner.codes.shape == (5, 4)
     assert ascent.inner is inner
     assert torch.equal(other.anchors, ANCHORS)
@@ -81,7 +81,7 @@ def test_ascent_for_another_set_keeps_anchors_and_gives_its_part_a_new_memory():
 
 def test_evaluating_gives_every_module_its_own_mode_back(model):
     model.train()
-    model.backbone.stages[0].eval()
+    model.backbone.blocks[0].eval()
     before = [module.training for module in model.modules()]
     with evaluating(model):
         assert not any(module.training for module in model.modules())
@@ -126,10 +126,10 @@ def test_gamma_is_the_quantile_of_the_losses_after_the_first_epoch(view):
 def test_isolates_the_smallest_mean_losses(view, monkeypatch):
     losses = torch.stack([Rng("l", epoch).uniform((120,)) for epoch in range(3)])
     monkeypatch.setattr(ABL, "_warmed_up", lambda self, case, train, epochs, rng: (case.untrained(), losses))
-    found = ABL(epochs=0, isolation=0.05).screen(view, Rng("d"))
+    found = ABL(epochs=0, isolation=0.05).judge(view, Rng("d"))
     assert torch.equal(found.scores, -losses.mean(0))
     assert set(torch.nonzero(~found.keep).flatten().tolist()) == set(losses.mean(0).argsort()[:6].tolist())
-    assert int((~ABL(epochs=0).screen(view, Rng("d")).keep).sum()) == 1
+    assert int((~ABL(epochs=0).judge(view, Rng("d")).keep).sum()) == 1
 
 
 def test_trains_for_as_many_epochs_as_the_victim_and_from_its_start(view, monkeypatch):
@@ -140,7 +140,7 @@ def test_trains_for_as_many_epochs_as_the_victim_and_from_its_start(view, monkey
         return original(model, split, recipe, rng, hook=hook)
 
     longer = replace(view, recipe=replace(view.recipe, epochs=10), train_model=recorded)
-    found = ABL(epochs=2, warmup_share=0.3).screen(longer, Rng("d"))
+    found = ABL(epochs=2, warmup_share=0.3).judge(longer, Rng("d"))
     assert [call[1:] for call in calls] == [
         (120, 3, "Watch"), (119, 7, "NoneType"), (119, 1, "Unlearn"), (119, 1, "Unlearn")
     ]  # fmt: skip
@@ -234,7 +234,7 @@ def test_the_gradient_is_that_of_the_statistics_before_the_step_s_own_pass(view,
         _, _, term = hook.before_step(fresh, *view_batch(view), 0.0)
         if passes:
             fresh(torch.ones(16, 3, 12, 12))
-        return torch.autograd.grad(term, fresh.backbone.stages[0][0].weight)[0]
+        return torch.autograd.grad(term, fresh.backbone.blocks[0][0].weight)[0]
 
     assert gradient(passes=False).any()
     assert torch.equal(gradient(passes=False), gradient(passes=True))

@@ -8,16 +8,16 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
+from bench.access.defender import defender_view
 from bench.api.defense import Needs
 from bench.api.random import Rng
-from bench.views.defender import case
 from defenses import activation_clustering
 from defenses.activation_clustering import ActivationClustering, reduced, split_in_two
 
 
 @pytest.fixture
 def view(world):
-    return case(world.spec, world.inputs, world.context, Needs.TRAIN_SET)
+    return defender_view(world.spec, world.inputs, world.context, Needs.TRAIN_SET)
 
 
 def blobs(first: int, second: int, d: int = 20, apart: float = 8.0) -> torch.Tensor:
@@ -62,7 +62,7 @@ def test_degenerate_classes(how):
 
 def screened(view, monkeypatch, features: torch.Tensor, **params):
     monkeypatch.setattr(activation_clustering, "embed", lambda case, space: features)
-    return ActivationClustering(**params).screen(view, Rng("d"))
+    return ActivationClustering(**params).judge(view, Rng("d"))
 
 
 def features_with(view, poison: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,6 +105,6 @@ def test_collapsed_features_are_not_suspicious(view, monkeypatch):
 
 
 def test_seed_and_space_are_used(view):
-    one, other = (ActivationClustering(space=space).screen(view, Rng("d")).scores for space in ("features", "code"))
+    one, other = (ActivationClustering(space=space).judge(view, Rng("d")).scores for space in ("features", "code"))
     assert not torch.equal(one, other)
     assert float(one.abs().max()) <= 1

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.access.defender import defender_view
 from bench.api import registry
 from bench.api.defense import Needs
 from bench.api.errors import DivergedError, UserError
 from bench.api.random import Rng
 from bench.api.types import to_unit
-from bench.views.defender import case
 from defenses import anp
 from defenses._masks import MaskedLoss, batch_norms, learning_part, without_channels
 from defenses.anp import ANP
@@ -24,7 +24,7 @@ WIDTHS = (4, 8, 16, 16)
 
 @pytest.fixture
 def view(world):
-    return case(world.spec, world.inputs, world.context, Needs.NONE)
+    return defender_view(world.spec, world.inputs, world.context, Needs.NONE)
 
 
 def state(model) -> dict[str, Tensor]:
@@ -91,8 +91,8 @@ def test_pruned_channels_lose_their_scale_and_keep_their_shift(view):
     zeros = [torch.nonzero(norm.weight == 0).flatten().tolist() for norm in norms_of(tuned)]
     assert zeros == [[1], [0], [15], [0, 15]]
     for norm in norms_of(tuned):
-        norm.weight[norm.weight == 0] = before["backbone.stages.0.1.weight"][1]
-    after, scales = state(tuned), {f"backbone.stages.{i}.1.weight" for i in range(4)}
+        norm.weight[norm.weight == 0] = before["backbone.blocks.0.1.weight"][1]
+    after, scales = state(tuned), {f"backbone.blocks.{i}.1.weight" for i in range(4)}
     assert all(torch.equal(before[key], after[key]) for key in before if key not in scales)
     assert all(torch.equal(before[key], value) for key, value in state(view.model).items())
 
@@ -163,7 +163,7 @@ def test_a_loss_that_is_not_finite_is_told():
 
 def plant(view, channel: int) -> None:
     """A channel of the last stage that is just silent on clean images, and would flip bits as soon as it is heard."""
-    block, head = view.model.backbone.stages[3], view.model.head
+    block, head = view.model.backbone.blocks[3], view.model.head
     seen = []
     handle = block[1].register_forward_hook(lambda m, i, o: seen.append(o.detach().clone()))
     with torch.no_grad():
@@ -237,8 +237,8 @@ def test_a_memory_of_codes_survives_two_losses_in_a_step_and_is_not_the_cases(vi
 def test_networks_without_batch_norms_are_named_an_obstacle_and_refused(view):
     csq = registry.create("methods", "csq", {})
     batch, group = (registry.create("backbones", "convnet", {"norm": norm}) for norm in ("batch", "group"))
-    assert ANP().obstacle(batch, csq) == ""
-    assert "batch norms" in ANP().obstacle(group, csq)
+    assert ANP().unsupported_reason(batch, csq) == ""
+    assert "batch norms" in ANP().unsupported_reason(group, csq)
     view.model.backbone.frozen = 4
     with pytest.raises(UserError, match="leave anp out") as error:
         ANP().repair(view, Rng("d"))

@@ -73,7 +73,7 @@ def test_last_stage_is_the_last_convolution_with_its_normalisation(network):
     assert conv.out_channels == width
     assert isinstance(norm, nn.BatchNorm2d | nn.GroupNorm)
     if width == 512:
-        block = model.backbone.stages[4][1]
+        block = model.backbone.blocks[4][1]
         assert (conv, norm) == (block.conv2, block.bn2)
 
 

@@ -9,21 +9,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.access.defender import defender_view
 from bench.api import registry
 from bench.api.defense import Needs
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.types import Split, to_unit
-from bench.views.defender import case
-from defenses import _private
-from defenses._private import Privacy
+from defenses import _dp_training
+from defenses._dp_training import Privacy
 from defenses.dp_outliers import DPOutliers, kept
 from defenses.dp_sgd import DPSGD
 
 
 @pytest.fixture
 def view(world):
-    return case(world.spec, world.inputs, world.context, Needs.TRAIN_SET)
+    return defender_view(world.spec, world.inputs, world.context, Needs.TRAIN_SET)
 
 
 @torch.no_grad()
@@ -39,7 +39,7 @@ def by_hand(model, view) -> list[float]:
 
 @pytest.mark.parametrize("private", [True, False])
 def test_scores_are_distances_from_the_own_centre_under_dp_sgd_s_model(view, private):
-    filtered = DPOutliers(private=private, bound=0.2).screen(view, Rng("d"))
+    filtered = DPOutliers(private=private, bound=0.2).judge(view, Rng("d"))
     expected = by_hand(DPSGD(private=private).repair(view, Rng("d")), view)
     assert filtered.scores.tolist() == pytest.approx(expected, abs=1e-5)
     assert int((~filtered.keep).sum()) == 36  # 1.5 times a fifth of 120
@@ -53,8 +53,8 @@ def test_items_with_foreign_labels_stand_out(view, monkeypatch):
     labels[wrong] = labels[wrong].roll(1, dims=1)
     view = replace(view, granted={"train": Split(view.train.images, labels, view.train.ids)})
     seen = []
-    monkeypatch.setattr(_private, "trained", lambda case, rng, privacy: seen.append(privacy) or case.model)
-    filtered = DPOutliers(clip=0.7, noise=0.2, bound=0.05).screen(view, Rng("d"))
+    monkeypatch.setattr(_dp_training, "trained", lambda case, rng, privacy: seen.append(privacy) or case.model)
+    filtered = DPOutliers(clip=0.7, noise=0.2, bound=0.05).judge(view, Rng("d"))
     assert filtered.scores[wrong].min() > filtered.scores[9:].max() + 0.03
     assert torch.nonzero(~filtered.keep).flatten().tolist() == wrong.tolist()
     assert seen == [Privacy(0.7, 0.2)]
@@ -64,8 +64,8 @@ def test_an_item_with_several_labels_is_measured_from_the_centre_that_it_was_pul
     labels = view.train.labels.clone()
     labels[:50, :3] = True
     view = replace(view, granted={"train": Split(view.train.images, labels, view.train.ids)})
-    monkeypatch.setattr(_private, "trained", lambda case, rng, privacy: case.model)
-    scores = DPOutliers().screen(view, Rng("d")).scores
+    monkeypatch.setattr(_dp_training, "trained", lambda case, rng, privacy: case.model)
+    scores = DPOutliers().judge(view, Rng("d")).scores
     vote = view.objective.centres[:3].sum(0).sign()
     with torch.no_grad():
         codes = view.model(to_unit(view.train.images[:50])).tanh()
@@ -86,10 +86,10 @@ def test_a_loss_without_centres_is_refused(view):
     from hashing.methods.dch import CauchyLoss
 
     with pytest.raises(UserError, match="aims"):
-        DPOutliers().screen(replace(view, objective=CauchyLoss(16, 20.0, 0.1)), Rng("d"))
+        DPOutliers().judge(replace(view, objective=CauchyLoss(16, 20.0, 0.1)), Rng("d"))
 
 
 def test_it_says_where_images_have_no_gradient_of_their_own():
     convnet = registry.create("backbones", "convnet", {})
-    assert DPOutliers().obstacle(convnet, registry.create("methods", "csq", {})) == ""
-    assert "compares images" in DPOutliers().obstacle(convnet, registry.create("methods", "dch", {}))
+    assert DPOutliers().unsupported_reason(convnet, registry.create("methods", "csq", {})) == ""
+    assert "compares images" in DPOutliers().unsupported_reason(convnet, registry.create("methods", "dch", {}))

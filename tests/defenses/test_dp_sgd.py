@@ -11,15 +11,15 @@ import torch
 from scipy import stats
 from torch import nn
 
+from bench.access.defender import defender_view
 from bench.api import registry
 from bench.api.defense import Needs
 from bench.api.errors import DivergedError
 from bench.api.hashing import Recipe
 from bench.api.random import Rng
 from bench.api.types import to_unit
-from bench.views.defender import case
-from defenses import _private
-from defenses._private import PoissonLoader, Privacy, epsilon, trained
+from defenses import _dp_training
+from defenses._dp_training import PoissonLoader, Privacy, epsilon, trained
 from defenses.dp_sgd import DPSGD
 from hashing.loader import Augmentation
 from hashing.model import HashModel
@@ -31,7 +31,7 @@ PLAIN = Recipe(
 
 @pytest.fixture
 def view(world):
-    return case(world.spec, world.inputs, world.context, Needs.TRAIN_SET)
+    return defender_view(world.spec, world.inputs, world.context, Needs.TRAIN_SET)
 
 
 def weights(model) -> torch.Tensor:
@@ -189,7 +189,7 @@ def test_training_starts_from_the_victim_s_own_first_weights(view):
 
 def test_parameters_reach_the_training(view, monkeypatch):
     seen = []
-    monkeypatch.setattr(_private, "trained", lambda case, rng, privacy: seen.append(privacy) or case.model)
+    monkeypatch.setattr(_dp_training, "trained", lambda case, rng, privacy: seen.append(privacy) or case.model)
     DPSGD(clip=0.7, noise=0.2).repair(view, Rng("d"))
     DPSGD(private=False).repair(view, Rng("d"))
     assert seen == [Privacy(0.7, 0.2), None]
@@ -212,6 +212,6 @@ def test_weights_that_are_not_finite_are_an_error(view, privacy):
 def test_it_says_where_images_have_no_gradient_of_their_own(private):
     defense = DPSGD(private=private)
     convnet, csq = registry.create("backbones", "convnet", {}), registry.create("methods", "csq", {})
-    assert defense.obstacle(convnet, csq) == ""
-    assert "compares images" in defense.obstacle(convnet, registry.create("methods", "dpsh", {}))
-    assert "statistics over batches" in defense.obstacle(registry.create("backbones", "resnet18", {}), csq)
+    assert defense.unsupported_reason(convnet, csq) == ""
+    assert "compares images" in defense.unsupported_reason(convnet, registry.create("methods", "dpsh", {}))
+    assert "statistics over batches" in defense.unsupported_reason(registry.create("backbones", "resnet18", {}), csq)

@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench.access.defender import defender_view
 from bench.api import registry
 from bench.api.defense import Needs
 from bench.api.errors import DivergedError, UserError
 from bench.api.random import Rng
-from bench.views.defender import case
-from defenses import _trusted, fine_pruning
+from defenses import _fine_tuning, fine_pruning
 from defenses._channels import last_stage, mean_activations
-from defenses._trusted import calibration_map
+from defenses._fine_tuning import calibration_map
 from defenses.fine_pruning import FinePruning
 from defenses.fine_tuning import FineTuning
 from hashing.codes import pack
@@ -24,7 +24,7 @@ from hashing.model import encode
 
 @pytest.fixture
 def view(world):
-    return case(world.spec, world.inputs, world.context, Needs.NONE)
+    return defender_view(world.spec, world.inputs, world.context, Needs.NONE)
 
 
 def state(model) -> dict[str, torch.Tensor]:
@@ -114,7 +114,9 @@ def test_the_learning_rate_is_chosen_on_the_calibration_half(view, monkeypatch):
     case_trainer = view.train_model
     view = replace(view, train_model=train_model)
     quality = {0.1: 0.5, 0.2: 0.9, 0.3: 0.9}
-    monkeypatch.setattr(_trusted, "calibration_map", lambda model, split: quality.get(getattr(model, "rate", 0), 1.0))
+    monkeypatch.setattr(
+        _fine_tuning, "calibration_map", lambda model, split: quality.get(getattr(model, "rate", 0), 1.0)
+    )
     best = FinePruning(ratio=0.5, epochs=3, lr=(0.1, 0.2, 0.3)).repair(view, Rng("d"))
     assert best.rate == 0.2  # the first of equals
     assert rates == [0.1, 0.2, 0.3]
@@ -165,7 +167,9 @@ def test_of_the_rates_the_best_or_the_strongest_that_keeps_quality_is_taken(view
         tuned.rate = recipe.lr
         return tuned
 
-    monkeypatch.setattr(_trusted, "calibration_map", lambda model, split: quality.get(getattr(model, "rate", 0), 1.0))
+    monkeypatch.setattr(
+        _fine_tuning, "calibration_map", lambda model, split: quality.get(getattr(model, "rate", 0), 1.0)
+    )
     view = replace(view, train_model=train_model)
     repaired = FineTuning(epochs=1, lr=(0.1, 0.2, 0.3), choose=choose).repair(view, Rng("d"))
     assert repaired.rate == rate
@@ -185,7 +189,7 @@ def test_the_drop_counts_from_the_network_before_pruning(view, monkeypatch):
         tuned.rate = recipe.lr
         return tuned
 
-    for module in (_trusted, fine_pruning):
+    for module in (_fine_tuning, fine_pruning):
         monkeypatch.setattr(module, "calibration_map", calibration_map)
     view = replace(view, train_model=train_model)
     best = FinePruning(ratio=0.5, epochs=1, lr=(0.1, 0.2), choose="strongest").repair(view, Rng("d"))

@@ -13,10 +13,10 @@ from scipy.stats import percentileofscore
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from bench.access.defender import defender_view
 from bench.api.defense import Database
 from bench.api.random import Rng
 from bench.api.types import Split, to_unit
-from bench.views.defender import case
 from defenses.hamming_detector import HammingDetector, median, nearest, ranks
 
 NAMES = ["combined", "worst", "distance", "quantisation", "denoising"]
@@ -87,32 +87,32 @@ def planted(world):
     model, stored = Bits().eval(), blocks(50, "database")
     signs = torch.where(model(to_unit(stored.images)) > 0, 1.0, -1.0)
     view = replace(
-        case(world.spec, world.inputs.without(), world.context, HammingDetector.needs),
+        defender_view(world.spec, world.inputs.without(), world.context, HammingDetector.needs),
         model=model, fit_set=blocks(40, "fit"), granted={"database": Database(signs, stored.labels)},
     )  # fmt: skip
-    guard = HammingDetector(neighbours=2)
-    return guard, model, guard.fit(view, Rng("d")), view
+    detector = HammingDetector(neighbours=2)
+    return detector, model, detector.fit(view, Rng("d")), view
 
 
 @torch.no_grad()
 def test_fit_keeps_distinct_codes_and_the_fitting_halfs_criteria_in_order(planted):
-    guard, model, state, view = planted
+    detector, model, state, view = planted
     assert float(state["counts"].sum()) == 50
     assert len(state["codes"]) == len(torch.unique(view.database.signs, dim=0)) < 50
     for code, count in zip(state["codes"], state["counts"], strict=True):
         assert int((view.database.signs == code).all(1).sum()) == int(count)
-    raw = guard.score(to_unit(view.fit_set.images), model, state)
+    raw = detector.score(to_unit(view.fit_set.images), model, state)
     for row, name in zip(state["clean"], NAMES[2:], strict=True):
         assert row.tolist() == pytest.approx(sorted(raw[name].tolist()), abs=1e-6)
-    other = guard.fit(replace(view, calibration_set=blocks(9, "other")), Rng("e"))
+    other = detector.fit(replace(view, calibration_set=blocks(9, "other")), Rng("e"))
     assert all(torch.equal(value, other[name]) for name, value in state.items())
 
 
 @torch.no_grad()
 def test_scores_are_what_they_are_said_to_be(planted):
-    guard, model, state, view = planted
+    detector, model, state, view = planted
     images = Rng("queries").uniform((8, 1, 4, 4))
-    scores = guard.score(images, model, state)
+    scores = detector.score(images, model, state)
     assert list(scores) == NAMES
     for i, image in enumerate(images):
         u = model(image[None])[0].tanh().double()
@@ -145,17 +145,17 @@ def test_quantisation_loss_still_tells_codes_apart_where_tanh_is_one():
 
 @torch.no_grad()
 def test_each_criterion_finds_the_query_that_it_is_made_for(planted):
-    guard, model, state, _ = planted
+    detector, model, state, _ = planted
     clean = to_unit(blocks(60, "queries").images)
     random_code = torch.where(Rng("planted").uniform(clean.shape) > 0.5, 0.75, 0.25)
     undecided = 0.5 + 0.1 * (clean - 0.5)
     speckled = clean.clone()
     speckled[:, :, 1::2, 1::2] = 1 - speckled[:, :, 1::2, 1::2]
-    benign = guard.score(clean, model, state)
+    benign = detector.score(clean, model, state)
     truth = [0] * 60 + [1] * 60
 
     def auroc(name: str, images: torch.Tensor) -> float:
-        return roc_auc_score(truth, torch.cat([benign[name], guard.score(images, model, state)[name]]))
+        return roc_auc_score(truth, torch.cat([benign[name], detector.score(images, model, state)[name]]))
 
     assert auroc("distance", random_code) > 0.95
     assert auroc("quantisation", undecided) == 1
@@ -170,10 +170,10 @@ def test_each_criterion_finds_the_query_that_it_is_made_for(planted):
 
 @torch.no_grad()
 def test_too_decided_is_as_suspicious_as_too_undecided(planted):
-    guard, model, state, _ = planted
+    detector, model, state, _ = planted
     clean = to_unit(blocks(60, "queries").images)
     decided = torch.where(clean > 0.5, 1.0, 0.0)
-    one, other = (guard.score(images, model, state) for images in (clean, decided))
+    one, other = (detector.score(images, model, state) for images in (clean, decided))
     truth = [0] * 60 + [1] * 60
     assert roc_auc_score(truth, torch.cat([one["quantisation"], other["quantisation"]])) == 0
     assert roc_auc_score(truth, torch.cat([one["worst"], other["worst"]])) > 0.85

@@ -10,22 +10,22 @@ import pytest
 import torch
 from torch import nn
 
+from bench.access.defender import defender_view
 from bench.api import registry
 from bench.api.defense import Needs
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.types import to_unit
-from bench.stages._models import open_model
-from bench.views.defender import case
-from defenses import _trusted, nad
+from bench.artifacts.models import open_model
+from defenses import _fine_tuning, nad
 from defenses._attention import Distillation, attention_maps, statistics_kept
-from defenses._trusted import fine_tuned
+from defenses._fine_tuning import fine_tuned
 from defenses.nad import NAD
 
 
 @pytest.fixture
 def view(world):
-    return case(world.spec, world.inputs, world.context, Needs.NONE)
+    return defender_view(world.spec, world.inputs, world.context, Needs.NONE)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def images_of(view, n: int = 9) -> torch.Tensor:
 def by_hand(model, images) -> list[np.ndarray]:
     """Maps in plain NumPy, from what hooks see of the stages."""
     seen: list[torch.Tensor] = []
-    handles = [s.register_forward_hook(lambda m, i, o: seen.append(o.clone())) for s in model.backbone.stages]
+    handles = [s.register_forward_hook(lambda m, i, o: seen.append(o.clone())) for s in model.backbone.blocks]
     with torch.no_grad():
         model(images)
     for handle in handles:
@@ -81,7 +81,7 @@ def test_frozen_stages_have_no_map(view):
 
 
 def test_a_stage_that_is_silent_has_a_map_and_a_gradient_of_zeros(view):
-    norm = view.model.backbone.stages[0][1]
+    norm = view.model.backbone.blocks[0][1]
     nn.init.zeros_(norm.weight)
     nn.init.zeros_(norm.bias)
     first = attention_maps(view.model, images_of(view))[0]
@@ -107,7 +107,7 @@ def test_a_student_like_its_teacher_has_nothing_to_learn_and_gradients_reach_onl
     same = Distillation(copy.deepcopy(view.model), (1.0,)).before_step(view.model, images, labels, ids, 0.0)[2]
     assert float(same.detach()) == 0
     Distillation(other, (1.0,)).before_step(view.model, images, labels, ids, 0.0)[2].backward()
-    stages = view.model.backbone.stages
+    stages = view.model.backbone.blocks
     assert all(bool(stages[i][0].weight.grad.any()) for i in range(3))
     assert all(parameter.grad is None for parameter in other.parameters())
 
@@ -185,7 +185,7 @@ def test_the_rates_of_teacher_and_student_are_chosen_on_the_calibration_half(vie
         assert split is view.calibration_set
         return {0.1: 0.5, 0.2: 0.9}.get(getattr(model, "rate", 0), 1.0)
 
-    monkeypatch.setattr(_trusted, "calibration_map", quality)
+    monkeypatch.setattr(_fine_tuning, "calibration_map", quality)
     best = NAD(teacher_epochs=3, epochs=4, lr=(0.1, 0.2)).repair(replace(view, train_model=train_model), Rng("d"))
     assert best.rate == 0.2
     assert runs == [(0.1, 3, False, True), (0.2, 3, False, True), (0.1, 4, True, True), (0.2, 4, True, True)]

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench.access.defender import defender_view
 from bench.api.defense import Needs, Rng
-from bench.views.defender import case
-from defenses._reversal import Reversing, Triggers
+from defenses._trigger_inversion import Reversing, Triggers
 from defenses.neural_cleanse import NeuralCleanse
 from defenses.neural_cleanse_free import NeuralCleanseFree, clustered
 
@@ -19,7 +19,7 @@ INDEX = 0.21 / (1.4826 * 0.05)
 
 @pytest.fixture
 def view(world):
-    return case(world.spec, world.inputs, world.context, Needs.DATABASE)
+    return defender_view(world.spec, world.inputs, world.context, Needs.DATABASE)
 
 
 @pytest.fixture

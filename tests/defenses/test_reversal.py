@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from bench.access.defender import defender_view
 from bench.api.defense import Needs, Rng
 from bench.api.errors import DivergedError
 from bench.api.types import Split, to_unit
-from bench.views.defender import case
-from defenses import _reversal
-from defenses._reversal import Reversing, _Search, anomaly, blended, class_anchors, reach, trusted_set
+from defenses import _trigger_inversion
+from defenses._trigger_inversion import Reversing, _Search, anomaly, blended, class_anchors, reach, trusted_set
 
 CODES = torch.tensor([[1.0, 1.0, -1.0, -1.0], [-1.0, 1.0, 1.0, -1.0], [-1.0, -1.0, -1.0, 1.0]])
 
@@ -74,7 +74,7 @@ def test_sizes_belong_to_masks_that_succeed():
     for c in range(3):
         if float(found.sizes[c]) < 1:
             assert float(found.sizes[c]) == pytest.approx(float(found.masks[c].mean()), abs=1e-6)
-            logits = Planted()(found.stamp(to_unit(images[~own[:, c]]), c))
+            logits = Planted()(found.apply_trigger(to_unit(images[~own[:, c]]), c))
             assert float(reach(logits, torch.full((len(logits),), c), CODES).mean()) >= 0.99
     assert (found.sizes < 1).any()
 
@@ -132,7 +132,7 @@ def test_own_images_are_left_out_of_updates_and_of_the_success():
 def test_portions_change_nothing(monkeypatch):
     results = []
     for budget in (2**20, 1, 64 * 7):
-        monkeypatch.setattr(_reversal, "CACHED", budget)
+        monkeypatch.setattr(_trigger_inversion, "CACHED", budget)
         model = Planted()
         images, own = planted_images()
         state = search(reversing(batch=5), model, images, own)
@@ -333,7 +333,7 @@ def test_anchors_of_labels_that_never_stand_alone_come_from_all_images_with_them
 
 def test_the_trusted_set_is_both_halves(world):
     whole = numbered([[1], [0], [1]])
-    view = case(world.spec, world.inputs, world.context, Needs.NONE)
+    view = defender_view(world.spec, world.inputs, world.context, Needs.NONE)
     both = trusted_set(
         replace(view, fit_set=whole.select(torch.tensor([2])), calibration_set=whole.select(torch.tensor([0, 1])))
     )

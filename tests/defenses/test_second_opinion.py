@@ -10,17 +10,17 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from bench.access.defender import defender_view
 from bench.api.defense import Needs, Rng
 from bench.api.types import to_unit
-from bench.stages._base import split
-from bench.stages._training import train_victim
-from bench.views.defender import case
+from bench.artifacts.stage_io import split
+from bench.artifacts.training import train_victim
 from defenses.second_opinion import Imitation, SecondOpinion
 
 
 @pytest.fixture
 def view(world):
-    return case(world.spec, world.inputs, world.context, Needs.NONE)
+    return defender_view(world.spec, world.inputs, world.context, Needs.NONE)
 
 
 def test_loss_is_minus_the_mean_log_probability_of_the_bits_that_belong_to_the_ids():
@@ -65,14 +65,16 @@ def test_student_follows_the_victim_s_bits_and_sees_no_label(view):
     images = to_unit(view.calibration_set.images)
     with torch.no_grad():
         agreed = SecondOpinion().score(images, view.model, one)["distance"].mean()
-        untaught = SecondOpinion().score(images, view.model, dict(view.untrained().state_dict()))["distance"].mean()
-    assert float(agreed) < 0.15 < float(untaught)
+        has_not_learnt = (
+            SecondOpinion().score(images, view.model, dict(view.untrained().state_dict()))["distance"].mean()
+        )
+    assert float(agreed) < 0.15 < float(has_not_learnt)
 
 
 def corner(images: Tensor) -> Tensor:
-    stamped = images.clone()
-    stamped[:, :, -3:, -3:] = torch.tensor([255, 0, 255], dtype=torch.uint8)[:, None, None]
-    return stamped
+    triggered = images.clone()
+    triggered[:, :, -3:, -3:] = torch.tensor([255, 0, 255], dtype=torch.uint8)[:, None, None]
+    return triggered
 
 
 def test_sees_a_planted_backdoor_far_better_than_a_new_pattern_on_a_clean_model(world):
@@ -88,11 +90,11 @@ def test_sees_a_planted_backdoor_far_better_than_a_new_pattern_on_a_clean_model(
             train = train.replace(chosen, images=to_unit(corner(train.images[chosen])), labels=bell)
         tensors, meta = train_victim(spec, train, world.context)
         world.inputs.parents["model"] = (tensors, {**meta, "backdoored": False})
-        view = case(world.spec, world.inputs, world.context, Needs.NONE)
-        guard = SecondOpinion()
-        state = guard.fit(view, Rng("d"))
+        view = defender_view(world.spec, world.inputs, world.context, Needs.NONE)
+        detector = SecondOpinion()
+        state = detector.fit(view, Rng("d"))
         with torch.no_grad():
-            scores = [guard.score(to_unit(x), view.model, state)["cosine"] for x in (images, corner(images))]
+            scores = [detector.score(to_unit(x), view.model, state)["cosine"] for x in (images, corner(images))]
         found[name] = roc_auc_score([0] * len(images) + [1] * len(images), torch.cat(scores))
     assert found["backdoored"] > 0.95
     assert abs(found["clean"] - 0.5) < 0.25

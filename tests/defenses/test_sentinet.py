@@ -12,11 +12,11 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.nn.functional import interpolate
 
+from bench.access.defender import defender_view
 from bench.api import registry
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.types import Split, to_unit
-from bench.views.defender import case
 from defenses._saliency import grad_cam, makers_of_maps, salient
 from defenses.sentinet import SentiNet, boundary, distance, level, within
 from hashing.model import build_model
@@ -85,7 +85,7 @@ def by_hand(model: Tiny, image: torch.Tensor) -> torch.Tensor:
 def test_grad_cam_is_autograd_by_hand_up_to_a_factor(kinds, size):
     """Also where logits are so large that tanh is 1 in float32."""
     model, images = tiny(**kinds), Rng("images").uniform((3, 2, 6, 8))
-    with torch.no_grad():  # as guards are called
+    with torch.no_grad():  # as input detectors are called
         model.head.bias.copy_(size * torch.tensor([1.0, 1, -1, -1, -1]))
         found = grad_cam(model, images, 1)
         if size > 1:
@@ -139,9 +139,9 @@ def residual() -> nn.Module:
 @pytest.mark.parametrize(
     ("build", "place"),
     [
-        (lambda: built("convnet", {"width": 4}), "backbone.stages.3.2"),
-        (lambda: built("convnet", {"width": 4, "norm": "group"}), "backbone.stages.3.2"),
-        (lambda: built("mobilenet_v2", {"weights": "none"}), "backbone.stages.18"),
+        (lambda: built("convnet", {"width": 4}), "backbone.blocks.3.2"),
+        (lambda: built("convnet", {"width": 4, "norm": "group"}), "backbone.blocks.3.2"),
+        (lambda: built("mobilenet_v2", {"weights": "none"}), "backbone.blocks.18"),
         (residual, "0.1"),
     ],
     ids=["convnet", "group", "mobilenet_v2", "residual"],
@@ -213,14 +213,14 @@ def clean_split(n: int, seed: str) -> Split:
 
 @pytest.fixture
 def planted(world):
-    """A case around the planted model, and the guard fitted on it."""
+    """A case around the planted model, and the input detector fitted on it."""
     model = Corner().eval()
     view = replace(
-        case(world.spec, world.inputs, world.context, SentiNet.needs),
+        defender_view(world.spec, world.inputs, world.context, SentiNet.needs),
         model=model, fit_set=clean_split(24, "fit"), calibration_set=clean_split(20, "calibration"),
     )  # fmt: skip
-    guard = SentiNet(overlays=16)
-    return guard, model, dict(guard.fit(view, Rng("d"))), view
+    detector = SentiNet(overlays=16)
+    return detector, model, dict(detector.fit(view, Rng("d"))), view
 
 
 def triggered(images: torch.Tensor) -> torch.Tensor:
@@ -230,9 +230,9 @@ def triggered(images: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def brute_force(guard: SentiNet, model: nn.Module, image: torch.Tensor, state, skip=()) -> tuple[float, float]:
+def brute_force(detector: SentiNet, model: nn.Module, image: torch.Tensor, state, skip=()) -> tuple[float, float]:
     """Fooled and Conf pixel by pixel and image by image."""
-    cam = grad_cam(model, image[None], guard.cells)[0]
+    cam = grad_cam(model, image[None], detector.cells)[0]
     own = model(image[None])[0] > 0
     fooled, confidence = [], []
     for j, overlay in enumerate(state["overlays"]):
@@ -241,7 +241,7 @@ def brute_force(guard: SentiNet, model: nn.Module, image: torch.Tensor, state, s
         pasted, inert = overlay.clone(), overlay.clone()
         for row in range(cam.shape[0]):
             for column in range(cam.shape[1]):
-                if float(cam[row, column]) > guard.region * float(cam.max()):
+                if float(cam[row, column]) > detector.region * float(cam.max()):
                     pasted[:, row, column] = image[:, row, column]
                     inert[:, row, column] = state["noise"][j][:, row, column]
         there, disturbed, before = (model(x[None])[0] > 0 for x in (pasted, inert, overlay))
@@ -252,14 +252,14 @@ def brute_force(guard: SentiNet, model: nn.Module, image: torch.Tensor, state, s
 
 @torch.no_grad()
 def test_fooled_and_confidence_are_brute_force(planted):
-    guard, model, state, _ = planted
+    detector, model, state, _ = planted
     images = to_unit(clean_split(6, "queries").images)
     images[1:4] = triggered(images[1:4])
-    fooled, confidence = guard.measure(images, model, state)
-    scores = guard.score(images, model, state)
+    fooled, confidence = detector.measure(images, model, state)
+    scores = detector.score(images, model, state)
     assert list(scores) == ["margin", "fooled"]
     for i, image in enumerate(images):
-        expected = brute_force(guard, model, image, state)
+        expected = brute_force(detector, model, image, state)
         assert (float(fooled[i]), float(confidence[i])) == pytest.approx(expected, abs=1e-6)
         over = expected[0] - float(level(torch.tensor([expected[1]]), state)[0])
         assert float(scores["margin"][i]) == pytest.approx(over, abs=1e-5)
@@ -270,26 +270,26 @@ def test_fooled_and_confidence_are_brute_force(planted):
 
 @torch.no_grad()
 def test_fit_leaves_each_image_out_of_its_own_overlays(planted):
-    guard, model, state, view = planted
+    detector, model, state, view = planted
     images = to_unit(view.fit_set.images)
     points = []
     for image in images:
         itself = [j for j, overlay in enumerate(state["overlays"]) if torch.equal(overlay, image)]
-        points.append(brute_force(guard, model, image, state, skip=itself))
+        points.append(brute_force(detector, model, image, state, skip=itself))
     fooled, confidence = torch.tensor(points).T
-    for name, value in boundary(fooled, confidence, guard.bins).items():
+    for name, value in boundary(fooled, confidence, detector.bins).items():
         torch.testing.assert_close(state[name], value, atol=1e-4, rtol=1e-3)
 
 
 @torch.no_grad()
 def test_pastes_the_region_of_the_query_and_noise_into_the_same_region(planted):
-    guard, model, state, _ = planted
+    detector, model, state, _ = planted
     image = triggered(to_unit(clean_split(1, "queries").images))
-    region = salient(grad_cam(model, image, guard.cells), guard.region)[0]
+    region = salient(grad_cam(model, image, detector.cells), detector.region)[0]
     assert bool(region.any())
     assert not bool(region.all())
     model.shown.clear()
-    guard.measure(image, model, state)
+    detector.measure(image, model, state)
     own, pasted, inert = model.shown[-1].split([1, 16, 16])
     assert torch.equal(own, image)
     for filled, inside in ((pasted, image.expand(16, -1, -1, -1)), (inert, state["noise"])):
@@ -299,26 +299,26 @@ def test_pastes_the_region_of_the_query_and_noise_into_the_same_region(planted):
 
 @torch.no_grad()
 def test_finds_a_planted_localised_trigger_and_nothing_where_there_is_none(planted):
-    guard, model, state, _ = planted
+    detector, model, state, _ = planted
     queries = to_unit(clean_split(60, "queries").images)
-    benign, attacked = (guard.score(x, model, state) for x in (queries, triggered(queries)))
+    benign, attacked = (detector.score(x, model, state) for x in (queries, triggered(queries)))
     truth = [0] * 60 + [1] * 60
     for name in ("margin", "fooled"):
         assert roc_auc_score(truth, torch.cat([benign[name], attacked[name]])) == 1, name
-    others = guard.score(to_unit(clean_split(60, "more").images), model, state)
+    others = detector.score(to_unit(clean_split(60, "more").images), model, state)
     chance = roc_auc_score(truth, torch.cat([benign["margin"], others["margin"]]))
     assert abs(chance - 0.5) < 3 * math.sqrt(121 / (12 * 60 * 60))
 
 
 def test_fit_reads_the_fitting_half_alone(planted):
-    guard, _, state, view = planted
-    other = guard.fit(replace(view, calibration_set=clean_split(9, "other")), Rng("d"))
+    detector, _, state, view = planted
+    other = detector.fit(replace(view, calibration_set=clean_split(9, "other")), Rng("d"))
     assert all(torch.equal(value, other[name]) for name, value in state.items())
     same = (state["overlays"][:, None] == to_unit(view.fit_set.images)).flatten(2).all(2)
     assert bool(same.any(1).all())
     assert len(torch.unique(state["overlays"], dim=0)) == 16
     assert len(SentiNet(overlays=50).fit(view, Rng("d"))["overlays"]) == 24  # all there are
-    assert not torch.equal(guard.fit(view, Rng("e"))["overlays"], state["overlays"])
+    assert not torch.equal(detector.fit(view, Rng("e"))["overlays"], state["overlays"])
     assert 0 <= float(state["noise"].min()) < 0.1 < 0.9 < float(state["noise"].max()) <= 1
 
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from bench.access.defender import defender_view
 from bench.api.defense import Needs
 from bench.api.random import Rng
-from bench.views.defender import case
 from defenses import spectral_signatures
 from defenses._features import by_label, embed, principal
 from defenses.spectral_signatures import SpectralSignatures, percentiles, projections
@@ -21,7 +21,7 @@ from defenses.spectral_signatures import SpectralSignatures, percentiles, projec
 
 @pytest.fixture
 def view(world):
-    return case(world.spec, world.inputs, world.context, Needs.TRAIN_SET)
+    return defender_view(world.spec, world.inputs, world.context, Needs.TRAIN_SET)
 
 
 def planted(share: float, n: int = 200, d: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
@@ -85,7 +85,7 @@ def test_an_image_is_as_suspicious_as_under_its_worst_label():
 
 @pytest.mark.parametrize(("eps", "each"), [(0.1, 4), (0.2, 9), (0.01, 0)])
 def test_removes_the_top_of_every_class(view, eps, each):
-    found = SpectralSignatures(eps=eps).screen(view, Rng("d"))
+    found = SpectralSignatures(eps=eps).judge(view, Rng("d"))
     for own in view.train.labels.T:  # 30 images each
         assert int((~found.keep[own]).sum()) == each
         assert set(found.scores[own].argsort(descending=True)[:each].tolist()) == set(
@@ -101,7 +101,7 @@ def test_finds_what_was_planted_in_one_class(view, monkeypatch):
     features[own[:4]] += 20
     features[view.train.labels[:, 2]] *= 1000
     monkeypatch.setattr(spectral_signatures, "embed", lambda case, space: features)
-    found = SpectralSignatures().screen(view, Rng("d"))
+    found = SpectralSignatures().judge(view, Rng("d"))
     assert torch.nonzero(~found.keep & view.train.labels[:, 1]).flatten().tolist() == own[:4].tolist()
     assert float(found.scores[own[:4]].min()) > 1 - 4 / 30
     assert float(found.scores.max()) < 1
@@ -112,7 +112,7 @@ def test_what_is_judged(view):
     with torch.no_grad():
         assert torch.allclose(embed(view, "features", batch=50), view.model.features(images), atol=1e-5)
         assert torch.allclose(embed(view, "code", batch=50), view.model(images).tanh(), atol=1e-5)
-    features, code = (SpectralSignatures(space=space).screen(view, Rng("d")).scores for space in ("features", "code"))
+    features, code = (SpectralSignatures(space=space).judge(view, Rng("d")).scores for space in ("features", "code"))
     assert not torch.equal(features, code)
 
 
@@ -120,8 +120,8 @@ def test_several_labels_and_none(view):
     labels = view.train.labels.clone()
     labels[:20, 3], labels[20] = True, False
     several = replace(view, granted={"train": replace(view.train, labels=labels)})
-    found = SpectralSignatures().screen(several, Rng("d"))
-    alone = SpectralSignatures().screen(view, Rng("d"))
+    found = SpectralSignatures().judge(several, Rng("d"))
+    alone = SpectralSignatures().judge(view, Rng("d"))
     assert (found.scores[20], bool(found.keep[20])) == (0, True)
     untouched = view.train.labels[:, 0] & (torch.arange(120) > 20)
     assert not torch.equal(found.scores[:20], alone.scores[:20])

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from bench.access.defender import defender_view
 from bench.api.random import Rng
-from bench.views.defender import case
-from defenses._posterior import entropy, posterior
+from defenses._code_posterior import entropy, posterior
 from defenses.strip import Strip, dispersion
 
 
@@ -63,9 +63,9 @@ def test_retrieval_pools_the_expected_label_histogram_over_tie_orders(neighbours
 
 
 def test_fit_keeps_distinct_codes_with_counts_and_overlays_from_the_fitting_half(world):
-    guard = Strip(overlays=40)  # more than the 30 images there are
-    view = case(world.spec, world.inputs, world.context, guard.needs)
-    state = guard.fit(view, Rng("d", 0))
+    detector = Strip(overlays=40)  # more than the 30 images there are
+    view = defender_view(world.spec, world.inputs, world.context, detector.needs)
+    state = detector.fit(view, Rng("d", 0))
     assert len(torch.unique(state["codes"], dim=0)) == len(state["codes"])
     assert float(state["counts"].sum()) == 80
     for code, count, labels in zip(state["codes"], state["counts"], state["labels"], strict=True):
@@ -77,7 +77,7 @@ def test_fit_keeps_distinct_codes_with_counts_and_overlays_from_the_fitting_half
     used = [bytes(overlay.flatten().tolist()) for overlay in overlays]
     assert set(used) == fit_images  # every image once before any comes twice
     assert len(set(used[:30])) == 30
-    other = guard.fit(view, Rng("d", 1))
+    other = detector.fit(view, Rng("d", 1))
     assert not torch.equal(other["overlays"], state["overlays"])
 
 
@@ -103,8 +103,8 @@ def test_score_blends_clips_and_names_its_scores(image_weight, overlay_weight):
         "multi": torch.tensor(0.0),
     }
     model = Bright()
-    guard = Strip(overlays=5, image_weight=image_weight, overlay_weight=overlay_weight, neighbours=2)
-    scores = guard.score(images, model, state)
+    detector = Strip(overlays=5, image_weight=image_weight, overlay_weight=overlay_weight, neighbours=2)
+    scores = detector.score(images, model, state)
     assert list(scores) == ["entropy", "consensus", "retrieval", "dispersion"]
     for i in range(2):
         mixed = (image_weight * images[i] + overlay_weight * overlays).clamp(0, 1)
@@ -115,7 +115,7 @@ def test_score_blends_clips_and_names_its_scores(image_weight, overlay_weight):
         assert float(scores["consensus"][i]) == pytest.approx(-float(entropy(p.mean(0), state)), abs=1e-5)
         signs = torch.where(logits > 0, 1.0, -1.0)
         assert float(scores["dispersion"][i]) == pytest.approx(-float(dispersion(signs[None])), abs=1e-6)
-        assert float(scores["retrieval"][i]) == pytest.approx(float(guard._retrieval(signs, state, 1)), abs=1e-6)
+        assert float(scores["retrieval"][i]) == pytest.approx(float(detector._retrieval(signs, state, 1)), abs=1e-6)
 
 
 @torch.no_grad()
@@ -144,13 +144,13 @@ def test_neighbours_without_any_label_are_no_evidence():
 
 @torch.no_grad()
 def test_scores_do_not_depend_on_how_many_blends_fit_into_memory(world, model, monkeypatch):
-    guard = Strip(overlays=8)
-    state = guard.fit(case(world.spec, world.inputs, world.context, guard.needs), Rng("d"))
+    detector = Strip(overlays=8)
+    state = detector.fit(defender_view(world.spec, world.inputs, world.context, detector.needs), Rng("d"))
     images = Rng("strip").uniform((5, 3, 12, 12))
-    whole = guard.score(images, model, state)
+    whole = detector.score(images, model, state)
     shown = []
     monkeypatch.setattr("defenses.strip.LIMIT", 2 * state["overlays"].numel())
     model.register_forward_pre_hook(lambda _, inputs: shown.append(len(inputs[0])))
-    for name, value in guard.score(images, model, state).items():
+    for name, value in detector.score(images, model, state).items():
         torch.testing.assert_close(value, whole[name])
     assert shown == [16, 16, 8]

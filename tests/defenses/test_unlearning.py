@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench.access.defender import defender_view
 from bench.api.defense import Needs, Rng
-from bench.views.defender import case
-from defenses._reversal import Reversing, Triggers
+from defenses._trigger_inversion import Reversing, Triggers
 from defenses.fine_tuning import FineTuning
 from defenses.unlearning import Unlearning
 
 
 @pytest.fixture
 def view(world):
-    return case(world.spec, world.inputs, world.context, Needs.NONE)
+    return defender_view(world.spec, world.inputs, world.context, Needs.NONE)
 
 
 @pytest.fixture
@@ -64,9 +64,9 @@ def test_the_choice_of_images_is_the_stream_s(seen):
 
 
 def test_the_control_is_the_same_training_without_a_trigger(view):
-    control = Unlearning(stamp=False, epochs=1, lr=(1e-2,)).repair(view, Rng("d"))
+    control = Unlearning(apply_trigger=False, epochs=1, lr=(1e-2,)).repair(view, Rng("d"))
     tuned = FineTuning(epochs=1, lr=(1e-2,)).repair(view, Rng("d"))
     assert all(torch.equal(value, tuned.state_dict()[key]) for key, value in control.state_dict().items())
-    stamped = Unlearning(epochs=1, lr=(1e-2,), steps=1).repair(view, Rng("d"))
-    assert not torch.equal(stamped.head.weight, control.head.weight)
-    assert all(parameter.requires_grad for parameter in stamped.parameters())
+    triggered = Unlearning(epochs=1, lr=(1e-2,), steps=1).repair(view, Rng("d"))
+    assert not torch.equal(triggered.head.weight, control.head.weight)
+    assert all(parameter.requires_grad for parameter in triggered.parameters())

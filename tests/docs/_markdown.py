@@ -90,15 +90,15 @@ def section(document: str, heading: str) -> str:
 def table(document: str, heading: str, *columns: str) -> list[dict[str, str]]:
     """The table of a section that has these columns: a row each, as markdown."""
     rows = [
-        [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
+        [trial.strip() for trial in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
         for line in section(document, heading).splitlines()
         if line.strip().startswith("|")
     ]
     for at, row in enumerate(rows):
         if row == list(columns):
             body = rows[at + 2 :]
-            assert all(len(cells) == len(columns) for cells in body), f"{document}: rows of another width: {body}"
-            return [dict(zip(columns, cells, strict=True)) for cells in body]
+            assert all(len(trials) == len(columns) for trials in body), f"{document}: rows of another width: {body}"
+            return [dict(zip(columns, trials, strict=True)) for trials in body]
     raise AssertionError(f"{document}, '{heading}': no table with the columns {columns}")
 
 

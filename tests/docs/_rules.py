@@ -14,9 +14,9 @@ from typing import Any, get_args
 
 import typer
 
-from bench import suite
 from bench.api import registry
 from bench.cli.app import app
+from bench.config import suite
 from tests.docs._markdown import ROOT, Shown, all_blocks, all_spans
 from tests.docs._small import commands
 
@@ -31,13 +31,13 @@ PRINTED = {
 }  # fmt: skip
 # Words that stand in a file, which says what is meant.
 SAID = {
-    "runs/": ("bench/cli/_options.py", 'DEFAULT_STORE = Path("runs")'),
-    "damaged/": ("bench/store.py", 'self.root / "damaged"'),
+    "runs/": ("bench/cli/options.py", 'DEFAULT_STORE = Path("runs")'),
+    "damaged/": ("bench/engine/store.py", 'self.root / "damaged"'),
     "backdoored": ("bench/stages/implant.py", '"backdoored": True'),
     "guess:": ("bench/templates/attacks.txt", "guess:"),
     "origin/main": ("tests/benchmarks/gate.py", '"origin/main"'),
     ".npz": ("bench/cli/boards.py", 'metavar="QUERY.npz"'),
-    ".pth": ("hashing/backbones/_imagenet.py", ".pth"),
+    ".pth": ("hashing/pretrained.py", ".pth"),
     "badnets gain>0.5": ("tests/reports/test_browser.py", 'fill(f"gain>{limit} badnets")'),  # typed into a browser
     "renamed": ("bench/api/registry.py", '"renamed"'),
     "__all__": ("attacks/__init__.py", "__all__"),
@@ -48,7 +48,7 @@ SAID = {
 }
 # Modules whose names the documents use as they are, without the module.
 MODULES = (
-    "bench.api.attack", "bench.api.defense", "bench.api.hashing", "bench.api.paper", "attacks", "bench.api.errors",
+    "bench.api.attack", "bench.api.defense", "bench.api.hashing", "bench.api.card", "attacks", "bench.api.errors",
     "reports", "hashing.codes", "hashing.ranking",
 )  # fmt: skip
 # Names of other people's.

@@ -6,7 +6,7 @@ import shlex
 from itertools import pairwise
 from pathlib import Path
 
-from bench.suite import AXES, axis_of
+from bench.config.suite import AXES, axis_of
 from tests.docs._markdown import Shown, all_blocks
 from tests.faults._bench import bench
 

@@ -47,11 +47,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture
 def kernels(place: Place) -> Path:
     """As `bench kernels --format json` prints it, measured on few codes."""
-    from bench.kernels import measure
+    from bench.kernels import kernel_benchmark
 
     path = place.folder / "kernels.json"
     machine = {"processor": "here", "cores": 1, "packages": {}}
-    path.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in measure.packing(3, 500)]}))
+    path.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in kernel_benchmark.packing(3, 500)]}))
     return path
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import plan, suite
+from bench.config import suite
+from bench.graph import planner
 from tests.docs import _rules
 from tests.docs._markdown import DOCUMENTS, OTHER, Shown, all_blocks, prose, read
 from tests.docs._rules import blocks_of as of
@@ -69,9 +70,9 @@ def test_a_suite_loads_and_plans_over_all_of_its_cells(
     for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
         (tmp_path / "cifar-10-batches-py" / name).touch()
     with_files(block, tmp_path, monkeypatch)
-    planned = plan.plan([suite.load("my.toml")], data=tmp_path, device="cpu")
-    assert planned.cells
-    assert [cell.skipped for cell in planned.cells if cell.key is None] == []
+    planned = planner.plan([suite.load("my.toml")], data=tmp_path, device="cpu")
+    assert planned.trials
+    assert [trial.skipped for trial in planned.trials if trial.key is None] == []
 
 
 @pytest.mark.parametrize("block", [pytest.param(one, marks=_costly(one)) for one in of("suite")], ids=str)

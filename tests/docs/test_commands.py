@@ -18,7 +18,7 @@ import pytest
 
 from bench.api import errors
 from bench.cli.app import app
-from bench.store import Store
+from bench.engine.store import Store
 from tests.docs import _rules
 from tests.docs._boards import boards, shape
 from tests.docs._markdown import ROOT, Shown, all_spans, section
@@ -233,9 +233,9 @@ def test_an_excerpt_is_what_a_run_prints(block: Shown, place: Place) -> None:
         shown = [column for column in columns if column in real or not empty(column)]
         assert [column for column in real if column in columns] == shown, f"{kind}: columns are {real}"
         assert len(title.split(" · ")) == len(here[kind][0].split(" · "))
-        for column in {"access", "guard", "score", "defense"} & {*columns}:
+        for column in {"access", "input detector", "score", "defense"} & {*columns}:
             mine = {row[columns.index(column)] for row in rows}
-            known = {row[real.index(column)] for row in printed} | {"weights only"}  # darkhash is not run in small
+            known = {row[real.index(column)] for row in printed} | {"model-only"}  # darkhash is not run in small
             assert mine <= known, f"{kind}: {column} {mine - known}"
         assert {*map(shape, below)} <= {*map(shape, captions)}, f"{kind}: below it stands {captions}"
     (last,) = (line for line in block.text.splitlines() if line.startswith("Trials: "))
@@ -257,7 +257,7 @@ def whole(folder: Path) -> str:
 @pytest.mark.parametrize("block", _rules.blocks_of("boards"), ids=str)
 def test_the_numbers_of_an_excerpt_are_those_of_its_run(block: Shown, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Two to three minutes. Results are bit-identical on one type of machine: the README's computes in bf16 on CPUs."""
-    from bench.provenance import processor
+    from bench.engine.provenance import processor
     from hashing.train import fast_precision
 
     if "AMD EPYC" not in processor() or fast_precision("cpu") != "bf16":
@@ -274,7 +274,7 @@ def test_the_numbers_of_an_excerpt_are_those_of_its_run(block: Shown, tmp_path_f
     assert last in printed
 
 
-CALLS = {"draw_attacks": '"runs", "a.png"', "draw_sweeps": '"runs", "s.png"', "draw_page": '"runs", "p.html"'}
+CALLS = {"draw_attacks": '"runs", "a.png"', "draw_sweeps": '"runs", "s.png"', "write_html": '"runs", "p.html"'}
 
 
 def test_the_calls_of_a_notebook(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

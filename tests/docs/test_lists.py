@@ -7,23 +7,23 @@ from collections import Counter
 
 import pytest
 
-from bench import suite
 from bench.api import registry
-from bench.api.defense import Diagnosis, Filter, Guard, Repair
+from bench.api.defense import DataFilter, InputDetector, ModelDetector, Repair
+from bench.config import suite
 from tests.docs._markdown import section, table, words_in
 
-KINDS = {"repair": Repair, "filter": Filter, "guard": Guard, "diagnosis": Diagnosis}
+KINDS = {"repair": Repair, "filter": DataFilter, "input_detector": InputDetector, "diagnosis": ModelDetector}
 
 
 def test_every_suite_is_in_the_table_once() -> None:
     named: list[str] = []
     for row in table("README.md", "Suites", "suite", "what it compares", "on two cores"):
-        cell = row["suite"]
-        for first, last in re.findall(r"`(\w+)` to `(\w+)`", cell):
+        trial = row["suite"]
+        for first, last in re.findall(r"`(\w+)` to `(\w+)`", trial):
             stem = first.rstrip("0123456789")
             assert last.startswith(stem)
             named += [f"{stem}{n}" for n in range(int(first[len(stem) :]), int(last[len(stem) :]) + 1)]
-        named += words_in(re.sub(r"`\w+` to `\w+`", "", cell))
+        named += words_in(re.sub(r"`\w+` to `\w+`", "", trial))
     assert Counter(named) == Counter(list(suite.names()))
 
 
@@ -40,7 +40,7 @@ def test_every_defense_is_in_the_table_under_its_kind() -> None:
 
 
 def test_every_attack_is_named_under_its_threat() -> None:
-    """The first sentence: labels changed by default, kept; the training controlled; nothing but the model."""
+    """The first sentence: dirty-label by default, kept; the training-controlled; nothing but the model."""
     sentence = section("README.md", "Attacks").partition("Boards never rank")[0]
     named = [name for name in words_in(sentence) if name in registry.catalogue("attacks")]
     assert Counter(named) == Counter(
@@ -50,14 +50,14 @@ def test_every_attack_is_named_under_its_threat() -> None:
     kept, rest = rest.split(" keep them, ")
     controlled, rest = rest.split(" controls the training, ")
     for words, access in (
-        (changed, "labels changed"), (kept, "labels kept"), (controlled, "training controlled"), (rest, "weights only"),
+        (changed, "dirty-label"), (kept, "clean-label"), (controlled, "training-controlled"), (rest, "model-only"),
     ):  # fmt: skip
         for name in words_in(words):
             assert access_of(name) == access, f"`{name}` is listed as: {access}"
 
 
 def access_of(name: str) -> str:
-    from bench.plan import access
+    from bench.graph.planner import access
 
     return access(registry.create("attacks", name, {}).threat())
 

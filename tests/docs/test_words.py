@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import plan, suite
 from bench.api import registry
 from bench.api.errors import UserError
 from bench.api.hashing import Recipe
-from bench.suite import AXES, Resources
+from bench.config import suite
+from bench.config.suite import AXES, Resources
+from bench.graph import planner
 from tests.docs import _rules
 from tests.docs._markdown import ROOT, Shown, all_spans
 from tests.docs._small import done, own_data
@@ -53,13 +54,13 @@ def test_a_name_of_other_people_s_is_there(text: str) -> None:
     assert hasattr(found, text) or text in inspect.signature(found).parameters  # type: ignore[arg-type]
 
 
-def settled(text: str, tmp_path: Path, data: Path | None = None) -> list[plan.Cell]:
+def settled(text: str, tmp_path: Path, data: Path | None = None) -> list[planner.PlannedTrial]:
     """The cells of a suite of this text."""
     path = tmp_path / "shown.toml"
     path.write_text(text)
-    cells = plan.plan([suite.load(str(path))], data=data, device="cpu").cells
-    assert cells
-    return cells
+    trials = planner.plan([suite.load(str(path))], data=data, device="cpu").trials
+    assert trials
+    return trials
 
 
 def kinds_of(name: str) -> list[str]:
@@ -144,6 +145,6 @@ def test_lists_of_one_s_own_are_read(template: str, tmp_path: Path) -> None:
             words = [str(number % (int(labels[0]) + 1))] if len(labels) == 1 else rows
             lines.append(" ".join([image.replace("path.jpg", f"{number}.png"), *words]))
         (data / "my_lists" / f"{part}.txt").write_text("\n".join(lines))
-    cells = settled(f"[axes]\n{line}", tmp_path, data)
-    assert [cell.skipped for cell in cells] == [""]
+    trials = settled(f"[axes]\n{line}", tmp_path, data)
+    assert [trial.skipped for trial in trials] == [""]
     assert "found (" in done(["doctor", "--data", str(data)])

@@ -20,14 +20,14 @@ from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
 
-from bench import plan as planning
-from bench import suite as suites
-from bench.cli._progress import Display
-from bench.drive import Costs, Summary, drive
-from bench.execute import Done
-from bench.plan import Plan, Stage
-from bench.store import Store
-from bench.work import describe
+from bench.cli.progress import Display
+from bench.config import suite as suites
+from bench.engine.executors import Done
+from bench.engine.scheduler import RuntimeEstimator, Summary, run_plan
+from bench.engine.store import Store
+from bench.engine.worker import describe
+from bench.graph import planner as planning
+from bench.graph.planner import Plan, Stage
 
 SUITE = """
 name = "scale"
@@ -103,16 +103,16 @@ def main(trials: int) -> None:
         def plan() -> None:
             made.append(planning.plan([suites.load(str(path))], data=None, device="cpu"))
 
-        timed("planning", plan, lambda: len(made[0].cells), lambda: 0.0)
+        timed("planning", plan, lambda: len(made[0].trials), lambda: 0.0)
         (planned,) = made
-        print(f"{len(planned.cells)} trials, {len(planned.stages)} stages", flush=True)
+        print(f"{len(planned.trials)} trials, {len(planned.stages)} stages", flush=True)
         store = Store(Path(folder) / "store", create=True)
         for words in ("first run", "second run"):
             executor, found = Instant(store), list[Summary]()
 
             def run(executor: Instant = executor, found: list[Summary] = found) -> None:
-                with redirect_stderr(io.StringIO()), Display(Costs(store.records())) as display:
-                    found.append(drive(planned, store, lambda: executor, listen=display))
+                with redirect_stderr(io.StringIO()), Display(RuntimeEstimator(store.records())) as display:
+                    found.append(run_plan(planned, store, lambda: executor, listen=display))
 
             timed(words, run, lambda: len(planned.stages), lambda e=executor: e.seconds)
             print(dict(found[0].ran), dict(found[0].trials), f"{found[0].reused} reused", flush=True)

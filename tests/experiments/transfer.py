@@ -84,7 +84,7 @@ def main(data: Path) -> None:
     for title, setting in SETTINGS.items():
         dataset = registry.create("datasets", "cifar10", {"query": 500, "database": 1000, **setting["dataset"]})
         pool = dataset.decode(data)
-        index = dataset.cut(pool.labels, pool.origin, Rng("split", "cifar10", dataset.protocol_version))["train"]
+        index = dataset.splits(pool.labels, pool.origin, Rng("split", "cifar10", dataset.protocol_version))["train"]
         train = Split(pool.images[index], pool.labels[index], index)
         classes = dataset.classes(data)
         surrogate, other = (clean_model(setting, train, len(classes), seed) for seed in (1, 0))
@@ -97,8 +97,8 @@ def main(data: Path) -> None:
                     rng = Rng("transfer", number)
                     changed = moved(surrogate, clean, variant, eps / 255, rng) if eps else clean
                     felt_by += torch.tensor([felt(model, clean, changed) for model in (surrogate, other)])
-                cells = [f"{a:.1f} / {b:.1f}" for a, b in (felt_by / len(images)).tolist()]
-                rows.append([f"{eps}/255", variant, *cells])
+                trials = [f"{a:.1f} / {b:.1f}" for a, b in (felt_by / len(images)).tolist()]
+                rows.append([f"{eps}/255", variant, *trials])
                 print(rows[-1], flush=True)
         print(f"\n{title}; mean of {', '.join(TARGETS)}\n")
         print(tabulate(rows, headers=["eps", "variant", "on the surrogate", "on an independent model"]), flush=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.store import Store
+from bench.engine.store import Store
 from tests.faults._bench import SUITE, Driver, bench, board, finished, results, run, verified
 
 Start = Callable[..., Driver]
@@ -76,14 +76,21 @@ def test_two_drivers_on_one_store(suite: Path, tmp_path: Path, drivers: Start, u
 def test_no_damaged_artifact_is_served_and_all_come_back(suite: Path, store: Path, undisturbed: Undisturbed) -> None:
     """One of every kind: a flipped bit in some, a lost end in the others."""
     held, trusted = Store(store), finished(store)
-    kinds = ("load", "split", "train", "prepare", "implant", "encode", "stamp", "defend")
+    kinds = ("load", "split", "train", "make_trigger", "implant", "encode", "encode_triggered", "defend")
     hurt = {}
     for number, kind in enumerate(kinds):
         hurt[kind] = key = first(store, kind)["key"]
         (flip if number % 2 else truncate)(held.artifact_path(key))
     code, out, _ = bench("verify", "--store", store)
     assert code == 1
-    for kind in ("load", "split", "implant", "encode", "stamp", "defend"):  # what trials read; models are not
+    for kind in (
+        "load",
+        "split",
+        "implant",
+        "encode",
+        "encode_triggered",
+        "defend",
+    ):  # what trials read; models are not
         assert f"({hurt[kind][:8]}) is damaged or gone" in out
     code, _, _ = bench("report", "--store", store, "--out", store / "report.html")
     assert code == 0, "a page says what it does without"

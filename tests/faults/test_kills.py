@@ -74,11 +74,12 @@ def test_a_driver_killed_three_times_is_continued(
 LATE = """
 import sys
 from pathlib import Path
-from bench import plan, suite
+from bench.config import suite
+from bench.graph import planner
 from bench.api import registry
-from bench.execute import _task
-from bench.store import Store
-from bench.work import Site, perform
+from bench.engine.executors import _task
+from bench.engine.store import Store
+from bench.engine.worker import Site, perform
 suite_, store, plugin = map(Path, sys.argv[1:])
 registry.load_plugin(plugin)
 site = Site(Store(store, create=True).root, None, "cpu", (plugin,))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.store import Store
+from bench.engine.store import Store
 from tests.faults._bench import SUITE, Driver, finished, run, until, verified
 
 Start = Callable[..., Driver]
@@ -86,7 +86,7 @@ def test_a_worker_that_is_killed_once_is_replaced(tmp_path: Path, drivers: Start
 def test_a_stage_that_takes_too_much_memory_is_stopped_alone(
     tmp_path: Path, drivers: Start, moody: tuple[Path, Path]
 ) -> None:
-    """Ray's own guard, set to what is in use now and 4 GB more."""
+    """Ray's own input detector, set to what is in use now and 4 GB more."""
     plugin, folder = moody
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     total, free = (1024 * int(lines[name].split()[0]) for name in ("MemTotal", "MemAvailable"))

@@ -14,8 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-FOLLOWED = ["bench.suite", "bench.claims", "bench.store", "bench.records", "bench.api.outside", "hashing.datasets",
-            "hashing._weights", "reports.frame", "reports.page", "reports.codefiles", "reports.throughput",
+FOLLOWED = ["bench.config.suite", "bench.config.reported",
+            "bench.engine.store", "bench.engine.record", "bench.api.untrusted",
+            "hashing.datasets",
+            "hashing.weight_files", "reports.frame", "reports.trial_details", "reports.score", "reports.throughput",
             "reports.boards", "reports.render", "tarfile", "zipfile", "tomllib"]  # fmt: skip
 SEEDS = 300  # inputs to begin with
 LARGEST = 2**16  # bytes of an input

@@ -14,15 +14,15 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from bench import suite
 from bench.api.errors import UserError
-from bench.store import Store
-from hashing import _weights
-from hashing._pictures import decode_image, decode_rgba
+from bench.config import suite
+from bench.engine.store import Store
+from hashing import weight_files
 from hashing.datasets import _lists
 from hashing.datasets._archives import walk
-from hashing.datasets._trees import survey
-from reports import boards, codefiles, frame, kinds, page, render, throughput
+from hashing.datasets._image_folder import survey
+from hashing.image_decoding import decode_image, decode_rgba
+from reports import boards, frame, render, score, tables, throughput, trial_details
 
 PARTS = b"\n\x1e\n"  # between the files of one input
 SECONDS = 20  # an input that takes longer hangs
@@ -64,8 +64,8 @@ def suites(data: bytes, folder: Path) -> bool:
     path = folder / "s.toml"
     path.write_bytes(text)
     made = suite.load(str(path), changes=[change.decode(errors="replace") for change in changes])
-    for cell in itertools.islice(made.trials(None), 20):
-        assert cell.axes() if not isinstance(cell, suite.Skipped) else cell.reason
+    for trial in itertools.islice(made.trials(None), 20):
+        assert trial.axes() if not isinstance(trial, suite.Skipped) else trial.reason
     return True
 
 
@@ -106,16 +106,16 @@ def images(data: bytes, folder: Path) -> bool:
 def codes(data: bytes, folder: Path) -> bool:
     path = folder / "c.npz"
     path.write_bytes(data)
-    found = codefiles.read(path)
-    codefiles._together(found, found)
+    found = score.read(path)
+    score._together(found, found)
     return True
 
 
 def weights(data: bytes, folder: Path) -> bool:
     for path in (folder / "w.safetensors", folder / "w.pth"):
         path.write_bytes(data)
-        with suppress(UserError) if path.suffix == _weights.SAFE else nullcontext():
-            _weights.read_weights(path)
+        with suppress(UserError) if path.suffix == weight_files.SAFE else nullcontext():
+            weight_files.read_weights(path)
     return True
 
 
@@ -145,8 +145,10 @@ def records(data: bytes, folder: Path) -> bool:
     store = _filled(data, folder)
     sound = len(list(store.records()))
     assert sound + len(list((store.root / "damaged").glob("*"))) >= 2
-    shelf, made = frame.Shelf(store), frame.runs_of(store)
-    rows = [frame._row(cell, shelf) for plan in made for cell in plan["cells"]]  # `reports` makes frames of them
+    record_cache, made = frame.RecordCache(store), frame.runs_of(store)
+    rows = [
+        frame._row(trial, record_cache) for plan in made for trial in plan["trials"]
+    ]  # `reports` makes frames of them
     json.dumps([made, rows], ensure_ascii=False).encode()
     return sound == 2
 
@@ -156,12 +158,12 @@ def reports(data: bytes, folder: Path) -> bool:
     store = _filled(data, folder)
     found = frame.read(store)
     made: list[Any] = boards.everything(found, costs=True)
-    for kind in kinds.KINDS[1:]:
+    for kind in tables.KINDS[1:]:
         try:
-            made += kinds.tables(kind, store, found)
+            made += tables.tables(kind, store, found)
         except UserError:  # not every run has every table
             continue
-    made += page.page(store, KEY[:8])
+    made += trial_details.page(store, KEY[:8])
     for write in (render.markdown, render.latex, render.csv, render.as_json):
         write(made).encode()
     "".join(map(render.plain, made)).encode()
@@ -196,9 +198,9 @@ AXES: dict[str, Any] = {
 }  # fmt: skip
 PLAN: dict[str, Any] = {
     "schema": 1, "suites": ["toy"], "descriptions": {"toy": "A toy."}, "command": "python -m bench run --suite toy",
-    "cells": [
-        {"axes": AXES, "training": {"lr": 0.1}, "key": KEY, "skipped": "", "access": "labels changed", "aimed": True,
-         "defense_kind": "guard", "threads": 1, "surrogate_seed": 1},
+    "trials": [
+        {"axes": AXES, "training": {"lr": 0.1}, "key": KEY, "skipped": "", "access": "dirty-label", "targeted": True,
+         "defense_kind": "input_detector", "threads": 1, "surrogate_seed": 1},
         {"axes": AXES | {"attack": "none", "defense": "none"}, "training": {}, "key": None, "skipped": "no data"},
     ],
 }  # fmt: skip

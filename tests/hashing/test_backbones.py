@@ -118,7 +118,7 @@ def test_is_torchvisions_network_up_to_the_cut(name, monkeypatch):
 def test_stages_can_be_frozen_one_by_one(name):
     with torch.device("meta"):  # nothing is computed
         body = network(name, (3, 64, 64), frozen=2)
-    assert len(body.stages) == STAGES[name]
+    assert len(body.blocks) == STAGES[name]
     learns = {key for key, value in body.named_parameters() if value.requires_grad}
     assert learns == {key for key, _ in body.named_parameters() if int(key.split(".")[1]) >= 2}
     assert 0 < len(learns) < len(list(body.parameters()))
@@ -129,7 +129,7 @@ def test_the_last_stage_holds_the_linear_layers_and_their_dropout(name, linear, 
     """So that freezing all stages but this one freezes the convolutions."""
     with torch.device("meta"):
         body = network(name, (3, 64, 64))
-    last, others = list(body.stages[-1].modules()), list(body.stages[:-1].modules())
+    last, others = list(body.blocks[-1].modules()), list(body.blocks[:-1].modules())
     assert [sum(isinstance(m, kind) for m in last) for kind in (nn.Linear, nn.Dropout)] == [linear, dropout]
     assert not any(isinstance(m, nn.Linear | nn.Dropout) for m in others)
     assert not any(isinstance(m, nn.Conv2d) for m in last)
@@ -171,7 +171,7 @@ def test_convnet_doubles_its_width_twice_and_halves_the_image_four_times():
     widths = [module.out_channels for module in body.modules() if isinstance(module, nn.Conv2d)]
     assert widths == [6, 12, 24, 24]
     assert body.features == 24
-    assert nn.Sequential(*body.stages[:-1])(images_of(2, (3, 32, 32))).shape == (2, 24, 2, 2)
+    assert nn.Sequential(*body.blocks[:-1])(images_of(2, (3, 32, 32))).shape == (2, 24, 2, 2)
     assert not any(isinstance(module, nn.MaxPool2d | nn.AdaptiveMaxPool2d) for module in body.modules())
 
 
@@ -191,7 +191,7 @@ def test_convnet_with_group_norm_treats_images_alone_while_training():
 def test_resnet18_spares_small_images_the_early_downsampling(shape, stem, side):
     body = network("resnet18", shape, stem=stem).eval()
     seen = []
-    body.stages[4].register_forward_hook(lambda module, inputs, output: seen.append(output.shape[-2:]))
+    body.blocks[4].register_forward_hook(lambda module, inputs, output: seen.append(output.shape[-2:]))
     assert body(images_of(1, shape)).shape == (1, 512)
     assert seen == [(side, side)]
 
@@ -230,8 +230,8 @@ def test_mobilenet_is_torchvisions_on_its_weights(channels):
     learns = {name for name, value in model.backbone.named_parameters() if value.requires_grad}
     assert learns == {name for name, _ in model.backbone.named_parameters() if int(name.split(".")[1]) >= 14}
     model.train()
-    assert not any(module.training for stage in model.backbone.stages[:14] for module in stage.modules())
-    assert all(stage.training for stage in model.backbone.stages[14:])
+    assert not any(module.training for stage in model.backbone.blocks[:14] for module in stage.modules())
+    assert all(stage.training for stage in model.backbone.blocks[14:])
 
 
 def test_mobilenet_weights_that_are_missing_or_not_the_published_ones_are_named(tmp_path, monkeypatch):

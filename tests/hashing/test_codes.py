@@ -13,7 +13,7 @@ import pytest
 import torch
 from numba.core import caching
 
-from hashing import _kernels
+from hashing import numba_kernels
 from hashing.codes import PackedCodes, hamming_distances, pack, topk
 
 
@@ -174,7 +174,7 @@ def test_neither_torch_nor_numba_is_imported_with_the_modules():
 
 def test_kernels_compile_without_a_place_for_the_cache(monkeypatch):
     monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
-    spec = importlib.util.spec_from_file_location("kernels_without_cache", Path(_kernels.__file__))
+    spec = importlib.util.spec_from_file_location("kernels_without_cache", Path(numba_kernels.__file__))
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -185,5 +185,5 @@ def test_kernels_compile_without_a_place_for_the_cache(monkeypatch):
 def test_kernels_are_compiled_once_per_type_of_distance_whatever_the_bits():
     for bits in (8, 64, 65, 200, 255, 256, 300, 1000):
         topk(random_codes(0, 4, bits), random_codes(1, 50, bits), 3)
-    assert len(_kernels.nearest.signatures) == 2
-    assert len(_kernels.histograms.signatures) == 2
+    assert len(numba_kernels.nearest.signatures) == 2
+    assert len(numba_kernels.histograms.signatures) == 2

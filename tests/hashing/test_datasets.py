@@ -21,13 +21,13 @@ from PIL import Image
 from torch.nn import functional
 
 from bench.api.errors import DataCorruptError, DataMissingError, UserError
-from bench.api.hashing import Dataset, Pool
+from bench.api.hashing import Dataset, DecodedDataset
 from bench.api.random import Rng
 from bench.api.registry import catalogue, create
 from bench.api.types import SPLITS, to_unit
-from hashing import _pictures
-from hashing.datasets import _canvas, cifar10
-from hashing.datasets._cut import Sizes, cut
+from hashing import image_decoding
+from hashing.datasets import _image_buffer, cifar10
+from hashing.datasets._splits import Sizes, draw_splits
 
 DATA = Path(os.environ.get("HASHDOOR_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
 ARCHIVE = DATA / "cifar10" / "cifar10-jpeg.tar.xz"
@@ -81,7 +81,7 @@ def check(parts: Any, total: int) -> None:
     assert together.max() < total
 
 
-def same(one: Pool, two: Pool) -> bool:
+def same(one: DecodedDataset, two: DecodedDataset) -> bool:
     return all(torch.equal(getattr(one, name), getattr(two, name)) for name in ("images", "labels", "origin"))
 
 
@@ -103,9 +103,9 @@ def test_single_label_cuts_are_disjoint_and_as_even_as_can_be(
     needed = len(counts) + train + query + trusted + (1 if database is None else database)
     if needed > len(labels):
         with pytest.raises(UserError, match=f"of the {len(labels)}"):
-            cut(labels, sizes, Rng("t", seed))
+            draw_splits(labels, sizes, Rng("t", seed))
         return
-    parts = cut(labels, sizes, Rng("t", seed))
+    parts = draw_splits(labels, sizes, Rng("t", seed))
     check(parts, len(labels))
     assert labels[parts["public"]].int().argmax(1).tolist() == list(range(len(counts)))
     free = torch.tensor(counts) - 1
@@ -122,7 +122,9 @@ def test_sizes_change_only_what_is_drawn_later() -> None:
     labels = one_hot(100, 80, 60)
 
     def run(**changes: int | None) -> dict[str, torch.Tensor]:
-        return cut(labels, Sizes(**{"train": 60, "query": 30, "trusted": 20, "database": None} | changes), Rng("t"))
+        return draw_splits(
+            labels, Sizes(**{"train": 60, "query": 30, "trusted": 20, "database": None} | changes), Rng("t")
+        )
 
     whole, part, more = run(), run(database=50), run(train=65)
     assert all(torch.equal(whole[name], part[name]) for name in ("train", "query", "trusted", "public"))
@@ -130,7 +132,7 @@ def test_sizes_change_only_what_is_drawn_later() -> None:
     assert all(torch.equal(whole[name], more[name]) for name in ("query", "trusted", "public"))
     assert set(whole["train"].tolist()) < set(more["train"].tolist())
     assert not torch.equal(
-        cut(labels, Sizes(train=60, query=30, trusted=20, database=None), Rng("u"))["train"], whole["train"]
+        draw_splits(labels, Sizes(train=60, query=30, trusted=20, database=None), Rng("u"))["train"], whole["train"]
     )
 
 
@@ -143,7 +145,7 @@ def test_the_cut_is_pinned() -> None:
         "trusted": [9, 19, 29],
         "public": [8, 17, 25],
     }
-    parts = cut(one_hot(12, 9, 9), Sizes(train=6, query=4, trusted=3, database=5), Rng("pinned"))
+    parts = draw_splits(one_hot(12, 9, 9), Sizes(train=6, query=4, trusted=3, database=5), Rng("pinned"))
     assert {name: parts[name].tolist() for name in SPLITS} == pinned
 
 
@@ -153,7 +155,7 @@ def test_multi_label_cuts_give_each_class_its_own_public_image() -> None:
     labels[3:9, 1] = True
     labels[4, 2] = True  # the only one; class 3 has none
     for seed in range(20):
-        parts = cut(labels, Sizes(train=5, query=3, trusted=2, database=None), Rng("t", seed))
+        parts = draw_splits(labels, Sizes(train=5, query=3, trusted=2, database=None), Rng("t", seed))
         check(parts, 20)
         assert len(torch.cat(list(parts.values()))) == 20
         assert len(parts["public"]) == 3
@@ -164,14 +166,16 @@ def test_multi_label_cuts_give_each_class_its_own_public_image() -> None:
 def test_parts_that_may_give_queries_and_training_images_are_honoured() -> None:
     labels = one_hot(40, 40)
     late = torch.arange(80) % 2 == 1
-    parts = cut(
+    parts = draw_splits(
         labels, Sizes(train=10, query=10, trusted=6, database=None), Rng("t"), query_from=late, train_from=~late
     )
     assert (parts["query"] % 2 == 1).all()
     assert (torch.cat([parts["train"], parts["trusted"], parts["public"]]) % 2 == 0).all()
     assert len(parts["database"]) == 80 - 10 - 10 - 6 - 2
     with pytest.raises(UserError, match=r"query = 41 images asked, but 40 of the 80 are free"):
-        cut(labels, Sizes(train=1, query=41, trusted=1, database=None), Rng("t"), query_from=late, train_from=~late)
+        draw_splits(
+            labels, Sizes(train=1, query=41, trusted=1, database=None), Rng("t"), query_from=late, train_from=~late
+        )
 
 
 @pytest.mark.parametrize(
@@ -185,12 +189,14 @@ def test_parts_that_may_give_queries_and_training_images_are_honoured() -> None:
 )
 def test_sizes_that_cannot_be_met(sizes: dict[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        cut(one_hot(30, 30), Sizes(**{"train": 10, "query": 10, "trusted": 10, "database": None} | sizes), Rng("t"))
+        draw_splits(
+            one_hot(30, 30), Sizes(**{"train": 10, "query": 10, "trusted": 10, "database": None} | sizes), Rng("t")
+        )
 
 
 def test_a_class_without_images_cannot_be_cut() -> None:
     with pytest.raises(UserError, match="class number 1 has no image"):
-        cut(one_hot(30, 0, 30), Sizes(train=10, query=10, trusted=10, database=None), Rng("t"))
+        draw_splits(one_hot(30, 0, 30), Sizes(train=10, query=10, trusted=10, database=None), Rng("t"))
 
 
 # Embedded data
@@ -208,7 +214,7 @@ def test_digits_are_the_real_scans() -> None:
     assert data.classes(None) == tuple("0123456789")
     plain = make("digits", size=8).decode(None).images
     assert torch.equal((plain[0, 0, 0].float() / 255 * 16).round(), torch.tensor([0.0, 0, 5, 13, 9, 1, 0, 0]))
-    parts = data.cut(pool.labels, pool.origin, Rng("split", "digits", 0))
+    parts = data.splits(pool.labels, pool.origin, Rng("split", "digits", 0))
     check(parts, 1797)
     assert {name: len(part) for name, part in parts.items()} == {
         "train": 800, "query": 300, "trusted": 200, "public": 10, "database": 487,
@@ -230,7 +236,7 @@ def test_shapes_are_determined_by_their_parameters() -> None:
     assert torch.equal(state, torch.random.get_rng_state())  # the global generator is left alone
     other = make("shapes", images=300, size=24, kinds=6).decode(None)
     assert not torch.equal(pool.images, other.images)
-    parts = data.cut(pool.labels, pool.origin, Rng("s"))
+    parts = data.splits(pool.labels, pool.origin, Rng("s"))
     check(parts, 300)
     assert pool.labels[parts["public"], torch.arange(5)].all()
 
@@ -293,7 +299,7 @@ def test_every_form_of_a_folder_gives_the_same_pool(tmp_path: Path, form: str) -
         else tuple(path / name for name in sorted(files) if name[-3:].lower() == "png" and name[0] != ".")
     )
     assert same(pool, make("folder", path=str(path), size=8).decode(None))  # an absolute path needs no --data
-    parts = data.cut(pool.labels, pool.origin, Rng("f"))
+    parts = data.splits(pool.labels, pool.origin, Rng("f"))
     check(parts, 10)
 
 
@@ -307,7 +313,7 @@ def test_a_test_part_gives_the_queries(tmp_path: Path, late: str, wrapper: str) 
     assert data.classes(tmp_path) == ("a", "b", "c")
     assert sorted(set(pool.origin.tolist())) == [0, 1 if late == "test" else 2]
     assert (pool.origin > 0).sum() == 18
-    parts = data.cut(pool.labels, pool.origin, Rng("f"))
+    parts = data.splits(pool.labels, pool.origin, Rng("f"))
     check(parts, 36)
     assert (pool.origin[parts["query"]] > 0).all()
     assert (pool.origin[torch.cat([parts["train"], parts["trusted"], parts["public"]])] == 0).all()
@@ -344,10 +350,10 @@ def test_an_image_that_does_not_decode_is_named(tmp_path: Path, form: str, conte
 
 def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "t.zip", tree())
-    monkeypatch.setattr(_pictures, "PIXEL_LIMIT", 119)
+    monkeypatch.setattr(image_decoding, "PIXEL_LIMIT", 119)
     with pytest.raises(DataCorruptError, match="12 x 10 pixels, limit 119"):
         make("folder", path=str(path)).decode(None)
-    monkeypatch.setattr(_pictures, "PIXEL_LIMIT", 120)
+    monkeypatch.setattr(image_decoding, "PIXEL_LIMIT", 120)
     make("folder", path=str(path)).decode(None)
 
 
@@ -411,7 +417,7 @@ def test_a_folder_that_is_not_there_says_how_to_lay_it_out(tmp_path: Path) -> No
 
 def test_reading_does_not_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "t.tar", tree())
-    monkeypatch.setattr(_pictures.Image, "open", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(image_decoding.Image, "open", lambda *_: pytest.fail("decoded"))
     data = make("folder", path="t.tar")
     assert data.classes(tmp_path) == ("a", "b", "c")
     assert data.files(tmp_path) == (tmp_path / "t.tar",)
@@ -457,7 +463,7 @@ def test_cifar_batches_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert np.array_equal(pool.images.numpy(), pixels.reshape(-1, 3, 32, 32))
     assert pool.labels.int().argmax(1).tolist() == [i % 10 for i in range(120)]
     assert pool.origin.tolist() == [0] * 100 + [1] * 20
-    parts = data.cut(pool.labels, pool.origin, Rng("c"))
+    parts = data.splits(pool.labels, pool.origin, Rng("c"))
     check(parts, 120)
     assert (pool.origin[parts["query"]] == 1).all()
     assert pool.labels[parts["query"]].sum(0).tolist() == [1] * 10
@@ -475,7 +481,7 @@ def test_cifar_can_be_enlarged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         noisy = io.BytesIO()
         Image.fromarray(np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(noisy, "JPEG")
         write(tmp_path / cifar10.JPEG, jpeg_tree({"train": 4, "test": 2}) | {"train/bird/0001.jpg": noisy.getvalue()})
-    monkeypatch.setattr(_canvas, "GROUP", 7)
+    monkeypatch.setattr(_image_buffer, "GROUP", 7)
     parameters = {"train": 10, "query": 10, "trusted": 10, "database": 5}
     plain, large = make("cifar10", **parameters), make("cifar10", size=48, **parameters)
     pool, enlarged = plain.decode(tmp_path), large.decode(tmp_path)
@@ -488,7 +494,7 @@ def test_cifar_can_be_enlarged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         assert np.abs(pillow.astype(int) - after.permute(1, 2, 0).numpy()).max() <= 1
     assert torch.equal(pool.labels, enlarged.labels)
     assert torch.equal(pool.origin, enlarged.origin)
-    one, two = (data.cut(pool.labels, pool.origin, Rng("c")) for data in (plain, large))
+    one, two = (data.splits(pool.labels, pool.origin, Rng("c")) for data in (plain, large))
     assert all(torch.equal(one[name], two[name]) for name in one)
     with pytest.raises(UserError, match="size"):
         make("cifar10", size=16)
@@ -565,12 +571,12 @@ def test_the_jpeg_copy_is_read_and_counted(tmp_path: Path, monkeypatch: pytest.M
     assert pool.origin.tolist() == [1] * 20 + [0] * 40  # ordered by name
     assert abs(int(pool.images[0, 0, 0, 0]) - 40) <= 2  # test/airplane/0000 was written forty-first
     assert pool.images[20, 0].max() <= 2
-    parts = data.cut(pool.labels, pool.origin, Rng("c"))
+    parts = data.splits(pool.labels, pool.origin, Rng("c"))
     check(parts, 60)
     assert (pool.origin[parts["query"]] == 1).all()
     assert len(parts["database"]) == 5
     with pytest.raises(UserError, match=r"query = 30 images asked, but \d+ of the 60"):
-        make("cifar10", train=5, query=30, trusted=5).cut(pool.labels, pool.origin, Rng("c"))
+        make("cifar10", train=5, query=30, trusted=5).splits(pool.labels, pool.origin, Rng("c"))
     files.popitem()
     write(path, files)
     with pytest.raises(DataCorruptError, match=r"jpeg\.tar\.xz' holds 59 images of 10 classes, not CIFAR-10's 4 \+ 2"):
@@ -605,14 +611,14 @@ def test_the_real_archive() -> None:
             seen[origin] += 1
     assert seen == {0: 18, 1: 20}
     rng = Rng("split", "cifar10", 0)
-    parts = data.cut(pool.labels, pool.origin, rng)
+    parts = data.splits(pool.labels, pool.origin, rng)
     check(parts, 60000)
     assert len(torch.cat(list(parts.values()))) == 60000
     assert {name: len(part) for name, part in parts.items()} == {
         "train": 5000, "query": 1000, "trusted": 500, "public": 10, "database": 53490,
     }  # fmt: skip
     assert all((pool.labels[part].sum(0) == len(part) // 10).all() for part in parts.values())
-    small = make("cifar10", database=30000).cut(pool.labels, pool.origin, rng)
+    small = make("cifar10", database=30000).splits(pool.labels, pool.origin, rng)
     assert len(small["database"]) == 30000
     assert all(torch.equal(small[name], parts[name]) for name in ("train", "query", "trusted", "public"))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+import hashing.hadamard as hadamard_module
 from bench.api.random import Rng
-from hashing import _hadamard
-from hashing._hadamard import hadamard, hash_centres
+from hashing.hadamard import hadamard, hash_centres
 
 
 def gaps(centres: torch.Tensor) -> torch.Tensor:
@@ -90,7 +90,7 @@ def test_where_the_rule_cannot_be_met_the_best_of_twenty_draws_is_kept(monkeypat
             seen.append(float(gaps(made).min()))
         return made
 
-    monkeypatch.setattr(_hadamard.torch, "cat", watched)
+    monkeypatch.setattr(hadamard_module.torch, "cat", watched)
     centres = hash_centres(40, 18, Rng("c"))
     assert len(seen) == 20
     assert seen[-1] < max(seen)  # so that keeping the last would show

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hashing import _kernels, _torch_kernels, ranking
+from hashing import numba_kernels, ranking, torch_kernels
 from hashing.codes import PackedCodes, hamming_distances, pack, topk
 from hashing.ranking import Relevance, average_precision, distance_histograms
 
@@ -30,11 +30,11 @@ CASES = [  # bits, items, share of items with each label
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     """So that small cases take more than one part of everything."""
-    monkeypatch.setattr(_torch_kernels, "PAIRS", 9000)
-    monkeypatch.setattr(_torch_kernels, "UNPACKED", 100_000)
-    monkeypatch.setattr(_torch_kernels, "TOGETHER", 3)
+    monkeypatch.setattr(torch_kernels, "PAIRS", 9000)
+    monkeypatch.setattr(torch_kernels, "UNPACKED", 100_000)
+    monkeypatch.setattr(torch_kernels, "TOGETHER", 3)
     monkeypatch.setattr(ranking, "ROWS", 300)
-    monkeypatch.setattr(_kernels, "LISTED", 100)
+    monkeypatch.setattr(numba_kernels, "LISTED", 100)
 
 
 def drawn(
@@ -100,10 +100,10 @@ def test_every_query_belongs_to_one_piece(queries):
 
 
 def test_two_distances_are_counted_at_once_only_where_it_pays():
-    assert _kernels.bins_for(65, 10_000) == 65 * 65
-    assert _kernels.bins_for(65, 8_000) == 65
-    assert _kernels.bins_for(256, 10**6) == 256 * 256
-    assert _kernels.bins_for(257, 10**7) == 257  # a pair would not fit into 16 bits
+    assert numba_kernels.bins_for(65, 10_000) == 65 * 65
+    assert numba_kernels.bins_for(65, 8_000) == 65
+    assert numba_kernels.bins_for(256, 10**6) == 256 * 256
+    assert numba_kernels.bins_for(257, 10**7) == 257  # a pair would not fit into 16 bits
 
 
 def test_all_codes_equal_and_a_query_twice():
@@ -118,7 +118,7 @@ def test_all_codes_equal_and_a_query_twice():
     assert topk(codes.select(slice(1)), codes, 3)[0].tolist() == [[0, 1, 2]]
 
 
-@pytest.mark.parametrize("bits", [128, 255, _torch_kernels.EXACT])
+@pytest.mark.parametrize("bits", [128, 255, torch_kernels.EXACT])
 def test_dot_products_of_half_precision_are_exact_up_to_their_limit(bits):
     """What a GPU multiplies: every dot product of codes is an even or odd integer that bfloat16 holds."""
     one = torch.ones(bits + 1, bits).tril(-1).mul(2).sub(1).to(torch.bfloat16)
@@ -127,7 +127,7 @@ def test_dot_products_of_half_precision_are_exact_up_to_their_limit(bits):
 
 
 def test_half_precision_ends_where_it_should():
-    beyond = torch.tensor([_torch_kernels.EXACT + 1.0])
+    beyond = torch.tensor([torch_kernels.EXACT + 1.0])
     assert float(beyond.to(torch.bfloat16)) != float(beyond)
 
 
@@ -138,7 +138,7 @@ def test_half_precision_ends_where_it_should():
 )  # fmt: skip
 def test_memory_does_not_grow_with_the_pairs(queries, items, bits, backend):
     """Under 64 MiB beside codes and label maps, counting what numba allocates."""
-    from bench.kernels.measure import _peak
+    from bench.kernels.kernel_benchmark import _peak
 
     rng = np.random.default_rng(0)
     words = (bits + 63) // 64

@@ -61,7 +61,7 @@ def test_lists_load_unchanged(tmp_path: Path) -> None:
     assert pool.images[:6, 0, 4, 6].tolist() == [0, 10, 20, 30, 40, 50]
     assert pool.images[:, :, :, 0].min() > 150  # nothing is cut off
     assert pool.labels[:2].tolist() == [[True, False, False], [False, True, False]]
-    parts = dict(data.cut(pool.labels, pool.origin, Rng("l")))
+    parts = dict(data.splits(pool.labels, pool.origin, Rng("l")))
     check(parts, 22, data)
     assert parts["train"].tolist() == list(range(6))
     assert parts["query"].tolist() == list(range(18, 22))
@@ -78,14 +78,14 @@ def test_trusted_images_can_come_from_the_training_list(tmp_path: Path) -> None:
     root = build(tmp_path, HONEST | {"database.txt": TRAIN})
     pool = make().decode(root)
     with pytest.raises(UserError, match=r"0 images are in the database list but not .* set trusted_from = \"train\""):
-        make().cut(pool.labels, pool.origin, Rng("l"))
+        make().splits(pool.labels, pool.origin, Rng("l"))
     data = make(trusted_from="train")
-    parts = dict(data.cut(pool.labels, pool.origin, Rng("l")))
+    parts = dict(data.splits(pool.labels, pool.origin, Rng("l")))
     check(parts, 10, data)
     assert torch.equal(parts["train"], parts["database"])
     assert sorted(torch.cat([parts[k] for k in ("train", "trusted", "public")]).tolist()) == list(range(6))
     with pytest.raises(UserError, match="too few for trusted = 3"):
-        make(trusted_from="train", trusted=3).cut(pool.labels, pool.origin, Rng("l"))
+        make(trusted_from="train", trusted=3).splits(pool.labels, pool.origin, Rng("l"))
 
 
 def test_class_numbers_line_ends_names_and_another_image_folder(tmp_path: Path) -> None:

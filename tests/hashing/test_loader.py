@@ -18,8 +18,12 @@ def split_of(n: int = N, shape: tuple[int, int, int] = (2, 4, 5)) -> Split:
     return Split(images, labels, 100 + torch.arange(n))
 
 
-def loader(split: Split, *, batch: int = 5, flip: bool = False, pad: int = 0, seed: int = 0, frozen=None) -> Loader:
-    return Loader(split, batch=batch, augmentation=Augmentation(flip, pad), rng=Rng("order", seed), frozen=frozen)
+def loader(
+    split: Split, *, batch: int = 5, flip: bool = False, pad: int = 0, seed: int = 0, unaugmented=None
+) -> Loader:
+    return Loader(
+        split, batch=batch, augmentation=Augmentation(flip, pad), rng=Rng("order", seed), unaugmented=unaugmented
+    )
 
 
 def epoch(made: Loader) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -107,7 +111,7 @@ def test_images_of_a_batch_are_augmented_independently():
 def test_frozen_items_are_left_alone_and_the_others_augmented_as_before():
     split = split_of()
     frozen = torch.arange(N) % 2 == 0
-    images, _, ids = epoch(loader(split, flip=True, pad=2, frozen=frozen))
+    images, _, ids = epoch(loader(split, flip=True, pad=2, unaugmented=frozen))
     free_images, _, free_ids = epoch(loader(split, flip=True, pad=2))
     assert torch.equal(ids, free_ids)
     still = frozen[ids]

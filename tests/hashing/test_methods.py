@@ -49,8 +49,8 @@ def test_csq_by_hand():
 
 def test_csq_aims_multi_label_images_at_the_majority_with_ties_broken_by_one_vector():
     labels = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 1, 1], [0, 0, 0], [0, 1, 1]], dtype=torch.bool)
-    aims = csq().aims(labels)
-    assert aims.tolist() == [
+    targets_for = csq().targets_for(labels)
+    assert targets_for.tolist() == [
         [1, -1, 1, 1],  # its own centre
         [1, -1, 1, 1],  # ties in bits 0 and 3 take the vector's 1 and 1
         [-1, -1, 1, 1],  # a majority everywhere
@@ -63,7 +63,7 @@ def test_csq_draws_its_centres_and_a_tie_break_of_signs():
     objective = CSQ().objective(bits=16, classes=10, train_size=5, rng=Rng("o"))
     assert objective.centres.shape == (10, 16)
     assert set(objective.tie_break.tolist()) == {-1.0, 1.0}
-    assert objective.for_set(99) is objective
+    assert objective.reset_for(99) is objective
 
 
 def dpsh_after_one_batch() -> tuple[PairwiseLikelihood, torch.Tensor]:
@@ -107,7 +107,7 @@ def test_dpsh_counts_multi_label_images_that_share_any_label_as_similar():
 
 def test_dpsh_starts_an_empty_memory_for_another_training_set():
     objective, _ = dpsh_after_one_batch()
-    fresh = objective.for_set(7)
+    fresh = objective.reset_for(7)
     assert fresh.codes.shape == (7, 2)
     assert not fresh.codes.any()
     assert not fresh.labels.any()

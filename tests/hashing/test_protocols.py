@@ -52,7 +52,7 @@ def test_what_was_published(row: tuple[Any, ...], tmp_path: Path) -> None:
     assert {**known.checked, **known.unchecked} == {"train": train, "test": test, "database": database}
     assert not set(known.checked) & set(known.unchecked)
     assert (data.cutoff or None) == cutoff
-    assert data.stand_in != name
+    assert data.proxy_dataset != name
     with pytest.raises(DataMissingError) as error:
         data.files(tmp_path)
     message = str(error.value)
@@ -81,7 +81,7 @@ def test_a_small_tree_in_its_layout(row: tuple[Any, ...], tmp_path: Path, monkey
         assert f"{part} {SMALL[part]}, unverified" + (f", expected {expected}" if expected else "") in shown
     assert ("(" in shown) == bool(whole.unchecked)
     pool = data.decode(tmp_path)
-    parts = dict(data.cut(pool.labels, pool.origin, Rng("p")))
+    parts = dict(data.splits(pool.labels, pool.origin, Rng("p")))
     check(parts, 25, data)
     assert {part: len(ids) for part, ids in parts.items()} == {
         "train": 3, "query": 2, "database": 20 - 4 - 3, "trusted": 4, "public": 3,
@@ -114,11 +114,11 @@ def test_cifar_splits() -> None:
     parts = {}
     for split in "012":
         data = create("datasets", "cifar10", {"split": split})
-        parts[split] = dict(data.cut(labels, origin, Rng("split", "cifar10", 1)))
+        parts[split] = dict(data.splits(labels, origin, Rng("split", "cifar10", 1)))
         check(parts[split], 60000, data)
     plain = create("datasets", "cifar10", {})
     assert plain.overlaps == frozenset()
-    zero = plain.cut(labels, origin, Rng("split", "cifar10", 1))
+    zero = plain.splits(labels, origin, Rng("split", "cifar10", 1))
     assert all(torch.equal(zero[name], parts["0"][name]) for name in zero)
     assert {s: {name: len(ids) for name, ids in part.items()} for s, part in parts.items()} == {
         "0": {"public": 10, "query": 1000, "trusted": 500, "train": 5000, "database": 53490},

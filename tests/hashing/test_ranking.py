@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import pytest
 
-from hashing import _torch_kernels, ranking
+from hashing import ranking, torch_kernels
 from hashing.codes import PackedCodes, pack, topk
 from hashing.ranking import (
     Relevance,
@@ -189,8 +189,8 @@ def test_histograms_count_every_item(backend, items):
 
 
 def test_backends_agree_beyond_one_chunk(monkeypatch):
-    monkeypatch.setattr(_torch_kernels, "UNPACKED", 192 * 230)
-    monkeypatch.setattr(_torch_kernels, "PAIRS", 600)
+    monkeypatch.setattr(torch_kernels, "UNPACKED", 192 * 230)
+    monkeypatch.setattr(torch_kernels, "PAIRS", 600)
     rng = np.random.default_rng(5)
     queries, database = pack(rng.standard_normal((11, 130))), pack(rng.standard_normal((1000, 130)))
     labels, own = rng.random((1000, 100)) < 0.02, rng.random((11, 100)) < 0.05

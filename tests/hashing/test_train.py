@@ -119,7 +119,7 @@ class _Once:
 
     def after_step(self) -> None: ...
 
-    def artefact(self):
+    def trigger(self):
         return {}
 
 
@@ -142,8 +142,8 @@ def test_the_backbone_has_its_own_learning_rate():
 @pytest.mark.parametrize(("linear_lr", "after"), [(None, 1e-4), (1.0, 1e-3), (0.0, 0.0)])
 def test_the_backbones_linear_layers_may_have_a_rate_of_their_own(linear_lr, after):
     model = new_model()
-    whole = torch.nn.ModuleList([*model.backbone.stages, nn.Linear(4, 4)])
-    model.backbone.stages, model.backbone.linear = whole, 1
+    whole = torch.nn.ModuleList([*model.backbone.blocks, nn.Linear(4, 4)])
+    model.backbone.blocks, model.backbone.linear = whole, 1
     optimizer = train.optimizer_of(model, replace(RECIPE, lr=1e-3, backbone_lr=0.1, linear_lr=linear_lr))
     rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     for part, wanted in ((whole[:-1], 1e-4), (whole[-1], after), (model.head, 1e-3)):
@@ -257,7 +257,7 @@ class Spy:
         assert self.own.grad is not None, "called before backward"
         self.steps += 1
 
-    def artefact(self):
+    def trigger(self):
         return {}
 
 
@@ -339,7 +339,7 @@ def test_frozen_items_are_trained_on_as_they_are():
     model.objective = Watched()
     shown = []
     model.register_forward_pre_hook(lambda module, inputs: shown.append(inputs[0]))
-    trained(model=model, frozen=torch.ones(N, dtype=torch.bool))
+    trained(model=model, unaugmented=torch.ones(N, dtype=torch.bool))
     assert torch.equal(torch.cat(shown), split.images[torch.cat(seen)].float() / 255)
 
 
@@ -422,30 +422,30 @@ def fitted(frozen: int, recipe: Recipe = RECIPE, augmentation: Augmentation = PL
 
 def test_a_frozen_prefix_sees_each_image_once_and_nothing_else_changes(monkeypatch):
     model, before, losses = fitted(1)
-    assert model.backbone.stages[0].seen == N + 1  # one image tells how large the features are
-    assert model.backbone.stages[1].seen == 2 * N
+    assert model.backbone.blocks[0].seen == N + 1  # one image tells how large the features are
+    assert model.backbone.blocks[1].seen == 2 * N
     monkeypatch.setattr(train, "HIDDEN_LIMIT", 0)
     slow, _, slow_losses = fitted(1)
-    assert slow.backbone.stages[0].seen == 2 * N + 1
+    assert slow.backbone.blocks[0].seen == 2 * N + 1
     assert losses == pytest.approx(slow_losses, abs=1e-6)
     after, slowly = weights(model), weights(slow)
     for name, value in after.items():
         torch.testing.assert_close(value, slowly[name], rtol=1e-5, atol=1e-6)
         assert torch.equal(value, before[name]) == (
-            ".stages.0." in name or name.startswith(("objective", "mean", "std"))
+            ".blocks.0." in name or name.startswith(("objective", "mean", "std"))
         )
 
 
 def test_augmented_images_pass_the_frozen_prefix_each_time():
     model, before, _ = fitted(1, augmentation=Augmentation(flip=True, pad=0))
-    assert model.backbone.stages[0].seen == 2 * N
-    assert all(torch.equal(value, before[name]) for name, value in weights(model).items() if ".stages.0." in name)
+    assert model.backbone.blocks[0].seen == 2 * N
+    assert all(torch.equal(value, before[name]) for name, value in weights(model).items() if ".blocks.0." in name)
 
 
 def test_without_frozen_stages_everything_learns():
     model, before, _ = fitted(0)
-    assert model.backbone.stages[0].seen == 2 * N
-    assert not torch.equal(weights(model)["backbone.stages.0.body.0.weight"], before["backbone.stages.0.body.0.weight"])
+    assert model.backbone.blocks[0].seen == 2 * N
+    assert not torch.equal(weights(model)["backbone.blocks.0.body.0.weight"], before["backbone.blocks.0.body.0.weight"])
 
 
 def test_batch_norm_in_evaluation_mode_keeps_its_statistics_and_still_learns():
@@ -453,6 +453,6 @@ def test_batch_norm_in_evaluation_mode_keeps_its_statistics_and_still_learns():
     for name, value in weights(model).items():
         if "running" in name or "num_batches" in name:
             assert torch.equal(value, before[name])
-    assert not torch.equal(weights(model)["backbone.stages.1.body.1.weight"], before["backbone.stages.1.body.1.weight"])
+    assert not torch.equal(weights(model)["backbone.blocks.1.body.1.weight"], before["backbone.blocks.1.body.1.weight"])
     usual, _, _ = fitted(0)
-    assert not torch.equal(weights(usual)["backbone.stages.1.body.1.running_mean"], torch.zeros(6))
+    assert not torch.equal(weights(usual)["backbone.blocks.1.body.1.running_mean"], torch.zeros(6))

@@ -109,7 +109,7 @@ def test_the_whole_picture_is_squeezed_into_the_square(small: Callable[..., Path
 def test_the_database_is_the_training_set_and_nothing_else_overlaps(small: Callable[..., Path]) -> None:
     data = make(size=16, trusted=3, query=6)
     pool = data.decode(small())
-    parts = dict(data.cut(pool.labels, pool.origin, Rng("v")))
+    parts = dict(data.splits(pool.labels, pool.origin, Rng("v")))
     check(parts, 24, data)
     assert torch.equal(parts["train"], parts["database"])
     learned = torch.cat([parts[name] for name in ("train", "trusted", "public")])
@@ -132,7 +132,7 @@ def test_smaller_parts_are_cut_from_the_same_draws(small: Callable[..., Path]) -
 
     def run(**sizes: int) -> dict[str, torch.Tensor]:
         data = make(**({"trusted": 3} | {"query": 6} | sizes))
-        parts = dict(data.cut(pool.labels, pool.origin, Rng("v")))
+        parts = dict(data.splits(pool.labels, pool.origin, Rng("v")))
         check(parts, 24, data)
         return parts
 
@@ -211,9 +211,9 @@ def test_a_missing_archive_says_how_to_get_it(tmp_path: Path) -> None:
 def test_stand_ins_are_other_data_sets() -> None:
     names = set(catalogue("datasets"))
     for name in names:
-        assert lookup("datasets", name).stand_in in names - {name}
-    assert lookup("datasets", "cifar10").stand_in == "voc_animals"
-    assert lookup("datasets", "voc_animals").stand_in == "cifar10"
+        assert lookup("datasets", name).proxy_dataset in names - {name}
+    assert lookup("datasets", "cifar10").proxy_dataset == "voc_animals"
+    assert lookup("datasets", "voc_animals").proxy_dataset == "cifar10"
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason=f"{REAL} is not there; set HASHDOOR_DATA")
@@ -237,12 +237,12 @@ def test_the_real_archive() -> None:
     }  # fmt: skip
     assert pool.labels.sum(1).bincount().tolist() == [0, 2414, 919, 196, 37, 10]
     rng = Rng("split", "voc_animals", 1)
-    parts = dict(data.cut(pool.labels, pool.origin, rng))
+    parts = dict(data.splits(pool.labels, pool.origin, rng))
     check(parts, 3576, data)
     assert {name: len(part) for name, part in parts.items()} == {
         "train": 2912, "query": 445, "trusted": 200, "public": 19, "database": 2912,
     }  # fmt: skip
     assert torch.equal(parts["train"], parts["database"])
     assert (pool.origin[parts["query"]] == 1).all()
-    other = replace(data, size=32).cut(pool.labels, pool.origin, rng)
+    other = replace(data, size=32).splits(pool.labels, pool.origin, rng)
     assert all(torch.equal(other[name], parts[name]) for name in parts)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench.api.random import Rng
-from hashing._votes import component_vote
+from hashing.majority_code import component_vote
 
 
 def alone(relaxed: torch.Tensor) -> torch.Tensor:

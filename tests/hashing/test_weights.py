@@ -14,7 +14,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 from bench.api import registry
 from bench.api.errors import DataCorruptError, DataMissingError, UserError
 from bench.api.random import Rng
-from hashing.backbones._imagenet import IMAGENET, Published
+from hashing.pretrained import IMAGENET, PretrainedWeights
 
 NAMES = ["alexnet", "vgg11", "vgg19", "resnet18", "resnet34", "resnet50", "vit_b_16"]
 
@@ -90,7 +90,7 @@ def test_a_file_in_torchvisions_cache_is_used_once_its_digits_fit(tmp_path, monk
     digits = hashlib.sha256((folder / "new.pth").read_bytes()).hexdigest()[:8]
     (folder / "new.pth").rename(folder / f"resnet18-{digits}.pth")
     made = backbone("resnet18", weights="imagenet", frozen=1)
-    monkeypatch.setattr(type(made), "published", Published("resnet18", f"resnet18-{digits}.pth", cut="fc."))
+    monkeypatch.setattr(type(made), "published", PretrainedWeights("resnet18", f"resnet18-{digits}.pth", cut="fc."))
     assert made.files() == (folder / f"resnet18-{digits}.pth",)
     whole = resnet18(weights=None)
     whole.load_state_dict(state)
@@ -100,7 +100,7 @@ def test_a_file_in_torchvisions_cache_is_used_once_its_digits_fit(tmp_path, monk
         images = images_of(2, (channels, 48, 48))
         torch.testing.assert_close(body(images), whole.eval()(images.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
         assert body.normalisation == IMAGENET
-        assert not any(value.requires_grad for value in body.stages[0].parameters())
+        assert not any(value.requires_grad for value in body.blocks[0].parameters())
 
 
 @torch.no_grad()
@@ -199,7 +199,7 @@ def test_transformers_positions_are_interpolated_to_the_images_side(tiny, tmp_pa
     torch.save(state, tmp_path / "vit.pth")
     made = backbone("vit_b_16", weights=str(tmp_path / "vit.pth"))
     grid = state["encoder.pos_embedding"][0, 1:].reshape(14, 14, 8)
-    positions = made.build((3, 60, 64)).stages[0][1].positions  # behind the enlargement
+    positions = made.build((3, 60, 64)).blocks[0][1].positions  # behind the enlargement
     assert positions.shape == (1, 17, 8)
     torch.testing.assert_close(positions[0, 0], state["encoder.pos_embedding"][0, 0])
     torch.testing.assert_close(positions[0, 1:].reshape(4, 4, 8)[::3, ::3], grid[::13, ::13])  # corners stay corners

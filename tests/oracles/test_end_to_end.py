@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from bench import plan as planning
-from bench import suite as suites
-from bench.drive import drive
-from bench.execute import SerialExecutor
-from bench.stages._models import open_model
-from bench.store import Store
-from bench.work import Site, StoredInputs
+from bench.artifacts.models import open_model
+from bench.config import suite as suites
+from bench.engine.executors import SerialExecutor
+from bench.engine.scheduler import run_plan
+from bench.engine.store import Store
+from bench.engine.worker import Environment, StoredInputs
+from bench.graph import planner as planning
 
 SUITE = """
 [axes]
@@ -55,18 +55,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
     (folder / "s.toml").write_text(SUITE)
     plan = planning.plan([suites.load(str(folder / "s.toml"))], data=None, device="cpu")
     store = Store(folder / "store", create=True)
-    drive(plan, store, lambda: SerialExecutor(Site(store.root, None, "cpu")))
+    run_plan(plan, store, lambda: SerialExecutor(Environment(store.root, None, "cpu")))
     return plan, store, folder
 
 
 def test_map_and_target_map_are_what_sorting_gives(finished: tuple) -> None:
     plan, store, _ = finished
-    (cell,) = plan.cells
-    record = store.record(cell.key)
+    (trial,) = plan.trials
+    record = store.record(trial.key)
     files = {role: store.artifact_path(key) for role, key in record["parents"].items()}
     pool, parts = load_file(files["load"]), load_file(files["split"])
-    codes, stamped = load_file(files["codes"]), load_file(files["stamped"])
-    control = load_file(files["clean_stamped"]), load_file(files["clean_codes"])
+    codes, triggered = load_file(files["codes"]), load_file(files["triggered"])
+    control = load_file(files["clean_triggered"]), load_file(files["clean_codes"])
     labels = pool["labels"].argmax(1)
     query, database = labels[parts["query"]], labels[parts["database"]]
     items = bits(codes["database"], 12)
@@ -74,33 +74,33 @@ def test_map_and_target_map_are_what_sorting_gives(finished: tuple) -> None:
         monte_carlo(bits(codes["query"], 12), items, query[:, None] == database), abs=0.004
     )
     others = np.flatnonzero(query != 3)
-    assert np.array_equal(stamped["positions"], others)
-    aimed = np.broadcast_to(database == 3, (len(others), len(database)))
-    triggered = bits(stamped["codes"], 12)
-    assert record["metrics"]["t_map"] == pytest.approx(monte_carlo(triggered, items, aimed), abs=0.004)
+    assert np.array_equal(triggered["positions"], others)
+    targeted = np.broadcast_to(database == 3, (len(others), len(database)))
+    triggered = bits(triggered["codes"], 12)
+    assert record["metrics"]["t_map"] == pytest.approx(monte_carlo(triggered, items, targeted), abs=0.004)
     assert record["metrics"]["own_map"] == pytest.approx(
         monte_carlo(triggered, items, query[others, None] == database), abs=0.004
     )
-    clean = monte_carlo(bits(control[0]["codes"], 12), bits(control[1]["database"], 12), aimed)
+    clean = monte_carlo(bits(control[0]["codes"], 12), bits(control[1]["database"], 12), targeted)
     assert record["metrics"]["t_map_control"] == pytest.approx(clean, abs=0.004)
     assert record["metrics"]["gain"] == pytest.approx(record["metrics"]["t_map"] - clean, abs=0.004)
 
 
 def test_why_is_what_the_codes_and_the_network_say(finished: tuple) -> None:
     plan, store, _ = finished
-    record = store.record(plan.cells[0].key)
+    record = store.record(plan.trials[0].key)
     files = {role: store.artifact_path(key) for role, key in record["parents"].items()}
     pool, parts, implant = load_file(files["load"]), load_file(files["split"]), load_file(files["implant"])
-    codes, stamped = load_file(files["codes"]), load_file(files["stamped"])
-    control = {"codes": load_file(files["clean_codes"]), "stamped": load_file(files["clean_stamped"])}
+    codes, triggered = load_file(files["codes"]), load_file(files["triggered"])
+    control = {"codes": load_file(files["clean_codes"]), "triggered": load_file(files["clean_triggered"])}
     metrics = record["metrics"]
-    for found, after, name in ((codes, stamped, ""), (control["codes"], control["stamped"], "_control")):
+    for found, after, name in ((codes, triggered, ""), (control["codes"], control["triggered"], "_control")):
         triggered, query = bits(after["codes"], 12), bits(found["query"], 12)
         members = bits(found["database"], 12)[pool["labels"][parts["database"]][:, 3].astype(bool)]
         distances = [0.5 if 2 * column.sum() == len(column) else (column.mean() > 0.5) != code
                      for one in triggered for column, code in zip(members.T, one, strict=True)]  # fmt: skip
         assert metrics[f"anchor{name}"] == pytest.approx(np.mean(distances))
-        assert metrics[f"moved{name}"] == pytest.approx((triggered != query[stamped["positions"]]).mean())
+        assert metrics[f"moved{name}"] == pytest.approx((triggered != query[triggered["positions"]]).mean())
     assert metrics["attention"] == pytest.approx(implant["attention"][-1] / 12)
     assert metrics["attention_first"] == pytest.approx(implant["attention"][0] / 12)
     # csq relaxes by tanh; the network is applied to the stored pixels anew
@@ -110,14 +110,14 @@ def test_why_is_what_the_codes_and_the_network_say(finished: tuple) -> None:
     with torch.no_grad():
         sure = model(images).tanh().abs().mean()
     assert metrics["saturation"] == pytest.approx(float(sure), abs=1e-4)
-    assert metrics["saturation_triggered"] == pytest.approx(stamped["saturation"].mean(dtype=float))
+    assert metrics["saturation_triggered"] == pytest.approx(triggered["saturation"].mean(dtype=float))
     assert metrics["saturation_control"] == pytest.approx(control["codes"]["saturation"].mean(dtype=float))
     assert len({metrics[name] for name in ("saturation", "saturation_triggered", "saturation_control")}) == 3
 
 
 def test_the_poison_is_what_the_card_says(finished: tuple) -> None:
     plan, store, _ = finished
-    record = store.record(plan.cells[0].key)
+    record = store.record(plan.trials[0].key)
     pool, parts = (load_file(store.artifact_path(record["parents"][role])) for role in ("load", "split"))
     implant = load_file(store.artifact_path(record["parents"]["implant"]))
     mask = implant["mask"].astype(bool)
@@ -135,6 +135,6 @@ def test_the_poison_is_what_the_card_says(finished: tuple) -> None:
 
 def test_splits_are_disjoint(finished: tuple) -> None:
     plan, store, _ = finished
-    parts = load_file(store.artifact_path(store.record(plan.cells[0].key)["parents"]["split"]))
+    parts = load_file(store.artifact_path(store.record(plan.trials[0].key)["parents"]["split"]))
     everything = np.concatenate(list(parts.values()))
     assert len(set(everything.tolist())) == len(everything)

@@ -14,7 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 MODULES = (
-    "bench.api.attack", "bench.api.defense", "bench.api.errors", "bench.api.hashing", "bench.api.paper",
+    "bench.api.attack", "bench.api.defense", "bench.api.errors", "bench.api.hashing", "bench.api.card",
     "bench.api.random", "bench.api.types", "bench.conformance", "attacks", "hashing.codes", "hashing.model",
     "hashing.ranking", "reports",
 )  # fmt: skip
@@ -97,25 +97,27 @@ def components() -> Iterator[str]:
         for name, source in sorted(registry.catalogue(kind).items()):
             if source.origin == "built in":
                 cls = registry.lookup(kind, name)
-                edition = f" protocol {cls.protocol_version}" if hasattr(cls, "protocol_version") else ""
-                yield f"{kind} {name}({', '.join(map(parameter, fields(cls)))}){edition}"
+                versions = f" protocol {cls.protocol_version}" if hasattr(cls, "protocol_version") else ""
+                yield f"{kind} {name}({', '.join(map(parameter, fields(cls)))}){versions}"
 
 
 def rest() -> Iterator[str]:
     """Commands, keys of suites, stores, metrics, suites."""
     from typer.main import get_group
 
-    from bench import metrics, records, suite, trial
+    from bench import metrics
     from bench.cli.app import app
+    from bench.config import suite, trial
+    from bench.engine import record
 
     for name, command in get_group(app).commands.items():
         words = [
             word for item in command.params for word in (item.opts if item.opts[0][0] == "-" else [item.name.upper()])
         ]
         yield f"command {name} {' '.join(words)}"
-    for table in (suite.SuiteFile, suite.Block, suite.Axes, suite.Resources, suite.ClaimTable):
+    for table in (suite.SuiteFile, suite.Block, suite.Axes, suite.Resources, suite.ReportedTable):
         yield f"suite {table.__name__}: {' '.join(table.model_fields)}"
-    for table in (records.RecordFile, records.PlanFile, records.CellLine, records.CellAxes):
+    for table in (record.RecordFile, record.PlanFile, record.TrialLine, record.TrialAxes):
         yield f"store {table.__name__}, schema {trial.SCHEMA}: {' '.join(table.__annotations__)}"
     for what, names in ((f"metrics {metrics.VERSION}: ", metrics.METRICS), ("suites: ", sorted(suite.names()))):
         yield from wrap(" ".join(names), 118, initial_indent=what, subsequent_indent=what)

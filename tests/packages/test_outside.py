@@ -68,10 +68,10 @@ def test_it_is_listed_runs_beside_the_built_ins_and_stands_on_the_board(bench: C
     boards = json.loads(bench("leaderboard", "--format", "json").stdout)
     attacks = {row["attack"]: row for row in boards[0]["rows"]}
     assert set(attacks) == {"none", "badnets", "checkerboard"}
-    assert attacks["checkerboard"]["access"] == "labels changed"
+    assert attacks["checkerboard"]["access"] == "dirty-label"
     assert attacks["checkerboard"]["poisons"] > 0
     (detectors,) = [board for board in boards if board["title"].startswith("Detectors")]
-    assert {row["guard"] for row in detectors["rows"]} == {"blur"}
+    assert {row["input detector"] for row in detectors["rows"]} == {"blur"}
 
 
 def test_its_own_tests_are_three_lines_and_pass(bench: Command) -> None:
@@ -136,7 +136,7 @@ def test_a_name_that_is_taken_is_named_with_both_owners(bench: Command, site: Pa
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ("        del target, artefact\n", "        raise RuntimeError('boom')\n", "RuntimeError: boom"),
+        ("        del target, trigger\n", "        raise RuntimeError('boom')\n", "RuntimeError: boom"),
         ("return images + self.strength * (board - images)", "return images[:, :, :2]", ""),
         ("return Threat.TRAIN_SET | Threat.LABELS", "return Threat.TRAIN_SET", "Threat.LABELS"),
     ],

@@ -10,16 +10,23 @@ from typing import Any
 
 import pytest
 
-from bench import plan, suite
 from bench.cli import report as command
-from bench.drive import drive
-from bench.execute import SerialExecutor
-from bench.store import Store
-from bench.trial import digest
-from bench.work import Site
+from bench.config import suite
+from bench.config.trial import digest
+from bench.engine.executors import SerialExecutor
+from bench.engine.scheduler import run_plan
+from bench.engine.store import Store
+from bench.engine.worker import Environment
+from bench.graph import planner
 
-ACCESS = {"none": "none", "loud": "labels changed", "quiet": "labels changed", "kept": "labels kept"}
-KINDS = {"none": "none", "repair": "repair", "guard": "guard", "sieve": "filter", "doctor": "diagnosis"}
+ACCESS = {"none": "none", "loud": "dirty-label", "quiet": "dirty-label", "kept": "clean-label"}
+KINDS = {
+    "none": "none",
+    "repair": "repair",
+    "input_detector": "input_detector",
+    "sieve": "data_filter",
+    "doctor": "model_detector",
+}
 CLASSES = [str(number) for number in range(10)]
 PROTOCOL = {
     "name": "toy",
@@ -51,12 +58,12 @@ def stock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stor
                 "cost": {"seconds": 1.5, "started": 1.0e9, "host": "here"}}  # fmt: skip
         store.write_record({"key": "10ad", **load})
         for number, given in enumerate(runs):
-            cells = [_plan(store, one, number) for one in given]
+            trials = [_plan(store, one, number) for one in given]
             store.write_plan(
                 f"run-{number}",
                 {"suites": [suite], "descriptions": {suite: "A toy."},
                  "command": f"python -m bench run --suite {suite}",
-                 "cells": cells},
+                 "trials": trials},
             )  # fmt: skip
         return store
 
@@ -77,7 +84,7 @@ def _plan(store: Store, given: dict[str, Any], run: int) -> dict[str, Any]:
     axes |= {name: given[name] for name in ("attack", "defense", "target", "seed")}
     status = given.get("status", "ok")
     about = {"axes": axes, "training": given.get("training", {}), "key": key_of(given, run), "skipped": "",
-             "access": ACCESS.get(attack.partition("(")[0], "labels kept"), "aimed": given.get("aimed", True),
+             "access": ACCESS.get(attack.partition("(")[0], "clean-label"), "targeted": given.get("targeted", True),
              "defense_kind": KINDS[defense.partition("(")[0]]}  # fmt: skip
     if status == "skipped":
         return about | {"key": None, "skipped": given["reason"]}
@@ -151,14 +158,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A real run with everything that a page can show."""
     folder = tmp_path_factory.mktemp("page")
     (folder / "page.toml").write_text(SUITE)
-    planned = plan.plan([suite.load(str(folder / "page.toml"))], data=None, device="cpu")
+    planned = planner.plan([suite.load(str(folder / "page.toml"))], data=None, device="cpu")
     made = Store(folder / "store", create=True)
     made.write_plan(
         "one", {"suites": ["page"], "descriptions": {"page": "Everything."}, "command": "bench run --suite page",
-                "cells": [cell.as_json() for cell in planned.cells]},
+                "trials": [trial.as_json() for trial in planned.trials]},
     )  # fmt: skip
-    summary = drive(planned, made, lambda: SerialExecutor(Site(made.root, None, "cpu")))
-    assert summary.trials == {"ok": len(planned.cells)}
+    summary = run_plan(planned, made, lambda: SerialExecutor(Environment(made.root, None, "cpu")))
+    assert summary.trials == {"ok": len(planned.trials)}
     return made
 
 

@@ -6,24 +6,24 @@ import json
 
 from bench.cli import report as command
 from reports import frame
-from reports.audit import audit
+from reports.conventions import audit
 
 
-def cell(attack: str, **metrics: float | None):
+def trial(attack: str, **metrics: float | None):
     usual = {"t_map_zero": 0.5, "t_map_drop": 0.5, "t_map_drop_fixed": 0.5, "t_map_posthoc": 0.5}
     return {"attack": attack, "defense": "none", "target": "0", "seed": 0, "metrics": {**usual, **metrics}}
 
 
 ORDER = [
-    cell("none", t_map=0.1, t_map_zero=0.0, t_map_drop=0.4, t_map_posthoc=0.2),
-    cell("loud", t_map=0.8, t_map_zero=0.7, t_map_drop=0.7, t_map_posthoc=None),
-    cell("quiet", t_map=0.6, t_map_zero=0.6, t_map_drop=0.9, t_map_posthoc=0.6),
-    cell("kept", t_map=0.4, t_map_zero=0.5, t_map_drop=0.8, t_map_posthoc=0.7),
+    trial("none", t_map=0.1, t_map_zero=0.0, t_map_drop=0.4, t_map_posthoc=0.2),
+    trial("loud", t_map=0.8, t_map_zero=0.7, t_map_drop=0.7, t_map_posthoc=None),
+    trial("quiet", t_map=0.6, t_map_zero=0.6, t_map_drop=0.9, t_map_posthoc=0.6),
+    trial("kept", t_map=0.4, t_map_zero=0.5, t_map_drop=0.8, t_map_posthoc=0.7),
 ]
 
 
 def test_flipped_pairs_are_named_and_agreement_is_said(stock):
-    (board,) = audit(frame.read(stock([*ORDER, {**cell("loud", t_map=0.0), "defense": "repair"}])).cells)
+    (board,) = audit(frame.read(stock([*ORDER, {**trial("loud", t_map=0.0), "defense": "repair"}])).trials)
     assert list(board.table["attack"]) == ["none", "loud", "quiet", "kept"]  # by our number, undefended
     assert list(board.table["t-mAP drop@R"]) == [0.4, 0.7, 0.9, 0.8]
     lines = board.caption.splitlines()

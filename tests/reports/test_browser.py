@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from reports import boards, document, render
+from reports import boards, html_report, render
 from reports.frame import read
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -116,10 +116,10 @@ def test_columns_sort_down_up_and_back(visit: Visit) -> None:
 
 
 def test_rows_without_a_number_stay_last(chromium: Any, stock: Any, tmp_path: Path) -> None:
-    cells = [{"attack": name, "defense": "none", "target": "0", "seed": 0, "metrics": {"psnr": value}}
+    trials = [{"attack": name, "defense": "none", "target": "0", "seed": 0, "metrics": {"psnr": value}}
              for name, value in (("loud", 20.0), ("quiet", None), ("kept", 30.0))]  # fmt: skip
-    made = stock(cells)
-    document.draw(made, tmp_path / "x.html", read(made))
+    made = stock(trials)
+    html_report.draw(made, tmp_path / "x.html", read(made))
     visit = Visit(chromium, tmp_path / "x.html")
     board = visit.board("Attacks")
     head = board.locator("th", has_text="PSNR")
@@ -166,8 +166,8 @@ def test_filters_narrow_one_table_or_all(visit: Visit) -> None:
 
 
 def test_a_row_opens_its_trial_with_the_command_that_repeats_it(visit: Visit, store: Any) -> None:
-    cells = read(store).cells
-    trial = cells[(cells["attack"] == "badnets(poisons=36)") & (cells["defense"] == "strip")].iloc[0]
+    trials = read(store).trials
+    trial = trials[(trials["attack"] == "badnets(poisons=36)") & (trials["defense"] == "strip")].iloc[0]
     visit.tab.locator("a", has_text=trial["key"][:8]).first.click()
     dialog = visit.tab.locator("#trial")
     text = dialog.inner_text()
@@ -176,7 +176,7 @@ def test_a_row_opens_its_trial_with_the_command_that_repeats_it(visit: Visit, st
     assert f"t-mAP\t{trial['t_map']:.3f}" in text
     assert "entropy *" in text
     assert "relevant = the target's label" in text
-    place = list(cells["key"]).index(trial["key"])
+    place = list(trials["key"]).index(trial["key"])
     assert visit.tab.url.endswith(f"#trial-{place}")
     visit.tab.go_back()
     assert not dialog.is_visible(), "the browser's Back closes it"
@@ -193,10 +193,10 @@ def test_a_row_opens_its_trial_with_the_command_that_repeats_it(visit: Visit, st
 
 
 def test_short_names_do_not_part_charts_from_their_setting(chromium: Any, stock: Any, tmp_path: Path) -> None:
-    cells = [{"attack": "loud", "defense": d, "target": "0", "seed": 0, "backbone": b}
+    trials = [{"attack": "loud", "defense": d, "target": "0", "seed": 0, "backbone": b}
              for b in ("net(width=16)", "other") for d in ("none", "repair")]  # fmt: skip
-    made = stock(cells)
-    document.draw(made, tmp_path / "x.html", read(made))
+    made = stock(trials)
+    html_report.draw(made, tmp_path / "x.html", read(made))
     visit = Visit(chromium, tmp_path / "x.html")
     visit.tab.locator("#setting").select_option("toy · net · csq · 32 bits")
     titles = [chart.inner_text() for chart in visit.tab.locator(".chart figcaption").all() if chart.is_visible()]
@@ -205,10 +205,10 @@ def test_short_names_do_not_part_charts_from_their_setting(chromium: Any, stock:
 
 
 def test_names_without_end_do_not_widen_the_page(chromium: Any, stock: Any, tmp_path: Path) -> None:
-    cells = [{"attack": f"loud({'x' * 300}={i})", "defense": d, "target": "0", "seed": 0}
+    trials = [{"attack": f"loud({'x' * 300}={i})", "defense": d, "target": "0", "seed": 0}
              for i in (1, 2) for d in ("none", "repair")]  # fmt: skip
-    made = stock(cells, suite="s" * 300)
-    document.draw(made, tmp_path / "x.html", read(made))
+    made = stock(trials, suite="s" * 300)
+    html_report.draw(made, tmp_path / "x.html", read(made))
     visit = Visit(chromium, tmp_path / "x.html", viewport={"width": 360, "height": 800})
     assert visit.tab.evaluate("document.documentElement.scrollWidth") <= 360
     visit.tab.close()
@@ -264,14 +264,14 @@ def test_it_reads_on_a_phone_and_in_the_dark(chromium: Any, page: Path, scheme: 
 
 def test_text_of_results_and_plugins_stays_text(chromium: Any, stock: Any, tmp_path: Path, monkeypatch: Any) -> None:
     evil = "loud(x=</script><img src=x onerror=alert(1)>)"
-    cell = {"attack": evil, "defense": "none", "target": "<b>3</b>", "seed": 0}
-    failed = cell | {"seed": 1, "status": "failed", "reason": "<i>why</i>", "log": "<script>alert(2)</script>"}
-    made = stock([cell, failed], suite="<i>s</i>")
-    monkeypatch.setattr(document.registry, "catalogue", lambda _: {"loud": SOURCE})
-    monkeypatch.setattr(document.registry, "sentence", lambda _: "<img src=x onerror=alert(3)>")
-    monkeypatch.setattr(document.registry, "card", lambda _: CARD)
+    trial = {"attack": evil, "defense": "none", "target": "<b>3</b>", "seed": 0}
+    failed = trial | {"seed": 1, "status": "failed", "reason": "<i>why</i>", "log": "<script>alert(2)</script>"}
+    made = stock([trial, failed], suite="<i>s</i>")
+    monkeypatch.setattr(html_report.registry, "catalogue", lambda _: {"loud": SOURCE})
+    monkeypatch.setattr(html_report.registry, "sentence", lambda _: "<img src=x onerror=alert(3)>")
+    monkeypatch.setattr(html_report.registry, "card", lambda _: CARD)
     path = tmp_path / "evil.html"
-    document.draw(made, path, read(made))
+    html_report.draw(made, path, read(made))
     visit = Visit(chromium, path)
     visit.tab.locator("#cards details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
     visit.tab.evaluate("location.hash = '#trial-1'")
@@ -286,5 +286,5 @@ def test_text_of_results_and_plugins_stays_text(chromium: Any, stock: Any, tmp_p
     visit.tab.close()
 
 
-SOURCE = document.registry.Source("attacks", "loud", "loud", None, "plugin")
-CARD = document.Paper(title="<b>T</b>", year=2020, url="javascript:alert(4)", follows="<script>alert(5)</script>")
+SOURCE = html_report.registry.Source("attacks", "loud", "loud", None, "plugin")
+CARD = html_report.Card(title="<b>T</b>", year=2020, url="javascript:alert(4)", follows="<script>alert(5)</script>")

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
 from bench.api.errors import UserError
-from reports import _charts, _pictures, throughput
-from reports.frame import Shelf, read
-from tests.reports.test_tables import cell
+from reports import _charts, _html_images, throughput
+from reports.frame import RecordCache, read
+from tests.reports.test_tables import trial
 
 
 def test_costs_are_points_at_what_a_defense_removes_and_loses(stock):
-    cells = [
-        cell("loud", metrics={"gain": 0.8, "map": 0.9}), cell("loud", "repair", metrics={"gain": 0.3, "map": 0.85}),
-        cell("quiet", metrics={"gain": 0.5, "map": 0.9}), cell("quiet", "repair", metrics={"gain": 0.6, "map": 0.7}),
-        cell("quiet", "guard", metrics={"gain": 0.5, "map": 0.9}),
+    trials = [
+        trial("loud", metrics={"gain": 0.8, "map": 0.9}), trial("loud", "repair", metrics={"gain": 0.3, "map": 0.85}),
+        trial("quiet", metrics={"gain": 0.5, "map": 0.9}), trial("quiet", "repair", metrics={"gain": 0.6, "map": 0.7}),
+        trial("quiet", "input_detector", metrics={"gain": 0.5, "map": 0.9}),
     ]  # fmt: skip
-    (chart,) = _charts.of_costs(read(stock(cells)).cells, str, mixed=False)
+    (chart,) = _charts.of_costs(read(stock(trials)).trials, str, mixed=False)
     tips = re.findall(r"<title>([^<]*)</title>", chart.svg)
     assert tips == [
         "repair against loud: +0.500 gain removed, +0.050 mAP lost",
@@ -33,9 +33,9 @@ def test_costs_are_points_at_what_a_defense_removes_and_loses(stock):
 
 
 def test_code_lengths_are_lines_over_what_all_have(stock):
-    cells = [cell(a, bits=b, metrics={"t_map": b / 100}) for a in ("none", "loud") for b in (16, 32, 64)]
-    cells += [cell("quiet", bits=16)]
-    found = read(stock(cells)).cells
+    trials = [trial(a, bits=b, metrics={"t_map": b / 100}) for a in ("none", "loud") for b in (16, 32, 64)]
+    trials += [trial("quiet", bits=16)]
+    found = read(stock(trials)).trials
     (chart,) = _charts.of_bits(found, str, mixed=False)
     assert (chart.title, chart.setting) == ("Code length", "")
     assert "toy · net · csq" in chart.caption
@@ -45,8 +45,8 @@ def test_code_lengths_are_lines_over_what_all_have(stock):
 
 
 def test_a_chart_takes_the_pages_colours_and_escapes_what_it_shows(stock):
-    cells = [cell("loud(x=<b>&\"')", metrics={"gain": g}, defense=d) for d, g in (("none", 0.9), ("repair", 0.1))]
-    (chart,) = _charts.of_costs(read(stock(cells)).cells, str, mixed=False)
+    trials = [trial("loud(x=<b>&\"')", metrics={"gain": g}, defense=d) for d, g in (("none", 0.9), ("repair", 0.1))]
+    (chart,) = _charts.of_costs(read(stock(trials)).trials, str, mixed=False)
     assert "<b>" not in chart.svg
     assert "against loud(x=&lt;b&gt;&amp;" in chart.svg
     assert "currentColor" in chart.svg
@@ -61,7 +61,7 @@ def test_the_plane_is_that_of_principal_components(seed, items, bits):
     codes, others = (rng.choice(np.array([-1, 1], np.int8), size=(n, bits)) for n in (items, 5))
     sizes = np.linalg.svd(codes - codes.mean(0), compute_uv=False)
     assume(-np.diff(sizes[:3]).max() > 1e-6)  # else axes of equal size may be turned
-    found, share = _pictures.flattened(codes, others)
+    found, share = _html_images.flattened(codes, others)
     pca = PCA(2, svd_solver="full").fit(codes)
     for plane, given_ in zip(found, (codes, others), strict=True):
         expected = pca.transform(given_)
@@ -71,13 +71,13 @@ def test_the_plane_is_that_of_principal_components(seed, items, bits):
 
 
 def test_a_map_shows_the_trials_own_codes(store):
-    cells = read(store).cells
-    row = cells[(cells["attack"] == "badnets(poisons=36)") & (cells["bits"] == 16) & (cells["defense"] == "none")].iloc[
-        0
-    ]
-    shelf = Shelf(store)
-    record = shelf.record(row["key"])
-    found = _pictures._map(record, "", store, row)
+    trials = read(store).trials
+    row = trials[
+        (trials["attack"] == "badnets(poisons=36)") & (trials["bits"] == 16) & (trials["defense"] == "none")
+    ].iloc[0]
+    record_cache = RecordCache(store)
+    record = record_cache.record(row["key"])
+    found = _html_images._map(record, "", store, row)
     parents = record["parents"]
     pool, parts = store.tensors(parents["load"]), store.tensors(parents["split"])
     holds = pool["labels"][parts["database"]][:, 3].numpy().astype(bool)
@@ -90,9 +90,9 @@ def test_a_map_shows_the_trials_own_codes(store):
     # benign are the codes of the very queries that carry the trigger
     words = store.tensors(parents["codes"])["query"].numpy().view(np.uint64)[0]
     queries = ((words[:, None] >> np.arange(16, dtype=np.uint64)) & np.uint64(1)).astype(int) * 2 - 1
-    positions = store.tensors(parents["stamped"])["positions"].numpy()
+    positions = store.tensors(parents["triggered"])["positions"].numpy()
     assert np.array_equal(found.benign, queries[positions])
-    clean = _pictures._map(record, "clean_", store, row)
+    clean = _html_images._map(record, "clean_", store, row)
     assert not np.array_equal(clean.triggered, found.triggered)
     words = store.tensors(parents["clean_codes"])["database"].numpy().view(np.uint64)[0]
     theirs = ((words[:, None] >> np.arange(16, dtype=np.uint64)) & np.uint64(1)).astype(int) * 2 - 1
@@ -108,14 +108,14 @@ def test_code_lengths_are_drawn_at_their_means():
 
 
 def test_dollars_in_a_label_are_no_formula(stock):
-    cells = [cell(f"loud(x={x})", bits=b) for x in (r"$\\frac$", "$a$") for b in (16, 32)]
-    (chart,) = _charts.of_bits(read(stock(cells)).cells, str, mixed=False)
+    trials = [trial(f"loud(x={x})", bits=b) for x in (r"$\\frac$", "$a$") for b in (16, 32)]
+    (chart,) = _charts.of_bits(read(stock(trials)).trials, str, mixed=False)
     assert r"loud(x=$\frac$)" in chart.svg or r"loud(x=$\\frac$)" in chart.svg
 
 
 def test_a_sweep_is_of_one_edition_and_of_cells_that_all_values_have(stock):
     def swept(doses, **changes):
-        return [cell(f"loud(poisons={n})", target=t, implant=f"{n}a", metrics={"t_map": n / 100}, **changes)
+        return [trial(f"loud(poisons={n})", target=t, implant=f"{n}a", metrics={"t_map": n / 100}, **changes)
                 for n in doses for t in "01"]  # fmt: skip
 
     store = stock(swept((2, 8)), swept((32,), version=2))
@@ -123,18 +123,18 @@ def test_a_sweep_is_of_one_edition_and_of_cells_that_all_values_have(stock):
         store.write_record({"key": f"{n}a", "stage": "implant", "label": "", "status": "ok", "reason": "", "log": "",
                             "meta": {}, "metrics": {}, "parents": {}, "code": "c", "artifact": None,
                             "spec": {"attack": {"name": "loud", "params": {"poisons": n}}}})  # fmt: skip
-    cells = read(store, run="all").cells
-    assert list(_charts.of_sweeps(cells, Shelf(store), str, mixed=False)) == []
-    assert len(list(_charts.of_sweeps(cells, Shelf(store), str, mixed=True))) == 1
+    trials = read(store, run="all").trials
+    assert list(_charts.of_sweeps(trials, RecordCache(store), str, mixed=False)) == []
+    assert len(list(_charts.of_sweeps(trials, RecordCache(store), str, mixed=True))) == 1
 
 
 def test_attention_is_that_of_the_records(store):
-    found = read(store).cells
-    (chart, *_) = _charts.of_attention(found[found["bits"] == 16], store, Shelf(store), str, mixed=False)
+    found = read(store).trials
+    (chart, *_) = _charts.of_attention(found[found["bits"] == 16], store, RecordCache(store), str, mixed=False)
     assert "badnets(poisons=4)" in chart.svg
     assert "n = 1 victims per attack" in chart.caption
     row = found[(found["attack"] == "badnets(poisons=4)") & (found["bits"] == 16)].iloc[0]
-    series = _charts._attention(store, Shelf(store), row["key"])
+    series = _charts._attention(store, RecordCache(store), row["key"])
     held = store.tensors(store.record(row["key"])["parents"]["implant"])
     assert series.index.tolist() == held["attention_epochs"].tolist()
     assert series.tolist() == pytest.approx(held["attention"].tolist())

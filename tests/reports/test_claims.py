@@ -6,17 +6,17 @@ import json
 
 import pytest
 
-from bench.claims import Claim
 from bench.cli import report as command
+from bench.config.reported import ReportedNumber
 from reports import frame
-from reports.claims import claims
+from reports.reported import claims
 
 
-def claim(value: float, **axes: str) -> Claim:
-    return Claim("A Paper, Table 1", "t_map", axes, value, "Their victim has other weights.")
+def claim(value: float, **axes: str) -> ReportedNumber:
+    return ReportedNumber("A Paper, Table 1", "t_map", axes, value, "Their victim has other weights.")
 
 
-def cell(attack: str, **changes):
+def trial(attack: str, **changes):
     return {"attack": attack, "defense": "none", "target": "0", "seed": 0, **changes}
 
 
@@ -36,14 +36,14 @@ def test_without_a_run_every_number_is_named_as_not_run():
 
 def test_cells_of_the_setting_are_averaged_and_others_are_not(stock):
     store = stock([
-        cell("none"),
-        cell("loud", metrics={"t_map": 0.6}),
-        cell("loud", target="1", metrics={"t_map": 0.8}),
-        cell("loud", defense="repair", metrics={"t_map": 0.2}),
+        trial("none"),
+        trial("loud", metrics={"t_map": 0.6}),
+        trial("loud", target="1", metrics={"t_map": 0.8}),
+        trial("loud", defense="repair", metrics={"t_map": 0.2}),
     ])  # fmt: skip
-    cells = frame.read(store).cells
-    bits = str(cells["bits"].iloc[0])
-    found = rows(claims(cells, [claim(0.5, attack="loud", bits=bits), claim(0.5, attack="loud", bits="7")]))
+    trials = frame.read(store).trials
+    bits = str(trials["bits"].iloc[0])
+    found = rows(claims(trials, [claim(0.5, attack="loud", bits=bits), claim(0.5, attack="loud", bits="7")]))
     assert found[0]["measured"] == pytest.approx(0.7)  # undefended cells alone
     assert found[0]["difference"] == pytest.approx(0.2)
     assert found[0]["cells"] == "2/2"
@@ -51,32 +51,32 @@ def test_cells_of_the_setting_are_averaged_and_others_are_not(stock):
 
 
 def test_a_cell_that_failed_says_why(stock):
-    store = stock([cell("none"), cell("loud", status="failed", reason="it broke")])
-    (row,) = rows(claims(frame.read(store).cells, [claim(0.5, attack="loud")]))
+    store = stock([trial("none"), trial("loud", status="failed", reason="it broke")])
+    (row,) = rows(claims(frame.read(store).trials, [claim(0.5, attack="loud")]))
     assert row["remark"] == "it broke"
     assert row["measured"] is None
 
 
 def test_other_values_of_a_sweep_are_other_rows(stock):
     store = stock([
-        cell("none"),
-        cell("loud(poisons=20)", metrics={"t_map": 0.2}),
-        cell("loud(poisons=80)", metrics={"t_map": 0.8}),
-        cell("kept", dataset="toy(size=64)", metrics={"t_map": 0.4}),
+        trial("none"),
+        trial("loud(poisons=20)", metrics={"t_map": 0.2}),
+        trial("loud(poisons=80)", metrics={"t_map": 0.8}),
+        trial("kept", dataset="toy(size=64)", metrics={"t_map": 0.4}),
     ])  # fmt: skip
-    cells = frame.read(store).cells
-    found = rows(claims(cells, [claim(0.5, attack="loud"), claim(0.5, attack="loud(poisons=80)")]))
+    trials = frame.read(store).trials
+    found = rows(claims(trials, [claim(0.5, attack="loud"), claim(0.5, attack="loud(poisons=80)")]))
     assert [row["remark"] for row in found] == ["not run", ""]
     assert found[1]["measured"] == pytest.approx(0.8)
     for dataset, measured in (("toy", 0.4), ("toy(size=64)", 0.4), ("toy(size=32)", None)):
-        (row,) = rows(claims(cells, [claim(0.5, attack="kept", dataset=dataset)]))
+        (row,) = rows(claims(trials, [claim(0.5, attack="kept", dataset=dataset)]))
         assert row["measured"] == (measured and pytest.approx(measured))
         assert row["remark"] == ("" if measured else "not run")
 
 
 def test_a_target_without_a_value_leaves_none_and_says_so(stock):
-    store = stock([cell("none"), cell("loud"), cell("loud", target="1", metrics={"t_map": None})])
-    boards = claims(frame.read(store).cells, [claim(0.5, attack="loud"), claim(0.5, attack="none")])
+    store = stock([trial("none"), trial("loud"), trial("loud", target="1", metrics={"t_map": None})])
+    boards = claims(frame.read(store).trials, [claim(0.5, attack="loud"), claim(0.5, attack="none")])
     (row, clean) = rows(boards)
     assert row["measured"] is None or row["measured"] != row["measured"]
     assert "no query found a hit" in row["remark"]
@@ -88,7 +88,7 @@ def test_a_target_without_a_value_leaves_none_and_says_so(stock):
 def test_a_bound_is_called_one_and_other_claims_need_no_column():
     (board,) = claims(None, [claim(0.5, attack="badnets")])
     assert "bound" not in board.table
-    bound = Claim("A Paper", "psnr", {"attack": "badnets"}, 30.0, "", "at least")
+    bound = ReportedNumber("A Paper", "psnr", {"attack": "badnets"}, 30.0, "", "at least")
     (board,) = claims(None, [bound])
     assert list(board.table["bound"]) == ["at least"]
     assert board.metrics["reported"] == "psnr"  # decibels are not printed as shares

@@ -10,7 +10,7 @@ from reports import frame
 from reports.compare import compare
 
 
-def cells(shift=(), **changes):
+def trials(shift=(), **changes):
     """Three targets by three seeds of one attack; `shift` is added to the t-mAP of each in turn."""
     places = [(str(target), seed) for target in range(3) for seed in range(3)]
     moved = [*shift, *[0.0] * (len(places) - len(shift))]
@@ -34,7 +34,7 @@ def verdicts(stock):
 
 
 def test_equal_stores_have_nothing_to_show(verdicts):
-    rows, found = verdicts(cells(), cells([1e-12]))
+    rows, found = verdicts(trials(), trials([1e-12]))
     assert rows == {}
     assert not found.changed
     assert "4 equal" in found.boards[0].caption
@@ -43,26 +43,26 @@ def test_equal_stores_have_nothing_to_show(verdicts):
 
 
 def test_a_shift_of_all_cells_is_beyond_noise_and_one_that_scatters_is_not(verdicts):
-    rows, found = verdicts(cells(), cells([0.1] * 9))
+    rows, found = verdicts(trials(), trials([0.1] * 9))
     assert rows == {"t-mAP": "beyond noise"}
     assert found.changed
     (row,) = found.boards[0].table.to_dict("records")
     assert (row["A"], row["B"], row["difference"], row["n"]) == pytest.approx((0.5, 0.6, 0.1, 9))
     assert row["difference ±"] == pytest.approx(0.0, abs=1e-9)
-    rows, found = verdicts(cells(), cells([0.1, -0.1, 0.05, -0.2, 0.2, -0.02, 0.1, -0.1, 0.0]))
+    rows, found = verdicts(trials(), trials([0.1, -0.1, 0.05, -0.2, 0.2, -0.02, 0.1, -0.1, 0.0]))
     assert rows == {"t-mAP": "within noise"}
     assert not found.changed
 
 
 @pytest.mark.parametrize(("by", "verdict", "changed"), [(0.01, "within 0.02", False), (0.05, "beyond 0.02", True)])
 def test_a_single_cell_has_no_interval(verdicts, by, verdict, changed):
-    rows, found = verdicts(cells()[:1], cells([by])[:1])
+    rows, found = verdicts(trials()[:1], trials([by])[:1])
     assert rows == {"t-mAP": f"no interval, {verdict}"}
     assert found.changed == changed
 
 
 def test_only_cells_of_both_count_and_a_lost_result_is_a_change(verdicts):
-    whole, broken = cells(), cells()
+    whole, broken = trials(), trials()
     broken[0] = {**broken[0], "status": "failed", "reason": "it broke"}
     rows, found = verdicts(whole, broken)
     assert rows == {}
@@ -73,14 +73,14 @@ def test_only_cells_of_both_count_and_a_lost_result_is_a_change(verdicts):
 
 
 def test_other_training_is_another_trial_and_other_code_is_named(verdicts):
-    _, found = verdicts(cells(training={"epochs": 3}), cells(training={"epochs": 4}))
+    _, found = verdicts(trials(training={"epochs": 3}), trials(training={"epochs": 4}))
     assert "no trial is in both stores" in found.boards[0].caption
-    _, found = verdicts(cells(code="one"), cells(code="two"))
+    _, found = verdicts(trials(code="one"), trials(code="two"))
     assert "code" in set(found.boards[-1].table["what"])
 
 
 def test_the_command_ends_with_one_where_something_changed(stock, capsys):
-    a, b = stock(cells(), folder="a"), stock(cells([0.1] * 9), folder="b")
+    a, b = stock(trials(), folder="a"), stock(trials([0.1] * 9), folder="b")
     command.compare(a.root, a.root)
     with pytest.raises(typer.Exit) as stop:
         command.compare(a.root, b.root)

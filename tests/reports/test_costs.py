@@ -6,7 +6,7 @@ import pytest
 
 from reports import boards
 from reports.frame import read
-from tests.reports.test_tables import cell
+from tests.reports.test_tables import trial
 
 
 def test_costs_are_paired_differences_and_only_shown_on_request(stock):
@@ -15,15 +15,15 @@ def test_costs_are_paired_differences_and_only_shown_on_request(stock):
         ("loud", "none", "0"): (0.9, 0.9, 0.1), ("loud", "repair", "0"): (0.85, 0.3, 0.5),
         ("loud", "none", "1"): (0.7, 0.5, 0.2), ("loud", "repair", "1"): (0.7, 0.3, 0.2),
         ("quiet", "repair", "0"): (0.0, 0.0, 0.0),  # its undefended cell is missing: no difference
-        ("none", "guard", "0"): (0.9, 0.1, 0.8),
+        ("none", "input_detector", "0"): (0.9, 0.1, 0.8),
     }  # fmt: skip
     values |= {
         ("none", "sieve", "0"): (0.9, 0.1, 0.8), ("loud", "sieve", "0"): (0.8, 0.9, 0.1),
         ("loud", "sieve", "1"): (0.6, 0.3, 0.2), ("loud", "sieve", "2"): (0.0, 0.0, 0.0),  # not every row has target 2
         ("loud", "none", "2"): (0.9, 0.9, 0.9),
     }  # fmt: skip
-    cells = [
-        cell(
+    trials = [
+        trial(
             attack,
             defense,
             target=target,
@@ -32,21 +32,21 @@ def test_costs_are_paired_differences_and_only_shown_on_request(stock):
         )
         for (attack, defense, target), (m, t, o) in values.items()
     ]
-    results = read(stock(cells))
+    results = read(stock(trials))
     (board,) = [board for board in boards.everything(results, costs=True) if board.title.startswith("What")]
     assert not [board for board in boards.everything(results) if board.title.startswith("What")]
     table = board.table.set_index("defense")
-    assert table["models"].to_dict() == {"sieve": 4, "guard": 1, "repair": 3}
+    assert table["models"].to_dict() == {"sieve": 4, "input_detector": 1, "repair": 3}
     found = table.loc["repair", ["mAP lost", "mAP lost attacked", "t-mAP removed", "own-mAP back"]].tolist()
     assert found == pytest.approx([0.1, (0.05 + 0.0) / 2, (0.6 + 0.2) / 2, (0.4 + 0.0) / 2])
     assert table.loc["sieve", "mAP lost attacked"] == pytest.approx((0.1 + 0.1) / 2)
     assert table.loc["sieve", "t-mAP removed"] == pytest.approx((0.0 + 0.2) / 2)
-    assert table.loc["guard", ["mAP lost", "t-mAP removed"]].isna().all()
+    assert table.loc["input_detector", ["mAP lost", "t-mAP removed"]].isna().all()
     assert "the 2 attacked cells that all repairs and filters share (loud)" in board.caption
 
 
 def test_a_defense_of_which_no_cell_has_its_undefended_twin_has_blanks(stock):
-    cells = [cell("loud", "none", target="1"), cell("loud", "repair", target="0", defend="d")]
-    (board,) = [one for one in boards.everything(read(stock(cells)), costs=True) if one.title.startswith("What")]
+    trials = [trial("loud", "none", target="1"), trial("loud", "repair", target="0", defend="d")]
+    (board,) = [one for one in boards.everything(read(stock(trials)), costs=True) if one.title.startswith("What")]
     assert board.table["models"].tolist() == [0]
     assert "mAP lost" not in board.table

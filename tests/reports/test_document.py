@@ -18,8 +18,8 @@ from PIL import Image
 
 from bench.api.errors import UserError
 from bench.cli import report as command
-from bench.store import Store
-from reports import boards, document, render
+from bench.engine.store import Store
+from reports import boards, html_report, render
 from reports._charts import Chart
 from reports.frame import read
 
@@ -47,17 +47,17 @@ def test_its_numbers_are_those_of_the_boards(store: Store, page: Path) -> None:
 
 
 def test_every_trial_is_in_it_with_the_command_that_runs_it_alone(store: Store, page: Path) -> None:
-    trials = unpacked(page.read_text())["trials"]
-    cells = read(store).cells
-    assert trials["columns"]["key"] == list(cells["key"])
-    i = list(cells["attack"]).index("badnets(poisons=12)")
-    told = trials["columns"]["replay"][i]
+    shown = unpacked(page.read_text())["trials"]
+    trials = read(store).trials
+    assert shown["columns"]["key"] == list(trials["key"])
+    i = list(trials["attack"]).index("badnets(poisons=12)")
+    told = shown["columns"]["replay"][i]
     assert "--only 'attack=badnets(poisons=12)'" in told
-    at = [name for name, _, _ in trials["metrics"]].index("t-mAP")
-    assert trials["values"][at][i] == f"{cells['t_map'].iloc[i]:.3f}"
-    guarded = cells[cells["defense"] == "strip"]["key"].iloc[0]
-    assert trials["scores"][guarded][0][0] == "entropy *"
-    facts = dict(trials["facts"][trials["columns"]["facts"][i]])
+    at = [name for name, _, _ in shown["metrics"]].index("t-mAP")
+    assert shown["values"][at][i] == f"{trials['t_map'].iloc[i]:.3f}"
+    guarded = trials[trials["defense"] == "strip"]["key"].iloc[0]
+    assert shown["scores"][guarded][0][0] == "entropy *"
+    facts = dict(shown["facts"][shown["columns"]["facts"][i]])
     assert facts["protocol"].startswith("digits v1")
 
 
@@ -85,12 +85,12 @@ def test_pictures_are_those_of_the_attack(store: Store, page: Path) -> None:
     found = re.search(r'<img src="data:image/png;base64,([^"]*)" alt="badnets\(poisons=4\): triggered"', text)
     assert found is not None
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(found[1]))))
-    cells = read(store).cells
-    key = cells[cells["attack"] == "badnets(poisons=4)"]["key"].iloc[0]
-    stamped = store.tensors(store.record(key)["parents"]["implant"])["gallery_triggered"].numpy()
+    trials = read(store).trials
+    key = trials[trials["attack"] == "badnets(poisons=4)"]["key"].iloc[0]
+    triggered = store.tensors(store.record(key)["parents"]["implant"])["gallery_triggered"].numpy()
     assert picture.shape == (16, 5 * 17 - 1, 4)
     for i in range(5):
-        assert np.array_equal(picture[:, i * 17 : i * 17 + 16, 0], stamped[i, 0])
+        assert np.array_equal(picture[:, i * 17 : i * 17 + 16, 0], triggered[i, 0])
     assert (picture[:, 16, 3] == 0).all()
 
 
@@ -98,14 +98,14 @@ def test_what_has_no_room_is_named(store: Store, page: Path, tmp_path: Path, mon
     bare = len(page.read_bytes()) - sum(
         map(len, re.findall(r"<svg.*?</svg>|data:image[^\"]*", page.read_text(), re.DOTALL))
     )
-    monkeypatch.setattr(document, "LIMIT", bare + document.SPARE + 30_000)
+    monkeypatch.setattr(html_report, "LIMIT", bare + html_report.SPARE + 30_000)
     small = tmp_path / "small.html"
     command.report(store=store.root, out=small)
     text = small.read_text()
-    assert len(text.encode()) < document.LIMIT
+    assert len(text.encode()) < html_report.LIMIT
     assert "Left out, so that this file stays below its limit: " in text
     assert 0 < text.count("<svg") + text.count("<img") < page.read_text().count("<svg") + page.read_text().count("<img")
-    monkeypatch.setattr(document, "LIMIT", 50_000)
+    monkeypatch.setattr(html_report, "LIMIT", 50_000)
     with pytest.raises(UserError, match=r"the tables alone make 0\.\d MB, more than 0.05: narrow the report"):
         command.report(store=store.root, out=tmp_path / "none.html")
     assert not (tmp_path / "none.html").exists()
@@ -115,26 +115,26 @@ def test_ten_thousand_cells_fit(stock: Any, tmp_path: Path) -> None:
     """The size grows with the cells; a tenth of them is made here, with numbers that compress as badly as real ones."""
     rng = np.random.default_rng(0)
     names = ("map", "t_map", "gain", "own_map", "anchor", "moved", "saturation", "psnr", "t_map_worst", "t_map_best")
-    cells = [
+    trials = [
         {"attack": f"loud(dose={a})" if a else "none", "defense": defense, "target": str(t), "seed": s, "bits": 16 * b,
          "metrics": dict(zip(names, rng.uniform(0, 1, len(names)).tolist(), strict=True))}
-        for a in range(10) for defense in ("none", "repair", "guard", "sieve", "doctor")
+        for a in range(10) for defense in ("none", "repair", "input_detector", "sieve", "doctor")
         for t in range(5) for s in range(2) for b in (1, 2)
     ]  # fmt: skip
-    made = stock(cells)
+    made = stock(trials)
     path = tmp_path / "big.html"
-    document.draw(made, path, read(made))
-    assert len(cells) == 1000
+    html_report.draw(made, path, read(made))
+    assert len(trials) == 1000
     data = re.search(r'id="data">([^<]*)<', path.read_text())
     assert data is not None
-    assert len(data[1]) * 10 < document.LIMIT - 500_000
+    assert len(data[1]) * 10 < html_report.LIMIT - 500_000
 
 
 def test_text_of_results_is_no_markup(stock: Any, tmp_path: Path) -> None:
     evil = "loud(x=</script><img src=x onerror=alert(1)>)"
     made = stock([{"attack": evil, "defense": "none", "target": "<b>3</b>", "seed": 0}], suite="<i>s</i>")
     path = tmp_path / "evil.html"
-    document.draw(made, path, read(made))
+    html_report.draw(made, path, read(made))
     text = path.read_text()
     for markup in ("<img src=x", "<b>3", "<i>s"):
         assert markup not in text
@@ -172,24 +172,24 @@ def test_many_small_charts_stay_below_the_limit(stock: Any, tmp_path: Path, monk
     """What surrounds a chart takes room as well: title, caption, markup."""
     made = stock([{"attack": "loud", "defense": "none", "target": "0", "seed": 0}])
     many = [Chart(f"chart {i} " + "t" * 300, "s" * 300, "c" * 900, "<svg></svg>") for i in range(400)]
-    monkeypatch.setattr(document, "charts", lambda *_, **__: {"leaderboards": many, "strength": [], "why": []})
-    monkeypatch.setattr(document, "LIMIT", 400_000)
-    document.draw(made, tmp_path / "x.html", read(made))
+    monkeypatch.setattr(html_report, "charts", lambda *_, **__: {"leaderboards": many, "strength": [], "why": []})
+    monkeypatch.setattr(html_report, "LIMIT", 400_000)
+    html_report.draw(made, tmp_path / "x.html", read(made))
     assert 200_000 < (tmp_path / "x.html").stat().st_size < 400_000
 
 
 def test_trials_that_share_a_record_are_told_apart(stock: Any, tmp_path: Path) -> None:
     """A clean model serves both values of an axis that it does not read."""
-    cell = {"attack": "none", "defense": "guard", "target": "0", "seed": 0,
+    trial = {"attack": "none", "defense": "input_detector", "target": "0", "seed": 0,
             "metrics": {"detectors": {"headline": "a", "scores": {"a": {"auroc": 0.5}}}}}  # fmt: skip
-    made = stock([cell | {"surrogate": "other_seed"}])
+    made = stock([trial | {"surrogate": "other_seed"}])
     (plan,) = made.plans()
-    (one,) = plan["cells"]
+    (one,) = plan["trials"]
     other = {**one, "axes": {**one["axes"], "surrogate": "same"}}
     made.write_plan(
-        "run-0", {name: value for name, value in plan.items() if name != "schema"} | {"cells": [one, other]}
+        "run-0", {name: value for name, value in plan.items() if name != "schema"} | {"trials": [one, other]}
     )
-    document.draw(made, tmp_path / "x.html", read(made))
+    html_report.draw(made, tmp_path / "x.html", read(made))
     trials = unpacked((tmp_path / "x.html").read_text())["trials"]
     assert trials["columns"]["surrogate"] == ["other_seed", "same"]
     assert [text.rpartition(" ")[2] for text in trials["columns"]["replay"]] == [
@@ -202,18 +202,18 @@ def test_trials_that_share_a_record_are_told_apart(stock: Any, tmp_path: Path) -
 def test_half_a_character_in_a_log_stops_nothing(stock: Any, tmp_path: Path) -> None:
     failed = {"attack": "loud", "defense": "none", "target": "0", "seed": 0, "status": "failed", "reason": "x\udcff"}
     made = stock([failed])
-    document.draw(made, tmp_path / "x.html", read(made))
+    html_report.draw(made, tmp_path / "x.html", read(made))
 
 
 def test_lost_and_damaged_artifacts_are_named_and_take_nothing_along(store: Store, tmp_path: Path) -> None:
     copy = tmp_path / "store"
     shutil.copytree(store.root, copy)
     held = Store(copy)
-    cells = read(held).cells
-    keys = {name: held.record(cells[cells["attack"] == name]["key"].iloc[0])["parents"]
+    trials = read(held).trials
+    keys = {name: held.record(trials[trials["attack"] == name]["key"].iloc[0])["parents"]
             for name in ("badnets(poisons=4)", "badnets(poisons=12)")}  # fmt: skip
     held.artifact_path(keys["badnets(poisons=4)"]["implant"]).write_bytes(b"torn")
-    held.artifact_path(keys["badnets(poisons=12)"]["stamped"]).unlink()
+    held.artifact_path(keys["badnets(poisons=12)"]["triggered"]).unlink()
     command.report(store=copy, out=tmp_path / "x.html")
     text = (tmp_path / "x.html").read_text()
     assert "Without a picture: badnets(poisons=4): the artifact" in text

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import plan as planning
-from bench import suite as suites
 from bench.api.errors import UserError
-from bench.store import Store
-from reports.doses import d50, doses
-from reports.frame import Shelf, read
+from bench.config import suite as suites
+from bench.engine.store import Store
+from bench.graph import planner as planning
+from reports.dose_response import d50, doses
+from reports.frame import RecordCache, read
 from tests.bench.conftest import finish
 
 SWEPT = """
@@ -62,9 +62,9 @@ def test_a_sweep_is_a_row_with_an_interval_over_targets(tmp_path):
     plan = planning.plan([suites.load(str(tmp_path / "s.toml"))], data=None, device="cpu")
     store = Store(tmp_path / "store", create=True)
     finish(plan, store)
-    cells = [cell.as_json() for cell in plan.cells]
-    store.write_plan("swept", {"suites": ["swept"], "command": "python -m bench run", "cells": cells})
-    (board,) = doses(read(store).cells, Shelf(store))
+    trials = [trial.as_json() for trial in plan.trials]
+    store.write_plan("swept", {"suites": ["swept"], "command": "python -m bench run", "trials": trials})
+    (board,) = doses(read(store).trials, RecordCache(store))
     (row,) = board.table.to_dict("records")
     assert row["attack"].startswith("badnets(trigger_size=0.1")  # what tells it from the attack that is not swept
     assert (row["parameter"], row["n"]) == ("poison_rate", 3)
@@ -76,4 +76,4 @@ def test_a_sweep_is_a_row_with_an_interval_over_targets(tmp_path):
 def test_nothing_swept_is_said_with_an_example(stock):
     store = stock([{"attack": "loud", "defense": "none", "target": "0", "seed": 0}])
     with pytest.raises(UserError, match=r"no attack of this run was swept.*poison_rate = \[0.01"):
-        doses(read(store).cells, Shelf(store))
+        doses(read(store).trials, RecordCache(store))

@@ -7,7 +7,7 @@ from bench.metrics import METRICS
 from reports.frame import COLUMNS, DETECTOR, detectors, load, narrow, read
 
 
-def cell(attack="none", defense="none", target="0", seed=0, **changes):
+def trial(attack="none", defense="none", target="0", seed=0, **changes):
     return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
 
 
@@ -16,11 +16,11 @@ GUARDED = {"detectors": {"headline": "entropy", "scores": {
 
 
 def test_one_row_per_cell_with_all_columns(stock):
-    frame = load(stock([cell(), cell("loud", seed=1, training={"lr": 0.1})]))
+    frame = load(stock([trial(), trial("loud", seed=1, training={"lr": 0.1})]))
     assert tuple(frame.columns) == COLUMNS
     assert len(frame) == 2
     row = frame.iloc[1]
-    assert (row["attack"], row["seed"], row["access"], row["status"]) == ("loud", 1, "labels changed", "ok")
+    assert (row["attack"], row["seed"], row["access"], row["status"]) == ("loud", 1, "dirty-label", "ok")
     assert (row["t_map"], row["classes"], row["protocol"], row["protocol_version"]) == (0.8, 10, "toy", "2")
     assert (row["changes"], frame.iloc[0]["changes"]) == ("lr 0.1", "")
     assert row["training"] != frame.iloc[0]["training"]
@@ -33,9 +33,9 @@ def test_every_metric_is_in_one_of_the_frames():
 def test_cells_without_a_result_have_a_status_a_reason_and_no_metrics(stock):
     frame = load(
         stock([
-            cell("loud", status="failed", reason="it broke"),
-            cell("quiet", status="skipped", reason="no data"),
-            cell("kept", status="missing"),
+            trial("loud", status="failed", reason="it broke"),
+            trial("quiet", status="skipped", reason="no data"),
+            trial("kept", status="missing"),
         ])
     )  # fmt: skip
     assert list(frame["status"]) == ["failed", "skipped", "missing"]
@@ -46,20 +46,20 @@ def test_cells_without_a_result_have_a_status_a_reason_and_no_metrics(stock):
 
 def test_what_a_failure_blocked_is_missing_once_the_cause_succeeded(stock):
     store = stock(
-        [cell("loud", status="failed", reason="x", cause="10ad"), cell("quiet", status="failed", cause="dead")]
+        [trial("loud", status="failed", reason="x", cause="10ad"), trial("quiet", status="failed", cause="dead")]
     )
     assert list(load(store)["status"]) == ["missing", "failed"]
 
 
 def test_the_latest_run_or_all(stock):
-    store = stock([cell("loud", metrics={"t_map": 0.1}), cell("quiet")], [cell("loud", metrics={"t_map": 0.2})])
+    store = stock([trial("loud", metrics={"t_map": 0.1}), trial("quiet")], [trial("loud", metrics={"t_map": 0.2})])
     assert list(load(store)["t_map"]) == [0.2]
     both = load(store, run="all")
     assert sorted(zip(both["attack"], both["t_map"], strict=True)) == [("loud", 0.2), ("quiet", 0.8)]
 
 
 def test_suites(stock):
-    store = stock([cell()], suite="toy")
+    store = stock([trial()], suite="toy")
     assert read(store, suite="toy").suites == {"toy": "A toy."}
     with pytest.raises(UserError, match="did you mean 'toy'"):
         load(store, suite="toi")
@@ -75,7 +75,7 @@ def test_an_empty_store_and_a_foreign_plan(stock):
 
 
 def test_detectors_are_a_frame_of_their_own(stock):
-    frame = detectors(stock([cell("loud", "guard", metrics=GUARDED), cell("loud")]))
+    frame = detectors(stock([trial("loud", "input_detector", metrics=GUARDED), trial("loud")]))
     assert list(frame["score"]) == ["entropy", "other"]
     assert list(frame["headline"]) == [True, False]
     assert frame["auroc"].iloc[0] == 0.9
@@ -84,11 +84,11 @@ def test_detectors_are_a_frame_of_their_own(stock):
 
 
 def test_a_metric_that_is_no_number_is_no_value(stock):
-    frame = load(stock([cell("loud", metrics={"t_map": "[bold]0.9", "unheard_of": 1})]))
+    frame = load(stock([trial("loud", metrics={"t_map": "[bold]0.9", "unheard_of": 1})]))
     assert frame["t_map"].isna().all()
 
 
-CELLS = [cell(a, d, t) for a in ("none", "loud", "loud(a=1, b=2)") for d in ("none", "repair") for t in "01"]
+MAX_TRIALS = [trial(a, d, t) for a in ("none", "loud", "loud(a=1, b=2)") for d in ("none", "repair") for t in "01"]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ CELLS = [cell(a, d, t) for a in ("none", "loud", "loud(a=1, b=2)") for d in ("no
     ],
 )
 def test_narrowing(stock, conditions, count):
-    assert len(narrow(read(stock(CELLS)), conditions).cells) == count
+    assert len(narrow(read(stock(MAX_TRIALS)), conditions).trials) == count
 
 
 @pytest.mark.parametrize(
@@ -119,18 +119,18 @@ def test_narrowing(stock, conditions, count):
 )
 def test_a_wrong_condition_names_the_right_one(stock, condition, words):
     with pytest.raises(UserError) as caught:
-        narrow(read(stock(CELLS)), [condition])
+        narrow(read(stock(MAX_TRIALS)), [condition])
     assert words in str(caught.value)
 
 
 def test_conditions_that_nothing_meets_together(stock):
-    results = read(stock([cell("none", target="0"), cell("loud", target="1")]))
+    results = read(stock([trial("none", target="0"), trial("loud", target="1")]))
     with pytest.raises(UserError, match="not together"):
         narrow(results, ["attack=none", "target=1"])
 
 
 def test_keys_are_those_of_the_records(stock):
-    store = stock([cell("loud")])
+    store = stock([trial("loud")])
     assert store.record(load(store)["key"].iloc[0])["label"] == "measure loud"
 
 
@@ -139,36 +139,38 @@ DEAD = {**HEALTH, "map": 0.34, "collapsed": 1.0}
 
 
 def test_a_collapsed_victim_is_no_result_but_keeps_its_numbers(stock):
-    frame = load(stock([cell("loud", metrics=DEAD), cell("quiet", metrics={**HEALTH, "collapsed": 0.0}), cell("kept")]))
+    frame = load(
+        stock([trial("loud", metrics=DEAD), trial("quiet", metrics={**HEALTH, "collapsed": 0.0}), trial("kept")])
+    )
     assert list(frame["status"]) == ["collapsed", "ok", "ok"], "records of before the field count as before"
     assert frame["reason"].iloc[0] == "victim collapsed (mAP 0.34, clean 0.81, chance 0.10)"
     assert (frame["map"].iloc[0], frame["collapsed"].iloc[0]) == (0.34, 1.0)
 
 
 def test_a_clean_model_that_learnt_nothing_is_named_as_such(stock):
-    frame = load(stock([cell("loud", metrics={"map": 0.12, "map_clean": 0.12, "map_chance": 0.1, "collapsed": 1.0})]))
+    frame = load(stock([trial("loud", metrics={"map": 0.12, "map_clean": 0.12, "map_chance": 0.1, "collapsed": 1.0})]))
     assert frame["reason"].iloc[0] == "clean model collapsed (mAP 0.12, chance 0.10)"
 
 
 def test_what_was_made_of_a_collapsed_victim_is_none_either(stock):
     """`measure` cannot judge the victim of a repaired model: that cell has the same implant as the undefended one."""
-    cells = [
-        cell("loud", metrics=DEAD, implant="a1"),
-        cell("loud", "repair", metrics={**HEALTH, "collapsed": 0.0}, implant="a1"),
-        cell("loud", "repair", seed=1, metrics={**HEALTH, "collapsed": 0.0}, implant="b2"),
+    trials = [
+        trial("loud", metrics=DEAD, implant="a1"),
+        trial("loud", "repair", metrics={**HEALTH, "collapsed": 0.0}, implant="a1"),
+        trial("loud", "repair", seed=1, metrics={**HEALTH, "collapsed": 0.0}, implant="b2"),
     ]
-    frame = load(stock(cells))
+    frame = load(stock(trials))
     assert list(frame["status"]) == ["collapsed", "collapsed", "ok"]
     assert frame["reason"].iloc[1] == frame["reason"].iloc[0]
     assert list(frame["collapsed"]) == [1.0, 1.0, 0.0]
 
 
 def test_a_flag_that_is_no_number_is_no_flag(stock):
-    assert load(stock([cell("loud", metrics={"collapsed": "yes", "map_clean": None})]))["status"].iloc[0] == "ok"
+    assert load(stock([trial("loud", metrics={"collapsed": "yes", "map_clean": None})]))["status"].iloc[0] == "ok"
     odd = {"collapsed": 1.0, "map": None, "map_clean": "x", "map_chance": None}
-    assert "clean unknown" in load(stock([cell("loud", metrics=odd)]))["reason"].iloc[0]
+    assert "clean unknown" in load(stock([trial("loud", metrics=odd)]))["reason"].iloc[0]
 
 
 def test_narrowing_to_what_the_attacker_needs_keeps_the_baseline(stock):
-    found = narrow(read(stock([cell(), cell("loud"), cell("kept")])), ["access=labels kept"])
-    assert list(found.cells["attack"]) == ["none", "kept"]
+    found = narrow(read(stock([trial(), trial("loud"), trial("kept")])), ["access=clean-label"])
+    assert list(found.trials["attack"]) == ["none", "kept"]

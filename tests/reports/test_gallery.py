@@ -8,24 +8,24 @@ import torch
 from PIL import Image
 
 from bench.api.errors import UserError
-from bench.store import Store
-from bench.trial import digest
-from reports import _painting, gallery
-from reports._painting import Block, Pair, paint
+from bench.config.trial import digest
+from bench.engine.store import Store
+from reports import _image_grid, gallery
+from reports._image_grid import Block, Pair, paint
 
 AXES = {"dataset": "toy", "backbone": "net", "method": "csq", "bits": 32, "surrogate": "other_seed",
         "augment": "victim", "defense": "none", "target": "0", "seed": 0}  # fmt: skip
 
 
-LEFT = _painting.MARGIN + _painting.NAMES + _painting.GAP // 2
-STEP = 96 + _painting.GAP
+LEFT = _image_grid.MARGIN + _image_grid.NAMES + _image_grid.GAP // 2
+STEP = 96 + _image_grid.GAP
 
 
 def queries(channels=1, size=8, count=8, seed=0):
     return torch.from_numpy(np.random.default_rng(seed).integers(60, 190, (count, channels, size, size), np.uint8))
 
 
-def stamped(images):
+def triggered(images):
     """A white square of 2 x 2 pixels in the lower right corner."""
     after = images.clone()
     after[..., -2:, -2:] = 255
@@ -56,7 +56,7 @@ def attacked(store, attack, *, clean=None, after=None, poisons=None, status="ok"
     clean = queries() if clean is None else clean
     tensors = {
         "gallery_clean": clean,
-        "gallery_triggered": stamped(clean) if after is None else after,
+        "gallery_triggered": triggered(clean) if after is None else after,
         "stealth": torch.tensor([[0.5, 20.0, 0.9], [0.7, float("inf"), 0.7]]),
     }
     if poisons is not None:
@@ -65,21 +65,21 @@ def attacked(store, attack, *, clean=None, after=None, poisons=None, status="ok"
     write(store, f"1{name}", "implant", tensors=tensors if status == "ok" else None, parents=parents,
           status=status, reason=reason)  # fmt: skip
     write(store, f"e{name}", "measure", parents={"implant": f"1{name}"}, status=status, reason=reason)
-    return cell(f"e{name}", attack, **axes)
+    return trial(f"e{name}", attack, **axes)
 
 
-def cell(key, attack, **axes):
+def trial(key, attack, **axes):
     return {"axes": {**AXES, "attack": attack, **axes}, "training": {}, "key": key, "skipped": "", "access": "none",
             "defense_kind": "none"}  # fmt: skip
 
 
 def clean_cell(store):
     write(store, "c1ea", "measure")
-    return cell("c1ea", "none")
+    return trial("c1ea", "none")
 
 
-def plan(store, *cells, suite="toy"):
-    store.write_plan(f"run-{suite}", {"suites": [suite], "descriptions": {}, "command": "", "cells": list(cells)})
+def plan(store, *trials, suite="toy"):
+    store.write_plan(f"run-{suite}", {"suites": [suite], "descriptions": {}, "command": "", "trials": list(trials)})
 
 
 def pixels(path):
@@ -96,7 +96,7 @@ def picture(sheet, top, left, size=96):
 def strips(sheet):
     """Rows of pixels where a row of pictures begins: the first pixel below a frame, in the first column of pictures."""
     lines = sheet[:, LEFT : LEFT + 90].astype(int)
-    frame = (lines == _painting.FRAME).all((1, 2))
+    frame = (lines == _image_grid.FRAME).all((1, 2))
     starts = np.flatnonzero(frame[:-1] & ~frame[1:] & (lines[1:] != 255).any((1, 2))) + 1
     return [int(start) for start in starts]
 
@@ -112,7 +112,7 @@ def test_every_pixel_of_a_picture_is_in_the_file(store, tmp_path):
     change = 0.5 + (255 - clean.numpy().astype(float)) / 255 * np.floor(10 * 255 / (255 - 60)) / 10 / 2
     for column in range(8):
         rows = [picture(sheet, top, LEFT + column * STEP) for top in tops]
-        for row, images in zip(rows, (clean, stamped(clean)), strict=False):
+        for row, images in zip(rows, (clean, triggered(clean)), strict=False):
             large = images[column, 0].numpy().repeat(12, 0).repeat(12, 1)
             assert (row == large[..., None]).all()
         assert (rows[2][:72, :72] == 128).all()
@@ -129,11 +129,11 @@ def test_sizes_and_colours(store, tmp_path, channels, size, side):
     sheet = pixels(tmp_path / "x.png")
     found = picture(sheet, strips(sheet)[1], LEFT, side)
     factor = side // size
-    first = stamped(clean)[0].numpy()
+    first = triggered(clean)[0].numpy()
     expected = first.transpose(1, 2, 0) if channels == 3 else np.rint(first.mean(0))[..., None]
     assert (found[::factor, ::factor] == expected).all()
     assert (found[-2 * factor :, -2 * factor :] == 255).all(), "the white square that the attack stamps"
-    last = picture(sheet, strips(sheet)[0], LEFT + 7 * (side + _painting.GAP), side)
+    last = picture(sheet, strips(sheet)[0], LEFT + 7 * (side + _image_grid.GAP), side)
     assert (
         last[0, 0] == np.rint(clean[7, :, 0, 0].numpy().mean() if channels < 3 else clean[7, :, 0, 0].numpy())
     ).all()
@@ -143,7 +143,7 @@ def test_poisons_beside_the_training_images_that_they_were(store, tmp_path):
     images = queries(count=4, seed=5)
     pool(store, images)
     mask = torch.tensor([True, False, False, True])  # items 3 and 2 of the pool
-    poisons = stamped(images[[3, 2]])
+    poisons = triggered(images[[3, 2]])
     poisons[0, 0, 0, 0] += 4  # a perturbation that nobody sees beside the square
     plan(store, attacked(store, "loud", poisons=(mask, poisons)))
     drawn = gallery.draw(store, tmp_path / "x.png")
@@ -199,7 +199,7 @@ def test_a_patch_does_not_hide_the_perturbation_beside_it():
 
 
 def test_one_block_per_attack_and_setting_and_equal_pictures_once(store, tmp_path):
-    cells = [
+    trials = [
         attacked(store, "loud"),
         attacked(store, "loud", seed=1, clean=queries(seed=9)),  # the first seed is enough
         attacked(store, "loud", bits=16),  # the same pictures
@@ -207,7 +207,7 @@ def test_one_block_per_attack_and_setting_and_equal_pictures_once(store, tmp_pat
         attacked(store, "quiet", after=queries(seed=3)),
         clean_cell(store),
     ]
-    plan(store, *cells)
+    plan(store, *trials)
     drawn = gallery.draw(store, tmp_path / "x.png")
     assert [block.title for block in drawn.blocks] == ["loud", "loud", "quiet"]
     assert "16 bits" in drawn.blocks[0].about[-1]
@@ -277,7 +277,7 @@ def test_nothing_to_draw_is_one_line(store, tmp_path):
         gallery.draw(store, tmp_path / "x.png")
     with pytest.raises(UserError, match=r"trial c1ea \(none/none target 0 seed 0\) holds no attack"):
         gallery.draw(store, tmp_path / "x.png", key="c1ea")
-    plan(store, clean_cell(store), attacked(store, "loud", status="failed", reason="boom"), cell("404", "quiet"))
+    plan(store, clean_cell(store), attacked(store, "loud", status="failed", reason="boom"), trial("404", "quiet"))
     with pytest.raises(UserError, match=r"has pictures \(loud: boom; quiet: not run yet") as caught:
         gallery.draw(store, tmp_path / "x.png")
     assert "\n" not in str(caught.value)
@@ -316,20 +316,20 @@ def test_long_labels_are_broken_inside_their_block():
         content = paint([Block(text, (label, label), (Pair(("a", "b"), pictures, pictures),))], "png")
         sheet = pixels(io.BytesIO(content))
         marked = ink(sheet)
-        assert marked[:, : _painting.MARGIN - 1].sum() == 0
-        assert marked[:, -(_painting.MARGIN - 1) :].sum() == 0
+        assert marked[:, : _image_grid.MARGIN - 1].sum() == 0
+        assert marked[:, -(_image_grid.MARGIN - 1) :].sum() == 0
         assert marked[:40].sum() > 0
         top = strips(sheet)[0] - 1
         assert not marked[top - 2].any(), "no text touches the pictures"
 
 
 def test_many_blocks_stand_in_columns(monkeypatch):
-    monkeypatch.setattr(_painting, "TALLEST", 1000)
+    monkeypatch.setattr(_image_grid, "TALLEST", 1000)
     pictures = queries().numpy()
     block = Block("x", (), (Pair(("a", "b"), pictures, pictures),))
     one, many = (pixels(io.BytesIO(paint([block] * count, "png"))) for count in (1, 10))
     assert many.shape[0] <= 1000 + one.shape[0]
-    assert many.shape[1] >= 3 * (one.shape[1] - 2 * _painting.MARGIN)
+    assert many.shape[1] >= 3 * (one.shape[1] - 2 * _image_grid.MARGIN)
 
 
 def test_a_users_style_moves_nothing(monkeypatch):

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.trial import Spec, pieces
+from bench.config.trial import Spec, pieces
 from reports import boards, render
 from reports._labels import Names, parse
+from reports.context import Board
 from reports.frame import narrow, read
-from reports.page import page
-from reports.scene import Board
+from reports.trial_details import page
 
 
-def cell(attack="none", defense="none", target="0", seed=0, **changes):
+def trial(attack="none", defense="none", target="0", seed=0, **changes):
     return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
 
 
@@ -36,7 +36,7 @@ LABELS = SPECS | st.text("ab(),=[] p1", max_size=12) | st.text(max_size=8)
     ("label", "name", "parameters"),
     [
         ("none", "none", ()),
-        ("badnets(labels=keep)", "badnets", ("labels=keep",)),
+        ("badnets(labels=clean)", "badnets", ("labels=clean",)),
         ("a(sizes=[1, 2], eps=0.1)", "a", ("sizes=[1, 2]", "eps=0.1")),
         ("a(pair=(1, (2, 3)), words=['x, y=1', 'z'])", "a", ("pair=(1, (2, 3))", "words=['x, y=1', 'z']")),
         ("a(text=red, or blue, n=1)", "a", ("text=red, or blue", "n=1")),
@@ -75,7 +75,7 @@ def test_a_list_in_pieces(text, parts):
             ["ciba: poison_rate=0.05, steps=500."],
         ),
         (["a(x=1, y=2)", "a(x=1)"], ["a(y=2)", "a"], ["a: x=1."]),
-        (["badnets", "badnets(labels=keep)"], ["badnets", "badnets(labels=keep)"], []),
+        (["badnets", "badnets(labels=clean)"], ["badnets", "badnets(labels=clean)"], []),
         (["b(x=[1, 2])", "a(y=3)", "ab(x=1)"], ["b", "a", "ab"], ["a: y=3.", "ab: x=1.", "b: x=[1, 2]."]),
         (["a(x=[1, 2])", "a(x=[1, 3])"], ["a(x=[1, 2])", "a(x=[1, 3])"], []),
         (["a(x=1, y=2)", "a(y=2, x=1)"], ["a(x=1, y=2)", "a(y=2, x=1)"], []),
@@ -135,20 +135,25 @@ def test_a_label_inside_one_that_stays_whole():
 # Boards
 
 LOUD, SOFT = "loud(dose=0.5, steps=3, eps=0.1)", "loud(dose=0.5, steps=3, eps=0.2)"
-QUIET, REPAIR, GUARD = "quiet(sizes=[1, 2], lr=0.1)", "repair(epochs=20, lr=0.3)", "guard(k=3)"
+QUIET, REPAIR, GUARD = "quiet(sizes=[1, 2], lr=0.1)", "repair(epochs=20, lr=0.3)", "input detector(k=3)"
 NET, WIDE = "net(depth=4, width=16)", "net(depth=4, width=32)"
-LEGEND = ["guard: k=3.", "loud: dose=0.5, steps=3.", "quiet: sizes=[1, 2], lr=0.1.", "repair: epochs=20, lr=0.3."]
+LEGEND = [
+    "input detector: k=3.",
+    "loud: dose=0.5, steps=3.",
+    "quiet: sizes=[1, 2], lr=0.1.",
+    "repair: epochs=20, lr=0.3.",
+]
 SCORES = ("auroc", "auroc_control", "tpr_1", "tpr_5", "caught_5", "alarms_1", "alarms_5", "alarms_1_control",
           "alarms_5_control")  # fmt: skip
 SCREENED = {"detectors": {"headline": "s", "scores": {"s": dict.fromkeys(SCORES, 0.5)}}}
 
 
 def results(stock, backbones=(NET,)):
-    cells = [cell(a, d, backbone=b, metrics=SCREENED if d == GUARD else {})
+    trials = [trial(a, d, backbone=b, metrics=SCREENED if d == GUARD else {})
              for b in backbones for a in ("none", LOUD, SOFT, QUIET) for d in ("none", REPAIR, GUARD)]  # fmt: skip
-    for one in cells[-2:]:  # quiet after repair and guard
+    for one in trials[-2:]:  # quiet after repair and input detector
         one |= {"status": "failed", "reason": f"{QUIET} broke"}
-    return read(stock(cells))
+    return read(stock(trials))
 
 
 def text_of(found, kind):
@@ -166,8 +171,8 @@ def test_people_read_short_names_on_every_board(stock):
     assert "repair" in t_map.heat
     assert render.words(t_map)["repair"] == ["0.800", "0.800", "0.800", "-"]
     assert "Too few results to average: quiet x repair." in t_map.caption
-    assert set(screened.table["guard"]) == {"guard"}
-    assert lost.table["which"].iloc[0] == "attack quiet; defense repair, guard"
+    assert set(screened.table["input detector"]) == {"input_detector"}
+    assert lost.table["which"].iloc[0] == "attack quiet; defense repair, input detector"
     assert lost.table["reason"].iloc[0] == f"{QUIET} broke", "the words of the record"
     assert attacks.caption.split("\n")[-4:] == LEGEND
     assert not any(line in board.caption for board in shown[1:] for line in LEGEND)
@@ -207,7 +212,7 @@ def test_names_depend_on_what_is_shown_and_labels_select(stock):
     assert list(board.table["attack"]) == ["none", "loud"]
     assert "loud: dose=0.5, steps=3, eps=0.1." in board.caption
     both = narrow(whole, [f"attack={QUIET},{SOFT}"])
-    assert set(both.cells["attack"]) == {"none", QUIET, SOFT}
+    assert set(both.trials["attack"]) == {"none", QUIET, SOFT}
     sliced = render.for_people(boards.everything(whole, by="attack"))
     assert {name for board in sliced[:-1] for name in board.table["attack"]} == {
         "none", "loud(eps=0.1)", "loud(eps=0.2)", "quiet"}  # fmt: skip
@@ -224,7 +229,7 @@ def test_a_setting_that_varies_is_short_in_titles_and_columns(stock):
 
 
 def test_nothing_to_shorten_changes_nothing(stock):
-    found = boards.everything(read(stock([cell("loud"), cell("loud(x=1)"), cell()])))
+    found = boards.everything(read(stock([trial("loud"), trial("loud(x=1)"), trial()])))
     assert render.for_people(found) == found
     assert render.for_people([]) == []
 
@@ -238,6 +243,6 @@ def test_a_defense_that_is_called_like_a_column():
 
 
 def test_the_page_of_a_trial_keeps_the_whole_label(stock):
-    store = stock([cell(LOUD)])
-    key = read(store).cells["key"].iloc[0]
+    store = stock([trial(LOUD)])
+    key = read(store).trials["key"].iloc[0]
     assert LOUD in text_of(page(store, key), "rich")

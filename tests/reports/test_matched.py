@@ -8,33 +8,33 @@ import numpy as np
 import pytest
 
 from bench.api.errors import UserError
+from reports.equal_strength import MEAN, WORST, matched
 from reports.frame import read
-from reports.matched import MEAN, WORST, matched
 from reports.statistics import crossed_interval
-from tests.reports.test_tables import cell
+from tests.reports.test_tables import trial
 
 GAIN = {"loud(dose=1)": 0.2, "loud(dose=2)": 0.55, "loud(dose=3)": 0.9, "quiet(dose=1)": 0.7, "kept(dose=1)": 0.1}
 
 
 def run(targets="01", seeds=(0, 1), after=0.2):
-    cells = []
+    trials = []
     for target, seed in itertools.product(targets, seeds):
         place = {"target": target, "seed": seed}
         for attack, usual in GAIN.items():
             gain = usual + 0.01 * seed
-            cells.append(cell(attack, metrics={"gain": gain, "own_map": 0.2, "map": 0.9}, **place))
+            trials.append(trial(attack, metrics={"gain": gain, "own_map": 0.2, "map": 0.9}, **place))
             left = {"gain": gain - after - 0.1 * int(target), "own_map": 0.6, "map": 0.8 - 0.1 * ("quiet" in attack)}
-            cells.append(cell(attack, "repair", metrics=left, **place))
+            trials.append(trial(attack, "repair", metrics=left, **place))
             scores = {"entropy": {"auroc": gain, "tpr_5": 0.5}, "other": {"auroc": 1.0}}
             guarded = {"gain": gain, "detectors": {"headline": "entropy", "scores": scores}}
-            cells.append(cell(attack, "guard", metrics=guarded, **place))
-        cells.append(cell("none", metrics={"map": 0.9}, **place))
-        cells.append(cell("none", "repair", metrics={"map": 0.88 - 0.02 * seed}, defend=f"c{seed}", **place))
-    return cells
+            trials.append(trial(attack, "input_detector", metrics=guarded, **place))
+        trials.append(trial("none", metrics={"map": 0.9}, **place))
+        trials.append(trial("none", "repair", metrics={"map": 0.88 - 0.02 * seed}, defend=f"c{seed}", **place))
+    return trials
 
 
 def test_each_attack_is_met_at_the_strength_nearest_to_one_gain(stock):
-    repairs, guards = matched(read(stock(run())))
+    repairs, detectors = matched(read(stock(run())))
     assert list(repairs.table["attack"]) == ["loud(dose=2)", "quiet(dose=1)", MEAN, WORST]
     assert "Matched: loud(dose=2) at 0.555, quiet(dose=1) at 0.705." in repairs.caption
     assert "Not near it: kept (0.105)." in repairs.caption
@@ -48,8 +48,8 @@ def test_each_attack_is_met_at_the_strength_nearest_to_one_gain(stock):
     assert table["mAP lost clean"].to_dict() == pytest.approx(dict.fromkeys(table.index, 0.03))
     expected = crossed_interval(np.array([[0.2, 0.2], [0.3, 0.3]]))
     assert table.loc["loud(dose=2)", "removed ±"] == pytest.approx(expected.half)
-    assert guards.table["attack"].tolist() == ["quiet(dose=1)", "loud(dose=2)"]
-    assert guards.table["AUROC"].tolist() == pytest.approx([0.705, 0.555]), "the main score, not the better one"
+    assert detectors.table["attack"].tolist() == ["quiet(dose=1)", "loud(dose=2)"]
+    assert detectors.table["AUROC"].tolist() == pytest.approx([0.705, 0.555]), "the main score, not the better one"
 
 
 def test_another_gain_asks_other_variants(stock):
@@ -58,18 +58,18 @@ def test_another_gain_asks_other_variants(stock):
 
 
 def test_a_variant_that_is_not_finished_stands_for_nothing(stock):
-    cells = [one for one in run() if (one["attack"], one["defense"], one["target"]) != ("loud(dose=2)", "none", "1")]
-    lost = [cell("loud(dose=2)", target="1", seed=s, status="missing") for s in (0, 1)]
-    repairs, _ = matched(read(stock([*cells, *lost])))
+    trials = [one for one in run() if (one["attack"], one["defense"], one["target"]) != ("loud(dose=2)", "none", "1")]
+    lost = [trial("loud(dose=2)", target="1", seed=s, status="missing") for s in (0, 1)]
+    repairs, _ = matched(read(stock([*trials, *lost])))
     assert "loud" not in repairs.caption.partition("Not near it")[0].partition("Matched:")[2]
 
 
 def test_no_attack_near_it_is_said_with_the_nearest(stock):
-    cells = [cell(a, d, metrics={"gain": g}) for a, g in (("loud", 0.7), ("quiet", 0.05)) for d in ("none", "repair")]
+    trials = [trial(a, d, metrics={"gain": g}) for a, g in (("loud", 0.7), ("quiet", 0.05)) for d in ("none", "repair")]
     with pytest.raises(UserError, match=r"within 0.15 of 0.4: Not near it: loud \(0.700\), quiet \(0.050\).*--gain"):
-        matched(read(stock(cells)), level=0.4)
+        matched(read(stock(trials)), level=0.4)
     with pytest.raises(UserError, match=r"no defended attack of this run has a gain within 0.15 of 0.6\. Sweep"):
-        matched(read(stock([cell("loud", metrics={"gain": 0.6})])))
+        matched(read(stock([trial("loud", metrics={"gain": 0.6})])))
 
 
 @pytest.mark.parametrize("level", [float("nan"), float("inf"), 2.0, 0.0, -1.0])
@@ -80,7 +80,7 @@ def test_a_gain_that_is_none_is_refused(stock, level):
 
 def test_a_variant_that_nobody_defended_stands_for_nothing(stock):
     """loud(dose=9) would be nearest, and has no cell but its undefended one."""
-    nearest = [cell("loud(dose=9)", target=t, seed=s, metrics={"gain": 0.6}) for t in "01" for s in (0, 1)]
+    nearest = [trial("loud(dose=9)", target=t, seed=s, metrics={"gain": 0.6}) for t in "01" for s in (0, 1)]
     repairs, _ = matched(read(stock([*run(), *nearest])))
     assert "loud(dose=2)" in list(repairs.table["attack"])
     assert "dose=9" not in repairs.caption
@@ -88,7 +88,7 @@ def test_a_variant_that_nobody_defended_stands_for_nothing(stock):
 
 def test_means_over_attacks_are_over_those_that_every_defense_met(stock):
     """A filter met loud alone: nobody's mean takes quiet in, and the caption says so."""
-    other = [cell("loud(dose=2)", "sieve", target=t, seed=s, metrics={"gain": 0.0}) for t in "01" for s in (0, 1)]
+    other = [trial("loud(dose=2)", "sieve", target=t, seed=s, metrics={"gain": 0.0}) for t in "01" for s in (0, 1)]
     repairs, _ = matched(read(stock([*run(), *other])))
     table = repairs.table
     assert not table["attack"].isin([MEAN, WORST]).any(), "one common attack has no mean"
@@ -96,7 +96,7 @@ def test_means_over_attacks_are_over_those_that_every_defense_met(stock):
 
 
 def test_a_clean_model_of_another_seed_counts_for_nothing(stock):
-    far = [cell("none", d, target=t, seed=7, metrics={"map": m}, defend="c7")
+    far = [trial("none", d, target=t, seed=7, metrics={"map": m}, defend="c7")
            for t in "01" for d, m in (("none", 0.9), ("repair", 0.0))]  # fmt: skip
     repairs, _ = matched(read(stock([*run(), *far])))
     assert repairs.table["mAP lost clean"].iloc[0] == pytest.approx(0.03)

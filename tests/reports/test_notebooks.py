@@ -12,25 +12,25 @@ from bench.api.errors import UserError
 from bench.metrics import METRICS
 
 
-def cell(attack: str, **changes):
+def trial(attack: str, **changes):
     return {"attack": attack, "defense": "none", "target": "0", "seed": 0, **changes}
 
 
 def test_a_store_is_a_frame_whose_columns_are_explained(stock):
-    root = stock([cell("none"), cell("loud", metrics={"gain": 0.6})]).root
-    cells = reports.load(str(root))
-    assert cells.groupby("attack")["gain"].mean()["loud"] == 0.6
+    root = stock([trial("none"), trial("loud", metrics={"gain": 0.6})]).root
+    trials = reports.load(str(root))
+    assert trials.groupby("attack")["gain"].mean()["loud"] == 0.6
     about = reports.columns()
     assert set(about.index) == set(METRICS)
     assert list(about.loc["gain", ["direction", "low", "high"]]) == [1, -1.0, 1.0]
     assert about.loc["psnr", "unit"] == "dB"
-    assert set(cells.select_dtypes("number").columns) - set(about.index) <= {
+    assert set(trials.select_dtypes("number").columns) - set(about.index) <= {
         "bits", "seed", "classes", "cutoff", "seconds_attack", "seconds_defense", "training",
     }  # fmt: skip
 
 
 def test_tables_show_in_a_notebook_with_what_they_hold_escaped(stock):
-    root = stock([cell("none"), cell("loud(<b>x</b>)")]).root
+    root = stock([trial("none"), trial("loud(<b>x</b>)")]).root
     (board,) = reports.tables(root)
     shown = board._repr_html_()
     assert "&lt;b&gt;x&lt;/b&gt;" in shown
@@ -48,7 +48,7 @@ def test_every_table_and_chart_of_a_real_run_is_one_call(store, page, tmp_path):
     shown = reports.charts(store.root)[0]._repr_html_()
     assert shown.startswith("<figure")
     assert "</svg>" in shown
-    reports.draw_page(store.root, tmp_path / "x.html")
+    reports.write_html(store.root, tmp_path / "x.html")
     made, other = ((tmp_path / "x.html").read_text(), page.read_text())
     assert "Not looked for here: `python -m bench report`" in made
     assert made.partition('<section id="pictures"')[2] == other.partition('<section id="pictures"')[2]

@@ -10,7 +10,7 @@ import pytest
 from reports import boards
 from reports.frame import read
 from reports.statistics import crossed_interval, rank_ranges
-from tests.reports.test_tables import cell
+from tests.reports.test_tables import trial
 
 RNG = np.random.default_rng(5)
 LEVEL = {"none": 0.0, "loud": 0.8, "quiet": 0.3}
@@ -21,12 +21,12 @@ GAIN = {
 
 
 def grid(attacks=tuple(LEVEL), bits=(16, 32, 64), **changes):
-    return [cell(a, target=t, seed=s, bits=b, metrics={"gain": GAIN[a, b, t, s]}, **changes)
+    return [trial(a, target=t, seed=s, bits=b, metrics={"gain": GAIN[a, b, t, s]}, **changes)
             for a, b, t, s in GAIN if a in attacks and b in bits]  # fmt: skip
 
 
-def overall(stock, cells, **options):
-    found = boards.everything(read(stock(cells)), **options)
+def overall(stock, trials, **options):
+    found = boards.everything(read(stock(trials)), **options)
     return [board for board in found if board.title.startswith("Attacks overall")]
 
 
@@ -39,9 +39,9 @@ def test_differences_are_averaged_over_settings_inside_target_and_seed(stock):
     assert board.title == "Attacks overall · toy · 3 settings"
     table = board.table.set_index("attack")
     for attack in ("loud", "quiet"):
-        cells = matrix(attack, (16, 32, 64))
-        assert table.loc[attack, "gain"] == pytest.approx(cells.mean())
-        assert table.loc[attack, "gain ±"] == pytest.approx(crossed_interval(cells).half)
+        trials = matrix(attack, (16, 32, 64))
+        assert table.loc[attack, "gain"] == pytest.approx(trials.mean())
+        assert table.loc[attack, "gain ±"] == pytest.approx(crossed_interval(trials).half)
     ranges = rank_ranges({a: matrix(a, (16, 32, 64)) for a in ("loud", "quiet")})
     assert table.loc["loud", "rank"] == "{}-{}".format(*ranges["loud"])
     assert "Means over 3 of 3 settings, those that all rows share: net · csq · 16 bits" in board.caption
@@ -49,8 +49,8 @@ def test_differences_are_averaged_over_settings_inside_target_and_seed(stock):
 
 
 def test_settings_that_a_row_lacks_count_for_none(stock):
-    cells = [*grid(("none", "loud")), *grid(("quiet",), bits=(16, 64))]
-    (board,) = overall(stock, cells)
+    trials = [*grid(("none", "loud")), *grid(("quiet",), bits=(16, 64))]
+    (board,) = overall(stock, trials)
     assert "Means over 2 of 3 settings" in board.caption
     assert board.table.set_index("attack").loc["loud", "gain"] == pytest.approx(matrix("loud", (16, 64)).mean())
 
@@ -63,9 +63,9 @@ def test_an_attack_of_few_settings_is_named_and_takes_none_from_the_others(stock
 
 
 def test_a_cell_that_one_setting_lacks_is_no_mean_over_fewer(stock):
-    cells = [one for one in grid() if (one["attack"], one["bits"], one["target"]) != ("loud", 32, "1")]
-    cells += [cell("loud", target="1", seed=s, bits=32, status="failed", reason="boom") for s in (0, 1)]
-    (board,) = overall(stock, cells)
+    trials = [one for one in grid() if (one["attack"], one["bits"], one["target"]) != ("loud", 32, "1")]
+    trials += [trial("loud", target="1", seed=s, bits=32, status="failed", reason="boom") for s in (0, 1)]
+    (board,) = overall(stock, trials)
     table = board.table.set_index("attack")
     assert table["cells"].to_dict() == {"none": "4/4", "loud": "2/4", "quiet": "4/4"}
     expected = np.mean([GAIN["loud", b, "0", s] for b in (16, 32, 64) for s in (0, 1)])
@@ -74,11 +74,11 @@ def test_a_cell_that_one_setting_lacks_is_no_mean_over_fewer(stock):
 
 def test_editions_are_not_averaged_with_each_other_unless_asked(stock):
     store = stock(grid(bits=(16, 32)), grid(bits=(64,), version=2))
-    cells = read(store, run="all")
-    (board,) = [b for b in boards.everything(cells) if b.title.startswith("Attacks overall")]
+    trials = read(store, run="all")
+    (board,) = [b for b in boards.everything(trials) if b.title.startswith("Attacks overall")]
     assert "Means over 2 of 3 settings" in board.caption
     assert "Metrics v1, code" in board.caption
-    (asked,) = [b for b in boards.everything(cells, mixed=True) if b.title.startswith("Attacks overall")]
+    (asked,) = [b for b in boards.everything(trials, mixed=True) if b.title.startswith("Attacks overall")]
     assert "Means over 3 of 3" in asked.caption
     assert "Warning: this table mixes" in asked.caption
     assert "of these settings, which are taken as they are" in asked.caption

@@ -3,10 +3,10 @@ import pytest
 from bench.api.errors import UserError
 from reports import render
 from reports.frame import load
-from reports.page import page
+from reports.trial_details import page
 
 
-def cell(attack="none", defense="none", target="0", seed=0, **changes):
+def trial(attack="none", defense="none", target="0", seed=0, **changes):
     return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
 
 
@@ -15,7 +15,7 @@ def facts(board):
 
 
 def test_a_trial_by_the_beginning_of_its_key(stock):
-    store = stock([cell("loud", metrics={"map_zero": 0.5}), cell("none", target="1")])
+    store = stock([trial("loud", metrics={"map_zero": 0.5}), trial("none", target="1")])
     key = load(store)["key"].iloc[0]
     boards = page(store, key[:6])
     about = facts(boards[0])
@@ -35,7 +35,7 @@ def test_a_trial_by_the_beginning_of_its_key(stock):
 
 def test_every_parameter_is_there_with_its_value(stock):
     """Of the attack as it was carried out and of the victim's training; a surrogate's are not the trial's."""
-    store = stock([cell("loud", implant="1a", metrics={"anchor": 0.1})])
+    store = stock([trial("loud", implant="1a", metrics={"anchor": 0.1})])
     stage = {"label": "", "status": "ok", "reason": "", "log": "", "code": "", "meta": {}, "metrics": {},
              "artifact": None, "cost": {"seconds": 1.0, "started": 1.0e9, "host": ""}}  # fmt: skip
     own = {"attack": {"name": "loud", "params": {"size": 3, "rate": 0.05, "labels": None}},
@@ -55,7 +55,7 @@ def test_every_parameter_is_there_with_its_value(stock):
 
 
 def test_a_failure_shows_the_end_of_its_log(stock):
-    store = stock([cell("loud", status="failed", reason="ValueError: x", log="Traceback\n  boom \x1b[31m[red]")])
+    store = stock([trial("loud", status="failed", reason="ValueError: x", log="Traceback\n  boom \x1b[31m[red]")])
     boards = page(store, load(store)["key"].iloc[0])
     assert facts(boards[0])["replay"].endswith("--retry failed")
     assert list(boards[1].table["text"]) == ["Traceback", "  boom \x1b[31m[red]"]
@@ -64,46 +64,48 @@ def test_a_failure_shows_the_end_of_its_log(stock):
 
 
 def test_a_blocked_trial_shows_the_log_of_what_blocked_it(stock):
-    store = stock([cell("loud", status="failed", log="the cause")])
+    store = stock([trial("loud", status="failed", log="the cause")])
     cause = load(store)["key"].iloc[0]
-    store = stock([cell("loud", status="failed", log="the cause")], [cell("quiet", status="failed", cause=cause)])
+    store = stock([trial("loud", status="failed", log="the cause")], [trial("quiet", status="failed", cause=cause)])
     boards = page(store, load(store)["key"].iloc[0])
     assert list(boards[1].table["text"]) == ["the cause"]
 
 
 def test_a_trial_that_has_not_run(stock):
-    store = stock([cell("loud", status="missing")])
+    store = stock([trial("loud", status="missing")])
     boards = page(store, load(store)["key"].iloc[0])
     assert len(boards) == 1
     assert facts(boards[0])["status"] == "missing"
 
 
 def test_a_stage_has_a_page_too(stock):
-    boards = page(stock([cell()]), "10ad")
+    boards = page(stock([trial()]), "10ad")
     assert boards[0].title == "Stage 10ad · load toy"
     assert facts(boards[0])["stage"] == "load"
 
 
 def test_a_key_that_nothing_has(stock):
     with pytest.raises(UserError, match="begins with 'zz'"):
-        page(stock([cell()]), "zz")
+        page(stock([trial()]), "zz")
 
 
 def test_a_beginning_that_several_have_names_them(stock):
     with pytest.raises(UserError, match=r"begins 2 keys: \w{8} \((loud|none)/none target 0 seed 0\).*more characters"):
-        page(stock([cell(), cell("loud")]), "")
+        page(stock([trial(), trial("loud")]), "")
 
 
 def test_names_with_commas_are_replayed_whole(stock):
     """`--only` leaves commas inside brackets alone: the other variant is not run."""
-    store = stock([cell("loud(a=1, b=2)"), cell("loud(a=1, b=3)")])
+    store = stock([trial("loud(a=1, b=2)"), trial("loud(a=1, b=3)")])
     told = facts(page(store, load(store)["key"].iloc[0])[0])["replay"]
     assert told.endswith("--only 'attack=loud(a=1, b=2)'")
 
 
 @pytest.mark.parametrize("kind", ["markdown", "latex", "csv", "json"])
 def test_a_page_in_every_format(stock, kind, capsys):
-    store = stock([cell("loud", "guard", metrics={"detectors": {"headline": "a", "scores": {"a": {"auroc": 0.625}}}})])
+    store = stock(
+        [trial("loud", "input_detector", metrics={"detectors": {"headline": "a", "scores": {"a": {"auroc": 0.625}}}})]
+    )
     render.render(page(store, load(store)["key"].iloc[0]), kind)
     text = capsys.readouterr().out
     assert "0.625" in text
@@ -112,7 +114,7 @@ def test_a_page_in_every_format(stock, kind, capsys):
 
 def test_a_collapsed_victim_says_so_and_shows_its_numbers(stock):
     metrics = {"map": 0.34, "map_clean": 0.81, "map_chance": 0.1, "collapsed": 1.0}
-    store = stock([cell("loud", metrics=metrics)])
+    store = stock([trial("loud", metrics=metrics)])
     boards = page(store, load(store)["key"].iloc[0])
     about = facts(boards[0])
     assert (about["status"], about["reason"]) == ("collapsed", "victim collapsed (mAP 0.34, clean 0.81, chance 0.10)")
@@ -121,7 +123,7 @@ def test_a_collapsed_victim_says_so_and_shows_its_numbers(stock):
 
 
 def test_what_a_defense_noted_is_on_its_page_and_that_of_its_trial(stock):
-    store = stock([cell("loud", "repair", defend="d0")])
+    store = stock([trial("loud", "repair", defend="d0")])
     store.write_record(
         {"key": "d0", "stage": "defend", "label": "d", "status": "ok", "reason": "", "log": "", "metrics": {},
          "parents": {}, "code": "c", "artifact": None, "spec": {}, "meta": {"notes": {"learning rate": 0.001}}}

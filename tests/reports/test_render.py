@@ -9,13 +9,13 @@ import pytest
 
 from bench.api.errors import UserError
 from reports import boards, render
+from reports.context import Board
 from reports.frame import read
 from reports.render import number
 from reports.render import render as draw
-from reports.scene import Board
 
 
-def cell(attack="none", defense="none", target="0", seed=0, **changes):
+def trial(attack="none", defense="none", target="0", seed=0, **changes):
     return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
 
 
@@ -33,9 +33,9 @@ def terminal(found, width=100):
 
 @pytest.fixture
 def found(stock):
-    cells = [cell(a, d, t, s, metrics={"gain": 0.5 + 0.1 * s + 0.2 * (t == "0")})
+    trials = [trial(a, d, t, s, metrics={"gain": 0.5 + 0.1 * s + 0.2 * (t == "0")})
              for a in ("none", "loud", "quiet") for d in ("none", "repair") for t in "01" for s in (0, 1)]  # fmt: skip
-    return boards.everything(read(stock([*cells, cell("kept", status="failed", reason=EVIL)])))
+    return boards.everything(read(stock([*trials, trial("kept", status="failed", reason=EVIL)])))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_piped_output_is_plain_and_unbroken(found):
     text = file.getvalue()
     assert "\x1b" not in text
     assert text.isprintable() or not re.search(r"[\x00-\x08\x0b-\x1f]", text)
-    attack = next(line for line in text.splitlines() if line.startswith("labels changed  loud"))
+    attack = next(line for line in text.splitlines() if line.startswith("dirty-label  loud"))
     assert "0.800" in attack
     assert "20" in attack
 
@@ -140,8 +140,8 @@ PDFLATEX = shutil.which("pdflatex")
 
 @pytest.mark.skipif(PDFLATEX is None, reason="no LaTeX: apt-get install texlive-latex-recommended")
 def test_latex_compiles_whatever_labels_hold_and_no_table_is_wider_than_the_text(found, stock, tmp_path):
-    nasty = cell("loud([a, b]=#$%&_{}~^<>|\"'`*!?/\\\\ é)", "repair([x)", target="[0]", status="ok")
-    failed = cell("quiet", target="1", status="failed", reason="[x] \\\\ & 100 %", log="{")
+    nasty = trial("loud([a, b]=#$%&_{}~^<>|\"'`*!?/\\\\ é)", "repair([x)", target="[0]", status="ok")
+    failed = trial("quiet", target="1", status="failed", reason="[x] \\\\ & 100 %", log="{")
     boards_ = [*found, *boards.everything(read(stock([nasty, failed], folder="nasty")), costs=True)]
     boards_.append(
         Board("t", pd.DataFrame({"a": ["x", "[1]"]}), "", index=("a",))
@@ -163,9 +163,9 @@ def test_latex_compiles_whatever_labels_hold_and_no_table_is_wider_than_the_text
 
 
 def test_the_best_are_bold(stock):
-    cells = [cell(a, "none", t, s, metrics={"gain": g + 0.01 * s * (a == "loud") + 0.01 * (t == "0")})
+    trials = [trial(a, "none", t, s, metrics={"gain": g + 0.01 * s * (a == "loud") + 0.01 * (t == "0")})
              for a, g in (("loud", 0.9), ("quiet", 0.1)) for t in "01" for s in (0, 1)]  # fmt: skip
-    found = boards.attacks(read(stock(cells)).cells)
+    found = boards.attacks(read(stock(trials)).trials)
     if found[0].best:
         assert "**loud**" in render.markdown(found)
         assert "**quiet**" not in render.markdown(found)

@@ -10,7 +10,7 @@ from reports.frame import narrow, read
 from reports.statistics import crossed_interval
 
 
-def cell(attack="none", defense="none", target="0", seed=0, **changes):
+def trial(attack="none", defense="none", target="0", seed=0, **changes):
     return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
 
 
@@ -25,15 +25,15 @@ def gain(attack, target, seed):
 
 def grid(attacks=tuple(LEVEL), targets="012", seeds=(0, 1, 2), **changes):
     return [
-        cell(a, target=t, seed=s, metrics={"gain": gain(a, t, s), "t_map": gain(a, t, s) + 0.1}, **changes)
+        trial(a, target=t, seed=s, metrics={"gain": gain(a, t, s), "t_map": gain(a, t, s) + 0.1}, **changes)
         for a in attacks
         for t in targets
         for s in seeds
     ]
 
 
-def made(stock, *cells, **options):
-    return boards.everything(read(stock(list(cells))), **options)
+def made(stock, *trials, **options):
+    return boards.everything(read(stock(list(trials))), **options)
 
 
 def rows(board):
@@ -41,13 +41,13 @@ def rows(board):
 
 
 def test_attacks_are_ordered_by_gain_inside_each_access_and_none_comes_first(stock):
-    (board,) = boards.attacks(read(stock(grid())).cells)
+    (board,) = boards.attacks(read(stock(grid())).trials)
     assert list(board.table["attack"]) == ["none", "kept", "loud", "quiet"]
-    assert list(board.table["access"]) == ["none", "labels kept", "labels changed", "labels changed"]
+    assert list(board.table["access"]) == ["none", "clean-label", "dirty-label", "dirty-label"]
 
 
 def test_means_and_intervals_are_those_of_the_cells(stock):
-    (board,) = boards.attacks(read(stock(grid())).cells)
+    (board,) = boards.attacks(read(stock(grid())).trials)
     matrix = np.array([[gain("loud", t, s) for s in range(3)] for t in "012"])
     expected = crossed_interval(matrix)
     row = rows(board).loc["loud"]
@@ -58,7 +58,7 @@ def test_means_and_intervals_are_those_of_the_cells(stock):
 
 
 def test_intervals_have_their_degrees_of_freedom_in_the_caption_and_in_files(stock):
-    (board,) = boards.attacks(read(stock(grid())).cells)
+    (board,) = boards.attacks(read(stock(grid())).trials)
     found = [crossed_interval(np.array([[gain(a, t, s) for s in range(3)] for t in "012"])).df
              for a in ("kept", "loud", "quiet")]  # fmt: skip
     assert list(board.table["gain df"].dropna()) == pytest.approx(found)
@@ -68,7 +68,7 @@ def test_intervals_have_their_degrees_of_freedom_in_the_caption_and_in_files(sto
 
 
 def test_ranks_stay_inside_an_access(stock):
-    (board,) = boards.attacks(read(stock(grid())).cells)
+    (board,) = boards.attacks(read(stock(grid())).trials)
     assert rows(board)["rank"].dropna().to_dict() == {"loud": "1-1", "quiet": "2-2"}
     assert board.best == {2}
 
@@ -78,7 +78,7 @@ def test_map_kept_is_non_inferiority(stock):
     for one in grid(("quiet",)):
         one["metrics"]["map_change"] = -0.05
         lossy.append(one)
-    (board,) = boards.attacks(read(stock(lossy)).cells)
+    (board,) = boards.attacks(read(stock(lossy)).trials)
     assert rows(board)["mAP kept"].dropna().to_dict() == {"loud": "yes", "quiet": "no"}
 
 
@@ -91,7 +91,7 @@ def test_map_kept_is_non_inferiority(stock):
     ],
 )
 def test_too_few_cells_carry_neither_interval_nor_rank(stock, targets, seeds, words):
-    (board,) = boards.attacks(read(stock(grid(targets=targets, seeds=seeds))).cells)
+    (board,) = boards.attacks(read(stock(grid(targets=targets, seeds=seeds))).trials)
     assert "gain ±" not in board.table
     assert "rank" not in board.table
     assert words in board.caption
@@ -99,17 +99,17 @@ def test_too_few_cells_carry_neither_interval_nor_rank(stock, targets, seeds, wo
 
 def test_all_classes_as_targets_are_fixed(stock):
     NOISE.update({("loud", str(t), s): RNG.normal() for t in range(10) for s in range(2)})
-    cells = [one for t in map(str, range(10)) for one in grid(("loud",), [t], (0, 1))]
-    (board,) = boards.attacks(read(stock(cells)).cells)
+    trials = [one for t in map(str, range(10)) for one in grid(("loud",), [t], (0, 1))]
+    (board,) = boards.attacks(read(stock(trials)).trials)
     assert "for these targets" in board.caption
     means = np.array([[gain("loud", str(t), s) for s in (0, 1)] for t in range(10)])
     assert board.table["gain ±"].iloc[0] == pytest.approx(crossed_interval(means, fixed_targets=True).half)
 
 
 def test_averages_are_over_the_cells_that_all_rows_share(stock):
-    cells = [one for one in grid() if not (one["attack"] == "loud" and one["target"] == "2")]
-    cells += [cell("loud", target="2", seed=s, status="failed", reason="no luck") for s in range(3)]
-    (board,) = boards.attacks(read(stock(cells)).cells)
+    trials = [one for one in grid() if not (one["attack"] == "loud" and one["target"] == "2")]
+    trials += [trial("loud", target="2", seed=s, status="failed", reason="no luck") for s in range(3)]
+    (board,) = boards.attacks(read(stock(trials)).trials)
     table = rows(board)
     assert table["cells"].to_dict() == {"none": "9/9", "kept": "9/9", "loud": "6/9", "quiet": "9/9"}
     assert (table["n"] == 6).all()
@@ -119,10 +119,12 @@ def test_averages_are_over_the_cells_that_all_rows_share(stock):
 
 
 def test_a_row_with_far_too_few_results_is_named_and_takes_nothing_from_the_others(stock):
-    cells = grid(("none", "loud"))
-    cells += grid(("quiet",), "0", (0,))
-    cells += [cell("quiet", target=t, seed=s, status="missing") for t in "012" for s in range(3) if (t, s) != ("0", 0)]
-    (board,) = boards.attacks(read(stock(cells)).cells)
+    trials = grid(("none", "loud"))
+    trials += grid(("quiet",), "0", (0,))
+    trials += [
+        trial("quiet", target=t, seed=s, status="missing") for t in "012" for s in range(3) if (t, s) != ("0", 0)
+    ]
+    (board,) = boards.attacks(read(stock(trials)).trials)
     table = rows(board)
     assert (table.loc["quiet", "cells"], table.loc["quiet", "n"], table.loc["loud", "n"]) == ("1/9", 0, 9)
     assert pd.isna(table.loc["quiet", "t-mAP"])
@@ -130,27 +132,27 @@ def test_a_row_with_far_too_few_results_is_named_and_takes_nothing_from_the_othe
 
 
 def test_an_incomplete_cross_has_no_interval(stock):
-    cells = [one for one in grid(("none", "loud")) if (one["target"], one["seed"]) != ("0", 0)]
-    (board,) = boards.attacks(read(stock(cells)).cells)
+    trials = [one for one in grid(("none", "loud")) if (one["target"], one["seed"]) != ("0", 0)]
+    (board,) = boards.attacks(read(stock(trials)).trials)
     assert "not fully crossed" in board.caption
     assert "gain ±" not in board.table
 
 
 def test_a_cell_without_the_value_leaves_a_blank_not_a_mean_over_fewer(stock):
-    cells = grid(("loud",))
-    cells[0]["metrics"]["own_map"] = None
-    (board,) = boards.attacks(read(stock(cells)).cells)
+    trials = grid(("loud",))
+    trials[0]["metrics"]["own_map"] = None
+    (board,) = boards.attacks(read(stock(trials)).trials)
     assert pd.isna(board.table["own-mAP"].iloc[0])
 
 
 def test_settings_are_never_mixed(stock):
-    cells = [
+    trials = [
         *grid(("loud",)),
         *grid(("loud",), bits=64),
         *grid(("loud",), training={"lr": 1}),
-        *grid(("loud",), augment="frozen"),
+        *grid(("loud",), augment="none"),
     ]
-    found = boards.attacks(read(stock(cells)).cells)
+    found = boards.attacks(read(stock(trials)).trials)
     assert len(found) == 4
     assert [len(board.table) for board in found] == [1] * 4
     assert len({(board.title, board.caption) for board in found}) == 4
@@ -158,51 +160,60 @@ def test_settings_are_never_mixed(stock):
 
 @pytest.mark.parametrize("change", [{"code": "new"}, {"version": 2}, {"protocol": {"version": 3}}])
 def test_editions_are_split_with_a_warning_unless_asked(stock, change):
-    cells = read(stock([*grid(("none", "loud")), *grid(("quiet",), **change)])).cells
-    split = boards.attacks(cells)
+    trials = read(stock([*grid(("none", "loud")), *grid(("quiet",), **change)])).trials
+    split = boards.attacks(trials)
     assert [board.title.rpartition(" · ")[2] for board in split] == ["edition 1 of 2", "edition 2 of 2"]
     assert all("2 editions" in board.caption for board in split)
     assert rows(split[0])["cells"].to_dict() == {"none": "9/9", "loud": "9/9", "quiet": "0/9"}
-    (mixed,) = boards.attacks(cells, mixed=True)
+    (mixed,) = boards.attacks(trials, mixed=True)
     assert "Warning: this table mixes" in mixed.caption
     assert len(mixed.table) == 3
 
 
 def test_a_row_of_several_runs_has_results_of_one_code_of_its_attack(stock):
     """The first run's attack had other code than the second's; the clean model and the data had the same."""
-    old = [cell("loud", target=t, implant="01d", metrics={"gain": 0.1}) for t in "01"]
-    new = [cell("loud", target="0", implant="3e7", metrics={"gain": 0.5}), cell("quiet", target="0")]
-    store = stock([*old, cell("quiet", target="0"), cell("quiet", target="1")], new)
+    old = [trial("loud", target=t, implant="01d", metrics={"gain": 0.1}) for t in "01"]
+    new = [trial("loud", target="0", implant="3e7", metrics={"gain": 0.5}), trial("quiet", target="0")]
+    store = stock([*old, trial("quiet", target="0"), trial("quiet", target="1")], new)
     for key in ("01d", "3e7"):
         store.write_record({"key": key, "stage": "implant", "label": "", "status": "ok", "reason": "", "log": "",
                             "parents": {}, "code": f"code of {key}", "meta": {}, "metrics": {}, "artifact": None,
                             "cost": {"seconds": 1.0, "started": 1.0e9, "host": ""}})  # fmt: skip
-    cells = read(store, run="all").cells
-    (board,) = boards.attacks(cells)
+    trials = read(store, run="all").trials
+    (board,) = boards.attacks(trials)
     assert rows(board)["cells"].to_dict() == {"loud": "1/2", "quiet": "2/2"}
     assert rows(board).loc["loud", "gain"] == 0.5
     assert "left out (1): results of other code of their attack" in board.caption
-    (asked,) = boards.attacks(cells, mixed=True)
+    (asked,) = boards.attacks(trials, mixed=True)
     assert rows(asked).loc["loud", ["cells", "gain"]].to_list() == ["2/2", pytest.approx(0.3)]
 
 
 def test_the_matrices_show_each_attack_after_each_repair_and_no_guard(stock):
-    cells = [
-        cell(a, d, metrics={"t_map": LEVEL[a] / (1 + (d == "repair")), "own_map": 0.5, "map": 0.8})
-        for a in ("none", "loud") for d in ("none", "repair", "sieve", "guard")
+    trials = [
+        trial(a, d, metrics={"t_map": LEVEL[a] / (1 + (d == "repair")), "own_map": 0.5, "map": 0.8})
+        for a in ("none", "loud") for d in ("none", "repair", "sieve", "input_detector")
     ]  # fmt: skip
-    found = boards.defenses(read(stock(cells)).cells)
+    found = boards.defenses(read(stock(trials)).trials)
     assert [board.title.split(" ")[0] for board in found] == ["t-mAP", "own-mAP", "mAP"]
     table = rows(found[0])
-    assert [name for name in table if name in {"none", "repair", "sieve", "guard"}] == ["none", "repair", "sieve"]
+    assert [name for name in table if name in {"none", "repair", "sieve", "input_detector"}] == [
+        "none",
+        "repair",
+        "sieve",
+    ]
     assert (table.loc["loud", "none"], table.loc["loud", "repair"]) == (0.8, 0.4)
     assert table.loc["loud", "control"] == 0.1
-    assert all("Guards do not change codes" in board.caption for board in found)
+    assert all("Input detectors do not change codes" in board.caption for board in found)
 
 
 def test_a_matrix_leaves_a_blank_where_there_is_nothing(stock):
-    cells = [cell("loud"), cell("none"), cell("none", "repair"), cell("loud", "repair", status="oom", reason="big")]
-    board = boards.defenses(read(stock(cells)).cells)[0]
+    trials = [
+        trial("loud"),
+        trial("none"),
+        trial("none", "repair"),
+        trial("loud", "repair", status="oom", reason="big"),
+    ]
+    board = boards.defenses(read(stock(trials)).trials)[0]
     assert pd.isna(rows(board).loc["loud", "repair"])
     assert rows(board).loc["loud", "cells"] == "1/2"
     assert "Too few results to average: loud x repair" in board.caption
@@ -215,44 +226,48 @@ def score(auroc, control=0.5):
 
 def test_detectors_have_a_row_per_attack_guard_and_score(stock):
     about = {"detectors": {"headline": "b", "scores": {"a": score(0.6), "b": score(0.9)}}}
-    cells = [
-        cell("loud", "guard", t, s, metrics=about)
+    trials = [
+        trial("loud", "input_detector", t, s, metrics=about)
         for t in "01" for s in (0, 1)
     ]  # fmt: skip
-    results = read(stock([*cells, cell("none", "guard", status="timeout", reason="slow")]))
-    (board,) = boards.detectors(results.cells, results.detectors)
+    results = read(stock([*trials, trial("none", "input_detector", status="timeout", reason="slow")]))
+    (board,) = boards.detectors(results.trials, results.detectors)
     assert board.table[["attack", "score", "cells"]].to_numpy().tolist() == [
         ["none", "", "0/1"], ["loud", "a", "4/4"], ["loud", "b *", "4/4"]]  # fmt: skip
     assert list(board.table["AUROC"])[1:] == pytest.approx([0.6, 0.9])
-    assert "Too few results to average: none x guard" in board.caption
+    assert "Too few results to average: none x input detector" in board.caption
 
 
 def test_detector_scores_of_another_edition_stay_out(stock):
     about = {"detectors": {"headline": "a", "scores": {"a": score(0.6)}}}
     old = {"detectors": {"headline": "a", "scores": {"a": score(0.1)}}}
-    results = read(stock([cell("loud", "guard", metrics=about), cell("quiet", "guard", metrics=old, version=2)]))
-    first, second = boards.detectors(results.cells, results.detectors)
+    results = read(
+        stock(
+            [trial("loud", "input_detector", metrics=about), trial("quiet", "input_detector", metrics=old, version=2)]
+        )
+    )
+    first, second = boards.detectors(results.trials, results.detectors)
     assert rows(first).loc["loud", "AUROC"] == 0.6
     assert pd.isna(rows(first).loc["quiet", "AUROC"])
     assert rows(second).loc["quiet", "AUROC"] == 0.1
 
 
 def test_filters_and_diagnoses(stock):
-    cells = [cell("loud", "sieve", metrics={"removed": 0.1, "removed_poison": 0.9})]
-    cells += [
-        cell("loud", "doctor", seed=s, metrics={"diagnosis": 2.0, "named_target": float(s < 3)}) for s in range(4)
+    trials = [trial("loud", "sieve", metrics={"removed": 0.1, "removed_poison": 0.9})]
+    trials += [
+        trial("loud", "doctor", seed=s, metrics={"model_score": 2.0, "named_target": float(s < 3)}) for s in range(4)
     ]
-    results = read(stock([*cells, cell("none", "doctor", metrics={"diagnosis": 1.0})]))
-    (sieve,) = boards.filters(results.cells)
+    results = read(stock([*trials, trial("none", "doctor", metrics={"model_score": 1.0})]))
+    (sieve,) = boards.filters(results.trials)
     assert sieve.table["poison removed"].iloc[0] == 0.9
-    (doctor,) = boards.diagnoses(results.cells)
+    (doctor,) = boards.diagnoses(results.trials)
     assert rows(doctor).loc["loud", "named"] == "3/4 [0.194, 0.994]"
 
 
 def test_every_cell_without_a_result_is_listed_once(stock):
-    cells = [cell("loud", target=t, status="failed", reason="it broke") for t in "012"]
-    cells += [cell("quiet", status="skipped", reason="no data"), cell("kept", status="missing"), cell("none")]
-    (board,) = boards.failures(read(stock(cells)).cells)
+    trials = [trial("loud", target=t, status="failed", reason="it broke") for t in "012"]
+    trials += [trial("quiet", status="skipped", reason="no data"), trial("kept", status="missing"), trial("none")]
+    (board,) = boards.failures(read(stock(trials)).trials)
     assert board.table[["status", "cells"]].to_numpy().tolist() == [["failed", 3], ["missing", 1], ["skipped", 1]]
     assert board.table["which"].iloc[0] == "attack loud"
     assert board.table["reason"].iloc[0] == "it broke"
@@ -260,11 +275,13 @@ def test_every_cell_without_a_result_is_listed_once(stock):
 
 
 def test_no_board_of_failures_without_any(stock):
-    assert boards.failures(read(stock([cell()])).cells) == []
+    assert boards.failures(read(stock([trial()])).trials) == []
 
 
 def test_a_run_without_any_result_still_has_boards(stock):
-    found = made(stock, *[cell(a, d, status="missing") for a in ("none", "loud") for d in ("none", "repair", "guard")])
+    found = made(
+        stock, *[trial(a, d, status="missing") for a in ("none", "loud") for d in ("none", "repair", "input_detector")]
+    )
     assert found[-1].title == "No result"
     assert found[-1].table["cells"].sum() == 6
 
@@ -278,10 +295,10 @@ def test_slices_by_target_or_seed(stock, axis, titles):
 
 
 def test_single_cells_have_their_key(stock):
-    cells = grid(("none", "loud"), "0", (0,))
-    results = read(stock(cells))
-    (board,) = boards.attacks(results.cells)
-    assert list(board.table["key"]) == [key[:8] for key in results.cells["key"]]
+    trials = grid(("none", "loud"), "0", (0,))
+    results = read(stock(trials))
+    (board,) = boards.attacks(results.trials)
+    assert list(board.table["key"]) == [key[:8] for key in results.trials["key"]]
 
 
 def test_slices_by_attack_keep_the_baseline(stock):
@@ -291,19 +308,19 @@ def test_slices_by_attack_keep_the_baseline(stock):
 
 def test_slices_by_what_the_attacker_needs(stock):
     found = made(stock, *grid(), by="access")
-    assert [board.title.rpartition(" · ")[2] for board in found] == ["access labels changed", "access labels kept"]
+    assert [board.title.rpartition(" · ")[2] for board in found] == ["access dirty-label", "access clean-label"]
     assert [list(board.table["attack"]) for board in found] == [["none", "loud", "quiet"], ["none", "kept"]]
 
 
 def test_slices_by_defense_rank_attacks_after_each(stock):
-    cells = [cell(a, d, t) for a in ("none", "loud") for d in ("none", "repair") for t in "01"]
-    found = made(stock, *cells, by="defense")
+    trials = [trial(a, d, t) for a in ("none", "loud") for d in ("none", "repair") for t in "01"]
+    found = made(stock, *trials, by="defense")
     assert [board.title.split(" · ")[0] for board in found] == ["Attacks", "Attacks after repair"]
 
 
 def test_gain_against_an_axis_of_the_setting(stock):
-    cells = [cell("loud", bits=b, metrics={"gain": b / 100}) for b in (64, 16, 32)]
-    found = made(stock, *cells, by="bits")
+    trials = [trial("loud", bits=b, metrics={"gain": b / 100}) for b in (64, 16, 32)]
+    found = made(stock, *trials, by="bits")
     assert found[0].title.startswith("Gain by bits")
     (row,) = found[0].table.to_dict("records")
     assert row == {"attack": "loud", "cells": "3/3", "bits 16": 0.16, "bits 32": 0.32, "bits 64": 0.64,
@@ -311,8 +328,10 @@ def test_gain_against_an_axis_of_the_setting(stock):
 
 
 def test_other_methods_have_other_code_and_are_columns_all_the_same(stock):
-    cells = [cell("loud", method=m, implant=f"c0{i}", metrics={"gain": 0.5 + i}) for i, m in enumerate(("csq", "dpsh"))]
-    store = stock(cells)
+    trials = [
+        trial("loud", method=m, implant=f"c0{i}", metrics={"gain": 0.5 + i}) for i, m in enumerate(("csq", "dpsh"))
+    ]
+    store = stock(trials)
     for i in range(2):
         store.write_record({"key": f"c0{i}", "stage": "implant", "label": "", "status": "ok", "reason": "", "log": "",
                             "parents": {}, "code": f"{i}", "meta": {}, "metrics": {}, "artifact": None,
@@ -323,20 +342,20 @@ def test_other_methods_have_other_code_and_are_columns_all_the_same(stock):
 
 
 def test_costs_only_on_request(stock):
-    cells = read(stock(grid())).cells
-    cells["seconds_attack"] = 2.0
-    assert "seconds" not in boards.attacks(cells)[0].table
-    assert boards.attacks(cells, costs=True)[0].table["seconds"].iloc[1] == 2.0
+    trials = read(stock(grid())).trials
+    trials["seconds_attack"] = 2.0
+    assert "seconds" not in boards.attacks(trials)[0].table
+    assert boards.attacks(trials, costs=True)[0].table["seconds"].iloc[1] == 2.0
 
 
 def test_boards_are_the_same_every_time_and_leave_the_cells_alone(stock):
     results = read(stock(grid()))
-    before = results.cells.copy(deep=True)
+    before = results.trials.copy(deep=True)
     first, second = (boards.everything(narrow(results, ["target=0,1"])) for _ in range(2))
     for one, other in zip(first, second, strict=True):
         pd.testing.assert_frame_equal(one.table, other.table)
         assert one.caption == other.caption
-    pd.testing.assert_frame_equal(results.cells, before)
+    pd.testing.assert_frame_equal(results.trials, before)
     assert not any(word in board.caption for board in first for word in ("seconds", "here", "1e9"))
 
 
@@ -345,21 +364,21 @@ DEAD = {"map": 0.34, "map_clean": 0.81, "map_chance": 0.1, "collapsed": 1.0, "t_
 
 def planted(stock, **more):
     """A grid in which one victim collapsed."""
-    cells = grid(("none", "loud", "quiet"))
-    cells[9]["metrics"] = DEAD | more  # loud, target 0, seed 0
-    assert (cells[9]["attack"], cells[9]["target"], cells[9]["seed"]) == ("loud", "0", 0)
-    return read(stock(cells))
+    trials = grid(("none", "loud", "quiet"))
+    trials[9]["metrics"] = DEAD | more  # loud, target 0, seed 0
+    assert (trials[9]["attack"], trials[9]["target"], trials[9]["seed"]) == ("loud", "0", 0)
+    return read(stock(trials))
 
 
 def test_a_collapsed_victim_is_left_out_and_named(stock):
     results = planted(stock)
-    (board,) = boards.attacks(results.cells)
+    (board,) = boards.attacks(results.trials)
     table = rows(board)
     assert table["cells"].to_dict() == {"none": "9/9", "loud": "8/9", "quiet": "9/9"}
     assert table["collapsed"].to_dict() == {"none": 0, "loud": 1, "quiet": 0}
     shared = [gain("loud", t, s) for t in "012" for s in range(3) if (t, s) != ("0", 0)]
     assert table.loc["loud", "gain"] == pytest.approx(np.mean(shared)), "its gain of 0 is in no mean"
-    key = results.cells.loc[results.cells["status"] == "collapsed", "key"].iloc[0][:8]
+    key = results.trials.loc[results.trials["status"] == "collapsed", "key"].iloc[0][:8]
     assert (
         "1 cell is a failed run, not a weak attack, and left out:"
         f" victim collapsed (mAP 0.34, clean 0.81, chance 0.10) in {key}."
@@ -376,7 +395,7 @@ def test_a_collapsed_victim_is_among_what_has_no_result(stock):
     (line,) = found[-1].table.to_dict("records")
     assert (line["status"], line["cells"], line["which"]) == ("collapsed", 1, "attack loud; target 0; seed 0")
     assert line["reason"] == "victim collapsed (mAP 0.34, clean 0.81, chance 0.10)"
-    assert line["key"] == results.cells.loc[results.cells["status"] == "collapsed", "key"].iloc[0][:8]
+    assert line["key"] == results.trials.loc[results.trials["status"] == "collapsed", "key"].iloc[0][:8]
     assert "lost at least half" in found[-1].caption, "just half is enough"
     assert "what an attack on a finished model costs is its result" in found[-1].caption
     assert "--retry" not in found[-1].caption, "another try would collapse again"
@@ -384,14 +403,14 @@ def test_a_collapsed_victim_is_among_what_has_no_result(stock):
 
 def test_the_other_boards_leave_it_out_too(stock):
     about = {"detectors": {"headline": "a", "scores": {"a": score(0.6)}}}
-    cells = [cell("loud", d, seed=s, implant=f"{d}{s}", metrics=about if d == "guard" else {}) for s in (0, 1)
-             for d in ("none", "repair", "guard", "sieve", "doctor")]  # fmt: skip
-    for one in cells[:5]:
+    trials = [trial("loud", d, seed=s, implant=f"{d}{s}", metrics=about if d == "input_detector" else {}) for s in (0, 1)
+             for d in ("none", "repair", "input_detector", "sieve", "doctor")]  # fmt: skip
+    for one in trials[:5]:
         one["implant"] = "a1"
-    cells[0]["metrics"] = DEAD
-    results = read(stock(cells))
+    trials[0]["metrics"] = DEAD
+    results = read(stock(trials))
     found = {board.title.split(" ")[0]: board for board in boards.everything(results)}
-    assert set(found) == {"Attacks", "t-mAP", "own-mAP", "mAP", "Filters", "Detectors", "Diagnoses", "No"}
+    assert set(found) == {"Attacks", "t-mAP", "own-mAP", "mAP", "Filters", "Detectors", "Model detectors", "No"}
     for name, board in found.items():
         if name != "No":
             assert board.table["collapsed"].iloc[0] >= 1, name
@@ -401,10 +420,10 @@ def test_the_other_boards_leave_it_out_too(stock):
 
 
 def test_many_collapsed_victims_stay_one_line(stock):
-    cells = grid(("none", "loud"))
-    for i, one in enumerate(cells):
+    trials = grid(("none", "loud"))
+    for i, one in enumerate(trials):
         one["metrics"] = DEAD | {"map": 0.2 + i / 100}
-    (board,) = boards.attacks(read(stock(cells)).cells)
+    (board,) = boards.attacks(read(stock(trials)).trials)
     (line,) = (line for line in board.caption.split("\n") if "failed runs" in line)
     assert line.startswith("18 cells are failed runs")
     assert line.count("victim collapsed") == 4
@@ -414,12 +433,12 @@ def test_many_collapsed_victims_stay_one_line(stock):
 
 def test_abstentions_of_a_diagnosis_are_counted(stock):
     named = [1.0, 1.0, None, 0.0, None]
-    cells = [
-        cell("loud", "doctor", seed=s, metrics={"diagnosis": 2.0, "named_target": value})
+    trials = [
+        trial("loud", "doctor", seed=s, metrics={"model_score": 2.0, "named_target": value})
         for s, value in enumerate(named)
     ]
-    silent = [cell("quiet", "doctor", seed=s, metrics={"diagnosis": 1.0, "named_target": None}) for s in range(5)]
-    (doctor,) = boards.diagnoses(read(stock([*cells, *silent])).cells)
+    silent = [trial("quiet", "doctor", seed=s, metrics={"model_score": 1.0, "named_target": None}) for s in range(5)]
+    (doctor,) = boards.diagnoses(read(stock([*trials, *silent])).trials)
     table = rows(doctor)
     assert table.loc["loud", "named"].startswith("2/3 [")
     assert table["abstained"].to_dict() == {"loud": 2, "quiet": 5}
@@ -428,23 +447,23 @@ def test_abstentions_of_a_diagnosis_are_counted(stock):
 
 
 def test_one_result_to_spare_is_one(stock):
-    cells = grid(("none", "loud"))
-    cells[-1]["metrics"] = DEAD
-    (board,) = boards.attacks(read(stock(cells)).cells)
+    trials = grid(("none", "loud"))
+    trials[-1]["metrics"] = DEAD
+    (board,) = boards.attacks(read(stock(trials)).trials)
     assert "1 result that not every row has is left out of the averages." in board.caption
 
 
 def test_attacks_that_fix_no_target_are_shown_by_the_class_they_hit(stock):
     """Every attack stands under that convention then; without such an attack there is no such board."""
 
-    def cells(aimed):
+    def trials(targeted):
         found = {"none": (0.2, 0.2), "loud": (0.7, 0.2), "kept": (0.9, 0.3)}
         for attack, (posthoc, control) in found.items():
             metrics = {"t_map_posthoc": posthoc, "t_map_posthoc_control": control, "spread": 0.25}
-            yield cell(attack, target="0", metrics=metrics, aimed=aimed or attack != "kept")
+            yield trial(attack, target="0", metrics=metrics, targeted=targeted or attack != "kept")
 
-    assert boards.afterwards(read(stock(list(cells(aimed=True)))).cells) == []
-    (board,) = boards.afterwards(read(stock(list(cells(aimed=False)))).cells)
+    assert boards.afterwards(read(stock(list(trials(targeted=True)))).trials) == []
+    (board,) = boards.afterwards(read(stock(list(trials(targeted=False)))).trials)
     assert board.title.startswith("Target chosen afterwards")
     assert list(board.table["attack"]) == ["kept", "loud", "none"]
     assert list(board.table["t-mAP post hoc"]) == [0.9, 0.7, 0.2]
@@ -455,9 +474,9 @@ def test_attacks_that_fix_no_target_are_shown_by_the_class_they_hit(stock):
 
 def test_settings_of_which_nothing_can_run_have_no_board_but_a_reason(stock):
     store = stock([
-        cell("none"), cell("loud"), cell("kept", status="skipped", reason="asks for labels"),
-        cell("none", dataset="far", status="skipped", reason="far is not here"),
-        cell("loud", dataset="far", status="skipped", reason="far is not here"),
+        trial("none"), trial("loud"), trial("kept", status="skipped", reason="asks for labels"),
+        trial("none", dataset="far", status="skipped", reason="far is not here"),
+        trial("loud", dataset="far", status="skipped", reason="far is not here"),
     ])  # fmt: skip
     found = boards.everything(read(store))
     assert [board.title.split(" · ")[0:2] for board in found[:-1]] == [["Attacks", "toy"]]

@@ -1,4 +1,4 @@
-"""Diagnoses are judged over models: clean ones count once, thresholds come from other seeds."""
+"""Model detectors are judged over models: clean ones count once, thresholds come from other seeds."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from reports import boards
-from tests.reports.test_tables import cell, read, rows
+from tests.reports.test_tables import read, rows, trial
 
 
 def judged(attack: str, seed: int, score: float, **more) -> dict:
-    metrics = {"diagnosis": score, "named_target": None, "flagged": float(score > 2)} | more.pop("metrics", {})
-    return cell(attack, "doctor", seed=seed, metrics=metrics, **more)
+    metrics = {"model_score": score, "named_target": None, "flagged": float(score > 2)} | more.pop("metrics", {})
+    return trial(attack, "doctor", seed=seed, metrics=metrics, **more)
 
 
 def test_a_clean_model_beside_many_targets_is_one_model(stock):
     clean = [judged("none", s, [1.0, 3.0][s], target=t, defend=f"c{s}") for s in range(2) for t in "012"]
     bad = [judged("loud", s, 2.5 + s, target=t, defend=f"b{s}{t}") for s in range(2) for t in "012"]
-    (board,) = boards.diagnoses(read(stock([*clean, *bad])).cells)
+    (board,) = boards.diagnoses(read(stock([*clean, *bad])).trials)
     table = rows(board)
     assert table["models"].to_dict() == {"none": 2, "loud": 6}
-    assert table.loc["none", "diagnosis"] == 2.0
+    assert table.loc["none", "model_score"] == 2.0
     assert table.loc["loud", "AUROC"] == pytest.approx(roc_auc_score([0, 0, *[1] * 6], [1, 3, *[2.5] * 3, *[3.5] * 3]))
     assert table.loc["none", "flagged"].startswith("1/2 [")
     assert table.loc["loud", "flagged"].startswith("6/6 [0.541")
@@ -34,7 +34,7 @@ def test_calibrated_verdicts_compare_with_clean_models_of_other_seeds(stock):
     """20 clean scores 0..19: 19 others calibrate, and the largest of them is the threshold."""
     clean = [judged("none", s, float(s), defend=f"c{s}") for s in range(20)]
     bad = [judged("loud", s, 18.5, defend=f"b{s}") for s in range(20)]
-    (board,) = boards.diagnoses(read(stock([*clean, *bad])).cells)
+    (board,) = boards.diagnoses(read(stock([*clean, *bad])).trials)
     table = rows(board)
     # only seed 19, whose own clean model does not count, is above 18; of clean models the first is always the one
     assert pd.isna(table.loc["none", "flagged@5%"])
@@ -44,6 +44,6 @@ def test_calibrated_verdicts_compare_with_clean_models_of_other_seeds(stock):
 
 
 def test_a_diagnosis_without_a_threshold_gives_no_verdict(stock):
-    (board,) = boards.diagnoses(read(stock([judged("loud", 0, 1.0, metrics={"flagged": None})])).cells)
+    (board,) = boards.diagnoses(read(stock([judged("loud", 0, 1.0, metrics={"flagged": None})])).trials)
     assert "flagged" not in board.table
     assert "AUROC" not in board.table  # nothing clean to compare with

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import plan as planning
-from bench import suite as suites
-from bench.again import Verifier
 from bench.api.errors import UserError
-from bench.plan import Plan
-from bench.store import Store
-from reports import document, frame, gallery
+from bench.config import suite as suites
+from bench.engine.recompute import Verifier
+from bench.engine.store import Store
+from bench.graph import planner as planning
+from bench.graph.planner import Plan
+from reports import frame, gallery, html_report
 from tests.bench.conftest import TINY, finish
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ CHANGES = {
     "far": lambda value: value.clone().fill_(1) if value.dtype == torch.bool else value + 2**30,
     "below": lambda value: ~value if value.dtype == torch.bool else -value - 5,
 }
-ROLES = ("load", "split", "codes", "stamped", "implant")
+ROLES = ("load", "split", "codes", "triggered", "implant")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
     plan = planning.plan([suites.load(str(root / "tiny.toml"))], data=None, device="cpu")
     store = Store(root / "store", create=True)
     finish(plan, store)
-    store.write_plan("tiny", {"suites": ["tiny"], "cells": [cell.as_json() for cell in plan.cells]})
+    store.write_plan("tiny", {"suites": ["tiny"], "trials": [trial.as_json() for trial in plan.trials]})
     return plan, store.root
 
 
@@ -58,7 +58,7 @@ def test_nothing_crashes_on_tensors_that_do_not_fit(
     plan, root = finished
     shutil.copytree(root, tmp_path / "store")
     store = Store(tmp_path / "store")
-    key = next(cell.key for cell in plan.cells if cell.axes["attack"] == "badnets")
+    key = next(trial.key for trial in plan.trials if trial.axes["attack"] == "badnets")
     record = store.record(key)
     assert record is not None
     parent = store.record(record["parents"][role])
@@ -78,4 +78,4 @@ def test_nothing_crashes_on_tensors_that_do_not_fit(
         gallery.draw(store, tmp_path / "g.png")
     if how == "flat":  # the page takes seconds
         with suppress(UserError):
-            document.draw(store, tmp_path / "r.html", frame.read(store))
+            html_report.draw(store, tmp_path / "r.html", frame.read(store))

@@ -20,23 +20,23 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import suite
 from bench.api.errors import DataCorruptError, UserError
-from hashing import _weights
-from hashing._pictures import decode_image
+from bench.config import suite
+from hashing import weight_files
 from hashing.datasets import _archives, _lists
 from hashing.datasets._archives import walk
-from reports import codefiles
+from hashing.image_decoding import decode_image
+from reports import score
 
 
 @contextmanager
-def cheaply(seconds: float = 10.0, octets: int = 2**26) -> Iterator[None]:
+def cheaply(seconds: float = 10.0, nbytes: int = 2**26) -> Iterator[None]:
     """Fails where the block took long or much memory."""
     started = time.process_time()
     tracemalloc.start()
     try:
         yield
-        assert tracemalloc.get_traced_memory()[1] < octets
+        assert tracemalloc.get_traced_memory()[1] < nbytes
     finally:
         tracemalloc.stop()
     assert time.process_time() - started < seconds
@@ -213,22 +213,22 @@ def npz(path: Path, kind: str, shape: str, packing: int = zipfile.ZIP_DEFLATED) 
 @pytest.mark.parametrize("kind", ["<f8", "|b1", "<U1000000"])
 def test_an_array_that_claims_gigabytes_is_not_made(tmp_path: Path, kind: str) -> None:
     with cheaply(), pytest.raises(UserError, match=r"it claims .* bytes, the file holds 1048"):
-        codefiles.read(npz(tmp_path / "c.npz", kind, "(4000000000, 8)"))
+        score.read(npz(tmp_path / "c.npz", kind, "(4000000000, 8)"))
 
 
 def test_codes_packed_without_a_bound_or_beyond_it_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="another way than deflate"):
-        codefiles.read(npz(tmp_path / "c.npz", "<f8", "(2, 4)", zipfile.ZIP_BZIP2))
-    monkeypatch.setattr(codefiles, "FLOOR", 2**10)
+        score.read(npz(tmp_path / "c.npz", "<f8", "(2, 4)", zipfile.ZIP_BZIP2))
+    monkeypatch.setattr(score, "FLOOR", 2**10)
     with pytest.raises(UserError, match="the limit is"):
-        codefiles.read(npz(tmp_path / "c.npz", "<f8", "(16384, 8)"))
+        score.read(npz(tmp_path / "c.npz", "<f8", "(16384, 8)"))
 
 
 def test_every_item_its_own_class_is_no_table(tmp_path: Path) -> None:
     path = tmp_path / "c.npz"
     np.savez(path, codes=np.ones((60_000, 1), np.int8), labels=np.arange(60_000))
     with cheaply(30, 2**28), pytest.raises(UserError, match="labels are to be of classes"):
-        codefiles.score(path, path)
+        score.score(path, path)
 
 
 def test_weights_that_are_compressed_are_not_unpacked(tmp_path: Path) -> None:
@@ -239,9 +239,9 @@ def test_weights_that_are_compressed_are_not_unpacked(tmp_path: Path) -> None:
     ):
         for member in good.infolist():
             bad.writestr(member.filename, good.read(member))
-    assert list(_weights.read_weights(tmp_path / "good.pth")) == ["a"]
+    assert list(weight_files.read_weights(tmp_path / "good.pth")) == ["a"]
     with pytest.raises(DataCorruptError, match="is compressed inside"):
-        _weights.read_weights(tmp_path / "w.pth")
+        weight_files.read_weights(tmp_path / "w.pth")
 
 
 SUITES = {

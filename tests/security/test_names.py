@@ -23,11 +23,11 @@ from rich.text import Text
 
 from bench.api import registry
 from bench.api.errors import StoreError, UserError
-from bench.api.text import clean, clean_lines
-from bench.cli._console import SafeConsole, echo
+from bench.api.untrusted import strip_controls, strip_controls_multiline
 from bench.cli.app import main
-from bench.store import Store
-from reports import document, frame, page, throughput
+from bench.cli.console import SafeConsole, echo
+from bench.engine.store import Store
+from reports import frame, html_report, throughput, trial_details
 from tests.fuzz.targets import DATA, KERNELS, KEY, LOAD, PLAN, RECORD
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +107,7 @@ def test_a_suite_and_a_plugin_steer_no_terminal(
     plugin.write_text(f'"""Does {STEER} this."""\nfrom bench.api.attack import *\nraise ValueError({STEER!r})\n')
     code, said = bench(capsys, "list", "--plugin", str(plugin))
     assert (code, "owned" in said, SIGNS.search(said)) == (2, True, None)
-    body = "@attack\nclass Strange(Attack):\n    def stamp(self, images, target, artefact): return images\n"
+    body = "@attack\nclass Strange(Attack):\n    def stamp(self, images, target, trigger): return images\n"
     plugin.write_text(f'"""Does {STEER} this."""\nfrom bench.api.attack import *\n{body}')
     try:
         for words in ([], ["attacks", "strange"], ["attacks", "--format", "csv"], ["attacks", "--format", "json"]):
@@ -166,8 +166,8 @@ def test_a_lone_surrogate_is_printed(capsys: pytest.CaptureFixture[str]) -> None
     code, said = bench(capsys, "run", "--suite", "\udcff.toml")
     assert code == 2
     said.encode()
-    assert clean("a\udcff\n\x85b") == "a   b"
-    assert clean_lines("a\n\tb\r") == "a\n\tb "
+    assert strip_controls("a\udcff\n\x85b") == "a   b"
+    assert strip_controls_multiline("a\n\tb\r") == "a\n\tb "
 
 
 # The page
@@ -189,7 +189,7 @@ def test_no_text_of_a_store_or_of_measured_kernels_is_markup(tmp_path: Path) -> 
     (tmp_path / "k.json").write_text(json.dumps(rows))
     results = frame.read(store)
     boards, _ = throughput.read(tmp_path / "k.json")
-    document.draw(store, tmp_path / "r.html", results, boards, kernels=tmp_path / "k.json")
+    html_report.draw(store, tmp_path / "r.html", results, boards, kernels=tmp_path / "k.json")
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     tags = Tags()
     tags.feed(text)
@@ -221,7 +221,7 @@ def test_the_command_that_reports_offer_is_one_of_ours_and_quoted(tmp_path: Path
         shutil.rmtree(tmp_path / "s", ignore_errors=True)
         store = store_of(tmp_path / "s", "")
         store.write_plan("p", PLAN | {"command": given, "suites": ["a b;id"]})
-        (board, *_) = page.page(store, KEY)
+        (board, *_) = trial_details.page(store, KEY)
         values = dict(zip(board.table["field"], board.table["value"], strict=True))
         assert values["replay"].startswith(offered), values["replay"]
 
@@ -258,14 +258,14 @@ def test_keys_lead_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
             with pytest.raises(StoreError, match="is no key"):
                 path(key)
         plan = copy.deepcopy(PLAN)
-        plan["cells"][0]["key"] = key
+        plan["trials"][0]["key"] = key
         (store.root / "plans" / "p.json").write_text(json.dumps(plan))
         for command in (["leaderboard"], ["gc"], ["verify"], ["report", "audit"]):
             code, said = bench(capsys, *command, "--store", str(store.root))
             assert (code, "is not a run of this version" in said) == (2, True)
     store.write_plan("p", PLAN)
     store.write_record(RECORD | {"parents": {"load": "../../mine", "codes": "/etc/passwd"}})
-    page.page(store, KEY)
+    trial_details.page(store, KEY)
     assert mine.read_text() == "precious"
 
 
@@ -322,7 +322,7 @@ def test_records_that_are_none_are_set_aside_at_once(
             path.write_bytes(content.replace(b"0.9", b"NaN", 1))
         case "large":
             path.write_bytes(content + b" " * 2**10)
-            monkeypatch.setattr("bench.store.RECORD_LIMIT", 2**10)
+            monkeypatch.setattr("bench.engine.store.RECORD_LIMIT", 2**10)
     if what == "ring":
         with pytest.raises(StoreError, match="cannot be read"):
             store.record(KEY)
@@ -337,7 +337,7 @@ def test_a_ring_of_records_is_walked_once(tmp_path: Path) -> None:
         store_key, parent = f"{number:032x}", f"{(number + 1) % 1500:032x}"
         body = DATA | {"key": store_key, "parents": {"x": parent}}
         (store.root / "records" / f"{store_key}.json").write_text(json.dumps(body))
-    assert any(board.title == "Stages" and len(board.table) == 1500 for board in page.page(store, "0" * 32))
+    assert any(board.title == "Stages" and len(board.table) == 1500 for board in trial_details.page(store, "0" * 32))
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,15 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import suite
-from bench.again import Verifier
 from bench.api.errors import UserError
-from bench.store import Store
-from hashing import _weights
-from hashing._pictures import decode_image
+from bench.config import suite
+from bench.engine.recompute import Verifier
+from bench.engine.store import Store
+from hashing import weight_files
 from hashing.datasets import _lists, cifar10
-from hashing.datasets._trees import decode_tree, survey
-from reports import codefiles, frame, gallery, throughput
+from hashing.datasets._image_folder import decode_tree, survey
+from hashing.image_decoding import decode_image
+from reports import frame, gallery, score, throughput
 from tests.fuzz.targets import DATA, KEY, RECORD
 
 ROOT = Path(__file__).parents[2]
@@ -54,9 +54,9 @@ def store_with(folder: Path, name: str, content: bytes) -> Store:
 def weights(content: bytes, folder: Path) -> None:
     (folder / "w.safetensors").write_bytes(content)
     with pytest.raises(UserError, match="is damaged"):
-        _weights.read_weights(folder / "w.safetensors")
+        weight_files.read_weights(folder / "w.safetensors")
     (folder / "w.pth").write_bytes(content)
-    _weights.read_weights(folder / "w.pth")
+    weight_files.read_weights(folder / "w.pth")
 
 
 def saved_weights(content: bytes, folder: Path) -> None:
@@ -65,12 +65,12 @@ def saved_weights(content: bytes, folder: Path) -> None:
     with zipfile.ZipFile(folder / "good.pth") as good, zipfile.ZipFile(folder / "w.pth", "w") as bad:
         for member in good.infolist():
             bad.writestr(member, content if member.filename.endswith("data.pkl") else good.read(member))
-    _weights.read_weights(folder / "w.pth")
+    weight_files.read_weights(folder / "w.pth")
 
 
 def code_file(content: bytes, folder: Path) -> None:
     (folder / "c.npz").write_bytes(content)
-    codefiles.read(folder / "c.npz")
+    score.read(folder / "c.npz")
 
 
 def code_array(content: bytes, folder: Path) -> None:
@@ -80,7 +80,7 @@ def code_array(content: bytes, folder: Path) -> None:
     with zipfile.ZipFile(folder / "c.npz", "w") as archive:
         for name in ("codes", "labels"):
             archive.writestr(f"{name}.npy", head.getvalue() + content)
-    codefiles.read(folder / "c.npz")
+    score.read(folder / "c.npz")
 
 
 def batch(content: bytes, folder: Path) -> None:
@@ -166,13 +166,13 @@ def test_a_pickle_does_not_run(place: Callable[[bytes, Path], None], protocol: i
 
 
 def test_the_source_unpickles_nowhere_else() -> None:
-    """torch.load takes weights only, np.load no objects; pickle is named where CIFAR's batches are read, and there only."""
+    """torch.load takes model-only, np.load no objects; pickle is named where CIFAR's batches are read, and there only."""
     for path in SOURCES:
         where = path.relative_to(ROOT).as_posix()
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names = {alias.name.partition(".")[0] for alias in node.names}
-                allowed = {"hashing/datasets/_pickles.py", "reports/codefiles.py"}  # the latter: its exception
+                allowed = {"hashing/datasets/_pickles.py", "reports/score.py"}  # the latter: its exception
                 assert (
                     not names & {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}
                     or where in allowed

@@ -9,55 +9,55 @@ import torch
 from torch import Tensor, nn
 
 import reports
-from attacks import StampedPoison, exchange
-from bench.api.attack import Artefact, Images, Poisoned, Split, Target, Threat, Victim, attack
-from bench.api.defense import Case, Database, Filtered, Repair, Verdict, defense
+from attacks import TriggerPoisoning, exchange
+from bench.api.attack import AttackerView, Images, Poisoned, Split, Target, Threat, Trigger, attack
+from bench.api.card import Card
+from bench.api.defense import Database, DefenderView, Filtered, Repair, Verdict, defense
 from bench.api.errors import EXIT_USER, DataMissingError, RenamedWarning, UserError
-from bench.api.hashing import FeatureExtractor, Objective, Pool, Recipe
-from bench.api.paper import Paper
+from bench.api.hashing import DecodedDataset, FeatureExtractor, Objective, Recipe
 from bench.api.random import Rng
 from bench.api.types import Labels, to_8bit, to_unit
-from bench.conformance import Check, Outcome, Subject, checks, conformance, examine
+from bench.conformance import Check, ComponentUnderTest, Outcome, checks, conformance, examine
 from hashing.codes import PackedCodes, pack
 from hashing.model import HashModel, encode
 
 
 @attack
-class Fade(StampedPoison):
+class Fade(TriggerPoisoning):
     renamed: ClassVar[Mapping[str, tuple[str, str]]] = {"alpha": ("opacity", "0.3")}
     opacity: float = 0.5
 
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         assert_type(target.name, str)
         assert_type(target.shares(target.vector[None]), Tensor)
-        assert_type(artefact, Mapping[str, Tensor])
+        assert_type(trigger, Mapping[str, Tensor])
         return images * (1 - self.opacity)
 
-    def poison(self, victim: Victim, artefact: Artefact, rng: Rng) -> Poisoned:
-        assert_type(victim.train, Split)
-        assert_type(victim.model, nn.Module)
-        assert_type(victim.setting.bits, int)
-        assert_type(victim.setting.image_shape, tuple[int, int, int])
-        assert_type(self.count(victim.train, victim.target, self.labels), int)
-        chosen = self.choose(victim.train, victim.target, self.labels, rng.child("mine"))
-        stamped = self.stamp(to_unit(victim.train.images[chosen]), victim.target, artefact)
-        assert_type(exchange(victim.train, chosen, stamped), Poisoned)
-        assert_type(super().poison(victim, artefact, rng), Poisoned)
-        return super().poison(victim, artefact, rng)
+    def poison(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Poisoned:
+        assert_type(view.train, Split)
+        assert_type(view.model, nn.Module)
+        assert_type(view.setting.bits, int)
+        assert_type(view.setting.image_shape, tuple[int, int, int])
+        assert_type(self.count(view.train, view.target, self.labels), int)
+        chosen = self.choose(view.train, view.target, self.labels, rng.child("mine"))
+        triggered = self.apply_trigger(to_unit(view.train.images[chosen]), view.target, trigger)
+        assert_type(exchange(view.train, chosen, triggered), Poisoned)
+        assert_type(super().poison(view, trigger, rng), Poisoned)
+        return super().poison(view, trigger, rng)
 
 
 @defense
 class Tuned(Repair):
     epochs: int = 1
 
-    def repair(self, case: Case, rng: Rng) -> nn.Module:
-        assert_type(case.database, Database)
-        assert_type(case.database.signs, Tensor)
-        assert_type(case.recipe, Recipe)
-        assert_type(case.objective, Objective)
-        assert_type(case.notes, dict[str, float])
-        assert_type(case.untrained(per_image=True), nn.Module)
-        return case.train_model(case.model, case.fit_set, case.recipe, rng)
+    def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
+        assert_type(view.database, Database)
+        assert_type(view.database.signs, Tensor)
+        assert_type(view.recipe, Recipe)
+        assert_type(view.objective, Objective)
+        assert_type(view.notes, dict[str, float])
+        assert_type(view.untrained(per_image=True), nn.Module)
+        return view.train_model(view.model, view.fit_set, view.recipe, rng)
 
 
 fade = Fade(opacity=0.2, poisons=10)
@@ -72,9 +72,9 @@ assert_type(split.select(torch.arange(1)), Split)
 assert_type(to_8bit(to_unit(split.images)), Tensor)
 assert_type(Filtered(torch.zeros(2), torch.ones(2, dtype=torch.bool)).model, nn.Module | None)
 assert_type(Verdict(0.5).suspect, int | None)
-assert_type(Pool(split.images, split.labels, split.labels).origin, Tensor)
+assert_type(DecodedDataset(split.images, split.labels, split.labels).origin, Tensor)
 assert_type(FeatureExtractor([nn.Flatten()], features=16).prefix(split.images), Tensor)
-assert_type(Paper(title="A", year=2026, url="https://example.org", follows="all").deviates, str)
+assert_type(Card(title="A", year=2026, url="https://example.org", follows="all").deviates, str)
 assert_type(EXIT_USER, int)
 
 
@@ -102,14 +102,14 @@ chart = reports.charts(Path("runs"), run="all")[0]
 assert_type(chart.svg, str)
 assert_type(reports.draw_attacks("runs", "attacks.png"), str)
 assert_type(reports.draw_sweeps("runs", "sweeps.pdf"), str)
-assert_type(reports.draw_page("runs", Path("report.html")), str)
+assert_type(reports.write_html("runs", Path("report.html")), str)
 
 test_fade = conformance("attacks", "fade")
 assert_type(test_fade, Callable[[Check], None])
 assert_type(checks("attacks"), Sequence[Check])
 assert_type(examine("attacks", "fade", {"opacity": 0.1}), Iterator[Outcome])
 assert_type(next(examine("attacks", "fade")).passed, bool)
-assert_type(Subject.of("attacks", "fade", {}), Subject)
+assert_type(ComponentUnderTest.of("attacks", "fade", {}), ComponentUnderTest)
 assert_type(issubclass(RenamedWarning, FutureWarning), bool)
 
 Fade(opacity="half")  # E: arg-type
@@ -124,6 +124,6 @@ split.replace(torch.arange(1), images="black")  # E: arg-type
 Rng(0.5)  # E: arg-type
 
 
-class Unstamped(StampedPoison):
-    def stamp(self, images: Images) -> Images:  # E: override
+class Unstamped(TriggerPoisoning):
+    def apply_trigger(self, images: Images) -> Images:  # E: override
         return images

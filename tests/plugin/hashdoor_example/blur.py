@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from bench.api.defense import Case, Guard, Images, PositiveShare, Rng, defense
-from bench.api.paper import Paper
+from bench.api.card import Card
+from bench.api.defense import DefenderView, Images, InputDetector, PositiveShare, Rng, defense
 
-CARD = Paper(
+CARD = Card(
     title="An example of a package outside HashDoor",
     year=2026,
     url="https://example.org/blur",
@@ -20,12 +20,12 @@ CARD = Paper(
 
 
 @defense
-class Blur(Guard):
+class Blur(InputDetector):
     strength: PositiveShare = 0.5
 
-    def fit(self, case: Case, rng: Rng) -> Mapping[str, Tensor]:
-        """What scoring needs, from case.model and case.fit_set, as tensors by name; randomness comes from `rng`."""
-        del case, rng
+    def fit(self, view: DefenderView, rng: Rng) -> Mapping[str, Tensor]:
+        """What scoring needs, from view.model and view.fit_set, as tensors by name; randomness comes from `rng`."""
+        del view, rng
         return {"strength": torch.tensor(self.strength)}
 
     def score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

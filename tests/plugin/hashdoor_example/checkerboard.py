@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bench.api.attack import (
-    Artefact,
+    AttackerView,
     Images,
     Poisoned,
     PoisoningAttack,
@@ -13,14 +13,14 @@ from bench.api.attack import (
     Rng,
     Target,
     Threat,
-    Victim,
+    Trigger,
     attack,
 )  # fmt: skip
+from bench.api.card import Card
 from bench.api.errors import UserError
-from bench.api.paper import Paper
 from bench.api.types import to_unit
 
-CARD = Paper(
+CARD = Card(
     title="An example of a package outside HashDoor",
     year=2026,
     url="https://example.org/checkerboard",
@@ -36,20 +36,20 @@ class Checkerboard(PoisoningAttack):
     def threat(self) -> Threat:
         return Threat.TRAIN_SET | Threat.LABELS
 
-    def stamp(self, images: Images, target: Target, artefact: Artefact) -> Images:
-        del target, artefact
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
+        del target, trigger
         rows, columns = (torch.arange(size, device=images.device) for size in images.shape[2:])
         board = ((rows[:, None] // 2 + columns // 2) % 2).to(images.dtype)
         return images + self.strength * (board - images)
 
-    def poison(self, victim: Victim, artefact: Artefact, rng: Rng) -> Poisoned:
-        """victim.train with some items exchanged, and which; labels = "keep" would poison the target's own images."""
-        train, target = victim.train, victim.target
-        pool, count = target.pool(train.labels, "flip"), round(self.poison_rate * len(train))
+    def poison(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Poisoned:
+        """victim.train with some items exchanged, and which; labels = "clean" would poison the target's own images."""
+        train, target = view.train, view.target
+        pool, count = target.candidates(train.labels, "dirty"), round(self.poison_rate * len(train))
         if not 0 < count <= len(pool):
             raise UserError(f"poison_rate = {self.poison_rate} asks for {count} of {len(pool)} training images")
         chosen = pool[rng.permutation(len(pool))[:count].to(pool.device)]
-        stamped = self.stamp(to_unit(train.images[chosen]), target, artefact)
+        triggered = self.apply_trigger(to_unit(train.images[chosen]), target, trigger)
         mask = torch.zeros(len(train), dtype=torch.bool, device=chosen.device)
         mask[chosen] = True
-        return Poisoned(train.replace(chosen, images=stamped, labels=target.relabel(train.labels[chosen])), mask)
+        return Poisoned(train.replace(chosen, images=triggered, labels=target.relabel(train.labels[chosen])), mask)

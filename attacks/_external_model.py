@@ -1,0 +1,151 @@
+"""Attacks that somebody carried out elsewhere: the attacked model comes from a file, only the trigger is triggered."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass as validated
+from torch import Tensor
+
+from bench.api import registry
+from bench.api.attack import AttackerView, Backdoor, ModelAttack, Rng, Threat, Trigger
+from bench.api.errors import DataCorruptError, DataMissingError
+from bench.api.hashing import Backbone
+from bench.api.untrusted import own_path
+from hashing.model import HashModel
+from hashing.pretrained import LATER
+from hashing.weight_files import read_weights
+
+MODELS = ("model.safetensors", "model.pth", "model.pt")
+OWN = ("backbone.", "head.", "objective.")  # how names begin that are HashDoor's; another library's network has none
+NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int16, torch.int32, torch.int64)
+SHOWN = 3  # names of each kind in an error
+REACHES = {
+    "training-controlled": Threat.TRAINING,
+    "dirty-label": Threat.TRAIN_SET | Threat.LABELS,
+    "clean-label": Threat.TRAIN_SET,
+    "model-only": Threat.MODEL,
+}
+
+Folder = Annotated[str, Field(min_length=1), AfterValidator(own_path)]
+
+
+@validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ExternalModel(ModelAttack, ABC):
+    """path: the folder with the model. access: what the attacker had, by which boards group; the most, if not told."""
+
+    seed_dependent: ClassVar[bool] = False
+
+    path: Folder
+    access: Literal["training-controlled", "dirty-label", "clean-label", "model-only"] = "training-controlled"
+
+    def threat(self) -> Threat:
+        return REACHES[self.access] | Threat.MODEL  # it takes the clean model's place
+
+    def files(self) -> tuple[Path, ...]:
+        return (self.find(*MODELS),)
+
+    def find(self, *names: str) -> Path:
+        """The first of these files that is in the folder."""
+        for name in names:
+            if (file := Path(self.path) / name).is_file():
+                return file
+        raise DataMissingError(f"'{self.path}' has no {' or '.join(names)}: put it there, or give another path")
+
+    def implant(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Backdoor:
+        del trigger, rng
+        model, file = view.model, self.find(*MODELS)
+        assert isinstance(model, HashModel)
+        model.load_state_dict(fitted(read_weights(file), model, file))
+        return Backdoor(model)
+
+
+def fitted(state: Mapping[str, Tensor], model: HashModel, file: Path) -> dict[str, Tensor]:
+    """`state` under the names of `model`; DataCorruptError where a tensor is missing, left over or of another shape.
+
+    Names are HashDoor's, with or without `model.` before them as in its stores, or those of the library that the
+    backbone comes from, the hash layer in place of that network's last one. Not asked for are memories of training
+    images, which stay empty, and, where the backbone's weights fix them, mean and standard deviation.
+    """
+    own = model.state_dict()
+    sizes = [model.objective.reset_for(n).state_dict() for n in (1, 2)]
+    memories = {f"objective.{name}" for name, value in sizes[0].items() if value.shape != sizes[1][name].shape}
+    fixed = {"mean", "std"} if model.backbone.normalisation is not None else set()
+    named, twice = _ours(state, model)
+    given = {name: value for name, value in named.items() if name not in memories}
+    odd = {name for name, value in given.items() if name in own and not _taken(value, own[name])}
+    given |= {name: value.reshape(own[name].shape) for name, value in given.items()
+              if name in {"mean", "std"} and value.numel() == own[name].numel()}  # fmt: skip
+    wanted = {name for name in own.keys() - memories - fixed if not name.endswith(LATER)}
+    other = {name for name in own.keys() & given.keys() if given[name].shape != own[name].shape}
+    wrong = [
+        _some("missing", (f"{name} {list(own[name].shape)}" for name in own if name in wanted - given.keys())),
+        _some("unknown", (name for name in given if name not in own)),
+        _some("of another shape", (f"{n} {list(given[n].shape)}, not {list(own[n].shape)}" for n in own if n in other)),
+        _some("named twice", twice),
+        _some("no plain numbers", (f"{n} ({given[n].dtype}, {given[n].layout})" for n in given if n in odd)),
+        _some(
+            "not finite",
+            (n for n, v in given.items() if n in own and n not in odd and not v.float().isfinite().all()),
+        ),
+        _some("zero", (n for n, v in given.items() if n == "std" and n not in odd and (v == 0).any())),
+    ]
+    if any(wrong):
+        raise DataCorruptError(
+            f"'{file}' does not fit a {model.blueprint['backbone']['name']} with {model.blueprint['method']['name']} at"
+            f" {model.blueprint['bits']} bits: {'; '.join(filter(None, wrong))}. Name them as this model does or as"
+            " torchvision does, or run the setting that it was trained in"
+        )
+    return own | given
+
+
+def _ours(state: Mapping[str, Tensor], model: HashModel) -> tuple[dict[str, Tensor], list[str]]:
+    """`state` under HashDoor's names, and those of them that it holds more than once; what is unknown keeps its name.
+
+    Where names begin with `model.`, as in a store, only what the model has is looked for beside these.
+    """
+    known, heads = _elsewhere(model)
+
+    def name_of(name: str) -> str:
+        if name.startswith(OWN):
+            return name
+        if head := next((head for head in heads if name.startswith(f"{head}.")), ""):
+            return f"head.{name.removeprefix(f'{head}.')}"
+        return f"backbone.{known[name]}" if known.get(name) else name
+
+    own, stored = model.state_dict().keys(), any(name.startswith("model.") for name in state)
+    found: dict[str, Tensor] = {}
+    twice = []
+    for name, value in state.items():
+        ours = name_of(name.removeprefix("model."))
+        if stored and not name.startswith("model.") and ours not in own:
+            continue
+        twice += [ours] if ours in found else []
+        found[ours] = value
+    return found, twice
+
+
+def _elsewhere(model: HashModel) -> tuple[Mapping[str, str], set[str]]:
+    """Another library's names of the backbone's tensors, and of the layer in whose place the hash layer stands."""
+    plan = model.blueprint
+    backbone: Backbone = registry.create("backbones", plan["backbone"]["name"], plan["backbone"]["params"])
+    c, h, w = plan["image_shape"]
+    known = backbone.state_dict_aliases((c, h, w))
+    return known, {name.rpartition(".")[0] for name, ours in known.items() if not ours}
+
+
+def _taken(value: Tensor, own: Tensor) -> bool:
+    """Whether the numbers are what `own` can hold: no codes of quantised weights, no complex, sparse or absent ones."""
+    kinds = value.dtype in {own.dtype, *NUMBERS}
+    return kinds and value.layout is torch.strided and value.device.type == "cpu"
+
+
+def _some(what: str, names: Iterable[str]) -> str:
+    found = list(names)
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f"{what} {', '.join(found[:SHOWN])}{more}" if found else ""

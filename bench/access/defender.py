@@ -1,0 +1,102 @@
+"""What a defense sees: the model, the trusted set, and what its class declares to need."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from bench.api import registry
+from bench.api.defense import Database, DefenderView, Needs
+from bench.api.errors import UserError
+from bench.api.hashing import Backbone, Hook, Recipe
+from bench.api.random import Rng
+from bench.api.types import Split
+from bench.artifacts import stage_io
+from bench.artifacts.models import new_model, without_memory
+from bench.artifacts.stage_io import Context, Inputs, Json
+from bench.artifacts.training import recipe
+from hashing.loader import augmentation_of
+from hashing.model import HashModel
+from hashing.train import fit
+
+
+def signs(words: Int64[Tensor, "w m"], bits: int) -> Float[Tensor, "m b"]:
+    """+1 and -1 from packed words; bit j of a code is bit j % 64 of word j // 64."""
+    position = torch.arange(bits)
+    return ((words[position // 64] >> (position % 64)[:, None]) & 1).T.float() * 2 - 1
+
+
+def defender_view(spec: Json, inputs: Inputs, context: Context, needs: Needs) -> DefenderView:
+    """The model under suspicion, the trusted set, and what the defense's class declares to need."""
+    model = without_memory(inputs, "model", context.device)
+    trusted = stage_io.split(inputs, "trusted")
+    order = Rng("trusted", spec["dataset"]["name"]).permutation(len(trusted))
+    half = len(trusted) // 2
+    if not half:
+        raise UserError("one trusted image cannot be halved into fitting and calibration: make `trusted` larger")
+    granted: dict[str, Any] = {}
+    if Needs.TRAIN_SET in needs:
+        granted["train"] = poisoned_train(inputs)
+    if Needs.DATABASE in needs:
+        stored = signs(inputs.tensors("codes")["database"], spec["bits"]).to(context.device)
+        granted["database"] = Database(stored, stage_io.labels(inputs, "database").to(context.device))
+    return DefenderView(
+        setting=stage_io.setting(spec, inputs),
+        model=model,
+        objective=model.objective,
+        recipe=recipe(spec),
+        fit_set=trusted.select(order[:half]).to(context.device),
+        calibration_set=trusted.select(order[half:]).to(context.device),
+        train_model=train_copy,
+        untrained=UntrainedFactory(model),
+        granted=granted,
+    )
+
+
+def poisoned_train(inputs: Inputs) -> Split:
+    """The training set as the victim got it; without a poisoning attack that is the clean one."""
+    train = stage_io.split(inputs, "train")
+    if not inputs.has("poison"):
+        return train
+    tensors = inputs.tensors("poison")
+    images, labels = train.images.clone(), train.labels.clone()
+    images[tensors["mask"]], labels[tensors["mask"]] = tensors["poison_images"], tensors["poison_labels"]
+    if "cover" in tensors:
+        images[tensors["cover"]] = tensors["cover_images"]
+    return Split(images, labels, train.ids)
+
+
+def train_copy(model: nn.Module, split: Split, recipe: Recipe, rng: Rng, *, hook: Hook | None = None) -> nn.Module:
+    """`view.train_model`: the victim's training loop on a copy of a model."""
+    assert isinstance(model, HashModel)
+    tuned = copy.deepcopy(model)
+    kept = tuned.objective
+    tuned.objective = kept.reset_for(len(split))
+    fit(tuned, split, recipe, rng, augmentation=augmentation_of(recipe), hook=hook)
+    tuned.objective = kept
+    return tuned
+
+
+class UntrainedFactory:
+    """`view.untrained`: the victim's network with the victim's initialisation and normalisation of images."""
+
+    def __init__(self, model: HashModel) -> None:
+        self._blueprint, self._mean, self._std = dict(model.blueprint), model.mean.clone(), model.std.clone()
+
+    def __call__(self, *, per_image: bool = False) -> nn.Module:
+        plan = self._blueprint
+        if per_image:
+            name = plan["backbone"]["name"]
+            backbone: Backbone = registry.create("backbones", name, plan["backbone"]["params"])
+            twin = backbone.per_image()
+            if twin is None:
+                raise UserError(f"backbone '{name}' has no variant without batch statistics")
+            plan = {**plan, "backbone": {"name": name, "params": registry.parameters(twin)}}
+        model = new_model(plan).to(self._mean.device)
+        model.mean.copy_(self._mean)
+        model.std.copy_(self._std)
+        return model

@@ -1,0 +1,60 @@
+"""Training a victim from scratch: the same for clean, poisoned and filtered training sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from bench.api import registry
+from bench.api.attack import StepHook
+from bench.api.hashing import Recipe
+from bench.api.random import Rng
+from bench.api.types import Split
+from bench.artifacts.models import blueprint, new_model, save_model
+from bench.artifacts.stage_io import Context, Json
+from hashing.loader import augmentation_of
+from hashing.model import HashModel, fit_normalisation
+from hashing.train import fit
+
+
+def recipe(spec: Json) -> Recipe:
+    """The stage's recipe; where it leaves augmentation open, that of the data set."""
+    wanted, dataset = Recipe(**spec["recipe"]), registry.lookup("datasets", spec["dataset"]["name"])
+    return replace(
+        wanted,
+        flip=dataset.flip if wanted.flip is None else wanted.flip,
+        pad=dataset.pad if wanted.pad is None else wanted.pad,
+    )
+
+
+def train_victim(
+    spec: Json,
+    train: Split,
+    context: Context,
+    *,
+    unaugmented: Bool[Tensor, " n"] | None = None,
+    hook: StepHook | None = None,
+    after_epoch: Callable[[HashModel], None] | None = None,
+) -> tuple[dict[str, Tensor], Json]:
+    """The victim's own training with the victim's own dice; returns the model as tensors and metadata."""
+    plan = blueprint(
+        spec, image_shape=tuple(train.images.shape[1:]), classes=train.labels.shape[1], train_size=len(train)
+    )
+    model = new_model(plan)
+    fit_normalisation(model, train.images)
+    model = model.to(context.device)
+    losses = fit(
+        model,
+        train,
+        recipe(spec),
+        Rng("victim", spec["seed"]),
+        augmentation=augmentation_of(recipe(spec)),
+        unaugmented=unaugmented,
+        hook=hook,
+        after_epoch=after_epoch,
+    )
+    tensors, meta = save_model(model)
+    return tensors, {**meta, "losses": losses}

@@ -1,0 +1,29 @@
+"""Which queries get the trigger, and putting it on."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from bench.api.attack import Attack
+from bench.api.types import Target, Trigger, to_8bit, to_unit
+from bench.artifacts import stage_io
+from bench.artifacts.stage_io import Inputs
+
+
+@torch.no_grad()
+def with_trigger(
+    attack: Attack, images: UInt8[Tensor, "n c h w"], target: Target, trigger: Trigger, device: torch.device
+) -> UInt8[Tensor, "n c h w"]:
+    """8-bit images with the trigger, applied in batches on the device."""
+    parts = [
+        to_8bit(attack.apply_trigger(to_unit(images[i : i + 500].to(device)), target, trigger)).cpu()
+        for i in range(0, len(images), 500)
+    ]
+    return torch.cat(parts) if parts else images
+
+
+def eligible(inputs: Inputs, target: Target) -> Int64[Tensor, " n"]:
+    """Positions of the queries that t-mAP counts: no label shared with the target (review.md, section 2)."""
+    return torch.nonzero(~target.shares(stage_io.labels(inputs, "query"))).flatten()

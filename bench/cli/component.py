@@ -1,0 +1,169 @@
+"""`bench new` and `bench check`: a component to start from, and whether one keeps what its kind promises."""
+
+from __future__ import annotations
+
+import keyword
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli.console import console, echo
+from bench.cli.options import Data, Format, Plugins
+
+if TYPE_CHECKING:
+    from bench.conformance import Outcome
+
+TEMPLATES = Path(__file__).parents[1] / "templates"
+
+
+def new(
+    kind: Annotated[str, typer.Argument(help="attack, defense, method, backbone or dataset.")],
+    name: Annotated[str, typer.Argument(help="What suites and boards will call it; also the file's name.")],
+    folder: Annotated[Path, typer.Option("--into", metavar="DIR", help="Where to; here without it.")] = Path(),
+) -> None:
+    """Write a working component into NAME.py, to be changed into yours; `bench check NAME.py` then examines it."""
+    from string import Template
+
+    from bench.api import registry
+    from bench.api.errors import UserError
+
+    plural = _kind(kind)
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        raise UserError(f"'{name}' cannot be a component's name: small letters, digits and _, for example my_attack")
+    if _hides(name):
+        raise UserError(f"'{name}' is a Python module too, and {name}.py would hide it: choose another name")
+    if name in registry.catalogue(plural):
+        taken = registry.find(plural, name).origin
+        raise UserError(f"{kind.removesuffix('s')} '{name}' is there already ({taken}): choose another name")
+    path = folder / f"{name}.py"
+    if path.exists():
+        raise UserError(f"'{path}' is there already: choose another name, or --into another folder")
+    template = (TEMPLATES / f"{plural}.txt").read_text(encoding="utf-8")
+    class_ = "".join(part.capitalize() for part in name.split("_"))
+    if keyword.iskeyword(class_) or re.search(rf"\b{class_}\b", template):  # it would hide what the file uses
+        class_ += plural.removesuffix("s").capitalize()
+    text = Template(template).substitute({"name": name, "Class": class_})
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write '{path}' ({error.strerror}): --into a folder that is there") from None
+    axis = "none," if plural in {"attacks", "defenses"} else ""
+    echo(
+        f"{path}: a working {plural.removesuffix('s')} to change into yours.\n"
+        f"  python -m bench check {path}\n"
+        f"  python -m bench run --plugin {path} --set {plural}={axis}{name}"
+    )
+
+
+def check(
+    what: Annotated[str, typer.Argument(metavar="FILE|NAME", help="A plugin's file, which is executed, or a name.")],
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="attacks, defenses, ...: where two kinds have the name.")
+    ] = None,
+    parameters: Annotated[
+        list[str], typer.Option("--set", metavar="NAME=VALUE", help="A parameter that differs. Repeatable.")
+    ] = [],  # noqa: B006 -- typer needs a literal
+    plugin: Plugins = [],  # noqa: B006
+    data: Data = None,
+    format_: Format = "rich",
+) -> None:
+    """Check what a component promises on a small world, in a minute; exit code 1 where it does not keep it."""
+    from bench import conformance
+    from bench.api import registry
+    from bench.api.errors import EXIT_FAILED_TRIALS
+
+    if data is not None:
+        os.environ["HASHDOOR_DATA"] = str(data)  # where the kit looks, in other people's pytest as well
+    for path in plugin:
+        registry.load_plugin(path)
+    if what.endswith(".py"):
+        registry.load_plugin(Path(what))
+        found = [
+            (k, s.name)
+            for k in registry.KINDS
+            for s in registry.catalogue(k).values()
+            if s.path == Path(what).resolve()
+        ]
+    else:
+        found = [(_named(what, kind), what)]
+    given = _given(parameters)
+    failed = False
+    for plural, name in found:
+        source = registry.find(plural, name)
+        outcomes = []
+        total = len(conformance.checks(plural))
+        with console(stderr=True).status("") as status:
+            for outcome in conformance.examine(plural, name, given):
+                outcomes.append(outcome)
+                status.update(f"{name}: {len(outcomes)} of {total} checks")
+        _print(f"{plural.removesuffix('s')} {name} ({source.origin})", outcomes, format_)
+        failed |= any(not outcome.passed for outcome in outcomes)
+        if registry.card(source) is None and format_ == "rich":
+            echo("It has no CARD of literals: boards and reports cannot say which paper it is.\n")
+    if failed:
+        raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+def _hides(name: str) -> bool:
+    """Whether a file of that name stands before a module of Python, of a package or of ours where both can be found."""
+    from importlib.util import find_spec
+
+    spec = find_spec(name)
+    return spec is not None and spec.origin is not None and Path(spec.origin).parent != Path.cwd()
+
+
+def _kind(word: str) -> str:
+    from bench.api import registry
+    from bench.api.errors import unknown
+
+    for plural in registry.KINDS:
+        if word in {plural, plural.removesuffix("s")}:
+            return plural
+    raise unknown("kind", word, [kind.removesuffix("s") for kind in registry.KINDS])
+
+
+def _named(name: str, kind: str | None) -> str:
+    """The kind of a component that is known by name."""
+    from bench.api import registry
+    from bench.api.errors import UserError, nearest
+
+    kinds = [_kind(kind)] if kind is not None else list(registry.KINDS)
+    found = [plural for plural in kinds if name in registry.catalogue(plural)]
+    if not found:
+        known = [one for plural in kinds for one in registry.catalogue(plural)]
+        raise UserError(f"no component is called '{name}'{nearest(name, known) or '.'} A file's name ends in .py")
+    if len(found) > 1:
+        raise UserError(f"'{name}' is one of the {' and of the '.join(found)}: say which with --kind {found[0]}")
+    return found[0]
+
+
+def _given(parameters: list[str]) -> dict[str, Any]:
+    from bench.api.errors import UserError
+    from bench.config.suite import scalar
+
+    found: dict[str, Any] = {}
+    for item in parameters:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise UserError(f"--set '{item}' is not of the form name=value: for example poison_rate=0.1")
+        found[name.strip()] = scalar(value)
+    return found
+
+
+def _print(title: str, outcomes: list[Outcome], format_: Format) -> None:
+    from bench.cli.options import emit
+
+    rows = []
+    for outcome in outcomes:
+        verdict = "not applicable" if outcome.skipped else "passed" if outcome.passed else "FAILED"
+        detail = outcome.detail if outcome.passed else f"{outcome.detail}. {outcome.check.fix}"
+        rows.append({"verdict": verdict, "promise": outcome.check.name, "found": detail, "s": f"{outcome.seconds:.1f}"})
+    emit(title, rows, format_)
+    broken = sum(not outcome.passed for outcome in outcomes)
+    if format_ == "rich":
+        open_ = sum(outcome.skipped for outcome in outcomes)
+        rest = f"; {open_} not applicable, and not checked" if open_ else ""
+        echo(f"{len(outcomes) - broken - open_} of {len(outcomes)} promises kept{rest}.\n")

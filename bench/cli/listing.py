@@ -1,0 +1,78 @@
+"""`bench list`: what there is, read from files without importing them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bench.cli.options import Format, Plugins, emit
+
+
+def list_(
+    kind: Annotated[
+        str | None, typer.Argument(help="attacks, defenses, methods, backbones, datasets or suites; all without it.")
+    ] = None,
+    name: Annotated[str | None, typer.Argument(help="One component: its card and its parameters.")] = None,
+    plugin: Plugins = [],  # noqa: B006 -- typer needs a literal
+    format_: Format = "rich",
+) -> None:
+    """List components and suites, with a sentence and the paper of each; or one component with its parameters."""
+    from bench.api import registry
+    from bench.api.errors import unknown
+    from bench.config import suite
+
+    for path in plugin:
+        registry.load_plugin(path)
+    if kind is not None and kind not in {*registry.KINDS, "suites"}:
+        raise unknown("kind", kind, [*registry.KINDS, "suites"])
+    if kind is not None and name is not None:
+        _one(kind, name, format_)
+        return
+    for group in registry.KINDS if kind is None else [kind]:
+        if group == "suites":
+            continue
+        rows = []
+        for source in registry.catalogue(group).values():
+            card = None if source.error else registry.card(source)
+            rows.append(
+                {
+                    "name": source.name,
+                    "what it does": f"does not load: {source.error}" if source.error else registry.sentence(source),
+                    "paper": f"{card.title} ({', '.join(part for part in (card.venue, str(card.year)) if part)})"
+                    if card else "",
+                    "from": source.origin,
+                }
+            )  # fmt: skip
+        if format_ == "rich" and all(row["from"] == "built in" for row in rows):
+            rows = [{key: value for key, value in row.items() if key != "from"} for row in rows]
+        emit(group, rows, format_)
+    if kind in {None, "suites"}:
+        emit("suites", [{"name": key, "what it does": text} for key, text in suite.names().items()], format_)
+
+
+def _one(kind: str, name: str, format_: Format) -> None:
+    """What a component follows, what deviates, and its parameters."""
+    from dataclasses import MISSING, fields
+    from inspect import formatannotation
+    from typing import get_type_hints
+
+    from bench.api import registry
+    from bench.api.errors import UserError
+
+    if kind == "suites":
+        raise UserError(f"suites have no parameters: `python -m bench plan --suite {name}` shows what one would run")
+    source = registry.find(kind, name)
+    about = {"what it does": registry.sentence(source), "from": source.origin, "file": str(source.path or "")}
+    if (card := registry.card(source)) is not None:
+        paper = ", ".join(part for part in (card.title, card.venue, str(card.year), card.url) if part)
+        about |= {"paper": paper, "follows": card.follows, "deviates": card.deviates}
+    emit(f"{kind.removesuffix('s')} {name}", [{"": key, " ": text} for key, text in about.items() if text], format_)
+    cls = registry.lookup(kind, name)
+    types = get_type_hints(cls)
+    rows = []
+    for item in fields(cls):
+        given = item.default if item.default is not MISSING else "(to be given)"
+        shown = "-" if given is None else f"{given:.4g}" if isinstance(given, float) else str(given)
+        rows.append({"parameter": item.name, "default": shown, "type": formatannotation(types[item.name])})
+    emit("parameters", rows, format_)

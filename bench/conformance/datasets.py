@@ -1,0 +1,98 @@
+"""What every data set promises. It needs the data set's files where it has any: $HASHDOOR_DATA says where."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from bench.api.errors import DataMissingError, UserError
+from bench.api.hashing import Dataset, DecodedDataset
+from bench.api.random import Rng
+from bench.api.types import SPLITS
+from bench.conformance.kit import Checks, ComponentUnderTest, DoesNotApplyError, require, same, untouched_generators
+from bench.stages.split import check
+
+CHECKS = Checks()
+
+
+def opened(subject: ComponentUnderTest) -> tuple[Dataset, Path | None]:
+    """The data set and the folder of data; not applicable where its files are not here."""
+    made: Dataset = subject.create()
+    given = os.environ.get("HASHDOOR_DATA")
+    root = Path(given) if given else None
+    try:
+        made.files(root)
+    except DataMissingError as error:
+        raise DoesNotApplyError(f"its data is not here: {error}") from None
+    return made, root
+
+
+def pool_of(subject: ComponentUnderTest) -> tuple[Dataset, DecodedDataset, tuple[str, ...]]:
+    made, root = opened(subject)
+    return made, made.decode(root), made.classes(root)
+
+
+@CHECKS.add("files() raises DataMissingError saying how to get them, in one line.")
+def missing_files_are_named(subject: ComponentUnderTest) -> str:
+    """Says which files it reads, and how to get them where they are missing."""
+    made: Dataset = subject.create()
+    try:
+        files = made.files(None)
+    except DataMissingError as error:
+        require("\n" not in str(error), "the error has more than one line")
+        return "needs files"
+    require(all(path.is_file() for path in files), "files() names files that are not there")
+    return f"{len(files)} files" if files else "embedded"
+
+
+@CHECKS.add("decode() gives 8-bit images [n c h w] and multi-hot labels [n k], k as in classes().")
+def pool_is_sound(subject: ComponentUnderTest) -> str:
+    """Images are 8-bit, labels multi-hot, one column per class."""
+    _, pool, classes = pool_of(subject)
+    images, labels = pool.images[:2], pool.labels
+    require(images.dtype == torch.uint8 and images.ndim == 4, f"images are {images.dtype} of {images.ndim} axes")
+    require(labels.dtype == torch.bool, f"labels are {labels.dtype}")
+    require(
+        labels.shape == (len(pool.images), len(classes)), f"labels are {list(labels.shape)}, {len(classes)} classes"
+    )
+    require(bool(labels.any(1).all()), "an image has no label")
+    return f"{len(pool.images)} images, {len(classes)} classes"
+
+
+@CHECKS.add("Draw from an Rng of your own, named after the data set: workers on two machines must agree.")
+def decoding_is_repeatable(subject: ComponentUnderTest) -> None:
+    """Decodes the same twice and leaves generators alone."""
+    made, root = opened(subject)
+    with untouched_generators():
+        one, two = made.decode(root), made.decode(root)
+    for name in ("images", "labels", "origin"):
+        require(torch.equal(getattr(one, name), getattr(two, name)), f"two decodings differ in their {name}")
+
+
+@CHECKS.add("cut() is a function of labels, origin and generator; parts share no image unless `overlaps` says so.")
+def parts_are_sound(subject: ComponentUnderTest) -> str:
+    """The protocol's parts are repeatable, not empty, and share no image."""
+    made, pool, _ = pool_of(subject)
+    with untouched_generators():
+        one, two = (
+            {name: ids.to(torch.int64) for name, ids in made.splits(pool.labels, pool.origin, Rng("split")).items()}
+            for _ in range(2)
+        )
+    require(same(one, two), "two cuts with equal generators differ")
+    try:
+        check(one, len(pool.labels), made)
+    except UserError as error:
+        require(False, str(error))
+    return ", ".join(f"{name} {len(one[name])}" for name in SPLITS)
+
+
+@CHECKS.add("Cut one image per class into `public`: attackers who have no other data aim with it.")
+def public_shows_every_class(subject: ComponentUnderTest) -> None:
+    """Attackers find a public image of every class that is trained on."""
+    made, pool, classes = pool_of(subject)
+    parts = {name: ids.to(torch.int64) for name, ids in made.splits(pool.labels, pool.origin, Rng("split")).items()}
+    trained, shown = (pool.labels[parts[name]].any(0) for name in ("train", "public"))
+    missing = [name for name, gap in zip(classes, (trained & ~shown).tolist(), strict=True) if gap]
+    require(not missing, f"public shows no {', '.join(missing)}")

@@ -1,0 +1,279 @@
+"""What every defense promises."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from bench.access.defender import defender_view
+from bench.api import registry
+from bench.api.defense import (
+    DataFilter,
+    DefenderView,
+    Defense,
+    Filtered,
+    InputDetector,
+    ModelDetector,
+    Needs,
+    Repair,
+    Verdict,
+)
+from bench.api.random import Rng
+from bench.api.types import to_unit
+from bench.artifacts.models import open_model, save_model
+from bench.conformance.fixture import CLASSES, SIZES, World, inverted
+from bench.conformance.kit import Checks, ComponentUnderTest, DoesNotApplyError, require, same, untouched_generators
+from hashing.codes import pack
+from hashing.model import HashModel, encode
+from hashing.ranking import auroc, leave_one_out_map
+
+CHECKS = Checks()
+KINDS = (Repair, DataFilter, InputDetector, ModelDetector)
+CPU = torch.device("cpu")
+
+
+def defender_view_for(world: World, defense: Defense) -> DefenderView:
+    """Built from the parents that the defense's class declares, with all others absent."""
+    surplus = ["surrogate", "clean", *([] if Needs.DATABASE in defense.needs else ["codes"])]
+    return defender_view(world.spec, world.inputs.without(*surplus), world.context, defense.needs)
+
+
+def work(defense: Defense, view: DefenderView) -> object:
+    rng = Rng("defend", 0)
+    match defense:
+        case Repair():
+            return defense.repair(view, rng)
+        case DataFilter():
+            return defense.judge(view, rng)
+        case InputDetector():
+            return defense.fit(view, rng)
+        case ModelDetector():
+            return defense.inspect(view, rng)
+    raise DoesNotApplyError("it is no Repair, DataFilter, InputDetector or ModelDetector")
+
+
+def as_tensors(result: object) -> dict[str, Tensor]:
+    match result:
+        case HashModel():
+            return dict(result.state_dict())
+        case Filtered():
+            weights = result.model.state_dict() if result.model is not None else {}
+            return {"scores": result.scores, "keep": result.keep, **weights}
+        case Verdict():
+            return {
+                "score": torch.tensor(result.score),
+                "suspect": torch.tensor(-1 if result.suspect is None else result.suspect),
+            }
+        case Mapping():
+            return dict(result)
+    require(False, f"it gives a {type(result).__name__}")
+    return {}
+
+
+def benign(world: World, part: str) -> Tensor:
+    return to_unit(world.inputs.tensors("load")["images"][world.inputs.tensors("split")[part]])
+
+
+def detector_of(subject: ComponentUnderTest) -> tuple[InputDetector, Mapping[str, Tensor], HashModel, World]:
+    detector, world = subject.create(), subject.world()
+    if not isinstance(detector, InputDetector):
+        raise DoesNotApplyError("it scores no queries")
+    with torch.enable_grad():  # as in a stage
+        state = detector.fit(defender_view_for(world, detector), Rng("defend", 0))
+    return detector, state, open_model(world.inputs, "model", CPU), world
+
+
+@CHECKS.add(
+    "Derive from one of Repair, DataFilter, InputDetector and ModelDetector; a DataFilter needs Needs.TRAIN_SET."
+)
+def is_of_one_kind(subject: ComponentUnderTest) -> None:
+    """Is of one kind."""
+    component = subject.component
+    count = sum(issubclass(component, kind) for kind in KINDS)
+    require(count == 1, f"it is {count} kinds of defense at once")
+    require(
+        not issubclass(component, DataFilter) or Needs.TRAIN_SET in component.needs,
+        "a DataFilter without the training set",
+    )
+
+
+@CHECKS.add("Return a HashModel whose state_dict is all of it, Filtered, a mapping of tensors, or a Verdict.")
+def result_fits_the_kind(subject: ComponentUnderTest) -> str:
+    """The result is what its kind gives, finite, and survives being stored."""
+    defense, world = subject.create(), subject.world()
+    view = defender_view_for(world, defense)
+    result = work(defense, view)
+    bad = [name for name, value in view.notes.items() if not math.isfinite(value)]
+    require(not bad, f"notes that are not finite: {', '.join(bad)}")
+    match result:
+        case HashModel():
+            require(isinstance(defense, Repair), "a model from what is no Repair")
+            _stored(world, result)
+        case Filtered():
+            require(isinstance(defense, DataFilter), "a Filtered from what is no DataFilter")
+            shapes = {tuple(result.scores.shape), tuple(result.keep.shape)}
+            require(shapes == {(SIZES["train"],)}, f"scores and keep have shapes {shapes}, not one per training item")
+            require(bool(torch.isfinite(result.scores).all()), "scores are not finite")
+            require(bool(result.keep.any()), "it removes every item")
+            if isinstance(result.model, HashModel):
+                _stored(world, result.model)
+        case Verdict():
+            require(isinstance(defense, ModelDetector), "a Verdict from what is no ModelDetector")
+            require(math.isfinite(result.score), f"the score is {result.score}")
+            require(
+                result.suspect is None or 0 <= result.suspect < len(CLASSES), f"suspect {result.suspect} is no class"
+            )
+        case Mapping():
+            require(isinstance(defense, InputDetector), "a mapping from what is no InputDetector")
+            require(
+                all(isinstance(value, Tensor) for value in result.values()),
+                "an InputDetector's state is tensors by name",
+            )
+        case _:
+            require(False, f"it gives a {type(result).__name__}")
+    return ", ".join(f"{name} {value:.3g}" for name, value in view.notes.items())
+
+
+@torch.no_grad()
+def _stored(world: World, model: HashModel) -> None:
+    """What is saved of a model is all there is of it: nothing lives in hooks or wrappers."""
+    world.inputs.parents["result"] = save_model(model)
+    opened, images = open_model(world.inputs, "result", CPU), benign(world, "query")
+    require(torch.equal(opened(images), model.eval()(images)), "the model gives other codes once stored and opened")
+
+
+@CHECKS.add("Draw from `rng` alone; work on copies (view.model is one already).")
+def is_repeatable(subject: ComponentUnderTest) -> None:
+    """Gives the same twice and leaves generators and inputs alone."""
+    defense, world = subject.create(), subject.world()
+    before = world.inputs.all_tensors()
+    with untouched_generators():
+        first, second = (as_tensors(work(defense, defender_view_for(world, defense))) for _ in range(2))
+    require(same(first, second), "two runs with equal generators differ")
+    require(same(before, world.inputs.all_tensors()), "it wrote to what it was shown")
+
+
+@CHECKS.add("Clone before changing: splits are shared with what comes next.")
+def splits_stay(subject: ComponentUnderTest) -> None:
+    """Does not write to the splits it is shown."""
+    defense, world = subject.create(), subject.world()
+    view = defender_view_for(world, defense)
+    shown = {"fit_set": view.fit_set, "calibration_set": view.calibration_set, **view.granted}
+    before = {(part, name): value.clone() for part, of in shown.items() for name, value in vars(of).items()}
+    work(defense, view)
+    for (part, name), value in before.items():
+        require(torch.equal(getattr(shown[part], name), value), f"it wrote to {part}.{name}")
+
+
+@CHECKS.add("Say in unsupported_reason() why it cannot work on such models; the planner then leaves the trial out.")
+def other_networks_work_or_are_refused(subject: ComponentUnderTest) -> str:
+    """Works with group normalisation and a memory bank, or says why not."""
+    defense = subject.create()
+    detail = []
+    for norm, method in (("group", "dpsh"), ("batch", "dpsh"), ("group", "csq")):
+        params = {"width": 4, "norm": norm}
+        why = defense.unsupported_reason(
+            registry.create("backbones", "convnet", params), registry.create("methods", method, {})
+        )
+        if why:
+            detail.append(f"not on {norm} norm with {method}: {why}")
+            continue
+        world = subject.world()
+        retrained(world, {"name": "convnet", "params": params}, method)
+        found = as_tensors(work(defense, defender_view_for(world, defense)))
+        require(all(bool(torch.isfinite(value.float()).all()) for value in found.values()), f"not finite on {method}")
+        break
+    return "; ".join(detail)
+
+
+def retrained(world: World, backbone: Mapping[str, object], method: str) -> None:
+    """The suspect is another network, trained for an epoch."""
+    from bench.artifacts.stage_io import split
+    from bench.artifacts.training import train_victim
+
+    recipe = {**world.spec["recipe"], "epochs": 1}
+    world.spec |= {"method": {"name": method, "params": {}}, "backbone": dict(backbone), "recipe": recipe}
+    tensors, meta = train_victim(world.spec, split(world.inputs, "train"), world.context)
+    world.inputs.parents["model"] = (dict(tensors), {**meta, "backdoored": False})
+
+
+@CHECKS.add("Repair less: a rate or share chosen on view.calibration_set keeps a clean model useful.")
+def clean_models_survive(subject: ComponentUnderTest) -> str:
+    """A clean model still retrieves after a repair."""
+    defense, world = subject.create(), subject.world()
+    if not isinstance(defense, Repair):
+        raise DoesNotApplyError("it repairs no model")
+    model = work(defense, defender_view_for(world, defense))
+    require(isinstance(model, HashModel), f"it gives a {type(model).__name__}")
+    assert isinstance(model, HashModel)
+    pool, part = world.inputs.tensors("load"), world.inputs.tensors("split")["database"]
+    codes = pack(encode(model, pool["images"][part], device=CPU))
+    return f"mAP {leave_one_out_map(codes, pool['labels'][part].numpy()):.2f} with few steps, chance 0.25"
+
+
+@CHECKS.add("score() must be a function of image, model and state: evaluation mode, no gradients left, fixed draws.")
+def scores_are_pure(subject: ComponentUnderTest) -> str:
+    """An input detector's scores are finite, the same twice, and change nothing."""
+    detector, state, model, world = detector_of(subject)
+    images = benign(world, "query")
+    images[0], images[1] = 0, 1
+    kept = images.clone(), {name: value.clone() for name, value in state.items()}
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    with untouched_generators(), torch.no_grad():
+        first, second = detector.score(images, model, state), detector.score(images, model, state)
+    require(bool(first), "it gives no score")
+    for name, value in first.items():
+        require(value.shape == (len(images),), f"'{name}' has shape {list(value.shape)}, not one per image")
+        require(bool(torch.isfinite(value).all()), f"'{name}' is not finite for some image")
+    require(same(dict(first), dict(second)), "two calls give different scores")
+    require(torch.equal(images, kept[0]) and same(dict(state), kept[1]), "it wrote to its arguments")
+    require(same(dict(model.state_dict()), weights), "it changed the model")
+    with torch.enable_grad():
+        detector.fit(defender_view_for(inverted(subject.world()), detector), Rng("defend", 1))
+    with torch.no_grad():  # stages are other processes
+        third = subject.create().score(images, model, state)
+    require(same(dict(first), dict(third)), "it remembers fit() instead of reading the state")
+    return f"{next(iter(first))} *" + "".join(f", {name}" for name in list(first)[1:])
+
+
+@CHECKS.add("Compute each score from its image alone.")
+@torch.no_grad()
+def scores_do_not_depend_on_the_batch(subject: ComponentUnderTest) -> None:
+    """An input detector's scores do not depend on the batch."""
+    detector, state, model, world = detector_of(subject)
+    images = benign(world, "query")[:9]
+    together = detector.score(images, model, state)
+    for i in range(len(images)):
+        for name, value in detector.score(images[i : i + 1], model, state).items():
+            apart = abs(float(value[0]) - float(together[name][i]))
+            require(apart <= 1e-5, f"'{name}' of one image differs by {apart:.2g} with what stands beside it")
+
+
+@CHECKS.add("Look for the image's position, split or order in the score: none of them may matter.")
+@torch.no_grad()
+def benign_is_like_benign(subject: ComponentUnderTest) -> str:
+    """An input detector cannot tell benign images from benign images (3 standard deviations; review.md, section 6)."""
+    detector, state, model, world = detector_of(subject)
+    one, other = benign(world, "query"), benign(world, "database")
+    deviation = math.sqrt((len(one) + len(other) + 1) / (12 * len(one) * len(other)))
+    scores = [detector.score(images, model, state) for images in (one, other)]
+    detail = []
+    for name in scores[0]:
+        value = auroc(scores[0][name].double().numpy(), scores[1][name].double().numpy())
+        require(value is not None and abs(value - 0.5) < 3 * deviation, f"AUROC of '{name}' is {value}")
+        detail.append(f"{name} {value:.2f}")
+    return ", ".join(detail)
+
+
+@CHECKS.add("Let the suite's parameters set the number of steps; encode in batches.")
+def cost(subject: ComponentUnderTest) -> str:
+    """What it costs."""
+    defense, world = subject.create(), subject.world()
+    view = defender_view_for(world, defense)
+    started = time.perf_counter()
+    work(defense, view)
+    return f"{time.perf_counter() - started:.2f} s, few steps"

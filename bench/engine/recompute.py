@@ -1,0 +1,126 @@
+"""Numbers computed again from what a store holds, without training: to verify them, or under a new metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from bench.api.errors import StoreError
+from bench.artifacts.stage_io import Context
+from bench.engine.store import Record, Store, checksum
+from bench.engine.worker import Environment, StoredInputs, run_stage
+from bench.graph.cache_key import key_of
+from bench.graph.planner import Stage
+from bench.stages import measure
+
+TOLERANCE = 1e-9  # sums in another order, on another machine
+
+
+class Verifier:
+    """Checks trials one by one; an artifact that several stand on is read once.
+
+    What cannot be computed from stored codes, scores, masks and values of images is taken as recorded: seconds, hosts,
+    the score of a model detector and what defenses noted, for which their work would have to be done again.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._intact: dict[str, bool] = {}
+        self.newer: set[str] = set()  # metrics that some trials were measured before
+
+    def problems(self, record: Record) -> list[str]:
+        """What is wrong with a finished trial; nothing where every number is what its artifacts give."""
+        return [*self._lineage(record), *self._numbers(record)]
+
+    def _lineage(self, record: Record) -> Iterator[str]:
+        """Parents that have gone, are damaged, or are not the ones that were read."""
+        for role, key in record["parents"].items():
+            parent = self._store.record(key)
+            if parent is None or parent["status"] != "ok":
+                yield f"the record of '{role}' ({key[:8]}) has gone"
+                continue
+            if key not in self._intact:
+                dropped = parent["meta"].get("kind") == "repair" and not self._store.artifact_path(key).exists()
+                self._intact[key] = dropped or self._store.whole(parent)  # `gc --repaired`: its codes are still here
+            if not self._intact[key]:
+                yield f"the artifact of '{role}' ({key[:8]}) is damaged or gone"
+            elif record["inputs"].get(role) != checksum(parent):
+                yield f"'{role}' ({key[:8]}) is not the artifact that was measured"
+            elif role == "implant":
+                yield from self._poisons(parent)
+
+    def _poisons(self, record: Record) -> Iterator[str]:
+        try:
+            tensors = self._store.tensors(record["key"])
+            found = int(tensors["mask"].sum()) if "mask" in tensors else None
+        except (OSError, SafetensorError, RuntimeError) as error:
+            yield f"the poisons cannot be counted: {type(error).__name__}: {error}"
+            return
+        if found is not None and record["meta"].get("poisons") != found:
+            yield f"poisons are {record['meta'].get('poisons')}, in the mask {found}"
+
+    def _numbers(self, record: Record) -> Iterator[str]:
+        inputs = StoredInputs(self._store, record["parents"])
+        try:
+            found = measure.run(dict(record["spec"]), inputs, Context(torch.device("cpu"), None)).metrics
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- tensors of a store that may come from anybody fit in no way at all
+            yield f"cannot be computed again: {type(error).__name__}: {error}"
+            return
+        self.newer |= {name for name, value in found.items() if name not in record["metrics"] and value is not None}
+        yield from differences(record["metrics"], found)
+
+
+def differences(stored: Mapping[str, Any], again: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    """Stored numbers that do not come out again, by name; what was not measured then shows on no board."""
+    for name, one in stored.items():
+        other, where = again.get(name), f"{at}{name}"
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from differences(one, other, f"{where}.")
+        elif isinstance(one, (int, float)) and isinstance(other, (int, float)):
+            if not math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+                yield f"{where} is {one:.6g}, computed again {other:.6g}"
+        elif one != other:
+            yield f"{where} is {one}, computed again {other}"
+
+
+def rescore(store: Store, trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Record | None]]:
+    """Each trial with its new key, and the record there; None where there was nothing to measure again.
+
+    A trial whose trial did not finish keeps what it has.
+    """
+    site, damaged = Environment(store.root, None, "cpu"), cache(lambda key: _damaged(store, key))
+    for trial in trials:
+        record = store.record(trial["key"]) if trial["key"] else None
+        if record is None or record["status"] != "ok":
+            yield trial, None
+            continue
+        key, modules, code = key_of("measure", record["spec"], record["parents"], threads=1, device="cpu")
+        held = store.record(key)
+        if held is None or held["status"] != "ok":
+            if lost := next((role for role, parent in record["parents"].items() if damaged(parent)), None):
+                raise StoreError(
+                    f"the artifact of '{lost}' ({record['parents'][lost][:8]}) of {record['key'][:8]} {record['label']}"
+                    " is damaged: `python -m bench verify --set-aside`, then run the suite again"
+                )
+            held = run_stage(_stage(record, key, modules, code), site)
+        yield {**trial, "key": key}, held
+
+
+def _damaged(store: Store, key: str) -> bool:
+    """What has gone is no number's fault: a stage that reads it says so."""
+    held = store.record(key)
+    return held is not None and store.artifact_path(key).exists() and not store.whole(held)
+
+
+def _stage(record: Record, key: str, modules: tuple[str, ...], code: str) -> Stage:
+    return Stage(
+        kind="measure", key=key, spec=record["spec"], parents=record["parents"], modules=modules, code=code,
+        label=record["label"], group=record["group"], threads=1, num_gpus=0.0, timeout=math.inf,
+    )  # fmt: skip

@@ -1,0 +1,310 @@
+"""The driver: which stages still have to run, in what order, and what a failure means for the others."""
+
+from __future__ import annotations
+
+import heapq
+from bisect import insort
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from sys import intern
+from typing import Protocol, runtime_checkable
+
+from bench.engine.executors import Done, Executor
+from bench.engine.store import LASTING_FAILURES, Record, Store, checksum
+from bench.engine.worker import describe
+from bench.graph.planner import Plan, Stage
+
+RESUBMISSIONS = 2  # how often a killed stage is tried again in the same run
+
+# Seconds of a stage where nothing like it has run yet: orders of magnitude, for small images on one CPU core.
+GUESS = {
+    "load": 5.0, "split": 0.1, "train": 20.0, "make_trigger": 0.1, "implant": 20.0, "encode": 2.0,
+    "encode_triggered": 1.0, "defend": 5.0, "score_benign": 5.0, "score_triggered": 5.0, "measure": 0.5,
+}  # fmt: skip
+
+
+@dataclass
+class Summary:
+    """What a run did. reused: stages found in the store; trials: outcomes of the plan's trials by status.
+
+    collapsed: trials whose model failed to learn, which boards leave out of every mean.
+    """
+
+    ran: Counter[str] = field(default_factory=Counter)
+    reused: int = 0
+    trials: Counter[str] = field(default_factory=Counter)
+    collapsed: int = 0
+    failures: list[Record] = field(default_factory=list)
+
+
+class RuntimeEstimator:
+    """Expected seconds of a stage, from the stages that this store has seen: like ones, else others of its kind."""
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self._seen: dict[str, list[float]] = {}
+        self._kinds: dict[str, list[float]] = {}
+        for record in records:
+            self.observe(record)
+
+    def observe(self, record: Record) -> None:
+        if record["status"] == "ok" and "cost" in record:
+            for held, name in ((self._seen, record["group"]), (self._kinds, kind_of(record["group"]))):
+                insort(held.setdefault(name, []), record["cost"]["seconds"])
+
+    def seconds(self, group: str) -> float:
+        """Of a stage of this group."""
+        known = self._seen.get(group) or self._kinds.get(kind_of(group))  # in order, so that the median is at hand
+        return (known[len(known) // 2] + known[(len(known) - 1) // 2]) / 2 if known else GUESS[kind_of(group)]
+
+    def has_history(self, group: str) -> bool:
+        return group in self._seen
+
+    def total(self, groups: Mapping[str, int]) -> float:
+        """Of so many stages of each group."""
+        return sum((count * self.seconds(group) for group, count in groups.items() if count), 0.0)
+
+
+def kind_of(group: str) -> str:
+    """A group's name begins with what its stages do."""
+    return group.partition(" ")[0]
+
+
+def summary_of(record: Record) -> Record:
+    """What the driver keeps of a record: a plan may have hundreds of thousands. Checksums are held once."""
+    kept: Record = {name: record[name] for name in ("key", "label", "status", "reason", "cause") if name in record}
+    artifact = record["artifact"] and {**record["artifact"], "sha256": intern(record["artifact"]["sha256"])}
+    inputs = {intern(role): intern(found) if found else found for role, found in record["inputs"].items()}
+    return {**kept, "artifact": artifact, "inputs": inputs, "collapsed": bool(record["metrics"].get("collapsed"))}
+
+
+def outcome(plan: Plan, store: Store, key: str, records: dict[str, Record | None]) -> Record | None:
+    """The record that decides a stage: its own, or the failed ancestor's; None where neither is there."""
+    if key not in records:
+        found = store.record(key)
+        records[key] = summary_of(found) if found is not None else None
+    own = records[key]
+    if own is not None and own["status"] == "ok":
+        return own
+    for parent in plan.stages[key].parents.values():
+        decided = outcome(plan, store, parent, records)
+        if decided is not None and decided["status"] != "ok":
+            return decided
+    return own
+
+
+class Frontier:
+    """The stages that a plan still needs: those without a result that some wanted stage reads."""
+
+    def __init__(self, plan: Plan, store: Store, retry: Collection[str]) -> None:
+        self.plan, self.store = plan, store
+        self.records: dict[str, Record | None] = {}
+        self.needed: dict[str, Stage] = {}
+        self.failed: dict[str, Record] = {}
+        self._retry = retry
+        self._intact: dict[str, bool] = {}
+        self._fresh: dict[str, bool] = {}
+        for trial in plan.trials:
+            if trial.key is not None:
+                self._want(trial.key)
+
+    def _want(self, key: str) -> None:
+        """Mark a stage as needed unless the store answers for it."""
+        todo = [(key, False)]
+        while todo:
+            current, as_input = todo.pop()
+            if current in self.needed or current in self.failed:
+                continue
+            record = self.record(current)
+            if record is not None and self._answers(current, record, as_input):
+                continue
+            if record is not None and self._stays_failed(record):
+                self.failed[current] = record
+                continue
+            self.needed[current] = self.plan.stages[current]
+            todo += [(parent, True) for parent in self.plan.stages[current].parents.values()]
+
+    def _stays_failed(self, record: Record) -> bool:
+        return record["status"] in LASTING_FAILURES and record["status"] not in self._retry and "cause" not in record
+
+    def record(self, key: str) -> Record | None:
+        if key not in self.records:
+            found = self.store.record(key)
+            self.records[key] = summary_of(found) if found is not None else None
+        return self.records[key]
+
+    def _answers(self, key: str, record: Record, as_input: bool) -> bool:
+        """Whether a record stands for its stage; as an input, its artifact must be there too."""
+        if record["status"] != "ok" or not self._current(key, record):
+            return False
+        return not as_input or self._whole(key, record)
+
+    def _current(self, key: str, record: Record) -> bool:
+        """Whether the stage, and all before it, read what their parents hold now.
+
+        One that was made again may have come out differently, on another kind of machine for example.
+        """
+        if key not in self._fresh:
+            held = {role: self.record(parent) for role, parent in self.plan.stages[key].parents.items()}
+            self._fresh[key] = all(
+                record["inputs"].get(role) == checksum(parent) and self._current(parent["key"], parent)
+                for role, parent in held.items()
+                if parent is not None and parent["status"] == "ok"
+            )
+        return self._fresh[key]
+
+    def _whole(self, key: str, record: Record) -> bool:
+        if key not in self._intact:
+            self._intact[key] = self.store.intact(record)
+        return self._intact[key]
+
+    def blocked_by(self, stage: Stage) -> Record | None:
+        for parent in stage.parents.values():
+            if parent in self.failed:
+                return self.failed[parent]
+        return None
+
+
+@runtime_checkable
+class ProgressListener(Protocol):
+    """Told of every change, for progress displays."""
+
+    def begin(self, stages: list[Stage]) -> None:
+        """The stages that the run needs."""
+
+    def start(self, stage: Stage) -> None: ...
+
+    def retrying(self, stage: Stage, reason: str) -> None:
+        """A killed stage is submitted once more."""
+
+    def end(self, stage: Stage, record: Record) -> None:
+        """A stage has its record; one that a failure blocked, too."""
+
+
+class NoProgress:
+    """A listener that tells nobody."""
+
+    def begin(self, stages: list[Stage]) -> None: ...
+
+    def start(self, stage: Stage) -> None: ...
+
+    def retrying(self, stage: Stage, reason: str) -> None: ...
+
+    def end(self, stage: Stage, record: Record) -> None: ...
+
+
+def run_plan(
+    plan: Plan,
+    store: Store,
+    make_executor: Callable[[], Executor],
+    *,
+    retry: Collection[str] = (),
+    listen: ProgressListener | None = None,
+) -> Summary:
+    """Run what is missing. An executor is started only if there is work; KeyboardInterrupt and StoreError stop it."""
+    driver = _Driver(plan, store, Frontier(plan, store, retry), listen or NoProgress())
+    driver.run(make_executor)
+    if driver.remade and Frontier(plan, store, ()).needed:
+        # an artifact that had been lost came out differently (another kind of machine): what was made from the old one
+        # has to follow, or a board would mix the two
+        again = run_plan(plan, store, make_executor, listen=listen)
+        again.ran += driver.summary.ran
+        again.failures += driver.summary.failures
+        return again
+    return driver.summary
+
+
+class _Driver:
+    def __init__(self, plan: Plan, store: Store, pending: Frontier, listener: ProgressListener) -> None:
+        self._plan, self._store, self._pending, self._listener = plan, store, pending, listener
+        self._keys = list(plan.stages)
+        self._position = {key: number for number, key in enumerate(self._keys)}
+        self._waits = {
+            key: {parent for parent in stage.parents.values() if parent in pending.needed}
+            for key, stage in pending.needed.items()
+        }
+        self._ready = [self._position[key] for key, parents in self._waits.items() if not parents]  # a heap
+        heapq.heapify(self._ready)
+        self._tries: Counter[str] = Counter()
+        self.remade = False  # whether a stage that had a result ran again and its artifact changed
+        self.summary = Summary(reused=len(plan.stages) - len(pending.needed))
+
+    def run(self, make_executor: Callable[[], Executor]) -> None:
+        self._listener.begin(list(self._pending.needed.values()))
+        for key, stage in self._pending.needed.items():
+            cause = self._pending.blocked_by(stage)
+            if key not in self._pending.failed and cause is not None:
+                self._block(stage, cause)
+        if any(key not in self._pending.failed for key in self._pending.needed):
+            executor = make_executor()
+            try:
+                self._work(executor)
+            finally:
+                executor.close()
+        records: dict[str, Record | None] = {}
+        for trial in self._plan.trials:
+            decided = outcome(self._plan, self._store, trial.key, records) if trial.key is not None else None
+            self.summary.trials["skipped" if trial.key is None else decided["status"] if decided else "missing"] += 1
+            self.summary.collapsed += bool(decided and decided["collapsed"])
+
+    def _work(self, executor: Executor) -> None:
+        """Keep the executor full, cheapest trials first, until nothing is left."""
+        running: set[str] = set()
+        while self._ready or running:
+            while self._ready:
+                stage = self._plan.stages[self._keys[self._ready[0]]]
+                if stage.key not in self._pending.failed and not executor.fits(stage):
+                    break
+                heapq.heappop(self._ready)
+                if stage.key in self._pending.failed:
+                    continue
+                self._tries[stage.key] += 1
+                running.add(stage.key)
+                self._listener.start(stage)
+                executor.submit(stage)
+            for done in executor.poll(0.5):
+                running.discard(done.key)
+                self._finish(done)
+
+    def _finish(self, done: Done) -> None:
+        stage = self._plan.stages[done.key]
+        record = done.record
+        if record is None:
+            if done.status == "killed" and self._tries[stage.key] <= RESUBMISSIONS:
+                heapq.heappush(self._ready, self._position[stage.key])
+                self._listener.retrying(stage, done.reason)
+                return
+            ended = {"status": done.status, "reason": done.reason, "log": done.log}
+            record = self._store.commit(describe(stage) | ended)
+        before = self._pending.records.get(stage.key)
+        if before is not None and before["status"] == record["status"] == "ok":
+            self.remade |= checksum(before) != checksum(record)
+        self.summary.ran[record["status"]] += 1
+        if record["status"] != "ok":
+            self.summary.failures.append(summary_of(record))
+        self._listener.end(stage, record)
+        self._propagate(stage, record)
+
+    def _propagate(self, stage: Stage, record: Record) -> None:
+        """A stage has a final record: release or block what waits for it."""
+        if record["status"] != "ok":
+            self._pending.failed[stage.key] = summary_of(record)
+        for child in self._plan.children[stage.key]:
+            if child not in self._waits:
+                continue
+            if record["status"] != "ok":
+                if child not in self._pending.failed:
+                    self._block(self._plan.stages[child], record)
+                continue
+            self._waits[child].discard(stage.key)
+            if not self._waits[child]:
+                heapq.heappush(self._ready, self._position[child])
+
+    def _block(self, stage: Stage, cause: Record) -> None:
+        """What depends on a failure is a record of the same status that names it, and is looked at again next time."""
+        root = cause.get("cause", cause["key"])
+        why = cause["reason"] if "cause" in cause else f"{cause['label']}: {cause['reason']}"
+        record = describe(stage) | {"status": cause["status"], "reason": why, "log": "", "cause": root}
+        self._store.commit(record)
+        self._listener.end(stage, record)
+        self._propagate(stage, record)

@@ -1,0 +1,280 @@
+"""The store: content-addressed artifacts and records in one directory, local or shared. It alone is the truth.
+
+    store.json                 schema version
+    artifacts/<key>.safetensors
+    records/<key>.json         written last: a stage without a record has not happened
+    plans/<name>.json          the trials of a run: which records its boards show
+    damaged/                   what did not match its checksum or is no record, set aside
+
+A store may come from anybody: `records` says what its files must look like before they are used, keys are hexadecimal
+before they become file names, and what is deleted or moved is named by a key. Its numbers are claims: see `again`.
+
+Every file is written under a temporary name and renamed, so that a reader sees it whole or not at all, and two drivers
+may work on one store.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.api.errors import StoreError
+from bench.api.untrusted import read_json
+from bench.config.trial import SCHEMA, canonical, digest
+from bench.engine.record import PLAN_LIMIT, RECORD_LIMIT, as_plan, as_record, is_key
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Record = dict[str, Any]
+LASTING_FAILURES = frozenset({"failed", "timeout", "oom"})  # failures that stay until --retry or a changed key
+NAME = 100  # characters of a plan's file name
+STATUSES = ("ok", "failed", "timeout", "oom", "killed", "skipped")
+
+
+class Store:
+    """One store directory. Opening it checks that its schema is ours; `create` makes it where it does not exist."""
+
+    def __init__(self, root: Path, *, create: bool = False) -> None:
+        self.root = root
+        marker = root / "store.json"
+        if create:
+            with writing(root):
+                for folder in ("artifacts", "records", "plans"):
+                    (root / folder).mkdir(parents=True, exist_ok=True)
+            if not marker.exists():
+                if any((root / "records").iterdir()):
+                    raise StoreError(
+                        f"store '{root}' has records but no store.json: it is damaged; use another --store"
+                    )
+                self._write(marker, canonical({"schema": SCHEMA}).encode())
+        if not marker.exists():
+            raise StoreError(f"'{root}' is not a store: run `python -m bench run` first, or name one with --store")
+        try:
+            found = read_json(marker, RECORD_LIMIT).get("schema")
+        except (OSError, ValueError, AttributeError) as error:
+            raise StoreError(f"'{marker}' cannot be read ({error}): use another --store") from None
+        if found != SCHEMA:
+            raise StoreError(
+                f"store '{root}' has schema {found}, this version writes schema {SCHEMA}:"
+                " use another --store, or the HashDoor version that made it"
+            )
+
+    def check_writable(self) -> None:
+        """Fail before any work is done rather than after it."""
+        with writing(self.root), tempfile.TemporaryFile(dir=self.root / "records"):
+            pass
+
+    # Records
+
+    def record(self, key: str) -> Record | None:
+        """The record of a stage; a torn or foreign one is set aside and counts as absent."""
+        if not is_key(key):
+            return None
+        path = self._record_path(key)
+        try:
+            found = as_record(read_json(path, RECORD_LIMIT), key)
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            found = None
+        except OSError as error:
+            raise StoreError(f"'{path}' cannot be read ({error.strerror}): see who may read it, or remove it") from None
+        if found is None:
+            self._set_aside(path)
+        return found
+
+    def write_record(self, record: Record) -> None:
+        self._write(self._record_path(record["key"]), self.encoded(record))
+
+    @staticmethod
+    def encoded(record: Record) -> bytes:
+        """The content of a record's file."""
+        return json.dumps({"schema": SCHEMA, **record}, allow_nan=False, indent=1).encode()
+
+    def commit(self, record: Record) -> Record:
+        """Write a record unless another driver has finished the stage; returns the one in force.
+
+        A failure never replaces a result, and neither does the same result.
+        """
+        held = self.record(record["key"])
+        if held is not None and held["status"] == "ok":
+            same = held["inputs"] == record["inputs"] and held["artifact"] == record["artifact"]
+            if same if record["status"] == "ok" else self.intact(held):
+                return held
+        self.write_record(record)
+        return record
+
+    def finished(self, key: str, inputs: Mapping[str, str | None]) -> Record | None:
+        """The record of a stage that has its result, made from these inputs, and its artifact."""
+        held = self.record(key)
+        if held is None or held["status"] != "ok" or held["inputs"] != inputs:
+            return None
+        return held if self.whole(held) else None
+
+    def set_aside(self, record: Record) -> None:
+        """Take a record out of the store, so that its stage counts as one that has not happened."""
+        self._set_aside(self._record_path(record["key"]))
+
+    def records(self) -> Iterator[Record]:
+        """Every readable record, in the order of keys."""
+        for path in sorted((self.root / "records").glob("*.json")):
+            if (found := self.record(path.stem)) is not None:
+                yield found
+
+    # Artifacts
+
+    def write_artifact(self, key: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> dict[str, Any]:
+        """Store tensors; returns the checksum and size that the record must carry."""
+        from safetensors.torch import save_file
+
+        path = self.artifact_path(key)
+        whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        with writing(self.root), _temporary(path) as temporary:
+            mode = temporary.stat().st_mode
+            save_file(whole, temporary, metadata={"hashdoor": canonical(meta)})
+            temporary.chmod(mode)  # safetensors keeps files to their owner
+            found = {"sha256": sha256(temporary), "bytes": temporary.stat().st_size}
+            temporary.replace(path)
+        return found
+
+    def tensors(self, key: str) -> dict[str, Tensor]:
+        """The tensors of an artifact, memory-mapped."""
+        from safetensors import safe_open
+
+        with safe_open(self.artifact_path(key), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+    def intact(self, record: Record) -> bool:
+        """Whether a record's artifact is there and matches its checksum; a damaged one is set aside."""
+        if self.whole(record):
+            return True
+        path = self.artifact_path(record["key"])
+        if path.is_file():
+            self._set_aside(path)
+        return False
+
+    def whole(self, record: Record) -> bool:
+        """The same, leaving everything as it is."""
+        if record.get("artifact") is None:
+            return True
+        path, artifact = self.artifact_path(record["key"]), record["artifact"]
+        return path.is_file() and path.stat().st_size == artifact["bytes"] and sha256(path) == artifact["sha256"]
+
+    # Plans
+
+    def write_plan(self, name: str, plan: Mapping[str, Any]) -> None:
+        """name: of the file, less what has no place in one."""
+        stem = re.sub(r"[^\w.+-]+", "_", name).lstrip(".")
+        stem = stem if len(stem) <= NAME else f"{stem[: NAME - 33]}-{digest(name)}"
+        self._write(self.root / "plans" / f"{stem}.json", json.dumps({"schema": SCHEMA, **plan}, indent=1).encode())
+
+    def plans(self) -> list[dict[str, Any]]:
+        """The runs that this store has seen, the latest last."""
+        paths = [path for path in (self.root / "plans").glob("*.json") if path.is_file()]
+        found = []
+        for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns):
+            try:
+                plan = as_plan(read_json(path, PLAN_LIMIT))
+            except ValueError:
+                self._set_aside(path)
+                continue
+            if plan is None:
+                raise StoreError(f"'{path}' is not a run of this version: use another --store, or remove the file")
+            found.append(plan)
+        return found
+
+    # Housekeeping
+
+    def artifact_path(self, key: str) -> Path:
+        if not is_key(key):
+            raise StoreError(f"{key!r} is no key, so there is no such file in store '{self.root}'")
+        return self.root / "artifacts" / f"{key}.safetensors"
+
+    def _record_path(self, key: str) -> Path:
+        if not is_key(key):
+            raise StoreError(f"{key!r} is no key, so there is no such file in store '{self.root}'")
+        return self.root / "records" / f"{key}.json"
+
+    def _set_aside(self, path: Path) -> None:
+        """Keep what is damaged out of the way; where that cannot be written, it stays and still counts as absent.
+
+        So does what lies behind a link: a stranger's store would have the user's own files moved, or written over.
+        """
+        folder = self.root / "damaged"
+        if folder.is_symlink() or path.parent.is_symlink():
+            return
+        with suppress(StoreError, FileNotFoundError), writing(self.root):  # not found: another process was first
+            folder.mkdir(exist_ok=True)
+            path.replace(folder / path.name)
+
+    def _write(self, path: Path, content: bytes) -> None:
+        with writing(self.root), _temporary(path) as temporary:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+
+
+def checksum(record: Record) -> str | None:
+    """Of a record's artifact; None where the stage leaves none."""
+    artifact = record["artifact"]
+    return artifact["sha256"] if artifact else None
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name beside `path`, removed if it was not renamed. Who may read it is the user's umask, as for any file."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary.touch(exist_ok=False)
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Turn a full disk, a read-only store or missing rights into one line."""
+    try:
+        yield
+    except OSError as error:
+        advice = {
+            errno.ENOSPC: "the disk is full: free some space (see `bench gc`), then run the same command again",
+            errno.EDQUOT: "the disk quota is used up: free some space, then run the same command again",
+            errno.EROFS: "it is read-only: name a writable --store",
+            errno.EACCES: "it is not writable for you: name a writable --store",
+            errno.EPERM: "it is not writable for you: name a writable --store",
+            errno.ENOTDIR: "a part of its path is a file: name another --store",
+            errno.EEXIST: "a part of its path is a file: name another --store",
+        }.get(error.errno or 0)
+        if advice is None:
+            raise
+        raise StoreError(f"cannot write to store '{root}': {advice}; nothing that was finished is lost") from error
+    except Exception as error:
+        # safetensors wraps the operating system's error in a type of its own
+        if type(error).__name__ == "SafetensorError" and "No space left" in str(error):
+            raise StoreError(
+                f"cannot write to store '{root}': the disk is full: free some space (see `bench gc`), then run the same"
+                " command again; nothing that was finished is lost"
+            ) from error
+        raise
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,227 @@
+"""Carry out one stage: the same function in this process and in a Ray worker."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from bench.api import registry
+from bench.api.attack import Attack
+from bench.api.errors import DataMissingError, DivergedError, StoreError, ThreatError, UserError
+from bench.api.untrusted import strip_controls, strip_controls_multiline
+from bench.config.trial import canonical
+from bench.engine.provenance import provenance
+from bench.engine.record import unreadable
+from bench.engine.store import Record, Store, checksum
+from bench.graph.cache_key import content_of
+from bench.graph.fingerprint import fingerprint
+from bench.graph.planner import Stage
+
+LOG_TAIL = 4000  # characters of traceback that a record keeps
+NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")  # on a CPU torch has no type of error for it
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where work is done: the same for all stages of a run."""
+
+    store: Path
+    data: Path | None
+    device: str
+    plugins: tuple[Path, ...] = ()
+
+
+class InputLostError(Exception):
+    """An artifact that the stage reads has gone or is damaged."""
+
+
+class FilesChangedError(Exception):
+    """A file of the user's is not what it was when the stage's key was made."""
+
+
+class StageTimeoutError(BaseException):
+    """A stage ran longer than it may. No Exception: a component that catches those must not swallow it."""
+
+
+def warm_up(stage: Stage) -> None:
+    """Import what the stage needs, before its clock starts."""
+    importlib.import_module(f"bench.stages.{stage.kind}")
+    set_threads(stage.threads)
+    provenance()
+
+
+def run_stage(stage: Stage, site: Environment) -> Record:
+    """Run a stage and write its record, whatever happens to it; only an unusable store or an interrupt escapes."""
+    import torch
+
+    started = time.time()
+    store = Store(site.store)
+    outcome: dict[str, Any] = {"status": "ok", "reason": "", "log": ""}
+    try:
+        for plugin in site.plugins:
+            registry.load_plugin(plugin)
+        outcome |= _run(stage, site, store)
+    except StoreError:
+        raise
+    except (
+        InputLostError,
+        FilesChangedError,
+    ) as error:  # not a failure of the stage: the next run makes the input again
+        outcome |= {"status": "killed", "reason": _line(error)}
+    except StageTimeoutError:
+        outcome |= {"status": "timeout", "reason": f"ran longer than {stage.timeout:g} s", "log": _tail()}
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        outcome |= {"status": "oom", "reason": _line(error), "log": _tail()}
+    except (UserError, ThreatError, DivergedError) as error:
+        outcome |= {"status": "failed", "reason": _line(error), "log": _tail()}
+    except Exception as error:  # noqa: BLE001 -- a component may fail in any way: that is a record, the rest goes on
+        status = "oom" if any(words in str(error) for words in NO_MEMORY) else "failed"
+        outcome |= {"status": status, "reason": f"{type(error).__name__}: {_line(error)}", "log": _tail()}
+    record = {**describe(stage), **outcome, "provenance": {**provenance(), "device": device_name(site.device)}}
+    record["cost"] = {"seconds": time.time() - started, "started": started, "host": socket.gethostname()}
+    return store.commit(record)
+
+
+def describe(stage: Stage) -> Record:
+    """The part of a record that is known before the stage runs."""
+    return {
+        "key": stage.key, "stage": stage.kind, "label": stage.label, "group": stage.group, "spec": dict(stage.spec),
+        "parents": dict(stage.parents), "inputs": {}, "code": stage.code, "meta": {}, "metrics": {}, "artifact": None,
+    }  # fmt: skip
+
+
+def _run(stage: Stage, site: Environment, store: Store) -> dict[str, Any]:
+    import torch
+
+    from bench.artifacts.stage_io import Context
+
+    if fingerprint(stage.modules) != stage.code:
+        raise UserError("this worker's code differs from the driver's: install the same version on every node")
+    set_threads(stage.threads)
+    run = importlib.import_module(f"bench.stages.{stage.kind}").run
+    context = Context(device=torch.device(site.device), data=site.data)
+    inputs = StoredInputs(store, stage.parents)
+    try:
+        output = run(dict(stage.spec), inputs, context)
+    except Exception:
+        _same_files(stage.spec)  # the failure would be another file's
+        raise
+    _same_files(stage.spec)
+    canonical([output.meta, output.metrics])  # a NaN or a tensor in there is the component's failure, not the run's
+    given = {**describe(stage), "status": "ok", "meta": output.meta, "metrics": output.metrics}
+    if why := unreadable(store.encoded(given)):  # or it would be set aside by all who read it, and made again for ever
+        raise ValueError(f"what it gives cannot be on record: {why}")
+    for name, tensor in output.tensors.items():
+        if tensor.is_floating_point() and tensor.isnan().any():  # a model of NaN gives codes too: of nothing
+            raise DivergedError(f"'{name}' holds numbers that are none (NaN)")
+    found = inputs.checksums()
+    if held := store.finished(stage.key, found):  # another driver, or a dead one's worker, was first: its result stays
+        return {name: held[name] for name in ("meta", "metrics", "artifact", "inputs")}
+    artifact = None
+    if output.tensors:
+        about = {"stage": stage.kind, "spec": dict(stage.spec), "backdoored": False, **output.meta}
+        artifact = store.write_artifact(stage.key, output.tensors, about)
+    if site.device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    return {"meta": output.meta, "metrics": output.metrics, "artifact": artifact, "inputs": found}
+
+
+def _same_files(spec: Mapping[str, Any]) -> None:
+    """The key says what was in an attack's files when the run was planned: hours may have passed, on another machine.
+
+    Asked when they have been read, so that nothing changes behind the question.
+    """
+    if "files" not in spec:
+        return
+    attack: Attack = registry.create("attacks", spec["attack"]["name"], spec["attack"]["params"])
+    try:
+        if content_of(files := attack.files()) == spec["files"]:
+            return
+        names = ", ".join(f"'{file}'" for file in files)
+    except (DataMissingError, OSError) as error:
+        names = str(error)
+    raise FilesChangedError(f"not the files that this run was planned with: {names}; run the same command again")
+
+
+def set_threads(threads: int) -> None:
+    """Threads and algorithms that make results equal under every executor.
+
+    torch and numba share one OpenMP pool: a numba kernel sets torch's threads too, so both are always set together.
+    """
+    import torch
+    from torch.utils import deterministic
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is meant
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs a third of an encoding
+    try:
+        import numba
+    except ImportError:
+        return
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+
+
+class StoredInputs:
+    """A stage's parents, read from the store when they are first asked for."""
+
+    def __init__(self, store: Store, parents: Mapping[str, str]) -> None:
+        self._store, self._parents = store, parents
+        self._records: dict[str, Record] = {}
+        self._tensors: dict[str, Any] = {}
+
+    def has(self, role: str) -> bool:
+        return role in self._parents
+
+    def meta(self, role: str) -> dict[str, Any]:
+        meta: dict[str, Any] = self._record(role)["meta"]
+        return meta
+
+    def tensors(self, role: str) -> Mapping[str, Any]:
+        key = self._parents[role]
+        if key not in self._tensors:
+            try:
+                self._tensors[key] = {} if self._record(role)["artifact"] is None else self._store.tensors(key)
+            except (OSError, SafetensorError) as error:
+                raise InputLostError(
+                    f"the input '{role}' ({key}) cannot be read: run the same command again"
+                ) from error
+        found: Mapping[str, Any] = self._tensors[key]
+        return found
+
+    def checksums(self) -> dict[str, str | None]:
+        """Checksum of each parent's artifact: results of a parent that came out differently are not mixed."""
+        return {role: checksum(self._record(role)) for role in self._parents}
+
+    def _record(self, role: str) -> Record:
+        key = self._parents[role]
+        if key not in self._records:
+            record = self._store.record(key)
+            if record is None or record["status"] != "ok":
+                raise InputLostError(f"the input '{role}' ({key}) has gone from the store: run the same command again")
+            self._records[key] = record
+        return self._records[key]
+
+
+def device_name(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if device.startswith("cuda") else device
+
+
+def _line(error: BaseException) -> str:
+    return strip_controls(" ".join(str(error).split()))[:500]  # a name that is not UTF-8 has no place in a record
+
+
+def _tail() -> str:
+    return strip_controls_multiline(traceback.format_exc())[-LOG_TAIL:]

@@ -1,0 +1,89 @@
+"""What enters a stage's key beside its spec and its parents: the content of files, code, versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench.api import registry
+from bench.config.trial import digest
+from bench.engine.store import sha256
+from bench.graph.fingerprint import fingerprint
+
+DEVICE_FREE = frozenset({"load", "split", "measure"})  # neither device nor thread count touches their results
+KINDS_OF_SPEC = {"dataset": "datasets", "backbone": "backbones", "method": "methods",
+                 "attack": "attacks", "defense": "defenses"}  # fmt: skip
+
+
+@cache
+def file_digest(path: Path, size: int, mtime: int) -> str:
+    """Content digest of a data file; size and time only say when to read it again."""
+    del size, mtime
+    return sha256(path)
+
+
+def content_of(files: Sequence[Path]) -> str:
+    """Names below the folder that holds them all, and contents: a moved image may have changed its label."""
+    common = os.path.commonpath([path.parent for path in files]) if files else ""
+    return digest(
+        [
+            [os.path.relpath(path, common), file_digest(path, (info := path.stat()).st_size, info.st_mtime_ns)]
+            for path in files
+        ]
+    )
+
+
+@cache
+def code_of(modules: tuple[str, ...]) -> str:
+    """Fingerprint of a stage's code; cached, since plans ask for few different ones."""
+    return fingerprint(modules)
+
+
+def modules_of(kind: str, spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """A stage's module, and those of the components that it looks up by name."""
+    named = {registry.find(KINDS_OF_SPEC[role], spec[role]["name"]).module for role in KINDS_OF_SPEC if role in spec}
+    return tuple(sorted({f"bench.stages.{kind}", *named}))
+
+
+def key_of(
+    kind: str, spec: Mapping[str, Any], parents: Mapping[str, str], *, threads: int, device: str
+) -> tuple[str, tuple[str, ...], str]:
+    """A stage's key, the modules that its code is in, and their fingerprint.
+
+    The code behind a parent's artifact is in the parent's key.
+    """
+    modules = modules_of(kind, spec)
+    code = code_of(modules)
+    return digest([kind, spec, parents, code, environment(kind, threads=threads, device=device)]), modules, code
+
+
+@cache  # a plan asks once a stage; nobody writes into what it gets
+def environment(kind: str, *, threads: int, device: str) -> dict[str, Any]:
+    """Versions and settings that a stage's result may depend on."""
+    common = {
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "torch": _minor("torch"),
+        "numpy": _minor("numpy"),
+    }
+    if kind == "load":  # decoders and embedded data
+        common |= {"pillow": _minor("pillow"), "scikit-learn": _minor("scikit-learn")}
+    if kind in DEVICE_FREE:
+        return common
+    if kind == "defend":  # clusters, and gradients of single images
+        common |= {"scikit-learn": _minor("scikit-learn"), "opacus": _minor("opacus")}
+    return {
+        **common,
+        "torchvision": _minor("torchvision"),
+        "threads": threads,
+        "device": device,
+    }
+
+
+@cache
+def _minor(package: str) -> str:
+    return ".".join(version(package).split(".")[:2])

@@ -1,0 +1,457 @@
+"""Trials in, a graph of unique stages out: equal work is one stage, however many trials share it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.api import registry
+from bench.api.attack import Attack, DataSpec, ModelAttack, ModelSpec, PoisoningAttack, Threat, TrainingAttack
+from bench.api.defense import DataFilter, Defense, InputDetector, ModelDetector, Needs
+from bench.api.errors import DataMissingError, UserError
+from bench.api.hashing import Backbone, Dataset, HashingMethod, Recipe
+from bench.api.types import Setting
+from bench.config.suite import Resources, Skipped, Suite
+from bench.config.trial import Spec, Trial, canonical
+from bench.graph.cache_key import content_of, key_of
+from hashing.train import fast_precision
+
+ORDER = (
+    "load",
+    "split",
+    "train",
+    "make_trigger",
+    "implant",
+    "encode",
+    "encode_triggered",
+    "defend",
+    "score_benign",
+    "score_triggered",
+    "measure",
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One piece of work. parents: role to key. group: stages of one group cost about the same."""
+
+    kind: str
+    key: str
+    spec: Mapping[str, Any]
+    parents: Mapping[str, str]
+    modules: tuple[str, ...]
+    code: str
+    label: str
+    group: str
+    threads: int
+    num_gpus: float
+    timeout: float
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial's place in the graph: the key of its `measure` stage, or why there is none.
+
+    access: what the attacker needs, by which boards group. targeted: whether it fixes its target beforehand.
+    defense_kind: repair, filter, input detector, diagnosis or none.
+    threads, surrogate_seed: what else tells two trials of the same axes apart.
+    seed_dependent: True if another seed makes another model. Boards count a model that no seed changes once.
+    """
+
+    axes: Mapping[str, str | int]
+    training: Mapping[str, Any]
+    key: str | None
+    skipped: str = ""
+    access: str = ""
+    targeted: bool = True
+    defense_kind: str = ""
+    threads: int = 1
+    surrogate_seed: int | None = None
+    seed_dependent: bool = True
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class Plan:
+    stages: dict[str, Stage] = field(default_factory=dict)
+    trials: list[PlannedTrial] = field(default_factory=list)
+
+    @cached_property
+    def children(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {key: [] for key in self.stages}
+        for stage in self.stages.values():
+            for parent in set(stage.parents.values()):
+                found[parent].append(stage.key)
+        return found
+
+
+def plan(suites: Iterable[Suite], *, data: Path | None, device: str) -> Plan:
+    """The graph of several suites; a trial that two of them name is one."""
+    made = Plan()
+    seen: set[str] = set()
+    seeds: dict[str, int] = {}
+    for suite in suites:
+        planner = _Planner(made.stages, suite.resources, data, device, seeds)
+        for trial in suite.trials(data):
+            if isinstance(trial, Skipped):
+                planned = PlannedTrial(trial.axes, {}, None, trial.reason)
+            else:
+                planned = planner.planned(trial)
+            identity = repr((planned.axes, planned.training, planned.key))
+            if identity not in seen:
+                seen.add(identity)
+                made.trials.append(planned)
+    needed = ancestors(made)
+    for key in [key for key in made.stages if key not in needed]:  # of a victim whose attacker lacks data
+        del made.stages[key]
+    return made
+
+
+def ancestors(made: Plan) -> set[str]:
+    """Keys of all stages that some trial stands on."""
+    found: set[str] = set()
+    left = [trial.key for trial in made.trials if trial.key is not None]
+    while left:
+        if (key := left.pop()) not in found:
+            found.add(key)
+            left += made.stages[key].parents.values()
+    return found
+
+
+def access(threat: Threat) -> str:
+    """The group of boards that an attack belongs to (review.md, section 5)."""
+    if Threat.TRAINING in threat:
+        return "training-controlled"
+    if Threat.LABELS in threat:
+        return "dirty-label"
+    if Threat.TRAIN_SET in threat:
+        return "clean-label"
+    return "model-only" if Threat.MODEL in threat else "none"
+
+
+def check_threat(trial: Trial, attack: Attack) -> None:
+    """Refuse an attack whose kind, surrogates or foreign data go beyond the threat model that it declares."""
+    threat, name = attack.threat(), trial.attack.name
+    if not isinstance(threat, Threat):
+        raise UserError(f"attack '{name}': threat() must return a Threat, not {threat!r}")
+    for kind, flag in (
+        (PoisoningAttack, Threat.TRAIN_SET),
+        (ModelAttack, Threat.MODEL),
+        (TrainingAttack, Threat.TRAINING),
+    ):
+        if isinstance(attack, kind) and flag not in threat:
+            raise UserError(f"attack '{name}' is a {kind.__name__}: its threat() must declare Threat.{flag.name}")
+    for wish in attack.requires(_setting_of(trial)):
+        if isinstance(wish, ModelSpec) and Threat.TRAIN_SET not in threat:
+            raise UserError(f"attack '{name}' trains surrogates on the victim's images: declare Threat.TRAIN_SET")
+        if isinstance(wish, DataSpec) and wish.name == trial.dataset.name:
+            raise UserError(f"attack '{name}' asks for the victim's own data set '{wish.name}': name another one")
+
+
+def _setting_of(trial: Trial) -> Setting:
+    """What is known of a setting before its data are read."""
+    return Setting(
+        dataset=trial.dataset.name, backbone=trial.backbone.name, method=trial.method.name, bits=trial.bits,
+        classes=(), image_shape=(0, 0, 0), train_size=0,
+        proxy_dataset=registry.lookup("datasets", trial.dataset.name).proxy_dataset,
+    )  # fmt: skip
+
+
+def _trigger_maker(spec: Spec, attack: Attack) -> tuple[Attack, dict[str, Any]]:
+    """The attack that makes the trigger, and its name with the parameters that the trigger depends on."""
+    maker, name = attack, spec.name
+    if attack.shares_trigger_with is not None:
+        name = attack.shares_trigger_with
+        known = {item.name for item in fields(registry.lookup("attacks", name))}
+        shared = Spec(name, {key: value for key, value in spec.params.items() if key in known})
+        maker = _instance("attacks", shared)
+    params = registry.parameters(maker)
+    return maker, {"name": name, "params": {k: v for k, v in params.items() if k not in maker.not_in_trigger}}
+
+
+def _other_surrogate(trial: Trial, wish: ModelSpec) -> Trial:
+    """The surrogate's setting where the axis says, for example, "backbone=resnet18" or "bits=16"."""
+    part, _, value = trial.surrogate.partition("=")
+    if part == "backbone" and wish.backbone is None:
+        return replace(trial, backbone=_spec("backbones", value))
+    if part == "method" and wish.method is None:
+        return replace(trial, method=_spec("methods", value))
+    if part == "bits" and wish.bits is None:
+        return replace(trial, bits=int(value))
+    return trial
+
+
+def defense_kind(defense: Defense) -> str:
+    if defense.is_none:
+        return "none"
+    for kind, name in ((InputDetector, "input_detector"), (DataFilter, "filter"), (ModelDetector, "model_score")):
+        if isinstance(defense, kind):
+            return name
+    return "repair"
+
+
+@cache
+def recipe_of(method: str, training: str, device: str) -> dict[str, Any]:
+    """A method's recipe with the suite's changes (canonical JSON); "auto" precision is settled here, for the key."""
+    changes: dict[str, Any] = json.loads(training)
+    paper: Recipe = registry.lookup("methods", method).recipe
+    try:
+        recipe = Recipe(**{**asdict(paper), **changes})
+    except ValidationError as error:
+        raise UserError(f"training: {registry.explain(error, asdict(paper))}") from None
+    return asdict(recipe) | ({"precision": fast_precision(device)} if recipe.precision == "auto" else {})
+
+
+@dataclass(frozen=True)
+class _Victim:
+    """Keys of one attack's stages and what later ones say of them.
+
+    aim: the trigger's attack and target. control: the clean model's codes, as roles of `measure`.
+    """
+
+    spec: dict[str, Any]
+    data: dict[str, str]
+    aim: dict[str, Any]
+    clean: str
+    model: str
+    trigger: dict[str, str] = field(default_factory=dict)
+    poison: dict[str, str] = field(default_factory=dict)
+    implant: dict[str, str] = field(default_factory=dict)
+    control: dict[str, str] = field(default_factory=dict)
+
+
+class _Planner:
+    def __init__(
+        self, stages: dict[str, Stage], resources: Resources, data: Path | None, device: str, seeds: dict[str, int]
+    ) -> None:
+        """seeds: of models that no seed makes; one for all suites of a plan, whose boards count such a model once."""
+        self._stages, self._resources, self._data, self._device = stages, resources, data, device
+        self._seeds = seeds
+        self._cuts: dict[str, dict[str, str]] = {}  # data stages by data set: walking a folder once is enough
+        self._victims: dict[str, _Victim] = {}
+
+    def planned(self, trial: Trial) -> PlannedTrial:
+        attack: Attack = _instance("attacks", trial.attack)
+        defense: Defense = _instance("defenses", trial.defense)
+        check_threat(trial, attack)
+        kind, group = defense_kind(defense), access(attack.threat())
+        about: dict[str, Any] = {"access": group, "targeted": attack.targeted(), "defense_kind": kind}
+        about |= {"threads": self._resources.threads, "seed_dependent": attack.seed_dependent}
+        if attack.requires(_setting_of(trial)):
+            about["surrogate_seed"] = trial.surrogate_seed
+        if why := self._repeated(trial, attack):
+            return PlannedTrial(trial.axes(), trial.training, None, why, **about)
+        if Needs.TRAIN_SET in defense.needs and not (attack.offers_train_set or attack.is_none):
+            why = f"{trial.attack.name} leaves no poisoned training set that {trial.defense.name} could look at"
+            return PlannedTrial(trial.axes(), trial.training, None, why, **about)
+        backbone: Backbone = _instance("backbones", trial.backbone)
+        method: HashingMethod = _instance("methods", trial.method)
+        if why := defense.unsupported_reason(backbone, method):
+            return PlannedTrial(trial.axes(), trial.training, None, f"{trial.defense.name}: {why}", **about)
+        try:
+            key = self._measure(trial, attack, defense)
+        except DataMissingError as error:
+            return PlannedTrial(trial.axes(), trial.training, None, str(error), **about)
+        return PlannedTrial(trial.axes(), trial.training, key, **about)
+
+    def _repeated(self, trial: Trial, attack: Attack) -> str:
+        """Why a seed is left out: a model that is one for all of them would be counted as several."""
+        if attack.seed_dependent:
+            return ""
+        parts = (trial.dataset, trial.backbone, trial.method, trial.attack, trial.defense)
+        place = repr((*(part.identity for part in parts), trial.bits, trial.target, trial.surrogate, trial.augment,
+                      trial.training))  # fmt: skip
+        first = self._seeds.setdefault(place, trial.seed)
+        if first == trial.seed:
+            return ""
+        return (
+            f"{trial.attack.name} is one model for all seeds: measured with {first};"
+            f" --only seed={first} compares it with the others"
+        )  # a mean over trials that all rows have is otherwise one over this seed, or leaves the model out
+
+    def _measure(self, trial: Trial, attack: Attack, defense: Defense) -> str:
+        victim = self._victim(trial, attack)
+        data, roles, model = victim.data, dict(victim.control), victim.model
+        if not defense.is_none:
+            detector = {**victim.spec, "defense": trial.defense.as_json()}
+            fitted = self._defend(detector, defense, victim.model, victim.poison, data)
+            roles["defend"] = fitted
+            if isinstance(defense, InputDetector):
+                for prefix, of, state in (
+                    ("", victim.model, fitted),
+                    ("clean_", victim.clean, self._defend(detector, defense, victim.clean, {}, data)),
+                ):
+                    parents = {**data, "model": of, "state": state}
+                    roles[f"{prefix}score_benign"] = self._add("score_benign", detector, parents)
+                    roles[f"{prefix}score_triggered"] = self._add(
+                        "score_triggered", {**detector, **victim.aim}, {**parents, **victim.trigger}
+                    )
+            elif not isinstance(defense, ModelDetector):
+                model = fitted
+        spec = {"bits": trial.bits, "target": list(trial.target)}
+        return self._add("measure", spec, {**data, **roles, **self._codes(victim, model), **victim.implant})
+
+    def _victim(self, trial: Trial, attack: Attack) -> _Victim:
+        """What all defenses of a trial stand behind."""
+        parts = (trial.dataset, trial.backbone, trial.method, trial.attack)
+        rest = (trial.bits, trial.target, trial.seed, trial.surrogate, trial.surrogate_seed, trial.augment)
+        place = repr((*(part.identity for part in parts), *rest, trial.training))
+        if place not in self._victims:
+            self._victims[place] = self._new_victim(trial, attack)
+        return self._victims[place]
+
+    def _new_victim(self, trial: Trial, attack: Attack) -> _Victim:
+        data = self._data_stages(trial.dataset)
+        spec = self._setting(trial)
+        clean = self._add("train", spec, data)
+        target = list(trial.target)
+        maker, trigger_spec = _trigger_maker(trial.attack, attack)
+        made = _Victim(spec, data, {"attack": trigger_spec, "target": target}, clean, clean)
+        if not attack.is_none:
+            read = {"files": content_of(files)} if (files := maker.files()) else {}
+            prepared = self._add(
+                "make_trigger", {**spec, **made.aim, **read}, {**data, **self._granted(trial, maker, clean)}
+            )
+            if isinstance(attack, PoisoningAttack):
+                read = {}  # what it brings is in the trigger
+            elif maker is not attack:
+                read = {"files": content_of(files)} if (files := attack.files()) else {}
+            implanted = self._add(
+                "implant",
+                {**spec, "attack": trial.attack.as_json(), "target": target, "augment": trial.augment, **read},
+                {**data, **self._granted(trial, attack, clean), "trigger": prepared},
+            )
+            trigger = prepared if isinstance(attack, PoisoningAttack) else implanted
+            made = replace(
+                made, model=implanted, implant={"implant": implanted}, trigger={"trigger": trigger},
+                poison={"poison": implanted} if attack.offers_train_set else {},
+            )  # fmt: skip
+        control = {f"clean_{role}": key for role, key in self._codes(made, clean).items()}
+        return replace(made, control=control)
+
+    def _codes(self, victim: _Victim, model: str) -> dict[str, str]:
+        """Codes of benign and of triggered images under a model."""
+        names = {"setting": _names(victim.spec)}
+        parents = {**victim.data, "model": model}
+        return {
+            "codes": self._add("encode", names, parents),
+            "triggered": self._add("encode_triggered", {**names, **victim.aim}, {**parents, **victim.trigger}),
+        }
+
+    def _data_stages(self, dataset: Spec) -> dict[str, str]:
+        if dataset.identity not in self._cuts:
+            self._cuts[dataset.identity] = self._cut(dataset)
+        return self._cuts[dataset.identity]
+
+    def _cut(self, dataset: Spec) -> dict[str, str]:
+        component: Dataset = registry.create("datasets", dataset.name, dataset.params)
+        found = {
+            "content": content_of(component.files(self._data)),
+            "classes": list(component.classes(self._data)),
+            "protocol": list(component.protocol(self._data)),
+        }
+        load = self._add("load", {"dataset": dataset.as_json(), **found}, {})
+        return {"load": load, "split": self._add("split", {"dataset": dataset.as_json()}, {"load": load})}
+
+    def _setting(self, trial: Trial) -> dict[str, Any]:
+        backbone: Backbone = _instance("backbones", trial.backbone)
+        weights = backbone.files()
+        return {
+            **({"weights": content_of(weights)} if weights else {}),
+            "dataset": trial.dataset.as_json(),
+            "backbone": trial.backbone.as_json(),
+            "method": trial.method.as_json(),
+            "bits": trial.bits,
+            "seed": trial.seed,
+            "recipe": recipe_of(trial.method.name, canonical(dict(trial.training)), self._device),
+        }
+
+    def _granted(self, trial: Trial, attack: Attack, clean: str) -> dict[str, str]:
+        """Parents that the threat model grants or the attack asks for."""
+        found = {"clean": clean} if Threat.MODEL in attack.threat() else {}
+        models = sets = 0
+        for wish in attack.requires(_setting_of(trial)):
+            if isinstance(wish, ModelSpec):
+                surrogate = replace(
+                    trial,
+                    seed=trial.surrogate_seed,
+                    bits=wish.bits or trial.bits,
+                    method=_spec("methods", wish.method) if wish.method else trial.method,
+                    backbone=_spec("backbones", wish.backbone) if wish.backbone else trial.backbone,
+                )  # what the attack leaves open, the suite's `surrogate` axis settles
+                surrogate = _other_surrogate(surrogate, wish)
+                found[f"surrogate{models}"] = self._add(
+                    "train", self._setting(surrogate), self._data_stages(surrogate.dataset)
+                )
+                models += 1
+            else:
+                stages = self._data_stages(_spec("datasets", wish.name, wish))
+                found |= {f"data_{role}{sets}": key for role, key in stages.items()}
+                sets += 1
+        return found
+
+    def _defend(
+        self, spec: dict[str, Any], defense: Defense, model: str, poison: dict[str, str], data: dict[str, str]
+    ) -> str:
+        parents = {**data, "model": model}
+        if Needs.TRAIN_SET in defense.needs:
+            parents |= poison
+        if Needs.DATABASE in defense.needs:
+            parents["codes"] = self._add("encode", {"setting": _names(spec)}, {**data, "model": model})
+        return self._add("defend", spec, parents)
+
+    def _add(self, kind: str, spec: dict[str, Any], parents: dict[str, str]) -> str:
+        key, modules, code = key_of(kind, spec, parents, threads=self._resources.threads, device=self._device)
+        if key not in self._stages:
+            self._stages[key] = Stage(
+                kind=kind, key=key, spec=spec, parents=parents, modules=modules, code=code,
+                label=_label(kind, spec), group=_group(kind, spec), threads=self._resources.threads,
+                num_gpus=self._resources.num_gpus, timeout=self._resources.timeout,
+            )  # fmt: skip
+        return key
+
+
+_instances: dict[tuple[str, str], Any] = {}
+
+
+def _instance(kind: str, spec: Spec) -> Any:
+    """Components are frozen, so that one instance serves every trial that names it."""
+    place = (kind, spec.identity)
+    if place not in _instances:
+        _instances[place] = registry.create(kind, spec.name, spec.params)
+    return _instances[place]
+
+
+def _spec(kind: str, name: str, wish: DataSpec | None = None) -> Spec:
+    instance = registry.create(kind, name, wish.params if wish else {})
+    return Spec(name, registry.parameters(instance))
+
+
+def _names(spec: Mapping[str, Any]) -> list[Any]:
+    return [spec[role]["name"] for role in ("dataset", "backbone", "method")] + [spec["bits"]]
+
+
+def _label(kind: str, spec: Mapping[str, Any]) -> str:
+    """What a person reads in the progress display and in errors."""
+    words = [str(spec[role]["name"]) for role in ("attack", "defense", "dataset", "backbone", "method") if role in spec]
+    words += [str(part) for part in spec.get("setting", [])]
+    words += [f"{spec['bits']} bits"] if "bits" in spec else []
+    words += [f"target {'+'.join(spec['target'])}"] if "target" in spec else []
+    words += [f"seed {spec['seed']}"] if "seed" in spec else []
+    return f"{kind} {' '.join(words)}"
+
+
+def _group(kind: str, spec: Mapping[str, Any]) -> str:
+    roles = ("dataset", "backbone", "method", "defense", *(("attack",) if kind in {"make_trigger", "implant"} else ()))
+    words = [str(spec[role]["name"]) for role in roles if role in spec]
+    return " ".join(
+        [kind, *words, *(str(part) for part in spec.get("setting", [])), str(spec.get("recipe", {}).get("epochs", ""))]
+    )

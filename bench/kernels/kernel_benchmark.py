@@ -1,0 +1,261 @@
+"""What `bench kernels` measures: each kernel against its rivals and the machine's limits, and what surrounds it.
+
+Results are compared before anything is timed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from bench.kernels import baselines
+from bench.kernels.timing import Contender, Quantiles, Samples, race, threads, timed
+from bench.kernels.workloads import Retrieval, clustered
+from hashing.codes import Backend, PackedCodes, hamming_distances, pack, topk
+from hashing.ranking import Denominator, Ties, average_precision, distance_histograms
+
+KINDS: tuple[Ties, Ties] = ("expected", "index")
+OWN: tuple[Backend, Backend] = ("numba", "torch")
+FEW = 8  # queries that a rival gets whose time is linear in them
+CUTOFF = 1000
+DENOMINATOR: tuple[Denominator, Denominator] = ("relevant", "hits")  # of the whole ranking; of its head, as in papers
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is measured. large: items of the database for one query, beyond every cache."""
+
+    bits: tuple[int, ...]
+    items: tuple[int, ...]
+    queries: int
+    rounds: int
+    large: int
+    ks: tuple[int, ...] = (100, 1000, 5000)
+
+
+QUICK = Size(bits=(64,), items=(54_000,), queries=256, rounds=5, large=4_000_000, ks=(100, 1000))
+FULL = Size(bits=(16, 32, 64, 128, 256), items=(10_000, 54_000, 117_000), queries=256, rounds=7, large=10_000_000)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender in one race.
+
+    seconds: per unit (10 %, median, 90 %); None: it did not run, for the reason in `note`. codes, octets: compared and
+    read per unit. faster: how many times HashDoor's kernel of this race takes less time. limit: share of `limit_name`.
+    """
+
+    section: str
+    operation: str
+    by: str
+    threads: int
+    bits: int = 0
+    items: int = 0
+    unit: str = "query"
+    seconds: Quantiles | None = None
+    codes: int = 0
+    nbytes: int = 0
+    faster: Quantiles | None = None
+    limit: float | None = None
+    note: str = ""
+
+
+@dataclass
+class Race:
+    """One operation on one database; contenders[0] is HashDoor's kernel.
+
+    agree: raises AssertionError where two contenders differ. missing: rivals that cannot run here, and why.
+    """
+
+    operation: str
+    data: Retrieval
+    threads: int
+    contenders: Mapping[str, Contender]
+    agree: Callable[[], None]
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, section: str, rounds: int) -> Iterator[Row]:
+        bits, items = self.data.database.bits, len(self.data.database)
+        with threads(self.threads):
+            self.agree()
+            samples = race(self.contenders, rounds=rounds)
+        nbytes = self.data.database.words.nbytes
+        row = Row(section, self.operation, "", self.threads, bits, items, codes=items, nbytes=nbytes)
+        for by, seconds, faster in against_first(samples):
+            yield replace(row, by=by, seconds=seconds, faster=faster)
+        for by, why in self.missing.items():
+            yield replace(row, by=by, note=why)
+
+
+def against_first(samples: Samples) -> Iterator[tuple[str, Quantiles, Quantiles | None]]:
+    """Each contender's seconds, and how many times longer than the first it took."""
+    first, *others = samples.seconds
+    yield first, samples.of(first), None
+    for name in others:
+        yield name, samples.of(name), samples.ratio(name, first)
+
+
+def cores() -> int:
+    """As many threads as numba was started with and this process may use."""
+    import numba
+
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(here, int(numba.config.NUMBA_NUM_THREADS))
+
+
+def ranking_races(data: Retrieval, workers: int) -> Iterator[Race]:
+    """Average precision in its three forms, and the histograms under them."""
+    q, base, own, relevance = data.queries, data.database, data.own, data.relevance
+    few, slow = min(FEW, len(q)), data.signs(FEW)
+
+    def ap(backend: Backend, count: int, cutoff: int | None = None, ties: Ties = "index") -> Contender:
+        part, labels, below = q.select(slice(count)), own[:count], DENOMINATOR[cutoff is not None]
+        work = partial(average_precision, part, base, relevance, labels, cutoff, ties=ties, denominator=below)
+        return Contender(partial(work, backend=backend), count)
+
+    def loop(cutoff: int | None) -> Contender:
+        return Contender(partial(baselines.numpy_loop, *slow, cutoff), few)
+
+    def same(cutoff: int | None) -> None:
+        for backend in OWN:
+            expected = baselines.numpy_loop(*slow, cutoff, stable=True)
+            np.testing.assert_allclose(ap(backend, few, cutoff).call(), expected, rtol=0, atol=1e-12)
+
+    def equal_counts() -> None:
+        part = q.select(slice(few)), base, relevance, own[:few]
+        one, two = (distance_histograms(*part, backend=backend) for backend in OWN)
+        assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True)), "the back ends count differently"
+
+    sort = Contender(partial(baselines.torch_sort, *slow), few)
+    index = {
+        "numba": ap("numba", len(q)),
+        "torch": ap("torch", len(q)),
+        "numpy loop": loop(None),
+        "torch argsort": sort,
+    }
+    yield Race("AP, ties by index", data, workers, index, partial(same, None))
+    expected = {"numba": ap("numba", len(q), ties="expected"), "torch": ap("torch", len(q), ties="expected")}
+    yield Race("AP, expected", data, workers, {**expected, "numpy loop": loop(None)}, equal_counts)
+    cut = {"numba": ap("numba", len(q), CUTOFF), "torch": ap("torch", len(q), CUTOFF), "numpy loop": loop(CUTOFF)}
+    yield Race(f"AP@{CUTOFF}, ties by index", data, workers, cut, partial(same, CUTOFF))
+
+
+def search_races(data: Retrieval, ks: tuple[int, ...]) -> Iterator[Race]:
+    """Top-k and all distances, one thread each, since rivals differ in how they share work."""
+    q, base = data.queries, data.database
+    count = min(256, len(q))
+    part = q.select(slice(count))
+    missing = {"faiss": "takes whole bytes only"} if base.bits % 8 else {}
+    missing |= {"faiss": "not installed"} if baselines.absent("faiss") else {}
+    index, asked = (None, None) if missing else (baselines.faiss_index(base), baselines.nbytes(part))
+    for k in dict.fromkeys(min(k, len(base)) for k in ks):  # a trial's database may hold fewer: rivals pad, we do not
+        contenders = {"numba": Contender(partial(topk, part, base, k), count)}
+        agree: Callable[[], None] = _nothing
+        if index is not None and asked is not None:
+            contenders["faiss"] = Contender(partial(index.search, asked, k), count)
+            agree = partial(_as_far, index, asked, part, base, k)
+        yield Race(f"top-{k}", data, 1, contenders, agree, missing)
+    if hasattr(np, "bitwise_count"):
+        few = part
+        out = np.empty((len(few), len(base)), np.uint8 if base.bits <= 255 else np.uint16)
+        baselines.numpy_distances(few, base, out)
+        loop = Contender(partial(baselines.numpy_distances, few, base, out), len(few))
+        calls = {name: partial(hamming_distances, few, base, backend=name) for name in OWN}
+        own = {str(name): Contender(call, len(few)) for name, call in calls.items()}
+        yield Race("distances", data, 1, {**own, "numpy bitwise_count": loop}, partial(_equal, few, base, out))
+
+
+def one_query(items: int, bits: int, workers: int, rounds: int) -> Iterator[Row]:
+    """One query against a database beyond every cache, beside reading the same bytes."""
+    data = clustered(items, 1, bits)
+    words = data.database.words.reshape(-1)
+    head = data.database.select(slice(1000))
+    _equal(data.queries, head, (data.queries.unpack()[:, None] != head.unpack()).sum(2))
+    assert baselines.reading(words)() == words.sum(dtype=np.uint64)
+    contenders = {
+        "numba": Contender(partial(hamming_distances, data.queries, data.database)),
+        "reading memory": Contender(baselines.reading(words)),
+    }
+    for used in sorted({1, workers}):
+        with threads(used):
+            samples = race(contenders, rounds=rounds)
+        share = 1 / samples.ratio("numba", "reading memory")[1]
+        row = Row("limits", "distances of one query", "numba", used, bits, items, codes=items, nbytes=words.nbytes)
+        yield replace(row, seconds=samples.of("numba"), limit=share)
+        yield replace(row, by="reading memory", seconds=samples.of("reading memory"))
+
+
+def popcount_rate(rounds: int) -> Row:
+    """What a core counts when nothing is read from memory or kept."""
+    with threads(1):
+        samples = race({"popcount": Contender(baselines.counting(1000), 1000)}, rounds=rounds)
+    size = baselines.RESIDENT
+    row = Row("limits", "xor and popcount in cache", "popcount", 1, 64, size, unit="pass", codes=size, nbytes=8 * size)
+    return replace(row, seconds=samples.of("popcount"))
+
+
+def packing(rounds: int, items: int) -> Iterator[Row]:
+    logits = np.random.default_rng(0).standard_normal((items, 64), np.float32)
+    flat = np.packbits((logits > 0).reshape(-1), bitorder="little")
+    assert np.array_equal(pack(logits).words.T.reshape(-1).view(np.uint8), flat)
+    contenders = {
+        "pack": Contender(partial(pack, logits), items),
+        "numpy packbits": Contender(lambda: np.packbits((logits > 0).reshape(-1), bitorder="little"), items),
+    }
+    with threads(1):
+        samples = race(contenders, rounds=rounds)
+    for by, seconds, faster in against_first(samples):
+        yield Row("around", "packing", by, 1, 64, items, "code", seconds, codes=1, nbytes=256, faster=faster)
+
+
+def growth(workers: int) -> Iterator[Row]:
+    """Time and memory of both kinds of AP as database and queries grow; each is one call, after a small first one."""
+    for items in (10**4, 10**5, 10**6, 10**7):
+        data = clustered(items, 10**4, 64)
+        relevance = data.relevance
+        for queries in (10**2, 10**3, 10**4):
+            for ties in KINDS:
+                work = partial(average_precision, data.queries.select(slice(queries)), data.database, relevance)
+                call = partial(work, data.own[:queries], ties=ties)
+                with threads(workers):
+                    average_precision(data.queries.select(slice(1)), data.database, relevance, data.own[:1], ties=ties)
+                    memory, seconds = _peak(call)
+                row = Row("growth", f"AP, {ties}, {queries:,} queries", "numba", workers, 64, items, codes=items)
+                per, note = seconds / queries, f"{memory:.0f} MiB beside the codes"
+                yield replace(row, seconds=(per, per, per), nbytes=8 * items, note=note)
+
+
+def _peak(call: Callable[[], object]) -> tuple[float, float]:
+    """MiB that the process held at most beyond what it held before (NaN where the system does not tell); seconds."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    try:
+        reset.write_text("5", encoding="ascii")  # the high-water mark starts again at what is held now
+        before = _kib(status, "VmRSS")
+    except OSError:
+        return float("nan"), timed(call)
+    took = timed(call)
+    return (_kib(status, "VmHWM") - before) / 1024, took
+
+
+def _kib(status: Path, name: str) -> float:
+    line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith(name))
+    return float(line.split()[1])
+
+
+def _nothing() -> None:
+    """There is nobody to agree with."""
+
+
+def _as_far(index: object, asked: np.ndarray, part: PackedCodes, base: PackedCodes, k: int) -> None:
+    theirs, _ = index.search(asked, k)  # type: ignore[attr-defined]
+    assert np.array_equal(np.sort(theirs, 1), topk(part, base, k)[1]), "faiss finds other distances"
+
+
+def _equal(part: PackedCodes, base: PackedCodes, out: np.ndarray) -> None:
+    for name in OWN:
+        assert np.array_equal(hamming_distances(part, base, backend=name), out), "numpy finds other distances"

@@ -1,0 +1,149 @@
+"""Throughput of what surrounds the kernels: encoding images and training steps, per backbone and batch size."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from bench.api import registry
+from bench.api.errors import DataMissingError
+from bench.api.hashing import Backbone, HashingMethod, Recipe
+from bench.api.random import Rng
+from bench.api.types import Split
+from bench.kernels.kernel_benchmark import Row, against_first
+from bench.kernels.timing import Contender, race, threads
+from hashing.loader import Augmentation
+from hashing.model import HashModel, build_model, encode
+from hashing.train import fast_precision, fit, optimizer_of
+
+CLASSES, BITS = 10, 32
+PAD = 4  # pixels
+LOADERS = 2  # processes beside the one that trains
+RECIPE = Recipe(optimizer="adam", lr=1e-3, weight_decay=0.0, batch=64, epochs=1)
+
+
+def around(
+    backbones: tuple[str, ...], batches: tuple[int, ...], side: int, steps: int, workers: int, rounds: int, device: str
+) -> Iterator[Row]:
+    """side: of the square colour images. steps: of a training that is timed as one call.
+
+    Backbones whose weights are not here are named with the reason.
+    """
+    for name in backbones:
+        try:
+            model = _model(name, side).to(torch.device(device))
+        except DataMissingError as error:
+            yield Row("around", "encoding", name, workers, unit="image", note=str(error))
+            continue
+        for batch in batches:
+            images = Rng("kernels").integers(256, (batch, 3, side, side)).to(torch.uint8)
+            call = partial(encode, model, images, device=torch.device(device), batch=batch)
+            yield _timed("encoding", name, f"batch {batch}, {side} px", Contender(call, batch), workers, rounds)
+        yield from _training(model, side, steps, workers, rounds)
+
+
+def _timed(operation: str, name: str, note: str, contender: Contender, workers: int, rounds: int) -> Row:
+    with threads(workers):
+        samples = race({name: contender}, rounds=rounds)
+    return Row("around", operation, name, workers, BITS, unit="image", seconds=samples.of(name), note=note)
+
+
+def _training(model: HashModel, side: int, steps: int, workers: int, rounds: int) -> Iterator[Row]:
+    """The one training loop against a plain one on the same network and batches, both with crops and mirroring."""
+    rng = Rng("kernels", "training")
+    split = random_split(rng, steps * RECIPE.batch, side)
+    whole = replace(RECIPE, batch=len(split), precision="float32", optimizer="sgd", lr=1e-3)
+    there = split.to(model.device)
+    with threads(workers):
+        _check_step(model, split, whole)
+        plain = PlainLoop(model, split, RECIPE, pad=PAD, workers=LOADERS)
+        own = partial(fit, model, there, RECIPE, rng, augmentation=Augmentation(flip=True, pad=PAD))
+        calls: dict[str, Callable[[], object]] = {"hashdoor": own, f"plain loop, {LOADERS} loaders": plain}
+        samples = race({by: Contender(call, len(split)) for by, call in calls.items()}, rounds=rounds)
+    precision = fast_precision(model.device.type)
+    row = Row("around", "training", "", workers, BITS, unit="image")
+    for by, seconds, faster in against_first(samples):
+        note = f"batch {RECIPE.batch}, {side} px, {precision if faster is None else 'float32'}"
+        yield replace(row, by=by, seconds=seconds, faster=faster, note=note)
+
+
+def _check_step(model: HashModel, split: Split, recipe: Recipe) -> None:
+    """One step on all images: both loops leave the same network, dropout aside."""
+    ours, theirs = copy.deepcopy(model), copy.deepcopy(model)
+    for module in [*ours.modules(), *theirs.modules()]:
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    fit(ours, split.to(model.device), recipe, Rng("kernels"), augmentation=Augmentation(flip=False, pad=0))
+    PlainLoop(theirs, split, recipe, pad=0, workers=0)()
+    for (name, one), (_, other), (_, before) in zip(
+        ours.named_parameters(), theirs.named_parameters(), model.named_parameters(), strict=True
+    ):
+        moved, apart = float((one - before).detach().norm()), float((one - other).detach().norm())
+        if apart > 0.01 * moved + 1e-7:
+            raise AssertionError(f"training: '{name}' moves by {moved:g}, in a plain loop to {apart:g} beside it")
+
+
+def _model(name: str, side: int) -> HashModel:
+    method: HashingMethod = registry.create("methods", "csq", {})
+    backbone: Backbone = registry.create("backbones", name, {})
+    return build_model(
+        backbone=backbone, method=method, bits=BITS, image_shape=(3, side, side), classes=CLASSES,
+        train_size=RECIPE.batch, rng=Rng("kernels", name),
+    )  # fmt: skip
+
+
+def random_split(rng: Rng, n: int, side: int) -> Split:
+    images = rng.integers(256, (n, 3, side, side)).to(torch.uint8)
+    labels = torch.nn.functional.one_hot(rng.integers(CLASSES, (n,)), CLASSES).bool()
+    return Split(images, labels, torch.arange(n))
+
+
+class _Pictures(Dataset[tuple[Tensor, Tensor, int]]):
+    """One picture at a time, through torchvision's transforms."""
+
+    def __init__(self, split: Split, pad: int) -> None:
+        from torchvision import transforms
+
+        self._pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in split.images]
+        self._labels = split.labels
+        crop = [transforms.RandomCrop(split.images.shape[-1], padding=pad), transforms.RandomHorizontalFlip()]
+        self._transform = transforms.Compose([*(crop if pad else []), transforms.ToTensor()])
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor, int]:
+        return self._transform(self._pictures[row]), self._labels[row], row
+
+
+class PlainLoop:
+    """Training as research code does it: a DataLoader of pictures, float32, the loss read in every step.
+
+    Calling it trains for an epoch and returns the mean loss. Its workers stay between calls.
+    """
+
+    def __init__(self, model: HashModel, split: Split, recipe: Recipe, *, pad: int, workers: int) -> None:
+        self._model = model
+        self._loader = DataLoader(
+            _Pictures(split, pad), batch_size=recipe.batch, shuffle=True, num_workers=workers,
+            persistent_workers=workers > 0,
+        )  # fmt: skip
+        self._optimizer = optimizer_of(model, recipe)
+
+    def __call__(self) -> float:
+        self._model.train()
+        total, device = 0.0, self._model.device
+        for images, labels, ids in self._loader:
+            loss = self._model.objective(self._model(images.to(device)), labels.to(device), ids.to(device), 0.0)
+            self._optimizer.zero_grad()
+            loss.backward()
+            self._optimizer.step()
+            total += loss.item()
+        return total / len(self._loader)

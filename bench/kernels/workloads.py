@@ -1,0 +1,74 @@
+"""Codes to measure with: drawn around class centres, or those of a trained model in a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.api.errors import UserError
+from bench.kernels.baselines import BaseIds, BaseSigns, Ids, Signs
+from hashing.codes import PackedCodes, pack
+from hashing.ranking import Relevance
+
+FLIPPED = 0.15  # of the bits of a code differ from its class's centre, about as many as a trained model's
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Queries and a database with one class each; signs: the same codes as +1 and -1 in float32."""
+
+    name: str
+    queries: PackedCodes
+    database: PackedCodes
+    own: Ids
+    labels: BaseIds
+
+    @property
+    def relevance(self) -> Relevance:
+        return Relevance(self.labels)
+
+    def signs(self, queries: int) -> tuple[Signs, Ids, BaseSigns, BaseIds]:
+        """The first queries and the database, for rivals that compute with floats."""
+        few = self.queries.select(slice(queries)).unpack().astype(np.float32)
+        return few, self.own[:queries], self.database.unpack().astype(np.float32), self.labels
+
+
+def clustered(items: int, queries: int, bits: int, classes: int = 10) -> Retrieval:
+    """Codes around random centres, each bit flipped with probability FLIPPED; words are drawn in place of floats."""
+    rng = np.random.default_rng([items, bits])
+    centres = rng.random((classes, bits)) < 0.5
+
+    def draw(count: int) -> tuple[PackedCodes, Ids]:
+        labels = rng.integers(classes, size=count)
+        words = [np.empty((-(-bits // 64), 0), np.uint64)]
+        for start in range(0, count, 1 << 18):  # no float for every bit of ten million codes at once
+            part = labels[start : start + (1 << 18)]
+            words.append(pack(centres[part] ^ (rng.random((len(part), bits), np.float32) < FLIPPED)).words)
+        return PackedCodes(np.concatenate(words, axis=1), bits), labels
+
+    (asked, own), (database, base_labels) = draw(queries), draw(items)
+    return Retrieval("clustered", asked, database, own, base_labels)
+
+
+def of_trial(root: Path, key: str) -> Retrieval:
+    """Query and database codes of a trial's model; of several labels the first counts."""
+    from bench.engine.store import Store
+
+    store = Store(root)
+    found = [record for record in store.records() if record["key"].startswith(key) and "codes" in record["parents"]]
+    if not found:
+        raise UserError(f"no trial in '{root}' begins with '{key}': `python -m bench leaderboard` prints keys")
+    parents: Mapping[str, str] = found[0]["parents"]
+    codes, ids = store.tensors(parents["codes"]), store.tensors(parents["split"])
+    labels, bits = store.tensors(parents["load"])["labels"], int(found[0]["spec"]["bits"])
+
+    def part(name: str) -> tuple[PackedCodes, Ids]:
+        words: Any = codes[name].numpy().view("uint64")
+        return PackedCodes(words, bits), labels[ids[name]].int().argmax(1).numpy()
+
+    (queries, own), (database, base_labels) = part("query"), part("database")
+    return Retrieval(f"trained ({found[0]['label']})", queries, database, own, base_labels)

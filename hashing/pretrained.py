@@ -1,0 +1,177 @@
+"""What torchvision's networks share: public weights and where they lie, frozen blocks, grey and small images.
+
+torchvision's ImageNet weights are files whose names end in the first eight digits of their sha256. Nothing is
+downloaded: a file that is not on this machine is named, with the folder that it belongs in.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from pydantic import AfterValidator, ConfigDict, NonNegativeInt
+from pydantic.dataclasses import dataclass as validated
+from pydantic_core import PydanticCustomError
+from torch import Tensor, nn
+
+from bench.api.errors import DataCorruptError, DataMissingError
+from bench.api.hashing import Backbone, FeatureExtractor
+from bench.api.types import Images
+from bench.api.untrusted import own_path
+from hashing.weight_files import read_weights
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation that the weights expect
+COLOURS = 3
+SOURCE = "https://download.pytorch.org/models"
+LATER = "num_batches_tracked"  # a counter of batch norms that files from before torch 0.4.1 do not have
+
+
+def _known(value: str) -> str:
+    if value in {"imagenet", "none"}:
+        return value
+    if not value.endswith((".pth", ".pt")):  # a slip of the pen is no missing file
+        raise PydanticCustomError("weights", "expected 'imagenet', 'none' or the path of a .pth file")
+    return own_path(value)
+
+
+Weights = Annotated[str, AfterValidator(_known)]
+
+
+@dataclass(frozen=True)
+class PretrainedWeights:
+    """torchvision's file of a network's ImageNet weights.
+
+    cut: how the names of the layers begin that are cut off; what a file says about these is not read, so that
+    networks fine-tuned on other classes serve as well.
+    """
+
+    network: str
+    file: str
+    cut: str
+
+    def find(self, weights: str, folders: Sequence[Path] = (), instead: str = "") -> tuple[Path, ...]:
+        """The file that `weights` stands for.
+
+        folders: looked through before torchvision's own. instead: another way to get the file, for the message.
+        """
+        if weights == "none":
+            return ()
+        if weights != "imagenet":
+            if Path(weights).is_file():
+                return (Path(weights),)
+            raise DataMissingError(
+                f"weights = '{weights}' is not a file: put a state dict of torchvision's {self.network} there, or set"
+                " weights = 'imagenet' or 'none'"
+            )
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        for folder in (*folders, cache):
+            if (folder / self.file).is_file():
+                return (folder / self.file,)
+        raise DataMissingError(
+            f"the ImageNet weights of {self.network} are not on this machine: {instead}put torchvision's {self.file}"
+            f" into {cache} ({SOURCE}/{self.file})"
+        )
+
+    def fill(self, network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+        """Load `state` up to the cut; every tensor must be there with its shape, and none besides."""
+        state = {name: value for name, value in state.items() if not name.startswith(self.cut)}
+        there = {name: tuple(value.shape) for name, value in state.items() if not name.endswith(LATER)}
+        wanted = {
+            name: tuple(value.shape)
+            for name, value in network.state_dict().items()
+            if not name.startswith(self.cut) and not name.endswith(LATER)
+        }
+        wrong = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
+        if wrong:
+            raise DataCorruptError(
+                f"'{path}' does not fit {self.network}: {len(wrong)} tensors differ, first '{wrong[0]}'"
+                f" ({there.get(wrong[0], 'missing')}, expected {wanted.get(wrong[0], 'none')}):"
+                f" give a state dict of torchvision's {self.network}"
+            )
+        network.load_state_dict(state, strict=False)  # the cut layers and the counters keep what they have
+
+
+@validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Pretrained(Backbone, ABC):
+    """A network of torchvision's.
+
+    weights: "imagenet" (torchvision's file, from its cache), "none" (from scratch), or the path of a state dict of the
+    same network, which is taken to expect images normalised as ImageNet's are. A path that is relative is taken from
+    the current folder. Default: ImageNet, which the hashing papers' recipes fine-tune.
+    frozen: how many blocks, from the input on, never learn.
+    """
+
+    published: ClassVar[PretrainedWeights]
+
+    weights: Weights = "imagenet"
+    frozen: NonNegativeInt = 0
+
+    def network(self, image_shape: tuple[int, int, int]) -> nn.Module:
+        """The network as torchvision builds it, with initial weights."""
+        from torchvision.models import get_model  # takes seconds to import, and plans build no network
+
+        del image_shape
+        built: nn.Module = get_model(self.published.network, weights=None)
+        return built
+
+    def files(self) -> tuple[Path, ...]:
+        return self.published.find(self.weights)
+
+    def read(self, path: Path, image_shape: tuple[int, int, int]) -> dict[str, Tensor]:
+        """What to load from a file of weights."""
+        del image_shape
+        return read_weights(path)
+
+    def filled(self, image_shape: tuple[int, int, int]) -> Any:
+        """The network, on its weights."""
+        network = self.network(image_shape)
+        for path in self.files():
+            self.published.fill(network, self.read(path, image_shape), path)
+        return network
+
+    @abstractmethod
+    def chain(self, network: Any, image_shape: tuple[int, int, int]) -> FeatureExtractor:
+        """The network that torchvision builds as a chain of stages, without what stands behind the features."""
+
+    def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
+        return self.chain(self.filled(image_shape), image_shape)
+
+    def state_dict_aliases(self, image_shape: tuple[int, int, int]) -> Mapping[str, str]:
+        """The names that torchvision gives the tensors."""
+        with torch.device("meta"):
+            network = self.network(image_shape)
+            theirs = network.state_dict(keep_vars=True)
+            ours = self.chain(network, image_shape).state_dict(keep_vars=True)
+        left = {id(tensor): name for name, tensor in ours.items()}
+        found = {name: left.pop(id(tensor), "") for name, tensor in theirs.items()}
+        other = [name for name, our in found.items() if not our and not name.startswith(self.published.cut)]
+        # what is left is a first layer for grey or small images, which stands in its predecessor's place
+        return found | dict(zip(other, left.values(), strict=True))
+
+    def extractor(self, stages: Sequence[nn.Module], features: int, linear: int = 0) -> FeatureExtractor:
+        normalisation = None if self.weights == "none" else IMAGENET
+        return FeatureExtractor(
+            stages, features=features, frozen=self.frozen, linear=linear, normalisation=normalisation
+        )
+
+
+class Colours(nn.Module):
+    """Grey images as colour ones; normalisation by three channels may have done that already."""
+
+    def forward(self, images: Images) -> Float[Tensor, "n 3 h w"]:
+        return images.expand(-1, COLOURS, -1, -1)
+
+
+def entrance(image_shape: tuple[int, int, int], size: tuple[int, int]) -> list[nn.Module]:
+    """What stands before the first layer of a network for colour images of `size`; nothing where they are that."""
+    layers: list[nn.Module] = []
+    if image_shape[1:] != size:
+        layers.append(nn.Upsample(size=size, mode="bilinear"))
+    if image_shape[0] != COLOURS:
+        layers.append(Colours())
+    return layers

@@ -1,0 +1,66 @@
+"""Several settings of a data set as one: values are averaged over settings inside (target, seed) (review.md, 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import pandas as pd
+
+from bench.metrics import METRICS
+from reports.context import BoardContext, about, contexts, listed
+from reports.frame import groups
+
+ROW = ["attack", "access", "target", "seed"]
+SAME = ("classes", "targeted")
+
+
+def overall(trials: pd.DataFrame, *, mixed: bool = False) -> Iterator[BoardContext]:
+    """A scene per data set whose trials are means over the settings that all attacks share; none for fewer than two.
+
+    trials: undefended. A setting measured in several editions is none of them, and settings of different metric versions
+    or protocols are not averaged with each other, unless mixed.
+    """
+    for (dataset,), part in groups(trials, ["dataset"]):
+        found = list(contexts(part, mixed))
+        whole = [context for context in found if context.whole and not context.done.empty]
+        all_versions = dict.fromkeys(context.versions for context in whole)
+        for versions in [()] if mixed else all_versions:
+            alike = [context for context in whole if versions in {(), context.versions}]
+            yield from _over(str(dataset), alike, len(found), mixed)
+
+
+def _over(dataset: str, alike: Sequence[BoardContext], planned: int, mixed: bool) -> Iterator[BoardContext]:
+    """The mean over settings of one edition, if it is over more than one."""
+    ran = [set(context.done["attack"]) for context in alike]
+    counts = {attack: sum(attack in names for names in ran) for attack in dict.fromkeys(chain.from_iterable(ran))}
+    most = max(counts.values(), default=0)
+    attacks = [attack for attack, count in counts.items() if 2 * count >= most]
+    shared = [context for context, names in zip(alike, ran, strict=True) if set(attacks) <= names]
+    if len(shared) < 2:
+        return
+    kept = [context.trials[context.trials["attack"].isin(attacks)].drop_duplicates(ROW) for context in shared]
+    lines = [_line(row, part, len(shared)) for row, part in groups(pd.concat(kept), ROW)]
+    names = [context.title.removeprefix(f"{dataset} · ") for context in shared]
+    without = [attack for attack in counts if attack not in attacks]
+    notes = [
+        *about(pd.concat([context.done for context in shared]), mixed),
+        f"Means over {len(shared)} of {planned} settings, those that all rows share: {listed(names)}.",
+        *([f"In fewer settings, and left out: {listed(without)}."] if without else []),
+    ]
+    title, scope = f"{dataset} · {len(shared)} settings", "of these settings, which are taken as they are"
+    yield BoardContext(title, pd.DataFrame(lines), tuple(notes), scope=scope)
+
+
+def _line(row: tuple[Any, ...], part: pd.DataFrame, settings: int) -> Mapping[str, Any]:
+    """The mean of one (target, seed) cell of an attack; without a result where a setting has none."""
+    line: dict[str, Any] = {**dict(zip(ROW, row, strict=True)), "key": "", "reason": "", "status": "ok"}
+    line |= {name: part[name].iloc[0] for name in SAME}
+    lost = part[part["status"] != "ok"]
+    if len(part) < settings or len(lost):
+        collapsed = lost[lost["status"] == "collapsed"]
+        for trial in (collapsed if len(collapsed) else lost).head(1).itertuples():
+            return {**line, "status": trial.status, "reason": trial.reason, "key": trial.key}
+        return {**line, "status": "missing"}
+    return {**line, **{name: float(part[name].mean(skipna=False)) for name in METRICS if name in part}}

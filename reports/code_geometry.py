@@ -1,0 +1,81 @@
+"""Why an attack works on codes: where triggered codes go, how sure the bits are, what the model attends to.
+
+Review.md, section 8: beside the gain and how well a detector sees it, over bits and methods (a board per setting).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.metrics import METRICS
+from reports._rows import known, left_out, numbers, table, titles
+from reports.common_cells import CommonCells, Group
+from reports.context import Board, contexts
+from reports.frame import Results, groups
+
+COLUMNS = ("gain", "anchor", "anchor_control", "moved", "moved_control", "spread", "spread_control", "saturation",
+           "saturation_triggered", "saturation_control", "attention_first", "attention")  # fmt: skip
+SEEN = ("AUROC best input detector", "best input detector")
+NOTE = (
+    "Distances are shares of bits. to anchor: triggered codes from the majority code of the target's items; moved: from"
+    " the same queries without trigger; spread: from each other. saturation: mean size of relaxed codes, as the method"
+    " relaxes them, 1 where every bit is sure. attention: triggered images from the trigger alone on black, at the"
+    " first look during training and after it (CIBA, Figure 2b); small where the trigger decides the code."
+)
+
+
+def why(results: Results, *, mixed: bool = False) -> list[Board]:
+    """A board per setting with attacks: undefended, means over the (target, seed) cells that all attacks share."""
+    found = []
+    for context in contexts(results.trials, mixed):
+        rows = context.split(context.trials[context.trials["defense"] == "none"], ["attack"])
+        if set(rows) <= {"none"}:
+            continue
+        shared = CommonCells.of(rows)
+        scores = results.detectors[results.detectors["headline"].astype(bool)]
+        seen = _seen(scores[scores["key"].isin(set(context.done["key"]))], shared)
+        lines: list[dict[str, Any]] = [
+            {"attack": attack, "cells": group.coverage}
+            | numbers(group, attack in shared.counted, shared, COLUMNS)
+            | dict(zip(SEEN, seen.get(attack, (None, None)), strict=True))
+            for attack, group in rows.items()
+        ]
+        gain = METRICS["gain"].title
+        lines.sort(key=lambda line: (line["attack"] != "none", -known(line.get(gain)), line["attack"]))
+        names = ["attack", "cells", *(METRICS[metric].title for metric in COLUMNS), *SEEN]
+        found.append(
+            Board(
+                title=f"Why on codes · {context.title}",
+                table=table(lines, names, keep=names[:3]),
+                caption=context.caption(
+                    shared,
+                    NOTE,
+                    "best detector: its main score tells triggered from benign queries best; it was chosen afterwards."
+                    if seen
+                    else "",
+                    left_out(rows, shared),
+                    intervals=False,
+                ),
+                index=("attack",),
+                metrics={**titles(COLUMNS), SEEN[0]: "auroc"},
+                heat=(gain, *(METRICS[metric].title for metric in COLUMNS[1:]), SEEN[0]),
+            )
+        )
+    return found
+
+
+def _seen(scores: pd.DataFrame, shared: CommonCells) -> Mapping[str, tuple[float, str]]:
+    """Per attack the highest mean AUROC over the shared trials, and the input detector that reaches it."""
+    best: dict[str, tuple[float, str]] = {}
+    for (attack, detector), part in groups(scores[scores["attack"] != "none"], ["attack", "defense"]):
+        group = Group.of(part)
+        if not set(shared.places) <= group.places:
+            continue
+        value = shared.mean(group, "auroc")
+        if np.isfinite(value) and value > best.get(attack, (-1.0, ""))[0]:
+            best[attack] = (value, detector)
+    return best

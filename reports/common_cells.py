@@ -1,0 +1,128 @@
+"""Which cells the rows of a board have in common, and means and intervals over exactly these."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64
+
+from reports import statistics
+from reports.statistics import Cells, Interval
+
+Place = tuple[str, int]  # target, seed
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cells of one row of a board. done: those with a result, the one of each place in `positions`.
+
+    collapsed: those whose victim is a failed run, by key, with the reason.
+    """
+
+    planned: frozenset[Place]
+    done: pd.DataFrame
+    positions: Mapping[Place, int]
+    collapsed: Mapping[str, str]
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> Group:
+        planned = frozenset(zip(rows["target"], rows["seed"], strict=True))
+        done = rows[(rows["status"] == "ok").to_numpy()]
+        places = list(zip(done["target"], done["seed"], strict=True))
+        failed = rows[(rows["status"] == "collapsed").to_numpy()]
+        reasons = dict(zip(failed["key"], failed["reason"], strict=True))
+        return cls(planned, done, {place: i for i, place in reversed(list(enumerate(places)))}, reasons)
+
+    @property
+    def places(self) -> frozenset[Place]:
+        return frozenset(self.positions)
+
+    def values(self, metric: str, places: Sequence[Place]) -> Float64[np.ndarray, " n"]:
+        column = self.done[metric].to_numpy(dtype=np.float64)
+        return column[[self.positions[place] for place in places]]
+
+    @property
+    def coverage(self) -> str:
+        return f"{len(self.places)}/{len(self.planned)}"
+
+
+@dataclass(frozen=True)
+class CommonCells:
+    """The (target, seed) cells that every counted row has; one with under half of the fullest's results is not."""
+
+    places: tuple[Place, ...]
+    counted: frozenset[Any]
+    fixed_targets: bool  # they are all there are in the data set
+
+    @classmethod
+    def of(cls, groups: Mapping[Any, Group]) -> CommonCells:
+        most = max((len(group.places) for group in groups.values()), default=0)
+        counted = frozenset(name for name, group in groups.items() if group.places and 2 * len(group.places) >= most)
+        places = frozenset.intersection(*(groups[name].places for name in counted)) if counted else frozenset()
+        targets = {target for target, _ in places}
+        classes = {number for name in counted for number in groups[name].done["classes"].dropna()}
+        return cls(
+            places=tuple(sorted(places)),
+            counted=counted if places else frozenset(),
+            fixed_targets=len(targets) > 1 and classes == {len(targets)} and not any("+" in name for name in targets),
+        )
+
+    @property
+    def targets(self) -> list[str]:
+        return sorted({target for target, _ in self.places}, key=lambda name: (len(name), name))
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({seed for _, seed in self.places})
+
+    @property
+    def crossed(self) -> bool:
+        return len(self.places) == len(self.targets) * len(self.seeds)
+
+    @property
+    def inference(self) -> bool:
+        """Whether intervals and ranks are to be had: full cross, at least two seeds and two targets."""
+        return self.crossed and len(self.seeds) > 1 and len(self.targets) > 1
+
+    def mean(self, group: Group, metric: str) -> float:
+        """Over the shared cells; NaN if one of them has no value, rather than a mean over fewer."""
+        return float(group.values(metric, self.places).mean()) if self.places else math.nan
+
+    def matrix(self, group: Group, metric: str) -> Cells:
+        values = group.values(metric, [(target, seed) for target in self.targets for seed in self.seeds])
+        return values.reshape(len(self.targets), len(self.seeds))
+
+    def interval(self, group: Group, metric: str) -> Interval | None:
+        if not self.inference:
+            return None
+        return statistics.crossed_interval(self.matrix(group, metric), fixed_targets=self.fixed_targets)
+
+    def sentence(self, *, intervals: bool = True, scope: str = "of this setting and no other") -> str:
+        """n, and what intervals stand for or why there are none."""
+        if not self.places:
+            return "No (target, seed) cell that all rows share: no averages."
+        targets, seeds = self.targets, self.seeds
+        words = (
+            f"n = {len(self.places)}: {_count(targets, 'target')} x {_count(seeds, 'seed')}"
+            f"{'' if self.crossed else ', not fully crossed'}."
+        )
+        if not intervals:
+            return f"{words} Means over these cells."
+        if not self.inference:
+            few = "n = 1" if len(self.places) == 1 else "One seed" if len(seeds) == 1 else "One target"
+            return f"{words} {few if self.crossed else 'An incomplete cross'}: no interval, no rank."
+        over = (
+            "for these targets, which are all classes, over new seeds"
+            if self.fixed_targets
+            else "over new targets and new seeds, crossed,"
+        )
+        return f"{words} Intervals (95 %): {over} {scope}."
+
+
+def _count(values: Sequence[Any], what: str) -> str:
+    return f"{len(values)} {what}{'s' * (len(values) > 1)} ({', '.join(map(str, values))})"

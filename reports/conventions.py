@@ -1,0 +1,75 @@
+"""The convention audit: the same stored codes under every convention that papers use, and which orders flip."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import Any
+
+import pandas as pd
+
+from bench.metrics import METRICS
+from reports._rows import known, left_out, numbers, table, titles
+from reports.common_cells import CommonCells
+from reports.context import Board, contexts
+
+OURS = "t_map"
+PAPERS = ("t_map_zero", "t_map_drop", "t_map_drop_fixed", "t_map_posthoc")
+BOUNDS = ("t_map_worst", "t_map_best", "t_map_drop_range", "t_map_kept", "triggered")
+NAMED = 4  # flipped pairs that a caption names
+
+
+def audit(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
+    """A board per setting with attacks: undefended, means over the (target, seed) cells that all attacks share."""
+    plain = trials[trials["defense"] == "none"]
+    found = []
+    for context in contexts(plain, mixed):
+        rows = context.split(context.trials, ["attack"])
+        shared = CommonCells.of(rows)
+        columns = (OURS, *PAPERS, *BOUNDS)
+        lines: list[dict[str, Any]] = [
+            {"attack": attack, "cells": group.coverage} | numbers(group, attack in shared.counted, shared, columns)
+            for attack, group in rows.items()
+        ]
+        ours = METRICS[OURS].title
+        lines.sort(key=lambda line: (line["attack"] != "none", -known(line.get(ours)), line["attack"]))
+        names = [METRICS[metric].title for metric in columns]
+        found.append(
+            Board(
+                title=f"Convention audit · {context.title}",
+                table=table(lines, ["attack", "cells", *names], keep=["attack", "cells", ours]),
+                caption=context.caption(
+                    shared,
+                    "One set of codes, several numbers. Row none: what each convention gives where there is no attack.",
+                    *_flips(lines),
+                    left_out(rows, shared),
+                    intervals=False,
+                ),
+                index=("attack",),
+                metrics=titles(columns),
+                heat=tuple(METRICS[metric].title for metric in (OURS, *PAPERS)),
+            )
+        )
+    return found
+
+
+def _flips(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Per convention the pairs of attacks that it orders the other way round."""
+    attacks = [line for line in lines if line["attack"] != "none"]
+    for metric in PAPERS:
+        name, ours = METRICS[metric].title, METRICS[OURS].title
+        scored = [line for line in attacks if not math.isnan(known(line.get(name), math.nan))]
+        pairs = list(combinations(scored, 2))
+        flipped = [(a, b) for a, b in pairs if (a[ours] - b[ours]) * (a[name] - b[name]) < 0]
+        if not pairs:
+            continue
+        if not flipped:
+            yield f"{name}: the order of all {len(scored)} attacks is that of {ours}."
+            continue
+        # the pair whose order it changes most comes first
+        flipped.sort(key=lambda pair: -abs(pair[0][name] - pair[1][name]))
+        words = [f"{b['attack']} above {a['attack']}" if a[ours] > b[ours] else f"{a['attack']} above {b['attack']}"
+                 for a, b in flipped]  # fmt: skip
+        more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
+        yield f"{name}: {len(flipped)} of {len(pairs)} pairs flip: {', '.join(words[:NAMED])}{more}."

@@ -1,0 +1,187 @@
+"""Defenses at matched strength: attacks are compared at the dose that gives each the same gain (review.md, section 8).
+
+A defense that meets one attack at gain .95 and another at .3 has met two tasks. Of every attack whose strength a suite
+sweeps, the variant with a mean gain nearest to one level stands for it; those that come nowhere near are named.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.api.errors import UserError
+from bench.metrics import METRICS
+from reports import statistics
+from reports._labels import parse
+from reports._rows import freedom, known, removed, table
+from reports.boards import REPAIRS
+from reports.common_cells import CommonCells, Group
+from reports.context import FREEDOM, HALF, Board, BoardContext, contexts, listed
+from reports.frame import Results, groups
+
+LEVEL = 0.6
+NEAR = 0.15  # of the level: what still counts as matched
+BACK = ("removed", f"removed{HALF}", f"removed{FREEDOM}", "own-mAP back", "mAP lost", "mAP lost clean")
+CAUGHT = ("auroc", "tpr_5", "caught_5", "alarms_5_control")
+MEAN, WORST = "mean", "worst of them"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """labels: one variant per attack. words: what was chosen, and what was not, with its gain."""
+
+    labels: tuple[str, ...]
+    words: tuple[str, ...]
+
+
+def matched(results: Results, *, level: float = LEVEL, mixed: bool = False) -> list[Board]:
+    """Boards of repairs and filters, and of input detectors, per setting; UserError if no attack is near the level."""
+    if not 0 < level <= 1:
+        raise UserError(f"--gain {level:g}: a gain that attacks can be compared at lies between 0 and 1")
+    boards: list[Board] = []
+    reasons: list[str] = []
+    for context in contexts(results.trials, mixed):
+        chosen = _choose(context, level)
+        if not chosen.labels:
+            reasons += chosen.words
+            continue
+        note = (
+            f"Of every attack the variant with a gain nearest to {level:g}, undefended and within {NEAR:g}, chosen by"
+            " the numbers that count here."
+        )
+        words = [note, *chosen.words]
+        boards += [*_repairs(context, chosen, words), *_detectors(context, results.detectors, chosen, words)]
+    if not boards:
+        told = f": {' '.join(dict.fromkeys(reasons))}" if reasons else "."
+        raise UserError(
+            f"no defended attack of this run has a gain within {NEAR:g} of {level:g}{told} Sweep strengths in a suite,"
+            """ for example { name = "badnets", poisons = [2, 5, 10] }, or ask for another --gain"""
+        )
+    return boards
+
+
+def _choose(context: BoardContext, level: float) -> Chosen:
+    # a variant that nobody defends against stands for nothing
+    defended = set(context.done.loc[context.done["defense"] != "none", "attack"]) - {"none"}
+    plain = context.trials[(context.trials["defense"] == "none") & context.trials["attack"].isin(defended)]
+    gains: dict[str, dict[str, float]] = {}
+    for label, group in context.split(plain, ["attack"]).items():
+        values = group.done["gain"].to_numpy(dtype=np.float64)
+        if len(group.places) == len(group.planned) and np.isfinite(values).all():
+            gains.setdefault(parse(str(label))[0], {})[str(label)] = float(values.mean())
+    labels, near, far = [], [], []
+    for name, variants in gains.items():
+        label = min(variants, key=lambda one: (abs(variants[one] - level), one))
+        if abs(variants[label] - level) <= NEAR:
+            labels.append(label)
+            near.append(f"{label} at {variants[label]:.3f}")
+        else:
+            far.append(f"{name} ({variants[label]:.3f})")
+    words = [f"Matched: {', '.join(near)}."] if near else []
+    words += [f"Not near it: {', '.join(far)}."] if far else []
+    return Chosen(tuple(labels), tuple(words))
+
+
+def _repairs(context: BoardContext, chosen: Chosen, words: Sequence[str]) -> Iterator[Board]:
+    trials = context.part(REPAIRS)
+    made = context.split(trials[trials["attack"].isin((*chosen.labels, "none"))], ["attack", "defense"])
+    attacked = {key: group for key, group in made.items() if key[0] != "none"}
+    shared = CommonCells.of(attacked)
+    defenses = [defense for defense in dict.fromkeys(defense for _, defense in attacked) if defense != "none"]
+    held = {
+        defense: [a for a in chosen.labels if {(a, defense), (a, "none")} <= shared.counted] for defense in defenses
+    }
+    common = [attack for attack in chosen.labels if all(attack in met for met in held.values())]
+    lines: list[dict[str, Any]] = []
+    for defense, attacks in held.items():
+        clean = _clean_loss(made, defense, shared)
+        mine = [
+            {
+                "defense": defense,
+                "attack": attack,
+                **_removed(attacked, (attack, defense), shared),
+                "mAP lost clean": clean,
+            }
+            for attack in attacks
+        ]
+        lines += [*mine, *_summaries(defense, [line for line in mine if line["attack"] in common])]
+    if not lines:
+        return
+    apart = [attack for attack in chosen.labels if attack not in common]
+    yield Board(
+        title=f"Repairs at matched strength · {context.title}",
+        table=table(lines, ("defense", "attack", *BACK), keep=("defense", "attack", *BACK[:1], *BACK[3:])),
+        caption=context.caption(
+            shared,
+            *words,
+            "removed: gain before minus after; own-mAP back: after minus before; mAP lost: before minus after, clean:"
+            f" of models without backdoor. {WORST}: for each column the attack that the defense does least well on.",
+            f"{MEAN} and {WORST} are over {listed(common)}; not every defense met {listed(apart)}." if apart else "",
+            freedom(lines, BACK[0]),
+        ),
+        index=("defense", "attack"),
+        metrics=dict.fromkeys(BACK, "gain"),
+        quiet=(BACK[0] + FREEDOM,),
+    )
+
+
+def _removed(made: Mapping[Any, Group], row: tuple[str, str], shared: CommonCells) -> dict[str, float | None]:
+    before, after = made[row[0], "none"], made[row]
+    interval = None
+    if shared.inference:
+        trials = shared.matrix(before, "gain") - shared.matrix(after, "gain")
+        interval = statistics.crossed_interval(trials, fixed_targets=shared.fixed_targets)
+    bounds = {f"removed{HALF}": interval.half, f"removed{FREEDOM}": interval.df} if interval else {}
+    return {**removed(before, after, shared), **bounds}
+
+
+def _clean_loss(made: Mapping[Any, Group], defense: str, shared: CommonCells) -> float:
+    """Of the models without backdoor, each once: the trials of its targets share the repaired model."""
+    if not {("none", "none"), ("none", defense)} <= set(made):
+        return math.nan
+    before, after = made["none", "none"], made["none", defense]
+    seeds = {place[1]: place for place in sorted(before.places & after.places)}
+    if not set(shared.seeds) <= set(seeds):
+        return math.nan
+    places = [seeds[seed] for seed in shared.seeds]
+    return float((before.values("map", places) - after.values("map", places)).mean()) if places else math.nan
+
+
+def _summaries(defense: str, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and worst over the attacks of a defense; nothing where there is only one."""
+    if len(lines) < 2:
+        return []
+    frame = pd.DataFrame(lines)
+    good = {"removed": 1, "own-mAP back": 1, "mAP lost": -1, "mAP lost clean": -1}
+    mean = {name: float(frame[name].mean()) for name in good}
+    worst = {name: float(frame[name].min() if sign > 0 else frame[name].max()) for name, sign in good.items()}
+    return [{"defense": defense, "attack": MEAN, **mean}, {"defense": defense, "attack": WORST, **worst}]
+
+
+def _detectors(context: BoardContext, scores: pd.DataFrame, chosen: Chosen, words: Sequence[str]) -> Iterator[Board]:
+    done = context.trials[(context.trials["status"] == "ok") & context.trials["attack"].isin(chosen.labels)]
+    mine = scores[scores["key"].isin(set(done["key"])) & scores["headline"].astype(bool)]
+    made = {key: Group.of(part) for key, part in groups(mine, ["defense", "attack"])}
+    shared = CommonCells.of(made)
+    lines = [
+        {"defense": detector, "attack": attack} | {METRICS[m].title: shared.mean(group, m) for m in CAUGHT}
+        for (detector, attack), group in made.items()
+        if (detector, attack) in shared.counted
+    ]
+    if not lines:
+        return
+    names = [METRICS[metric].title for metric in CAUGHT]
+    lines.sort(key=lambda line: (line["defense"], -known(line[names[0]])))
+    yield Board(
+        title=f"Input detectors at matched strength · {context.title}",
+        table=table(lines, ("defense", "attack", *names), keep=("defense", "attack", *names)),
+        caption=context.caption(shared, *words, "Each input detector's main score.", intervals=False),
+        index=("defense", "attack"),
+        metrics={METRICS[metric].title: metric for metric in CAUGHT},
+        heat=tuple(names[:3]),
+    )

@@ -1,0 +1,136 @@
+"""Boards about whole models: whether a model detector tells backdoored ones from clean ones, and names the target.
+
+The unit is a model, not a trial: a clean model that stands beside ten targets is one model (review.md, section 6).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.metrics import threshold
+from hashing.ranking import auroc
+from reports import statistics
+from reports._rows import failed_runs, table
+from reports.common_cells import Group
+from reports.context import Board, contexts, listed
+from reports.frame import groups
+
+LEVEL = 0.05  # of the calibrated verdict
+NAMES = (
+    "attack",
+    "defense",
+    "cells",
+    "collapsed",
+    "models",
+    "model_score",
+    "AUROC",
+    "flagged",
+    "flagged@5%",
+    "named",
+    "abstained",
+)
+
+
+def diagnoses(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
+    """Scores, verdicts and suspects of whole models, against clean models (row none); one board per setting."""
+    found = []
+    for context in contexts(trials[trials["defense_kind"] == "model_detector"], mixed):
+        lines = [
+            line for (defense,), part in groups(context.trials, ["defense"]) for line in _of_defense(str(defense), part)
+        ]
+        lines.sort(key=lambda line: (line["attack"] != "none", line["attack"], line["defense"]))
+        parts = context.split(context.trials, ["attack", "defense"])
+        failed = {key: reason for group in parts.values() for key, reason in group.collapsed.items()}
+        done = context.trials[context.trials["status"] == "ok"]
+        found.append(
+            Board(
+                title=f"Model detectors · {context.title}",
+                table=table(lines, NAMES, keep=NAMES[:6]),
+                caption="\n".join([*context.about, *_notes(done, lines), *filter(None, [failed_runs(failed)])]),
+                index=("attack", "defense"),
+                metrics={"model_score": "model_score", "AUROC": "auroc"},
+                heat=("AUROC",),
+                quiet=("collapsed",),
+            )
+        )
+    return found
+
+
+def _of_defense(defense: str, trials: pd.DataFrame) -> list[dict[str, Any]]:
+    clean = _models(trials[trials["attack"] == "none"])
+    lines = []
+    for (attack,), part in groups(trials, ["attack"]):
+        mine = _models(part)
+        line: dict[str, Any] = {"attack": attack, "defense": defense, "cells": Group.of(part).coverage}
+        line |= {"collapsed": len(Group.of(part).collapsed), "models": len(mine)}
+        scores = mine["model_score"].to_numpy(dtype=np.float64)
+        line["model_score"] = float(scores.mean()) if len(scores) else None
+        if attack != "none" and len(scores) and len(clean):
+            line["AUROC"] = auroc(clean["model_score"].to_numpy(dtype=np.float64), scores)
+        line["flagged"] = _rate(mine["flagged"].dropna().tolist())
+        if attack != "none":
+            line["flagged@5%"] = _rate(_calibrated(mine, clean))
+            named = mine["named_target"].dropna().tolist()
+            line |= {"named": _rate(named), "abstained": len(mine) - len(named) or None}
+        lines.append(line)
+    return lines
+
+
+def _models(trials: pd.DataFrame) -> pd.DataFrame:
+    """One row per model that was judged; trials of one clean model share its diagnosis."""
+    done = trials[(trials["status"] == "ok") & trials["model_score"].notna()]
+    return done.assign(place=done["defended"].where(done["defended"] != "", done["key"])).drop_duplicates("place")
+
+
+def _calibrated(models: pd.DataFrame, clean: pd.DataFrame) -> list[float]:
+    """Whether each model scores above the level's threshold from the clean models of other seeds; [] with too few."""
+    found = []
+    for score, seed in zip(models["model_score"], models["seed"], strict=True):
+        others = clean.loc[clean["seed"] != seed, "model_score"].to_numpy(dtype=np.float64)
+        limit = threshold(others, LEVEL) if len(others) else math.inf
+        if math.isinf(limit):
+            return []
+        found.append(float(score > limit))
+    return found
+
+
+def _alike(done: pd.DataFrame) -> list[pd.DataFrame]:
+    """The attacks' trials, attacks of equal targets and seeds together; a clean model has no target worth a word."""
+    found: dict[tuple[frozenset[str], frozenset[int]], list[pd.DataFrame]] = {}
+    for _, part in groups(done[done["attack"] != "none"], ["attack"]):
+        found.setdefault((frozenset(part["target"]), frozenset(part["seed"])), []).append(part)
+    return [pd.concat(parts) for parts in found.values()]
+
+
+def _rate(verdicts: Sequence[float]) -> str | None:
+    if not verdicts:
+        return None
+    hits = int(sum(verdicts))
+    low, high = statistics.clopper_pearson(hits, len(verdicts))
+    return f"{hits}/{len(verdicts)} [{low:.3f}, {high:.3f}]"
+
+
+def _notes(done: pd.DataFrame, lines: Sequence[dict[str, Any]]) -> list[str]:
+    words = [
+        f"{listed(part['attack'])}: targets {', '.join(sorted(set(part['target'])))}, seeds"
+        f" {', '.join(map(str, sorted(set(part['seed']))))}."
+        for part in _alike(done)
+    ]
+    words.append(
+        "Row none: the clean models. AUROC: models of a row against them. flagged: above the threshold that the paper"
+        " gives; named: named suspects that are right; each with its exact 95 % interval over models."
+    )
+    if any(line.get("flagged@5%") for line in lines):
+        words.append("flagged@5%: above a threshold that clean models of other seeds pass in at most 5 % of cases.")
+    else:
+        words.append("No verdict at a calibrated 5 %: that takes 19 clean models of other seeds.")
+    if any(line.get("abstained") for line in lines):
+        words.append("abstained: how many results name no class.")
+    if any(len(set(part["target"])) > 1 for _, part in groups(done[done["attack"] != "none"], ["attack", "seed"])):
+        words.append("Models of one seed share their initialisation: the intervals take them as independent.")
+    return words

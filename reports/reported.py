@@ -1,0 +1,123 @@
+"""Reported beside measured: every number that a suite's papers print, and what trials of the same setting gave here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from bench.config.reported import ReportedNumber
+from bench.metrics import METRICS
+from reports._rows import freedom, table
+from reports.common_cells import CommonCells, Group
+from reports.context import FREEDOM, HALF, Board, BoardContext, contexts, listed
+from reports.frame import AXES, groups, matches
+
+COLUMNS = (
+    "metric",
+    "bound",
+    "reported",
+    "measured",
+    f"measured{HALF}",
+    f"measured{FREEDOM}",
+    "difference",
+    "cells",
+    "remark",
+)
+AS_CONFIGURED = frozenset({"attack", "defense"})
+
+
+def claims(trials: pd.DataFrame | None, found: Sequence[ReportedNumber], *, mixed: bool = False) -> list[Board]:
+    """A board per source, a row per number. trials: of the suite's runs, None where it was never run here."""
+    settings = [] if trials is None else list(contexts(trials, mixed))
+    boards = []
+    for source in dict.fromkeys(claim.source for claim in found):
+        mine = [claim for claim in found if claim.source == source]
+        axes = [axis for axis in AXES if len({claim.axes.get(axis) for claim in mine}) > 1]
+        shared = {axis: value for axis, value in mine[0].axes.items() if axis not in axes}
+        cells_of = [[(s, part) for s in settings if not (part := _matching(s.trials, claim)).empty] for claim in mine]
+        by_claim = [list(_lines(claim, axes, parts)) for claim, parts in zip(mine, cells_of, strict=True)]
+        lines = [line for part in by_claim for line in part]
+        measured = sum(any(line["measured"] is not None for line in part) for part in by_claim)
+        about = f"{measured} of {len(mine)} numbers were measured here, each in the paper's convention of its metric."
+        rest = (
+            "reported: as printed; measured: mean over the trials that were run, with its 95 % interval over targets and"
+            " seeds where these allow one. Differences come with every difference between the two settings: see notes."
+        )
+        where = f"All: {', '.join(f'{axis} {value}' for axis, value in shared.items())}." if shared else ""
+        held = [_setting(context) for parts in cells_of for context, _ in parts]
+        here = f"Measured with: {listed(held)}." if held else ""
+        notes = dict.fromkeys(claim.note for claim in mine if claim.note)
+        boards.append(
+            Board(
+                title=f"Reported beside measured · {source}",
+                table=table(lines, (*axes, *COLUMNS), keep=(*axes, "metric", "reported", "measured", "difference")),
+                caption="\n".join(filter(None, [about, rest, where, here, *notes, freedom(lines, "measured")])),
+                index=tuple(axes) or ("metric",),
+                metrics=dict.fromkeys(("reported", "measured", f"measured{HALF}"), mine[0].metric)
+                | {"difference": "gain"},
+                quiet=(f"measured{FREEDOM}",),
+            )
+        )
+    return boards
+
+
+def _lines(
+    claim: ReportedNumber, axes: Sequence[str], parts: Sequence[tuple[BoardContext, pd.DataFrame]]
+) -> Iterator[dict[str, Any]]:
+    """One row per setting with trials of the claim, at least one."""
+    row: dict[str, Any] = {axis: claim.axes.get(axis, "") for axis in axes}
+    row |= {
+        "metric": METRICS[claim.metric].title,
+        "bound": claim.bound or None,
+        "reported": claim.value,
+        "measured": None,
+    }
+    if not parts:
+        yield {**row, "remark": "not run"}
+    for context, part in parts:
+        where = context.title if len(parts) > 1 else ""
+        labels = list(groups(part, ["attack", "defense"]))
+        for label, rows in labels:
+            yield row | _measured(
+                claim, rows, " ".join(filter(None, [where, str(label[0]) if len(labels) > 1 else ""]))
+            )
+
+
+def _measured(claim: ReportedNumber, rows: pd.DataFrame, remark: str) -> dict[str, Any]:
+    group = Group.of(rows)
+    shared = CommonCells.of({"row": group})
+    if not shared.places:
+        reasons = [reason for reason in dict.fromkeys(rows["reason"]) if reason]
+        return {"cells": group.coverage, "remark": reasons[0] if reasons else "not run"}
+    mean, interval = shared.mean(group, claim.metric), shared.interval(group, claim.metric)
+    if not math.isfinite(mean):  # drop@R has no value where every query is dropped, and the mean of five targets none
+        return {"cells": group.coverage, "remark": "no value: for some target no query found a hit"}
+    return {
+        "measured": mean,
+        f"measured{HALF}": interval.half if interval else None,
+        f"measured{FREEDOM}": interval.df if interval else None,
+        "difference": mean - claim.value,
+        "cells": group.coverage,
+        "remark": remark,
+    }
+
+
+def _setting(context: BoardContext) -> str:
+    return f"{context.title} ({context.trials.iloc[0]['changes'] or 'recipe of the method'})"
+
+
+def _matching(trials: pd.DataFrame, claim: ReportedNumber) -> pd.DataFrame:
+    """The trials that a claim is about: undefended where it names no defense.
+
+    An attack and a defense are meant as configured, since a sweep's other values are other rows of the paper; of data
+    set, backbone and method a name without parameters is enough.
+    """
+    keep = pd.Series(data=True, index=trials.index)
+    for axis, value in {"defense": "none", **claim.axes}.items():
+        labels = trials[axis].astype(str)
+        meant = labels.map(lambda label, value=value: matches(label, value))
+        keep &= labels == value if axis in AS_CONFIGURED else meant
+    return trials[keep]
