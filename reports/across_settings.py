@@ -19,7 +19,7 @@ SAME = ("classes", "targeted")
 def overall(trials: pd.DataFrame, *, mixed: bool = False) -> Iterator[BoardContext]:
     """A scene per data set whose trials are means over the settings that all attacks share; none for fewer than two.
 
-    trials: undefended. A setting measured in several editions is none of them, and settings of different metric versions
+    trials: undefended. A setting measured with several code versions is left out; settings of different metric versions
     or protocols are not averaged with each other, unless mixed.
     """
     for (dataset,), part in groups(trials, ["dataset"]):

@@ -18,7 +18,7 @@ NAMES = ("defense", "kind", "models", "seconds", "mAP lost", "mAP lost attacked"
 
 
 def costs(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
-    """One row per defense of a setting, each against the same trials undefended; rows that change codes share theirs."""
+    """One row per defense of a setting, each against the same undefended trials; repairs and filters share theirs."""
     found = []
     for context in contexts(trials, mixed):
         done = context.trials[context.trials["status"] == "ok"]
@@ -37,8 +37,8 @@ def costs(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
         names = listed(pd.Series(sorted(set(attacked)))) if attacked else "none"
         note = (
             "Every defense gets the same trusted images (see Data). seconds: mean over models, with other work beside"
-            " it; a detector's include scoring all queries. Differences to the same trials undefended: mAP lost on clean"
-            f" models; the others over the {len(attacked)} attacked trials that all repairs and filters share ({names})."
+            " it; a detector's include scoring all queries. Differences to the same undefended trials: mAP lost on"
+            f" clean models; the others over the {len(attacked)} attacked trials that all repairs share ({names})."
             " Input detectors and model detectors leave codes as they are."
         )
         found.append(

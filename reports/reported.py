@@ -43,8 +43,8 @@ def claims(trials: pd.DataFrame | None, found: Sequence[ReportedNumber], *, mixe
         measured = sum(any(line["measured"] is not None for line in part) for part in by_claim)
         about = f"{measured} of {len(mine)} numbers were measured here, each in the paper's convention of its metric."
         rest = (
-            "reported: as printed; measured: mean over the trials that were run, with its 95 % interval over targets and"
-            " seeds where these allow one. Differences come with every difference between the two settings: see notes."
+            "reported: as printed; measured: mean over the trials that were run, with its 95 % interval over targets"
+            " and seeds where these allow one. Differences come with every difference between the two settings: see notes."
         )
         where = f"All: {', '.join(f'{axis} {value}' for axis, value in shared.items())}." if shared else ""
         held = [_setting(context) for parts in cells_of for context, _ in parts]

@@ -403,7 +403,8 @@ def test_a_collapsed_victim_is_among_what_has_no_result(stock):
 
 def test_the_other_boards_leave_it_out_too(stock):
     about = {"detectors": {"headline": "a", "scores": {"a": score(0.6)}}}
-    trials = [trial("loud", d, seed=s, implant=f"{d}{s}", metrics=about if d == "input_detector" else {}) for s in (0, 1)
+    trials = [trial("loud", d, seed=s, implant=f"{d}{s}", metrics=about if d == "input_detector" else {})
+             for s in (0, 1)
              for d in ("none", "repair", "input_detector", "sieve", "doctor")]  # fmt: skip
     for one in trials[:5]:
         one["implant"] = "a1"
