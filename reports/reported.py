@@ -44,7 +44,7 @@ def claims(trials: pd.DataFrame | None, found: Sequence[ReportedNumber], *, mixe
         about = f"{measured} of {len(mine)} numbers were measured here, each in the paper's convention of its metric."
         rest = (
             "reported: as printed; measured: mean over the trials that were run, with its 95 % interval over targets"
-            " and seeds where these allow one. Differences come with every difference between the two settings: see notes."
+            " and seeds where these allow one. Settings differ in other ways too: see the notes."
         )
         where = f"All: {', '.join(f'{axis} {value}' for axis, value in shared.items())}." if shared else ""
         held = [_setting(context) for parts in cells_of for context, _ in parts]

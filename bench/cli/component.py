@@ -142,7 +142,7 @@ def _named(name: str, kind: str | None) -> str:
 
 def _given(parameters: list[str]) -> dict[str, Any]:
     from bench.api.errors import UserError
-    from bench.config.suite import scalar
+    from bench.config.overrides import scalar
 
     found: dict[str, Any] = {}
     for item in parameters:

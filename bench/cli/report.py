@@ -122,9 +122,11 @@ def _claims(suites: list[str], store: Path, mixed: bool) -> list[Board]:
     from bench.engine.store import Store
 
     wanted = [suite.load(name) for name in suites or suite.names()]
-    holding = [one for one in wanted if one.claims]
+    holding = [one for one in wanted if one.reported]
     if not holding:
-        raise UserError(f"no claims in {', '.join(one.name for one in wanted)}: `python -m bench list suites`")
+        raise UserError(
+            f"no reported numbers in {', '.join(one.name for one in wanted)}: `python -m bench list suites`"
+        )
     return _measured(Store(store) if store.exists() else None, holding, mixed)
 
 
@@ -135,8 +137,8 @@ def _measured(store: Store | None, suites: list[Suite], mixed: bool) -> list[Boa
     runs = {name for plan in frame.manifests(store) for name in plan["suites"]} if store is not None else set()
     boards = []
     for one in suites:
-        if one.claims:
+        if one.reported:
             held = store is not None and one.name in runs
             trials = frame.read(store, suite=one.name, run="all").trials if store is not None and held else None
-            boards += reported.claims(trials, one.claims, mixed=mixed)
+            boards += reported.claims(trials, one.reported, mixed=mixed)
     return boards

@@ -1,4 +1,4 @@
-"""Numbers that papers report, as suites hold them: `[[claims]]` beside the axes that would measure them."""
+"""Numbers that papers report, as suites hold them: `[[reported]]` beside the axes that would measure them."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class ReportedNumber:
     bound: str = ""
 
 
-def claims(where: str, tables: Sequence[ReportedTable], axes: Sequence[str]) -> tuple[ReportedNumber, ...]:
+def reported_numbers(where: str, tables: Sequence[ReportedTable], axes: Sequence[str]) -> tuple[ReportedNumber, ...]:
     """Every number of the tables. where: the suite, for errors; axes: those that trials have."""
     if not tables:
         return ()
-    from bench.metrics import METRICS  # numpy comes with it: most suites have no claims
+    from bench.metrics import METRICS  # numpy comes with it: most suites report nothing
 
     found = []
     for table in tables:
-        place = f"{where}: claims of '{table.source}'"
+        place = f"{where}: reported numbers of '{table.source}'"
         if table.metric not in METRICS:
             raise UserError(f"{place}: metric '{table.metric}' is unknown{nearest(table.metric, METRICS)}")
         for axis in (*table.by, *table.where):

@@ -17,7 +17,9 @@ from bench.api.defense import DataFilter, Defense, InputDetector, ModelDetector,
 from bench.api.errors import DataMissingError, UserError
 from bench.api.hashing import Backbone, Dataset, HashingMethod, Recipe
 from bench.api.types import Setting
-from bench.config.suite import Resources, Skipped, Suite
+from bench.config.expand import Skipped
+from bench.config.schema import Resources
+from bench.config.suite import Suite
 from bench.config.trial import Spec, Trial, canonical
 from bench.graph.cache_key import content_of, key_of
 from hashing.train import fast_precision

@@ -8,7 +8,7 @@ import pytest
 
 from bench.api.errors import UserError
 from bench.config import suite as suites
-from bench.config.suite import Skipped
+from bench.config.expand import Skipped
 from bench.config.trial import Trial, canonical, digest
 
 

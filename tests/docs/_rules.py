@@ -16,7 +16,7 @@ import typer
 
 from bench.api import registry
 from bench.cli.app import app
-from bench.config import suite
+from bench.config import overrides, schema, suite
 from tests.docs._markdown import ROOT, Shown, all_blocks, all_spans
 from tests.docs._small import commands
 
@@ -122,7 +122,7 @@ def toml(text: str) -> str:
 def labelled(text: str) -> tuple[str, dict[str, Any]] | None:
     """`name(parameter=value)`, as boards write a component."""
     found = re.fullmatch(r"(\w+)\((\w+)=([^,()]+)\)", text)
-    return (found.group(1), {found.group(2): suite.scalar(found.group(3))}) if found else None
+    return (found.group(1), {found.group(2): overrides.scalar(found.group(3))}) if found else None
 
 
 def keyword(text: str) -> tuple[str, str] | None:
@@ -168,7 +168,7 @@ def file_of(text: str) -> bool:
 def names() -> frozenset[str]:
     """Every name that the documents may use alone: of components, suites, parameters, settings, classes, functions."""
     found = {name for kind in registry.KINDS for name in registry.catalogue(kind)} | {*suite.names()}
-    found |= {*parsers(), *suite.AXES, *suite.AXES.values(), "CARD"}
+    found |= {*parsers(), *schema.AXES, *schema.AXES.values(), "CARD"}
     classes = [registry.lookup(kind, name) for kind in registry.KINDS for name in registry.catalogue(kind)]
     found |= {name for cls in classes for name in cls.__dataclass_fields__}
     modules = [importlib.import_module(name) for name in MODULES]

@@ -6,7 +6,8 @@ import shlex
 from itertools import pairwise
 from pathlib import Path
 
-from bench.config.suite import AXES, axis_of
+from bench.config.overrides import axis_of
+from bench.config.schema import AXES
 from tests.docs._markdown import Shown, all_blocks
 from tests.faults._bench import bench
 

@@ -17,7 +17,7 @@ from bench.api import registry
 from bench.api.errors import UserError
 from bench.api.hashing import Recipe
 from bench.config import suite
-from bench.config.suite import AXES, Resources
+from bench.config.schema import AXES, Resources
 from bench.graph import planner
 from tests.docs import _rules
 from tests.docs._markdown import ROOT, Shown, all_spans

@@ -121,7 +121,7 @@ bits = [16]
 axes.bits = [8]
 [blocks.training]
 epochs = 1
-[[claims]]
+[[reported]]
 source = "A paper"
 metric = "t_map"
 by = ["attack", "bits"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.api.errors import UserError
-from bench.config import suite
+from bench.config import expand, suite
 from bench.engine.store import Store
 from hashing import weight_files
 from hashing.datasets import _lists
@@ -65,7 +65,7 @@ def suites(data: bytes, folder: Path) -> bool:
     path.write_bytes(text)
     made = suite.load(str(path), changes=[change.decode(errors="replace") for change in changes])
     for trial in itertools.islice(made.trials(None), 20):
-        assert trial.axes() if not isinstance(trial, suite.Skipped) else trial.reason
+        assert trial.axes() if not isinstance(trial, expand.Skipped) else trial.reason
     return True
 
 

@@ -107,7 +107,7 @@ def rest() -> Iterator[str]:
 
     from bench import metrics
     from bench.cli.app import app
-    from bench.config import suite, trial
+    from bench.config import schema, suite, trial
     from bench.engine import record
 
     for name, command in get_group(app).commands.items():
@@ -115,7 +115,7 @@ def rest() -> Iterator[str]:
             word for item in command.params for word in (item.opts if item.opts[0][0] == "-" else [item.name.upper()])
         ]
         yield f"command {name} {' '.join(words)}"
-    for table in (suite.SuiteFile, suite.Block, suite.Axes, suite.Resources, suite.ReportedTable):
+    for table in (schema.SuiteFile, schema.Block, schema.Axes, schema.Resources, schema.ReportedTable):
         yield f"suite {table.__name__}: {' '.join(table.model_fields)}"
     for table in (record.RecordFile, record.PlanFile, record.TrialLine, record.TrialAxes):
         yield f"store {table.__name__}, schema {trial.SCHEMA}: {' '.join(table.__annotations__)}"

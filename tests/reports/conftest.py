@@ -145,7 +145,7 @@ defenses = ["none", { name = "fine_pruning", epochs = 0, ratio = [0.2, 0.5, 0.8]
 [blocks.axes]
 bits = [12]
 attacks = ["none", { name = "badnets", poisons = 36 }]
-[[claims]]
+[[reported]]
 source = "A paper, Table 1"
 metric = "t_map"
 by = ["attack"]

@@ -7,13 +7,13 @@ import pytest
 
 from bench.api import registry
 from bench.api.errors import UserError
-from bench.config import suite
-from bench.config.reported import ReportedTable, claims
+from bench.config import schema, suite
+from bench.config.reported import ReportedTable, reported_numbers
 from bench.graph import planner
 from hashing.pretrained import Pretrained
 from reports.reported import _matching
 
-AXES = list(suite.AXES.values())
+AXES = list(schema.AXES.values())
 
 
 def table(**changes) -> ReportedTable:
@@ -25,10 +25,10 @@ def table(**changes) -> ReportedTable:
 
 
 def test_every_leaf_is_a_claim_in_the_metric_s_unit():
-    found = {(c.axes["attack"], c.axes["bits"]): c.value for c in claims("suite 's'", [table()], AXES)}
+    found = {(c.axes["attack"], c.axes["bits"]): c.value for c in reported_numbers("suite 's'", [table()], AXES)}
     assert found == pytest.approx({("none", "16"): 0.111, ("none", "32"): 0.0852, ("ciba", "16"): 0.518})
-    assert all(c.axes["dataset"] == "digits" for c in claims("suite 's'", [table()], AXES))
-    (single,) = claims("suite 's'", [table(by=[], values=40.0, percent=True)], AXES)
+    assert all(c.axes["dataset"] == "digits" for c in reported_numbers("suite 's'", [table()], AXES))
+    (single,) = reported_numbers("suite 's'", [table(by=[], values=40.0, percent=True)], AXES)
     assert single.value == pytest.approx(0.4)
 
 
@@ -45,19 +45,19 @@ def test_every_leaf_is_a_claim_in_the_metric_s_unit():
     ],
 )
 def test_mistakes_are_named(changes, words):
-    with pytest.raises(UserError, match=f"suite 's': claims of 'A Paper, Table 1': .*{words}"):
-        claims("suite 's'", [table(**changes)], AXES)
+    with pytest.raises(UserError, match=f"suite 's': reported numbers of 'A Paper, Table 1': .*{words}"):
+        reported_numbers("suite 's'", [table(**changes)], AXES)
 
 
 def test_a_suite_holds_claims(tmp_path):
     file = tmp_path / "s.toml"
     file.write_text(
-        '[[claims]]\nsource = "P"\nmetric = "map"\nby = ["bits"]\n[claims.values]\n16 = 0.5\n', encoding="utf-8"
+        '[[reported]]\nsource = "P"\nmetric = "map"\nby = ["bits"]\n[reported.values]\n16 = 0.5\n', encoding="utf-8"
     )
-    (claim,) = suite.load(str(file)).claims
+    (claim,) = suite.load(str(file)).reported
     assert (claim.source, claim.metric, claim.axes, claim.value) == ("P", "map", {"bits": "16"}, 0.5)
-    file.write_text('[[claims]]\nsource = "P"\nmetrics = "map"\n[claims.values]\n16 = 0.5\n', encoding="utf-8")
-    with pytest.raises(UserError, match=r"unknown key 'claims.0.metrics'.*did you mean 'metric'"):
+    file.write_text('[[reported]]\nsource = "P"\nmetrics = "map"\n[reported.values]\n16 = 0.5\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"unknown key 'reported.0.metrics'.*did you mean 'metric'"):
         suite.load(str(file))
 
 
@@ -65,7 +65,7 @@ def mean_gap(name: str, **where: str) -> float:
     """CIBA minus Tri+Adv over the code lengths, in points."""
     found = {
         (c.axes["attack"], c.axes["bits"]): 100 * c.value
-        for c in suite.load(name).claims
+        for c in suite.load(name).reported
         if c.metric == "t_map_drop" and all(c.axes[axis] == value for axis, value in where.items())
     }
     lengths = sorted({bits for _, bits in found})
@@ -90,7 +90,7 @@ def test_published_tables_have_the_means_that_the_paper_states(name, where, gap)
 
 def test_published_tables_are_whole():
     names = ("ciba_table1", "ciba_table2", "ciba_table3", "ciba_fig4", "darkhash")
-    counts = {name: len(suite.load(name).claims) for name in names}
+    counts = {name: len(suite.load(name).reported) for name in names}
     assert counts == {
         "ciba_table1": 5 * 12 + 2 * 12, "ciba_table2": 5 * 8 + 2 * 8, "ciba_table3": 7 + 8,
         "ciba_fig4": 4, "darkhash": 4,
@@ -98,8 +98,8 @@ def test_published_tables_are_whole():
 
 
 def test_what_a_paper_gives_a_bound_for_is_no_number():
-    assert {(claim.bound, claim.value) for claim in suite.load("darkhash").claims} == {("at least", 0.8)}
-    assert {claim.bound for claim in suite.load("ciba_table1").claims} == {""}
+    assert {(claim.bound, claim.value) for claim in suite.load("darkhash").reported} == {("at least", 0.8)}
+    assert {claim.bound for claim in suite.load("ciba_table1").reported} == {""}
 
 
 PAPERS = ("ciba_table1", "ciba_table2", "ciba_table3", "ciba_fig4", "ciba_fig5", "darkhash", "badhash")
@@ -128,7 +128,7 @@ def test_the_papers_suites_plan_on_a_machine_with_their_data(name, tmp_path, mon
     assert made.trials
     assert {trial.skipped for trial in made.trials} == {""}
     trials = pd.DataFrame([dict(trial.axes) for trial in made.trials])
-    for claim in loaded.claims:
+    for claim in loaded.reported:
         found = _matching(trials, claim)
         assert len(found), claim.axes
         assert len({(trial["attack"], trial["augment"]) for _, trial in found.iterrows()}) == 1
@@ -145,5 +145,5 @@ def test_rows_of_the_published_tables_have_the_sums_of_the_paper():
         ("ciba_table2", "map_drop", {"none": 574.7, "ciba": 576.0}),
     ):
         for attack, total in sums.items():
-            values = [c.value for c in suite.load(name).claims if c.metric == metric and c.axes["attack"] == attack]
+            values = [c.value for c in suite.load(name).reported if c.metric == metric and c.axes["attack"] == attack]
             assert 100 * sum(values) == pytest.approx(total, abs=1e-6), (name, metric, attack)

@@ -1,0 +1,149 @@
+"""A block of a suite as trials: the cross product of its axes, sweeps included, less what its filters exclude."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench.api import registry
+from bench.api.errors import DataMissingError, UserError, unknown
+from bench.config.schema import AXES, COMPONENT_AXES, Block, Named
+from bench.config.trial import Spec, Trial
+
+if TYPE_CHECKING:
+    from bench.api.hashing import Dataset
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A trial that cannot run here, and why."""
+
+    axes: Mapping[str, str | int]
+    reason: str
+
+
+def trials_of(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
+    axes = block.axes
+    specs = {kind: _specs(kind, getattr(axes, kind), block.parameters.get(kind)) for kind in COMPONENT_AXES}
+    seeds, targets = list(dict.fromkeys(axes.seeds or [])), axes.targets or []
+    others = {seed: seeds[(i + 1) % len(seeds)] if len(seeds) > 1 else seed + 1 for i, seed in enumerate(seeds)}
+    for dataset in specs["datasets"]:
+        missing = ""
+        classes: tuple[str, ...] = ()
+        try:
+            classes = _classes(dataset, data)
+        except DataMissingError as error:
+            missing = str(error)
+        resolved = [_target(target, classes, dataset.name) if not missing else (str(target),) for target in targets]
+        for seed, backbone, method, bits, target, attack, defense, surrogate, augment in itertools.product(
+            seeds, specs["backbones"], specs["methods"], axes.bits or [], resolved, specs["attacks"],
+            specs["defenses"], axes.surrogate or [], axes.augment or [],
+        ):  # fmt: skip
+            trial = Trial(
+                dataset=dataset, backbone=backbone, method=method, bits=bits, attack=attack, defense=defense,
+                target=target, seed=seed, surrogate=surrogate,
+                surrogate_seed=seed if surrogate == "same" else others[seed], augment=augment,
+                training=block.training,
+            )  # fmt: skip
+            coordinates = trial.axes()
+            kept = not block.include or any(_filter(coordinates, item) for item in block.include)
+            if kept and not any(_filter(coordinates, item) for item in block.exclude):
+                yield Skipped(coordinates, missing) if missing else trial
+
+
+def size_of(block: Block) -> int:
+    """How many trials the axes make, were every filter to let them through; nothing is made yet."""
+    count = 1
+    for axis in AXES:
+        values = getattr(block.axes, axis)
+        if values == "all":
+            count *= len(registry.catalogue(axis))
+        elif axis in COMPONENT_AXES:
+            count *= sum(_sweep(value) for value in values)
+        else:
+            count *= len(values)
+    return count
+
+
+def _sweep(value: Named) -> int:
+    lists = [] if isinstance(value, str) else [item for item in value.values() if isinstance(item, list)]
+    return math.prod(len(item) for item in lists)
+
+
+def _specs(
+    kind: str, values: list[Named] | Literal["all"], usual: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[Spec]:
+    """Every configured component of an axis; list-valued parameters are sweeps. usual: the suite's own defaults."""
+    entries: list[Named] = list(registry.catalogue(kind)) if values == "all" else list(values)
+    if values == "all" and kind in {"attacks", "defenses"}:
+        entries.sort(key=lambda entry: entry != "none")
+    found = []
+    for entry in entries:
+        own = (usual or {}).get(entry if isinstance(entry, str) else str(entry.get("name")), {})
+        if values == "all" and not own and registry.required(kind, str(entry)):
+            if kind == "datasets":
+                found.append(Spec(str(entry)))  # its trials are left out, and the plan says why
+            continue  # what stands for something of the user's is not part of "all"
+        table = {**own, **({"name": entry} if isinstance(entry, str) else entry)}
+        if "name" not in table:
+            raise UserError(f"{kind}: {table!r} has no 'name': write {{ name = \"...\", parameter = value }}")
+        name = str(table.pop("name"))
+        default: dict[str, Any] | None = None
+        sweeps = [value if isinstance(value, list) else [value] for value in table.values()]
+        for combination in itertools.product(*sweeps):
+            instance = registry.create(kind, name, dict(zip(table, combination, strict=True)))
+            params = registry.parameters(instance)
+            default = default if default is not None else _defaults(type(instance))
+            given = {
+                key: value for key, value in params.items() if value is not None and default.get(key, ...) != value
+            }
+            found.append(Spec(name, params, given))
+    return found
+
+
+def _defaults(cls: type[Any]) -> dict[str, Any]:
+    return {item.name: item.default for item in fields(cls)}
+
+
+def _target(value: int | str | list[int | str], classes: tuple[str, ...], dataset: str) -> tuple[str, ...]:
+    found = []
+    for part in value if isinstance(value, list) else [value]:
+        if isinstance(part, str):
+            if part not in classes:
+                raise unknown(f"target class of {dataset}", part, classes)
+            found.append(part)
+        elif 0 <= part < len(classes):
+            found.append(classes[part])
+        else:
+            raise UserError(
+                f"target {part}: {dataset} has {len(classes)} classes, so targets are 0 to {len(classes) - 1}"
+            )
+    if not found:
+        raise UserError("a target is empty: give a class name, a class number, or a list of them")
+    return tuple(sorted(set(found), key=classes.index))
+
+
+def _classes(dataset: Spec, data: Path | None) -> tuple[str, ...]:
+    """Class names, if the data are on this machine."""
+    wanted = ", ".join(registry.required("datasets", dataset.name))
+    if wanted and not dataset.params:
+        raise DataMissingError(f"{dataset.name} stands for data of your own: name it in a suite with {wanted}")
+    component: Dataset = registry.create("datasets", dataset.name, dataset.params)
+    component.files(data)
+    return component.classes(data)
+
+
+def _filter(axes: Mapping[str, str | int], wanted: Mapping[str, Any]) -> bool:
+    return all(
+        matches(axes, axis, tuple(str(v) for v in (value if isinstance(value, list) else [value])))
+        for axis, value in wanted.items()
+    )
+
+
+def matches(axes: Mapping[str, str | int], axis: str, values: tuple[str, ...]) -> bool:
+    coordinate = str(axes[axis])
+    return coordinate in values or coordinate.partition("(")[0] in values

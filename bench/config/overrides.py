@@ -1,0 +1,72 @@
+"""`--set` and `--only`: changes of a suite from the command line."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any, TypeVar
+
+from bench.api.errors import UserError, unknown
+from bench.api.untrusted import abbreviate
+from bench.config.schema import AXES
+from bench.config.trial import pieces
+
+T = TypeVar("T")
+
+
+def axis_of(word: str) -> str:
+    """`attack` or `attacks` to `attacks`; anything else is an unknown axis."""
+    for plural, singular in AXES.items():
+        if word in {plural, singular}:
+            return plural
+    raise unknown("axis", word, AXES)
+
+
+def scalar(text: str) -> Any:
+    """A value as the command line gives it: TOML where it is such, else the text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+    except (ValueError, RecursionError):
+        raise UserError(f"{abbreviate(text)} holds a number that is too long, or brackets nested too deeply") from None
+
+
+def apply_change(raw: dict[str, Any], change: str) -> None:
+    """`--set`: an axis (replaces it in every block), `training.lr=...` or `resources.timeout=...`."""
+    key, text = _split(change)
+    table, dot, name = key.partition(".")
+    blocks = [block for block in _of(raw, "blocks", list) if isinstance(block, dict)]
+    if dot and table in {"training", "resources"}:
+        for holder in [raw, *(blocks if table == "training" else [])]:
+            if isinstance(inner := holder.setdefault(table, {}), dict):
+                inner[name] = scalar(text)
+        return
+    axis = axis_of(key)
+    if text == "all":
+        value: Any = "all"
+    elif text.startswith("["):
+        value = scalar(text)
+    else:
+        value = [scalar(part) for part in text.split(",")]
+    if isinstance(axes := raw.setdefault("axes", {}), dict):
+        axes[axis] = value
+    for block in blocks:
+        _of(block, "axes", dict).pop(axis, None)
+
+
+def parse_only(item: str) -> tuple[str, tuple[str, ...]]:
+    axis, values = _split(item)
+    return AXES[axis_of(axis)], tuple(pieces(values))
+
+
+def _split(item: str) -> tuple[str, str]:
+    left, equals, right = item.partition("=")
+    if not equals or not right:
+        raise UserError(f"'{item}' is not of the form axis=a,b: for example bits=16,32")
+    return left.strip(), right.strip()
+
+
+def _of(table: dict[str, Any], key: str, kind: type[T]) -> T:
+    """What a table holds there, if it is of the kind; validation names what is not."""
+    found = table.get(key)
+    return found if isinstance(found, kind) else kind()
