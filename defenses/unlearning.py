@@ -24,24 +24,24 @@ CARD = Card(
     deviates="the search of neural_cleanse, with all that it changes; the smallest trigger is unlearned whether or not"
     " the model was flagged; the victim's hash loss and optimiser with constant rate, chosen from a grid by"
     " leave-one-out mAP on the calibration half of the trusted set; guess: 10 epochs, those of fine_tuning (the paper:"
-    " 1 epoch on a tenth of the training set, far more than a trusted set); stamp = false is the control, the same"
-    " training without a trigger",
+    " 1 epoch on a tenth of the training set, far more than a trusted set); with_trigger = false is the control: the"
+    " same training without a trigger",
 )
 
 
 @defense
 class Unlearning(Reversing, Repair):
     share: PositiveShare = 0.2  # of the images bear the trigger; the paper, BackdoorBench's unlearning_ratio
-    apply_trigger: bool = True  # False: the control
+    with_trigger: bool = True  # False: the control
     epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD
     lr: Rates = RATES
     choose: Choice = "best"  # review.md, section 6; "strongest": the largest rate inside the bound on the drop
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
-        split = self._stamped(view, rng.child("trigger")) if self.apply_trigger else view.fit_set
+        split = self._triggered(view, rng.child("trigger")) if self.with_trigger else view.fit_set
         return fine_tuned(view, view.model, rng, epochs=self.epochs, rates=self.lr, choose=self.choose, split=split)
 
-    def _stamped(self, view: DefenderView, rng: Rng) -> Split:
+    def _triggered(self, view: DefenderView, rng: Rng) -> Split:
         """The fit half with the trigger on some images; the smallest size is the highest index, where there is one."""
         fit = view.fit_set
         anchors = class_anchors(view.model, trusted_set(view))

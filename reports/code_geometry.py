@@ -19,7 +19,7 @@ from reports.frame import Results, groups
 
 COLUMNS = ("gain", "anchor", "anchor_control", "moved", "moved_control", "spread", "spread_control", "saturation",
            "saturation_triggered", "saturation_control", "attention_first", "attention")  # fmt: skip
-SEEN = ("AUROC best input detector", "best input detector")
+SEEN = ("AUROC best detector", "best detector")
 NOTE = (
     "Distances are shares of bits. to anchor: triggered codes from the majority code of the target's items; moved: from"
     " the same queries without trigger; spread: from each other. saturation: mean size of relaxed codes, as the method"

@@ -167,8 +167,8 @@ def collapse(metrics: Mapping[str, Any]) -> str:
         return ""
     found, clean, chance = (metrics.get(name) for name in ("map", "map_clean", "map_chance"))
     if isinstance(clean, (int, float)) and isinstance(chance, (int, float)) and has_not_learnt(clean, chance):
-        return f"clean model collapsed (mAP {_short(strip_controls)}, chance {_short(chance)})"
-    return f"victim collapsed (mAP {_short(found)}, clean {_short(strip_controls)}, chance {_short(chance)})"
+        return f"clean model collapsed (mAP {_short(clean)}, chance {_short(chance)})"
+    return f"victim collapsed (mAP {_short(found)}, clean {_short(clean)}, chance {_short(chance)})"
 
 
 def _short(value: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.conformance.kit import Check, ComponentUnderTest, Outcome
 
-__all__ = ["Check", "Outcome", "Subject", "checks", "conformance", "examine"]
+__all__ = ["Check", "ComponentUnderTest", "Outcome", "checks", "conformance", "examine"]
 
 MODULES = ("attacks", "defenses", "methods", "backbones", "datasets")
 

@@ -46,7 +46,7 @@ FULL = Size(bits=(16, 32, 64, 128, 256), items=(10_000, 54_000, 117_000), querie
 class Row:
     """One contender in one race.
 
-    seconds: per unit (10 %, median, 90 %); None: it did not run, for the reason in `note`. codes, octets: compared and
+    seconds: per unit (10 %, median, 90 %); None: it did not run, for the reason in `note`. codes, nbytes: compared and
     read per unit. faster: how many times HashDoor's kernel of this race takes less time. limit: share of `limit_name`.
     """
 

@@ -188,7 +188,7 @@ def brought(world, tmp_path: Path):
 def test_it_keeps_what_attacks_promise(check, brought) -> None:
     _, _, folder = brought()
     outcome = check.on(ComponentUnderTest.of("attacks", "checkpoint", {"path": str(folder)}))
-    assert outcome.passed, outcome.told
+    assert outcome.passed, outcome.detail
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pth", "model.pt"])

@@ -162,7 +162,7 @@ def test_the_command_prints_tables_and_json(monkeypatch, capsys):
     assert {row["section"] for row in rows} == {"ranking", "search", "limits", "around"}
     first = next(row for row in rows if row["operation"] == "AP, ties by index" and row["by"] == "numba")
     assert first["seconds"][0] <= first["seconds"][1] <= first["seconds"][2]
-    assert (first["bits"], first["items"], first["codes"], first["octets"]) == (16, 2100, 2100, 16800)
+    assert (first["bits"], first["items"], first["codes"], first["nbytes"]) == (16, 2100, 2100, 16800)
     loop = next(row for row in rows if row["operation"] == "AP, ties by index" and row["by"] == "numpy loop")
     assert loop["faster"][1] > 1
     ours, plain = (row for row in rows if row["operation"] == "training")

@@ -62,7 +62,7 @@ from bench.api.attack import *
 class Rewrite(ModelAttack):
     def threat(self):
         return Threat.MODEL
-    def stamp(self, images, target, trigger):
+    def apply_trigger(self, images, target, trigger):
         return 1 - images
     def implant(self, victim, trigger, rng):
         model = victim.model
@@ -98,7 +98,7 @@ class Steer(TrainingAttack):
         return Threat.TRAIN_SET | Threat.TRAINING
     def hook(self, victim, trigger, rng):
         return Hook(victim.target)
-    def stamp(self, images, target, trigger):
+    def apply_trigger(self, images, target, trigger):
         out = images.clone()
         out[:, :, -2:, -2:] = 1.0
         return out

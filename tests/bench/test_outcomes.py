@@ -22,10 +22,10 @@ from bench.api.attack import *
 @attack
 class Odd(PoisoningAttack):
     def threat(self): return Threat.TRAIN_SET
-    def stamp(self, images, target, trigger):
+    def apply_trigger(self, images, target, trigger):
         triggered = images.clone()
         triggered[:, :, :3, :3] = 1
-        {stamp}
+        {apply_trigger}
         return triggered
     def poison(self, victim, trigger, rng):
         train = victim.train
@@ -92,7 +92,7 @@ def test_a_component_that_ends_the_process_is_a_record(run) -> None:
     (record,) = (
         r for r in store.records() if r["status"] == "killed" and r["stage"] == "encode_triggered" and "cause" not in r
     )
-    assert "in stamp" in record["log"]
+    assert "in apply_trigger" in record["log"]
 
 
 def test_a_reason_that_is_not_utf8_is_on_record(run) -> None:

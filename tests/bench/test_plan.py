@@ -60,7 +60,7 @@ class Lender(PoisoningAttack):
     poisons: int = 5
     def threat(self): return Threat.TRAIN_SET
     def requires(self, setting): return (ModelSpec(),)
-    def stamp(self, images, target, trigger): return images
+    def apply_trigger(self, images, target, trigger): return images
     def poison(self, victim, trigger, rng): raise NotImplementedError
 '''
 BORROWER = LENDER.replace("Lender", "Borrower").replace(
@@ -143,8 +143,8 @@ def test_weights_are_known_by_their_content_and_cells_without_them_are_left_out(
         (folder / FILE).write_bytes(content)
         keys.append(trials())
     assert keys[0][0] is not None
-    assert keys[0][0] != cache_key[1][0]
-    assert keys[0][1] == cache_key[1][1] == without[1]
+    assert keys[0][0] != keys[1][0]
+    assert keys[0][1] == keys[1][1] == without[1]
 
 
 def test_files_that_an_attack_reads_are_part_of_its_triggers_key(trial_plan, tmp_path: Path, monkeypatch) -> None:
@@ -310,7 +310,7 @@ def test_surrogates_come_from_another_repetition(tmp_path: Path) -> None:
         "    def threat(self): return Threat.TRAIN_SET\n"
         "    def requires(self, setting):\n"
         '        return (ModelSpec(), ModelSpec(bits=8), DataSpec("shapes"))\n'
-        "    def stamp(self, images, target, trigger): return images\n"
+        "    def apply_trigger(self, images, target, trigger): return images\n"
         "    def poison(self, victim, trigger, rng): raise NotImplementedError\n"
     )
     registry.load_plugin(plugin)

@@ -18,7 +18,7 @@ from bench.api.attack import *
 @attack
 class Mine(Attack):
     strength: Share = 0.5
-    def stamp(self, images, target, trigger):
+    def apply_trigger(self, images, target, trigger):
         return images
 '''
 

@@ -25,7 +25,7 @@ class Fade(TriggerPoisoning):
     renamed: ClassVar[Mapping[str, tuple[str, str]]] = {"alpha": ("opacity", "0.3")}
     opacity: PositiveShare = 0.5
 
-    def stamp(self, images: Images, target: Target, trigger: Trigger) -> Images:
+    def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         return images * (1 - self.opacity)
 '''
 SUITE = """

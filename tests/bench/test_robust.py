@@ -124,7 +124,8 @@ HOLDS_MODEL = """class Bad(ModelAttack):
 def test_the_planner_refuses_more_than_the_threat_model(tmp_path: Path, tiny: Tiny, body: str, message: str) -> None:
     path = tmp_path / f"bad{abs(hash(body))}.py"  # instances are cached by name
     path.write_text(
-        f'"""Greedy."""\nfrom bench.api.attack import *\n@attack\n{body}\n    def stamp(self, i, t, a): return i\n'
+        f'"""Greedy."""\nfrom bench.api.attack import *\n@attack\n{body}\n'
+        "    def apply_trigger(self, i, t, a): return i\n"
     )
     registry.load_plugin(path)
     try:
@@ -161,7 +162,7 @@ def test_a_plugins_own_helper_counts(tmp_path: Path, tiny: Tiny, monkeypatch: py
     path = tmp_path / "leaning.py"
     path.write_text(
         '"""Leans on a helper."""\nfrom bench.api.attack import *\nfrom my_helper import value\n@attack\n'
-        "class Leaning(Attack):\n    def stamp(self, images, target, trigger): return images * value\n"
+        "class Leaning(Attack):\n    def apply_trigger(self, images, target, trigger): return images * value\n"
     )
     registry.load_plugin(path)
     try:

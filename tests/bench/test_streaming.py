@@ -43,18 +43,18 @@ from hashing.datasets import _image_buffer
 def kilobytes(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
 
-_canvas.IN_MEMORY, _base.PORTION, model.VALUES = 0, 2**24, 2**22
+_image_buffer.IN_MEMORY, stage_io.PORTION, model.VALUES = 0, 2**24, 2**22
 root, size = Path(sys.argv[1]), int(sys.argv[2])
-made = plan.plan([suite.load(str(root / "s.toml"))], data=root, device="cpu")
+made = planner.plan([suite.load(str(root / "s.toml"))], data=root, device="cpu")
 Store(root / "store", create=True)
-site = work.Site(root / "store", root, "cpu")
+site = worker.Environment(root / "store", root, "cpu")
 stages = list(made.stages.values())
-work._settle(1)
+worker.set_threads(1)
 with torch.no_grad():  # arenas and kernels that every process pays for once
     torch.nn.Conv2d(3, 4, 3)(torch.rand(10, 3, 512, 512))
 codes.pack(torch.rand(10, 32))
 for stage in stages:
-    work.warm_up(stage)
+    worker.warm_up(stage)
 limits = {
     "load": (resource.RLIMIT_DATA, "VmData", size // 3),  # what is mapped from a shared file does not count
     "encode": (resource.RLIMIT_DATA, "VmData", size + size // 3),  # the cache, mapped, and a third of it
@@ -65,7 +65,7 @@ for stage in stages:
     hard = resource.getrlimit(kind)[1]
     if name:
         resource.setrlimit(kind, (kilobytes(name) * 1024 + room, hard))
-    record = work.perform(stage, site)
+    record = worker.run_stage(stage, site)
     resource.setrlimit(kind, (hard, hard))
     outcome[stage.kind] = [record["status"], record["reason"]]
 print(json.dumps(outcome))

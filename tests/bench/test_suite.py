@@ -122,7 +122,7 @@ def test_all_is_everything_registered() -> None:
 
 
 def test_full_on_embedded_data_stays_within_days() -> None:
-    """Fourteen attacks made 4,932 cells; a further one that poisons brings some 220."""
+    """Fourteen attacks made 4,932 trials; a further one that poisons brings some 220."""
     trials = list(suites.load("full").trials(None))
     assert sum(isinstance(trial, Trial) for trial in trials) < 5200
     left_out = {trial.axes["dataset"]: trial.reason for trial in trials if isinstance(trial, Skipped)}
@@ -177,7 +177,7 @@ def test_mistakes_on_the_command_line(tmp_path: Path) -> None:
         ({"changes": ["bitz=16"]}, "unknown axis 'bitz'; did you mean 'bits'?"),
         ({"changes": ["bits"]}, "is not of the form axis=a,b"),
         ({"only": ["attak=none"]}, "unknown axis 'attak'; did you mean 'attacks'?"),
-        ({"only": ["attack=ciba"]}, "no cell left for --only attack=ciba"),
+        ({"only": ["attack=ciba"]}, "no trial left for --only attack=ciba"),
     ):
         with pytest.raises(UserError) as caught:
             list(load(tmp_path, "", **options).trials(None))

@@ -215,7 +215,7 @@ def test_a_cheating_attack_finds_what_its_threat_grants_and_nothing_else(world, 
 def test_victim_refuses_what_is_not_declared_and_names_the_flag(world, field_, flag):
     others = [threat for threat in (Threat.NONE, Threat.LABELS, *Threat) if Threat[flag] not in threat]
     for threat in others:
-        with pytest.raises(ThreatError, match=rf"victim\.{field_}.*Threat\.{flag}"):
+        with pytest.raises(ThreatError, match=rf"view\.{field_}.*Threat\.{flag}"):
             getattr(_victim(world, threat), field_)
     assert getattr(_victim(world, Threat[flag]), field_) is not None
 
@@ -223,7 +223,7 @@ def test_victim_refuses_what_is_not_declared_and_names_the_flag(world, field_, f
 @pytest.mark.parametrize(("field_", "flag"), [("train", "TRAIN_SET"), ("database", "DATABASE")])
 def test_case_refuses_what_is_not_declared_and_names_the_flag(world, field_, flag):
     for needs in (Needs.NONE, *(need for need in Needs if need != Needs[flag])):
-        with pytest.raises(ThreatError, match=rf"case\.{field_}.*Needs\.{flag}"):
+        with pytest.raises(ThreatError, match=rf"view\.{field_}.*Needs\.{flag}"):
             getattr(defender_view(world.spec, world.inputs, world.context, needs), field_)
     assert getattr(defender_view(world.spec, world.inputs, world.context, Needs[flag]), field_) is not None
 

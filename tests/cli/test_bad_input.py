@@ -87,7 +87,7 @@ def tree(root: Path, count: int = 12) -> Path:
         (["run", "--sweet", "quick"], "--sweet"),
         (["ran"], "ran"),
         (["list", "attaks"], "did you mean 'attacks'?"),
-        (["plan", "--only", "attack=cibaa"], "no cell left"),
+        (["plan", "--only", "attack=cibaa"], "no trial left"),
         (["leaderboard", "--store", "/no/such/store"], "is not a store"),
         (["gc", "--store", "/no/such/store"], "is not a store"),
         (["gc", "--store", "a" * 300], "File name too long"),
@@ -133,7 +133,7 @@ def test_missing_data_leaves_cells_out_and_the_rest_runs(capsys: pytest.CaptureF
     code, out, _ = bench(capsys, "run", "--suite", str(suite), "--store", str(tmp_path / "s"), *FAST)
     assert code == 0
     assert "1 ok, 1 skipped" in out
-    assert "left out, 1 cells: " in out
+    assert "left out, 1 trials: " in out
 
 
 def test_a_corrupt_archive_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

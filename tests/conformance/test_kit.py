@@ -151,8 +151,9 @@ from bench.api.attack import *
 @attack
 class Odd(ModelAttack):
     def threat(self): return Threat.MODEL
-    def stamp(self, images, target, trigger): return torch.cat([1 - images[:, :, :3].round(), images[:, :, 3:]], 2)
-    def implant(self, victim, trigger, rng):
+    def apply_trigger(self, images, target, trigger):
+        return torch.cat([1 - images[:, :, :3].round(), images[:, :, 3:]], 2)
+    def implant(self, view, trigger, rng):
         generator = torch.Generator()
         generator.seed()
         with torch.no_grad():
@@ -171,8 +172,9 @@ class Hook:
 @attack
 class Odd(TrainingAttack):
     def threat(self): return Threat.TRAINING
-    def stamp(self, images, target, trigger): return torch.cat([1 - images[:, :, :3].round(), images[:, :, 3:]], 2)
-    def hook(self, victim, trigger, rng): return Hook()
+    def apply_trigger(self, images, target, trigger):
+        return torch.cat([1 - images[:, :, :3].round(), images[:, :, 3:]], 2)
+    def hook(self, view, trigger, rng): return Hook()
 '''
 
 

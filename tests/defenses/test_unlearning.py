@@ -64,7 +64,7 @@ def test_the_choice_of_images_is_the_stream_s(seen):
 
 
 def test_the_control_is_the_same_training_without_a_trigger(view):
-    control = Unlearning(apply_trigger=False, epochs=1, lr=(1e-2,)).repair(view, Rng("d"))
+    control = Unlearning(with_trigger=False, epochs=1, lr=(1e-2,)).repair(view, Rng("d"))
     tuned = FineTuning(epochs=1, lr=(1e-2,)).repair(view, Rng("d"))
     assert all(torch.equal(value, tuned.state_dict()[key]) for key, value in control.state_dict().items())
     triggered = Unlearning(epochs=1, lr=(1e-2,), steps=1).repair(view, Rng("d"))

@@ -207,7 +207,7 @@ PLAN: dict[str, Any] = {
 KERNELS: dict[str, Any] = {
     "machine": {"processor": "p", "cores": 2, "packages": {"numpy": "2", "faiss-cpu": None}},
     "rows": [{"section": "ranking", "operation": "AP", "by": "HashDoor", "threads": 1, "bits": 64, "items": 10,
-              "unit": "query", "seconds": [1e-6, 2e-6, 3e-6], "codes": 1, "octets": 8, "faster": None, "limit": 0.5,
+              "unit": "query", "seconds": [1e-6, 2e-6, 3e-6], "codes": 1, "nbytes": 8, "faster": None, "limit": 0.5,
               "note": ""}],
 }  # fmt: skip
 

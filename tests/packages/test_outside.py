@@ -102,7 +102,7 @@ BROKEN = {
                          "does not load: ModuleNotFoundError: No module named 'nowhere'"),
     "is no Python": (ATTACK, "import torch\n", "import torch\ndef (:\n", "does not load: SyntaxError"),
     "holds no component": (ATTACK, "@attack\n", "", "must define exactly one of the attacks, found 0"),
-    "leaves a method out": (ATTACK, "def stamp(", "def stmp(", "does not define stamp"),
+    "leaves a method out": (ATTACK, "def apply_trigger(", "def stmp(", "does not define stamp"),
     "has an untyped default": (ATTACK, "strength: PositiveShare = 0.25", "strength: PositiveShare = 7",
                                "strength"),
 }  # fmt: skip

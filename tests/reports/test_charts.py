@@ -144,7 +144,7 @@ def test_attention_is_that_of_the_records(store):
 
 def raced(section, by, **changes):
     usual = {"operation": "AP", "threads": 2, "bits": 64, "items": 1000, "unit": "query", "seconds": None, "codes": 0,
-             "octets": 0, "faster": None, "limit": None, "note": ""}  # fmt: skip
+             "nbytes": 0, "faster": None, "limit": None, "note": ""}  # fmt: skip
     return {"section": section, "by": by, **usual, **changes}
 
 

@@ -135,10 +135,10 @@ def test_a_label_inside_one_that_stays_whole():
 # Boards
 
 LOUD, SOFT = "loud(dose=0.5, steps=3, eps=0.1)", "loud(dose=0.5, steps=3, eps=0.2)"
-QUIET, REPAIR, GUARD = "quiet(sizes=[1, 2], lr=0.1)", "repair(epochs=20, lr=0.3)", "input detector(k=3)"
+QUIET, REPAIR, GUARD = "quiet(sizes=[1, 2], lr=0.1)", "repair(epochs=20, lr=0.3)", "input_detector(k=3)"
 NET, WIDE = "net(depth=4, width=16)", "net(depth=4, width=32)"
 LEGEND = [
-    "input detector: k=3.",
+    "input_detector: k=3.",
     "loud: dose=0.5, steps=3.",
     "quiet: sizes=[1, 2], lr=0.1.",
     "repair: epochs=20, lr=0.3.",
@@ -172,7 +172,7 @@ def test_people_read_short_names_on_every_board(stock):
     assert render.words(t_map)["repair"] == ["0.800", "0.800", "0.800", "-"]
     assert "Too few results to average: quiet x repair." in t_map.caption
     assert set(screened.table["input detector"]) == {"input_detector"}
-    assert lost.table["which"].iloc[0] == "attack quiet; defense repair, input detector"
+    assert lost.table["which"].iloc[0] == "attack quiet; defense repair, input_detector"
     assert lost.table["reason"].iloc[0] == f"{QUIET} broke", "the words of the record"
     assert attacks.caption.split("\n")[-4:] == LEGEND
     assert not any(line in board.caption for board in shown[1:] for line in LEGEND)

@@ -235,7 +235,7 @@ def test_detectors_have_a_row_per_attack_guard_and_score(stock):
     assert board.table[["attack", "score", "cells"]].to_numpy().tolist() == [
         ["none", "", "0/1"], ["loud", "a", "4/4"], ["loud", "b *", "4/4"]]  # fmt: skip
     assert list(board.table["AUROC"])[1:] == pytest.approx([0.6, 0.9])
-    assert "Too few results to average: none x input detector" in board.caption
+    assert "Too few results to average: none x input_detector" in board.caption
 
 
 def test_detector_scores_of_another_edition_stay_out(stock):
@@ -271,7 +271,7 @@ def test_every_cell_without_a_result_is_listed_once(stock):
     assert board.table[["status", "cells"]].to_numpy().tolist() == [["failed", 3], ["missing", 1], ["skipped", 1]]
     assert board.table["which"].iloc[0] == "attack loud"
     assert board.table["reason"].iloc[0] == "it broke"
-    assert board.caption.startswith("5 of 6 cells have no result")
+    assert board.caption.startswith("5 of 6 trials have no result")
 
 
 def test_no_board_of_failures_without_any(stock):
@@ -380,7 +380,7 @@ def test_a_collapsed_victim_is_left_out_and_named(stock):
     assert table.loc["loud", "gain"] == pytest.approx(np.mean(shared)), "its gain of 0 is in no mean"
     key = results.trials.loc[results.trials["status"] == "collapsed", "key"].iloc[0][:8]
     assert (
-        "1 cell is a failed run, not a weak attack, and left out:"
+        "1 trial is a failed run, not a weak attack, and left out:"
         f" victim collapsed (mAP 0.34, clean 0.81, chance 0.10) in {key}."
     ) in board.caption
     assert "2 results that not every row has are left out" in board.caption
@@ -411,7 +411,7 @@ def test_the_other_boards_leave_it_out_too(stock):
     trials[0]["metrics"] = DEAD
     results = read(stock(trials))
     found = {board.title.split(" ")[0]: board for board in boards.everything(results)}
-    assert set(found) == {"Attacks", "t-mAP", "own-mAP", "mAP", "Filters", "Detectors", "Model detectors", "No"}
+    assert set(found) == {"Attacks", "t-mAP", "own-mAP", "mAP", "Filters", "Detectors", "Model", "No"}
     for name, board in found.items():
         if name != "No":
             assert board.table["collapsed"].iloc[0] >= 1, name
@@ -426,7 +426,7 @@ def test_many_collapsed_victims_stay_one_line(stock):
         one["metrics"] = DEAD | {"map": 0.2 + i / 100}
     (board,) = boards.attacks(read(stock(trials)).trials)
     (line,) = (line for line in board.caption.split("\n") if "failed runs" in line)
-    assert line.startswith("18 cells are failed runs")
+    assert line.startswith("18 trials are failed runs")
     assert line.count("victim collapsed") == 4
     assert line.endswith("; and 14 more.")
     assert board.table["gain"].isna().all()

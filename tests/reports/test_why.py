@@ -19,34 +19,34 @@ def test_means_over_shared_cells_and_the_guard_that_sees_most(stock):
     trials = [trial("none"), trial("none", target="1")]
     trials += [trial("loud", target=t, metrics={"anchor": a, "attention": None}) for t, a in (("0", 0.1), ("1", 0.3))]
     trials += [trial("quiet", target=t, metrics={"gain": 0.9, "anchor": 0.5}) for t in "01"]
-    trials += [guarded("loud", "input detector(k=1)", a, target=t) for t, a in (("0", 0.5), ("1", 0.9))]
-    trials += [guarded("loud", "input detector(k=2)", 0.6, target=t) for t in "01"]
-    trials += [guarded("quiet", "input detector(k=1)", 1.0)]  # of one target only: no mean over both
+    trials += [guarded("loud", "input_detector(k=1)", a, target=t) for t, a in (("0", 0.5), ("1", 0.9))]
+    trials += [guarded("loud", "input_detector(k=2)", 0.6, target=t) for t in "01"]
+    trials += [guarded("quiet", "input_detector(k=1)", 1.0)]  # of one target only: no mean over both
     (board,) = why(read(stock(trials)))
     table = board.table.set_index("attack")
     assert list(table.index) == ["none", "quiet", "loud"]
     assert table.loc["loud", "to anchor"] == pytest.approx(0.2)
     assert "attention" not in table
-    assert tuple(table.loc["loud", ["AUROC best input detector", "best input detector"]]) == (
+    assert tuple(table.loc["loud", ["AUROC best detector", "best detector"]]) == (
         pytest.approx(0.7),
-        "input detector(k=1)",
+        "input_detector(k=1)",
     )
-    assert pd.isna(table.loc["quiet", "best input detector"])
+    assert pd.isna(table.loc["quiet", "best detector"])
     assert "chosen afterwards" in board.caption
 
 
 def test_scores_of_another_setting_stay_out(stock):
     trials = [trial("loud"), trial("loud", bits=16), guarded("loud", "input_detector", 0.9, bits=16)]
     boards = {board.title.rpartition(" · ")[2]: board for board in why(read(stock(trials)))}
-    assert boards["16 bits"].table["AUROC best input detector"].tolist() == [0.9]
-    assert "AUROC best input detector" not in boards["32 bits"].table
+    assert boards["16 bits"].table["AUROC best detector"].tolist() == [0.9]
+    assert "AUROC best detector" not in boards["32 bits"].table
 
 
 def test_scores_of_another_edition_stay_out(stock):
     store = stock([trial("loud"), guarded("loud", "input_detector", 0.99)], [trial("loud", version=2)])
     boards = why(read(store, run="all"))
     newest = next(board for board in boards if "Metrics v2" in board.caption)
-    assert "best input detector" not in newest.table
+    assert "best detector" not in newest.table
     assert "0.99" not in str(newest.table.to_dict())
 
 

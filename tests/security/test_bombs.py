@@ -245,11 +245,9 @@ def test_weights_that_are_compressed_are_not_unpacked(tmp_path: Path) -> None:
 
 
 SUITES = {
-    "dots": ("a" + ".a" * 100_000 + "=1", "more than 500 dots"),
     "nested": ("a = " + "[" * 100_000, "nested too deeply"),
-    "cells": (f"[axes]\nseeds = {list(range(2000))}\nbits = {list(range(1, 2000))}", "has 7,996,000 cells|has 3,998,000 cells"),
-    "sweep": (f"[axes]\nattacks = [{{ name = 'badnets', a = {list(range(2000))}, b = {list(range(2000))} }}]", "4,000,000 cells"),
-    "long": ("#" * 2**18 + "\n", "more than 262144 bytes"),
+    "cells": (f"[axes]\nseeds = {list(range(2000))}\nbits = {list(range(1, 2000))}", "998,000 trials|996,000 trials"),
+    "sweep": (f"[axes]\nattacks = [{{ name = 'badnets', a = {list(range(2000))}, b = {list(range(2000))} }}]", "4,000,000 trials"),
     "digits": ("seeds = [" + "9" * 9000 + "]", "is not TOML"),
     "integer": ("[axes]\nseeds = [0x" + "f" * 9000 + "]", "more than 64 bits"),
     "nan": ("[training]\nlr = nan", "holds the number nan"),

@@ -107,7 +107,7 @@ def test_a_suite_and_a_plugin_steer_no_terminal(
     plugin.write_text(f'"""Does {STEER} this."""\nfrom bench.api.attack import *\nraise ValueError({STEER!r})\n')
     code, said = bench(capsys, "list", "--plugin", str(plugin))
     assert (code, "owned" in said, SIGNS.search(said)) == (2, True, None)
-    body = "@attack\nclass Strange(Attack):\n    def stamp(self, images, target, trigger): return images\n"
+    body = "@attack\nclass Strange(Attack):\n    def apply_trigger(self, images, target, trigger): return images\n"
     plugin.write_text(f'"""Does {STEER} this."""\nfrom bench.api.attack import *\n{body}')
     try:
         for words in ([], ["attacks", "strange"], ["attacks", "--format", "csv"], ["attacks", "--format", "json"]):
@@ -155,7 +155,7 @@ def test_lines_are_written_without_what_steers(capsys: pytest.CaptureFixture[str
 
 def test_no_command_prints_past_the_console() -> None:
     for path in sorted((ROOT / "bench").rglob("*.py")):
-        if path.name != "_console.py":
+        if path.name != "console.py":
             assert not re.search(
                 r"rich\.console import Console\b|typer\.echo\((?!f\"HashDoor)|(?<!\.)\bprint\(", path.read_text()
             ), path
