@@ -135,7 +135,7 @@ def test_a_broken_promise_is_seen(kind, whole, broken, require, tmp_path, apart)
         for old, new in changes if sign in broken else ():
             assert old in text
             text = text.replace(old, new)
-    extra = IMPORTS.get(kind, "") if "Attack, T" in broken or "InputDetector, D" in broken else ""
+    extra = IMPORTS.get(kind, "") if "Attack, T" in broken or "InputDetector, M" in broken else ""
     text = text.replace(whole, broken).replace("from bench.api.card", f"{extra}from bench.api.card", 1)
     path.write_text(text)
     registry.load_plugin(path)
