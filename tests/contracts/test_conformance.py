@@ -25,5 +25,5 @@ CASES = [
 def test_promises(kind: str, name: str, check: Check) -> None:
     outcome = check.on(ComponentUnderTest.of(kind, name, {}))
     if outcome.skipped:
-        pytest.skip(outcome.told)
-    assert outcome.passed, outcome.told
+        pytest.skip(outcome.detail)
+    assert outcome.passed, outcome.detail
