@@ -62,8 +62,9 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             folder = ROOT / node.module.replace(".", "/")
-            modules = {f"{node.module}.{alias.name}" for alias in node.names
-                       if (folder / f"{alias.name}.py").exists() or (folder / alias.name / "__init__.py").exists()}  # fmt: skip
+            names = [alias.name for alias in node.names]
+            inner = [name for name in names if (folder / f"{name}.py").exists() or (folder / name).is_dir()]
+            modules = {f"{node.module}.{name}" for name in inner}
             found |= modules if len(modules) == len(node.names) else modules | {node.module}
     return {name for name in found if name.partition(".")[0] in PACKAGES}
 
