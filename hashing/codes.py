@@ -1,27 +1,21 @@
-"""Hash codes packed into 64-bit words: packing, Hamming distances, exact nearest neighbours.
+"""Packing of hash codes, Hamming distances, and exact nearest neighbours.
 
-Bit j of an item is bit j % 64 of word j // 64. Words are kept as planes, one row per word, so that a database streams
-through the cache one plane at a time. Importing this module imports neither torch nor numba.
+Importing this module imports neither torch nor numba.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int8, Int64, Integer, Num, UInt8, UInt16, UInt64
+from jaxtyping import Bool, Float64, Int64, Num
+
+from hashing.packed import MAX_BITS, Distances, LabelRows, Maps, PackedCodes
 
 __all__ = ["MAX_BITS", "Backend", "Distances", "PackedCodes", "TensorLike", "hamming_distances", "pack", "topk"]
 
-MAX_BITS = 65_535  # distances are uint16 at most
-
 Backend = Literal["auto", "numba", "torch"]
-Words = UInt64[np.ndarray, "w n"]
-Distances = UInt8[np.ndarray, "q m"] | UInt16[np.ndarray, "q m"]
-Maps = UInt64[np.ndarray, "c g"]
-LabelRows = Bool[np.ndarray, "q c"]
 
 
 @runtime_checkable
@@ -34,43 +28,6 @@ class TensorLike(Protocol):
     def max(self) -> Any: ...
     def __gt__(self, other: Any, /) -> Any: ...
     def __ne__(self, other: Any, /) -> Any: ...
-
-
-@dataclass(frozen=True, eq=False)
-class PackedCodes:
-    """n codes of `bits` bits. The words are read-only and the unused high bits of the last plane are zero."""
-
-    words: Words
-    bits: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.bits <= MAX_BITS:
-            raise ValueError(f"a code has 1 to {MAX_BITS} bits, not {self.bits}")
-        planes = -(-self.bits // 64)
-        if self.words.dtype != np.uint64 or self.words.ndim != 2 or len(self.words) != planes:
-            shape = (*self.words.shape,)
-            raise ValueError(f"{self.bits} bits need uint64 words [{planes}, n], not {self.words.dtype} {shape}")
-        words = np.require(self.words, np.uint64, ["C", "A"])
-        words = words.copy() if words.flags.writeable else words.view()  # nobody else can set a bit beyond the last
-        if self.bits % 64 and (words[-1] >> np.uint64(self.bits % 64)).any():
-            raise ValueError(f"bits beyond the first {self.bits} must be zero")
-        words.flags.writeable = False
-        object.__setattr__(self, "words", words)
-
-    def __len__(self) -> int:
-        return int(self.words.shape[1])
-
-    def select(self, index: Integer[np.ndarray, " k"] | Bool[np.ndarray, " n"] | slice) -> PackedCodes:
-        """The items at `index` (positions, a mask or a slice)."""
-        words = self.words[:, index]
-        words.flags.writeable = False
-        return PackedCodes(words, self.bits)
-
-    def unpack(self) -> Int8[np.ndarray, "n b"]:
-        """The codes as -1 and +1."""
-        nbytes = self.words.T.astype("<u8", order="C").view(np.uint8)
-        ones = np.unpackbits(nbytes, axis=1, count=self.bits, bitorder="little").astype(np.int8)
-        return 2 * ones - 1
 
 
 def pack(x: Num[np.ndarray, "n b"] | Bool[np.ndarray, "n b"] | TensorLike) -> PackedCodes:
@@ -138,10 +95,6 @@ def kernels(backend: Backend, device: str) -> Kernels:
     from hashing import torch_kernels
 
     return torch_kernels
-
-
-def distance_type(bits: int) -> type[np.uint8 | np.uint16]:
-    return np.uint8 if bits <= 255 else np.uint16
 
 
 def hamming_distances(

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from numba import njit, prange
 
-from hashing.codes import Distances, LabelRows, Maps, PackedCodes, distance_type
+from hashing.packed import Distances, LabelRows, Maps, PackedCodes, distance_type
 
 BLOCK = 2048  # items; a multiple of 64, and even
 STRETCH = 1 << 17  # items of a database that one thread takes at a time where all distances are wanted

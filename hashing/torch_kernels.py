@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64, Num, UInt64
 from torch import Tensor
 
-from hashing.codes import Distances, LabelRows, Maps, PackedCodes, distance_type
+from hashing.packed import Distances, LabelRows, Maps, PackedCodes, distance_type
 
 PAIRS = 1 << 20  # query-item pairs in flight on a CPU: some ten MB each for products, keys and counts
 DEVICE_PAIRS = 1 << 26  # elsewhere, where memory is large and small products do not fill the cores

@@ -151,6 +151,7 @@ class Attack(ABC):
     is_none: the attack changes nothing, so the planner adds no stage for it (`none`).
     offers_train_set: the attack leaves a poisoned training set, which a data filter can examine.
     not_in_trigger: parameters that `make_trigger` and `apply_trigger` never read; a sweep of them makes one trigger.
+    Reading one of them there raises UserError.
     seed_dependent: True if the seed changes the attacked model. If False, only the first seed is evaluated.
     shares_trigger_with: name of the attack whose trigger this one uses. Its `make_trigger` and `apply_trigger` run
     with the parameters of the same names, once for all attacks that share the trigger.

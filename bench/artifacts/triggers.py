@@ -1,4 +1,4 @@
-"""Which queries get the trigger, and putting it on."""
+"""The attack that makes and applies a trigger, and the queries that get it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from torch import Tensor
 from bench.api.attack import Attack
 from bench.api.types import Target, Trigger, to_8bit, to_unit
 from bench.artifacts import stage_io
-from bench.artifacts.stage_io import Inputs
+from bench.artifacts.sealed import sealed
+from bench.artifacts.stage_io import Inputs, Json
+
+
+def trigger_attack(spec: Json) -> Attack:
+    """The sealed attack whose `make_trigger` and `apply_trigger` a stage calls. spec: name and parameters."""
+    return sealed(stage_io.component("attacks", spec), spec["name"])
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 SCHEMA = 1  # of stores and records; raised when a reader of the old form would misread the new one
@@ -21,6 +22,15 @@ def canonical(value: Any) -> str:
 def digest(value: Any) -> str:
     """128 bits of SHA-256 over the canonical JSON, in hexadecimal."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:32]
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, read in blocks."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            found.update(block)
+    return found.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,18 @@ from bench.api.errors import DataCorruptError, ThreatError, UserError
 from bench.api.random import Rng
 from bench.api.types import Split, to_8bit
 from bench.artifacts import stage_io
+from bench.artifacts.sealed import sealed
 from bench.artifacts.training import train_victim
 from bench.conformance.fixture import SIZES, World, inverted
-from bench.conformance.kit import Checks, ComponentUnderTest, DoesNotApplyError, require, same, untouched_generators
+from bench.conformance.kit import (
+    BrokenError,
+    Checks,
+    ComponentUnderTest,
+    DoesNotApplyError,
+    require,
+    same,
+    untouched_generators,
+)
 from bench.stages.implant import check
 from hashing.codes import pack
 from hashing.model import encode
@@ -132,6 +141,18 @@ def stamp_is_pure(subject: ComponentUnderTest) -> None:
     attack.make_trigger(attacker_view_for(inverted(subject.world()), attack), Rng("prepare", 1))
     third = subject.create().apply_trigger(images, view.target, trigger)  # stages are other processes
     require(torch.equal(first, third), "it remembers make_trigger() instead of reading the trigger")
+
+
+@CHECKS.add("Remove the parameter from not_in_trigger, or read it in poison(), implant() or hook() alone.")
+def trigger_reads_what_it_declares(subject: ComponentUnderTest) -> None:
+    """`make_trigger` and `apply_trigger` read no parameter that `not_in_trigger` lists."""
+    attack, world = subject.create(), subject.world()
+    alone = sealed(attack, subject.name)
+    view = attacker_view_for(world, attack)
+    try:
+        alone.apply_trigger(some_images(), view.target, dict(alone.make_trigger(view, Rng("prepare", 0))))
+    except UserError as error:
+        raise BrokenError(str(error)) from None
 
 
 @CHECKS.add("Compute each image from itself: no statistics over the batch, networks in evaluation mode.")

@@ -16,7 +16,6 @@ may work on one store.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -29,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.api.errors import StoreError
 from bench.api.untrusted import read_json
-from bench.config.trial import SCHEMA, canonical, digest
+from bench.config.trial import SCHEMA, canonical, digest, sha256
 from bench.engine.record import PLAN_LIMIT, RECORD_LIMIT, as_plan, as_record, is_key
 
 if TYPE_CHECKING:
@@ -269,12 +268,3 @@ def writing(root: Path) -> Iterator[None]:
                 " command again; nothing that was finished is lost"
             ) from error
         raise
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file, read in blocks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.api import registry
-from bench.config.trial import digest
-from bench.engine.store import sha256
+from bench.config.trial import digest, sha256
 from bench.graph.fingerprint import fingerprint
 
 DEVICE_FREE = frozenset({"load", "split", "measure"})  # neither device nor thread count touches their results

@@ -175,8 +175,25 @@ def _trigger_maker(spec: Spec, attack: Attack) -> tuple[Attack, dict[str, Any]]:
         known = {item.name for item in fields(registry.lookup("attacks", name))}
         shared = Spec(name, {key: value for key, value in spec.params.items() if key in known})
         maker = _instance("attacks", shared)
-    params = registry.parameters(maker)
-    return maker, {"name": name, "params": {k: v for k, v in params.items() if k not in maker.not_in_trigger}}
+    left_out = maker.not_in_trigger - set(registry.required("attacks", name))
+    params = {key: value for key, value in registry.parameters(maker).items() if key not in left_out}
+    _check_derived(maker, name, params)
+    return maker, {"name": name, "params": params}
+
+
+def _check_derived(attack: Attack, name: str, params: Mapping[str, Any]) -> None:
+    """Refuse an attack that stores a value computed from a parameter of `not_in_trigger`: its trigger could read that.
+
+    params: those that the trigger depends on; the rest have their defaults where the trigger is made.
+    """
+    full = registry.parameters(attack)
+    given, again, shared = (vars(registry.create("attacks", name, of)) for of in (full, full, params))
+    for attribute in given.keys() - full.keys():  # of what two equal attacks have in common
+        if repr(given[attribute]) == repr(again[attribute]) != repr(shared.get(attribute)):
+            raise UserError(
+                f"attack '{name}' computes '{attribute}' from a parameter of its not_in_trigger: remove that parameter"
+                f" from not_in_trigger ({', '.join(sorted(attack.not_in_trigger))})"
+            )
 
 
 def _other_surrogate(trial: Trial, wish: ModelSpec) -> Trial:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from bench.api.attack import Attack
 from bench.artifacts import stage_io
 from bench.artifacts.codes import as_tensor, saturation
 from bench.artifacts.models import open_model
 from bench.artifacts.stage_io import Context, Inputs, Json, Output
-from bench.artifacts.triggers import eligible, with_trigger
+from bench.artifacts.triggers import eligible, trigger_attack, with_trigger
 from hashing.model import encode
 
 
 def run(spec: Json, inputs: Inputs, context: Context) -> Output:
-    attack: Attack = stage_io.component("attacks", spec["attack"])
+    attack = trigger_attack(spec["attack"])
     target = stage_io.target(spec, inputs.meta("load")["classes"])
     positions = eligible(inputs, target)
     query = stage_io.split(inputs, "query").images[positions]

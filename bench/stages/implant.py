@@ -14,6 +14,7 @@ from bench.api.errors import ThreatError
 from bench.api.random import Rng
 from bench.api.types import Poisoned, Split, Target
 from bench.artifacts import models, stage_io, stealth
+from bench.artifacts.sealed import sealed
 from bench.artifacts.stage_io import Context, Inputs, Json, Output
 from bench.artifacts.training import train_victim
 from bench.artifacts.triggers import eligible, with_trigger
@@ -29,7 +30,9 @@ def run(spec: Json, inputs: Inputs, context: Context) -> Output:
     view = attacker_view(spec, inputs, context, attack)
     trigger = stage_io.trigger(inputs, context.device)
     rng = Rng("implant", spec["seed"], *spec["target"])
-    watch = _TriggerAttention(attack, view.target, inputs, context, spec["recipe"]["epochs"])
+    watch = _TriggerAttention(
+        sealed(attack, spec["attack"]["name"]), view.target, inputs, context, spec["recipe"]["epochs"]
+    )
     if isinstance(attack, ModelAttack):
         if not inputs.has("clean"):
             raise ThreatError("a ModelAttack changes the trained model: its threat() must declare Threat.MODEL")

@@ -48,6 +48,8 @@ BROKEN = [
     ("attacks", "        c, h, w =", "        torch.set_grad_enabled(False)\n        c, h, w =", "`make_trigger`"),
     ("attacks", "        c, h, w =", "        KEPT.append(float(view.public.images.sum()) % 0.7)\n        c, h, w =",
      "`apply_trigger` is a function of its arguments"),
+    ("attacks", "    side: P", '    not_in_trigger = frozenset({"side"})\n    side: P', "read no parameter that"),
+    ("attacks", CORNER, CORNER.replace("= corner", "= self.faint() * corner"), "read no parameter that"),
     ("attacks", "        return triggered\n", "        raise SystemExit(0)\n", "`apply_trigger` keeps shape"),
     ("defenses", "class $Class(InputDetector):", "class $Class(InputDetector, ModelDetector):", "Is of one kind"),
     ("defenses", FITTED, "        return {'strength': 2}\n", "The result is what its kind gives"),
@@ -81,6 +83,9 @@ ELSEWHERE = {  # what a breakage needs in other places of the file
                           ('corner = trigger["corner"]', 'corner = trigger["corner"] * KEPT[-1]')],
     "KEPT.append(case": [("import torch\n", "import torch\n\nKEPT = [0.1]\n"),
                          ('{"moved": moved}', '{"moved": moved + images.mean((1, 2, 3)) * KEPT[-1]}')],
+    "self.faint()": [("    side: P", '    not_in_trigger = frozenset({"faintness"})\n    side: P'),
+                     ("    side: P", "    faintness: float = 0.5\n    side: P"),
+                     ("    def threat", "    def faint(self):\n        return self.faintness\n\n    def threat")],
     "self.calls = 0": [("        del ids, progress\n", "        del ids, progress\n        self.calls += 1\n"),
                        ("self.scale * codes @", "self.calls * self.scale * codes @")],
     "Blind(": [("@backbone\n", ("class Blind(nn.Module):\n    def __init__(self, width):\n        super().__init__()\n"

@@ -1,0 +1,60 @@
+"""Hash codes packed into 64-bit words, and the array types that packing and kernels share.
+
+Bit j of an item is bit j % 64 of word j // 64. Words are kept as planes, one row per word, so that a database streams
+through the cache one plane at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int8, Integer, UInt8, UInt16, UInt64
+
+MAX_BITS = 65_535  # distances are uint16 at most
+
+Words = UInt64[np.ndarray, "w n"]
+Distances = UInt8[np.ndarray, "q m"] | UInt16[np.ndarray, "q m"]
+Maps = UInt64[np.ndarray, "c g"]
+LabelRows = Bool[np.ndarray, "q c"]
+
+
+def distance_type(bits: int) -> type[np.uint8 | np.uint16]:
+    return np.uint8 if bits <= 255 else np.uint16
+
+
+@dataclass(frozen=True, eq=False)
+class PackedCodes:
+    """n codes of `bits` bits. The words are read-only and the unused high bits of the last plane are zero."""
+
+    words: Words
+    bits: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= MAX_BITS:
+            raise ValueError(f"a code has 1 to {MAX_BITS} bits, not {self.bits}")
+        planes = -(-self.bits // 64)
+        if self.words.dtype != np.uint64 or self.words.ndim != 2 or len(self.words) != planes:
+            shape = (*self.words.shape,)
+            raise ValueError(f"{self.bits} bits need uint64 words [{planes}, n], not {self.words.dtype} {shape}")
+        words = np.require(self.words, np.uint64, ["C", "A"])
+        words = words.copy() if words.flags.writeable else words.view()  # nobody else can set a bit beyond the last
+        if self.bits % 64 and (words[-1] >> np.uint64(self.bits % 64)).any():
+            raise ValueError(f"bits beyond the first {self.bits} must be zero")
+        words.flags.writeable = False
+        object.__setattr__(self, "words", words)
+
+    def __len__(self) -> int:
+        return int(self.words.shape[1])
+
+    def select(self, index: Integer[np.ndarray, " k"] | Bool[np.ndarray, " n"] | slice) -> PackedCodes:
+        """The items at `index` (positions, a mask or a slice)."""
+        words = self.words[:, index]
+        words.flags.writeable = False
+        return PackedCodes(words, self.bits)
+
+    def unpack(self) -> Int8[np.ndarray, "n b"]:
+        """The codes as -1 and +1."""
+        nbytes = self.words.T.astype("<u8", order="C").view(np.uint8)
+        ones = np.unpackbits(nbytes, axis=1, count=self.bits, bitorder="little").astype(np.int8)
+        return 2 * ones - 1
