@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from bench.api.errors import UserError
 from reports import _charts, _html_images, throughput
 from reports.frame import RecordCache, read
-from tests.reports.test_tables import trial
+from tests.reports.test_boards import trial
 
 
 def test_costs_are_points_at_what_a_defense_removes_and_loses(stock):

@@ -6,7 +6,7 @@ import pytest
 
 from reports import boards
 from reports.frame import read
-from tests.reports.test_tables import trial
+from tests.reports.test_boards import trial
 
 
 def test_costs_are_paired_differences_and_only_shown_on_request(stock):

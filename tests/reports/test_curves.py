@@ -11,7 +11,7 @@ from PIL import Image
 from bench.api.errors import UserError
 from reports import curves
 from reports.frame import RecordCache, read
-from tests.reports.test_tables import trial
+from tests.reports.test_boards import trial
 
 
 def swept(stock, trials):

@@ -10,7 +10,7 @@ import pytest
 from reports import boards
 from reports.frame import read
 from reports.statistics import crossed_interval, rank_ranges
-from tests.reports.test_tables import trial
+from tests.reports.test_boards import trial
 
 RNG = np.random.default_rng(5)
 LEVEL = {"none": 0.0, "loud": 0.8, "quiet": 0.3}

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from reports import boards
-from tests.reports.test_tables import read, rows, trial
+from tests.reports.test_boards import read, rows, trial
 
 
 def judged(attack: str, seed: int, score: float, **more) -> dict:

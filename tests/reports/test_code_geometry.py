@@ -7,7 +7,7 @@ import pytest
 
 from reports.code_geometry import why
 from reports.frame import read
-from tests.reports.test_tables import trial
+from tests.reports.test_boards import trial
 
 
 def guarded(attack, detector, auroc, **changes):

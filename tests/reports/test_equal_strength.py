@@ -11,7 +11,7 @@ from bench.api.errors import UserError
 from reports.equal_strength import MEAN, WORST, matched
 from reports.frame import read
 from reports.statistics import crossed_interval
-from tests.reports.test_tables import trial
+from tests.reports.test_boards import trial
 
 GAIN = {"loud(dose=1)": 0.2, "loud(dose=2)": 0.55, "loud(dose=3)": 0.9, "quiet(dose=1)": 0.7, "kept(dose=1)": 0.1}
 
