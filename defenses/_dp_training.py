@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import accumulate
 from typing import cast
 
@@ -33,8 +34,10 @@ class Privacy:
     noise: float
 
 
-def unsupported_reason(backbone: Backbone, method: HashingMethod) -> str:
-    """Why no image has a gradient of its own to clip; "": each has."""
+def unsupported_reason(backbone: Backbone, method: HashingMethod, *, private: bool) -> str:
+    """Why gradients of single images cannot be clipped; "" if they can. private: whether Opacus has to clip them."""
+    if private and find_spec("opacus") is None:
+        return "it needs Opacus: pip install 'hashdoor[privacy]'"
     if not method.pointwise:
         return "its loss compares images, so that no image has a gradient of its own that could be clipped"
     if not backbone.convolutional():

@@ -45,9 +45,10 @@ class DPOutliers(DataFilter):
     bound: Share = 0.1  # guess: declared poison share of the training set, spectral signatures' default
 
     needs: ClassVar[Needs] = Needs.TRAIN_SET
+    optional_packages: ClassVar[tuple[str, ...]] = ("opacus",)
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
-        return _dp_training.unsupported_reason(backbone, method)
+        return _dp_training.unsupported_reason(backbone, method, private=self.private)
 
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
         if not isinstance(view.objective, Centred):

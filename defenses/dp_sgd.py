@@ -35,9 +35,10 @@ class DPSGD(Repair):
     private: bool = True  # False: the same training without clipping and noise, the baseline to compare with
 
     needs: ClassVar[Needs] = Needs.TRAIN_SET
+    optional_packages: ClassVar[tuple[str, ...]] = ("opacus",)
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
-        return _dp_training.unsupported_reason(backbone, method)
+        return _dp_training.unsupported_reason(backbone, method, private=self.private)
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
         return _dp_training.trained(view, rng, Privacy(self.clip, self.noise) if self.private else None)

@@ -150,13 +150,20 @@ class Verdict:
 
 
 class Defense(ABC):  # noqa: B024 -- the four kinds below have the abstract methods
-    """is_none: changes nothing at all, so that the planner adds no stage for it (`none`)."""
+    """Base class of defenses; derive from one of the four kinds below.
+
+    is_none: the defense changes nothing, so the planner adds no stage for it (`none`).
+    needs: what the defense asks for besides the model and the trusted set.
+    optional_packages: packages of an extra that the defense imports where it uses them. Their versions are part of the
+    key. `unsupported_reason` says how to install them where they are missing.
+    """
 
     is_none: ClassVar[bool] = False
     needs: ClassVar[Needs] = Needs.NONE
+    optional_packages: ClassVar[tuple[str, ...]] = ()
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
-        """Why the defense cannot work on such models, which the planner then leaves out; "": nothing is in the way."""
+        """Why the defense cannot run on such models, so that the planner leaves the trial out; "" if it can."""
         del backbone, method
         return ""
 

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,11 @@ def key_of(
     """
     modules = modules_of(kind, spec)
     code = code_of(modules)
-    return digest([kind, spec, parents, code, environment(kind, threads=threads, device=device)]), modules, code
+    versions = environment(kind, threads=threads, device=device)
+    if kind == "defend":
+        used = registry.lookup("defenses", spec["defense"]["name"]).optional_packages
+        versions = versions | {package: _minor(package) for package in used if find_spec(package) is not None}
+    return digest([kind, spec, parents, code, versions]), modules, code
 
 
 @cache  # a plan asks once a stage; nobody writes into what it gets
@@ -73,8 +78,8 @@ def environment(kind: str, *, threads: int, device: str) -> dict[str, Any]:
         common |= {"pillow": _minor("pillow"), "scikit-learn": _minor("scikit-learn")}
     if kind in DEVICE_FREE:
         return common
-    if kind == "defend":  # clusters, and gradients of single images
-        common |= {"scikit-learn": _minor("scikit-learn"), "opacus": _minor("opacus")}
+    if kind == "defend":  # clusters
+        common |= {"scikit-learn": _minor("scikit-learn")}
     return {
         **common,
         "torchvision": _minor("torchvision"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from bench.api.errors import DivergedError
 from bench.api.hashing import Recipe
 from bench.api.random import Rng
 from bench.api.types import to_unit
+from bench.graph import cache_key
 from defenses import _dp_training
 from defenses._dp_training import PoissonLoader, Privacy, epsilon, trained
 from defenses.dp_sgd import DPSGD
@@ -215,3 +217,26 @@ def test_it_says_where_images_have_no_gradient_of_their_own(private):
     assert defense.unsupported_reason(convnet, csq) == ""
     assert "compares images" in defense.unsupported_reason(convnet, registry.create("methods", "dpsh", {}))
     assert "statistics over batches" in defense.unsupported_reason(registry.create("backbones", "resnet18", {}), csq)
+
+
+@pytest.mark.parametrize("name", ["dp_sgd", "dp_outliers"])
+def test_without_opacus_only_the_private_training_is_left_out(name, monkeypatch):
+    convnet, csq = registry.create("backbones", "convnet", {}), registry.create("methods", "csq", {})
+    monkeypatch.setitem(sys.modules, "opacus", None)  # as where the extra is not installed
+    reason = registry.create("defenses", name, {}).unsupported_reason(convnet, csq)
+    assert "pip install 'hashdoor[privacy]'" in reason
+    assert registry.create("defenses", name, {"private": False}).unsupported_reason(convnet, csq) == ""
+
+
+def test_the_version_of_opacus_is_in_the_keys_of_the_defenses_that_use_it_and_in_no_other(monkeypatch):
+    def keys() -> dict[str, str]:
+        return {
+            name: cache_key.key_of("defend", {"defense": {"name": name, "params": {}}}, {}, threads=1, device="cpu")[0]
+            for name in ("dp_sgd", "strip")
+        }
+
+    before = keys()
+    monkeypatch.setitem(sys.modules, "opacus", None)
+    after = keys()
+    assert before["dp_sgd"] != after["dp_sgd"]
+    assert before["strip"] == after["strip"]
