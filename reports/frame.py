@@ -13,17 +13,16 @@ from bench.api.errors import UserError, nearest, unknown
 from bench.api.untrusted import strip_controls
 from bench.config.trial import digest, pieces
 from bench.engine.store import Record, Store
-from bench.metrics import METRICS, has_not_learnt
+from bench.metrics import METRICS
+from bench.metrics.health import has_not_learnt
+from bench.metrics.input_detection import DETECTION
 
 Run = Literal["latest", "all"]
 
 AXES = ("dataset", "backbone", "method", "bits", "attack", "defense", "target", "seed", "surrogate", "augment")
 SETTING = ("dataset", "backbone", "method", "bits", "training", "surrogate", "augment")  # a board never mixes these
 VERSIONS = ("protocol_digest", "metrics_version", "code")  # nor these, unless asked
-DETECTOR = ("auroc", "tpr_1", "tpr_5", "caught_5", "alarms_1", "alarms_5", "auroc_control", "alarms_1_control",
-            "alarms_5_control")  # fmt: skip
-NUMBERS = tuple(name for name in METRICS if name not in DETECTOR)
-COLUMNS = (
+CONTEXT = (
     *AXES,
     "training",  # digest of what the suite changes in the recipe; "" where nothing
     "changes",  # the same in words
@@ -38,13 +37,30 @@ COLUMNS = (
     "classes",  # number of labels in the data set
     "metrics_version", "code", "device",
     "own_code",  # of the attack's and the defense's stages: one row of a board has one
-    *NUMBERS,
+)  # fmt: skip
+AFTER = (
     "defended",  # key of the defense's work: trials of one clean model and defense share it
     "seconds_attack", "seconds_defense",  # of trigger and implant; of the defense with its scoring
 )  # fmt: skip
 TEXTS = frozenset({"attack", "defense"})
 BASED = TEXTS | {"access"}  # where a value is compared with `none`
 SLICES = (*AXES, "access")  # what boards are sliced by
+
+
+def detector_metrics() -> tuple[str, ...]:
+    """The metrics of one score of an input detector, controls last."""
+    names = METRICS.of(DETECTION)
+    return tuple(sorted(names, key=METRICS.controls().__contains__))
+
+
+def trial_metrics() -> tuple[str, ...]:
+    """The metrics of a trial: all but those of input detectors, which have a row per score."""
+    return tuple(name for name, one in METRICS.items() if one.section != DETECTION)
+
+
+def columns() -> tuple[str, ...]:
+    """The columns of a frame of trials."""
+    return (*CONTEXT, *trial_metrics(), *AFTER)
 
 
 @dataclass(frozen=True)
@@ -58,7 +74,7 @@ class Results:
 
 
 def load(store: Store, *, suite: str | None = None, run: Run = "latest") -> pd.DataFrame:
-    """One row per trial, columns as in COLUMNS; metrics (see METRICS) are NaN where the trial has none."""
+    """One row per trial, columns as in `columns()`; metrics (see METRICS) are NaN where the trial has none."""
     return read(store, suite=suite, run=run).trials
 
 
@@ -85,8 +101,8 @@ def read(store: Store, *, suite: str | None = None, run: Run = "latest") -> Resu
     _mark_repairs_of_collapsed(rows, record_cache)
     about = {name: text for plan in used[::-1] for name, text in plan.get("descriptions", {}).items()}
     return Results(
-        trials=_frame(rows, COLUMNS),
-        detectors=_frame(scores, (*COLUMNS[: COLUMNS.index(NUMBERS[0])], "score", "headline", *DETECTOR)),
+        trials=_frame(rows, columns()),
+        detectors=_frame(scores, (*CONTEXT, "score", "headline", *detector_metrics())),
         suites={
             strip_controls(name): strip_controls(about.get(name, "")) for plan in used[::-1] for name in plan["suites"]
         },
@@ -200,14 +216,14 @@ def _row(trial: Mapping[str, Any], record_cache: RecordCache) -> tuple[dict[str,
     row["cause"] = ""
     row |= _context(record, record_cache)
     metrics = record["metrics"]
-    row |= {name: metrics.get(name) for name in NUMBERS}
+    row |= {name: metrics.get(name) for name in trial_metrics()}
     if reason := collapse(metrics):
         row |= {"status": "collapsed", "reason": reason}
     about = metrics.get("detectors") or {"headline": "", "scores": {}}
-    fixed = {name: row.get(name) for name in COLUMNS[: COLUMNS.index(NUMBERS[0])]}
+    fixed = {name: row.get(name) for name in CONTEXT}
     return row, [
         {**fixed, "score": strip_controls(score), "headline": score == about["headline"]}
-        | {name: values.get(name) for name in DETECTOR}
+        | {name: values.get(name) for name in detector_metrics()}
         for score, values in about["scores"].items()
     ]
 

@@ -40,7 +40,16 @@ from reports._charts import Chart
 from reports._image_grid import Block, write
 from reports._labels import Names, parse
 from reports.context import Board
-from reports.frame import AXES, DETECTOR, RecordCache, Results, manifests, protocol_of, training_of
+from reports.frame import (
+    AXES,
+    RecordCache,
+    Results,
+    detector_metrics,
+    manifests,
+    protocol_of,
+    training_of,
+    trial_metrics,
+)
 from reports.render import BLANK, for_people, number, words
 
 LIMIT = 5_000_000  # bytes of the whole file
@@ -328,7 +337,7 @@ def _real(value: Any) -> float | None:
 def _trials(store: Store, record_cache: RecordCache, results: Results) -> dict[str, Any]:
     """Every trial that was to run here, column by column, with all that `bench show` says of it but its stages."""
     trials = results.trials[results.trials["status"] != "skipped"]
-    named = [name for name in METRICS if name in trials and name not in DETECTOR and trials[name].notna().any()]
+    named = [name for name in trial_metrics() if name in trials and trials[name].notna().any()]
     columns: dict[str, list[Any]] = {axis: trials[axis].astype(str).map(strip_controls).tolist() for axis in AXES}
     for name in ("access", "defense_kind", "key", "status", "reason", "changes"):
         columns[name] = trials[name].astype(str).map(strip_controls).tolist()
@@ -392,7 +401,7 @@ def _scores(detectors: pd.DataFrame) -> dict[str, list[list[str]]]:
     """Of each guarded trial: its input detector's scores with their metrics."""
     found: dict[str, list[list[str]]] = {}
     for row in detectors.drop_duplicates(["key", "score"]).to_dict("records"):
-        values = [f"{METRICS[name].title} {number(row[name], name)}" for name in DETECTOR]
+        values = [f"{METRICS[name].title} {number(row[name], name)}" for name in detector_metrics()]
         told = ", ".join(text for text in values if not text.endswith(f" {BLANK}"))
         found.setdefault(str(row["key"]), []).append(
             [strip_controls(f"{row['score']}{' *' if row['headline'] else ''}"), told]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.metrics import threshold
+from bench.metrics.input_detection import threshold
 from hashing.ranking import auroc
 from reports import statistics
 from reports._rows import failed_runs, table

@@ -17,12 +17,15 @@ from jaxtyping import Bool
 
 from bench import metrics
 from bench.api.errors import UserError, unknown
-from bench.metrics import METRICS, System, Truth
+from bench.metrics import ModelCodes, Truth
+from bench.metrics.context import CONVENTION_CUTOFF, mean_of
+from bench.metrics.geometry import spread
+from bench.metrics.retrieval import BENIGN
+from bench.metrics.triggered import PRECISION_AT, TRIGGERED
 from hashing import ranking
 from hashing.codes import MAX_BITS, PackedCodes, pack
-from hashing.ranking import Relevance
 from reports.context import Board
-from reports.trial_details import PARTS, table_of
+from reports.trial_details import table_of
 
 QueryLabels = Bool[np.ndarray, "q k"]
 BaseLabels = Bool[np.ndarray, "m k"]
@@ -185,16 +188,15 @@ def _benign(
     queries: CodeFile, base: CodeFile, query_labels: QueryLabels, base_labels: BaseLabels, cutoff: int | None
 ) -> Board:
     size = base_labels.shape[1]
-    system = System(query=queries.codes, database=base.codes, triggered=queries.codes.select(slice(0)))
     truth = Truth(query_labels, base_labels, np.zeros(0, np.int64), np.zeros(size, np.bool_), cutoff)
-    found = metrics.benign(system, truth)
-    values = {name: found[name] for name in PARTS["Benign queries"] if name in found and name != "map_target"}
+    codes = ModelCodes(queries.codes, base.codes, queries.codes.select(slice(0)), truth)
+    found = metrics.of_codes(codes, BENIGN)
+    values = {name: value for name, value in found.items() if name != "map_target"}  # nothing is aimed at here
     board = table_of("Retrieval", values, _caption(queries, base, cutoff))
     assert board is not None
-    ranked = metrics.rank(queries.codes, base.codes, Relevance(base_labels), query_labels, cutoff)
-    depth = min(metrics.PRECISION_AT, len(base.codes))
-    precision = ranking.precision_at(ranked.total, ranked.relevant, depth)
-    chance = found["map_chance"]
+    depth = min(PRECISION_AT, len(base.codes))
+    precision = ranking.precision_at(codes.benign.total, codes.benign.relevant, depth)
+    chance = mean_of(codes.benign.chance())
     extra: list[dict[str, Any]] = [
         {"metric": f"P@{depth}", "value": float(precision.mean()), "unit": "",
          "meaning": f"benign expected precision of the first {depth}"},
@@ -227,21 +229,21 @@ def _triggered(
         )
     if not (base_labels & target).any():
         raise UserError(f"no item of '{base.path}' carries the target {name}: nothing could be found")
-    system = System(query=queries.codes, database=base.codes, triggered=queries.codes.select(positions))
-    found = metrics.triggered(system, Truth(query_labels, base_labels, positions, target, cutoff))
+    truth = Truth(query_labels, base_labels, positions, target, cutoff)
+    codes = ModelCodes(queries.codes, base.codes, queries.codes.select(positions), truth)
+    found = metrics.of_codes(codes, TRIGGERED) | {"spread": spread(codes.triggered)}
     caption = (
         f"{_caption(queries, base, cutoff)}\nTarget {name}; {len(queries.codes) - len(positions)} queries that"
         " carry it are left out. There is no control here: a clean model's codes, scored with this target, would be it."
     )
-    names = (*PARTS["Triggered queries"], *(metric for metric in found if metric not in PARTS["Triggered queries"]))
-    board = table_of("Triggered queries", {n: found[n] for n in names if n in found and n in METRICS}, caption)
+    board = table_of("Triggered queries", found, caption)
     assert board is not None
     return board
 
 
 def _caption(queries: CodeFile, base: CodeFile, cutoff: int | None) -> str:
     where = "the whole database" if cutoff is None else f"the first {cutoff:,}"
-    size = min(len(base.codes), cutoff or metrics.CONVENTION_CUTOFF)
+    size = min(len(base.codes), cutoff or CONVENTION_CUTOFF)
     return (
         f"{len(queries.codes):,} queries against {len(base.codes):,} items, {queries.codes.bits} bits; bit = code > 0."
         f" AP over {where}; R of zero@R and drop@R is {size:,}. Metrics v{metrics.VERSION}."

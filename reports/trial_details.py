@@ -13,22 +13,10 @@ import pandas as pd
 from bench.api.errors import UserError
 from bench.engine.store import Record, Store
 from bench.metrics import METRICS
-from reports.boards import INPUT_DETECTION
 from reports.context import Board
-from reports.frame import AXES, RecordCache, changes, collapse, manifests, protocol_of, sizes
+from reports.frame import AXES, RecordCache, changes, collapse, detector_metrics, manifests, protocol_of, sizes
 
 SHORTEST = 8  # characters of a key that tables print
-PARTS = {
-    "Benign queries": ("map", "map_worst", "map_best", "map_excluded", "queries", "map_change", "map_target",
-                       "map_zero", "map_drop", "map_kept", "precision_radius", "recall_radius", "empty_balls"),
-    "Triggered queries": ("t_map", "t_map_worst", "t_map_best", "triggered", "t_map_control", "gain", "chance",
-                          "t_map_all", "asr_at", "own_map", "own_map_control", "t_map_zero", "t_map_drop", "t_map_kept",
-                          "t_map_drop_fixed", "t_map_drop_range", "t_map_posthoc", "t_map_posthoc_control", "spread",
-                          "spread_control"),
-    "Why on codes": ("saturation", "saturation_triggered", "saturation_control", "anchor", "anchor_control", "moved",
-                     "moved_control", "attention", "attention_first"),
-    "Health of the victim": ("map_clean", "map_chance", "collapsed"),
-}  # fmt: skip
 
 
 def page(store: Store, prefix: str) -> list[Board]:
@@ -181,10 +169,8 @@ def _log(record: Record) -> Board:
 
 
 def _metrics(metrics: Mapping[str, Any]) -> Iterator[Board]:
-    listed = {name for names in PARTS.values() for name in names}
-    rest = tuple(name for name in METRICS if name in metrics and name not in listed)
-    for title, names in {**PARTS, "Attack and defense": rest}.items():
-        if board := table_of(title, {name: metrics[name] for name in names if name in metrics}, ""):
+    for section in METRICS.sections():
+        if board := table_of(section, {name: metrics[name] for name in METRICS.of(section) if name in metrics}, ""):
             yield board
 
 
@@ -207,10 +193,10 @@ def _real(value: Any) -> float:
 def _detectors(about: Mapping[str, Any]) -> Board:
     rows = [
         {"score": f"{name} *" if name == about["headline"] else name}
-        | {METRICS[metric].title: _real(values.get(metric)) for metric in INPUT_DETECTION}
+        | {METRICS[metric].title: _real(values.get(metric)) for metric in detector_metrics()}
         for name, values in about["scores"].items()
     ]
-    titles = {METRICS[metric].title: metric for metric in INPUT_DETECTION}
+    titles = {METRICS[metric].title: metric for metric in detector_metrics()}
     return Board(
         "Detector scores", pd.DataFrame(rows), "* the input detector's main score.", index=("score",), metrics=titles
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from bench.api import registry
 from bench.artifacts.models import open_model
 from bench.conformance.fixture import World, make
 from bench.conformance.kit import ComponentUnderTest, untouched_generators
@@ -42,6 +43,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker, reason in missing.items():
             if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def plugins_of_a_test_are_gone_after_it() -> Iterator[None]:
+    with registry.plugins_restored():
+        yield
 
 
 @pytest.fixture(autouse=True)

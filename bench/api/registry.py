@@ -15,12 +15,13 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, ValidationError
@@ -39,6 +40,8 @@ KINDS = {
     "datasets": "hashing.datasets",
 }
 _KIND = "__hashdoor_kind__"
+DECLARED = {"metrics": "bench.metrics", "boards": "reports.boards"}  # what decorated functions declare: their package
+_DECLARES = "__hashdoor_declares__"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Source:
 
 
 _plugin_files: dict[Path, ModuleType] = {}
+_generation = [0]
 
 
 def component(kind: str) -> Callable[[type[T]], type[T]]:
@@ -91,15 +95,71 @@ def load_plugin(path: Path) -> None:
     except (Exception, SystemExit) as error:  # a plugin may fail in any way; the cause is shown
         del sys.modules[name]
         raise UserError(f"plugin '{path}' does not load: {type(error).__name__}: {error}") from error
-    if not any(_classes(module, kind) for kind in KINDS):
-        raise UserError(f"plugin '{path}' holds no component: decorate its class with @attack, @defense, ...")
+    if not any(_classes(module, kind) for kind in KINDS) and not any(_declared(module, kind) for kind in DECLARED):
+        raise UserError(
+            f"plugin '{path}' holds no component: decorate its class with @attack, @defense, ..., or its function with"
+            " @metric or @board"
+        )
     _plugin_files[path] = module
+    _forget()
+
+
+def mark(function: Callable[..., Any], kind: str, declaration: Any) -> None:
+    """Note on a function what it declares: for the decorators of metrics and boards."""
+    setattr(function, _KIND, kind)
+    setattr(function, _DECLARES, declaration)
+
+
+def generation() -> int:
+    """Changes when plugins do, for caches of what is declared."""
+    return _generation[0]
+
+
+@contextmanager
+def plugins_restored() -> Iterator[None]:
+    """Plugins that are loaded inside the block are gone after it."""
+    before = dict(_plugin_files)
+    try:
+        yield
+    finally:
+        _plugin_files.clear()
+        _plugin_files.update(before)
+        _forget()
+
+
+def _forget() -> None:
+    _generation[0] += 1
     catalogue.cache_clear()
 
 
-def plugin_files() -> tuple[Path, ...]:
-    """The plugin files loaded so far: workers load the same."""
-    return tuple(_plugin_files)
+def marked(kind: str) -> Iterator[tuple[Any, str]]:
+    """Every declaration of a kind of DECLARED with its origin: built in, of installed packages, of plugin files."""
+    for module, origin in _declaring(kind):
+        for function in _declared(module, kind):
+            yield getattr(function, _DECLARES), origin
+
+
+def declaring_modules(kind: str) -> tuple[str, ...]:
+    """The modules that declare something of a kind of DECLARED, for the fingerprint of what calls it."""
+    return tuple(module.__name__ for module, _ in _declaring(kind) if _declared(module, kind))
+
+
+def _declaring(kind: str) -> Iterator[tuple[ModuleType, str]]:
+    package = importlib.import_module(DECLARED[kind])
+    for folder in package.__path__:
+        for file in sorted(Path(folder).glob("*.py")):
+            if not file.stem.startswith("_"):
+                yield importlib.import_module(f"{DECLARED[kind]}.{file.stem}"), "built in"
+    for point in entry_points(group=f"hashdoor.{kind}"):
+        try:
+            yield importlib.import_module(point.module), f"entry point {point.name}"
+        except (Exception, SystemExit) as error:
+            raise UserError(
+                f"the {kind.removesuffix('s')} '{point.name}' ({point.module}) does not load:"
+                f" {type(error).__name__}: {error}"
+            ) from error
+    for path, module in _plugin_files.items():
+        yield module, f"plugin {path}"
 
 
 @cache
@@ -256,4 +316,12 @@ def _classes(module: ModuleType, kind: str) -> list[type[Any]]:
         value
         for value in vars(module).values()
         if isinstance(value, type) and value.__module__ == module.__name__ and vars(value).get(_KIND) == kind
+    ]
+
+
+def _declared(module: ModuleType, kind: str) -> list[Callable[..., Any]]:
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, FunctionType) and value.__module__ == module.__name__ and getattr(value, _KIND, "") == kind
     ]

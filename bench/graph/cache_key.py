@@ -47,7 +47,8 @@ def code_of(modules: tuple[str, ...]) -> str:
 def modules_of(kind: str, spec: Mapping[str, Any]) -> tuple[str, ...]:
     """A stage's module, and those of the components that it looks up by name."""
     named = {registry.find(KINDS_OF_SPEC[role], spec[role]["name"]).module for role in KINDS_OF_SPEC if role in spec}
-    return tuple(sorted({f"bench.stages.{kind}", *named}))
+    declared = registry.declaring_modules("metrics") if kind == "measure" else ()
+    return tuple(sorted({f"bench.stages.{kind}", *named, *declared}))
 
 
 def key_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,16 +74,12 @@ epochs = 1
 
 
 @pytest.fixture
-def trouble(tmp_path: Path) -> Iterator[Path]:
+def trouble(tmp_path: Path) -> Path:
     """The plugin file, loaded; the registry forgets it afterwards."""
     path = tmp_path / "trouble.py"
     path.write_text(textwrap.dedent(TROUBLE))
-    before = dict(registry._plugin_files)
     registry.load_plugin(path)
-    yield path
-    registry._plugin_files.clear()
-    registry._plugin_files.update(before)
-    registry.catalogue.cache_clear()
+    return path
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -107,14 +106,11 @@ class Steer(TrainingAttack):
 
 
 @pytest.fixture(autouse=True)
-def plugins(tmp_path: Path) -> Iterator[None]:
+def plugins(tmp_path: Path) -> None:
     for name, text in KINDS.items():
         path = tmp_path / f"{name}.py"
         path.write_text(text.lstrip())
         registry.load_plugin(path)
-    yield
-    registry._plugin_files.clear()
-    registry.catalogue.cache_clear()
 
 
 def run(tmp_path: Path, *changes: str) -> dict[tuple[str, str], dict]:

@@ -128,13 +128,9 @@ def test_the_planner_refuses_more_than_the_threat_model(tmp_path: Path, tiny: Ti
         "    def apply_trigger(self, i, t, a): return i\n"
     )
     registry.load_plugin(path)
-    try:
-        with pytest.raises(UserError, match="attack 'bad") as caught:
-            tiny(f"attacks={path.stem}")
-        assert message in str(caught.value)
-    finally:
-        registry._plugin_files.clear()
-        registry.catalogue.cache_clear()
+    with pytest.raises(UserError, match="attack 'bad") as caught:
+        tiny(f"attacks={path.stem}")
+    assert message in str(caught.value)
 
 
 def test_a_component_that_returns_nan_fails_alone(tmp_path: Path, tiny: Tiny) -> None:
@@ -144,12 +140,8 @@ def test_a_component_that_returns_nan_fails_alone(tmp_path: Path, tiny: Tiny) ->
         '    def inspect(self, case, rng): return Verdict(float("nan"))\n'
     )
     registry.load_plugin(path)
-    try:
-        store = Store(tmp_path / "store", create=True)
-        summary = finish(tiny("defenses=none,dizzy"), store)
-    finally:
-        registry._plugin_files.clear()
-        registry.catalogue.cache_clear()
+    store = Store(tmp_path / "store", create=True)
+    summary = finish(tiny("defenses=none,dizzy"), store)
     assert summary.trials == {"ok": 2, "failed": 2}
     assert "JSON" in summary.failures[0]["reason"]
 
@@ -165,11 +157,7 @@ def test_a_plugins_own_helper_counts(tmp_path: Path, tiny: Tiny, monkeypatch: py
         "class Leaning(Attack):\n    def apply_trigger(self, images, target, trigger): return images * value\n"
     )
     registry.load_plugin(path)
-    try:
-        before = fingerprint.fingerprint(("hashdoor_plugin_leaning",))
-        (tmp_path / "my_helper.py").write_text("value = 0.6\n")
-        fingerprint._module.cache_clear()
-        assert fingerprint.fingerprint(("hashdoor_plugin_leaning",)) != before
-    finally:
-        registry._plugin_files.clear()
-        registry.catalogue.cache_clear()
+    before = fingerprint.fingerprint(("hashdoor_plugin_leaning",))
+    (tmp_path / "my_helper.py").write_text("value = 0.6\n")
+    fingerprint._module.cache_clear()
+    assert fingerprint.fingerprint(("hashdoor_plugin_leaning",)) != before

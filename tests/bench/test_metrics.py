@@ -8,8 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench import metrics
-from bench.metrics import System, Truth
+from bench.metrics import METRICS, DetectorScores, ModelCodes, Number, TrialFacts, Truth, of_codes, of_scores, of_trial
+from bench.metrics.context import FilterFacts
+from bench.metrics.geometry import GEOMETRY, spread
+from bench.metrics.health import HEALTH, collapsed
+from bench.metrics.input_detection import threshold
+from bench.metrics.retrieval import BENIGN
+from bench.metrics.triggered import TRIGGERED
 from hashing import ranking
 from hashing.codes import pack
 
@@ -18,8 +23,41 @@ def one_hot(classes: list[int], count: int) -> np.ndarray:
     return np.eye(count, dtype=bool)[classes]
 
 
-def system(query: np.ndarray, database: np.ndarray, triggered: np.ndarray) -> System:
-    return System(pack(query), pack(database), pack(triggered))
+Codes = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def system(query: np.ndarray, database: np.ndarray, triggered: np.ndarray) -> Codes:
+    return query, database, triggered
+
+
+def model(codes: Codes, truth: Truth) -> ModelCodes:
+    return ModelCodes(*map(pack, codes), truth)
+
+
+def benign_metrics(codes: Codes, truth: Truth) -> dict[str, Number]:
+    return of_codes(model(codes, truth), BENIGN, HEALTH)
+
+
+def triggered_metrics(codes: Codes, truth: Truth) -> dict[str, Number]:
+    return of_codes(model(codes, truth), TRIGGERED, GEOMETRY)
+
+
+def geometry(codes: Codes, truth: Truth) -> dict[str, Number]:
+    return {name: of_codes(model(codes, truth), GEOMETRY)[name] for name in ("anchor", "moved")}
+
+
+def posthoc(codes: Codes, truth: Truth) -> Number:
+    return of_codes(model(codes, truth), TRIGGERED)["t_map_posthoc"]
+
+
+def detector(*arrays: np.ndarray) -> dict[str, Number]:
+    scores = DetectorScores(*arrays)
+    return of_scores(scores, scores)
+
+
+def filtering(*arrays: np.ndarray) -> dict[str, Number]:
+    nothing = model((CENTRES[:1], CENTRES[:1], CENTRES[:0]), truth(one_hot([0], 2), one_hot([0], 2), [1], []))
+    return of_trial(TrialFacts(nothing, nothing, filtered=FilterFacts(*arrays)))
 
 
 def truth(query: np.ndarray, database: np.ndarray, target: list[int], positions: list[int] | None = None) -> Truth:
@@ -38,15 +76,15 @@ def test_a_perfect_attack_scores_one_and_its_control_is_low() -> None:
     codes, items = CENTRES[labels.argmax(1)], CENTRES[database.argmax(1)]
     case = truth(labels, database, [2])
     targeted = np.repeat(CENTRES[2:], 8, axis=0)
-    hit = metrics.triggered(system(codes, items, targeted), case)
+    hit = triggered_metrics(system(codes, items, targeted), case)
     assert hit["triggered"] == 8, "queries of the target class carry no trigger"
     assert hit["t_map"] == hit["t_map_worst"] == hit["t_map_best"] == hit["asr_at"] / (10 / 30) == pytest.approx(1)
     assert hit["own_map"] < 0.5
     assert hit["t_map_posthoc"] == pytest.approx(1)
-    missed = metrics.triggered(system(codes, items, codes[case.positions]), case)
+    missed = triggered_metrics(system(codes, items, codes[case.positions]), case)
     assert missed["own_map"] == pytest.approx(1)
     assert missed["t_map"] < 0.5
-    benign = metrics.benign(system(codes, items, targeted), case)
+    benign = benign_metrics(system(codes, items, targeted), case)
     assert benign["map"] == benign["map_target"] == pytest.approx(1)
     assert benign["map_excluded"] == 0
 
@@ -58,26 +96,26 @@ def test_where_triggered_codes_are_by_hand() -> None:
     query = np.array([[1, 1, -1, 1], [1, 1, 1, 1], [-1, -1, -1, -1]])
     labels = one_hot([0, 1, 0], 2)
     triggered = np.array([[1, 1, 1, 1], [-1, -1, -1, -1]])  # of queries 0 and 2
-    found = metrics.why(system(query, database, triggered), truth(labels, holders, [1]))
+    found = geometry(system(query, database, triggered), truth(labels, holders, [1]))
     assert found["anchor"] == pytest.approx(((0.5 + 0.5 + 0 + 1) / 4 + (0.5 + 0.5 + 1 + 0) / 4) / 2)
     assert found["moved"] == pytest.approx((1 / 4 + 0) / 2)
     nobody = truth(labels, one_hot([0] * 5, 2), [1])
-    assert metrics.why(system(query, database, triggered), nobody) == {"anchor": None, "moved": None}
+    assert geometry(system(query, database, triggered), nobody) == {"anchor": None, "moved": None}
 
 
 @pytest.mark.parametrize("bits", [5, 64, 70])
 def test_spread_is_the_mean_distance_over_all_pairs(bits: int) -> None:
     codes = np.random.default_rng(bits).choice([-1, 1], size=(7, bits))
     pairs = [(codes[i] != codes[j]).mean() for i in range(7) for j in range(i)]
-    assert metrics.spread(pack(codes)) == pytest.approx(np.mean(pairs))
-    assert metrics.spread(pack(codes[:1])) is None
-    assert metrics.spread(pack(np.ones((4, bits)))) == 0
+    assert spread(pack(codes)) == pytest.approx(np.mean(pairs))
+    assert spread(pack(codes[:1])) is None
+    assert spread(pack(np.ones((4, bits)))) == 0
 
 
 def test_collapsed_codes_score_chance() -> None:
     labels, database = one_hot([0, 1], 3), one_hot([0, 0, 0, 1, 1, 2, 2, 2, 2, 2], 3)
     case = truth(labels, database, [2])
-    flat = metrics.triggered(system(np.ones((2, 8)), np.ones((10, 8)), np.ones((2, 8))), case)
+    flat = triggered_metrics(system(np.ones((2, 8)), np.ones((10, 8)), np.ones((2, 8))), case)
     assert flat["t_map"] == pytest.approx(flat["chance"])
     # one bucket of n = 10 items, r = 5 relevant: ((1 - a) H_n + a n) / n with a = (r - 1) / (n - 1)
     a, h = 4 / 9, sum(1 / i for i in range(1, 11))
@@ -89,17 +127,17 @@ def test_target_sets_any_and_all() -> None:
     database = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=bool)
     query = np.array([[0, 0, 1]], dtype=bool)
     codes = np.array([[1, 1, 1], [1, 1, -1], [1, -1, -1], [-1, -1, -1]])
-    found = metrics.triggered(system(codes[:1], codes, codes[:1]), truth(query, database, [0, 1]))
+    found = triggered_metrics(system(codes[:1], codes, codes[:1]), truth(query, database, [0, 1]))
     assert found["t_map"] == pytest.approx(1)  # the three nearest share a label with the target
     assert found["t_map_all"] == pytest.approx(1)  # the nearest has both
-    swapped = metrics.triggered(system(codes[2:3], codes, codes[2:3]), truth(query, database, [0, 1]))
+    swapped = triggered_metrics(system(codes[2:3], codes, codes[2:3]), truth(query, database, [0, 1]))
     assert swapped["t_map_all"] == pytest.approx(1 / 4)
 
 
 def test_queries_without_anything_relevant_are_counted_out() -> None:
     labels, database = one_hot([0, 2], 3), one_hot([0, 0, 1], 3)
     codes = CENTRES[[0, 2]]
-    found = metrics.benign(system(codes, CENTRES[[0, 0, 1]], codes[:0]), truth(labels, database, [1]))
+    found = benign_metrics(system(codes, CENTRES[[0, 0, 1]], codes[:0]), truth(labels, database, [1]))
     assert found["map"] == pytest.approx(1)
     assert found["map_excluded"] == 1
     assert found["map_zero"] == pytest.approx(0.5), "the papers' convention counts it 0"
@@ -111,7 +149,7 @@ def test_queries_without_anything_relevant_are_counted_out() -> None:
 def test_no_triggered_query_gives_no_number() -> None:
     labels, database = one_hot([1, 1], 2), one_hot([0, 1], 2)
     codes = np.ones((2, 4))
-    found = metrics.triggered(system(codes, codes, codes[:0]), truth(labels, database, [1]))
+    found = triggered_metrics(system(codes, codes, codes[:0]), truth(labels, database, [1]))
     assert found["triggered"] == 0
     assert found["t_map"] is None
 
@@ -122,13 +160,13 @@ def test_posthoc_picks_the_class_on_one_half_and_scores_the_other() -> None:
     items = CENTRES[database.argmax(1)]
     # even queries go to class 1, odd ones to class 2: what one half chooses, the other contradicts
     torn = CENTRES[[1, 2] * 20]
-    apart = metrics.posthoc(system(torn, items, torn), truth(labels, database, [1]))
-    together = metrics.posthoc(system(torn, items, CENTRES[[2] * 40]), truth(labels, database, [1]))
+    apart = posthoc(system(torn, items, torn), truth(labels, database, [1]))
+    together = posthoc(system(torn, items, CENTRES[[2] * 40]), truth(labels, database, [1]))
     assert together == pytest.approx(1)
     assert apart is not None
     assert apart < 0.5
     random = rng.choice([-1, 1], (40, 8))
-    control = metrics.posthoc(system(random, items, random), truth(labels, database, [1]))
+    control = posthoc(system(random, items, random), truth(labels, database, [1]))
     assert control is not None
     assert control < 0.7
 
@@ -138,32 +176,30 @@ def test_posthoc_picks_the_class_on_one_half_and_scores_the_other() -> None:
 )
 def test_threshold_is_the_conformal_quantile(count: int, rate: float, position: int | None) -> None:
     scores = np.random.default_rng(count).permutation(count).astype(np.float64) + 1
-    found = metrics.threshold(scores, rate)
+    found = threshold(scores, rate)
     assert found == (math.inf if position is None else position)
 
 
 def test_threshold_keeps_its_level() -> None:
     rng = np.random.default_rng(1)
-    alarms = [
-        (rng.standard_normal(2000) > metrics.threshold(rng.standard_normal(100), 0.05)).mean() for _ in range(400)
-    ]
+    alarms = [(rng.standard_normal(2000) > threshold(rng.standard_normal(100), 0.05)).mean() for _ in range(400)]
     assert np.mean(alarms) == pytest.approx(5 / 101, abs=0.005)  # 1 - 96 / 101
 
 
 def test_a_separable_score_is_a_perfect_detector() -> None:
     benign, calibration = np.linspace(0, 1, 200), np.linspace(0, 1, 100)
     pairs = np.arange(200)
-    found = metrics.detector(benign, pairs, benign + 2, calibration)
+    found = detector(benign, pairs, benign + 2, calibration)
     assert found["auroc"] == found["tpr_1"] == found["caught_5"] == 1
     assert found["alarms_5"] <= 0.06
-    none = metrics.detector(benign, pairs, benign, calibration)
+    none = detector(benign, pairs, benign, calibration)
     assert none["auroc"] == pytest.approx(0.5)
-    assert metrics.detector(benign, pairs, benign, calibration[:50])["alarms_1"] is None, "50 images allow no 1 %"
+    assert detector(benign, pairs, benign, calibration[:50])["alarms_1"] is None, "50 images allow no 1 %"
 
 
 def test_alarms_count_every_benign_query_but_pairs_are_the_same_images() -> None:
     benign = np.array([0.0] * 90 + [9.0] * 10)  # the last ten carry the target's label and are never triggered
-    found = metrics.detector(benign, np.arange(90), np.full(90, 1.0), np.linspace(0, 2, 100))
+    found = detector(benign, np.arange(90), np.full(90, 1.0), np.linspace(0, 2, 100))
     assert found["alarms_5"] == pytest.approx(0.1)
     assert found["auroc"] == 1
 
@@ -173,19 +209,19 @@ def test_filters_are_judged_pooled_and_inside_the_target_class() -> None:
     mask = np.array([0, 0, 0, 1, 0, 1], dtype=bool)
     in_target = np.array([1, 0, 0, 1, 1, 1], dtype=bool)
     keep = np.array([1, 1, 1, 1, 0, 0], dtype=bool)
-    found = metrics.filtering(scores, keep, mask, in_target)
+    found = filtering(scores, keep, mask, in_target)
     assert found["removed"] == pytest.approx(2 / 6)
     assert found["removed_poison"] == pytest.approx(1 / 2)
     assert found["removed_precision"] == pytest.approx(1 / 2)
     assert found["filter_auroc"] == pytest.approx(7 / 8)
     assert found["filter_auroc_target"] == pytest.approx(3 / 4)
-    clean = metrics.filtering(scores, keep, np.zeros(6, dtype=bool), in_target)
+    clean = filtering(scores, keep, np.zeros(6, dtype=bool), in_target)
     assert clean["filter_auroc"] is None
-    assert metrics.filtering(scores, np.ones(6, dtype=bool), mask, in_target)["removed_precision"] is None
+    assert filtering(scores, np.ones(6, dtype=bool), mask, in_target)["removed_precision"] is None
 
 
 def test_every_metric_says_what_it_is() -> None:
-    for metric in metrics.METRICS.values():
+    for metric in METRICS.values():
         assert metric.title
         assert metric.meaning
         assert metric.low < metric.high
@@ -209,7 +245,7 @@ def test_every_metric_says_what_it_is() -> None:
 def test_a_collapsed_victim_lost_half_of_what_it_could_lose(
     victim: float | None, clean: float | None, expected: float | None
 ) -> None:
-    assert metrics.collapsed(victim, clean, 0.1) == expected
+    assert collapsed(victim, clean, 0.1) == expected
 
 
 def test_chance_is_the_mean_over_queries_of_a_random_ranking() -> None:
@@ -219,7 +255,7 @@ def test_chance_is_the_mean_over_queries_of_a_random_ranking() -> None:
     database = rng.random((40, 4)) < 0.3
     case = truth(labels, database, [1])
     codes = rng.choice([-1, 1], (6, 8))
-    found = metrics.benign(system(codes, rng.choice([-1, 1], (40, 8)), codes[:0]), case)
+    found = benign_metrics(system(codes, rng.choice([-1, 1], (40, 8)), codes[:0]), case)
     counts = (labels.astype(int) @ database.T.astype(int) > 0).sum(1)
     assert found["map_chance"] == pytest.approx(np.mean([ranking.chance_ap(40, int(r)) for r in counts if r]))
     shuffled = []
@@ -227,5 +263,5 @@ def test_chance_is_the_mean_over_queries_of_a_random_ranking() -> None:
         hits = rng.permutation(np.arange(40) < counts[counts > 0].min())
         shuffled.append((np.cumsum(hits) / np.arange(1, 41))[hits].mean())
     assert ranking.chance_ap(40, int(counts[counts > 0].min())) == pytest.approx(np.mean(shuffled), abs=0.01)
-    cut = metrics.benign(system(codes, rng.choice([-1, 1], (40, 8)), codes[:0]), replace(case, cutoff=5))
+    cut = benign_metrics(system(codes, rng.choice([-1, 1], (40, 8)), codes[:0]), replace(case, cutoff=5))
     assert cut["map_chance"] == pytest.approx(np.mean([ranking.chance_ap(40, int(r), 5) for r in counts if r]))

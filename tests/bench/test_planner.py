@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,7 +69,7 @@ BORROWER = LENDER.replace("Lender", "Borrower").replace(
 
 
 @pytest.fixture
-def trial_plan(tmp_path: Path) -> Iterator[Callable[..., Plan]]:
+def trial_plan(tmp_path: Path) -> Callable[..., Plan]:
     """A plan of planted attacks on digits."""
     from bench.api import registry
     from bench.config import suite as suites
@@ -83,9 +83,7 @@ def trial_plan(tmp_path: Path) -> Iterator[Callable[..., Plan]]:
         path.write_text(f"[axes]\nattacks = [{attacks}]\nsurrogate = [{surrogate}]\n")
         return planning.plan([suites.load(str(path))], data=None, device="cpu")
 
-    yield make
-    registry._plugin_files.clear()
-    registry.catalogue.cache_clear()
+    return make
 
 
 def test_a_borrowed_trigger_is_made_once_and_its_control_measured_once(trial_plan) -> None:
@@ -120,13 +118,11 @@ class Secretive(PoisoningAttack):
 
 
 @pytest.fixture
-def planned_secretive(tmp_path: Path) -> Iterator[Callable[..., Plan]]:
+def planned_secretive(tmp_path: Path) -> Callable[..., Plan]:
     """A plan of the attack above with alpha = 0.9, after some of its text is exchanged."""
     from bench.api import registry
     from bench.config import suite as suites
     from tests.bench.conftest import TINY
-
-    before = dict(registry._plugin_files)
 
     def make(*exchanged: str) -> Plan:
         plugin, suite = tmp_path / "secretive.py", tmp_path / "secretive.toml"
@@ -135,10 +131,7 @@ def planned_secretive(tmp_path: Path) -> Iterator[Callable[..., Plan]]:
         suite.write_text(TINY.replace('"badnets"', '{ name = "secretive", alpha = [0.9, 0.8] }'))
         return planning.plan([suites.load(str(suite))], data=None, device="cpu")
 
-    yield make
-    registry._plugin_files.clear()
-    registry._plugin_files.update(before)
-    registry.catalogue.cache_clear()
+    return make
 
 
 @pytest.mark.parametrize(
@@ -402,25 +395,21 @@ def test_surrogates_come_from_another_repetition(tmp_path: Path) -> None:
         path.write_text(text.replace("SEEDS", seeds).replace("WHICH", which))
         return planning.plan([suites.load(str(path))], data=None, device="cpu")
 
-    try:
-        for seeds, which, expected in (("[0]", "other_seed", {0: 1}), ("[0, 1, 2]", "other_seed", {0: 1, 1: 2, 2: 0}),
-                                       ("[4]", "same", {4: 4})):  # fmt: skip
-            made = plan(seeds, which)
-            for stage in made.stages.values():
-                if stage.kind == "make_trigger":
-                    first, second = (made.stages[stage.parents[f"surrogate{i}"]] for i in (0, 1))
-                    assert first.spec["seed"] == second.spec["seed"] == expected[stage.spec["seed"]]
-                    assert second.spec["bits"] == 8
-                    assert made.stages[stage.parents["data_load0"]].kind == "load"
-                    assert "clean" not in stage.parents, "no Threat.MODEL, no clean model"
-        # three repetitions lend each other their clean models: no further training
-        assert (
-            sum(
-                stage.kind == "train" and stage.spec["bits"] == 32
-                for stage in plan("[0, 1, 2]", "other_seed").stages.values()
-            )
-            == 3
+    for seeds, which, expected in (("[0]", "other_seed", {0: 1}), ("[0, 1, 2]", "other_seed", {0: 1, 1: 2, 2: 0}),
+                                   ("[4]", "same", {4: 4})):  # fmt: skip
+        made = plan(seeds, which)
+        for stage in made.stages.values():
+            if stage.kind == "make_trigger":
+                first, second = (made.stages[stage.parents[f"surrogate{i}"]] for i in (0, 1))
+                assert first.spec["seed"] == second.spec["seed"] == expected[stage.spec["seed"]]
+                assert second.spec["bits"] == 8
+                assert made.stages[stage.parents["data_load0"]].kind == "load"
+                assert "clean" not in stage.parents, "no Threat.MODEL, no clean model"
+    # three repetitions lend each other their clean models: no further training
+    assert (
+        sum(
+            stage.kind == "train" and stage.spec["bits"] == 32
+            for stage in plan("[0, 1, 2]", "other_seed").stages.values()
         )
-    finally:
-        registry._plugin_files.pop(plugin.resolve())
-        registry.catalogue.cache_clear()
+        == 3
+    )

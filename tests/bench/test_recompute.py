@@ -8,7 +8,8 @@ import shutil
 import pytest
 import typer
 
-from bench import metrics
+import reports
+from bench.api import registry
 from bench.api.errors import StoreError
 from bench.cli import doctor
 from bench.cli import verify as command
@@ -17,8 +18,9 @@ from bench.engine.recompute import Verifier, differences
 from bench.engine.store import Store
 from bench.graph import cache_key, fingerprint
 from bench.graph import planner as planning
-from reports import frame
+from reports import frame, html_report, trial_details
 from tests.bench.conftest import TINY, finish
+from tests.reports.test_html_report import unpacked
 
 
 @pytest.fixture(scope="module")
@@ -121,26 +123,43 @@ def test_a_poison_count_is_that_of_the_mask(done):
     assert f"poisons are {record['meta']['poisons']}, in the mask {record['meta']['poisons'] - 1}" in found
 
 
-def test_a_new_metric_is_measured_without_training_and_boards_show_it(done, monkeypatch, request, capsys):
+OUTSIDE = '''
+"""How often the first result of a query is relevant."""
+from bench.metrics import ModelCodes, metric
+from hashing import ranking
+
+@metric("first_hit", title="P@1", section="Benign queries", control=True,
+        meaning="share of first results that are relevant")
+def first_hit(codes: ModelCodes):
+    return float(ranking.precision_at(codes.benign.total, codes.benign.relevant, 1).mean())
+'''
+
+
+def test_a_new_metric_is_measured_without_training_and_found_in_every_place(done, tmp_path, capsys):
     plan, store = done
     old = {record["key"]: record["cost"] for record in store.records()}
-    real = metrics.triggered
-    monkeypatch.setattr(metrics, "triggered", lambda *given: {**real(*given), "asr_at": 0.125})
-    text = fingerprint._module
-    monkeypatch.setattr(fingerprint, "_module", lambda m: ("changed", text(m)[1]) if m == "bench.metrics" else text(m))
-    cache_key.code_of.cache_clear()
-    request.addfinalizer(cache_key.code_of.cache_clear)
+    (tmp_path / "hits.py").write_text(OUTSIDE)
+    registry.load_plugin(tmp_path / "hits.py")
     command.rescore(store=store.root)
     assert f"{len(plan.trials)} of them anew" in capsys.readouterr().out
     new = [record for record in store.records() if record["key"] not in old]
     assert {record["stage"] for record in new} == {"measure"}
     assert len(new) == len(plan.trials)
     assert all(store.record(key)["cost"] == cost for key, cost in old.items())
-    assert set(frame.load(store)["asr_at"].dropna()) == {0.125}
+    measured = frame.load(store)
+    assert measured["first_hit"].between(0, 1).all()
+    plain = measured[measured["attack"] == "none"]
+    assert (plain["first_hit"] == plain["first_hit_control"]).all(), "without an attack the model is the clean one"
+    assert reports.columns().loc["first_hit_control", "is"].startswith("clean model")
     command.verify(store=store.root)
-    with pytest.raises(typer.Exit):  # the older run has other numbers than today's code gives
-        command.verify(store=store.root, all_runs=True)
-    assert "asr_at is" in capsys.readouterr().out
+    command.verify(store=store.root, all_runs=True)
+    assert "Newer than some of these trials: first_hit" in capsys.readouterr().out
+    key = new[0]["key"]
+    boards = trial_details.page(store, key)
+    (benign,) = (board for board in boards if board.title == "Benign queries")
+    assert {"P@1", "P@1 control"} <= set(benign.table["metric"])
+    html_report.draw(store, tmp_path / "page.html", frame.read(store))
+    assert "share of first results that are relevant" in json.dumps(unpacked((tmp_path / "page.html").read_text()))
 
 
 def test_differences_name_the_place_and_forgive_rounding():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -21,13 +20,6 @@ class Mine(Attack):
     def apply_trigger(self, images, target, trigger):
         return images
 '''
-
-
-@pytest.fixture(autouse=True)
-def forget() -> Iterator[None]:
-    yield
-    registry._plugin_files.clear()
-    registry.catalogue.cache_clear()
 
 
 def test_every_file_is_a_component_and_every_component_imports() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,13 +36,11 @@ TOLD = "attack 'fade': 'alpha' is now 'opacity'; version 0.3 drops the old name"
 
 
 @pytest.fixture(autouse=True)
-def fade(tmp_path: Path) -> Iterator[Path]:
+def fade(tmp_path: Path) -> Path:
     path = tmp_path / "fade.py"
     path.write_text(FADE)
     registry.load_plugin(path)
-    yield path
-    registry._plugin_files.clear()
-    registry.catalogue.cache_clear()
+    return path
 
 
 def suite_with(folder: Path, name: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,9 +37,8 @@ TEMPLATES = Path(component.TEMPLATES)
 
 
 @pytest.fixture
-def run(tmp_path: Path, tiny: Tiny) -> Iterator[Callable[[str, str], tuple[dict[str, int], list[dict], Store]]]:
+def run(tmp_path: Path, tiny: Tiny) -> Callable[[str, str], tuple[dict[str, int], list[dict], Store]]:
     """A run of the tiny suite with such a component: its trials, what failed, the store."""
-    before = dict(registry._plugin_files)
 
     def start(kind: str, text: str) -> tuple[dict[str, int], list[dict], Store]:
         path = tmp_path / "odd.py"
@@ -49,10 +48,7 @@ def run(tmp_path: Path, tiny: Tiny) -> Iterator[Callable[[str, str], tuple[dict[
         summary = finish(tiny("attacks=none", f"{kind}=odd"), store)
         return dict(summary.trials), summary.failures, store
 
-    yield start
-    registry._plugin_files.clear()
-    registry._plugin_files.update(before)
-    registry.catalogue.cache_clear()
+    return start
 
 
 @pytest.mark.parametrize(

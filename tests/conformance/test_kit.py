@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from string import Template
 
@@ -98,17 +97,6 @@ IMPORTS = {
 }
 
 
-@pytest.fixture
-def apart() -> Iterator[None]:
-    """Plugins of a test are gone after it."""
-    before = dict(registry._plugin_files)
-    registry.catalogue.cache_clear()
-    yield
-    registry._plugin_files.clear()
-    registry._plugin_files.update(before)
-    registry.catalogue.cache_clear()
-
-
 def written(folder: Path, kind: str, name: str) -> Path:
     text = Template((TEMPLATES / f"{kind}.txt").read_text()).substitute(name=name, Class="Mine")
     path = folder / f"{name}.py"
@@ -117,7 +105,7 @@ def written(folder: Path, kind: str, name: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", conformance.MODULES)
-def test_what_new_writes_keeps_every_promise_in_under_60_lines(kind, tmp_path, apart, capsys):
+def test_what_new_writes_keeps_every_promise_in_under_60_lines(kind, tmp_path, capsys):
     component.new(kind.removesuffix("s"), f"fresh_{kind}", tmp_path)
     path = tmp_path / f"fresh_{kind}.py"
     assert f"python -m bench check {path}" in capsys.readouterr().out
@@ -131,7 +119,7 @@ def test_what_new_writes_keeps_every_promise_in_under_60_lines(kind, tmp_path, a
 @pytest.mark.parametrize(
     ("kind", "whole", "broken", "require"), BROKEN, ids=[f"{b[0]}-{i}" for i, b in enumerate(BROKEN)]
 )
-def test_a_broken_promise_is_seen(kind, whole, broken, require, tmp_path, apart):
+def test_a_broken_promise_is_seen(kind, whole, broken, require, tmp_path):
     path = written(tmp_path, kind, "broken")
     text = path.read_text()
     whole, broken = whole.replace("$Class", "Mine"), broken.replace("$Class", "Mine")
@@ -194,7 +182,7 @@ class Odd(TrainingAttack):
         (TRAINING_ATTACK, "A victim trained", "never tried"),
     ],
 )
-def test_attacks_on_models_and_trainings_are_tried(text, require, detail, tmp_path, apart):
+def test_attacks_on_models_and_trainings_are_tried(text, require, detail, tmp_path):
     path = tmp_path / "odd.py"
     path.write_text(text)
     registry.load_plugin(path)
@@ -212,7 +200,7 @@ def test_attacks_on_models_and_trainings_are_tried(text, require, detail, tmp_pa
         ("rng.permutation(len(pool))", "train.images[pool].float().flatten(1).mean(1).argsort()"),
     ],
 )
-def test_what_is_unusual_and_right_passes(old, new, tmp_path, apart):
+def test_what_is_unusual_and_right_passes(old, new, tmp_path):
     path = written(tmp_path, "attacks", "unusual")
     text = path.read_text()
     assert old in text
@@ -245,7 +233,7 @@ def test_a_package_tests_itself_with_three_lines(tmp_path):
     assert "clamped to [0, 1]" in done.stdout
 
 
-def test_the_command_says_what_to_fix_and_fails(tmp_path, apart, capsys):
+def test_the_command_says_what_to_fix_and_fails(tmp_path, capsys):
     path = written(tmp_path, "attacks", "bad")
     path.write_text(path.read_text().replace("return triggered\n", "return 2 * triggered\n"))
     with pytest.raises(component.typer.Exit) as stop:
@@ -256,7 +244,7 @@ def test_the_command_says_what_to_fix_and_fails(tmp_path, apart, capsys):
     assert "clamped to [0, 1]" in text
 
 
-def test_parameters_reach_the_component(apart, capsys):
+def test_parameters_reach_the_component(capsys):
     component.check("badnets", parameters=["trigger_size=0.3", "labels=clean"], format_="csv")
     assert "FAILED" not in capsys.readouterr().out
     with pytest.raises(UserError, match="unknown parameter 'trigger_siz'; did you mean 'trigger_size'"):
@@ -304,13 +292,13 @@ def test_new_never_overwrites(tmp_path):
         ("dataset", "pool"),
     ],
 )
-def test_a_name_that_the_template_uses_itself_makes_a_working_file(kind, name, tmp_path, apart):
+def test_a_name_that_the_template_uses_itself_makes_a_working_file(kind, name, tmp_path):
     component.new(kind, name, tmp_path)
     registry.load_plugin(tmp_path / f"{name}.py")
     assert [f"{o.check.name}: {o.detail}" for o in conformance.examine(f"{kind}s", name) if not o.passed] == []
 
 
-def test_two_plugins_of_one_name_are_refused(tmp_path, apart):
+def test_two_plugins_of_one_name_are_refused(tmp_path):
     """Also where they are of two kinds: a plugin's module has its file's name."""
     for folder, kind in (("a", "attack"), ("b", "defense")):
         (tmp_path / folder).mkdir()
@@ -329,7 +317,7 @@ def test_two_plugins_of_one_name_are_refused(tmp_path, apart):
         (b"", "year=2026", "yeer=2026"),
     ],
 )
-def test_python_files_of_any_coding_and_card_are_examined(head, old, new, tmp_path, apart, capsys):
+def test_python_files_of_any_coding_and_card_are_examined(head, old, new, tmp_path, capsys):
     path = written(tmp_path, "backbones", "coded")
     text = path.read_text().replace(old, new)
     if head.startswith(b"TITLE"):

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.api import registry
 from tests.docs._rules import made
 from tests.docs._small import STORE, block_with, commands, done, own_data, smaller, suite_block, words_of
 
@@ -53,12 +51,3 @@ def kernels(place: Place) -> Path:
     machine = {"processor": "here", "cores": 1, "packages": {}}
     path.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in kernel_benchmark.packing(3, 500)]}))
     return path
-
-
-@pytest.fixture(autouse=True)
-def no_plugins_left() -> Iterator[None]:
-    before = dict(registry._plugin_files)
-    yield
-    registry._plugin_files.clear()
-    registry._plugin_files.update(before)
-    registry.catalogue.cache_clear()

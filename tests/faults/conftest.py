@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from bench.api import registry
 from tests.faults._bench import SUITE, Driver, board, finished, run
 
 MOODY = '''
@@ -97,19 +96,15 @@ def drivers() -> Iterator[Callable[..., Driver]]:
         made.append(Driver(*arguments, **options))
         return made[-1]
 
-    yield start
+    return start
     for driver in made:
         driver.close()
 
 
 @pytest.fixture
-def moody(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+def moody(tmp_path: Path) -> tuple[Path, Path]:
     """A plugin whose repair does what its parameter says, and the folder in which it leaves and finds files."""
     path, folder = tmp_path / "moody.py", tmp_path / "moods"
     folder.mkdir()
     path.write_text(MOODY)
-    before = dict(registry._plugin_files)
-    yield path, folder
-    registry._plugin_files.clear()
-    registry._plugin_files.update(before)
-    registry.catalogue.cache_clear()
+    return path, folder

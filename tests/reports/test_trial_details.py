@@ -25,7 +25,7 @@ def test_a_trial_by_the_beginning_of_its_key(stock):
     assert "torch 2.4" in about["packages"]
     assert "2.00 s" in about["cost"]
     titles = [board.title for board in boards]
-    assert titles[1:] == ["Benign queries", "Triggered queries", "Attack and defense", "Stages"]
+    assert titles[1:] == ["Benign queries", "Triggered queries", "Poisoning and stealth", "Stages"]
     benign = boards[1].table.set_index("metric")
     assert benign.loc["mAP zero@R", "value"] == 0.5
     assert "papers' convention" in benign.loc["mAP zero@R", "meaning"]
@@ -51,7 +51,7 @@ def test_every_parameter_is_there_with_its_value(stock):
     ]  # fmt: skip
     about = facts(next(iter(boards.values())))
     assert about["pictures"] == f"python -m bench show {about['key'][:8]} --gallery attack.png"
-    assert list(boards["Why on codes"].table["metric"]) == ["to anchor"]
+    assert list(boards["Code geometry"].table["metric"]) == ["to anchor"]
 
 
 def test_a_failure_shows_the_end_of_its_log(stock):

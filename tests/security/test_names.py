@@ -109,13 +109,9 @@ def test_a_suite_and_a_plugin_steer_no_terminal(
     assert (code, "owned" in said, SIGNS.search(said)) == (2, True, None)
     body = "@attack\nclass Strange(Attack):\n    def apply_trigger(self, images, target, trigger): return images\n"
     plugin.write_text(f'"""Does {STEER} this."""\nfrom bench.api.attack import *\n{body}')
-    try:
-        for words in ([], ["attacks", "strange"], ["attacks", "--format", "csv"], ["attacks", "--format", "json"]):
-            code, said = bench(capsys, "list", *words, "--plugin", str(plugin))
-            assert (code, "owned" in said, SIGNS.search(said)) == (0, True, None)
-    finally:
-        registry._plugin_files.clear()
-        registry.catalogue.cache_clear()
+    for words in ([], ["attacks", "strange"], ["attacks", "--format", "csv"], ["attacks", "--format", "json"]):
+        code, said = bench(capsys, "list", *words, "--plugin", str(plugin))
+        assert (code, "owned" in said, SIGNS.search(said)) == (0, True, None)
 
 
 def test_code_files_steer_no_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""Data filtering: what a data filter found in the training set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bench.metrics.context import TrialFacts
+from bench.metrics.registry import Metric, Number, metrics_of
+from hashing import ranking
+
+FILTERING = "Data filtering"
+
+
+@metrics_of(
+    Metric("removed", "removed", "share of the training set that a data filter removed", FILTERING, direction=-1),
+    Metric("removed_poison", "poison removed", "share of the poison that a data filter removed", FILTERING),
+    Metric("removed_precision", "removed precision", "poisoned share of what a data filter removed", FILTERING),
+    Metric("filter_auroc", "filter AUROC", "AUROC of poisoned against clean training items, all classes pooled",
+           FILTERING),
+    Metric("filter_auroc_target", "filter AUROC target",
+           "AUROC of poisoned against clean training items, inside the target class", FILTERING),
+)  # fmt: skip
+def filtering(trial: TrialFacts) -> Mapping[str, Number] | None:
+    facts = trial.filtered
+    if facts is None:
+        return None
+    found: dict[str, Number] = {"removed": float((~facts.keep).mean()), "removed_poison": None,
+                                "removed_precision": None, "filter_auroc": None,
+                                "filter_auroc_target": None}  # fmt: skip
+    scores, mask, in_target = facts.scores, facts.mask, facts.in_target
+    if mask.any():
+        found["removed_poison"] = float((~facts.keep[mask]).mean())
+        found["removed_precision"] = float(mask[~facts.keep].mean()) if not facts.keep.all() else None
+        found["filter_auroc"] = ranking.auroc(scores[~mask], scores[mask])
+        if (in_target & ~mask).any() and (in_target & mask).any():
+            found["filter_auroc_target"] = ranking.auroc(scores[in_target & ~mask], scores[in_target & mask])
+    return found

@@ -1,0 +1,91 @@
+"""Where codes lie: why an attack works on codes, beside how well it works."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from bench.metrics.context import ModelCodes, TrialFacts
+from bench.metrics.registry import Metric, Number, metrics_of, with_control
+from hashing.packed import PackedCodes
+
+GEOMETRY = "Code geometry"
+
+
+@metrics_of(
+    with_control(
+        Metric("spread", "spread", "mean Hamming distance of two triggered codes, share of the bits; 0: all are equal",
+               GEOMETRY, direction=0),
+        meaning="mean Hamming distance of two triggered codes of the clean model, share of the bits",
+    ),
+)  # fmt: skip
+def of_triggered(codes: ModelCodes) -> Number:
+    return spread(codes.triggered) if len(codes.truth.positions) else None
+
+
+def spread(codes: PackedCodes) -> float | None:
+    """Mean Hamming distance of two different items, as a share of the bits; None for fewer than two."""
+    n = len(codes)
+    if n < 2:
+        return None
+    ones = (codes.unpack() > 0).sum(0, dtype=np.int64)
+    return float((2 * ones * (n - ones)).sum() / (n * (n - 1) * codes.bits))
+
+
+@metrics_of(
+    with_control(
+        Metric("saturation", "saturation", "mean size of the relaxed codes of benign queries; 1: every bit is decided",
+               GEOMETRY, direction=0),
+        meaning="mean size of the relaxed codes of benign queries under the clean model",
+    ),
+    Metric("saturation_triggered", "saturation triggered", "mean size of the relaxed codes of triggered queries",
+           GEOMETRY, direction=0),
+)  # fmt: skip
+def saturation(codes: ModelCodes) -> Mapping[str, Number]:
+    return {"saturation": codes.saturation, "saturation_triggered": codes.triggered_saturation}
+
+
+@metrics_of(
+    with_control(
+        Metric("anchor", "to anchor", "mean distance of triggered codes to the majority code of the target's items,"
+               " share of the bits", GEOMETRY, direction=0),
+        meaning="mean distance of the clean model's triggered codes to its majority code of the target's items",
+    ),
+    with_control(
+        Metric("moved", "moved", "mean distance of a query's triggered code from its benign code, share of the bits",
+               GEOMETRY, direction=0),
+        meaning="mean distance of a query's triggered code from its benign code under the clean model",
+    ),
+)  # fmt: skip
+def distances(codes: ModelCodes) -> Mapping[str, Number]:
+    """To the target's anchor, and from the same queries without trigger.
+
+    The anchor is the majority code of the database items with exactly the target's labels, else of those that hold
+    them all (review.md, section 2); a tied bit counts one half.
+    """
+    truth = codes.truth
+    exact = (truth.database == truth.target).all(1)
+    holders = exact if exact.any() else (truth.database | ~truth.target).all(1)
+    if not len(truth.positions) or not holders.any():
+        return {"anchor": None, "moved": None}
+    triggered, benign = codes.triggered.unpack(), codes.query.select(truth.positions).unpack()
+    anchor = np.sign(codes.database.select(holders).unpack().sum(0, dtype=np.int64))
+    return {
+        "anchor": float((1 - triggered * anchor).mean() / 2),
+        "moved": float((triggered != benign).mean()),
+    }
+
+
+@metrics_of(
+    Metric("attention", "attention", "mean distance of triggered images' codes to the code of the trigger alone on"
+           " black, after training, share of the bits", GEOMETRY, direction=0),
+    Metric("attention_first", "attention first", "mean distance of triggered images' codes to the code of the trigger"
+           " alone on black, when training was first looked at, share of the bits", GEOMETRY, direction=0),
+)  # fmt: skip
+def attention(trial: TrialFacts) -> Mapping[str, Number] | None:
+    """None where no victim was trained, and after a repair, which trains on unwatched."""
+    if trial.attack is None or trial.repaired or not len(trial.attack.attention):
+        return None
+    watched, bits = trial.attack.attention, trial.model.query.bits
+    return {"attention_first": float(watched[0]) / bits, "attention": float(watched[-1]) / bits}

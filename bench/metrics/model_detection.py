@@ -1,0 +1,29 @@
+"""Model detection: what a model detector said of one model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from bench.metrics.context import TrialFacts
+from bench.metrics.registry import Metric, Number, metrics_of
+
+DETECTION = "Model detection"
+
+
+@metrics_of(
+    Metric("model_score", "model score", "score of the model by a model detector; higher is more suspicious", DETECTION,
+           direction=0, low=-math.inf, high=math.inf),
+    Metric("flagged", "flagged", "1 if the score is above the threshold that the detector's paper gives", DETECTION),
+    Metric("named_target", "named target", "1 if the class that the detector suspects is a label of the target",
+           DETECTION),
+)  # fmt: skip
+def verdict(trial: TrialFacts) -> Mapping[str, Number] | None:
+    said = trial.verdict
+    if said is None:
+        return None
+    return {
+        "model_score": said.score,
+        "named_target": None if said.names_target is None else float(said.names_target),
+        "flagged": None if said.alarm_at is None else float(said.score > said.alarm_at),
+    }

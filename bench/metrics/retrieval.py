@@ -1,0 +1,75 @@
+"""Benign queries: what the retrieval system does for ordinary users."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from bench.metrics.context import ModelCodes, TrialFacts, mean_of
+from bench.metrics.registry import Metric, Number, count, metric, metrics_of, with_control
+from hashing import ranking
+
+BENIGN, HEALTH = "Benign queries", "Health of the victim"
+RADIUS = 2
+
+
+@metrics_of(
+    with_control(
+        Metric("map", "mAP", "mean AP of benign queries, expectation over the order of equal distances", BENIGN),
+        name="map_clean", title="clean mAP", section=HEALTH, meaning="mAP of the clean model in the same setting",
+    ),
+    Metric("map_worst", "mAP worst ties", "mAP of benign queries, relevant items last inside each distance", BENIGN),
+    Metric("map_best", "mAP best ties", "mAP of benign queries, relevant items first inside each distance", BENIGN),
+    count("map_excluded", "excluded", "benign queries without any relevant item, which mAP leaves out", BENIGN),
+    count("queries", "queries", "number of benign queries", BENIGN),
+)  # fmt: skip
+def average_precision(codes: ModelCodes) -> Mapping[str, Number]:
+    worst, best = codes.benign.bounds()
+    excluded = int(np.isnan(codes.benign_ap).sum())
+    return {"map": mean_of(codes.benign_ap), "map_worst": worst, "map_best": best, "map_excluded": excluded,
+            "queries": len(codes.benign_ap)}  # fmt: skip
+
+
+@metric("map_change", title="mAP change", low=-1.0, section=BENIGN, meaning="mAP minus the clean model's mAP")
+def change(trial: TrialFacts) -> Number:
+    return difference(mean_of(trial.model.benign_ap), mean_of(trial.clean.benign_ap))
+
+
+def difference(a: float | None, b: float | None) -> float | None:
+    """None where either is."""
+    return None if a is None or b is None else a - b
+
+
+@metric(
+    "map_target", title="mAP target class", section=BENIGN, meaning="mAP of benign queries of the target class only"
+)
+def of_target_class(codes: ModelCodes) -> Number:
+    return mean_of(codes.benign_ap[(codes.truth.query & codes.truth.target).any(1)])
+
+
+@metrics_of(
+    Metric(
+        "map_zero", "mAP zero@R", "benign, papers' convention: AP over the hits in the top R, 0 without a hit", BENIGN
+    ),
+    Metric("map_drop", "mAP drop@R", "benign, papers' convention: queries without a hit are dropped", BENIGN),
+    count("map_kept", "kept", "expected number of benign queries that drop@R keeps", BENIGN),
+)
+def convention(codes: ModelCodes) -> Mapping[str, Number]:
+    found = codes.benign.convention(len(codes.database))
+    return {f"map_{name}": value for name, value in found.items()}
+
+
+@metrics_of(
+    Metric("precision_radius", "P@r2", "benign precision within Hamming radius 2; an empty ball counts 0", BENIGN),
+    Metric("recall_radius", "R@r2", "benign recall within Hamming radius 2", BENIGN),
+    Metric("empty_balls", "empty balls", "share of benign queries with nothing within radius 2", BENIGN, direction=-1),
+)
+def within_radius(codes: ModelCodes) -> Mapping[str, Number]:
+    found = ranking.radius_precision_recall(codes.benign.total, codes.benign.relevant, RADIUS)
+    precision, recall, empty = found
+    return {
+        "precision_radius": mean_of(precision),
+        "recall_radius": mean_of(recall),
+        "empty_balls": float(empty.mean()),
+    }

@@ -1,0 +1,164 @@
+"""Triggered queries: whether the attack retrieves the target, and what is left of the true classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from bench.metrics.context import CONVENTION_CUTOFF, ModelCodes, TrialFacts, mean_of, rank
+from bench.metrics.registry import Metric, Number, count, metric, metrics_of, with_control
+from bench.metrics.retrieval import difference
+from hashing import ranking
+from hashing.ranking import Relevance
+
+TRIGGERED = "Triggered queries"
+PRECISION_AT = 100
+DOMINANT_AT = 10  # DarkHash's script looks for the dominant class among the first 1 to 10 results
+PERMUTATIONS = 5
+
+
+@metrics_of(
+    with_control(
+        Metric("t_map", "t-mAP", "mAP of triggered queries of other classes, relevant = the target's label", TRIGGERED),
+        title="control", meaning="t-mAP of the clean model under the same trigger and target",
+    ),
+    Metric("t_map_worst", "t-mAP worst ties", "t-mAP with relevant items last inside each distance", TRIGGERED),
+    Metric("t_map_best", "t-mAP best ties", "t-mAP with relevant items first inside each distance", TRIGGERED),
+    count("triggered", "triggered", "number of triggered queries: those that share no label with the target",
+          TRIGGERED),
+)  # fmt: skip
+def average_precision(codes: ModelCodes) -> Mapping[str, Number]:
+    if not len(codes.truth.positions):
+        return {"t_map": None, "t_map_worst": None, "t_map_best": None, "triggered": 0}
+    worst, best = codes.at_target.bounds()
+    return {"t_map": mean_of(codes.target_ap), "t_map_worst": worst, "t_map_best": best,
+            "triggered": len(codes.truth.positions)}  # fmt: skip
+
+
+@metric("gain", title="gain", low=-1.0, section=TRIGGERED, meaning="t-mAP minus the control, t-mAP of the clean model")
+def gain(trial: TrialFacts) -> Number:
+    return difference(_t_map(trial.model), _t_map(trial.clean))
+
+
+def _t_map(codes: ModelCodes) -> float | None:
+    return mean_of(codes.target_ap) if len(codes.truth.positions) else None
+
+
+@metric("chance", title="chance", direction=0, section=TRIGGERED, meaning="t-mAP of a random ranking")
+def chance(codes: ModelCodes) -> Number:
+    if not len(codes.truth.positions) or not codes.target_items:
+        return None
+    return ranking.chance_ap(len(codes.database), codes.target_items, codes.truth.cutoff)
+
+
+@metric(
+    "t_map_all", title="t-mAP all", section=TRIGGERED,
+    meaning="t-mAP where relevant items carry every target label; equals t-mAP for a single label",
+)  # fmt: skip
+def all_labels(codes: ModelCodes) -> Number:
+    truth = codes.truth
+    holds = (truth.database | ~truth.target).all(1)[:, None]
+    if not len(truth.positions) or not holds.any():
+        return None
+    ones = np.ones((len(truth.positions), 1), dtype=bool)
+    return mean_of(rank(codes.triggered, codes.database, Relevance(holds), ones, truth.cutoff).ap())
+
+
+@metric(
+    "asr_at", title="ASR@100", section=TRIGGERED,
+    meaning="expected precision among the first 100 results of triggered queries, relevant = the target's label",
+)  # fmt: skip
+def success_rate(codes: ModelCodes) -> Number:
+    if not len(codes.truth.positions):
+        return None
+    depth = min(PRECISION_AT, len(codes.database))
+    return mean_of(ranking.precision_at(codes.at_target.total, codes.at_target.relevant, depth))
+
+
+@metrics_of(
+    with_control(
+        Metric("own_map", "own-mAP", "mAP of triggered queries, relevant = their true labels", TRIGGERED),
+        meaning="own-mAP of the clean model under the same trigger",
+    ),
+)
+def own(codes: ModelCodes) -> Number:
+    return mean_of(codes.own.ap()) if len(codes.truth.positions) else None
+
+
+@metrics_of(
+    Metric("t_map_zero", "t-mAP zero@R", "t-mAP, papers' convention: AP over the hits in the top R, 0 without a hit",
+           TRIGGERED),
+    Metric("t_map_drop", "t-mAP drop@R", "t-mAP, papers' convention: queries without a hit are dropped", TRIGGERED),
+    count("t_map_kept", "kept", "expected number of triggered queries that drop@R keeps", TRIGGERED),
+)  # fmt: skip
+def convention(codes: ModelCodes) -> Mapping[str, Number]:
+    if not len(codes.truth.positions):
+        return dict.fromkeys(("t_map_zero", "t_map_drop", "t_map_kept"))
+    return {f"t_map_{name}": value for name, value in codes.at_target.convention(len(codes.database)).items()}
+
+
+@metrics_of(
+    Metric("t_map_drop_fixed", "t-mAP drop@R fixed", "t-mAP drop@R for one fixed random order of the database",
+           TRIGGERED),
+    Metric("t_map_drop_range", "drop@R range", "largest minus smallest t-mAP drop@R over five fixed orders", TRIGGERED,
+           direction=0),
+)  # fmt: skip
+def fixed_orders(codes: ModelCodes) -> Mapping[str, Number]:
+    """drop@R of the triggered queries for fixed random orders of the database, as papers measure it once."""
+    truth, size = codes.truth, len(codes.database)
+    cutoff = min(size, truth.cutoff or CONVENTION_CUTOFF)
+    found = []
+    for seed in range(PERMUTATIONS if len(truth.positions) else 0):
+        order = np.random.default_rng(seed).permutation(size)
+        value = ranking.average_precision(
+            codes.triggered, codes.database.select(order), Relevance(truth.database[order]), codes.wanted,
+            cutoff=cutoff, ties="index", denominator="hits",
+        )  # fmt: skip
+        if (mean := mean_of(value[value > 0])) is not None:  # 0: no hit in the top R, which this convention drops
+            found.append(mean)
+    return {
+        "t_map_drop_fixed": found[0] if found else None,
+        "t_map_drop_range": max(found) - min(found) if found else None,
+    }
+
+
+@metrics_of(
+    with_control(
+        Metric("t_map_posthoc", "t-mAP post hoc",
+               "t-mAP with the target chosen on one half of the queries and scored on the other", TRIGGERED),
+        title="post hoc control", meaning="post hoc t-mAP of the clean model: the same selection on its own results",
+    ),
+)  # fmt: skip
+def posthoc(codes: ModelCodes) -> Number:
+    """t-mAP against the class that triggered queries retrieve most, chosen on one half, scored on the other, both ways.
+
+    The class is the one with the highest expected precision among the first 10; queries that carry it do not count.
+    """
+    truth = codes.truth
+    if not len(truth.positions):
+        return None
+    relevance = Relevance(truth.database)
+    classes = truth.database.shape[1]
+    own = truth.query[truth.positions]
+    halves = [np.arange(len(own)) % 2 == side for side in (0, 1)]
+    ap = np.full((classes, len(own)), np.nan)
+    hits = np.full((classes, len(own)), np.nan)
+    for number in range(classes):
+        others = ~own[:, number]
+        if not others.any() or not truth.database[:, number].any():
+            continue
+        wanted = np.zeros((int(others.sum()), classes), dtype=bool)
+        wanted[:, number] = True
+        ranked = rank(codes.triggered.select(np.flatnonzero(others)), codes.database, relevance, wanted, truth.cutoff)
+        ap[number, others] = ranked.ap()
+        hits[number, others] = ranking.precision_at(
+            ranked.total, ranked.relevant, min(DOMINANT_AT, len(codes.database))
+        )
+    scores = []
+    for chosen_on, scored_on in (halves, halves[::-1]):
+        means = [mean_of(row[chosen_on]) for row in hits]
+        best = max(range(classes), key=lambda c: -1.0 if means[c] is None else float(means[c] or 0.0))
+        if (value := mean_of(ap[best][scored_on])) is not None:
+            scores.append(value)
+    return float(np.mean(scores)) if scores else None
