@@ -96,7 +96,7 @@ def drivers() -> Iterator[Callable[..., Driver]]:
         made.append(Driver(*arguments, **options))
         return made[-1]
 
-    return start
+    yield start
     for driver in made:
         driver.close()
 
