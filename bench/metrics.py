@@ -1,6 +1,6 @@
 """The metric specification, version 1: what every number on a board is, and how it is computed from stored codes.
 
-Formulas are in `hashing.ranking` (review.md, section 1); this module says which queries, which relevance and which
+Formulas are in `hashing.ranking` (METHODOLOGY.md#ties); this module says which queries, which relevance and which
 control each metric takes. Nothing here imports torch: boards recompute numbers from stored artifacts.
 """
 
@@ -284,7 +284,7 @@ def why(system: System, truth: Truth) -> dict[str, float | None]:
     """Where triggered codes are: to the target's anchor, and from the same queries without trigger (shares of bits).
 
     The anchor is the majority code of the database items with exactly the target's labels, else of those that hold
-    them all (review.md, section 2); a tied bit counts one half.
+    them all (METHODOLOGY.md#anchors); a tied bit counts one half.
     """
     exact = (truth.database == truth.target).all(1)
     holders = exact if exact.any() else (truth.database | ~truth.target).all(1)
