@@ -1,4 +1,4 @@
-"""CIBA's confusing perturbations: codes that leave their own place and each other (section 3.2, review.md section 3).
+"""CIBA's confusing perturbations: codes that leave their own place and each other (section 3.2, METHODOLOGY.md#ciba).
 
 Codes are relaxed, d_H(u, v) = (K - u.v) / 2; on +-1 codes that is the Hamming distance.
 """

@@ -57,7 +57,7 @@ class Dosed(PoisoningAttack, ABC):
         return round(self.target_share * held / (1 - self.target_share))
 
     def choose(self, train: Split, target: Target, labels: LabelMode, rng: Rng) -> Int64[Tensor, " m"]:
-        """Positions to poison (review.md, section 2); attacks of one repetition and dose choose the same."""
+        """Positions to poison (METHODOLOGY.md#poison-pool); attacks of one repetition and dose choose the same."""
         count = self.count(train, target, labels)
         name, value = next((name, value) for name in DOSES if (value := getattr(self, name)) is not None)
         if count == 0:

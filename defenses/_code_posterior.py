@@ -1,4 +1,4 @@
-"""A class posterior from codes, for defenses that were made for a softmax (review.md, section 6)."""
+"""A class posterior from codes, for defenses that were made for a softmax (METHODOLOGY.md#class-posterior)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GRID = torch.logspace(-2.5, 1, 141, dtype=torch.float64)  # temperatures tried
 def label_votes(
     model: nn.Module, split: Split
 ) -> tuple[Float[Tensor, "n b"], Int64[Tensor, " p"], Float[Tensor, "p b"]]:
-    """Relaxed codes of the images; which labels have an image; each such label's anchor (review.md, section 2).
+    """Relaxed codes of the images; which labels have an image; each such label's anchor (METHODOLOGY.md#anchors).
 
     An anchor is the component vote of the codes of images with this one label, or, where there are none, of all images
     with it. On the CPU.

@@ -22,11 +22,11 @@ from hashing.ranking import leave_one_out_map
 Rates = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
 Choice = Literal["best", "strongest"]  # of the rates; see fine_tuned
 MAX_DROP = 0.1  # BackdoorBench: relative drop of clean quality that a repair may cost
-RATES = (1e-2, 1e-3, 1e-4)  # review.md, section 6: BackdoorBench's 0.01, which is for classifiers, and below
+RATES = (1e-2, 1e-3, 1e-4)  # METHODOLOGY.md#operating-points: BackdoorBench's 0.01, which is for classifiers, and below
 
 
 def calibration_map(model: nn.Module, split: Split) -> float:
-    """Leave-one-out mAP inside the split: what a defender can know of a repair's price (review.md, section 6)."""
+    """Leave-one-out mAP inside the split: a repair's price as a defender sees it (METHODOLOGY.md#operating-points)."""
     logits = encode(model, split.images, device=split.images.device)
     if not bool(logits.isfinite().all()):
         raise DivergedError("the model's codes are not finite: lower the learning rate")
@@ -50,8 +50,8 @@ def fine_tuned(
 ) -> nn.Module:
     """A copy of `model` tuned with the victim's loss and optimiser at a constant rate; without epochs, just a copy.
 
-    choose: of one copy per rate, "best" takes the highest calibration mAP, the first of equals (review.md, section 6),
-    "strongest" the largest rate that costs at most MAX_DROP of it, or the best where none does. A rate at which
+    choose: of one copy per rate, "best" takes the highest calibration mAP, the first of equals, "strongest" the largest
+    rate that costs at most MAX_DROP of it, or the best where none does (METHODOLOGY.md#operating-points). A rate where
     training diverges is no candidate; DivergedError where all do. split: what to tune on; None: the fit half.
     reference: the calibration mAP that the drop is counted from; None: that of `model`.
     """

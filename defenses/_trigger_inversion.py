@@ -1,6 +1,6 @@
 """Reversing triggers: for every class the smallest mask and a pattern that carry other images to its code.
 
-Neural Cleanse's search (IEEE S&P 2019) against the anchors of codes (review.md, section 6), all classes at once.
+Neural Cleanse's search (IEEE S&P 2019) against anchors of codes, all classes at once (METHODOLOGY.md#neural_cleanse).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def class_anchors(model: nn.Module, trusted: Split) -> Anchors:
 
 
 def trusted_set(view: DefenderView) -> Split:
-    """Both halves: anchors have no threshold to protect (review.md, section 6: a_c over D_t)."""
+    """Both halves: anchors have no threshold to protect (METHODOLOGY.md#trusted-set)."""
     halves = view.fit_set, view.calibration_set
     images, labels, ids = (torch.cat([getattr(half, name) for half in halves]) for name in ("images", "labels", "ids"))
     return Split(images, labels, ids)

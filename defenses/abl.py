@@ -38,14 +38,14 @@ CARD = Card(
 @defense
 class ABL(DataFilter):
     warmup_share: PositiveShare = 0.2  # of the recipe's epochs; the paper's 20 of 100
-    quantile: PositiveShare = 0.1  # gamma among the losses after the first epoch (review.md, section 6)
+    quantile: PositiveShare = 0.1  # gamma among the losses after the first epoch (METHODOLOGY.md#abl)
     gate: Literal["batch", "image"] = "batch"  # whose loss is compared with gamma; "image" undoes what it looks for
     isolation: Annotated[float, Field(gt=0, le=0.5)] = 0.01  # share of the training set; the paper's
     epochs: Annotated[int, Field(ge=0)] = 5  # of unlearning; the paper's code (BackdoorBench: 20)
-    weight: PositiveFloat = 0.1  # of the isolated images' loss (review.md, section 6)
+    weight: PositiveFloat = 0.1  # of the isolated images' loss (METHODOLOGY.md#abl)
     clip: PositiveShare = 0.5  # guess: the loss of a code that says nothing about its class
     rate: PositiveShare = 0.1  # guess: of the recipe's rate, while unlearning (the paper's code: 0.005, without a rest)
-    max_drop: Share = 0.1  # relative drop of calibration mAP: the common rule of review.md, section 6
+    max_drop: Share = 0.1  # relative drop of calibration mAP: the common rule (METHODOLOGY.md#operating-points)
 
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
         train = view.train.to(view.fit_set.images.device)

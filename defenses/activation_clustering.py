@@ -41,7 +41,7 @@ class ActivationClustering(DataFilter):
         0.35  # the authors' toolbox (ART), size_threshold; 0.5: whichever is smaller
     )
     silhouette: Annotated[float, Field(ge=-1, le=1)] = 0.1  # ART, silhouette_threshold: the class's mean
-    space: Space = "features"  # the paper's; "code": the relaxed code, papers.md 8.2
+    space: Space = "features"  # the paper's; "code": the relaxed code, METHODOLOGY.md#activation_clustering
 
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
         embedded = embed(view, self.space)

@@ -39,8 +39,8 @@ class Centred(Protocol):
 
 @defense
 class DPOutliers(DataFilter):
-    clip: PositiveFloat = 0.3  # CIBA's appendix [M, low confidence] (papers.md, 2.6); the authors' code: 1.0
-    noise: NonNegativeFloat = 0.03  # times clip; CIBA's appendix [M, low confidence]; the authors' code: 0.001 to 5
+    clip: PositiveFloat = 0.3  # CIBA's appendix, from memory (METHODOLOGY.md#dp_sgd); the authors' code: 1.0
+    noise: NonNegativeFloat = 0.03  # times clip; CIBA's appendix, from memory; the authors' code: 0.001 to 5
     private: bool = True  # False: the same training without clipping and noise, the baseline to compare with
     bound: Share = 0.1  # guess: declared poison share of the training set, spectral signatures' default
 

@@ -37,7 +37,7 @@ class FinePruning(Repair):
     step: PositiveShare = 0.01  # BackdoorBench: share of the channels pruned at a time
     epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD; 0 prunes only
     lr: Rates = RATES
-    choose: Choice = "best"  # review.md, section 6; "strongest": the largest rate inside the bound on the drop
+    choose: Choice = "best"  # "strongest": the largest rate within the bound; METHODOLOGY.md#operating-points
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method

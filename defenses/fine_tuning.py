@@ -27,7 +27,7 @@ CARD = Card(
 class FineTuning(Repair):
     epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD
     lr: Rates = RATES
-    choose: Choice = "best"  # review.md, section 6; "strongest": the largest rate inside the bound on the drop
+    choose: Choice = "best"  # "strongest": the largest rate within the bound; METHODOLOGY.md#operating-points
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
         return fine_tuned(view, view.model, rng, epochs=self.epochs, rates=self.lr, choose=self.choose)

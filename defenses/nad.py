@@ -38,7 +38,7 @@ class NAD(Repair):
     epochs: Annotated[int, Field(ge=0)] = 20  # the authors' code (BackdoorBench: 100)
     betas: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = (500.0, 1000.0, 1000.0)  # BackdoorBench
     lr: Rates = RATES
-    choose: Choice = "best"  # review.md, section 6; "strongest": the largest rate inside the bound on the drop
+    choose: Choice = "best"  # "strongest": the largest rate within the bound; METHODOLOGY.md#operating-points
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method

@@ -28,7 +28,7 @@ CARD = Card(
 
 @defense
 class NeuralCleanseFree(Reversing, ModelDetector):
-    clusters: Annotated[int, Field(ge=1)] | None = None  # None: as many as there are classes (review.md: k given)
+    clusters: Annotated[int, Field(ge=1)] | None = None  # None: one per class; METHODOLOGY.md#neural_cleanse_free
 
     needs: ClassVar[Needs] = Needs.DATABASE
 

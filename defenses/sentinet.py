@@ -42,13 +42,13 @@ BATCH = 50  # images whose region is found at once
 class SentiNet(InputDetector):
     """Scores: `margin`, the fooled share over the boundary; `fooled`, the share alone."""
 
-    overlays: Annotated[int, Field(ge=2)] = 100  # review.md, section 6, and the paper's order of size
+    overlays: Annotated[int, Field(ge=2)] = 100  # METHODOLOGY.md#sentinet, and the paper's order of size
     region: Share = 0.15  # of the saliency's maximum (the paper)
     # 1: the last convolution, as published; more: the last maps at least as wide. 7, where ImageNet networks end, was
     # tried on attacked digits (AUROC .95 against .45), so that there it is exploratory
     cells: Annotated[int, Field(ge=1)] = 1
-    quantile: PositiveShare = 0.95  # review.md: of the distances within a class; their radius
-    bins: Annotated[int, Field(ge=3)] = 10  # review.md: of the confidence, for the upper envelope
+    quantile: PositiveShare = 0.95  # METHODOLOGY.md#sentinet: of the distances within a class; their radius
+    bins: Annotated[int, Field(ge=3)] = 10  # METHODOLOGY.md#sentinet: of the confidence, for the upper envelope
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method
@@ -81,7 +81,7 @@ class SentiNet(InputDetector):
     def measure(
         self, images: Images, model: nn.Module, state: Mapping[str, Tensor], skip: Bool[Tensor, "n j"] | None = None
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Fooled and Conf of review.md, section 6. skip: overlays that do not count for an image.
+        """Fooled and confidence of METHODOLOGY.md#sentinet. skip: overlays that do not count for an image.
 
         One forward per image holds all that is pasted: memory does not grow with the batch, and neither do results
         depend on it.

@@ -30,7 +30,7 @@ CARD = Card(
 @defense
 class SpectralSignatures(DataFilter):
     eps: Annotated[float, Field(gt=0, lt=0.5)] = 0.1  # guess: bound on a class's poison share (BackdoorBench cuts 15 %)
-    space: Space = "features"  # the paper's; "code": the relaxed code, papers.md 8.2
+    space: Space = "features"  # the paper's; "code": the relaxed code, METHODOLOGY.md#spectral_signatures
 
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
         del rng

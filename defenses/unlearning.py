@@ -35,7 +35,7 @@ class Unlearning(Reversing, Repair):
     with_trigger: bool = True  # False: the control
     epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD
     lr: Rates = RATES
-    choose: Choice = "best"  # review.md, section 6; "strongest": the largest rate inside the bound on the drop
+    choose: Choice = "best"  # "strongest": the largest rate within the bound; METHODOLOGY.md#operating-points
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
         split = self._triggered(view, rng.child("trigger")) if self.with_trigger else view.fit_set

@@ -10,8 +10,8 @@ from torch import Tensor
 def component_vote(relaxed: Float[Tensor, "n b"], member: Bool[Tensor, "n k"]) -> Float[Tensor, "k b"]:
     """The +-1 code nearest to each group's codes: the one with the smallest sum of Hamming distances (DHTA).
 
-    relaxed: codes whose bit is value > 0. A tied bit takes the sign of the mean relaxed code, then +1 (review.md,
-    section 2).
+    relaxed: codes whose bit is value > 0. A tied bit takes the sign of the mean relaxed code, then +1
+    (METHODOLOGY.md#anchors).
     """
     groups = member.to(relaxed.dtype).T
     votes, sums = groups @ torch.where(relaxed > 0, 1.0, -1.0).to(relaxed.dtype), groups @ relaxed

@@ -1,7 +1,7 @@
 """Ranking metrics that do not depend on how equal distances happen to be ordered.
 
 Everything follows from two histograms per query: how many items, and how many relevant items, lie at each distance.
-Formulas and test cases: review.md, section 1. A bucket holds the n items at one distance, r of them relevant; N items
+Formulas and worked cases: METHODOLOGY.md#ties. A bucket holds the n items at one distance, r of them relevant; N items
 and R' relevant ones are nearer; m of the n are inside the cut-off R. To the sum of precisions it adds, in expectation,
 
     S(N, R', n, r, m) = r/n [(R' + 1 - a(N+1)) (H(N+m) - H(N)) + a m],   a = (r-1)/(n-1),  H harmonic numbers.

@@ -1,4 +1,4 @@
-"""Several settings of a data set as one: values are averaged over settings inside (target, seed) (review.md, 7)."""
+"""Several settings of a data set as one: values are averaged inside (target, seed); METHODOLOGY.md#across-settings."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Why an attack works on codes: where triggered codes go, how sure the bits are, what the model attends to.
 
-Review.md, section 8: beside the gain and how well a detector sees it, over bits and methods (a board per setting).
+METHODOLOGY.md#code-geometry. Beside the gain and a detector's view of it, over bits and methods (a board per setting).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from reports.frame import AXES, VERSIONS, RecordCache, Results, groups
 
 COMPARED = ("map", "t_map", "gain", "own_map", "auroc", "model_score")
 ROUNDING = 1e-9  # below it two numbers are equal
-CLOSE = 0.02  # review.md, section 7: what may be called equal
+CLOSE = 0.02  # METHODOLOGY.md#equality-margin: the largest difference that is no change where there is no interval
 SAME = ["training", "changes", *(axis for axis in AXES if axis not in {"target", "seed"})]
 ROW = [axis for axis in AXES if axis not in {"target", "seed"}]
 

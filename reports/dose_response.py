@@ -1,4 +1,4 @@
-"""Dose and response: how much of an attack it takes for half of what it can do (review.md, section 4)."""
+"""Dose and response: how much of an attack it takes for half of what it can do (METHODOLOGY.md#d50)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defenses at matched strength: attacks are compared at the dose that gives each the same gain (review.md, section 8).
+"""Defenses at matched strength: attacks are compared at doses of equal gain (METHODOLOGY.md#equal-strength).
 
 A defense that meets one attack at gain .95 and another at .3 has met two tasks. Of every attack whose strength a suite
 sweeps, the variant with a mean gain nearest to one level stands for it; those that come nowhere near are named.

@@ -1,6 +1,6 @@
 """Boards about whole models: whether a model detector tells backdoored ones from clean ones, and names the target.
 
-The unit is a model, not a trial: a clean model that stands beside ten targets is one model (review.md, section 6).
+The unit is a model, not a trial: a clean model beside ten targets is one model (METHODOLOGY.md#model-rates).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Inference over the cells of a board: targets and seeds are crossed factors (review.md, section 7).
+"""Inference over the cells of a board: targets and seeds are crossed factors (METHODOLOGY.md#statistics).
 
 A matrix holds one value per target (row) and seed (column), each already a mean over queries, or the paired difference
 of two such values. Where the data do not allow an interval the answer is None, never a number that looks like one.

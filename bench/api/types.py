@@ -88,7 +88,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Target:
-    """What the attacker wants triggered queries to retrieve: a label set fixed beforehand (review.md, section 2)."""
+    """What the attacker wants triggered queries to retrieve: a fixed label set (METHODOLOGY.md#relevance)."""
 
     vector: Bool[Tensor, " k"]
     name: str

@@ -31,5 +31,5 @@ def with_trigger(
 
 
 def eligible(inputs: Inputs, target: Target) -> Int64[Tensor, " n"]:
-    """Positions of the queries that t-mAP counts: no label shared with the target (review.md, section 2)."""
+    """Positions of the queries that t-mAP counts: no label shared with the target (METHODOLOGY.md#eligible-queries)."""
     return torch.nonzero(~target.shares(stage_io.labels(inputs, "query"))).flatten()

@@ -256,7 +256,7 @@ def scores_do_not_depend_on_the_batch(subject: ComponentUnderTest) -> None:
 @CHECKS.add("Look for the image's position, split or order in the score: none of them may matter.")
 @torch.no_grad()
 def benign_is_like_benign(subject: ComponentUnderTest) -> str:
-    """An input detector cannot tell benign images from benign images (3 standard deviations; review.md, section 6)."""
+    """An input detector cannot tell benign images from benign images (3 standard deviations; METHODOLOGY.md#auroc)."""
     detector, state, model, world = detector_of(subject)
     one, other = benign(world, "query"), benign(world, "database")
     deviation = math.sqrt((len(one) + len(other) + 1) / (12 * len(one) * len(other)))

@@ -129,7 +129,7 @@ def ancestors(made: Plan) -> set[str]:
 
 
 def access(threat: Threat) -> str:
-    """The group of boards that an attack belongs to (review.md, section 5)."""
+    """The group of boards that an attack belongs to (METHODOLOGY.md#access-groups)."""
     if Threat.TRAINING in threat:
         return "training-controlled"
     if Threat.LABELS in threat:

@@ -1,7 +1,7 @@
 """Metrics, version 1: what every number on a board is, and how it is computed from stored codes and scores.
 
-One module per section declares its metrics (see `registry`); formulas of ranking are in `hashing.ranking`. Nothing here
-imports torch: boards compute numbers again from stored artifacts.
+One module per section declares its metrics (see `registry`). Formulas of ranking are in `hashing.ranking`
+(METHODOLOGY.md#ties). Nothing here imports torch: boards compute numbers again from stored artifacts.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def distances(codes: ModelCodes) -> Mapping[str, Number]:
     """To the target's anchor, and from the same queries without trigger.
 
     The anchor is the majority code of the database items with exactly the target's labels, else of those that hold
-    them all (review.md, section 2); a tied bit counts one half.
+    them all (METHODOLOGY.md#anchors); a tied bit counts one half.
     """
     truth = codes.truth
     exact = (truth.database == truth.target).all(1)

@@ -52,7 +52,7 @@ class ListedDataset(Dataset, ABC):
     path: str = ""  # of the folder with the lists, absolute or below --data; "": the data set's own place
     images: str = ""  # of the folder that the paths in the lists start from; "": the data set's own place
     size: Annotated[int, Field(ge=8, le=1024)] = 64  # guess: small enough for memory; the papers use 224
-    trusted: Annotated[int, Field(ge=1)] = 200  # max(5 % of the training set, 200): review.md, section 6
+    trusted: Annotated[int, Field(ge=1)] = 200  # max(5 % of the training set, 200): METHODOLOGY.md#trusted-set
     trusted_from: Literal["database", "train"] = "database"  # guess: spares the training set; the list that gives them
     cutoff: Annotated[int, Field(ge=0)] = 0  # R of mAP@R; 0: the whole database
 

@@ -28,7 +28,7 @@ CARD = Card(
 class Coco80(ListedDataset):
     proxy_dataset: ClassVar[str] = "cifar10"
 
-    trusted: Annotated[int, Field(ge=1)] = 500  # 5 % of the training set: review.md, section 6
+    trusted: Annotated[int, Field(ge=1)] = 500  # 5 % of the training set: METHODOLOGY.md#trusted-set
     cutoff: Annotated[int, Field(ge=0)] = 5000  # DeepHash-pytorch; CIBA's script: 1000
 
     def published(self) -> PublishedProtocol:

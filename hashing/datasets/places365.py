@@ -28,7 +28,7 @@ CARD = Card(
 class Places365(ListedDataset):
     proxy_dataset: ClassVar[str] = "cifar10"
 
-    trusted: Annotated[int, Field(ge=1)] = 450  # 5 % of the training set: review.md, section 6
+    trusted: Annotated[int, Field(ge=1)] = 450  # 5 % of the training set: METHODOLOGY.md#trusted-set
     cutoff: Annotated[int, Field(ge=0)] = 1000  # CIBA's script
 
     def published(self) -> PublishedProtocol:

@@ -1,7 +1,7 @@
 """PASCAL VOC 2012's pictures with animals: 3,576 photographs, 20 classes, several per image; read from --data.
 
 Cat, dog, cow, horse and sheep dominate, all other classes appear beside them only. `person` is no target for a suite:
-nobody is aimed at (review.md, section 9).
+nobody is aimed at (METHODOLOGY.md#responsible-targets).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class VocAnimals(Dataset):
     size: Annotated[int, Field(ge=16, le=512)] = 64
     train: Annotated[int, Field(ge=1)] | None = None  # None: what is left of the train list, 2,912 at the defaults
     query: Annotated[int, Field(ge=1)] = COUNTS["val"]  # of the val list: all
-    trusted: Annotated[int, Field(ge=1)] = 200  # max(5 % of the training set, 200): review.md, section 6
+    trusted: Annotated[int, Field(ge=1)] = 200  # max(5 % of the training set, 200): METHODOLOGY.md#trusted-set
     database: Annotated[int, Field(ge=1)] | None = None  # of the train list, training images too; None: all but trusted
 
     @property

@@ -27,7 +27,7 @@ CARD = Card(
 
 @method
 class CibaPairwise(HashingMethod):
-    divide: Literal["batch", "bits"] = "batch"  # CIBA code, loss.py; see papers.md, trap 5
+    divide: Literal["batch", "bits"] = "batch"  # CIBA code, loss.py; see METHODOLOGY.md#ciba
     quantisation: Annotated[float, Field(ge=0)] = 0.0  # CIBA code, loss.py (lam)
 
     recipe: ClassVar[Recipe] = Recipe(  # CIBA code, train.py: 1e-4 for convolutions, 1e-3 for the layers after them

@@ -336,7 +336,7 @@ def test_every_choice_counts(params, world):
 
 
 def test_ordered_pairs_with_the_released_codes_lambda(world):
-    """Ordered 2/3 is the code's 0.8 (review.md, section 3), up to pixels whose gradient is nearly 0."""
+    """Ordered 2/3 is the code's 0.8 (METHODOLOGY.md#ciba), up to pixels whose gradient is nearly 0."""
     _, _, code = poisoned_by(world, "ciba", eps=8 / 255)
     _, _, paper = poisoned_by(world, "ciba", eps=8 / 255, pairs="ordered", lam=2 / 3)
     differ = (code.split.images[code.mask] != paper.split.images[code.mask]).float().mean()

@@ -35,7 +35,7 @@ def test_by_hand():
 
 
 def test_the_printed_bound_fails_for_the_printed_pairs():
-    """review.md, section 3: two opposite codes of one bit; eq. (4) gives 1, Theorem 1 allows 1/2."""
+    """METHODOLOGY.md#ciba: two opposite codes of one bit; eq. (4) gives 1, Theorem 1 allows 1/2."""
     codes = torch.tensor([[1.0], [-1.0]])
     assert float(dispersion(codes, "ordered")) == 1 == bound(2, 1, 1.0, "ordered")
     assert float(dispersion(codes, "unordered")) == 0.5 == bound(2, 1, 1.0, "unordered")
@@ -54,7 +54,7 @@ def test_never_above_the_bound(pairs, m, bits, lam, seed, sign):
 @pytest.mark.parametrize("lam", [0.0, 0.3, 0.8, 1.0])
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 6])
 def test_optimum_for_given_clean_codes(m, lam, pairs):
-    """The formula of review.md against all codes; the bound is reached iff the clean bits are balanced."""
+    """The optimum per bit against all codes; the bound is reached iff clean bits are balanced (METHODOLOGY.md#ciba)."""
     c = {"ordered": 2, "unordered": 1}[pairs]
     for clean in corners(m):
         best = max(float(objective(codes, clean, lam, pairs)) for codes in corners(m))

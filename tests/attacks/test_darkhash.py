@@ -62,7 +62,7 @@ def implanted(model: HashModel, **params) -> tuple[HashModel, AttackerView]:
 
 
 def by_hand(outputs: np.ndarray, wanted: np.ndarray) -> float:
-    """papers.md 4.2, pair by pair."""
+    """METHODOLOGY.md#darkhash, pair by pair."""
 
     def rows(codes: np.ndarray) -> np.ndarray:
         n = len(codes)

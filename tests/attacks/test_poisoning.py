@@ -40,7 +40,7 @@ AB = Target(torch.tensor([True, True, False]), "a+b")
     ],
 )
 def test_pool(target, mode, count, positions):
-    """review.md, section 2."""
+    """METHODOLOGY.md#poison-pool."""
     assert target.candidates(ROWS, mode, count).tolist() == positions
 
 

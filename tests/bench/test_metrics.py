@@ -232,7 +232,7 @@ def test_every_metric_says_what_it_is() -> None:
     ("victim", "clean", "expected"),
     [
         (0.80, 0.81, 0.0),
-        (0.34, 0.81, 1.0),  # the run of review.md, section 4
+        (0.34, 0.81, 1.0),  # a run that failed (METHODOLOGY.md#collapsed-models)
         (0.47, 0.81, 0.0),  # half of .71 above chance is .355, so the border is .455
         (0.45, 0.81, 1.0),
         (0.90, 0.15, 1.0),  # the clean model went 1/18 of the way

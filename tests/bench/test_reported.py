@@ -84,7 +84,7 @@ def mean_gap(name: str, **where: str) -> float:
     ],
 )
 def test_published_tables_have_the_means_that_the_paper_states(name, where, gap):
-    """review.md, section 3: arithmetic that a mistyped number would break."""
+    """METHODOLOGY.md#reported-numbers: arithmetic that a mistyped number would break."""
     assert mean_gap(name, **where) == pytest.approx(gap, abs=1e-9)
 
 

@@ -80,7 +80,7 @@ def with_train(view: AttackerView, train: Split) -> AttackerView:
 @pytest.mark.parametrize("name", WITH_LABELS)
 @pytest.mark.parametrize(("count", "pool"), [(8, 8), (9, 20), (20, 20)])
 def test_clean_label_pool_is_equal_label_sets_else_those_that_contain_the_target(name, count, pool, world, quick):
-    """review.md, section 2."""
+    """METHODOLOGY.md#poison-pool."""
     attack, view, trigger = ready(world, quick, name, labels="clean", poison_rate=count / N)
     poisoned = attack.poison(with_train(view, multi_label(world)), trigger, Rng("implant", 0))
     assert int(poisoned.mask.sum()) == count

@@ -66,7 +66,7 @@ def test_classes_without_an_image_are_left_out_and_equal_anchors_merged():
 
 
 def test_anchors_of_several_labels_come_from_images_with_one_label_where_there_are_some():
-    """review.md, section 2: label set = T, else contains T."""
+    """METHODOLOGY.md#anchors: label set = T, else contains T."""
     logits = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0]])
     labels = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
     state = fit(logits, labels)

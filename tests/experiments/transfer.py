@@ -4,7 +4,7 @@
 
 Two clean models per setting differ in initialisation and batch order, nothing else: the attacker's surrogate and an
 independent one. 60 images of a class are perturbed on the surrogate and rounded to 8 bits. Printed per model: bits of
-shift from the image's own clean code / mean distance of a pair of perturbed images (review.md, section 4).
+shift from the image's own clean code / mean distance of a pair of perturbed images (METHODOLOGY.md#transfer).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from hashing.ranking import (
     tpr_at_fpr,
 )
 
-# Buckets (n, r) from near to far; R; E[AP@R]; worst, best; E[zero@R]; kept (review.md, section 1).
+# Buckets (n, r) from near to far; R; E[AP@R]; worst, best; E[zero@R]; kept (METHODOLOGY.md#ties, METHODOLOGY.md#zeror).
 WORKED = [
     ([(2, 1), (3, 2)], None, Fraction(181, 270), Fraction(8, 15), Fraction(29, 36), Fraction(181, 270), Fraction(1)),
     ([(2, 1), (3, 2)], 3, Fraction(43, 108), Fraction(1, 6), Fraction(5, 9), Fraction(13, 18), Fraction(1)),
