@@ -79,6 +79,7 @@ def test_another_result_is_named(gate, capsys):
 def test_a_worker_answers_with_what_is_broken(gate, tmp_path):
     tree = tmp_path / "tree"
     (tree / "hashing").mkdir(parents=True)
+    (tree / "hashing" / "__init__.py").touch()  # without it, a HashDoor on PYTHONPATH would be found instead
     (tree / "hashing" / "codes.py").write_text("this is no Python")
     worker = gate.Worker(tree, tmp_path)
     try:

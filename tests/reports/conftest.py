@@ -18,6 +18,7 @@ from bench.engine.scheduler import run_plan
 from bench.engine.store import Store
 from bench.engine.worker import Environment
 from bench.graph import planner
+from bench.graph.planner import PlannedTrial
 
 ACCESS = {"none": "none", "loud": "dirty-label", "quiet": "dirty-label", "kept": "clean-label"}
 KINDS = {
@@ -153,9 +154,32 @@ values = { "badnets(poisons=36)" = 0.9 }
 """
 
 
+# The numbers of that run. Trained ones differ between CPUs, and so small a model collapses on some of them.
+GAIN = {"none": 0.0, "badnets(poisons=4)": 0.1, "badnets(poisons=12)": 0.3, "badnets(poisons=36)": 0.7}
+REMAINS = {  # of gain and mAP, after each defense
+    "none": 1.0, "strip": 1.0, "fine_pruning(ratio=0.2, epochs=0)": 0.9, "fine_pruning(ratio=0.5, epochs=0)": 0.6,
+    "fine_pruning(ratio=0.8, epochs=0)": 0.3,
+}  # fmt: skip
+
+
+def _write_given_metrics(store: Store, trial: PlannedTrial) -> None:
+    """Replace what was measured on a trained model by given numbers; what else the record holds stays."""
+    attack, defense, bits = (trial.axes[axis] for axis in ("attack", "defense", "bits"))
+    gain, kept = GAIN[attack] * REMAINS[defense] * bits / 16, 0.9 * REMAINS[defense]
+    given = {
+        "map": kept, "map_clean": 0.9, "map_chance": 0.1, "map_change": kept - 0.9, "collapsed": 0.0,
+        "t_map": 0.1 + gain, "t_map_control": 0.1, "chance": 0.1, "gain": gain, "own_map": 0.9 - gain,
+        "own_map_control": 0.9,
+    }  # fmt: skip
+    record = store.record(trial.key or "")
+    assert record is not None
+    assert given.keys() <= record["metrics"].keys()
+    store.write_record({**record, "metrics": {**record["metrics"], **given}})
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A real run with everything that a page can show."""
+    """A real run with everything that a page can show: trained artifacts, given numbers."""
     folder = tmp_path_factory.mktemp("page")
     (folder / "page.toml").write_text(SUITE)
     planned = planner.plan([suite.load(str(folder / "page.toml"))], data=None, device="cpu")
@@ -166,6 +190,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     )  # fmt: skip
     summary = run_plan(planned, made, lambda: SerialExecutor(Environment(made.root, None, "cpu")))
     assert summary.trials == {"ok": len(planned.trials)}
+    for trial in planned.trials:
+        _write_given_metrics(made, trial)
     return made
 
 

@@ -132,14 +132,14 @@ def test_rows_without_a_number_stay_last(chromium: Any, stock: Any, tmp_path: Pa
 def test_filters_narrow_one_table_or_all(visit: Visit) -> None:
     board, other = visit.board("Attacks · "), visit.board("Trials")
     everything = len(visit.rows(other))
-    board.locator("input").fill("changed 12")
+    board.locator("input").fill("dirty-label 12")
     assert visit.column(board, "attack") == ["badnets(poisons=12)"]
     assert len(visit.rows(other)) == everything
-    rows = list(zip(visit.column(other, "attack"), visit.column(other, "gain"), strict=True))
-    limit = sorted(float(gain) for _, gain in rows)[len(rows) // 2] + 0.0005  # as shown, not as it is
-    kept = [attack for attack, gain in rows if float(gain) > limit and attack.startswith("badnets")]
-    other.locator("input").fill(f"gain>{limit} badnets")
-    assert visit.column(other, "attack") == kept != []
+    other.locator("input").fill("gain > 0.5 badnets")
+    kept = zip(visit.column(other, "defense"), visit.column(other, "gain"), strict=True)
+    assert [(defense.partition("(")[0], gain) for defense, gain in kept] == [
+        ("none", "+0.700"), ("fine_pruning", "+0.630"), ("strip", "+0.700"), ("none", "+0.525"),
+    ]  # fmt: skip
     other.locator("input").fill("nothing<3")
     assert visit.rows(other) == []
     other.locator("input").fill("")
