@@ -9,7 +9,7 @@ import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS
 from bench.cli.console import echo
-from bench.cli.options import DEFAULT_STORE, Format, StorePath
+from bench.cli.options import DEFAULT_STORE, Format, Plugins, StorePath, load_plugins
 
 
 def leaderboard(
@@ -26,12 +26,14 @@ def leaderboard(
         bool, typer.Option("--mixed", help="Allow one table to mix code, metric and protocol versions.")
     ] = False,
     costs: Annotated[bool, typer.Option("--costs", help="Add seconds, which differ between runs.")] = False,
+    plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
     """Print the boards of the latest run: attacks, defenses, detectors, and what has no result."""
     from bench.engine.store import Store
     from reports import boards, frame, render
 
+    load_plugins(plugin)
     axis = frame.axis_named(by) if by is not None else None
     results = frame.read(Store(store), suite=suite, run="all" if all_runs else "latest")
     if where:
@@ -62,12 +64,14 @@ def show(
     suite: Annotated[
         str | None, typer.Option(help="With a picture and no KEY: the latest run of this suite instead.")
     ] = None,
+    plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
     """Print all that the store knows about one trial: settings, metrics, provenance, cost, stages; or draw pictures."""
     from bench.api.errors import UserError
     from bench.engine.store import Store
 
+    load_plugins(plugin)
     if suite is not None and (key is not None or (gallery is None and curves is None)):
         raise UserError("--suite chooses a run for --gallery or --curves FILE without KEY: leave it or KEY out")
     if curves is not None and (key is not None or gallery is not None):
@@ -101,6 +105,7 @@ def compare(
     all_runs: Annotated[
         bool, typer.Option("--all-runs", help="Cells of all runs, each as the latest one left it.")
     ] = False,
+    plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
     """Say what changed from store A to store B, and whether beyond noise; exit code 1 if so, or if a result is lost."""
@@ -108,6 +113,7 @@ def compare(
     from reports import compare as comparing
     from reports import frame, render
 
+    load_plugins(plugin)
     first, second = Store(one), Store(other)
     run: frame.Run = "all" if all_runs else "latest"
     results = [frame.read(store, suite=suite, run=run) for store in (first, second)]
@@ -127,9 +133,11 @@ def score(
         typer.Option(help="Label of the attack's target: the queries are triggered ones; t-mAP is computed."),
     ] = None,
     cutoff: Annotated[int | None, typer.Option(help="How many ranked items count (R); all without it.")] = None,
+    plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
     """Score your own codes: +-1, 0/1, booleans or logits (the bit is x > 0), no training."""
     from reports import render, score
 
+    load_plugins(plugin)
     render.render(score.score(query, database, target=target, cutoff=cutoff), format_)

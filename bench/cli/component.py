@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli.console import console, echo
-from bench.cli.options import Data, Format, Plugins
+from bench.cli.options import Data, Format, Plugins, load_plugins
 
 if TYPE_CHECKING:
     from bench.conformance import Outcome
@@ -77,8 +77,7 @@ def check(
 
     if data is not None:
         os.environ["HASHDOOR_DATA"] = str(data)  # where the kit looks, in other people's pytest as well
-    for path in plugin:
-        registry.load_plugin(path)
+    load_plugins(plugin)
     if what.endswith(".py"):
         registry.load_plugin(Path(what))
         found = [

@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import Format, Plugins, emit
+from bench.cli.options import Format, Plugins, emit, load_plugins
 
 
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help="attacks, defenses, methods, backbones, datasets or suites; all without it.")
+        str | None,
+        typer.Argument(
+            help="attacks, defenses, methods, backbones, datasets, suites, metrics or boards; all without it."
+        ),
     ] = None,
     name: Annotated[str | None, typer.Argument(help="One component: its card and its parameters.")] = None,
     plugin: Plugins = [],  # noqa: B006 -- typer needs a literal
@@ -20,18 +23,18 @@ def list_(
     """List components and suites, with a sentence and the paper of each; or one component with its parameters."""
     from bench.api import registry
     from bench.api.errors import unknown
-    from bench.config import suite
 
-    for path in plugin:
-        registry.load_plugin(path)
-    if kind is not None and kind not in {*registry.KINDS, "suites"}:
-        raise unknown("kind", kind, [*registry.KINDS, "suites"])
+    load_plugins(plugin)
+    others = {"suites": _suites, "metrics": _metrics}
+    if kind is not None and kind not in {*registry.KINDS, *others}:
+        raise unknown("kind", kind, [*registry.KINDS, *others])
+    if kind in others and name is None:
+        emit(kind, others[kind](), format_)
+        return
     if kind is not None and name is not None:
         _one(kind, name, format_)
         return
     for group in registry.KINDS if kind is None else [kind]:
-        if group == "suites":
-            continue
         rows = []
         for source in registry.catalogue(group).values():
             card = None if source.error else registry.card(source)
@@ -47,8 +50,25 @@ def list_(
         if format_ == "rich" and all(row["from"] == "built in" for row in rows):
             rows = [{key: value for key, value in row.items() if key != "from"} for row in rows]
         emit(group, rows, format_)
-    if kind in {None, "suites"}:
-        emit("suites", [{"name": key, "what it does": text} for key, text in suite.names().items()], format_)
+    if kind is None:
+        emit("suites", _suites(), format_)
+
+
+def _suites() -> list[dict[str, str]]:
+    from bench.config import suite
+
+    return [{"name": key, "what it does": text} for key, text in suite.names().items()]
+
+
+def _metrics() -> list[dict[str, str]]:
+    from bench.metrics import METRICS
+
+    good = {1: "more", -1: "less", 0: ""}
+    return [
+        {"name": name, "title": one.title, "unit": one.unit, "range": f"{one.low:g} to {one.high:g}",
+         "good": good[one.direction], "section": one.section, "meaning": one.meaning}
+        for name, one in METRICS.items()
+    ]  # fmt: skip
 
 
 def _one(kind: str, name: str, format_: Format) -> None:

@@ -16,7 +16,9 @@ Format = Annotated[
 ]
 Plugins = Annotated[
     list[Path],
-    typer.Option("--plugin", metavar="FILE", help="A Python file with components; it is executed. Repeatable."),
+    typer.Option(
+        "--plugin", metavar="FILE", help="A Python file with components, metrics or boards; it is executed. Repeatable."
+    ),
 ]
 StorePath = Annotated[Path, typer.Option("--store", metavar="DIR", help="Where results are kept.")]
 Suites = Annotated[
@@ -34,6 +36,14 @@ Data = Annotated[
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 
 DEFAULT_STORE = Path("runs")
+
+
+def load_plugins(files: Sequence[Path]) -> None:
+    """What `--plugin` names."""
+    from bench.api import registry
+
+    for path in files:
+        registry.load_plugin(path)
 
 
 def emit(title: str, rows: Sequence[Mapping[str, str]], format_: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bench.cli.console import console, echo
-from bench.cli.options import DEFAULT_STORE, Format, Plugins, StorePath, Suites
+from bench.cli.options import DEFAULT_STORE, Format, Plugins, StorePath, Suites, load_plugins
 
 if TYPE_CHECKING:
     from bench.config.suite import Suite
@@ -53,7 +53,6 @@ def report(
     format_: Format = "rich",
 ) -> None:
     """Write the latest run as one HTML page, or print what it says beyond its boards; claims: of all shipped suites."""
-    from bench.api import registry
     from bench.api.errors import UserError
     from bench.config import suite
     from bench.engine.store import Store
@@ -70,8 +69,7 @@ def report(
     for name, given in strange.items():
         if given:
             raise UserError(f"{name} says nothing to `report {what}`: leave it out (`python -m bench report --help`)")
-    for path in plugin:
-        registry.load_plugin(path)
+    load_plugins(plugin)
     if what == "claims":
         render.render(_claims(suites, store, mixed), format_)
         return

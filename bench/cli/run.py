@@ -16,7 +16,17 @@ import typer
 from bench.api.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPT, UserError
 from bench.api.untrusted import strip_controls
 from bench.cli.console import console
-from bench.cli.options import DEFAULT_STORE, Changes, Data, Device, Only, Plugins, StorePath, Suites, device_of
+from bench.cli.options import (
+    DEFAULT_STORE,
+    Changes,
+    Data,
+    Device,
+    Only,
+    Plugins,
+    StorePath,
+    Suites,
+    device_of,
+)
 
 if TYPE_CHECKING:
     from bench.engine.scheduler import Summary

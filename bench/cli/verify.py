@@ -9,7 +9,7 @@ import typer
 from bench.api.errors import EXIT_FAILED_TRIALS, UserError
 from bench.api.untrusted import strip_controls
 from bench.cli.console import console
-from bench.cli.options import DEFAULT_STORE, StorePath
+from bench.cli.options import DEFAULT_STORE, Plugins, StorePath, load_plugins
 
 RunOf = Annotated[str | None, typer.Option("--suite", help="The latest run of this suite instead of the latest run.")]
 SHOWN = 20  # trials whose differences are printed
@@ -22,6 +22,7 @@ def verify(
     set_aside: Annotated[
         bool, typer.Option("--set-aside", help="Take what does not hold out of the store: the next run makes it again.")
     ] = False,
+    plugin: Plugins = [],  # noqa: B006 -- typer needs a literal
 ) -> None:
     """Compute every number that boards show again from stored codes, scores and masks; exit code 1 on a mismatch."""
     from rich.progress import track
@@ -31,6 +32,7 @@ def verify(
     from bench.engine.store import Store
     from reports.frame import runs_of
 
+    load_plugins(plugin)
     held = Store(store)
     if set_aside:
         held.check_writable()
@@ -56,6 +58,9 @@ def verify(
         f"from artifacts whose checksums hold."
     )
     out.print("Taken as recorded: seconds and hosts, scores of model detectors, what defenses noted, throughput.")
+    if verifier.unknown:
+        names = ", ".join(sorted(verifier.unknown))
+        out.print(f"Not checked, since their plugin is not loaded: {names}. Name it with --plugin.")
     if verifier.newer:
         names = ", ".join(sorted(verifier.newer))
         out.print(f"Newer than some of these trials: {names}. `python -m bench rescore` measures them.")
@@ -72,7 +77,11 @@ def verify(
         raise typer.Exit(EXIT_FAILED_TRIALS)
 
 
-def rescore(store: StorePath = DEFAULT_STORE, suite: RunOf = None) -> None:
+def rescore(
+    store: StorePath = DEFAULT_STORE,
+    suite: RunOf = None,
+    plugin: Plugins = [],  # noqa: B006
+) -> None:
     """Measure the trials of the latest run again with the metrics as they are now, without training."""
     from rich.progress import track
     from rich.text import Text
@@ -82,6 +91,7 @@ def rescore(store: StorePath = DEFAULT_STORE, suite: RunOf = None) -> None:
     from bench.engine.store import Store
     from reports.frame import runs_of
 
+    load_plugins(plugin)
     held = Store(store)
     held.check_writable()
     plan = runs_of(held, suite)[-1]

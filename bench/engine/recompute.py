@@ -16,6 +16,7 @@ from bench.engine.store import Record, Store, checksum
 from bench.engine.worker import Environment, StoredInputs, run_stage
 from bench.graph.cache_key import key_of
 from bench.graph.planner import Stage
+from bench.metrics import METRICS
 from bench.stages import measure
 
 TOLERANCE = 1e-9  # sums in another order, on another machine
@@ -32,6 +33,7 @@ class Verifier:
         self._store = store
         self._intact: dict[str, bool] = {}
         self.newer: set[str] = set()  # metrics that some trials were measured before
+        self.unknown: set[str] = set()  # metrics of plugins that are not loaded
 
     def problems(self, record: Record) -> list[str]:
         """What is wrong with a finished trial; nothing where every number is what its artifacts give."""
@@ -73,8 +75,11 @@ class Verifier:
         except Exception as error:  # noqa: BLE001 -- tensors of a store that may come from anybody fit in no way at all
             yield f"cannot be computed again: {type(error).__name__}: {error}"
             return
-        self.newer |= {name for name, value in found.items() if name not in record["metrics"] and value is not None}
-        yield from differences(record["metrics"], found)
+        stored = record["metrics"]
+        self.newer |= {name for name, value in found.items() if name not in stored and value is not None}
+        unknown = {name for name in stored if name not in METRICS and name != "detectors"}
+        self.unknown |= unknown
+        yield from differences({name: value for name, value in stored.items() if name not in unknown}, found)
 
 
 def differences(stored: Mapping[str, Any], again: Mapping[str, Any], at: str = "") -> Iterator[str]:

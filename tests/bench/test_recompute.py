@@ -170,6 +170,16 @@ def test_a_new_metric_is_measured_without_training_and_found_in_every_place(done
     assert "share of first results that are relevant" in json.dumps(unpacked((tmp_path / "page.html").read_text()))
 
 
+def test_metrics_of_a_plugin_that_is_not_loaded_are_left_as_they_are(done, tmp_path, capsys):
+    _, store = done
+    (tmp_path / "hits.py").write_text(OUTSIDE)
+    with registry.plugins_restored():
+        command.rescore(store=store.root, plugin=[tmp_path / "hits.py"])
+    command.verify(store=store.root)
+    assert "their plugin is not loaded: first_hit, first_hit_control" in capsys.readouterr().out
+    assert "first_hit" not in frame.load(store)
+
+
 def test_differences_name_the_place_and_forgive_rounding():
     one = {"a": 1.0, "b": {"c": None, "d": 2}, "e": "x"}
     assert list(differences(one, json.loads(json.dumps(one)))) == []
