@@ -16,9 +16,11 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from bench import metrics
 from bench.api import registry
-from bench.metrics import System, Truth
+from bench.metrics import ModelCodes, TrialFacts, Truth, of_codes, of_trial
+from bench.metrics.geometry import spread
+from bench.metrics.health import collapsed, has_not_learnt
+from bench.metrics.input_detection import threshold
 from hashing import ranking
 from hashing.codes import pack
 from reports import statistics
@@ -183,30 +185,28 @@ def expected_by_hand(code: str, wanted: str) -> Fraction:
     return mean(over_orders([(len(x), sum(x)) for _, x in sorted(found.items())], lambda ranked: ap(ranked, 6)))
 
 
-def measured(triggered: dict[str, str]) -> dict[str, float | int | None]:
+def codes_of(triggered: dict[str, str]) -> ModelCodes:
     names = list(BITS)
     hot = np.eye(len(names), dtype=bool)
     labels = hot[[names.index(name) for name in triggered]]
     codes = pack(as_bits(list(triggered.values())))
     database = pack(as_bits([word for words in BITS.values() for word in words]))
     truth = Truth(labels, hot.repeat(2, axis=0), np.arange(len(labels)), hot[0], None)
-    return metrics.triggered(System(query=codes, database=database, triggered=codes), truth)
+    return ModelCodes(query=codes, database=database, triggered=codes, truth=truth)
 
 
 def test_t_map_control_gain_and_own_map() -> None:
-    at_target, own = (
-        [mean([expected_by_hand(code, name if of_own else "bird") for name, code in model.items()])
-         for model in (BACKDOORED, CLEAN)]
-        for of_own in (False, True)
-    )  # fmt: skip
-    found, control = measured(BACKDOORED), measured(CLEAN)
-    assert [found["t_map"], control["t_map"]] == close_to(at_target)
-    assert [found["own_map"], control["own_map"]] == close_to(own)
-    assert found["chance"] == close(Fraction(79, 150))
-    gain = at_target[0] - at_target[1]
-    each = [expected_by_hand(code, "bird") for model in (BACKDOORED, CLEAN) for code in model.values()]
-    each += [expected_by_hand(code, name) for model in (BACKDOORED, CLEAN) for name, code in model.items()]
-    assert says("own-mAP", *at_target, gain, *own, *each, Fraction(79, 150))
+    models = BACKDOORED, CLEAN
+    at_target = [[expected_by_hand(code, "bird") for code in model.values()] for model in models]
+    own = [[expected_by_hand(code, name) for name, code in model.items()] for model in models]
+    by_hand: dict[str, Fraction] = {
+        "t_map": mean(at_target[0]), "t_map_control": mean(at_target[1]),
+        "gain": mean(at_target[0]) - mean(at_target[1]), "chance": Fraction(79, 150),
+        "own_map": mean(own[0]), "own_map_control": mean(own[1]),
+    }  # fmt: skip
+    found = of_trial(TrialFacts(codes_of(BACKDOORED), codes_of(CLEAN)))
+    assert {name: found[name] for name in by_hand} == {name: close(value) for name, value in by_hand.items()}
+    assert says("own-mAP", *by_hand.values(), *(value for row in (*at_target, *own) for value in row))
 
 
 def test_asr_at_n() -> None:
@@ -220,8 +220,8 @@ def test_relevance_of_a_target_with_two_labels() -> None:
     database = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1]], dtype=bool)  # cat, dog, person
     target, query = np.array([True, True, False]), np.array([[False, False, True]])
     codes = pack(as_bits(["00"]))
-    system = System(query=codes, database=pack(as_bits(["00", "01", "11"])), triggered=codes)
-    found = metrics.triggered(system, Truth(query, database, np.array([0]), target, None))
+    truth = Truth(query, database, np.array([0]), target, None)
+    found = of_codes(ModelCodes(codes, pack(as_bits(["00", "01", "11"])), codes, truth))
     assert (found["t_map"], found["t_map_all"]) == (1, 0.5)
     assert says("Relevance", "1", "1/2")
 
@@ -229,14 +229,14 @@ def test_relevance_of_a_target_with_two_labels() -> None:
 def test_spread() -> None:
     codes = ["00", "01", "11"]
     by_hand = fmean(sum(a != b for a, b in zip(x, y, strict=True)) / 2 for x, y in combinations(codes, 2))
-    assert metrics.spread(pack(as_bits(codes))) == close(by_hand)
+    assert spread(pack(as_bits(codes))) == close(by_hand)
     assert by_hand == close(Fraction(2, 3))
     assert says("Code geometry", Fraction(2, 3))
 
 
 def test_collapsed_models() -> None:
-    assert [metrics.collapsed(victim, 0.8, 0.1) for victim in (0.45, 0.46)] == [1, 0]
-    assert [metrics.has_not_learnt(clean, 0.1) for clean in (0.189, 0.191)] == [True, False]
+    assert [collapsed(victim, 0.8, 0.1) for victim in (0.45, 0.46)] == [1, 0]
+    assert [has_not_learnt(clean, 0.1) for clean in (0.189, 0.191)] == [True, False]
     assert says("Collapsed models", ".45", ".46", ".19")
 
 
@@ -250,18 +250,18 @@ def test_auroc_and_tpr() -> None:
 
 
 def test_calibrated_thresholds() -> None:
-    assert metrics.threshold(np.arange(1.0, 20.0), 0.05) == 19
-    assert metrics.threshold(np.arange(1.0, 19.0), 0.05) == math.inf
+    assert threshold(np.arange(1.0, 20.0), 0.05) == 19
+    assert threshold(np.arange(1.0, 19.0), 0.05) == math.inf
     for level, fewest in ((0.01, 99), (0.05, 19)):
-        assert math.isinf(metrics.threshold(np.zeros(fewest - 1), level))
-        assert math.isfinite(metrics.threshold(np.zeros(fewest), level))
+        assert math.isinf(threshold(np.zeros(fewest - 1), level))
+        assert math.isfinite(threshold(np.zeros(fewest), level))
     assert says("Calibrated thresholds", "99", "19", "18")
 
 
 def test_a_new_clean_image_passes_a_calibrated_threshold_as_seldom_as_it_says() -> None:
     """Of n + 1 exchangeable scores each is the new one in turn."""
     scores = np.arange(20.0)
-    over = [scores[i] > metrics.threshold(np.delete(scores, i), 0.05) for i in range(20)]
+    over = [scores[i] > threshold(np.delete(scores, i), 0.05) for i in range(20)]
     assert fmean(over) <= 0.05
 
 
