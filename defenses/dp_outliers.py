@@ -52,7 +52,9 @@ class DPOutliers(DataFilter):
 
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
         if not isinstance(view.objective, Centred):
-            raise UserError("outliers are measured from the centres of a pointwise loss, and this one has no `aims`")
+            raise UserError(
+                "outliers are measured from the centres of a pointwise loss, and this one has no `targets_for`"
+            )
         model = _dp_training.trained(view, rng, Privacy(self.clip, self.noise) if self.private else None)
         codes = encode(model, view.train.images, device=model.device).tanh()
         targets_for = view.objective.targets_for(view.train.labels.to(model.device)).cpu()

@@ -10,7 +10,7 @@ reports.draw_attacks("runs", "attacks.png")
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,21 +56,21 @@ def tables(
     kind: str = "leaderboard",
     *,
     suite: str | None = None,
-    by: str | None = None,
-    gain: float | None = None,
     run: Run = "latest",
+    **options: Any,
 ) -> list[Board]:
-    """Tables as `bench leaderboard` and `bench report` print them; a notebook shows one with its caption.
+    """Boards as `bench leaderboard` and `bench report` print them; a notebook shows one with its caption.
 
-    kind: leaderboard, audit (every convention), doses (D50), matched (defenses at equal gain), why (on codes).
+    kind: a board of `bench list boards`, for example leaderboard, conventions, dose-response, equal-strength,
+    code-geometry. options: the board's own, for example `by="bits"` of leaderboard or `gain=0.5` of equal-strength.
     """
     from bench.engine.store import Store
     from reports import frame
-    from reports.board_kinds import tables as made
+    from reports.board_registry import BoardData, make_boards
 
     held = Store(Path(store))
-    axis = frame.axis_named(by) if by is not None else None
-    return made(kind, held, frame.read(held, suite=suite, run=run), by=axis, gain=gain)
+    data = BoardData(frame.read(held, suite=suite, run=run), frame.RecordCache(held))
+    return make_boards(kind, data, options)
 
 
 def charts(store: str | Path, *, suite: str | None = None, run: Run = "latest") -> list[Chart]:

@@ -19,9 +19,8 @@ from bench.metrics import METRICS
 from reports import curves, gallery
 from reports._image_grid import plain, saved
 from reports._rows import removed
-from reports.boards import REPAIRS
 from reports.common_cells import CommonCells
-from reports.context import contexts
+from reports.context import REPAIRS, contexts
 from reports.frame import RecordCache
 
 if TYPE_CHECKING:

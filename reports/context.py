@@ -16,6 +16,7 @@ HALF = " ±"  # the column "gain ±" holds half the width of the interval of "ga
 FREEDOM = " df"  # and "gain df" its degrees of freedom
 # where scenes go across such an axis, these parts of an edition differ by nature
 DIFFERENT = {"dataset": ("protocol_digest", "code"), "backbone": ("code",), "method": ("code",)}
+REPAIRS = ("none", "repair", "data_filter")  # defenses that change the codes
 FIXED = {"surrogate": "other_seed", "augment": "victim"}  # not worth a word in a title
 
 
@@ -174,3 +175,9 @@ def _chance(done: pd.DataFrame) -> str:
 def listed(values: Iterable[Any]) -> str:
     names = [str(value) for value in dict.fromkeys(values)]
     return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more"
+
+
+def components(trials: pd.DataFrame) -> frozenset[str]:
+    """Labels that people read shortened; a setting that all boards share stays whole in their titles."""
+    found = [set(trials[axis]) for axis in ("attack", "defense", "dataset", "backbone", "method")]
+    return frozenset().union(*found[:2], *(labels for labels in found[2:] if len(labels) > 1))

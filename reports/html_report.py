@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,22 +25,13 @@ from bench.api.errors import UserError
 from bench.api.untrusted import strip_controls
 from bench.engine.store import Store
 from bench.metrics import METRICS
-from reports import (
-    _charts,
-    _html_images,
-    boards,
-    code_geometry,
-    conventions,
-    dose_response,
-    equal_strength,
-    gallery,
-    throughput,
-)
+from reports import _charts, _html_images, gallery, throughput
 from reports import trial_details as pages
 from reports._charts import Chart
 from reports._image_grid import Block, write
 from reports._labels import Names, parse
-from reports.context import Board
+from reports.board_registry import BoardData, all_boards, make_boards
+from reports.context import Board, components
 from reports.frame import (
     AXES,
     RecordCache,
@@ -61,7 +53,8 @@ KINDS = {"attack": "attacks", "defense": "defenses", "method": "methods", "backb
          "dataset": "datasets"}  # fmt: skip
 
 
-GENERAL = {"claims", "kernels"}  # chapters whose tables belong to no setting
+STRENGTH, GEOMETRY = "Strength", "Code geometry"  # chapters with charts, beside the leaderboards
+GENERAL = {"reported", "kernels"}  # chapters whose tables belong to no setting
 
 
 @dataclass(frozen=True)
@@ -125,9 +118,9 @@ def charts(
 ) -> dict[str, list[Chart]]:
     """Every chart of a run, by the chapter it belongs to."""
     return {
-        "leaderboards": [*_charts.of_costs(trials, short, mixed), *_charts.of_bits(trials, short, mixed)],
-        "strength": list(_charts.of_sweeps(trials, record_cache, short, mixed)),
-        "why": [
+        "Leaderboards": [*_charts.of_costs(trials, short, mixed), *_charts.of_bits(trials, short, mixed)],
+        STRENGTH: list(_charts.of_sweeps(trials, record_cache, short, mixed)),
+        GEOMETRY: [
             *_charts.of_attention(trials, store, record_cache, short, mixed),
             *_html_images.of_codes(trials, store, record_cache, short, mixed),
         ],
@@ -136,7 +129,7 @@ def charts(
 
 def shortened(trials: pd.DataFrame) -> Callable[[str], str]:
     """The short names that people read, the same in tables and charts."""
-    return Names.of(boards.components(trials)).within
+    return Names.of(components(trials)).within
 
 
 def _parts(
@@ -149,29 +142,24 @@ def _parts(
 ) -> Iterator[Part]:
     trials = results.trials
     drawn = charts(store, record_cache, trials, shortened(trials), mixed=mixed)
+    data = BoardData(results, record_cache, mixed)
+    chapters: dict[str, list[Board]] = {chapter: [] for chapter in drawn}
+    for kind in all_boards().values():
+        chapters.setdefault(kind.chapter, []).extend(_or_none(kind.name, data, kind.on_page))
+    for chapter, found in chapters.items():
+        shown = drawn.get(chapter, ())
+        unmapped = chapter == GEOMETRY and found and not any(chart.title.startswith("Codes") for chart in shown)
+        yield Part(
+            _slug(chapter), chapter, found, shown,
+            hint='No number was swept: lists such as { name = "badnets", poisons = [4, 8, 16] } make curves.'
+            if chapter == STRENGTH else "",
+            note="No map of codes: their artifacts are not in the store." if unmapped else "",
+        )  # fmt: skip
     yield Part(
-        "leaderboards", "Leaderboards", boards.everything(results, costs=True, mixed=mixed), drawn["leaderboards"]
-    )
-    equal, dosed = (
-        _or_none(equal_strength.matched, results, mixed),
-        _or_none(dose_response.doses, trials, record_cache, mixed),
-    )
-    yield Part(
-        "strength", "Strength", [*equal, *dosed], drawn["strength"],
-        hint='No number was swept: lists such as { name = "badnets", poisons = [4, 8, 16] } make curves.',
-    )  # fmt: skip
-    found = code_geometry.why(results, mixed=mixed)
-    mapped = {chart.title for chart in drawn["why"] if chart.title.startswith("Codes")}
-    yield Part(
-        "why", "Why on codes", found, drawn["why"],
-        note="No map of codes: their artifacts are not in the store." if found and not mapped else "",
-    )  # fmt: skip
-    yield Part("conventions", "Conventions", conventions.audit(trials, mixed=mixed))
-    yield Part(
-        "claims", "Reported beside measured", claims or (),
+        "reported", "Reported beside measured", claims or (),
         hint="No shipped suite of this run holds numbers that papers report; of a suite of your own give the file:"
         " `python -m bench report --suite my.toml`." if claims is not None else
-        "Not looked for here: `python -m bench report` and `python -m bench report claims` do.",
+        "Not looked for here: `python -m bench report` and `python -m bench report reported` do.",
     )  # fmt: skip
     pictures = gallery.of_cells(store, trials)
     yield Part(
@@ -186,14 +174,16 @@ def _parts(
     )  # fmt: skip
 
 
-def _or_none(make: Any, *arguments: Any) -> list[Board]:
+def _or_none(name: str, data: BoardData, options: Mapping[str, Any]) -> list[Board]:
     """Boards that not every run has."""
-    *given, mixed = arguments
     try:
-        found: list[Board] = make(*given, mixed=mixed)
+        return make_boards(name, data, options)
     except UserError:
         return []
-    return found
+
+
+def _slug(chapter: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", chapter.lower()).strip("-")
 
 
 # The page

@@ -31,7 +31,8 @@ def leaderboard(
 ) -> None:
     """Print the boards of the latest run: attacks, defenses, detectors, and what has no result."""
     from bench.engine.store import Store
-    from reports import boards, frame, render
+    from reports import frame, render
+    from reports.boards import leaderboard as boards
 
     load_plugins(plugin)
     axis = frame.axis_named(by) if by is not None else None

@@ -25,7 +25,7 @@ def list_(
     from bench.api.errors import unknown
 
     load_plugins(plugin)
-    others = {"suites": _suites, "metrics": _metrics}
+    others = {"suites": _suites, "metrics": _metrics, "boards": _boards}
     if kind is not None and kind not in {*registry.KINDS, *others}:
         raise unknown("kind", kind, [*registry.KINDS, *others])
     if kind in others and name is None:
@@ -68,6 +68,16 @@ def _metrics() -> list[dict[str, str]]:
         {"name": name, "title": one.title, "unit": one.unit, "range": f"{one.low:g} to {one.high:g}",
          "good": good[one.direction], "section": one.section, "meaning": one.meaning}
         for name, one in METRICS.items()
+    ]  # fmt: skip
+
+
+def _boards() -> list[dict[str, str]]:
+    from reports.board_registry import all_boards
+
+    return [
+        {"name": kind.name, "chapter": kind.chapter, "what it shows": kind.help,
+         "options": ", ".join(f"{name}={value}" for name, value in kind.options.items())}
+        for kind in all_boards().values()
     ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,12 +21,11 @@ PAGE = Path("report.html")
 
 def report(
     what: Annotated[
-        Literal["html", "claims", "audit", "doses", "matched", "why"],
+        str,
         typer.Argument(
-            help="html: one page with everything, for a browser. claims: what papers report beside what was measured."
-            " audit: the latest run under every convention. doses: how much of a swept attack does half of what it can"
-            " do. matched: defenses against attacks of equal gain. why: where triggered codes go, how sure bits are,"
-            " what models attend to."
+            metavar="[html|reported|BOARD]",
+            help="html: one page with everything, for a browser. reported: what papers report beside what was measured."
+            " A board of `bench list boards`: that board.",
         ),
     ] = "html",
     suites: Suites = [],  # noqa: B006 -- typer needs a literal
@@ -37,11 +36,11 @@ def report(
     kernels: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="html: what `bench kernels --format json` printed.")
     ] = None,
-    gain: Annotated[
-        float | None, typer.Option(help="matched: the gain that attacks are matched at; 0.6 without it.")
-    ] = None,
+    options: Annotated[
+        list[str], typer.Option("--set", metavar="NAME=VALUE", help="An option of the board. Repeatable.")
+    ] = [],  # noqa: B006
     where: Annotated[
-        list[str], typer.Option(metavar="AXIS=A,B", help="Only these values of an axis, not for claims. Repeatable.")
+        list[str], typer.Option(metavar="AXIS=A,B", help="Only these values of an axis, not for reported. Repeatable.")
     ] = [],  # noqa: B006
     all_runs: Annotated[
         bool, typer.Option("--all-runs", help="Cells of all runs, each as the latest one left it.")
@@ -52,26 +51,21 @@ def report(
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
-    """Write the latest run as one HTML page, or print what it says beyond its boards; claims: of all shipped suites."""
+    """Write the latest run as one HTML page, or print one kind of its boards; reported: of all shipped suites."""
     from bench.api.errors import UserError
     from bench.config import suite
     from bench.engine.store import Store
-    from reports import board_kinds, render
+    from reports import render
+    from reports.board_registry import BoardData, make_boards
+    from reports.frame import RecordCache
 
-    strange = {
-        "--out": out is not None and what != "html",
-        "--kernels": kernels is not None and what != "html",
-        "--gain": gain is not None and what != "matched",
-        "--format": format_ != "rich" and what == "html",
-        "--where": bool(where) and what == "claims",
-        "--all-runs": all_runs and what == "claims",
-    }
-    for name, given in strange.items():
-        if given:
-            raise UserError(f"{name} says nothing to `report {what}`: leave it out (`python -m bench report --help`)")
+    _check_options(what, {
+        "--out": out is not None, "--kernels": kernels is not None, "--set": bool(options), "--where": bool(where),
+        "--all-runs": all_runs, "--format": format_ != "rich",
+    })  # fmt: skip
     load_plugins(plugin)
-    if what == "claims":
-        render.render(_claims(suites, store, mixed), format_)
+    if what == "reported":
+        render.render(_reported(suites, store, mixed), format_)
         return
     held = Store(store)
     own = {name: suite.load(name) for name in suites if name.endswith(".toml")}
@@ -80,12 +74,35 @@ def report(
     if what == "html":
         _page(held, found, [*own.values()], out or PAGE, kernels, mixed)
         return
-    made = [board for one in found for board in board_kinds.tables(what, held, one, gain=gain, mixed=mixed)]
+    given = dict(_option(item) for item in options)
+    cache = RecordCache(held)
+    made = [board for one in found for board in make_boards(what, BoardData(one, cache, mixed), given)]
     if not made:
         raise UserError(
-            f"nothing to say of {what}: no attack has a result here (`python -m bench leaderboard` says why)"
+            f"board '{what}' is empty: no attack has a result here (`python -m bench leaderboard` says why)"
         )
     render.render(made, format_)
+
+
+def _check_options(what: str, given: dict[str, bool]) -> None:
+    """Refuse options that the page, or the reported numbers, do not read."""
+    from bench.api.errors import UserError
+
+    page, boards = {"--out", "--kernels"}, {"--set", "--format"}
+    ignored = {"html": boards, "reported": page | {"--set", "--where", "--all-runs"}}.get(what, page)
+    for name in ignored:
+        if given[name]:
+            raise UserError(f"{name} says nothing to `report {what}`: leave it out (`python -m bench report --help`)")
+
+
+def _option(item: str) -> tuple[str, Any]:
+    from bench.api.errors import UserError
+    from bench.config.overrides import scalar
+
+    name, equals, value = item.partition("=")
+    if not equals:
+        raise UserError(f"--set '{item}' is not of the form name=value: for example gain=0.5")
+    return name.strip(), scalar(value)
 
 
 def _results(store: Store, suite: str | None, all_runs: bool, where: list[str]) -> Results:
@@ -96,7 +113,7 @@ def _results(store: Store, suite: str | None, all_runs: bool, where: list[str]) 
 
 
 def _page(store: Store, found: list[Results], own: list[Suite], out: Path, kernels: Path | None, mixed: bool) -> None:
-    """The page of one run; own: suites that are files, whose claims count as well."""
+    """The page of one run; own: suites that are files, whose reported numbers count as well."""
     from rich.markup import escape
 
     from bench.api.errors import UserError
@@ -113,7 +130,7 @@ def _page(store: Store, found: list[Results], own: list[Suite], out: Path, kerne
     echo(f"{out}: {said}")
 
 
-def _claims(suites: list[str], store: Path, mixed: bool) -> list[Board]:
+def _reported(suites: list[str], store: Path, mixed: bool) -> list[Board]:
     """Every number of the suites' papers beside what this store measured."""
     from bench.api.errors import UserError
     from bench.config import suite
@@ -129,7 +146,7 @@ def _claims(suites: list[str], store: Path, mixed: bool) -> list[Board]:
 
 
 def _measured(store: Store | None, suites: list[Suite], mixed: bool) -> list[Board]:
-    """The claims of suites beside all that this store has measured of them, whatever else a page is narrowed to."""
+    """The reported numbers of suites beside all that this store has measured of them, however a page is narrowed."""
     from reports import frame, reported
 
     runs = {name for plan in frame.manifests(store) for name in plan["suites"]} if store is not None else set()

@@ -211,7 +211,11 @@ def _other_surrogate(trial: Trial, wish: ModelSpec) -> Trial:
 def defense_kind(defense: Defense) -> str:
     if defense.is_none:
         return "none"
-    for kind, name in ((InputDetector, "input_detector"), (DataFilter, "filter"), (ModelDetector, "model_score")):
+    for kind, name in (
+        (InputDetector, "input_detector"),
+        (DataFilter, "data_filter"),
+        (ModelDetector, "model_detector"),
+    ):
         if isinstance(defense, kind):
             return name
     return "repair"

@@ -24,7 +24,7 @@ from bench.metrics.input_detection import threshold
 from hashing import ranking
 from hashing.codes import pack
 from reports import statistics
-from reports.dose_response import d50
+from reports.boards.dose_response import d50
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "bench" / "METHODOLOGY.md"

@@ -22,7 +22,9 @@ from hashing.datasets import _lists
 from hashing.datasets._archives import walk
 from hashing.datasets._image_folder import survey
 from hashing.image_decoding import decode_image, decode_rgba
-from reports import boards, frame, render, score, tables, throughput, trial_details
+from reports import frame, render, score, throughput, trial_details
+from reports.board_registry import BoardData, all_boards, make_boards
+from reports.boards import leaderboard as boards
 
 PARTS = b"\n\x1e\n"  # between the files of one input
 SECONDS = 20  # an input that takes longer hangs
@@ -158,9 +160,10 @@ def reports(data: bytes, folder: Path) -> bool:
     store = _filled(data, folder)
     found = frame.read(store)
     made: list[Any] = boards.everything(found, costs=True)
-    for kind in tables.KINDS[1:]:
+    data = BoardData(found, frame.RecordCache(store))
+    for kind in all_boards():
         try:
-            made += tables.tables(kind, store, found)
+            made += make_boards(kind, data)
         except UserError:  # not every run has every table
             continue
     made += trial_details.page(store, KEY[:8])

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from reports import boards
+from reports.boards import leaderboard as boards
 from reports.frame import read
 from reports.statistics import crossed_interval, rank_ranges
 from tests.reports.test_boards import trial

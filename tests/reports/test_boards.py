@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports import boards, render
+from reports import render
+from reports.boards import leaderboard as boards
 from reports.frame import narrow, read
 from reports.statistics import crossed_interval
 
@@ -268,7 +269,7 @@ def test_every_cell_without_a_result_is_listed_once(stock):
     trials = [trial("loud", target=t, status="failed", reason="it broke") for t in "012"]
     trials += [trial("quiet", status="skipped", reason="no data"), trial("kept", status="missing"), trial("none")]
     (board,) = boards.failures(read(stock(trials)).trials)
-    assert board.table[["status", "cells"]].to_numpy().tolist() == [["failed", 3], ["missing", 1], ["skipped", 1]]
+    assert board.table[["status", "trials"]].to_numpy().tolist() == [["failed", 3], ["missing", 1], ["skipped", 1]]
     assert board.table["which"].iloc[0] == "attack loud"
     assert board.table["reason"].iloc[0] == "it broke"
     assert board.caption.startswith("5 of 6 trials have no result")
@@ -283,7 +284,7 @@ def test_a_run_without_any_result_still_has_boards(stock):
         stock, *[trial(a, d, status="missing") for a in ("none", "loud") for d in ("none", "repair", "input_detector")]
     )
     assert found[-1].title == "No result"
-    assert found[-1].table["cells"].sum() == 6
+    assert found[-1].table["trials"].sum() == 6
 
 
 @pytest.mark.parametrize(
@@ -393,7 +394,7 @@ def test_a_collapsed_victim_is_among_what_has_no_result(stock):
     results = planted(stock)
     found = boards.everything(results)
     (line,) = found[-1].table.to_dict("records")
-    assert (line["status"], line["cells"], line["which"]) == ("collapsed", 1, "attack loud; target 0; seed 0")
+    assert (line["status"], line["trials"], line["which"]) == ("collapsed", 1, "attack loud; target 0; seed 0")
     assert line["reason"] == "victim collapsed (mAP 0.34, clean 0.81, chance 0.10)"
     assert line["key"] == results.trials.loc[results.trials["status"] == "collapsed", "key"].iloc[0][:8]
     assert "lost at least half" in found[-1].caption, "just half is enough"

@@ -1,11 +1,11 @@
-"""Why on codes: means over shared cells, and which input detector sees an attack."""
+"""Code geometry: means over shared cells, and which input detector sees an attack."""
 
 from __future__ import annotations
 
 import pandas as pd
 import pytest
 
-from reports.code_geometry import why
+from reports.boards.code_geometry import why
 from reports.frame import read
 from tests.reports.test_boards import trial
 

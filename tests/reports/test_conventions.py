@@ -6,7 +6,7 @@ import json
 
 from bench.cli import report as command
 from reports import frame
-from reports.conventions import audit
+from reports.boards.conventions import audit
 
 
 def trial(attack: str, **metrics: float | None):
@@ -35,8 +35,8 @@ def test_flipped_pairs_are_named_and_agreement_is_said(stock):
 
 def test_the_command_prints_the_latest_run_or_a_suites(stock, capsys):
     store = stock(ORDER)
-    command.report("audit", store=store.root, format_="json")
+    command.report("conventions", store=store.root, format_="json")
     (latest,) = json.loads(capsys.readouterr().out)
-    command.report("audit", suites=["toy"], store=store.root, format_="json")
+    command.report("conventions", suites=["toy"], store=store.root, format_="json")
     assert json.loads(capsys.readouterr().out) == [latest]
     assert [row["attack"] for row in latest["rows"]] == ["none", "loud", "quiet", "kept"]

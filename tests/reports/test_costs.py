@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reports import boards
+from reports.boards import leaderboard as boards
 from reports.frame import read
 from tests.reports.test_boards import trial
 

@@ -11,7 +11,7 @@ from bench.api.errors import UserError
 from bench.config import suite as suites
 from bench.engine.store import Store
 from bench.graph import planner as planning
-from reports.dose_response import d50, doses
+from reports.boards.dose_response import d50, doses
 from reports.frame import RecordCache, read
 from tests.bench.conftest import finish
 

@@ -1,4 +1,4 @@
-"""Defenses at matched strength: which variant stands for an attack, and what defending it does, by hand."""
+"""Defenses at equal strength: which variant stands for an attack, and what defending it does, by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.api.errors import UserError
-from reports.equal_strength import MEAN, WORST, matched
+from reports.boards.equal_strength import MEAN, WORST, matched
 from reports.frame import read
 from reports.statistics import crossed_interval
 from tests.reports.test_boards import trial
@@ -66,7 +66,9 @@ def test_a_variant_that_is_not_finished_stands_for_nothing(stock):
 
 def test_no_attack_near_it_is_said_with_the_nearest(stock):
     trials = [trial(a, d, metrics={"gain": g}) for a, g in (("loud", 0.7), ("quiet", 0.05)) for d in ("none", "repair")]
-    with pytest.raises(UserError, match=r"within 0.15 of 0.4: Not near it: loud \(0.700\), quiet \(0.050\).*--gain"):
+    with pytest.raises(
+        UserError, match=r"within 0.15 of 0.4: Not near it: loud \(0.700\), quiet \(0.050\).*--set gain"
+    ):
         matched(read(stock(trials)), level=0.4)
     with pytest.raises(UserError, match=r"no defended attack of this run has a gain within 0.15 of 0.6\. Sweep"):
         matched(read(stock([trial("loud", metrics={"gain": 0.6})])))

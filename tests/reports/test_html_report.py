@@ -19,8 +19,9 @@ from PIL import Image
 from bench.api.errors import UserError
 from bench.cli import report as command
 from bench.engine.store import Store
-from reports import boards, html_report, render
+from reports import html_report, render
 from reports._charts import Chart
+from reports.boards import leaderboard as boards
 from reports.frame import read
 
 
@@ -43,7 +44,7 @@ def test_its_numbers_are_those_of_the_boards(store: Store, page: Path) -> None:
                 numbers = board.table[name].to_numpy(dtype=float)
                 sorted_by = np.array([np.nan if v is None else v for v in mine[name]["sort"]])
                 assert sorted_by == pytest.approx(numbers, rel=1e-5, nan_ok=True)
-    assert {board["part"] for board in data["boards"]} == {"leaderboards", "strength", "why", "conventions"}
+    assert {board["part"] for board in data["boards"]} == {"leaderboards", "strength", "code-geometry", "conventions"}
 
 
 def test_every_trial_is_in_it_with_the_command_that_runs_it_alone(store: Store, page: Path) -> None:
@@ -145,11 +146,17 @@ def test_text_of_results_is_no_markup(stock: Any, tmp_path: Path) -> None:
     ("options", "words"),
     [
         ({"out": Path("report.pdf")}, "--out 'report.pdf': the report is a web page"),
-        ({"gain": 0.5}, "--gain says nothing to `report html`"),
-        ({"what": "why", "out": Path("x.html")}, "--out says nothing to `report why`"),
+        ({"options": ["gain=0.5"]}, "--set says nothing to `report html`"),
+        ({"what": "conventions", "out": Path("x.html")}, "--out says nothing to `report conventions`"),
         ({"format_": "json"}, "--format says nothing to `report html`"),
-        ({"what": "claims", "where": ["attack=none"]}, "--where says nothing to `report claims`"),
-        ({"what": "why", "where": ["attack=none"]}, "nothing to say of why: no attack has a result here"),
+        ({"what": "reported", "where": ["attack=none"]}, "--where says nothing to `report reported`"),
+        ({"what": "conventons"}, "did you mean 'conventions'"),
+        ({"what": "conventions", "options": ["gain=1"]}, "board 'conventions' has no option 'gain'. Known: none"),
+        ({"what": "equal-strength", "options": ["gian=1"]}, "did you mean 'gain'"),
+        (
+            {"what": "code-geometry", "where": ["attack=none"]},
+            "board 'code-geometry' is empty: no attack has a result here",
+        ),
         ({"where": ["attack=badnet"]}, "did you mean 'badnets"),
         ({"out": Path("/nowhere/x.html")}, "cannot write '/nowhere/x.html'"),
         ({"kernels": Path("/nowhere/k.json")}, "--kernels '/nowhere/k.json' cannot be read"),
@@ -172,7 +179,7 @@ def test_many_small_charts_stay_below_the_limit(stock: Any, tmp_path: Path, monk
     """What surrounds a chart takes room as well: title, caption, markup."""
     made = stock([{"attack": "loud", "defense": "none", "target": "0", "seed": 0}])
     many = [Chart(f"chart {i} " + "t" * 300, "s" * 300, "c" * 900, "<svg></svg>") for i in range(400)]
-    monkeypatch.setattr(html_report, "charts", lambda *_, **__: {"leaderboards": many, "strength": [], "why": []})
+    monkeypatch.setattr(html_report, "charts", lambda *_, **__: {"Leaderboards": many})
     monkeypatch.setattr(html_report, "LIMIT", 400_000)
     html_report.draw(made, tmp_path / "x.html", read(made))
     assert 200_000 < (tmp_path / "x.html").stat().st_size < 400_000
@@ -226,7 +233,7 @@ def test_claims_of_ones_own_suite_come_with_its_file(store: Store, tmp_path: Pat
     assert "of a suite of your own give the file" in page.read_text()
     own = store.root.parent / "page.toml"
     command.report(store=store.root, suites=[str(own)], out=tmp_path / "x.html", where=["attack=none"])
-    (claims,) = [b for b in unpacked((tmp_path / "x.html").read_text())["boards"] if b["part"] == "claims"]
+    (claims,) = [b for b in unpacked((tmp_path / "x.html").read_text())["boards"] if b["part"] == "reported"]
     columns = {column["name"]: column["shown"] for column in claims["columns"]}
     assert set(columns["reported"]) == {"0.900"}
     assert "-" not in columns["measured"], "--where narrows the page, not what was measured of a claim"

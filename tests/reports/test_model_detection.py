@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from reports import boards
+from reports.boards import leaderboard as boards
 from tests.reports.test_boards import read, rows, trial
 
 

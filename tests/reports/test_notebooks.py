@@ -40,7 +40,11 @@ def test_tables_show_in_a_notebook_with_what_they_hold_escaped(stock):
 
 
 def test_every_table_and_chart_of_a_real_run_is_one_call(store, page, tmp_path):
-    for kind, title in (("audit", "Convention audit"), ("why", "Why on codes"), ("doses", "Dose and response")):
+    for kind, title in (
+        ("conventions", "Conventions"),
+        ("code-geometry", "Code geometry"),
+        ("dose-response", "Dose and response"),
+    ):
         assert {board.title.partition(" · ")[0] for board in reports.tables(store.root, kind)} == {title}
     titles = [chart.title.partition(" · ")[0] for chart in reports.charts(store.root)]
     assert titles[:2] == ["What defenses cost and remove", "Code length"]
@@ -52,8 +56,8 @@ def test_every_table_and_chart_of_a_real_run_is_one_call(store, page, tmp_path):
     made, other = ((tmp_path / "x.html").read_text(), page.read_text())
     assert "Not looked for here: `python -m bench report`" in made
     assert made.partition('<section id="pictures"')[2] == other.partition('<section id="pictures"')[2]
-    with pytest.raises(UserError, match="unknown kind of table 'wy'; did you mean 'why'"):
-        reports.tables(store.root, "wy")
+    with pytest.raises(UserError, match="unknown kind of board 'leaderbord'; did you mean 'leaderboard'"):
+        reports.tables(store.root, "leaderbord")
 
 
 def test_importing_it_loads_neither_pandas_nor_torch():

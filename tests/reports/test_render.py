@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from bench.api.errors import UserError
-from reports import boards, render
+from reports import render
+from reports.boards import leaderboard as boards
 from reports.context import Board
 from reports.frame import read
 from reports.render import number

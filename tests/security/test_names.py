@@ -73,7 +73,7 @@ def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
         ["leaderboard"], ["leaderboard", "--format", "markdown"], ["leaderboard", "--format", "latex"], ["verify"],
         ["leaderboard", "--format", "csv"], ["leaderboard", "--format", "json"], ["leaderboard", "--where", "attack=x"],
         ["leaderboard", "--suite", "x"], ["show", KEY], ["show", KEY, "--format", "json"], ["show", "ff"], ["show", LOAD],
-        ["report", "audit"], ["report", "why"], ["rescore"], ["gc"], ["show", "--gallery", "g.png"],
+        ["report", "conventions"], ["report", "why"], ["rescore"], ["gc"], ["show", "--gallery", "g.png"],
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -256,7 +256,7 @@ def test_keys_lead_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         plan = copy.deepcopy(PLAN)
         plan["trials"][0]["key"] = key
         (store.root / "plans" / "p.json").write_text(json.dumps(plan))
-        for command in (["leaderboard"], ["gc"], ["verify"], ["report", "audit"]):
+        for command in (["leaderboard"], ["gc"], ["verify"], ["report", "conventions"]):
             code, said = bench(capsys, *command, "--store", str(store.root))
             assert (code, "is not a run of this version" in said) == (2, True)
     store.write_plan("p", PLAN)
@@ -337,7 +337,7 @@ def test_a_ring_of_records_is_walked_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["leaderboard"], ["gc"], ["verify", "--set-aside"], ["report", "audit"]], ids=" ".join
+    "command", [["leaderboard"], ["gc"], ["verify", "--set-aside"], ["report", "conventions"]], ids=" ".join
 )
 def test_links_in_a_store_reach_none_of_the_users_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]

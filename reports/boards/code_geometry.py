@@ -13,6 +13,7 @@ import pandas as pd
 
 from bench.metrics import METRICS
 from reports._rows import known, left_out, numbers, table, titles
+from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
 from reports.context import Board, contexts
 from reports.frame import Results, groups
@@ -26,6 +27,13 @@ NOTE = (
     " relaxes them, 1 where every bit is sure. attention: triggered images from the trigger alone on black, at the"
     " first look during training and after it (CIBA, Figure 2b); small where the trigger decides the code."
 )
+
+
+@board(
+    "code-geometry", chapter="Code geometry", help="where triggered codes go, how sure bits are, what models attend to"
+)
+def code_geometry(data: BoardData) -> list[Board]:
+    return why(data.results, mixed=data.mixed)
 
 
 def why(results: Results, *, mixed: bool = False) -> list[Board]:
@@ -49,7 +57,7 @@ def why(results: Results, *, mixed: bool = False) -> list[Board]:
         names = ["attack", "cells", *(METRICS[metric].title for metric in COLUMNS), *SEEN]
         found.append(
             Board(
-                title=f"Why on codes · {context.title}",
+                title=f"Code geometry · {context.title}",
                 table=table(lines, names, keep=names[:3]),
                 caption=context.caption(
                     shared,

@@ -16,21 +16,27 @@ from bench.metrics import METRICS
 from reports import statistics
 from reports._rows import freedom, half, kept, known, left_out, numbers, table, titles
 from reports.across_settings import overall
+from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
-from reports.context import FREEDOM, HALF, Board, BoardContext, contexts, listed
+from reports.context import FREEDOM, HALF, REPAIRS, Board, BoardContext, components, contexts, listed
 from reports.costs import costs as prices
-from reports.frame import AXES, BASED, SETTING, TEXTS, Results, groups
+from reports.frame import AXES, BASED, SETTING, TEXTS, Results, axis_named, detector_metrics, groups
 from reports.model_detection import diagnoses
 
 ACCESS = ("none", "clean-label", "dirty-label", "training-controlled", "model-only")
-REPAIRS = ("none", "repair", "data_filter")  # defenses that change the codes
 OUTCOME = ("t_map", "t_map_control", "chance", "gain", "own_map", "map", "map_change")
 BUDGET = ("poisons", "poison_rate", "target_share", "linf", "psnr", "ssim")
-INPUT_DETECTION = ("auroc", "tpr_1", "tpr_5", "caught_5", "alarms_1", "alarms_5", "auroc_control", "alarms_1_control",
-          "alarms_5_control")  # fmt: skip
 AFTERWARDS = ("t_map_posthoc", "t_map_posthoc_control", "spread", "spread_control", "own_map", "map")
 FILTER = ("removed", "removed_poison", "removed_precision", "filter_auroc", "filter_auroc_target", "t_map", "own_map",
           "map")  # fmt: skip
+
+
+@board("leaderboard", chapter="Leaderboards", help="attacks, defenses, detectors, and what has no result",
+       on_page={"costs": True})  # fmt: skip
+def leaderboard(data: BoardData, *, by: str | None = None, costs: bool = False) -> list[Board]:
+    """by: an axis, one set of boards per value. costs: with seconds, which differ between runs."""
+    axis = axis_named(by) if by is not None else None
+    return everything(data.results, by=axis, costs=costs, mixed=data.mixed)
 
 
 def everything(results: Results, *, by: str | None = None, costs: bool = False, mixed: bool = False) -> list[Board]:
@@ -247,7 +253,7 @@ def detectors(trials: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False
             headline = score and bool(group.done["headline"].iloc[0])
             line = {"attack": attack, "input detector": detector, "score": f"{score} *" if headline else score}
             line |= {"cells": group.coverage, "collapsed": len(group.collapsed)}
-            line |= numbers(group, counted, shared, INPUT_DETECTION if counted else ())
+            line |= numbers(group, counted, shared, detector_metrics() if counted else ())
             if counted:
                 line |= half(group, shared, "auroc")
                 line |= {"seconds": shared.mean(planned[attack, detector], "seconds_defense")} if costs else {}
@@ -255,7 +261,7 @@ def detectors(trials: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False
         if not lines:
             continue
         lines.sort(key=lambda line: (line["attack"] != "none", line["attack"], line["input detector"]))
-        names = [METRICS[metric].title for metric in INPUT_DETECTION]
+        names = [METRICS[metric].title for metric in detector_metrics()]
         keep = ["attack", "input detector", "score", "cells", "collapsed", *names]
         found.append(
             Board(
@@ -270,7 +276,7 @@ def detectors(trials: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False
                     left_out(made | blank, shared),
                 ),
                 index=("attack", "input detector", "score"),
-                metrics=titles(INPUT_DETECTION),
+                metrics=titles(detector_metrics()),
                 heat=tuple(METRICS[name].title for name in ("auroc", "tpr_1", "tpr_5", "caught_5", "auroc_control")),
                 quiet=("collapsed", names[0] + FREEDOM),
             )
@@ -346,9 +352,9 @@ def failures(trials: pd.DataFrame) -> list[Board]:
         stages = part["key" if status == "collapsed" else "cause"].dropna()
         key = next((key for key in stages if key), "") if status != "skipped" else ""
         lines.append(
-            {"status": status, "cells": len(part), "which": which or "all", "reason": reason, "key": key[:8] or None}
+            {"status": status, "trials": len(part), "which": which or "all", "reason": reason, "key": key[:8] or None}
         )
-    lines.sort(key=lambda line: (order.get(line["status"], 9), -line["cells"], line["reason"]))
+    lines.sort(key=lambda line: (order.get(line["status"], 9), -line["trials"], line["reason"]))
     caption = f"{len(lost)} of {len(trials)} trials have no result; averages on the other boards leave them out."
     if any(line["status"] == "collapsed" for line in lines):
         caption += (
@@ -359,7 +365,7 @@ def failures(trials: pd.DataFrame) -> list[Board]:
     if any(line["key"] and line["status"] != "collapsed" for line in lines):
         caption += "\n`python -m bench show KEY` prints the log of a failed stage; `run --retry failed` tries it again."
     lost_table = table(lines, list(lines[0]), keep=list(lines[0])[:4])
-    return [Board("No result", lost_table, caption, index=("status", "cells"))]
+    return [Board("No result", lost_table, caption, index=("status", "trials"))]
 
 
 # Order and slices
@@ -367,12 +373,6 @@ def failures(trials: pd.DataFrame) -> list[Board]:
 
 def _order(access: str) -> int:
     return ACCESS.index(access) if access in ACCESS else len(ACCESS)
-
-
-def components(trials: pd.DataFrame) -> frozenset[str]:
-    """Labels that people read shortened; a setting that all boards share stays whole in their titles."""
-    found = [set(trials[axis]) for axis in ("attack", "defense", "dataset", "backbone", "method")]
-    return frozenset().union(*found[:2], *(labels for labels in found[2:] if len(labels) > 1))
 
 
 def _slices(results: Results, by: str | None) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:

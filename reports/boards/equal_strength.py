@@ -1,4 +1,4 @@
-"""Defenses at matched strength: attacks are compared at doses of equal gain (METHODOLOGY.md#equal-strength).
+"""Defenses at equal strength: attacks are compared at doses of equal gain (METHODOLOGY.md#equal-strength).
 
 A defense that meets one attack at gain .95 and another at .3 has met two tasks. Of every attack whose strength a suite
 sweeps, the variant with a mean gain nearest to one level stands for it; those that come nowhere near are named.
@@ -19,9 +19,9 @@ from bench.metrics import METRICS
 from reports import statistics
 from reports._labels import parse
 from reports._rows import freedom, known, removed, table
-from reports.boards import REPAIRS
+from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
-from reports.context import FREEDOM, HALF, Board, BoardContext, contexts, listed
+from reports.context import FREEDOM, HALF, REPAIRS, Board, BoardContext, contexts, listed
 from reports.frame import Results, groups
 
 LEVEL = 0.6
@@ -39,10 +39,15 @@ class Chosen:
     words: tuple[str, ...]
 
 
+@board("equal-strength", chapter="Strength", help="defenses against attacks of equal gain")
+def equal_strength(data: BoardData, *, gain: float = LEVEL) -> list[Board]:
+    return matched(data.results, level=gain, mixed=data.mixed)
+
+
 def matched(results: Results, *, level: float = LEVEL, mixed: bool = False) -> list[Board]:
     """Boards of repairs and filters, and of input detectors, per setting; UserError if no attack is near the level."""
     if not 0 < level <= 1:
-        raise UserError(f"--gain {level:g}: a gain that attacks can be compared at lies between 0 and 1")
+        raise UserError(f"gain = {level:g}: a gain that attacks can be compared at lies between 0 and 1")
     boards: list[Board] = []
     reasons: list[str] = []
     for context in contexts(results.trials, mixed):
@@ -60,7 +65,7 @@ def matched(results: Results, *, level: float = LEVEL, mixed: bool = False) -> l
         told = f": {' '.join(dict.fromkeys(reasons))}" if reasons else "."
         raise UserError(
             f"no defended attack of this run has a gain within {NEAR:g} of {level:g}{told} Sweep strengths in a suite,"
-            """ for example { name = "badnets", poisons = [2, 5, 10] }, or ask for another --gain"""
+            """ for example { name = "badnets", poisons = [2, 5, 10] }, or ask for another gain (--set gain=0.5)"""
         )
     return boards
 
@@ -114,7 +119,7 @@ def _repairs(context: BoardContext, chosen: Chosen, words: Sequence[str]) -> Ite
         return
     apart = [attack for attack in chosen.labels if attack not in common]
     yield Board(
-        title=f"Repairs at matched strength · {context.title}",
+        title=f"Repairs at equal strength · {context.title}",
         table=table(lines, ("defense", "attack", *BACK), keep=("defense", "attack", *BACK[:1], *BACK[3:])),
         caption=context.caption(
             shared,
@@ -178,7 +183,7 @@ def _detectors(context: BoardContext, scores: pd.DataFrame, chosen: Chosen, word
     names = [METRICS[metric].title for metric in CAUGHT]
     lines.sort(key=lambda line: (line["defense"], -known(line[names[0]])))
     yield Board(
-        title=f"Input detectors at matched strength · {context.title}",
+        title=f"Input detectors at equal strength · {context.title}",
         table=table(lines, ("defense", "attack", *names), keep=("defense", "attack", *names)),
         caption=context.caption(shared, *words, "Each input detector's main score.", intervals=False),
         index=("defense", "attack"),

@@ -13,6 +13,7 @@ from jaxtyping import Float64
 from bench.api.errors import UserError
 from reports._rows import table
 from reports._sweeps import FEWEST, attacks, shared
+from reports.board_registry import BoardData, board
 from reports.context import Board, contexts
 from reports.frame import RecordCache
 
@@ -28,6 +29,11 @@ ABOUT = (
 
 Doses = Float64[np.ndarray, " d"]
 Gains = Float64[np.ndarray, "t d"]
+
+
+@board("dose-response", chapter="Strength", help="how much of a swept attack does half of what it can do")
+def dose_response(data: BoardData) -> list[Board]:
+    return doses(data.results.trials, data.record_cache, mixed=data.mixed)
 
 
 def doses(trials: pd.DataFrame, record_cache: RecordCache, *, mixed: bool = False) -> list[Board]:

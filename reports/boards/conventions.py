@@ -11,6 +11,7 @@ import pandas as pd
 
 from bench.metrics import METRICS
 from reports._rows import known, left_out, numbers, table, titles
+from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells
 from reports.context import Board, contexts
 
@@ -18,6 +19,15 @@ OURS = "t_map"
 PAPERS = ("t_map_zero", "t_map_drop", "t_map_drop_fixed", "t_map_posthoc")
 BOUNDS = ("t_map_worst", "t_map_best", "t_map_drop_range", "t_map_kept", "triggered")
 NAMED = 4  # flipped pairs that a caption names
+
+
+@board(
+    "conventions",
+    chapter="Conventions",
+    help="the latest run under every convention that papers use, and which orders flip",
+)
+def conventions(data: BoardData) -> list[Board]:
+    return audit(data.results.trials, mixed=data.mixed)
 
 
 def audit(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
@@ -37,7 +47,7 @@ def audit(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
         names = [METRICS[metric].title for metric in columns]
         found.append(
             Board(
-                title=f"Convention audit · {context.title}",
+                title=f"Conventions · {context.title}",
                 table=table(lines, ["attack", "cells", *names], keep=["attack", "cells", ours]),
                 caption=context.caption(
                     shared,
