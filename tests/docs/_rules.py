@@ -38,7 +38,7 @@ SAID = {
     "origin/main": ("tests/benchmarks/gate.py", '"origin/main"'),
     ".npz": ("bench/cli/boards.py", 'metavar="QUERY.npz"'),
     ".pth": ("hashing/pretrained.py", ".pth"),
-    "badnets gain>0.5": ("tests/reports/test_browser.py", 'fill(f"gain>{limit} badnets")'),  # typed into a browser
+    "badnets gain>0.5": ("tests/reports/test_browser.py", 'fill("badnets gain>0.5")'),  # typed into a browser
     "renamed": ("bench/api/registry.py", '"renamed"'),
     "__all__": ("attacks/__init__.py", "__all__"),
     "bench.api.*": ("tests/packages/api.py", '"bench.api.attack", "bench.api.defense"'),

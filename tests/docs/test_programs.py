@@ -67,7 +67,7 @@ def test_a_session_begins(text: str) -> None:
         words = ["nox", "-s", "lint", "types"] if words[1:] == [] else [*words, "--", "--quick", "--collect-only"]
     if words[2:3] == ["fuzz"]:
         words = [*words, "--", "suites", "2"]
-    elif words[2:3] in (["tests"], ["plugin"]):
+    elif words[2:3] in (["tests"], ["portable"], ["plugin"]):
         words = [*words, *([] if "--" in words else ["--"]), "--collect-only", "-q"]
     if words[2:3] == ["bench"]:
         pytest.skip("CI runs it: nox -s bench -- --quick")

@@ -136,7 +136,7 @@ def test_filters_narrow_one_table_or_all(visit: Visit) -> None:
     board.locator("input").fill("dirty-label 12")
     assert visit.column(board, "attack") == ["badnets(poisons=12)"]
     assert len(visit.rows(other)) == everything
-    other.locator("input").fill("gain > 0.5 badnets")
+    other.locator("input").fill("badnets gain>0.5")
     kept = zip(visit.column(other, "defense"), visit.column(other, "gain"), strict=True)
     assert [(defense.partition("(")[0], gain) for defense, gain in kept] == [
         ("none", "+0.700"), ("fine_pruning", "+0.630"), ("strip", "+0.700"), ("none", "+0.525"),
