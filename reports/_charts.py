@@ -18,10 +18,10 @@ from bench.engine.store import Store
 from bench.metrics import METRICS
 from reports import curves, gallery
 from reports._image_grid import plain, saved
-from reports._rows import removed
 from reports.common_cells import CommonCells
 from reports.context import REPAIRS, contexts
 from reports.frame import RecordCache
+from reports.rows import removed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

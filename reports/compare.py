@@ -12,10 +12,10 @@ import pandas as pd
 from bench.engine.store import Store
 from bench.metrics import METRICS
 from reports import statistics
-from reports._rows import freedom, table
 from reports.common_cells import CommonCells, Group
 from reports.context import FREEDOM, HALF, Board, listed
 from reports.frame import AXES, VERSIONS, RecordCache, Results, groups
+from reports.rows import freedom, table
 
 COMPARED = ("map", "t_map", "gain", "own_map", "auroc", "model_score")
 ROUNDING = 1e-9  # below it two numbers are equal

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports._rows import table
 from reports.context import Board, contexts, listed
 from reports.frame import groups
+from reports.rows import table
 
 PLACE = ["attack", "target", "seed"]
 CHANGING = ("repair", "data_filter")  # kinds that change the codes

@@ -29,7 +29,6 @@ from reports import _charts, _html_images, gallery, throughput
 from reports import trial_details as pages
 from reports._charts import Chart
 from reports._image_grid import Block, write
-from reports._labels import Names, parse
 from reports.board_registry import BoardData, all_boards, make_boards
 from reports.context import Board, components
 from reports.frame import (
@@ -42,6 +41,7 @@ from reports.frame import (
     training_of,
     trial_metrics,
 )
+from reports.labels import Names, parse
 from reports.render import BLANK, for_people, number, words
 
 LIMIT = 5_000_000  # bytes of the whole file

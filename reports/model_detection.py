@@ -15,10 +15,10 @@ import pandas as pd
 from bench.metrics.input_detection import threshold
 from hashing.ranking import auroc
 from reports import statistics
-from reports._rows import failed_runs, table
 from reports.common_cells import Group
 from reports.context import Board, contexts, listed
 from reports.frame import groups
+from reports.rows import failed_runs, table
 
 LEVEL = 0.05  # of the calibrated verdict
 NAMES = (

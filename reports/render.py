@@ -21,8 +21,8 @@ from rich.text import Text
 from bench.api.errors import unknown
 from bench.api.untrusted import strip_controls, strip_controls_multiline
 from bench.metrics import METRICS
-from reports._labels import Names
 from reports.context import HALF, Board
+from reports.labels import Names
 
 Format = Literal["rich", "markdown", "latex", "csv", "json"]
 

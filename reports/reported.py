@@ -10,10 +10,10 @@ import pandas as pd
 
 from bench.config.reported import ReportedNumber
 from bench.metrics import METRICS
-from reports._rows import freedom, table
 from reports.common_cells import CommonCells, Group
 from reports.context import FREEDOM, HALF, Board, BoardContext, contexts, listed
 from reports.frame import AXES, groups, matches
+from reports.rows import freedom, table
 
 COLUMNS = (
     "metric",

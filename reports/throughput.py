@@ -13,8 +13,8 @@ from bench.api.errors import UserError
 from bench.api.untrusted import read_json, strip_controls
 from reports._charts import COLOURS, FAINT, INK, Chart, chart
 from reports._image_grid import logarithmic
-from reports._rows import table
 from reports.context import Board
+from reports.rows import table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from bench.metrics import METRICS
-from reports._rows import known, left_out, numbers, table, titles
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
 from reports.context import Board, contexts
 from reports.frame import Results, groups
+from reports.rows import known, left_out, numbers, table, titles
 
 COLUMNS = ("gain", "anchor", "anchor_control", "moved", "moved_control", "spread", "spread_control", "saturation",
            "saturation_triggered", "saturation_control", "attention_first", "attention")  # fmt: skip

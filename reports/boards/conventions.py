@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from bench.metrics import METRICS
-from reports._rows import known, left_out, numbers, table, titles
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells
 from reports.context import Board, contexts
+from reports.rows import known, left_out, numbers, table, titles
 
 OURS = "t_map"
 PAPERS = ("t_map_zero", "t_map_drop", "t_map_drop_fixed", "t_map_posthoc")

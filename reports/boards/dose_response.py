@@ -11,11 +11,11 @@ import pandas as pd
 from jaxtyping import Float64
 
 from bench.api.errors import UserError
-from reports._rows import table
-from reports._sweeps import FEWEST, attacks, shared
 from reports.board_registry import BoardData, board
 from reports.context import Board, contexts
 from reports.frame import RecordCache
+from reports.rows import table
+from reports.sweeps import FEWEST, attacks, shared
 
 EFFECT = 0.05  # a plateau of less gain is none
 DRAWS = 1000  # of targets

@@ -17,12 +17,12 @@ import pandas as pd
 from bench.api.errors import UserError
 from bench.metrics import METRICS
 from reports import statistics
-from reports._labels import parse
-from reports._rows import freedom, known, removed, table
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
 from reports.context import FREEDOM, HALF, REPAIRS, Board, BoardContext, contexts, listed
 from reports.frame import Results, groups
+from reports.labels import parse
+from reports.rows import freedom, known, removed, table
 
 LEVEL = 0.6
 NEAR = 0.15  # of the level: what still counts as matched

@@ -14,7 +14,6 @@ import pandas as pd
 
 from bench.metrics import METRICS
 from reports import statistics
-from reports._rows import freedom, half, kept, known, left_out, numbers, table, titles
 from reports.across_settings import overall
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
@@ -22,6 +21,7 @@ from reports.context import FREEDOM, HALF, REPAIRS, Board, BoardContext, compone
 from reports.costs import costs as prices
 from reports.frame import AXES, BASED, SETTING, TEXTS, Results, axis_named, detector_metrics, groups
 from reports.model_detection import diagnoses
+from reports.rows import freedom, half, kept, known, left_out, numbers, table, titles
 
 ACCESS = ("none", "clean-label", "dirty-label", "training-controlled", "model-only")
 OUTCOME = ("t_map", "t_map_control", "chance", "gain", "own_map", "map", "map_change")

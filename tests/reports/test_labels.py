@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from bench.config.trial import Spec, pieces
 from reports import render
-from reports._labels import Names, parse
 from reports.boards import leaderboard as boards
 from reports.context import Board
 from reports.frame import narrow, read
+from reports.labels import Names, parse
 from reports.trial_details import page
 
 
