@@ -12,7 +12,7 @@ import pandas as pd
 from bench.api.errors import UserError
 from bench.api.untrusted import strip_controls
 from bench.engine.store import Store
-from reports import sweeps as swept
+from reports import sweeps as sweeping
 from reports._image_grid import DPI, plain, saved, suffix_of, write
 from reports.context import contexts
 from reports.frame import RecordCache, groups, read
@@ -75,11 +75,11 @@ def sweeps(trials: pd.DataFrame, record_cache: RecordCache, *, mixed: bool = Fal
     """The swept attacks, undefended, and defenses of each setting."""
     for context in contexts(trials, mixed):
         swept = [
-            Panel(title, parameter, rows) for title, parameter, rows in swept.attacks(context.trials, record_cache)
+            Panel(title, parameter, rows) for title, parameter, rows in sweeping.attacks(context.trials, record_cache)
         ]
         if swept:
             yield Sweep("Strength of attacks", context.title, tuple(swept))
-        for title, parameter, rows in swept.defenses(context.trials, record_cache):
+        for title, parameter, rows in sweeping.defenses(context.trials, record_cache):
             each = groups(rows, ["attack"])
             panels = (Panel(attack, parameter, mine, attacked=attack != "none") for (attack,), mine in each)
             yield Sweep(title, context.title, tuple(panels))
@@ -87,7 +87,7 @@ def sweeps(trials: pd.DataFrame, record_cache: RecordCache, *, mixed: bool = Fal
 
 def points(rows: pd.DataFrame) -> pd.DataFrame:
     """Means of each x over the (target, seed) cells that all x share; `n` counts them. Empty where none is shared."""
-    kept = swept.shared(rows)
+    kept = sweeping.shared(rows)
     means = kept.groupby("x")[[*LINES, "t_map_control"]].mean()
     return means.assign(n=len(kept) // max(len(means), 1)).sort_index()
 
