@@ -97,7 +97,7 @@ def world(_world: World) -> World:
 @pytest.fixture
 def model(world: World) -> HashModel:
     """The world's trained clean model."""
-    return open_model(world.inputs, "model", torch.device("cpu"))
+    return open_model(world.suspect, torch.device("cpu"))
 
 
 def _quick(kind: str, name: str, **params: Any) -> Any:

@@ -4,38 +4,44 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.api.attack import Attack, AttackerView, Threat
-from bench.api.types import Split
+from bench.api.attack import AttackerView, Threat
+from bench.api.errors import ThreatError
 from bench.artifacts import stage_io
+from bench.artifacts.inputs import AttackerInputs
 from bench.artifacts.models import open_model, without_memory
-from bench.artifacts.stage_io import Context, Inputs, Json
+from bench.artifacts.stage_io import Context, Json
+
+SHOWN = Threat.TRAIN_SET | Threat.MODEL  # the rest of a threat model changes nothing that a view shows
 
 
-def attacker_view(spec: Json, inputs: Inputs, context: Context, attack: Attack) -> AttackerView:
-    """What the attack's declared threat model grants, and nothing else."""
-    threat = attack.threat()
+def attacker_view(spec: Json, inputs: AttackerInputs, context: Context, threat: Threat) -> AttackerView:
+    """What the threat model grants, and nothing else."""
     granted: dict[str, Any] = {}
     if Threat.TRAIN_SET in threat:
         granted["train"] = stage_io.split(inputs, "train").to(context.device)
     if Threat.MODEL in threat:
-        granted["model"] = without_memory(inputs, "clean", context.device)
+        if inputs.clean is None:
+            raise ThreatError("the threat model grants the trained model, but the plan holds none for this attack")
+        granted["model"] = without_memory(inputs.clean, context.device)
     setting = stage_io.setting(spec, inputs)
     return AttackerView(
         setting=setting,
         target=stage_io.target(spec, list(setting.classes)),
         public=stage_io.split(inputs, "public").to(context.device),
-        surrogates=tuple(open_model(inputs, role, context.device) for role in _numbered(inputs, "surrogate")),
-        data=tuple(_proxy_split(inputs, context, n) for n, _ in enumerate(_numbered(inputs, "data_load"))),
+        surrogates=tuple(open_model(surrogate, context.device) for surrogate in inputs.surrogates),
+        data=tuple(stage_io.split(proxy, "train").to(context.device) for proxy in inputs.proxies),
         granted=granted,
     )
 
 
-def _numbered(inputs: Inputs, name: str) -> list[str]:
-    found: list[str] = []
-    while inputs.has(f"{name}{len(found)}"):
-        found.append(f"{name}{len(found)}")
-    return found
+def shown(threat: Threat) -> list[str]:
+    """The part of a threat model that decides what a view shows, by the flags' names: for a stage's spec."""
+    return [str(flag.name) for flag in SHOWN & threat]
 
 
-def _proxy_split(inputs: Inputs, context: Context, number: int) -> Split:
-    return stage_io.split(inputs, "train", load=f"data_load{number}", cut=f"data_split{number}").to(context.device)
+def threat_of(names: list[str]) -> Threat:
+    """The inverse of `shown`."""
+    threat = Threat.NONE
+    for name in names:
+        threat |= Threat[name]
+    return threat

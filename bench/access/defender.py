@@ -16,8 +16,9 @@ from bench.api.hashing import Backbone, Hook, Recipe
 from bench.api.random import Rng
 from bench.api.types import Split
 from bench.artifacts import stage_io
+from bench.artifacts.inputs import DataInputs, DefendInputs
 from bench.artifacts.models import new_model, without_memory
-from bench.artifacts.stage_io import Context, Inputs, Json
+from bench.artifacts.stage_io import Context, Json
 from bench.artifacts.training import recipe
 from hashing.loader import augmentation_of
 from hashing.model import HashModel
@@ -30,43 +31,51 @@ def signs(words: Int64[Tensor, "w m"], bits: int) -> Float[Tensor, "m b"]:
     return ((words[position // 64] >> (position % 64)[:, None]) & 1).T.float() * 2 - 1
 
 
-def defender_view(spec: Json, inputs: Inputs, context: Context, needs: Needs) -> DefenderView:
-    """The model under suspicion, the trusted set, and what the defense's class declares to need."""
-    model = without_memory(inputs, "model", context.device)
-    trusted = stage_io.split(inputs, "trusted")
+def trusted_halves(spec: Json, data: DataInputs) -> tuple[Split, Split]:
+    """The trusted set's halves: the first to fit with, the second to calibrate with."""
+    trusted = stage_io.split(data, "trusted")
     order = Rng("trusted", spec["dataset"]["name"]).permutation(len(trusted))
     half = len(trusted) // 2
     if not half:
         raise UserError("one trusted image cannot be halved into fitting and calibration: make `trusted` larger")
+    return trusted.select(order[:half]), trusted.select(order[half:])
+
+
+def defender_view(spec: Json, inputs: DefendInputs, context: Context, needs: Needs) -> DefenderView:
+    """The model under suspicion, the trusted set, and what the defense's class declares to need."""
+    model = without_memory(inputs.model, context.device)
+    fit_set, calibration_set = trusted_halves(spec, inputs)
     granted: dict[str, Any] = {}
     if Needs.TRAIN_SET in needs:
         granted["train"] = poisoned_train(inputs)
     if Needs.DATABASE in needs:
-        stored = signs(inputs.tensors("codes")["database"], spec["bits"]).to(context.device)
+        assert inputs.codes is not None, "the planner gives them to a defense that needs them"
+        stored = signs(inputs.codes.database, spec["bits"]).to(context.device)
         granted["database"] = Database(stored, stage_io.labels(inputs, "database").to(context.device))
     return DefenderView(
         setting=stage_io.setting(spec, inputs),
         model=model,
         objective=model.objective,
         recipe=recipe(spec),
-        fit_set=trusted.select(order[:half]).to(context.device),
-        calibration_set=trusted.select(order[half:]).to(context.device),
+        fit_set=fit_set.to(context.device),
+        calibration_set=calibration_set.to(context.device),
         train_model=train_copy,
         untrained=UntrainedFactory(model),
         granted=granted,
     )
 
 
-def poisoned_train(inputs: Inputs) -> Split:
+def poisoned_train(inputs: DefendInputs) -> Split:
     """The training set as the victim got it; without a poisoning attack that is the clean one."""
     train = stage_io.split(inputs, "train")
-    if not inputs.has("poison"):
+    poison = inputs.poison
+    if poison is None:
         return train
-    tensors = inputs.tensors("poison")
+    assert poison.mask is not None, "what offers its training set has poisoned it"
     images, labels = train.images.clone(), train.labels.clone()
-    images[tensors["mask"]], labels[tensors["mask"]] = tensors["poison_images"], tensors["poison_labels"]
-    if "cover" in tensors:
-        images[tensors["cover"]] = tensors["cover_images"]
+    images[poison.mask], labels[poison.mask] = poison.poison_images, poison.poison_labels
+    if poison.cover is not None:
+        images[poison.cover] = poison.cover_images
     return Split(images, labels, train.ids)
 
 

@@ -1,4 +1,4 @@
-"""Packed codes as tensors of an artifact. Kept apart from `_base`, so that work on the kernels retrains no model."""
+"""Packed codes as tensors of an artifact. Kept apart from `models`, so that work on the kernels retrains no model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from bench.artifacts.stage_io import Inputs
 from hashing.codes import PackedCodes, pack
 from hashing.model import HashModel
 
@@ -21,5 +20,6 @@ def saturation(model: HashModel, logits: Float[Tensor, "n b"]) -> Float[Tensor, 
     return model.relax(logits.to(model.device)).abs().mean(1).cpu()
 
 
-def codes(inputs: Inputs, role: str, name: str, bits: int) -> PackedCodes:
-    return PackedCodes(inputs.tensors(role)[name].numpy().view("uint64"), bits)
+def codes_of(words: Int64[Tensor, "w n"], bits: int) -> PackedCodes:
+    """The inverse of `as_tensor`."""
+    return PackedCodes(words.numpy().view("uint64"), bits)

@@ -10,21 +10,26 @@ from bench.api.defense import InputDetector
 from bench.api.types import to_unit
 from bench.artifacts import stage_io
 from bench.artifacts.models import without_memory
-from bench.artifacts.stage_io import Context, Inputs, Json
+from bench.artifacts.outputs.defense import Defended
+from bench.artifacts.outputs.model import StoredModel
+from bench.artifacts.stage_io import Json
 
 BATCH = 50  # input detectors may blow an image up into hundreds
 
 
 @torch.no_grad()
 def scores(
-    spec: Json, inputs: Inputs, context: Context, images: UInt8[Tensor, "n c h w"]
+    spec: Json,
+    suspect: StoredModel,
+    fitted: Defended,
+    images: UInt8[Tensor, "n c h w"],
+    device: torch.device,
 ) -> dict[str, Float[Tensor, " n"]]:
-    """Each named score of the input detector, the headline score first."""
-    detector: InputDetector = stage_io.component("defenses", spec["defense"])
-    model = without_memory(inputs, "model", context.device)
-    state = {name.removeprefix("state."): value.to(context.device) for name, value in inputs.tensors("state").items()}
+    """Each named score of the input detector, the headline score first. spec: name and parameters of the detector."""
+    detector: InputDetector = stage_io.component("defenses", spec)
+    model = without_memory(suspect, device)
+    state = {name: value.to(device) for name, value in fitted.detector.items()}
     parts = [
-        detector.score(to_unit(images[i : i + BATCH].to(context.device)), model, state)
-        for i in range(0, len(images), BATCH)
+        detector.score(to_unit(images[i : i + BATCH].to(device)), model, state) for i in range(0, len(images), BATCH)
     ]
     return {name: torch.cat([part[name] for part in parts]).float().cpu() for name in parts[0]}

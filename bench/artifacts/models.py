@@ -1,12 +1,13 @@
-"""Models as tensors of an artifact. Kept apart from `_base`, so that work on models leaves data stages alone."""
+"""Models as artifacts. Kept apart from `stage_io`, so that work on models leaves data stages alone."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from bench.api.random import Rng
-from bench.artifacts.stage_io import Inputs, Json, component
+from bench.artifacts.artifact import Output
+from bench.artifacts.outputs.model import StoredModel
+from bench.artifacts.stage_io import Json, component
 from hashing.model import HashModel, build_model
 
 
@@ -36,24 +37,20 @@ def new_model(plan: Json) -> HashModel:
     return model
 
 
-def save_model(model: HashModel) -> tuple[dict[str, Tensor], Json]:
-    """Tensors (prefixed `model.`) and the metadata that `open_model` rebuilds the model from."""
-    tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    return tensors, {"model": dict(model.blueprint)}
+def save_model(model: HashModel) -> Output:
+    """The model as `open_model` rebuilds it."""
+    return StoredModel.model_output(model.state_dict(), model.blueprint)
 
 
-def without_memory(inputs: Inputs, role: str, device: torch.device) -> HashModel:
+def without_memory(stored: StoredModel, device: torch.device) -> HashModel:
     """A trained model for a view: the loss's centres stay, its memory of training codes and labels does not."""
-    model = open_model(inputs, role, device)
-    model.objective = model.objective.reset_for(inputs.meta(role)["model"]["train_size"])
+    model = open_model(stored, device)
+    model.objective = model.objective.reset_for(stored.blueprint["train_size"])
     return model
 
 
-def open_model(inputs: Inputs, role: str, device: torch.device) -> HashModel:
-    """A trained model from a parent's artifact, in evaluation mode on the device."""
-    model = new_model(inputs.meta(role)["model"])
-    state = {
-        name.removeprefix("model."): value for name, value in inputs.tensors(role).items() if name.startswith("model.")
-    }
-    model.load_state_dict(state)
+def open_model(stored: StoredModel, device: torch.device) -> HashModel:
+    """A trained model, in evaluation mode on the device."""
+    model = new_model(dict(stored.blueprint))
+    model.load_state_dict(stored.state)
     return model.to(device).eval()

@@ -13,7 +13,9 @@ from bench.api.attack import StepHook
 from bench.api.hashing import Recipe
 from bench.api.random import Rng
 from bench.api.types import Split
+from bench.artifacts.artifact import Output
 from bench.artifacts.models import blueprint, new_model, save_model
+from bench.artifacts.outputs.model import StoredModel
 from bench.artifacts.stage_io import Context, Json
 from hashing.loader import augmentation_of
 from hashing.model import HashModel, fit_normalisation
@@ -38,8 +40,8 @@ def train_victim(
     unaugmented: Bool[Tensor, " n"] | None = None,
     hook: StepHook | None = None,
     after_epoch: Callable[[HashModel], None] | None = None,
-) -> tuple[dict[str, Tensor], Json]:
-    """The victim's own training with the victim's own dice; returns the model as tensors and metadata."""
+) -> Output:
+    """The victim's own training with the victim's own dice; returns the model and its losses."""
     plan = blueprint(
         spec, image_shape=tuple(train.images.shape[1:]), classes=train.labels.shape[1], train_size=len(train)
     )
@@ -56,5 +58,4 @@ def train_victim(
         hook=hook,
         after_epoch=after_epoch,
     )
-    tensors, meta = save_model(model)
-    return tensors, {**meta, "losses": losses}
+    return save_model(model) | StoredModel.training_output(losses)

@@ -9,13 +9,20 @@ from torch import Tensor
 from bench.api.attack import Attack
 from bench.api.types import Target, Trigger, to_8bit, to_unit
 from bench.artifacts import stage_io
+from bench.artifacts.inputs import DataInputs
+from bench.artifacts.outputs.attack import StoredTrigger
 from bench.artifacts.sealed import sealed
-from bench.artifacts.stage_io import Inputs, Json
+from bench.artifacts.stage_io import Json
 
 
 def trigger_attack(spec: Json) -> Attack:
     """The sealed attack whose `make_trigger` and `apply_trigger` a stage calls. spec: name and parameters."""
     return sealed(stage_io.component("attacks", spec), spec["name"])
+
+
+def open_trigger(stored: StoredTrigger | None, device: torch.device) -> dict[str, Tensor]:
+    """The trigger on the device; empty where the attack has none."""
+    return {} if stored is None else {name: value.to(device) for name, value in stored.trigger.items()}
 
 
 @torch.no_grad()
@@ -30,6 +37,6 @@ def with_trigger(
     return torch.cat(parts) if parts else images
 
 
-def eligible(inputs: Inputs, target: Target) -> Int64[Tensor, " n"]:
+def eligible(data: DataInputs, target: Target) -> Int64[Tensor, " n"]:
     """Positions of the queries that t-mAP counts: no label shared with the target (METHODOLOGY.md#eligible-queries)."""
-    return torch.nonzero(~target.shares(stage_io.labels(inputs, "query"))).flatten()
+    return torch.nonzero(~target.shares(stage_io.labels(data, "query"))).flatten()

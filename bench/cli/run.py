@@ -119,10 +119,10 @@ def plan(
     from rich.markup import escape
     from rich.table import Table
 
+    from bench.artifacts.inputs import STAGES
     from bench.cli.progress import clock
     from bench.engine.scheduler import Frontier, RuntimeEstimator
     from bench.engine.store import Store
-    from bench.graph.planner import ORDER
 
     started = time.perf_counter()
     held = Store(store) if (store / "store.json").exists() else None
@@ -137,7 +137,7 @@ def plan(
     table = Table(title="Stages", title_justify="left", title_style="bold", box=None)
     for column in ("stage", "unique", "stored", "to do", "estimate"):
         table.add_column(column, justify="left" if column == "stage" else "right")
-    for kind in ORDER:
+    for kind in STAGES:
         every = [stage for stage in made.stages.values() if stage.kind == kind]
         left = [stage for stage in every if stage.key in needed]
         if every:

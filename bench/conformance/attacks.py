@@ -25,6 +25,7 @@ from bench.api.errors import DataCorruptError, ThreatError, UserError
 from bench.api.random import Rng
 from bench.api.types import Split, to_8bit
 from bench.artifacts import stage_io
+from bench.artifacts.models import open_model
 from bench.artifacts.sealed import sealed
 from bench.artifacts.training import train_victim
 from bench.conformance.fixture import SIZES, World, inverted
@@ -47,19 +48,11 @@ RATE = 0.05  # of 120 training images: six
 
 
 def attacker_view_for(world: World, attack: Attack) -> AttackerView:
-    """The victim as the bench shows it to this attack, with the surrogates and data it asks for."""
-    parents = world.inputs.parents
-    models = sets = 0
-    for wish in attack.requires(stage_io.setting(world.spec, world.inputs)):
-        if isinstance(wish, ModelSpec):
-            parents[f"surrogate{models}"] = parents["surrogate"]
-            models += 1
-        elif isinstance(wish, DataSpec):
-            parents[f"data_load{sets}"], parents[f"data_split{sets}"] = parents["load"], parents["split"]
-            sets += 1
-        else:
-            require(False, f"requires() asks for a {type(wish).__name__}; ModelSpec and DataSpec are possible")
-    return attacker_view(world.spec, world.inputs, world.context, attack)
+    """The attacker's view as the bench builds it for this attack, with the surrogates and data it asks for."""
+    for wish in attack.requires(stage_io.setting(world.spec, world.data)):
+        possible = isinstance(wish, (ModelSpec, DataSpec))
+        require(possible, f"requires() asks for a {type(wish).__name__}; ModelSpec and DataSpec are possible")
+    return attacker_view(world.spec, world.attacker_inputs(attack), world.context, attack.threat())
 
 
 def ready(subject: ComponentUnderTest, **params: object) -> tuple[Attack, AttackerView, Trigger, World]:
@@ -103,7 +96,7 @@ def is_of_one_kind(subject: ComponentUnderTest) -> None:
 def prepare_is_repeatable(subject: ComponentUnderTest) -> None:
     """`make_trigger` gives the same twice and leaves generators and inputs alone."""
     attack, world = subject.create(), subject.world()
-    view, before = attacker_view_for(world, attack), world.inputs.all_tensors()
+    view, before = attacker_view_for(world, attack), world.memory.copies()
     with untouched_generators():
         first, second = (dict(attack.make_trigger(view, Rng("prepare", 0))) for _ in range(2))
     for name, value in first.items():
@@ -111,7 +104,7 @@ def prepare_is_repeatable(subject: ComponentUnderTest) -> None:
             isinstance(value, Tensor), f"make_trigger() gives a {type(value).__name__} called '{name}', not a tensor"
         )
     require(same(first, second), "two calls of make_trigger() with equal generators differ")
-    after = world.inputs.all_tensors()
+    after = world.memory.copies()
     require(all(torch.equal(before[name], after[name]) for name in before), "make_trigger() wrote to what it was shown")
 
 
@@ -189,7 +182,7 @@ def _honoured(subject: ComponentUnderTest, rate: float) -> str:
     given = dose(subject, rate)
     attack, view, trigger, world = ready(subject, **given)
     assert isinstance(attack, PoisoningAttack)
-    train, before = view.train, world.inputs.all_tensors()
+    train, before = view.train, world.memory.copies()
     kept = Split(train.images.clone(), train.labels.clone(), train.ids.clone())
     with untouched_generators():
         poisoned = attack.poison(view, trigger, Rng("implant", 0))
@@ -204,7 +197,7 @@ def _honoured(subject: ComponentUnderTest, rate: float) -> str:
     require(bool(changed[poisoned.mask].all()), "an item of the mask has the image it had")
     for name in ("images", "labels", "ids"):
         require(torch.equal(getattr(train, name), getattr(kept, name)), f"poison() wrote to the training {name}")
-    require(same(before, world.inputs.all_tensors()), "poison() wrote to what it was shown")
+    require(same(before, world.memory.copies()), "poison() wrote to what it was shown")
     return f"{count} of {len(kept)} items"
 
 
@@ -265,7 +258,7 @@ def impossible_doses_are_refused(subject: ComponentUnderTest) -> None:
 def model_and_training_attacks_leave_inputs_alone(subject: ComponentUnderTest) -> None:
     """What changes the model or the training is repeatable and leaves inputs and generators alone."""
     attack, view, trigger, world = ready(subject)
-    before = world.inputs.all_tensors()
+    before = world.memory.copies()
     if isinstance(attack, ModelAttack):
         try:
             with untouched_generators():
@@ -277,9 +270,11 @@ def model_and_training_attacks_leave_inputs_alone(subject: ComponentUnderTest) -
         with untouched_generators():
             twin = attack.implant(attacker_view_for(world, attack), trigger, Rng("implant", 0))
         require(isinstance(result, Backdoor), f"implant() gives a {type(result).__name__}, not a Backdoor")
-        names = {f"model.{name}" for name in result.model.state_dict()}
-        require(names == set(world.inputs.tensors("clean")), "the model is another network than the victim's")
-        require(same(before, world.inputs.all_tensors()), "implant() wrote to what it was shown")
+        require(
+            result.model.state_dict().keys() == world.clean.state.keys(),
+            "the model is another network than the victim's",
+        )
+        require(same(before, world.memory.copies()), "implant() wrote to what it was shown")
         require(same(result.model.state_dict(), twin.model.state_dict()), "two implants of equal generators differ")
         require(same(dict(result.trigger or {}), dict(twin.trigger or {})), "their triggers differ")
     elif isinstance(attack, TrainingAttack):
@@ -296,22 +291,18 @@ def victim_still_learns(subject: ComponentUnderTest) -> str:
     attack, view, trigger, world = ready(subject, **dose(subject))
     if isinstance(attack, PoisoningAttack):
         poisoned = attack.poison(view, trigger, Rng("implant", 0))
-        tensors, meta = train_victim(world.spec, poisoned.split.to("cpu"), world.context)
+        trained = train_victim(world.spec, poisoned.split.to("cpu"), world.context)
     elif isinstance(attack, TrainingAttack):
         hook = attack.hook(view, trigger, Rng("implant", 0))
-        tensors, meta = train_victim(world.spec, stage_io.split(world.inputs, "train"), world.context, hook=hook)
+        trained = train_victim(world.spec, world.split("train"), world.context, hook=hook)
         triggered = attack.apply_trigger(some_images(), view.target, dict(hook.trigger()))
         require(bool(torch.isfinite(triggered).all()), "the trigger is not finite after training")
     else:
         raise DoesNotApplyError("it trains no victim")
-    world.inputs.parents["victim"] = (dict(tensors), meta)
-    from bench.artifacts.models import open_model
-
-    model = open_model(world.inputs, "victim", world.context.device)
-    part = world.inputs.tensors("split")["database"]
-    pool = world.inputs.tensors("load")
-    codes = pack(encode(model, pool["images"][part], device=world.context.device))
-    found = leave_one_out_map(codes, pool["labels"][part].numpy())
+    model = open_model(world.stored("victim", trained), world.context.device)
+    database = world.split("database")
+    codes = pack(encode(model, database.images, device=world.context.device))
+    found = leave_one_out_map(codes, database.labels.numpy())
     require(found > 0.5, f"mAP {found:.2f} of benign images, chance 0.25")
     return f"mAP {found:.2f}"
 

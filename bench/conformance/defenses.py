@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ from bench.api.defense import (
 from bench.api.random import Rng
 from bench.api.types import to_unit
 from bench.artifacts.models import open_model, save_model
+from bench.artifacts.outputs.model import StoredModel
+from bench.artifacts.training import train_victim
 from bench.conformance.fixture import CLASSES, SIZES, World, inverted
 from bench.conformance.kit import Checks, ComponentUnderTest, DoesNotApplyError, require, same, untouched_generators
 from hashing.codes import pack
@@ -38,8 +41,10 @@ CPU = torch.device("cpu")
 
 def defender_view_for(world: World, defense: Defense) -> DefenderView:
     """Built from the parents that the defense's class declares, with all others absent."""
-    surplus = ["surrogate", "clean", *([] if Needs.DATABASE in defense.needs else ["codes"])]
-    return defender_view(world.spec, world.inputs.without(*surplus), world.context, defense.needs)
+    inputs = world.defender_inputs()
+    if Needs.DATABASE not in defense.needs:
+        inputs = replace(inputs, codes=None)
+    return defender_view(world.spec, inputs, world.context, defense.needs)
 
 
 def work(defense: Defense, view: DefenderView) -> object:
@@ -75,7 +80,7 @@ def as_tensors(result: object) -> dict[str, Tensor]:
 
 
 def benign(world: World, part: str) -> Tensor:
-    return to_unit(world.inputs.tensors("load")["images"][world.inputs.tensors("split")[part]])
+    return to_unit(world.split(part).images)
 
 
 def detector_of(subject: ComponentUnderTest) -> tuple[InputDetector, Mapping[str, Tensor], HashModel, World]:
@@ -84,7 +89,7 @@ def detector_of(subject: ComponentUnderTest) -> tuple[InputDetector, Mapping[str
         raise DoesNotApplyError("it scores no queries")
     with torch.enable_grad():  # as in a stage
         state = detector.fit(defender_view_for(world, detector), Rng("defend", 0))
-    return detector, state, open_model(world.inputs, "model", CPU), world
+    return detector, state, open_model(world.suspect, CPU), world
 
 
 @CHECKS.add(
@@ -141,8 +146,7 @@ def result_fits_the_kind(subject: ComponentUnderTest) -> str:
 @torch.no_grad()
 def _stored(world: World, model: HashModel) -> None:
     """What is saved of a model is all there is of it: nothing lives in hooks or wrappers."""
-    world.inputs.parents["result"] = save_model(model)
-    opened, images = open_model(world.inputs, "result", CPU), benign(world, "query")
+    opened, images = open_model(world.stored("result", save_model(model)), CPU), benign(world, "query")
     require(torch.equal(opened(images), model.eval()(images)), "the model gives other codes once stored and opened")
 
 
@@ -150,11 +154,11 @@ def _stored(world: World, model: HashModel) -> None:
 def is_repeatable(subject: ComponentUnderTest) -> None:
     """Gives the same twice and leaves generators and inputs alone."""
     defense, world = subject.create(), subject.world()
-    before = world.inputs.all_tensors()
+    before = world.memory.copies()
     with untouched_generators():
         first, second = (as_tensors(work(defense, defender_view_for(world, defense))) for _ in range(2))
     require(same(first, second), "two runs with equal generators differ")
-    require(same(before, world.inputs.all_tensors()), "it wrote to what it was shown")
+    require(same(before, world.memory.copies()), "it wrote to what it was shown")
 
 
 @CHECKS.add("Clone before changing: splits are shared with what comes next.")
@@ -192,13 +196,10 @@ def other_networks_work_or_are_refused(subject: ComponentUnderTest) -> str:
 
 def retrained(world: World, backbone: Mapping[str, object], method: str) -> None:
     """The suspect is another network, trained for an epoch."""
-    from bench.artifacts.stage_io import split
-    from bench.artifacts.training import train_victim
-
     recipe = {**world.spec["recipe"], "epochs": 1}
     world.spec |= {"method": {"name": method, "params": {}}, "backbone": dict(backbone), "recipe": recipe}
-    tensors, meta = train_victim(world.spec, split(world.inputs, "train"), world.context)
-    world.inputs.parents["model"] = (dict(tensors), {**meta, "backdoored": False})
+    trained = train_victim(world.spec, world.split("train"), world.context)
+    world.suspect = world.stored("retrained model", trained | StoredModel.backdoor_output(backdoored=False))
 
 
 @CHECKS.add("Repair less: a rate or share chosen on view.calibration_set keeps a clean model useful.")
@@ -210,9 +211,9 @@ def clean_models_survive(subject: ComponentUnderTest) -> str:
     model = work(defense, defender_view_for(world, defense))
     require(isinstance(model, HashModel), f"it gives a {type(model).__name__}")
     assert isinstance(model, HashModel)
-    pool, part = world.inputs.tensors("load"), world.inputs.tensors("split")["database"]
-    codes = pack(encode(model, pool["images"][part], device=CPU))
-    return f"mAP {leave_one_out_map(codes, pool['labels'][part].numpy()):.2f} with few steps, chance 0.25"
+    database = world.split("database")
+    codes = pack(encode(model, database.images, device=CPU))
+    return f"mAP {leave_one_out_map(codes, database.labels.numpy()):.2f} with few steps, chance 0.25"
 
 
 @CHECKS.add("score() must be a function of image, model and state: evaluation mode, no gradients left, fixed draws.")

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench.api.attack import Attack, DataSpec, ModelSpec, Threat
 from bench.api.hashing import Recipe
 from bench.api.random import Rng
 from bench.api.types import SPLITS, Split, to_8bit
-from bench.artifacts.codes import as_tensor
+from bench.artifacts import stage_io
+from bench.artifacts.artifact import Output
+from bench.artifacts.codes import as_tensor, saturation
+from bench.artifacts.inputs import AttackerInputs, DataInputs, DefendInputs
 from bench.artifacts.models import open_model
+from bench.artifacts.outputs.attack import Implanted
+from bench.artifacts.outputs.codes import BenignCodes
+from bench.artifacts.outputs.data import DecodedData, SplitData
+from bench.artifacts.outputs.model import StoredModel
 from bench.artifacts.stage_io import Context, Json
 from bench.artifacts.training import train_victim
 from hashing.model import encode
@@ -25,45 +34,75 @@ RECIPE = Recipe(
 )
 
 
-@dataclass
 class Memory:
-    """Stages' inputs (`bench.artifacts.stage_io.Inputs`) without a store: role to tensors and metadata."""
+    """Artifacts without a store (bench.artifacts.artifact.Source); a check may write to their tensors."""
 
-    parents: dict[str, tuple[dict[str, Tensor], Json]]
+    def __init__(self) -> None:
+        self._tensors: dict[str, dict[str, Tensor]] = {}
+        self._meta: dict[str, Mapping[str, Any]] = {}
 
-    def has(self, role: str) -> bool:
-        return role in self.parents
+    def put(self, key: str, output: Output) -> None:
+        self._tensors[key], self._meta[key] = dict(output.tensors), output.meta
 
-    def tensors(self, role: str) -> dict[str, Tensor]:
-        return self.parents[role][0]
+    def tensors(self, key: str) -> dict[str, Tensor]:
+        return self._tensors[key]
 
-    def meta(self, role: str) -> Json:
-        return self.parents[role][1]
+    def meta(self, key: str) -> Mapping[str, Any]:
+        return self._meta[key]
 
-    def without(self, *roles: str) -> Memory:
-        return Memory({role: parent for role, parent in self.parents.items() if role not in roles})
-
-    def all_tensors(self) -> dict[str, Tensor]:
-        """Copies of everything, to compare with later."""
-        return {
-            f"{role}/{name}": value.clone()
-            for role, parent in self.parents.items()
-            for name, value in parent[0].items()
-        }
+    def copies(self) -> dict[str, Tensor]:
+        """Copies of all tensors, to compare with later."""
+        return {f"{key}/{name}": value.clone() for key, held in self._tensors.items() for name, value in held.items()}
 
 
 @dataclass
 class World:
-    """spec: of a stage that knows everything. inputs: its parents. context: CPU, no data directory."""
+    """What stages read, held in `memory`.
+
+    spec: of a stage that knows everything. context: CPU, no data directory. data: the data set. clean: a trained clean
+    model. suspect: the model that defenses get, at first the clean one. surrogate: a model of another repetition.
+    codes: of the clean model. poison: the attack whose training set defenses get; None: the clean one.
+    """
 
     spec: dict[str, Any]
-    inputs: Memory
     context: Context
+    memory: Memory
+    data: DataInputs
+    clean: StoredModel
+    suspect: StoredModel
+    surrogate: StoredModel
+    codes: BenignCodes
+    poison: Implanted | None = None
+
+    def split(self, part: str) -> Split:
+        return stage_io.split(self.data, part)
+
+    def stored(self, key: str, output: Output) -> StoredModel:
+        """A model, put into the memory under this key."""
+        self.memory.put(key, output)
+        return StoredModel(key, self.memory)
+
+    def attacker_inputs(self, attack: Attack) -> AttackerInputs:
+        """With the clean model, surrogates and data that the attack declares to need."""
+        wishes = attack.requires(stage_io.setting(self.spec, self.data))
+        return AttackerInputs(
+            self.data.load, self.data.split,
+            clean=self.clean if Threat.MODEL in attack.threat() else None,
+            surrogates=tuple(self.surrogate for wish in wishes if isinstance(wish, ModelSpec)),
+            proxies=tuple(self.data for wish in wishes if isinstance(wish, DataSpec)),
+        )  # fmt: skip
+
+    def defender_inputs(self) -> DefendInputs:
+        return DefendInputs(self.data.load, self.data.split, self.suspect, self.poison, self.codes)
 
 
 def inverted(world: World) -> World:
-    """The same with all images turned to their negatives: whoever has looked at it has seen other data."""
-    world.inputs.tensors("load")["images"] = 255 - world.inputs.tensors("load")["images"]
+    """The same with all images turned to their negatives, so that whatever read the images read other data."""
+    held = world.memory.tensors(world.data.load.key)
+    held.update(DecodedData.output(
+        255 - world.data.load.images, world.data.load.labels, world.data.load.origin,
+        classes=list(CLASSES), protocol="tests", cutoff=None,
+    ).tensors)  # fmt: skip
     return world
 
 
@@ -84,23 +123,24 @@ def make() -> World:
     for name in SPLITS:
         parts[name] = torch.arange(start, start + SIZES[name])
         start += SIZES[name]
-    load = {"images": images, "labels": labels, "origin": torch.zeros(len(images), dtype=torch.uint8)}
+    memory, context = Memory(), Context(torch.device("cpu"), None)
+    data = DataInputs(DecodedData("data", memory), SplitData("splits", memory))
+    origin = torch.zeros(len(images), dtype=torch.uint8)
+    loaded = DecodedData.output(images, labels, origin, classes=list(CLASSES), protocol="tests", cutoff=None)
+    memory.put(data.load.key, loaded)
     protocol = {"name": "tests", "version": 1, "cutoff": None, "sizes": SIZES, "digests": {}}
-    context = Context(torch.device("cpu"), None)
-    train = Split(images[parts["train"]], labels[parts["train"]], parts["train"])
-    clean = _trained(spec, train, context, 0)
-    parents: dict[str, tuple[dict[str, Tensor], Json]] = {
-        "load": (load, {"classes": list(CLASSES), "protocol": "tests", "cutoff": None}),
-        "split": (parts, {"protocol": protocol}),
-        "clean": clean,
-        "model": clean,
-        "surrogate": _trained(spec, train, context, 1),
-    }
-    inputs = Memory(parents)
-    model = open_model(inputs, "model", context.device)
-    codes = {p: as_tensor(encode(model, images[parts[p]], device=model.device)) for p in ("query", "database")}
-    parents["codes"] = (codes, {})
-    return World(spec, inputs, context)
+    memory.put(data.split.key, SplitData.output(parts, protocol))
+    models = []
+    for seed, key in enumerate(("clean model", "surrogate model")):
+        trained = train_victim({**spec, "seed": seed}, stage_io.split(data, "train"), context)
+        memory.put(key, trained | StoredModel.backdoor_output(backdoored=False))
+        models.append(StoredModel(key, memory))
+    clean, surrogate = models
+    model = open_model(clean, context.device)
+    query, database = (encode(model, images[parts[part]], device=model.device) for part in ("query", "database"))
+    codes = BenignCodes("clean codes", memory)
+    memory.put(codes.key, BenignCodes.output(as_tensor(query), as_tensor(database), saturation(model, query)))
+    return World(spec, context, memory, data, clean=clean, suspect=clean, surrogate=surrogate, codes=codes)
 
 
 def _pool() -> tuple[Tensor, Tensor]:
@@ -114,8 +154,3 @@ def _pool() -> tuple[Tensor, Tensor]:
         top, left = 6 * (label // 2), 6 * (label % 2)
         images[i, :, top : top + 6, left : left + 6] += 0.35
     return to_8bit(images), labels
-
-
-def _trained(spec: Json, split: Split, context: Context, seed: int) -> tuple[dict[str, Tensor], Json]:
-    tensors, meta = train_victim({**spec, "seed": seed}, split, context)
-    return dict(tensors), {**meta, "backdoored": False}

@@ -11,9 +11,11 @@ import torch
 from safetensors import SafetensorError
 
 from bench.api.errors import StoreError
+from bench.artifacts.inputs import MeasureInputs
+from bench.artifacts.outputs.attack import Implanted
 from bench.artifacts.stage_io import Context
 from bench.engine.store import Record, Store, checksum
-from bench.engine.worker import Environment, StoredInputs, run_stage
+from bench.engine.worker import Environment, InputLostError, StoredArtifacts, run_stage
 from bench.graph.cache_key import key_of
 from bench.graph.planner import Stage
 from bench.metrics import METRICS
@@ -37,9 +39,10 @@ class Verifier:
 
     def problems(self, record: Record) -> list[str]:
         """What is wrong with a finished trial; nothing where every number is what its artifacts give."""
-        return [*self._lineage(record), *self._numbers(record)]
+        inputs = MeasureInputs.of(record["parents"], StoredArtifacts(self._store, record["parents"]))
+        return [*self._lineage(record, inputs), *self._numbers(record, inputs)]
 
-    def _lineage(self, record: Record) -> Iterator[str]:
+    def _lineage(self, record: Record, inputs: MeasureInputs) -> Iterator[str]:
         """Parents that have gone, are damaged, or are not the ones that were read."""
         for role, key in record["parents"].items():
             parent = self._store.record(key)
@@ -53,21 +56,10 @@ class Verifier:
                 yield f"the artifact of '{role}' ({key[:8]}) is damaged or gone"
             elif record["inputs"].get(role) != checksum(parent):
                 yield f"'{role}' ({key[:8]}) is not the artifact that was measured"
-            elif role == "implant":
-                yield from self._poisons(parent)
+            elif inputs.implant is not None and key == inputs.implant.key:
+                yield from _poisons(inputs.implant)
 
-    def _poisons(self, record: Record) -> Iterator[str]:
-        try:
-            tensors = self._store.tensors(record["key"])
-            found = int(tensors["mask"].sum()) if "mask" in tensors else None
-        except (OSError, SafetensorError, RuntimeError) as error:
-            yield f"the poisons cannot be counted: {type(error).__name__}: {error}"
-            return
-        if found is not None and record["meta"].get("poisons") != found:
-            yield f"poisons are {record['meta'].get('poisons')}, in the mask {found}"
-
-    def _numbers(self, record: Record) -> Iterator[str]:
-        inputs = StoredInputs(self._store, record["parents"])
+    def _numbers(self, record: Record, inputs: MeasureInputs) -> Iterator[str]:
         try:
             found = measure.run(dict(record["spec"]), inputs, Context(torch.device("cpu"), None)).metrics
         except StoreError:
@@ -80,6 +72,16 @@ class Verifier:
         unknown = {name for name in stored if name not in METRICS and name != "detectors"}
         self.unknown |= unknown
         yield from differences({name: value for name, value in stored.items() if name not in unknown}, found)
+
+
+def _poisons(implant: Implanted) -> Iterator[str]:
+    try:
+        found = None if implant.mask is None else int(implant.mask.sum())
+    except (InputLostError, OSError, SafetensorError, RuntimeError) as error:
+        yield f"the poisons cannot be counted: {type(error).__name__}: {error}"
+        return
+    if found is not None and implant.poisons != found:
+        yield f"poisons are {implant.poisons}, in the mask {found}"
 
 
 def differences(stored: Mapping[str, Any], again: Mapping[str, Any], at: str = "") -> Iterator[str]:
@@ -106,7 +108,7 @@ def rescore(store: Store, trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple
         if record is None or record["status"] != "ok":
             yield trial, None
             continue
-        key, modules, code = key_of("measure", record["spec"], record["parents"], threads=1, device="cpu")
+        key, modules, code = key_of(MeasureInputs.stage, record["spec"], record["parents"], threads=1, device="cpu")
         held = store.record(key)
         if held is None or held["status"] != "ok":
             if lost := next((role for role, parent in record["parents"].items() if damaged(parent)), None):
@@ -126,6 +128,6 @@ def _damaged(store: Store, key: str) -> bool:
 
 def _stage(record: Record, key: str, modules: tuple[str, ...], code: str) -> Stage:
     return Stage(
-        kind="measure", key=key, spec=record["spec"], parents=record["parents"], modules=modules, code=code,
+        kind=MeasureInputs.stage, key=key, spec=record["spec"], parents=record["parents"], modules=modules, code=code,
         label=record["label"], group=record["group"], threads=1, num_gpus=0.0, timeout=math.inf,
     )  # fmt: skip

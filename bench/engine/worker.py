@@ -18,6 +18,7 @@ from bench.api import registry
 from bench.api.attack import Attack
 from bench.api.errors import DataMissingError, DivergedError, StoreError, ThreatError, UserError
 from bench.api.untrusted import strip_controls, strip_controls_multiline
+from bench.artifacts.inputs import STAGES
 from bench.config.trial import canonical
 from bench.engine.provenance import provenance
 from bench.engine.record import unreadable
@@ -109,7 +110,8 @@ def _run(stage: Stage, site: Environment, store: Store) -> dict[str, Any]:
     set_threads(stage.threads)
     run = importlib.import_module(f"bench.stages.{stage.kind}").run
     context = Context(device=torch.device(site.device), data=site.data)
-    inputs = StoredInputs(store, stage.parents)
+    source = StoredArtifacts(store, stage.parents)
+    inputs = STAGES[stage.kind].of(stage.parents, source)
     try:
         output = run(dict(stage.spec), inputs, context)
     except Exception:
@@ -123,7 +125,7 @@ def _run(stage: Stage, site: Environment, store: Store) -> dict[str, Any]:
     for name, tensor in output.tensors.items():
         if tensor.is_floating_point() and tensor.isnan().any():  # a model of NaN gives codes too: of nothing
             raise DivergedError(f"'{name}' holds numbers that are none (NaN)")
-    found = inputs.checksums()
+    found = source.checksums()
     if held := store.finished(stage.key, found):  # another driver, or a dead one's worker, was first: its result stays
         return {name: held[name] for name in ("meta", "metrics", "artifact", "inputs")}
     artifact = None
@@ -172,45 +174,41 @@ def set_threads(threads: int) -> None:
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
 
-class StoredInputs:
-    """A stage's parents, read from the store when they are first asked for."""
+class StoredArtifacts:
+    """Artifacts of a stage's parents, read from the store when they are first asked for (bench.artifacts.Source)."""
 
     def __init__(self, store: Store, parents: Mapping[str, str]) -> None:
         self._store, self._parents = store, parents
         self._records: dict[str, Record] = {}
-        self._tensors: dict[str, Any] = {}
+        self._tensors: dict[str, Mapping[str, Any]] = {}
 
-    def has(self, role: str) -> bool:
-        return role in self._parents
-
-    def meta(self, role: str) -> dict[str, Any]:
-        meta: dict[str, Any] = self._record(role)["meta"]
+    def meta(self, key: str) -> Mapping[str, Any]:
+        meta: Mapping[str, Any] = self._record(key)["meta"]
         return meta
 
-    def tensors(self, role: str) -> Mapping[str, Any]:
-        key = self._parents[role]
+    def tensors(self, key: str) -> Mapping[str, Any]:
         if key not in self._tensors:
             try:
-                self._tensors[key] = {} if self._record(role)["artifact"] is None else self._store.tensors(key)
+                self._tensors[key] = {} if self._record(key)["artifact"] is None else self._store.tensors(key)
             except (OSError, SafetensorError) as error:
-                raise InputLostError(
-                    f"the input '{role}' ({key}) cannot be read: run the same command again"
-                ) from error
-        found: Mapping[str, Any] = self._tensors[key]
-        return found
+                raise InputLostError(f"{self._named(key)} cannot be read: run the same command again") from error
+        return self._tensors[key]
 
     def checksums(self) -> dict[str, str | None]:
         """Checksum of each parent's artifact: results of a parent that came out differently are not mixed."""
-        return {role: checksum(self._record(role)) for role in self._parents}
+        return {name: checksum(self._record(key)) for name, key in self._parents.items()}
 
-    def _record(self, role: str) -> Record:
-        key = self._parents[role]
+    def _record(self, key: str) -> Record:
         if key not in self._records:
             record = self._store.record(key)
             if record is None or record["status"] != "ok":
-                raise InputLostError(f"the input '{role}' ({key}) has gone from the store: run the same command again")
+                raise InputLostError(f"{self._named(key)} has gone from the store: run the same command again")
             self._records[key] = record
         return self._records[key]
+
+    def _named(self, key: str) -> str:
+        name = next((name for name, parent in self._parents.items() if parent == key), None)
+        return f"an input that the record does not name ('{key}')" if name is None else f"the input '{name}' ({key})"
 
 
 def device_name(device: str) -> str:

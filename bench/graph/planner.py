@@ -7,16 +7,39 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from bench.access.attacker import shown
 from bench.api import registry
 from bench.api.attack import Attack, DataSpec, ModelAttack, ModelSpec, PoisoningAttack, Threat, TrainingAttack
 from bench.api.defense import DataFilter, Defense, InputDetector, ModelDetector, Needs
 from bench.api.errors import DataMissingError, UserError
 from bench.api.hashing import Backbone, Dataset, HashingMethod, Recipe
 from bench.api.types import Setting
+from bench.artifacts.artifact import Artifact
+from bench.artifacts.inputs import (
+    AttackerInputs,
+    DataInputs,
+    DefendInputs,
+    EncodeInputs,
+    EncodeTriggeredInputs,
+    ImplantInputs,
+    Inputs,
+    LoadInputs,
+    MakeTriggerInputs,
+    MeasureInputs,
+    ScoreBenignInputs,
+    ScoreTriggeredInputs,
+    SplitInputs,
+    SystemInputs,
+    TrainInputs,
+)
+from bench.artifacts.outputs.attack import Implanted, StoredTrigger
+from bench.artifacts.outputs.codes import BenignCodes
+from bench.artifacts.outputs.defense import BenignScores, Defended, TriggeredScores
+from bench.artifacts.outputs.model import StoredModel
 from bench.config.expand import Skipped
 from bench.config.schema import Resources
 from bench.config.suite import Suite
@@ -24,24 +47,12 @@ from bench.config.trial import Spec, Trial, canonical
 from bench.graph.cache_key import content_of, key_of
 from hashing.train import fast_precision
 
-ORDER = (
-    "load",
-    "split",
-    "train",
-    "make_trigger",
-    "implant",
-    "encode",
-    "encode_triggered",
-    "defend",
-    "score_benign",
-    "score_triggered",
-    "measure",
-)
+A = TypeVar("A", bound=Artifact)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One piece of work. parents: role to key. group: stages of one group cost about the same."""
+    """One piece of work. parents: see bench.artifacts.inputs. group: stages of one group cost about the same."""
 
     kind: str
     key: str
@@ -235,20 +246,21 @@ def recipe_of(method: str, training: str, device: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Victim:
-    """Keys of one attack's stages and what later ones say of them.
+    """What all defenses of a trial stand behind.
 
-    aim: the trigger's attack and target. control: the clean model's codes, as roles of `measure`.
+    aim: the trigger's attack and target. clean, model: without and with the attack. implant, trigger: None for an
+    attack that changes nothing. control: the clean model's codes.
     """
 
     spec: dict[str, Any]
-    data: dict[str, str]
+    data: DataInputs
     aim: dict[str, Any]
-    clean: str
-    model: str
-    trigger: dict[str, str] = field(default_factory=dict)
-    poison: dict[str, str] = field(default_factory=dict)
-    implant: dict[str, str] = field(default_factory=dict)
-    control: dict[str, str] = field(default_factory=dict)
+    clean: StoredModel
+    model: StoredModel
+    control: SystemInputs
+    trigger: StoredTrigger | None = None
+    implant: Implanted | None = None
+    poison: Implanted | None = None
 
 
 class _Planner:
@@ -258,7 +270,7 @@ class _Planner:
         """seeds: of models that no seed makes; one for all suites of a plan, whose boards count such a model once."""
         self._stages, self._resources, self._data, self._device = stages, resources, data, device
         self._seeds = seeds
-        self._cuts: dict[str, dict[str, str]] = {}  # data stages by data set: walking a folder once is enough
+        self._data_sets: dict[str, DataInputs] = {}  # by the data set's identity: walking a folder once is enough
         self._victims: dict[str, _Victim] = {}
 
     def planned(self, trial: Trial) -> PlannedTrial:
@@ -302,25 +314,25 @@ class _Planner:
 
     def _measure(self, trial: Trial, attack: Attack, defense: Defense) -> str:
         victim = self._victim(trial, attack)
-        data, roles, model = victim.data, dict(victim.control), victim.model
+        model, control = victim.model, victim.control
+        defended: Defended | None = None
+        scored: tuple[BenignScores, TriggeredScores] | None = None
         if not defense.is_none:
-            detector = {**victim.spec, "defense": trial.defense.as_json()}
-            fitted = self._defend(detector, defense, victim.model, victim.poison, data)
-            roles["defend"] = fitted
+            spec = {**victim.spec, "defense": trial.defense.as_json()}
+            defended = self._defend(spec, defense, victim.data, victim.model, victim.poison)
             if isinstance(defense, InputDetector):
-                for prefix, of, state in (
-                    ("", victim.model, fitted),
-                    ("clean_", victim.clean, self._defend(detector, defense, victim.clean, {}, data)),
-                ):
-                    parents = {**data, "model": of, "state": state}
-                    roles[f"{prefix}score_benign"] = self._add("score_benign", detector, parents)
-                    roles[f"{prefix}score_triggered"] = self._add(
-                        "score_triggered", {**detector, **victim.aim}, {**parents, **victim.trigger}
-                    )
+                scored = self._scores(spec, victim, victim.model, defended)
+                fitted = self._defend(spec, defense, victim.data, victim.clean, None)
+                benign, triggered = self._scores(spec, victim, victim.clean, fitted)
+                control = replace(control, benign_scores=benign, triggered_scores=triggered)
             elif not isinstance(defense, ModelDetector):
-                model = fitted
-        spec = {"bits": trial.bits, "target": list(trial.target)}
-        return self._add("measure", spec, {**data, **roles, **self._codes(victim, model), **victim.implant})
+                model = defended
+        measured = self._system(victim.spec, victim.aim, victim.data, model, victim.trigger)
+        if scored is not None:
+            measured = replace(measured, benign_scores=scored[0], triggered_scores=scored[1])
+        data = victim.data
+        inputs = MeasureInputs(data.load, data.split, measured, control, victim.implant, defended)
+        return self._add({"bits": trial.bits, "target": list(trial.target)}, inputs).key
 
     def _victim(self, trial: Trial, attack: Attack) -> _Victim:
         """What all defenses of a trial stand behind."""
@@ -332,57 +344,71 @@ class _Planner:
         return self._victims[place]
 
     def _new_victim(self, trial: Trial, attack: Attack) -> _Victim:
-        data = self._data_stages(trial.dataset)
+        data = self._data_of(trial.dataset)
         spec = self._setting(trial)
-        clean = self._add("train", spec, data)
+        clean = self._add(spec, TrainInputs(data.load, data.split))
         target = list(trial.target)
         maker, trigger_spec = _trigger_maker(trial.attack, attack)
-        made = _Victim(spec, data, {"attack": trigger_spec, "target": target}, clean, clean)
-        if not attack.is_none:
-            read = {"files": content_of(files)} if (files := maker.files()) else {}
-            prepared = self._add(
-                "make_trigger", {**spec, **made.aim, **read}, {**data, **self._granted(trial, maker, clean)}
-            )
-            if isinstance(attack, PoisoningAttack):
-                read = {}  # what it brings is in the trigger
-            elif maker is not attack:
-                read = {"files": content_of(files)} if (files := attack.files()) else {}
-            implanted = self._add(
-                "implant",
-                {**spec, "attack": trial.attack.as_json(), "target": target, "augment": trial.augment, **read},
-                {**data, **self._granted(trial, attack, clean), "trigger": prepared},
-            )
-            trigger = prepared if isinstance(attack, PoisoningAttack) else implanted
-            made = replace(
-                made, model=implanted, implant={"implant": implanted}, trigger={"trigger": trigger},
-                poison={"poison": implanted} if attack.offers_train_set else {},
-            )  # fmt: skip
-        control = {f"clean_{role}": key for role, key in self._codes(made, clean).items()}
-        return replace(made, control=control)
+        aim = {"attack": trigger_spec, "target": target}
+        if attack.is_none:
+            return _Victim(spec, data, aim, clean, clean, control=self._system(spec, aim, data, clean, None))
+        read = {"files": content_of(files)} if (files := maker.files()) else {}
+        seen = self._granted(trial, maker, data, clean)
+        made = self._add(
+            {**spec, **aim, "threat": shown(maker.threat()), **read},
+            MakeTriggerInputs(data.load, data.split, seen.clean, seen.surrogates, seen.proxies),
+        )
+        if isinstance(attack, PoisoningAttack):
+            read = {}  # what it brings is in the trigger
+        elif maker is not attack:
+            read = {"files": content_of(files)} if (files := attack.files()) else {}
+        seen = self._granted(trial, attack, data, clean)
+        implanted = self._add(
+            {**spec, "attack": trial.attack.as_json(), "target": target, "augment": trial.augment, **read},
+            ImplantInputs(data.load, data.split, seen.clean, seen.surrogates, seen.proxies, made),
+        )
+        trigger = made if isinstance(attack, PoisoningAttack) else implanted
+        return _Victim(
+            spec, data, aim, clean, implanted, control=self._system(spec, aim, data, clean, trigger),
+            trigger=trigger, implant=implanted, poison=implanted if attack.offers_train_set else None,
+        )  # fmt: skip
 
-    def _codes(self, victim: _Victim, model: str) -> dict[str, str]:
+    def _system(
+        self, setting: Mapping[str, Any], aim: Mapping[str, Any], data: DataInputs, model: StoredModel,
+        trigger: StoredTrigger | None,
+    ) -> SystemInputs:  # fmt: skip
         """Codes of benign and of triggered images under a model."""
-        names = {"setting": _names(victim.spec)}
-        parents = {**victim.data, "model": model}
-        return {
-            "codes": self._add("encode", names, parents),
-            "triggered": self._add("encode_triggered", {**names, **victim.aim}, {**parents, **victim.trigger}),
-        }
+        names = {"setting": _names(setting)}
+        return SystemInputs(
+            benign=self._add(names, EncodeInputs(data.load, data.split, model)),
+            triggered=self._add({**names, **aim}, EncodeTriggeredInputs(data.load, data.split, model, trigger)),
+        )
 
-    def _data_stages(self, dataset: Spec) -> dict[str, str]:
-        if dataset.identity not in self._cuts:
-            self._cuts[dataset.identity] = self._cut(dataset)
-        return self._cuts[dataset.identity]
+    def _scores(
+        self, spec: dict[str, Any], victim: _Victim, model: StoredModel, detector: Defended
+    ) -> tuple[BenignScores, TriggeredScores]:
+        """An input detector's scores of benign and of triggered images. spec: of the defense."""
+        load, split = victim.data.load, victim.data.split
+        return (
+            self._add(spec, ScoreBenignInputs(load, split, model, detector)),
+            self._add({**spec, **victim.aim}, ScoreTriggeredInputs(load, split, model, detector, victim.trigger)),
+        )
 
-    def _cut(self, dataset: Spec) -> dict[str, str]:
+    def _data_of(self, dataset: Spec) -> DataInputs:
+        """Walking a folder once is enough."""
+        if dataset.identity not in self._data_sets:
+            self._data_sets[dataset.identity] = self._new_data(dataset)
+        return self._data_sets[dataset.identity]
+
+    def _new_data(self, dataset: Spec) -> DataInputs:
         component: Dataset = registry.create("datasets", dataset.name, dataset.params)
         found = {
             "content": content_of(component.files(self._data)),
             "classes": list(component.classes(self._data)),
             "protocol": list(component.protocol(self._data)),
         }
-        load = self._add("load", {"dataset": dataset.as_json(), **found}, {})
-        return {"load": load, "split": self._add("split", {"dataset": dataset.as_json()}, {"load": load})}
+        load = self._add({"dataset": dataset.as_json(), **found}, LoadInputs())
+        return DataInputs(load, self._add({"dataset": dataset.as_json()}, SplitInputs(load)))
 
     def _setting(self, trial: Trial) -> dict[str, Any]:
         backbone: Backbone = _instance("backbones", trial.backbone)
@@ -397,10 +423,10 @@ class _Planner:
             "recipe": recipe_of(trial.method.name, canonical(dict(trial.training)), self._device),
         }
 
-    def _granted(self, trial: Trial, attack: Attack, clean: str) -> dict[str, str]:
-        """Parents that the threat model grants or the attack asks for."""
-        found = {"clean": clean} if Threat.MODEL in attack.threat() else {}
-        models = sets = 0
+    def _granted(self, trial: Trial, attack: Attack, data: DataInputs, clean: StoredModel) -> AttackerInputs:
+        """What the threat model grants and what the attack asks for."""
+        surrogates: list[StoredModel] = []
+        proxies: list[DataInputs] = []
         for wish in attack.requires(_setting_of(trial)):
             if isinstance(wish, ModelSpec):
                 surrogate = replace(
@@ -411,27 +437,27 @@ class _Planner:
                     backbone=_spec("backbones", wish.backbone) if wish.backbone else trial.backbone,
                 )  # what the attack leaves open, the suite's `surrogate` axis settles
                 surrogate = _other_surrogate(surrogate, wish)
-                found[f"surrogate{models}"] = self._add(
-                    "train", self._setting(surrogate), self._data_stages(surrogate.dataset)
-                )
-                models += 1
+                own = self._data_of(surrogate.dataset)
+                surrogates.append(self._add(self._setting(surrogate), TrainInputs(own.load, own.split)))
             else:
-                stages = self._data_stages(_spec("datasets", wish.name, wish))
-                found |= {f"data_{role}{sets}": key for role, key in stages.items()}
-                sets += 1
-        return found
+                proxies.append(self._data_of(_spec("datasets", wish.name, wish)))
+        return AttackerInputs(
+            data.load, data.split, clean=clean if Threat.MODEL in attack.threat() else None,
+            surrogates=tuple(surrogates), proxies=tuple(proxies),
+        )  # fmt: skip
 
     def _defend(
-        self, spec: dict[str, Any], defense: Defense, model: str, poison: dict[str, str], data: dict[str, str]
-    ) -> str:
-        parents = {**data, "model": model}
-        if Needs.TRAIN_SET in defense.needs:
-            parents |= poison
+        self, spec: dict[str, Any], defense: Defense, data: DataInputs, model: StoredModel, poison: Implanted | None
+    ) -> Defended:
+        codes: BenignCodes | None = None
         if Needs.DATABASE in defense.needs:
-            parents["codes"] = self._add("encode", {"setting": _names(spec)}, {**data, "model": model})
-        return self._add("defend", spec, parents)
+            codes = self._add({"setting": _names(spec)}, EncodeInputs(data.load, data.split, model))
+        poison = poison if Needs.TRAIN_SET in defense.needs else None
+        return self._add(spec, DefendInputs(data.load, data.split, model, poison, codes))
 
-    def _add(self, kind: str, spec: dict[str, Any], parents: dict[str, str]) -> str:
+    def _add(self, spec: dict[str, Any], inputs: Inputs[A]) -> A:
+        """Plan a stage unless it is planned already; what it leaves."""
+        kind, parents = inputs.stage, inputs.parents()
         key, modules, code = key_of(kind, spec, parents, threads=self._resources.threads, device=self._device)
         if key not in self._stages:
             self._stages[key] = Stage(
@@ -439,7 +465,8 @@ class _Planner:
                 label=_label(kind, spec), group=_group(kind, spec), threads=self._resources.threads,
                 num_gpus=self._resources.num_gpus, timeout=self._resources.timeout,
             )  # fmt: skip
-        return key
+        left: A = inputs.left(key)
+        return left
 
 
 _instances: dict[tuple[str, str], Any] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,19 +55,24 @@ def clustered(items: int, queries: int, bits: int, classes: int = 10) -> Retriev
 
 def of_trial(root: Path, key: str) -> Retrieval:
     """Query and database codes of a trial's model; of several labels the first counts."""
+    from bench.artifacts.inputs import MeasureInputs
     from bench.engine.store import Store
+    from bench.engine.worker import StoredArtifacts
 
     store = Store(root)
-    found = [record for record in store.records() if record["key"].startswith(key) and "codes" in record["parents"]]
+    found = [
+        record for record in store.records()
+        if record["key"].startswith(key) and record["stage"] == MeasureInputs.stage
+    ]  # fmt: skip
     if not found:
         raise UserError(f"no trial in '{root}' begins with '{key}': `python -m bench leaderboard` prints keys")
-    parents: Mapping[str, str] = found[0]["parents"]
-    codes, ids = store.tensors(parents["codes"]), store.tensors(parents["split"])
-    labels, bits = store.tensors(parents["load"])["labels"], int(found[0]["spec"]["bits"])
+    parents = found[0]["parents"]
+    inputs, bits = MeasureInputs.of(parents, StoredArtifacts(store, parents)), int(found[0]["spec"]["bits"])
+    codes, labels = inputs.measured.benign, inputs.load.labels
 
-    def part(name: str) -> tuple[PackedCodes, Ids]:
-        words: Any = codes[name].numpy().view("uint64")
-        return PackedCodes(words, bits), labels[ids[name]].int().argmax(1).numpy()
+    def part(name: str, words: Any) -> tuple[PackedCodes, Ids]:
+        ids = inputs.split.positions(name)
+        return PackedCodes(words.numpy().view("uint64"), bits), labels[ids].int().argmax(1).numpy()
 
-    (queries, own), (database, base_labels) = part("query"), part("database")
+    (queries, own), (database, base_labels) = part("query", codes.query), part("database", codes.database)
     return Retrieval(f"trained ({found[0]['label']})", queries, database, own, base_labels)

@@ -6,43 +6,41 @@ from bench.access.defender import defender_view, poisoned_train
 from bench.api.defense import DataFilter, DefenderView, Defense, InputDetector, ModelDetector, Repair
 from bench.api.random import Rng
 from bench.artifacts import models, stage_io
-from bench.artifacts.stage_io import Context, Inputs, Json, Output
+from bench.artifacts.artifact import Output
+from bench.artifacts.inputs import DefendInputs
+from bench.artifacts.outputs.defense import Defended
+from bench.artifacts.stage_io import Context, Json
 from bench.artifacts.training import train_victim
 from hashing.model import HashModel
 
 
-def run(spec: Json, inputs: Inputs, context: Context) -> Output:
+def run(spec: Json, inputs: DefendInputs, context: Context) -> Output:
     defense: Defense = stage_io.component("defenses", spec["defense"])
     view = defender_view(spec, inputs, context, defense.needs)
-    made = _work(defense, view, spec, inputs, context)
-    noted = {name: float(value) for name, value in view.notes.items()}
-    return Output(made.tensors, {**made.meta, "notes": noted})
+    return _work(defense, view, spec, inputs, context) | Defended.notes_output(view.notes)
 
 
-def _work(defense: Defense, view: DefenderView, spec: Json, inputs: Inputs, context: Context) -> Output:
+def _work(defense: Defense, view: DefenderView, spec: Json, inputs: DefendInputs, context: Context) -> Output:
     rng = Rng("defend", spec["seed"])
-    suspected = bool(inputs.meta("model")["backdoored"])
+    suspected = Defended.backdoor_output(backdoored=inputs.model.backdoored)
     if isinstance(defense, Repair):
         model = defense.repair(view, rng)
         assert isinstance(model, HashModel)
-        tensors, meta = models.save_model(model)
-        return Output(tensors, {**meta, "backdoored": suspected, "kind": "repair"})
+        return models.save_model(model) | suspected | Defended.kind_output("repair")
     if isinstance(defense, DataFilter):
         filtered = defense.judge(view, rng)
         if filtered.model is None:
-            tensors, meta = train_victim(spec, poisoned_train(inputs).select(filtered.keep.cpu()), context)
+            made = train_victim(spec, poisoned_train(inputs).select(filtered.keep.cpu()), context)
         else:
             assert isinstance(filtered.model, HashModel)
-            tensors, meta = models.save_model(filtered.model)
-        tensors |= {"scores": filtered.scores.detach().cpu().float(), "keep": filtered.keep.cpu()}
-        return Output(tensors, {**meta, "backdoored": suspected, "kind": "data_filter"})
+            made = models.save_model(filtered.model)
+        judged = Defended.filter_output(filtered.scores, filtered.keep)
+        return made | judged | suspected | Defended.kind_output("data_filter")
     if isinstance(defense, InputDetector):
-        state = {f"state.{name}": value.detach().cpu().contiguous() for name, value in defense.fit(view, rng).items()}
-        return Output(state, {"kind": "input_detector"})
+        return Defended.detector_output(defense.fit(view, rng)) | Defended.kind_output("input_detector")
     if isinstance(defense, ModelDetector):
         verdict = defense.inspect(view, rng)
-        classes = inputs.meta("load")["classes"]
-        suspect = None if verdict.suspect is None else classes[verdict.suspect]
-        found = {"score": verdict.score, "suspect": suspect, "alarm_at": verdict.alarm_at}
-        return Output({}, {"kind": "model_detector", "verdict": found})
+        suspect = None if verdict.suspect is None else inputs.load.classes[verdict.suspect]
+        found = Defended.verdict_output(verdict.score, suspect, verdict.alarm_at)
+        return found | Defended.kind_output("model_detector")
     raise TypeError(f"{type(defense).__name__} is no Repair, DataFilter, InputDetector or ModelDetector")

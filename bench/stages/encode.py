@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from bench.artifacts import stage_io
+from bench.artifacts.artifact import Output
 from bench.artifacts.codes import as_tensor, saturation
+from bench.artifacts.inputs import EncodeInputs
 from bench.artifacts.models import open_model
-from bench.artifacts.stage_io import Context, Inputs, Json, Output
+from bench.artifacts.outputs.codes import BenignCodes
+from bench.artifacts.stage_io import Context, Json
 from hashing.model import encode
 
 
-def run(spec: Json, inputs: Inputs, context: Context) -> Output:
+def run(spec: Json, inputs: EncodeInputs, context: Context) -> Output:
     del spec
-    model = open_model(inputs, "model", context.device)
-    found = {}
-    for part in ("query", "database"):
-        logits = [encode(model, images, device=context.device) for images in stage_io.portions(inputs, part)]
-        found[part] = as_tensor(torch.cat(logits))
-        if part == "query":
-            found["saturation"] = saturation(model, torch.cat(logits))
-    return Output(found)
+    model = open_model(inputs.model, context.device)
+
+    def logits(part: str) -> Float[Tensor, "n b"]:
+        return torch.cat([encode(model, images, device=context.device) for images in stage_io.portions(inputs, part)])
+
+    query = logits("query")
+    return BenignCodes.output(as_tensor(query), as_tensor(logits("database")), saturation(model, query))

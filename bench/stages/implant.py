@@ -14,10 +14,13 @@ from bench.api.errors import ThreatError
 from bench.api.random import Rng
 from bench.api.types import Poisoned, Split, Target
 from bench.artifacts import models, stage_io, stealth
+from bench.artifacts.artifact import Output
+from bench.artifacts.inputs import DataInputs, ImplantInputs
+from bench.artifacts.outputs.attack import Doses, Implanted
 from bench.artifacts.sealed import sealed
-from bench.artifacts.stage_io import Context, Inputs, Json, Output
+from bench.artifacts.stage_io import Context, Json
 from bench.artifacts.training import train_victim
-from bench.artifacts.triggers import eligible, with_trigger
+from bench.artifacts.triggers import eligible, open_trigger, with_trigger
 from hashing.model import HashModel, encode
 
 GALLERY = 8  # images per gallery
@@ -25,49 +28,48 @@ WATCHED = 100  # queries whose triggered codes are followed over the epochs
 LOOKS = 20  # how often, at most, over a training
 
 
-def run(spec: Json, inputs: Inputs, context: Context) -> Output:
+def run(spec: Json, inputs: ImplantInputs, context: Context) -> Output:
     attack: Attack = stage_io.component("attacks", spec["attack"])
-    view = attacker_view(spec, inputs, context, attack)
-    trigger = stage_io.trigger(inputs, context.device)
+    view = attacker_view(spec, inputs, context, attack.threat())
+    trigger = open_trigger(inputs.trigger, context.device)
     rng = Rng("implant", spec["seed"], *spec["target"])
     watch = _TriggerAttention(
         sealed(attack, spec["attack"]["name"]), view.target, inputs, context, spec["recipe"]["epochs"]
     )
     if isinstance(attack, ModelAttack):
-        if not inputs.has("clean"):
+        if inputs.clean is None:
             raise ThreatError("a ModelAttack changes the trained model: its threat() must declare Threat.MODEL")
         result = attack.implant(view, trigger, rng)
         assert isinstance(result.model, HashModel)
         trigger = dict(trigger if result.trigger is None else result.trigger)
-        tensors, meta = models.save_model(result.model)
+        made = models.save_model(result.model)
     elif isinstance(attack, PoisoningAttack):
         poisoned = attack.poison(view, trigger, rng).to("cpu")
         train = stage_io.split(inputs, "train")  # as stored: an attack may have written to what it was shown
         check(train, poisoned, attack.threat())
         unaugmented = poisoned.changed if "none" in {spec["augment"], poisoned.augment} else None
-        tensors, meta = train_victim(
+        made = train_victim(
             spec, poisoned.split, context, unaugmented=unaugmented, after_epoch=watch.follow(lambda: trigger)
         )
-        extra, counts = _poison_record(train, poisoned, view.target)
-        tensors, meta = tensors | extra, meta | counts
+        made |= poison_record(train, poisoned, view.target)
     elif isinstance(attack, TrainingAttack):
         hook = attack.hook(view, trigger, rng)
         train = stage_io.split(inputs, "train")
-        tensors, meta = train_victim(spec, train, context, hook=hook, after_epoch=watch.follow(hook.trigger))
+        made = train_victim(spec, train, context, hook=hook, after_epoch=watch.follow(hook.trigger))
         trigger = dict(hook.trigger())
     else:
         raise TypeError(f"{type(attack).__name__} is no PoisoningAttack, ModelAttack or TrainingAttack")
     clean_images, triggered = watch.pairs(trigger)
     if not isinstance(attack, PoisoningAttack):  # those have the trigger that `make_trigger` stored
-        tensors |= {f"trigger.{name}": value.detach().cpu().contiguous() for name, value in trigger.items()}
-    tensors |= {
-        "stealth": stealth.stealth_metrics(clean_images, triggered),
-        "gallery_clean": _evenly_spaced(clean_images, GALLERY),
-        "gallery_triggered": _evenly_spaced(triggered, GALLERY),
-        "attention": torch.tensor(watch.distances),
-        "attention_epochs": torch.tensor(watch.epochs),
-    }
-    return Output(tensors, {**meta, "backdoored": True})
+        made |= Implanted.trigger_output(trigger)
+    made |= Implanted.look_output(
+        stealth=stealth.stealth_metrics(clean_images, triggered),
+        clean=_evenly_spaced(clean_images, GALLERY),
+        triggered=_evenly_spaced(triggered, GALLERY),
+        attention=torch.tensor(watch.distances),
+        epochs=torch.tensor(watch.epochs),
+    )
+    return made | Implanted.backdoor_output(backdoored=True)
 
 
 def check(train: Split, poisoned: Poisoned, threat: Threat) -> None:
@@ -98,10 +100,10 @@ class _TriggerAttention:
     clean and triggered images.
     """
 
-    def __init__(self, attack: Attack, target: Target, inputs: Inputs, context: Context, epochs: int) -> None:
+    def __init__(self, attack: Attack, target: Target, data: DataInputs, context: Context, epochs: int) -> None:
         self._attack, self._target, self._device = attack, target, context.device
-        positions = _evenly_spaced(eligible(inputs, target), WATCHED)
-        self._clean = stage_io.split(inputs, "query").images[positions]
+        positions = _evenly_spaced(eligible(data, target), WATCHED)
+        self._clean = stage_io.split(data, "query").images[positions]
         self._every, self._epochs = -(-epochs // LOOKS), epochs
         self._passed = 0
         self.distances: list[float] = []
@@ -133,24 +135,23 @@ def _evenly_spaced(items: Tensor, count: int) -> Tensor:
     return items[torch.linspace(0, len(items) - 1, min(count, len(items))).round().long()]
 
 
-def _poison_record(train: Split, poisoned: Poisoned, target: Target) -> tuple[dict[str, Tensor], Json]:
+def poison_record(train: Split, poisoned: Poisoned, target: Target) -> Output:
+    """What was poisoned, its stealth, and the doses that it amounts to."""
     mask, after = poisoned.mask, poisoned.split
-    count = int(mask.sum())
-    contains = target.contains(after.labels)
-    tensors = {
-        "mask": mask,
-        "poison_images": after.images[mask],
-        "poison_labels": after.labels[mask],
-        "poison_stealth": _stealth_of(train.images[mask], after.images[mask]),
-    }
-    if poisoned.cover is not None:
-        tensors |= {"cover": poisoned.cover, "cover_images": after.images[poisoned.cover]}
-    share = float((mask & contains).sum()) / max(1, int(contains.sum()))
-    equal = (after.labels == target.vector).all(1)
-    exact = bool(equal[mask].all())  # the pool: images with the target's label set, or also those with more labels
-    covers = 0 if poisoned.cover is None else int(poisoned.cover.sum())
-    shares = {"target_share": share, "exact_share": float((mask & equal).sum()) / max(1, int(equal.sum()))}
-    return tensors, {"poisons": count, "poison_rate": count / len(train), **shares, "exact": exact, "covers": covers}
+    contains, equal = target.contains(after.labels), (after.labels == target.vector).all(1)
+    doses = Doses(
+        poisons=int(mask.sum()),
+        poison_rate=int(mask.sum()) / len(train),
+        target_share=float((mask & contains).sum()) / max(1, int(contains.sum())),
+        exact_share=float((mask & equal).sum()) / max(1, int(equal.sum())),
+        exact=bool(equal[mask].all()),
+        covers=0 if poisoned.cover is None else int(poisoned.cover.sum()),
+    )
+    return Implanted.poison_output(
+        mask, after.images[mask], after.labels[mask], _stealth_of(train.images[mask], after.images[mask]),
+        cover=poisoned.cover, cover_images=None if poisoned.cover is None else after.images[poisoned.cover],
+        doses=doses,
+    )  # fmt: skip
 
 
 def _stealth_of(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n 3"]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from bench.artifacts.stage_io import Context, Inputs, Json, Output, component
+from bench.artifacts.artifact import Output
+from bench.artifacts.inputs import LoadInputs
+from bench.artifacts.outputs.data import DecodedData
+from bench.artifacts.stage_io import Context, Json, component
 
 
-def run(spec: Json, inputs: Inputs, context: Context) -> Output:
+def run(spec: Json, inputs: LoadInputs, context: Context) -> Output:
     del inputs
     dataset = component("datasets", spec["dataset"])
     pool = dataset.decode(context.data)
     name, cutoff = dataset.protocol(context.data)
-    tensors = {"images": pool.images.contiguous(), "labels": pool.labels, "origin": pool.origin}
-    return Output(tensors, {"classes": list(dataset.classes(context.data)), "protocol": name, "cutoff": cutoff})
+    return DecodedData.output(
+        pool.images, pool.labels, pool.origin,
+        classes=list(dataset.classes(context.data)), protocol=name, cutoff=cutoff,
+    )  # fmt: skip

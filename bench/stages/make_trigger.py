@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from bench.access.attacker import attacker_view
-from bench.api.attack import Attack
+from bench.access.attacker import attacker_view, threat_of
 from bench.api.random import Rng
-from bench.artifacts import stage_io
-from bench.artifacts.stage_io import Context, Inputs, Json, Output
+from bench.artifacts.artifact import Output
+from bench.artifacts.inputs import MakeTriggerInputs
+from bench.artifacts.outputs.attack import StoredTrigger
+from bench.artifacts.stage_io import Context, Json
 from bench.artifacts.triggers import trigger_attack
 
 
-def run(spec: Json, inputs: Inputs, context: Context) -> Output:
-    attack: Attack = stage_io.component("attacks", spec["attack"])
-    view = attacker_view(spec, inputs, context, attack)
+def run(spec: Json, inputs: MakeTriggerInputs, context: Context) -> Output:
+    view = attacker_view(spec, inputs, context, threat_of(spec["threat"]))
     made = trigger_attack(spec["attack"]).make_trigger(view, Rng("prepare", spec["seed"], *spec["target"]))
-    return Output({f"trigger.{name}": value.detach().cpu().contiguous() for name, value in made.items()})
+    return StoredTrigger.trigger_output(made)

@@ -3,102 +3,100 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from bench import metrics
 from bench.artifacts import stage_io
-from bench.artifacts.codes import codes
-from bench.artifacts.stage_io import Context, Inputs, Json, Output
+from bench.artifacts.artifact import Output
+from bench.artifacts.codes import codes_of
+from bench.artifacts.inputs import MeasureInputs, SystemInputs
+from bench.artifacts.outputs.attack import Implanted
+from bench.artifacts.stage_io import Context, Json
 from bench.metrics import DetectorScores, ModelCodes, TrialFacts, Truth
 from bench.metrics.context import AttackFacts, FilterFacts, VerdictFacts
 
-REPAIRED = frozenset({"repair", "data_filter"})  # the codes are then those of the defended model, not the victim's
 
-
-def run(spec: Json, inputs: Inputs, context: Context) -> Output:
+def run(spec: Json, inputs: MeasureInputs, context: Context) -> Output:
     del context
-    protocol = inputs.meta("split")["protocol"]
     truth = Truth(
         query=stage_io.labels(inputs, "query").numpy(),
         database=stage_io.labels(inputs, "database").numpy(),
-        positions=inputs.tensors("triggered")["positions"].numpy(),
-        target=stage_io.target(spec, inputs.meta("load")["classes"]).vector.numpy(),
-        cutoff=protocol["cutoff"],
+        positions=inputs.measured.triggered.positions.numpy(),
+        target=stage_io.target(spec, inputs.load.classes).vector.numpy(),
+        cutoff=inputs.split.cutoff,
     )
     trial = TrialFacts(
-        model=_model(inputs, "", spec["bits"], truth),
-        clean=_model(inputs, "clean_", spec["bits"], truth),
-        attack=_attack(inputs),
-        repaired=inputs.has("defend") and inputs.meta("defend")["kind"] in REPAIRED,
+        model=_model(inputs.measured, spec["bits"], truth),
+        clean=_model(inputs.control, spec["bits"], truth),
+        attack=None if inputs.implant is None else _attack(inputs.implant),
+        repaired=inputs.defense is not None and inputs.defense.changes_model,
         filtered=_filtered(inputs, truth.target),
         verdict=_verdict(spec, inputs),
     )
     found: Json = {**metrics.of_trial(trial)}
-    if inputs.has("score_benign"):
-        names = inputs.meta("score_benign")["scores"]  # the headline score first
+    if inputs.measured.benign_scores is not None:
+        names = inputs.measured.benign_scores.names  # the headline score first
         scores = {
-            name: metrics.of_scores(_scores(inputs, "", name, truth), _scores(inputs, "clean_", name, truth))
+            name: metrics.of_scores(_scores(inputs.measured, name, truth), _scores(inputs.control, name, truth))
             for name in names
         }
         found["detectors"] = {"headline": names[0], "scores": scores}
-    return Output({}, {"protocol": protocol}, found)
+    return Output({}, {"protocol": inputs.split.protocol}, found)
 
 
-def _model(inputs: Inputs, prefix: str, bits: int, truth: Truth) -> ModelCodes:
-    benign, triggered = f"{prefix}codes", f"{prefix}triggered"
+def _model(system: SystemInputs, bits: int, truth: Truth) -> ModelCodes:
     return ModelCodes(
-        query=codes(inputs, benign, "query", bits),
-        database=codes(inputs, benign, "database", bits),
-        triggered=codes(inputs, triggered, "codes", bits),
+        query=codes_of(system.benign.query, bits),
+        database=codes_of(system.benign.database, bits),
+        triggered=codes_of(system.triggered.codes, bits),
         truth=truth,
-        saturation=_saturation(inputs, benign),
-        triggered_saturation=_saturation(inputs, triggered),
+        saturation=_mean(system.benign.saturation),
+        triggered_saturation=_mean(system.triggered.saturation),
     )
 
 
-def _saturation(inputs: Inputs, role: str) -> float | None:
-    sizes = inputs.tensors(role).get("saturation")
+def _mean(sizes: Float[Tensor, " n"] | None) -> float | None:
     return float(sizes.double().mean()) if sizes is not None and len(sizes) else None
 
 
-def _attack(inputs: Inputs) -> AttackFacts | None:
-    if not inputs.has("implant"):
-        return None
-    meta, tensors = inputs.meta("implant"), inputs.tensors("implant")
-    names = ("poisons", "poison_rate", "target_share", "exact_share")
+def _attack(implant: Implanted) -> AttackFacts:
     return AttackFacts(
-        counts={name: meta[name] for name in names if name in meta},
-        stealth=tensors["stealth"].numpy(),
-        attention=tensors["attention"].numpy(),
-        trained="mask" in tensors,
+        counts=implant.doses,
+        stealth=implant.stealth.numpy(),
+        attention=implant.attention.numpy(),
+        trained=implant.mask is not None,
     )
 
 
-def _filtered(inputs: Inputs, target: np.ndarray) -> FilterFacts | None:
-    if not inputs.has("defend") or inputs.meta("defend")["kind"] != "data_filter":
+def _filtered(inputs: MeasureInputs, target: Bool[np.ndarray, " k"]) -> FilterFacts | None:
+    judged = inputs.defense
+    if judged is None or judged.kind != "data_filter":
         return None
-    judged = inputs.tensors("defend")
     labels = stage_io.labels(inputs, "train").numpy().copy()
     mask = np.zeros(len(labels), dtype=bool)
-    if inputs.has("implant"):
-        mask = inputs.tensors("implant")["mask"].numpy()
-        labels[mask] = inputs.tensors("implant")["poison_labels"].numpy()
+    if inputs.implant is not None:
+        assert inputs.implant.mask is not None, "what offers its training set has poisoned it"
+        mask = inputs.implant.mask.numpy()
+        labels[mask] = inputs.implant.poison_labels.numpy()
     in_target = (labels & target).any(1)
-    return FilterFacts(judged["scores"].numpy().astype(np.float64), judged["keep"].numpy(), mask, in_target)
+    return FilterFacts(judged.scores.numpy().astype(np.float64), judged.keep.numpy(), mask, in_target)
 
 
-def _verdict(spec: Json, inputs: Inputs) -> VerdictFacts | None:
-    if not inputs.has("defend") or inputs.meta("defend")["kind"] != "model_detector":
+def _verdict(spec: Json, inputs: MeasureInputs) -> VerdictFacts | None:
+    if inputs.defense is None or inputs.defense.kind != "model_detector":
         return None
-    verdict = inputs.meta("defend")["verdict"]
-    suspect = verdict["suspect"]
-    return VerdictFacts(verdict["score"], verdict["alarm_at"], None if suspect is None else suspect in spec["target"])
+    verdict = inputs.defense.verdict
+    named = None if verdict.suspect is None else verdict.suspect in spec["target"]
+    return VerdictFacts(verdict.score, verdict.alarm_at, named)
 
 
-def _scores(inputs: Inputs, prefix: str, name: str, truth: Truth) -> DetectorScores:
-    benign, triggered = (inputs.tensors(f"{prefix}{stage}") for stage in ("score_benign", "score_triggered"))
+def _scores(system: SystemInputs, name: str, truth: Truth) -> DetectorScores:
+    assert system.benign_scores is not None, "the planner gives both kinds of scores, or none"
+    assert system.triggered_scores is not None, "the planner gives both kinds of scores, or none"
     return DetectorScores(
-        benign=benign[f"benign.{name}"].numpy().astype(np.float64),
+        benign=system.benign_scores.query(name).numpy().astype(np.float64),
         positions=truth.positions,
-        triggered=triggered[f"triggered.{name}"].numpy().astype(np.float64),
-        calibration=benign[f"calibration.{name}"].numpy().astype(np.float64),
+        triggered=system.triggered_scores.query(name).numpy().astype(np.float64),
+        calibration=system.benign_scores.calibration(name).numpy().astype(np.float64),
     )

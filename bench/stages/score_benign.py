@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from bench.access.defender import defender_view
-from bench.api.defense import Needs
+from bench.access.defender import trusted_halves
 from bench.artifacts import stage_io
+from bench.artifacts.artifact import Output
 from bench.artifacts.detector_scores import scores
-from bench.artifacts.stage_io import Context, Inputs, Json, Output
+from bench.artifacts.inputs import ScoreBenignInputs
+from bench.artifacts.outputs.defense import BenignScores
+from bench.artifacts.stage_io import Context, Json
 
 
-def run(spec: Json, inputs: Inputs, context: Context) -> Output:
-    benign = scores(spec, inputs, context, stage_io.split(inputs, "query").images)
-    calibration = scores(spec, inputs, context, defender_view(spec, inputs, context, Needs.NONE).calibration_set.images)
-    tensors = {f"benign.{name}": value for name, value in benign.items()}
-    tensors |= {f"calibration.{name}": value for name, value in calibration.items()}
-    return Output(tensors, {"scores": list(benign)})
+def run(spec: Json, inputs: ScoreBenignInputs, context: Context) -> Output:
+    _, calibration = trusted_halves(spec, inputs)
+    query, calibrated = (
+        scores(spec["defense"], inputs.model, inputs.detector, images, context.device)
+        for images in (stage_io.split(inputs, "query").images, calibration.images)
+    )
+    return BenignScores.output(query, calibrated)

@@ -12,26 +12,28 @@ from bench.api.errors import UserError
 from bench.api.hashing import Dataset
 from bench.api.random import Rng
 from bench.api.types import SPLITS
-from bench.artifacts.stage_io import Context, Inputs, Json, Output, component
+from bench.artifacts.artifact import Output
+from bench.artifacts.inputs import SplitInputs
+from bench.artifacts.outputs.data import SplitData
+from bench.artifacts.stage_io import Context, Json, component
 
 
-def run(spec: Json, inputs: Inputs, context: Context) -> Output:
+def run(spec: Json, inputs: SplitInputs, context: Context) -> Output:
     """The cut depends on the protocol alone, never on the repetition: see bench/README.md."""
     del context
     dataset: Dataset = component("datasets", spec["dataset"])
-    pool = inputs.tensors("load")
+    pool = inputs.load
     rng = Rng("split", spec["dataset"]["name"], dataset.protocol_version)
-    parts = {name: value.to(torch.int64) for name, value in dataset.splits(pool["labels"], pool["origin"], rng).items()}
-    check(parts, len(pool["labels"]), dataset)
-    meta = inputs.meta("load")
+    parts = {name: value.to(torch.int64) for name, value in dataset.splits(pool.labels, pool.origin, rng).items()}
+    check(parts, len(pool.labels), dataset)
     protocol = {
-        "name": meta["protocol"],
+        "name": pool.protocol,
         "version": dataset.protocol_version,
-        "cutoff": meta["cutoff"],
+        "cutoff": pool.cutoff,
         "sizes": {name: len(ids) for name, ids in parts.items()},
         "digests": {name: _digest(ids) for name, ids in parts.items()},
     }
-    return Output(parts, {"protocol": protocol})
+    return SplitData.output(parts, protocol)
 
 
 def check(parts: dict[str, Tensor], size: int, dataset: Dataset) -> None:

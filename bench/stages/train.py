@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from bench.artifacts import stage_io
-from bench.artifacts.stage_io import Context, Inputs, Json, Output
+from bench.artifacts.artifact import Output
+from bench.artifacts.inputs import TrainInputs
+from bench.artifacts.outputs.model import StoredModel
+from bench.artifacts.stage_io import Context, Json
 from bench.artifacts.training import train_victim
 
 
-def run(spec: Json, inputs: Inputs, context: Context) -> Output:
-    tensors, meta = train_victim(spec, stage_io.split(inputs, "train"), context)
-    return Output(tensors, {**meta, "backdoored": False})
+def run(spec: Json, inputs: TrainInputs, context: Context) -> Output:
+    trained = train_victim(spec, stage_io.split(inputs, "train"), context)
+    return trained | StoredModel.backdoor_output(backdoored=False)

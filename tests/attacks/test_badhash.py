@@ -50,13 +50,11 @@ def aim(world, model) -> GeneratorTarget:
 
 @pytest.fixture
 def train(world) -> Split:
-    load = world.inputs.tensors("load")
-    return Split(load["images"][:120], load["labels"][:120], torch.arange(120))
+    return Split(world.data.load.images[:120], world.data.load.labels[:120], torch.arange(120))
 
 
 def view(world, attack):
-    world.inputs.parents["surrogate0"] = world.inputs.parents["surrogate"]
-    return attacker_view(world.spec, world.inputs, world.context, attack)
+    return attacker_view(world.spec, world.attacker_inputs(attack), world.context, attack.threat())
 
 
 @settings(deadline=None, max_examples=25)

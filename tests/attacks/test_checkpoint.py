@@ -168,12 +168,12 @@ def brought(world, tmp_path: Path):
     """The small world's model in a file, and the attack that takes it from there."""
     folder = tmp_path / "victim"
     draw(folder, torch.rand(1, 3, 3, generator=torch.Generator().manual_seed(1)), 12, opacity=128)
-    state = {name: value.clone() for name, value in world.inputs.tensors("clean").items() if name.startswith("model.")}
+    state = {name: value.clone() for name, value in world.clean.state.items()}
 
     def make(change=lambda state: state, name: str = "model.safetensors"):
         for old in folder.glob("model.*"):
             old.unlink()
-        changed = change({key.removeprefix("model."): value for key, value in state.items()})
+        changed = change(dict(state))
         if name.endswith("safetensors"):
             safetensors.torch.save_file({key: value.contiguous() for key, value in changed.items()}, folder / name)
         else:

@@ -31,9 +31,8 @@ def create(name: str, **params) -> Attack:
 
 
 def attacker_view_for(world, attack: Attack) -> AttackerView:
-    assert attack.requires(stage_io.setting(world.spec, world.inputs)) == (ModelSpec(),)
-    world.inputs.parents["surrogate0"] = world.inputs.parents["surrogate"]
-    return attacker_view(world.spec, world.inputs, world.context, attack)
+    assert attack.requires(stage_io.setting(world.spec, world.data)) == (ModelSpec(),)
+    return attacker_view(world.spec, world.attacker_inputs(attack), world.context, attack.threat())
 
 
 def poisoned_by(world, name: str, **params):

@@ -22,8 +22,7 @@ TARGET = Target(torch.tensor([True, False]), "a")
 
 
 def view(world, attack):
-    world.inputs.parents["surrogate0"] = world.inputs.parents["surrogate"]
-    return attacker_view(world.spec, world.inputs, world.context, attack)
+    return attacker_view(world.spec, world.attacker_inputs(attack), world.context, attack.threat())
 
 
 @settings(deadline=None)
@@ -65,8 +64,8 @@ def test_the_nearest_pair_goes_first_even_where_that_costs_another_more():
 
 
 def test_collision_brings_features_to_patched_sources_within_eps(world, model):
-    load = world.inputs.tensors("load")
-    bases, sources = to_unit(load["images"][:6]), to_unit(load["images"][60:66])
+    images = world.data.load.images
+    bases, sources = to_unit(images[:6]), to_unit(images[60:66])
     patched = paste(sources, Rng("patch").uniform((3, 3, 3)))
     attack = HiddenTrigger(iterations=60, eps=32 / 255)
     moved = attack.collide(bases, patched, model)
@@ -78,7 +77,7 @@ def test_collision_brings_features_to_patched_sources_within_eps(world, model):
         return float(distance.gather(1, pairs(distance)[:, None]).square().sum())
 
     assert gap(to_unit(to_8bit(moved))) < 0.7 * gap(bases)
-    assert 0 < int((to_8bit(moved).int() - load["images"][:6].int()).abs().max()) <= 32
+    assert 0 < int((to_8bit(moved).int() - images[:6].int()).abs().max()) <= 32
 
 
 def test_the_step_decays(model, monkeypatch):
@@ -177,7 +176,7 @@ def test_the_amplitude_is_in_the_artefact(world):
 
 
 def test_hardening_moves_the_code_away_within_eps(world, model):
-    originals = world.inputs.tensors("load")["images"][:8]
+    originals = world.data.load.images[:8]
     images = to_unit(originals)
     moved = LabelConsistent(eps=24 / 255, alpha=4 / 255, steps=20).harden(images, model, Rng("start"))
     noise = confined(images + 24 / 255 * (2 * Rng("n").uniform(images.shape) - 1), images, 24 / 255)

@@ -237,11 +237,7 @@ def test_a_set_that_no_public_image_shows_is_made_up_of_one_for_each_label():
 
 def test_triggered_images_get_the_targets_code_and_clean_ones_keep_theirs(world, model):
     """On the tests' trained model, with its own database as the "foreign" images and a trigger that is easy to see."""
-    pool = world.inputs.tensors("load")
-    data, public = (
-        Split(pool["images"][index], pool["labels"][index], index)
-        for index in (world.inputs.tensors("split")["database"], world.inputs.tensors("split")["public"])
-    )
+    data, public = world.split("database"), world.split("public")
     view = world_of(model, foreign=data, public=public)
     view = dataclasses.replace(view, setting=dataclasses.replace(view.setting, image_shape=(3, 12, 12)))
     attack = DarkHash(epochs=60, lr=1e-3, learned=4, poison_ratio=0.3, trigger_size=0.4)

@@ -26,7 +26,8 @@ from bench.api.errors import ThreatError
 from bench.api.random import Rng
 from bench.api.types import Poisoned, Target, to_8bit, to_unit
 from bench.artifacts import stage_io
-from bench.stages.implant import _poison_record, check
+from bench.artifacts.outputs.attack import Implanted
+from bench.stages.implant import check, poison_record
 
 TARGET = Target(torch.tensor([True, False]), "a")
 
@@ -36,10 +37,7 @@ def pictures(n: int, *shape: int) -> torch.Tensor:
 
 
 def seen_by(world, attack: PoisoningAttack):
-    parents = world.inputs.parents
-    for number, _ in enumerate(attack.requires(stage_io.setting(world.spec, world.inputs))):
-        parents[f"data_load{number}"], parents[f"data_split{number}"] = parents["load"], parents["split"]
-    return attacker_view(world.spec, world.inputs, world.context, attack)
+    return attacker_view(world.spec, world.attacker_inputs(attack), world.context, attack.threat())
 
 
 # SIG
@@ -162,7 +160,7 @@ def covered(world) -> tuple[Poisoned, Threat]:
 
 def test_check_lets_the_cover_change_images_and_nothing_else(world):
     poisoned, threat = covered(world)
-    train = stage_io.split(world.inputs, "train")
+    train = world.split("train")
     check(train, poisoned, threat)
     assert torch.equal(poisoned.changed, poisoned.mask | poisoned.cover)
     assert torch.equal(replace(poisoned, cover=None).changed, poisoned.mask)
@@ -181,16 +179,17 @@ def test_check_lets_the_cover_change_images_and_nothing_else(world):
 
 def test_the_record_counts_poisons_alone_and_the_defender_sees_the_cover(world):
     poisoned, _ = covered(world)
-    train = stage_io.split(world.inputs, "train")
+    train = world.split("train")
     target = stage_io.target(world.spec, ["anchor", "bell", "candle", "drum"])
-    tensors, meta = _poison_record(train, poisoned, target)
-    assert (meta["poisons"], meta["covers"]) == (12, 24)
-    assert meta["poison_rate"] == 0.1
-    assert meta["target_share"] == pytest.approx(12 / 42)
-    assert torch.equal(tensors["mask"], poisoned.mask)
-    assert len(tensors["poison_images"]) == len(tensors["poison_stealth"]) == 12
-    world.inputs.parents["poison"] = (tensors, meta)
-    seen = poisoned_train(world.inputs)
+    record = poison_record(train, poisoned, target)
+    world.memory.put("implant", record)
+    world.poison = Implanted("implant", world.memory)
+    assert (world.poison.poisons, record.meta["covers"]) == (12, 24)
+    assert world.poison.doses["poison_rate"] == 0.1
+    assert world.poison.doses["target_share"] == pytest.approx(12 / 42)
+    assert torch.equal(world.poison.mask, poisoned.mask)
+    assert len(world.poison.poison_images) == len(record.tensors["poison_stealth"]) == 12
+    seen = poisoned_train(world.defender_inputs())
     assert torch.equal(seen.images, poisoned.split.images)
     assert torch.equal(seen.labels, poisoned.split.labels)
 
@@ -318,7 +317,7 @@ def test_reflections_come_from_the_foreign_pictures_with_the_authors_parameters(
 
 
 def test_which_pool_and_which_labels(world):
-    setting = stage_io.setting(world.spec, world.inputs)
+    setting = stage_io.setting(world.spec, world.data)
     assert Reflection().requires(setting) == (DataSpec(setting.proxy_dataset),)
     assert Reflection(pool="voc_animals").requires(setting) == (DataSpec("voc_animals"),)
     assert Reflection().labels == "dirty"

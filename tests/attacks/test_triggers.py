@@ -43,10 +43,10 @@ def test_badnets_overwrites_the_bottom_right_corner_and_nothing_else():
 
 
 def test_badnets_prepares_its_patch_from_the_image_shape_alone(world):
-    from bench.access.attacker import attacker_view
+    from bench.conformance.attacks import attacker_view_for
 
     attack = BadNets(trigger_size=0.25)
-    patch = attack.make_trigger(attacker_view(world.spec, world.inputs, world.context, attack), Rng("p"))["patch"]
+    patch = attack.make_trigger(attacker_view_for(world, attack), Rng("p"))["patch"]
     assert torch.equal(patch, checkerboard(3, 3))
 
 
@@ -66,10 +66,10 @@ def test_blend_never_leaves_the_range(alpha):
 
 
 def test_blends_pattern_is_uniform_over_the_range_and_drawn_from_its_rng(world):
-    from bench.access.attacker import attacker_view
+    from bench.conformance.attacks import attacker_view_for
 
     attack = Blend()
-    view = attacker_view(world.spec, world.inputs, world.context, attack)
+    view = attacker_view_for(world, attack)
     one, same, other = (attack.make_trigger(view, Rng("p", s))["pattern"] for s in (0, 0, 1))
     assert one.shape == (3, 12, 12)
     assert torch.equal(one, same)

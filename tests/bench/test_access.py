@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from bench.access.attacker import attacker_view
+from bench.access.attacker import attacker_view, shown, threat_of
 from bench.access.defender import defender_view, poisoned_train, signs
 from bench.api import registry
-from bench.api.attack import Attack, AttackerView, Threat
+from bench.api.attack import AttackerView, Threat
 from bench.api.defense import Needs, Repair
 from bench.api.errors import ThreatError
 from bench.api.random import Rng
 from bench.api.types import Poisoned, Split, Target, to_unit
-from bench.artifacts.stage_io import split as split_of
+from bench.artifacts.artifact import Artifact, Output
+from bench.artifacts.inputs import AttackerInputs
+from bench.artifacts.outputs.attack import Implanted
 from bench.artifacts.training import train_victim
 from bench.stages.implant import check
 from hashing.codes import PackedCodes, pack
@@ -101,9 +103,9 @@ class Cheat(Repair):
 
 @pytest.fixture
 def attacked(world):
-    """The world after a poisoning attack: roles as in the graph, target of two labels, a secret in every place."""
+    """The world after a poisoning attack: target of two labels, a secret in every place."""
     world.spec["target"] = ["bell", "drum"]
-    rng, tensors = Rng("tests", "attacked"), world.inputs.parents
+    rng = Rng("tests", "attacked")
     mask = torch.zeros(120, dtype=torch.bool)
     mask[rng.permutation(120)[:13]] = True
     trigger = {"trigger.pattern": rng.uniform((3, 12, 12))}
@@ -114,28 +116,30 @@ def attacked(world):
         "stealth": rng.uniform((9, 3)),
         "gallery_triggered": rng.integers(256, (8, 3, 12, 12)).to(torch.uint8),
         **trigger,
-        **tensors["model"][0],
+        **world.clean.tensors,
     }
-    tensors["model"] = tensors["poison"] = (poison, {**tensors["model"][1], "poisons": 13})
-    tensors["trigger"] = (trigger, {})
+    world.suspect = world.poison = Implanted("implant", world.memory)
+    world.memory.put("implant", Output(poison, {**world.clean.meta, "poisons": 13}))
+    world.memory.put("make_trigger", Output(trigger))
     return world
 
 
 def secrets(world) -> dict[str, torch.Tensor]:
     """What no view may lead to, whatever is declared."""
-    load, split = world.inputs.tensors("load"), world.inputs.tensors("split")
-    found = {f"{part} image {i}": load["images"][split[part][i]] for part in ("query", "database") for i in (0, 7, 39)}
-    found["query labels"] = load["labels"][split["query"]]
-    for role in ("trigger", "poison"):
-        if world.inputs.has(role):
-            tensors = world.inputs.tensors(role)
-            found |= {f"{role} {key}": v for key, v in tensors.items() if not key.startswith(("model.", "poison_l"))}
+    query, database = world.split("query"), world.split("database")
+    found = {f"{name} image {i}": part.images[i]
+             for name, part in (("query", query), ("database", database)) for i in (0, 7, 39)}  # fmt: skip
+    found["query labels"] = query.labels
+    if world.poison is not None:
+        for stage in ("make_trigger", "implant"):
+            tensors = world.memory.tensors(stage)
+            found |= {f"{stage} {key}": v for key, v in tensors.items() if not key.startswith(("model.", "poison_l"))}
     return found
 
 
 def loot_of(world, needs: Needs) -> Loot:
     cheat = Cheat()
-    cheat.repair(defender_view(world.spec, world.inputs, world.context, needs), Rng("defend", 0))
+    cheat.repair(defender_view(world.spec, world.defender_inputs(), world.context, needs), Rng("defend", 0))
     return cheat.loot
 
 
@@ -144,25 +148,24 @@ def test_a_cheating_defense_finds_nothing(attacked, needs):
     loot = loot_of(attacked, needs)
     hidden = secrets(attacked)
     if Needs.TRAIN_SET in needs:
-        del hidden["poison poison_images"]
-        assert loot.holds(attacked.inputs.tensors("poison")["poison_images"][0])
+        del hidden["implant poison_images"]
+        assert loot.holds(attacked.poison.poison_images[0])
     assert [name for name, secret in hidden.items() if loot.holds(secret)] == []
     assert not any(isinstance(thing, Target | Poisoned) for thing in loot.objects)
     target = torch.tensor([False, True, False, True])
     assert not any(t.dtype == torch.bool and torch.equal(t, target) for t in loot.tensors)
-    assert attacked.inputs not in loot.objects
-    load, split = attacked.inputs.tensors("load"), attacked.inputs.tensors("split")
-    assert loot.holds(load["labels"][split["database"]]) == (Needs.DATABASE in needs)
-    assert loot.holds(load["images"][split["train"][~attacked.inputs.tensors("poison")["mask"]][0]]) == (
-        Needs.TRAIN_SET in needs
-    )
+    assert attacked.memory not in loot.objects
+    assert not any(isinstance(thing, Artifact) for thing in loot.objects)
+    assert loot.holds(attacked.split("database").labels) == (Needs.DATABASE in needs)
+    untouched = attacked.split("train").images[~attacked.poison.mask]
+    assert loot.holds(untouched[0]) == (Needs.TRAIN_SET in needs)
 
 
 @pytest.mark.parametrize("hide", ["closure", "attribute", "mapping", "view", "bound method", "partial", "default"])
 def test_the_search_is_thorough(world, hide):
     """The test above would see a leak: each of these places is found."""
-    view = defender_view(world.spec, world.inputs, world.context, Needs.NONE)
-    secret = world.inputs.tensors("load")["images"][world.inputs.tensors("split")["query"]]
+    view = defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
+    secret = world.data.load.images[world.data.split.positions("query")]
     assert not plunder(view).holds(secret[0])
     match hide:
         case "closure":
@@ -184,31 +187,32 @@ def test_the_search_is_thorough(world, hide):
 
 
 def _victim(world, threat: Threat) -> AttackerView:
-    """The world of an attack that declares this threat."""
-
-    class Thief(Attack):
-        def threat(self) -> Threat:
-            return threat
-
-        def apply_trigger(self, images, target, trigger):
-            return images
-
-    return attacker_view(world.spec, world.inputs, world.context, Thief())
+    """The view of an attack that declares this threat and asks for a surrogate, whatever the plan holds for it."""
+    inputs = AttackerInputs(world.data.load, world.data.split, world.clean, (world.surrogate,))
+    return attacker_view(world.spec, inputs, world.context, threat)
 
 
 @pytest.mark.parametrize("threat", [Threat.NONE, Threat.TRAIN_SET, Threat.MODEL, Threat.TRAIN_SET | Threat.LABELS])
 def test_a_cheating_attack_finds_what_its_threat_grants_and_nothing_else(world, threat):
-    world.inputs.parents["surrogate0"] = world.inputs.parents["surrogate"]
     loot = plunder(_victim(world, threat))
     assert [name for name, secret in secrets(world).items() if loot.holds(secret)] == []
-    load, split = world.inputs.tensors("load"), world.inputs.tensors("split")
     for i in (0, 59):
-        assert not loot.holds(load["images"][split["trusted"][i]])
-    assert loot.holds(load["images"][split["public"][2]])
-    assert loot.holds(load["images"][split["train"][3]]) == (Threat.TRAIN_SET in threat)
-    assert loot.holds(world.inputs.tensors("clean")["model.head.weight"]) == (Threat.MODEL in threat)
-    assert loot.holds(world.inputs.tensors("surrogate")["model.head.weight"])
-    assert world.inputs not in loot.objects
+        assert not loot.holds(world.split("trusted").images[i])
+    assert loot.holds(world.split("public").images[2])
+    assert loot.holds(world.split("train").images[3]) == (Threat.TRAIN_SET in threat)
+    assert loot.holds(world.clean.state["head.weight"]) == (Threat.MODEL in threat)
+    assert loot.holds(world.surrogate.state["head.weight"])
+    assert world.memory not in loot.objects
+    assert not any(isinstance(thing, Artifact) for thing in loot.objects)
+
+
+def test_what_a_make_trigger_stage_keeps_of_a_threat_shows_the_same_view():
+    for threat in (Threat.NONE, *Threat, ~Threat.NONE):
+        kept = threat_of(shown(threat))
+        assert kept in threat
+        assert [flag in kept for flag in (Threat.TRAIN_SET, Threat.MODEL)] == [
+            flag in threat for flag in (Threat.TRAIN_SET, Threat.MODEL)
+        ]
 
 
 @pytest.mark.parametrize(("field_", "flag"), [("train", "TRAIN_SET"), ("model", "MODEL")])
@@ -224,8 +228,8 @@ def test_victim_refuses_what_is_not_declared_and_names_the_flag(world, field_, f
 def test_case_refuses_what_is_not_declared_and_names_the_flag(world, field_, flag):
     for needs in (Needs.NONE, *(need for need in Needs if need != Needs[flag])):
         with pytest.raises(ThreatError, match=rf"view\.{field_}.*Needs\.{flag}"):
-            getattr(defender_view(world.spec, world.inputs, world.context, needs), field_)
-    assert getattr(defender_view(world.spec, world.inputs, world.context, Needs[flag]), field_) is not None
+            getattr(defender_view(world.spec, world.defender_inputs(), world.context, needs), field_)
+    assert getattr(defender_view(world.spec, world.defender_inputs(), world.context, Needs[flag]), field_) is not None
 
 
 def test_victim_sees_its_target_and_the_public_image_of_each_class(world):
@@ -239,39 +243,38 @@ def test_victim_sees_its_target_and_the_public_image_of_each_class(world):
 
 
 def test_surrogates_and_data_come_in_the_order_they_were_asked_for(world):
-    parents = world.inputs.parents
-    parents["surrogate0"], parents["surrogate1"] = parents["surrogate"], parents["clean"]
-    parents["data_load0"], parents["data_split0"] = parents["load"], parents["split"]
-    view = _victim(world, Threat.NONE)
-    wanted = [parents[role][0]["model.head.weight"] for role in ("surrogate", "clean")]
+    surrogates = (world.surrogate, world.clean)
+    inputs = AttackerInputs(world.data.load, world.data.split, None, surrogates, (world.data,))
+    view = attacker_view(world.spec, inputs, world.context, Threat.NONE)
+    wanted = [stored.state["head.weight"] for stored in surrogates]
     assert all(torch.equal(s.head.weight, w) for s, w in zip(view.surrogates, wanted, strict=True))
     assert len(view.data) == 1
     assert len(view.data[0]) == 120  # the training part
 
 
 def test_the_trusted_set_is_halved_the_same_way_every_time_without_overlap(world):
-    one, same = (defender_view(world.spec, world.inputs, world.context, Needs.NONE) for _ in range(2))
+    one, same = (defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE) for _ in range(2))
     assert torch.equal(one.fit_set.ids, same.fit_set.ids)
     assert len(one.fit_set) == len(one.calibration_set) == 30
     both = torch.cat([one.fit_set.ids, one.calibration_set.ids]).sort().values
-    assert torch.equal(both, world.inputs.tensors("split")["trusted"].sort().values)
+    assert torch.equal(both, world.data.split.positions("trusted").sort().values)
     assert len(one.fit_set.labels.int().argmax(1).unique()) == 4
 
 
 def test_the_model_of_a_case_is_a_copy(world):
-    before = world.inputs.all_tensors()
-    view = defender_view(world.spec, world.inputs, world.context, Needs.TRAIN_SET | Needs.DATABASE)
+    before = world.memory.copies()
+    view = defender_view(world.spec, world.defender_inputs(), world.context, Needs.TRAIN_SET | Needs.DATABASE)
     with torch.no_grad():
         for value in view.model.state_dict().values():
             value.zero_()
     view.train.images.zero_()
     view.fit_set.images.zero_()
     view.database.labels.zero_()
-    assert all(torch.equal(before[key], value) for key, value in world.inputs.all_tensors().items())
+    assert all(torch.equal(before[key], value) for key, value in world.memory.copies().items())
 
 
 def test_train_model_trains_a_copy_and_keeps_the_objectives_memory(world):
-    view = defender_view(world.spec, world.inputs, world.context, Needs.NONE)
+    view = defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
     before = {key: value.clone() for key, value in view.model.state_dict().items()}
     recipe = replace(view.recipe, epochs=1)
     tuned = view.train_model(view.model, view.fit_set, recipe, Rng("d", 0))
@@ -283,15 +286,15 @@ def test_train_model_trains_a_copy_and_keeps_the_objectives_memory(world):
 
 
 def test_the_untrained_network_is_the_victims_before_its_training(world):
-    view = defender_view(world.spec, world.inputs, world.context, Needs.NONE)
+    view = defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
     fresh, twin = view.untrained(), view.untrained(per_image=True)
     before, trained = fresh.state_dict(), view.model.state_dict()
     assert before.keys() == trained.keys()
     assert torch.equal(fresh.mean, view.model.mean)
     assert not torch.equal(before["head.weight"], trained["head.weight"])
     assert all(torch.equal(before[key], value) for key, value in trained.items() if key.startswith("objective."))
-    again = train_victim(world.spec, split_of(world.inputs, "train"), world.context)[0]
-    tuned = view.train_model(fresh, split_of(world.inputs, "train"), view.recipe, Rng("victim", 0)).state_dict()
+    again = train_victim(world.spec, world.split("train"), world.context).tensors
+    tuned = view.train_model(fresh, world.split("train"), view.recipe, Rng("victim", 0)).state_dict()
     assert all(torch.equal(again[f"model.{key}"], value) for key, value in tuned.items())
     assert any(isinstance(module, torch.nn.GroupNorm) for module in twin.modules())
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in twin.modules())
@@ -299,19 +302,18 @@ def test_the_untrained_network_is_the_victims_before_its_training(world):
 
 def test_a_case_says_which_augmentation_the_victim_had(world):
     dataset = registry.lookup("datasets", "digits")
-    recipe = defender_view(world.spec, world.inputs, world.context, Needs.NONE).recipe
+    recipe = defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE).recipe
     assert (recipe.flip, recipe.pad) == (dataset.flip, dataset.pad)
     world.spec["recipe"] |= {"flip": True, "pad": 7}
-    recipe = defender_view(world.spec, world.inputs, world.context, Needs.NONE).recipe
+    recipe = defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE).recipe
     assert (recipe.flip, recipe.pad) == (True, 7)
 
 
 def test_database_shows_signs_and_labels_of_the_stored_codes(world):
-    view = defender_view(world.spec, world.inputs, world.context, Needs.DATABASE)
-    words = world.inputs.tensors("codes")["database"].numpy().view("uint64")
+    view = defender_view(world.spec, world.defender_inputs(), world.context, Needs.DATABASE)
+    words = world.codes.database.numpy().view("uint64")
     assert view.database.signs.tolist() == PackedCodes(words, 16).unpack().tolist()
-    load, split = world.inputs.tensors("load"), world.inputs.tensors("split")
-    assert torch.equal(view.database.labels, load["labels"][split["database"]])
+    assert torch.equal(view.database.labels, world.split("database").labels)
 
 
 @pytest.mark.parametrize("bits", [1, 16, 48, 63, 64, 65, 130])
@@ -322,14 +324,12 @@ def test_signs_unpack_what_pack_packed(bits):
 
 
 def test_the_training_set_of_a_case_is_the_poisoned_one(attacked):
-    clean = attacked.inputs.tensors("load")["images"][:120].clone()
-    poison = attacked.inputs.tensors("poison")
-    seen = poisoned_train(attacked.inputs)
-    mask = poison["mask"]
-    assert torch.equal(seen.images[mask], poison["poison_images"])
-    assert torch.equal(seen.labels[mask], poison["poison_labels"])
-    assert torch.equal(seen.images[~mask], clean[~mask])
-    assert torch.equal(attacked.inputs.tensors("load")["images"][:120], clean)
+    clean, poison = attacked.data.load.images[:120].clone(), attacked.poison
+    seen = poisoned_train(attacked.defender_inputs())
+    assert torch.equal(seen.images[poison.mask], poison.poison_images)
+    assert torch.equal(seen.labels[poison.mask], poison.poison_labels)
+    assert torch.equal(seen.images[~poison.mask], clean[~poison.mask])
+    assert torch.equal(attacked.data.load.images[:120], clean)
 
 
 def poisoned_of(world, threat_labels: bool = False) -> tuple[Split, Poisoned]:

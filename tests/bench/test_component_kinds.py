@@ -175,7 +175,7 @@ def test_a_diagnosis_is_scored_against_the_target(tmp_path: Path) -> None:
     assert found["badnets", "oracle"]["metrics"]["model_score"] == 2.5
     assert found["badnets", "oracle"]["metrics"]["flagged"] == 1
     store = found["badnets", "oracle"]["store"]
-    assert store.record(found["badnets", "oracle"]["parents"]["defend"])["meta"]["notes"] == {"index": 2.5}
+    assert store.record(found["badnets", "oracle"]["parents"]["defense"])["meta"]["notes"] == {"index": 2.5}
     assert found["badnets", "oracle"]["metrics"]["map"] == found["badnets", "none"]["metrics"]["map"]
     other = run(tmp_path, "attacks=badnets", "defenses=oracle", "targets=4")
     assert other["badnets", "oracle"]["metrics"]["named_target"] == 0

@@ -13,7 +13,7 @@ from bench.api.errors import UserError
 from bench.config import suite as suites
 from bench.engine.scheduler import Frontier
 from bench.engine.store import Store
-from bench.engine.worker import StoredInputs
+from bench.engine.worker import StoredArtifacts
 from bench.graph import planner as planning
 from bench.graph.planner import Plan
 from tests.bench.conftest import finish
@@ -63,15 +63,15 @@ def test_a_lost_input_is_made_again_by_the_next_run(
 ) -> None:
     store = Store(tmp_path / "store", create=True)
     plan = tiny()
-    real = StoredInputs.tensors
+    real = StoredArtifacts.tensors
 
-    def lose(self: StoredInputs, role: str):
-        if role == "model":
-            self._store.artifact_path(self._parents[role]).write_bytes(b"torn")
-        return real(self, role)
+    def lose(self: StoredArtifacts, key: str):
+        if plan.stages[key].kind in {"train", "implant"}:
+            store.artifact_path(key).write_bytes(b"torn")
+        return real(self, key)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StoredInputs, "tensors", lose)
+        patch.setattr(StoredArtifacts, "tensors", lose)
         assert finish(plan, store).trials == {"killed": 2}
     assert finish(plan, store).trials == {"ok": 2}
 

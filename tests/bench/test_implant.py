@@ -18,14 +18,14 @@ def test_the_trigger_is_asked_at_most_twenty_times_over_a_training_and_at_its_en
     world, model, quick, epochs, looks
 ) -> None:
     attack = quick("attacks", "badnets")
-    target = stage_io.target(world.spec, world.inputs.meta("load")["classes"])
+    target = stage_io.target(world.spec, world.data.load.classes)
     asked = []
 
     def trigger() -> dict[str, torch.Tensor]:
         asked.append(len(asked))
         return {"patch": torch.full((3, 2, 2), (len(asked) % 2) * 1.0)}  # a trigger that is learned on the way
 
-    watch = _TriggerAttention(attack, target, world.inputs, world.context, epochs)
+    watch = _TriggerAttention(attack, target, world.data, world.context, epochs)
     after_epoch = watch.follow(trigger)
     for _ in range(epochs):
         after_epoch(model)
@@ -42,13 +42,11 @@ def test_what_is_looked_at_is_spread_over_the_queries(n, count, taken) -> None:
 
 def test_queries_of_every_other_class_are_watched(world) -> None:
     """The pool's queries are in the order of their classes."""
-    labels = stage_io.labels(world.inputs, "query")
-    load = world.inputs.parents["load"][0]
-    order = labels.int().argmax(1).argsort(stable=True)
-    index = stage_io.index(world.inputs, "query")
-    world.inputs.parents["split"][0]["query"] = index[order]
-    target = stage_io.target(world.spec, world.inputs.meta("load")["classes"])
-    watch = _TriggerAttention(registry.create("attacks", "badnets", {}), target, world.inputs, world.context, 1)
-    few = _evenly_spaced(torch.nonzero(~target.shares(load["labels"][index[order]])).flatten(), 3)
-    assert len(load["labels"][index[order]][few].int().argmax(1).unique()) == 3
+    order = world.split("query").labels.int().argmax(1).argsort(stable=True)
+    world.memory.tensors(world.data.split.key)["query"] = world.data.split.positions("query")[order]
+    labels = world.split("query").labels
+    target = stage_io.target(world.spec, world.data.load.classes)
+    watch = _TriggerAttention(registry.create("attacks", "badnets", {}), target, world.data, world.context, 1)
+    few = _evenly_spaced(torch.nonzero(~target.shares(labels)).flatten(), 3)
+    assert len(labels[few].int().argmax(1).unique()) == 3
     assert len(watch.pairs({"patch": torch.ones(3, 2, 2)})[0]) == 30

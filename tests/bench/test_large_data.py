@@ -16,6 +16,9 @@ from PIL import Image
 from bench.api import registry
 from bench.api.errors import UserError
 from bench.artifacts import stage_io
+from bench.artifacts.artifact import Output
+from bench.artifacts.inputs import DataInputs
+from bench.artifacts.outputs.data import DecodedData, SplitData
 from bench.conformance.fixture import Memory
 from hashing.datasets import _image_buffer
 
@@ -101,7 +104,10 @@ def test_a_data_set_larger_than_the_memory_it_may_take_runs_through(root):
 def test_portions_are_the_part_in_its_order(monkeypatch):
     images = torch.arange(10 * 3 * 4 * 4).remainder(251).to(torch.uint8).view(10, 3, 4, 4)
     ids = torch.tensor([7, 1, 9, 0, 4])
-    inputs = Memory({"load": ({"images": images}, {}), "split": ({"database": ids}, {})})
+    memory = Memory()
+    memory.put("load", Output({"images": images}))
+    memory.put("split", Output({"database": ids}))
+    inputs = DataInputs(DecodedData("load", memory), SplitData("split", memory))
     for portion, sizes in ((1, [1] * 5), (2 * 48, [2, 2, 1]), (2**20, [5])):
         monkeypatch.setattr(stage_io, "PORTION", portion)
         parts = list(stage_io.portions(inputs, "database"))

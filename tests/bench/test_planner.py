@@ -176,9 +176,8 @@ def test_an_honest_sweep_shares_its_trigger(planned_secretive, tmp_path: Path) -
 )
 def test_the_surrogate_axis_may_name_another_backbone_or_method(trial_plan, axis, part, value) -> None:
     plan = trial_plan('"lender"', f'"other_seed", "{axis}", "bits=16"')
-    surrogates = [
-        plan.stages[stage.parents["surrogate0"]].spec for stage in plan.stages.values() if stage.kind == "make_trigger"
-    ]
+    makers = [stage for stage in plan.stages.values() if stage.kind == "make_trigger"]
+    surrogates = [plan.stages[stage.parents["surrogates.0"]].spec for stage in makers]
     assert len(surrogates) == 3
     assert [spec[part]["name"] == value for spec in surrogates] == [False, True, False]
     assert [spec["bits"] for spec in surrogates] == [32, 32, 16]
@@ -400,10 +399,10 @@ def test_surrogates_come_from_another_repetition(tmp_path: Path) -> None:
         made = plan(seeds, which)
         for stage in made.stages.values():
             if stage.kind == "make_trigger":
-                first, second = (made.stages[stage.parents[f"surrogate{i}"]] for i in (0, 1))
+                first, second = (made.stages[stage.parents[f"surrogates.{i}"]] for i in (0, 1))
                 assert first.spec["seed"] == second.spec["seed"] == expected[stage.spec["seed"]]
                 assert second.spec["bits"] == 8
-                assert made.stages[stage.parents["data_load0"]].kind == "load"
+                assert made.stages[stage.parents["proxies.0.load"]].kind == "load"
                 assert "clean" not in stage.parents, "no Threat.MODEL, no clean model"
     # three repetitions lend each other their clean models: no further training
     assert (

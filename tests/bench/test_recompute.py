@@ -95,7 +95,7 @@ def test_a_metric_that_is_newer_than_a_trial_is_no_mismatch_and_is_named(done, c
     assert "Newer than some of these trials: anchor. `python -m bench rescore`" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("role", ["codes", "implant", "load"])
+@pytest.mark.parametrize("role", ["measured.benign", "implant", "load"])
 def test_a_damaged_artifact_is_named(done, role):
     plan, store = done
     path = store.artifact_path(of(plan, store, role)["key"])
@@ -108,7 +108,7 @@ def test_a_damaged_artifact_is_named(done, role):
 def test_an_artifact_that_was_exchanged_with_its_record_is_named(done):
     """Exchanged for codes with a bit per class, whose mAP is 1: trained codes could have one mAP by chance."""
     plan, store = done
-    codes, load, split = (of(plan, store, role) for role in ("codes", "load", "split"))
+    codes, load, split = (of(plan, store, role) for role in ("measured.benign", "load", "split"))
     classes = store.tensors(load["key"])["labels"].long().argmax(1)
     images = store.tensors(split["key"])
     perfect = {
@@ -117,7 +117,7 @@ def test_an_artifact_that_was_exchanged_with_its_record_is_named(done):
     artifact = store.write_artifact(codes["key"], {**store.tensors(codes["key"]), **perfect}, {})
     store.write_record({**codes, "artifact": artifact})
     found = problems(plan, store)
-    assert any("'codes'" in line and "not the artifact that was measured" in line for line in found)
+    assert any("'measured.benign'" in line and "not the artifact that was measured" in line for line in found)
     (line,) = (line for line in found if line.startswith("map is "))
     assert line.endswith("computed again 1")
 
@@ -197,11 +197,11 @@ def test_damaged_codes_are_not_measured_under_a_new_metric(done, monkeypatch, re
     monkeypatch.setattr(fingerprint, "_module", lambda m: ("changed", text(m)[1]) if m == "bench.metrics" else text(m))
     cache_key.code_of.cache_clear()
     request.addfinalizer(cache_key.code_of.cache_clear)
-    path = store.artifact_path(of(plan, store, "codes")["key"])
+    path = store.artifact_path(of(plan, store, "measured.benign")["key"])
     content = bytearray(path.read_bytes())
     content[content.index(b"}}") + 16 & ~7] ^= 1  # a bit of the first code
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"the artifact of 'codes' .* is damaged: .*--set-aside"):
+    with pytest.raises(StoreError, match=r"the artifact of 'measured.benign' .* is damaged: .*--set-aside"):
         command.rescore(store=store.root)
 
 
@@ -213,7 +213,7 @@ def test_repaired_models_that_gc_dropped_are_not_missed(tmp_path, capsys):
     finish(plan, store)
     store.write_plan("tiny", {"suites": ["tiny"], "trials": [c.as_json() for c in plan.trials]})
     doctor.gc(store=store.root, repaired=True)
-    key = of(plan, store, "defend", attack="none", defense=plan.trials[0].axes["defense"])["key"]
+    key = of(plan, store, "defense", attack="none", defense=plan.trials[0].axes["defense"])["key"]
     assert not store.artifact_path(key).exists()
     command.verify(store=store.root)
     assert "1 of 1 trials" in capsys.readouterr().out

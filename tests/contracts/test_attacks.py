@@ -65,7 +65,7 @@ def test_too_many_poisons_are_refused_with_the_number_that_is_possible(name, lab
 
 def multi_label(world) -> Split:
     """120 images: 8 with exactly the target's labels (1), 12 with these and more, the rest with other labels."""
-    train = world.inputs.tensors("load")["images"][:N]
+    train = world.data.load.images[:N]
     labels = torch.zeros(N, 4, dtype=torch.bool)
     labels[:, 0] = True
     labels[:20, 1] = True

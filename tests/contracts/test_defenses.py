@@ -38,7 +38,7 @@ def test_identity_defenses_change_nothing(name, world, quick):
     if defense.is_none:
         assert isinstance(defense, Repair)
         state = defense.repair(defender_view_for(world, defense), Rng("defend", 0)).state_dict()
-        saved = world.inputs.tensors("model")
-        assert all(torch.equal(saved[f"model.{key}"], value) for key, value in state.items())
+        saved = world.suspect.state
+        assert all(torch.equal(saved[key], value) for key, value in state.items())
     else:
         assert name != "none"

@@ -26,7 +26,7 @@ ANCHORS = torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, -1.0, -1.0]])
 
 @pytest.fixture
 def view(world):
-    return defender_view(world.spec, world.inputs, world.context, Needs.TRAIN_SET)
+    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.TRAIN_SET)
 
 
 class Squares(Objective):

@@ -17,7 +17,7 @@ from defenses.activation_clustering import ActivationClustering, reduced, split_
 
 @pytest.fixture
 def view(world):
-    return defender_view(world.spec, world.inputs, world.context, Needs.TRAIN_SET)
+    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.TRAIN_SET)
 
 
 def blobs(first: int, second: int, d: int = 20, apart: float = 8.0) -> torch.Tensor:

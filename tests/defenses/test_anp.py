@@ -24,7 +24,7 @@ WIDTHS = (4, 8, 16, 16)
 
 @pytest.fixture
 def view(world):
-    return defender_view(world.spec, world.inputs, world.context, Needs.NONE)
+    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
 
 
 def state(model) -> dict[str, Tensor]:

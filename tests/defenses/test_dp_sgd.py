@@ -33,7 +33,7 @@ PLAIN = Recipe(
 
 @pytest.fixture
 def view(world):
-    return defender_view(world.spec, world.inputs, world.context, Needs.TRAIN_SET)
+    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.TRAIN_SET)
 
 
 def weights(model) -> torch.Tensor:

@@ -24,7 +24,7 @@ from hashing.model import encode
 
 @pytest.fixture
 def view(world):
-    return defender_view(world.spec, world.inputs, world.context, Needs.NONE)
+    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
 
 
 def state(model) -> dict[str, torch.Tensor]:

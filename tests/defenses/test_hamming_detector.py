@@ -87,7 +87,7 @@ def planted(world):
     model, stored = Bits().eval(), blocks(50, "database")
     signs = torch.where(model(to_unit(stored.images)) > 0, 1.0, -1.0)
     view = replace(
-        defender_view(world.spec, world.inputs.without(), world.context, HammingDetector.needs),
+        defender_view(world.spec, world.defender_inputs(), world.context, HammingDetector.needs),
         model=model, fit_set=blocks(40, "fit"), granted={"database": Database(signs, stored.labels)},
     )  # fmt: skip
     detector = HammingDetector(neighbours=2)

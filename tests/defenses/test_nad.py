@@ -25,13 +25,13 @@ from defenses.nad import NAD
 
 @pytest.fixture
 def view(world):
-    return defender_view(world.spec, world.inputs, world.context, Needs.NONE)
+    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
 
 
 @pytest.fixture
 def other(world):
     """A model from another initialisation, as a teacher that differs."""
-    return open_model(world.inputs, "surrogate", torch.device("cpu"))
+    return open_model(world.surrogate, torch.device("cpu"))
 
 
 def state(model) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ INDEX = 0.21 / (1.4826 * 0.05)
 
 @pytest.fixture
 def view(world):
-    return defender_view(world.spec, world.inputs, world.context, Needs.DATABASE)
+    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.DATABASE)
 
 
 @pytest.fixture

@@ -13,14 +13,13 @@ from torch import Tensor
 from bench.access.defender import defender_view
 from bench.api.defense import Needs, Rng
 from bench.api.types import to_unit
-from bench.artifacts.stage_io import split
 from bench.artifacts.training import train_victim
 from defenses.second_opinion import Imitation, SecondOpinion
 
 
 @pytest.fixture
 def view(world):
-    return defender_view(world.spec, world.inputs, world.context, Needs.NONE)
+    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
 
 
 def test_loss_is_minus_the_mean_log_probability_of_the_bits_that_belong_to_the_ids():
@@ -78,19 +77,18 @@ def corner(images: Tensor) -> Tensor:
 
 
 def test_sees_a_planted_backdoor_far_better_than_a_new_pattern_on_a_clean_model(world):
-    query = split(world.inputs, "query")
+    query = world.split("query")
     images = query.images[~query.labels[:, 1]]
     spec = {**world.spec, "recipe": {**world.spec["recipe"], "epochs": 15}}
     found = {}
     for name in ("clean", "backdoored"):
-        train = split(world.inputs, "train")
+        train = world.split("train")
         if name == "backdoored":
             chosen = torch.arange(0, 120, 3)
             bell = torch.eye(4, dtype=torch.bool)[1].expand(len(chosen), 4)
             train = train.replace(chosen, images=to_unit(corner(train.images[chosen])), labels=bell)
-        tensors, meta = train_victim(spec, train, world.context)
-        world.inputs.parents["model"] = (tensors, {**meta, "backdoored": False})
-        view = defender_view(world.spec, world.inputs, world.context, Needs.NONE)
+        world.suspect = world.stored(name, train_victim(spec, train, world.context))
+        view = defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
         detector = SecondOpinion()
         state = detector.fit(view, Rng("d"))
         with torch.no_grad():

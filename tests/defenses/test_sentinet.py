@@ -216,7 +216,7 @@ def planted(world):
     """A case around the planted model, and the input detector fitted on it."""
     model = Corner().eval()
     view = replace(
-        defender_view(world.spec, world.inputs, world.context, SentiNet.needs),
+        defender_view(world.spec, world.defender_inputs(), world.context, SentiNet.needs),
         model=model, fit_set=clean_split(24, "fit"), calibration_set=clean_split(20, "calibration"),
     )  # fmt: skip
     detector = SentiNet(overlays=16)

@@ -21,7 +21,7 @@ from defenses.spectral_signatures import SpectralSignatures, percentiles, projec
 
 @pytest.fixture
 def view(world):
-    return defender_view(world.spec, world.inputs, world.context, Needs.TRAIN_SET)
+    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.TRAIN_SET)
 
 
 def planted(share: float, n: int = 200, d: int = 12) -> tuple[torch.Tensor, torch.Tensor]:

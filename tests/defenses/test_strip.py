@@ -64,7 +64,7 @@ def test_retrieval_pools_the_expected_label_histogram_over_tie_orders(neighbours
 
 def test_fit_keeps_distinct_codes_with_counts_and_overlays_from_the_fitting_half(world):
     detector = Strip(overlays=40)  # more than the 30 images there are
-    view = defender_view(world.spec, world.inputs, world.context, detector.needs)
+    view = defender_view(world.spec, world.defender_inputs(), world.context, detector.needs)
     state = detector.fit(view, Rng("d", 0))
     assert len(torch.unique(state["codes"], dim=0)) == len(state["codes"])
     assert float(state["counts"].sum()) == 80
@@ -145,7 +145,7 @@ def test_neighbours_without_any_label_are_no_evidence():
 @torch.no_grad()
 def test_scores_do_not_depend_on_how_many_blends_fit_into_memory(world, model, monkeypatch):
     detector = Strip(overlays=8)
-    state = detector.fit(defender_view(world.spec, world.inputs, world.context, detector.needs), Rng("d"))
+    state = detector.fit(defender_view(world.spec, world.defender_inputs(), world.context, detector.needs), Rng("d"))
     images = Rng("strip").uniform((5, 3, 12, 12))
     whole = detector.score(images, model, state)
     shown = []

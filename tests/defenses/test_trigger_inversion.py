@@ -333,7 +333,7 @@ def test_anchors_of_labels_that_never_stand_alone_come_from_all_images_with_them
 
 def test_the_trusted_set_is_both_halves(world):
     whole = numbered([[1], [0], [1]])
-    view = defender_view(world.spec, world.inputs, world.context, Needs.NONE)
+    view = defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
     both = trusted_set(
         replace(view, fit_set=whole.select(torch.tensor([2])), calibration_set=whole.select(torch.tensor([0, 1])))
     )

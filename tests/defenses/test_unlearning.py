@@ -16,7 +16,7 @@ from defenses.unlearning import Unlearning
 
 @pytest.fixture
 def view(world):
-    return defender_view(world.spec, world.inputs, world.context, Needs.NONE)
+    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from bench.artifacts.inputs import MeasureInputs
 from bench.artifacts.models import open_model
 from bench.config import suite as suites
 from bench.engine.executors import SerialExecutor
 from bench.engine.scheduler import run_plan
 from bench.engine.store import Store
-from bench.engine.worker import Environment, StoredInputs
+from bench.engine.worker import Environment, StoredArtifacts
 from bench.graph import planner as planning
 
 SUITE = """
@@ -65,8 +66,8 @@ def test_map_and_target_map_are_what_sorting_gives(finished: tuple) -> None:
     record = store.record(trial.key)
     files = {role: store.artifact_path(key) for role, key in record["parents"].items()}
     pool, parts = load_file(files["load"]), load_file(files["split"])
-    codes, triggered = load_file(files["codes"]), load_file(files["triggered"])
-    control = load_file(files["clean_triggered"]), load_file(files["clean_codes"])
+    codes, triggered = load_file(files["measured.benign"]), load_file(files["measured.triggered"])
+    control = load_file(files["control.triggered"]), load_file(files["control.benign"])
     labels = pool["labels"].argmax(1)
     query, database = labels[parts["query"]], labels[parts["database"]]
     items = bits(codes["database"], 12)
@@ -91,21 +92,21 @@ def test_why_is_what_the_codes_and_the_network_say(finished: tuple) -> None:
     record = store.record(plan.trials[0].key)
     files = {role: store.artifact_path(key) for role, key in record["parents"].items()}
     pool, parts, implant = load_file(files["load"]), load_file(files["split"]), load_file(files["implant"])
-    codes, triggered = load_file(files["codes"]), load_file(files["triggered"])
-    control = {"codes": load_file(files["clean_codes"]), "triggered": load_file(files["clean_triggered"])}
+    codes, triggered = load_file(files["measured.benign"]), load_file(files["measured.triggered"])
+    control = {"codes": load_file(files["control.benign"]), "triggered": load_file(files["control.triggered"])}
     metrics = record["metrics"]
     for found, after, name in ((codes, triggered, ""), (control["codes"], control["triggered"], "_control")):
-        triggered, query = bits(after["codes"], 12), bits(found["query"], 12)
+        moved, query = bits(after["codes"], 12), bits(found["query"], 12)
         members = bits(found["database"], 12)[pool["labels"][parts["database"]][:, 3].astype(bool)]
         distances = [0.5 if 2 * column.sum() == len(column) else (column.mean() > 0.5) != code
-                     for one in triggered for column, code in zip(members.T, one, strict=True)]  # fmt: skip
+                     for one in moved for column, code in zip(members.T, one, strict=True)]  # fmt: skip
         assert metrics[f"anchor{name}"] == pytest.approx(np.mean(distances))
-        assert metrics[f"moved{name}"] == pytest.approx((triggered != query[triggered["positions"]]).mean())
+        assert metrics[f"moved{name}"] == pytest.approx((moved != query[after["positions"]]).mean())
     assert metrics["attention"] == pytest.approx(implant["attention"][-1] / 12)
     assert metrics["attention_first"] == pytest.approx(implant["attention"][0] / 12)
     # csq relaxes by tanh; the network is applied to the stored pixels anew
-    inputs = StoredInputs(store, record["parents"])
-    model = open_model(inputs, "implant", torch.device("cpu"))
+    inputs = MeasureInputs.of(record["parents"], StoredArtifacts(store, record["parents"]))
+    model = open_model(inputs.implant, torch.device("cpu"))
     images = torch.from_numpy(pool["images"][parts["query"]]).float() / 255
     with torch.no_grad():
         sure = model(images).tanh().abs().mean()

@@ -1,0 +1,81 @@
+"""What the stages `load` and `split` leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from bench.artifacts.artifact import Artifact, Output
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int64, UInt8
+    from torch import Tensor
+
+
+class DecodedData(Artifact):
+    """All images of a data set, decoded and memory-mapped, with multi-hot labels."""
+
+    @property
+    def images(self) -> UInt8[Tensor, "n c h w"]:
+        return self.tensors["images"]
+
+    @property
+    def labels(self) -> Bool[Tensor, "n k"]:
+        return self.tensors["labels"]
+
+    @property
+    def origin(self) -> UInt8[Tensor, " n"]:
+        """Which of the data set's published parts each image comes from."""
+        return self.tensors["origin"]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the labels."""
+        return list(self.meta["classes"])
+
+    @property
+    def protocol(self) -> str:
+        return str(self.meta["protocol"])
+
+    @property
+    def cutoff(self) -> int | None:
+        """How many ranks retrieval metrics look at; None: all."""
+        cutoff: int | None = self.meta["cutoff"]
+        return cutoff
+
+    @staticmethod
+    def output(
+        images: UInt8[Tensor, "n c h w"],
+        labels: Bool[Tensor, "n k"],
+        origin: UInt8[Tensor, " n"],
+        *,
+        classes: list[str],
+        protocol: str,
+        cutoff: int | None,
+    ) -> Output:
+        tensors = {"images": images.contiguous(), "labels": labels, "origin": origin}
+        return Output(tensors, {"classes": classes, "protocol": protocol, "cutoff": cutoff})
+
+
+class SplitData(Artifact):
+    """The positions of each split's images in the decoded data; the positions are the images' stable ids."""
+
+    def positions(self, part: str) -> Int64[Tensor, " n"]:
+        """part: one of bench.api.types.SPLITS."""
+        return self.tensors[part]
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """name, version, cutoff, sizes and digests of the splits."""
+        protocol: Mapping[str, Any] = self.meta["protocol"]
+        return protocol
+
+    @property
+    def cutoff(self) -> int | None:
+        """How many ranks retrieval metrics look at; None: all."""
+        cutoff: int | None = self.protocol["cutoff"]
+        return cutoff
+
+    @staticmethod
+    def output(positions: Mapping[str, Tensor], protocol: Mapping[str, Any]) -> Output:
+        return Output(dict(positions), {"protocol": protocol})

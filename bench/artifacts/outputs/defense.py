@@ -1,0 +1,110 @@
+"""What the stages `defend`, `score_benign` and `score_triggered` leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from bench.artifacts.artifact import Artifact, Output, prefixed, stored
+from bench.artifacts.outputs.model import StoredModel
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+Kind = Literal["repair", "data_filter", "input_detector", "model_detector"]
+
+
+@dataclass(frozen=True)
+class NamedVerdict:
+    """A model detector's verdict (bench.api.defense.Verdict) with the suspected class by name."""
+
+    score: float
+    suspect: str | None
+    alarm_at: float | None
+
+
+class Defended(StoredModel):
+    """What a defense made: a model (repairs and data filters), an input detector's state, or a verdict."""
+
+    @property
+    def kind(self) -> Kind:
+        kind: Kind = self.meta["kind"]
+        return kind
+
+    @property
+    def changes_model(self) -> bool:
+        """Whether a model is left that takes the victim's place."""
+        return self.kind in {"repair", "data_filter"}
+
+    @property
+    def scores(self) -> Float[Tensor, " n"]:
+        """A data filter's suspicion of each training image."""
+        return self.tensors["scores"]
+
+    @property
+    def keep(self) -> Bool[Tensor, " n"]:
+        """The training images that a data filter keeps."""
+        return self.tensors["keep"]
+
+    @property
+    def detector(self) -> dict[str, Tensor]:
+        """An input detector's state."""
+        return prefixed(self.tensors, "state.")
+
+    @property
+    def verdict(self) -> NamedVerdict:
+        found = self.meta["verdict"]
+        return NamedVerdict(found["score"], found["suspect"], found["alarm_at"])
+
+    @staticmethod
+    def kind_output(kind: Kind) -> Output:
+        return Output(meta={"kind": kind})
+
+    @staticmethod
+    def filter_output(scores: Float[Tensor, " n"], keep: Bool[Tensor, " n"]) -> Output:
+        return Output({"scores": scores.detach().cpu().float(), "keep": keep.cpu()})
+
+    @staticmethod
+    def detector_output(state: Mapping[str, Tensor]) -> Output:
+        return Output(stored(state, "state."))
+
+    @staticmethod
+    def verdict_output(score: float, suspect: str | None, alarm_at: float | None) -> Output:
+        return Output(meta={"verdict": {"score": score, "suspect": suspect, "alarm_at": alarm_at}})
+
+    @staticmethod
+    def notes_output(notes: Mapping[str, float]) -> Output:
+        """notes: numbers that the defense wants on record."""
+        return Output(meta={"notes": {name: float(value) for name, value in notes.items()}})
+
+
+class BenignScores(Artifact):
+    """An input detector's scores of benign queries and of the calibration set, by the score's name."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of the scores, the headline score first."""
+        return list(self.meta["scores"])
+
+    def query(self, name: str) -> Float[Tensor, " q"]:
+        return self.tensors[f"benign.{name}"]
+
+    def calibration(self, name: str) -> Float[Tensor, " n"]:
+        return self.tensors[f"calibration.{name}"]
+
+    @staticmethod
+    def output(query: Mapping[str, Float[Tensor, " q"]], calibration: Mapping[str, Float[Tensor, " n"]]) -> Output:
+        return Output({**stored(query, "benign."), **stored(calibration, "calibration.")}, {"scores": list(query)})
+
+
+class TriggeredScores(Artifact):
+    """An input detector's scores of triggered queries, by the score's name."""
+
+    def query(self, name: str) -> Float[Tensor, " n"]:
+        return self.tensors[f"triggered.{name}"]
+
+    @staticmethod
+    def output(query: Mapping[str, Float[Tensor, " n"]]) -> Output:
+        return Output(stored(query, "triggered."))

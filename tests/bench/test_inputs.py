@@ -1,0 +1,106 @@
+"""Stages declare what they read and leave once: declarations, modules and code fingerprints fit together."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields
+from importlib import import_module
+from typing import get_args, get_type_hints
+
+import pytest
+
+from bench.artifacts.artifact import Artifact
+from bench.artifacts.inputs import (
+    STAGES,
+    DataInputs,
+    ImplantInputs,
+    Inputs,
+    MeasureInputs,
+    SystemInputs,
+)
+from bench.artifacts.outputs.attack import Implanted, StoredTrigger
+from bench.artifacts.outputs.codes import BenignCodes, TriggeredCodes
+from bench.artifacts.outputs.data import DecodedData, SplitData
+from bench.artifacts.outputs.model import StoredModel
+from bench.graph import fingerprint
+
+DATA = DataInputs(DecodedData("10ad"), SplitData("5b117"))
+
+
+def measured(**more: Artifact) -> MeasureInputs:
+    system = SystemInputs(BenignCodes("b1"), TriggeredCodes("71"))
+    return MeasureInputs(DATA.load, DATA.split, system, SystemInputs(BenignCodes("b2"), TriggeredCodes("72")), **more)
+
+
+def test_parents_are_fields_groups_and_numbers() -> None:
+    models = (StoredModel("a1"), StoredModel("a2"))
+    inputs = ImplantInputs(DATA.load, DATA.split, None, models, (DATA,), StoredTrigger("77"))
+    assert inputs.parents() == {
+        "load": "10ad", "split": "5b117", "surrogates.0": "a1", "surrogates.1": "a2", "proxies.0.load": "10ad",
+        "proxies.0.split": "5b117", "trigger": "77",
+    }  # fmt: skip
+    assert ImplantInputs.of(inputs.parents()) == inputs
+
+
+def test_what_a_record_does_not_name_is_none_or_has_no_key() -> None:
+    assert MeasureInputs.of(measured().parents()) == measured()
+    attacked = measured(implant=Implanted("1"))
+    assert MeasureInputs.of(attacked.parents()) == attacked
+    torn = MeasureInputs.of({"measured.benign": "b1", "surprise": "ff", "control": "ee"})
+    assert torn.measured.benign == BenignCodes("b1")
+    assert torn.load.key == torn.control.benign.key == ""
+    assert torn.implant is None
+    assert torn.measured.benign_scores is None
+    assert ImplantInputs.of({"surrogates.1": "a2"}).surrogates == (), "numbers begin with 0"
+
+
+def test_a_plans_artifact_has_nothing_to_read() -> None:
+    with pytest.raises(LookupError, match="10ad"):
+        _ = DATA.load.images
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_on_what_it_declares(stage: str) -> None:
+    inputs = STAGES[stage]
+    hints = get_type_hints(import_module(f"bench.stages.{stage}").run)
+    assert hints["inputs"] is inputs
+    (base,) = (base for base in inputs.__orig_bases__ if getattr(base, "__origin__", None) is Inputs)
+    assert get_args(base) == (inputs.leaves,)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_stands_after_what_it_reads(stage: str) -> None:
+    earlier = [STAGES[name].leaves for name in list(STAGES)[: list(STAGES).index(stage)]]
+
+    def artifacts(hint: object) -> list[type[Artifact]]:
+        found = []
+        for part in get_args(hint) or (hint,):
+            if isinstance(part, type) and issubclass(part, Artifact):
+                found.append(part)
+            elif isinstance(part, type) and hasattr(part, "__dataclass_fields__"):
+                hints = get_type_hints(part)
+                found += [kind for item in fields(part) for kind in artifacts(hints[item.name])]
+        return found
+
+    for kind in artifacts(STAGES[stage]):
+        assert any(issubclass(left, kind) for left in earlier), f"{stage} reads {kind.__name__}, which no stage leaves"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_class_of_what_a_stage_leaves_is_in_its_fingerprint(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Declarations are exempt from fingerprints; this is why that loses nothing (bench.graph.fingerprint.EXEMPT)."""
+    leaves = STAGES[stage].leaves
+    if leaves is Artifact:
+        pytest.skip("it leaves metrics alone")
+    read: set[str] = set()
+    real = fingerprint._module
+    monkeypatch.setattr(fingerprint, "_module", lambda module: read.add(module) or real(module))
+    fingerprint.fingerprint((f"bench.stages.{stage}",))
+    assert {base.__module__ for base in leaves.__mro__ if base is not object} <= read
+    assert "bench.artifacts.inputs" not in read
+
+
+def test_declarations_come_without_torch() -> None:
+    program = "import sys, bench.artifacts.inputs; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
