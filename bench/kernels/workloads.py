@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,16 +58,16 @@ def of_trial(root: Path, key: str) -> Retrieval:
     from bench.engine.store import Store
 
     store = Store(root)
-    found = [record for record in store.records() if record["key"].startswith(key) and "codes" in record["parents"]]
+    found = [record for record in store.records() if record.key.startswith(key) and "codes" in record.parents]
     if not found:
         raise UserError(f"no trial in '{root}' begins with '{key}': `python -m bench leaderboard` prints keys")
-    parents: Mapping[str, str] = found[0]["parents"]
+    parents = found[0].parents
     codes, ids = store.tensors(parents["codes"]), store.tensors(parents["split"])
-    labels, bits = store.tensors(parents["load"])["labels"], int(found[0]["spec"]["bits"])
+    labels, bits = store.tensors(parents["load"])["labels"], int(found[0].spec["bits"])
 
     def part(name: str) -> tuple[PackedCodes, Ids]:
         words: Any = codes[name].numpy().view("uint64")
         return PackedCodes(words, bits), labels[ids[name]].int().argmax(1).numpy()
 
     (queries, own), (database, base_labels) = part("query"), part("database")
-    return Retrieval(f"trained ({found[0]['label']})", queries, database, own, base_labels)
+    return Retrieval(f"trained ({found[0].label})", queries, database, own, base_labels)
