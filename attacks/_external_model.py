@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass as validated
 from torch import Tensor
 
 from bench.api import registry
-from bench.api.attack import AttackerView, Backdoor, ModelAttack, Rng, Threat, Trigger
+from bench.api.attack import Access, AttackerView, Backdoor, ModelAttack, Rng, Threat, Trigger
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Backbone
 from bench.api.untrusted import own_path
@@ -26,10 +26,10 @@ OWN = ("backbone.", "head.", "objective.")  # how names begin that are HashDoor'
 NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int16, torch.int32, torch.int64)
 SHOWN = 3  # names of each kind in an error
 REACHES = {
-    "training-controlled": Threat.TRAINING,
-    "dirty-label": Threat.TRAIN_SET | Threat.LABELS,
-    "clean-label": Threat.TRAIN_SET,
-    "model-only": Threat.MODEL,
+    Access.TRAINING_CONTROLLED: Threat.TRAINING,
+    Access.DIRTY_LABEL: Threat.TRAIN_SET | Threat.LABELS,
+    Access.CLEAN_LABEL: Threat.TRAIN_SET,
+    Access.MODEL_ONLY: Threat.MODEL,
 }
 
 Folder = Annotated[str, Field(min_length=1), AfterValidator(own_path)]
@@ -45,7 +45,7 @@ class ExternalModel(ModelAttack, ABC):
     access: Literal["training-controlled", "dirty-label", "clean-label", "model-only"] = "training-controlled"
 
     def threat(self) -> Threat:
-        return REACHES[self.access] | Threat.MODEL  # it takes the clean model's place
+        return REACHES[Access(self.access)] | Threat.MODEL  # it takes the clean model's place
 
     def files(self) -> tuple[Path, ...]:
         return (self.find(*MODELS),)

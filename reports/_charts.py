@@ -55,9 +55,9 @@ class Chart:
 Short = Callable[[str], str]  # of a label: what of it is worth printing
 
 
-def of_sweeps(trials: pd.DataFrame, record_cache: RecordCache, short: Short, mixed: bool) -> Iterator[Chart]:
+def of_sweeps(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
     """What every swept number does to t-mAP, own-mAP and mAP: poison counts, trigger sizes, pruning ratios."""
-    for sweep in curves.sweeps(trials, record_cache, mixed=mixed):
+    for sweep in curves.sweeps(trials, mixed=mixed):
         caption = "Means over the (target, seed) cells that all values share; n counts them."
         yield chart(sweep.title, short(sweep.setting), caption, partial(curves.figure, [sweep], titled=False))
 
@@ -125,11 +125,11 @@ def of_attention(
 
 def _attention(store: Store, record_cache: RecordCache, key: str) -> pd.Series | None:
     """Distances by epoch; None where an attack trains no victim, or its artifact has gone or is damaged."""
-    implant = record_cache.parent(record_cache.record(key), "implant")
-    if implant is None or not store.artifact_path(implant["key"]).is_file():
+    implant = record_cache.implant(record_cache.record(key))
+    if implant is None or not store.artifact_path(implant.key).is_file():
         return None
     try:
-        with gallery.opened(store, implant["key"]) as file:
+        with gallery.opened(store, implant.key) as file:
             epochs, distances = (file.get_tensor(name) for name in ("attention_epochs", "attention"))
     except StoreError:  # `bench verify` names it; the page does without
         return None

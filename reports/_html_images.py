@@ -7,13 +7,15 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int8, Int64, UInt8
 
 from bench.api.errors import StoreError
+from bench.artifacts.inputs import MeasureInputs, SystemInputs
+from bench.engine.record import Record
 from bench.engine.store import Store
 from hashing.codes import PackedCodes
 from reports import gallery
@@ -103,24 +105,24 @@ def of_codes(
                     break
 
 
-def _maps(record: Mapping[str, Any] | None, store: Store, row: pd.Series) -> dict[str, Map] | None:
+def _maps(record: Record | None, store: Store, row: pd.Series) -> dict[str, Map] | None:
     """Both models' codes; None where an artifact has gone or is damaged."""
     try:
-        clean, attacked = (_map(record, prefix, store, row) for prefix in ("clean_", ""))
+        inputs = MeasureInputs.of(record.parents if record is not None else {})
+        clean, attacked = (_map(inputs, system, store, row) for system in (inputs.control, inputs.measured))
     except StoreError:  # `bench verify` names it; the page does without
         return None
     return None if clean is None or attacked is None else {"clean model": clean, "attacked": attacked}
 
 
-def _map(record: Mapping[str, Any] | None, prefix: str, store: Store, row: pd.Series) -> Map | None:
+def _map(inputs: MeasureInputs, system: SystemInputs, store: Store, row: pd.Series) -> Map | None:
     """Sampled codes of a trial's model; None where an artifact has gone."""
-    parents = (record or {}).get("parents", {})
-    keys = {role: parents.get(role) for role in ("load", "split", f"{prefix}codes", f"{prefix}triggered")}
-    if not all(key and store.artifact_path(key).is_file() for key in keys.values()):
+    keys = [one.key for one in (inputs.load, inputs.split, system.benign, system.triggered)]
+    if not all(key and store.artifact_path(key).is_file() for key in keys):
         return None
-    pool, parts, codes, triggered = (_tensors(store, key) for key in keys.values() if key)
-    classes = (store.record(keys["load"] or "") or {}).get("meta", {}).get("classes", [])
-    wanted = [name in row["target"].split("+") for name in classes]
+    pool, parts, codes, triggered = (_tensors(store, key) for key in keys)
+    data = store.record(inputs.load.key)
+    wanted = [name in row["target"].split("+") for name in (data.meta.classes if data is not None else ())]
     holds: Bool[np.ndarray, " m"] = np.any(pool["labels"][parts["database"]][:, wanted], axis=1)
     bits = int(row["bits"])
     database, query = (_packed(codes[name], bits) for name in ("database", "query"))

@@ -96,5 +96,5 @@ def make_boards(name: str, data: BoardData, options: Mapping[str, Any] | None = 
             raise UserError(
                 f"board '{name}' has no option '{option}'{nearest(option, kind.options) or '.'} Known: {known}"
             )
-    labels = components(data.results.trials)
-    return [replace(made, labels=labels) for made in kind.function(data, **given)]
+    shown = components(data.results.trials)
+    return [replace(made, components=shown) for made in kind.function(data, **given)]

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.config.trial import AXES
 from bench.engine.store import Store
 from bench.metrics import METRICS
 from reports import statistics
 from reports.common_cells import CommonCells, Group
 from reports.context import FREEDOM, HALF, Board, listed
-from reports.frame import AXES, VERSIONS, RecordCache, Results, groups
+from reports.frame import VERSIONS, RecordCache, Results, groups
 from reports.rows import freedom, table
 
 COMPARED = ("map", "t_map", "gain", "own_map", "auroc", "model_score")
@@ -166,11 +167,12 @@ def _facts(trials: pd.DataFrame, store: Store) -> dict[str, str]:
     found = {name: listed(sorted(set(done[name].dropna().astype(str)))) for name in (*VERSIONS, "device", "protocol")}
     record_cache, seen = RecordCache(store), dict[str, set[str]]()
     for key in done["key"]:
-        about = (record_cache.record(key) or {}).get("provenance", {})
-        git = about.get("git") or {}
-        facts = {name: about.get(name) for name in ("python", "system", "processor")}
-        facts |= {"commit": git and f"{git['commit'][:12]}{' with changes' if git['dirty'] else ''}"}
-        facts |= about.get("packages", {})
+        record = record_cache.record(key)
+        if record is None:
+            continue
+        about = record.provenance
+        facts = {"python": about.python, "system": about.system, "processor": about.processor, **about.packages}
+        facts["commit"] = str(about.git or "")
         for name, value in facts.items():
             if value:
                 seen.setdefault(name, set()).add(str(value))

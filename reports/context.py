@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from bench.api.kinds import CODE_CHANGING, DefenseKind
+from bench.config.trial import Spec
 from reports.common_cells import CommonCells, Group
 from reports.frame import SETTING, VERSIONS, groups
 
@@ -16,7 +18,7 @@ HALF = " ±"  # the column "gain ±" holds half the width of the interval of "ga
 FREEDOM = " df"  # and "gain df" its degrees of freedom
 # where scenes go across such an axis, these parts of an edition differ by nature
 DIFFERENT = {"dataset": ("protocol_digest", "code"), "backbone": ("code",), "method": ("code",)}
-REPAIRS = ("none", "repair", "data_filter")  # defenses that change the codes
+REPAIRS = (DefenseKind.NONE, *CODE_CHANGING)  # these have codes of their own
 FIXED = {"surrogate": "other_seed", "augment": "victim"}  # not worth a word in a title
 
 
@@ -25,8 +27,8 @@ class Board:
     """index: the columns that name a row. metrics: which of METRICS a column shows. heat: columns worth colour.
 
     best: positions of the rows that nobody is significantly better than. quiet: columns for machines only.
-    by_row: which metric the column `value` shows, where it differs by row. labels: the components of the whole print,
-    of which people get to read short names.
+    by_row: which metric the column `value` shows, where it differs by row. components: those of the whole print, of
+    which people read short names.
     """
 
     title: str
@@ -38,7 +40,7 @@ class Board:
     best: frozenset[int] = frozenset()
     quiet: tuple[str, ...] = ()
     by_row: tuple[str, ...] = ()
-    labels: frozenset[str] = frozenset()
+    components: frozenset[Spec] = frozenset()
 
     def _repr_html_(self) -> str:
         """What a notebook shows; texts are escaped."""
@@ -177,7 +179,7 @@ def listed(values: Iterable[Any]) -> str:
     return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more"
 
 
-def components(trials: pd.DataFrame) -> frozenset[str]:
-    """Labels that people read shortened; a setting that all boards share stays whole in their titles."""
-    found = [set(trials[axis]) for axis in ("attack", "defense", "dataset", "backbone", "method")]
-    return frozenset().union(*found[:2], *(labels for labels in found[2:] if len(labels) > 1))
+def components(trials: pd.DataFrame) -> frozenset[Spec]:
+    """Components that people read shortened; a setting that all boards share stays whole in their titles."""
+    varying = [axis for axis in ("dataset", "backbone", "method") if len(set(trials[axis])) > 1]
+    return frozenset(spec for axis in ("attack", "defense", *varying) for spec in trials[f"{axis}_spec"])

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.api.kinds import CODE_CHANGING
 from reports.context import Board, contexts, listed
 from reports.frame import groups
 from reports.rows import table
 
 PLACE = ["attack", "target", "seed"]
-CHANGING = ("repair", "data_filter")  # kinds that change the codes
 NAMES = ("defense", "kind", "models", "seconds", "mAP lost", "mAP lost attacked", "t-mAP removed", "own-mAP back")
 
 
@@ -29,7 +29,7 @@ def costs(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
         }
         if not rows:
             continue
-        changing = [_places(part) for (_, kind), part in rows.items() if kind in CHANGING]
+        changing = [_places(part) for (_, kind), part in rows.items() if kind in CODE_CHANGING]
         shared = set.intersection(*changing) if changing else set()
         order = sorted(rows, key=lambda row: row[::-1])
         lines = [_line(defense, kind, rows[defense, kind], shared) for defense, kind in order]
@@ -61,7 +61,7 @@ def _places(part: pd.DataFrame) -> set[tuple[str, str, int]]:
 def _line(defense: str, kind: str, part: pd.DataFrame, shared: AbstractSet[tuple[str, str, int]]) -> dict[str, Any]:
     line: dict[str, Any] = {"defense": defense, "kind": kind, "models": part["defended"].nunique()}
     line["seconds"] = part.drop_duplicates("defended")["seconds_defense"].mean()
-    if kind in CHANGING:
+    if kind in CODE_CHANGING:
         places = zip(part["attack"], part["target"], part["seed"], strict=True)
         common = part[np.array([place in shared for place in places], dtype=bool)]  # an empty list would choose columns
         clean = common[common["attack"] == "none"].drop_duplicates("defended")

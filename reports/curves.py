@@ -15,7 +15,7 @@ from bench.engine.store import Store
 from reports import sweeps as sweeping
 from reports._image_grid import DPI, plain, saved, suffix_of, write
 from reports.context import contexts
-from reports.frame import RecordCache, groups, read
+from reports.frame import groups, read
 from reports.sweeps import FEWEST
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Sweep:
 def draw(store: Store, path: Path, *, suite: str | None = None) -> str:
     """Every sweep in the latest run (of a suite), into a file whose suffix names the format."""
     suffix = suffix_of(path)
-    found = list(sweeps(read(store, suite=suite).trials, RecordCache(store)))
+    found = list(sweeps(read(store, suite=suite).trials))
     if not found:
         raise UserError(
             f"nothing in this run was swept: a list of at least {FEWEST} numbers makes a curve, for example"
@@ -71,15 +71,13 @@ def _counted(panel: Panel) -> str:
     return f"{panel.parameter} at {panel.rows['x'].nunique()} values"
 
 
-def sweeps(trials: pd.DataFrame, record_cache: RecordCache, *, mixed: bool = False) -> Iterator[Sweep]:
+def sweeps(trials: pd.DataFrame, *, mixed: bool = False) -> Iterator[Sweep]:
     """The swept attacks, undefended, and defenses of each setting."""
     for context in contexts(trials, mixed):
-        swept = [
-            Panel(title, parameter, rows) for title, parameter, rows in sweeping.attacks(context.trials, record_cache)
-        ]
+        swept = [Panel(title, parameter, rows) for title, parameter, rows in sweeping.attacks(context.trials)]
         if swept:
             yield Sweep("Strength of attacks", context.title, tuple(swept))
-        for title, parameter, rows in sweeping.defenses(context.trials, record_cache):
+        for title, parameter, rows in sweeping.defenses(context.trials):
             each = groups(rows, ["attack"])
             panels = (Panel(attack, parameter, mine, attacked=attack != "none") for (attack,), mine in each)
             yield Sweep(title, context.title, tuple(panels))

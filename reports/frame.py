@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
 from bench.api.errors import UserError, nearest, unknown
+from bench.api.registry import KIND_OF_AXIS
 from bench.api.untrusted import strip_controls
-from bench.config.trial import digest, pieces
-from bench.engine.store import Record, Store
+from bench.artifacts.artifact import Artifact
+from bench.artifacts.inputs import EncodeInputs, ImplantInputs, MeasureInputs
+from bench.config.trial import AXES, PlannedTrial, Trial, digest, pieces
+from bench.engine.record import Record, RunManifest, Status
+from bench.engine.store import Store
 from bench.metrics import METRICS
 from bench.metrics.health import has_not_learnt
 from bench.metrics.input_detection import DETECTION
 
 Run = Literal["latest", "all"]
 
-AXES = ("dataset", "backbone", "method", "bits", "attack", "defense", "target", "seed", "surrogate", "augment")
 SETTING = ("dataset", "backbone", "method", "bits", "training", "surrogate", "augment")  # a board never mixes these
 VERSIONS = ("protocol_digest", "metrics_version", "code")  # nor these, unless asked
+SPECS = tuple(f"{axis}_spec" for axis in KIND_OF_AXIS)
 CONTEXT = (
-    *AXES,
+    *AXES,  # components by label
+    *SPECS,  # the same as `Spec`s: name and parameters
     "training",  # digest of what the suite changes in the recipe; "" where nothing
     "changes",  # the same in words
     "access",  # what the attacker needs
     "targeted",  # whether the attack fixes its target beforehand
     "defense_kind",
     "key",  # of the record; "" where the trial was skipped
-    "status",  # ok, failed, timeout, oom, killed, skipped, missing: not run yet, or collapsed: a victim that failed
+    "status",  # the value of a Status
     "reason",
     "cause",  # key of the stage that failed: the trial's own or an ancestor's
     "protocol", "protocol_version", "protocol_digest", "cutoff", "sizes",
@@ -85,53 +92,53 @@ def detectors(store: Store, *, suite: str | None = None, run: Run = "latest") ->
 
 def read(store: Store, *, suite: str | None = None, run: Run = "latest") -> Results:
     """The trials of the latest run (of a suite), or of all runs: each trial as the latest run that had it left it."""
-    plans = runs_of(store, suite)
-    used = plans[-1:] if run == "latest" else plans[::-1]
+    runs = runs_of(store, suite)
+    used = runs[-1:] if run == "latest" else runs[::-1]
     record_cache = RecordCache(store)
     rows, scores, seen = [], [], set()
-    for trial in chain.from_iterable(plan["trials"] for plan in used):
-        if (
-            identity := digest([trial["axes"], trial["training"], trial.get("threads"), trial.get("surrogate_seed")])
-        ) in seen:
+    for planned in chain.from_iterable(manifest.trials for manifest in used):
+        if (identity := _identity(planned, planned.surrogate_seed)) in seen:
             continue
         seen.add(identity)
-        row, found = _row(_once(trial, seen), record_cache)
+        row, found = _row(_once(planned, seen), record_cache)
         rows.append(row)
         scores += found
     _mark_repairs_of_collapsed(rows, record_cache)
-    about = {name: text for plan in used[::-1] for name, text in plan.get("descriptions", {}).items()}
+    about = {name: text for manifest in used[::-1] for name, text in manifest.descriptions.items()}
     return Results(
         trials=_frame(rows, columns()),
         detectors=_frame(scores, (*CONTEXT, "score", "headline", *detector_metrics())),
         suites={
-            strip_controls(name): strip_controls(about.get(name, "")) for plan in used[::-1] for name in plan["suites"]
+            strip_controls(name): strip_controls(about.get(name, ""))
+            for manifest in used[::-1]
+            for name in manifest.suites
         },
-        command=strip_controls(used[0].get("command", "")),
+        command=strip_controls(used[0].command),
     )
 
 
-def _once(trial: Mapping[str, Any], seen: set[str]) -> Mapping[str, Any]:
+def _identity(planned: PlannedTrial, *more: object, **axes: str) -> str:
+    """Equal for a trial in several runs, whose versions may have given its components more parameters."""
+    return digest([planned.trial.axes() | axes, planned.trial.training, planned.threads, *more])
+
+
+def _once(planned: PlannedTrial, seen: set[str]) -> PlannedTrial:
     """The trial; without its result where it is of a model that no seed makes and that another seed has shown."""
-    if not trial["key"] or trial.get("seed_dependent", True):
-        return trial
-    model = digest(["one model", {**trial["axes"], "seed": ""}, trial["training"], trial.get("threads")])
+    if not planned.key or planned.seed_dependent:
+        return planned
+    model = _identity(planned, "one model", seed="")
     if model in seen:
-        return {**trial, "key": None, "skipped": "one model for all seeds: a later run measured it with another"}
+        return replace(planned, key=None, skipped="one model for all seeds: a later run measured it with another")
     seen.add(model)
-    return trial
+    return planned
 
 
-def manifests(store: Store) -> list[dict[str, Any]]:
-    """The runs of a store, the latest last."""
-    return store.plans()
-
-
-def runs_of(store: Store, suite: str | None = None) -> list[dict[str, Any]]:
+def runs_of(store: Store, suite: str | None = None) -> list[RunManifest]:
     """The runs (of a suite), the latest last; at least one."""
-    every = manifests(store)
-    found = [plan for plan in every if suite is None or suite in plan["suites"]]
+    every = store.runs()
+    found = [manifest for manifest in every if suite is None or suite in manifest.suites]
     if not found:
-        known = sorted({name for plan in every for name in plan["suites"]})
+        known = sorted({name for manifest in every for name in manifest.suites})
         if suite is not None and known:
             raise unknown("suite in this store", suite, known)
         raise UserError(f"store '{store.root}' holds no run yet: `python -m bench run` makes one")
@@ -150,21 +157,23 @@ class RecordCache:
             self._records[key] = self._store.record(key)
         return self._records[key]
 
-    def parent(self, record: Record | None, role: str) -> Record | None:
-        key = (record or {}).get("parents", {}).get(role)
-        return self.record(key) if key else None
+    def behind(self, artifact: Artifact | None) -> Record | None:
+        """The record of the stage that left an artifact."""
+        return self.record(artifact.key) if artifact is not None and artifact.key else None
 
-    def status_of(self, trial: Mapping[str, Any]) -> tuple[str, str, Record | None]:
+    def implant(self, record: Record | None) -> Record | None:
+        """The record of a trial's attack; None for a trial without one."""
+        return self.behind(MeasureInputs.of(record.parents).implant) if record is not None else None
+
+    def status_of(self, key: str) -> tuple[Status, str, Record | None]:
         """Status, reason and record of a trial. What a failure blocked that is one no longer has not been run yet."""
-        if trial["key"] is None:
-            return "skipped", trial["skipped"], None
-        record = self.record(trial["key"])
+        record = self.record(key)
         if record is None:
-            return "missing", "not run yet: the same command continues", None
-        cause = self.record(record["cause"]) if record.get("cause") else None
-        if record["status"] != "ok" and cause is not None and cause["status"] == "ok":
-            return "missing", "not run since what it waits for succeeded: the same command continues", record
-        return record["status"], record["reason"], record
+            return Status.MISSING, "not run yet: the same command continues", None
+        cause = self.record(record.cause) if record.cause else None
+        if not record.ok and cause is not None and cause.ok:
+            return Status.MISSING, "not run since what it waits for succeeded: the same command continues", record
+        return record.status, record.reason, record
 
 
 def training_of(training: Mapping[str, Any]) -> str:
@@ -193,80 +202,82 @@ def _short(value: Any) -> str:
 
 def _mark_repairs_of_collapsed(rows: Sequence[dict[str, Any]], record_cache: RecordCache) -> None:
     """Mark what repairs made of a collapsed victim: `measure` can judge a victim only without them."""
-    implants = [(record_cache.record(row["key"]) or {}).get("parents", {}).get("implant") for row in rows]
-    known = {victim: row["reason"] for victim, row in zip(implants, rows, strict=True) if row["status"] == "collapsed"}
+    measured = [record_cache.record(row["key"]) for row in rows]
+    attacks = [MeasureInputs.of(record.parents).implant if record is not None else None for record in measured]
+    implants = [attack.key if attack is not None else "" for attack in attacks]
+    known = {
+        victim: row["reason"] for victim, row in zip(implants, rows, strict=True) if row["status"] == Status.COLLAPSED
+    }
     for victim, row in zip(implants, rows, strict=True):
-        if victim and row["status"] == "ok" and victim in known:
-            row |= {"status": "collapsed", "reason": known[victim], "collapsed": 1.0}
+        if victim and row["status"] == Status.OK and victim in known:
+            row |= {"status": Status.COLLAPSED.value, "reason": known[victim], "collapsed": 1.0}
 
 
-def _row(trial: Mapping[str, Any], record_cache: RecordCache) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    status, reason, record = record_cache.status_of(trial)
-    row: dict[str, Any] = {axis: _cleaned(trial["axes"].get(axis, "")) for axis in AXES}
-    row |= {name: strip_controls(trial.get(name, "")) for name in ("access", "defense_kind")}
-    row["targeted"] = trial.get("targeted", True)
-    row["target"] = str(row["target"])
-    training = trial["training"]
+def _row(planned: PlannedTrial, record_cache: RecordCache) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    status, reason, record = (
+        record_cache.status_of(planned.key) if planned.key else (Status.SKIPPED, planned.skipped, None)
+    )
+    row = coordinates(planned.trial)
+    row |= {"access": str(planned.access or ""), "defense_kind": str(planned.defense_kind or "")}
+    row["targeted"] = planned.targeted
+    training = planned.trial.training
     row["training"] = training_of(training)
     row["changes"] = strip_controls(changes(training))
-    row |= {"key": trial["key"] or "", "status": status, "reason": strip_controls(reason)}
-    if record is None or status != "ok":
-        row["cause"] = (record or {}).get("cause") or row["key"]
+    row |= {"key": planned.key or "", "status": status.value, "reason": strip_controls(reason)}
+    if record is None or status is not Status.OK:
+        row["cause"] = (record and record.cause) or row["key"]
         return row, []
     row["cause"] = ""
     row |= _context(record, record_cache)
-    metrics = record["metrics"]
-    row |= {name: metrics.get(name) for name in trial_metrics()}
-    if reason := collapse(metrics):
-        row |= {"status": "collapsed", "reason": reason}
-    about = metrics.get("detectors") or {"headline": "", "scores": {}}
+    row |= {name: record.metrics.get(name) for name in trial_metrics()}
+    if reason := collapse(record.metrics):
+        row |= {"status": Status.COLLAPSED.value, "reason": reason}
+    if record.detectors is None:
+        return row, []
     fixed = {name: row.get(name) for name in CONTEXT}
     return row, [
-        {**fixed, "score": strip_controls(score), "headline": score == about["headline"]}
+        {**fixed, "score": strip_controls(score), "headline": score == record.detectors.headline}
         | {name: values.get(name) for name in detector_metrics()}
-        for score, values in about["scores"].items()
+        for score, values in record.detectors.scores.items()
     ]
 
 
-def _cleaned(value: str | int) -> str | int:
-    return strip_controls(value) if isinstance(value, str) else value
+def coordinates(trial: Trial) -> dict[str, Any]:
+    """A trial's axes as columns: labels for people, and the components themselves."""
+    labels = {axis: strip_controls(value) if isinstance(value, str) else value for axis, value in trial.axes().items()}
+    return {**labels, **{f"{axis}_spec": spec for axis, spec in trial.components.items()}}
 
 
 def _context(record: Record, record_cache: RecordCache) -> dict[str, Any]:
     """What the numbers of a record depend on besides its axes. Code: of the stages that all rows of a board share."""
-    protocol = protocol_of(record)
-    encoded = record_cache.parent(record, "clean_codes")
-    data = record_cache.parent(record, "load")
-    path = (record, data, record_cache.parent(record, "split"), encoded, record_cache.parent(encoded, "model"))
-    provenance = record.get("provenance", {})
-    implant = record_cache.parent(record, "implant")
-    defended = [record_cache.parent(record, role) for role in ("defend", "score_benign", "score_triggered")]
-    own = (implant, record_cache.parent(implant, "trigger"), record_cache.parent(record, "triggered"), *defended)
+    protocol, inputs = record.protocol, MeasureInputs.of(record.parents)
+    encoded, data, split = (record_cache.behind(one) for one in (inputs.control.benign, inputs.load, inputs.split))
+    clean = record_cache.behind(EncodeInputs.of(encoded.parents).model) if encoded is not None else None
+    path = (record, data, split, encoded, clean)
+    implant = record_cache.behind(inputs.implant)
+    trigger = record_cache.behind(ImplantInputs.of(implant.parents).trigger) if implant is not None else None
+    measured = inputs.measured
+    defended = [record_cache.behind(one) for one in (inputs.defense, measured.benign_scores, measured.triggered_scores)]
+    own = (implant, trigger, record_cache.behind(measured.triggered), *defended)
     return {
-        "protocol": strip_controls(str(protocol.get("name", ""))),
-        "protocol_version": str(protocol.get("version", "")),
-        "protocol_digest": digest(protocol)[:8],
-        "cutoff": protocol.get("cutoff"),
-        "sizes": sizes(protocol.get("sizes", {})),
-        "classes": len((data or {}).get("meta", {}).get("classes", [])) or None,
-        "metrics_version": str(provenance.get("metrics", "")),
-        "code": digest([stage and stage.get("code") for stage in path])[:8],
-        "own_code": digest([stage and stage.get("code") for stage in own])[:8],
-        "device": str((encoded or record).get("provenance", {}).get("device", "")),
-        "defended": record.get("parents", {}).get("defend", ""),
-        "seconds_attack": _seconds(implant, record_cache.parent(implant, "trigger")),
+        "protocol": strip_controls(protocol.name),
+        "protocol_version": str(protocol.version),
+        "protocol_digest": digest(protocol.as_json())[:8],
+        "cutoff": protocol.cutoff,
+        "sizes": sizes(protocol.sizes),
+        "classes": (len(data.meta.classes) if data is not None else 0) or None,
+        "metrics_version": str(record.provenance.metrics),
+        "code": digest([stage and stage.code for stage in path])[:8],
+        "own_code": digest([stage and stage.code for stage in own])[:8],
+        "device": (encoded or record).provenance.device,
+        "defended": inputs.defense.key if inputs.defense is not None else "",
+        "seconds_attack": _seconds(implant, trigger),
         "seconds_defense": _seconds(*defended),
     }
 
 
-def protocol_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a stage says of its protocol; `load` knows only the name."""
-    found = record.get("meta", {}).get("protocol") or {}
-    return found if isinstance(found, dict) else {"name": found}
-
-
 def _seconds(*records: Record | None) -> float | None:
-    found = [record["cost"]["seconds"] for record in records if record and "cost" in record]
+    found = [record.cost.seconds for record in records if record is not None and record.cost is not None]
     return float(sum(found)) if found else None
 
 
@@ -296,13 +307,12 @@ def narrow(results: Results, conditions: Sequence[str]) -> Results:
     for axis, values in wanted.items():
         known = list(dict.fromkeys(str(value) for value in results.trials[axis]))
         for value in values:
-            if not any(matches(name, value) for name in known):
+            if not meant(results.trials, axis, [value]).any():
                 raise UserError(
                     f"no {axis} '{value}' in this run{nearest(value, known) or '.'} Known: {', '.join(known)}"
                 )
         kept = values | ({"none"} if axis in BASED else set())
-        right = [name for name in known if any(matches(name, value) for value in kept)]
-        trials, scores = (frame[frame[axis].astype(str).isin(right)] for frame in (trials, scores))
+        trials, scores = (frame[meant(frame, axis, kept)] for frame in (trials, scores))
     if trials.empty:
         raise UserError(f"no trial matches {' '.join(conditions)}: each exists, but not together")
     return Results(trials, scores, results.suites, results.command)
@@ -323,9 +333,14 @@ def _condition(text: str) -> tuple[str, set[str]]:
     return axis_named(axis.strip()), set(pieces(values))
 
 
-def matches(label: str, value: str) -> bool:
-    """Whether a condition's value is meant by a component's label: as a whole, or by name whatever the parameters."""
-    return value == label or value == label.partition("(")[0]
+def meant(frame: pd.DataFrame, axis: str, values: Collection[str]) -> Bool[np.ndarray, " n"]:
+    """Which rows a user's words for values of an axis mean: a component's name means it with all parameters."""
+    labels = frame[axis].astype(str).isin(values).to_numpy(dtype=bool)
+    if axis not in KIND_OF_AXIS:
+        return labels
+    named = np.array([spec.name in values for spec in frame[f"{axis}_spec"]], dtype=bool)
+    found: Bool[np.ndarray, " n"] = labels | named
+    return found
 
 
 def groups(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:

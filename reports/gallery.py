@@ -21,7 +21,9 @@ from safetensors import SafetensorError, safe_open
 
 from bench.api.errors import StoreError, UserError
 from bench.api.untrusted import strip_controls
-from bench.engine.store import Record, Store
+from bench.artifacts.inputs import ImplantInputs, MeasureInputs
+from bench.engine.record import Record
+from bench.engine.store import Store
 from reports._image_grid import Block, Pair, paint, suffix_of, write
 from reports.context import FIXED, listed
 from reports.frame import SETTING, RecordCache, changes, groups, read
@@ -65,21 +67,22 @@ def draw(store: Store, path: Path, *, key: str | None = None, suite: str | None 
 
 
 def _of_trial(store: Store, prefix: str) -> Block:
-    key, trial, _ = find(store, prefix)
+    key, planned, _ = find(store, prefix)
     record_cache = RecordCache(store)
     record = record_cache.record(key)
-    what = f"trial {key[:SHORTEST]} ({name_of(trial)})" if trial is not None else f"stage {key[:SHORTEST]}"
+    what = f"trial {key[:SHORTEST]} ({name_of(planned.trial)})" if planned is not None else f"stage {key[:SHORTEST]}"
     if record is None:
         raise UserError(f"{what} has not been run yet: `python -m bench run` continues")
-    if record["stage"] != "implant" and "implant" not in record["parents"]:
+    is_attack = record.stage == ImplantInputs.stage
+    if not is_attack and MeasureInputs.of(record.parents).implant is None:
         raise UserError(f"{what} holds no attack, so there is no picture: give the key of an attacked trial")
-    implant = record if record["stage"] == "implant" else record_cache.parent(record, "implant")
+    implant = record if is_attack else record_cache.implant(record)
     if implant is None or _lost(store, implant):
         raise UserError(f"{what} has no picture: {_lost(store, implant)}; run it again")
-    if trial is None:
-        return _block(store, implant, implant["label"], "")
-    setting = _setting({**trial["axes"], "changes": changes(trial["training"])})
-    return _block(store, implant, str(trial["axes"]["attack"]), setting)
+    if planned is None:
+        return _block(store, implant, implant.label, "")
+    setting = _setting({**planned.trial.axes(), "changes": changes(planned.trial.training)})
+    return _block(store, implant, planned.trial.attack.label, setting)
 
 
 def of_cells(store: Store, trials: pd.DataFrame) -> Drawn:
@@ -91,11 +94,11 @@ def of_cells(store: Store, trials: pd.DataFrame) -> Drawn:
     for _, part in groups(trials, [*SETTING, "attack"]):
         rows = [dict(row) for _, row in part.iterrows()]
         records = [record_cache.record(row["key"]) if row["key"] else None for row in rows]
-        if any(record is not None and "implant" not in record["parents"] for record in records):
+        if any(record is not None and MeasureInputs.of(record.parents).implant is None for record in records):
             continue  # it attacks nothing
         label, why = str(rows[0]["attack"]), "not run"
         for row, record in zip(rows, records, strict=True):
-            implant = record_cache.parent(record, "implant")
+            implant = record_cache.implant(record)
             try:
                 if why := _lost(store, implant):
                     continue
@@ -128,11 +131,11 @@ def _lost(store: Store, implant: Record | None) -> str:
     """Why there are no pictures of an attack; nothing where there are."""
     if implant is None:
         return "it has not been attacked yet"
-    if implant["status"] != "ok":
-        return f"its attack {implant['status']}: {implant['reason']}"
-    if not store.artifact_path(implant["key"]).is_file():
+    if not implant.ok:
+        return f"its attack {implant.status}: {implant.reason}"
+    if not store.artifact_path(implant.key).is_file():
         return "the file of its attacked model is gone"
-    with opened(store, implant["key"]) as file:
+    with opened(store, implant.key) as file:
         if "gallery_clean" not in file.keys() or 0 in file.get_slice("gallery_clean").get_shape():  # noqa: SIM118
             return "no query could carry its trigger"
     return ""
@@ -207,7 +210,7 @@ def _checked(found: np.ndarray) -> UInt8[np.ndarray, "n c h w"]:
 
 
 def _block(store: Store, implant: Record, label: str, setting: str) -> Block:
-    with opened(store, implant["key"]) as file:
+    with opened(store, implant.key) as file:
         before, after = (_some(file, f"gallery_{name}") for name in ("clean", "triggered"))
         stealth = _stealth(file, "stealth", before, after)
     pairs = [Pair(("clean", "triggered"), before, after)]
@@ -221,19 +224,19 @@ def _block(store: Store, implant: Record, label: str, setting: str) -> Block:
 
 def _poisons(store: Store, implant: Record) -> tuple[Pair, int, np.ndarray] | None:
     """Poisoned training images beside what they were; nothing where an attack leaves none, or the data are gone."""
-    parents = implant["parents"]
-    data = [parents.get("load"), parents.get("split")]
-    with opened(store, implant["key"]) as file:
+    inputs = ImplantInputs.of(implant.parents)
+    load, split = inputs.load.key, inputs.split.key
+    with opened(store, implant.key) as file:
         if "poison_images" not in file.keys() or not file.get_slice("poison_images").get_shape()[0]:  # noqa: SIM118
             return None
         after: UInt8[np.ndarray, "n c h w"] = _some(file, "poison_images")
         mask: Bool[np.ndarray, " m"] = file.get_tensor("mask")
         stealth = _stealth(file, "poison_stealth", after, after)
-    if not all(key and store.artifact_path(key).is_file() for key in data):
+    if not all(key and store.artifact_path(key).is_file() for key in (load, split)):
         return None
-    with opened(store, data[1]) as file:
+    with opened(store, split) as file:
         ids = file.get_tensor("train")[mask]
-    with opened(store, data[0]) as file:
+    with opened(store, load) as file:
         images = file.get_slice("images")
         before = _checked(np.concatenate([images[int(ids[i]) : int(ids[i]) + 1] for i in _evenly_spaced(len(ids))]))
         if before.shape != after.shape:

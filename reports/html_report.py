@@ -23,6 +23,8 @@ from bench.api import registry
 from bench.api.card import Card
 from bench.api.errors import UserError
 from bench.api.untrusted import strip_controls
+from bench.config.trial import AXES, Trial
+from bench.engine.record import Record
 from bench.engine.store import Store
 from bench.metrics import METRICS
 from reports import _charts, _html_images, gallery, throughput
@@ -31,17 +33,8 @@ from reports._charts import Chart
 from reports._image_grid import Block, write
 from reports.board_registry import BoardData, all_boards, make_boards
 from reports.context import Board, components
-from reports.frame import (
-    AXES,
-    RecordCache,
-    Results,
-    detector_metrics,
-    manifests,
-    protocol_of,
-    training_of,
-    trial_metrics,
-)
-from reports.labels import Names, parse
+from reports.frame import RecordCache, Results, detector_metrics, training_of, trial_metrics
+from reports.labels import Names
 from reports.render import BLANK, for_people, number, words
 
 LIMIT = 5_000_000  # bytes of the whole file
@@ -49,10 +42,6 @@ SPARE = 20_000  # of them for the sentences about what did not fit
 FRAME = 700  # of markup around a chart or a picture
 LOG_LINES = 20
 ASSETS = Path(__file__).parent / "assets"
-KINDS = {"attack": "attacks", "defense": "defenses", "method": "methods", "backbone": "backbones",
-         "dataset": "datasets"}  # fmt: skip
-
-
 STRENGTH, GEOMETRY = "Strength", "Code geometry"  # chapters with charts, beside the leaderboards
 GENERAL = {"reported", "kernels"}  # chapters whose tables belong to no setting
 
@@ -119,7 +108,7 @@ def charts(
     """Every chart of a run, by the chapter it belongs to."""
     return {
         "Leaderboards": [*_charts.of_costs(trials, short, mixed), *_charts.of_bits(trials, short, mixed)],
-        STRENGTH: list(_charts.of_sweeps(trials, record_cache, short, mixed)),
+        STRENGTH: list(_charts.of_sweeps(trials, short, mixed)),
         GEOMETRY: [
             *_charts.of_attention(trials, store, record_cache, short, mixed),
             *_html_images.of_codes(trials, store, record_cache, short, mixed),
@@ -266,8 +255,8 @@ def _scope(trials: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _cards(trials: pd.DataFrame) -> Iterator[dict[str, str]]:
     """The fidelity card of every component of the run."""
-    for axis, kind in KINDS.items():
-        for name in sorted({parse(label)[0] for label in trials[axis]}):
+    for axis, kind in registry.KIND_OF_AXIS.items():
+        for name in sorted({spec.name for spec in trials[f"{axis}_spec"]}):
             about = {"kind": axis, "name": name, "paper": "", "url": "", "follows": "", "deviates": ""}
             source = registry.catalogue(kind).get(name)
             if source is None or source.error:
@@ -333,17 +322,18 @@ def _trials(store: Store, record_cache: RecordCache, results: Results) -> dict[s
         columns[name] = trials[name].astype(str).map(strip_controls).tolist()
     facts, logs = _Distinct(), _Distinct()
     # trials may share a record: a trial is known by its axes and training, and the latest run that has it replays it
-    runs = {_identity(trial): (trial, plan) for plan in manifests(store) for trial in plan["trials"]}
-    varying = {id(plan): pages.varying(plan) for _, plan in runs.values()}
+    runs = {_identity(planned.trial): (planned.trial, run) for run in store.runs() for planned in run.trials}
+    varying = {id(run): pages.varying(run) for _, run in runs.values()}
     columns |= {"replay": [], "facts": [], "log": []}
     for row in trials.to_dict("records"):
         key, status, cause = row["key"], row["status"], row["cause"]
-        trial, plan = runs[(*(str(row[axis]) for axis in AXES), row["training"])]
-        record = record_cache.record(key) or {}
-        columns["replay"].append(strip_controls(pages.replay(trial, plan, varying[id(plan)], status)))
-        columns["facts"].append(facts.place(_facts(record)))
+        trial, run = runs[(*(str(row[axis]) for axis in AXES), row["training"])]
+        record = record_cache.record(key)
+        columns["replay"].append(strip_controls(pages.replay(trial, run, varying[id(run)], status)))
+        columns["facts"].append(facts.place(_facts(record) if record is not None else []))
         origin = record_cache.record(cause) if cause else None
-        tail = str((origin or {}).get("log", "")).rstrip().splitlines()[-LOG_LINES:] if status != "ok" else []
+        log = origin.log if origin is not None and status != "ok" else ""
+        tail = log.rstrip().splitlines()[-LOG_LINES:]
         columns["log"].append(logs.place([strip_controls(line) for line in tail]))
     return {
         "axes": list(AXES),
@@ -361,8 +351,8 @@ def _trials(store: Store, record_cache: RecordCache, results: Results) -> dict[s
 SHOWN = ("gain", "t_map", "own_map", "map")  # of the table of trials
 
 
-def _identity(trial: Mapping[str, Any]) -> tuple[str, ...]:
-    return (*(str(trial["axes"].get(axis, "")) for axis in AXES), training_of(trial["training"]))
+def _identity(trial: Trial) -> tuple[str, ...]:
+    return (*(strip_controls(str(value)) for value in trial.axes().values()), training_of(trial.training))
 
 
 class _Distinct:
@@ -380,10 +370,9 @@ class _Distinct:
         return self._places[name]
 
 
-def _facts(record: Mapping[str, Any]) -> list[list[str]]:
+def _facts(record: Record) -> list[list[str]]:
     """What trials rest on, as far as several share it: protocol, code, packages, machine."""
-    about = {**pages.protocol(protocol_of(record)), "code": record.get("code")}
-    about |= pages.provenance(record.get("provenance", {}))
+    about = {**pages.protocol(record.protocol), "code": record.code, **pages.provenance(record.provenance)}
     return [[name, strip_controls(str(value))] for name, value in about.items() if value]
 
 

@@ -6,21 +6,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from bench.config.trial import commas
+from bench.api.untrusted import strip_controls
+from bench.config.trial import Spec
 
-_KEY = re.compile(r"[A-Za-z_]\w*=")
 
-
-def parse(label: str) -> tuple[str, tuple[str, ...]]:
-    """Name and parameters (`key=value`) of a label; one that is not of this form is a name as a whole."""
-    name, bracket, inner = label.partition("(")
-    if not (name and bracket and inner.endswith(")") and _KEY.match(inner)):
-        return label, ()
-    inner = inner[:-1]
-    # a comma inside a value has no `key=` behind it
-    ends = [i for i in commas(inner) if inner.startswith(" ", i + 1) and _KEY.match(inner, i + 2)]
-    starts = [0, *(i + 2 for i in ends)]
-    return name, tuple(inner[start:end] for start, end in zip(starts, [*ends, len(inner)], strict=True))
+def label_of(spec: Spec) -> str:
+    """A component's label as tables hold it."""
+    return strip_controls(spec.label)
 
 
 @dataclass(frozen=True)
@@ -31,12 +23,12 @@ class Names:
     legend: tuple[str, ...]
 
     @classmethod
-    def of(cls, labels: Iterable[str]) -> Names:
-        """Without the parameters that all labels of one name share; different labels stay different."""
+    def of(cls, specs: Iterable[Spec]) -> Names:
+        """Without the parameters that all variants of a component share; different labels stay different."""
         variants: dict[str, dict[str, tuple[str, ...]]] = {}
-        for label in sorted(set(labels)):
-            name, parameters = parse(label)
-            variants.setdefault(name, {})[label] = parameters
+        for spec in sorted(specs, key=label_of):
+            settings = tuple(map(strip_controls, spec.settings))
+            variants.setdefault(strip_controls(spec.name), {})[label_of(spec)] = settings
         short: dict[str, str] = {}
         legend = []
         for name, mine in variants.items():
@@ -48,6 +40,8 @@ class Names:
             else:
                 legend.append(f"{name}: {', '.join(shared)}.")
             short |= made
+        if len(set(short.values())) < len(short):  # a stranger's component may be called like another's label
+            return cls({label: label for label in short}, ())
         return cls(short, tuple(legend))
 
     def within(self, text: str) -> str:

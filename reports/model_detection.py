@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.api.kinds import DefenseKind
 from bench.metrics.input_detection import threshold
 from hashing.ranking import auroc
 from reports import statistics
@@ -39,7 +40,7 @@ NAMES = (
 def diagnoses(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
     """Scores, verdicts and suspects of whole models, against clean models (row none); one board per setting."""
     found = []
-    for context in contexts(trials[trials["defense_kind"] == "model_detector"], mixed):
+    for context in contexts(trials[trials["defense_kind"] == DefenseKind.MODEL_DETECTOR], mixed):
         lines = [
             line for (defense,), part in groups(context.trials, ["defense"]) for line in _of_defense(str(defense), part)
         ]

@@ -58,7 +58,7 @@ def render(
 
 def for_people(boards: Sequence[Board]) -> list[Board]:
     """Boards with short names, the same on all of them; the first says what these leave out."""
-    names = Names.of(label for board in boards for label in board.labels)
+    names = Names.of(spec for board in boards for spec in board.components)
     if not names.legend:
         return list(boards)
     first, *others = (_renamed(board, names) for board in boards)

@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 
 from bench.config.reported import ReportedNumber
+from bench.config.trial import AXES
 from bench.metrics import METRICS
 from reports.common_cells import CommonCells, Group
 from reports.context import FREEDOM, HALF, Board, BoardContext, contexts, listed
-from reports.frame import AXES, groups, matches
+from reports.frame import groups, meant
 from reports.rows import freedom, table
 
 COLUMNS = (
@@ -117,7 +118,5 @@ def _matching(trials: pd.DataFrame, claim: ReportedNumber) -> pd.DataFrame:
     """
     keep = pd.Series(data=True, index=trials.index)
     for axis, value in {"defense": "none", **claim.axes}.items():
-        labels = trials[axis].astype(str)
-        meant = labels.map(lambda label, value=value: matches(label, value))
-        keep &= labels == value if axis in AS_CONFIGURED else meant
+        keep &= trials[axis].astype(str) == value if axis in AS_CONFIGURED else meant(trials, axis, [value])
     return trials[keep]

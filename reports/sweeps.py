@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from bench.api.kinds import CODE_CHANGING
 from bench.config.trial import canonical
-from reports.frame import RecordCache, groups
+from reports.frame import groups
 
 FEWEST = 3  # points that make a curve
 
 
-def attacks(trials: pd.DataFrame, record_cache: RecordCache) -> Iterator[tuple[str, str, pd.DataFrame]]:
+def attacks(trials: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Sweeps of attacks among undefended trials; `sweeps` says of what form."""
-    plain = trials[(trials["status"] == "ok") & (trials["defense"] == "none") & (trials["attack"] != "none")]
-    implants = [record_cache.parent(record_cache.record(key), "implant") or {} for key in plain["key"]]
-    yield from sweeps(plain, [implant.get("spec", {}).get("attack") for implant in implants])
+    yield from sweeps(trials[(trials["status"] == "ok") & (trials["defense"] == "none")], "attack")
 
 
-def defenses(trials: pd.DataFrame, record_cache: RecordCache) -> Iterator[tuple[str, str, pd.DataFrame]]:
+def defenses(trials: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Sweeps of what changes codes, among the trials of all attacks."""
-    done = trials[(trials["status"] == "ok") & trials["defense_kind"].isin(("repair", "data_filter"))]
-    records = [record_cache.record(key) or {} for key in done["defended"]]
-    yield from sweeps(done, [record.get("spec", {}).get("defense") for record in records])
+    yield from sweeps(trials[(trials["status"] == "ok") & trials["defense_kind"].isin(CODE_CHANGING)], "defense")
 
 
-def sweeps(rows: pd.DataFrame, specs: Sequence[Any]) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """(label, parameter, trials with its value as `x`) of each sweep.
-
-    specs: of the component that is swept, one per row; None where a row has none.
-    """
-    for name in dict.fromkeys(spec["name"] for spec in specs if spec):
-        mine = [bool(spec) and spec["name"] == name for spec in specs]
-        params = [spec["params"] for spec, use in zip(specs, mine, strict=True) if use]
-        yield from _swept(name, rows[mine].assign(params=params))
+def sweeps(rows: pd.DataFrame, axis: str) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """(label, parameter, trials with its value as `x`) of each sweep of the axis's components."""
+    specs = rows[f"{axis}_spec"]
+    for name in dict.fromkeys(spec.name for spec in specs):
+        mine = rows[np.array([spec.name == name for spec in specs], dtype=bool)]
+        yield from _swept(name, mine.assign(params=[spec.params for spec in mine[f"{axis}_spec"]]))
 
 
 def shared(curve: pd.DataFrame) -> pd.DataFrame:
@@ -53,7 +47,7 @@ def _swept(name: str, rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]
     found = []
     for parameter in dict(rows["params"].iloc[0]):
         rest = [canonical({k: v for k, v in params.items() if k != parameter}) for params in rows["params"]]
-        numeric = [_number(params[parameter]) for params in rows["params"]]
+        numeric = [_number(params.get(parameter)) for params in rows["params"]]
         for (_,), part in groups(rows.assign(rest=rest, x=np.array(numeric, dtype=np.float64)), ["rest"]):
             curve = part.dropna(subset=["x"])
             if curve["x"].nunique() >= FEWEST:
@@ -68,7 +62,7 @@ def _differing(rows: pd.DataFrame, curve: pd.DataFrame, parameter: str) -> str:
     words = [
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
         for key, value in mine.items()
-        if key != parameter and len({canonical(params[key]) for params in rows["params"]}) > 1
+        if key != parameter and len({canonical(params.get(key)) for params in rows["params"]}) > 1
     ]
     return f"({', '.join(words)})" if words else ""
 

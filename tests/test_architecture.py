@@ -37,8 +37,9 @@ MAY_IMPORT = {
     "attacks": ("bench.api", "hashing"),
     "defenses": ("bench.api", "hashing"),
     "reports": (
-        "bench.api.card", "bench.api.registry", "bench.api.errors", "bench.api.untrusted", "bench.metrics",
-        "bench.config", "bench.engine.store", "hashing.ranking", "hashing.codes",
+        "bench.api.card", "bench.api.kinds", "bench.api.registry", "bench.api.errors", "bench.api.untrusted",
+        "bench.metrics", "bench.config", "bench.artifacts", "bench.engine.record", "bench.engine.store", "hashing.ranking",
+        "hashing.codes", "hashing.packed",
     ),
 }  # fmt: skip
 

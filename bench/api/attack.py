@@ -18,6 +18,7 @@ from torch import nn
 
 from bench.api.errors import ThreatError
 from bench.api.hashing import Hook
+from bench.api.kinds import Access
 from bench.api.random import Rng
 from bench.api.registry import component
 from bench.api.types import (
@@ -33,6 +34,7 @@ from bench.api.types import (
 )
 
 __all__ = [
+    "Access",
     "Attack",
     "AttackerView",
     "Backdoor",
@@ -73,6 +75,17 @@ class Threat(Flag):
     LABELS = auto()  # may also change the labels of those
     MODEL = auto()  # holds the trained clean model
     TRAINING = auto()  # runs the training
+
+
+def access_of(threat: Threat) -> Access:
+    """The group of boards that an attack with this threat model belongs to (METHODOLOGY.md#access-groups)."""
+    if Threat.TRAINING in threat:
+        return Access.TRAINING_CONTROLLED
+    if Threat.LABELS in threat:
+        return Access.DIRTY_LABEL
+    if Threat.TRAIN_SET in threat:
+        return Access.CLEAN_LABEL
+    return Access.MODEL_ONLY if Threat.MODEL in threat else Access.NONE
 
 
 @dataclass(frozen=True)

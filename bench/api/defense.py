@@ -15,8 +15,9 @@ from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform, runtim
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from bench.api.errors import ThreatError
+from bench.api.errors import ThreatError, UserError
 from bench.api.hashing import Backbone, HashingMethod, Hook, Objective, Recipe
+from bench.api.kinds import DefenseKind
 from bench.api.random import Rng
 from bench.api.registry import component
 from bench.api.types import Images, PositiveShare, Setting, Share, Split
@@ -27,6 +28,7 @@ __all__ = [
     "Database",
     "DefenderView",
     "Defense",
+    "DefenseKind",
     "Filtered",
     "Fit",
     "HashingMethod",
@@ -195,3 +197,22 @@ class InputDetector(Defense):
 class ModelDetector(Defense):
     @abstractmethod
     def inspect(self, view: DefenderView, rng: Rng) -> Verdict: ...
+
+
+KINDS: Mapping[type[Defense], DefenseKind] = {
+    Repair: DefenseKind.REPAIR,
+    DataFilter: DefenseKind.DATA_FILTER,
+    InputDetector: DefenseKind.INPUT_DETECTOR,
+    ModelDetector: DefenseKind.MODEL_DETECTOR,
+}
+
+
+def kind_of(defense: Defense) -> DefenseKind:
+    """UserError for a class that derives from none of the four kinds."""
+    if defense.is_none:
+        return DefenseKind.NONE
+    for base, kind in KINDS.items():
+        if isinstance(defense, base):
+            return kind
+    bases = ", ".join(base.__name__ for base in KINDS)
+    raise UserError(f"the defense {type(defense).__name__} is of no kind: derive it from one of {bases}")

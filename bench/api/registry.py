@@ -32,13 +32,24 @@ from bench.api.errors import RenamedWarning, UserError, nearest, unknown
 from bench.api.untrusted import abbreviate
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """axis: of a trial, and the component's place in a stage's spec. package: of the built-in components."""
+
+    axis: str
+    package: str
+
+
 KINDS = {
-    "attacks": "attacks",
-    "defenses": "defenses",
-    "methods": "hashing.methods",
-    "backbones": "hashing.backbones",
-    "datasets": "hashing.datasets",
+    "attacks": Kind("attack", "attacks"),
+    "defenses": Kind("defense", "defenses"),
+    "methods": Kind("method", "hashing.methods"),
+    "backbones": Kind("backbone", "hashing.backbones"),
+    "datasets": Kind("dataset", "hashing.datasets"),
 }
+KIND_OF_AXIS = {kind.axis: name for name, kind in KINDS.items()}
 _KIND = "__hashdoor_kind__"
 DECLARED = {"metrics": "bench.metrics", "boards": "reports.boards"}  # what decorated functions declare: their package
 _DECLARES = "__hashdoor_declares__"
@@ -168,12 +179,13 @@ def catalogue(kind: str) -> Mapping[str, Source]:
     if kind not in KINDS:
         raise unknown("kind", kind, KINDS)
     found: list[Source] = []
-    package = importlib.util.find_spec(KINDS[kind])
+    name = KINDS[kind].package
+    package = importlib.util.find_spec(name)
     if package is None or not package.submodule_search_locations:
-        raise UserError(f"the package '{KINDS[kind]}' is not installed: run `pip install -e .` in the checkout")
+        raise UserError(f"the package '{name}' is not installed: run `pip install -e .` in the checkout")
     for folder in package.submodule_search_locations:
         found += [
-            Source(kind, file.stem, f"{KINDS[kind]}.{file.stem}", file, "built in")
+            Source(kind, file.stem, f"{name}.{file.stem}", file, "built in")
             for file in sorted(Path(folder).glob("*.py"))
             if not file.stem.startswith("_")
         ]

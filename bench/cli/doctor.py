@@ -42,9 +42,7 @@ def _machine(store: Path) -> list[dict[str, str]]:
         "processor": f"{processor()}, {os.cpu_count()} cores",
         "GPUs": ", ".join(devices) or "none: stages run on the CPU",
         "packages": ", ".join(f"{name} {installed(name) or 'MISSING: pip install -e .'}" for name in PACKAGES),
-        "commit": f"{commit['commit'][:12]}{' with changes' if commit['dirty'] else ''}"
-        if commit
-        else "not a checkout",
+        "commit": str(commit or "not a checkout"),
         "store": f"{store} ({'there' if (store / 'store.json').exists() else 'not yet'}, {free / 1e9:.0f} GB free)",
     }
     return [{"what": name, "found": value} for name, value in facts.items()]
@@ -108,19 +106,21 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Drop what no run of this store needs any more; results that boards show are kept."""
+    from bench.api.kinds import CODE_CHANGING
     from bench.engine.record import is_key
     from bench.engine.store import Store, writing
 
     held = Store(store)
-    records = {record["key"]: record for record in held.records()}
+    records = {record.key: record for record in held.records()}
     wanted: set[str] = set()
-    for plan in held.plans():
-        trials = {trial["key"] for trial in plan["trials"] if trial["key"]}
-        unfinished = any(key not in records or records[key]["status"] != "ok" for key in trials)
-        wanted |= trials.union(plan.get("stages", ()) if unfinished else ())  # the same command continues with them
+    for run in held.runs():
+        trials = {trial.key for trial in run.trials if trial.key}
+        unfinished = any(key not in records or not records[key].ok for key in trials)
+        wanted |= trials.union(run.stages if unfinished else ())  # the same command continues with them
     todo = list(wanted)
     while todo:
-        for parent in records.get(todo.pop(), {}).get("parents", {}).values():
+        record = records.get(todo.pop())
+        for parent in record.parents.values() if record is not None else ():
             if parent not in wanted:
                 wanted.add(parent)
                 todo.append(parent)
@@ -131,7 +131,7 @@ def gc(
         if not is_key(path.stem):
             continue
         record = records.get(path.stem)
-        of_repair = record is not None and record["meta"].get("kind") in {"repair", "data_filter"}
+        of_repair = record is not None and record.meta.kind in CODE_CHANGING
         if path.stem not in wanted or (repaired and of_repair):
             gone.append(path)
     aside = held.root / "damaged"

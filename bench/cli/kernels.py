@@ -84,9 +84,9 @@ def _print(rows: list[Row], format_: str) -> None:
 
     made = provenance()
     machine: dict[str, Any] = {
-        "processor": made["processor"],
+        "processor": made.processor,
         "cores": os.cpu_count() or 1,
-        "packages": {**made["packages"], "faiss-cpu": installed("faiss-cpu")},
+        "packages": {**made.packages, "faiss-cpu": installed("faiss-cpu")},
     }
     if format_ == "json":
         import json

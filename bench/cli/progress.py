@@ -10,8 +10,8 @@ from rich.text import Text
 
 from bench.api.untrusted import strip_controls
 from bench.cli.console import console
+from bench.engine.record import Record
 from bench.engine.scheduler import RuntimeEstimator
-from bench.engine.store import Record
 from bench.graph.planner import Stage
 
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
@@ -80,10 +80,10 @@ class Display:
         self._running.pop(stage.key, None)
         self._left[stage.group] -= 1
         self._costs.observe(record)
-        if record["status"] == "ok":
+        if record.ok:
             self.trained += stage.kind in {"train", "implant"}
-        elif "cause" not in record:
-            self.say(f"{record['status']}: {stage.label}: {record['reason']}")
+        elif record.cause is None:
+            self.say(f"{record.status}: {stage.label}: {record.reason}")
         self._refresh()
 
     def _remaining(self) -> float:

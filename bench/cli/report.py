@@ -149,7 +149,7 @@ def _measured(store: Store | None, suites: list[Suite], mixed: bool) -> list[Boa
     """The reported numbers of suites beside all that this store has measured of them, however a page is narrowed."""
     from reports import frame, reported
 
-    runs = {name for plan in frame.manifests(store) for name in plan["suites"]} if store is not None else set()
+    runs = {name for manifest in store.runs() for name in manifest.suites} if store is not None else set()
     boards = []
     for one in suites:
         if one.reported:

@@ -29,8 +29,9 @@ from bench.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from bench.engine.record import Record
     from bench.engine.scheduler import Summary
-    from bench.engine.store import Record, Store
+    from bench.engine.store import Store
     from bench.graph.planner import Plan
 
 Retry = Annotated[
@@ -60,8 +61,9 @@ def run(
     """Run suites: only what the store does not hold yet. The same command continues an interrupted run."""
     from bench.cli.progress import Display
     from bench.engine import executors
+    from bench.engine.record import LASTING_FAILURES, Status
     from bench.engine.scheduler import RuntimeEstimator, run_plan
-    from bench.engine.store import LASTING_FAILURES, Store
+    from bench.engine.store import Store
     from bench.engine.worker import Environment
 
     again = frozenset(word for word in retry.split(",") if word)
@@ -101,7 +103,7 @@ def run(
 
     leaderboard(store=store)
     _closing(summary, display.trained, made, store)
-    if any(summary.trials[status] for status in ("failed", "timeout", "oom", "killed", "missing")):
+    if any(summary.trials[status] for status in (*LASTING_FAILURES, Status.KILLED, Status.MISSING)):
         raise typer.Exit(EXIT_FAILED_TRIALS)
 
 
@@ -183,20 +185,14 @@ def _plan(
 
 def _write_manifest(held: Store, made: Plan, suites: list[str], changes: list[str], only: list[str]) -> None:
     from bench.config.trial import digest
+    from bench.engine.record import RunManifest
 
     words = ["python", "-m", "bench", "run"]
     for option, values in (("--suite", suites), ("--set", changes), ("--only", only)):
         words += [word for value in values for word in (option, value)]
     names = [Path(name).stem for name in suites]
-    held.write_plan(
-        f"{'+'.join(names)}-{digest([suites, changes, only])[:8]}",
-        {
-            "suites": names,
-            "command": shlex.join(words),
-            "trials": [c.as_json() for c in made.trials],
-            "stages": list(made.stages),
-        },
-    )
+    manifest = RunManifest(suites=names, command=shlex.join(words), trials=made.trials, stages=list(made.stages))
+    held.write_run(f"{'+'.join(names)}-{digest([suites, changes, only])[:8]}", manifest)
 
 
 def _interrupt_on_terminate() -> None:
@@ -216,7 +212,7 @@ def _closing(summary: Summary, trained: int, made: Plan, store: Path) -> None:
     out.print(Text(f"Trials: {outcomes}. Stages: {sum(summary.ran.values())} run ({trained} trainings), "
                    f"{summary.reused} taken from the store."))  # fmt: skip
     for record in summary.failures[:5]:
-        out.print(Text(strip_controls(f"  {record['status']}: {record['label']}: {record['reason']}")))
+        out.print(Text(strip_controls(f"  {record.status}: {record.label}: {record.reason}")))
     _print_skipped(made)
     out.print(
         Text(f"Results: {store.resolve()}   (`python -m bench leaderboard --store {store}` shows the boards again)")
@@ -249,8 +245,8 @@ class Sizes:
         self._seen: dict[str, list[int]] = {}
 
     def observe(self, record: Record) -> None:
-        if record["artifact"]:
-            self._seen.setdefault(record["group"], []).append(record["artifact"]["bytes"])
+        if record.artifact:
+            self._seen.setdefault(record.group, []).append(record.artifact.bytes)
 
     def total(self, groups: Mapping[str, int]) -> float:
         from statistics import median

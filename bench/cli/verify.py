@@ -38,10 +38,10 @@ def verify(
         held.check_writable()
     keys = list(
         dict.fromkeys(
-            trial["key"] for plan in runs_of(held, suite)[None if all_runs else -1 :] for trial in plan["trials"]
+            trial.key for manifest in runs_of(held, suite)[None if all_runs else -1 :] for trial in manifest.trials
         )
     )
-    records = [record for key in keys if key and (record := held.record(key)) and record["status"] == "ok"]
+    records = [record for key in keys if key and (record := held.record(key)) and record.ok]
     if not records:
         raise UserError(f"store '{store}' holds no finished trial of this run: `python -m bench run` makes some")
     verifier = Verifier(held)
@@ -50,7 +50,7 @@ def verify(
     wrong = [(record, problems) for record in watched if (problems := verifier.problems(record))]
     out = console(soft_wrap=True)
     for record, problems in wrong[:SHOWN]:
-        out.print(Text(strip_controls(f"{record['key'][:8]} {record['label']}: {'; '.join(problems)}")))
+        out.print(Text(strip_controls(f"{record.key[:8]} {record.label}: {'; '.join(problems)}")))
     if len(wrong) > SHOWN:
         out.print(f"and {len(wrong) - SHOWN} more")
     out.print(
@@ -94,23 +94,23 @@ def rescore(
     load_plugins(plugin)
     held = Store(store)
     held.check_writable()
-    plan = runs_of(held, suite)[-1]
-    old = [trial["key"] for trial in plan["trials"]]
+    manifest = runs_of(held, suite)[-1]
+    old = [trial.key for trial in manifest.trials]
     aside = console(stderr=True)
     pairs = track(
-        again(held, plan["trials"]), "measuring", len(old), console=aside, transient=True,
+        again(held, manifest.trials), "measuring", len(old), console=aside, transient=True,
         disable=not aside.is_terminal,
     )  # fmt: skip
     trials, records = map(list, zip(*pairs, strict=True))
-    moved = sum(trial["key"] != key for trial, key in zip(trials, old, strict=True))
-    failed = [record for record in records if record is not None and record["status"] != "ok"]
+    moved = sum(trial.key != key for trial, key in zip(trials, old, strict=True))
+    failed = [record for record in records if record is not None and not record.ok]
     out = console(soft_wrap=True)
     if moved:
-        name = f"{'+'.join(plan['suites'])}-rescored-{digest([trial['key'] for trial in trials])[:8]}"
-        held.write_plan(name, {key: value for key, value in plan.items() if key != "schema"} | {"trials": trials})
+        name = f"{'+'.join(manifest.suites)}-rescored-{digest([trial.key for trial in trials])[:8]}"
+        held.write_run(name, manifest.model_copy(update={"trials": trials}))
     measured = sum(record is not None for record in records)
     out.print(f"{measured} trials measured, {moved} of them anew; {len(old) - measured} have no result to measure.")
     for record in failed[:SHOWN]:
-        out.print(Text(strip_controls(f"{record['status']}: {record['label']}: {record['reason']}")))
+        out.print(Text(strip_controls(f"{record.status}: {record.label}: {record.reason}")))
     if failed:
         raise typer.Exit(EXIT_FAILED_TRIALS)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Skipped:
     """A trial that cannot run here, and why."""
 
-    axes: Mapping[str, str | int]
+    trial: Trial
     reason: str
 
 
@@ -49,10 +49,9 @@ def trials_of(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
                 surrogate_seed=seed if surrogate == "same" else others[seed], augment=augment,
                 training=block.training,
             )  # fmt: skip
-            coordinates = trial.axes()
-            kept = not block.include or any(_filter(coordinates, item) for item in block.include)
-            if kept and not any(_filter(coordinates, item) for item in block.exclude):
-                yield Skipped(coordinates, missing) if missing else trial
+            kept = not block.include or any(_filter(trial, item) for item in block.include)
+            if kept and not any(_filter(trial, item) for item in block.exclude):
+                yield Skipped(trial, missing) if missing else trial
 
 
 def size_of(block: Block) -> int:
@@ -137,13 +136,8 @@ def _classes(dataset: Spec, data: Path | None) -> tuple[str, ...]:
     return component.classes(data)
 
 
-def _filter(axes: Mapping[str, str | int], wanted: Mapping[str, Any]) -> bool:
+def _filter(trial: Trial, wanted: Mapping[str, Any]) -> bool:
     return all(
-        matches(axes, axis, tuple(str(v) for v in (value if isinstance(value, list) else [value])))
+        any(trial.has(axis, str(one)) for one in (value if isinstance(value, list) else [value]))
         for axis, value in wanted.items()
     )
-
-
-def matches(axes: Mapping[str, str | int], axis: str, values: tuple[str, ...]) -> bool:
-    coordinate = str(axes[axis])
-    return coordinate in values or coordinate.partition("(")[0] in values

@@ -6,17 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bench.api import registry
 from bench.api.errors import nearest
 from bench.api.untrusted import abbreviate
 from bench.config.reported import ReportedTable
 
-COMPONENT_AXES = {
-    "datasets": "dataset",
-    "backbones": "backbone",
-    "methods": "method",
-    "attacks": "attack",
-    "defenses": "defense",
-}
+COMPONENT_AXES = {kind: about.axis for kind, about in registry.KINDS.items()}
 AXES = COMPONENT_AXES | {
     "bits": "bits",
     "targets": "target",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from bench.api import registry
 from bench.api.errors import UserError, nearest, unknown
 from bench.api.untrusted import invalid_reason
-from bench.config.expand import Skipped, matches, size_of, trials_of
+from bench.config.expand import Skipped, size_of, trials_of
 from bench.config.overrides import apply_change, parse_only
 from bench.config.reported import ReportedNumber, reported_numbers
 from bench.config.schema import AXES, COMPONENT_AXES, DEFAULTS, Axes, Block, Resources, SuiteFile, explain
@@ -35,16 +35,16 @@ class Suite:
 
     def trials(self, data: Path | None) -> Iterator[Trial | Skipped]:
         """Every trial once, cheapest block first as written; trials without data come as Skipped."""
-        seen: set[str] = set()
+        seen: set[Hashable] = set()
         found = False
-        for trial in itertools.chain.from_iterable(trials_of(block, data) for block in self.blocks):
-            axes = trial.axes() if isinstance(trial, Trial) else trial.axes
-            if not all(matches(axes, axis, values) for axis, values in self.only.items()):
+        for given in itertools.chain.from_iterable(trials_of(block, data) for block in self.blocks):
+            trial = given.trial if isinstance(given, Skipped) else given
+            if not all(any(trial.has(axis, value) for value in values) for axis, values in self.only.items()):
                 continue
             found = True
-            if (identity := repr(trial)) not in seen:
-                seen.add(identity)
-                yield trial
+            if trial.identity not in seen:
+                seen.add(trial.identity)
+                yield given
         if not found:
             wanted = " ".join(f"{axis}={','.join(values)}" for axis, values in self.only.items())
             raise UserError(

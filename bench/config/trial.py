@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-SCHEMA = 1  # of stores and records; raised when a reader of the old form would misread the new one
+from pydantic import ConfigDict, Field, Strict
+
+from bench.api.kinds import Access, DefenseKind
+from bench.api.registry import KIND_OF_AXIS
+
+AXES = ("dataset", "backbone", "method", "bits", "attack", "defense", "target", "seed", "surrogate", "augment")
+# what pydantic checks where it reads these classes from a file: it would take "1" for an integer
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]  # hexadecimal, since it becomes a file name
+Integer = Annotated[int, Strict()]
+Boolean = Annotated[bool, Strict()]
+_READ = ConfigDict(extra="ignore")
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
@@ -33,9 +43,14 @@ def sha256(path: Path) -> str:
     return found.hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spec:
-    """A component with all its parameters; `given` are those that differ from the defaults."""
+    """A component with all its parameters; `given` are those that differ from the defaults.
+
+    Two are equal if name and parameters are.
+    """
+
+    __pydantic_config__ = _READ
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -43,20 +58,36 @@ class Spec:
 
     @cached_property  # trials share their components: a plan asks for each some 100,000 times
     def label(self) -> str:
-        """For example `badnets(labels=clean)`."""
-        inner = ", ".join(f"{key}={value}" for key, value in self.given.items())
+        """The component in print, for example `badnets(labels=clean)`."""
+        inner = ", ".join(self.settings)
         return f"{self.name}({inner})" if inner else self.name
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The given parameters in print, for example `labels=clean`."""
+        return tuple(f"{key}={value}" for key, value in self.given.items())
 
     @cached_property
     def identity(self) -> str:
-        """Equal where name and parameters are."""
+        """Digest of name and parameters."""
         return digest(self.as_json())
 
     def as_json(self) -> dict[str, Any]:
+        """The component as a part of a stage's spec."""
         return {"name": self.name, "params": dict(self.params)}
 
+    def has(self, value: str) -> bool:
+        """Whether a user's word means this component: its label, or its name for all parameters."""
+        return value in {self.name, self.label}
 
-@dataclass(frozen=True)
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spec) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+
+@dataclass(frozen=True, slots=True)
 class Trial:
     """One trial of a suite.
 
@@ -64,21 +95,34 @@ class Trial:
     augment: whether the victim's loader augments poisoned images. training: what the suite changes in the recipe.
     """
 
+    __pydantic_config__ = _READ
+
     dataset: Spec
     backbone: Spec
     method: Spec
-    bits: int
+    bits: Annotated[int, Strict(), Field(ge=1, le=4096)]
     attack: Spec
     defense: Spec
-    target: tuple[str, ...]
-    seed: int
+    target: Annotated[tuple[str, ...], Field(min_length=1)]
+    seed: Integer
     surrogate: str = "other_seed"
-    surrogate_seed: int = 1
+    surrogate_seed: Integer = 1
     augment: str = "victim"
     training: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def identity(self) -> Hashable:
+        """Equal where everything is: a trial itself holds tables, which have no hash."""
+        parts = (self.dataset, self.backbone, self.method, self.attack, self.defense, self.bits, self.target)
+        return (*parts, self.seed, self.surrogate, self.surrogate_seed, self.augment, canonical(dict(self.training)))
+
+    @property
+    def components(self) -> dict[str, Spec]:
+        """The component of each axis that has one."""
+        return {axis: getattr(self, axis) for axis in KIND_OF_AXIS}
+
     def axes(self) -> dict[str, str | int]:
-        """The coordinates that boards group, slice and print by."""
+        """The coordinates in print, component by label: people group, slice and select by these."""
         return {
             "dataset": self.dataset.label,
             "backbone": self.backbone.label,
@@ -92,21 +136,44 @@ class Trial:
             "augment": self.augment,
         }
 
+    def has(self, axis: str, value: str) -> bool:
+        """Whether a user's word for the value of an axis means this trial."""
+        if axis in KIND_OF_AXIS:
+            return bool(getattr(self, axis).has(value))
+        return value == str(self.axes()[axis])
 
-def commas(text: str) -> Iterator[int]:
-    """Positions of the commas outside brackets; a bracket that nothing opened closes nothing."""
-    depth = 0
-    for i, sign in enumerate(text):
-        if sign in "([{":
-            depth += 1
-        elif sign in ")]}":
-            depth = max(depth - 1, 0)
-        elif sign == "," and not depth:
-            yield i
+
+@dataclass(frozen=True, slots=True)
+class PlannedTrial:
+    """A trial with the key of its `measure` stage, or with the reason why it has none.
+
+    access: what the attacker needs, by which boards group. targeted: whether the attack fixes its target beforehand.
+    threads, surrogate_seed: what else tells two trials of the same axes apart; None: the attack trains no surrogate.
+    seed_dependent: True if another seed makes another model. Boards count a model that no seed changes once.
+    """
+
+    __pydantic_config__ = _READ
+
+    trial: Trial
+    key: Key | None
+    skipped: str = ""
+    access: Access | None = None
+    targeted: Boolean = True
+    defense_kind: DefenseKind | None = None
+    threads: Integer = 1
+    surrogate_seed: Integer | None = None
+    seed_dependent: Boolean = True
 
 
 def pieces(text: str) -> list[str]:
-    """The values of a list, `a,b(x=1, y=2)`: commas inside brackets belong to a component's parameters."""
-    ends = [*commas(text), len(text)]
-    found = [text[start:end].strip() for start, end in zip([0, *(i + 1 for i in ends)], ends, strict=False)]
+    """The values of a user's list, `a,b(x=1, y=2)`: commas inside brackets belong to a component's parameters."""
+    found, start, depth = [], 0, 0
+    for i, sign in enumerate([*text, ","]):
+        if sign in "([{":
+            depth += 1
+        elif sign in ")]}":
+            depth = max(depth - 1, 0)  # a bracket that nothing opened closes nothing
+        elif sign == "," and (not depth or i == len(text)):
+            found.append(text[start:i].strip())
+            start = i + 1
     return [piece for piece in found if piece]

@@ -16,8 +16,6 @@ from bench.conformance.kit import Check, ComponentUnderTest, Outcome
 
 __all__ = ["Check", "ComponentUnderTest", "Outcome", "checks", "conformance", "examine"]
 
-MODULES = ("attacks", "defenses", "methods", "backbones", "datasets")
-
 
 def checks(kind: str) -> Sequence[Check]:
     """The checks of a kind of component, in the order in which they are worth reading."""

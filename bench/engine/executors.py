@@ -19,7 +19,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from bench.api.errors import StoreError, UserError
 from bench.api.untrusted import strip_controls_multiline
-from bench.engine.store import Record, writing
+from bench.engine.record import Record, Status
+from bench.engine.store import writing
 from bench.engine.worker import LOG_TAIL, Environment, StageTimeoutError, run_stage, warm_up
 from bench.graph.planner import Stage
 
@@ -35,7 +36,7 @@ class Done:
 
     key: str
     record: Record | None
-    status: str = ""
+    status: Status = Status.OK
     reason: str = ""
     log: str = ""
 
@@ -82,11 +83,10 @@ class SerialExecutor:
             with _alarm(stage.timeout):
                 return [Done(stage.key, run_stage(stage, self._site))]
         except StageTimeoutError:  # it rang while the record was being written
-            return [Done(stage.key, None, "timeout", f"ran longer than {stage.timeout:g} s")]
+            return [Done(stage.key, None, Status.TIMEOUT, f"ran longer than {stage.timeout:g} s")]
         except SystemExit as error:  # under Ray this ends a worker
-            return [
-                Done(stage.key, None, "killed", f"it ended its process ({error!r})", traceback.format_exc()[-LOG_TAIL:])
-            ]
+            why = f"it ended its process ({error!r})"
+            return [Done(stage.key, None, Status.KILLED, why, traceback.format_exc()[-LOG_TAIL:])]
 
     def close(self) -> None:
         self._waiting.clear()
@@ -197,7 +197,7 @@ class RayExecutor:
                 self._ray.cancel(future, force=True)
                 del self._running[future]
                 why = f"ran longer than {stage.timeout:g} s and was killed"
-                found.append(Done(stage.key, None, "timeout", why, self._last_words(stage)))
+                found.append(Done(stage.key, None, Status.TIMEOUT, why, self._last_words(stage)))
         return found
 
     def _mark(self, stage: Stage) -> Path:
@@ -223,7 +223,7 @@ class RayExecutor:
         try:
             return Done(stage.key, self._ray.get(future))
         except errors.OutOfMemoryError as error:
-            return Done(stage.key, None, "oom", str(error).splitlines()[0], self._last_words(stage))
+            return Done(stage.key, None, Status.OOM, str(error).splitlines()[0], self._last_words(stage))
         except (
             errors.WorkerCrashedError,
             errors.RaySystemError,
@@ -231,7 +231,7 @@ class RayExecutor:
             errors.ObjectLostError,
         ) as error:
             why = f"its worker died: {str(error).splitlines()[0]}"
-            return Done(stage.key, None, "killed", why, self._last_words(stage))
+            return Done(stage.key, None, Status.KILLED, why, self._last_words(stage))
         except errors.RayTaskError as error:
             if isinstance(error.cause, StoreError):
                 raise StoreError(str(error.cause)) from None

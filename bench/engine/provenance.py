@@ -7,24 +7,25 @@ import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+
+from bench.engine.record import Git, Provenance
 
 PACKAGES = ("hashdoor", "torch", "torchvision", "numpy", "numba", "ray", "safetensors", "scikit-learn")
 
 
 @cache
-def provenance() -> dict[str, Any]:
-    """Everything that does not change while the process lives."""
+def provenance() -> Provenance:
+    """Everything that does not change while the process lives; the device depends on the run."""
     from bench import metrics
 
-    return {
-        "python": platform.python_version(),
-        "packages": {name: installed(name) for name in PACKAGES},
-        "metrics": metrics.VERSION,
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
-        "git": git(),
-    }
+    return Provenance(
+        python=platform.python_version(),
+        packages={name: installed(name) for name in PACKAGES},
+        metrics=metrics.VERSION,
+        system=f"{platform.system()} {platform.machine()}",
+        processor=processor(),
+        git=git(),
+    )
 
 
 def installed(package: str) -> str | None:
@@ -46,7 +47,7 @@ def processor() -> str:
 
 
 @cache
-def git() -> dict[str, Any] | None:
+def git() -> Git | None:
     """Commit of the checkout and whether it has changes; None for an installed package."""
     folder = Path(__file__).parent
 
@@ -56,6 +57,6 @@ def git() -> dict[str, Any] | None:
         ).stdout.strip()
 
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+        return Git(commit=ask("rev-parse", "HEAD"), dirty=bool(ask("status", "--porcelain")))
     except (OSError, subprocess.SubprocessError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,10 +12,13 @@ import torch
 from safetensors import SafetensorError
 
 from bench.api.errors import StoreError
+from bench.api.kinds import DefenseKind
 from bench.artifacts.inputs import MeasureInputs
 from bench.artifacts.outputs.attack import Implanted
 from bench.artifacts.stage_io import Context
-from bench.engine.store import Record, Store, checksum
+from bench.config.trial import PlannedTrial
+from bench.engine.record import Record
+from bench.engine.store import Store
 from bench.engine.worker import Environment, InputLostError, StoredArtifacts, run_stage
 from bench.graph.cache_key import key_of
 from bench.graph.planner import Stage
@@ -39,35 +43,35 @@ class Verifier:
 
     def problems(self, record: Record) -> list[str]:
         """What is wrong with a finished trial; nothing where every number is what its artifacts give."""
-        inputs = MeasureInputs.of(record["parents"], StoredArtifacts(self._store, record["parents"]))
+        inputs = MeasureInputs.of(record.parents, StoredArtifacts(self._store, record.parents))
         return [*self._lineage(record, inputs), *self._numbers(record, inputs)]
 
     def _lineage(self, record: Record, inputs: MeasureInputs) -> Iterator[str]:
         """Parents that have gone, are damaged, or are not the ones that were read."""
-        for role, key in record["parents"].items():
+        for role, key in record.parents.items():
             parent = self._store.record(key)
-            if parent is None or parent["status"] != "ok":
+            if parent is None or not parent.ok:
                 yield f"the record of '{role}' ({key[:8]}) has gone"
                 continue
             if key not in self._intact:
-                dropped = parent["meta"].get("kind") == "repair" and not self._store.artifact_path(key).exists()
+                dropped = parent.meta.kind is DefenseKind.REPAIR and not self._store.artifact_path(key).exists()
                 self._intact[key] = dropped or self._store.whole(parent)  # `gc --repaired`: its codes are still here
             if not self._intact[key]:
                 yield f"the artifact of '{role}' ({key[:8]}) is damaged or gone"
-            elif record["inputs"].get(role) != checksum(parent):
+            elif record.inputs.get(role) != parent.checksum:
                 yield f"'{role}' ({key[:8]}) is not the artifact that was measured"
             elif inputs.implant is not None and key == inputs.implant.key:
                 yield from _poisons(inputs.implant)
 
     def _numbers(self, record: Record, inputs: MeasureInputs) -> Iterator[str]:
         try:
-            found = measure.run(dict(record["spec"]), inputs, Context(torch.device("cpu"), None)).metrics
+            found = measure.run(dict(record.spec), inputs, Context(torch.device("cpu"), None)).metrics
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 -- tensors of a store that may come from anybody fit in no way at all
             yield f"cannot be computed again: {type(error).__name__}: {error}"
             return
-        stored = record["metrics"]
+        stored = record.as_json().get("metrics", {})
         self.newer |= {name for name, value in found.items() if name not in stored and value is not None}
         unknown = {name for name in stored if name not in METRICS and name != "detectors"}
         self.unknown |= unknown
@@ -97,27 +101,27 @@ def differences(stored: Mapping[str, Any], again: Mapping[str, Any], at: str = "
             yield f"{where} is {one}, computed again {other}"
 
 
-def rescore(store: Store, trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Record | None]]:
+def rescore(store: Store, trials: Sequence[PlannedTrial]) -> Iterator[tuple[PlannedTrial, Record | None]]:
     """Each trial with its new key, and the record there; None where there was nothing to measure again.
 
     A trial whose trial did not finish keeps what it has.
     """
     site, damaged = Environment(store.root, None, "cpu"), cache(lambda key: _damaged(store, key))
     for trial in trials:
-        record = store.record(trial["key"]) if trial["key"] else None
-        if record is None or record["status"] != "ok":
+        record = store.record(trial.key) if trial.key else None
+        if record is None or not record.ok:
             yield trial, None
             continue
-        key, modules, code = key_of(MeasureInputs.stage, record["spec"], record["parents"], threads=1, device="cpu")
+        key, modules, code = key_of(MeasureInputs.stage, record.spec, record.parents, threads=1, device="cpu")
         held = store.record(key)
-        if held is None or held["status"] != "ok":
-            if lost := next((role for role, parent in record["parents"].items() if damaged(parent)), None):
+        if held is None or not held.ok:
+            if lost := next((role for role, parent in record.parents.items() if damaged(parent)), None):
                 raise StoreError(
-                    f"the artifact of '{lost}' ({record['parents'][lost][:8]}) of {record['key'][:8]} {record['label']}"
+                    f"the artifact of '{lost}' ({record.parents[lost][:8]}) of {record.key[:8]} {record.label}"
                     " is damaged: `python -m bench verify --set-aside`, then run the suite again"
                 )
             held = run_stage(_stage(record, key, modules, code), site)
-        yield {**trial, "key": key}, held
+        yield replace(trial, key=key), held
 
 
 def _damaged(store: Store, key: str) -> bool:
@@ -128,6 +132,6 @@ def _damaged(store: Store, key: str) -> bool:
 
 def _stage(record: Record, key: str, modules: tuple[str, ...], code: str) -> Stage:
     return Stage(
-        kind=MeasureInputs.stage, key=key, spec=record["spec"], parents=record["parents"], modules=modules, code=code,
-        label=record["label"], group=record["group"], threads=1, num_gpus=0.0, timeout=math.inf,
+        kind=MeasureInputs.stage, key=key, spec=record.spec, parents=record.parents, modules=modules, code=code,
+        label=record.label, group=record.group, threads=1, num_gpus=0.0, timeout=math.inf,
     )  # fmt: skip

@@ -1,32 +1,50 @@
-"""What the files of a store must look like before anything reads them: a store may come from anybody.
+"""The files of a store as types: records of stages and manifests of runs, checked before anything uses them.
 
-Keys become file names, so they are hexadecimal. Values that boards compute with have their types; all else is free.
+A store may come from anybody. Keys become file names, so they are hexadecimal. Values that boards compute with have
+their types; unknown fields are left out.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NotRequired,  # comes with pydantic, which needs these below Python 3.12
-)
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from sys import intern
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
-from typing_extensions import TypedDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from bench.api.untrusted import UntrustedError, abbreviate, parse_json
-from bench.config.trial import SCHEMA
+from bench.api.kinds import DefenseKind
+from bench.api.registry import KIND_OF_AXIS
+from bench.api.untrusted import abbreviate, parse_json
+from bench.config.trial import Key, PlannedTrial, Spec, Trial
 
-RECORD_LIMIT, PLAN_LIMIT = 2**25, 2**29  # bytes of a file
+SCHEMA = 2  # of stores; raised when a reader of the old form would misread the new one
+RECORD_LIMIT, MANIFEST_LIMIT = 2**25, 2**29  # bytes of a file
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 
-Key = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
-Number = Annotated[float, Field(allow_inf_nan=False)] | bool
-Words = dict[str, str]
-_FREE = ConfigDict(extra="allow", strict=True)
+Number = bool | int | Annotated[float, Field(allow_inf_nan=False)]
+Texts = dict[str, str]
+
+
+class Status(StrEnum):
+    """How a stage ended: one of the first five. A trial can also lack a result in three more ways."""
+
+    OK = "ok"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    OOM = "oom"  # out of memory
+    KILLED = "killed"
+    SKIPPED = "skipped"  # it cannot run on this machine
+    MISSING = "missing"  # it has not run yet
+    COLLAPSED = "collapsed"  # its model did not learn
+
+
+ENDS = frozenset({Status.OK, Status.FAILED, Status.TIMEOUT, Status.OOM, Status.KILLED})
+LASTING_FAILURES = frozenset({Status.FAILED, Status.TIMEOUT, Status.OOM})  # until --retry or a changed key
 
 
 def is_key(text: str) -> bool:
@@ -34,187 +52,299 @@ def is_key(text: str) -> bool:
     return _HEX.fullmatch(text) is not None
 
 
-def _component(spec: dict[str, Any]) -> dict[str, Any]:
-    """A component's part of a spec has a name and parameters."""
-    for kind, value in spec.items():
-        named = isinstance(value, dict) and "params" in value
-        if named and not (isinstance(value["params"], dict) and isinstance(value.get("name"), str)):
-            raise ValueError(f"{kind} is no component")
-    return spec
+class Model(BaseModel):
+    """A part of a file."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields that were given, as they stand in a file."""
+        return self.model_dump(exclude_unset=True)
 
 
-@with_config(_FREE)
-class Artifact(TypedDict):
+class Artifact(Model):
+    """The tensors of a stage: checksum and size of their file."""
+
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     bytes: Annotated[int, Field(ge=0)]
 
 
-@with_config(_FREE)
-class Cost(TypedDict):
+class Cost(Model):
+    """seconds: wall clock. started: seconds since 1970, before the year 9999."""
+
     seconds: Annotated[float, Field(ge=0, le=1e12)]
-    started: Annotated[float, Field(ge=0, le=2.5e11)]  # a date before the year 9999
+    started: Annotated[float, Field(ge=0, le=2.5e11)]
     host: str
 
 
-@with_config(_FREE)
-class Protocol(TypedDict, total=False):
-    name: str
-    version: int | str
-    cutoff: Annotated[int, Field(ge=1)] | None
-    sizes: dict[str, int]
-    digests: Words
+class Protocol(Model):
+    """The protocol of a data set. cutoff: AP counts so many ranked items, all where it is None. digests: of splits."""
+
+    name: str = ""
+    version: int | str = ""
+    cutoff: Annotated[int, Field(ge=1)] | None = None
+    sizes: dict[str, int] = {}
+    digests: Texts = {}
 
 
-@with_config(_FREE)
-class Meta(TypedDict, total=False):
-    protocol: Protocol | str
-    classes: list[str]
-    notes: dict[str, Number]
-    kind: str
+class Meta(Model):
+    """What a stage says of its artifact; each stage adds fields of its own.
+
+    protocol: of `load` only the name. notes: numbers that a defense put on record. kind: of a defense.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    protocol: Protocol | str = Protocol()
+    classes: list[str] = []
+    notes: dict[str, Number] = {}
+    kind: Annotated[DefenseKind, Field(strict=False)] = DefenseKind.NONE
+
+    def field(self, name: str) -> Any:
+        """A field that only some stages have; None where this one has not."""
+        return (self.model_extra or {}).get(name)
 
 
-@with_config(_FREE)
-class Git(TypedDict):
+class Git(Model):
+    """dirty: whether the checkout has changes."""
+
     commit: str
     dirty: bool
 
-
-@with_config(_FREE)
-class Provenance(TypedDict, total=False):
-    metrics: int | str
-    git: Git | None
-    python: str
-    packages: dict[str, str | None]
-    system: str
-    processor: str
-    device: str
+    def __str__(self) -> str:
+        return f"{self.commit[:12]}{' with changes' if self.dirty else ''}"
 
 
-@with_config(ConfigDict(extra="forbid", strict=True))
-class Scores(TypedDict):
+class Provenance(Model):
+    """Where a result comes from. metrics: version of the metrics. git: None for an installed package."""
+
+    metrics: int | str = ""
+    git: Git | None = None
+    python: str = ""
+    packages: dict[str, str | None] = {}
+    system: str = ""
+    processor: str = ""
+    device: str = ""
+
+
+class DetectorScores(Model):
+    """What an input detector was worth by each of its scores: metric to value. headline: the main score."""
+
+    model_config = ConfigDict(extra="forbid")
+
     headline: str
     scores: dict[str, dict[str, Number | None]]
 
 
+def _ended(status: Status) -> Status:
+    if status not in ENDS:
+        raise ValueError("no stage ends so")
+    return status
+
+
+def _components(spec: dict[str, Any]) -> dict[str, Any]:
+    """A component in a stage's spec has a name and parameters."""
+    for axis, value in spec.items():
+        named = isinstance(value, dict) and "params" in value
+        if named and not (isinstance(value["params"], dict) and isinstance(value.get("name"), str)):
+            raise ValueError(f"{axis} is no component")
+    return spec
+
+
 def _metrics(found: dict[str, Any]) -> dict[str, Any]:
-    """An input detector's scores are a table under their own name, and nothing else is."""
+    """Only an input detector's scores are more than one value, and they have a name of their own."""
     for name, value in found.items():
-        if isinstance(value, dict) != (name == "detectors" and value is not None):
+        if isinstance(value, DetectorScores) != (name == "detectors" and value is not None):
             raise ValueError(f"{name} is no metric")
     return found
 
 
-@with_config(_FREE)
-class RecordFile(TypedDict):
-    """A stage that has happened. What may be missing is what failed stages and older versions leave out."""
+class Record(Model):
+    """A stage that has happened.
 
-    schema: Literal[1]
+    label: the stage in print. group: stages of one group cost about the same. code: fingerprint of the stage's code.
+    cause: the failed stage that this one depends on. spec: what the stage was to do. parents: role to key. inputs: role
+    to the checksum of the artifact that was read, None where the parent has none. cost: None for a stage that did not
+    run to its end.
+    """
+
     key: Key
     stage: str
-    status: Literal["ok", "failed", "timeout", "oom", "killed", "skipped"]
-    label: NotRequired[str]
-    group: NotRequired[str]
-    reason: NotRequired[str]
-    log: NotRequired[str]
-    code: NotRequired[str]
-    cause: NotRequired[Key]
-    spec: NotRequired[Annotated[dict[str, Any], AfterValidator(_component)]]
-    parents: NotRequired[Words]  # what is no key among them has no record
-    inputs: NotRequired[dict[str, str | None]]
-    meta: NotRequired[Meta]
-    metrics: NotRequired[Annotated[dict[str, Number | Scores | str | None], AfterValidator(_metrics)]]
-    artifact: NotRequired[Artifact | None]
-    provenance: NotRequired[Provenance]
-    cost: NotRequired[Cost]
+    status: Annotated[Status, Field(strict=False), AfterValidator(_ended)]
+    label: str = ""
+    group: str = ""
+    reason: str = ""
+    log: str = ""
+    code: str = ""
+    cause: Key | None = None
+    spec: Annotated[dict[str, Any], AfterValidator(_components)] = {}
+    parents: Texts = {}  # what is no key among them has no record
+    inputs: dict[str, str | None] = {}
+    meta: Meta = Meta()
+    metrics: Annotated[dict[str, Number | DetectorScores | str | None], AfterValidator(_metrics)] = {}
+    artifact: Artifact | None = None
+    provenance: Provenance = Provenance()
+    cost: Cost | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the stage has a result."""
+        return self.status is Status.OK
+
+    @property
+    def checksum(self) -> str | None:
+        """Of the artifact; None where the stage leaves none."""
+        return self.artifact.sha256 if self.artifact else None
+
+    @property
+    def protocol(self) -> Protocol:
+        """The stage's protocol, of which `load` knows only the name."""
+        found = self.meta.protocol
+        return Protocol(name=found) if isinstance(found, str) else found
+
+    @property
+    def detectors(self) -> DetectorScores | None:
+        """What the trial's input detector scored."""
+        found = self.metrics.get("detectors")
+        return found if isinstance(found, DetectorScores) else None
+
+    @property
+    def components(self) -> dict[str, Spec]:
+        """The components in the stage's spec by axis."""
+        return {
+            axis: Spec(value["name"], value["params"])
+            for axis, value in self.spec.items()
+            if isinstance(value, dict) and "params" in value
+        }
 
 
-@with_config(_FREE)
-class TrialAxes(TypedDict):
-    dataset: str
-    backbone: str
-    method: str
-    bits: Annotated[int, Field(ge=1, le=4096)]
-    attack: str
-    defense: str
-    target: str | int
-    seed: int
-    surrogate: NotRequired[str]
-    augment: NotRequired[str]
+@dataclass(frozen=True, slots=True)
+class RecordSummary:
+    """What the scheduler keeps of a record: a plan may have hundreds of thousands."""
+
+    key: str
+    label: str
+    status: Status
+    reason: str
+    cause: str | None
+    inputs: Mapping[str, str | None]
+    artifact: Artifact | None
+    collapsed: bool
+
+    @property
+    def ok(self) -> bool:
+        return self.status is Status.OK
+
+    @property
+    def checksum(self) -> str | None:
+        return self.artifact.sha256 if self.artifact else None
 
 
-@with_config(_FREE)
-class TrialLine(TypedDict):
-    axes: TrialAxes
-    training: dict[str, Any]
-    key: Key | None
-    skipped: NotRequired[str]
-    access: NotRequired[str]
-    targeted: NotRequired[bool]
-    defense_kind: NotRequired[str]
-
-
-@with_config(_FREE)
-class PlanFile(TypedDict):
-    """The trials of a run. stages: all that they stand on, as long as no record of a trial says so."""
-
-    schema: Literal[1]
-    suites: Annotated[list[str], Field(min_length=1)]
-    trials: list[TrialLine]
-    stages: NotRequired[list[Key]]
-    descriptions: NotRequired[Words]
-    command: NotRequired[str]
-
-
-assert SCHEMA == 1, "the literals above"
-_RECORD, _PLAN = TypeAdapter(RecordFile), TypeAdapter(PlanFile)
-_DEFAULTS: dict[str, Any] = {
-    "label": "", "group": "", "reason": "", "log": "", "code": "", "spec": {}, "parents": {}, "inputs": {},
-    "meta": {}, "metrics": {}, "artifact": None,
-}  # fmt: skip
-
-
-def as_record(found: Any, key: str) -> dict[str, Any] | None:
-    """A record with all its fields; None where it is another's, of another version or damaged."""
-    try:
-        _RECORD.validate_python(found)
-    except ValidationError:
-        return None
-    record: dict[str, Any] = found
-    if record["key"] != key:
-        return None
-    return {**{name: value.copy() if isinstance(value, dict) else value for name, value in _DEFAULTS.items()}, **record}
-
-
-def unreadable(content: bytes) -> str:
-    """Why a record's file would be set aside by who reads it; "" where it is sound."""
-    try:
-        _RECORD.validate_python(parse_json(content))
-    except ValidationError as error:
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))} = {abbreviate(first['input'])}: {first['msg']}"
-    except UntrustedError as error:
-        return str(error)
-    return "" if len(content) <= RECORD_LIMIT else f"it has more than {RECORD_LIMIT} bytes"
-
-
-def as_plan(found: Any) -> dict[str, Any] | None:
-    """The trials of a run; None where the file holds something else. Its command is one of ours, or none."""
-    try:
-        _PLAN.validate_python(found)
-    except ValidationError:
-        return None
-    plan: dict[str, Any] = found
-    for trial in plan["trials"]:
-        trial.setdefault("skipped", "")
-    plan["command"] = _command(plan.get("command", ""))
-    return plan
+def summary_of(record: Record) -> RecordSummary:
+    """A record's summary. Texts that records share are held once."""
+    artifact = record.artifact and record.artifact.model_copy(update={"sha256": intern(record.artifact.sha256)})
+    inputs = {intern(role): intern(found) if found else found for role, found in record.inputs.items()}
+    return RecordSummary(
+        key=record.key,
+        label=record.label,
+        status=record.status,
+        reason=record.reason,
+        cause=record.cause,
+        inputs=inputs,
+        artifact=artifact,
+        collapsed=bool(record.metrics.get("collapsed")),
+    )
 
 
 def _command(given: str) -> str:
-    """Quoted, since people paste what reports show into a shell."""
+    """The command quoted, since people paste what reports show into a shell; "" where it is none of ours."""
     try:
         words = shlex.split(given)
     except ValueError:
         return ""
     ours = words[:3] == ["python", "-m", "bench"] or words[:1] == ["bench"]
     return shlex.join(words) if ours else ""
+
+
+class RunManifest(Model):
+    """A run: its trials, and the records in which their results are.
+
+    stages: all that the trials stand on, as long as no record of a trial says so. descriptions: of suites.
+    """
+
+    suites: Annotated[list[str], Field(min_length=1)]
+    trials: list[PlannedTrial]
+    stages: list[Key] = []
+    descriptions: Texts = {}
+    command: Annotated[str, AfterValidator(_command)] = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The manifest as it stands in a file: components once, in trials their positions."""
+        places: dict[Spec, int] = {}
+        trials = []
+        for planned in self.trials:
+            line = {name: getattr(planned, name) for name in _LINE}
+            trial = {name: getattr(planned.trial, name) for name in _TRIAL}
+            components = {axis: places.setdefault(spec, len(places)) for axis, spec in planned.trial.components.items()}
+            trials.append({**line, "trial": {**trial, **components}})
+        listed = [{**spec.as_json(), "given": dict(spec.given)} for spec in places]
+        return {**self.model_dump(exclude={"trials"}), "components": listed, "trials": trials}
+
+
+_COMPONENTS = TypeAdapter(list[Spec])
+_LINE, _TRIAL = (tuple(field.name for field in fields(cls)) for cls in (PlannedTrial, Trial))
+
+
+def record_from(found: Any, key: str) -> Record | None:
+    """A record from JSON; None where it is another's, of another version or damaged."""
+    try:
+        record = Record.model_validate(_versioned(found))
+    except ValueError:
+        return None
+    return record if record.key == key else None
+
+
+def record_of(content: bytes) -> Record:
+    """A record as everybody will read it from its file. ValueError says why nobody will."""
+    try:
+        record = Record.model_validate(_versioned(parse_json(content)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))} = {abbreviate(first['input'])}: {first['msg']}") from None
+    if len(content) > RECORD_LIMIT:
+        raise ValueError(f"it has more than {RECORD_LIMIT} bytes")
+    return record
+
+
+def manifest_from(found: Any) -> RunManifest | None:
+    """A run's manifest from JSON; None where the file holds something else."""
+    try:
+        given = _versioned(found)
+        components = _COMPONENTS.validate_python(given.get("components"))
+        trials = [_placed(line, components) for line in given.get("trials", ())]
+        return RunManifest.model_validate({**given, "trials": trials})
+    except (ValueError, TypeError):
+        return None
+
+
+def encoded(part: Record | RunManifest) -> bytes:
+    """The content of a file."""
+    return json.dumps({"schema": SCHEMA, **part.as_json()}, allow_nan=False, indent=1).encode()
+
+
+def _versioned(found: Any) -> dict[str, Any]:
+    if not isinstance(found, dict) or type(found.get("schema")) is not int or found["schema"] != SCHEMA:
+        raise ValueError(f"it is not of schema {SCHEMA}")
+    return found
+
+
+def _placed(line: Any, components: Sequence[Spec]) -> Any:
+    """A trial with its components in place of their positions."""
+    if not isinstance(line, dict) or not isinstance(trial := line.get("trial"), dict):
+        raise ValueError("no trial")  # noqa: TRY004 -- the file is at fault, and not the caller
+    found = dict(trial)
+    for axis in KIND_OF_AXIS:
+        if type(place := trial.get(axis)) is not int or not 0 <= place < len(components):
+            raise ValueError(f"{axis} is no position in the list of components")
+        found[axis] = components[place]
+    return {**line, "trial": found}

@@ -7,11 +7,11 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from sys import intern
 from typing import Protocol, runtime_checkable
 
 from bench.engine.executors import Done, Executor
-from bench.engine.store import LASTING_FAILURES, Record, Store, checksum
+from bench.engine.record import LASTING_FAILURES, Record, RecordSummary, Status, summary_of
+from bench.engine.store import Store
 from bench.engine.worker import describe
 from bench.graph.planner import Plan, Stage
 
@@ -31,11 +31,11 @@ class Summary:
     collapsed: trials whose model failed to learn, which boards leave out of every mean.
     """
 
-    ran: Counter[str] = field(default_factory=Counter)
+    ran: Counter[Status] = field(default_factory=Counter)
     reused: int = 0
-    trials: Counter[str] = field(default_factory=Counter)
+    trials: Counter[Status] = field(default_factory=Counter)
     collapsed: int = 0
-    failures: list[Record] = field(default_factory=list)
+    failures: list[RecordSummary] = field(default_factory=list)
 
 
 class RuntimeEstimator:
@@ -48,9 +48,9 @@ class RuntimeEstimator:
             self.observe(record)
 
     def observe(self, record: Record) -> None:
-        if record["status"] == "ok" and "cost" in record:
-            for held, name in ((self._seen, record["group"]), (self._kinds, kind_of(record["group"]))):
-                insort(held.setdefault(name, []), record["cost"]["seconds"])
+        if record.ok and record.cost is not None:
+            for held, name in ((self._seen, record.group), (self._kinds, kind_of(record.group))):
+                insort(held.setdefault(name, []), record.cost.seconds)
 
     def seconds(self, group: str) -> float:
         """Of a stage of this group."""
@@ -70,25 +70,17 @@ def kind_of(group: str) -> str:
     return group.partition(" ")[0]
 
 
-def summary_of(record: Record) -> Record:
-    """What the driver keeps of a record: a plan may have hundreds of thousands. Checksums are held once."""
-    kept: Record = {name: record[name] for name in ("key", "label", "status", "reason", "cause") if name in record}
-    artifact = record["artifact"] and {**record["artifact"], "sha256": intern(record["artifact"]["sha256"])}
-    inputs = {intern(role): intern(found) if found else found for role, found in record["inputs"].items()}
-    return {**kept, "artifact": artifact, "inputs": inputs, "collapsed": bool(record["metrics"].get("collapsed"))}
-
-
-def outcome(plan: Plan, store: Store, key: str, records: dict[str, Record | None]) -> Record | None:
+def outcome(plan: Plan, store: Store, key: str, records: dict[str, RecordSummary | None]) -> RecordSummary | None:
     """The record that decides a stage: its own, or the failed ancestor's; None where neither is there."""
     if key not in records:
         found = store.record(key)
         records[key] = summary_of(found) if found is not None else None
     own = records[key]
-    if own is not None and own["status"] == "ok":
+    if own is not None and own.ok:
         return own
     for parent in plan.stages[key].parents.values():
         decided = outcome(plan, store, parent, records)
-        if decided is not None and decided["status"] != "ok":
+        if decided is not None and not decided.ok:
             return decided
     return own
 
@@ -96,11 +88,11 @@ def outcome(plan: Plan, store: Store, key: str, records: dict[str, Record | None
 class Frontier:
     """The stages that a plan still needs: those without a result that some wanted stage reads."""
 
-    def __init__(self, plan: Plan, store: Store, retry: Collection[str]) -> None:
+    def __init__(self, plan: Plan, store: Store, retry: Collection[Status | str]) -> None:
         self.plan, self.store = plan, store
-        self.records: dict[str, Record | None] = {}
+        self.records: dict[str, RecordSummary | None] = {}
         self.needed: dict[str, Stage] = {}
-        self.failed: dict[str, Record] = {}
+        self.failed: dict[str, RecordSummary] = {}
         self._retry = retry
         self._intact: dict[str, bool] = {}
         self._fresh: dict[str, bool] = {}
@@ -124,22 +116,22 @@ class Frontier:
             self.needed[current] = self.plan.stages[current]
             todo += [(parent, True) for parent in self.plan.stages[current].parents.values()]
 
-    def _stays_failed(self, record: Record) -> bool:
-        return record["status"] in LASTING_FAILURES and record["status"] not in self._retry and "cause" not in record
+    def _stays_failed(self, record: RecordSummary) -> bool:
+        return record.status in LASTING_FAILURES and record.status not in self._retry and record.cause is None
 
-    def record(self, key: str) -> Record | None:
+    def record(self, key: str) -> RecordSummary | None:
         if key not in self.records:
             found = self.store.record(key)
             self.records[key] = summary_of(found) if found is not None else None
         return self.records[key]
 
-    def _answers(self, key: str, record: Record, as_input: bool) -> bool:
+    def _answers(self, key: str, record: RecordSummary, as_input: bool) -> bool:
         """Whether a record stands for its stage; as an input, its artifact must be there too."""
-        if record["status"] != "ok" or not self._current(key, record):
+        if not record.ok or not self._current(key, record):
             return False
         return not as_input or self._whole(key, record)
 
-    def _current(self, key: str, record: Record) -> bool:
+    def _current(self, key: str, record: RecordSummary) -> bool:
         """Whether the stage, and all before it, read what their parents hold now.
 
         One that was made again may have come out differently, on another kind of machine for example.
@@ -147,18 +139,18 @@ class Frontier:
         if key not in self._fresh:
             held = {role: self.record(parent) for role, parent in self.plan.stages[key].parents.items()}
             self._fresh[key] = all(
-                record["inputs"].get(role) == checksum(parent) and self._current(parent["key"], parent)
+                record.inputs.get(role) == parent.checksum and self._current(parent.key, parent)
                 for role, parent in held.items()
-                if parent is not None and parent["status"] == "ok"
+                if parent is not None and parent.ok
             )
         return self._fresh[key]
 
-    def _whole(self, key: str, record: Record) -> bool:
+    def _whole(self, key: str, record: RecordSummary) -> bool:
         if key not in self._intact:
             self._intact[key] = self.store.intact(record)
         return self._intact[key]
 
-    def blocked_by(self, stage: Stage) -> Record | None:
+    def blocked_by(self, stage: Stage) -> RecordSummary | None:
         for parent in stage.parents.values():
             if parent in self.failed:
                 return self.failed[parent]
@@ -198,7 +190,7 @@ def run_plan(
     store: Store,
     make_executor: Callable[[], Executor],
     *,
-    retry: Collection[str] = (),
+    retry: Collection[Status | str] = (),
     listen: ProgressListener | None = None,
 ) -> Summary:
     """Run what is missing. An executor is started only if there is work; KeyboardInterrupt and StoreError stop it."""
@@ -241,11 +233,14 @@ class _Driver:
                 self._work(executor)
             finally:
                 executor.close()
-        records: dict[str, Record | None] = {}
+        records: dict[str, RecordSummary | None] = {}
         for trial in self._plan.trials:
-            decided = outcome(self._plan, self._store, trial.key, records) if trial.key is not None else None
-            self.summary.trials["skipped" if trial.key is None else decided["status"] if decided else "missing"] += 1
-            self.summary.collapsed += bool(decided and decided["collapsed"])
+            if trial.key is None:
+                self.summary.trials[Status.SKIPPED] += 1
+                continue
+            decided = outcome(self._plan, self._store, trial.key, records)
+            self.summary.trials[decided.status if decided else Status.MISSING] += 1
+            self.summary.collapsed += bool(decided and decided.collapsed)
 
     def _work(self, executor: Executor) -> None:
         """Keep the executor full, cheapest trials first, until nothing is left."""
@@ -270,41 +265,39 @@ class _Driver:
         stage = self._plan.stages[done.key]
         record = done.record
         if record is None:
-            if done.status == "killed" and self._tries[stage.key] <= RESUBMISSIONS:
+            if done.status is Status.KILLED and self._tries[stage.key] <= RESUBMISSIONS:
                 heapq.heappush(self._ready, self._position[stage.key])
                 self._listener.retrying(stage, done.reason)
                 return
-            ended = {"status": done.status, "reason": done.reason, "log": done.log}
-            record = self._store.commit(describe(stage) | ended)
+            record = self._store.commit(describe(stage, done.status, done.reason, done.log))
         before = self._pending.records.get(stage.key)
-        if before is not None and before["status"] == record["status"] == "ok":
-            self.remade |= checksum(before) != checksum(record)
-        self.summary.ran[record["status"]] += 1
-        if record["status"] != "ok":
+        if before is not None and before.ok and record.ok:
+            self.remade |= before.checksum != record.checksum
+        self.summary.ran[record.status] += 1
+        if not record.ok:
             self.summary.failures.append(summary_of(record))
         self._listener.end(stage, record)
         self._propagate(stage, record)
 
     def _propagate(self, stage: Stage, record: Record) -> None:
         """A stage has a final record: release or block what waits for it."""
-        if record["status"] != "ok":
+        if not record.ok:
             self._pending.failed[stage.key] = summary_of(record)
         for child in self._plan.children[stage.key]:
             if child not in self._waits:
                 continue
-            if record["status"] != "ok":
+            if not record.ok:
                 if child not in self._pending.failed:
-                    self._block(self._plan.stages[child], record)
+                    self._block(self._plan.stages[child], self._pending.failed[stage.key])
                 continue
             self._waits[child].discard(stage.key)
             if not self._waits[child]:
                 heapq.heappush(self._ready, self._position[child])
 
-    def _block(self, stage: Stage, cause: Record) -> None:
+    def _block(self, stage: Stage, cause: RecordSummary) -> None:
         """What depends on a failure is a record of the same status that names it, and is looked at again next time."""
-        root = cause.get("cause", cause["key"])
-        why = cause["reason"] if "cause" in cause else f"{cause['label']}: {cause['reason']}"
-        record = describe(stage) | {"status": cause["status"], "reason": why, "log": "", "cause": root}
+        why = cause.reason if cause.cause else f"{cause.label}: {cause.reason}"
+        record = describe(stage, cause.status, why, cause=cause.cause or cause.key)
         self._store.commit(record)
         self._listener.end(stage, record)
         self._propagate(stage, record)

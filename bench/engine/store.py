@@ -3,11 +3,11 @@
     store.json                 schema version
     artifacts/<key>.safetensors
     records/<key>.json         written last: a stage without a record has not happened
-    plans/<name>.json          the trials of a run: which records its boards show
+    manifests/<name>.json      the trials of a run: which records its boards show
     damaged/                   what did not match its checksum or is no record, set aside
 
-A store may come from anybody: `records` says what its files must look like before they are used, keys are hexadecimal
-before they become file names, and what is deleted or moved is named by a key. Its numbers are claims: see `again`.
+A store may come from anybody: `record.py` checks its files before they are used, keys are hexadecimal before they
+become file names, and what is deleted or moved is named by a key. Its numbers are claims: `recompute.py` checks them.
 
 Every file is written under a temporary name and renamed, so that a reader sees it whole or not at all, and two drivers
 may work on one store.
@@ -16,7 +16,6 @@ may work on one store.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import secrets
@@ -28,16 +27,25 @@ from typing import TYPE_CHECKING, Any
 
 from bench.api.errors import StoreError
 from bench.api.untrusted import read_json
-from bench.config.trial import SCHEMA, canonical, digest, sha256
-from bench.engine.record import PLAN_LIMIT, RECORD_LIMIT, as_plan, as_record, is_key
+from bench.config.trial import canonical, digest, sha256
+from bench.engine.record import (
+    MANIFEST_LIMIT,
+    RECORD_LIMIT,
+    SCHEMA,
+    Artifact,
+    Record,
+    RecordSummary,
+    RunManifest,
+    encoded,
+    is_key,
+    manifest_from,
+    record_from,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Record = dict[str, Any]
-LASTING_FAILURES = frozenset({"failed", "timeout", "oom"})  # failures that stay until --retry or a changed key
-NAME = 100  # characters of a plan's file name
-STATUSES = ("ok", "failed", "timeout", "oom", "killed", "skipped")
+NAME = 100  # characters of a manifest's file name
 
 
 class Store:
@@ -48,7 +56,7 @@ class Store:
         marker = root / "store.json"
         if create:
             with writing(root):
-                for folder in ("artifacts", "records", "plans"):
+                for folder in ("artifacts", "records", "manifests"):
                     (root / folder).mkdir(parents=True, exist_ok=True)
             if not marker.exists():
                 if any((root / "records").iterdir()):
@@ -81,7 +89,7 @@ class Store:
             return None
         path = self._record_path(key)
         try:
-            found = as_record(read_json(path, RECORD_LIMIT), key)
+            found = record_from(read_json(path, RECORD_LIMIT), key)
         except FileNotFoundError:
             return None
         except ValueError:
@@ -93,22 +101,17 @@ class Store:
         return found
 
     def write_record(self, record: Record) -> None:
-        self._write(self._record_path(record["key"]), self.encoded(record))
-
-    @staticmethod
-    def encoded(record: Record) -> bytes:
-        """The content of a record's file."""
-        return json.dumps({"schema": SCHEMA, **record}, allow_nan=False, indent=1).encode()
+        self._write(self._record_path(record.key), encoded(record))
 
     def commit(self, record: Record) -> Record:
         """Write a record unless another driver has finished the stage; returns the one in force.
 
         A failure never replaces a result, and neither does the same result.
         """
-        held = self.record(record["key"])
-        if held is not None and held["status"] == "ok":
-            same = held["inputs"] == record["inputs"] and held["artifact"] == record["artifact"]
-            if same if record["status"] == "ok" else self.intact(held):
+        held = self.record(record.key)
+        if held is not None and held.ok:
+            same = held.inputs == record.inputs and held.artifact == record.artifact
+            if same if record.ok else self.intact(held):
                 return held
         self.write_record(record)
         return record
@@ -116,13 +119,13 @@ class Store:
     def finished(self, key: str, inputs: Mapping[str, str | None]) -> Record | None:
         """The record of a stage that has its result, made from these inputs, and its artifact."""
         held = self.record(key)
-        if held is None or held["status"] != "ok" or held["inputs"] != inputs:
+        if held is None or not held.ok or held.inputs != inputs:
             return None
         return held if self.whole(held) else None
 
     def set_aside(self, record: Record) -> None:
         """Take a record out of the store, so that its stage counts as one that has not happened."""
-        self._set_aside(self._record_path(record["key"]))
+        self._set_aside(self._record_path(record.key))
 
     def records(self) -> Iterator[Record]:
         """Every readable record, in the order of keys."""
@@ -132,7 +135,7 @@ class Store:
 
     # Artifacts
 
-    def write_artifact(self, key: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> dict[str, Any]:
+    def write_artifact(self, key: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Artifact:
         """Store tensors; returns the checksum and size that the record must carry."""
         from safetensors.torch import save_file
 
@@ -142,7 +145,7 @@ class Store:
             mode = temporary.stat().st_mode
             save_file(whole, temporary, metadata={"hashdoor": canonical(meta)})
             temporary.chmod(mode)  # safetensors keeps files to their owner
-            found = {"sha256": sha256(temporary), "bytes": temporary.stat().st_size}
+            found = Artifact(sha256=sha256(temporary), bytes=temporary.stat().st_size)
             temporary.replace(path)
         return found
 
@@ -153,43 +156,43 @@ class Store:
         with safe_open(self.artifact_path(key), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
-    def intact(self, record: Record) -> bool:
+    def intact(self, record: Record | RecordSummary) -> bool:
         """Whether a record's artifact is there and matches its checksum; a damaged one is set aside."""
         if self.whole(record):
             return True
-        path = self.artifact_path(record["key"])
+        path = self.artifact_path(record.key)
         if path.is_file():
             self._set_aside(path)
         return False
 
-    def whole(self, record: Record) -> bool:
+    def whole(self, record: Record | RecordSummary) -> bool:
         """The same, leaving everything as it is."""
-        if record.get("artifact") is None:
+        if record.artifact is None:
             return True
-        path, artifact = self.artifact_path(record["key"]), record["artifact"]
-        return path.is_file() and path.stat().st_size == artifact["bytes"] and sha256(path) == artifact["sha256"]
+        path, artifact = self.artifact_path(record.key), record.artifact
+        return path.is_file() and path.stat().st_size == artifact.bytes and sha256(path) == artifact.sha256
 
-    # Plans
+    # Runs
 
-    def write_plan(self, name: str, plan: Mapping[str, Any]) -> None:
-        """name: of the file, less what has no place in one."""
+    def write_run(self, name: str, manifest: RunManifest) -> None:
+        """Keep a run's manifest. name: of the file, less what has no place in one."""
         stem = re.sub(r"[^\w.+-]+", "_", name).lstrip(".")
         stem = stem if len(stem) <= NAME else f"{stem[: NAME - 33]}-{digest(name)}"
-        self._write(self.root / "plans" / f"{stem}.json", json.dumps({"schema": SCHEMA, **plan}, indent=1).encode())
+        self._write(self.root / "manifests" / f"{stem}.json", encoded(manifest))
 
-    def plans(self) -> list[dict[str, Any]]:
+    def runs(self) -> list[RunManifest]:
         """The runs that this store has seen, the latest last."""
-        paths = [path for path in (self.root / "plans").glob("*.json") if path.is_file()]
+        paths = [path for path in (self.root / "manifests").glob("*.json") if path.is_file()]
         found = []
         for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns):
             try:
-                plan = as_plan(read_json(path, PLAN_LIMIT))
+                manifest = manifest_from(read_json(path, MANIFEST_LIMIT))
             except ValueError:
                 self._set_aside(path)
                 continue
-            if plan is None:
+            if manifest is None:
                 raise StoreError(f"'{path}' is not a run of this version: use another --store, or remove the file")
-            found.append(plan)
+            found.append(manifest)
         return found
 
     # Housekeeping
@@ -223,12 +226,6 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-
-
-def checksum(record: Record) -> str | None:
-    """Of a record's artifact; None where the stage leaves none."""
-    artifact = record["artifact"]
-    return artifact["sha256"] if artifact else None
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import socket
 import time
@@ -10,7 +11,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -19,13 +20,15 @@ from bench.api.attack import Attack
 from bench.api.errors import DataMissingError, DivergedError, StoreError, ThreatError, UserError
 from bench.api.untrusted import strip_controls, strip_controls_multiline
 from bench.artifacts.inputs import STAGES
-from bench.config.trial import canonical
 from bench.engine.provenance import provenance
-from bench.engine.record import unreadable
-from bench.engine.store import Record, Store, checksum
+from bench.engine.record import SCHEMA, Cost, Meta, Record, Status, record_of
+from bench.engine.store import Store
 from bench.graph.cache_key import content_of
 from bench.graph.fingerprint import fingerprint
 from bench.graph.planner import Stage
+
+if TYPE_CHECKING:
+    from bench.artifacts.artifact import Output
 
 LOG_TAIL = 4000  # characters of traceback that a record keeps
 NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")  # on a CPU torch has no type of error for it
@@ -66,41 +69,43 @@ def run_stage(stage: Stage, site: Environment) -> Record:
 
     started = time.time()
     store = Store(site.store)
-    outcome: dict[str, Any] = {"status": "ok", "reason": "", "log": ""}
     try:
         for plugin in site.plugins:
             registry.load_plugin(plugin)
-        outcome |= _run(stage, site, store)
+        record = _run(stage, site, store)
     except StoreError:
         raise
     except (
         InputLostError,
         FilesChangedError,
     ) as error:  # not a failure of the stage: the next run makes the input again
-        outcome |= {"status": "killed", "reason": _line(error)}
+        record = describe(stage, Status.KILLED, _line(error))
     except StageTimeoutError:
-        outcome |= {"status": "timeout", "reason": f"ran longer than {stage.timeout:g} s", "log": _tail()}
+        record = describe(stage, Status.TIMEOUT, f"ran longer than {stage.timeout:g} s", _tail())
     except (MemoryError, torch.OutOfMemoryError) as error:
-        outcome |= {"status": "oom", "reason": _line(error), "log": _tail()}
+        record = describe(stage, Status.OOM, _line(error), _tail())
     except (UserError, ThreatError, DivergedError) as error:
-        outcome |= {"status": "failed", "reason": _line(error), "log": _tail()}
+        record = describe(stage, Status.FAILED, _line(error), _tail())
     except Exception as error:  # noqa: BLE001 -- a component may fail in any way: that is a record, the rest goes on
-        status = "oom" if any(words in str(error) for words in NO_MEMORY) else "failed"
-        outcome |= {"status": status, "reason": f"{type(error).__name__}: {_line(error)}", "log": _tail()}
-    record = {**describe(stage), **outcome, "provenance": {**provenance(), "device": device_name(site.device)}}
-    record["cost"] = {"seconds": time.time() - started, "started": started, "host": socket.gethostname()}
-    return store.commit(record)
+        status = Status.OOM if any(words in str(error) for words in NO_MEMORY) else Status.FAILED
+        record = describe(stage, status, f"{type(error).__name__}: {_line(error)}", _tail())
+    origin = provenance().model_copy(update={"device": device_name(site.device)})
+    cost = Cost(seconds=time.time() - started, started=started, host=socket.gethostname())
+    return store.commit(record.model_copy(update={"provenance": origin, "cost": cost}))
 
 
-def describe(stage: Stage) -> Record:
-    """The part of a record that is known before the stage runs."""
-    return {
-        "key": stage.key, "stage": stage.kind, "label": stage.label, "group": stage.group, "spec": dict(stage.spec),
-        "parents": dict(stage.parents), "inputs": {}, "code": stage.code, "meta": {}, "metrics": {}, "artifact": None,
-    }  # fmt: skip
+def describe(
+    stage: Stage, status: Status = Status.OK, reason: str = "", log: str = "", *, cause: str | None = None
+) -> Record:
+    """The record of a stage that ended so, without a result."""
+    return Record(
+        key=stage.key, stage=stage.kind, status=status, label=stage.label, group=stage.group, reason=reason, log=log,
+        code=stage.code, cause=cause, spec=dict(stage.spec), parents=dict(stage.parents), inputs={}, meta=Meta(),
+        metrics={}, artifact=None,
+    )  # fmt: skip
 
 
-def _run(stage: Stage, site: Environment, store: Store) -> dict[str, Any]:
+def _run(stage: Stage, site: Environment, store: Store) -> Record:
     import torch
 
     from bench.artifacts.stage_io import Context
@@ -118,23 +123,30 @@ def _run(stage: Stage, site: Environment, store: Store) -> dict[str, Any]:
         _same_files(stage.spec)  # the failure would be another file's
         raise
     _same_files(stage.spec)
-    canonical([output.meta, output.metrics])  # a NaN or a tensor in there is the component's failure, not the run's
-    given = {**describe(stage), "status": "ok", "meta": output.meta, "metrics": output.metrics}
-    if why := unreadable(store.encoded(given)):  # or it would be set aside by all who read it, and made again for ever
-        raise ValueError(f"what it gives cannot be on record: {why}")
+    record = _recorded(stage, output)
     for name, tensor in output.tensors.items():
         if tensor.is_floating_point() and tensor.isnan().any():  # a model of NaN gives codes too: of nothing
             raise DivergedError(f"'{name}' holds numbers that are none (NaN)")
     found = source.checksums()
     if held := store.finished(stage.key, found):  # another driver, or a dead one's worker, was first: its result stays
-        return {name: held[name] for name in ("meta", "metrics", "artifact", "inputs")}
+        return held
     artifact = None
     if output.tensors:
         about = {"stage": stage.kind, "spec": dict(stage.spec), "backdoored": False, **output.meta}
         artifact = store.write_artifact(stage.key, output.tensors, about)
     if site.device.startswith("cuda"):
         torch.cuda.empty_cache()
-    return {"meta": output.meta, "metrics": output.metrics, "artifact": artifact, "inputs": found}
+    return record.model_copy(update={"artifact": artifact, "inputs": found})
+
+
+def _recorded(stage: Stage, output: Output) -> Record:
+    """What a stage gives, as those who read its record will see it: a NaN or a tensor in there is a failure."""
+    given = {"schema": SCHEMA, **describe(stage).as_json(), "meta": output.meta, "metrics": output.metrics}
+    content = json.dumps(given, allow_nan=False, indent=1).encode()
+    try:
+        return record_of(content)
+    except ValueError as error:  # it would be set aside by everybody, and made again for ever
+        raise ValueError(f"what it gives cannot be on record: {error}") from None
 
 
 def _same_files(spec: Mapping[str, Any]) -> None:
@@ -183,25 +195,24 @@ class StoredArtifacts:
         self._tensors: dict[str, Mapping[str, Any]] = {}
 
     def meta(self, key: str) -> Mapping[str, Any]:
-        meta: Mapping[str, Any] = self._record(key)["meta"]
-        return meta
+        return self._record(key).meta.as_json()
 
     def tensors(self, key: str) -> Mapping[str, Any]:
         if key not in self._tensors:
             try:
-                self._tensors[key] = {} if self._record(key)["artifact"] is None else self._store.tensors(key)
+                self._tensors[key] = {} if self._record(key).artifact is None else self._store.tensors(key)
             except (OSError, SafetensorError) as error:
                 raise InputLostError(f"{self._named(key)} cannot be read: run the same command again") from error
         return self._tensors[key]
 
     def checksums(self) -> dict[str, str | None]:
         """Checksum of each parent's artifact: results of a parent that came out differently are not mixed."""
-        return {name: checksum(self._record(key)) for name, key in self._parents.items()}
+        return {name: self._record(key).checksum for name, key in self._parents.items()}
 
     def _record(self, key: str) -> Record:
         if key not in self._records:
             record = self._store.record(key)
-            if record is None or record["status"] != "ok":
+            if record is None or not record.ok:
                 raise InputLostError(f"{self._named(key)} has gone from the store: run the same command again")
             self._records[key] = record
         return self._records[key]

@@ -16,8 +16,6 @@ from bench.config.trial import digest, sha256
 from bench.graph.fingerprint import fingerprint
 
 DEVICE_FREE = frozenset({"load", "split", "measure"})  # neither device nor thread count touches their results
-KINDS_OF_SPEC = {"dataset": "datasets", "backbone": "backbones", "method": "methods",
-                 "attack": "attacks", "defense": "defenses"}  # fmt: skip
 
 
 @cache
@@ -46,7 +44,8 @@ def code_of(modules: tuple[str, ...]) -> str:
 
 def modules_of(kind: str, spec: Mapping[str, Any]) -> tuple[str, ...]:
     """A stage's module, and those of the components that it looks up by name."""
-    named = {registry.find(KINDS_OF_SPEC[role], spec[role]["name"]).module for role in KINDS_OF_SPEC if role in spec}
+    kinds = registry.KIND_OF_AXIS
+    named = {registry.find(kinds[axis], spec[axis]["name"]).module for axis in kinds if axis in spec}
     declared = registry.declaring_modules("metrics") if kind == "measure" else ()
     return tuple(sorted({f"bench.stages.{kind}", *named, *declared}))
 

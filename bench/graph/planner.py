@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -13,8 +13,17 @@ from pydantic import ValidationError
 
 from bench.access.attacker import shown
 from bench.api import registry
-from bench.api.attack import Attack, DataSpec, ModelAttack, ModelSpec, PoisoningAttack, Threat, TrainingAttack
-from bench.api.defense import DataFilter, Defense, InputDetector, ModelDetector, Needs
+from bench.api.attack import (
+    Attack,
+    DataSpec,
+    ModelAttack,
+    ModelSpec,
+    PoisoningAttack,
+    Threat,
+    TrainingAttack,
+    access_of,
+)
+from bench.api.defense import Defense, InputDetector, ModelDetector, Needs, kind_of
 from bench.api.errors import DataMissingError, UserError
 from bench.api.hashing import Backbone, Dataset, HashingMethod, Recipe
 from bench.api.types import Setting
@@ -43,7 +52,7 @@ from bench.artifacts.outputs.model import StoredModel
 from bench.config.expand import Skipped
 from bench.config.schema import Resources
 from bench.config.suite import Suite
-from bench.config.trial import Spec, Trial, canonical
+from bench.config.trial import PlannedTrial, Spec, Trial, canonical
 from bench.graph.cache_key import content_of, key_of
 from hashing.train import fast_precision
 
@@ -67,31 +76,6 @@ class Stage:
     timeout: float
 
 
-@dataclass(frozen=True)
-class PlannedTrial:
-    """A trial's place in the graph: the key of its `measure` stage, or why there is none.
-
-    access: what the attacker needs, by which boards group. targeted: whether it fixes its target beforehand.
-    defense_kind: repair, filter, input detector, diagnosis or none.
-    threads, surrogate_seed: what else tells two trials of the same axes apart.
-    seed_dependent: True if another seed makes another model. Boards count a model that no seed changes once.
-    """
-
-    axes: Mapping[str, str | int]
-    training: Mapping[str, Any]
-    key: str | None
-    skipped: str = ""
-    access: str = ""
-    targeted: bool = True
-    defense_kind: str = ""
-    threads: int = 1
-    surrogate_seed: int | None = None
-    seed_dependent: bool = True
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
 @dataclass
 class Plan:
     stages: dict[str, Stage] = field(default_factory=dict)
@@ -109,18 +93,19 @@ class Plan:
 def plan(suites: Iterable[Suite], *, data: Path | None, device: str) -> Plan:
     """The graph of several suites; a trial that two of them name is one."""
     made = Plan()
-    seen: set[str] = set()
+    seen: set[Hashable] = set()
     seeds: dict[str, int] = {}
     for suite in suites:
         planner = _Planner(made.stages, suite.resources, data, device, seeds)
         for trial in suite.trials(data):
             if isinstance(trial, Skipped):
-                planned = PlannedTrial(trial.axes, {}, None, trial.reason)
+                planned = PlannedTrial(trial.trial, None, trial.reason)
             else:
                 planned = planner.planned(trial)
-            identity = repr((planned.axes, planned.training, planned.key))
-            if identity not in seen:
-                seen.add(identity)
+            # of what it stands on, the key says more than the surrogate's seed
+            place = (replace(planned.trial, surrogate_seed=0).identity, planned.key)
+            if place not in seen:
+                seen.add(place)
                 made.trials.append(planned)
     needed = ancestors(made)
     for key in [key for key in made.stages if key not in needed]:  # of a victim whose attacker lacks data
@@ -137,17 +122,6 @@ def ancestors(made: Plan) -> set[str]:
             found.add(key)
             left += made.stages[key].parents.values()
     return found
-
-
-def access(threat: Threat) -> str:
-    """The group of boards that an attack belongs to (METHODOLOGY.md#access-groups)."""
-    if Threat.TRAINING in threat:
-        return "training-controlled"
-    if Threat.LABELS in threat:
-        return "dirty-label"
-    if Threat.TRAIN_SET in threat:
-        return "clean-label"
-    return "model-only" if Threat.MODEL in threat else "none"
 
 
 def check_threat(trial: Trial, attack: Attack) -> None:
@@ -219,19 +193,6 @@ def _other_surrogate(trial: Trial, wish: ModelSpec) -> Trial:
     return trial
 
 
-def defense_kind(defense: Defense) -> str:
-    if defense.is_none:
-        return "none"
-    for kind, name in (
-        (InputDetector, "input_detector"),
-        (DataFilter, "data_filter"),
-        (ModelDetector, "model_detector"),
-    ):
-        if isinstance(defense, kind):
-            return name
-    return "repair"
-
-
 @cache
 def recipe_of(method: str, training: str, device: str) -> dict[str, Any]:
     """A method's recipe with the suite's changes (canonical JSON); "auto" precision is settled here, for the key."""
@@ -277,25 +238,24 @@ class _Planner:
         attack: Attack = _instance("attacks", trial.attack)
         defense: Defense = _instance("defenses", trial.defense)
         check_threat(trial, attack)
-        kind, group = defense_kind(defense), access(attack.threat())
-        about: dict[str, Any] = {"access": group, "targeted": attack.targeted(), "defense_kind": kind}
-        about |= {"threads": self._resources.threads, "seed_dependent": attack.seed_dependent}
-        if attack.requires(_setting_of(trial)):
-            about["surrogate_seed"] = trial.surrogate_seed
+        planned = PlannedTrial(
+            trial, None, access=access_of(attack.threat()), targeted=attack.targeted(), defense_kind=kind_of(defense),
+            threads=self._resources.threads, seed_dependent=attack.seed_dependent,
+            surrogate_seed=trial.surrogate_seed if attack.requires(_setting_of(trial)) else None,
+        )  # fmt: skip
         if why := self._repeated(trial, attack):
-            return PlannedTrial(trial.axes(), trial.training, None, why, **about)
+            return replace(planned, skipped=why)
         if Needs.TRAIN_SET in defense.needs and not (attack.offers_train_set or attack.is_none):
             why = f"{trial.attack.name} leaves no poisoned training set that {trial.defense.name} could look at"
-            return PlannedTrial(trial.axes(), trial.training, None, why, **about)
+            return replace(planned, skipped=why)
         backbone: Backbone = _instance("backbones", trial.backbone)
         method: HashingMethod = _instance("methods", trial.method)
         if why := defense.unsupported_reason(backbone, method):
-            return PlannedTrial(trial.axes(), trial.training, None, f"{trial.defense.name}: {why}", **about)
+            return replace(planned, skipped=f"{trial.defense.name}: {why}")
         try:
-            key = self._measure(trial, attack, defense)
+            return replace(planned, key=self._measure(trial, attack, defense))
         except DataMissingError as error:
-            return PlannedTrial(trial.axes(), trial.training, None, str(error), **about)
-        return PlannedTrial(trial.axes(), trial.training, key, **about)
+            return replace(planned, skipped=str(error))
 
     def _repeated(self, trial: Trial, attack: Attack) -> str:
         """Why a seed is left out: a model that is one for all of them would be counted as several."""

@@ -60,14 +60,11 @@ def of_trial(root: Path, key: str) -> Retrieval:
     from bench.engine.worker import StoredArtifacts
 
     store = Store(root)
-    found = [
-        record for record in store.records()
-        if record["key"].startswith(key) and record["stage"] == MeasureInputs.stage
-    ]  # fmt: skip
+    found = [one for one in store.records() if one.key.startswith(key) and one.stage == MeasureInputs.stage]
     if not found:
         raise UserError(f"no trial in '{root}' begins with '{key}': `python -m bench leaderboard` prints keys")
-    parents = found[0]["parents"]
-    inputs, bits = MeasureInputs.of(parents, StoredArtifacts(store, parents)), int(found[0]["spec"]["bits"])
+    parents = found[0].parents
+    inputs, bits = MeasureInputs.of(parents, StoredArtifacts(store, parents)), int(found[0].spec["bits"])
     codes, labels = inputs.measured.benign, inputs.load.labels
 
     def part(name: str, words: Any) -> tuple[PackedCodes, Ids]:
@@ -75,4 +72,4 @@ def of_trial(root: Path, key: str) -> Retrieval:
         return PackedCodes(words.numpy().view("uint64"), bits), labels[ids].int().argmax(1).numpy()
 
     (queries, own), (database, base_labels) = part("query", codes.query), part("database", codes.database)
-    return Retrieval(f"trained ({found[0]['label']})", queries, database, own, base_labels)
+    return Retrieval(f"trained ({found[0].label})", queries, database, own, base_labels)

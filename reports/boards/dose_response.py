@@ -13,7 +13,6 @@ from jaxtyping import Float64
 from bench.api.errors import UserError
 from reports.board_registry import BoardData, board
 from reports.context import Board, contexts
-from reports.frame import RecordCache
 from reports.rows import table
 from reports.sweeps import FEWEST, attacks, shared
 
@@ -33,15 +32,15 @@ Gains = Float64[np.ndarray, "t d"]
 
 @board("dose-response", chapter="Strength", help="how much of a swept attack does half of what it can do")
 def dose_response(data: BoardData) -> list[Board]:
-    return doses(data.results.trials, data.record_cache, mixed=data.mixed)
+    return doses(data.results.trials, mixed=data.mixed)
 
 
-def doses(trials: pd.DataFrame, record_cache: RecordCache, *, mixed: bool = False) -> list[Board]:
+def doses(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
     """A board per setting with a row per swept number of an attack, undefended; UserError where none was swept."""
     plain = trials[(trials["defense"] == "none") & (trials["attack"] != "none")]
     boards = []
     for context in contexts(plain, mixed):
-        lines = list(_lines(context.trials, record_cache))
+        lines = list(_lines(context.trials))
         if lines:
             columns = ("attack", "parameter", "values", "n", "plateau", "D50", "D50 low", "D50 high", "remark")
             boards.append(
@@ -61,8 +60,8 @@ def doses(trials: pd.DataFrame, record_cache: RecordCache, *, mixed: bool = Fals
     return boards
 
 
-def _lines(trials: pd.DataFrame, record_cache: RecordCache) -> Iterator[dict[str, Any]]:
-    for label, parameter, curve in attacks(trials, record_cache):
+def _lines(trials: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    for label, parameter, curve in attacks(trials):
         if (line := _line(curve)) is not None:
             yield {"attack": label, "parameter": parameter, **line}
 

@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 
 from bench.api.errors import UserError
+from bench.api.untrusted import strip_controls
 from bench.metrics import METRICS
 from reports import statistics
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
 from reports.context import FREEDOM, HALF, REPAIRS, Board, BoardContext, contexts, listed
 from reports.frame import Results, groups
-from reports.labels import parse
 from reports.rows import freedom, known, removed, table
 
 LEVEL = 0.6
@@ -78,7 +78,8 @@ def _choose(context: BoardContext, level: float) -> Chosen:
     for label, group in context.split(plain, ["attack"]).items():
         values = group.done["gain"].to_numpy(dtype=np.float64)
         if len(group.places) == len(group.planned) and np.isfinite(values).all():
-            gains.setdefault(parse(str(label))[0], {})[str(label)] = float(values.mean())
+            name = group.done["attack_spec"].iloc[0].name
+            gains.setdefault(strip_controls(name), {})[str(label)] = float(values.mean())
     labels, near, far = [], [], []
     for name, variants in gains.items():
         label = min(variants, key=lambda one: (abs(variants[one] - level), one))

@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from bench.api.kinds import Access, DefenseKind
+from bench.config.trial import AXES
 from bench.metrics import METRICS
 from reports import statistics
 from reports.across_settings import overall
@@ -19,11 +21,11 @@ from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
 from reports.context import FREEDOM, HALF, REPAIRS, Board, BoardContext, components, contexts, listed
 from reports.costs import costs as prices
-from reports.frame import AXES, BASED, SETTING, TEXTS, Results, axis_named, detector_metrics, groups
+from reports.frame import BASED, SETTING, TEXTS, Results, axis_named, detector_metrics, groups
 from reports.model_detection import diagnoses
 from reports.rows import freedom, half, kept, known, left_out, numbers, table, titles
 
-ACCESS = ("none", "clean-label", "dirty-label", "training-controlled", "model-only")
+ACCESS = tuple(Access)
 OUTCOME = ("t_map", "t_map_control", "chance", "gain", "own_map", "map", "map_change")
 BUDGET = ("poisons", "poison_rate", "target_share", "linf", "psnr", "ssim")
 AFTERWARDS = ("t_map_posthoc", "t_map_posthoc_control", "spread", "spread_control", "own_map", "map")
@@ -57,8 +59,8 @@ def everything(results: Results, *, by: str | None = None, costs: bool = False, 
             *(prices(trials, mixed=mixed) if costs else ()),
         ]
         found += [_retitled(board, label) for board in made]
-    labels = components(results.trials)
-    return [replace(board, labels=labels) for board in found + failures(results.trials)]
+    shown = components(results.trials)
+    return [replace(board, components=shown) for board in found + failures(results.trials)]
 
 
 def _runnable(trials: pd.DataFrame) -> pd.DataFrame:
@@ -236,7 +238,7 @@ def _matrix(
 def detectors(trials: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False, mixed: bool = False) -> list[Board]:
     """How well each score of each input detector tells triggered queries from the same queries without trigger."""
     found = []
-    for context in contexts(trials[trials["defense_kind"] == "input_detector"], mixed):
+    for context in contexts(trials[trials["defense_kind"] == DefenseKind.INPUT_DETECTOR], mixed):
         done = context.trials["status"] == "ok"
         mine = scores[scores["key"].isin(context.trials.loc[done, "key"])]
         planned = context.split(context.trials, ["attack", "defense"])
@@ -287,7 +289,7 @@ def detectors(trials: pd.DataFrame, scores: pd.DataFrame, *, costs: bool = False
 def filters(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
     """What filters found in the training set, and the model that was trained on the rest."""
     found = []
-    for context in contexts(trials[trials["defense_kind"] == "data_filter"], mixed):
+    for context in contexts(trials[trials["defense_kind"] == DefenseKind.DATA_FILTER], mixed):
         parts: dict[Any, Group] = dict(context.split(context.trials, ["attack", "defense"]))
         shared = CommonCells.of(parts)
         lines = [

@@ -28,6 +28,7 @@ from bench.graph import planner as planning
 from bench.graph.planner import Plan
 from hashing.model import HashModel
 from tests.bench.conftest import finish
+from tests.stores import write_run
 
 SUITE = """
 name = "own"
@@ -73,8 +74,8 @@ def draw(folder: Path, patch: torch.Tensor, side: int, opacity: int = 255) -> No
 
 
 def numbers(store: Store, plan: Plan, attack: str) -> dict[str, dict[str, float]]:
-    trials = {trial.axes["defense"]: trial.key for trial in plan.trials if str(trial.axes["attack"]).startswith(attack)}
-    return {str(name): store.record(key)["metrics"] for name, key in trials.items() if key}
+    trials = {trial.trial.defense.label: trial.key for trial in plan.trials if trial.trial.attack.name == attack}
+    return {str(name): store.record(key).metrics for name, key in trials.items() if key}
 
 
 def test_an_attack_of_ours_taken_as_somebody_elses_has_the_same_numbers(tmp_path: Path) -> None:
@@ -358,12 +359,12 @@ def test_one_model_is_measured_with_one_seed(tmp_path: Path) -> None:
     draw(tmp_path, checkerboard(1, 2), 16)
     torch.save({}, tmp_path / "model.pth")
     trials = planned(tmp_path, f'"badnets", {checkpoint(tmp_path)}', "[4, 0, 1]").trials
-    ours = [trial for trial in trials if str(trial.axes["attack"]).startswith("checkpoint")]
-    assert {trial.axes["seed"] for trial in ours if trial.key} == {4}
+    ours = [trial for trial in trials if trial.trial.attack.name == "checkpoint"]
+    assert {trial.trial.seed for trial in ours if trial.key} == {4}
     assert len([trial for trial in ours if trial.key]) == 3
     (why,) = {trial.skipped for trial in ours if not trial.key}
     assert why.startswith("checkpoint is one model for all seeds: measured with 4; --only seed=4 compares it")
-    assert {trial.axes["seed"] for trial in trials if trial.key and trial.axes["attack"] == "badnets"} == {0, 1, 4}
+    assert {trial.trial.seed for trial in trials if trial.key and trial.trial.attack.name == "badnets"} == {0, 1, 4}
 
 
 def test_boards_of_several_runs_count_one_model_once(tmp_path: Path) -> None:
@@ -372,8 +373,7 @@ def test_boards_of_several_runs_count_one_model_once(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "model.pth")
     for seed in (0, 1):
         plan = planned(tmp_path, f'"none", {checkpoint(tmp_path)}', f"[{seed}]")
-        trials = [trial.as_json() for trial in plan.trials]
-        store.write_plan(f"run{seed}", {"command": "", "suites": ["own"], "descriptions": {}, "trials": trials})
+        write_run(store, plan, f"own{seed}")
     found = reports.load(tmp_path / "store", run="all")
     planned_seeds = found[found["status"] == "missing"].groupby("attack")["seed"].agg(set)
     assert planned_seeds["none"] == {0, 1}
@@ -390,7 +390,7 @@ def test_two_suites_of_a_plan_measure_one_model_once(tmp_path: Path) -> None:
         path.write_text(SUITE.format(attacks=checkpoint(tmp_path), seeds=seeds))
         found.append(suites.load(str(path)))
     trials = planning.plan(found, data=None, device="cpu").trials
-    assert {trial.axes["seed"] for trial in trials if trial.key} == {0}
+    assert {trial.trial.seed for trial in trials if trial.key} == {0}
     assert len(trials) == 6
 
 
@@ -411,7 +411,7 @@ def test_a_file_that_changes_while_a_run_waits_gives_no_number(name: str, change
     site = Environment(store.root, None, "cpu")
     stages = {stage.kind: stage for stage in plan.stages.values()}
     if name.startswith("model"):
-        assert run_stage(stages["make_trigger"], site)["status"] == "ok"
+        assert run_stage(stages["make_trigger"], site).status == "ok"
     kept = (folder / name).read_bytes()
     if change == "none":
         (folder / name).unlink()
@@ -423,11 +423,11 @@ def test_a_file_that_changes_while_a_run_waits_gives_no_number(name: str, change
         draw(folder, checkerboard(1, 4), 16)
     stage = stages["implant" if name.startswith("model") else "make_trigger"]
     record = run_stage(stage, site)
-    assert record["status"] == "killed"  # the next run makes it anew
-    assert "not the files that this run was planned with" in record["reason"]
-    assert name in record["reason"]
+    assert record.status == "killed"  # the next run makes it anew
+    assert "not the files that this run was planned with" in record.reason
+    assert name in record.reason
     (folder / name).write_bytes(kept)
-    assert run_stage(stage, site)["status"] == "ok"
+    assert run_stage(stage, site).status == "ok"
 
 
 def test_another_file_is_another_attack(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from bench.api import registry
 from bench.config import suite as suites
+from bench.config.trial import PlannedTrial
+from bench.engine.record import Record
 from bench.engine.store import Store
 from bench.graph import planner as planning
+from bench.graph.planner import Plan
 from tests.bench.conftest import TINY, finish
 
 KINDS = {
@@ -113,7 +117,21 @@ def plugins(tmp_path: Path) -> None:
         registry.load_plugin(path)
 
 
-def run(tmp_path: Path, *changes: str) -> dict[tuple[str, str], dict]:
+@dataclass
+class Done:
+    """A trial that was run, or left out for a reason."""
+
+    cell: PlannedTrial
+    plan: Plan
+    store: Store
+    record: Record | None
+
+    @property
+    def metrics(self) -> dict:
+        return self.record.metrics
+
+
+def run(tmp_path: Path, *changes: str) -> dict[tuple[str, str], Done]:
     suite = tmp_path / "tiny.toml"
     suite.write_text(TINY)
     plan = planning.plan([suites.load(str(suite), changes=changes)], data=None, device="cpu")
@@ -121,16 +139,11 @@ def run(tmp_path: Path, *changes: str) -> dict[tuple[str, str], dict]:
     finish(plan, store)
     found = {}
     for record in store.records():
-        assert record["status"] == "ok", record["log"]
-    for trial in plan.trials:
-        record = store.record(trial.key) if trial.key else {"status": "skipped", "reason": trial.skipped}
-        assert record is not None
-        found[str(trial.axes["attack"]), str(trial.axes["defense"])] = {
-            **record,
-            "cell": trial,
-            "plan": plan,
-            "store": store,
-        }
+        assert record.status == "ok", record.log
+    for planned in plan.trials:
+        record = store.record(planned.key) if planned.key else None
+        assert record is not None or planned.skipped
+        found[planned.trial.attack.label, planned.trial.defense.label] = Done(planned, plan, store, record)
     return found
 
 
@@ -141,67 +154,65 @@ STRONG = ('attacks=["none", { name = "badnets", poison_rate = 0.2 }, "rewrite"]'
 def test_a_planted_filter_finds_all_poison_and_only_that(tmp_path: Path) -> None:
     found = run(tmp_path, *STRONG, "defenses=none,corner")
     found = {(attack.partition("(")[0], defense): record for (attack, defense), record in found.items()}
-    caught = found["badnets", "corner"]["metrics"]
+    caught = found["badnets", "corner"].metrics
     assert caught["filter_auroc"] == caught["filter_auroc_target"] == caught["removed_poison"] == 1
     assert caught["removed"] == pytest.approx(caught["poison_rate"])
     # retrained without poison the model is as if never attacked
-    assert caught["gain"] < found["badnets", "none"]["metrics"]["gain"] - 0.2
-    assert caught["own_map"] > found["badnets", "none"]["metrics"]["own_map"] + 0.2
-    clean = found["none", "corner"]["metrics"]
+    assert caught["gain"] < found["badnets", "none"].metrics["gain"] - 0.2
+    assert caught["own_map"] > found["badnets", "none"].metrics["own_map"] + 0.2
+    clean = found["none", "corner"].metrics
     assert clean["removed"] == 0
     assert clean["filter_auroc"] is None
     skipped = found["rewrite", "corner"]
-    assert skipped["status"] == "skipped"
-    assert "no poisoned training set" in skipped["reason"]
+    assert skipped.record is None
+    assert "no poisoned training set" in skipped.cell.skipped
 
 
 def test_a_filter_may_train_a_network_of_its_own_and_be_left_out_where_it_cannot_work(tmp_path: Path) -> None:
     trial = run(tmp_path, "attacks=badnets", "defenses=twin")["badnets", "twin"]
-    plan, store = trial["plan"], trial["store"]
+    plan, store = trial.plan, trial.store
     key = next(key for key, stage in plan.stages.items() if stage.kind == "defend")
     names = store.tensors(key)
-    assert store.record(key)["meta"]["model"]["backbone"]["params"]["norm"] == "group"
+    assert store.record(key).meta.field("model")["backbone"]["params"]["norm"] == "group"
     assert not any("running" in name for name in names)
-    assert (
-        trial["metrics"]["map"] > trial["metrics"]["map_chance"]
-    )  # stages after it open this network, not the victim's
+    assert trial.metrics["map"] > trial.metrics["map_chance"]  # stages after it open this network, not the victim's
     skipped = run(tmp_path, "attacks=badnets", "defenses=twin", "methods=dpsh")["badnets", "twin"]
-    assert (skipped["status"], skipped["reason"]) == ("skipped", "twin: the loss compares images")
+    assert (skipped.record, skipped.cell.skipped) == (None, "twin: the loss compares images")
 
 
 def test_a_diagnosis_is_scored_against_the_target(tmp_path: Path) -> None:
     found = run(tmp_path, "attacks=none,badnets", "defenses=none,oracle", "targets=3")
-    assert found["badnets", "oracle"]["metrics"]["named_target"] == 1
-    assert found["badnets", "oracle"]["metrics"]["model_score"] == 2.5
-    assert found["badnets", "oracle"]["metrics"]["flagged"] == 1
-    store = found["badnets", "oracle"]["store"]
-    assert store.record(found["badnets", "oracle"]["parents"]["defense"])["meta"]["notes"] == {"index": 2.5}
-    assert found["badnets", "oracle"]["metrics"]["map"] == found["badnets", "none"]["metrics"]["map"]
+    assert found["badnets", "oracle"].metrics["named_target"] == 1
+    assert found["badnets", "oracle"].metrics["model_score"] == 2.5
+    assert found["badnets", "oracle"].metrics["flagged"] == 1
+    judged = found["badnets", "oracle"]
+    assert judged.store.record(judged.record.parents["defense"]).meta.notes == {"index": 2.5}
+    assert found["badnets", "oracle"].metrics["map"] == found["badnets", "none"].metrics["map"]
     other = run(tmp_path, "attacks=badnets", "defenses=oracle", "targets=4")
-    assert other["badnets", "oracle"]["metrics"]["named_target"] == 0
+    assert other["badnets", "oracle"].metrics["named_target"] == 0
 
 
 def test_a_model_attack_changes_the_trained_model(tmp_path: Path) -> None:
     found = run(tmp_path, "attacks=none,rewrite")
     trial = found["rewrite", "none"]
-    plan, store = trial["plan"], trial["store"]
+    plan, store = trial.plan, trial.store
     kinds = {stage.kind: key for key, stage in plan.stages.items()}
     before, after = store.tensors(kinds["train"]), store.tensors(kinds["implant"])
     assert (after["model.head.bias"] - before["model.head.bias"]).allclose(before["model.head.bias"].new_tensor(5.0))
     assert after["model.head.weight"].equal(before["model.head.weight"])
     assert after["trigger.level"].tolist() == [1.0]
-    assert store.record(kinds["implant"])["meta"]["backdoored"] is True
-    assert store.record(kinds["train"])["meta"]["backdoored"] is False
-    assert trial["cell"].access == "model-only"
-    assert "poisons" not in trial["metrics"]
+    assert store.record(kinds["implant"]).meta.field("backdoored") is True
+    assert store.record(kinds["train"]).meta.field("backdoored") is False
+    assert trial.cell.access == "model-only"
+    assert "poisons" not in trial.metrics
 
 
 def test_a_training_attack_works_inside_the_loop(tmp_path: Path) -> None:
     found = run(tmp_path, "attacks=none,steer", "training.epochs=12")
     trial = found["steer", "none"]
-    plan, store = trial["plan"], trial["store"]
+    plan, store = trial.plan, trial.store
     trigger = store.tensors(next(key for key, stage in plan.stages.items() if stage.kind == "implant"))
     assert trigger["trigger.steps"].item() == 12 * 3  # 150 images in batches of 64
     assert trigger["trigger.level"].item() == pytest.approx(3, abs=0.01)
-    assert trial["metrics"]["t_map"] > found["none", "none"]["metrics"]["t_map"] + 0.5
-    assert trial["cell"].access == "training-controlled"
+    assert trial.metrics["t_map"] > found["none", "none"].metrics["t_map"] + 0.5
+    assert trial.cell.access == "training-controlled"

@@ -17,6 +17,7 @@ from bench.engine.worker import StoredArtifacts
 from bench.graph import planner as planning
 from bench.graph.planner import Plan
 from tests.bench.conftest import finish
+from tests.stores import changed
 
 Tiny = Callable[..., Plan]
 
@@ -52,10 +53,10 @@ def test_a_failure_never_replaces_a_finished_result(tmp_path: Path, tiny: Tiny) 
     plan = tiny()
     finish(plan, store)
     done = store.record(key_of(plan, "train"))
-    assert store.commit({**done, "status": "timeout", "reason": "another driver was slow"}) == done
-    assert store.record(done["key"]) == done
-    store.artifact_path(done["key"]).unlink()
-    assert store.commit({**done, "status": "failed", "reason": "x"})["status"] == "failed", "nothing was there to keep"
+    assert store.commit(changed(done, status="timeout", reason="another driver was slow")) == done
+    assert store.record(done.key) == done
+    store.artifact_path(done.key).unlink()
+    assert store.commit(changed(done, status="failed", reason="x")).status == "failed", "nothing was there to keep"
 
 
 def test_a_lost_input_is_made_again_by_the_next_run(
@@ -82,21 +83,21 @@ def test_a_parent_that_comes_out_differently_takes_its_children_along(tmp_path: 
     learning = ("training.epochs=8", "training.lr=0.03")  # codes that differ from image to image
     plan = tiny(*learning)
     finish(plan, store)
-    before = {trial.key: store.record(trial.key)["metrics"] for trial in plan.trials}
+    before = {trial.key: store.record(trial.key).metrics for trial in plan.trials}
     train = key_of(plan, "train")
     tensors, record = store.tensors(train), store.record(train)
     other = {name: value + 0.3 if name == "model.head.bias" else value for name, value in tensors.items()}
-    store.write_record({**record, "artifact": store.write_artifact(train, other, {})})
+    store.write_record(record.model_copy(update={"artifact": store.write_artifact(train, other, {})}))
     needed = {plan.stages[key].kind for key in Frontier(plan, store, ()).needed}
     assert {"encode", "encode_triggered", "measure"} <= needed
     assert "train" not in needed
     finish(plan, store)
-    assert {trial.key: store.record(trial.key)["metrics"] for trial in plan.trials} != before
+    assert {trial.key: store.record(trial.key).metrics for trial in plan.trials} != before
     # the other way round: the new model is lost, the old one comes back, and so do its numbers
     store.artifact_path(train).unlink()
     wider = tiny("defenses=none,fine_pruning", *learning)
     assert finish(wider, store).trials == {"ok": 4}
-    assert {key: store.record(key)["metrics"] for key in before} == before
+    assert {key: store.record(key).metrics for key in before} == before
 
 
 HOLDS_MODEL = """class Bad(ModelAttack):
@@ -143,7 +144,7 @@ def test_a_component_that_returns_nan_fails_alone(tmp_path: Path, tiny: Tiny) ->
     store = Store(tmp_path / "store", create=True)
     summary = finish(tiny("defenses=none,dizzy"), store)
     assert summary.trials == {"ok": 2, "failed": 2}
-    assert "JSON" in summary.failures[0]["reason"]
+    assert "JSON" in summary.failures[0].reason
 
 
 def test_a_plugins_own_helper_counts(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ for stage in stages:
         resource.setrlimit(kind, (kilobytes(name) * 1024 + room, hard))
     record = worker.run_stage(stage, site)
     resource.setrlimit(kind, (hard, hard))
-    outcome[stage.kind] = [record["status"], record["reason"]]
+    outcome[stage.kind] = [record.status, record.reason]
 print(json.dumps(outcome))
 """
 

@@ -44,7 +44,7 @@ def test_several_suites_are_one_graph(tmp_path: Path) -> None:
         (tmp_path / f"{name}.toml").write_text(f"[axes]\nattacks = [{attacks}]\n")
     loaded = [suites.load(str(tmp_path / f"{name}.toml")) for name in ("one", "two")]
     both = planning.plan(loaded, data=None, device="cpu")
-    assert [trial.axes["attack"] for trial in both.trials] == ["none", "badnets", "blend"]
+    assert [trial.trial.attack.label for trial in both.trials] == ["none", "badnets", "blend"]
     assert count(both)["train"] == 1
     assert count(both)["implant"] == 2
 
@@ -152,10 +152,10 @@ def test_a_trigger_that_reads_what_it_says_it_does_not_is_a_failure(
     """The report of issue 16: such a stage ran with the default 0.1 where the suite says 0.9."""
     made = planned_secretive(text, broken)
     failures = finish(made, Store(tmp_path / "store", create=True)).failures
-    own = [record for record in failures if "cause" not in record]
-    assert {made.stages[record["key"]].kind for record in own} >= {kind}
+    own = [record for record in failures if record.cause is None]
+    assert {made.stages[record.key].kind for record in own} >= {kind}
     reason = "reads 'alpha' for its trigger, but lists it in not_in_trigger: remove 'alpha' from not_in_trigger"
-    assert {record["reason"] for record in own} == {f"attack 'secretive' {reason}"}
+    assert {record.reason for record in own} == {f"attack 'secretive' {reason}"}
 
 
 def test_a_value_computed_from_such_a_parameter_is_refused(planned_secretive) -> None:
@@ -181,7 +181,7 @@ def test_the_surrogate_axis_may_name_another_backbone_or_method(trial_plan, axis
     assert len(surrogates) == 3
     assert [spec[part]["name"] == value for spec in surrogates] == [False, True, False]
     assert [spec["bits"] for spec in surrogates] == [32, 32, 16]
-    assert [trial.axes["surrogate"] for trial in plan.trials] == ["other_seed", axis, "bits=16"]
+    assert [trial.trial.surrogate for trial in plan.trials] == ["other_seed", axis, "bits=16"]
     assert {spec["seed"] for spec in surrogates} == {1}
 
 

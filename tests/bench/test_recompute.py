@@ -16,12 +16,14 @@ from bench.cli import doctor
 from bench.cli import verify as command
 from bench.config import suite as suites
 from bench.engine.recompute import Verifier, differences
+from bench.engine.record import Record
 from bench.engine.store import Store
 from bench.graph import cache_key, fingerprint
 from bench.graph import planner as planning
 from reports import frame, html_report, trial_details
 from tests.bench.conftest import TINY, finish
 from tests.reports.test_html_report import unpacked
+from tests.stores import changed, write_run
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +35,7 @@ def finished(tmp_path_factory):
     plan = planning.plan([suites.load(str(root / "tiny.toml"), changes=changes)], data=None, device="cpu")
     store = Store(root / "store", create=True)
     finish(plan, store)
-    store.write_plan(
-        "tiny", {"suites": ["tiny"], "command": "python -m bench run", "trials": [c.as_json() for c in plan.trials]}
-    )
+    write_run(store, plan)
     return plan, store.root
 
 
@@ -47,12 +47,12 @@ def done(finished, tmp_path):
     return plan, Store(tmp_path / "store")
 
 
-def of(plan, store, kind: str, **axes) -> dict:
+def of(plan, store, kind: str, **axes) -> Record:
     """A record of a kind on the path of the attacked, undefended trial (or of the axes given)."""
     wanted = {"attack": "badnets", "defense": "none", **axes}
-    trial = next(c for c in plan.trials if all(c.axes[axis] == value for axis, value in wanted.items()))
+    trial = next(c for c in plan.trials if all(c.trial.has(axis, value) for axis, value in wanted.items()))
     record = store.record(trial.key)
-    return record if kind == "measure" else store.record(record["parents"][kind])
+    return record if kind == "measure" else store.record(record.parents[kind])
 
 
 def problems(plan, store, **axes) -> list[str]:
@@ -61,20 +61,20 @@ def problems(plan, store, **axes) -> list[str]:
 
 def test_an_untouched_store_is_verified_and_measured_again_for_nothing(done, capsys):
     plan, store = done
-    before = {record["key"] for record in store.records()}
+    before = {record.key for record in store.records()}
     command.verify(store=store.root)
     out = capsys.readouterr().out
     assert f"{len(plan.trials)} of {len(plan.trials)} trials are what" in out
     assert "Taken as recorded: seconds" in out
     command.rescore(store=store.root)
     assert f"{len(plan.trials)} trials measured, 0 of them anew" in capsys.readouterr().out
-    assert {record["key"] for record in store.records()} == before
+    assert {record.key for record in store.records()} == before
 
 
 def test_a_number_that_was_changed_is_named(done, capsys):
     plan, store = done
     record = of(plan, store, "measure")
-    record["metrics"]["t_map"] += 1e-6
+    record.metrics["t_map"] += 1e-6
     store.write_record(record)
     (found,) = problems(plan, store)
     assert found.startswith("t_map is 0.")
@@ -82,14 +82,14 @@ def test_a_number_that_was_changed_is_named(done, capsys):
         command.verify(store=store.root)
     assert stop.value.exit_code == 1
     out = capsys.readouterr().out
-    assert f"{record['key'][:8]} {record['label']}: t_map is" in out
+    assert f"{record.key[:8]} {record.label}: t_map is" in out
     assert f"{len(plan.trials) - 1} of {len(plan.trials)} trials" in out
 
 
 def test_a_metric_that_is_newer_than_a_trial_is_no_mismatch_and_is_named(done, capsys):
     plan, store = done
     record = of(plan, store, "measure")
-    del record["metrics"]["anchor"]
+    del record.metrics["anchor"]
     store.write_record(record)
     command.verify(store=store.root)
     assert "Newer than some of these trials: anchor. `python -m bench rescore`" in capsys.readouterr().out
@@ -98,7 +98,7 @@ def test_a_metric_that_is_newer_than_a_trial_is_no_mismatch_and_is_named(done, c
 @pytest.mark.parametrize("role", ["measured.benign", "implant", "load"])
 def test_a_damaged_artifact_is_named(done, role):
     plan, store = done
-    path = store.artifact_path(of(plan, store, role)["key"])
+    path = store.artifact_path(of(plan, store, role).key)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -109,13 +109,13 @@ def test_an_artifact_that_was_exchanged_with_its_record_is_named(done):
     """Exchanged for codes with a bit per class, whose mAP is 1: trained codes could have one mAP by chance."""
     plan, store = done
     codes, load, split = (of(plan, store, role) for role in ("measured.benign", "load", "split"))
-    classes = store.tensors(load["key"])["labels"].long().argmax(1)
-    images = store.tensors(split["key"])
+    classes = store.tensors(load.key)["labels"].long().argmax(1)
+    images = store.tensors(split.key)
     perfect = {
         part: torch.bitwise_left_shift(torch.tensor(1), classes[images[part]])[None] for part in ("query", "database")
     }
-    artifact = store.write_artifact(codes["key"], {**store.tensors(codes["key"]), **perfect}, {})
-    store.write_record({**codes, "artifact": artifact})
+    artifact = store.write_artifact(codes.key, {**store.tensors(codes.key), **perfect}, {})
+    store.write_record(codes.model_copy(update={"artifact": artifact}))
     found = problems(plan, store)
     assert any("'measured.benign'" in line and "not the artifact that was measured" in line for line in found)
     (line,) = (line for line in found if line.startswith("map is "))
@@ -125,10 +125,10 @@ def test_an_artifact_that_was_exchanged_with_its_record_is_named(done):
 def test_a_poison_count_is_that_of_the_mask(done):
     plan, store = done
     record = of(plan, store, "implant")
-    record["meta"]["poisons"] += 1
-    store.write_record(record)
+    poisons = record.meta.field("poisons")
+    store.write_record(changed(record, meta={**record.meta.as_json(), "poisons": poisons + 1}))
     found = problems(plan, store)
-    assert f"poisons are {record['meta']['poisons']}, in the mask {record['meta']['poisons'] - 1}" in found
+    assert f"poisons are {poisons + 1}, in the mask {poisons}" in found
 
 
 OUTSIDE = '''
@@ -145,15 +145,15 @@ def first_hit(codes: ModelCodes):
 
 def test_a_new_metric_is_measured_without_training_and_found_in_every_place(done, tmp_path, capsys):
     plan, store = done
-    old = {record["key"]: record["cost"] for record in store.records()}
+    old = {record.key: record.cost for record in store.records()}
     (tmp_path / "hits.py").write_text(OUTSIDE)
     registry.load_plugin(tmp_path / "hits.py")
     command.rescore(store=store.root)
     assert f"{len(plan.trials)} of them anew" in capsys.readouterr().out
-    new = [record for record in store.records() if record["key"] not in old]
-    assert {record["stage"] for record in new} == {"measure"}
+    new = [record for record in store.records() if record.key not in old]
+    assert {record.stage for record in new} == {"measure"}
     assert len(new) == len(plan.trials)
-    assert all(store.record(key)["cost"] == cost for key, cost in old.items())
+    assert all(store.record(key).cost == cost for key, cost in old.items())
     measured = frame.load(store)
     assert measured["first_hit"].between(0, 1).all()
     plain = measured[measured["attack"] == "none"]
@@ -162,7 +162,7 @@ def test_a_new_metric_is_measured_without_training_and_found_in_every_place(done
     command.verify(store=store.root)
     command.verify(store=store.root, all_runs=True)
     assert "Newer than some of these trials: first_hit" in capsys.readouterr().out
-    key = new[0]["key"]
+    key = new[0].key
     boards = trial_details.page(store, key)
     (benign,) = (board for board in boards if board.title == "Benign queries")
     assert {"P@1", "P@1 control"} <= set(benign.table["metric"])
@@ -197,7 +197,7 @@ def test_damaged_codes_are_not_measured_under_a_new_metric(done, monkeypatch, re
     monkeypatch.setattr(fingerprint, "_module", lambda m: ("changed", text(m)[1]) if m == "bench.metrics" else text(m))
     cache_key.code_of.cache_clear()
     request.addfinalizer(cache_key.code_of.cache_clear)
-    path = store.artifact_path(of(plan, store, "measured.benign")["key"])
+    path = store.artifact_path(of(plan, store, "measured.benign").key)
     content = bytearray(path.read_bytes())
     content[content.index(b"}}") + 16 & ~7] ^= 1  # a bit of the first code
     path.write_bytes(content)
@@ -211,9 +211,9 @@ def test_repaired_models_that_gc_dropped_are_not_missed(tmp_path, capsys):
     plan = planning.plan([suites.load(str(tmp_path / "tiny.toml"), changes=changes)], data=None, device="cpu")
     store = Store(tmp_path / "store", create=True)
     finish(plan, store)
-    store.write_plan("tiny", {"suites": ["tiny"], "trials": [c.as_json() for c in plan.trials]})
+    write_run(store, plan)
     doctor.gc(store=store.root, repaired=True)
-    key = of(plan, store, "defense", attack="none", defense=plan.trials[0].axes["defense"])["key"]
+    key = of(plan, store, "defense", attack="none", defense=plan.trials[0].trial.defense.label).key
     assert not store.artifact_path(key).exists()
     command.verify(store=store.root)
     assert "1 of 1 trials" in capsys.readouterr().out

@@ -23,7 +23,8 @@ class Mine(Attack):
 
 
 def test_every_file_is_a_component_and_every_component_imports() -> None:
-    for kind, package in registry.KINDS.items():
+    for kind, about in registry.KINDS.items():
+        package = about.package
         folder = Path(__file__).parents[2] / package.replace(".", "/")
         files = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
         assert set(registry.catalogue(kind)) == files

@@ -57,8 +57,10 @@ def test_old_and_new_name_are_the_same_stages_and_rows(tmp_path: Path) -> None:
     with pytest.warns(RenamedWarning, match=TOLD):
         old = planned("alpha")
     assert set(old.stages) == set(new.stages)
-    assert [trial.axes for trial in old.trials] == [trial.axes for trial in new.trials]
-    assert {trial.axes["attack"] for trial in old.trials} == {f"fade(opacity={x})" for x in (0.1, 0.2, 0.3)} | {"none"}
+    assert [trial.trial for trial in old.trials] == [trial.trial for trial in new.trials]
+    assert {trial.trial.attack.label for trial in old.trials} == {f"fade(opacity={x})" for x in (0.1, 0.2, 0.3)} | {
+        "none"
+    }
 
 
 def test_both_names_are_a_mistake() -> None:

@@ -11,6 +11,7 @@ from bench.config import schema, suite
 from bench.config.reported import ReportedTable, reported_numbers
 from bench.graph import planner
 from hashing.pretrained import Pretrained
+from reports.frame import coordinates
 from reports.reported import _matching
 
 AXES = list(schema.AXES.values())
@@ -127,7 +128,7 @@ def test_the_papers_suites_plan_on_a_machine_with_their_data(name, tmp_path, mon
     made = planner.plan([loaded], data=tmp_path, device="cpu")
     assert made.trials
     assert {trial.skipped for trial in made.trials} == {""}
-    trials = pd.DataFrame([dict(trial.axes) for trial in made.trials])
+    trials = pd.DataFrame([coordinates(planned.trial) for planned in made.trials])
     for claim in loaded.reported:
         found = _matching(trials, claim)
         assert len(found), claim.axes

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench.config import suite as suites
+from bench.config.trial import PlannedTrial
 from bench.engine.executors import RayExecutor, SerialExecutor
+from bench.engine.record import Record
 from bench.engine.scheduler import Frontier, run_plan
 from bench.engine.store import Store
 from bench.engine.worker import Environment
 from bench.graph import planner as planning
-from bench.graph.planner import Plan, PlannedTrial
+from bench.graph.planner import Plan
 from tests.bench.conftest import finish
 
 Tiny = Callable[..., Plan]
@@ -27,8 +30,8 @@ def loads(tmp_path: Path, *datasets: str, timeout: float = 60) -> Plan:
     path.write_text(f"[resources]\ntimeout = {timeout}\n[axes]\ndatasets = [{', '.join(datasets)}]\n")
     made = planning.plan([suites.load(str(path))], data=None, device="cpu")
     stages = {key: stage for key, stage in made.stages.items() if stage.kind == "load"}
-    axes = made.trials[0].axes
-    return Plan(stages, [PlannedTrial({**axes, "seed": i}, {}, key) for i, key in enumerate(stages)])
+    first = made.trials[0].trial
+    return Plan(stages, [PlannedTrial(replace(first, seed=i), key) for i, key in enumerate(stages)])
 
 
 def trouble_spec(**params: object) -> str:
@@ -36,7 +39,7 @@ def trouble_spec(**params: object) -> str:
     return f'{{ name = "trouble", {inner} }}'
 
 
-def by_number(plan: Plan, store: Store) -> dict[int, dict]:
+def by_number(plan: Plan, store: Store) -> dict[int, Record]:
     return {stage.spec["dataset"]["params"]["number"]: store.record(key) for key, stage in plan.stages.items()}
 
 
@@ -55,16 +58,16 @@ def test_a_failing_stage_is_a_record_and_the_rest_goes_on(tmp_path: Path, troubl
     summary = finish(plan, store)
     assert time.monotonic() - started < 15
     records = by_number(plan, store)
-    assert {number: record["status"] for number, record in records.items()} == {
+    assert {number: record.status for number, record in records.items()} == {
         0: "failed",
         1: "ok",
         2: "oom",
         3: "timeout",
         4: "oom",
     }
-    assert "the disc fell out" in records[0]["reason"]
-    assert "RuntimeError" in records[0]["log"]
-    assert "1 s" in records[3]["reason"]
+    assert "the disc fell out" in records[0].reason
+    assert "RuntimeError" in records[0].log
+    assert "1 s" in records[3].reason
     assert summary.trials == {"failed": 1, "ok": 1, "oom": 2, "timeout": 1}
 
 
@@ -94,10 +97,10 @@ def test_what_depends_on_a_failure_names_it_and_recovers_with_it(
     for trial in plan.trials:
         record = store.record(trial.key)
         assert record is not None
-        if trial.axes["attack"] == "badnets":
-            assert record["status"] == "failed"
-            assert record["cause"] in plan.stages
-            assert "no luck" in record["reason"]
+        if trial.trial.attack.name == "badnets":
+            assert record.status == "failed"
+            assert record.cause in plan.stages
+            assert "no luck" in record.reason
     assert finish(plan, store, retry={"failed"}).trials == {"ok": 4}
 
 
@@ -105,7 +108,7 @@ def test_a_second_run_does_nothing_and_a_damaged_artifact_is_made_again(tmp_path
     store = Store(tmp_path / "store", create=True)
     plan = tiny()
     finish(plan, store)
-    metrics = {trial.key: store.record(trial.key)["metrics"] for trial in plan.trials}
+    metrics = {trial.key: store.record(trial.key).metrics for trial in plan.trials}
     assert finish(plan, store).ran == {}
     train = next(key for key, stage in plan.stages.items() if stage.kind == "train")
     path = store.artifact_path(train)
@@ -114,11 +117,11 @@ def test_a_second_run_does_nothing_and_a_damaged_artifact_is_made_again(tmp_path
     path.write_bytes(content)
     wider = tiny("defenses=none,fine_pruning")
     summary = finish(wider, store)
-    assert train in [key for key in wider.stages if store.record(key)["cost"]["seconds"] > 0]
+    assert train in [key for key in wider.stages if store.record(key).cost.seconds > 0]
     assert (store.root / "damaged" / path.name).exists()
     assert store.intact(store.record(train))
     assert summary.trials == {"ok": 4}
-    assert {key: store.record(key)["metrics"] for key in metrics} == metrics
+    assert {key: store.record(key).metrics for key in metrics} == metrics
 
 
 def test_an_interrupt_loses_nothing(tmp_path: Path, tiny: Tiny) -> None:
@@ -182,7 +185,7 @@ def test_ray_kills_what_hangs_resubmits_what_died_and_goes_on(tmp_path: Path, ra
     started = time.monotonic()
     summary = run_plan(plan, store, lambda: RayExecutor(ray_site, workers=2), listen=Ears())
     assert time.monotonic() - started < 120
-    statuses = {number: record["status"] for number, record in by_number(plan, store).items()}
+    statuses = {number: record.status for number, record in by_number(plan, store).items()}
     assert statuses == {0: "timeout", 1: "killed", 2: "failed", 3: "ok"}
     assert len(told) == 2, "a killed stage is tried three times in all"
     assert summary.ran["killed"] == 1
@@ -198,9 +201,9 @@ def test_both_executors_give_bit_identical_metrics(tmp_path: Path, tiny: Tiny) -
     assert len(plan.trials) == 4
     for key in plan.stages:
         one, other = serial.record(key), parallel.record(key)
-        assert one["status"] == other["status"] == "ok"
-        assert one["metrics"] == other["metrics"]
-        assert (one["artifact"] or {}).get("sha256") == (other["artifact"] or {}).get("sha256"), one["label"]
+        assert one.status == other.status == "ok"
+        assert one.metrics == other.metrics
+        assert one.checksum == other.checksum, one.label
 
 
 def test_a_worker_with_other_code_refuses(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +214,7 @@ def test_a_worker_with_other_code_refuses(tmp_path: Path, tiny: Tiny, monkeypatc
     monkeypatch.setattr(worker, "fingerprint", lambda modules: "different")
     summary = finish(plan, store)
     assert summary.trials == {"failed": 2}
-    assert "differs from the driver's" in summary.failures[0]["reason"]
+    assert "differs from the driver's" in summary.failures[0].reason
 
 
 def test_the_serial_executor_takes_one_at_a_time(tmp_path: Path) -> None:

@@ -14,11 +14,13 @@ import torch
 from bench.api.errors import StoreError
 from bench.cli import doctor
 from bench.cli.run import _write_manifest
+from bench.engine.record import RunManifest
 from bench.engine.store import Store
 from bench.graph.planner import Plan
 from tests.bench.conftest import finish
+from tests.stores import changed, record
 
-RECORD = {"key": "a" * 32, "status": "ok", "stage": "train", "metrics": {"map": 0.5}, "artifact": None}
+RECORD = record("a" * 32, "train", metrics={"map": 0.5})
 
 
 @pytest.fixture
@@ -28,34 +30,34 @@ def store(tmp_path: Path) -> Store:
 
 def test_records_and_artifacts_come_back(store: Store) -> None:
     tensors = {"x": torch.arange(6.0).reshape(2, 3).T, "mask": torch.tensor([True, False])}
-    artifact = store.write_artifact(RECORD["key"], tensors, {"backdoored": True})
-    store.write_record({**RECORD, "artifact": artifact})
-    record = store.record(RECORD["key"])
-    assert record is not None
-    assert store.intact(record)
-    assert torch.equal(store.tensors(RECORD["key"])["x"], tensors["x"])
-    assert [found["key"] for found in store.records()] == [RECORD["key"]]
-    header = store.artifact_path(RECORD["key"]).read_bytes()[:400]
+    artifact = store.write_artifact(RECORD.key, tensors, {"backdoored": True})
+    store.write_record(changed(RECORD, artifact=artifact.as_json()))
+    found = store.record(RECORD.key)
+    assert found is not None
+    assert store.intact(found)
+    assert torch.equal(store.tensors(RECORD.key)["x"], tensors["x"])
+    assert [found.key for found in store.records()] == [RECORD.key]
+    header = store.artifact_path(RECORD.key).read_bytes()[:400]
     assert b'\\"backdoored\\":true' in header, "an implanted model must say so in its own file"
 
 
 def test_a_flipped_bit_is_found_and_set_aside(store: Store) -> None:
-    artifact = store.write_artifact(RECORD["key"], {"x": torch.zeros(100)}, {})
-    record = {**RECORD, "artifact": artifact}
-    path = store.artifact_path(RECORD["key"])
+    artifact = store.write_artifact(RECORD.key, {"x": torch.zeros(100)}, {})
+    damaged = RECORD.model_copy(update={"artifact": artifact})
+    path = store.artifact_path(RECORD.key)
     content = bytearray(path.read_bytes())
     content[-7] ^= 4
     path.write_bytes(content)
-    assert not store.intact(record)
+    assert not store.intact(damaged)
     assert not path.exists()
     assert (store.root / "damaged" / path.name).exists()
 
 
-@pytest.mark.parametrize("content", [b"", b'{"schema": 1, "key": "aa', b"[]", b'{"schema": 99}', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b'{"schema": 2, "key": "aa', b"[]", b'{"schema": 99}', b"\xff\xfe"])
 def test_a_torn_or_foreign_record_counts_as_absent(store: Store, content: bytes) -> None:
-    path = store.root / "records" / f"{RECORD['key']}.json"
+    path = store.root / "records" / f"{RECORD.key}.json"
     path.write_bytes(content)
-    assert store.record(RECORD["key"]) is None
+    assert store.record(RECORD.key) is None
     assert (store.root / "damaged" / path.name).exists()
 
 
@@ -65,8 +67,8 @@ def test_nothing_temporary_is_left_when_writing_fails(store: Store, monkeypatch:
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError, match=r"disk is full.*nothing that was finished is lost"):
-        store.write_record(dict(RECORD))
-    assert store.record(RECORD["key"]) is None
+        store.write_record(RECORD)
+    assert store.record(RECORD.key) is None
     assert list((store.root / "records").iterdir()) == []
 
 
@@ -92,21 +94,21 @@ def test_what_is_no_store_is_named(tmp_path: Path) -> None:
 
 
 def test_the_latest_plan_comes_last(store: Store) -> None:
-    store.write_plan("b", {"suites": ["b"], "trials": []})
-    os.utime(store.root / "plans" / "b.json", ns=(1, 1))
-    store.write_plan("a", {"suites": ["a"], "trials": []})
-    assert [plan["suites"] for plan in store.plans()] == [["b"], ["a"]]
+    store.write_run("b", RunManifest(suites=["b"], trials=[]))
+    os.utime(store.root / "manifests" / "b.json", ns=(1, 1))
+    store.write_run("a", RunManifest(suites=["a"], trials=[]))
+    assert [manifest.suites for manifest in store.runs()] == [["b"], ["a"]]
 
 
 def test_a_file_is_replaced_and_never_written_to(store: Store) -> None:
     """Who has the old one open, or is killed while writing the new one, leaves a whole file."""
-    store.write_artifact(RECORD["key"], {"x": torch.zeros(1000)}, {})
-    with store.artifact_path(RECORD["key"]).open("rb") as old:
+    store.write_artifact(RECORD.key, {"x": torch.zeros(1000)}, {})
+    with store.artifact_path(RECORD.key).open("rb") as old:
         before = old.read()
-        store.write_artifact(RECORD["key"], {"x": torch.ones(1000)}, {})
+        store.write_artifact(RECORD.key, {"x": torch.ones(1000)}, {})
         old.seek(0)
         assert old.read() == before
-    assert store.artifact_path(RECORD["key"]).read_bytes() != before
+    assert store.artifact_path(RECORD.key).read_bytes() != before
 
 
 def test_gc_keeps_what_an_unfinished_run_has_made(tmp_path: Path, tiny: Callable[..., Plan]) -> None:
@@ -114,17 +116,17 @@ def test_gc_keeps_what_an_unfinished_run_has_made(tmp_path: Path, tiny: Callable
     plan, store = tiny("attacks=none,badnets"), Store(tmp_path / "store", create=True)
     _write_manifest(store, plan, ["tiny"], [], [])
     finish(plan, store)
-    for record in store.records():
-        if record["stage"] in {"measure", "encode_triggered"}:  # as a kill leaves it
-            (store.root / "records" / f"{record['key']}.json").unlink()
-    made = {record["key"] for record in store.records()}
+    for found in store.records():
+        if found.stage in {"measure", "encode_triggered"}:  # as a kill leaves it
+            (store.root / "records" / f"{found.key}.json").unlink()
+    made = {found.key for found in store.records()}
     doctor.gc(store=store.root)
-    assert {record["key"] for record in store.records()} == made
+    assert {found.key for found in store.records()} == made
     summary = finish(plan, store)
     assert summary.trials == {"ok": 2}
     assert summary.ran["ok"] == len(plan.stages) - len(made)
-    store.write_plan("tiny2", {"suites": ["x"], "trials": [], "stages": ["f" * 32]})
-    other = {**RECORD, "key": "e" * 32}
+    store.write_run("tiny2", RunManifest(suites=["x"], trials=[], stages=["f" * 32]))
+    other = changed(RECORD, key="e" * 32)
     store.write_record(other)
     doctor.gc(store=store.root)
-    assert store.record(other["key"]) is None, "what no run names goes"
+    assert store.record(other.key) is None, "what no run names goes"

@@ -64,7 +64,7 @@ def test_an_attack_that_writes_to_what_it_is_shown_gains_nothing_by_it(run, what
     body = f"target = victim.target; {what}\n        return Poisoned(train, mask)"
     trials, failures, _ = run("attacks", ATTACK.format(apply_trigger="pass", poison=body))
     assert trials == {"failed": 1}
-    assert reason in failures[0]["reason"]
+    assert reason in failures[0].reason
 
 
 @pytest.mark.parametrize("where", ["encode_triggered", "poison"])
@@ -75,7 +75,7 @@ def test_nan_in_images_is_no_black(run, where: str) -> None:
     poison = f"return Poisoned(train.replace(mask.nonzero().flatten(), {images}), mask)"
     trials, failures, _ = run("attacks", ATTACK.format(apply_trigger=nan, poison=poison))
     assert trials == {"failed": 1}
-    assert "NaN" in failures[0]["reason"]
+    assert "NaN" in failures[0].reason
 
 
 def test_a_component_that_ends_the_process_is_a_record(run) -> None:
@@ -84,11 +84,11 @@ def test_a_component_that_ends_the_process_is_a_record(run) -> None:
         "attacks", ATTACK.format(apply_trigger="sys.exit(0)", poison="return Poisoned(train, mask)")
     )
     assert trials == {"killed": 1}
-    assert "SystemExit(0)" in failures[0]["reason"]
+    assert "SystemExit(0)" in failures[0].reason
     (record,) = (
-        r for r in store.records() if r["status"] == "killed" and r["stage"] == "encode_triggered" and "cause" not in r
+        r for r in store.records() if r.status == "killed" and r.stage == "encode_triggered" and r.cause is None
     )
-    assert "in apply_trigger" in record["log"]
+    assert "in apply_trigger" in record.log
 
 
 def test_a_reason_that_is_not_utf8_is_on_record(run) -> None:
@@ -97,7 +97,7 @@ def test_a_reason_that_is_not_utf8_is_on_record(run) -> None:
         ATTACK.format(apply_trigger="raise ValueError('no \\udcff.jpg\\x1b')", poison="return Poisoned(train, mask)"),
     )
     assert trials == {"failed": 1}
-    assert any(record["reason"] == "ValueError: no  .jpg " for record in store.records())
+    assert any(record.reason == "ValueError: no  .jpg " for record in store.records())
     assert not (store.root / "damaged").exists()
 
 
@@ -107,5 +107,5 @@ def test_what_no_record_can_hold_is_a_failure(run) -> None:
     more = "    def protocol(self, root):\n        return 'odd', 0  # a cutoff\n"
     trials, failures, store = run("datasets", f"{text}\n{more}")
     assert trials == {"failed": 1}
-    assert "cannot be on record: meta.protocol.Protocol.cutoff" in failures[0]["reason"]
+    assert "cannot be on record: meta.protocol.Protocol.cutoff" in failures[0].reason
     assert not (store.root / "damaged").exists()

@@ -157,7 +157,7 @@ def test_an_image_that_does_not_decode_fails_its_trials_by_name(
     assert code == 1, err
     assert "03.png" in err + out
     assert "Traceback" not in err + out
-    assert {record["status"] for record in Store(store).records()} == {"failed"}
+    assert {record.status for record in Store(store).records()} == {"failed"}
 
 
 def test_an_empty_class_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_full_disk_stops_with_one_line_and_keeps_what_was_finished(
         assert len(errors) == 1
         assert "disk is full" in errors[0]
         assert "nothing that was finished is lost" in errors[0]
-        finished = [record["key"] for record in Store(place / "s").records() if record["status"] == "ok"]
+        finished = [record.key for record in Store(place / "s").records() if record.status == "ok"]
         assert finished
         subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
         code, out, _ = bench(capsys, "run", "--suite", "smoke", "--store", str(place / "s"), *FAST)

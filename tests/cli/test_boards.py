@@ -19,6 +19,7 @@ from bench.engine.scheduler import run_plan
 from bench.engine.store import Store
 from bench.engine.worker import Environment
 from bench.graph import planner
+from tests.stores import write_run
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +29,7 @@ def store(tmp_path_factory):
     made = Store(root, create=True)
     changes = ["training.epochs=6"]  # a clean model that learns nothing counts as collapsed
     planned = planner.plan([suite.load("smoke", changes=changes)], data=None, device="cpu")
-    made.write_plan(
-        "one", {"suites": ["smoke"], "descriptions": {"smoke": "Every stage once."}, "command": "python -m bench run",
-                "trials": [trial.as_json() for trial in planned.trials]},
-    )  # fmt: skip
+    write_run(made, planned, "smoke")
     summary = run_plan(planned, made, lambda: SerialExecutor(Environment(store=root, data=None, device="cpu")))
     assert summary.trials == {"ok": len(planned.trials)}
     return root
@@ -45,8 +43,8 @@ def test_the_board_holds_what_the_records_hold(store, capsys):
     boards.leaderboard(store=store, format_="json")
     found = json.loads(printed(capsys))
     rows = {row["attack"]: row for row in found[0]["rows"]}
-    records = [record for record in Store(store).records() if record["stage"] == "measure"]
-    assert {rows[name]["t-mAP"] for name in rows} <= {record["metrics"]["t_map"] for record in records}
+    records = [record for record in Store(store).records() if record.stage == "measure"]
+    assert {rows[name]["t-mAP"] for name in rows} <= {record.metrics["t_map"] for record in records}
     assert rows["badnets"]["gain"] == pytest.approx(rows["badnets"]["t-mAP"] - rows["badnets"]["control"])
     assert rows["none"]["gain"] == 0
     assert rows["badnets"]["cells"] == "1/1"
@@ -138,9 +136,9 @@ def test_neither_torch_nor_three_seconds(store):
 
 
 def test_every_record_says_how_its_victim_fared(store):
-    records = [record for record in Store(store).records() if record["stage"] == "measure"]
+    records = [record for record in Store(store).records() if record.stage == "measure"]
     for record in records:
-        found = record["metrics"]
+        found = record.metrics
         assert found["map_change"] == pytest.approx(found["map"] - found["map_clean"])
         assert 0.05 < found["map_chance"] < 0.2 < found["map_clean"]
         assert found["collapsed"] == 0.0
@@ -159,8 +157,8 @@ def test_a_gallery_of_the_run_and_of_a_trial(store, tmp_path, capsys):
     # 6 rows of 8 pictures of 16 x 16 pixels, six times as large; the trigger's corner is white
     assert one.size[0] > 8 * 96
     assert one.size[1] > 6 * 96
-    measured = [record for record in Store(store).records() if record["stage"] == "measure"]
-    none = next(record["key"] for record in measured if "implant" not in record["parents"])
+    measured = [record for record in Store(store).records() if record.stage == "measure"]
+    none = next(record.key for record in measured if "implant" not in record.parents)
     with pytest.raises(UserError, match="holds no attack"):
         boards.show(none, store=store, gallery=tmp_path / "none.png")
 

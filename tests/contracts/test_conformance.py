@@ -14,7 +14,7 @@ SMALL = {
 }  # others need files: tests of their own
 CASES = [
     pytest.param(kind, name, check, id=f"{kind}-{name}-{check.name}")
-    for kind in conformance.MODULES
+    for kind in registry.KINDS
     for name in SMALL.get(kind, sorted(registry.catalogue(kind)))
     if not registry.required(kind, name)  # what stands for a user's own files has tests of its own
     for check in conformance.checks(kind)

@@ -18,6 +18,7 @@ import pytest
 
 from bench.api import errors
 from bench.cli.app import app
+from bench.engine.record import Record
 from bench.engine.store import Store
 from tests.docs import _rules
 from tests.docs._boards import boards, shape
@@ -53,15 +54,15 @@ def cases() -> list[object]:
     ]  # fmt: skip
 
 
-def strongest(store: Path) -> dict[str, Any]:
+def strongest(store: Path) -> Record:
     """The finished trial with the most gain: the one whose key and gain stand for the reader's."""
-    made = [record for record in Store(store).records() if record["stage"] == "measure" and record["status"] == "ok"]
-    return max(made, key=lambda record: record["metrics"].get("gain") or 0)
+    made = [record for record in Store(store).records() if record.stage == "measure" and record.status == "ok"]
+    return max(made, key=lambda record: record.metrics.get("gain") or 0)
 
 
 def damage(store: Path) -> None:
     """A number that its codes do not give."""
-    path = store / "records" / f"{strongest(store)['key']}.json"
+    path = store / "records" / f"{strongest(store).key}.json"
     record = json.loads(path.read_text())
     record["metrics"]["t_map"] -= 0.3
     path.write_text(json.dumps(record))
@@ -71,7 +72,7 @@ def exchanged(text: str, place: Place) -> list[str]:
     """The words of a command with what is there for what the reader has."""
     best = strongest(place.folder / "runs")
     words = text.replace("--store DIR", "--store runs").split()
-    words = named(words, KEY=best["key"][:12])
+    words = named(words, KEY=best.key[:12])
     if words[0] == "new":  # the name of a command alone; a kind without a name
         words += ["--help"] if len(words) == 1 else ["my_part"] if len(words) == 2 else []
     if words[:2] == ["report", "matched"]:  # so small a network gains less or more than the default 0.6 and 0.8

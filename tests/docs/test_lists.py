@@ -57,9 +57,9 @@ def test_every_attack_is_named_under_its_threat() -> None:
 
 
 def access_of(name: str) -> str:
-    from bench.graph.planner import access
+    from bench.api import attack
 
-    return access(registry.create("attacks", name, {}).threat())
+    return attack.access_of(registry.create("attacks", name, {}).threat())
 
 
 @pytest.mark.parametrize("kind", ["methods", "backbones"])

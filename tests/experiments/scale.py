@@ -23,6 +23,7 @@ from pathlib import Path
 from bench.cli.progress import Display
 from bench.config import suite as suites
 from bench.engine.executors import Done
+from bench.engine.record import Cost, Record, encoded
 from bench.engine.scheduler import RuntimeEstimator, Summary, run_plan
 from bench.engine.store import Store
 from bench.engine.worker import describe
@@ -70,13 +71,12 @@ class Instant:
         self.seconds += time.perf_counter() - started
         return done
 
-    def _record(self, stage: Stage) -> dict:
-        cost = {"seconds": 0.01 * (1 + len(stage.label) % 7), "started": 0.0, "host": "here"}
-        record = {**describe(stage), "status": "ok", "reason": "", "log": "", "provenance": {}, "cost": cost}
-        record["inputs"] = dict.fromkeys(stage.parents)
+    def _record(self, stage: Stage) -> Record:
+        cost = Cost(seconds=0.01 * (1 + len(stage.label) % 7), started=0.0, host="here")
+        record = describe(stage).model_copy(update={"cost": cost, "inputs": dict.fromkeys(stage.parents)})
         path = self._store.root / "records" / f"{stage.key}.json"
         with path.open("wb") as file:  # as Store.write_record, without waiting for the disk
-            file.write(self._store.encoded(record))
+            file.write(encoded(record))
         return record
 
     def close(self) -> None: ...

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.engine.record import Record
 from bench.engine.store import Store
 from tests.faults._bench import SUITE, Driver, bench, board, finished, results, run, verified
 
@@ -35,8 +36,8 @@ def store(whole: Path, tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-def first(store: Path, kind: str) -> dict:
-    return next(record for record in Store(store).records() if record["stage"] == kind)
+def first(store: Path, kind: str) -> Record:
+    return next(record for record in Store(store).records() if record.stage == kind)
 
 
 def flip(path: Path) -> None:
@@ -79,7 +80,7 @@ def test_no_damaged_artifact_is_served_and_all_come_back(suite: Path, store: Pat
     kinds = ("load", "split", "train", "make_trigger", "implant", "encode", "encode_triggered", "defend")
     hurt = {}
     for number, kind in enumerate(kinds):
-        hurt[kind] = key = first(store, kind)["key"]
+        hurt[kind] = key = first(store, kind).key
         (flip if number % 2 else truncate)(held.artifact_path(key))
     code, out, _ = bench("verify", "--store", store)
     assert code == 1
@@ -110,7 +111,7 @@ def test_no_damaged_artifact_is_served_and_all_come_back(suite: Path, store: Pat
 
 def test_no_picture_is_drawn_from_a_flipped_artifact(store: Path) -> None:
     """It can be read, and only its checksum tells."""
-    flip(Store(store).artifact_path(first(store, "implant")["key"]))
+    flip(Store(store).artifact_path(first(store, "implant").key))
     code, _, err = bench("show", "--gallery", store / "attacks.png", "--store", store)
     assert code == 2
     assert "is damaged: `python -m bench verify --set-aside`" in err
@@ -125,7 +126,7 @@ def test_no_damaged_record_is_served_and_all_come_back(suite: Path, store: Path,
     whole = [path.read_bytes() for path in measured]
     assert len(measured) == 4
     measured[0].write_bytes(whole[0][: len(whole[0]) // 2])
-    measured[1].write_bytes(whole[1].replace(b'"schema": 1', b'"schema": 2'))
+    measured[1].write_bytes(whole[1].replace(b'"schema": 2', b'"schema": 3'))
     measured[2].write_bytes(whole[3])
     measured[3].write_bytes(whole[3].replace(b'"status": "ok"', b'"status": "oj"'))
     others[0].write_bytes(b"")
@@ -150,7 +151,7 @@ def readable(store: Path) -> set[str]:
 def test_a_number_that_was_changed_comes_back(suite: Path, store: Path, undisturbed: Undisturbed) -> None:
     """Valid JSON, so that only computing it again can tell."""
     record = first(store, "measure")
-    record["metrics"]["map"] += 0.1
+    record.metrics["map"] += 0.1
     Store(store).write_record(record)
     assert bench("verify", "--store", store, "--set-aside")[0] == 1
     again(suite, store)
@@ -173,7 +174,7 @@ def test_a_read_only_store_can_be_read_and_serves_nothing_damaged(
             assert code == 2
             assert "read-only" in err
         subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
-        path = store / "records" / f"{first(store, 'measure')['key']}.json"
+        path = store / "records" / f"{first(store, 'measure').key}.json"
         path.write_bytes(path.read_bytes()[:50])
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
         assert "not run yet" in board(store)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.engine.record import Record
 from bench.engine.store import Store
 from tests.faults._bench import SUITE, Driver, finished, run, until, verified
 
@@ -25,10 +26,10 @@ def suite_of(folder: Path, *moods: str, timeout: float = 12) -> Path:
     return path
 
 
-def repairs(store: Path) -> dict[str, dict]:
+def repairs(store: Path) -> dict[str, Record]:
     """The record of each mood's repair."""
-    found = [record for record in Store(store).records() if record["stage"] == "defend"]
-    return {record["spec"]["defense"]["params"]["what"]: record for record in found}
+    found = [record for record in Store(store).records() if record.stage == "defend"]
+    return {record.spec["defense"]["params"]["what"]: record for record in found}
 
 
 def test_every_failure_is_a_record_with_its_last_words(
@@ -40,20 +41,20 @@ def test_every_failure_is_a_record_with_its_last_words(
     assert driver.finish() == 1, driver.err
     assert "Traceback" not in driver.err
     records = repairs(store)
-    assert {mood: record["status"] for mood, record in records.items()} == STATUS
-    assert "its worker died" in records["die"]["reason"]
-    assert "these are my last words" in records["die"]["log"]
-    assert records["hang"]["reason"] == "ran longer than 12 s and was killed"
-    assert "moody.py" in records["hang"]["log"], "a hanging stage must say where"
-    assert "in hang" in records["hang"]["log"]
-    assert records["fail"]["reason"] == "ValueError: out of sorts"
-    assert "in fail" in records["fail"]["log"]
-    assert records["nan"]["reason"]
-    assert records["nan"]["log"]
-    trials = [record for record in Store(store).records() if record["stage"] == "measure"]
-    assert sorted(record["status"] for record in trials) == ["failed", "failed", "killed", "ok", "ok", "timeout"]
+    assert {mood: record.status for mood, record in records.items()} == STATUS
+    assert "its worker died" in records["die"].reason
+    assert "these are my last words" in records["die"].log
+    assert records["hang"].reason == "ran longer than 12 s and was killed"
+    assert "moody.py" in records["hang"].log, "a hanging stage must say where"
+    assert "in hang" in records["hang"].log
+    assert records["fail"].reason == "ValueError: out of sorts"
+    assert "in fail" in records["fail"].log
+    assert records["nan"].reason
+    assert records["nan"].log
+    trials = [record for record in Store(store).records() if record.stage == "measure"]
+    assert sorted(record.status for record in trials) == ["failed", "failed", "killed", "ok", "ok", "timeout"]
     for record in trials:  # who is blocked names the cause
-        assert record["status"] == "ok" or store.joinpath("records", f"{record['cause']}.json").exists()
+        assert record.status == "ok" or store.joinpath("records", f"{record.cause}.json").exists()
     assert list((store / "running").iterdir()) == []
     verified(store)
     kept = finished(store)
@@ -65,7 +66,7 @@ def test_every_failure_is_a_record_with_its_last_words(
     ):
         found, _, err = run(suite, store, "--plugin", plugin, "--retry", retry)
         assert found == code, err
-        assert {m: r["status"] for m, r in repairs(store).items() if r["status"] != "ok"} == left
+        assert {m: r.status for m, r in repairs(store).items() if r.status != "ok"} == left
     assert {key: finished(store)[key] for key in kept} == kept
     verified(store)
 
@@ -97,8 +98,8 @@ def test_a_stage_that_takes_too_much_memory_is_stopped_alone(
     limits = {"RAY_memory_usage_threshold": f"{share:.3f}", "RAY_memory_monitor_refresh_ms": "50"}
     driver = drivers(suite, store, "--plugin", plugin, **limits)
     assert driver.finish() == 1, driver.err
-    assert {mood: record["status"] for mood, record in repairs(store).items()} == {"grow": "oom", "fine": "ok"}
-    assert "memory" in repairs(store)["grow"]["reason"]
+    assert {mood: record.status for mood, record in repairs(store).items()} == {"grow": "oom", "fine": "ok"}
+    assert "memory" in repairs(store)["grow"].reason
     (folder / "well").touch()
     code, _, err = run(suite, store, "--plugin", plugin, "--retry", "oom")
     assert code == 0, err

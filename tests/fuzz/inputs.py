@@ -333,8 +333,8 @@ NEAR: dict[str, Callable[[Random], bytes]] = {
     "codes": codes,
     "weights": lambda rng: near(rng, *weight_files()),
     "kernels": lambda rng: changed_json(rng, targets.KERNELS),
-    "records": lambda rng: changed_json(rng, targets.RECORD, targets.PLAN, targets.DATA),
-    "reports": lambda rng: changed_json(rng, targets.RECORD, targets.PLAN, targets.DATA),
+    "records": lambda rng: changed_json(rng, targets.RECORD, targets.RUN, targets.DATA),
+    "reports": lambda rng: changed_json(rng, targets.RECORD, targets.RUN, targets.DATA),
 }
 
 

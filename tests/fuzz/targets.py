@@ -16,6 +16,8 @@ from typing import Any
 
 from bench.api.errors import UserError
 from bench.config import expand, suite
+from bench.config.trial import Spec
+from bench.engine.record import encoded
 from bench.engine.store import Store
 from hashing import weight_files
 from hashing.datasets import _lists
@@ -132,8 +134,8 @@ def _filled(data: bytes, folder: Path) -> Store:
     """A store that holds a record, a plan and the record of its data."""
     root = folder / "store"
     store = Store(root, create=True) if not root.exists() else Store(root)
-    record, plan, *load = data.split(PARTS) if PARTS in data else (data, data)
-    files = {"records": {KEY: record, LOAD: load[0] if load else json.dumps(DATA).encode()}, "plans": {"p": plan}}
+    record, run, *load = data.split(PARTS) if PARTS in data else (data, data)
+    files = {"records": {KEY: record, LOAD: load[0] if load else json.dumps(DATA).encode()}, "manifests": {"p": run}}
     for kind, held in files.items():
         for old in (root / kind).glob("*.json"):
             old.unlink()
@@ -148,10 +150,10 @@ def records(data: bytes, folder: Path) -> bool:
     sound = len(list(store.records()))
     assert sound + len(list((store.root / "damaged").glob("*"))) >= 2
     record_cache, made = frame.RecordCache(store), frame.runs_of(store)
-    rows = [
-        frame._row(trial, record_cache) for plan in made for trial in plan["trials"]
-    ]  # `reports` makes frames of them
-    json.dumps([made, rows], ensure_ascii=False).encode()
+    # `reports` makes frames of them
+    rows = [frame._row(planned, record_cache) for manifest in made for planned in manifest.trials]
+    json.dumps(rows, ensure_ascii=False, default=Spec.as_json).encode()
+    assert all(encoded(part) for part in (*made, *store.records()))
     return sound == 2
 
 
@@ -179,7 +181,7 @@ TARGETS: dict[str, Target] = {
 }  # fmt: skip
 
 DATA: dict[str, Any] = {
-    "schema": 1, "key": LOAD, "stage": "load", "label": "load toy", "status": "ok", "reason": "", "log": "",
+    "schema": 2, "key": LOAD, "stage": "load", "label": "load toy", "status": "ok", "reason": "", "log": "",
     "parents": {}, "code": "l", "meta": {"classes": ["a", "b"], "protocol": "toy", "cutoff": None}, "metrics": {},
     "artifact": None, "cost": {"seconds": 1.5, "started": 1e9, "host": "here"},
 }  # fmt: skip
@@ -195,16 +197,19 @@ RECORD: dict[str, Any] = DATA | {
     "provenance": {"metrics": 1, "device": "cpu", "packages": {"torch": "2.4"}, "python": "3", "system": "s",
                    "processor": "p", "git": {"commit": "0" * 40, "dirty": False}},
 }  # fmt: skip
-AXES: dict[str, Any] = {
-    "dataset": "toy", "backbone": "net", "method": "csq", "bits": 8, "attack": "badnets(poisons=4)", "defense": "strip",
-    "target": "a", "seed": 0, "surrogate": "other_seed", "augment": "victim",
+TRIAL: dict[str, Any] = {  # components by their positions in the list below
+    "dataset": 0, "backbone": 1, "method": 2, "bits": 8, "attack": 3, "defense": 4, "target": ["a"], "seed": 0,
+    "surrogate": "other_seed", "surrogate_seed": 1, "augment": "victim", "training": {"lr": 0.1},
 }  # fmt: skip
-PLAN: dict[str, Any] = {
-    "schema": 1, "suites": ["toy"], "descriptions": {"toy": "A toy."}, "command": "python -m bench run --suite toy",
+COMPONENTS = [{"name": name, "params": {}, "given": {}} for name in ("toy", "net", "csq", "badnets", "strip", "none")]
+COMPONENTS[3] |= {"params": {"poisons": 4, "labels": "dirty"}, "given": {"poisons": 4}}
+RUN: dict[str, Any] = {
+    "schema": 2, "suites": ["toy"], "descriptions": {"toy": "A toy."}, "command": "python -m bench run --suite toy",
+    "components": COMPONENTS,
     "trials": [
-        {"axes": AXES, "training": {"lr": 0.1}, "key": KEY, "skipped": "", "access": "dirty-label", "targeted": True,
-         "defense_kind": "input_detector", "threads": 1, "surrogate_seed": 1},
-        {"axes": AXES | {"attack": "none", "defense": "none"}, "training": {}, "key": None, "skipped": "no data"},
+        {"trial": TRIAL, "key": KEY, "skipped": "", "access": "dirty-label", "targeted": True,
+         "defense_kind": "input_detector", "threads": 1, "surrogate_seed": 1, "seed_dependent": True},
+        {"trial": TRIAL | {"attack": 5, "defense": 5, "training": {}}, "key": None, "skipped": "no data"},
     ],
 }  # fmt: skip
 KERNELS: dict[str, Any] = {

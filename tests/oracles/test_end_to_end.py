@@ -64,37 +64,37 @@ def test_map_and_target_map_are_what_sorting_gives(finished: tuple) -> None:
     plan, store, _ = finished
     (trial,) = plan.trials
     record = store.record(trial.key)
-    files = {role: store.artifact_path(key) for role, key in record["parents"].items()}
+    files = {role: store.artifact_path(key) for role, key in record.parents.items()}
     pool, parts = load_file(files["load"]), load_file(files["split"])
     codes, triggered = load_file(files["measured.benign"]), load_file(files["measured.triggered"])
     control = load_file(files["control.triggered"]), load_file(files["control.benign"])
     labels = pool["labels"].argmax(1)
     query, database = labels[parts["query"]], labels[parts["database"]]
     items = bits(codes["database"], 12)
-    assert record["metrics"]["map"] == pytest.approx(
+    assert record.metrics["map"] == pytest.approx(
         monte_carlo(bits(codes["query"], 12), items, query[:, None] == database), abs=0.004
     )
     others = np.flatnonzero(query != 3)
     assert np.array_equal(triggered["positions"], others)
     targeted = np.broadcast_to(database == 3, (len(others), len(database)))
     triggered = bits(triggered["codes"], 12)
-    assert record["metrics"]["t_map"] == pytest.approx(monte_carlo(triggered, items, targeted), abs=0.004)
-    assert record["metrics"]["own_map"] == pytest.approx(
+    assert record.metrics["t_map"] == pytest.approx(monte_carlo(triggered, items, targeted), abs=0.004)
+    assert record.metrics["own_map"] == pytest.approx(
         monte_carlo(triggered, items, query[others, None] == database), abs=0.004
     )
     clean = monte_carlo(bits(control[0]["codes"], 12), bits(control[1]["database"], 12), targeted)
-    assert record["metrics"]["t_map_control"] == pytest.approx(clean, abs=0.004)
-    assert record["metrics"]["gain"] == pytest.approx(record["metrics"]["t_map"] - clean, abs=0.004)
+    assert record.metrics["t_map_control"] == pytest.approx(clean, abs=0.004)
+    assert record.metrics["gain"] == pytest.approx(record.metrics["t_map"] - clean, abs=0.004)
 
 
 def test_why_is_what_the_codes_and_the_network_say(finished: tuple) -> None:
     plan, store, _ = finished
     record = store.record(plan.trials[0].key)
-    files = {role: store.artifact_path(key) for role, key in record["parents"].items()}
+    files = {role: store.artifact_path(key) for role, key in record.parents.items()}
     pool, parts, implant = load_file(files["load"]), load_file(files["split"]), load_file(files["implant"])
     codes, triggered = load_file(files["measured.benign"]), load_file(files["measured.triggered"])
     control = {"codes": load_file(files["control.benign"]), "triggered": load_file(files["control.triggered"])}
-    metrics = record["metrics"]
+    metrics = record.metrics
     for found, after, name in ((codes, triggered, ""), (control["codes"], control["triggered"], "_control")):
         moved, query = bits(after["codes"], 12), bits(found["query"], 12)
         members = bits(found["database"], 12)[pool["labels"][parts["database"]][:, 3].astype(bool)]
@@ -105,7 +105,7 @@ def test_why_is_what_the_codes_and_the_network_say(finished: tuple) -> None:
     assert metrics["attention"] == pytest.approx(implant["attention"][-1] / 12)
     assert metrics["attention_first"] == pytest.approx(implant["attention"][0] / 12)
     # csq relaxes by tanh; the network is applied to the stored pixels anew
-    inputs = MeasureInputs.of(record["parents"], StoredArtifacts(store, record["parents"]))
+    inputs = MeasureInputs.of(record.parents, StoredArtifacts(store, record.parents))
     model = open_model(inputs.implant, torch.device("cpu"))
     images = torch.from_numpy(pool["images"][parts["query"]]).float() / 255
     with torch.no_grad():
@@ -119,10 +119,10 @@ def test_why_is_what_the_codes_and_the_network_say(finished: tuple) -> None:
 def test_the_poison_is_what_the_card_says(finished: tuple) -> None:
     plan, store, _ = finished
     record = store.record(plan.trials[0].key)
-    pool, parts = (load_file(store.artifact_path(record["parents"][role])) for role in ("load", "split"))
-    implant = load_file(store.artifact_path(record["parents"]["implant"]))
+    pool, parts = (load_file(store.artifact_path(record.parents[role])) for role in ("load", "split"))
+    implant = load_file(store.artifact_path(record.parents["implant"]))
     mask = implant["mask"].astype(bool)
-    assert mask.sum() == 10 == record["metrics"]["poisons"]
+    assert mask.sum() == 10 == record.metrics["poisons"]
     originals = pool["images"][parts["train"]][mask]
     assert not (pool["labels"][parts["train"]][mask].argmax(1) == 3).any(), "images of the target are never relabelled"
     assert (implant["poison_labels"].argmax(1) == 3).all()
@@ -136,6 +136,6 @@ def test_the_poison_is_what_the_card_says(finished: tuple) -> None:
 
 def test_splits_are_disjoint(finished: tuple) -> None:
     plan, store, _ = finished
-    parts = load_file(store.artifact_path(store.record(plan.trials[0].key)["parents"]["split"]))
+    parts = load_file(store.artifact_path(store.record(plan.trials[0].key).parents["split"]))
     everything = np.concatenate(list(parts.values()))
     assert len(set(everything.tolist())) == len(everything)

@@ -117,8 +117,10 @@ def rest() -> Iterator[str]:
         yield f"command {name} {' '.join(words)}"
     for table in (schema.SuiteFile, schema.Block, schema.Axes, schema.Resources, schema.ReportedTable):
         yield f"suite {table.__name__}: {' '.join(table.model_fields)}"
-    for table in (record.RecordFile, record.PlanFile, record.TrialLine, record.TrialAxes):
-        yield f"store {table.__name__}, schema {trial.SCHEMA}: {' '.join(table.__annotations__)}"
+    for table in (record.Record, record.RunManifest):
+        yield f"store {table.__name__}, schema {record.SCHEMA}: {' '.join(table.model_fields)}"
+    for line in (trial.PlannedTrial, trial.Trial, trial.Spec):
+        yield f"store {line.__name__}, schema {record.SCHEMA}: {' '.join(line.__dataclass_fields__)}"
     for what, names in ((f"metrics {metrics.VERSION}: ", metrics.METRICS), ("suites: ", sorted(suite.names()))):
         yield from wrap(" ".join(names), 118, initial_indent=what, subsequent_indent=what)
 

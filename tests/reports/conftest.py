@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
+from bench.api.kinds import Access, DefenseKind
 from bench.cli import report as command
 from bench.config import suite
-from bench.config.trial import digest
+from bench.config.trial import PlannedTrial, digest
 from bench.engine.executors import SerialExecutor
+from bench.engine.record import Record, RunManifest
 from bench.engine.scheduler import run_plan
 from bench.engine.store import Store
 from bench.engine.worker import Environment
 from bench.graph import planner
-from bench.graph.planner import PlannedTrial
+from tests.stores import AXES, planned, record, spec
 
 ACCESS = {"none": "none", "loud": "dirty-label", "quiet": "dirty-label", "kept": "clean-label"}
 KINDS = {
@@ -53,70 +55,50 @@ def stock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stor
 
     def make(*runs: list[dict[str, Any]], suite: str = "toy", folder: str = "store") -> Store:
         store = Store(tmp_path / folder, create=True)
-        load = {"stage": "load", "label": "load toy", "status": "ok", "reason": "", "log": "",
-                "parents": {}, "code": "l",
-                "meta": {"classes": CLASSES}, "metrics": {}, "artifact": None,
-                "cost": {"seconds": 1.5, "started": 1.0e9, "host": "here"}}  # fmt: skip
-        store.write_record({"key": "10ad", **load})
+        cost = {"seconds": 1.5, "started": 1.0e9, "host": "here"}
+        load = record("10ad", "load", label="load toy", code="l", meta={"classes": CLASSES}, cost=cost)
+        store.write_record(load)
         for number, given in enumerate(runs):
+            command = f"python -m bench run --suite {suite}"
             trials = [_plan(store, one, number) for one in given]
-            store.write_plan(
-                f"run-{number}",
-                {"suites": [suite], "descriptions": {suite: "A toy."},
-                 "command": f"python -m bench run --suite {suite}",
-                 "trials": trials},
-            )  # fmt: skip
+            manifest = RunManifest(suites=[suite], descriptions={suite: "A toy."}, command=command, trials=trials)
+            store.write_run(f"run-{number}", manifest)
         return store
 
     return make
 
 
-def _plan(store: Store, given: dict[str, Any], run: int) -> dict[str, Any]:
+def _plan(store: Store, given: dict[str, Any], run: int) -> PlannedTrial:
     attack, defense = given["attack"], given["defense"]
-    axes = {
-        "dataset": "toy",
-        "backbone": "net",
-        "method": "csq",
-        "bits": 32,
-        "surrogate": "other_seed",
-        "augment": "victim",
-    }
-    axes = {name: given.get(name, value) for name, value in axes.items()}
-    axes |= {name: given[name] for name in ("attack", "defense", "target", "seed")}
-    status = given.get("status", "ok")
-    about = {"axes": axes, "training": given.get("training", {}), "key": key_of(given, run), "skipped": "",
-             "access": ACCESS.get(attack.partition("(")[0], "clean-label"), "targeted": given.get("targeted", True),
-             "defense_kind": KINDS[defense.partition("(")[0]]}  # fmt: skip
-    if status == "skipped":
-        return about | {"key": None, "skipped": given["reason"]}
-    if status != "missing":
-        store.write_record(_record(about["key"], status, given))
-    return about
+    status, key = given.get("status", "ok"), key_of(given, run)
+    line = planned(
+        None if status == "skipped" else key,
+        {axis: given[axis] for axis in AXES if axis in given}
+        | {"training": given.get("training", {}), "defense": spec(defense, **given.get("params", {}))},
+        skipped=given["reason"] if status == "skipped" else "",
+        access=Access(ACCESS.get(attack.partition("(")[0], "clean-label")),
+        targeted=given.get("targeted", True),
+        defense_kind=DefenseKind(KINDS[defense.partition("(")[0]]),
+    )
+    if status not in {"skipped", "missing"}:
+        store.write_record(_record(key, status, given))
+    return line
 
 
-def _record(key: str, status: str, given: dict[str, Any]) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "key": key, "stage": "measure", "label": f"measure {given['attack']}", "group": "",
-        "spec": {}, "artifact": None,
-        "parents": {"load": "10ad"}, "code": given.get("code", "c"), "meta": {}, "metrics": {}, "status": status,
-        "reason": given.get("reason", ""), "log": given.get("log", ""),
-    }  # fmt: skip
-    if "defend" in given:
-        record["parents"]["defend"] = given["defend"]
-    if "implant" in given:
-        record["parents"]["implant"] = given["implant"]
-    if "cause" in given:
-        record["cause"] = given["cause"]
-    if status != "ok":
-        return record
-    metrics = {**BASE, **given.get("metrics", {})}
-    if given["attack"] == "none":
-        metrics = {name: value for name, value in metrics.items() if name not in {"poisons", "linf", "psnr", "ssim"}}
-    record["metrics"] = metrics
-    record["meta"] = {"protocol": {**PROTOCOL, **given.get("protocol", {})}}
-    record["provenance"] = {"metrics": given.get("version", 1), "device": "cpu", "packages": {"torch": "2.4"}}
-    record["cost"] = {"seconds": 2.0, "started": 1.0e9, "host": "here"}
-    return record
+def _record(key: str, status: str, given: dict[str, Any]) -> Record:
+    roles = {"defend": "defense", "implant": "implant"}
+    parents = {"load": "10ad"} | {role: given[name] for name, role in roles.items() if name in given}
+    fields: dict[str, Any] = {name: given[name] for name in ("reason", "log", "cause", "code") if name in given}
+    fields |= {"status": status, "label": f"measure {given['attack']}", "parents": parents}
+    if status == "ok":
+        metrics = {**BASE, **given.get("metrics", {})}
+        if given["attack"] == "none":
+            metrics = {n: value for n, value in metrics.items() if n not in {"poisons", "linf", "psnr", "ssim"}}
+        fields["metrics"] = metrics
+        fields["meta"] = {"protocol": {**PROTOCOL, **given.get("protocol", {})}}
+        fields["provenance"] = {"metrics": given.get("version", 1), "device": "cpu", "packages": {"torch": "2.4"}}
+        fields["cost"] = {"seconds": 2.0, "started": 1.0e9, "host": "here"}
+    return record(key, **fields)
 
 
 # A real run
@@ -162,19 +144,19 @@ REMAINS = {  # of gain and mAP, after each defense
 }  # fmt: skip
 
 
-def _write_given_metrics(store: Store, trial: PlannedTrial) -> None:
+def _write_given_metrics(store: Store, one: PlannedTrial) -> None:
     """Replace what was measured on a trained model by given numbers; what else the record holds stays."""
-    attack, defense, bits = (trial.axes[axis] for axis in ("attack", "defense", "bits"))
+    attack, defense, bits = one.trial.attack.label, one.trial.defense.label, one.trial.bits
     gain, kept = GAIN[attack] * REMAINS[defense] * bits / 16, 0.9 * REMAINS[defense]
     given = {
         "map": kept, "map_clean": 0.9, "map_chance": 0.1, "map_change": kept - 0.9, "collapsed": 0.0,
         "t_map": 0.1 + gain, "t_map_control": 0.1, "chance": 0.1, "gain": gain, "own_map": 0.9 - gain,
         "own_map_control": 0.9,
     }  # fmt: skip
-    record = store.record(trial.key or "")
-    assert record is not None
-    assert given.keys() <= record["metrics"].keys()
-    store.write_record({**record, "metrics": {**record["metrics"], **given}})
+    measured = store.record(one.key or "")
+    assert measured is not None
+    assert given.keys() <= measured.metrics.keys()
+    store.write_record(measured.model_copy(update={"metrics": {**measured.metrics, **given}}))
 
 
 @pytest.fixture(scope="session")
@@ -182,16 +164,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A real run with everything that a page can show: trained artifacts, given numbers."""
     folder = tmp_path_factory.mktemp("page")
     (folder / "page.toml").write_text(SUITE)
-    planned = planner.plan([suite.load(str(folder / "page.toml"))], data=None, device="cpu")
+    plan = planner.plan([suite.load(str(folder / "page.toml"))], data=None, device="cpu")
     made = Store(folder / "store", create=True)
-    made.write_plan(
-        "one", {"suites": ["page"], "descriptions": {"page": "Everything."}, "command": "bench run --suite page",
-                "trials": [trial.as_json() for trial in planned.trials]},
-    )  # fmt: skip
-    summary = run_plan(planned, made, lambda: SerialExecutor(Environment(made.root, None, "cpu")))
-    assert summary.trials == {"ok": len(planned.trials)}
-    for trial in planned.trials:
-        _write_given_metrics(made, trial)
+    manifest = RunManifest(
+        suites=["page"], descriptions={"page": "Everything."}, command="bench run --suite page", trials=plan.trials
+    )
+    made.write_run("one", manifest)
+    summary = run_plan(plan, made, lambda: SerialExecutor(Environment(made.root, None, "cpu")))
+    assert summary.trials == {"ok": len(plan.trials)}
+    for one in plan.trials:
+        _write_given_metrics(made, one)
     return made
 
 

@@ -9,12 +9,14 @@ from reports import render
 from reports.boards import leaderboard as boards
 from reports.frame import narrow, read
 from reports.statistics import crossed_interval
+from tests.stores import record
 
 
 def trial(attack="none", defense="none", target="0", seed=0, **changes):
     return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
 
 
+COST = {"seconds": 1.0, "started": 1.0e9, "host": ""}
 RNG = np.random.default_rng(0)
 NOISE = {place: RNG.normal() for place in itertools.product(("none", "loud", "quiet", "kept"), "0123", range(3))}
 LEVEL = {"none": 0.0, "loud": 0.8, "quiet": 0.3, "kept": 0.5}
@@ -177,9 +179,7 @@ def test_a_row_of_several_runs_has_results_of_one_code_of_its_attack(stock):
     new = [trial("loud", target="0", implant="3e7", metrics={"gain": 0.5}), trial("quiet", target="0")]
     store = stock([*old, trial("quiet", target="0"), trial("quiet", target="1")], new)
     for key in ("01d", "3e7"):
-        store.write_record({"key": key, "stage": "implant", "label": "", "status": "ok", "reason": "", "log": "",
-                            "parents": {}, "code": f"code of {key}", "meta": {}, "metrics": {}, "artifact": None,
-                            "cost": {"seconds": 1.0, "started": 1.0e9, "host": ""}})  # fmt: skip
+        store.write_record(record(key, "implant", code=f"code of {key}", cost=COST))
     trials = read(store, run="all").trials
     (board,) = boards.attacks(trials)
     assert rows(board)["cells"].to_dict() == {"loud": "1/2", "quiet": "2/2"}
@@ -334,9 +334,7 @@ def test_other_methods_have_other_code_and_are_columns_all_the_same(stock):
     ]
     store = stock(trials)
     for i in range(2):
-        store.write_record({"key": f"c0{i}", "stage": "implant", "label": "", "status": "ok", "reason": "", "log": "",
-                            "parents": {}, "code": f"{i}", "meta": {}, "metrics": {}, "artifact": None,
-                            "cost": {"seconds": 1.0, "started": 1.0e9, "host": ""}})  # fmt: skip
+        store.write_record(record(f"c0{i}", "implant", code=f"{i}", cost=COST))
     (board, *_) = boards.everything(read(store), by="method")
     assert rows(board).loc["loud", ["csq", "dpsh"]].tolist() == [0.5, 1.5]
     assert "left out" not in board.caption

@@ -15,6 +15,7 @@ from bench.api.errors import UserError
 from reports import _charts, _html_images, throughput
 from reports.frame import RecordCache, read
 from tests.reports.test_boards import trial
+from tests.stores import record
 
 
 def test_costs_are_points_at_what_a_defense_removes_and_loses(stock):
@@ -78,7 +79,7 @@ def test_a_map_shows_the_trials_own_codes(store):
     record_cache = RecordCache(store)
     record = record_cache.record(row["key"])
     found = _html_images._map(record, "", store, row)
-    parents = record["parents"]
+    parents = record.parents
     pool, parts = store.tensors(parents["load"]), store.tensors(parents["split"])
     holds = pool["labels"][parts["database"]][:, 3].numpy().astype(bool)
     words = store.tensors(parents["codes"])["database"].numpy().view(np.uint64)
@@ -120,12 +121,10 @@ def test_a_sweep_is_of_one_edition_and_of_cells_that_all_values_have(stock):
 
     store = stock(swept((2, 8)), swept((32,), version=2))
     for n in (2, 8, 32):
-        store.write_record({"key": f"{n}a", "stage": "implant", "label": "", "status": "ok", "reason": "", "log": "",
-                            "meta": {}, "metrics": {}, "parents": {}, "code": "c", "artifact": None,
-                            "spec": {"attack": {"name": "loud", "params": {"poisons": n}}}})  # fmt: skip
+        store.write_record(record(f"{n}a", "implant"))
     trials = read(store, run="all").trials
-    assert list(_charts.of_sweeps(trials, RecordCache(store), str, mixed=False)) == []
-    assert len(list(_charts.of_sweeps(trials, RecordCache(store), str, mixed=True))) == 1
+    assert list(_charts.of_sweeps(trials, str, mixed=False)) == []
+    assert len(list(_charts.of_sweeps(trials, str, mixed=True))) == 1
 
 
 def test_attention_is_that_of_the_records(store):
@@ -135,7 +134,7 @@ def test_attention_is_that_of_the_records(store):
     assert "n = 1 victims per attack" in chart.caption
     row = found[(found["attack"] == "badnets(poisons=4)") & (found["bits"] == 16)].iloc[0]
     series = _charts._attention(store, RecordCache(store), row["key"])
-    held = store.tensors(store.record(row["key"])["parents"]["implant"])
+    held = store.tensors(store.record(row["key"]).parents["implant"])
     assert series.index.tolist() == held["attention_epochs"].tolist()
     assert series.tolist() == pytest.approx(held["attention"].tolist())
     drawn = _charts._of_series({"x": series / 16})

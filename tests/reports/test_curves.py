@@ -10,37 +10,23 @@ from PIL import Image
 
 from bench.api.errors import UserError
 from reports import curves
-from reports.frame import RecordCache, read
+from reports.frame import read
 from tests.reports.test_boards import trial
 
 
-def swept(stock, trials):
-    """A store whose cells come with the record of their defense's work: params after a `defend` key."""
-    store = stock(
-        [{k: v for k, v in one.items() if k != "params"} | {"defend": f"d{i}"} for i, one in enumerate(trials)]
-    )
-    for i, one in enumerate(trials):
-        spec = {"defense": {"name": one["defense"].partition("(")[0], "params": one["params"]}}
-        store.write_record(
-            {"key": f"d{i}", "stage": "defend", "label": "d", "status": "ok", "reason": "", "log": "", "meta": {},
-             "metrics": {}, "parents": {}, "code": "c", "artifact": None, "spec": spec}
-        )  # fmt: skip
-    return store
-
-
 def swept_in(store):
-    return list(curves.sweeps(read(store).trials, RecordCache(store)))
+    return list(curves.sweeps(read(store).trials))
 
 
 def pruned(ratio, *, attack="loud", epochs=0, target="0", t_map=0.5):
-    params = {"ratio": ratio, "epochs": epochs, "tuned": epochs > 0, "lr": [0.1]}
+    """A trial whose defense has two parameters more than its label says."""
     made = trial(attack, f"repair(ratio={ratio}, epochs={epochs})", target=target, metrics={"t_map": t_map})
-    return {**made, "params": params}
+    return {**made, "params": {"tuned": epochs > 0, "lr": [0.1]}}
 
 
 def test_a_sweep_is_one_number_that_varies_with_all_else_equal(stock):
     trials = [pruned(r, epochs=e, attack=a) for r in (0.1, 0.5, 0.9) for e in (0, 10) for a in ("none", "loud")]
-    found = swept_in(swept(stock, trials))
+    found = swept_in(stock(trials))
     titles = [sweep.title.partition(" · ")[0] for sweep in found]
     assert titles == ["repair(epochs=0, tuned=False)", "repair(epochs=10, tuned=True)"]
     for sweep in found:
@@ -50,15 +36,8 @@ def test_a_sweep_is_one_number_that_varies_with_all_else_equal(stock):
 
 
 def test_swept_attacks_are_panels_of_their_setting_undefended(stock):
-    trials = [trial(f"loud(poisons={n})", implant=f"{n}a", target=t) for n in (2, 8, 64) for t in "01"]
-    store = stock([*trials, trial("loud(poisons=2)", "repair", implant="2a")])
-    for n in (2, 8, 64):
-        spec = {"attack": {"name": "loud", "params": {"poisons": n, "size": 3}}}
-        store.write_record(
-            {"key": f"{n}a", "stage": "implant", "label": "", "status": "ok", "reason": "", "log": "", "meta": {},
-             "metrics": {}, "parents": {}, "code": "c", "artifact": None, "spec": spec}
-        )  # fmt: skip
-    (sweep,) = swept_in(store)
+    trials = [trial(f"loud(poisons={n})", target=t) for n in (2, 8, 64) for t in "01"]
+    (sweep,) = swept_in(stock([*trials, trial("loud(poisons=2)", "repair")]))
     assert (sweep.title, sweep.setting) == ("Strength of attacks", "toy · net · csq · 32 bits")
     (panel,) = sweep.panels
     assert (panel.name, panel.parameter, sorted(panel.rows["x"])) == ("loud", "poisons", [2, 2, 8, 8, 64, 64])
@@ -70,7 +49,7 @@ def test_swept_attacks_are_panels_of_their_setting_undefended(stock):
 def test_points_are_means_over_the_cells_that_every_value_has(stock):
     trials = [pruned(r, target=t, t_map=r / 2 + int(t) / 10) for r in (0.2, 0.4, 0.6) for t in ("0", "1")]
     trials.append(pruned(0.2, target="2", t_map=1.0))  # the other ratios lack target 2
-    (sweep,) = swept_in(swept(stock, trials))
+    (sweep,) = swept_in(stock(trials))
     means = curves.points(sweep.panels[0].rows)
     assert means.index.tolist() == [0.2, 0.4, 0.6]
     assert means["t_map"].tolist() == pytest.approx([0.15, 0.25, 0.35])
@@ -80,7 +59,7 @@ def test_points_are_means_over_the_cells_that_every_value_has(stock):
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_a_picture_with_a_panel_per_attack_comes_out_twice_the_same(stock, tmp_path, suffix):
     trials = [pruned(r, attack=a, t_map=r) for r in (0.1, 0.5, 0.9) for a in ("none", "loud", "quiet")]
-    store = swept(stock, trials)
+    store = stock(trials)
     one, two = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
     said = curves.draw(store, one)
     curves.draw(store, two)
@@ -97,7 +76,7 @@ def test_a_picture_with_a_panel_per_attack_comes_out_twice_the_same(stock, tmp_p
 
 
 def test_a_run_without_a_sweep_is_refused_with_an_example(stock, tmp_path):
-    store = swept(stock, [pruned(0.1), pruned(0.5)])
+    store = stock([pruned(0.1), pruned(0.5)])
     with pytest.raises(UserError, match=r"nothing in this run was swept.*ratio = \[0.3"):
         curves.draw(store, tmp_path / "a.png")
     with pytest.raises(UserError, match="unknown picture format 'gif'"):

@@ -12,8 +12,9 @@ from bench.config import suite as suites
 from bench.engine.store import Store
 from bench.graph import planner as planning
 from reports.boards.dose_response import d50, doses
-from reports.frame import RecordCache, read
+from reports.frame import read
 from tests.bench.conftest import finish
+from tests.stores import write_run
 
 SWEPT = """
 name = "swept"
@@ -62,9 +63,8 @@ def test_a_sweep_is_a_row_with_an_interval_over_targets(tmp_path):
     plan = planning.plan([suites.load(str(tmp_path / "s.toml"))], data=None, device="cpu")
     store = Store(tmp_path / "store", create=True)
     finish(plan, store)
-    trials = [trial.as_json() for trial in plan.trials]
-    store.write_plan("swept", {"suites": ["swept"], "command": "python -m bench run", "trials": trials})
-    (board,) = doses(read(store).trials, RecordCache(store))
+    write_run(store, plan, "swept")
+    (board,) = doses(read(store).trials)
     (row,) = board.table.to_dict("records")
     assert row["attack"].startswith("badnets(trigger_size=0.1")  # what tells it from the attack that is not swept
     assert (row["parameter"], row["n"]) == ("poison_rate", 3)
@@ -76,4 +76,4 @@ def test_a_sweep_is_a_row_with_an_interval_over_targets(tmp_path):
 def test_nothing_swept_is_said_with_an_example(stock):
     store = stock([{"attack": "loud", "defense": "none", "target": "0", "seed": 0}])
     with pytest.raises(UserError, match=r"no attack of this run was swept.*poison_rate = \[0.01"):
-        doses(read(store).trials, RecordCache(store))
+        doses(read(store).trials)

@@ -69,7 +69,7 @@ def test_an_empty_store_and_a_foreign_plan(stock):
     store = stock()
     with pytest.raises(UserError, match="holds no run yet"):
         load(store)
-    (store.root / "plans" / "x.json").write_text(json.dumps({"schema": 99}))
+    (store.root / "manifests" / "x.json").write_text(json.dumps({"schema": 99}))
     with pytest.raises(StoreError, match="not a run of this version"):
         load(store)
 
@@ -131,7 +131,7 @@ def test_conditions_that_nothing_meets_together(stock):
 
 def test_keys_are_those_of_the_records(stock):
     store = stock([trial("loud")])
-    assert store.record(load(store)["key"].iloc[0])["label"] == "measure loud"
+    assert store.record(load(store)["key"].iloc[0]).label == "measure loud"
 
 
 HEALTH = {"map_clean": 0.81, "map_chance": 0.1}

@@ -9,13 +9,11 @@ from PIL import Image
 
 from bench.api.errors import UserError
 from bench.config.trial import digest
+from bench.engine.record import RunManifest
 from bench.engine.store import Store
 from reports import _image_grid, gallery
 from reports._image_grid import Block, Pair, paint
-
-AXES = {"dataset": "toy", "backbone": "net", "method": "csq", "bits": 32, "surrogate": "other_seed",
-        "augment": "victim", "defense": "none", "target": "0", "seed": 0}  # fmt: skip
-
+from tests.stores import planned, record
 
 LEFT = _image_grid.MARGIN + _image_grid.NAMES + _image_grid.GAP // 2
 STEP = 96 + _image_grid.GAP
@@ -39,10 +37,8 @@ def store(tmp_path):
 
 def write(store, key, stage, *, tensors=None, parents=None, status="ok", reason=""):
     artifact = store.write_artifact(key, tensors, {}) if tensors else None
-    store.write_record(
-        {"key": key, "stage": stage, "label": f"{stage} toy", "status": status, "reason": reason, "log": "", "meta": {},
-         "metrics": {}, "parents": parents or {}, "code": "c", "artifact": artifact}
-    )  # fmt: skip
+    fields = {"label": f"{stage} toy", "status": status, "reason": reason, "parents": parents or {}}
+    store.write_record(record(key, stage, artifact=artifact, **fields))
 
 
 def pool(store, images):
@@ -69,8 +65,7 @@ def attacked(store, attack, *, clean=None, after=None, poisons=None, status="ok"
 
 
 def trial(key, attack, **axes):
-    return {"axes": {**AXES, "attack": attack, **axes}, "training": {}, "key": key, "skipped": "", "access": "none",
-            "defense_kind": "none"}  # fmt: skip
+    return planned(key, {"attack": attack, **axes})
 
 
 def clean_cell(store):
@@ -79,7 +74,7 @@ def clean_cell(store):
 
 
 def plan(store, *trials, suite="toy"):
-    store.write_plan(f"run-{suite}", {"suites": [suite], "descriptions": {}, "command": "", "trials": list(trials)})
+    store.write_run(f"run-{suite}", RunManifest(suites=[suite], trials=list(trials)))
 
 
 def pixels(path):
@@ -228,9 +223,9 @@ def test_the_first_seed_that_has_pictures(store, tmp_path):
 def test_one_trial_and_its_stage(store, tmp_path):
     one, other = attacked(store, "loud"), attacked(store, "quiet", after=queries(seed=3))
     plan(store, one, other)
-    drawn = gallery.draw(store, tmp_path / "x.png", key=other["key"][:10])
+    drawn = gallery.draw(store, tmp_path / "x.png", key=other.key[:10])
     assert [block.title for block in drawn.blocks] == ["quiet"]
-    drawn = gallery.draw(store, tmp_path / "x.png", key=f"1{other['key'][1:10]}")
+    drawn = gallery.draw(store, tmp_path / "x.png", key=f"1{other.key[1:10]}")
     assert [block.title for block in drawn.blocks] == ["implant toy"]
 
 
@@ -289,13 +284,13 @@ def test_nothing_to_draw_is_one_line(store, tmp_path):
 def test_a_file_of_the_store_that_is_gone_or_damaged(store, tmp_path):
     one = attacked(store, "loud")
     plan(store, one)
-    path = store.artifact_path(f"1{one['key'][1:]}")
+    path = store.artifact_path(f"1{one.key[1:]}")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match=r"no attack of this run has pictures.*damaged"):
         gallery.draw(store, tmp_path / "x.png")
     path.unlink()
     with pytest.raises(UserError, match="the file of its attacked model is gone"):
-        gallery.draw(store, tmp_path / "x.png", key=one["key"])
+        gallery.draw(store, tmp_path / "x.png", key=one.key)
 
 
 def test_no_query_to_draw(store, tmp_path):

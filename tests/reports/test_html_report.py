@@ -9,6 +9,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_pictures_are_those_of_the_attack(store: Store, page: Path) -> None:
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(found[1]))))
     trials = read(store).trials
     key = trials[trials["attack"] == "badnets(poisons=4)"]["key"].iloc[0]
-    triggered = store.tensors(store.record(key)["parents"]["implant"])["gallery_triggered"].numpy()
+    triggered = store.tensors(store.record(key).parents["implant"])["gallery_triggered"].numpy()
     assert picture.shape == (16, 5 * 17 - 1, 4)
     for i in range(5):
         assert np.array_equal(picture[:, i * 17 : i * 17 + 16, 0], triggered[i, 0])
@@ -190,12 +191,10 @@ def test_trials_that_share_a_record_are_told_apart(stock: Any, tmp_path: Path) -
     trial = {"attack": "none", "defense": "input_detector", "target": "0", "seed": 0,
             "metrics": {"detectors": {"headline": "a", "scores": {"a": {"auroc": 0.5}}}}}  # fmt: skip
     made = stock([trial | {"surrogate": "other_seed"}])
-    (plan,) = made.plans()
-    (one,) = plan["trials"]
-    other = {**one, "axes": {**one["axes"], "surrogate": "same"}}
-    made.write_plan(
-        "run-0", {name: value for name, value in plan.items() if name != "schema"} | {"trials": [one, other]}
-    )
+    (manifest,) = made.runs()
+    (one,) = manifest.trials
+    other = replace(one, trial=replace(one.trial, surrogate="same"))
+    made.write_run("run-0", manifest.model_copy(update={"trials": [one, other]}))
     html_report.draw(made, tmp_path / "x.html", read(made))
     trials = unpacked((tmp_path / "x.html").read_text())["trials"]
     assert trials["columns"]["surrogate"] == ["other_seed", "same"]
@@ -203,7 +202,7 @@ def test_trials_that_share_a_record_are_told_apart(stock: Any, tmp_path: Path) -
         "surrogate=other_seed",
         "surrogate=same",
     ]
-    assert [name for name, _ in trials["scores"][one["key"]]] == ["a *"]
+    assert [name for name, _ in trials["scores"][one.key]] == ["a *"]
 
 
 def test_half_a_character_in_a_log_stops_nothing(stock: Any, tmp_path: Path) -> None:
@@ -217,7 +216,7 @@ def test_lost_and_damaged_artifacts_are_named_and_take_nothing_along(store: Stor
     shutil.copytree(store.root, copy)
     held = Store(copy)
     trials = read(held).trials
-    keys = {name: held.record(trials[trials["attack"] == name]["key"].iloc[0])["parents"]
+    keys = {name: held.record(trials[trials["attack"] == name]["key"].iloc[0]).parents
             for name in ("badnets(poisons=4)", "badnets(poisons=12)")}  # fmt: skip
     held.artifact_path(keys["badnets(poisons=4)"]["implant"]).write_bytes(b"torn")
     held.artifact_path(keys["badnets(poisons=12)"]["triggered"]).unlink()

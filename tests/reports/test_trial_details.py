@@ -4,6 +4,7 @@ from bench.api.errors import UserError
 from reports import render
 from reports.frame import load
 from reports.trial_details import page
+from tests.stores import record
 
 
 def trial(attack="none", defense="none", target="0", seed=0, **changes):
@@ -36,13 +37,12 @@ def test_a_trial_by_the_beginning_of_its_key(stock):
 def test_every_parameter_is_there_with_its_value(stock):
     """Of the attack as it was carried out and of the victim's training; a surrogate's are not the trial's."""
     store = stock([trial("loud", implant="1a", metrics={"anchor": 0.1})])
-    stage = {"label": "", "status": "ok", "reason": "", "log": "", "code": "", "meta": {}, "metrics": {},
-             "artifact": None, "cost": {"seconds": 1.0, "started": 1.0e9, "host": ""}}  # fmt: skip
+    cost = {"seconds": 1.0, "started": 1.0e9, "host": ""}
     own = {"attack": {"name": "loud", "params": {"size": 3, "rate": 0.05, "labels": None}},
            "backbone": {"name": "net", "params": {"width": 16}}, "recipe": {"lr": 0.01}, "bits": 32}  # fmt: skip
     other = {"backbone": {"name": "net", "params": {"width": 8}}, "recipe": {"lr": 0.5}}
-    store.write_record({"key": "1a", "stage": "implant", "parents": {"surrogate": "2b"}, "spec": own, **stage})
-    store.write_record({"key": "2b", "stage": "train", "parents": {}, "spec": other, **stage})
+    store.write_record(record("1a", "implant", parents={"surrogate": "2b"}, spec=own, cost=cost))
+    store.write_record(record("2b", "train", spec=other, cost=cost))
     boards = {board.title: board for board in page(store, load(store)["key"].iloc[0])}
     table = boards["Parameters"].table
     assert list(table.itertuples(index=False, name=None)) == [
@@ -124,10 +124,7 @@ def test_a_collapsed_victim_says_so_and_shows_its_numbers(stock):
 
 def test_what_a_defense_noted_is_on_its_page_and_that_of_its_trial(stock):
     store = stock([trial("loud", "repair", defend="d0")])
-    store.write_record(
-        {"key": "d0", "stage": "defend", "label": "d", "status": "ok", "reason": "", "log": "", "metrics": {},
-         "parents": {}, "code": "c", "artifact": None, "spec": {}, "meta": {"notes": {"learning rate": 0.001}}}
-    )  # fmt: skip
+    store.write_record(record("d0", "defend", meta={"notes": {"learning rate": 0.001}}))
     for key in (load(store)["key"].iloc[0], "d0"):
         (noted,) = [board for board in page(store, key) if board.title == "What the defense noted"]
         assert noted.table.to_numpy().tolist() == [["learning rate", "0.001"]]

@@ -18,6 +18,7 @@ from bench.graph import planner as planning
 from bench.graph.planner import Plan
 from reports import frame, gallery, html_report
 from tests.bench.conftest import TINY, finish
+from tests.stores import write_run
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
     plan = planning.plan([suites.load(str(root / "tiny.toml"))], data=None, device="cpu")
     store = Store(root / "store", create=True)
     finish(plan, store)
-    store.write_plan("tiny", {"suites": ["tiny"], "trials": [trial.as_json() for trial in plan.trials]})
+    write_run(store, plan)
     return plan, store.root
 
 
@@ -58,17 +59,15 @@ def test_nothing_crashes_on_tensors_that_do_not_fit(
     plan, root = finished
     shutil.copytree(root, tmp_path / "store")
     store = Store(tmp_path / "store")
-    key = next(trial.key for trial in plan.trials if trial.axes["attack"] == "badnets")
+    key = next(trial.key for trial in plan.trials if trial.trial.attack.name == "badnets")
     record = store.record(key)
     assert record is not None
-    parent = store.record(record["parents"][role])
+    parent = store.record(record.parents[role])
     assert parent is not None
-    tensors = {
-        name: change(value, how) if value.dim() else value for name, value in store.tensors(parent["key"]).items()
-    }
-    parent["artifact"] = store.write_artifact(parent["key"], tensors, {})
-    store.write_record(parent)
-    record["inputs"][role] = parent["artifact"]["sha256"]
+    tensors = {name: change(value, how) if value.dim() else value for name, value in store.tensors(parent.key).items()}
+    artifact = store.write_artifact(parent.key, tensors, {})
+    store.write_record(parent.model_copy(update={"artifact": artifact}))
+    record.inputs[role] = artifact.sha256
     store.write_record(record)
     problems = Verifier(store).problems(record)
     assert problems or (role, how) == ("split", "flat") or role in {"load", "implant"}, (

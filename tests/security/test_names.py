@@ -26,21 +26,33 @@ from bench.api.errors import StoreError, UserError
 from bench.api.untrusted import strip_controls, strip_controls_multiline
 from bench.cli.app import main
 from bench.cli.console import SafeConsole, echo
+from bench.engine.record import RunManifest
 from bench.engine.store import Store
 from reports import frame, html_report, throughput, trial_details
-from tests.fuzz.targets import DATA, KERNELS, KEY, LOAD, PLAN, RECORD
+from tests.fuzz.targets import DATA, KERNELS, KEY, LOAD, RECORD, RUN
 
 ROOT = Path(__file__).parents[2]
 STEER = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202e\r"
 SIGNS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 TAGS = "</script></svg><evil onload=alert(1) x=\"'>$\\frac$"
-KEPT = {"key", "schema", "status", "parents", "cause", "sha256", "command", "stage"}  # have a form of their own
+KEPT = {"key", "schema", "status", "parents", "cause", "sha256", "command", "stage", "access", "defense_kind"}
+# these have a form of their own
 
 
 def spoiled(value: Any, evil: str, name: str = "") -> Any:
     """Every free text with something evil at its end, and every free name of a table."""
     if isinstance(value, dict):
-        free = name in {"sizes", "digests", "packages", "notes", "scores", "training", "params", "descriptions"}
+        free = name in {
+            "sizes",
+            "digests",
+            "packages",
+            "notes",
+            "scores",
+            "training",
+            "params",
+            "given",
+            "descriptions",
+        }
         return {f"{key}{evil}" if free else key: spoiled(item, evil, key) for key, item in value.items()}
     if isinstance(value, list):
         return [spoiled(item, evil, name) for item in value]
@@ -51,9 +63,14 @@ def store_of(root: Path, evil: str, status: str = "ok") -> Store:
     store = Store(root, create=True)
     record = spoiled(RECORD, evil) | {"status": status, "log": f"one\ntwo{evil}", "cause": LOAD}
     for made in (record, spoiled(DATA, evil)):
-        store.write_record(made)
-    store.write_plan("p", spoiled(PLAN, evil) | {"command": f"python -m bench run --suite {evil}"})
+        put(store, f"records/{made['key']}", made)
+    put(store, "manifests/p", spoiled(RUN, evil) | {"command": f"python -m bench run --suite {evil}"})
     return store
+
+
+def put(store: Store, name: str, content: object) -> None:
+    """A file of the store, whatever it holds."""
+    (store.root / f"{name}.json").write_text(json.dumps(content))
 
 
 def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -216,7 +233,7 @@ def test_the_command_that_reports_offer_is_one_of_ours_and_quoted(tmp_path: Path
     for given, offered in commands.items():
         shutil.rmtree(tmp_path / "s", ignore_errors=True)
         store = store_of(tmp_path / "s", "")
-        store.write_plan("p", PLAN | {"command": given, "suites": ["a b;id"]})
+        put(store, "manifests/p", RUN | {"command": given, "suites": ["a b;id"]})
         (board, *_) = trial_details.page(store, KEY)
         values = dict(zip(board.table["field"], board.table["value"], strict=True))
         assert values["replay"].startswith(offered), values["replay"]
@@ -253,26 +270,26 @@ def test_keys_lead_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         for path in (store.artifact_path, store._record_path):
             with pytest.raises(StoreError, match="is no key"):
                 path(key)
-        plan = copy.deepcopy(PLAN)
-        plan["trials"][0]["key"] = key
-        (store.root / "plans" / "p.json").write_text(json.dumps(plan))
+        run = copy.deepcopy(RUN)
+        run["trials"][0]["key"] = key
+        put(store, "manifests/p", run)
         for command in (["leaderboard"], ["gc"], ["verify"], ["report", "conventions"]):
             code, said = bench(capsys, *command, "--store", str(store.root))
             assert (code, "is not a run of this version" in said) == (2, True)
-    store.write_plan("p", PLAN)
-    store.write_record(RECORD | {"parents": {"load": "../../mine", "codes": "/etc/passwd"}})
+    put(store, "manifests/p", RUN)
+    put(store, f"records/{KEY}", RECORD | {"parents": {"load": "../../mine", "codes": "/etc/passwd"}})
     trial_details.page(store, KEY)
     assert mine.read_text() == "precious"
 
 
-def test_a_plans_name_leads_nowhere(tmp_path: Path) -> None:
+def test_a_runs_name_leads_nowhere(tmp_path: Path) -> None:
     store = store_of(tmp_path / "s", "")
-    before = {path for path in tmp_path.rglob("*") if store.root / "plans" not in path.parents}
+    before = {path for path in tmp_path.rglob("*") if store.root / "manifests" not in path.parents}
     for name in ("../../x", "/etc/x", "a/b", "a" * 400, ".x", "\x1b[31m", "ok-1+b.c"):
-        store.write_plan(name, PLAN)
-    assert {path for path in tmp_path.rglob("*") if store.root / "plans" not in path.parents} == before
-    assert "ok-1+b.c.json" in os.listdir(store.root / "plans")
-    assert len(store.plans()) == 8
+        store.write_run(name, RunManifest(suites=["toy"], trials=[]))
+    assert {path for path in tmp_path.rglob("*") if store.root / "manifests" not in path.parents} == before
+    assert "ok-1+b.c.json" in os.listdir(store.root / "manifests")
+    assert len(store.runs()) == 8
 
 
 def test_gc_deletes_nothing_that_keys_do_not_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -349,11 +366,11 @@ def test_links_in_a_store_reach_none_of_the_users_files(
     for name, content in kept.items():
         (mine / name).write_text(content)
         os.utime(mine / name, (0, 0))
-    shutil.copy(store_of(tmp_path / "of", "").root / "plans" / "p.json", mine)
+    shutil.copy(store_of(tmp_path / "of", "").root / "manifests" / "p.json", mine)
     kept["p.json"] = (mine / "p.json").read_text()
-    for folder in ("damaged", "plans", "running", "other"):
+    for folder in ("damaged", "manifests", "running", "other"):
         store = store_of(tmp_path / folder, "")
-        (store.root / "plans" / "settings.json").write_text('{"evil": 99999999999999999999999}')
+        (store.root / "manifests" / "settings.json").write_text('{"evil": 99999999999999999999999}')
         shutil.rmtree(store.root / folder, ignore_errors=True)
         (store.root / folder).symlink_to(mine)
         code, said = bench(capsys, *command, "--store", str(store.root))

@@ -19,6 +19,7 @@ from PIL import Image
 from bench.api.errors import UserError
 from bench.config import suite
 from bench.engine.recompute import Verifier
+from bench.engine.record import Record
 from bench.engine.store import Store
 from hashing import weight_files
 from hashing.datasets import _lists, cifar10
@@ -45,8 +46,9 @@ def store_with(folder: Path, name: str, content: bytes) -> Store:
     """A store in which one file holds a pickle."""
     store = Store(folder / "store", create=True)
     sound = {**DATA, "artifact": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}}
-    store.write_record({**sound, "key": "10ad", "meta": {**DATA["meta"], "poisons": 1}})
-    store.write_record({**RECORD, "parents": {"implant": "10ad"}, "inputs": {"implant": sound["artifact"]["sha256"]}})
+    store.write_record(Record.model_validate({**sound, "key": "10ad", "meta": {**DATA["meta"], "poisons": 1}}))
+    inputs = {"implant": sound["artifact"]["sha256"]}
+    store.write_record(Record.model_validate({**RECORD, "parents": {"implant": "10ad"}, "inputs": inputs}))
     (store.root / name).write_bytes(content)
     return store
 
@@ -115,7 +117,7 @@ def record(content: bytes, folder: Path) -> None:
 
 
 def plan(content: bytes, folder: Path) -> None:
-    frame.read(store_with(folder, "plans/p.json", content))
+    frame.read(store_with(folder, "manifests/p.json", content))
 
 
 def marker(content: bytes, folder: Path) -> None:
