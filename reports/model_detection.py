@@ -28,7 +28,7 @@ NAMES = (
     "cells",
     "collapsed",
     "models",
-    "model_score",
+    "model score",
     "AUROC",
     "flagged",
     "flagged@5%",
@@ -54,7 +54,7 @@ def diagnoses(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
                 table=table(lines, NAMES, keep=NAMES[:6]),
                 caption="\n".join([*context.about, *_notes(done, lines), *filter(None, [failed_runs(failed)])]),
                 index=("attack", "defense"),
-                metrics={"model_score": "model_score", "AUROC": "auroc"},
+                metrics={"model score": "model_score", "AUROC": "auroc"},
                 heat=("AUROC",),
                 quiet=("collapsed",),
             )
@@ -70,7 +70,7 @@ def _of_defense(defense: str, trials: pd.DataFrame) -> list[dict[str, Any]]:
         line: dict[str, Any] = {"attack": attack, "defense": defense, "cells": Group.of(part).coverage}
         line |= {"collapsed": len(Group.of(part).collapsed), "models": len(mine)}
         scores = mine["model_score"].to_numpy(dtype=np.float64)
-        line["model_score"] = float(scores.mean()) if len(scores) else None
+        line["model score"] = float(scores.mean()) if len(scores) else None
         if attack != "none" and len(scores) and len(clean):
             line["AUROC"] = auroc(clean["model_score"].to_numpy(dtype=np.float64), scores)
         line["flagged"] = _rate(mine["flagged"].dropna().tolist())

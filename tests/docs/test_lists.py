@@ -12,7 +12,7 @@ from bench.api.defense import DataFilter, InputDetector, ModelDetector, Repair
 from bench.config import suite
 from tests.docs._markdown import section, table, words_in
 
-KINDS = {"repair": Repair, "filter": DataFilter, "input_detector": InputDetector, "diagnosis": ModelDetector}
+KINDS = {"repair": Repair, "data filter": DataFilter, "input detector": InputDetector, "model detector": ModelDetector}
 
 
 def test_every_suite_is_in_the_table_once() -> None:

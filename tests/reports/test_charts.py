@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
 from bench.api.errors import UserError
+from bench.artifacts.inputs import MeasureInputs
 from reports import _charts, _html_images, throughput
 from reports.frame import RecordCache, read
 from tests.reports.test_boards import trial
@@ -78,24 +79,24 @@ def test_a_map_shows_the_trials_own_codes(store):
     ].iloc[0]
     record_cache = RecordCache(store)
     record = record_cache.record(row["key"])
-    found = _html_images._map(record, "", store, row)
-    parents = record.parents
+    parents, inputs = record.parents, MeasureInputs.of(record.parents)
+    found = _html_images._map(inputs, inputs.measured, store, row)
     pool, parts = store.tensors(parents["load"]), store.tensors(parents["split"])
     holds = pool["labels"][parts["database"]][:, 3].numpy().astype(bool)
-    words = store.tensors(parents["codes"])["database"].numpy().view(np.uint64)
+    words = store.tensors(parents["measured.benign"])["database"].numpy().view(np.uint64)
     bits = ((words[0][:, None] >> np.arange(16, dtype=np.uint64)) & np.uint64(1)).astype(int) * 2 - 1
     assert len(found.target) == min(80, holds.sum())
     assert {tuple(code) for code in found.target} <= {tuple(code) for code in bits[holds]}
     assert {tuple(code) for code in found.others} <= {tuple(code) for code in bits[~holds]}
     assert len(found.benign) == len(found.triggered) > 20
     # benign are the codes of the very queries that carry the trigger
-    words = store.tensors(parents["codes"])["query"].numpy().view(np.uint64)[0]
+    words = store.tensors(parents["measured.benign"])["query"].numpy().view(np.uint64)[0]
     queries = ((words[:, None] >> np.arange(16, dtype=np.uint64)) & np.uint64(1)).astype(int) * 2 - 1
-    positions = store.tensors(parents["triggered"])["positions"].numpy()
+    positions = store.tensors(parents["measured.triggered"])["positions"].numpy()
     assert np.array_equal(found.benign, queries[positions])
-    clean = _html_images._map(record, "clean_", store, row)
+    clean = _html_images._map(inputs, inputs.control, store, row)
     assert not np.array_equal(clean.triggered, found.triggered)
-    words = store.tensors(parents["clean_codes"])["database"].numpy().view(np.uint64)[0]
+    words = store.tensors(parents["control.benign"])["database"].numpy().view(np.uint64)[0]
     theirs = ((words[:, None] >> np.arange(16, dtype=np.uint64)) & np.uint64(1)).astype(int) * 2 - 1
     assert {tuple(code) for code in clean.target} <= {tuple(code) for code in theirs[holds]}
 

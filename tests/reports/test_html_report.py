@@ -219,7 +219,7 @@ def test_lost_and_damaged_artifacts_are_named_and_take_nothing_along(store: Stor
     keys = {name: held.record(trials[trials["attack"] == name]["key"].iloc[0]).parents
             for name in ("badnets(poisons=4)", "badnets(poisons=12)")}  # fmt: skip
     held.artifact_path(keys["badnets(poisons=4)"]["implant"]).write_bytes(b"torn")
-    held.artifact_path(keys["badnets(poisons=12)"]["triggered"]).unlink()
+    held.artifact_path(keys["badnets(poisons=12)"]["measured.triggered"]).unlink()
     command.report(store=copy, out=tmp_path / "x.html")
     text = (tmp_path / "x.html").read_text()
     assert "Without a picture: badnets(poisons=4): the artifact" in text

@@ -21,7 +21,7 @@ def test_a_clean_model_beside_many_targets_is_one_model(stock):
     (board,) = boards.diagnoses(read(stock([*clean, *bad])).trials)
     table = rows(board)
     assert table["models"].to_dict() == {"none": 2, "loud": 6}
-    assert table.loc["none", "model_score"] == 2.0
+    assert table.loc["none", "model score"] == 2.0
     assert table.loc["loud", "AUROC"] == pytest.approx(roc_auc_score([0, 0, *[1] * 6], [1, 3, *[2.5] * 3, *[3.5] * 3]))
     assert table.loc["none", "flagged"].startswith("1/2 [")
     assert table.loc["loud", "flagged"].startswith("6/6 [0.541")

@@ -31,7 +31,7 @@ CHANGES = {
     "far": lambda value: value.clone().fill_(1) if value.dtype == torch.bool else value + 2**30,
     "below": lambda value: ~value if value.dtype == torch.bool else -value - 5,
 }
-ROLES = ("load", "split", "codes", "triggered", "implant")
+ROLES = ("load", "split", "measured.benign", "measured.triggered", "implant")
 
 
 @pytest.fixture(scope="module")
