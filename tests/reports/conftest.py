@@ -162,19 +162,21 @@ REMAINS = {  # of gain and mAP, after each defense
 }  # fmt: skip
 
 
-def _write_given_metrics(store: Store, trial: PlannedTrial) -> None:
-    """Replace what was measured on a trained model by given numbers; what else the record holds stays."""
-    attack, defense, bits = (trial.axes[axis] for axis in ("attack", "defense", "bits"))
-    gain, kept = GAIN[attack] * REMAINS[defense] * bits / 16, 0.9 * REMAINS[defense]
-    given = {
-        "map": kept, "map_clean": 0.9, "map_chance": 0.1, "map_change": kept - 0.9, "collapsed": 0.0,
-        "t_map": 0.1 + gain, "t_map_control": 0.1, "chance": 0.1, "gain": gain, "own_map": 0.9 - gain,
-        "own_map_control": 0.9,
-    }  # fmt: skip
+def write_metrics(store: Store, trial: PlannedTrial, **given: float) -> None:
+    """Replace what was measured on a trained model by given numbers; all else that the record holds stays."""
     record = store.record(trial.key or "")
     assert record is not None
     assert given.keys() <= record["metrics"].keys()
     store.write_record({**record, "metrics": {**record["metrics"], **given}})
+
+
+def _write_shown_metrics(store: Store, trial: PlannedTrial) -> None:
+    attack, defense, bits = (trial.axes[axis] for axis in ("attack", "defense", "bits"))
+    gain, kept = GAIN[str(attack)] * REMAINS[str(defense)] * int(bits) / 16, 0.9 * REMAINS[str(defense)]
+    write_metrics(
+        store, trial, map=kept, map_clean=0.9, map_chance=0.1, map_change=kept - 0.9, collapsed=0.0, t_map=0.1 + gain,
+        t_map_control=0.1, chance=0.1, gain=gain, own_map=0.9 - gain, own_map_control=0.9,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -191,7 +193,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     summary = run_plan(planned, made, lambda: SerialExecutor(Environment(made.root, None, "cpu")))
     assert summary.trials == {"ok": len(planned.trials)}
     for trial in planned.trials:
-        _write_given_metrics(made, trial)
+        _write_shown_metrics(made, trial)
     return made
 
 
