@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.api import registry
+from bench.artifacts.inputs import EncodeInputs, MeasureInputs
 from bench.config import suite as suites
 from bench.config.trial import PlannedTrial
 from bench.engine.record import Record
@@ -147,8 +148,8 @@ def run(tmp_path: Path, *changes: str) -> dict[tuple[str, str], Done]:
     return found
 
 
-STRONG = ('attacks=["none", { name = "badnets", poison_rate = 0.2 }, "rewrite"]', "training.epochs=20",
-          'backbones=[{ name = "convnet", width = 12 }]')  # fmt: skip
+LEARNS = ("training.epochs=20", 'backbones=[{ name = "convnet", width = 12 }]')  # a backdoor, on every CPU
+STRONG = ('attacks=["none", { name = "badnets", poison_rate = 0.2 }, "rewrite"]', *LEARNS)
 
 
 def test_a_planted_filter_finds_all_poison_and_only_that(tmp_path: Path) -> None:
@@ -175,7 +176,10 @@ def test_a_filter_may_train_a_network_of_its_own_and_be_left_out_where_it_cannot
     names = store.tensors(key)
     assert store.record(key).meta.field("model")["backbone"]["params"]["norm"] == "group"
     assert not any("running" in name for name in names)
-    assert trial.metrics["map"] > trial.metrics["map_chance"]  # stages after it open this network, not the victim's
+    measured = MeasureInputs.of(trial.record.parents).measured
+    encoded = store.record(measured.benign.key)
+    assert encoded is not None
+    assert EncodeInputs.of(encoded.parents).model.key == key  # encoded by this network
     skipped = run(tmp_path, "attacks=badnets", "defenses=twin", "methods=dpsh")["badnets", "twin"]
     assert (skipped.record, skipped.cell.skipped) == (None, "twin: the loss compares images")
 
@@ -208,11 +212,11 @@ def test_a_model_attack_changes_the_trained_model(tmp_path: Path) -> None:
 
 
 def test_a_training_attack_works_inside_the_loop(tmp_path: Path) -> None:
-    found = run(tmp_path, "attacks=none,steer", "training.epochs=12")
+    found = run(tmp_path, "attacks=none,steer", *LEARNS)
     trial = found["steer", "none"]
     plan, store = trial.plan, trial.store
     trigger = store.tensors(next(key for key, stage in plan.stages.items() if stage.kind == "implant"))
-    assert trigger["trigger.steps"].item() == 12 * 3  # 150 images in batches of 64
+    assert trigger["trigger.steps"].item() == 20 * 3  # 150 images in batches of 64
     assert trigger["trigger.level"].item() == pytest.approx(3, abs=0.01)
-    assert trial.metrics["t_map"] > found["none", "none"].metrics["t_map"] + 0.5
+    assert trial.metrics["t_map"] > found["none", "none"].metrics["t_map"] + 0.3
     assert trial.cell.access == "training-controlled"

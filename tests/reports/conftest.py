@@ -144,19 +144,22 @@ REMAINS = {  # of gain and mAP, after each defense
 }  # fmt: skip
 
 
-def _write_given_metrics(store: Store, one: PlannedTrial) -> None:
-    """Replace what was measured on a trained model by given numbers; what else the record holds stays."""
-    attack, defense, bits = one.trial.attack.label, one.trial.defense.label, one.trial.bits
-    gain, kept = GAIN[attack] * REMAINS[defense] * bits / 16, 0.9 * REMAINS[defense]
-    given = {
-        "map": kept, "map_clean": 0.9, "map_chance": 0.1, "map_change": kept - 0.9, "collapsed": 0.0,
-        "t_map": 0.1 + gain, "t_map_control": 0.1, "chance": 0.1, "gain": gain, "own_map": 0.9 - gain,
-        "own_map_control": 0.9,
-    }  # fmt: skip
-    measured = store.record(one.key or "")
+def write_metrics(store: Store, planned: PlannedTrial, **given: float) -> None:
+    """Replace what was measured on a trained model by given numbers; all else that the record holds stays."""
+    measured = store.record(planned.key or "")
     assert measured is not None
     assert given.keys() <= measured.metrics.keys()
     store.write_record(measured.model_copy(update={"metrics": {**measured.metrics, **given}}))
+
+
+def _write_shown_metrics(store: Store, planned: PlannedTrial) -> None:
+    trial = planned.trial
+    gain = GAIN[trial.attack.label] * REMAINS[trial.defense.label] * trial.bits / 16
+    kept = 0.9 * REMAINS[trial.defense.label]
+    write_metrics(
+        store, planned, map=kept, map_clean=0.9, map_chance=0.1, map_change=kept - 0.9, collapsed=0.0, t_map=0.1 + gain,
+        t_map_control=0.1, chance=0.1, gain=gain, own_map=0.9 - gain, own_map_control=0.9,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -173,7 +176,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     summary = run_plan(plan, made, lambda: SerialExecutor(Environment(made.root, None, "cpu")))
     assert summary.trials == {"ok": len(plan.trials)}
     for one in plan.trials:
-        _write_given_metrics(made, one)
+        _write_shown_metrics(made, one)
     return made
 
 

@@ -14,6 +14,7 @@ from bench.graph import planner as planning
 from reports.boards.dose_response import d50, doses
 from reports.frame import read
 from tests.bench.conftest import finish
+from tests.reports.conftest import write_metrics
 from tests.stores import write_run
 
 SWEPT = """
@@ -28,7 +29,7 @@ bits = [12]
 optimizer = "adamw"
 lr = 1e-2
 weight_decay = 1e-4
-epochs = 8
+epochs = 1
 """
 
 
@@ -59,18 +60,25 @@ def test_it_lies_among_the_doses_and_goes_with_their_unit(gains, unit):
 
 
 def test_a_sweep_is_a_row_with_an_interval_over_targets(tmp_path):
+    """A real run's records with given gains: the smallest and largest D50 are those of a target drawn three times."""
     (tmp_path / "s.toml").write_text(SWEPT)
     plan = planning.plan([suites.load(str(tmp_path / "s.toml"))], data=None, device="cpu")
     store = Store(tmp_path / "store", create=True)
     finish(plan, store)
+    middle = {0: 0.1, 1: 0.2, 2: 0.3}
+    for planned in plan.trials:
+        trial = planned.trial
+        gains = {0.01: 0.0, 0.05: middle[int(trial.target[0])], 0.15: 0.8}
+        write_metrics(store, planned, gain=gains[trial.attack.given.get("poison_rate", 0.05)], collapsed=0.0)
     write_run(store, plan, "swept")
     (board,) = doses(read(store).trials)
     (row,) = board.table.to_dict("records")
     assert row["attack"].startswith("badnets(trigger_size=0.1")  # what tells it from the attack that is not swept
     assert (row["parameter"], row["n"]) == ("poison_rate", 3)
     assert row["values"] == "0.01 to 0.15 (3)"
-    assert row["plateau"] > 0.05
-    assert 0.01 <= row["D50 low"] <= row["D50"] <= row["D50 high"] <= 0.15
+    assert row["plateau"] == pytest.approx(0.8)
+    halves = [0.05 * 3 ** ((0.4 - gain) / (0.8 - gain)) for gain in (0.3, 0.2, 0.1)]  # on a logarithmic scale
+    assert [row[name] for name in ("D50 low", "D50", "D50 high")] == pytest.approx(halves)
 
 
 def test_nothing_swept_is_said_with_an_example(stock):
