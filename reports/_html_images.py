@@ -16,13 +16,14 @@ from jaxtyping import Bool, Float, Int8, Int64, UInt8
 from bench.api.errors import StoreError
 from bench.artifacts.inputs import MeasureInputs, SystemInputs
 from bench.engine.record import Record
+from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from hashing.codes import PackedCodes
 from reports import gallery
 from reports._charts import FAINT, INK, Chart, Short, chart
 from reports._image_grid import Block, coloured
 from reports.context import contexts
-from reports.frame import RecordCache, groups
+from reports.frame import groups
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,8 +13,9 @@ from sklearn.decomposition import PCA
 
 from bench.api.errors import UserError
 from bench.artifacts.inputs import MeasureInputs
+from bench.engine.record_cache import RecordCache
 from reports import _charts, _html_images, throughput
-from reports.frame import RecordCache, read
+from reports.frame import read
 from tests.reports.test_boards import trial
 from tests.stores import record
 
