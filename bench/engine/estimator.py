@@ -48,7 +48,10 @@ class RuntimeEstimator:
     def total_bytes(self, groups: Mapping[str, int]) -> float:
         """Bytes of the artifacts of so many stages of each group."""
         known = self._bytes
-        return sum(count * (_median(known[g]) if g in known else GUESSED_BYTES) for g, count in groups.items())
+        sizes = (
+            count * (_median(known[group]) if group in known else GUESSED_BYTES) for group, count in groups.items()
+        )
+        return sum(sizes, 0.0)
 
 
 def _stage_of(group: str) -> str:
