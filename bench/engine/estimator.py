@@ -27,7 +27,7 @@ class RuntimeEstimator:
 
     def observe(self, record: Record) -> None:
         if record.artifact is not None:
-            insort(self._bytes.setdefault(record.group, []), record.artifact.bytes)
+            insort(self._bytes.setdefault(record.group, []), float(record.artifact.bytes))
         if record.ok and record.cost is not None:
             for held, name in ((self._seconds, record.group), (self._seconds_of_stage, _stage_of(record.group))):
                 insort(held.setdefault(name, []), record.cost.seconds)
