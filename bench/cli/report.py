@@ -54,10 +54,10 @@ def report(
     """Write the latest run as one HTML page, or print one kind of its boards; reported: of all shipped suites."""
     from bench.api.errors import UserError
     from bench.config import suite
+    from bench.engine.record_cache import RecordCache
     from bench.engine.store import Store
     from reports import render
     from reports.board_registry import BoardData, make_boards
-    from reports.frame import RecordCache
 
     _check_options(what, {
         "--out": out is not None, "--kernels": kernels is not None, "--set": bool(options), "--where": bool(where),
