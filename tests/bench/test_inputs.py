@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from importlib import import_module
 from typing import get_args, get_type_hints
@@ -24,6 +25,7 @@ from bench.artifacts.outputs.codes import BenignCodes, TriggeredCodes
 from bench.artifacts.outputs.data import DecodedData, SplitData
 from bench.artifacts.outputs.model import StoredModel
 from bench.graph import fingerprint
+from bench.graph.planner import Plan
 
 DATA = DataInputs(DecodedData("10ad"), SplitData("5b117"))
 
@@ -55,6 +57,15 @@ def test_what_a_record_does_not_name_is_none_or_has_no_key() -> None:
     assert ImplantInputs.of({"surrogates.1": "a2"}).surrogates == (), "numbers begin with 0"
 
 
+def test_every_stage_of_a_plan_names_its_parents_as_declared(tiny: Callable[..., Plan]) -> None:
+    plan = tiny(
+        'attacks=["none", "badnets", "ciba", "darkhash"]', "defenses=none,fine_pruning,strip,neural_cleanse_free"
+    )
+    assert {stage.kind for stage in plan.stages.values()} == set(STAGES)
+    for stage in plan.stages.values():
+        assert STAGES[stage.kind].of(stage.parents).parents() == stage.parents
+
+
 def test_a_plans_artifact_has_nothing_to_read() -> None:
     with pytest.raises(LookupError, match="10ad"):
         _ = DATA.load.images
@@ -66,7 +77,7 @@ def test_a_stage_runs_on_what_it_declares(stage: str) -> None:
     hints = get_type_hints(import_module(f"bench.stages.{stage}").run)
     assert hints["inputs"] is inputs
     (base,) = (base for base in inputs.__orig_bases__ if getattr(base, "__origin__", None) is Inputs)
-    assert get_args(base) == (inputs.leaves,)
+    assert get_args(base) == (hints["spec"], inputs.leaves)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from bench.api.kinds import CODE_CHANGING, DefenseKind
 from bench.artifacts.artifact import Artifact, Output, prefixed, stored
 from bench.artifacts.outputs.model import StoredModel
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
-
-Kind = Literal["repair", "data_filter", "input_detector", "model_detector"]
 
 
 @dataclass(frozen=True)
@@ -29,14 +28,13 @@ class Defended(StoredModel):
     """What a defense made: a model (repairs and data filters), an input detector's state, or a verdict."""
 
     @property
-    def kind(self) -> Kind:
-        kind: Kind = self.meta["kind"]
-        return kind
+    def kind(self) -> DefenseKind:
+        return DefenseKind(self.meta["kind"])
 
     @property
     def changes_model(self) -> bool:
         """Whether a model is left that takes the victim's place."""
-        return self.kind in {"repair", "data_filter"}
+        return self.kind in CODE_CHANGING
 
     @property
     def scores(self) -> Float[Tensor, " n"]:
@@ -59,10 +57,6 @@ class Defended(StoredModel):
         return NamedVerdict(found["score"], found["suspect"], found["alarm_at"])
 
     @staticmethod
-    def kind_output(kind: Kind) -> Output:
-        return Output(meta={"kind": kind})
-
-    @staticmethod
     def filter_output(scores: Float[Tensor, " n"], keep: Bool[Tensor, " n"]) -> Output:
         return Output({"scores": scores.detach().cpu().float(), "keep": keep.cpu()})
 
@@ -75,9 +69,9 @@ class Defended(StoredModel):
         return Output(meta={"verdict": {"score": score, "suspect": suspect, "alarm_at": alarm_at}})
 
     @staticmethod
-    def notes_output(notes: Mapping[str, float]) -> Output:
+    def told_output(kind: DefenseKind, notes: Mapping[str, float]) -> Output:
         """notes: numbers that the defense wants on record."""
-        return Output(meta={"notes": {name: float(value) for name, value in notes.items()}})
+        return Output(meta={"kind": str(kind), "notes": {name: float(value) for name, value in notes.items()}})
 
 
 class BenignScores(Artifact):
