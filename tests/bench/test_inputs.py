@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import fields
 from importlib import import_module
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
@@ -115,3 +117,20 @@ def test_the_class_of_what_a_stage_leaves_is_in_its_fingerprint(stage: str, monk
 def test_declarations_come_without_torch() -> None:
     program = "import sys, bench.artifacts.inputs; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_no_code_names_a_parent_by_a_string() -> None:
+    root = Path(__file__).parents[2]
+    for path in (*(root / "bench").rglob("*.py"), *(root / "reports").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Subscript(value=of, slice=ast.Constant(value=str())):
+                    pass
+                case ast.Call(func=ast.Attribute(value=of, attr="get"), args=[ast.Constant(value=str()), *_]):
+                    pass
+                case ast.Compare(left=ast.Constant(value=str()), ops=[ast.In() | ast.NotIn()], comparators=[of]):
+                    pass
+                case _:
+                    continue
+            name = of.attr if isinstance(of, ast.Attribute) else of.id if isinstance(of, ast.Name) else ""
+            assert name != "parents", f"{path}:{node.lineno}: read it through bench.artifacts.inputs"
