@@ -10,8 +10,8 @@ nox.options.sessions = ["lint", "types", "tests"]
 CODE = ("attacks", "bench", "defenses", "hashing", "reports", "suites", "tests", "noxfile.py")
 READERS = ("suites", "lists", "archives", "records", "codes", "weights", "kernels", "images", "reports")
 
-# Tests of trained models. Left out are those of Ray and of memory limits, which compare a machine with itself, and files
-# of much time that train nothing.
+# Tests of trained models. Left out are those of Ray and of memory limits, which compare a machine with itself, and long
+# files that train nothing.
 IN_FLOAT32 = ("tests/attacks", "tests/conformance", "tests/contracts", "tests/defenses")  # the kit's world always is
 IN_BOTH = (
     "tests/attacks/test_checkpoint.py", "tests/bench", "tests/cli/test_boards.py", "tests/docs/test_commands.py",
