@@ -213,7 +213,7 @@ def test_masks_learn_to_be_small():
     with torch.no_grad():
         masks = nets.sharpen(network.eval()(scaled))
     assert before > 0.2
-    assert float(masks.mean()) < 0.1
+    assert float(masks.mean()) < before / 3
     assert float((masks[0] - masks[1]).abs().max()) > 0.05  # and unlike each other
     nan = {name: torch.full_like(value, torch.nan) for name, value in scale.items()}
     with pytest.raises(DivergedError, match="lower the attack's lr"):
