@@ -68,20 +68,35 @@ class Recipe:
     """
 
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"]
+    """Optimiser, as torch defines it."""
     lr: PositiveFloat
+    """Learning rate of the hash layer and of everything trained from scratch."""
     weight_decay: NonNegativeFloat
+    """Weight decay of the optimiser."""
     batch: PositiveInt
+    """Images per step."""
     epochs: NonNegativeInt
+    """Passes over the training set."""
     momentum: NonNegativeFloat = 0.0
+    """Momentum of sgd and rmsprop."""
     backbone_lr: NonNegativeFloat = 1.0
+    """Learning rate of the backbone, as a multiple of `lr`."""
     linear_lr: NonNegativeFloat | None = None
+    """Learning rate of the last linear layers of AlexNet and VGG, as a multiple of `lr`; default: `backbone_lr`."""
     schedule: Literal["constant", "cosine", "onecycle", "step"] = "constant"
+    """Learning rate over the steps; onecycle warms up over the first 30 %."""
     step_at: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """For `schedule = "step"`: share of all steps after which the learning rate is a tenth."""
     flip: bool | None = None
+    """Whether images are mirrored at random; default: as suits the data set."""
     pad: NonNegativeInt | None = None
+    """Pixels of padding before a random crop; default: as suits the data set."""
     batch_norm: Literal["train", "eval"] = "train"
+    """eval keeps the running statistics of batch norm, which suits small batches on public weights."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
+    """Precision of the training loop; auto is bf16 where the device computes in it."""
     compile: bool = False
+    """Whether to run torch.compile."""
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,21 @@ class ReportedTable(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: Annotated[str, Field(min_length=1)]
+    """Paper and table."""
     metric: str
+    """A metric of `bench list metrics`, in the convention of the paper."""
     by: list[str] = []
+    """Axes by which `values` is nested, outermost first."""
     where: dict[str, str | int] = {}
+    """Axes that all numbers of the table share."""
     percent: bool = False
+    """Whether numbers are in percent."""
     bound: Literal["", "at least"] = ""
+    """Set where the paper gives only a bound."""
     note: str = ""
+    """Shown beside the numbers."""
     values: dict[str, Any] | float
+    """The numbers, nested by the axes of `by`."""
 
 
 @dataclass(frozen=True)

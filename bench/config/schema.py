@@ -37,23 +37,36 @@ class Resources(_Strict):
     """
 
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """CPU threads of one stage; part of its key."""
     num_gpus: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Share of a GPU that one stage reserves."""
     timeout: Annotated[float, Field(gt=0)] = 7200.0
+    """Seconds after which a stage is stopped."""
 
 
 class Axes(_Strict):
     """Values per axis; "all" stands for everything that is registered."""
 
     datasets: list[Named] | Literal["all"] | None = None
+    """Data sets (hashing/README.md)."""
     backbones: list[Named] | Literal["all"] | None = None
+    """Networks (hashing/README.md)."""
     methods: list[Named] | Literal["all"] | None = None
+    """Hashing methods (hashing/README.md)."""
     attacks: list[Named] | Literal["all"] | None = None
+    """Attacks (attacks/README.md)."""
     defenses: list[Named] | Literal["all"] | None = None
+    """Defenses (defenses/README.md)."""
     bits: list[Bits] | None = None
+    """Code lengths."""
     targets: list[int | str | list[int | str]] | None = None
+    """Target classes by number or name; a list inside the list is a set of labels."""
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] | None = None
+    """Repetitions: initialisation, batch order and the draws of the attacker."""
     surrogate: list[Surrogate] | None = None
+    """Model on which an attacker prepares: other_seed, same, backbone=NAME, method=NAME or bits=N."""
     augment: list[Literal["victim", "none"]] | None = None
+    """Poisons in training: augmented like all images (victim) or not at all (none)."""
 
 
 DEFAULTS = Axes(
@@ -66,20 +79,30 @@ class Block(_Strict):
     """A cross product of axes. Trials must match one `include` filter (if there are any) and no `exclude` filter."""
 
     axes: Axes = Axes()
+    """Values per axis."""
     training: dict[str, Any] = {}
+    """Fields of the training recipe that differ from the published recipe of the method."""
     include: list[dict[str, Any]] = []
+    """Filters (axis = value): a trial must match at least one of them."""
     exclude: list[dict[str, Any]] = []
+    """Filters (axis = value): a trial must match none of them."""
     parameters: dict[str, dict[str, dict[str, Any]]] = {}
+    """Parameters by kind and name of a component, for trials whose axes do not set them."""
 
 
 class SuiteFile(Block):
     """parameters: kind of component to name to parameters, for wherever the suite does not set them itself."""
 
     name: str = ""
+    """Name in the store; default: the name of the file."""
     description: str = ""
+    """One sentence, printed by `bench list suites`."""
     resources: Resources = Resources()
+    """Limits of one stage."""
     blocks: list[Block] = []
+    """Further cross products; tables of the top level hold in each block."""
     reported: list[ReportedTable] = []
+    """Numbers that a paper reports."""
 
 
 def explain(error: ValidationError) -> str:

@@ -2,7 +2,8 @@
 
 Covered is the normalised source of the stage's module, of the components that it looks up by name, and of every
 first-party module that these import, transitively. Normalised means: no comments, docstrings, CARDs, lists of
-public names, type-checking imports, or texts of errors, so that only edits that can change a result recompute it.
+public names, type-checking imports, texts below parameters, or texts of errors, so that only edits that can change a
+result recompute it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import hashlib
 import importlib.util
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
 
 FIRST_PARTY = frozenset({"attacks", "bench", "defenses", "hashing"})
 # The first three find components, word errors and describe papers, so that no result depends on them. `inputs` names
@@ -23,22 +23,14 @@ EXEMPT = frozenset({
 TOLD = frozenset({"CARD", "__all__"})
 
 
-Node = TypeVar("Node", ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-
-
 class _Normalise(ast.NodeTransformer):
-    def visit_Module(self, node: ast.Module) -> ast.Module:
+    def visit_Module(self, node: ast.Module) -> ast.AST:
         node.body = [item for item in node.body if not _is_told(item)]
-        return self._without_docstring(node)
+        return self.generic_visit(node)
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
-        return self._without_docstring(node)
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        return self._without_docstring(node)
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AsyncFunctionDef:
-        return self._without_docstring(node)
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        """A statement that is only a text is a docstring, of a module, class, function or parameter."""
+        return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.AST]:
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
@@ -52,13 +44,6 @@ class _Normalise(ast.NodeTransformer):
 
     def visit_Assert(self, node: ast.Assert) -> ast.Assert:
         node.msg = None
-        return node
-
-    def _without_docstring(self, node: Node) -> Node:
-        body = node.body
-        if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-            node.body = body[1:]
-        self.generic_visit(node)
         return node
 
 

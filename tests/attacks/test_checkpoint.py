@@ -152,7 +152,7 @@ def test_the_network_that_the_readme_shows_is_the_one_that_its_suite_builds(tmp_
     from attacks._external_model import fitted
     from tests.docs._markdown import blocks
 
-    (block,) = (one for one in blocks("README.md") if "my_victim" in one.text and one.language == "python")
+    (block,) = (one for one in blocks("attacks/README.md") if "my_victim" in one.text and one.language == "python")
     monkeypatch.chdir(tmp_path)
     space: dict[str, object] = {}
     exec(compile(block.text, str(block), "exec"), space)

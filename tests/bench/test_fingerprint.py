@@ -19,6 +19,7 @@ __all__ = ["Attack"]
 class Attack:
     """Docstring."""
     rate: float = 0.05  # a comment
+    """Share of the images."""
 
     def go(self, x):
         """Docstring."""
@@ -33,6 +34,8 @@ class Attack:
     ("old", "new"),
     [
         ("# a comment", "# another comment"),
+        ('"""Share of the images."""', '"""Other words."""'),
+        ('    """Share of the images."""\n', ""),
         ('"""Docstring."""', '"""Other words, on\n    two lines."""'),
         ('"""Module docstring."""', ""),
         ('title="A", year=2020', 'title="B", year=2021'),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.docs import _rules
+from tests.docs._shown import RULER
 
 NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)*")
 Board = tuple[str, list[str], list[list[str]], list[str]]  # kind and setting, columns, rows, sentences below it
@@ -15,7 +15,7 @@ def boards(text: str) -> dict[str, Board]:
     found: dict[str, Board] = {}
     lines = text.splitlines()
     for at, line in enumerate(lines):
-        if not _rules.RULER.match(line.removesuffix(" ...")):
+        if not RULER.match(line.removesuffix(" ...")):
             continue
         columns = [word for word in re.split(r" {2,}| (?=\.\.\.$)", lines[at - 1].strip()) if word != "..."]
         body = lines[at + 1 : next((n for n in range(at, len(lines)) if not lines[n].strip()), len(lines))]
@@ -26,7 +26,7 @@ def boards(text: str) -> dict[str, Board]:
             if (
                 not lines[number].strip()
                 or lines[number].startswith("Trials: ")
-                or _rules.RULER.match("".join(lines[number + 3 : number + 4]))
+                or RULER.match("".join(lines[number + 3 : number + 4]))
             ):
                 break  # the caption's end, or no caption but what follows
             below.append(lines[number].strip())

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from bench.config.overrides import axis_of
 from bench.config.schema import AXES
-from tests.docs._markdown import Shown, all_blocks
+from tests.docs._markdown import Shown, all_blocks, blocks
 from tests.faults._bench import bench
 
 # What stands for a name of the reader's. KEY, and gains of `report equal-strength`, come from the small store itself.
 NAMES = {
     "DIR": "data", "A": "runs", "B": "again", "N": "2", "FILE": "my_attack.py", "FILE.png": "file.png",
-    "NAME": "my_part", "REVISION": "HEAD", "FIRST": "127.0.0.1",
+    "NAME": "my_part", "BOARD": "conventions", "REVISION": "HEAD", "FIRST": "127.0.0.1",
 }  # fmt: skip
 
 # Axes that every `run` is given unless it names them itself: papers' and suites' own sizes take minutes to days.
@@ -91,8 +91,8 @@ def block_with(start: str) -> Shown:
 
 
 def suite_block() -> str:
-    """The README's suite."""
-    return next(block.text for block in all_blocks() if block.language == "toml")
+    """The suite that suites/README.md begins with."""
+    return next(block.text for block in blocks("suites/README.md") if block.language == "toml")
 
 
 def own_data(folder: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.docs._rules import made
+from tests.docs._shown import made
 from tests.docs._small import STORE, block_with, commands, done, own_data, smaller, suite_block, words_of
 
 

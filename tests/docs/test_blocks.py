@@ -1,45 +1,42 @@
-"""Every fenced block of the documents is executed: as a suite, as Python, as commands, or as what a run prints."""
+"""Every fenced block of the documents is executed: as a suite, as Python, as commands, or as what a run prints.
+
+The Slurm script is only parsed: it needs a cluster.
+"""
 
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from bench.config import suite
 from bench.graph import planner
-from tests.docs import _rules
-from tests.docs._markdown import DOCUMENTS, OTHER, Shown, all_blocks, prose, read
-from tests.docs._rules import blocks_of as of
-from tests.docs._small import BLOCK, commands, done, smaller, words_of
+from tests.docs import _shown
+from tests.docs._markdown import Shown, all_blocks
+from tests.docs._shown import blocks_of as of
+from tests.docs._small import BLOCK, commands, done, smaller
 
 COMMAND = re.compile(r"python -m bench ")
 
 
 @pytest.mark.parametrize("block", all_blocks(), ids=str)
 def test_every_block_is_executed_by_a_test(block: Shown) -> None:
-    assert _rules.of_block(block), (
+    assert _shown.kind_of(block), (
         f"{block.document}:{block.line}: this block is not executed by any test: mark it ```toml or ```python, let"
-        f" its lines begin with one of {', '.join(map(repr, _rules.SHELL))}, or give it a rule in tests/docs/_rules.py"
+        f" its lines begin with one of {', '.join(map(repr, _shown.SHELL))}, or give it a rule in tests/docs/_shown.py"
     )
-
-
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_code_is_shown_in_the_ways_that_are_read(document: str) -> None:
-    assert read(document).count("```") % 2 == 0, "a fence is open"
-    found = OTHER.search(prose(document))
-    assert not found, f"not executed: code shown as {found.group()!r}"
 
 
 @pytest.mark.parametrize("block", [*of("commands"), *of("cluster")], ids=str)
 def test_every_line_of_commands_is_one_that_is_run(block: Shown) -> None:
     """test_commands.py and test_programs.py run what begins so, tests/faults/test_cluster.py the cluster."""
-    starts = ("pip", "nox", "python -m bench") + (("export", "ray") if _rules.of_block(block) == "cluster" else ())
+    starts = ("pip", "nox", "python -m bench") + (("export", "ray") if _shown.kind_of(block) == "cluster" else ())
     for line in commands(block):
         assert line.startswith(starts), f"`{line}` is not executed by any test"
         if COMMAND.match(line):
-            assert _rules.command_of(" ".join(words_of(line))), f"`{line}` is no command"
+            assert _shown.command_of(line), f"`{line}` is no command"
 
 
 def python_before(block: Shown) -> list[Shown]:
@@ -84,7 +81,17 @@ def test_a_suite_runs_in_small(block: Shown, tmp_path: Path, monkeypatch: pytest
     assert re.search(r"^Trials: \d+ ok( \(\d+ of them collapsed, see the boards\))?\.", printed, re.MULTILINE)
 
 
-def test_every_block_of_python_and_toml_is_a_rule_s() -> None:
+@pytest.mark.parametrize("block", of("slurm"), ids=str)
+def test_a_batch_script_is_read_by_bash_and_starts_the_cluster_of_the_section(block: Shown) -> None:
+    subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
+    (cluster,) = of("cluster")
+    for start in ("ray start --head", "ray start --address=", "python -m bench run --suite full --address "):
+        assert start in block.text
+        assert start in cluster.text
+
+
+def test_every_kind_of_block_is_found() -> None:
     """The collected cases are all there are: a pattern that finds nothing tests nothing."""
-    assert len(all_blocks()) >= 7
-    assert {_rules.of_block(block) for block in all_blocks()} >= {"suite", "python", "commands", "cluster", "boards"}
+    assert {_shown.kind_of(block) for block in all_blocks()} >= {
+        "suite", "python", "commands", "cluster", "boards", "slurm",
+    }  # fmt: skip

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,38 +20,21 @@ from bench.api import errors
 from bench.cli.app import app
 from bench.engine.record import Record
 from bench.engine.store import Store
-from tests.docs import _rules
+from tests.docs import _shown
 from tests.docs._boards import boards, shape
-from tests.docs._markdown import ROOT, Shown, all_spans, section
-from tests.docs._small import HEAVY, SMALL, STORE, commands, done, named, smaller, words_of
+from tests.docs._markdown import ROOT, Shown, section
+from tests.docs._small import HEAVY, SMALL, STORE, commands, done, named, smaller
 from tests.docs.conftest import Place
 
 # Most of a minute; and what differs by an option from a command that is run anyway, and costs seconds.
 SLOW = ("kernels", "verify --set-aside", "report --kernels", "run --retry", "run --executor")
 CHANGE = {"run", "rescore", "verify", "gc", "check"}  # what a command may write to is a copy
-# The command that an option is said of, where the option stands alone. Options without a value are only looked up.
-SAID_OF = {
-    "--suite cifar10_attacks": "plan", "--kernels kernels.json": "report", "--where target=0": "leaderboard",
-    "--set gain=0.8": "report equal-strength", "--where attack=badnets": "leaderboard", "--by access": "leaderboard",
-    "--store DIR": "leaderboard", "--workers N": "plan", "--executor serial": "run", "--data DIR": "plan",
-    "--retry failed,timeout,oom": "run", "--set bits=16,32": "plan", "--only attack=badnets": "plan",
-    "--trial KEY --store DIR": "kernels --quick", "--format json": "kernels --quick", "--set-aside": "verify",
-    "--target 3": "score query.npz database.npz",
-}  # fmt: skip
 
 
 def cases() -> list[object]:
-    """Commands of ours as `words after python -m bench`, each once."""
-    found = [" ".join(words) for text in _rules.shown() if (words := _rules.command_of(" ".join(words_of(text))))]
-    found += [
-        f"{SAID_OF[span.text]} {span.text}"
-        for span in all_spans()
-        if _rules.of_words(span.text) == "option" and span.text in SAID_OF
-    ]
-    return [
-        pytest.param(one, marks=pytest.mark.slow) if one.startswith(SLOW) else one
-        for one in dict.fromkeys(found)
-    ]  # fmt: skip
+    """Commands of ours as words after `python -m bench`, each once."""
+    found = [shlex.join(words) for words in _shown.all_commands()]
+    return [pytest.param(one, marks=pytest.mark.slow) if one.startswith(SLOW) else one for one in found]
 
 
 def strongest(store: Path) -> Record:
@@ -71,7 +54,7 @@ def damage(store: Path) -> None:
 def exchanged(text: str, place: Place) -> list[str]:
     """The words of a command with what is there for what the reader has."""
     best = strongest(place.folder / "runs")
-    words = text.replace("--store DIR", "--store runs").split()
+    words = shlex.split(text.replace("--store DIR", "--store runs"))
     words = named(words, KEY=best.key[:12])
     if words[0] == "new":  # the name of a command alone; a kind without a name
         words += ["--help"] if len(words) == 1 else ["my_part"] if len(words) == 2 else []
@@ -105,9 +88,6 @@ def test_a_command_does_what_it_says(
         assert list(Path("runs/damaged").iterdir())
         assert "Stages: 1 run" in done(smaller(["run"], STORE))
     assert all(0 < Path(file).stat().st_size < 5e6 for file in files)
-    for word, command in _rules.PRINTED.items():
-        if command.replace("KEY", words[1] if len(words) > 1 else "") == " ".join(words):
-            assert word.replace("~", str(Path.home())) in printed, f"`{text}` does not say {word}"
     if words[0] == "new" and len(words) == 3:
         assert Path(f"{words[2]}.py").is_file()
 
@@ -115,31 +95,8 @@ def test_a_command_does_what_it_says(
 @pytest.mark.slow
 def test_the_largest_plan_as_it_is_written(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place.folder)
-    (text,) = (text for text in _rules.shown() if "--suite full" in text and text.startswith("python -m bench plan"))
-    done(named(text.split()[3:]))
-
-
-def test_every_word_that_prints_is_looked_for() -> None:
-    said = {span.text for span in all_spans()}
-    ran = {" ".join(_rules.command_of(text) or []) for text in _rules.shown()}
-    for word, command in _rules.PRINTED.items():
-        assert word in said, f"no document says {word} any more"
-        assert command in ran, f"no document shows {command} any more"
-
-
-@pytest.mark.parametrize("text", _rules.words_of_rule("option"))
-def test_an_option_is_one_of_a_command(text: str) -> None:
-    """One with a value is run, above; one alone is looked up."""
-    assert {word for word in text.split() if word.startswith("--")} <= _rules.options()
-    assert len(text.split()) == 1 or text in SAID_OF, f"`{text}` is not executed: name its command in SAID_OF"
-
-
-def test_every_command_explains_its_options() -> None:
-    """`--help` after a command; every command and option that a document names stands there."""
-    for name in _rules.parsers():
-        assert name in done([name, "--help"])
-    named_ = {word for text in _rules.shown() for word in words_of(text) if _rules.command_of(text)}
-    assert {word for word in named_ if word.startswith("--")} <= _rules.options()
+    words = next(words for words in _shown.all_commands() if words[:3] == ["plan", "--suite", "full"])
+    done(named(words))
 
 
 def test_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,19 +104,20 @@ def test_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
     printed = done([])
     named_ = re.findall(r"python -m bench (\w+)", printed)
     assert len(named_) > 5
-    assert {*named_} - {"COMMAND"} <= {*_rules.parsers()}
+    assert {*named_} - {"COMMAND"} <= {*_shown.parsers()}
 
 
-def test_every_command_is_in_the_table() -> None:
-    """A command that exists and is not in the README is as wrong as one that does not."""
-    rows = {word[0] for text in _rules.shown() if (word := _rules.command_of(text))}
-    assert {*_rules.parsers()} <= rows
+def test_every_command_is_shown_and_explains_its_options() -> None:
+    """A command that exists and that no document shows is as wrong as one that does not exist."""
+    assert {words[0] for words in _shown.all_commands()} >= {*_shown.parsers()}
+    for name in _shown.parsers():
+        assert name in done([name, "--help"])
 
 
 def test_a_second_run_takes_everything_from_the_store(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (command,) = (line for line in _rules.shown() if line == "python -m bench run")
+    (command,) = (line for line in _shown.shown() if line == "python -m bench run")
     monkeypatch.chdir(shutil.copytree(place.folder, tmp_path / "copy"))
     assert "Stages: 0 run (0 trainings)" in done(smaller(command.split()[3:], STORE))
 
@@ -179,16 +137,15 @@ def test_keys_are_printed_where_a_board_is_narrowed(place: Place, monkeypatch: p
 
 
 def test_exit_codes() -> None:
-    text = " ".join(section("README.md", "What you can do").split())
-    said = re.search(r"Exit codes: (.*?)\.", text)
-    assert said
-    codes = {int(number) for number in re.findall(r"(?:^|[,] )(\d+) ", said.group(1))}
+    codes = {
+        int(number) for number in re.findall(r"^\| (\d+) ", section("bench/cli/README.md", "Exit codes"), re.MULTILINE)
+    }
     assert codes == {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
     assert all(str(code) in str(app.info.epilog) for code in codes)
     done(["run", "--suite", "quik"], code=errors.EXIT_USER)
 
 
-@pytest.mark.parametrize("block", _rules.blocks_of("python"), ids=str)
+@pytest.mark.parametrize("block", _shown.blocks_of("python"), ids=str)
 def test_python_is_executed_from_top_to_bottom(block: Shown, place: Place, tmp_path: Path) -> None:
     """In a reader's folder, in a process of its own that knows the attack which the text has made by then."""
     folder = Path(shutil.copytree(place.folder, tmp_path / "copy"))
@@ -198,7 +155,7 @@ def test_python_is_executed_from_top_to_bottom(block: Shown, place: Place, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", [block for block in _rules.blocks_of("python") if "test_" in block.text], ids=str)
+@pytest.mark.parametrize("block", [block for block in _shown.blocks_of("python") if "test_" in block.text], ids=str)
 def test_tests_that_are_shown_pass(block: Shown, place: Place, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(place.folder, tmp_path / "copy"))
     (folder / "test_shown.py").write_text(block.text)
@@ -221,7 +178,7 @@ def empty(column: str) -> bool:
     return column == "named" and f'"{column}"' in (ROOT / "reports" / "model_detection.py").read_text()
 
 
-@pytest.mark.parametrize("block", _rules.blocks_of("boards"), ids=str)
+@pytest.mark.parametrize("block", _shown.blocks_of("boards"), ids=str)
 def test_an_excerpt_is_what_a_run_prints(block: Shown, place: Place) -> None:
     """Of the small run: boards, columns in their order, kinds of rows, sentences, and the last line; no numbers."""
     here = boards(place.printed)
@@ -245,7 +202,7 @@ def test_an_excerpt_is_what_a_run_prints(block: Shown, place: Place) -> None:
 
 def whole(folder: Path) -> str:
     """The README's first command as it stands, with Ray, in an empty folder."""
-    (line,) = {one for block in _rules.blocks_of("commands") for one in commands(block) if one == "python -m bench run"}
+    (line,) = {one for block in _shown.blocks_of("commands") for one in commands(block) if one == "python -m bench run"}
     ran = subprocess.run(
         [sys.executable, *line.split()[1:]], cwd=folder, check=False, capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -255,7 +212,7 @@ def whole(folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", _rules.blocks_of("boards"), ids=str)
+@pytest.mark.parametrize("block", _shown.blocks_of("boards"), ids=str)
 def test_the_numbers_of_an_excerpt_are_those_of_its_run(block: Shown, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Two to three minutes. Results are bit-identical on one type of machine: the README's computes in bf16 on CPUs."""
     from bench.engine.provenance import processor
@@ -273,23 +230,3 @@ def test_the_numbers_of_an_excerpt_are_those_of_its_run(block: Shown, tmp_path_f
         assert {*below} <= {*captions}
     (last,) = (line for line in block.text.splitlines() if line.startswith("Trials: "))
     assert last in printed
-
-
-CALLS = {"draw_attacks": '"runs", "a.png"', "draw_sweeps": '"runs", "s.png"', "write_html": '"runs", "p.html"'}
-
-
-def test_the_calls_of_a_notebook(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the order of the text, in one namespace; a function that stands without arguments gets a store and a file."""
-    monkeypatch.chdir(place.folder)
-    shown = _rules.words_of_rule("python")
-    assert shown
-    space: dict[str, Any] = {}
-    for text in shown:
-        if text.startswith(("import ", "from ")):
-            exec(text, space)
-            continue
-        assert eval(text, space) is not None
-    for name, arguments in CALLS.items():
-        assert name in _rules.words_of_rule("name"), f"no document names {name} any more"
-        eval(f"reports.{name}({arguments})", space)
-        assert Path(arguments.rpartition(" ")[2].strip('"')).stat().st_size > 1000

@@ -376,7 +376,8 @@ def test_every_citation_of_the_methodology_resolves() -> None:
 
 
 def test_code_cites_a_section_and_not_the_whole_document() -> None:
-    bare = [place for place, _ in mentions(r"METHODOLOGY(?!\.md#\w)", ".py", ".toml", ".txt")]
+    found = mentions(r"METHODOLOGY(?!\.md#\w)", ".py", ".toml", ".txt")
+    bare = [place for place, _ in found if not place.startswith("tests/docs/")]  # tests of documents name files
     assert not bare, f"cite METHODOLOGY.md#anchor, in one piece: {bare}"
 
 
@@ -390,6 +391,8 @@ def test_only_documents_of_the_repository_are_cited() -> None:
     here = {path.as_posix() for path in texts() if path.suffix == ".md"}
     lost = []
     for place, match in mentions(r"https?://\S+|[\w./-]*\w\.md\b"):
+        if place.startswith("tests/docs/") and match[0].startswith("/"):  # what a test adds to a folder's name
+            continue
         folder = Path(place.rpartition(":")[0]).parent
         beside = os.path.normpath(folder / match[0])
         if not ("://" in match[0] or match[0] == DOCUMENT.name or {match[0], beside} & here):

@@ -1,4 +1,4 @@
-"""What the documents show of pip and nox, options that stand alone, and variables of the environment."""
+"""What the documents show of pip and nox, and the variable of the environment."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from bench.api import errors
-from tests.docs import _rules
-from tests.docs._markdown import ROOT
-from tests.docs._small import done, named, words_of
+from tests.docs import _shown
+from tests.docs._markdown import ROOT, section
+from tests.docs._small import done, words_of
 
 
 def programs() -> list[str]:
-    return [text for text in _rules.shown() if text.split()[0] in {"pip", "nox"}]
+    return [text for text in _shown.shown() if text.split()[0] in {"pip", "nox"}]
 
 
 def program(*words: str) -> subprocess.CompletedProcess[str]:
@@ -74,18 +74,18 @@ def test_a_session_begins(text: str) -> None:
     program(*words)
 
 
-@pytest.mark.parametrize("text", _rules.words_of_rule("after nox"))
-def test_what_stands_after_a_session(text: str) -> None:
-    """Options of the comparison with a base revision, which `nox -s bench` hands on."""
-    words = named(text.split()[1:])
-    gate = [sys.executable, "tests/benchmarks/gate.py", *words, "--help"]
-    done_ = subprocess.run(gate, cwd=ROOT, check=True, capture_output=True, text=True)
-    assert words[0] in done_.stdout
-    assert words[0] in (ROOT / "noxfile.py").read_text()
+def test_the_gate_takes_the_options_that_nox_hands_on() -> None:
+    """`-- --quick` and `-- --against REVISION`, as CONTRIBUTING shows them."""
+    gate = [sys.executable, "tests/benchmarks/gate.py", "--against", "HEAD", "--quick", "--help"]
+    printed = subprocess.run(gate, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    shown = section("CONTRIBUTING.md", "Kernel benchmark")
+    for option in ("--quick", "--against"):
+        assert option in printed
+        assert f"`-- {option}" in shown
+        assert option in (ROOT / "noxfile.py").read_text()
 
 
-@pytest.mark.parametrize("text", _rules.words_of_rule("variable"))
-def test_a_variable_is_read(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert any(text[1:] == param.envvar for parser in _rules.parsers().values() for param in parser.params)
-    monkeypatch.setenv(text[1:], str(tmp_path / "nowhere"))
+def test_the_variable_of_the_data_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "`$HASHDOOR_DATA`" in section("hashing/README.md", "Data")
+    monkeypatch.setenv("HASHDOOR_DATA", str(tmp_path / "nowhere"))
     done(["plan", "--suite", "smoke"], code=errors.EXIT_USER)

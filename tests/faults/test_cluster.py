@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs._markdown import Shown
-from tests.docs._rules import blocks_of, words_of_rule
+from tests.docs._markdown import Shown, all_spans
+from tests.docs._shown import blocks_of
 from tests.docs._small import commands, words_of
 from tests.faults._bench import ROOT, SUITE, Driver, board, end, finished, results, session_of, until, verified
 from tests.faults.test_stages import suite_of
@@ -94,7 +94,7 @@ def cluster() -> Iterator[Cluster]:
 def test_the_readme_s_commands_in_their_order(tmp_path: Path, cluster: Cluster) -> None:
     """`ray status` lists both nodes, and the run joins them: a small suite for `full`, folders here for /shared."""
     cluster.join()
-    (status,) = (words_of(text) for text in words_of_rule("cluster"))
+    (status,) = (words_of(text) for text in [one.text for one in all_spans()] if text.startswith("ray status"))
     environment = {**os.environ, **TOKEN}
     said = subprocess.run(cluster.here(status), env=environment, capture_output=True, text=True, check=True).stdout
     active = said.partition("Active:")[2].partition("Pending:")[0]

@@ -1,6 +1,6 @@
 """The public surface, a line for each thing that people's code, suites and commands may name.
 
-After a change, which the README's rule ("Versions") must allow: python -m tests.packages.api > tests/packages/api.txt
+After a change, which CONTRIBUTING's rule ("Versions") must allow: python -m tests.packages.api > tests/packages/api.txt
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ EXAMPLES = sorted([*(ROOT / "bench/templates").glob("*.txt"), *(ROOT / "tests/pl
 ADVICE = """the public surface has changed:
 {changes}
 What is gone or reads differently breaks people's code, suites or commands: keep the old beside the new, with a warning,
-for a minor version at least, or raise the major version (README, "Versions"). Then, or where it only grew:
+for a minor version at least, or raise the major version (CONTRIBUTING, "Versions"). Then, or where it only grew:
     python -m tests.packages.api > tests/packages/api.txt"""
 
 

@@ -1,0 +1,224 @@
+"""Writes the generated parts of the documents, between their markers: `python -m tests.docs.generate`.
+
+A part begins with `<!-- generated: NAME -->` and ends with `<!-- end of NAME -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import typer
+
+from bench.api import registry
+from bench.api.attack import access_of
+from bench.api.defense import Defense, Needs, kind_of
+from bench.api.hashing import Recipe
+from bench.cli.app import app
+from bench.config import suite
+from bench.config.parameters import Parameter, parameters_of
+from bench.config.reported import ReportedTable
+from bench.config.schema import DEFAULTS, Axes, Block, Resources, SuiteFile
+from bench.metrics import METRICS
+from reports.board_registry import all_boards
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = tuple(
+    f"{folder}/README.md" for folder in ("attacks", "defenses", "hashing", "suites", "reports", "bench/cli")
+)
+PART = re.compile(r"(<!-- generated: (\S+) -->\n)(.*?)(<!-- end of \2 -->\n)", re.DOTALL)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; columns that are empty in every row are left out."""
+    held = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
+    kept = [n for n in range(len(head)) if n == 0 or any(row[n] for row in held)]
+    lines = [[head[n] for n in kept], ["---"] * len(kept), *([row[n] for n in kept] for row in held)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def parameter_table(found: Sequence[Parameter], first: str = "parameter") -> str:
+    return table(
+        (first, "type", "range", "default", "meaning"),
+        ((code(one.name), one.values, one.limits, code(one.default), one.description) for one in found),
+    )
+
+
+def paper(source: registry.Source) -> str:
+    card = registry.card(source)
+    if card is None:
+        return ""
+    return f"[{card.title}]({card.url}), {card.venue + ' ' if card.venue else ''}{card.year}"
+
+
+def components(kind: str, head: str, about: Callable[[str], str]) -> str:
+    """A table of a kind's components, then the parameters of each. about: the column `head`."""
+    found = registry.catalogue(kind)
+    rows = [[code(name), registry.sentence(one), about(name), paper(one)] for name, one in found.items()]
+    parts = [table(("name", "what it does", head, "paper"), rows)]
+    for name in found:
+        held = parameters_of(registry.lookup(kind, name))
+        if held:
+            parts.append(f"### Parameters of `{name}`\n\n{parameter_table(held)}")
+    return "\n".join(parts)
+
+
+def access(name: str) -> str:
+    if registry.required("attacks", name):
+        return "set by `access`"
+    return str(access_of(registry.create("attacks", name, {}).threat()))
+
+
+def defense_kind(name: str) -> str:
+    made: Defense = registry.create("defenses", name, {})
+    kind = "none" if name == "none" else kind_of(made).replace("_", " ")
+    needs = [flag.name.replace("_", " ").lower() for flag in Needs if flag in made.needs and flag.name]
+    return f"{kind}; reads the {' and the '.join(needs)}" if needs else kind
+
+
+def own_weights(name: str) -> str:
+    fields = registry.lookup("backbones", name).__dataclass_fields__
+    return "ImageNet weights" if "weights" in fields and fields["weights"].default != "none" else "random"
+
+
+def data_source(name: str) -> str:
+    """Where the images of a data set come from."""
+    if registry.required("datasets", name):
+        return "your files"
+    try:
+        return "files below `--data`" if registry.create("datasets", name, {}).files(None) else "no files needed"
+    except registry.UserError:
+        return "files below `--data`"
+
+
+def suites() -> str:
+    return table(("suite", "description"), ((code(name), text) for name, text in suite.names().items()))
+
+
+def toml_keys() -> str:
+    """Every table of a suite file with its keys."""
+    kept = [one for one in tables(SuiteFile) if one.name not in Block.model_fields]
+    parts: list[tuple[str, str, list[Parameter]]] = [
+        ("Top level", "", kept),
+        ("`[[blocks]]` and top level", "A block repeats these tables with values of its own.", tables(Block)),
+        ("`[axes]`", 'Lists of values. `"all"` stands for everything that is registered.', axes()),
+        ("`[training]`", "Without a value, the published recipe of the method decides.", recipe()),
+        ("`[resources]`", "", parameters_of(Resources)),
+        ("`[[reported]]`", "Numbers of a paper, for `bench report reported`.", parameters_of(ReportedTable)),
+    ]
+    return "\n".join(
+        f"### {title}\n\n{f'{note}{chr(10)}{chr(10)}' if note else ''}{parameter_table(found, 'key')}"
+        for title, note, found in parts
+    )
+
+
+def tables(cls: type[Any]) -> list[Parameter]:
+    """Keys whose default is a table have no default to show: the keys of the table do."""
+    return [replace(one, default="") if one.values == "table" else one for one in parameters_of(cls)]
+
+
+def axes() -> list[Parameter]:
+    """Axes with the values that hold where neither the suite nor the block gives them."""
+    return [replace(one, default=json.dumps(getattr(DEFAULTS, one.name))) for one in parameters_of(Axes)]
+
+
+def recipe() -> list[Parameter]:
+    """Fields of the recipe. A required field has no default of its own: every method gives one."""
+    return [replace(one, default="") if one.default == "required" else one for one in parameters_of(Recipe)]
+
+
+def metrics() -> str:
+    """A table per section; a control follows its metric."""
+    good = {1: "more", -1: "less", 0: ""}
+    parts = []
+    for section in METRICS.sections():
+        rows = [
+            [one.title, code(name), one.meaning, f"{one.low:g} to {one.high:g}", good[one.direction], one.unit]
+            for name in METRICS.of(section)
+            if (one := METRICS[name])
+        ]
+        head = ("column", "name in frames", "meaning", "range", "better", "unit")
+        parts.append(f"### {section}\n\n{table(head, rows)}")
+    return "\n".join(parts)
+
+
+def boards() -> str:
+    rows = [
+        [code(name), one.chapter, one.help, ", ".join(code(f"{key}={value}") for key, value in one.options.items())]
+        for name, one in sorted(all_boards().items())
+    ]
+    return table(("board", "chapter of the page", "shows", "options (`--set`)"), rows)
+
+
+def values_of(annotation: Any) -> str:
+    """The values of an option that has no metavar."""
+    if get_origin(annotation) is Literal:
+        return "|".join(map(str, get_args(annotation)))
+    inner = [one for one in get_args(annotation) if one is not type(None)]
+    return values_of(inner[0]) if inner else {"int": "N", "float": "X"}.get(annotation.__name__, "TEXT")
+
+
+def as_text(default: Any) -> str:
+    return ",".join(default) if isinstance(default, list) else str(default)
+
+
+def commands() -> str:
+    """Every command with its arguments and options, from the parser."""
+    parsers: dict[str, Any] = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    parts = []
+    for name, parser in parsers.items():
+        rows = []
+        for one in parser.params:
+            if one.param_type_name == "argument":
+                shown = one.metavar or one.name.strip("_").upper()
+                rows.append([code(shown), getattr(one, "help", "") or "", ""])
+            elif "--help" not in one.opts:
+                flag = getattr(one, "is_flag", False)
+                value = "" if flag else f" {one.metavar or values_of(one.type_descriptor.annotation)}"
+                default = "" if flag or not one.default else as_text(one.default)
+                variable = f" Environment variable: `{one.envvar}`." if one.envvar else ""
+                rows.append([code(f"{one.opts[0]}{value}"), f"{one.help or ''}{variable}", code(default)])
+        about = " ".join((parser.help or "").split())
+        parts.append(f"### `bench {name}`\n\n{about}\n\n{table(('argument or option', '', 'default'), rows)}")
+    return "\n".join(parts)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "attacks": lambda: components("attacks", "access", access),
+    "defenses": lambda: components("defenses", "kind", defense_kind),
+    "datasets": lambda: components("datasets", "source", data_source),
+    "methods": lambda: components("methods", "", lambda _: ""),
+    "backbones": lambda: components("backbones", "starts from", own_weights),
+    "suites": suites,
+    "keys": toml_keys,
+    "metrics": metrics,
+    "boards": boards,
+    "commands": commands,
+}
+
+
+def generated(text: str) -> str:
+    """The document with its parts as the code is now."""
+    return PART.sub(lambda found: f"{found[1]}\n{PARTS[found[2]]()}\n{found[4]}", text)
+
+
+def main() -> None:
+    for name in DOCUMENTS:
+        path = ROOT / name
+        before = path.read_text(encoding="utf-8")
+        after = generated(before)
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            print(f"wrote {name}")
+
+
+if __name__ == "__main__":
+    main()
