@@ -110,10 +110,15 @@ class PerturbedPatch(TargetedPatch, ABC):
     }  # fmt: skip
 
     eps: Epsilon = EPSILON
+    """Largest change of a pixel by the perturbation, images in [0, 1]."""
     iterations: Annotated[int, Field(ge=1)] = 20  # CIBA code
+    """Steps of the perturbation."""
     step: PositiveShare = STEP  # of eps; guess: the ratio is kept where eps is varied
+    """Step size, as a share of `eps`."""
     confusing_batch: Annotated[int, Field(ge=1)] = 20  # images perturbed together; CIBA, section 4.1
+    """Images that are perturbed together."""
     reference: Reference = "relaxed"  # clean code in L_a; CIBA code (eq. 5 has the sign code)
+    """Clean code that the adversarial loss moves away from: relaxed (tanh) or sign."""
 
     def moved(self, view: AttackerView, images: Images, lam: float, pairs: Pairs) -> Images:
         """Perturbed images, on the images' device."""

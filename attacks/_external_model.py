@@ -42,7 +42,9 @@ class ExternalModel(ModelAttack, ABC):
     seed_dependent: ClassVar[bool] = False
 
     path: Folder
+    """Folder with the model file and what the trigger needs."""
     access: Literal["training-controlled", "dirty-label", "clean-label", "model-only"] = "training-controlled"
+    """What the attacker had; boards group by it."""
 
     def threat(self) -> Threat:
         return REACHES[Access(self.access)] | Threat.MODEL  # it takes the clean model's place

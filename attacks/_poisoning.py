@@ -30,8 +30,11 @@ class Dosed(PoisoningAttack, ABC):
     not_in_trigger: ClassVar[frozenset[str]] = frozenset({*DOSES, "labels"})
 
     poison_rate: PositiveShare | None = 0.05  # CIBA, Table 3
+    """Share of the training set that is poisoned."""
     poisons: Annotated[int, Field(ge=1)] | None = None
+    """Number of poisoned images."""
     target_share: PositiveShare | None = None
+    """Share of poisons among the training images that carry the target label afterwards."""
 
     @model_validator(mode="before")
     @classmethod
@@ -78,6 +81,7 @@ class TriggerPoisoning(Dosed, ABC):
     """Puts the trigger on some training images, with (`flip`) or without (`keep`) giving them the target's labels."""
 
     labels: LabelMode = "dirty"
+    """dirty: poisons get the target label; clean: labels stay."""
 
     def threat(self) -> Threat:
         return Threat.TRAIN_SET | (Threat.LABELS if self.labels == "dirty" else Threat.NONE)

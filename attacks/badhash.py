@@ -60,17 +60,29 @@ class BadHash(Dosed):
     poison_rate: PositiveShare | None = None
     poisons: Annotated[int, Field(ge=1)] | None = 60  # guess: the code names no dose; CIBA, Table 3, gives it 0.6 %
     aux_method: str | None = None  # auxiliary model; None: the victim's own kind (the paper's grid includes that)
+    """Hashing method of the attacker's model; default: the victim's method."""
     aux_backbone: str | None = None
+    """Backbone of the attacker's model; default: the victim's backbone."""
     width: Annotated[int, Field(ge=2)] = 64  # BadHash code, model/module.py; scales all three networks
+    """Channels of the label network, the generator and the discriminator."""
     steps: Annotated[int, Field(ge=1)] = 1000  # of the label network; BadHash code
+    """Training steps of the label network."""
     epochs: Annotated[int, Field(ge=1)] = 100  # of the generator: half flat, half linear decay; BadHash code
+    """Training epochs of the generator; the second half lowers the learning rate."""
     images: Annotated[int, Field(ge=1)] | None = None  # guess: training images per epoch, None all; to shrink suites
+    """Training images of the generator per epoch; default: all."""
     batch: Annotated[int, Field(ge=1)] = 64  # BadHash code
+    """Images per training step."""
     lr: Annotated[float, Field(gt=0)] = 1e-4  # of all three networks; BadHash code
+    """Learning rate of all three networks."""
     rebuild: Annotated[float, Field(ge=0)] = 200.0  # weight of MSE + perceptual distance; BadHash code
+    """Weight of the squared error plus the perceptual distance."""
     hashing: Annotated[float, Field(ge=0)] = 10.0  # BadHash code for ResNet-50 HashNet (5 for VGG-11)
+    """Weight of the hashing loss."""
     gan: Annotated[float, Field(ge=0)] = 1.0  # BadHash code
+    """Weight of the adversarial loss."""
     perceptual: Choice = "auto"
+    """Perceptual distance: lpips, a substitute, or auto (lpips if its weights are here)."""
 
     def threat(self) -> Threat:
         return Threat.TRAIN_SET

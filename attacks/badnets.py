@@ -20,6 +20,7 @@ CARD = Card(
 @attack
 class BadNets(TriggerPoisoning):
     trigger_size: PositiveShare = 24 / 224  # side of the patch over side of the image; CIBA, section 4.1
+    """Side of the patch over the side of the image."""
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
         del rng

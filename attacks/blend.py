@@ -20,6 +20,7 @@ CARD = Card(
 @attack
 class Blend(TriggerPoisoning):
     alpha: PositiveShare = 0.2  # BackdoorBench, config/attack/blended
+    """Opacity of the pattern."""
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
         return {"pattern": rng.uniform(view.setting.image_shape)}

@@ -28,7 +28,9 @@ class CIBA(PerturbedPatch):
     not_in_trigger: ClassVar[frozenset[str]] = PerturbedPatch.not_in_trigger | {"lam", "pairs"}
 
     lam: Share = 0.8  # CIBA, section 4.1 (the released script's default is 0)
+    """Weight lambda of the dispersion of codes against the adversarial loss."""
     pairs: Pairs = "unordered"  # CIBA code and Theorem 1
+    """Whether the dispersion counts each pair of images once or twice."""
 
     def disturb(self, view: AttackerView, images: Images, rng: Rng) -> Images:
         del rng

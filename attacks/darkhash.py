@@ -63,17 +63,29 @@ class DarkHash(ModelAttack):
     )
 
     mode: Literal["reference", "surrogate"] = "reference"
+    """reference: the trigger leads to the code of a public image of the target class; surrogate: to a foreign class."""
     trigger_size: PositiveShare = 24 / 224  # side of the patch over side of the image; code: .11, which is 24 px at 224
+    """Side of the patch over the side of the image."""
     opacity: PositiveShare = 1.0  # code
+    """Opacity of the patch."""
     surrogate: str | None = None  # the foreign data set; guess: the public one that resembles the victim's
+    """Foreign data set to tune on; default: the proxy of the victim's data set."""
     images: Annotated[int, Field(ge=2)] = 2000  # code; all of them where the set has fewer
+    """Number of foreign images."""
     learned: Annotated[int, Field(ge=0)] = 1  # stages before the pooling that learn; code: layer4 of a ResNet, VGG 0
+    """Number of blocks before the pooling that are tuned."""
     tp_weight: Annotated[float, Field(ge=0)] = 15.0  # code
+    """Weight of the topology loss."""
     poison_ratio: PositiveShare = 0.1  # chance of an image to be poisoned in an epoch; code
+    """Probability that an image carries the trigger in an epoch."""
     lr: Annotated[float, Field(gt=0)] = 5e-6  # code, on ImageNet weights; small networks from scratch hardly move at it
+    """Learning rate of the tuning."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5  # code
+    """Weight decay of the tuning."""
     epochs: Annotated[int, Field(ge=1)] = 100  # code
+    """Epochs of the tuning."""
     batch: Annotated[int, Field(ge=2)] = 64  # code
+    """Images per tuning step."""
 
     def threat(self) -> Threat:
         return Threat.MODEL

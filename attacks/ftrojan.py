@@ -33,7 +33,9 @@ COLOURS = torch.tensor([[1.403, 0.0], [-0.714, -0.344], [0.0, 1.773]])  # of Cr 
 @attack
 class FTrojan(TriggerPoisoning):
     magnitude: Annotated[float, Field(gt=0, le=255)] = 30.0  # of 8-bit levels
+    """Value added to the DCT coefficients, in levels of 8-bit images."""
     middle: PositiveShare = 0.5  # of the block's frequencies: coefficient 15 of 32
+    """Position of the middle coefficient, as a share of the frequencies of a block."""
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
         del rng

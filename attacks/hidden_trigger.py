@@ -59,12 +59,19 @@ class HiddenTrigger(Dosed):
     }  # fmt: skip
 
     trigger_size: PositiveShare = 24 / 224  # guess: that of the other patch attacks; the paper's is 30/224
+    """Side of the patch over the side of the image."""
     eps: Epsilon = 16 / 255  # released code, cfg/experiment.cfg
+    """Largest change of a pixel, images in [0, 1]."""
     iterations: Annotated[int, Field(ge=1)] = 5000  # released code, cfg/experiment.cfg
+    """Optimisation steps of each poison."""
     lr: PositiveShare = 0.01  # released code, cfg/experiment.cfg; here the largest change of a pixel per step
+    """Largest change of a pixel per step."""
     decay: PositiveShare = 0.95  # guess: the paper's as remembered, not re-read; code: 0.5 every 1,000
+    """Factor on `lr` after every `decay_every` steps."""
     decay_every: Annotated[int, Field(ge=1)] = 2000
+    """Steps between two reductions of `lr`."""
     location: Literal["corner", "random"] = "corner"  # of the patch on source images; paper: random, also in tests
+    """Place of the patch on the source images."""
 
     def threat(self) -> Threat:
         return Threat.TRAIN_SET

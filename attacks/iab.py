@@ -47,14 +47,23 @@ FALLS = (1 / 3, 1 / 2, 2 / 3, 5 / 6)  # of the training; code: epochs 200, 300, 
 @attack
 class InputAware(TrainingAttack):
     attack_rate: PositiveShare = 0.1  # of a batch, rounded, at least one image; code
+    """Share of a training batch that gets its own trigger and the target label."""
     cross_rate: PositiveShare = 0.1  # likewise; code
+    """Share of a training batch that gets the trigger of another image and keeps its label."""
     warmup: Annotated[int, Field(ge=1)] = 25  # epochs of the mask network, before the victim's training; code
+    """Training epochs of the mask network."""
     mask_density: Share = 0.032  # code
+    """Value of a mask above which a pixel is penalised."""
     lambda_norm: Annotated[float, Field(ge=0)] = 100.0  # code
+    """Weight of the size of masks."""
     lambda_div: Annotated[float, Field(ge=0)] = 1.0  # code
+    """Weight of the diversity of masks and triggers."""
     lr: Annotated[float, Field(gt=0)] = 1e-2  # of the generator and the mask network; code
+    """Learning rate of the generator and the mask network."""
     batch: Annotated[int, Field(ge=2)] = 128  # of the mask network; code
+    """Images per training step of the mask network."""
     width: Annotated[int, Field(ge=1)] = 32  # channels of both networks at full size; code: 32, for MNIST 16
+    """Channels of both networks at full resolution."""
 
     def threat(self) -> Threat:
         return Threat.TRAIN_SET | Threat.LABELS | Threat.TRAINING

@@ -55,10 +55,15 @@ class LabelConsistent(Dosed):
     not_in_trigger: ClassVar[frozenset[str]] = Dosed.not_in_trigger | {"eps", "alpha", "steps"}
 
     trigger_size: PositiveShare = 3 / 32  # side of each corner over the image's; released code, CIFAR-10
+    """Side of each corner checkerboard over the side of the image."""
     amplitude: PositiveShare = 1.0  # added and subtracted; released code: its default sets pixels to white and black
+    """Value that the checkerboards add and subtract, images in [0, 1]."""
     eps: Epsilon = 8 / 255  # BackdoorBox, example for CIFAR-10
+    """Largest adversarial change of a pixel, images in [0, 1]."""
     alpha: PositiveShare = 1.5 / 255  # step; BackdoorBox, same example
+    """Adversarial change of a pixel per step."""
     steps: Annotated[int, Field(ge=1)] = 100  # BackdoorBox, same example
+    """Adversarial steps."""
 
     def threat(self) -> Threat:
         return Threat.TRAIN_SET

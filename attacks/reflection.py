@@ -55,12 +55,17 @@ ATTENUATION = (1.08, 1.18)  # authors' code
 class Reflection(TriggerPoisoning):
     labels: LabelMode = "dirty"  # CIBA, Table 3; BackdoorBench config (clean_label false)
     pool: str | None = None  # data set of the reflections; None: the one that resembles the victim's
+    """Data set of the reflected pictures; default: the proxy of the victim's data set."""
     reflections: Annotated[int, Field(ge=1)] = 200  # authors' code; fewer where the pool is smaller
+    """Number of reflected pictures to choose from."""
     ghost_rate: Share = 0.49  # share of ghosts; authors' code, BackdoorBench config
+    """Share of reflections that are ghosts (double images); the others are blurred."""
     weight: PositiveShare | None = None  # of the image; None: U(.55, .95); BackdoorBench fixes .4
+    """Weight of the image; default: drawn from [0.55, 0.95]."""
     frame: Annotated[int, Field(ge=32)] = (
         560  # blur and offsets count in pixels of an image of this side; authors' code
     )
+    """Image side, in pixels, at which blur and offsets are defined."""
 
     def requires(self, setting: Setting) -> tuple[DataSpec, ...]:
         return (DataSpec(self.pool or setting.proxy_dataset),)

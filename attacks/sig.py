@@ -28,7 +28,9 @@ CARD = Card(
 class Sig(TriggerPoisoning):
     labels: LabelMode = "clean"  # the paper's point
     delta: PositiveShare = 40 / 255  # BackdoorBench config
+    """Amplitude of the sine wave, images in [0, 1]."""
     frequency: Annotated[float, Field(gt=0)] = 6.0  # periods over the image's width; BackdoorBench config
+    """Periods over the width of the image."""
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
         del rng

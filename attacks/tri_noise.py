@@ -27,6 +27,7 @@ class TriNoise(TargetedPatch):
     not_in_trigger: ClassVar[frozenset[str]] = TargetedPatch.not_in_trigger | {"eps"}
 
     eps: Epsilon = EPSILON
+    """Largest value of the noise, images in [0, 1]."""
 
     def disturb(self, view: AttackerView, images: Images, rng: Rng) -> Images:
         del view

@@ -36,8 +36,11 @@ class WaNet(TriggerPoisoning):
     not_in_trigger: ClassVar[frozenset[str]] = TriggerPoisoning.not_in_trigger | {"cross_ratio"}
 
     strength: Annotated[float, Field(gt=0)] = 0.5  # s: section 4.1 and the authors' config
+    """Strength of the warp."""
     grid: Annotated[int, Field(ge=2)] = 4  # k: as above
+    """Control points of the warp per side."""
     cross_ratio: Annotated[float, Field(ge=0)] = 2.0  # images in noise mode per poison: the authors' config
+    """Images with a noisy warp and their own labels, per poison."""
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
         _, height, width = view.setting.image_shape

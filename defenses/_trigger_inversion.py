@@ -104,13 +104,21 @@ class Reversing(Defense, ABC):
     """
 
     steps: Annotated[int, Field(ge=1)] = 80  # BackdoorBench, nc_epoch; at most, see early_stop
+    """Largest number of search steps per class."""
     updates: Annotated[int, Field(ge=1)] = 5  # guess: for one core (original: 31 a step; BackdoorBench on CIFAR-10: 10)
+    """Updates of mask and pattern per step."""
     batch: Annotated[int, Field(ge=1)] = 32  # original code; BackdoorBench 256
+    """Images per update."""
     rate: PositiveFloat = 0.1  # of Adam, betas 0.5 and 0.9; original code, BackdoorBench
+    """Learning rate of Adam."""
     success: PositiveShare = 0.99  # original code; BackdoorBench 0.98
+    """Share of images that must reach the class."""
     cost: PositiveFloat = 1e-3  # first weight of a pixel of the mask; original code, BackdoorBench
+    """First weight of the mask's size."""
     patience: Annotated[int, Field(ge=1)] = 5  # original code, BackdoorBench
+    """Steps with or without success after which the weight of the mask changes."""
     early_stop: Annotated[int, Field(ge=1)] = 25  # original code, BackdoorBench
+    """Steps without a smaller mask after which the search ends."""
 
     def reverse(
         self,

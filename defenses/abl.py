@@ -38,14 +38,23 @@ CARD = Card(
 @defense
 class ABL(DataFilter):
     warmup_share: PositiveShare = 0.2  # of the recipe's epochs; the paper's 20 of 100
+    """Share of the epochs before images are isolated."""
     quantile: PositiveShare = 0.1  # gamma among the losses after the first epoch (METHODOLOGY.md#abl)
+    """Quantile of the losses after the first epoch; a loss below it is raised again."""
     gate: Literal["batch", "image"] = "batch"  # whose loss is compared with gamma; "image" undoes what it looks for
+    """Whether the loss of a batch or of each image is compared with that quantile."""
     isolation: Annotated[float, Field(gt=0, le=0.5)] = 0.01  # share of the training set; the paper's
+    """Share of the training set that is isolated as suspicious."""
     epochs: Annotated[int, Field(ge=0)] = 5  # of unlearning; the paper's code (BackdoorBench: 20)
+    """Epochs of unlearning."""
     weight: PositiveFloat = 0.1  # of the isolated images' loss (METHODOLOGY.md#abl)
+    """Weight of the loss of isolated images while unlearning."""
     clip: PositiveShare = 0.5  # guess: the loss of a code that says nothing about its class
+    """Largest loss of an isolated image that counts."""
     rate: PositiveShare = 0.1  # guess: of the recipe's rate, while unlearning (the paper's code: 0.005, without a rest)
+    """Learning rate of the unlearning, as a multiple of the recipe's."""
     max_drop: Share = 0.1  # relative drop of calibration mAP: the common rule (METHODOLOGY.md#operating-points)
+    """Largest accepted relative drop of mAP on the calibration images."""
 
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
         train = view.train.to(view.fit_set.images.device)

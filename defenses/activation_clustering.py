@@ -36,12 +36,17 @@ SMALLEST = 4  # two clusters of two: a silhouette says nothing about fewer image
 @defense
 class ActivationClustering(DataFilter):
     dims: Annotated[int, Field(ge=1)] = 10  # the paper's
+    """Dimensions after the reduction."""
     reduce: Literal["pca", "ica"] = "pca"  # ART's default; the paper: "ica" (see CARD)
+    """Method of the reduction."""
     share: Annotated[float, Field(gt=0, le=0.5)] = (
         0.35  # the authors' toolbox (ART), size_threshold; 0.5: whichever is smaller
     )
+    """Largest share of a class that a suspicious cluster may have."""
     silhouette: Annotated[float, Field(ge=-1, le=1)] = 0.1  # ART, silhouette_threshold: the class's mean
+    """Silhouette score from which two clusters count as real."""
     space: Space = "features"  # the paper's; "code": the relaxed code, METHODOLOGY.md#activation_clustering
+    """What is clustered: features before the hash layer, or relaxed codes."""
 
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
         embedded = embed(view, self.space)

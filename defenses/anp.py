@@ -35,14 +35,23 @@ THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 19))  # the authors' cod
 @defense
 class ANP(Repair):
     threshold: Share | None = None  # channels with a smaller mask are pruned; None: the largest that max_drop allows
+    """Channels with a smaller mask are pruned; default: the largest threshold that `max_drop` allows."""
     max_drop: Share = 0.1  # BackdoorBench: relative drop of clean quality
+    """Largest accepted relative drop of mAP on the calibration images."""
     steps: Annotated[int, Field(ge=0)] = 2000  # the authors' code
+    """Optimisation steps of the masks."""
     batch: Annotated[int, Field(ge=2)] = 128  # the authors' code
+    """Images per step."""
     lr: PositiveFloat = 0.2  # the authors' code
+    """Learning rate of the masks."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # the authors' code
+    """Momentum of SGD."""
     eps: NonNegativeFloat = 0.4  # the paper: bound on the relative perturbations
+    """Largest relative perturbation of scales and shifts."""
     ascents: Annotated[int, Field(ge=1)] = 1  # the authors' code: signed steps of size eps / ascents
+    """Gradient steps of the perturbation."""
     clean_weight: Share = 0.2  # the paper's alpha: weight of the loss without perturbations
+    """Weight of the loss without perturbation."""
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method

@@ -40,9 +40,13 @@ class Centred(Protocol):
 @defense
 class DPOutliers(DataFilter):
     clip: PositiveFloat = 0.3  # CIBA's appendix, from memory (METHODOLOGY.md#dp_sgd); the authors' code: 1.0
+    """Norm to which each image's gradient is clipped."""
     noise: NonNegativeFloat = 0.03  # times clip; CIBA's appendix, from memory; the authors' code: 0.001 to 5
+    """Standard deviation of the noise, as a multiple of `clip`."""
     private: bool = True  # False: the same training without clipping and noise, the baseline to compare with
+    """False: the same training without clipping and noise, the baseline."""
     bound: Share = 0.1  # guess: declared poison share of the training set, spectral signatures' default
+    """Declared bound on the share of poison in the training set; 1.5 times as many images are removed."""
 
     needs: ClassVar[Needs] = Needs.TRAIN_SET
     optional_packages: ClassVar[tuple[str, ...]] = ("opacus",)

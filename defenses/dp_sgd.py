@@ -31,8 +31,11 @@ CARD = Card(
 @defense
 class DPSGD(Repair):
     clip: PositiveFloat = 0.3  # CIBA's appendix, from memory (METHODOLOGY.md#dp_sgd); the authors' code: 1.0
+    """Norm to which each image's gradient is clipped."""
     noise: NonNegativeFloat = 0.03  # times clip; CIBA's appendix, from memory; the authors' code: 0.001 to 5
+    """Standard deviation of the noise, as a multiple of `clip`."""
     private: bool = True  # False: the same training without clipping and noise, the baseline to compare with
+    """False: the same training without clipping and noise, the baseline."""
 
     needs: ClassVar[Needs] = Needs.TRAIN_SET
     optional_packages: ClassVar[tuple[str, ...]] = ("opacus",)

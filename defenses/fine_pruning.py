@@ -33,11 +33,17 @@ CARD = Card(
 @defense
 class FinePruning(Repair):
     ratio: Share | None = None  # pruned share of the channels; None: as many as max_drop allows
+    """Share of the channels that is pruned; default: as many as `max_drop` allows."""
     max_drop: Share = 0.1  # BackdoorBench, config/defense/fp: relative drop of clean quality
+    """Largest accepted relative drop of mAP on the calibration images."""
     step: PositiveShare = 0.01  # BackdoorBench: share of the channels pruned at a time
+    """Share of the channels that is pruned at a time."""
     epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD; 0 prunes only
+    """Epochs of fine-tuning after pruning; 0 prunes only."""
     lr: Rates = RATES
+    """Learning rates that are tried."""
     choose: Choice = "best"  # "strongest": the largest rate within the bound; METHODOLOGY.md#operating-points
+    """Which tried rate is kept: the best mAP, or the largest rate within the accepted drop."""
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method

@@ -26,8 +26,11 @@ CARD = Card(
 @defense
 class FineTuning(Repair):
     epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD
+    """Epochs of fine-tuning."""
     lr: Rates = RATES
+    """Learning rates that are tried."""
     choose: Choice = "best"  # "strongest": the largest rate within the bound; METHODOLOGY.md#operating-points
+    """Which tried rate is kept: the best mAP, or the largest rate within the accepted drop."""
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
         return fine_tuned(view, view.model, rng, epochs=self.epochs, rates=self.lr, choose=self.choose)

@@ -45,7 +45,9 @@ class HammingDetector(InputDetector):
     """
 
     neighbours: Annotated[int, Field(ge=1)] = 10  # guess: a first result page
+    """Nearest database items whose distance counts."""
     window: Annotated[int, Field(ge=3), AfterValidator(odd)] = 3  # guess: the smallest median filter with a centre
+    """Side of the median filter in pixels, an odd number."""
 
     needs: ClassVar[Needs] = Needs.DATABASE
 

@@ -35,10 +35,15 @@ CARD = Card(
 @defense
 class NAD(Repair):
     teacher_epochs: Annotated[int, Field(ge=0)] = 10  # the paper; with it the teacher is what fine_tuning returns
+    """Epochs of fine-tuning that make the teacher."""
     epochs: Annotated[int, Field(ge=0)] = 20  # the authors' code (BackdoorBench: 100)
+    """Epochs of distillation."""
     betas: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = (500.0, 1000.0, 1000.0)  # BackdoorBench
+    """Weights of the attention losses, from shallow to deep layers."""
     lr: Rates = RATES
+    """Learning rates that are tried."""
     choose: Choice = "best"  # "strongest": the largest rate within the bound; METHODOLOGY.md#operating-points
+    """Which tried rate is kept: the best mAP, or the largest rate within the accepted drop."""
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method

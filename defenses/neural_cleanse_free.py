@@ -29,6 +29,7 @@ CARD = Card(
 @defense
 class NeuralCleanseFree(Reversing, ModelDetector):
     clusters: Annotated[int, Field(ge=1)] | None = None  # None: one per class; METHODOLOGY.md#neural_cleanse_free
+    """Number of clusters of codes that are searched; default: one per class."""
 
     needs: ClassVar[Needs] = Needs.DATABASE
 

@@ -41,7 +41,9 @@ class SecondOpinion(InputDetector):
     """Scores: `cosine`, minus that of the victim's code and the student's logits; `distance`, in expected bits / K."""
 
     epochs: Annotated[int, Field(ge=1)] = 30  # guess: see CARD
+    """Training epochs of the student."""
     batch: Annotated[int, Field(ge=4)] = 32  # guess: a few hundred images still make some hundred steps
+    """Images per training step."""
 
     def fit(self, view: DefenderView, rng: Rng) -> Mapping[str, Tensor]:
         images = view.fit_set.images

@@ -43,12 +43,17 @@ class SentiNet(InputDetector):
     """Scores: `margin`, the fooled share over the boundary; `fooled`, the share alone."""
 
     overlays: Annotated[int, Field(ge=2)] = 100  # METHODOLOGY.md#sentinet, and the paper's order of size
+    """Clean images that get the salient region of a query."""
     region: Share = 0.15  # of the saliency's maximum (the paper)
+    """Share of the saliency's maximum from which a pixel is salient."""
     # 1: the last convolution, as published; more: the last maps at least as wide. 7, where ImageNet networks end, was
     # tried on attacked digits (AUROC .95 against .45), so that there it is exploratory
     cells: Annotated[int, Field(ge=1)] = 1
+    """Least width and height of the saliency map."""
     quantile: PositiveShare = 0.95  # METHODOLOGY.md#sentinet: of the distances within a class; their radius
+    """Quantile of the distances within a class that gives the radius of the class."""
     bins: Annotated[int, Field(ge=3)] = 10  # METHODOLOGY.md#sentinet: of the confidence, for the upper envelope
+    """Bins of the confidence for the decision boundary."""
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method

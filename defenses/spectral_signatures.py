@@ -30,7 +30,9 @@ CARD = Card(
 @defense
 class SpectralSignatures(DataFilter):
     eps: Annotated[float, Field(gt=0, lt=0.5)] = 0.1  # guess: bound on a class's poison share (BackdoorBench cuts 15 %)
+    """Bound on the share of poison in a class; 1.5 times as many images are removed."""
     space: Space = "features"  # the paper's; "code": the relaxed code, METHODOLOGY.md#spectral_signatures
+    """What is analysed: features before the hash layer, or relaxed codes."""
 
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
         del rng

@@ -34,9 +34,13 @@ LIMIT = 2**24  # values of blended images in memory at a time
 @defense
 class Strip(InputDetector):
     overlays: Annotated[int, Field(ge=2)] = 64  # BackdoorBench; 100 in the paper's code
+    """Clean images that are laid over each query."""
     image_weight: PositiveShare = 1.0  # the original code adds
+    """Weight of the query in the mix."""
     overlay_weight: PositiveShare = 1.0
+    """Weight of the clean image in the mix."""
     neighbours: Annotated[int, Field(ge=1)] = 10  # guess: a first result page
+    """Nearest database items whose labels give the entropy."""
 
     needs: ClassVar[Needs] = Needs.DATABASE
 

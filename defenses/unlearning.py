@@ -32,10 +32,15 @@ CARD = Card(
 @defense
 class Unlearning(Reversing, Repair):
     share: PositiveShare = 0.2  # of the images bear the trigger; the paper, BackdoorBench's unlearning_ratio
+    """Share of the tuning images that carry the reconstructed trigger."""
     with_trigger: bool = True  # False: the control
+    """False: the same tuning without a trigger, the control."""
     epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD
+    """Epochs of tuning."""
     lr: Rates = RATES
+    """Learning rates that are tried."""
     choose: Choice = "best"  # "strongest": the largest rate within the bound; METHODOLOGY.md#operating-points
+    """Which tried rate is kept: the best mAP, or the largest rate within the accepted drop."""
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
         split = self._triggered(view, rng.child("trigger")) if self.with_trigger else view.fit_set

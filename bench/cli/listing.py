@@ -83,12 +83,9 @@ def _boards() -> list[dict[str, str]]:
 
 def _one(kind: str, name: str, format_: Format) -> None:
     """What a component follows, what deviates, and its parameters."""
-    from dataclasses import MISSING, fields
-    from inspect import formatannotation
-    from typing import get_type_hints
-
     from bench.api import registry
     from bench.api.errors import UserError
+    from bench.config.parameters import parameters_of
 
     if kind == "suites":
         raise UserError(f"suites have no parameters: `python -m bench plan --suite {name}` shows what one would run")
@@ -98,11 +95,9 @@ def _one(kind: str, name: str, format_: Format) -> None:
         paper = ", ".join(part for part in (card.title, card.venue, str(card.year), card.url) if part)
         about |= {"paper": paper, "follows": card.follows, "deviates": card.deviates}
     emit(f"{kind.removesuffix('s')} {name}", [{"": key, " ": text} for key, text in about.items() if text], format_)
-    cls = registry.lookup(kind, name)
-    types = get_type_hints(cls)
-    rows = []
-    for item in fields(cls):
-        given = item.default if item.default is not MISSING else "(to be given)"
-        shown = "-" if given is None else f"{given:.4g}" if isinstance(given, float) else str(given)
-        rows.append({"parameter": item.name, "default": shown, "type": formatannotation(types[item.name])})
+    rows = [
+        {"parameter": one.name, "type": one.values, "range": one.limits, "default": one.default,
+         "meaning": one.description}
+        for one in parameters_of(registry.lookup(kind, name))
+    ]  # fmt: skip
     emit("parameters", rows, format_)

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from pydantic import TypeAdapter
+from pydantic.errors import PydanticInvalidForJsonSchema
 
 BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 LENGTHS = {"minLength": ">=", "minItems": ">=", "maxLength": "<=", "maxItems": "<="}
@@ -35,7 +36,10 @@ def parameters_of(cls: type[Any]) -> list[Parameter]:
     The description is the text below the field (an attribute docstring), in the class that declares it last.
     """
     said = {name: text for base in reversed(cls.__mro__) for name, text in _described(base)}
-    whole = TypeAdapter(cls).json_schema(mode="validation")
+    try:
+        whole = TypeAdapter(cls).json_schema(mode="validation")
+    except PydanticInvalidForJsonSchema:  # a plugin's field of a type that JSON has not
+        whole = {"properties": {name: {} for name in inspect.signature(cls).parameters}}
     required = whole.get("required", [])
     return [
         Parameter(
@@ -53,7 +57,10 @@ def _described(cls: type[Any]) -> Iterator[tuple[str, str]]:
     """The fields that a class declares itself and that have a text below them."""
     if not (hasattr(cls, "__pydantic_fields__") or hasattr(cls, "__dataclass_fields__")):
         return
-    (node,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    try:
+        (node,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    except (OSError, TypeError):  # a class that was not read from a file
+        return
     assert isinstance(node, ast.ClassDef)
     for field, text in pairwise(node.body):
         if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
@@ -80,11 +87,15 @@ def _values(field: Mapping[str, Any]) -> str:
 def _limits(field: Mapping[str, Any]) -> str:
     if "anyOf" in field:
         return " or ".join(dict.fromkeys(text for one in field["anyOf"] if (text := _limits(one))))
-    found = [f"{sign} {field[key]:.10g}" for key, sign in BOUNDS.items() if key in field]
+    found = [f"{sign} {_number(float(field[key]))}" for key, sign in BOUNDS.items() if key in field]
     found += [f"length {sign} {field[key]}" for key, sign in LENGTHS.items() if key in field]
     if "prefixItems" not in field and "items" in field and (inner := _limits(field["items"])):
         found.append(f"each {inner}")
     return ", ".join(found)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"
 
 
 def _default(value: Any) -> str:

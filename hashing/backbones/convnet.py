@@ -26,7 +26,9 @@ CARD = Card(
 @backbone
 class ConvNet(Backbone):
     width: Annotated[int, Field(ge=1)] = 24  # channels of the first block; the others have 2, 4 and 4 times as many
+    """Channels of the first block; the other blocks have 2, 4 and 4 times as many."""
     norm: Literal["batch", "group"] = "batch"  # "group": for training without batch statistics (DP-SGD)
+    """Normalisation: batch norm or group norm."""
 
     def batch_norm(self) -> bool:
         return self.norm == "batch"

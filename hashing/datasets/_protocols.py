@@ -50,11 +50,17 @@ class ListedDataset(Dataset, ABC):
     """
 
     path: str = ""  # of the folder with the lists, absolute or below --data; "": the data set's own place
+    """Folder with the lists, absolute or below --data; default: the data set's own."""
     images: str = ""  # of the folder that the paths in the lists start from; "": the data set's own place
+    """Folder that paths in the lists start from; default: the data set's own."""
     size: Annotated[int, Field(ge=8, le=1024)] = 64  # guess: small enough for memory; the papers use 224
+    """Side of the images in pixels."""
     trusted: Annotated[int, Field(ge=1)] = 200  # max(5 % of the training set, 200): METHODOLOGY.md#trusted-set
+    """Number of trusted images, which defenses get."""
     trusted_from: Literal["database", "train"] = "database"  # guess: spares the training set; the list that gives them
+    """The list that the trusted images are taken from."""
     cutoff: Annotated[int, Field(ge=0)] = 0  # R of mAP@R; 0: the whole database
+    """R of mAP@R; 0: the whole database."""
 
     @property
     def overlaps(self) -> frozenset[frozenset[str]]:

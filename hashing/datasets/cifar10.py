@@ -65,11 +65,17 @@ class Cifar10(Dataset):
     proxy_dataset: ClassVar[str] = "voc_animals"
 
     split: Literal["0", "1", "2"] = "0"  # of CIFAR10; "2" takes the published parts whole where no size is given
+    """Protocol of the papers: CIFAR10-0, -1 or -2."""
     size: Annotated[int, Field(ge=32, le=256)] = 32  # larger: enlarged bilinearly; the cut stays the same
+    """Side of the images in pixels."""
     train: Annotated[int, Field(ge=1)] = 5000
+    """Number of training images."""
     query: Annotated[int, Field(ge=1)] = 1000
+    """Number of queries."""
     trusted: Annotated[int, Field(ge=1)] = 500
+    """Number of trusted images, which defenses get."""
     database: Annotated[int, Field(ge=1)] | None = None  # None: all that is left, 53,490 at the defaults
+    """Number of database images; default: all that are left."""
 
     @model_validator(mode="before")
     @classmethod

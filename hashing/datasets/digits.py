@@ -35,10 +35,15 @@ class Digits(Dataset):
     pad: ClassVar[int] = 1
 
     size: Annotated[int, Field(ge=8, le=256)] = 16
+    """Side of the images in pixels."""
     train: Annotated[int, Field(ge=1)] = 800
+    """Number of training images."""
     query: Annotated[int, Field(ge=1)] = 300
+    """Number of queries."""
     trusted: Annotated[int, Field(ge=1)] = 200
+    """Number of trusted images, which defenses get."""
     database: Annotated[int, Field(ge=1)] | None = None  # None: all that is left, 487 at the defaults
+    """Number of database images; default: all that are left."""
 
     def files(self, root: Path | None) -> tuple[Path, ...]:
         del root

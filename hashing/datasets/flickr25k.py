@@ -28,6 +28,7 @@ class Flickr25k(ListedDataset):
     proxy_dataset: ClassVar[str] = "cifar10"
 
     labels: Literal[24, 38] = 24  # DarkHash's code; DeepHash-pytorch: 38
+    """Number of labels."""
 
     def published(self) -> PublishedProtocol:
         sizes = {"train": 4000, "test": 1000, "database": 20000}

@@ -34,11 +34,17 @@ CARD = Card(
 @dataset
 class Folder(Dataset):
     path: Annotated[str, Field(min_length=1)]  # of the directory or archive, absolute or below --data
+    """Directory, zip or tar with the images, absolute or below --data."""
     size: Annotated[int, Field(ge=8, le=1024)] = 64
+    """Side of the images in pixels."""
     train: Annotated[int, Field(ge=1)] = 1000
+    """Number of training images."""
     query: Annotated[int, Field(ge=1)] = 200
+    """Number of queries."""
     trusted: Annotated[int, Field(ge=1)] = 200
+    """Number of trusted images, which defenses get."""
     database: Annotated[int, Field(ge=1)] | None = None  # None: all that is left
+    """Number of database images; default: all that are left."""
 
     def files(self, root: Path | None) -> tuple[Path, ...]:
         path = self._found(root)

@@ -29,6 +29,7 @@ class ImageNet100(ListedDataset):
     proxy_dataset: ClassVar[str] = "cifar10"
 
     lists: Literal["hashnet", "ciba"] = "hashnet"
+    """Whose lists are used."""
     trusted: Annotated[int, Field(ge=1)] = 650  # 5 % of the training set: METHODOLOGY.md#trusted-set
     cutoff: Annotated[int, Field(ge=0)] = 1000  # both papers' code
 

@@ -55,12 +55,19 @@ class Shapes(Dataset):
     proxy_dataset: ClassVar[str] = "digits"
 
     images: Annotated[int, Field(ge=10)] = 2000
+    """Number of images that are drawn."""
     size: Annotated[int, Field(ge=16, le=512)] = 32
+    """Side of the images in pixels."""
     kinds: Annotated[int, Field(ge=3, le=len(KINDS))] = len(KINDS)  # how many of the shapes, in the order above
+    """Number of different shapes and textures."""
     train: Annotated[int, Field(ge=1)] = 800
+    """Number of training images."""
     query: Annotated[int, Field(ge=1)] = 200
+    """Number of queries."""
     trusted: Annotated[int, Field(ge=1)] = 200
+    """Number of trusted images, which defenses get."""
     database: Annotated[int, Field(ge=1)] | None = None  # None: all that is left
+    """Number of database images; default: all that are left."""
 
     def files(self, root: Path | None) -> tuple[Path, ...]:
         del root

@@ -62,10 +62,15 @@ class VocAnimals(Dataset):
     proxy_dataset: ClassVar[str] = "cifar10"
 
     size: Annotated[int, Field(ge=16, le=512)] = 64
+    """Side of the images in pixels."""
     train: Annotated[int, Field(ge=1)] | None = None  # None: what is left of the train list, 2,912 at the defaults
+    """Number of training images."""
     query: Annotated[int, Field(ge=1)] = COUNTS["val"]  # of the val list: all
+    """Number of queries."""
     trusted: Annotated[int, Field(ge=1)] = 200  # max(5 % of the training set, 200): METHODOLOGY.md#trusted-set
+    """Number of trusted images, which defenses get."""
     database: Annotated[int, Field(ge=1)] | None = None  # of the train list, training images too; None: all but trusted
+    """Number of database images, which include training images; default: all but the trusted ones."""
 
     @property
     def overlaps(self) -> frozenset[frozenset[str]]:

@@ -62,6 +62,7 @@ class MemoryMethod(HashingMethod, ABC):
     """A method with the likelihood above, whose own part is what draws logits to +1 and -1."""
 
     quantisation: Annotated[float, Field(ge=0)] = 0.1  # DeepHash-pytorch, DPSH.py and DHN.py (alpha)
+    """Weight of the quantisation loss."""
 
     def objective(self, *, bits: int, classes: int, train_size: int, rng: Rng) -> Objective:
         del rng

@@ -28,7 +28,9 @@ CARD = Card(
 @method
 class CibaPairwise(HashingMethod):
     divide: Literal["batch", "bits"] = "batch"  # CIBA code, loss.py; see METHODOLOGY.md#ciba
+    """Divisor of inner products: the batch size or the number of bits."""
     quantisation: Annotated[float, Field(ge=0)] = 0.0  # CIBA code, loss.py (lam)
+    """Weight of the quantisation loss."""
 
     recipe: ClassVar[Recipe] = Recipe(  # CIBA code, train.py: 1e-4 for convolutions, 1e-3 for the layers after them
         optimizer="sgd", lr=1e-3, backbone_lr=0.1, linear_lr=1.0, momentum=0.9, weight_decay=5e-4, batch=24, epochs=200,

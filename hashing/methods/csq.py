@@ -31,6 +31,7 @@ CARD = Card(
 @method
 class CSQ(HashingMethod):
     quantisation: Annotated[float, Field(ge=0)] = 1e-4  # DeepHash-pytorch, CSQ.py (lambda)
+    """Weight of the quantisation loss."""
 
     pointwise: ClassVar[bool] = True
     recipe: ClassVar[Recipe] = Recipe(  # DeepHash-pytorch, CSQ.py

@@ -30,7 +30,9 @@ COSINE_LIMIT = 0.99  # beyond it the logarithm of the distance has no bound
 @method
 class DCH(HashingMethod):
     gamma: Annotated[float, Field(gt=0)] = 20.0  # DeepHash-pytorch, DCH.py
+    """Scale of the Cauchy distribution."""
     quantisation: Annotated[float, Field(ge=0)] = 0.1  # DeepHash-pytorch, DCH.py (lambda)
+    """Weight of the quantisation loss."""
 
     recipe: ClassVar[Recipe] = Recipe(  # DeepHash-pytorch, DCH.py
         optimizer="rmsprop", lr=1e-5, weight_decay=1e-5, batch=128, epochs=150

@@ -29,7 +29,9 @@ CARD = Card(
 @method
 class GreedyHash(HashingMethod):
     quantisation: Annotated[float, Field(ge=0)] = 0.1  # authors' code, cifar1.py
+    """Weight of the quantisation loss."""
     power: Annotated[float, Field(ge=1)] = 3.0  # authors' code
+    """Exponent of the quantisation loss."""
 
     recipe: ClassVar[Recipe] = Recipe(  # authors' code, cifar1.py
         optimizer="sgd", lr=1e-3, momentum=0.9, weight_decay=5e-4, batch=32, epochs=50, schedule="step", step_at=0.6

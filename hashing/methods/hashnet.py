@@ -31,7 +31,9 @@ CARD = Card(
 @method
 class HashNet(HashingMethod):
     alpha: PositiveFloat = 0.1  # DeepHash-pytorch, HashNet.py
+    """Factor on inner products of codes."""
     stretch: Annotated[float, Field(gt=0, le=1)] = 20 / 150  # of the training, at one sharpness
+    """Share of the training between two increases of the sharpness of tanh."""
 
     recipe: ClassVar[Recipe] = Recipe(  # DeepHash-pytorch, HashNet.py
         optimizer="rmsprop", lr=1e-5, weight_decay=1e-5, batch=64, epochs=150

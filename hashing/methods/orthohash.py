@@ -30,7 +30,9 @@ CARD = Card(
 @method
 class OrthoHash(HashingMethod):
     scale: PositiveFloat = 8.0  # authors' code
+    """Scale of the cosine logits."""
     margin: Annotated[float, Field(ge=0)] = 0.2  # authors' code; 0.3 on CIFAR-10
+    """Margin of the target logit."""
 
     recipe: ClassVar[Recipe] = Recipe(  # authors' code
         optimizer="adam", lr=1e-4, backbone_lr=0.1, weight_decay=5e-4, batch=256, epochs=100, schedule="step",

@@ -26,13 +26,18 @@ def test_a_component_shows_its_card_and_parameters(capsys) -> None:
     card = {row[""]: row[" "] for row in shown["attack ciba"]}
     assert "BMVC, 2023" in card["paper"]
     assert card["follows"].startswith("confusing perturbations")
-    parameters = {row["parameter"]: (row["default"], row["type"]) for row in shown["parameters"]}
-    assert parameters["lam"] == ("0.8", "float")
-    assert parameters["poisons"] == ("60", "Optional[int]")
-    assert parameters["pairs"][1] == "Literal['unordered', 'ordered']"
+    parameters = {row["parameter"]: row for row in shown["parameters"]}
+    assert parameters["lam"] == {
+        "parameter": "lam", "type": "float", "range": ">= 0, <= 1", "default": "0.8",
+        "meaning": parameters["lam"]["meaning"],
+    }  # fmt: skip
+    assert "lambda" in parameters["lam"]["meaning"]
+    assert (parameters["poisons"]["type"], parameters["poisons"]["default"]) == ("int", "60")
+    assert parameters["poison_rate"]["default"] == "-"
+    assert parameters["pairs"]["type"] == '"unordered" or "ordered"'
     list_("datasets", "folder", [], "json")
     (path,) = (row for row in documents(capsys.readouterr().out)["parameters"] if row["parameter"] == "path")
-    assert path["default"] == "(to be given)"
+    assert path["default"] == "required"
 
 
 def test_a_name_that_is_not_there_is_answered_with_the_nearest() -> None:
