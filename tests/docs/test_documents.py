@@ -59,6 +59,18 @@ def test_links_resolve(document: str) -> None:
             )
 
 
+FILE = re.compile(r"[\w.-]+(/[\w.-]+)+\.(py|toml|md|txt|html|js|css)")
+
+
+@pytest.mark.parametrize("document", [one for one in DOCUMENTS if one != "CHANGELOG.md"])
+def test_files_that_are_named_exist(document: str) -> None:
+    """Paths in backticks start from the repository, from the document's folder, or from a package."""
+    named = [text for _, text in SPAN.findall(FENCE.sub("", read(document))) if FILE.fullmatch(text)]
+    places = (ROOT, (ROOT / document).parent, ROOT / "bench", ROOT / "reports")
+    missing = [text for text in named if not any((place / text).exists() for place in places)]
+    assert not missing, f"{document} names files that do not exist: {', '.join(missing)}"
+
+
 def test_the_first_page_leads_to_every_document() -> None:
     linked = {link.partition("#")[0] for link in LINK.findall(read("README.md"))}
     assert {*DOCUMENTS} - {"README.md"} <= linked
