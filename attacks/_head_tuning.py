@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from attacks._proxy_data import chunks
 from bench.api.errors import DivergedError
 from bench.api.random import Rng
+from bench.api.types import Images, to_8bit, to_unit
 from hashing.model import HashModel
 
 Epoch = Iterable[tuple[Tensor, int]]  # batches: rows, and how many of them carry the trigger
@@ -36,6 +38,18 @@ def divided(model: HashModel, stages: int) -> Iterator[None]:
         backbone.frozen = before
         for parameter, flag in zip(deep, flags, strict=True):
             parameter.requires_grad_(flag)
+
+
+def hidden_of(
+    model: HashModel, images: UInt8[Tensor, "n c h w"], with_trigger: Callable[[Images], Images]
+) -> Float[Tensor, "m ..."]:
+    """What enters the part of a divided model that learns: of all clean images, then of all triggered ones."""
+    clean, triggered = [], []
+    for part in chunks(images):
+        unit = to_unit(part.to(model.device))
+        clean.append(model.prefix(unit))
+        triggered.append(model.prefix(to_unit(to_8bit(with_trigger(unit)))))
+    return torch.cat(clean + triggered)
 
 
 def learning(model: HashModel) -> list[nn.Parameter]:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from bench.api.random import Rng
 from bench.api.types import Images
 
 
@@ -29,6 +30,15 @@ def paste(images: Images, patch: Float[Tensor, "c s s"], *, margin: int = 0, opa
     out = images.clone()
     out[:, :, bottom - side : bottom, right - side : right] *= 1 - opacity
     out[:, :, bottom - side : bottom, right - side : right] += opacity * patch.to(images)
+    return out
+
+
+def paste_at_random(images: Images, patch: Float[Tensor, "c s s"], rng: Rng) -> Images:
+    """Put a patch over each image at a place of its own."""
+    side, out = patch.shape[-1], images.clone()
+    rows, columns = (rng.integers(size - side + 1, (len(images),)).tolist() for size in images.shape[2:])
+    for image, row, column in zip(out, rows, columns, strict=True):
+        image[:, row : row + side, column : column + side] = patch.to(images)
     return out
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-from attacks._head_tuning import divided, draw_epoch, learning, tune
+from attacks._head_tuning import divided, draw_epoch, hidden_of, learning, tune
 from attacks._proxy_data import balanced, chunks, fit_to
 from attacks._reference_images import references
 from attacks._topology import topological_alignment
@@ -56,8 +56,6 @@ LAST_RATE = 1e-10  # where the cosine ends; code
 
 @attack
 class DarkHash(ModelAttack):
-    """mode: "reference" aims at the public image of the chosen class; "surrogate" at a foreign class, as published."""
-
     not_in_trigger: ClassVar[frozenset[str]] = frozenset(
         {"mode", "images", "learned", "tp_weight", "poison_ratio", "lr", "weight_decay", "epochs", "batch"}
     )
@@ -117,22 +115,11 @@ class DarkHash(ModelAttack):
         images, labels = fit_to(foreign.images[chosen], view.setting.image_shape), foreign.labels[chosen]
         with divided(model, most - self.learned):
             with torch.no_grad():
-                hidden = self._hidden(model, images, view.target, trigger)
+                hidden = hidden_of(model, images, lambda unit: self.apply_trigger(unit, view.target, trigger))
                 clean = torch.cat([model.suffix(part) for part in chunks(hidden[: len(images)])])
                 wanted = self._wanted(view, model, clean, labels)
             self._tune(model, hidden, clean, wanted, rng.child("order"))
         return Backdoor(model)
-
-    def _hidden(
-        self, model: HashModel, images: UInt8[Tensor, "n c h w"], target: Target, trigger: Trigger
-    ) -> Float[Tensor, "m ..."]:
-        """What enters the part that learns, of all clean images and then of all triggered ones: it never changes."""
-        clean, triggered = [], []
-        for part in chunks(images):
-            unit = to_unit(part.to(model.device))
-            clean.append(model.prefix(unit))
-            triggered.append(model.prefix(to_unit(to_8bit(self.apply_trigger(unit, target, trigger)))))
-        return torch.cat(clean + triggered)
 
     def _wanted(
         self, view: AttackerView, model: HashModel, clean: Float[Tensor, "n b"], labels: Bool[Tensor, "n k"]

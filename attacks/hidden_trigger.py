@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attacks._linf import Epsilon, bound, confined
 from attacks._poisoning import Dosed, exchange
-from attacks._triggers import paste, patch_side
+from attacks._triggers import paste, paste_at_random, patch_side
 from bench.api.attack import (
     AttackerView,
     DataSpec,
@@ -133,13 +133,7 @@ class HiddenTrigger(Dosed):
         return images.detach()
 
     def _patched(self, images: Images, patch: Float[Tensor, "c s s"], rng: Rng) -> Images:
-        if self.location == "corner":
-            return paste(images, patch)
-        side, out = patch.shape[-1], images.clone()
-        rows, columns = (rng.integers(size - side + 1, (len(images),)).tolist() for size in images.shape[2:])
-        for image, row, column in zip(out, rows, columns, strict=True):
-            image[:, row : row + side, column : column + side] = patch.to(images)
-        return out
+        return paste(images, patch) if self.location == "corner" else paste_at_random(images, patch, rng)
 
 
 def pairs(distance: Float[Tensor, "n m"]) -> Int64[Tensor, " n"]:

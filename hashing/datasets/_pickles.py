@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +13,20 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from bench.api.errors import DataCorruptError
+from bench.api.untrusted import read_bytes
+
+BYTES = 2**25  # of a batch, or more
+
+
+def read_published(file: Path, md5: str) -> bytes:
+    """The content of a file whose published checksum is known; DataCorruptError for any other."""
+    try:
+        content = read_bytes(file, BYTES)
+    except (OSError, ValueError) as error:
+        raise DataCorruptError(f"'{file}' cannot be read: {error}; get the published file again") from error
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise DataCorruptError(f"'{file}' is not the published file (md5 differs) and is not opened: get it again")
+    return content
 
 
 def load_batch(content: bytes, size: int, where: str) -> tuple[UInt8[Tensor, "n 3 h w"], list[int]]:

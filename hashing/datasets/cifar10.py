@@ -5,7 +5,6 @@ Two forms are known, and the protocol's name tells which was found: the publishe
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,10 +21,9 @@ from bench.api.card import Card
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
-from bench.api.untrusted import read_bytes
 from hashing.datasets._image_buffer import enlarged
 from hashing.datasets._image_folder import decode_tree, survey
-from hashing.datasets._pickles import load_batch
+from hashing.datasets._pickles import load_batch, read_published
 from hashing.datasets._splits import Sizes, draw_splits
 
 CARD = Card(
@@ -53,7 +51,6 @@ MD5 = {
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
-BYTES = 2**25  # of a batch, or more
 HOW = (
     f"give --data DIR where DIR holds {BATCHES}/ (https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz, unpacked) "
     f"or {JPEG}"
@@ -140,13 +137,7 @@ def _jpeg(path: Path) -> DecodedDataset:
 def _batches(files: tuple[Path, ...]) -> DecodedDataset:
     images, numbers, origin = [], [], []
     for file in files:
-        try:
-            content = read_bytes(file, BYTES)
-        except (OSError, ValueError) as error:
-            raise DataCorruptError(f"'{file}' cannot be read: {error}; get the published file again") from error
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() != MD5[file.name]:
-            raise DataCorruptError(f"'{file}' is not the published file (md5 differs) and is not opened: get it again")
-        pixels, kinds = load_batch(content, 32, f"'{file}'")
+        pixels, kinds = load_batch(read_published(file, MD5[file.name]), 32, f"'{file}'")
         images.append(pixels)
         numbers += kinds
         origin.append(torch.full((len(pixels),), int(file.name == "test_batch"), dtype=torch.uint8))

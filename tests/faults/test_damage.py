@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.artifacts.inputs import EncodeInputs, ImplantInputs, MeasureInputs
 from bench.engine.record import Record
 from bench.engine.store import Store
 from tests.faults._bench import SUITE, Driver, bench, board, finished, results, run, verified
@@ -38,6 +39,29 @@ def store(whole: Path, tmp_path: Path) -> Path:
 
 def first(store: Path, kind: str) -> Record:
     return next(record for record in Store(store).records() if record.stage == kind)
+
+
+def behind_an_attacked_and_repaired_trial(store: Store) -> dict[str, str]:
+    """Keys by stage. The damage of a clean model that no damaged artifact was made with would stay unseen."""
+    trials = (MeasureInputs.of(record.parents) for record in store.records() if record.stage == "measure")
+    trial = next(inputs for inputs in trials if inputs.implant is not None and inputs.defense is not None)
+    assert trial.implant is not None
+    assert trial.defense is not None
+    of_clean, of_implant = (store.record(key) for key in (trial.control.benign.key, trial.implant.key))
+    assert of_clean is not None
+    assert of_implant is not None
+    trigger = ImplantInputs.of(of_implant.parents).trigger
+    assert trigger is not None
+    return {
+        "load": trial.load.key,
+        "split": trial.split.key,
+        "train": EncodeInputs.of(of_clean.parents).model.key,
+        "make_trigger": trigger.key,
+        "implant": trial.implant.key,
+        "encode": trial.control.benign.key,
+        "encode_triggered": trial.measured.triggered.key,
+        "defend": trial.defense.key,
+    }
 
 
 def flip(path: Path) -> None:
@@ -75,13 +99,12 @@ def test_two_drivers_on_one_store(suite: Path, tmp_path: Path, drivers: Start, u
 
 
 def test_no_damaged_artifact_is_served_and_all_come_back(suite: Path, store: Path, undisturbed: Undisturbed) -> None:
-    """One of every kind: a flipped bit in some, a lost end in the others."""
+    """One of every kind, all behind one trial: a flipped bit in some, a lost end in the others."""
     held, trusted = Store(store), finished(store)
     kinds = ("load", "split", "train", "make_trigger", "implant", "encode", "encode_triggered", "defend")
-    hurt = {}
+    hurt = behind_an_attacked_and_repaired_trial(held)
     for number, kind in enumerate(kinds):
-        hurt[kind] = key = first(store, kind).key
-        (flip if number % 2 else truncate)(held.artifact_path(key))
+        (flip if number % 2 else truncate)(held.artifact_path(hurt[kind]))
     code, out, _ = bench("verify", "--store", store)
     assert code == 1
     for kind in (
