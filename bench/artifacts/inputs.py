@@ -223,8 +223,9 @@ def _keys(value: Any, name: str) -> Iterator[tuple[str, str]]:
         for number, item in enumerate(value):
             yield from _keys(item, f"{name}.{number}")
     elif value is not None:
-        for field in fields(value):
-            yield from _keys(getattr(value, field.name), _below(name, field.name))
+        group: Any = type(value)
+        for field in _hints(group):
+            yield from _keys(getattr(value, field), _below(name, field))
 
 
 def _restored(kind: Any, name: str, parents: Mapping[str, str], source: Source) -> Any:

@@ -12,7 +12,7 @@ from bench.artifacts import stage_io
 from bench.artifacts.inputs import DataInputs
 from bench.artifacts.outputs.attack import StoredTrigger
 from bench.artifacts.sealed import sealed
-from bench.artifacts.specs import ComponentSpec
+from bench.artifacts.specs import AimSpec, ComponentSpec
 
 
 def trigger_attack(spec: ComponentSpec) -> Attack:
@@ -35,6 +35,16 @@ def with_trigger(
         for i in range(0, len(images), 500)
     ]
     return torch.cat(parts) if parts else images
+
+
+def triggered_queries(
+    spec: AimSpec, data: DataInputs, stored: StoredTrigger | None, device: torch.device
+) -> tuple[Int64[Tensor, " n"], UInt8[Tensor, "n c h w"]]:
+    """Positions of the queries that get the trigger, and their images with it."""
+    attack, trigger = trigger_attack(spec["attack"]), open_trigger(stored, device)
+    target = stage_io.target(spec["target"], data.load.classes)
+    positions = eligible(data, target)
+    return positions, with_trigger(attack, stage_io.split(data, "query").images[positions], target, trigger, device)
 
 
 def eligible(data: DataInputs, target: Target) -> Int64[Tensor, " n"]:

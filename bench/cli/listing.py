@@ -63,10 +63,9 @@ def _suites() -> list[dict[str, str]]:
 def _metrics() -> list[dict[str, str]]:
     from bench.metrics import METRICS
 
-    good = {1: "more", -1: "less", 0: ""}
     return [
-        {"name": name, "title": one.title, "unit": one.unit, "range": f"{one.low:g} to {one.high:g}",
-         "good": good[one.direction], "section": one.section, "meaning": one.meaning}
+        {"name": name, "title": one.title, "unit": one.unit, "range": one.range,
+         "good": one.better, "section": one.section, "meaning": one.meaning}
         for name, one in METRICS.items()
     ]  # fmt: skip
 

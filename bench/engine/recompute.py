@@ -106,7 +106,7 @@ def differences(stored: Mapping[str, Any], again: Mapping[str, Any], at: str = "
 def rescore(store: Store, trials: Sequence[PlannedTrial]) -> Iterator[tuple[PlannedTrial, Record | None]]:
     """Each trial with its new key, and the record there; None where there was nothing to measure again.
 
-    A trial whose trial did not finish keeps what it has.
+    A trial that did not finish keeps what it has.
     """
     site, records = Environment(store.root, None, "cpu"), RecordCache(store)
 

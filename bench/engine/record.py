@@ -95,7 +95,7 @@ class Meta(Model):
 
     model_config = ConfigDict(extra="allow")
 
-    protocol: Protocol | str = Protocol()
+    protocol: Protocol | str = Field(default_factory=Protocol)
     classes: list[str] = []
     notes: dict[str, Number] = {}
     kind: Annotated[DefenseKind, Field(strict=False)] = DefenseKind.NONE
@@ -180,10 +180,10 @@ class Record(Model):
     spec: Annotated[dict[str, Any], AfterValidator(_components)] = {}
     parents: Texts = {}  # what is no key among them has no record
     inputs: dict[str, str | None] = {}
-    meta: Meta = Meta()
+    meta: Meta = Field(default_factory=Meta)
     metrics: Annotated[dict[str, Number | DetectorScores | str | None], AfterValidator(_metrics)] = {}
     artifact: Artifact | None = None
-    provenance: Provenance = Provenance()
+    provenance: Provenance = Field(default_factory=Provenance)
     cost: Cost | None = None
 
     @property

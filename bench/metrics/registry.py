@@ -49,6 +49,16 @@ class Metric:
     high: float = 1.0
     control: Metric | None = None
 
+    @property
+    def range(self) -> str:
+        """Its range in print."""
+        return f"{self.low:g} to {self.high:g}"
+
+    @property
+    def better(self) -> str:
+        """Which way is good, in print: "more", "less", or "" for neither."""
+        return {1: "more", -1: "less", 0: ""}[self.direction]
+
 
 @dataclass(frozen=True)
 class Group:

@@ -137,11 +137,10 @@ def recipe() -> list[Parameter]:
 
 def metrics() -> str:
     """A table per section; a control follows its metric."""
-    good = {1: "more", -1: "less", 0: ""}
     parts = []
     for section in METRICS.sections():
         rows = [
-            [one.title, code(name), one.meaning, f"{one.low:g} to {one.high:g}", good[one.direction], one.unit]
+            [one.title, code(name), one.meaning, one.range, one.better, one.unit]
             for name in METRICS.of(section)
             if (one := METRICS[name])
         ]
