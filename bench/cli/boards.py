@@ -20,7 +20,7 @@ def leaderboard(
         list[str], typer.Option(metavar="AXIS=A,B", help="Only these values of an axis. Repeatable.")
     ] = [],  # noqa: B006 -- typer needs a literal
     all_runs: Annotated[
-        bool, typer.Option("--all-runs", help="Cells of all runs, each as the latest one left it.")
+        bool, typer.Option("--all-runs", help="Trials of all runs, each as the latest one left it.")
     ] = False,
     mixed: Annotated[
         bool, typer.Option("--mixed", help="Allow one table to mix code, metric and protocol versions.")
@@ -104,7 +104,7 @@ def compare(
     other: Annotated[Path, typer.Argument(metavar="B", help="The store to compare with it.")],
     suite: Annotated[str | None, typer.Option(help="The latest run of this suite instead of the latest run.")] = None,
     all_runs: Annotated[
-        bool, typer.Option("--all-runs", help="Cells of all runs, each as the latest one left it.")
+        bool, typer.Option("--all-runs", help="Trials of all runs, each as the latest one left it.")
     ] = False,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",

@@ -43,7 +43,7 @@ def report(
         list[str], typer.Option(metavar="AXIS=A,B", help="Only these values of an axis, not for reported. Repeatable.")
     ] = [],  # noqa: B006
     all_runs: Annotated[
-        bool, typer.Option("--all-runs", help="Cells of all runs, each as the latest one left it.")
+        bool, typer.Option("--all-runs", help="Trials of all runs, each as the latest one left it.")
     ] = False,
     mixed: Annotated[
         bool, typer.Option("--mixed", help="Allow one table to mix code, metric and protocol versions.")

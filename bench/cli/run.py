@@ -228,7 +228,7 @@ def _print_skipped(made: Plan) -> None:
             out.print(Text(strip_controls(f"left out, {count} trials: {reason}")), soft_wrap=True)
     elif reasons:
         table = Table(title="Left out", title_justify="left", title_style="bold", box=None, show_edge=False)
-        table.add_column("cells", justify="right")
+        table.add_column("trials", justify="right")
         table.add_column("why, and how to add them")
         for reason, count in reasons:
             table.add_row(str(count), Text(strip_controls(reason), overflow="fold"))
