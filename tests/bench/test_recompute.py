@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,22 +21,28 @@ from bench.engine.record import Record
 from bench.engine.store import Store
 from bench.graph import cache_key, fingerprint
 from bench.graph import planner as planning
+from bench.graph.planner import Plan
 from reports import frame, html_report, trial_details
 from tests.bench.conftest import TINY, finish
 from tests.reports.test_html_report import unpacked
 from tests.stores import changed, write_run
 
 
+def ran(folder: Path, changes: list[str]) -> tuple[Plan, Store]:
+    """The plan of a small suite with these changes, and the store in which it has been run."""
+    (folder / "tiny.toml").write_text(TINY)
+    plan = planning.plan([suites.load(str(folder / "tiny.toml"), changes=changes)], data=None, device="cpu")
+    store = Store(folder / "store", create=True)
+    finish(plan, store)
+    write_run(store, plan)
+    return plan, store
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished run: plan and folder of the store. Filters keep masks, input detectors scores."""
-    root = tmp_path_factory.mktemp("again")
-    (root / "tiny.toml").write_text(TINY)
     changes = ["defenses=none,spectral_signatures,strip", "training.epochs=2"]
-    plan = planning.plan([suites.load(str(root / "tiny.toml"), changes=changes)], data=None, device="cpu")
-    store = Store(root / "store", create=True)
-    finish(plan, store)
-    write_run(store, plan)
+    plan, store = ran(tmp_path_factory.mktemp("again"), changes)
     return plan, store.root
 
 
@@ -206,12 +213,7 @@ def test_damaged_codes_are_not_measured_under_a_new_metric(done, monkeypatch, re
 
 
 def test_repaired_models_that_gc_dropped_are_not_missed(tmp_path, capsys):
-    (tmp_path / "tiny.toml").write_text(TINY)
-    changes = ["defenses=fine_pruning", "attacks=none"]
-    plan = planning.plan([suites.load(str(tmp_path / "tiny.toml"), changes=changes)], data=None, device="cpu")
-    store = Store(tmp_path / "store", create=True)
-    finish(plan, store)
-    write_run(store, plan)
+    plan, store = ran(tmp_path, ["defenses=fine_pruning", "attacks=none"])
     doctor.gc(store=store.root, repaired=True)
     key = of(plan, store, "defense", attack="none", defense=plan.trials[0].trial.defense.label).key
     assert not store.artifact_path(key).exists()
