@@ -99,9 +99,9 @@ def _model(name: str, side: int) -> HashModel:
     )  # fmt: skip
 
 
-def random_split(rng: Rng, n: int, side: int) -> Split:
+def random_split(rng: Rng, n: int, side: int, classes: int = CLASSES) -> Split:
     images = rng.integers(256, (n, 3, side, side)).to(torch.uint8)
-    labels = torch.nn.functional.one_hot(rng.integers(CLASSES, (n,)), CLASSES).bool()
+    labels = torch.nn.functional.one_hot(rng.integers(classes, (n,)), classes).bool()
     return Split(images, labels, torch.arange(n))
 
 
