@@ -58,6 +58,12 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def gpu(session: nox.Session) -> None:
+    """Check everything that needs a GPU, eight minutes at most; arguments: `--minutes M`, `--out DIR`, `--only STEP`."""
+    session.run("python", "-m", "tests.experiments.gpu", *session.posargs, external=True)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
     session.run("python", "-m", "ruff", "check", *CODE, external=True)

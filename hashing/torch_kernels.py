@@ -60,10 +60,11 @@ def all_distances(queries: PackedCodes, database: PackedCodes, device: str) -> D
     n, stored = len(queries), _Side(database.words, device)
     codes = _Side(queries.words, device).signs(slice(0, n), queries.bits)
     found = np.empty((n, len(database)), distance_type(queries.bits))
+    narrow = torch.uint8 if found.dtype == np.uint8 else torch.int32  # less to copy from the device
     for items in _parts(len(database), _unpacked(queries.bits, device)):
         block = stored.signs(items, queries.bits)
         for chunk in _parts(n, _pairs(device) // len(block)):
-            found[chunk, items] = _distances(codes[chunk], block).cpu().numpy()
+            found[chunk, items] = _distances(codes[chunk], block).to(narrow).cpu().numpy()
     return found
 
 

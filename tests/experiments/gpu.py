@@ -105,8 +105,8 @@ def waited(where: Where) -> None:
 
 
 def tests(where: Where) -> Iterator[Row]:
-    """The tests that need a device."""
-    done = ran(where, "-m", "pytest", "tests", "-m", "gpu", "-q", "-p", "no:cacheprovider")
+    """The tests that need a device; a file whose packages are not here (faiss) does not stop the others."""
+    done = ran(where, "-m", "pytest", "tests", "-m", "gpu", "-q", "--continue-on-collection-errors")
     yield Row("tests", "pytest -m gpu", last_line(done), "" if done.returncode == 0 else tail(done))
 
 
