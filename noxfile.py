@@ -59,7 +59,7 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """Check everything that needs a GPU, eight minutes at most; arguments: `--minutes M`, `--out DIR`, `--only STEP`."""
+    """Check everything that needs a GPU in eight minutes; arguments: `--minutes M`, `--out DIR`, `--only STEP`."""
     session.run("python", "-m", "tests.experiments.gpu", *session.posargs, external=True)
 
 
