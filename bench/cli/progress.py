@@ -12,7 +12,7 @@ from bench.api.untrusted import strip_controls
 from bench.cli.console import console
 from bench.engine.estimator import RuntimeEstimator
 from bench.engine.record import Record
-from bench.graph.planner import Stage
+from bench.graph.plan import Stage
 
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 

@@ -30,7 +30,7 @@ from bench.cli.options import (
 if TYPE_CHECKING:
     from bench.engine.scheduler import Summary
     from bench.engine.store import Store
-    from bench.graph.planner import Plan
+    from bench.graph.plan import Plan
 
 Retry = Annotated[
     str, typer.Option("--retry", metavar="STATUS,...", help="Run trials again that ended so: failed,timeout,oom.")

@@ -22,7 +22,7 @@ from bench.api.untrusted import strip_controls_multiline
 from bench.engine.record import Record, Status
 from bench.engine.store import writing
 from bench.engine.worker import LOG_TAIL, Environment, StageTimeoutError, run_stage, warm_up
-from bench.graph.planner import Stage
+from bench.graph.plan import Stage
 
 FOREVER = 1e7  # seconds: a suite may say inf, a clock may not
 

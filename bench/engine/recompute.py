@@ -21,7 +21,7 @@ from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.engine.worker import Environment, InputLostError, StoredArtifacts, run_stage
 from bench.graph.cache_key import key_of
-from bench.graph.planner import Stage
+from bench.graph.plan import Stage
 from bench.metrics import METRICS
 from bench.stages import measure
 

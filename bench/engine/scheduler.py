@@ -13,7 +13,7 @@ from bench.engine.record import LASTING_FAILURES, Record, RecordSummary, Status,
 from bench.engine.record_cache import KeptRecords
 from bench.engine.store import Store
 from bench.engine.worker import describe
-from bench.graph.planner import Plan, Stage
+from bench.graph.plan import Plan, Stage
 
 RESUBMISSIONS = 2  # how often a killed stage is tried again in the same run
 

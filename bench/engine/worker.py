@@ -26,7 +26,7 @@ from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.graph.cache_key import content_of
 from bench.graph.fingerprint import fingerprint
-from bench.graph.planner import Stage
+from bench.graph.plan import Stage
 
 if TYPE_CHECKING:
     from bench.artifacts.artifact import Output

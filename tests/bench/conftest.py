@@ -15,7 +15,7 @@ from bench.engine.scheduler import Summary, run_plan
 from bench.engine.store import Store
 from bench.engine.worker import Environment
 from bench.graph import planner as planning
-from bench.graph.planner import Plan
+from bench.graph.plan import Plan
 
 TROUBLE = '''
 """Data that sleeps, fails, dies or is fine, as its parameters say."""

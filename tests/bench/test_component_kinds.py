@@ -14,7 +14,7 @@ from bench.config.trial import PlannedTrial
 from bench.engine.record import Record
 from bench.engine.store import Store
 from bench.graph import planner as planning
-from bench.graph.planner import Plan
+from bench.graph.plan import Plan
 from tests.bench.conftest import TINY, finish
 
 KINDS = {

@@ -15,7 +15,7 @@ from bench.engine.scheduler import Frontier
 from bench.engine.store import Store
 from bench.engine.worker import StoredArtifacts
 from bench.graph import planner as planning
-from bench.graph.planner import Plan
+from bench.graph.plan import Plan
 from tests.bench.conftest import finish
 from tests.stores import changed
 

@@ -27,7 +27,7 @@ from bench.artifacts.outputs.codes import BenignCodes, TriggeredCodes
 from bench.artifacts.outputs.data import DecodedData, SplitData
 from bench.artifacts.outputs.model import StoredModel
 from bench.graph import fingerprint
-from bench.graph.planner import Plan
+from bench.graph.plan import Plan
 
 DATA = DataInputs(DecodedData("10ad"), SplitData("5b117"))
 

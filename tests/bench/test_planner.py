@@ -12,7 +12,7 @@ from bench.engine.scheduler import Frontier
 from bench.engine.store import Store
 from bench.graph import cache_key, fingerprint
 from bench.graph import planner as planning
-from bench.graph.planner import Plan
+from bench.graph.plan import Plan
 from tests.bench.conftest import finish, kinds
 
 Tiny = Callable[..., Plan]

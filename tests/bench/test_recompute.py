@@ -21,7 +21,7 @@ from bench.engine.record import Record
 from bench.engine.store import Store
 from bench.graph import cache_key, fingerprint
 from bench.graph import planner as planning
-from bench.graph.planner import Plan
+from bench.graph.plan import Plan
 from reports import frame, html_report, trial_details
 from tests.bench.conftest import TINY, finish
 from tests.reports.test_html_report import unpacked

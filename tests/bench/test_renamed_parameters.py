@@ -11,6 +11,7 @@ from bench.api.errors import RenamedWarning, UserError
 from bench.cli.app import main
 from bench.config import suite as suites
 from bench.graph import planner as planning
+from bench.graph.plan import Plan
 
 FADE = '''
 """An attack whose `opacity` was called `alpha` once."""
@@ -50,7 +51,7 @@ def suite_with(folder: Path, name: str) -> Path:
 
 
 def test_old_and_new_name_are_the_same_stages_and_rows(tmp_path: Path) -> None:
-    def planned(name: str) -> planning.Plan:
+    def planned(name: str) -> Plan:
         return planning.plan([suites.load(str(suite_with(tmp_path, name)))], data=None, device="cpu")
 
     new = planned("opacity")

@@ -18,7 +18,7 @@ from bench.engine.scheduler import Frontier, run_plan
 from bench.engine.store import Store
 from bench.engine.worker import Environment
 from bench.graph import planner as planning
-from bench.graph.planner import Plan
+from bench.graph.plan import Plan
 from tests.bench.conftest import finish
 
 Tiny = Callable[..., Plan]

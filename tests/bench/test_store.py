@@ -16,7 +16,7 @@ from bench.cli import doctor
 from bench.cli.run import _write_manifest
 from bench.engine.record import RunManifest
 from bench.engine.store import Store
-from bench.graph.planner import Plan
+from bench.graph.plan import Plan
 from tests.bench.conftest import finish
 from tests.stores import changed, record
 

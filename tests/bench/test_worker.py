@@ -10,7 +10,7 @@ import pytest
 from bench.api import registry
 from bench.cli import component
 from bench.engine.store import Store
-from bench.graph.planner import Plan
+from bench.graph.plan import Plan
 from tests.bench.conftest import finish
 
 Tiny = Callable[..., Plan]
