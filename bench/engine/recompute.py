@@ -135,5 +135,5 @@ def rescore(store: Store, trials: Sequence[PlannedTrial]) -> Iterator[tuple[Plan
 def _stage(record: Record, key: str, modules: tuple[str, ...], code: str) -> Stage:
     return Stage(
         kind=MeasureInputs.stage, key=key, spec=record.spec, parents=record.parents, modules=modules, code=code,
-        label=record.label, group=record.group, threads=1, num_gpus=0.0, timeout=math.inf,
+        label=record.label, cost_group=record.cost_group, threads=1, num_gpus=0.0, timeout=math.inf,
     )  # fmt: skip

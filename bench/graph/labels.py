@@ -18,11 +18,16 @@ def label_of(kind: str, spec: Mapping[str, Any]) -> str:
     return f"{kind} {' '.join(words)}"
 
 
-def group_of(kind: str, spec: Mapping[str, Any]) -> str:
-    """A text that begins with the stage's kind and is equal for stages that cost about the same."""
+def cost_group_of(kind: str, spec: Mapping[str, Any]) -> str:
+    """The kind of the stage and those parts of its spec that change how long it takes and how much it stores."""
     attacks = kind in {MakeTriggerInputs.stage, ImplantInputs.stage}
     roles = ("dataset", "backbone", "method", "defense", *(("attack",) if attacks else ()))
     words = [str(spec[role]["name"]) for role in roles if role in spec]
     return " ".join(
         [kind, *words, *(str(part) for part in spec.get("setting", [])), str(spec.get("recipe", {}).get("epochs", ""))]
     )
+
+
+def kind_of_cost_group(group: str) -> str:
+    """The kind of the stages in a cost group."""
+    return group.partition(" ")[0]

@@ -16,8 +16,8 @@ class Stage:
 
     kind: the name of the stage's module in bench/stages. parents: the keys of the stages that this one reads, by the
     names of fields in bench.artifacts.inputs. modules, code: the modules that compute the result, and their
-    fingerprint. label: the stage in progress displays and errors. group: stages of one group cost about the same.
-    threads, num_gpus: what the stage occupies. timeout: seconds.
+    fingerprint. label: the stage in progress displays and errors. cost_group: equal for stages that take about the same
+    time and space. threads, num_gpus: what the stage occupies. timeout: seconds.
     """
 
     kind: str
@@ -27,7 +27,7 @@ class Stage:
     modules: tuple[str, ...]
     code: str
     label: str
-    group: str
+    cost_group: str
     threads: int
     num_gpus: float
     timeout: float

@@ -39,7 +39,7 @@ from bench.artifacts.specs import (
 from bench.config.schema import Resources
 from bench.config.trial import Spec
 from bench.graph.cache_key import content_of, key_of
-from bench.graph.labels import group_of, label_of
+from bench.graph.labels import cost_group_of, label_of
 from bench.graph.plan import Stage
 
 S = TypeVar("S", bound=Mapping[str, Any])
@@ -60,7 +60,7 @@ class Wiring:
         if key not in self._stages:
             self._stages[key] = Stage(
                 kind=kind, key=key, spec=spec, parents=parents, modules=modules, code=code,
-                label=label_of(kind, spec), group=group_of(kind, spec), threads=resources.threads,
+                label=label_of(kind, spec), cost_group=cost_group_of(kind, spec), threads=resources.threads,
                 num_gpus=resources.num_gpus, timeout=resources.timeout,
             )  # fmt: skip
         left: A = inputs.left(key)
