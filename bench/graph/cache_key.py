@@ -35,12 +35,6 @@ def content_of(files: Sequence[Path]) -> str:
     )
 
 
-@cache
-def code_of(modules: tuple[str, ...]) -> str:
-    """Fingerprint of a stage's code; cached, since plans ask for few different ones."""
-    return fingerprint(modules)
-
-
 def modules_of(kind: str, spec: Mapping[str, Any]) -> tuple[str, ...]:
     """A stage's module, and those of the components that it looks up by name."""
     kinds = registry.KIND_OF_AXIS
@@ -57,7 +51,7 @@ def key_of(
     The code behind a parent's artifact is in the parent's key.
     """
     modules = modules_of(kind, spec)
-    code = code_of(modules)
+    code = fingerprint(modules)
     versions = environment(kind, threads=threads, device=device)
     if kind == DefendInputs.stage:
         used = registry.lookup("defenses", spec["defense"]["name"]).optional_packages

@@ -19,15 +19,17 @@ from bench.config.trial import Spec, Trial, canonical
 from bench.graph.cache_key import content_of
 from hashing.train import fast_precision
 
-_instances: dict[tuple[str, str], Any] = {}
-
 
 def instance(kind: str, spec: Spec) -> Any:
     """A component by kind ("attacks", ...) and spec. Trials share instances, which are frozen."""
-    place = (kind, spec.identity)
-    if place not in _instances:
-        _instances[place] = registry.create(kind, spec.name, spec.params)
-    return _instances[place]
+    return _instance(kind, spec, registry.generation())
+
+
+@cache
+def _instance(kind: str, spec: Spec, generation: int) -> Any:
+    """generation: of the registry, since a plugin may have another class behind the same name."""
+    del generation
+    return registry.create(kind, spec.name, spec.params)
 
 
 def spec_of(kind: str, name: str, params: Mapping[str, Any] | None = None) -> Spec:
@@ -53,7 +55,7 @@ def setting_spec(trial: Trial, device: str) -> SettingSpec:
         "method": trial.method.as_json(),
         "bits": trial.bits,
         "seed": trial.seed,
-        "recipe": recipe_of(trial.method.name, canonical(dict(trial.training)), device),
+        "recipe": _recipe(trial.method.name, canonical(dict(trial.training)), device, registry.generation()),
     }
     if weights := backbone.files():
         spec["weights"] = content_of(weights)
@@ -61,11 +63,12 @@ def setting_spec(trial: Trial, device: str) -> SettingSpec:
 
 
 @cache
-def recipe_of(method: str, training: str, device: str) -> dict[str, Any]:
+def _recipe(method: str, training: str, device: str, generation: int) -> dict[str, Any]:
     """A method's recipe with the suite's changes (canonical JSON).
 
     The precision "auto" becomes the one that the device is fast at, since the recipe is a part of keys.
     """
+    del generation
     changes: dict[str, Any] = json.loads(training)
     paper: Recipe = registry.lookup("methods", method).recipe
     try:
