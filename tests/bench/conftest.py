@@ -103,6 +103,18 @@ def tiny(tmp_path: Path) -> Callable[..., Plan]:
     return make
 
 
+def load(folder: Path, text: str, **options) -> suites.Suite:
+    """A suite with this text."""
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return suites.load(str(path), **options)
+
+
+def axis(suite: suites.Suite, name: str) -> list:
+    """The values of an axis in the suite's trials, in their order."""
+    return list(dict.fromkeys(trial.axes()[name] for trial in suite.trials(None)))
+
+
 def plan_of(suite: Path, text: str = "", *, data: Path | None = None) -> Plan:
     """The plan of a suite file, after `text` has been written into it."""
     if text:
