@@ -154,8 +154,7 @@ def test_no_damaged_record_is_served_and_all_come_back(suite: Path, store: Path,
     measured[3].write_bytes(whole[3].replace(b'"status": "ok"', b'"status": "oj"'))
     others[0].write_bytes(b"")
     others[1].write_bytes(others[1].read_bytes()[:-30])
-    (lost,) = (shown for shown in json.loads(board(store)) if shown["title"] == "No result")
-    assert [(row["trials"], row["status"]) for row in lost["rows"]] == [(4, "missing")]
+    assert [(row["trials"], row["status"]) for row in without_result(store)] == [(4, "missing")]
     every = {path.stem for path in trials}
     assert readable(store) == every - {path.stem for path in (*measured, *others[:2])}
     out = again(suite, store)
@@ -164,6 +163,12 @@ def test_no_damaged_record_is_served_and_all_come_back(suite: Path, store: Path,
     assert board(store) == undisturbed[0]
     assert len(list((store / "damaged").glob("*.json"))) >= 4
     verified(store)
+
+
+def without_result(store: Path) -> list[dict]:
+    """The rows of the board of trials that have no result."""
+    (lost,) = (shown for shown in json.loads(board(store)) if shown["title"] == "No result")
+    return lost["rows"]
 
 
 def readable(store: Path) -> set[str]:
@@ -200,9 +205,7 @@ def test_a_read_only_store_can_be_read_and_serves_nothing_damaged(
         path = store / "records" / f"{first(store, 'measure').key}.json"
         path.write_bytes(path.read_bytes()[:50])
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
-        assert [row["status"] for shown in json.loads(board(store)) for row in shown["rows"] if "status" in row] == [
-            "missing"
-        ]
+        assert [row["status"] for row in without_result(store)] == ["missing"]
         assert path.exists()
 
 
