@@ -55,6 +55,8 @@ def test_files_that_are_not_the_stores_stay(store: Store, tmp_path: Path) -> Non
     outside = tmp_path / "mine"
     outside.mkdir()
     (outside / ("a" * 32 + ".json")).write_text("{}")
+    (outside / ".old.tmp").write_text("mine")
+    os.utime(outside / ".old.tmp", (0, 0))
     (store.root / "damaged").symlink_to(outside)
     (store.root / "records" / "notes.json").write_text("{}")
     (store.root / "records" / ".fresh.tmp").write_text("half")
