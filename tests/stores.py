@@ -11,7 +11,7 @@ from bench.api.kinds import Access, DefenseKind
 from bench.config.trial import PlannedTrial, Spec, Trial, pieces
 from bench.engine.record import Record, RunManifest
 from bench.engine.store import Store
-from bench.graph.planner import Plan
+from bench.graph.plan import Plan
 
 AXES = {"dataset": "toy", "backbone": "net", "method": "csq", "bits": 32, "surrogate": "other_seed",
         "augment": "victim", "attack": "none", "defense": "none", "target": "0", "seed": 0}  # fmt: skip

@@ -112,7 +112,7 @@ def load_plugin(path: Path) -> None:
             " @metric or @board"
         )
     _plugin_files[path] = module
-    _forget()
+    forget()
 
 
 def mark(function: Callable[..., Any], kind: str, declaration: Any) -> None:
@@ -135,10 +135,11 @@ def plugins_restored() -> Iterator[None]:
     finally:
         _plugin_files.clear()
         _plugin_files.update(before)
-        _forget()
+        forget()
 
 
-def _forget() -> None:
+def forget() -> None:
+    """Look for components and read their code again, for a process in which files or packages have changed."""
     _generation[0] += 1
     catalogue.cache_clear()
     declaring_modules.cache_clear()

@@ -43,11 +43,17 @@ In = TypeVar("In", bound="Inputs[Any, Any]")
 class Inputs(Generic[S, A]):
     """Base of a stage's inputs; S is the stage's spec, A what the stage leaves.
 
-    stage: the stage's name, which is that of its module in bench/stages. leaves: A.
+    stage: the stage's name, which is that of its module in bench/stages. leaves: A. guessed_seconds: the time of a
+    stage before a similar one has run, an order of magnitude for small images on one CPU core. uses_device: whether
+    the device and the number of threads can change the result. packages: those that can change the result, beside
+    torch, torchvision and numpy.
     """
 
     stage: ClassVar[str]
     leaves: ClassVar[type[Artifact]]
+    guessed_seconds: ClassVar[float]
+    uses_device: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = ()
 
     def parents(self) -> dict[str, str]:
         """The keys of all parents by the names that records use."""
@@ -111,12 +117,17 @@ class LoadInputs(Inputs[LoadSpec, DecodedData]):
 
     stage = "load"
     leaves = DecodedData
+    guessed_seconds = 5.0
+    uses_device = False
+    packages = ("pillow", "scikit-learn")  # decoders and embedded data
 
 
 @dataclass(frozen=True)
 class SplitInputs(Inputs[SplitSpec, SplitData]):
     stage = "split"
     leaves = SplitData
+    guessed_seconds = 0.1
+    uses_device = False
 
     load: DecodedData
 
@@ -125,12 +136,14 @@ class SplitInputs(Inputs[SplitSpec, SplitData]):
 class TrainInputs(DataInputs, Inputs[SettingSpec, StoredModel]):
     stage = "train"
     leaves = StoredModel
+    guessed_seconds = 20.0
 
 
 @dataclass(frozen=True)
 class MakeTriggerInputs(AttackerInputs, Inputs[MakeTriggerSpec, StoredTrigger]):
     stage = "make_trigger"
     leaves = StoredTrigger
+    guessed_seconds = 0.1
 
 
 @dataclass(frozen=True)
@@ -139,6 +152,7 @@ class ImplantInputs(AttackerInputs, Inputs[ImplantSpec, Implanted]):
 
     stage = "implant"
     leaves = Implanted
+    guessed_seconds = 20.0
 
     trigger: StoredTrigger | None = None
 
@@ -147,6 +161,7 @@ class ImplantInputs(AttackerInputs, Inputs[ImplantSpec, Implanted]):
 class EncodeInputs(SuspectInputs, Inputs[EncodeSpec, BenignCodes]):
     stage = "encode"
     leaves = BenignCodes
+    guessed_seconds = 2.0
 
 
 @dataclass(frozen=True)
@@ -155,6 +170,7 @@ class EncodeTriggeredInputs(SuspectInputs, Inputs[EncodeTriggeredSpec, Triggered
 
     stage = "encode_triggered"
     leaves = TriggeredCodes
+    guessed_seconds = 1.0
 
     trigger: StoredTrigger | None = None
 
@@ -165,6 +181,8 @@ class DefendInputs(SuspectInputs, Inputs[DefendSpec, Defended]):
 
     stage = "defend"
     leaves = Defended
+    guessed_seconds = 5.0
+    packages = ("scikit-learn",)  # clusters
 
     poison: Implanted | None = None
     codes: BenignCodes | None = None
@@ -174,6 +192,7 @@ class DefendInputs(SuspectInputs, Inputs[DefendSpec, Defended]):
 class ScoreBenignInputs(SuspectInputs, Inputs[DefendSpec, BenignScores]):
     stage = "score_benign"
     leaves = BenignScores
+    guessed_seconds = 5.0
 
     detector: Defended
 
@@ -184,6 +203,7 @@ class ScoreTriggeredInputs(SuspectInputs, Inputs[ScoreTriggeredSpec, TriggeredSc
 
     stage = "score_triggered"
     leaves = TriggeredScores
+    guessed_seconds = 5.0
 
     detector: Defended
     trigger: StoredTrigger | None = None
@@ -199,6 +219,8 @@ class MeasureInputs(DataInputs, Inputs[MeasureSpec, Artifact]):
 
     stage = "measure"
     leaves = Artifact
+    guessed_seconds = 0.5
+    uses_device = False
 
     measured: SystemInputs
     control: SystemInputs

@@ -39,10 +39,10 @@ def split(data: DataInputs, part: str) -> Split:
     return Split(data.load.images[ids], data.load.labels[ids], ids)
 
 
-def portions(data: DataInputs, part: str) -> Iterator[UInt8[Tensor, "m c h w"]]:
-    """The images of a part that need not fit into memory, PORTION bytes at a time."""
+def portions(data: DataInputs, part: str, size: int | None = None) -> Iterator[UInt8[Tensor, "m c h w"]]:
+    """The images of a part that need not fit into memory, `size` (else PORTION) bytes at a time."""
     images = data.load.images
-    for ids in torch.split(data.split.positions(part), max(1, PORTION // images[0].numel())):
+    for ids in torch.split(data.split.positions(part), max(1, (size or PORTION) // images[0].numel())):
         yield images[ids]
 
 

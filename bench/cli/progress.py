@@ -12,7 +12,7 @@ from bench.api.untrusted import strip_controls
 from bench.cli.console import console
 from bench.engine.estimator import RuntimeEstimator
 from bench.engine.record import Record
-from bench.graph.planner import Stage
+from bench.graph.plan import Stage
 
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 
@@ -60,7 +60,7 @@ class Display:
         self._console.print(Text(strip_controls(text)), soft_wrap=True)
 
     def begin(self, stages: list[Stage]) -> None:
-        self._left = Counter(stage.group for stage in stages)
+        self._left = Counter(stage.cost_group for stage in stages)
         self._bar.update(self._task, total=len(stages))
         if stages:
             known = sum(count for group, count in self._left.items() if self._costs.has_history(group)) / len(stages)
@@ -78,7 +78,7 @@ class Display:
     def end(self, stage: Stage, record: Record) -> None:
         self.done += 1
         self._running.pop(stage.key, None)
-        self._left[stage.group] -= 1
+        self._left[stage.cost_group] -= 1
         self._costs.observe(record)
         if record.ok:
             self.trained += stage.kind in {"train", "implant"}

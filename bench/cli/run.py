@@ -30,7 +30,7 @@ from bench.cli.options import (
 if TYPE_CHECKING:
     from bench.engine.scheduler import Summary
     from bench.engine.store import Store
-    from bench.graph.planner import Plan
+    from bench.graph.plan import Plan
 
 Retry = Annotated[
     str, typer.Option("--retry", metavar="STATUS,...", help="Run trials again that ended so: failed,timeout,oom.")
@@ -140,12 +140,12 @@ def plan(
         every = [stage for stage in made.stages.values() if stage.kind == kind]
         left = [stage for stage in every if stage.key in needed]
         if every:
-            seconds = costs.total(Counter(stage.group for stage in left))
+            seconds = costs.total(Counter(stage.cost_group for stage in left))
             table.add_row(kind, str(len(every)), str(len(every) - len(left)), str(len(left)), clock(seconds))
     out.print(table)
     runnable = [trial for trial in made.trials if trial.key is not None]
     parallel = workers or os.cpu_count() or 1
-    groups = Counter(stage.group for stage in needed.values())
+    groups = Counter(stage.cost_group for stage in needed.values())
     total, longest = costs.total(groups), max(map(costs.seconds, groups), default=0.0)
     measured = sum(count for group, count in groups.items() if costs.has_history(group))
     out.print(f"\n[bold]{len(made.trials)}[/bold] trials, {len(runnable)} can run here on {chosen}, "

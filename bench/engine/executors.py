@@ -22,7 +22,7 @@ from bench.api.untrusted import strip_controls_multiline
 from bench.engine.record import Record, Status
 from bench.engine.store import writing
 from bench.engine.worker import LOG_TAIL, Environment, StageTimeoutError, run_stage, warm_up
-from bench.graph.planner import Stage
+from bench.graph.plan import Stage
 
 FOREVER = 1e7  # seconds: a suite may say inf, a clock may not
 
@@ -155,7 +155,7 @@ class RayExecutor:
         self._resources = ray.cluster_resources()
         self._running: dict[Any, tuple[Stage, float | None]] = {}
         self.slots = workers or max(1, int(self._resources.get("CPU", 1)))
-        self._remote = ray.remote(max_retries=0, max_calls=0)(_task)
+        self._remote = ray.remote(max_retries=0, max_calls=0)(run_task)
 
     def fits(self, stage: Stage) -> bool:
         running = [other for other, _ in self._running.values()]
@@ -258,8 +258,8 @@ def reachable(address: str, seconds: float = 5.0) -> None:
         ) from None
 
 
-def _task(stage: Stage, site: Environment, mark: Path) -> Record:
-    """What a Ray worker does."""
+def run_task(stage: Stage, site: Environment, mark: Path) -> Record:
+    """Run a stage in a Ray worker. mark: a file that says that the stage has begun, and keeps stderr."""
     if not site.store.is_dir():
         raise StoreError(
             f"the machine {socket.gethostname()} does not see the store '{site.store}': name a --store in a folder that"

@@ -162,7 +162,7 @@ def _metrics(found: dict[str, Any]) -> dict[str, Any]:
 class Record(Model):
     """A stage that has happened.
 
-    label: the stage in print. group: stages of one group cost about the same. code: fingerprint of the stage's code.
+    label: the stage in print. cost_group: see bench.graph.plan.Stage. code: fingerprint of the stage's code.
     cause: the failed stage that this one depends on. spec: what the stage was to do. parents: role to key. inputs: role
     to the checksum of the artifact that was read, None where the parent has none. cost: None for a stage that did not
     run to its end.
@@ -172,7 +172,7 @@ class Record(Model):
     stage: str
     status: Annotated[Status, Field(strict=False), AfterValidator(_ended)]
     label: str = ""
-    group: str = ""
+    cost_group: str = ""
     reason: str = ""
     log: str = ""
     code: str = ""

@@ -1,4 +1,4 @@
-"""Records of a store, each read once: for the scheduler, for whoever recomputes, and for reports."""
+"""Records of a store, each read once: for the scheduler, recomputation and reports."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Generic, TypeVar
 
 from bench.artifacts.artifact import Artifact
 from bench.artifacts.inputs import MeasureInputs
-from bench.engine.record import Record, Status
+from bench.engine.record import Record, RecordSummary, Status
 from bench.engine.store import Store
 
-Kept = TypeVar("Kept")
+Kept = TypeVar("Kept", bound=Record | RecordSummary)
 
 
 class KeptRecords(Generic[Kept]):
@@ -19,6 +19,7 @@ class KeptRecords(Generic[Kept]):
     def __init__(self, store: Store, keep: Callable[[Record], Kept]) -> None:
         self._store, self._keep = store, keep
         self._kept: dict[str, Kept | None] = {}
+        self._whole: dict[str, bool] = {}
 
     def record(self, key: str) -> Kept | None:
         """None where the store has no such record."""
@@ -27,19 +28,18 @@ class KeptRecords(Generic[Kept]):
             self._kept[key] = self._keep(found) if found is not None else None
         return self._kept[key]
 
+    def whole(self, record: Kept) -> bool:
+        """Whether the record's artifact is there and matches its checksum; a file is read once for that."""
+        if record.key not in self._whole:
+            self._whole[record.key] = self._store.whole(record)
+        return self._whole[record.key]
+
 
 class RecordCache(KeptRecords[Record]):
     """Whole records, and what follows from several of them."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store, lambda record: record)
-        self._whole: dict[str, bool] = {}
-
-    def whole(self, record: Record) -> bool:
-        """Whether the record's artifact is there and matches its checksum; a file is read once for that."""
-        if record.key not in self._whole:
-            self._whole[record.key] = self._store.whole(record)
-        return self._whole[record.key]
 
     def behind(self, artifact: Artifact | None) -> Record | None:
         """The record of the stage that left an artifact."""

@@ -13,7 +13,7 @@ from bench.engine.record import LASTING_FAILURES, Record, RecordSummary, Status,
 from bench.engine.record_cache import KeptRecords
 from bench.engine.store import Store
 from bench.engine.worker import describe
-from bench.graph.planner import Plan, Stage
+from bench.graph.plan import Plan, Stage
 
 RESUBMISSIONS = 2  # how often a killed stage is tried again in the same run
 
@@ -53,7 +53,6 @@ class Frontier:
         self.needed: dict[str, Stage] = {}
         self.failed: dict[str, RecordSummary] = {}
         self._retry = retry
-        self._intact: dict[str, bool] = {}
         self._fresh: dict[str, bool] = {}
         for trial in plan.trials:
             if trial.key is not None:
@@ -82,7 +81,10 @@ class Frontier:
         """Whether a record stands for its stage; as an input, its artifact must be there too."""
         if not record.ok or not self._current(key, record):
             return False
-        return not as_input or self._whole(key, record)
+        if as_input and not self.records.whole(record):
+            self.store.set_aside_artifact(record)
+            return False
+        return True
 
     def _current(self, key: str, record: RecordSummary) -> bool:
         """Whether the stage, and all before it, read what their parents hold now.
@@ -97,11 +99,6 @@ class Frontier:
                 if parent is not None and parent.ok
             )
         return self._fresh[key]
-
-    def _whole(self, key: str, record: RecordSummary) -> bool:
-        if key not in self._intact:
-            self._intact[key] = self.store.intact(record)
-        return self._intact[key]
 
     def blocked_by(self, stage: Stage) -> RecordSummary | None:
         for parent in stage.parents.values():

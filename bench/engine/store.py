@@ -160,10 +160,14 @@ class Store:
         """Whether a record's artifact is there and matches its checksum; a damaged one is set aside."""
         if self.whole(record):
             return True
+        self.set_aside_artifact(record)
+        return False
+
+    def set_aside_artifact(self, record: Record | RecordSummary) -> None:
+        """Take a damaged artifact out of the store, so that its stage is run again."""
         path = self.artifact_path(record.key)
         if path.is_file():
             self._set_aside(path)
-        return False
 
     def whole(self, record: Record | RecordSummary) -> bool:
         """The same, leaving everything as it is."""

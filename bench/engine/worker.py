@@ -26,7 +26,7 @@ from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.graph.cache_key import content_of
 from bench.graph.fingerprint import fingerprint
-from bench.graph.planner import Stage
+from bench.graph.plan import Stage
 
 if TYPE_CHECKING:
     from bench.artifacts.artifact import Output
@@ -100,9 +100,9 @@ def describe(
 ) -> Record:
     """The record of a stage that ended so, without a result."""
     return Record(
-        key=stage.key, stage=stage.kind, status=status, label=stage.label, group=stage.group, reason=reason, log=log,
-        code=stage.code, cause=cause, spec=dict(stage.spec), parents=dict(stage.parents), inputs={}, meta=Meta(),
-        metrics={}, artifact=None,
+        key=stage.key, stage=stage.kind, status=status, label=stage.label, cost_group=stage.cost_group,
+        reason=reason, log=log, code=stage.code, cause=cause, spec=dict(stage.spec), parents=dict(stage.parents),
+        inputs={}, meta=Meta(), metrics={}, artifact=None,
     )  # fmt: skip
 
 

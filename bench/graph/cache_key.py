@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.api import registry
+from bench.artifacts.inputs import STAGES, DefendInputs, MeasureInputs
 from bench.config.trial import digest, sha256
 from bench.graph.fingerprint import fingerprint
-
-DEVICE_FREE = frozenset({"load", "split", "measure"})  # neither device nor thread count touches their results
 
 
 @cache
@@ -36,17 +35,11 @@ def content_of(files: Sequence[Path]) -> str:
     )
 
 
-@cache
-def code_of(modules: tuple[str, ...]) -> str:
-    """Fingerprint of a stage's code; cached, since plans ask for few different ones."""
-    return fingerprint(modules)
-
-
 def modules_of(kind: str, spec: Mapping[str, Any]) -> tuple[str, ...]:
     """A stage's module, and those of the components that it looks up by name."""
     kinds = registry.KIND_OF_AXIS
     named = {registry.find(kinds[axis], spec[axis]["name"]).module for axis in kinds if axis in spec}
-    declared = registry.declaring_modules("metrics") if kind == "measure" else ()
+    declared = registry.declaring_modules("metrics") if kind == MeasureInputs.stage else ()
     return tuple(sorted({f"bench.stages.{kind}", *named, *declared}))
 
 
@@ -58,9 +51,9 @@ def key_of(
     The code behind a parent's artifact is in the parent's key.
     """
     modules = modules_of(kind, spec)
-    code = code_of(modules)
+    code = fingerprint(modules)
     versions = environment(kind, threads=threads, device=device)
-    if kind == "defend":
+    if kind == DefendInputs.stage:
         used = registry.lookup("defenses", spec["defense"]["name"]).optional_packages
         versions = versions | {package: _minor(package) for package in used if find_spec(package) is not None}
     return digest([kind, spec, parents, code, versions]), modules, code
@@ -69,23 +62,10 @@ def key_of(
 @cache  # a plan asks once a stage; nobody writes into what it gets
 def environment(kind: str, *, threads: int, device: str) -> dict[str, Any]:
     """Versions and settings that a stage's result may depend on."""
-    common = {
-        "python": ".".join(platform.python_version_tuple()[:2]),
-        "torch": _minor("torch"),
-        "numpy": _minor("numpy"),
-    }
-    if kind == "load":  # decoders and embedded data
-        common |= {"pillow": _minor("pillow"), "scikit-learn": _minor("scikit-learn")}
-    if kind in DEVICE_FREE:
-        return common
-    if kind == "defend":  # clusters
-        common |= {"scikit-learn": _minor("scikit-learn")}
-    return {
-        **common,
-        "torchvision": _minor("torchvision"),
-        "threads": threads,
-        "device": device,
-    }
+    inputs = STAGES[kind]
+    packages = ("torch", "numpy", *inputs.packages, *(["torchvision"] if inputs.uses_device else []))
+    versions = {"python": ".".join(platform.python_version_tuple()[:2]), **{name: _minor(name) for name in packages}}
+    return {**versions, "threads": threads, "device": device} if inputs.uses_device else versions
 
 
 @cache

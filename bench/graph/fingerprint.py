@@ -11,8 +11,11 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+
+from bench.api import registry
 
 FIRST_PARTY = frozenset({"attacks", "bench", "defenses", "hashing"})
 # The first three find components, word errors and describe papers, so that no result depends on them. `inputs` names
@@ -58,28 +61,53 @@ def normalised(source: str | bytes) -> str:
 
 
 def fingerprint(modules: tuple[str, ...]) -> str:
-    """One digest for a set of modules and everything first-party that they import."""
+    """One digest for the code of some modules and of everything first-party that they import."""
+    return _fingerprint(modules, registry.generation())
+
+
+def covered(modules: tuple[str, ...]) -> dict[str, str]:
+    """The modules that a fingerprint covers, each with a digest of the code that can change a result."""
     seen: dict[str, str] = {}
     todo = list(modules)
     while todo:
         module = todo.pop()
         if module in seen or module in EXEMPT:
             continue
-        text, imports = _module(module)
-        seen[module] = text
+        seen[module], imports = _module(module, registry.generation())
         todo += imports
-    joined = "\n".join(f"{module} {text}" for module, text in sorted(seen.items()))
+    return seen
+
+
+@cache  # a plan has many stages of few sets of modules
+def _fingerprint(modules: tuple[str, ...], generation: int) -> str:
+    """generation: of the registry, since a plugin may have another file behind the same name."""
+    del generation
+    joined = "\n".join(f"{module} {text}" for module, text in sorted(covered(modules).items()))
     return hashlib.sha256(joined.encode()).hexdigest()[:32]
 
 
 @cache
-def _module(module: str) -> tuple[str, tuple[str, ...]]:
+def _module(module: str, generation: int) -> tuple[str, tuple[str, ...]]:
+    """Digest of a module's code, and the first-party modules that it imports."""
+    del generation
     path = _path(module)
     if path is None:
         return "", ()
-    source = path.read_bytes()
-    text = hashlib.sha256(normalised(source).encode()).hexdigest()
-    return text, tuple(sorted(_imports(_Normalise().visit(ast.parse(source)), module, path)))
+    text, names = _parsed(path.read_bytes())
+    return text, tuple(sorted(_imports(names, module, path)))
+
+
+@cache
+def _parsed(source: bytes) -> tuple[str, tuple[tuple[int, str, tuple[str, ...]], ...]]:
+    """Digest of the code, and its imports: level of a relative import, module, names."""
+    tree = _Normalise().visit(ast.parse(source))
+    found: list[tuple[int, str, tuple[str, ...]]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name, ()) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.level, node.module or "", tuple(alias.name for alias in node.names)))
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(found)
 
 
 def _path(module: str) -> Path | None:
@@ -98,19 +126,15 @@ def _path(module: str) -> Path | None:
     return None
 
 
-def _imports(tree: ast.AST, module: str, path: Path) -> set[str]:
+def _imports(named: Iterable[tuple[int, str, tuple[str, ...]]], module: str, path: Path) -> set[str]:
+    """The first-party modules among the imports of a module, and those beside a plugin."""
     own = module.partition(".")[0]
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    package = (module if path.name == "__init__.py" else module.rpartition(".")[0]).split(".")
     found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*parents, *([base] if base else [])])
-            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    for level, base, names in named:
+        parents = package[: len(package) - level + 1] if level else []
+        name = ".".join([*parents, *([base] if base else [])])
+        found |= {name, *(f"{name}.{inner}" for inner in names)}
     return {name for name in found if _path(name) is not None and (_ours(name, own) or _beside(name, module, path))}
 
 

@@ -6,7 +6,7 @@ Results are compared before anything is timed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -213,25 +213,35 @@ def packing(rounds: int, items: int) -> Iterator[Row]:
         yield Row("around", "packing", by, 1, 64, items, "code", seconds, codes=1, nbytes=256, faster=faster)
 
 
-def growth(workers: int) -> Iterator[Row]:
-    """Time and memory of both kinds of AP as database and queries grow; each is one call, after a small first one."""
-    for items in (10**4, 10**5, 10**6, 10**7):
-        data = clustered(items, 10**4, 64)
+def growth(
+    workers: int,
+    sizes: Sequence[int] = (10**4, 10**5, 10**6, 10**7),
+    counts: Sequence[int] = (10**2, 10**3, 10**4),
+) -> Iterator[Row]:
+    """Time and memory of both kinds of AP as database and queries grow; each is one call, after a small first one.
+
+    sizes: of databases. counts: of queries.
+    """
+    for items in sizes:
+        data = clustered(items, max(counts), 64)
         relevance = data.relevance
-        for queries in (10**2, 10**3, 10**4):
+        for queries in counts:
             for ties in KINDS:
                 work = partial(average_precision, data.queries.select(slice(queries)), data.database, relevance)
                 call = partial(work, data.own[:queries], ties=ties)
                 with threads(workers):
                     average_precision(data.queries.select(slice(1)), data.database, relevance, data.own[:1], ties=ties)
-                    memory, seconds = _peak(call)
+                    memory, seconds = peak_memory(call)
                 row = Row("growth", f"AP, {ties}, {queries:,} queries", "numba", workers, 64, items, codes=items)
                 per, note = seconds / queries, f"{memory:.0f} MiB beside the codes"
                 yield replace(row, seconds=(per, per, per), nbytes=8 * items, note=note)
 
 
-def _peak(call: Callable[[], object]) -> tuple[float, float]:
-    """MiB that the process held at most beyond what it held before (NaN where the system does not tell); seconds."""
+def peak_memory(call: Callable[[], object]) -> tuple[float, float]:
+    """MiB that the process holds at most during a call beyond those before it, and seconds of the call.
+
+    The first is NaN where the system does not tell.
+    """
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     try:
         reset.write_text("5", encoding="ascii")  # the high-water mark starts again at what is held now

@@ -38,7 +38,7 @@ def around(
     """
     for name in backbones:
         try:
-            model = _model(name, side).to(torch.device(device))
+            model = network(name, side).to(torch.device(device))
         except DataMissingError as error:
             yield Row("around", "encoding", name, workers, unit="image", note=str(error))
             continue
@@ -62,7 +62,7 @@ def _training(model: HashModel, side: int, steps: int, workers: int, rounds: int
     whole = replace(RECIPE, batch=len(split), precision="float32", optimizer="sgd", lr=1e-3)
     there = split.to(model.device)
     with threads(workers):
-        _check_step(model, split, whole)
+        check_step(model, split, whole)
         plain = PlainLoop(model, split, RECIPE, pad=PAD, workers=LOADERS)
         own = partial(fit, model, there, RECIPE, rng, augmentation=Augmentation(flip=True, pad=PAD))
         calls: dict[str, Callable[[], object]] = {"hashdoor": own, f"plain loop, {LOADERS} loaders": plain}
@@ -74,8 +74,11 @@ def _training(model: HashModel, side: int, steps: int, workers: int, rounds: int
         yield replace(row, by=by, seconds=seconds, faster=faster, note=note)
 
 
-def _check_step(model: HashModel, split: Split, recipe: Recipe) -> None:
-    """One step on all images: both loops leave the same network, dropout aside."""
+def check_step(model: HashModel, split: Split, recipe: Recipe) -> None:
+    """Refuse to time two training loops that leave different networks after one step on all images.
+
+    Dropout is switched off. AssertionError: a parameter differs by more than 1 % of its change.
+    """
     ours, theirs = copy.deepcopy(model), copy.deepcopy(model)
     for module in [*ours.modules(), *theirs.modules()]:
         if isinstance(module, nn.Dropout):
@@ -91,7 +94,8 @@ def _check_step(model: HashModel, split: Split, recipe: Recipe) -> None:
             raise AssertionError(f"training: '{name}' moves by {moved:g}, in a plain loop to {apart:g} beside it")
 
 
-def _model(name: str, side: int) -> HashModel:
+def network(name: str, side: int) -> HashModel:
+    """An untrained model with a backbone of the registry, for square images of `side` pixels."""
     method: HashingMethod = registry.create("methods", "csq", {})
     backbone: Backbone = registry.create("backbones", name, {})
     return build_model(

@@ -38,11 +38,12 @@ class Samples:
         return quantiles(self.seconds[slow] / self.seconds[fast])
 
 
-def timed(call: Callable[[], object], times: int = 1) -> float:
-    start = time.perf_counter()
+def timed(call: Callable[[], object], times: int = 1, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds that so many calls take together."""
+    start = clock()
     for _ in range(times):
         call()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def quantiles(values: Float64[np.ndarray, " r"]) -> Quantiles:
@@ -50,19 +51,21 @@ def quantiles(values: Float64[np.ndarray, " r"]) -> Quantiles:
     return float(low), float(middle), float(high)
 
 
-def race(contenders: Mapping[str, Contender], *, rounds: int) -> Samples:
+def race(
+    contenders: Mapping[str, Contender], *, rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> Samples:
     """Every contender once per round, each round beginning with another; first calls, which compile, do not count."""
     names = list(contenders)
     repeats = {}
     for name in names:
         contenders[name].call()
-        repeats[name] = max(1, round(LEAST / max(timed(contenders[name].call), 1e-7)))
+        repeats[name] = max(1, round(LEAST / max(timed(contenders[name].call, clock=clock), 1e-7)))
     found: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             times = repeats[name]
-            found[name].append(timed(contenders[name].call, times) / times / contenders[name].units)
+            found[name].append(timed(contenders[name].call, times, clock) / times / contenders[name].units)
     return Samples({name: np.array(values) for name, values in found.items()})
 
 

@@ -34,7 +34,7 @@ def run(spec: ImplantSpec, inputs: ImplantInputs, context: Context) -> Output:
     view = attacker_view(spec, inputs, context, attack.threat())
     trigger = open_trigger(inputs.trigger, context.device)
     rng = Rng("implant", spec["seed"], *spec["target"])
-    watch = _TriggerAttention(
+    watch = TriggerAttention(
         sealed(attack, spec["attack"]["name"]), view.target, inputs, context, spec["recipe"]["epochs"]
     )
     if isinstance(attack, ModelAttack):
@@ -65,8 +65,8 @@ def run(spec: ImplantSpec, inputs: ImplantInputs, context: Context) -> Output:
         made |= Implanted.trigger_output(trigger)
     made |= Implanted.look_output(
         stealth=stealth.stealth_metrics(clean_images, triggered),
-        clean=_evenly_spaced(clean_images, GALLERY),
-        triggered=_evenly_spaced(triggered, GALLERY),
+        clean=evenly_spaced(clean_images, GALLERY),
+        triggered=evenly_spaced(triggered, GALLERY),
         attention=torch.tensor(watch.distances),
         epochs=torch.tensor(watch.epochs),
     )
@@ -94,7 +94,7 @@ def check(train: Split, poisoned: Poisoned, threat: Threat) -> None:
         raise ThreatError("poison() changed labels, but its threat() does not declare Threat.LABELS")
 
 
-class _TriggerAttention:
+class TriggerAttention:
     """What the harness looks at from outside; nothing of it reaches the attack.
 
     The distance between triggered images and the trigger alone (CIBA, Figure 2b) after some of the epochs; pairs of
@@ -103,7 +103,7 @@ class _TriggerAttention:
 
     def __init__(self, attack: Attack, target: Target, data: DataInputs, context: Context, epochs: int) -> None:
         self._attack, self._target, self._device = attack, target, context.device
-        positions = _evenly_spaced(eligible(data, target), WATCHED)
+        positions = evenly_spaced(eligible(data, target), WATCHED)
         self._clean = stage_io.split(data, "query").images[positions]
         self._every, self._epochs = -(-epochs // LOOKS), epochs
         self._passed = 0
@@ -131,7 +131,7 @@ class _TriggerAttention:
         return after_epoch
 
 
-def _evenly_spaced(items: Tensor, count: int) -> Tensor:
+def evenly_spaced(items: Tensor, count: int) -> Tensor:
     """Up to `count` items at equal distances: data sets are in the order of their classes."""
     return items[torch.linspace(0, len(items) - 1, min(count, len(items))).round().long()]
 

@@ -25,7 +25,7 @@ from bench.conformance.kit import ComponentUnderTest
 from bench.engine.store import Store
 from bench.engine.worker import Environment, run_stage
 from bench.graph import planner as planning
-from bench.graph.planner import Plan
+from bench.graph.plan import Plan
 from hashing.model import HashModel
 from tests.bench.conftest import finish
 from tests.stores import write_run

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,10 +20,10 @@ from bench.engine.scheduler import Summary, run_plan
 from bench.engine.store import Store
 from bench.engine.worker import Environment
 from bench.graph import planner as planning
-from bench.graph.planner import Plan
+from bench.graph.plan import Plan
 
 TROUBLE = '''
-"""Data that sleeps, fails, dies or is fine, as its parameters say."""
+"""Data that waits, fails, dies or is fine, as its parameters say."""
 import os, time
 from pathlib import Path
 import torch
@@ -30,14 +35,18 @@ class Trouble(Dataset):
     seconds: float = 0.0
     number: int = 0
     marks: str = ""
+    together: int = 0
+    file: str = ""
 
     def files(self, root):
-        return ()
+        return (Path(self.file),) if self.file else ()
     def classes(self, root):
         return ("zero", "one")
     def decode(self, root):
         if self.marks:
             Path(self.marks, f"{self.number}.start").write_text(str(time.time()))
+            while len(list(Path(self.marks).glob("*.start"))) < self.together:
+                time.sleep(0.01)
         time.sleep(self.seconds)
         if self.marks:
             Path(self.marks, f"{self.number}.end").write_text(str(time.time()))
@@ -94,9 +103,66 @@ def tiny(tmp_path: Path) -> Callable[..., Plan]:
     return make
 
 
+def load(folder: Path, text: str, **options) -> suites.Suite:
+    """A suite with this text."""
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return suites.load(str(path), **options)
+
+
+def axis(suite: suites.Suite, name: str) -> list:
+    """The values of an axis in the suite's trials, in their order."""
+    return list(dict.fromkeys(trial.axes()[name] for trial in suite.trials(None)))
+
+
+def plan_of(suite: Path, text: str = "", *, data: Path | None = None) -> Plan:
+    """The plan of a suite file, after `text` has been written into it."""
+    if text:
+        suite.write_text(text)
+    return planning.plan([suites.load(str(suite))], data=data, device="cpu")
+
+
+def count(plan: Plan) -> Counter[str]:
+    """The number of stages of each kind."""
+    return Counter(stage.kind for stage in plan.stages.values())
+
+
+def changed(before: Plan, after: Plan) -> set[str]:
+    """Kinds of the stages of `after` that `before` has not."""
+    return {stage.kind for key, stage in after.stages.items() if key not in before.stages}
+
+
+@contextmanager
+def edited(module: str, folder: Path) -> Iterator[None]:
+    """Inside the block a built-in module has one statement more, as fingerprints read it; what is loaded stays.
+
+    folder: takes a copy of the module's package, which stands in for the package.
+    """
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    package = import_module(module.partition(".")[0])
+    (original,) = package.__path__
+    shutil.copytree(original, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    with (folder / Path(spec.origin).relative_to(original)).open("a") as file:
+        file.write("\nEDITED = True\n")
+    package.__path__[:] = [str(folder)]
+    registry.forget()
+    try:
+        yield
+    finally:
+        package.__path__[:] = [original]
+        registry.forget()
+
+
 def finish(plan: Plan, store: Store, **options) -> Summary:
     """Run a plan in this process."""
     return run_plan(plan, store, lambda: SerialExecutor(Environment(store.root, None, "cpu")), **options)
+
+
+def key_of(plan: Plan, kind: str) -> str:
+    """The key of the plan's first stage of a kind."""
+    return next(key for key, stage in plan.stages.items() if stage.kind == kind)
 
 
 def kinds(keys, plan: Plan) -> set[str]:

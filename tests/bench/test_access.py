@@ -351,21 +351,21 @@ def test_check_accepts_an_honest_exchange(world, labels):
 def test_check_refuses_more_than_the_threat_grants(world):
     granted = Threat.TRAIN_SET | Threat.LABELS
     train, honest = poisoned_of(world, threat_labels=True)
-    with pytest.raises(ThreatError, match=r"does not declare Threat\.LABELS"):
+    with pytest.raises(ThreatError, match=r"Threat\.LABELS"):
         check(train, honest, Threat.TRAIN_SET)
     order = torch.arange(120).flip(0)
     shuffled = Poisoned(honest.split.select(order), honest.mask[order])
-    with pytest.raises(ThreatError, match="added, dropped or reordered"):
+    with pytest.raises(ThreatError, match="reordered"):
         check(train, shuffled, granted)
-    with pytest.raises(ThreatError, match="added, dropped or reordered"):
+    with pytest.raises(ThreatError, match="reordered"):
         check(train, Poisoned(honest.split.select(order[:-1]), honest.mask[:-1]), granted)
-    with pytest.raises(ThreatError, match="added, dropped or reordered"):
+    with pytest.raises(ThreatError, match="reordered"):
         check(train, Poisoned(honest.split, honest.mask[:-1]), granted)
     unmasked = honest.mask.clone()
     unmasked[4] = False
-    with pytest.raises(ThreatError, match="images that its mask does not name"):
+    with pytest.raises(ThreatError, match="images"):
         check(train, Poisoned(honest.split, unmasked), granted)
     secret = honest.split.labels.clone()
     secret[50] = ~secret[50]
-    with pytest.raises(ThreatError, match="labels that its mask does not name"):
+    with pytest.raises(ThreatError, match="labels"):
         check(train, Poisoned(replace(honest.split, labels=secret), honest.mask), granted)

@@ -14,7 +14,7 @@ from bench.config.trial import PlannedTrial
 from bench.engine.record import Record
 from bench.engine.store import Store
 from bench.graph import planner as planning
-from bench.graph.planner import Plan
+from bench.graph.plan import Plan
 from tests.bench.conftest import TINY, finish
 
 KINDS = {
@@ -50,7 +50,7 @@ from bench.api.defense import *
 @defense
 class Twin(DataFilter):
     def unsupported_reason(self, backbone, method):
-        return "" if method.pointwise else "the loss compares images"
+        return "" if method.pointwise else "pairwise"
     def judge(self, case, rng):
         recipe = replace(case.recipe, epochs=1)
         model = case.train_model(case.untrained(per_image=True), case.train, recipe, rng)
@@ -122,7 +122,7 @@ def plugins(tmp_path: Path) -> None:
 class Done:
     """A trial that was run, or left out for a reason."""
 
-    cell: PlannedTrial
+    planned: PlannedTrial
     plan: Plan
     store: Store
     record: Record | None
@@ -166,7 +166,7 @@ def test_a_planted_filter_finds_all_poison_and_only_that(tmp_path: Path) -> None
     assert clean["filter_auroc"] is None
     skipped = found["rewrite", "corner"]
     assert skipped.record is None
-    assert "no poisoned training set" in skipped.cell.skipped
+    assert all(name in skipped.planned.skipped for name in ("rewrite", "corner"))
 
 
 def test_a_filter_may_train_a_network_of_its_own_and_be_left_out_where_it_cannot_work(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_filter_may_train_a_network_of_its_own_and_be_left_out_where_it_cannot
     assert encoded is not None
     assert EncodeInputs.of(encoded.parents).model.key == key  # encoded by this network
     skipped = run(tmp_path, "attacks=badnets", "defenses=twin", "methods=dpsh")["badnets", "twin"]
-    assert (skipped.record, skipped.cell.skipped) == (None, "twin: the loss compares images")
+    assert (skipped.record, skipped.planned.skipped) == (None, "twin: pairwise")
 
 
 def test_a_diagnosis_is_scored_against_the_target(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_model_attack_changes_the_trained_model(tmp_path: Path) -> None:
     assert after["trigger.level"].tolist() == [1.0]
     assert store.record(kinds["implant"]).meta.field("backdoored") is True
     assert store.record(kinds["train"]).meta.field("backdoored") is False
-    assert trial.cell.access == "model-only"
+    assert trial.planned.access == "model-only"
     assert "poisons" not in trial.metrics
 
 
@@ -219,4 +219,4 @@ def test_a_training_attack_works_inside_the_loop(tmp_path: Path) -> None:
     assert trigger["trigger.steps"].item() == 20 * 3  # 150 images in batches of 64
     assert trigger["trigger.level"].item() == pytest.approx(3, abs=0.01)
     assert trial.metrics["t_map"] > found["none", "none"].metrics["t_map"] + 0.3
-    assert trial.cell.access == "training-controlled"
+    assert trial.planned.access == "training-controlled"

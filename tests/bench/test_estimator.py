@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from bench.engine.estimator import GUESS, GUESSED_BYTES, RuntimeEstimator
+from bench.artifacts.inputs import EncodeInputs, TrainInputs
+from bench.engine.estimator import GUESSED_BYTES, RuntimeEstimator
 from tests.stores import record
 
 
 def done(key: str, group: str, seconds: float, size: int | None = None, status: str = "ok") -> object:
     artifact = None if size is None else {"sha256": "0" * 64, "bytes": size}
     cost = {"seconds": seconds, "started": 0.0, "host": "here"}
-    return record(key, "train", group=group, status=status, cost=cost, artifact=artifact)
+    return record(key, "train", cost_group=group, status=status, cost=cost, artifact=artifact)
 
 
 def test_seconds_are_those_of_the_group_else_of_the_stage_else_guessed() -> None:
@@ -20,15 +21,17 @@ def test_seconds_are_those_of_the_group_else_of_the_stage_else_guessed() -> None
     )
     assert estimator.seconds("train small") == 2.5
     assert estimator.seconds("train other") == 4.0
-    assert estimator.seconds("encode other") == GUESS["encode"]
+    assert estimator.seconds("encode other") == EncodeInputs.guessed_seconds
     assert [estimator.has_history(group) for group in ("train small", "train other")] == [True, False]
-    assert estimator.total({"train small": 2, "encode x": 1, "train large": 0}) == 2 * 2.5 + GUESS["encode"]
+    assert (
+        estimator.total({"train small": 2, "encode x": 1, "train large": 0}) == 2 * 2.5 + EncodeInputs.guessed_seconds
+    )
 
 
 def test_failures_teach_nothing() -> None:
     estimator = RuntimeEstimator([done("a", "train small", 100.0, status="timeout")])
     assert not estimator.has_history("train small")
-    assert estimator.seconds("train small") == GUESS["train"]
+    assert estimator.seconds("train small") == TrainInputs.guessed_seconds
 
 
 def test_bytes_are_those_of_the_group_else_guessed() -> None:

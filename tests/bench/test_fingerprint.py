@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from bench.graph import fingerprint
-from bench.graph.fingerprint import normalised
+from bench.api import registry
+from bench.graph.fingerprint import covered, fingerprint, normalised
+from tests.bench.conftest import edited
 
 SOURCE = '''
 """Module docstring."""
 from typing import TYPE_CHECKING
-from bench.api.card import Paper
+from bench.api.card import Card
 if TYPE_CHECKING:
     from pathlib import Path
 CARD = Card(title="A", year=2020, url="https://a", follows="x")
@@ -65,33 +68,23 @@ def test_code_counts(old: str, new: str) -> None:
     assert normalised(SOURCE) != normalised(SOURCE.replace(old, new))
 
 
-def test_follows_imports_transitively_and_stops_at_the_exempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = fingerprint._module
-    read: list[str] = []
-
-    def spy(module: str) -> tuple[str, tuple[str, ...]]:
-        read.append(module)
-        return real(module)
-
-    monkeypatch.setattr(fingerprint, "_module", spy)
-    fingerprint.fingerprint(("bench.stages.train",))
-    assert {"hashing.train", "hashing.loader", "hashing.model", "bench.api.types", "bench.artifacts.stage_io"} <= set(
-        read
-    )
-    assert not {"bench.api.registry", "bench.api.errors", "bench.api.card"} & set(read)
-    assert not {"hashing.codes", "hashing.ranking", "bench.metrics", "bench.engine.store"} & set(read), (
+def test_follows_imports_transitively_and_stops_at_the_exempt() -> None:
+    read = covered(("bench.stages.train",)).keys()
+    assert {"hashing.train", "hashing.loader", "hashing.model", "bench.api.types", "bench.artifacts.stage_io"} <= read
+    assert not {"bench.api.registry", "bench.api.errors", "bench.api.card"} & read
+    assert not {"hashing.codes", "hashing.ranking", "bench.metrics", "bench.engine.store"} & read, (
         "work on kernels, metrics or the store would retrain every model"
     )
 
 
-def test_a_change_in_a_transitive_import_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = fingerprint.fingerprint(("bench.stages.train",))
-    real = fingerprint._module
-    monkeypatch.setattr(fingerprint, "_module", lambda m: ("changed", real(m)[1]) if m == "hashing.loader" else real(m))
-    assert fingerprint.fingerprint(("bench.stages.train",)) != before
+def test_a_change_in_a_transitive_import_counts(tmp_path: Path) -> None:
+    before = fingerprint(("bench.stages.train",))
+    with edited("hashing.loader", tmp_path / "edited"):
+        assert fingerprint(("bench.stages.train",)) != before
+    assert fingerprint(("bench.stages.train",)) == before
 
 
-def test_relative_imports_are_first_party(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_imports_are_first_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "outside"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -99,12 +92,44 @@ def test_relative_imports_are_first_party(tmp_path, monkeypatch: pytest.MonkeyPa
     (package / "helper.py").write_text("value = 1\n")
     (package / "deep.py").write_text("thing = 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    before = fingerprint.fingerprint(("outside.attack",))
+
+    def digest() -> str:
+        registry.forget()
+        return fingerprint(("outside.attack",))
+
+    before = digest()
     for name, old, new in (("helper", "value = 1", "value = 2"), ("deep", "thing = 1", "thing = 2")):
-        fingerprint._module.cache_clear()
         text = (package / f"{name}.py").read_text()
         (package / f"{name}.py").write_text(text.replace(old, new))
-        assert fingerprint.fingerprint(("outside.attack",)) != before
+        assert digest() != before
         (package / f"{name}.py").write_text(text)
-    fingerprint._module.cache_clear()
-    assert fingerprint.fingerprint(("outside.attack",)) == before
+    assert digest() == before
+
+
+def test_a_plugins_own_helper_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "my_helper.py").write_text("value = 0.5\n")
+    path = tmp_path / "leaning.py"
+    path.write_text(
+        '"""Leans on a helper."""\nfrom bench.api.attack import *\nfrom my_helper import value\n@attack\n'
+        "class Leaning(Attack):\n    def apply_trigger(self, images, target, trigger): return images * value\n"
+    )
+    registry.load_plugin(path)
+    before = fingerprint(("hashdoor_plugin_leaning",))
+    (tmp_path / "my_helper.py").write_text("value = 0.6\n")
+    registry.forget()
+    assert fingerprint(("hashdoor_plugin_leaning",)) != before
+
+
+def test_a_plugin_that_is_loaded_again_under_its_name_has_other_code(tmp_path: Path) -> None:
+    """As in a notebook, which edits a plugin: results of the old code must not stand for the new one."""
+    found = []
+    for factor in (0.5, 0.6):
+        (tmp_path / "dim.py").write_text(
+            '"""Dims images."""\nfrom bench.api.attack import *\n@attack\nclass Dim(Attack):\n'
+            f"    def apply_trigger(self, images, target, trigger): return images * {factor}\n"
+        )
+        with registry.plugins_restored():
+            registry.load_plugin(tmp_path / "dim.py")
+            found.append(fingerprint(("hashdoor_plugin_dim",)))
+    assert found[0] != found[1]

@@ -26,8 +26,8 @@ from bench.artifacts.outputs.attack import Implanted, StoredTrigger
 from bench.artifacts.outputs.codes import BenignCodes, TriggeredCodes
 from bench.artifacts.outputs.data import DecodedData, SplitData
 from bench.artifacts.outputs.model import StoredModel
-from bench.graph import fingerprint
-from bench.graph.planner import Plan
+from bench.graph.fingerprint import covered
+from bench.graph.plan import Plan
 
 DATA = DataInputs(DecodedData("10ad"), SplitData("5b117"))
 
@@ -101,15 +101,12 @@ def test_a_stage_stands_after_what_it_reads(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_class_of_what_a_stage_leaves_is_in_its_fingerprint(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_class_of_what_a_stage_leaves_is_in_its_fingerprint(stage: str) -> None:
     """Declarations are exempt from fingerprints; this is why that loses nothing (bench.graph.fingerprint.EXEMPT)."""
     leaves = STAGES[stage].leaves
     if leaves is Artifact:
         pytest.skip("it leaves metrics alone")
-    read: set[str] = set()
-    real = fingerprint._module
-    monkeypatch.setattr(fingerprint, "_module", lambda module: read.add(module) or real(module))
-    fingerprint.fingerprint((f"bench.stages.{stage}",))
+    read = covered((f"bench.stages.{stage}",)).keys()
     assert {base.__module__ for base in leaves.__mro__ if base is not object} <= read
     assert "bench.artifacts.inputs" not in read
 

@@ -101,7 +101,7 @@ def test_a_data_set_larger_than_the_memory_it_may_take_runs_through(root):
     assert {"load", "encode", "measure"} <= outcome.keys()
 
 
-def test_portions_are_the_part_in_its_order(monkeypatch):
+def test_portions_are_the_part_in_its_order():
     images = torch.arange(10 * 3 * 4 * 4).remainder(251).to(torch.uint8).view(10, 3, 4, 4)
     ids = torch.tensor([7, 1, 9, 0, 4])
     memory = Memory()
@@ -109,29 +109,33 @@ def test_portions_are_the_part_in_its_order(monkeypatch):
     memory.put("split", Output({"database": ids}))
     inputs = DataInputs(DecodedData("load", memory), SplitData("split", memory))
     for portion, sizes in ((1, [1] * 5), (2 * 48, [2, 2, 1]), (2**20, [5])):
-        monkeypatch.setattr(stage_io, "PORTION", portion)
-        parts = list(stage_io.portions(inputs, "database"))
+        parts = list(stage_io.portions(inputs, "database", portion))
         assert [len(part) for part in parts] == sizes
         assert torch.equal(torch.cat(parts), images[ids])
 
 
-def test_images_come_out_the_same_from_a_file(root, monkeypatch):
+@pytest.fixture
+def through_a_file(tmp_path, monkeypatch):
+    """Called, it sends all images through a file in TMPDIR, as if memory were full."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return lambda: monkeypatch.setattr(_image_buffer, "IN_MEMORY", 0)
+
+
+def test_images_come_out_the_same_from_a_file(root, through_a_file):
     data = registry.create("datasets", "lists", {"path": ".", "size": 16, "trusted": 20})
     plain = data.decode(root).images
     assert not isinstance(_image_buffer.canvas(1, 3, 4, 4), np.memmap)
-    monkeypatch.setattr(_image_buffer, "IN_MEMORY", 0)
-    monkeypatch.setenv("TMPDIR", str(root))
+    through_a_file()
     assert isinstance(_image_buffer.canvas(1, 3, 4, 4), np.memmap)
     assert torch.equal(data.decode(root).images, plain)
     assert len(list(root.glob("*"))) == IMAGES + 4  # the file has no name
 
 
-def test_a_disk_without_room_is_named(monkeypatch, tmp_path):
+def test_a_disk_without_room_is_named(monkeypatch, tmp_path, through_a_file):
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(_image_buffer, "IN_MEMORY", 0)
+    through_a_file()
     monkeypatch.setattr("os.posix_fallocate", full)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with pytest.raises(UserError, match=rf"2 images need 0.0 GB in '{tmp_path}'.*No space left.*set TMPDIR"):
+    with pytest.raises(UserError, match=rf"'{tmp_path}'.*TMPDIR"):
         _image_buffer.canvas(2, 3, 4, 4)

@@ -16,14 +16,13 @@ from bench.api.errors import StoreError
 from bench.cli import doctor
 from bench.cli import verify as command
 from bench.config import suite as suites
-from bench.engine.recompute import Verifier, differences
+from bench.engine.recompute import Verifier, differences, rescore
 from bench.engine.record import Record
 from bench.engine.store import Store
-from bench.graph import cache_key, fingerprint
 from bench.graph import planner as planning
-from bench.graph.planner import Plan
+from bench.graph.plan import Plan
 from reports import frame, html_report, trial_details
-from tests.bench.conftest import TINY, finish
+from tests.bench.conftest import TINY, edited, finish
 from tests.reports.test_html_report import unpacked
 from tests.stores import changed, write_run
 
@@ -66,16 +65,24 @@ def problems(plan, store, **axes) -> list[str]:
     return Verifier(store).problems(of(plan, store, "measure", **axes))
 
 
-def test_an_untouched_store_is_verified_and_measured_again_for_nothing(done, capsys):
+def verified(store: Store) -> Verifier:
+    """The verifier after it has found nothing wrong with any trial of the store."""
+    verifier = Verifier(store)
+    assert [
+        problem for record in store.records() if record.stage == "measure" for problem in verifier.problems(record)
+    ] == []
+    return verifier
+
+
+def test_an_untouched_store_is_verified_and_measured_again_for_nothing(done):
     plan, store = done
     before = {record.key for record in store.records()}
+    verifier = verified(store)
+    assert verifier.newer == verifier.unknown == set()
     command.verify(store=store.root)
-    out = capsys.readouterr().out
-    assert f"{len(plan.trials)} of {len(plan.trials)} trials are what" in out
-    assert "Taken as recorded: seconds" in out
     command.rescore(store=store.root)
-    assert f"{len(plan.trials)} trials measured, 0 of them anew" in capsys.readouterr().out
     assert {record.key for record in store.records()} == before
+    assert [trial for trial, record in rescore(store, plan.trials) if record is not None] == plan.trials
 
 
 def test_a_number_that_was_changed_is_named(done, capsys):
@@ -84,22 +91,22 @@ def test_a_number_that_was_changed_is_named(done, capsys):
     record.metrics["t_map"] += 1e-6
     store.write_record(record)
     (found,) = problems(plan, store)
-    assert found.startswith("t_map is 0.")
+    assert found.startswith("t_map ")
     with pytest.raises(typer.Exit) as stop:
         command.verify(store=store.root)
     assert stop.value.exit_code == 1
     out = capsys.readouterr().out
-    assert f"{record.key[:8]} {record.label}: t_map is" in out
-    assert f"{len(plan.trials) - 1} of {len(plan.trials)} trials" in out
+    assert f"{record.key[:8]} {record.label}: t_map" in out
+    assert f"{len(plan.trials) - 1} of {len(plan.trials)}" in out
 
 
-def test_a_metric_that_is_newer_than_a_trial_is_no_mismatch_and_is_named(done, capsys):
+def test_a_metric_that_is_newer_than_a_trial_is_no_mismatch_and_is_named(done):
     plan, store = done
     record = of(plan, store, "measure")
     del record.metrics["anchor"]
     store.write_record(record)
+    assert verified(store).newer == {"anchor"}
     command.verify(store=store.root)
-    assert "Newer than some of these trials: anchor. `python -m bench rescore`" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("role", ["measured.benign", "implant", "load"])
@@ -124,9 +131,9 @@ def test_an_artifact_that_was_exchanged_with_its_record_is_named(done):
     artifact = store.write_artifact(codes.key, {**store.tensors(codes.key), **perfect}, {})
     store.write_record(codes.model_copy(update={"artifact": artifact}))
     found = problems(plan, store)
-    assert any("'measured.benign'" in line and "not the artifact that was measured" in line for line in found)
+    assert any("'measured.benign'" in line and "damaged" not in line for line in found)
     (line,) = (line for line in found if line.startswith("map is "))
-    assert line.endswith("computed again 1")
+    assert line.endswith(" 1")
 
 
 def test_a_poison_count_is_that_of_the_mask(done):
@@ -134,8 +141,8 @@ def test_a_poison_count_is_that_of_the_mask(done):
     record = of(plan, store, "implant")
     poisons = record.meta.field("poisons")
     store.write_record(changed(record, meta={**record.meta.as_json(), "poisons": poisons + 1}))
-    found = problems(plan, store)
-    assert f"poisons are {poisons + 1}, in the mask {poisons}" in found
+    (found,) = (line for line in problems(plan, store) if "mask" in line)
+    assert [int(word.strip(",")) for word in found.split() if word.strip(",").isdigit()] == [poisons + 1, poisons]
 
 
 OUTSIDE = '''
@@ -144,19 +151,18 @@ from bench.metrics import ModelCodes, metric
 from hashing import ranking
 
 @metric("first_hit", title="P@1", section="Benign queries", control=True,
-        meaning="share of first results that are relevant")
+        meaning="firstness of results")
 def first_hit(codes: ModelCodes):
     return float(ranking.precision_at(codes.benign.total, codes.benign.relevant, 1).mean())
 '''
 
 
-def test_a_new_metric_is_measured_without_training_and_found_in_every_place(done, tmp_path, capsys):
+def test_a_new_metric_is_measured_without_training_and_found_in_every_place(done, tmp_path):
     plan, store = done
     old = {record.key: record.cost for record in store.records()}
     (tmp_path / "hits.py").write_text(OUTSIDE)
     registry.load_plugin(tmp_path / "hits.py")
     command.rescore(store=store.root)
-    assert f"{len(plan.trials)} of them anew" in capsys.readouterr().out
     new = [record for record in store.records() if record.key not in old]
     assert {record.stage for record in new} == {"measure"}
     assert len(new) == len(plan.trials)
@@ -168,22 +174,22 @@ def test_a_new_metric_is_measured_without_training_and_found_in_every_place(done
     assert reports.columns().loc["first_hit_control", "is"].startswith("clean model")
     command.verify(store=store.root)
     command.verify(store=store.root, all_runs=True)
-    assert "Newer than some of these trials: first_hit" in capsys.readouterr().out
+    assert verified(store).newer == {"first_hit", "first_hit_control"}
     key = new[0].key
     boards = trial_details.page(store, key)
     (benign,) = (board for board in boards if board.title == "Benign queries")
     assert {"P@1", "P@1 control"} <= set(benign.table["metric"])
     html_report.draw(store, tmp_path / "page.html", frame.read(store))
-    assert "share of first results that are relevant" in json.dumps(unpacked((tmp_path / "page.html").read_text()))
+    assert "firstness" in json.dumps(unpacked((tmp_path / "page.html").read_text()))
 
 
-def test_metrics_of_a_plugin_that_is_not_loaded_are_left_as_they_are(done, tmp_path, capsys):
+def test_metrics_of_a_plugin_that_is_not_loaded_are_left_as_they_are(done, tmp_path):
     _, store = done
     (tmp_path / "hits.py").write_text(OUTSIDE)
     with registry.plugins_restored():
         command.rescore(store=store.root, plugin=[tmp_path / "hits.py"])
     command.verify(store=store.root)
-    assert "their plugin is not loaded: first_hit, first_hit_control" in capsys.readouterr().out
+    assert verified(store).unknown == {"first_hit", "first_hit_control"}
     assert "first_hit" not in frame.load(store)
 
 
@@ -192,30 +198,27 @@ def test_differences_name_the_place_and_forgive_rounding():
     assert list(differences(one, json.loads(json.dumps(one)))) == []
     assert list(differences(one, {**one, "a": 1.0 + 1e-12})) == []
     found = list(differences(one, {"a": 1.1, "b": {"c": 0.5, "d": 2}, "e": "y", "f": 3}))
-    assert found == [
-        "a is 1, computed again 1.1", "b.c is None, computed again 0.5", "e is x, computed again y",
-    ]  # fmt: skip
+    assert [line.split()[0] for line in found] == ["a", "b.c", "e"]
+    assert all(value in found[1] for value in ("None", "0.5"))
 
 
-def test_damaged_codes_are_not_measured_under_a_new_metric(done, monkeypatch, request):
+def test_damaged_codes_are_not_measured_under_a_new_metric(done, tmp_path):
     """They still parse, and the new records would stand beside the checksums of the sound ones."""
     plan, store = done
-    text = fingerprint._module
-    monkeypatch.setattr(fingerprint, "_module", lambda m: ("changed", text(m)[1]) if m == "bench.metrics" else text(m))
-    cache_key.code_of.cache_clear()
-    request.addfinalizer(cache_key.code_of.cache_clear)
     path = store.artifact_path(of(plan, store, "measured.benign").key)
     content = bytearray(path.read_bytes())
     content[content.index(b"}}") + 16 & ~7] ^= 1  # a bit of the first code
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"the artifact of 'measured.benign' .* is damaged: .*--set-aside"):
+    with (
+        edited("bench.metrics", tmp_path / "edited"),
+        pytest.raises(StoreError, match=r"'measured.benign'.*--set-aside"),
+    ):
         command.rescore(store=store.root)
 
 
-def test_repaired_models_that_gc_dropped_are_not_missed(tmp_path, capsys):
+def test_repaired_models_that_gc_dropped_are_not_missed(tmp_path):
     plan, store = ran(tmp_path, ["defenses=fine_pruning", "attacks=none"])
     doctor.gc(store=store.root, repaired=True)
     key = of(plan, store, "defense", attack="none", defense=plan.trials[0].trial.defense.label).key
     assert not store.artifact_path(key).exists()
-    command.verify(store=store.root)
-    assert "1 of 1 trials" in capsys.readouterr().out
+    verified(store)

@@ -1,8 +1,9 @@
-"""What components do that no board may show as a result, and no run may forget."""
+"""Whatever a stage does becomes a record, and nothing that is no result."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from bench.api import registry
 from bench.cli import component
 from bench.engine.store import Store
-from bench.graph.planner import Plan
+from bench.graph.plan import Plan
 from tests.bench.conftest import finish
 
 Tiny = Callable[..., Plan]
@@ -54,9 +55,9 @@ def run(tmp_path: Path, tiny: Tiny) -> Callable[[str, str], tuple[dict[str, int]
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
-        ("train.labels[:9] = target.vector", "changed labels, but its threat() does not declare"),
-        ("train.images[40:] = 0", "changed images that its mask does not name"),
-        ("train.ids[:2] = 7", "added, dropped or reordered"),
+        ("train.labels[:9] = target.vector", "Threat.LABELS"),
+        ("train.images[40:] = 0", "mask"),
+        ("train.ids[:2] = 7", "reordered"),
     ],
 )
 def test_an_attack_that_writes_to_what_it_is_shown_gains_nothing_by_it(run, what: str, reason: str) -> None:
@@ -107,5 +108,26 @@ def test_what_no_record_can_hold_is_a_failure(run) -> None:
     more = "    def protocol(self, root):\n        return 'odd', 0  # a cutoff\n"
     trials, failures, store = run("datasets", f"{text}\n{more}")
     assert trials == {"failed": 1}
-    assert "cannot be on record: meta.protocol.Protocol.cutoff" in failures[0].reason
+    assert "meta.protocol.Protocol.cutoff" in failures[0].reason
     assert not (store.root / "damaged").exists()
+
+
+def test_a_component_that_returns_nan_fails_alone(tmp_path: Path, tiny: Tiny) -> None:
+    path = tmp_path / "dizzy.py"
+    path.write_text(
+        '"""Cannot say."""\nfrom bench.api.defense import *\n@defense\nclass Dizzy(ModelDetector):\n'
+        '    def inspect(self, view, rng): return Verdict(float("nan"))\n'
+    )
+    registry.load_plugin(path)
+    summary = finish(tiny("defenses=none,dizzy"), Store(tmp_path / "store", create=True))
+    assert summary.trials == {"ok": 2, "failed": 2}
+    assert "JSON" in summary.failures[0].reason
+
+
+def test_a_worker_with_other_code_refuses(tmp_path: Path, tiny: Tiny) -> None:
+    plan = tiny()
+    plan.stages = {key: replace(stage, code="another version's") for key, stage in plan.stages.items()}
+    summary = finish(plan, Store(tmp_path / "store", create=True))
+    assert summary.trials == {"failed": 2}
+    assert "code" in summary.failures[0].reason
+    assert {record.cause for record in summary.failures} == {None}

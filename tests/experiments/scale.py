@@ -29,7 +29,7 @@ from bench.engine.scheduler import Summary, run_plan
 from bench.engine.store import Store
 from bench.engine.worker import describe
 from bench.graph import planner as planning
-from bench.graph.planner import Plan, Stage
+from bench.graph.plan import Plan, Stage
 
 SUITE = """
 name = "scale"

@@ -138,7 +138,7 @@ def test_half_precision_ends_where_it_should():
 )  # fmt: skip
 def test_memory_does_not_grow_with_the_pairs(queries, items, bits, backend):
     """Under 64 MiB beside codes and label maps, counting what numba allocates."""
-    from bench.kernels.kernel_benchmark import _peak
+    from bench.kernels.kernel_benchmark import peak_memory
 
     rng = np.random.default_rng(0)
     words = (bits + 63) // 64
@@ -148,5 +148,5 @@ def test_memory_does_not_grow_with_the_pairs(queries, items, bits, backend):
     for ties, denominator in (("expected", "relevant"), ("expected", "hits"), ("index", "relevant")):
         how = {"ties": ties, "denominator": denominator, "backend": backend}
         average_precision(asked.select(slice(2)), few, labels, own[:2], **how)
-        held, _ = _peak(lambda how=how: average_precision(asked, database, relevance, own, **how))
+        held, _ = peak_memory(lambda how=how: average_precision(asked, database, relevance, own, **how))
         assert 0 <= held < 64 + (41 if bits == 512 and queries == 5000 else 0), how  # the histograms themselves

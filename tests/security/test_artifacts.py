@@ -15,7 +15,7 @@ from bench.config import suite as suites
 from bench.engine.recompute import Verifier
 from bench.engine.store import Store
 from bench.graph import planner as planning
-from bench.graph.planner import Plan
+from bench.graph.plan import Plan
 from reports import frame, gallery, html_report
 from tests.bench.conftest import TINY, finish
 from tests.stores import write_run

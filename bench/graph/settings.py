@@ -1,0 +1,78 @@
+"""Components and settings of trials: instances, training recipes, and the specs of victims."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.api import registry
+from bench.api.errors import UserError
+from bench.api.hashing import Backbone, Recipe
+from bench.api.types import Setting
+from bench.artifacts.specs import SettingSpec
+from bench.config.trial import Spec, Trial, canonical
+from bench.graph.cache_key import content_of
+from hashing.train import fast_precision
+
+
+def instance(kind: str, spec: Spec) -> Any:
+    """A component by kind ("attacks", ...) and spec. Trials share instances, which are frozen."""
+    return _instance(kind, spec, registry.generation())
+
+
+@cache
+def _instance(kind: str, spec: Spec, generation: int) -> Any:
+    """generation: of the registry, since a plugin may have another class behind the same name."""
+    del generation
+    return registry.create(kind, spec.name, spec.params)
+
+
+def spec_of(kind: str, name: str, params: Mapping[str, Any] | None = None) -> Spec:
+    """The spec of a component that another component asks for: defaults, except for `params`."""
+    return Spec(name, registry.parameters(registry.create(kind, name, params or {})))
+
+
+def public_setting(trial: Trial) -> Setting:
+    """The part of a setting that is known before the data are read: no classes, no sizes."""
+    return Setting(
+        dataset=trial.dataset.name, backbone=trial.backbone.name, method=trial.method.name, bits=trial.bits,
+        classes=(), image_shape=(0, 0, 0), train_size=0,
+        proxy_dataset=registry.lookup("datasets", trial.dataset.name).proxy_dataset,
+    )  # fmt: skip
+
+
+def setting_spec(trial: Trial, device: str) -> SettingSpec:
+    """The spec of the trial's victim before any attack."""
+    backbone: Backbone = instance("backbones", trial.backbone)
+    spec: SettingSpec = {
+        "dataset": trial.dataset.as_json(),
+        "backbone": trial.backbone.as_json(),
+        "method": trial.method.as_json(),
+        "bits": trial.bits,
+        "seed": trial.seed,
+        "recipe": _recipe(trial.method.name, canonical(dict(trial.training)), device, registry.generation()),
+    }
+    if weights := backbone.files():
+        spec["weights"] = content_of(weights)
+    return spec
+
+
+@cache
+def _recipe(method: str, training: str, device: str, generation: int) -> dict[str, Any]:
+    """A method's recipe with the suite's changes (canonical JSON).
+
+    The precision "auto" becomes the one that the device is fast at, since the recipe is a part of keys.
+    """
+    del generation
+    changes: dict[str, Any] = json.loads(training)
+    paper: Recipe = registry.lookup("methods", method).recipe
+    try:
+        recipe = Recipe(**{**asdict(paper), **changes})
+    except ValidationError as error:
+        raise UserError(f"training: {registry.explain(error, asdict(paper))}") from None
+    return asdict(recipe) | ({"precision": fast_precision(device)} if recipe.precision == "auto" else {})

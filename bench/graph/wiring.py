@@ -1,0 +1,124 @@
+"""Stages from artifacts: which stage reads which, and with what spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bench.api import registry
+from bench.api.defense import Defense, Needs
+from bench.api.hashing import Dataset
+from bench.artifacts.artifact import Artifact
+from bench.artifacts.inputs import (
+    DataInputs,
+    DefendInputs,
+    EncodeInputs,
+    EncodeTriggeredInputs,
+    Inputs,
+    LoadInputs,
+    ScoreBenignInputs,
+    ScoreTriggeredInputs,
+    SplitInputs,
+    SystemInputs,
+)
+from bench.artifacts.outputs.attack import Implanted, StoredTrigger
+from bench.artifacts.outputs.codes import BenignCodes
+from bench.artifacts.outputs.defense import BenignScores, Defended, TriggeredScores
+from bench.artifacts.outputs.model import StoredModel
+from bench.artifacts.specs import (
+    AimSpec,
+    DefendSpec,
+    EncodeSpec,
+    EncodeTriggeredSpec,
+    LoadSpec,
+    ScoreTriggeredSpec,
+    SettingSpec,
+    SplitSpec,
+)
+from bench.config.schema import Resources
+from bench.config.trial import Spec
+from bench.graph.cache_key import content_of, key_of
+from bench.graph.labels import cost_group_of, label_of
+from bench.graph.plan import Stage
+
+S = TypeVar("S", bound=Mapping[str, Any])
+A = TypeVar("A", bound=Artifact)
+
+
+class Wiring:
+    """Adds stages to a graph and returns what they will leave."""
+
+    def __init__(self, stages: dict[str, Stage], resources: Resources, data: Path | None, device: str) -> None:
+        self.device, self._stages, self._resources, self._data_folder = device, stages, resources, data
+        self._data_sets: dict[str, DataInputs] = {}
+
+    def add(self, spec: S, inputs: Inputs[S, A]) -> A:
+        """Add a stage unless the graph has it; what the stage leaves."""
+        kind, parents, resources = inputs.stage, inputs.parents(), self._resources
+        key, modules, code = key_of(kind, spec, parents, threads=resources.threads, device=self.device)
+        if key not in self._stages:
+            self._stages[key] = Stage(
+                kind=kind, key=key, spec=spec, parents=parents, modules=modules, code=code,
+                label=label_of(kind, spec), cost_group=cost_group_of(kind, spec), threads=resources.threads,
+                num_gpus=resources.num_gpus, timeout=resources.timeout,
+            )  # fmt: skip
+        left: A = inputs.left(key)
+        return left
+
+    def data(self, dataset: Spec) -> DataInputs:
+        """A data set and its splits; its files are looked at once."""
+        if dataset.identity not in self._data_sets:
+            component: Dataset = registry.create("datasets", dataset.name, dataset.params)
+            loading: LoadSpec = {
+                "dataset": dataset.as_json(),
+                "content": content_of(component.files(self._data_folder)),
+                "classes": list(component.classes(self._data_folder)),
+                "protocol": list(component.protocol(self._data_folder)),
+            }
+            splitting: SplitSpec = {"dataset": dataset.as_json()}
+            load = self.add(loading, LoadInputs())
+            self._data_sets[dataset.identity] = DataInputs(load, self.add(splitting, SplitInputs(load)))
+        return self._data_sets[dataset.identity]
+
+    def system(
+        self, setting: SettingSpec, aim: AimSpec, data: DataInputs, model: StoredModel, trigger: StoredTrigger | None
+    ) -> SystemInputs:
+        """A model's codes of benign and of triggered images."""
+        benign: EncodeSpec = {"setting": _names(setting)}
+        triggered: EncodeTriggeredSpec = {**benign, **aim}
+        return SystemInputs(
+            benign=self.add(benign, EncodeInputs(data.load, data.split, model)),
+            triggered=self.add(triggered, EncodeTriggeredInputs(data.load, data.split, model, trigger)),
+        )
+
+    def defended(
+        self, spec: DefendSpec, defense: Defense, data: DataInputs, model: StoredModel, poison: Implanted | None
+    ) -> Defended:
+        """A defense of a model, with what the defense needs. poison: the attack's training set, if there is one."""
+        codes: BenignCodes | None = None
+        if Needs.DATABASE in defense.needs:
+            encoding: EncodeSpec = {"setting": _names(spec)}
+            codes = self.add(encoding, EncodeInputs(data.load, data.split, model))
+        poison = poison if Needs.TRAIN_SET in defense.needs else None
+        return self.add(spec, DefendInputs(data.load, data.split, model, poison, codes))
+
+    def scores(
+        self,
+        spec: DefendSpec,
+        aim: AimSpec,
+        data: DataInputs,
+        model: StoredModel,
+        detector: Defended,
+        trigger: StoredTrigger | None,
+    ) -> tuple[BenignScores, TriggeredScores]:
+        """An input detector's scores of benign and of triggered images. spec: of the defense."""
+        aimed: ScoreTriggeredSpec = {**spec, **aim}
+        return (
+            self.add(spec, ScoreBenignInputs(data.load, data.split, model, detector)),
+            self.add(aimed, ScoreTriggeredInputs(data.load, data.split, model, detector, trigger)),
+        )
+
+
+def _names(spec: SettingSpec) -> list[str | int]:
+    return [spec["dataset"]["name"], spec["backbone"]["name"], spec["method"]["name"], spec["bits"]]

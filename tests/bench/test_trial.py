@@ -1,0 +1,47 @@
+"""Components and trials: equal where everything is, keyed by their content, and never parsed back from print."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.config.trial import Spec, canonical, digest, pieces
+from tests.stores import trial
+
+
+def test_keys_do_not_depend_on_the_order_of_a_mapping() -> None:
+    assert digest({"a": 1, "b": [1.5, None]}) == digest({"b": [1.5, None], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 1.0000001})
+    assert canonical({"ü": (1, 2)}) == '{"ü":[1,2]}'
+    with pytest.raises(ValueError, match="JSON"):
+        canonical(float("nan"))
+
+
+def test_components_are_equal_if_name_and_parameters_are() -> None:
+    one, other = Spec("badnets", {"rate": 0.1, "size": 3}, {"rate": 0.1}), Spec("badnets", {"size": 3, "rate": 0.1})
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != Spec("badnets", {"rate": 0.2, "size": 3})
+    assert (one.label, other.label) == ("badnets(rate=0.1)", "badnets")
+    assert [one.has(word) for word in ("badnets", "badnets(rate=0.1)", "badnets(rate=0.2)")] == [True, True, False]
+
+
+def test_every_axis_makes_another_trial() -> None:
+    changes = [{"seed": 1}, {"target": "1"}, {"bits": 16}, {"attack": "badnets"}, {"surrogate": "same"},
+               {"augment": "none"}, {"training": {"lr": 0.1}}, {"surrogate_seed": 7}]  # fmt: skip
+    found = {trial(**change).identity for change in ({}, *changes)}
+    assert len(found) == 1 + len(changes)
+    assert trial().identity == trial().identity
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a,b", ["a", "b"]),
+        ("a(x=1, y=[2, 3]), b", ["a(x=1, y=[2, 3])", "b"]),
+        ("a,,b,", ["a", "b"]),
+        ("a), b", ["a)", "b"]),
+        ("a(, b", ["a(, b"]),
+    ],
+)
+def test_a_list_is_cut_at_commas_outside_brackets(text: str, found: list[str]) -> None:
+    assert pieces(text) == found
