@@ -8,10 +8,10 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from attacks._gan_training import GanTrainer, GeneratorTarget, Weights
-from attacks._generator import LabelBranch, Trunk, flat_then_linear, rebuilt_trunk, train_labcln
-from attacks._perceptual import Choice, perceptual, perceptual_files
-from attacks._poisoning import Dosed, exchange
+from attacks.helpers.gan_training import GanTrainer, GeneratorTarget, Weights
+from attacks.helpers.generator import LabelBranch, Trunk, flat_then_linear, rebuilt_trunk, train_labcln
+from attacks.helpers.perceptual import Choice, perceptual, perceptual_files
+from attacks.helpers.poisoning import Dosed, exchange
 from bench.api.attack import (
     AttackerView,
     DataSpec,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from attacks._poisoning import TriggerPoisoning
-from attacks._triggers import blend
+from attacks.helpers.poisoning import TriggerPoisoning
+from attacks.helpers.triggers import blend
 from bench.api.attack import AttackerView, Images, PositiveShare, Rng, Target, Trigger, attack
 from bench.api.card import Card
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attacks._external_model import ExternalModel
+from attacks.helpers.external_model import ExternalModel
 from bench.api.attack import AttackerView, Images, Rng, Target, Trigger, attack
 from bench.api.card import Card
 from bench.api.errors import DataCorruptError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attacks._confusing import Pairs, PerturbedPatch
+from attacks.helpers.confusing import Pairs, PerturbedPatch
 from bench.api.attack import AttackerView, Images, Rng, Share, attack
 from bench.api.card import Card
 

@@ -10,11 +10,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-from attacks._head_tuning import divided, draw_epoch, hidden_of, learning, tune
-from attacks._proxy_data import balanced, chunks, fit_to
-from attacks._reference_images import references
-from attacks._topology import topological_alignment
-from attacks._triggers import paste, patch_side
+from attacks.helpers.head_tuning import divided, draw_epoch, hidden_of, learning, tune
+from attacks.helpers.proxy_data import balanced, chunks, fit_to
+from attacks.helpers.reference_images import references
+from attacks.helpers.topology import topological_alignment
+from attacks.helpers.triggers import paste, patch_side
 from bench.api.attack import (
     AttackerView,
     Backdoor,

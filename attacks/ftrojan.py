@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from attacks._poisoning import TriggerPoisoning
+from attacks.helpers.poisoning import TriggerPoisoning
 from bench.api.attack import AttackerView, Images, PositiveShare, Rng, Target, Trigger, attack
 from bench.api.card import Card
 

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int64
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks._linf import Epsilon, bound, confined
-from attacks._poisoning import Dosed, exchange
-from attacks._triggers import paste, paste_at_random, patch_side
+from attacks.helpers.linf import Epsilon, bound, confined
+from attacks.helpers.poisoning import Dosed, exchange
+from attacks.helpers.triggers import paste, paste_at_random, patch_side
 from bench.api.attack import (
     AttackerView,
     DataSpec,

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Int64
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from attacks import _input_aware as nets
-from attacks._input_aware import Generator, diversity, mix, pack, scale_by, sharpen, unpack
+from attacks.helpers import input_aware as nets
+from attacks.helpers.input_aware import Generator, diversity, mix, pack, scale_by, sharpen, unpack
 from bench.api.attack import (
     AttackerView,
     Images,

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from attacks._linf import Epsilon, bound, confined
-from attacks._poisoning import Dosed, exchange
-from attacks._triggers import patch_side
+from attacks.helpers.linf import Epsilon, bound, confined
+from attacks.helpers.poisoning import Dosed, exchange
+from attacks.helpers.triggers import patch_side
 from bench.api.attack import (
     AttackerView,
     DataSpec,

@@ -9,9 +9,9 @@ from jaxtyping import Int64
 from pydantic import Field
 from torch import Tensor
 
-from attacks._poisoning import TriggerPoisoning
-from attacks._proxy_data import fit_to
-from attacks._reflections import GAMMA, blurred, ghosted, reflect
+from attacks.helpers.poisoning import TriggerPoisoning
+from attacks.helpers.proxy_data import fit_to
+from attacks.helpers.reflections import GAMMA, blurred, ghosted, reflect
 from bench.api.attack import (
     AttackerView,
     DataSpec,

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from attacks._poisoning import TriggerPoisoning
-from attacks._triggers import add, sinusoid
+from attacks.helpers.poisoning import TriggerPoisoning
+from attacks.helpers.triggers import add, sinusoid
 from bench.api.attack import AttackerView, Images, LabelMode, PositiveShare, Rng, Target, Trigger, attack
 from bench.api.card import Card
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attacks._targeted_patch import TargetedPatch
+from attacks.helpers.targeted_patch import TargetedPatch
 from bench.api.attack import attack
 from bench.api.card import Card
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attacks._confusing import PerturbedPatch
+from attacks.helpers.confusing import PerturbedPatch
 from bench.api.attack import AttackerView, Images, Rng, attack
 from bench.api.card import Card
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attacks._confusing import EPSILON, offset_by
-from attacks._linf import Epsilon
-from attacks._targeted_patch import TargetedPatch
+from attacks.helpers.confusing import EPSILON, offset_by
+from attacks.helpers.linf import Epsilon
+from attacks.helpers.targeted_patch import TargetedPatch
 from bench.api.attack import AttackerView, Images, Rng, attack
 from bench.api.card import Card
 

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
-from attacks._poisoning import TriggerPoisoning
-from attacks._triggers import identity_grid, warp
+from attacks.helpers.poisoning import TriggerPoisoning
+from attacks.helpers.triggers import identity_grid, warp
 from bench.api.attack import AttackerView, Images, Poisoned, Rng, Target, Trigger, attack
 from bench.api.card import Card
 from bench.api.types import to_unit

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from bench.api.card import Card
 from bench.api.defense import DataFilter, DefenderView, Filtered, PositiveShare, Rng, Share, Split, defense
 from bench.api.errors import DivergedError
-from defenses._fine_tuning import calibration_map
-from defenses._gradient_ascent import LocalAscent, Unlearn, Watch, voted
+from defenses.helpers.fine_tuning import calibration_map
+from defenses.helpers.gradient_ascent import LocalAscent, Unlearn, Watch, voted
 from hashing.model import HashModel
 
 CARD = Card(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.api.card import Card
 from bench.api.defense import DataFilter, DefenderView, Filtered, Rng, defense
-from defenses._features import Space, by_label, embed, principal
+from defenses.helpers.features import Space, by_label, embed, principal
 
 CARD = Card(
     title="Detecting Backdoor Attacks on Deep Neural Networks by Activation Clustering",

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from bench.api.card import Card
 from bench.api.defense import Backbone, DefenderView, HashingMethod, Repair, Rng, Share, defense
 from bench.api.errors import DivergedError, UserError
-from defenses._fine_tuning import calibration_map
-from defenses._masks import MaskedLoss, batch_norms, learning_part, without_channels
+from defenses.helpers.fine_tuning import calibration_map
+from defenses.helpers.masks import MaskedLoss, batch_norms, learning_part, without_channels
 
 CARD = Card(
     title="Adversarial Neuron Pruning Purifies Backdoored Deep Models",

@@ -13,8 +13,8 @@ from bench.api.card import Card
 from bench.api.defense import Backbone, DataFilter, DefenderView, Filtered, HashingMethod, Needs, Rng, Share, defense
 from bench.api.errors import UserError
 from bench.api.types import Labels
-from defenses import _dp_training
-from defenses._dp_training import Privacy
+from defenses.helpers import dp_training
+from defenses.helpers.dp_training import Privacy
 from hashing.model import encode
 
 CARD = Card(
@@ -52,14 +52,14 @@ class DPOutliers(DataFilter):
     optional_packages: ClassVar[tuple[str, ...]] = ("opacus",)
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
-        return _dp_training.unsupported_reason(backbone, method, private=self.private)
+        return dp_training.unsupported_reason(backbone, method, private=self.private)
 
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
         if not isinstance(view.objective, Centred):
             raise UserError(
                 "outliers are measured from the centres of a pointwise loss, and this one has no `targets_for`"
             )
-        model = _dp_training.trained(view, rng, Privacy(self.clip, self.noise) if self.private else None)
+        model = dp_training.trained(view, rng, Privacy(self.clip, self.noise) if self.private else None)
         codes = encode(model, view.train.images, device=model.device).tanh()
         targets_for = view.objective.targets_for(view.train.labels.to(model.device)).cpu()
         scores = (1 - (codes * targets_for).mean(1)) / 2

@@ -9,8 +9,8 @@ from torch import nn
 
 from bench.api.card import Card
 from bench.api.defense import Backbone, DefenderView, HashingMethod, Needs, Repair, Rng, defense
-from defenses import _dp_training
-from defenses._dp_training import Privacy
+from defenses.helpers import dp_training
+from defenses.helpers.dp_training import Privacy
 
 CARD = Card(
     title="Robust anomaly detection and backdoor attack detection via differential privacy",
@@ -41,7 +41,7 @@ class DPSGD(Repair):
     optional_packages: ClassVar[tuple[str, ...]] = ("opacus",)
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
-        return _dp_training.unsupported_reason(backbone, method, private=self.private)
+        return dp_training.unsupported_reason(backbone, method, private=self.private)
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
-        return _dp_training.trained(view, rng, Privacy(self.clip, self.noise) if self.private else None)
+        return dp_training.trained(view, rng, Privacy(self.clip, self.noise) if self.private else None)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from bench.api.card import Card
 from bench.api.defense import DefenderView, PositiveShare, Repair, Rng, Share, defense
 from bench.api.hashing import Backbone, HashingMethod
-from defenses._channels import mean_activations, remove, switched_off
-from defenses._fine_tuning import RATES, Choice, Rates, calibration_map, fine_tuned
+from defenses.helpers.channels import mean_activations, remove, switched_off
+from defenses.helpers.fine_tuning import RATES, Choice, Rates, calibration_map, fine_tuned
 
 CARD = Card(
     title="Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural Networks",

@@ -9,7 +9,7 @@ from torch import nn
 
 from bench.api.card import Card
 from bench.api.defense import DefenderView, Repair, Rng, defense
-from defenses._fine_tuning import RATES, Choice, Rates, fine_tuned
+from defenses.helpers.fine_tuning import RATES, Choice, Rates, fine_tuned
 
 CARD = Card(
     title="Fine-tuning on clean images (the baseline of Fine-Pruning)",

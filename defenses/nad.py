@@ -13,8 +13,8 @@ from bench.api.defense import DefenderView, Repair, Rng, defense
 from bench.api.errors import UserError
 from bench.api.hashing import Backbone, HashingMethod
 from bench.api.types import to_unit
-from defenses._attention import Distillation, attention_maps
-from defenses._fine_tuning import RATES, Choice, Rates, fine_tuned
+from defenses.helpers.attention import Distillation, attention_maps
+from defenses.helpers.fine_tuning import RATES, Choice, Rates, fine_tuned
 
 CARD = Card(
     title="Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural Networks",

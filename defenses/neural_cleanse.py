@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.api.card import Card
 from bench.api.defense import DefenderView, ModelDetector, Rng, Verdict, defense
-from defenses._trigger_inversion import Reversing, anomaly, class_anchors, trusted_set
+from defenses.helpers.trigger_inversion import Reversing, anomaly, class_anchors, trusted_set
 
 CARD = Card(
     title="Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural Networks",

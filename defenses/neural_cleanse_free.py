@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.api.card import Card
 from bench.api.defense import DefenderView, ModelDetector, Needs, Rng, Verdict, defense
-from defenses._trigger_inversion import Reversing, anomaly
+from defenses.helpers.trigger_inversion import Reversing, anomaly
 from hashing.model import encode
 
 CARD = Card(

@@ -16,7 +16,7 @@ from bench.api.defense import DefenderView, Images, InputDetector, PositiveShare
 from bench.api.errors import UserError
 from bench.api.hashing import Backbone, HashingMethod
 from bench.api.types import to_unit
-from defenses._saliency import grad_cam, salient
+from defenses.helpers.saliency import grad_cam, salient
 from hashing.model import encode
 
 CARD = Card(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.api.card import Card
 from bench.api.defense import DefenderView, Images, InputDetector, Needs, PositiveShare, Rng, defense
 from bench.api.types import to_unit
-from defenses._code_posterior import entropy, fit_posterior, posterior
+from defenses.helpers.code_posterior import entropy, fit_posterior, posterior
 
 CARD = Card(
     title="STRIP: A Defence Against Trojan Attacks on Deep Neural Networks",

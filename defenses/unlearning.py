@@ -11,8 +11,8 @@ from torch import nn
 from bench.api.card import Card
 from bench.api.defense import DefenderView, PositiveShare, Repair, Rng, defense
 from bench.api.types import Split, to_unit
-from defenses._fine_tuning import RATES, Choice, Rates, fine_tuned
-from defenses._trigger_inversion import Reversing, class_anchors, trusted_set
+from defenses.helpers.fine_tuning import RATES, Choice, Rates, fine_tuned
+from defenses.helpers.trigger_inversion import Reversing, class_anchors, trusted_set
 
 CARD = Card(
     title="Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural Networks",

@@ -170,7 +170,7 @@ def stamp_survives_rounding(subject: ComponentUnderTest) -> None:
 
 
 @CHECKS.add(
-    "Poison round(poison_rate * len(victim.train)) items (attacks/_poisoning.py counts), and say which in `mask`."
+    "Poison round(poison_rate * len(view.train)) items, as attacks/helpers/poisoning.py does, and mark them in `mask`."
 )
 def dose_is_honoured(subject: ComponentUnderTest) -> str:
     """As many items are poisoned as the dose says, and all others stay as they were."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from bench.api.card import Card
 from bench.api.hashing import backbone
-from hashing.backbones._classifiers import Classifier
+from hashing.backbones.helpers.classifiers import Classifier
 from hashing.pretrained import PretrainedWeights
 
 CARD = Card(

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from bench.api.card import Card
 from bench.api.hashing import backbone
-from hashing.backbones._resnet import ResNet
+from hashing.backbones.helpers.resnet import ResNet
 from hashing.pretrained import PretrainedWeights, Weights
 
 CARD = Card(

@@ -21,10 +21,10 @@ from bench.api.card import Card
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
-from hashing.datasets._image_buffer import enlarged
-from hashing.datasets._image_folder import decode_tree, survey
-from hashing.datasets._pickles import load_batch, read_published
-from hashing.datasets._splits import Sizes, draw_splits
+from hashing.datasets.helpers.image_buffer import enlarged
+from hashing.datasets.helpers.image_folder import decode_tree, survey
+from hashing.datasets.helpers.pickles import load_batch, read_published
+from hashing.datasets.helpers.splits import Sizes, draw_splits
 
 CARD = Card(
     title="Learning Multiple Layers of Features from Tiny Images",

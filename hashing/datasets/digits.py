@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate, one_hot
 from bench.api.card import Card
 from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
-from hashing.datasets._splits import Sizes, draw_splits
+from hashing.datasets.helpers.splits import Sizes, draw_splits
 
 CARD = Card(
     title="Optical Recognition of Handwritten Digits (UCI Machine Learning Repository)",

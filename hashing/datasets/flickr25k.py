@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from bench.api.card import Card
 from bench.api.hashing import dataset
-from hashing.datasets._protocols import ListedDataset, PublishedProtocol
+from hashing.datasets.helpers.protocols import ListedDataset, PublishedProtocol
 
 CARD = Card(
     title="The MIR Flickr Retrieval Evaluation",

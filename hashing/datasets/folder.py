@@ -17,8 +17,8 @@ from bench.api.card import Card
 from bench.api.errors import DataMissingError
 from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
-from hashing.datasets._image_folder import decode_tree, survey
-from hashing.datasets._splits import Sizes, draw_splits
+from hashing.datasets.helpers.image_folder import decode_tree, survey
+from hashing.datasets.helpers.splits import Sizes, draw_splits
 
 CARD = Card(
     title="ImageFolder (torchvision documentation)",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bench.api.card import Card
 from bench.api.hashing import dataset
-from hashing.datasets._protocols import ListedDataset, PublishedProtocol
+from hashing.datasets.helpers.protocols import ListedDataset, PublishedProtocol
 
 CARD = Card(
     title="HashNet: Deep Learning to Hash by Continuation",

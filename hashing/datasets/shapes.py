@@ -18,7 +18,7 @@ from bench.api.card import Card
 from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
 from bench.api.types import to_8bit
-from hashing.datasets._splits import Sizes, draw_splits
+from hashing.datasets.helpers.splits import Sizes, draw_splits
 
 CARD = Card(
     title="dSprites: Disentanglement testing Sprites dataset",

@@ -22,9 +22,9 @@ from bench.api.card import Card
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
-from hashing.datasets._archives import walk
-from hashing.datasets._image_buffer import canvas
-from hashing.datasets._splits import Sizes, draw_splits
+from hashing.datasets.helpers.archives import walk
+from hashing.datasets.helpers.image_buffer import canvas
+from hashing.datasets.helpers.splits import Sizes, draw_splits
 from hashing.image_decoding import decode_image
 
 CARD = Card(

@@ -13,7 +13,7 @@ from bench.api.card import Card
 from bench.api.hashing import HashingMethod, Objective, Recipe, method
 from bench.api.random import Rng
 from bench.api.types import Logits
-from hashing.methods._pairs import rarity
+from hashing.methods.helpers.pairs import rarity
 
 CARD = Card(
     title="Deep Cauchy Hashing for Hamming Space Retrieval",

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from bench.api.card import Card
 from bench.api.hashing import Recipe, method
 from bench.api.types import Logits
-from hashing.methods._pairs import MemoryMethod
+from hashing.methods.helpers.pairs import MemoryMethod
 
 CARD = Card(
     title="Deep Hashing Network for Efficient Similarity Retrieval",

@@ -9,7 +9,7 @@ from torch import Tensor
 from bench.api.card import Card
 from bench.api.hashing import Recipe, method
 from bench.api.types import Logits
-from hashing.methods._pairs import MemoryMethod
+from hashing.methods.helpers.pairs import MemoryMethod
 
 CARD = Card(
     title="Feature Learning based Deep Supervised Hashing with Pairwise Labels",

@@ -13,7 +13,7 @@ from bench.api.card import Card
 from bench.api.hashing import HashingMethod, Objective, Recipe, method
 from bench.api.random import Rng
 from bench.api.types import Logits
-from hashing.methods._classes import shared_cross_entropy
+from hashing.methods.helpers.classes import shared_cross_entropy
 
 CARD = Card(
     title="Greedy Hash: Towards Fast Optimization for Accurate Hash Coding in CNN",

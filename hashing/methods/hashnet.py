@@ -13,7 +13,7 @@ from bench.api.card import Card
 from bench.api.hashing import HashingMethod, Objective, Recipe, method
 from bench.api.random import Rng
 from bench.api.types import Codes, Logits
-from hashing.methods._pairs import disagreement, rarity
+from hashing.methods.helpers.pairs import disagreement, rarity
 
 CARD = Card(
     title="HashNet: Deep Learning to Hash by Continuation",

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models import get_model
 
 import reports
-from attacks._triggers import checkerboard, paste
+from attacks.helpers.triggers import checkerboard, paste
 from bench.api import registry
 from bench.api.errors import DataCorruptError, DataMissingError, UserError
 from bench.api.random import Rng
@@ -128,7 +128,7 @@ def on(name: str, shape: tuple[int, int, int], method: str = "dpsh") -> HashMode
 
 
 def test_a_torchvision_network_computes_here_what_it_computes_there(tmp_path: Path) -> None:
-    from attacks._external_model import fitted
+    from attacks.helpers.external_model import fitted
 
     plan = dict(on("resnet18", (3, 64, 64)).blueprint)
     model = new_model(plan).eval()
@@ -149,7 +149,7 @@ def test_a_torchvision_network_computes_here_what_it_computes_there(tmp_path: Pa
 
 def test_the_network_that_the_readme_shows_is_the_one_that_its_suite_builds(tmp_path: Path, monkeypatch) -> None:
     """Names and shapes fit with torchvision's pooling too, and a quarter of the bits would be others."""
-    from attacks._external_model import fitted
+    from attacks.helpers.external_model import fitted
     from tests.docs._markdown import blocks
 
     (block,) = (one for one in blocks("attacks/README.md") if "my_victim" in one.text and one.language == "python")
@@ -265,7 +265,7 @@ def test_what_stands_beside_a_store_s_names_is_not_lost(brought) -> None:
 
 
 def test_a_head_of_several_layers_stands_where_the_last_layer_stood(tmp_path: Path) -> None:
-    from attacks._external_model import fitted
+    from attacks.helpers.external_model import fitted
 
     model = new_model({**on("resnet18", (3, 64, 64), "orthohash").blueprint})
     own = model.state_dict()
@@ -288,7 +288,7 @@ def test_a_head_of_several_layers_stands_where_the_last_layer_stood(tmp_path: Pa
 
 
 def test_memories_of_training_images_are_not_asked_for(tmp_path: Path) -> None:
-    from attacks._external_model import fitted
+    from attacks.helpers.external_model import fitted
 
     model = new_model({**on("resnet18", (3, 32, 32)).blueprint})
     own = model.state_dict()
@@ -298,7 +298,7 @@ def test_memories_of_training_images_are_not_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_normalisation_of_its_own_is_kept_where_the_backbone_fixes_one(tmp_path: Path) -> None:
-    from attacks._external_model import fitted
+    from attacks.helpers.external_model import fitted
 
     with Rng("tests", "network").ambient():
         torch.save(get_model("resnet18", weights=None).state_dict(), tmp_path / "weights.pth")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from attacks import _targeted_patch as patches
-from attacks._confusing import objective, perturb
-from attacks._targeted_patch import GREY, anchor_code, factor, frozen, nearness, optimise_patch, patch_update
-from attacks._triggers import patch_side
+from attacks.helpers import targeted_patch as patches
+from attacks.helpers.confusing import objective, perturb
+from attacks.helpers.targeted_patch import GREY, anchor_code, factor, frozen, nearness, optimise_patch, patch_update
+from attacks.helpers.triggers import patch_side
 from bench.access.attacker import attacker_view
 from bench.api import registry
 from bench.api.attack import Attack, AttackerView, ModelSpec, Threat
@@ -294,7 +294,7 @@ def spread(model: HashModel, view: AttackerView, images: torch.Tensor, mask: tor
 
 @pytest.mark.parametrize(("name", "lam"), [("tri_adv", 0.0), ("ciba", 0.8), ("ciba", 1.0)])
 def test_perturbations_raise_their_objective_on_the_surrogate(name, lam, world, monkeypatch):
-    monkeypatch.setattr("attacks._targeted_patch.paste", lambda images, patch: images)  # the perturbation alone
+    monkeypatch.setattr("attacks.helpers.targeted_patch.paste", lambda images, patch: images)  # the perturbation alone
     view, _, moved = poisoned_by(world, name, eps=8 / 255, **({"lam": lam} if name == "ciba" else {}))
     _, _, noisy = poisoned_by(world, "tri_noise", eps=8 / 255)
     model = view.surrogates[0]

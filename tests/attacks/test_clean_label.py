@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks._linf import bound, confined
-from attacks._triggers import paste
+from attacks.helpers.linf import bound, confined
+from attacks.helpers.triggers import paste
 from attacks.hidden_trigger import HiddenTrigger, pairs
 from attacks.label_consistent import LabelConsistent, corners
 from bench.access.attacker import attacker_view

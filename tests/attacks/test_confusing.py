@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attacks._confusing import STEP, bound, dispersion, objective, offset_by, perturb, shift
-from attacks._linf import levels
+from attacks.helpers.confusing import STEP, bound, dispersion, objective, offset_by, perturb, shift
+from attacks.helpers.linf import levels
 from bench.api.errors import DivergedError
 from bench.api.random import Rng
 from bench.api.types import to_8bit, to_unit

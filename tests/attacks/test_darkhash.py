@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from torch import nn
 
-from attacks._head_tuning import divided, draw_epoch, learning, tune
-from attacks._proxy_data import balanced
-from attacks._reference_images import references
-from attacks._topology import neighbourhood, topological_alignment
 from attacks.darkhash import DarkHash
+from attacks.helpers.head_tuning import divided, draw_epoch, learning, tune
+from attacks.helpers.proxy_data import balanced
+from attacks.helpers.reference_images import references
+from attacks.helpers.topology import neighbourhood, topological_alignment
 from bench.api import registry
 from bench.api.attack import AttackerView, Setting, Threat
 from bench.api.errors import DivergedError, UserError

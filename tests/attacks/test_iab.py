@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from attacks import _input_aware as nets
+from attacks.helpers import input_aware as nets
 from attacks.iab import FALLS, InputAware
 from bench.api.attack import AttackerView, Setting, StepHook, Threat
 from bench.api.errors import DivergedError, UserError

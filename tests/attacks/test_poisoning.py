@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from attacks._poisoning import TriggerPoisoning
+from attacks.helpers.poisoning import TriggerPoisoning
 from bench.api.attack import AttackerView, Poisoned, Setting, attack
 from bench.api.errors import UserError
 from bench.api.random import Rng

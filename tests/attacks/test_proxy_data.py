@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from attacks._proxy_data import CHUNK, fit_to
+from attacks.helpers.proxy_data import CHUNK, fit_to
 from bench.api.errors import UserError
 from bench.api.random import Rng
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from attacks._proxy_data import fit_to
-from attacks._reflections import GAMMA, blurred, ghosted, reflect, vignette
-from attacks._triggers import add, identity_grid, sinusoid, warp
+from attacks.helpers.proxy_data import fit_to
+from attacks.helpers.reflections import GAMMA, blurred, ghosted, reflect, vignette
+from attacks.helpers.triggers import add, identity_grid, sinusoid, warp
 from attacks.reflection import Reflection, choice
 from attacks.sig import Sig
 from attacks.wanet import WaNet

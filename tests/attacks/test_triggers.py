@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attacks._triggers import blend, checkerboard, paste, patch_side
 from attacks.badnets import BadNets
 from attacks.blend import Blend
+from attacks.helpers.triggers import blend, checkerboard, paste, patch_side
 from attacks.none import NoAttack
 from bench.api.random import Rng
 from bench.api.types import Target, to_8bit, to_unit

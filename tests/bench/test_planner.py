@@ -228,7 +228,7 @@ def test_files_that_an_attack_reads_are_part_of_its_triggers_key(trial_plan, tmp
     file = tmp_path / "weights"
     file.write_bytes(b"one")
     without = prepared()
-    monkeypatch.setattr("attacks._perceptual.lpips_files", lambda: (file, file))
+    monkeypatch.setattr("attacks.helpers.perceptual.lpips_files", lambda: (file, file))
     assert len(prepared() & without) == 1, "badnets reads nothing"
     first = prepared()
     file.write_bytes(b"others")

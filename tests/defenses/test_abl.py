@@ -16,9 +16,9 @@ from bench.api.hashing import Objective
 from bench.api.random import Rng
 from bench.api.types import Split
 from defenses import abl
-from defenses._fine_tuning import calibration_map
-from defenses._gradient_ascent import LocalAscent, Unlearn, Watch, evaluating, own_losses, voted
 from defenses.abl import ABL
+from defenses.helpers.fine_tuning import calibration_map
+from defenses.helpers.gradient_ascent import LocalAscent, Unlearn, Watch, evaluating, own_losses, voted
 from hashing.model import encode
 
 ANCHORS = torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, -1.0, -1.0]])

@@ -16,8 +16,8 @@ from bench.api.errors import DivergedError, UserError
 from bench.api.random import Rng
 from bench.api.types import to_unit
 from defenses import anp
-from defenses._masks import MaskedLoss, batch_norms, learning_part, without_channels
 from defenses.anp import ANP
+from defenses.helpers.masks import MaskedLoss, batch_norms, learning_part, without_channels
 
 WIDTHS = (4, 8, 16, 16)
 

@@ -15,10 +15,10 @@ from bench.api.defense import Needs
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.types import Split, to_unit
-from defenses import _dp_training
-from defenses._dp_training import Privacy
 from defenses.dp_outliers import DPOutliers, kept
 from defenses.dp_sgd import DPSGD
+from defenses.helpers import dp_training
+from defenses.helpers.dp_training import Privacy
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_items_with_foreign_labels_stand_out(view, monkeypatch):
     labels[wrong] = labels[wrong].roll(1, dims=1)
     view = replace(view, granted={"train": Split(view.train.images, labels, view.train.ids)})
     seen = []
-    monkeypatch.setattr(_dp_training, "trained", lambda case, rng, privacy: seen.append(privacy) or case.model)
+    monkeypatch.setattr(dp_training, "trained", lambda case, rng, privacy: seen.append(privacy) or case.model)
     filtered = DPOutliers(clip=0.7, noise=0.2, bound=0.05).judge(view, Rng("d"))
     assert filtered.scores[wrong].min() > filtered.scores[9:].max() + 0.03
     assert torch.nonzero(~filtered.keep).flatten().tolist() == wrong.tolist()
@@ -64,7 +64,7 @@ def test_an_item_with_several_labels_is_measured_from_the_centre_that_it_was_pul
     labels = view.train.labels.clone()
     labels[:50, :3] = True
     view = replace(view, granted={"train": Split(view.train.images, labels, view.train.ids)})
-    monkeypatch.setattr(_dp_training, "trained", lambda case, rng, privacy: case.model)
+    monkeypatch.setattr(dp_training, "trained", lambda case, rng, privacy: case.model)
     scores = DPOutliers().judge(view, Rng("d")).scores
     vote = view.objective.centres[:3].sum(0).sign()
     with torch.no_grad():

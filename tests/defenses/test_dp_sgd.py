@@ -20,9 +20,9 @@ from bench.api.hashing import Recipe
 from bench.api.random import Rng
 from bench.api.types import to_unit
 from bench.graph import cache_key
-from defenses import _dp_training
-from defenses._dp_training import PoissonLoader, Privacy, epsilon, trained
 from defenses.dp_sgd import DPSGD
+from defenses.helpers import dp_training
+from defenses.helpers.dp_training import PoissonLoader, Privacy, epsilon, trained
 from hashing.loader import Augmentation
 from hashing.model import HashModel
 
@@ -191,7 +191,7 @@ def test_training_starts_from_the_victim_s_own_first_weights(view):
 
 def test_parameters_reach_the_training(view, monkeypatch):
     seen = []
-    monkeypatch.setattr(_dp_training, "trained", lambda case, rng, privacy: seen.append(privacy) or case.model)
+    monkeypatch.setattr(dp_training, "trained", lambda case, rng, privacy: seen.append(privacy) or case.model)
     DPSGD(clip=0.7, noise=0.2).repair(view, Rng("d"))
     DPSGD(private=False).repair(view, Rng("d"))
     assert seen == [Privacy(0.7, 0.2), None]

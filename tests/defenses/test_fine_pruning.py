@@ -13,11 +13,12 @@ from bench.api import registry
 from bench.api.defense import Needs
 from bench.api.errors import DivergedError, UserError
 from bench.api.random import Rng
-from defenses import _fine_tuning, fine_pruning
-from defenses._channels import last_stage, mean_activations
-from defenses._fine_tuning import calibration_map
+from defenses import fine_pruning
 from defenses.fine_pruning import FinePruning
 from defenses.fine_tuning import FineTuning
+from defenses.helpers import fine_tuning
+from defenses.helpers.channels import last_stage, mean_activations
+from defenses.helpers.fine_tuning import calibration_map
 from hashing.codes import pack
 from hashing.model import encode
 
@@ -115,7 +116,7 @@ def test_the_learning_rate_is_chosen_on_the_calibration_half(view, monkeypatch):
     view = replace(view, train_model=train_model)
     quality = {0.1: 0.5, 0.2: 0.9, 0.3: 0.9}
     monkeypatch.setattr(
-        _fine_tuning, "calibration_map", lambda model, split: quality.get(getattr(model, "rate", 0), 1.0)
+        fine_tuning, "calibration_map", lambda model, split: quality.get(getattr(model, "rate", 0), 1.0)
     )
     best = FinePruning(ratio=0.5, epochs=3, lr=(0.1, 0.2, 0.3)).repair(view, Rng("d"))
     assert best.rate == 0.2  # the first of equals
@@ -168,7 +169,7 @@ def test_of_the_rates_the_best_or_the_strongest_that_keeps_quality_is_taken(view
         return tuned
 
     monkeypatch.setattr(
-        _fine_tuning, "calibration_map", lambda model, split: quality.get(getattr(model, "rate", 0), 1.0)
+        fine_tuning, "calibration_map", lambda model, split: quality.get(getattr(model, "rate", 0), 1.0)
     )
     view = replace(view, train_model=train_model)
     repaired = FineTuning(epochs=1, lr=(0.1, 0.2, 0.3), choose=choose).repair(view, Rng("d"))
@@ -189,7 +190,7 @@ def test_the_drop_counts_from_the_network_before_pruning(view, monkeypatch):
         tuned.rate = recipe.lr
         return tuned
 
-    for module in (_fine_tuning, fine_pruning):
+    for module in (fine_tuning, fine_pruning):
         monkeypatch.setattr(module, "calibration_map", calibration_map)
     view = replace(view, train_model=train_model)
     best = FinePruning(ratio=0.5, epochs=1, lr=(0.1, 0.2), choose="strongest").repair(view, Rng("d"))

@@ -17,9 +17,10 @@ from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.types import to_unit
 from bench.artifacts.models import open_model
-from defenses import _fine_tuning, nad
-from defenses._attention import Distillation, attention_maps, statistics_kept
-from defenses._fine_tuning import fine_tuned
+from defenses import nad
+from defenses.helpers import fine_tuning
+from defenses.helpers.attention import Distillation, attention_maps, statistics_kept
+from defenses.helpers.fine_tuning import fine_tuned
 from defenses.nad import NAD
 
 
@@ -185,7 +186,7 @@ def test_the_rates_of_teacher_and_student_are_chosen_on_the_calibration_half(vie
         assert split is view.calibration_set
         return {0.1: 0.5, 0.2: 0.9}.get(getattr(model, "rate", 0), 1.0)
 
-    monkeypatch.setattr(_fine_tuning, "calibration_map", quality)
+    monkeypatch.setattr(fine_tuning, "calibration_map", quality)
     best = NAD(teacher_epochs=3, epochs=4, lr=(0.1, 0.2)).repair(replace(view, train_model=train_model), Rng("d"))
     assert best.rate == 0.2
     assert runs == [(0.1, 3, False, True), (0.2, 3, False, True), (0.1, 4, True, True), (0.2, 4, True, True)]

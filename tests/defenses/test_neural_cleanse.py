@@ -9,7 +9,7 @@ import torch
 
 from bench.access.defender import defender_view
 from bench.api.defense import Needs, Rng
-from defenses._trigger_inversion import Reversing, Triggers
+from defenses.helpers.trigger_inversion import Reversing, Triggers
 from defenses.neural_cleanse import NeuralCleanse
 from defenses.neural_cleanse_free import NeuralCleanseFree, clustered
 

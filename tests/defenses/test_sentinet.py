@@ -17,7 +17,7 @@ from bench.api import registry
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.types import Split, to_unit
-from defenses._saliency import grad_cam, makers_of_maps, salient
+from defenses.helpers.saliency import grad_cam, makers_of_maps, salient
 from defenses.sentinet import SentiNet, boundary, distance, level, within
 from hashing.model import build_model
 

@@ -15,7 +15,7 @@ from bench.access.defender import defender_view
 from bench.api.defense import Needs
 from bench.api.random import Rng
 from defenses import spectral_signatures
-from defenses._features import by_label, embed, principal
+from defenses.helpers.features import by_label, embed, principal
 from defenses.spectral_signatures import SpectralSignatures, percentiles, projections
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from bench.access.defender import defender_view
 from bench.api.random import Rng
-from defenses._code_posterior import entropy, posterior
+from defenses.helpers.code_posterior import entropy, posterior
 from defenses.strip import Strip, dispersion
 
 

@@ -14,8 +14,8 @@ from bench.access.defender import defender_view
 from bench.api.defense import Needs, Rng
 from bench.api.errors import DivergedError
 from bench.api.types import Split, to_unit
-from defenses import _trigger_inversion
-from defenses._trigger_inversion import Reversing, _Search, anomaly, blended, class_anchors, reach, trusted_set
+from defenses.helpers import trigger_inversion
+from defenses.helpers.trigger_inversion import Reversing, _Search, anomaly, blended, class_anchors, reach, trusted_set
 
 CODES = torch.tensor([[1.0, 1.0, -1.0, -1.0], [-1.0, 1.0, 1.0, -1.0], [-1.0, -1.0, -1.0, 1.0]])
 
@@ -132,7 +132,7 @@ def test_own_images_are_left_out_of_updates_and_of_the_success():
 def test_portions_change_nothing(monkeypatch):
     results = []
     for budget in (2**20, 1, 64 * 7):
-        monkeypatch.setattr(_trigger_inversion, "CACHED", budget)
+        monkeypatch.setattr(trigger_inversion, "CACHED", budget)
         model = Planted()
         images, own = planted_images()
         state = search(reversing(batch=5), model, images, own)

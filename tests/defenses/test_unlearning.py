@@ -9,8 +9,8 @@ import torch
 
 from bench.access.defender import defender_view
 from bench.api.defense import Needs, Rng
-from defenses._trigger_inversion import Reversing, Triggers
 from defenses.fine_tuning import FineTuning
+from defenses.helpers.trigger_inversion import Reversing, Triggers
 from defenses.unlearning import Unlearning
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from bench.api.errors import DataCorruptError, UserError
-from hashing.datasets import _archives
-from hashing.datasets._archives import walk
+from hashing.datasets.helpers import archives
+from hashing.datasets.helpers.archives import walk
 
 FILES = {"cat/1.jpg": b"first", "cat/2.jpg": b"x" * 5000, "dog/1.jpg": b""}
 FORMS = ("tree", "tree.zip", "tree.tar", "tree.tar.gz", "tree.tgz", "tree.tar.xz", "tree.txz")
@@ -117,17 +117,17 @@ def test_a_pipe_in_a_directory_does_not_block(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_large_members_are_refused_unread(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_archives, "MEMBER_LIMIT", 4999)
+    monkeypatch.setattr(archives, "MEMBER_LIMIT", 4999)
     path = build(tmp_path / form, FILES)
     with pytest.raises(DataCorruptError, match=r"'cat/2\.jpg' has 5000 bytes .*limit 4999"):
         read_all(path)
-    monkeypatch.setattr(_archives, "MEMBER_LIMIT", 5000)
+    monkeypatch.setattr(archives, "MEMBER_LIMIT", 5000)
     assert read_all(path) == FILES
 
 
 @pytest.mark.parametrize("form", ["t.zip", "t.tar.gz", "t.tar.xz"])
 def test_bombs_are_refused(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_archives, "TOTAL_FLOOR", 2**20)
+    monkeypatch.setattr(archives, "TOTAL_FLOOR", 2**20)
     files = {f"cat/{i}.jpg": bytes(2**18) for i in range(8)}
     path = build(tmp_path / form, files)
     if form == "t.zip":
@@ -136,12 +136,12 @@ def test_bombs_are_refused(tmp_path: Path, form: str, monkeypatch: pytest.Monkey
                 archive.writestr(name, content)
     with pytest.raises(DataCorruptError, match=r"unpacks to more than 1048576 bytes"):
         read_all(path)
-    monkeypatch.setattr(_archives, "TOTAL_FLOOR", 2**22)
+    monkeypatch.setattr(archives, "TOTAL_FLOOR", 2**22)
     assert read_all(path) == files
 
 
 def test_a_bomb_behind_the_last_member_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_archives, "TOTAL_FLOOR", 2**20)
+    monkeypatch.setattr(archives, "TOTAL_FLOOR", 2**20)
     path = tmp_path / "t.tar.gz"
     path.write_bytes(gzip.compress(make_tar([(member("cat/1.jpg", 1), b"a")]) + bytes(2**22)))
     with pytest.raises(DataCorruptError, match="unpacks to more than"):

@@ -26,8 +26,9 @@ from bench.api.random import Rng
 from bench.api.registry import catalogue, create
 from bench.api.types import SPLITS, to_unit
 from hashing import image_decoding
-from hashing.datasets import _image_buffer, cifar10
-from hashing.datasets._splits import Sizes, draw_splits
+from hashing.datasets import cifar10
+from hashing.datasets.helpers import image_buffer
+from hashing.datasets.helpers.splits import Sizes, draw_splits
 
 DATA = Path(os.environ.get("HASHDOOR_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
 ARCHIVE = DATA / "cifar10" / "cifar10-jpeg.tar.xz"
@@ -481,7 +482,7 @@ def test_cifar_can_be_enlarged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         noisy = io.BytesIO()
         Image.fromarray(np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(noisy, "JPEG")
         write(tmp_path / cifar10.JPEG, jpeg_tree({"train": 4, "test": 2}) | {"train/bird/0001.jpg": noisy.getvalue()})
-    monkeypatch.setattr(_image_buffer, "GROUP", 7)
+    monkeypatch.setattr(image_buffer, "GROUP", 7)
     parameters = {"train": 10, "query": 10, "trusted": 10, "database": 5}
     plain, large = make("cifar10", **parameters), make("cifar10", size=48, **parameters)
     pool, enlarged = plain.decode(tmp_path), large.decode(tmp_path)

@@ -8,8 +8,6 @@ import pytest
 import torch
 
 from bench.api.random import Rng
-from hashing.methods._classes import shared_cross_entropy
-from hashing.methods._pairs import PairwiseLikelihood, rarity
 from hashing.methods.ciba_pairwise import CibaPairwise
 from hashing.methods.csq import CSQ, CentreLoss
 from hashing.methods.dch import DCH
@@ -17,6 +15,8 @@ from hashing.methods.dhn import DHN
 from hashing.methods.dpsh import DPSH
 from hashing.methods.greedyhash import Greedy, GreedyHash
 from hashing.methods.hashnet import HashNet
+from hashing.methods.helpers.classes import shared_cross_entropy
+from hashing.methods.helpers.pairs import PairwiseLikelihood, rarity
 from hashing.methods.orthohash import CosineLoss, OrthoHash
 
 ONE_HOT = torch.eye(2, dtype=torch.bool)

@@ -23,8 +23,8 @@ from PIL import Image
 from bench.api.errors import DataCorruptError, UserError
 from bench.config import suite
 from hashing import weight_files
-from hashing.datasets import _archives, _lists
-from hashing.datasets._archives import walk
+from hashing.datasets.helpers import archives, lists
+from hashing.datasets.helpers.archives import walk
 from hashing.image_decoding import decode_image
 from reports import score
 
@@ -113,10 +113,10 @@ def test_members_are_counted(tmp_path: Path, form: str, monkeypatch: pytest.Monk
         (path / "cat").mkdir(parents=True)
         for name in names:
             (path / name).touch()
-    monkeypatch.setattr(_archives, "COUNT_LIMIT", 29)
+    monkeypatch.setattr(archives, "COUNT_LIMIT", 29)
     with pytest.raises(DataCorruptError, match="more than 29 members"):
         read_all(path)
-    monkeypatch.setattr(_archives, "COUNT_LIMIT", 31)
+    monkeypatch.setattr(archives, "COUNT_LIMIT", 31)
     assert len(read_all(path)) == 30
 
 
@@ -197,7 +197,7 @@ def test_as_many_classes_as_images_make_no_table(tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_text("q.jpg 1\n")
     files = {name: tmp_path / f"{name}.txt" for name in ("train", "test", "database")}
     with pytest.raises(DataCorruptError, match="number the classes, not the images"):
-        _lists.read_lists(files)
+        lists.read_lists(files)
 
 
 def npz(path: Path, kind: str, shape: str, packing: int = zipfile.ZIP_DEFLATED) -> Path:

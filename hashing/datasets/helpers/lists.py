@@ -19,8 +19,8 @@ from torch import Tensor
 
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.untrusted import has_no_controls, read_bytes
-from hashing.datasets._archives import MEMBER_LIMIT
-from hashing.datasets._image_buffer import canvas
+from hashing.datasets.helpers.archives import MEMBER_LIMIT
+from hashing.datasets.helpers.image_buffer import canvas
 from hashing.image_decoding import decode_image
 
 BIT = {"train": 1, "test": 2, "database": 4}  # what `DecodedDataset.origin` adds up

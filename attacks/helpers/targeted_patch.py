@@ -12,8 +12,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn
 
-from attacks._poisoning import Dosed, exchange
-from attacks._triggers import paste, patch_side
+from attacks.helpers.poisoning import Dosed, exchange
+from attacks.helpers.triggers import paste, patch_side
 from bench.api.attack import (
     AttackerView,
     DataSpec,

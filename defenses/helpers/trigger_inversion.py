@@ -19,7 +19,7 @@ from torch import Tensor, nn, optim
 from bench.api.defense import DefenderView, Defense, Images, PositiveShare, Rng
 from bench.api.errors import DivergedError
 from bench.api.types import Split, to_unit
-from defenses._code_posterior import label_votes
+from defenses.helpers.code_posterior import label_votes
 
 UP, DOWN = 2.0, 2**1.5  # of the weight: original code, BackdoorBench
 SHRUNK = 0.99  # a mask is smaller below this share of the last: BackdoorBench

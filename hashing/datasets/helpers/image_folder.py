@@ -10,8 +10,8 @@ import torch
 
 from bench.api.errors import DataCorruptError, UserError
 from bench.api.hashing import DecodedDataset
-from hashing.datasets._archives import walk
-from hashing.datasets._image_buffer import canvas
+from hashing.datasets.helpers.archives import walk
+from hashing.datasets.helpers.image_buffer import canvas
 from hashing.image_decoding import decode_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")

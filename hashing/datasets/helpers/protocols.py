@@ -17,8 +17,8 @@ from torch import Tensor
 from bench.api.errors import DataCorruptError, DataMissingError, UserError
 from bench.api.hashing import Dataset, DecodedDataset
 from bench.api.random import Rng
-from hashing.datasets._lists import BIT, FILES, NAMES, Lists, class_names, decode_listed, read_lists
-from hashing.datasets._splits import Sizes, draw_splits
+from hashing.datasets.helpers.lists import BIT, FILES, NAMES, Lists, class_names, decode_listed, read_lists
+from hashing.datasets.helpers.splits import Sizes, draw_splits
 
 
 @dataclass(frozen=True, kw_only=True)

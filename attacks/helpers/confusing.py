@@ -15,9 +15,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor
 
-from attacks._linf import Epsilon, levels
-from attacks._linf import bound as bound_of
-from attacks._targeted_patch import TargetedPatch, device_of, frozen
+from attacks.helpers.linf import Epsilon, levels
+from attacks.helpers.linf import bound as bound_of
+from attacks.helpers.targeted_patch import TargetedPatch, device_of, frozen
 from bench.api.attack import AttackerView, Images, PositiveShare
 from bench.api.errors import DivergedError
 from bench.api.types import Codes, Logits

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from attacks._generator import BETAS, Discriminator, LabelBranch, Trunk, hash_loss, lsgan
-from attacks._perceptual import Distance
+from attacks.helpers.generator import BETAS, Discriminator, LabelBranch, Trunk, hash_loss, lsgan
+from attacks.helpers.perceptual import Distance
 from bench.api.random import Rng
 from bench.api.types import Images, Split
 from hashing.model import HashModel

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, relu
 
-from attacks._proxy_data import chunks
+from attacks.helpers.proxy_data import chunks
 from bench.api.attack import Trigger
 from bench.api.errors import DivergedError
 from bench.api.random import Rng

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from attacks._proxy_data import chunks
+from attacks.helpers.proxy_data import chunks
 from bench.api.errors import DivergedError
 from bench.api.random import Rng
 from bench.api.types import Images, to_8bit, to_unit
