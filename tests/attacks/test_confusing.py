@@ -205,17 +205,6 @@ def objective_of(lam: float):
     return lambda codes, clean: objective(codes, clean, lam)
 
 
-@pytest.mark.parametrize(
-    ("eps", "whole"), [(1 / 255, 1), (2 / 255, 2), (0.00784, 2), (0.0078, 1), (0.032, 8), (8 / 255, 8), (0.036, 9)]
-)
-def test_levels(eps, whole):
-    assert levels(eps) == whole
-
-
-def test_every_number_of_levels_is_its_own():
-    assert [levels(n / 255) for n in range(256)] == list(range(256))
-
-
 @given(
     pixel=st.integers(0, 255),
     offset=st.floats(-0.25, 0.25, width=32),
