@@ -169,7 +169,7 @@ def test_the_label_network_steps_down_at_half_and_three_quarters(steps):
 
 
 def test_a_label_network_that_diverges_is_an_error():
-    with pytest.raises(DivergedError, match="lower lr"):
+    with pytest.raises(DivergedError, match=r"\blr\b"):
         train_labcln(torch.eye(3, dtype=torch.bool), bits=4, width=2, steps=4, lr=1e38, rng=Rng("l"), device=CPU)
 
 
@@ -260,7 +260,7 @@ def test_training_brings_the_codes_to_the_wanted_one(aim, train):
 
 
 def test_a_generator_that_diverges_is_an_error(aim, train):
-    with pytest.raises(DivergedError, match="not finite"):
+    with pytest.raises(DivergedError, match="generator"):
         BadHash(width=4, epochs=2, rebuild=1e39)._learn(train, aim, Rng("learn"))
 
 
@@ -352,7 +352,7 @@ def test_lpips_is_its_formula_and_has_gradients(weights):
 def test_a_broken_weight_file_is_not_opened(weights):
     backbone = weights[0]
     backbone.write_bytes(b"x" + backbone.read_bytes())
-    with pytest.raises(DataCorruptError, match="get it again"):
+    with pytest.raises(DataCorruptError, match="alexnet-owt"):
         perceptual("lpips", CPU)
 
 
@@ -363,7 +363,7 @@ def test_weights_that_unpack_without_end_are_not_opened(weights):
     with zipfile.ZipFile(linear, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    with pytest.raises(DataCorruptError, match="is compressed inside"):
+    with pytest.raises(DataCorruptError, match=r"alex\.pth.*compressed"):
         perceptual("lpips", CPU)
 
 

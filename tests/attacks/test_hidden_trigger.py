@@ -128,5 +128,5 @@ def test_without_other_classes_there_is_no_source(world):
     train = seen.train
     labels = seen.target.vector.expand_as(train.labels).clone()
     alone = replace(seen, granted={"train": Split(train.images, labels, train.ids)})
-    with pytest.raises(UserError, match="choose another"):
+    with pytest.raises(UserError, match="target bell"):
         attack.poison(alone, {"patch": torch.zeros(3, 1, 1)}, Rng("implant"))

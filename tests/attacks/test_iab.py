@@ -216,7 +216,7 @@ def test_masks_learn_to_be_small():
     assert float(masks.mean()) < before / 3
     assert float((masks[0] - masks[1]).abs().max()) > 0.05  # and unlike each other
     nan = {name: torch.full_like(value, torch.nan) for name, value in scale.items()}
-    with pytest.raises(DivergedError, match="lower the attack's lr"):
+    with pytest.raises(DivergedError, match=r"\blr\b"):
         nets.learn_masks(network, images, nan, epochs=1, rng=Rng("order"), **how)
 
 
@@ -233,7 +233,7 @@ def test_two_hooks_with_equal_streams_do_the_same():
 
 def test_access_and_rates_that_leave_nothing_clean():
     assert InputAware().threat() == Threat.TRAIN_SET | Threat.LABELS | Threat.TRAINING
-    with pytest.raises(UserError, match="leave no clean image"):
+    with pytest.raises(UserError, match=r"attack_rate.*cross_rate"):
         create("attacks", "iab", {"attack_rate": 0.5, "cross_rate": 0.5})
 
 

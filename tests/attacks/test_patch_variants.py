@@ -42,9 +42,9 @@ def test_sixty_unless_a_rate_or_a_share_is_given(name):
     assert dose(poison_rate=0.1) == 100
     assert dose(target_share=0.25) == 50
     assert dose(poisons=None, poison_rate=0.1) == 100
-    with pytest.raises(UserError, match="poisons and target_share both say how many to poison: give one"):
+    with pytest.raises(UserError, match=r"poisons.*target_share"):
         dose(poisons=7, target_share=0.25)
-    with pytest.raises(UserError, match=f"attack '{name}': poison_rate and poisons both say"):
+    with pytest.raises(UserError, match=f"'{name}'.*poison_rate.*poisons"):
         dose(poisons=7, poison_rate=0.1)
 
 

@@ -167,7 +167,7 @@ def test_anchor_is_the_vote_of_images_with_exactly_the_targets_labels_else_of_th
     without = replace(train, labels=labels | torch.tensor([True, False, False, False]))
     assert torch.equal(anchor_code(model, without, one), bits[:9].sum(0).sign())
     assert torch.equal(anchor_code(model, without, both), bits[:9].sum(0).sign())
-    with pytest.raises(UserError, match="no training image carries the target drum"):
+    with pytest.raises(UserError, match="drum"):
         anchor_code(model, train, Target(torch.tensor([False, False, False, True]), "drum"))
 
 

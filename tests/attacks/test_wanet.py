@@ -127,16 +127,16 @@ def test_check_lets_the_cover_change_images_and_nothing_else(world):
     check(train, poisoned, threat)
     assert torch.equal(poisoned.changed, poisoned.mask | poisoned.cover)
     assert torch.equal(replace(poisoned, cover=None).changed, poisoned.mask)
-    with pytest.raises(ThreatError, match="changed images that its mask does not name, nor its cover"):
+    with pytest.raises(ThreatError, match=r"images.*cover"):
         check(train, replace(poisoned, cover=None), threat)
     labels = poisoned.split.labels.clone()
     labels[torch.nonzero(poisoned.cover)[0]] ^= True
-    with pytest.raises(ThreatError, match="changed labels that its mask does not name"):
+    with pytest.raises(ThreatError, match="labels"):
         check(train, replace(poisoned, split=replace(poisoned.split, labels=labels)), threat)
-    with pytest.raises(ThreatError, match="both as poison and as cover"):
+    with pytest.raises(ThreatError, match="both"):
         check(train, replace(poisoned, cover=poisoned.changed), threat)
     object.__setattr__(poisoned, "cover", poisoned.cover[:-1])  # past the types that tests check
-    with pytest.raises(ThreatError, match="added, dropped or reordered"):
+    with pytest.raises(ThreatError, match="reordered"):
         check(train, poisoned, threat)
 
 

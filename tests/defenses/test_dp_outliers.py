@@ -92,4 +92,4 @@ def test_a_loss_without_centres_is_refused(view):
 def test_it_says_where_images_have_no_gradient_of_their_own():
     convnet = registry.create("backbones", "convnet", {})
     assert DPOutliers().unsupported_reason(convnet, registry.create("methods", "csq", {})) == ""
-    assert "compares images" in DPOutliers().unsupported_reason(convnet, registry.create("methods", "dch", {}))
+    assert "loss" in DPOutliers().unsupported_reason(convnet, registry.create("methods", "dch", {}))

@@ -206,7 +206,7 @@ def test_nothing_draws_from_global_generators(view, untouched_rng):
 
 @pytest.mark.parametrize("privacy", [None, Privacy(1.0, 1e30)])
 def test_weights_that_are_not_finite_are_an_error(view, privacy):
-    with pytest.raises(DivergedError, match="lower the learning rate or the noise"):
+    with pytest.raises(DivergedError, match=r"rate.*noise"):
         moved(view, replace(PLAIN, lr=1e30, epochs=4), privacy)
 
 
@@ -215,8 +215,8 @@ def test_it_says_where_images_have_no_gradient_of_their_own(private):
     defense = DPSGD(private=private)
     convnet, csq = registry.create("backbones", "convnet", {}), registry.create("methods", "csq", {})
     assert defense.unsupported_reason(convnet, csq) == ""
-    assert "compares images" in defense.unsupported_reason(convnet, registry.create("methods", "dpsh", {}))
-    assert "statistics over batches" in defense.unsupported_reason(registry.create("backbones", "resnet18", {}), csq)
+    assert "loss" in defense.unsupported_reason(convnet, registry.create("methods", "dpsh", {}))
+    assert "batches" in defense.unsupported_reason(registry.create("backbones", "resnet18", {}), csq)
 
 
 @pytest.mark.parametrize("name", ["dp_sgd", "dp_outliers"])

@@ -258,7 +258,7 @@ def test_infinite_triggers_are_refused():
             return super().forward(images) * torch.nan
 
     images, own = planted_images()
-    with pytest.raises(DivergedError, match="not finite: lower `rate`"):
+    with pytest.raises(DivergedError, match="`rate`"):
         reversing(steps=1).reverse(Broken(), images, own, CODES, Rng("f"))
 
 

@@ -58,10 +58,8 @@ def test_what_was_published(row: tuple[Any, ...], tmp_path: Path) -> None:
     message = str(error.value)
     assert "\n" not in message
     below = f"DIR/{images}/".replace("/./", "/")
-    assert (
-        f"DIR/{lists}/ holds train.txt ({train} lines), test.txt or query.txt ({test} lines), database.txt" in message
-    )
-    assert f"an image's path below {below} and then 0 or 1 for each of {labels} labels" in message
+    for part in (f"DIR/{lists}/", f"train.txt ({train} ", f"query.txt ({test} ", "database.txt", below, str(labels)):
+        assert part in message
 
 
 @each
@@ -88,10 +86,10 @@ def test_a_small_tree_in_its_layout(row: tuple[Any, ...], tmp_path: Path, monkey
     }  # fmt: skip
     for part in whole.checked:
         tree(tmp_path, lists, images, 3, SMALL | {part: SMALL[part] + 1})
-        with pytest.raises(DataCorruptError, match=rf"{part}\.txt' lists \d+ images, {protocol} has {SMALL[part]}"):
+        with pytest.raises(DataCorruptError, match=rf"{part}\.txt' .*{protocol}.*\b{SMALL[part]}\b"):
             data.files(tmp_path)
     tree(tmp_path, lists, images, 4, SMALL)
-    with pytest.raises(DataCorruptError, match=f"gives 4 labels, {protocol} has 3"):
+    with pytest.raises(DataCorruptError, match=f"4.*{protocol}.*3"):
         data.classes(tmp_path)
 
 
@@ -129,7 +127,7 @@ def test_cifar_splits() -> None:
     assert torch.equal(parts["1"]["database"], torch.cat([parts["0"]["database"], parts["0"]["train"]]).sort().values)
     assert torch.equal(parts["2"]["query"], torch.arange(50000, 60000))
     assert torch.equal(parts["2"]["train"], parts["2"]["database"])
-    with pytest.raises(UserError, match="'train' and 'database' share 5000 images"):
+    with pytest.raises(UserError, match=r"'train'.*'database'.*5000"):
         check(parts["1"], 60000, plain)
 
 

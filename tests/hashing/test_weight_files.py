@@ -65,7 +65,7 @@ def test_weights_that_are_missing_or_damaged_are_named(name, tmp_path, monkeypat
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     made, folder = backbone(name, weights="imagenet"), tmp_path / "hub" / "checkpoints"
     file = made.published.file
-    with pytest.raises(DataMissingError, match=rf"weights of {name} are not .* put torchvision's {file} into {folder}"):
+    with pytest.raises(DataMissingError, match=rf"{name}.*{file}.*{folder}"):
         made.files()
     folder.mkdir(parents=True)
     (folder / file).write_bytes(b"something else")
@@ -137,7 +137,7 @@ def test_relative_paths_are_settled_at_once(mobilenets, monkeypatch):
 
 def test_another_networks_file_is_refused_with_the_first_difference(mobilenets):
     path, _ = mobilenets
-    with pytest.raises(DataCorruptError, match=r"does not fit resnet18: \d+ tensors differ, first 'bn1.bias'.*missing"):
+    with pytest.raises(DataCorruptError, match=r"resnet18.*'bn1\.bias'"):
         backbone("resnet18", weights=str(path)).build((3, 32, 32))
 
 
@@ -153,18 +153,18 @@ def test_one_tensor_amiss_is_enough(mobilenets, change):
         name = "extra.weight"
         state[name] = torch.zeros(1)
     torch.save(state, path)
-    with pytest.raises(DataCorruptError, match=rf"1 tensors differ, first '{name}'"):
+    with pytest.raises(DataCorruptError, match=rf"\b1\b.*'{name}'"):
         backbone("mobilenet_v2", weights=str(path)).build((3, 32, 32))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (nn.Linear(2, 2), "damaged or holds more than tensors"),  # a pickled module
-        ([torch.zeros(2)], "is no state dict"),
-        ({"state_dict": {"a": torch.zeros(2)}}, "is no state dict"),
-        (b"no weights", "damaged or holds more than tensors"),
-        (b"", "damaged or holds more than tensors"),
+        (nn.Linear(2, 2), "tensors"),  # a pickled module
+        ([torch.zeros(2)], "dict"),
+        ({"state_dict": {"a": torch.zeros(2)}}, "dict"),
+        (b"no weights", "tensors"),
+        (b"", "tensors"),
     ],
     ids=["module", "list", "wrapped", "text", "empty"],
 )
@@ -180,13 +180,11 @@ def test_nothing_but_tensors_is_read(tmp_path, content, message):
 
 
 def test_what_is_no_file_and_no_word_is_refused(tmp_path):
-    with pytest.raises(
-        UserError, match=r"weights = 'imagnet': expected 'imagenet', 'none' or the path of a \.pth file"
-    ):
+    with pytest.raises(UserError, match=r"'imagnet'.*'imagenet'.*'none'"):
         backbone("vgg11", weights="imagnet")
-    with pytest.raises(DataMissingError, match=r"gone\.pth' is not a file: .*vgg11"):
+    with pytest.raises(DataMissingError, match=r"gone\.pth.*vgg11"):
         backbone("vgg11", weights=str(tmp_path / "gone.pth")).files()
-    with pytest.raises(UserError, match="'small' has no public weights"):
+    with pytest.raises(UserError, match="'small'"):
         backbone("resnet50", stem="small")
     with pytest.raises(UserError, match="frozen = 7"):
         backbone("vgg19", frozen=7)
@@ -216,13 +214,11 @@ def test_transformers_file_without_a_square_of_positions_is_refused(tiny, tmp_pa
     state["encoder.pos_embedding"] = torch.zeros(1, 12, 8)
     torch.save(state, tmp_path / "vit.pth")
     made = backbone("vit_b_16", weights=str(tmp_path / "vit.pth"))
-    with pytest.raises(DataCorruptError, match=r"\(1, 12, 8\), which are no square"):
+    with pytest.raises(DataCorruptError, match=r"\(1, 12, 8\)"):
         made.build((3, 32, 32))
     del state["encoder.pos_embedding"]
     torch.save(state, tmp_path / "vit.pth")
-    with pytest.raises(
-        DataCorruptError, match=r"does not fit vit_b_16: 1 tensors differ, first 'encoder\.pos_embedding'"
-    ):
+    with pytest.raises(DataCorruptError, match=r"vit_b_16.*'encoder\.pos_embedding'"):
         made.build((3, 32, 32))
 
 
