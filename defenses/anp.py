@@ -63,13 +63,13 @@ class ANP(Repair):
                 "anp masks the scales of batch norms, of which this network's learning stages have none: choose a"
                 " backbone with batch norms (and freeze fewer stages), or leave anp out"
             )
-        masks = self._masks(MaskedLoss(view), rng)
-        threshold = self._threshold(view, masks) if self.threshold is None else self.threshold
+        masks = self.train_masks(MaskedLoss(view), rng)
+        threshold = self.largest_threshold(view, masks) if self.threshold is None else self.threshold
         view.notes["threshold"] = threshold
         view.notes["pruned share"] = float((masks < threshold).float().mean())
         return without_channels(view.model, masks < threshold)
 
-    def _threshold(self, view: DefenderView, masks: Float[Tensor, " d"]) -> float:
+    def largest_threshold(self, view: DefenderView, masks: Float[Tensor, " d"]) -> float:
         """The largest that the bound on the drop allows; 0, which prunes nothing, where none does."""
         floor = (1 - self.max_drop) * calibration_map(view.model, view.calibration_set)
         for threshold in reversed(THRESHOLDS):  # quality need not fall steadily: the strongest counts
@@ -78,7 +78,7 @@ class ANP(Repair):
                 return threshold
         return 0.0
 
-    def _masks(self, loss: MaskedLoss, rng: Rng) -> Float[Tensor, " d"]:
+    def train_masks(self, loss: MaskedLoss, rng: Rng) -> Float[Tensor, " d"]:
         """Trained masks of all channels, from input to output."""
         masks = torch.ones(loss.channels, device=loss.device, requires_grad=True)
         optimizer = torch.optim.SGD([masks], lr=self.lr, momentum=self.momentum)
@@ -86,7 +86,7 @@ class ANP(Repair):
             for step in range(self.steps):
                 ids = rng.permutation(loss.images)[: self.batch].to(loss.device)
                 progress = step / self.steps
-                noise = self._worst(loss, masks.detach(), ids, progress, rng)
+                noise = self.worst_noise(loss, masks.detach(), ids, progress, rng)
                 # one gradient after the other: a loss with a memory writes to what the last one has read
                 attacked = torch.autograd.grad(loss(masks, noise, ids, progress), masks)[0]
                 clean = torch.autograd.grad(loss(masks, None, ids, progress), masks)[0]
@@ -98,7 +98,7 @@ class ANP(Repair):
             raise DivergedError("masks are not finite: lower anp's lr or eps")
         return masks.detach()
 
-    def _worst(
+    def worst_noise(
         self, loss: MaskedLoss, masks: Float[Tensor, " d"], ids: Int64[Tensor, " n"], progress: float, rng: Rng
     ) -> Float[Tensor, "2 d"]:
         """Perturbations of scales and shifts that raise the loss."""

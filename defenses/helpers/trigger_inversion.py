@@ -130,7 +130,7 @@ class Reversing(Defense, ABC):
     ) -> Triggers:
         """A trigger for each of the codes from the images that are not its own; a code without such has size 1."""
         frozen = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
-        search = _Search(self, frozen, to_unit(images), own.to(images.device), codes.to(images.device), rng)
+        search = Search(self, frozen, to_unit(images), own.to(images.device), codes.to(images.device), rng)
         for step in range(self.steps):
             live = torch.nonzero(~search.done).flatten()
             if not len(live):
@@ -141,7 +141,7 @@ class Reversing(Defense, ABC):
         return search.found()
 
 
-class _Search:
+class Search:
     """The state of the search, a row per code, on the device; only the rows of `live` codes are worked on."""
 
     def __init__(

@@ -21,7 +21,6 @@ from bench.api.random import Rng
 from bench.api.types import to_unit
 from bench.graph import cache_key
 from defenses.dp_sgd import DPSGD
-from defenses.helpers import dp_training
 from defenses.helpers.dp_training import PoissonLoader, Privacy, epsilon, trained
 from hashing.loader import Augmentation
 from hashing.model import HashModel
@@ -189,12 +188,13 @@ def test_training_starts_from_the_victim_s_own_first_weights(view):
     assert not moved(view, replace(PLAIN, epochs=0), Privacy(1.0, 1.0)).any()
 
 
-def test_parameters_reach_the_training(view, monkeypatch):
-    seen = []
-    monkeypatch.setattr(dp_training, "trained", lambda case, rng, privacy: seen.append(privacy) or case.model)
-    DPSGD(clip=0.7, noise=0.2).repair(view, Rng("d"))
-    DPSGD(private=False).repair(view, Rng("d"))
-    assert seen == [Privacy(0.7, 0.2), None]
+@pytest.mark.parametrize(
+    ("params", "privacy"), [({"clip": 0.7, "noise": 0.2}, Privacy(0.7, 0.2)), ({"private": False}, None)]
+)
+def test_parameters_reach_the_training(view, params, privacy):
+    repaired = DPSGD(**params).repair(view, Rng("d"))
+    assert torch.equal(weights(repaired), weights(trained(view, Rng("d"), privacy)))
+    assert not torch.equal(weights(repaired), weights(trained(view, Rng("d"), Privacy(0.3, 0.03))))
 
 
 def test_nothing_draws_from_global_generators(view, untouched_rng):
