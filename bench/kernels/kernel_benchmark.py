@@ -224,13 +224,13 @@ def growth(workers: int) -> Iterator[Row]:
                 call = partial(work, data.own[:queries], ties=ties)
                 with threads(workers):
                     average_precision(data.queries.select(slice(1)), data.database, relevance, data.own[:1], ties=ties)
-                    memory, seconds = _peak(call)
+                    memory, seconds = peak_memory(call)
                 row = Row("growth", f"AP, {ties}, {queries:,} queries", "numba", workers, 64, items, codes=items)
                 per, note = seconds / queries, f"{memory:.0f} MiB beside the codes"
                 yield replace(row, seconds=(per, per, per), nbytes=8 * items, note=note)
 
 
-def _peak(call: Callable[[], object]) -> tuple[float, float]:
+def peak_memory(call: Callable[[], object]) -> tuple[float, float]:
     """MiB that the process held at most beyond what it held before (NaN where the system does not tell); seconds."""
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     try:

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench.api.errors import DataCorruptError, UserError
-from hashing.datasets.helpers import archives
-from hashing.datasets.helpers.archives import walk
+from hashing.datasets.helpers.archives import Limits, walk
 
 FILES = {"cat/1.jpg": b"first", "cat/2.jpg": b"x" * 5000, "dog/1.jpg": b""}
 FORMS = ("tree", "tree.zip", "tree.tar", "tree.tar.gz", "tree.tgz", "tree.tar.xz", "tree.txz")
@@ -59,8 +58,8 @@ def build(path: Path, files: dict[str, bytes], folders: tuple[str, ...] = ()) ->
     return path
 
 
-def read_all(path: Path) -> dict[str, bytes]:
-    return {name: read() for name, read in walk(path) if read is not None}
+def read_all(path: Path, **limits: int) -> dict[str, bytes]:
+    return {name: read() for name, read in walk(path, Limits(**limits)) if read is not None}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -116,18 +115,15 @@ def test_a_pipe_in_a_directory_does_not_block(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_large_members_are_refused_unread(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MEMBER_LIMIT", 4999)
+def test_large_members_are_refused_unread(tmp_path: Path, form: str) -> None:
     path = build(tmp_path / form, FILES)
     with pytest.raises(DataCorruptError, match=r"'cat/2\.jpg' has 5000 bytes .*limit 4999"):
-        read_all(path)
-    monkeypatch.setattr(archives, "MEMBER_LIMIT", 5000)
-    assert read_all(path) == FILES
+        read_all(path, member=4999)
+    assert read_all(path, member=5000) == FILES
 
 
 @pytest.mark.parametrize("form", ["t.zip", "t.tar.gz", "t.tar.xz"])
-def test_bombs_are_refused(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "TOTAL_FLOOR", 2**20)
+def test_bombs_are_refused(tmp_path: Path, form: str) -> None:
     files = {f"cat/{i}.jpg": bytes(2**18) for i in range(8)}
     path = build(tmp_path / form, files)
     if form == "t.zip":
@@ -135,17 +131,15 @@ def test_bombs_are_refused(tmp_path: Path, form: str, monkeypatch: pytest.Monkey
             for name, content in files.items():
                 archive.writestr(name, content)
     with pytest.raises(DataCorruptError, match="1048576"):
-        read_all(path)
-    monkeypatch.setattr(archives, "TOTAL_FLOOR", 2**22)
-    assert read_all(path) == files
+        read_all(path, floor=2**20)
+    assert read_all(path, floor=2**22) == files
 
 
-def test_a_bomb_behind_the_last_member_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "TOTAL_FLOOR", 2**20)
+def test_a_bomb_behind_the_last_member_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.tar.gz"
     path.write_bytes(gzip.compress(make_tar([(member("cat/1.jpg", 1), b"a")]) + bytes(2**22)))
     with pytest.raises(DataCorruptError, match="1048576"):
-        read_all(path)
+        read_all(path, floor=2**20)
 
 
 def test_a_zip_that_understates_its_size_is_refused(tmp_path: Path) -> None:

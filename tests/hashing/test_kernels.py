@@ -99,6 +99,16 @@ def test_every_query_belongs_to_one_piece(queries):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
 
 
+def test_backends_agree_beyond_one_chunk():
+    rng = np.random.default_rng(5)
+    queries, database = pack(rng.standard_normal((11, 130))), pack(rng.standard_normal((1000, 130)))
+    labels, own = rng.random((1000, 100)) < 0.02, rng.random((11, 100)) < 0.05
+    a = distance_histograms(queries, database, Relevance(labels), own, backend="numba")
+    b = distance_histograms(queries, database, Relevance(labels), own, backend="torch")
+    assert np.array_equal(a, b)
+    assert a[1].sum() == Relevance(labels).of(own).sum() > 0
+
+
 def test_two_distances_are_counted_at_once_only_where_it_pays():
     assert numba_kernels.bins_for(65, 10_000) == 65 * 65
     assert numba_kernels.bins_for(65, 8_000) == 65
@@ -138,7 +148,7 @@ def test_half_precision_ends_where_it_should():
 )  # fmt: skip
 def test_memory_does_not_grow_with_the_pairs(queries, items, bits, backend):
     """Under 64 MiB beside codes and label maps, counting what numba allocates."""
-    from bench.kernels.kernel_benchmark import _peak
+    from bench.kernels.kernel_benchmark import peak_memory
 
     rng = np.random.default_rng(0)
     words = (bits + 63) // 64
@@ -148,5 +158,5 @@ def test_memory_does_not_grow_with_the_pairs(queries, items, bits, backend):
     for ties, denominator in (("expected", "relevant"), ("expected", "hits"), ("index", "relevant")):
         how = {"ties": ties, "denominator": denominator, "backend": backend}
         average_precision(asked.select(slice(2)), few, labels, own[:2], **how)
-        held, _ = _peak(lambda how=how: average_precision(asked, database, relevance, own, **how))
+        held, _ = peak_memory(lambda how=how: average_precision(asked, database, relevance, own, **how))
         assert 0 <= held < 64 + (41 if bits == 512 and queries == 5000 else 0), how  # the histograms themselves

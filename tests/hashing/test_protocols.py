@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 
 from bench.api.errors import DataCorruptError, DataMissingError, UserError
+from bench.api.hashing import Dataset
 from bench.api.random import Rng
 from bench.api.registry import create, lookup
 from bench.stages.split import check
+from hashing.datasets.helpers.protocols import PublishedProtocol
 
 # name, parameters, protocol, labels, train, test, database (None: not known), R, lists, images
 PROTOCOLS: list[tuple[str, dict[str, Any], str, int, int, int, int | None, int | None, str, str]] = [
@@ -42,6 +44,16 @@ def tree(root: Path, lists: str, images: str, labels: int, sizes: dict[str, int]
             Image.new("RGB", (9, 8)).save(path)
 
 
+def with_protocol(name: str, published: PublishedProtocol) -> type[Dataset]:
+    """The data set with other sizes and labels than were published."""
+
+    class Small(lookup("datasets", name)):
+        def published(self) -> PublishedProtocol:
+            return published
+
+    return Small
+
+
 @each
 def test_what_was_published(row: tuple[Any, ...], tmp_path: Path) -> None:
     name, params, protocol, labels, train, test, database, cutoff, lists, images = row
@@ -63,13 +75,11 @@ def test_what_was_published(row: tuple[Any, ...], tmp_path: Path) -> None:
 
 
 @each
-def test_a_small_tree_in_its_layout(row: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_tree_in_its_layout(row: tuple[Any, ...], tmp_path: Path) -> None:
     name, params, protocol, *_, lists, images = row
-    cls = lookup("datasets", name)
-    whole = cls(**params).published()
+    whole = create("datasets", name, params).published()
     small = replace(whole, labels=3, checked={part: SMALL[part] for part in whole.checked})
-    monkeypatch.setattr(cls, "published", lambda self: small)
-    data = cls(**{**params, "trusted": 4, "size": 8})
+    data = with_protocol(name, small)(**{**params, "trusted": 4, "size": 8})
     tree(tmp_path, lists, images, 3, SMALL)
     assert len(data.files(tmp_path)) == 3
     shown, cutoff = data.protocol(tmp_path)
@@ -93,12 +103,10 @@ def test_a_small_tree_in_its_layout(row: tuple[Any, ...], tmp_path: Path, monkey
         data.classes(tmp_path)
 
 
-def test_sizes_as_expected_are_not_mentioned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cls = lookup("datasets", "coco80")
-    small = replace(cls().published(), labels=3, checked={}, unchecked=SMALL)
-    monkeypatch.setattr(cls, "published", lambda self: small)
+def test_sizes_as_expected_are_not_mentioned(tmp_path: Path) -> None:
+    small = replace(create("datasets", "coco80", {}).published(), labels=3, checked={}, unchecked=SMALL)
     tree(tmp_path, "coco80", "coco80", 3, SMALL)
-    assert "unverified" not in cls().protocol(tmp_path)[0]
+    assert "unverified" not in with_protocol("coco80", small)().protocol(tmp_path)[0]
 
 
 def cifar() -> tuple[torch.Tensor, torch.Tensor]:

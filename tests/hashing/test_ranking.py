@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import pytest
 
-from hashing import ranking, torch_kernels
+from hashing import ranking
 from hashing.codes import PackedCodes, pack, topk
 from hashing.ranking import (
     Relevance,
@@ -186,18 +186,6 @@ def test_histograms_count_every_item(backend, items):
     for q in range(4):
         assert np.array_equal(total[q], np.bincount(distance[q], minlength=21))
         assert np.array_equal(relevant[q], np.bincount(distance[q][shares[q]], minlength=21))
-
-
-def test_backends_agree_beyond_one_chunk(monkeypatch):
-    monkeypatch.setattr(torch_kernels, "UNPACKED", 192 * 230)
-    monkeypatch.setattr(torch_kernels, "PAIRS", 600)
-    rng = np.random.default_rng(5)
-    queries, database = pack(rng.standard_normal((11, 130))), pack(rng.standard_normal((1000, 130)))
-    labels, own = rng.random((1000, 100)) < 0.02, rng.random((11, 100)) < 0.05
-    a = distance_histograms(queries, database, Relevance(labels), own, backend="numba")
-    b = distance_histograms(queries, database, Relevance(labels), own, backend="torch")
-    assert np.array_equal(a, b)
-    assert a[1].sum() == Relevance(labels).of(own).sum() > 0
 
 
 def test_results_do_not_depend_on_the_number_of_threads():

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import get_model_weights, mobilenet_v2, resnet18
-from torchvision.models.vision_transformer import VisionTransformer
 
 from bench.api import registry
 from bench.api.errors import DataCorruptError, DataMissingError, UserError
@@ -39,18 +38,6 @@ def mobilenets(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     state = state_of(mobilenet_v2, num_classes=7)  # a network for seven classes of somebody's own
     torch.save(state, tmp_path / "own.pth")
     return tmp_path / "own.pth", state
-
-
-@pytest.fixture
-def tiny(monkeypatch):
-    """A transformer of two narrow blocks in the place of ViT-B/16."""
-
-    def make(weights: None = None, image_size: int = 224) -> VisionTransformer:
-        assert weights is None
-        return VisionTransformer(image_size, 16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=5)
-
-    monkeypatch.setattr("torchvision.models.vision_transformer.vit_b_16", make)
-    return make
 
 
 @pytest.mark.parametrize("name", [*NAMES, "mobilenet_v2"])
@@ -89,8 +76,11 @@ def test_a_file_in_torchvisions_cache_is_used_once_its_digits_fit(tmp_path, monk
     torch.save(old, folder / "new.pth")
     digits = hashlib.sha256((folder / "new.pth").read_bytes()).hexdigest()[:8]
     (folder / "new.pth").rename(folder / f"resnet18-{digits}.pth")
-    made = backbone("resnet18", weights="imagenet", frozen=1)
-    monkeypatch.setattr(type(made), "published", PretrainedWeights("resnet18", f"resnet18-{digits}.pth", cut="fc."))
+
+    class Made(registry.lookup("backbones", "resnet18")):
+        published = PretrainedWeights("resnet18", f"resnet18-{digits}.pth", cut="fc.")
+
+    made = Made(weights="imagenet", frozen=1)
     assert made.files() == (folder / f"resnet18-{digits}.pth",)
     whole = resnet18(weights=None)
     whole.load_state_dict(state)
@@ -192,8 +182,8 @@ def test_what_is_no_file_and_no_word_is_refused(tmp_path):
 
 
 @torch.no_grad()
-def test_transformers_positions_are_interpolated_to_the_images_side(tiny, tmp_path):
-    state = state_of(tiny)
+def test_transformers_positions_are_interpolated_to_the_images_side(tiny_transformer, tmp_path):
+    state = state_of(tiny_transformer)
     torch.save(state, tmp_path / "vit.pth")
     made = backbone("vit_b_16", weights=str(tmp_path / "vit.pth"))
     grid = state["encoder.pos_embedding"][0, 1:].reshape(14, 14, 8)
@@ -201,7 +191,7 @@ def test_transformers_positions_are_interpolated_to_the_images_side(tiny, tmp_pa
     assert positions.shape == (1, 17, 8)
     torch.testing.assert_close(positions[0, 0], state["encoder.pos_embedding"][0, 0])
     torch.testing.assert_close(positions[0, 1:].reshape(4, 4, 8)[::3, ::3], grid[::13, ::13])  # corners stay corners
-    whole = tiny()
+    whole = tiny_transformer()
     whole.load_state_dict(state)
     whole.heads = nn.Identity()
     images = images_of(2, (3, 224, 224))
@@ -209,8 +199,8 @@ def test_transformers_positions_are_interpolated_to_the_images_side(tiny, tmp_pa
     torch.testing.assert_close(body(images), whole.eval()(images), rtol=1e-4, atol=1e-5)
 
 
-def test_transformers_file_without_a_square_of_positions_is_refused(tiny, tmp_path):
-    state = state_of(tiny)
+def test_transformers_file_without_a_square_of_positions_is_refused(tiny_transformer, tmp_path):
+    state = state_of(tiny_transformer)
     state["encoder.pos_embedding"] = torch.zeros(1, 12, 8)
     torch.save(state, tmp_path / "vit.pth")
     made = backbone("vit_b_16", weights=str(tmp_path / "vit.pth"))

@@ -23,8 +23,8 @@ from PIL import Image
 from bench.api.errors import DataCorruptError, UserError
 from bench.config import suite
 from hashing import weight_files
-from hashing.datasets.helpers import archives, lists
-from hashing.datasets.helpers.archives import walk
+from hashing.datasets.helpers import lists
+from hashing.datasets.helpers.archives import Limits, walk
 from hashing.image_decoding import decode_image
 from reports import score
 
@@ -42,8 +42,8 @@ def cheaply(seconds: float = 10.0, nbytes: int = 2**26) -> Iterator[None]:
     assert time.process_time() - started < seconds
 
 
-def read_all(path: Path) -> dict[str, bytes]:
-    return {name: read() for name, read in walk(path) if read is not None}
+def read_all(path: Path, **limits: int) -> dict[str, bytes]:
+    return {name: read() for name, read in walk(path, Limits(**limits)) if read is not None}
 
 
 def header(size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
@@ -98,7 +98,7 @@ def test_a_member_that_understates_its_size_is_not_unpacked(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("form", ["zip", "tar", "folder"])
-def test_members_are_counted(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_are_counted(tmp_path: Path, form: str) -> None:
     names = [f"cat/{number}.jpg" for number in range(30)]
     path = tmp_path / ("f" if form == "folder" else f"t.{form}")
     if form == "zip":
@@ -113,11 +113,9 @@ def test_members_are_counted(tmp_path: Path, form: str, monkeypatch: pytest.Monk
         (path / "cat").mkdir(parents=True)
         for name in names:
             (path / name).touch()
-    monkeypatch.setattr(archives, "COUNT_LIMIT", 29)
     with pytest.raises(DataCorruptError, match="more than 29 members"):
-        read_all(path)
-    monkeypatch.setattr(archives, "COUNT_LIMIT", 31)
-    assert len(read_all(path)) == 30
+        read_all(path, count=29)
+    assert len(read_all(path, count=31)) == 30
 
 
 @pytest.mark.parametrize("name", ["cat/\x1b[31m.jpg", "\u202egnp.exe/1.jpg", b"c\xe4t/1.jpg"])

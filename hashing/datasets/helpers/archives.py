@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,9 +22,26 @@ from bench.api.untrusted import has_no_controls
 
 Entry = tuple[str, Callable[[], bytes] | None]  # name and how to read it; None: a directory
 
-MEMBER_LIMIT = 64 * 2**20  # bytes of one image file
-TOTAL_FLOOR, TOTAL_RATIO = 2**30, 100  # an archive may unpack to the larger of the floor and ratio * its own size
-COUNT_LIMIT = 4_000_000  # files and directories; the largest data set here has 1.9 million
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a directory or archive may hold.
+
+    member: bytes of one file. floor, ratio: an archive may unpack to the larger of `floor` bytes and `ratio` times its
+    own size. count: files and directories; the largest data set of this project has 1.9 million.
+    """
+
+    member: int = 64 * 2**20
+    floor: int = 2**30
+    ratio: int = 100
+    count: int = 4_000_000
+
+    def total(self, path: Path) -> int:
+        """Bytes that the archive may unpack to."""
+        return max(self.floor, self.ratio * path.stat().st_size)
+
+
+LIMITS = Limits()
 _HEADER_LIMIT = 2**20  # long names and the like
 _ENDS = 100  # how often a reader may find the end of a stream
 _OPEN: dict[str, Callable[[Path], io.BufferedIOBase]] = {
@@ -41,19 +59,23 @@ _DAMAGE = (
 )
 
 
-def walk(path: Path) -> Iterator[Entry]:
-    """Every visible directory and file. Read an entry before asking for the next: tars are streams."""
+def walk(path: Path, limits: Limits = LIMITS) -> Iterator[Entry]:
+    """Every visible directory and file. Read an entry before asking for the next: tars are streams.
+
+    UserError for what is neither a directory nor a known archive; DataCorruptError for what is damaged, leads out of
+    the archive, is no plain file, or exceeds a limit.
+    """
     if path.is_dir():
-        entries = _directory(path, "")
+        entries = _directory(path, "", limits)
     elif path.exists() and not path.is_file():
         raise UserError(f"'{path}' is a pipe or device, not a directory or archive: give the file itself")
     elif path.name.lower().endswith(".zip"):
-        entries = _zip(path)
+        entries = _zip(path, limits)
     else:
         endings = [ending for ending in _OPEN if path.name.lower().endswith(ending)]
         if not endings:
             raise UserError(f"'{path}' is not a directory, {', '.join(('.zip', *_OPEN))}: convert it to one of these")
-        entries = _tar(path, endings[0])
+        entries = _tar(path, endings[0], limits)
     seen = set()
     with _damage(path):
         for name, read in entries:
@@ -64,12 +86,12 @@ def walk(path: Path) -> Iterator[Entry]:
                     f"'{path}': the name of member {name!r} holds control characters or is not UTF-8; rename it"
                 )
             seen.add(name)
-            if len(seen) > COUNT_LIMIT:
-                raise DataCorruptError(f"'{path}' holds more than {COUNT_LIMIT} members and is refused; split it")
+            if len(seen) > limits.count:
+                raise _too_many(path, limits)
             yield name, read
 
 
-def _directory(root: Path, inside: str) -> Iterator[Entry]:
+def _directory(root: Path, inside: str, limits: Limits) -> Iterator[Entry]:
     with os.scandir(root / inside) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
@@ -78,47 +100,47 @@ def _directory(root: Path, inside: str) -> Iterator[Entry]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield name, None
-            yield from _directory(root, name)
+            yield from _directory(root, name, limits)
         elif entry.is_file(follow_symlinks=False):
-            yield name, partial(_read_file, root, name)
+            yield name, partial(_read_file, root, name, limits)
         else:
             raise _not_a_file(root, name)
 
 
-def _read_file(root: Path, name: str) -> bytes:
+def _read_file(root: Path, name: str, limits: Limits) -> bytes:
     with _damage(root, name):
-        _check_size(root, name, (root / name).stat().st_size)
+        _check_size(root, name, (root / name).stat().st_size, limits)
         return (root / name).read_bytes()
 
 
-def _zip(path: Path) -> Iterator[Entry]:
+def _zip(path: Path, limits: Limits) -> Iterator[Entry]:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        if len(members) > COUNT_LIMIT:
-            raise DataCorruptError(f"'{path}' holds more than {COUNT_LIMIT} members and is refused; split it")
-        if sum(member.file_size for member in members) > _total_limit(path):
-            raise _bomb(path)
+        if len(members) > limits.count:
+            raise _too_many(path, limits)
+        if sum(member.file_size for member in members) > limits.total(path):
+            raise _bomb(path, limits)
         for member in members:
             name = _safe(path, member.filename)
             if _hidden(name):
                 continue
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise _not_a_file(path, name)
-            yield name, None if member.is_dir() else partial(_read_zip, path, archive, member)
+            yield name, None if member.is_dir() else partial(_read_zip, path, archive, member, limits)
 
 
-def _read_zip(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+def _read_zip(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, limits: Limits) -> bytes:
     with _damage(path, member.filename):
-        _check_size(path, member.filename, member.file_size)
+        _check_size(path, member.filename, member.file_size, limits)
         if member.compress_type not in _PACKED:
             raise NotImplementedError("it is packed in another way than deflate")
         with archive.open(member) as file:  # so many bytes are unpacked and no more, whatever is there
             return file.read(member.file_size + 1)
 
 
-def _tar(path: Path, ending: str) -> Iterator[Entry]:
+def _tar(path: Path, ending: str, limits: Limits) -> Iterator[Entry]:
     with _OPEN[ending](path) as file:
-        stream = _Bounded(path, file)
+        stream = _Bounded(path, file, limits)
         with _Tar.open(fileobj=stream, mode="r|") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # they would pile up
@@ -127,14 +149,14 @@ def _tar(path: Path, ending: str) -> Iterator[Entry]:
                     continue
                 if not (member.isreg() or member.isdir()) or member.issparse():
                     raise _not_a_file(path, name)
-                yield name, None if member.isdir() else partial(_read_tar, path, tar, member)
+                yield name, None if member.isdir() else partial(_read_tar, path, tar, member, limits)
         while stream.read(2**20):  # the compressor's checksum comes last
             pass
 
 
-def _read_tar(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _read_tar(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, limits: Limits) -> bytes:
     with _damage(path, member.name):
-        _check_size(path, member.name, member.size)
+        _check_size(path, member.name, member.size, limits)
         file = tar.extractfile(member)
         return file.read() if file else b""
 
@@ -165,8 +187,9 @@ class _Tar(tarfile.TarFile):
 class _Bounded(io.BufferedIOBase):
     """A stream that ends in an error once more has come out than an honest archive holds."""
 
-    def __init__(self, path: Path, file: io.BufferedIOBase) -> None:
-        self._path, self._file, self._left, self._ends = path, file, _total_limit(path), 0
+    def __init__(self, path: Path, file: io.BufferedIOBase, limits: Limits) -> None:
+        self._path, self._file, self._limits = path, file, limits
+        self._left, self._ends = limits.total(path), 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = self._file.read(size)
@@ -175,7 +198,7 @@ class _Bounded(io.BufferedIOBase):
         if self._ends > _ENDS:  # tarfile goes on to the end of a member of 2^60 bytes in steps of 10,240
             raise tarfile.ReadError("damaged or cut off")
         if self._left < 0:
-            raise _bomb(self._path)
+            raise _bomb(self._path, self._limits)
         return data
 
 
@@ -190,18 +213,18 @@ def _damage(path: Path, name: str = "") -> Iterator[None]:
         raise DataCorruptError(f"'{path}'{member} cannot be read: {cause}; get it again") from error
 
 
-def _total_limit(path: Path) -> int:
-    return max(TOTAL_FLOOR, TOTAL_RATIO * path.stat().st_size)
+def _too_many(path: Path, limits: Limits) -> DataCorruptError:
+    return DataCorruptError(f"'{path}' holds more than {limits.count} members and is refused; split it")
 
 
-def _bomb(path: Path) -> DataCorruptError:
-    return DataCorruptError(f"'{path}' unpacks to more than {_total_limit(path)} bytes and is refused; get it again")
+def _bomb(path: Path, limits: Limits) -> DataCorruptError:
+    return DataCorruptError(f"'{path}' unpacks to more than {limits.total(path)} bytes and is refused; get it again")
 
 
-def _check_size(path: Path, name: str, size: int) -> None:
-    if size > MEMBER_LIMIT:
+def _check_size(path: Path, name: str, size: int, limits: Limits) -> None:
+    if size > limits.member:
         raise DataCorruptError(
-            f"'{path}': member {name!r} has {size} bytes and is refused (limit {MEMBER_LIMIT}); remove it"
+            f"'{path}': member {name!r} has {size} bytes and is refused (limit {limits.member}); remove it"
         )
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.untrusted import has_no_controls, read_bytes
-from hashing.datasets.helpers.archives import MEMBER_LIMIT
+from hashing.datasets.helpers.archives import LIMITS
 from hashing.datasets.helpers.image_buffer import canvas
 from hashing.image_decoding import decode_image
 
@@ -199,8 +199,8 @@ def decode_listed(names: Sequence[str], folder: Path, size: int) -> UInt8[Tensor
     for row, (name, path) in enumerate(zip(names, paths, strict=True)):
         where = f"'{folder}': image '{name}'"
         try:
-            if path.stat().st_size > MEMBER_LIMIT:
-                raise DataCorruptError(f"{where} has more than {MEMBER_LIMIT} bytes and is refused; replace it")
+            if path.stat().st_size > LIMITS.member:
+                raise DataCorruptError(f"{where} has more than {LIMITS.member} bytes and is refused; replace it")
             content = path.read_bytes()
         except OSError as error:
             raise DataCorruptError(f"{where} cannot be read: {error.strerror}; get it again") from error
