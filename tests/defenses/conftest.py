@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
+from bench.api.defense import DefenderView, Fit
+from bench.api.hashing import Recipe
 from bench.api.types import Images, Split, to_unit
 from defenses.helpers.channels import last_stage
+from defenses.helpers.fine_tuning import calibration_map
+from defenses.helpers.trigger_inversion import Reversing, Triggers
 from hashing.model import HashModel
 
 
@@ -63,3 +69,38 @@ def read_channels(model: HashModel, split: Split, useful: int, opposed: tuple[in
     if opposed is not None:
         assert float(features[:, opposed[0]].min()) > 0
         model.head.weight[:, opposed[0]], model.head.weight[:, opposed[1]] = 1e4, -1e4
+
+
+def tuner(view: DefenderView, wrong: dict[float, int], seen: list[tuple[Split, Recipe]] | None = None) -> Fit:
+    """In place of the training: at each learning rate a model of a planted quality."""
+
+    def train_model(model, split, recipe, rng, *, hook=None):
+        tuned = graded(copy.deepcopy(model), view.calibration_set, wrong[recipe.lr])
+        tuned.rate = recipe.lr
+        if seen is not None:
+            seen.append((split, recipe))
+        return tuned
+
+    return train_model
+
+
+def wrong_within(view: DefenderView, floor: float) -> int:
+    """How many images may have a wrong code so that quality does not fall below the floor."""
+    return max(
+        n
+        for n in range(30)
+        if calibration_map(graded(view.model, view.calibration_set, n), view.calibration_set) >= floor
+    )
+
+
+def planted_search(component: type[Reversing], sizes: list[float]) -> tuple[type[Reversing], dict[str, Tensor]]:
+    """The component with a search that answers with the given sizes, and what the search was asked for."""
+    asked = {}
+
+    class Planted(component):
+        def reverse(self, model, images, own, codes, rng):
+            asked.update(images=images, own=own, codes=codes)
+            g, (_, c, h, w) = len(codes), images.shape
+            return Triggers(torch.zeros(g, 1, h, w), torch.zeros(g, c, h, w), torch.tensor(sizes[:g]))
+
+    return Planted, asked

@@ -1,4 +1,4 @@
-"""The named protocols: what each expects, says where it looks, refuses or reports; CIFAR-10's three splits."""
+"""The named protocols: what each expects, says where it looks, refuses or reports."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
-from bench.api.errors import DataCorruptError, DataMissingError, UserError
+from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Dataset
 from bench.api.random import Rng
 from bench.api.registry import create, lookup
@@ -107,57 +106,3 @@ def test_sizes_as_expected_are_not_mentioned(tmp_path: Path) -> None:
     small = replace(create("datasets", "coco80", {}).published(), labels=3, checked={}, unchecked=SMALL)
     tree(tmp_path, "coco80", "coco80", 3, SMALL)
     assert "unverified" not in with_protocol("coco80", small)().protocol(tmp_path)[0]
-
-
-def cifar() -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels and origins of 5,000 + 1,000 images per class."""
-    number = torch.cat([torch.arange(50000) % 10, torch.arange(10000) % 10])
-    return torch.nn.functional.one_hot(number, 10).bool(), (torch.arange(60000) >= 50000).to(torch.uint8)
-
-
-def test_cifar_splits() -> None:
-    labels, origin = cifar()
-    parts = {}
-    for split in "012":
-        data = create("datasets", "cifar10", {"split": split})
-        parts[split] = dict(data.splits(labels, origin, Rng("split", "cifar10", 1)))
-        check(parts[split], 60000, data)
-    plain = create("datasets", "cifar10", {})
-    assert plain.overlaps == frozenset()
-    zero = plain.splits(labels, origin, Rng("split", "cifar10", 1))
-    assert all(torch.equal(zero[name], parts["0"][name]) for name in zero)
-    assert {s: {name: len(ids) for name, ids in part.items()} for s, part in parts.items()} == {
-        "0": {"public": 10, "query": 1000, "trusted": 500, "train": 5000, "database": 53490},
-        "1": {"public": 10, "query": 1000, "trusted": 500, "train": 5000, "database": 58490},
-        "2": {"public": 10, "query": 10000, "trusted": 500, "train": 49490, "database": 49490},
-    }
-    assert all(torch.equal(parts["0"][name], parts["1"][name]) for name in ("public", "query", "trusted", "train"))
-    assert torch.equal(parts["1"]["database"], torch.cat([parts["0"]["database"], parts["0"]["train"]]).sort().values)
-    assert torch.equal(parts["2"]["query"], torch.arange(50000, 60000))
-    assert torch.equal(parts["2"]["train"], parts["2"]["database"])
-    with pytest.raises(UserError, match=r"'train'.*'database'.*5000"):
-        check(parts["1"], 60000, plain)
-
-
-def test_cifar_sizes_that_are_given_count() -> None:
-    two = create("datasets", "cifar10", {"split": "2", "train": 5000, "trusted": 1000})
-    assert (two.train, two.query, two.trusted) == (5000, 10000, 1000)
-    assert create("datasets", "cifar10", {"split": "2", "trusted": 1000}).train == 48990
-    with pytest.raises(UserError, match="split"):
-        create("datasets", "cifar10", {"split": "3"})
-
-
-@pytest.mark.parametrize(("split", "batches", "jpeg"), [
-    ("0", "CIFAR10-0", "CIFAR10-jpeg"), ("1", "CIFAR10-1", "CIFAR10-jpeg-1"), ("2", "CIFAR10-2", "CIFAR10-jpeg-2"),
-])  # fmt: skip
-def test_cifar_names(split: str, batches: str, jpeg: str, tmp_path: Path) -> None:
-    from hashing.datasets import cifar10
-
-    data = create("datasets", "cifar10", {"split": split})
-    (tmp_path / "cifar10").mkdir()
-    (tmp_path / cifar10.JPEG).touch()
-    assert data.protocol(tmp_path) == (jpeg, None)
-    (tmp_path / cifar10.BATCHES).mkdir()
-    for name in cifar10.MD5:
-        (tmp_path / cifar10.BATCHES / name).touch()
-    assert data.protocol(tmp_path) == (batches, None)
