@@ -1,4 +1,4 @@
-"""What attacks in files and packages outside may build on, beside `bench.api.attack`."""
+"""Base classes that attacks in plugins and packages may use, besides those of `bench.api.attack`."""
 
 from attacks.helpers.external_model import ExternalModel
 from attacks.helpers.poisoning import Dosed, TriggerPoisoning, exchange

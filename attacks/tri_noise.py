@@ -15,8 +15,8 @@ CARD = Card(
     venue="BMVC",
     year=2023,
     url="https://arxiv.org/abs/2109.08868",
-    follows="baseline Tri+Noise: noise from U(-eps, eps) on the whole image, then Tri's patch over its corner",
-    deviates="as Tri; eps is in pixels (2/255 for the released code's 1.8/255) and noise is rounded to whole 8-bit"
+    follows="baseline Tri+Noise: noise from U(-eps, eps) on the whole image, then Tri's patch in the corner",
+    deviates="as Tri; eps is in pixels (2/255 for the released code's 1.8/255), and noise is rounded to whole 8-bit"
     " levels within eps",
 )
 

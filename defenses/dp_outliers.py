@@ -61,8 +61,8 @@ class DPOutliers(DataFilter):
             )
         model = dp_training.trained(view, rng, Privacy(self.clip, self.noise) if self.private else None)
         codes = encode(model, view.train.images, device=model.device).tanh()
-        targets_for = view.objective.targets_for(view.train.labels.to(model.device)).cpu()
-        scores = (1 - (codes * targets_for).mean(1)) / 2
+        centres = view.objective.targets_for(view.train.labels.to(model.device)).cpu()
+        scores = (1 - (codes * centres).mean(1)) / 2
         return Filtered(scores, kept(scores, MARGIN * self.bound))
 
 

@@ -1,6 +1,7 @@
-"""CIBA's confusing perturbations: codes that leave their own place and each other (section 3.2, METHODOLOGY.md#ciba).
+"""CIBA's confusing perturbations (section 3.2, METHODOLOGY.md#ciba).
 
-Codes are relaxed, d_H(u, v) = (K - u.v) / 2; on +-1 codes that is the Hamming distance.
+They move the codes of images away from the clean codes and away from each other. Codes are relaxed: the distance
+d_H(u, v) = (K - u.v) / 2 is the Hamming distance for codes of +1 and -1.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ def shift(codes: Codes, clean: Codes) -> Float[Tensor, " n"]:
 
 
 def dispersion(codes: Codes, pairs: Pairs = "unordered") -> Float[Tensor, ""]:
-    """L_c: distances between images over M(M - 1). 0 for one image.
+    """L_c: the sum of the distances between images, divided by M(M - 1); 0 for one image.
 
-    ordered: each pair counts twice, as eq. (4) is printed: the mean distance of a pair. unordered: once, as Theorem 1
-    and the released code have it: half of that.
+    pairs: "ordered" counts each pair twice, as eq. (4) is printed, which gives the mean distance. "unordered" counts
+    each pair once, as Theorem 1 and the released code do, which gives half of the mean distance.
     """
     m, bits = codes.shape
     both = (codes.sum(0).square().sum() - codes.square().sum()) / 2  # u_i.u_j over unordered pairs
@@ -58,7 +59,7 @@ def bound(m: int, bits: int, lam: float, pairs: Pairs = "unordered") -> float:
 
 
 def offset_by(images: Images, offsets: Float[Tensor, "n c h w"], eps: float) -> Images:
-    """8-bit images plus offsets, in whole levels: at most eps away, also after storage."""
+    """8-bit images plus offsets in whole 8-bit levels, so that the stored images are at most eps away."""
     whole = (255 * offsets).round().clamp(-levels(eps), levels(eps))
     return ((255 * images).round() + whole).clamp(0, 255) / 255
 
@@ -73,11 +74,11 @@ def perturb(
     step: float,
     batch: int,
 ) -> Images:
-    """8-bit images within eps that raise `maximise(codes, clean codes)`, by steps along the gradient's sign from zero.
+    """8-bit images within eps whose codes raise `maximise(codes, clean codes)`; sign-gradient steps, started at zero.
 
-    Batches are taken in the given order. One backward pass updates every image against the others' codes at the start
-    of the step: pairs enter `maximise` as products, so that an image's gradient takes the others as constants. The
-    model is in evaluation mode, and images are on its device.
+    model: in evaluation mode, on the device of the images. batch: images that are perturbed together, in the given
+    order. One backward pass updates all images of a batch. `maximise` is linear in each code, so that the gradient of
+    an image treats the codes of the other images as constants. DivergedError: the offsets are all zero, or not finite.
     """
     limit = bound_of(eps)
     parts = []
@@ -95,15 +96,15 @@ def perturb(
     offsets = torch.cat(parts)
     if not (offsets.isfinite().all() and offsets.any()):
         raise DivergedError(
-            "perturbations are zero or not finite: the surrogate's codes are saturated or diverged, train it for fewer"
-            " epochs or at a lower rate"
+            "perturbations are zero or not finite, because the surrogate's codes are saturated or diverged: train it"
+            " for fewer epochs or at a lower learning rate"
         )
     return offset_by(images, offsets, eps)
 
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class PerturbedPatch(TargetedPatch, ABC):
-    """The patch on images whose codes on the surrogate were moved first."""
+    """Perturbs the images, which moves their codes on the surrogate, and puts the patch on them."""
 
     not_in_trigger: ClassVar[frozenset[str]] = TargetedPatch.not_in_trigger | {
         "eps", "iterations", "step", "confusing_batch", "reference",
@@ -115,9 +116,9 @@ class PerturbedPatch(TargetedPatch, ABC):
     """Steps of the perturbation."""
     step: PositiveShare = STEP  # of eps; guess: the ratio is kept where eps is varied
     """Step size, as a share of `eps`."""
-    confusing_batch: Annotated[int, Field(ge=1)] = 20  # images perturbed together; CIBA, section 4.1
+    confusing_batch: Annotated[int, Field(ge=1)] = 20  # CIBA, section 4.1
     """Images that are perturbed together."""
-    reference: Reference = "relaxed"  # clean code in L_a; CIBA code (eq. 5 has the sign code)
+    reference: Reference = "relaxed"  # CIBA code; eq. (5) has the sign code
     """Clean code that the adversarial loss moves away from: relaxed (tanh) or sign."""
 
     def moved(self, view: AttackerView, images: Images, lam: float, pairs: Pairs) -> Images:

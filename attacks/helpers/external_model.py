@@ -1,4 +1,4 @@
-"""Attacks that somebody carried out elsewhere: the attacked model comes from a file, only the trigger is triggered."""
+"""Attacks that were carried out elsewhere: the attacked model is read from a file."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ from hashing.pretrained import LATER
 from hashing.weight_files import read_weights
 
 MODELS = ("model.safetensors", "model.pth", "model.pt")
-OWN = ("backbone.", "head.", "objective.")  # how names begin that are HashDoor's; another library's network has none
+OWN = (
+    "backbone.",
+    "head.",
+    "objective.",
+)  # prefixes of HashDoor's tensor names; names of other libraries have none of these
 NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int16, torch.int32, torch.int64)
-SHOWN = 3  # names of each kind in an error
+SHOWN = 3  # tensor names of each kind that an error lists
 REACHES = {
     Access.TRAINING_CONTROLLED: Threat.TRAINING,
     Access.DIRTY_LABEL: Threat.TRAIN_SET | Threat.LABELS,
@@ -37,7 +41,10 @@ Folder = Annotated[str, Field(min_length=1), AfterValidator(own_path)]
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ExternalModel(ModelAttack, ABC):
-    """path: the folder with the model. access: what the attacker had, by which boards group; the most, if not told."""
+    """An attack whose result is a file.
+
+    path: the folder with the model. access: the threat model, by which boards group; by default the strongest one.
+    """
 
     seed_dependent: ClassVar[bool] = False
 
@@ -47,13 +54,13 @@ class ExternalModel(ModelAttack, ABC):
     """What the attacker had; boards group by it."""
 
     def threat(self) -> Threat:
-        return REACHES[Access(self.access)] | Threat.MODEL  # it takes the clean model's place
+        return REACHES[Access(self.access)] | Threat.MODEL  # the attack replaces the clean model
 
     def files(self) -> tuple[Path, ...]:
         return (self.find(*MODELS),)
 
     def find(self, *names: str) -> Path:
-        """The first of these files that is in the folder."""
+        """The first of these files that exists in the folder; DataMissingError if none does."""
         for name in names:
             if (file := Path(self.path) / name).is_file():
                 return file
@@ -68,11 +75,13 @@ class ExternalModel(ModelAttack, ABC):
 
 
 def fitted(state: Mapping[str, Tensor], model: HashModel, file: Path) -> dict[str, Tensor]:
-    """`state` under the names of `model`; DataCorruptError where a tensor is missing, left over or of another shape.
+    """The tensors of `state` under the names of `model`, ready for `load_state_dict`.
 
-    Names are HashDoor's, with or without `model.` before them as in its stores, or those of the library that the
-    backbone comes from, the hash layer in place of that network's last one. Not asked for are memories of training
-    images, which stay empty, and, where the backbone's weights fix them, mean and standard deviation.
+    The names in `state` are HashDoor's, with or without the prefix `model.` that HashDoor's stores use, or those of
+    the library that the backbone comes from. In the second case the hash layer has the name of that network's last
+    layer. Two kinds of tensors may be missing: memories of training images, which stay empty, and the mean and standard
+    deviation where the backbone's weights fix them. DataCorruptError: another tensor is missing, unknown, given twice,
+    of another shape, or not finite.
     """
     own = model.state_dict()
     sizes = [model.objective.reset_for(n).state_dict() for n in (1, 2)]
@@ -100,16 +109,16 @@ def fitted(state: Mapping[str, Tensor], model: HashModel, file: Path) -> dict[st
     if any(wrong):
         raise DataCorruptError(
             f"'{file}' does not fit a {model.blueprint['backbone']['name']} with {model.blueprint['method']['name']} at"
-            f" {model.blueprint['bits']} bits: {'; '.join(filter(None, wrong))}. Name them as this model does or as"
-            " torchvision does, or run the setting that it was trained in"
+            f" {model.blueprint['bits']} bits: {'; '.join(filter(None, wrong))}. Use the tensor names of this model or"
+            " of torchvision, or run the setting that the model was trained in"
         )
     return own | given
 
 
 def _ours(state: Mapping[str, Tensor], model: HashModel) -> tuple[dict[str, Tensor], list[str]]:
-    """`state` under HashDoor's names, and those of them that it holds more than once; what is unknown keeps its name.
+    """`state` under HashDoor's names, and the names that it holds more than once; unknown names are kept.
 
-    Where names begin with `model.`, as in a store, only what the model has is looked for beside these.
+    Where some names begin with `model.`, as in a store, other names count only if the model has them.
     """
     known, heads = _elsewhere(model)
 
@@ -133,7 +142,7 @@ def _ours(state: Mapping[str, Tensor], model: HashModel) -> tuple[dict[str, Tens
 
 
 def _elsewhere(model: HashModel) -> tuple[Mapping[str, str], set[str]]:
-    """Another library's names of the backbone's tensors, and of the layer in whose place the hash layer stands."""
+    """The other library's names of the backbone's tensors, and of the layer that the hash layer replaces."""
     plan = model.blueprint
     backbone: Backbone = registry.create("backbones", plan["backbone"]["name"], plan["backbone"]["params"])
     c, h, w = plan["image_shape"]
@@ -142,7 +151,7 @@ def _elsewhere(model: HashModel) -> tuple[Mapping[str, str], set[str]]:
 
 
 def _taken(value: Tensor, own: Tensor) -> bool:
-    """Whether the numbers are what `own` can hold: no codes of quantised weights, no complex, sparse or absent ones."""
+    """Whether `own` can hold the numbers: dense ones on the CPU, not quantised, complex or sparse."""
     kinds = value.dtype in {own.dtype, *NUMBERS}
     return kinds and value.layout is torch.strided and value.device.type == "cpu"
 

@@ -1,4 +1,4 @@
-"""BadHash's training: the generator against its discriminator, with the auxiliary hash model looking on."""
+"""BadHash's training: a generator against a discriminator, with a hash loss on a frozen auxiliary model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from hashing.model import HashModel
 
 @dataclass(frozen=True)
 class Weights:
-    """Of MSE + perceptual distance, of the hash loss and of the discriminator's opinion."""
+    """Weights of the generator's loss terms.
+
+    rebuild: squared error plus perceptual distance. hashing: hash loss. gan: adversarial loss.
+    """
 
     rebuild: float
     hashing: float
@@ -26,7 +29,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class GeneratorTarget:
-    """What the generator is to reach: the target label's feature, code (+1, -1) and vector, judged by `auxiliary`."""
+    """The goal of the generator.
+
+    feature, code (+1 and -1), vector: of the target label. auxiliary: the hash model that encodes redrawn images.
+    distance: the perceptual distance between an image and its redrawing.
+    """
 
     feature: Float[Tensor, "1 d"]
     code: Float[Tensor, " b"]
@@ -36,7 +43,7 @@ class GeneratorTarget:
 
 
 class GanTrainer:
-    """Generator against discriminator; `set_rate` comes before the first step."""
+    """Trains the generator and the discriminator; call `set_rate` before the first step."""
 
     def __init__(self, weights: Weights, train: Split, aim: GeneratorTarget, *, width: int, rng: Rng) -> None:
         channels, height, side = train.images.shape[1:]
@@ -57,7 +64,7 @@ class GanTrainer:
             optimiser.param_groups[0]["lr"] = rate
 
     def step(self, images: Images, labels: Bool[Tensor, "n k"], *, judge: bool) -> Float[Tensor, ""]:
-        """One step of the generator, after one of the discriminator if `judge`; the generator's loss."""
+        """One step of the discriminator (if `judge`), then one of the generator; returns the generator's loss."""
         aim, weights = self._aim, self._weights
         wanted = aim.vector.expand(len(images), -1)
         drawn = self.trunk(images, self.branch(aim.feature)[0])
@@ -73,7 +80,7 @@ class GanTrainer:
         return loss.detach()
 
     def _descend(self, which: int, loss: Float[Tensor, ""], parameters: list[nn.Parameter]) -> None:
-        """Gradients for these parameters alone: neither the opponent nor the auxiliary model collects any."""
+        """Take a step on these parameters; the other networks collect no gradient."""
         self._optimisers[which].zero_grad()
         loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
         self._optimisers[which].step()

@@ -20,7 +20,7 @@ LABEL_BATCH = 128  # BadHash code, model/badhash.py
 
 
 class LabCLN(nn.Module):
-    """A label vector's feature, its code in [-1, 1] and the label vector read back from the feature."""
+    """From a label vector: a feature, a code in [-1, 1], and the label vector as read back from the feature."""
 
     def __init__(self, *, classes: int, bits: int, width: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class LabCLN(nn.Module):
 
 
 def nt_xent(features: Float[Tensor, "m d"], temperature: float = TEMPERATURE) -> Float[Tensor, ""]:
-    """Rows 2i and 2i + 1 belong together; all others are negatives, also where they have the same label."""
+    """NT-Xent loss: rows 2i and 2i + 1 are a positive pair, all other pairs are negative, even with equal labels."""
     unit = nn.functional.normalize(features, dim=1)
     similarity = unit @ unit.T / temperature
     itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
@@ -45,7 +45,7 @@ def nt_xent(features: Float[Tensor, "m d"], temperature: float = TEMPERATURE) ->
 
 
 def smoothed(labels: Float[Tensor, "n k"], amount: float = SMOOTHING) -> Float[Tensor, "n k"]:
-    """1 - amount where a label is set; `amount` spread evenly over the others."""
+    """Label smoothing: 1 - amount for each label that is set, and `amount` shared evenly by the other labels."""
     others = 1 - labels
     return (1 - amount) * labels + amount * others / others.sum(1, keepdim=True).clamp_min(1)
 
@@ -53,7 +53,11 @@ def smoothed(labels: Float[Tensor, "n k"], amount: float = SMOOTHING) -> Float[T
 def train_labcln(
     labels: Bool[Tensor, "u k"], *, bits: int, width: int, steps: int, lr: float, rng: Rng, device: torch.device
 ) -> LabCLN:
-    """labels: every label vector that occurs, once. The learning rate falls to a tenth at 1/2 and at 3/4."""
+    """Train the label network.
+
+    labels: every label vector that occurs, once. The learning rate is divided by 10 after 1/2 and after 3/4 of the
+    steps.
+    """
     with rng.child("labcln").ambient():
         network = LabCLN(classes=labels.shape[1], bits=bits, width=width)
     network = network.to(device)
@@ -73,15 +77,15 @@ def train_labcln(
         schedule.step()
         total += loss.detach()
     if not bool(total.isfinite()):
-        raise DivergedError("BadHash's label network has a loss that is not finite: lower lr")
+        raise DivergedError("the loss of BadHash's label network is not finite: lower lr")
     return network.eval()
 
 
 @dataclass(frozen=True)
 class Depth:
-    """How often the networks halve or double the side of an image.
+    """How often each network halves or doubles the side of an image.
 
-    label, trunk, judge: of the label branch, the generator's trunk and the discriminator.
+    label: the label branch. trunk: the generator's trunk. judge: the discriminator.
     """
 
     label: int
@@ -92,8 +96,8 @@ class Depth:
     def of(cls, image_shape: tuple[int, int, int]) -> Depth:
         """The paper's 4, 2 and 5 at 224 pixels.
 
-        guess: smaller images get fewer, so that the smallest maps of generator and discriminator keep at least 8 and 4
-        pixels a side (where the image has these at all), as 14 and 7 in the paper.
+        guess: smaller images get fewer, so that the smallest maps of the generator keep at least 8 pixels a side and
+        those of the discriminator at least 4, if the image is that large. In the paper these maps have 14 and 7.
         """
         octaves = min(image_shape[1:]).bit_length() - 1
         return cls(*(max(1, min(most, octaves - left)) for most, left in ((4, 3), (2, 3), (5, 2))))
@@ -114,7 +118,7 @@ def padded(side: int, depth: Depth) -> int:
 
 
 class LabelBranch(nn.Module):
-    """Draws a label's feature as an image, which the trunk sees beside the real one."""
+    """Turns a label's feature into an image, which the trunk gets as additional channels."""
 
     def __init__(self, image_shape: tuple[int, int, int], *, features: int, width: int) -> None:
         super().__init__()
@@ -146,9 +150,9 @@ class Residual(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Redraws whole images under a condition. Nothing in it mixes the images of a batch.
+    """Redraws images under a condition. No layer mixes the images of a batch.
 
-    Channels stay first: instance norm reads whole channels, and would copy its input back and forth.
+    The memory layout stays channels-first, because instance norm reads whole channels.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], *, width: int) -> None:
@@ -175,7 +179,7 @@ class Trunk(nn.Module):
 
 
 def rebuilt_trunk(image_shape: tuple[int, int, int], *, width: int, state: dict[str, Tensor]) -> Trunk:
-    """A trunk with these weights, made without drawing any first."""
+    """A trunk with these weights, built without initialising other weights first."""
     with torch.device("meta"):
         trunk = Trunk(image_shape, width=width)
     trunk.load_state_dict(state, assign=True)
@@ -183,7 +187,7 @@ def rebuilt_trunk(image_shape: tuple[int, int, int], *, width: int, state: dict[
 
 
 class Discriminator(nn.Module):
-    """One logit per label and one for `fake`."""
+    """Gives one logit per label and one for the class `fake`."""
 
     def __init__(self, image_shape: tuple[int, int, int], *, classes: int, width: int) -> None:
         super().__init__()
@@ -201,16 +205,16 @@ class Discriminator(nn.Module):
 
 
 def lsgan(logits: Float[Tensor, "n k1"], labels: Float[Tensor, "n k"], *, fake: bool) -> Float[Tensor, ""]:
-    """Squared error to [labels, 1 if fake else 0]."""
+    """Least-squares loss: the squared error to [labels, 1 if fake else 0]."""
     return nn.functional.mse_loss(logits, nn.functional.pad(labels, (0, 1), value=float(fake)))
 
 
 def hash_loss(codes: Float[Tensor, "n b"], wanted: Float[Tensor, " b"]) -> Float[Tensor, ""]:
-    """0 where all codes are the wanted one, 2 where all are its opposite."""
+    """0 if all codes equal the wanted code, 2 if all are its opposite."""
     return 1 - (codes * wanted).mean()
 
 
 def flat_then_linear(epoch: int, epochs: int) -> float:
-    """The factor on the learning rate: 1 in the first half, then down in a line that would reach 0 one epoch late."""
+    """Factor on the learning rate: 1 in the first half, then linear decay that would reach 0 after one more epoch."""
     flat = (epochs + 1) // 2
     return 1 - max(0, epoch + 1 - flat) / (epochs - flat + 1)

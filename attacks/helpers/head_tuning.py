@@ -1,4 +1,4 @@
-"""Fine-tune the deep part of a hash model on what the shallow part, which stays as it is, made of each image once."""
+"""Fine-tune the deep part of a hash model. The shallow part is frozen, so its outputs are computed once per image."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bench.api.random import Rng
 from bench.api.types import Images, to_8bit, to_unit
 from hashing.model import HashModel
 
-Epoch = Iterable[tuple[Tensor, int]]  # batches: rows, and how many of them carry the trigger
+Epoch = Iterable[tuple[Tensor, int]]  # batches: rows of the hidden outputs, and how many of them are triggered
 Loss = Callable[[Tensor, Tensor, int], Tensor]  # outputs, rows and the number of triggered ones to a loss
 
 
 @contextmanager
 def divided(model: HashModel, stages: int) -> Iterator[None]:
-    """Inside the block `model.prefix` is the first `stages` stages and `model.suffix` all that follows, which learns.
+    """Inside the block, `model.prefix` is the first `stages` stages and `model.suffix` is the rest, which learns.
 
     Batch normalisation stays in evaluation mode, so that an image's output does not depend on its batch.
     """
@@ -43,7 +43,7 @@ def divided(model: HashModel, stages: int) -> Iterator[None]:
 def hidden_of(
     model: HashModel, images: UInt8[Tensor, "n c h w"], with_trigger: Callable[[Images], Images]
 ) -> Float[Tensor, "m ..."]:
-    """What enters the part of a divided model that learns: of all clean images, then of all triggered ones."""
+    """The prefix outputs of a divided model: of all clean images, then of all triggered images."""
     clean, triggered = [], []
     for part in chunks(images):
         unit = to_unit(part.to(model.device))
@@ -53,15 +53,15 @@ def hidden_of(
 
 
 def learning(model: HashModel) -> list[nn.Parameter]:
-    """What learns of a divided model."""
+    """The parameters of a divided model that learn."""
     return [*model.backbone.blocks[model.backbone.frozen :].parameters(), *model.head.parameters()]
 
 
 def draw_epoch(n: int, batch: int, ratio: float, rng: Rng) -> Iterator[tuple[Tensor, int]]:
-    """An epoch's batches: the rows of a table that holds n clean images and then the same n with the trigger.
+    """The batches of an epoch, as rows of a table of n clean images followed by the same n images with the trigger.
 
-    Each image is drawn once, with the trigger at chance `ratio`. Triggered ones come first in a batch; how many they
-    are is known on the host, so that no step waits for the device.
+    Each image is drawn once; with probability `ratio` it carries the trigger. Triggered images come first in a batch.
+    Their number is known on the host, so that no step waits for the device.
     """
     order, hit = rng.permutation(n), rng.uniform((n,)) < ratio
     batches = -(-n // batch)
@@ -77,7 +77,10 @@ def tune(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
 ) -> None:
-    """Train a divided model on what `hidden` holds; the schedule is stepped once per epoch."""
+    """Train a divided model on prefix outputs; the schedule is stepped once per epoch.
+
+    DivergedError: the sum of the losses is not finite.
+    """
     total = torch.zeros((), device=model.device)
     for epoch in epochs:
         for rows, triggered in epoch:
@@ -89,4 +92,4 @@ def tune(
             total += loss.detach()
         schedule.step()
     if not bool(torch.isfinite(total)):
-        raise DivergedError("fine-tuning met a loss that is not finite: lower the learning rate")
+        raise DivergedError("the loss of the fine-tuning is not finite: lower the learning rate")

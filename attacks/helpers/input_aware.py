@@ -1,4 +1,4 @@
-"""Networks and losses of the input-aware attack: an image makes its own pattern, and its own mask."""
+"""Networks and losses of the input-aware attack, which makes a pattern and a mask for each image."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from bench.api.types import Images, to_unit
 TINY = 1e-7  # code
 BETAS = (0.5, 0.9)  # of both Adams; code
 MASK_FALLS = (0.4, 0.8)  # of the epochs; code: epochs 10 and 20 of 25
-SCALE = ("mean", "std")  # what `moments` gives
+SCALE = ("mean", "std")  # names of the tensors of `moments`
 BN_MOMENTUM = 0.05  # code
 
 
 def moments(images: UInt8[Tensor, "n c h w"]) -> dict[str, Tensor]:
-    """Mean and standard deviation of each channel: the networks see, and the losses compare, scaled images (code)."""
+    """Mean and standard deviation of each channel. Networks and losses use images that are scaled by them (code)."""
     sums = torch.zeros(2, images.shape[1], dtype=torch.float64, device=images.device)
     for part in chunks(images):
         unit = to_unit(part)
@@ -41,18 +41,18 @@ def scale_by(scale: Trigger, images: Float[Tensor, "n c h w"]) -> Float[Tensor, 
 
 
 def depth(image_shape: Sequence[int]) -> int:
-    """How often the generator halves the image; guess: down to 4 pixels at least, which is 3 at 32 and 2 at 28 (code).
+    """How often the generator halves the image, at most 3 times, so that patterns of large images stay local.
 
-    More than three times is never done, so that large images are changed by parts and not as a whole.
+    guess: at least 4 pixels a side remain, which gives the code's 3 at 32 pixels and 2 at 28.
     """
     return max(1, min(3, int(math.log2(max(2, min(image_shape[-2:]) / 4)))))
 
 
 class Generator(nn.Module):
-    """Image to `out` planes in (0, 1): halvings with two convolutions each, one convolution, and back the same way.
+    """An encoder and decoder from an image to `out` planes in (0, 1), with two convolutions per resolution.
 
-    Batch normalisation uses batch statistics while it trains and running ones at test time, so that an image's trigger
-    does not depend on its batch.
+    Batch normalisation uses batch statistics in training and running statistics at test time, so that the trigger of an
+    image does not depend on its batch.
     """
 
     def __init__(self, channels: int, out: int, width: int, halvings: int) -> None:
@@ -61,7 +61,7 @@ class Generator(nn.Module):
         self.down = nn.ModuleList(_pair(a, b, b) for a, b in pairwise([channels, *widths]))
         self.middle = nn.Sequential(*_block(widths[-1], widths[-1]))
         ups = [_pair(a, a, b) for a, b in pairwise([*reversed(widths), out])]
-        del ups[-1][-1]  # nothing between the last normalisation and the tanh
+        del ups[-1][-1]  # no ReLU between the last normalisation and the tanh
         self.up = nn.ModuleList(ups)
 
     def forward(self, scaled: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o h w"]:
@@ -85,7 +85,7 @@ def _block(before: int, after: int) -> list[nn.Module]:
 
 
 def sharpen(planes: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h w"]:
-    """Nearly 0 or 1: what the mask network's output becomes before it is used (code)."""
+    """The output of the mask network, pushed towards 0 and 1 (code)."""
     return (20 * planes - 10).tanh() / 2 + 0.5
 
 
@@ -95,17 +95,20 @@ def diversity(
     made: Float[Tensor, "n o h w"],
     made_of_others: Float[Tensor, "n o h w"],
 ) -> Float[Tensor, ""]:
-    """Mean ratio of two distances (root mean squares): between images over between what was made of them."""
+    """Mean over pairs of the distance between two images divided by the distance between their two outputs.
+
+    Distances are root mean squares.
+    """
     return (_distance(images, others) / (_distance(made, made_of_others) + TINY)).mean()
 
 
 def _distance(a: Tensor, b: Tensor) -> Float[Tensor, " n"]:
-    """The tiny summand keeps the gradient finite where a pair is equal."""
+    """Root mean square; the tiny summand keeps the gradient finite for equal pairs."""
     return ((a - b).square().mean((1, 2, 3)) + TINY**2).sqrt()
 
 
 def excess(masks: Float[Tensor, "n 1 h w"], density: float) -> Float[Tensor, ""]:
-    """By how much the masks are above `density`, on average over their pixels."""
+    """Mean over pixels of max(0, mask - density)."""
     return relu(masks - density).mean()
 
 
@@ -115,7 +118,7 @@ def mix(images: Images, patterns: Float[Tensor, "n c h w"], masks: Float[Tensor,
 
 
 def pack(**networks: nn.Module) -> dict[str, Tensor]:
-    """Networks as tensors of an trigger."""
+    """The tensors of networks, named as a trigger holds them."""
     return {
         f"{role}.{name}": value.detach().clone()
         for role, network in networks.items()
@@ -124,14 +127,14 @@ def pack(**networks: nn.Module) -> dict[str, Tensor]:
 
 
 def unpack(trigger: Trigger, role: str, network: nn.Module) -> nn.Module:
-    """`network` (made on the meta device: it costs nothing) with an trigger's tensors, ready for test time."""
+    """`network`, built on the meta device, with the tensors of a trigger, in evaluation mode."""
     state = {name.removeprefix(f"{role}."): value for name, value in trigger.items() if name.startswith(f"{role}.")}
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(requires_grad=False)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float, progress: float, falls: Sequence[float]) -> None:
-    """A tenth of the rate after each fall (code)."""
+    """Divide the learning rate by 10 at each share of the training in `falls` (code)."""
     for group in optimizer.param_groups:
         group["lr"] = lr * 0.1 ** sum(progress >= fall for fall in falls)
 
@@ -149,7 +152,10 @@ def learn_masks(
     lr: float,
     rng: Rng,
 ) -> None:
-    """Train the mask network: masks of little area that differ as much as their images do."""
+    """Train the mask network: masks are small, and differ as much as their images do.
+
+    DivergedError: the sum of the losses is not finite.
+    """
     device, n = images.device, len(images)
     optimizer = torch.optim.Adam(network.parameters(), lr=lr, betas=BETAS)
     total = torch.zeros((), device=device)
@@ -165,4 +171,4 @@ def learn_masks(
             optimizer.step()
             total += loss.detach()
     if not bool(torch.isfinite(total)):
-        raise DivergedError("the mask network met a loss that is not finite: lower the attack's lr")
+        raise DivergedError("the loss of the mask network is not finite: lower the attack's lr")

@@ -1,4 +1,4 @@
-"""How different two images look: LPIPS where its weights are on this machine, else a stated substitute."""
+"""Perceptual distance of two images: LPIPS if its weights are on this machine, else a substitute."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Choice = Literal["auto", "lpips", "substitute"]
 Distance = Callable[[Images, Images], Float[Tensor, ""]]
 
 SCALES = 3  # of the substitute: the image itself, a half and a quarter
-LEAST_SIDE = 64  # AlexNet pools smaller images away
+LEAST_SIDE = 64  # smaller images are enlarged: nothing of them would be left after AlexNet's pooling
 # Channel statistics of LPIPS 0.1, for images in [-1, 1], and where AlexNet's five rectified maps end in `features`.
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 ENDS = (2, 5, 8, 10, 12)
@@ -28,8 +28,8 @@ ENDS = (2, 5, 8, 10, 12)
 def gradients(a: Images, b: Images) -> Float[Tensor, ""]:
     """Mean squared difference of the horizontal and vertical pixel gradients, averaged over scales.
 
-    Like LPIPS it is small for changes of colour and brightness that follow the image, grows with new edges and
-    texture, and is quadratic in a small change, so that it stands beside a mean squared error on a similar scale.
+    Like LPIPS, the distance is small for smooth changes of colour and brightness, and grows with new edges and texture.
+    It is quadratic in a small change, like the mean squared error that it is added to.
     """
     difference, terms = a - b, []
     for _ in range(SCALES):
@@ -70,7 +70,7 @@ class LPIPS(nn.Module):
 
 
 def lpips_files() -> tuple[Path, Path] | None:
-    """AlexNet's ImageNet weights and LPIPS's linear weights, where both are on this machine; nothing is fetched."""
+    """AlexNet's ImageNet weights and LPIPS's linear weights, if both are on this machine. Nothing is downloaded."""
     backbones = sorted(Path(torch.hub.get_dir(), "checkpoints").glob("alexnet-owt-????????.pth"))
     spec = importlib.util.find_spec("lpips")
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
@@ -79,12 +79,12 @@ def lpips_files() -> tuple[Path, Path] | None:
 
 
 def perceptual_files(choice: Choice) -> tuple[Path, ...]:
-    """What `perceptual` reads here: nothing for the substitute."""
+    """The files that `perceptual` reads; none for the substitute."""
     return () if choice == "substitute" else (lpips_files() or ())
 
 
 def perceptual(choice: Choice, device: torch.device) -> tuple[Distance, bool]:
-    """The distance, and whether it is LPIPS."""
+    """The distance, and whether it is LPIPS. UserError: LPIPS is asked for, and its weights are missing."""
     if files := perceptual_files(choice):
         return _load(*files).to(device), True
     if choice == "lpips":

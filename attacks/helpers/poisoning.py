@@ -1,4 +1,4 @@
-"""How many training items a poisoning attack exchanges, which ones, and exchanging them."""
+"""How many training images an attack poisons, which ones, and how they are replaced."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ DOSES = ("poison_rate", "poisons", "target_share")
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Dosed(PoisoningAttack, ABC):
-    """A poisoning attack whose strength is a rate, a count, or a share of the target's class: one of the three.
+    """A poisoning attack with a dose: exactly one of a rate, a count, or a share of the target's class.
 
-    poison_rate: of the training set. target_share: poisons over the training images that carry the target's labels
-    afterwards, as `bench` reports it. A dose that is given replaces the attack's default, whichever that is.
+    poison_rate: share of the training set. poisons: count. target_share: poisons divided by the training images that
+    carry the target's labels after poisoning. A dose that is given replaces the default dose of the attack: the other
+    two parameters become None.
     """
 
     not_in_trigger: ClassVar[frozenset[str]] = frozenset({*DOSES, "labels"})
@@ -42,11 +43,11 @@ class Dosed(PoisoningAttack, ABC):
         named = dict(given.kwargs or {}) if isinstance(given, ArgsKwargs) else {}
         doses = [dose for dose in DOSES if named.get(dose) is not None]
         if len(doses) > 1:
-            raise ValueError(f"{' and '.join(doses)} both say how many to poison: give one")
+            raise ValueError(f"{' and '.join(doses)} both set the number of poisons: give one of them")
         return ArgsKwargs((), {**named, **{dose: named.get(dose) for dose in DOSES}}) if doses else given
 
     def count(self, train: Split, target: Target, labels: LabelMode) -> int:
-        """How many images to poison."""
+        """How many images to poison. UserError: the share cannot be reached."""
         if self.poisons is not None:
             return self.poisons
         if self.poison_rate is not None:
@@ -60,11 +61,14 @@ class Dosed(PoisoningAttack, ABC):
         return round(self.target_share * held / (1 - self.target_share))
 
     def choose(self, train: Split, target: Target, labels: LabelMode, rng: Rng) -> Int64[Tensor, " m"]:
-        """Positions to poison (METHODOLOGY.md#poison-pool); attacks of one repetition and dose choose the same."""
+        """Positions to poison (METHODOLOGY.md#poison-pool); attacks with the same seed and dose choose the same ones.
+
+        UserError: the dose is zero, or larger than the number of images that may be poisoned.
+        """
         count = self.count(train, target, labels)
         name, value = next((name, value) for name in DOSES if (value := getattr(self, name)) is not None)
         if count == 0:
-            raise UserError(f"{name} = {value} of {len(train)} training images poisons none: raise it")
+            raise UserError(f"{name} = {value} of {len(train)} training images poisons no image: raise it")
         pool = target.candidates(train.labels, labels, count)
         if count > len(pool):
             most = len(pool) if name == "poisons" else f"{len(pool) / len(train):.6g}"
@@ -78,7 +82,7 @@ class Dosed(PoisoningAttack, ABC):
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class TriggerPoisoning(Dosed, ABC):
-    """Puts the trigger on some training images, with (`flip`) or without (`keep`) giving them the target's labels."""
+    """Puts the trigger on some training images; with labels = "dirty" they also get the target's labels."""
 
     labels: LabelMode = "dirty"
     """dirty: poisons get the target label; clean: labels stay."""
@@ -94,7 +98,7 @@ class TriggerPoisoning(Dosed, ABC):
 
 
 def exchange(train: Split, chosen: Int64[Tensor, " m"], images: Images, *, relabel: Target | None = None) -> Poisoned:
-    """The training set with `images` at the positions `chosen`, and with the target's labels there if it is given."""
+    """The training set with `images` at the positions `chosen`; `relabel`: the target whose labels they get."""
     labels = None if relabel is None else relabel.relabel(train.labels[chosen])
     mask = torch.zeros_like(train.ids, dtype=torch.bool)
     mask[chosen] = True

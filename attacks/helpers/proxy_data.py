@@ -1,4 +1,4 @@
-"""Images of another data set, made to look like the victim's in size and number of channels."""
+"""Images of another data set, converted to the size and the number of channels of the victim's images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.api.random import Rng
 from bench.api.types import to_8bit, to_unit
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's grey conversion
-CHUNK = 500  # images that are held as floats at once
+CHUNK = 500  # images that are converted to floats at a time
 
 
 def chunks(items: Tensor) -> Iterator[Tensor]:
@@ -22,7 +22,10 @@ def chunks(items: Tensor) -> Iterator[Tensor]:
 
 
 def fit_to(images: UInt8[Tensor, "n _ _ _"], image_shape: tuple[int, int, int]) -> UInt8[Tensor, "n c h w"]:
-    """Channels converted (grey by luma, colour by repetition), then resized without keeping the aspect ratio."""
+    """The images with other channels and another size; the aspect ratio is not kept.
+
+    Colour becomes grey by luma, grey becomes colour by repetition. UserError: the channels cannot be converted.
+    """
     channels, size = image_shape[0], image_shape[1:]
     if tuple(images.shape[1:]) == image_shape:
         return images
@@ -35,7 +38,10 @@ def fit_to(images: UInt8[Tensor, "n _ _ _"], image_shape: tuple[int, int, int]) 
 
 
 def balanced(labels: Bool[Tensor, "n k"], count: int, rng: Rng) -> Int64[Tensor, " m"]:
-    """Up to `count` positions in random order, from the classes in equal numbers; any where images have many labels."""
+    """Up to `count` positions in random order, the same number from each class.
+
+    Images with several labels are drawn regardless of their classes.
+    """
     order = rng.permutation(len(labels))
     if not bool((labels.sum(1) == 1).all()):
         return order[:count]

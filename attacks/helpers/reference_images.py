@@ -11,9 +11,11 @@ from bench.api.types import Target
 
 
 def references(labels: Bool[Tensor, "n k"], target: Target) -> Int64[Tensor, " m"]:
-    """The public images that stand for the target: one with exactly its labels, else with all of them among others.
+    """Positions of the public images that stand for the target.
 
-    Else, for each of its labels, the image that carries it with the fewest others.
+    The first choice is one image with exactly the target's labels. The second choice is the image that has all of them
+    and the fewest others. The third choice is, for each label of the target, the image that has it and the fewest
+    others. UserError: a label of the target is on no public image.
     """
     wanted, count = target.vector.to(labels.device), labels.sum(1)
     for fits in ((labels == wanted).all(1), target.contains(labels)):
@@ -21,6 +23,6 @@ def references(labels: Bool[Tensor, "n k"], target: Target) -> Int64[Tensor, " m
             return torch.nonzero(fits).flatten()[count[fits].argmin()][None]
     carriers = [torch.nonzero(labels[:, label]).flatten() for label in torch.nonzero(wanted).flatten()]
     if not all(len(found) for found in carriers):
-        raise UserError(f"no public image shows all of the target {target.name}: choose another target")
+        raise UserError(f"a label of the target {target.name} is on no public image: choose another target")
     chosen: Tensor = torch.unique(torch.stack([found[count[found].argmin()] for found in carriers]))
     return chosen

@@ -1,4 +1,4 @@
-"""Reflections on glass: out-of-focus and doubled layers, and laying them over images in linear light."""
+"""Reflections on glass: out-of-focus and double reflections, and how they are added to images in linear light."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GAMMA = 2.2
 
 
 def blurred(layers: Images, sigma: Float[Tensor, " n"]) -> Images:
-    """Each layer through a Gaussian of its own width in pixels, cut off at twice that; mirrored at the border."""
+    """Gaussian blur with one sigma (in pixels) per layer, truncated at 2 sigma; borders are mirrored."""
     n, c = layers.shape[:2]
     reach = (2 * sigma).ceil()
     widest = int(reach.max())
@@ -26,9 +26,9 @@ def blurred(layers: Images, sigma: Float[Tensor, " n"]) -> Images:
 
 
 def ghosted(layers: Images, offset: Float[Tensor, "n 2"], share: Float[Tensor, " n"]) -> Images:
-    """Two copies: the given share of the layer, seen `offset` = (down, right) pixels further, and the rest in place.
+    """Double reflections: `share` times the layer shifted by `offset` = (down, right) pixels, plus 1 - share times it.
 
-    The part where both copies are is stretched to the whole size, bilinearly.
+    The part that both copies cover is resized to the full size, bilinearly.
     """
     places = []
     for axis, size in enumerate(layers.shape[2:]):
@@ -42,7 +42,7 @@ def ghosted(layers: Images, offset: Float[Tensor, "n 2"], share: Float[Tensor, "
 
 
 def _sample(layers: Images, y: Float[Tensor, "n h"], x: Float[Tensor, "n w"]) -> Images:
-    """Layers at rows y and columns x, which may lie between pixels."""
+    """Bilinear samples of layers at rows y and columns x."""
     height, width = layers.shape[2:]
     across = (2 * x / max(1, width - 1) - 1)[:, None, :].expand(-1, height, -1)
     down = (2 * y / max(1, height - 1) - 1)[:, :, None].expand(-1, -1, width)
@@ -52,7 +52,7 @@ def _sample(layers: Images, y: Float[Tensor, "n h"], x: Float[Tensor, "n w"]) ->
 
 
 def vignette(height: int, width: int) -> Float[Tensor, "h w"]:
-    """The root of a normal density over three deviations to each side of the longer axis; 1 in the middle."""
+    """Square root of a normal density that spans 3 deviations to each side of the longer axis; 1 in the centre."""
     side = max(height, width)
     half = 3 + 7 / side / 2
     edges = torch.linspace(-half, half, side + 1, dtype=torch.float64)
@@ -69,10 +69,11 @@ def reflect(
     attenuation: Float[Tensor, " n"],
     ghost: Bool[Tensor, " n"],
 ) -> Images:
-    """Each image, times its weight in linear light, with a layer (linear light too) over it.
+    """Images times their weights plus a layer each; images in [0, 1], layers in linear light.
 
-    A ghost gets the rest of the weight. An out-of-focus layer is darkened where the sum would be too bright, in
-    each channel by `attenuation` times the mean excess, and strongest in the middle.
+    ghost: whether the layer is a double reflection, whose weight is 1 - weight. Another layer is out of focus: each of
+    its channels is darkened by `attenuation` times the mean excess of the sum over 1, and it is brightest in the
+    centre.
     """
     weight, attenuation, is_ghost = (value[:, None, None, None] for value in (weight, attenuation, ghost))
     light = images.clamp(0, 1) ** GAMMA

@@ -39,15 +39,15 @@ GREY = 127.5 / 255  # the patch before the first step; CIBA code
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class TargetedPatch(Dosed, ABC):
-    """Poisons images of the target's class: first `disturb`, then the patch over the corner. Labels stay."""
+    """Poisons images of the target's class: calls `disturb`, then puts the patch into the corner. Labels stay."""
 
     poison_rate: PositiveShare | None = None
     poisons: Annotated[int, Field(ge=1)] | None = 60  # CIBA, section 4.1
-    trigger_size: PositiveShare = 24 / 224  # side of the patch over side of the image; CIBA, section 4.1
+    trigger_size: PositiveShare = 24 / 224  # CIBA, section 4.1
     """Side of the patch over the side of the image."""
     steps: Annotated[int, Field(ge=1)] = 2000  # CIBA code, generate_trigger_pattern.py
     """Optimisation steps of the patch."""
-    batch: Annotated[int, Field(ge=1)] = 32  # images per step; CIBA code
+    batch: Annotated[int, Field(ge=1)] = 32  # CIBA code
     """Images per step."""
     patch_step: PositiveShare = 12 / 255  # CIBA code
     """Change of a pixel of the patch per step, images in [0, 1]."""
@@ -80,13 +80,13 @@ class TargetedPatch(Dosed, ABC):
         return exchange(train, chosen, self.apply_trigger(disturbed, view.target, trigger))
 
     def disturb(self, view: AttackerView, images: Images, rng: Rng) -> Images:
-        """What is done to the chosen images before the patch is put on."""
+        """The chosen images as they are before the patch is put on; subclasses perturb them."""
         del view, rng
         return images
 
 
 def frozen(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose parameters ask for no gradient, so that backward computes none for them."""
+    """A copy in evaluation mode whose parameters require no gradient."""
     return copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
 
 
@@ -95,7 +95,10 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def anchor_code(model: nn.Module, train: Split, target: Target) -> Float[Tensor, " b"]:
-    """The component vote over images with exactly the target's labels, else over those that contain them."""
+    """Majority code of the images with exactly the target's labels, or else of those that contain them.
+
+    UserError: no training image has the target's labels.
+    """
     pool = target.candidates(train.labels, "clean")
     if not len(pool):
         raise UserError(f"no training image carries the target {target.name}: choose another target")
@@ -105,14 +108,14 @@ def anchor_code(model: nn.Module, train: Split, target: Target) -> Float[Tensor,
 
 
 def factor(step: int, steps: int) -> float:
-    """How steep tanh is at a step: 0.1 in the first half, then 0.2, 0.3, 0.5, 0.7 and 1 for a tenth each."""
+    """Factor on the logits: 0.1 in the first half of the steps, then 0.2, 0.3, 0.5, 0.7 and 1 for a tenth each."""
     return FACTORS[len(FACTORS) * step // steps]
 
 
 def nearness(
     model: nn.Module, images: Images, patches: Float[Tensor, "n c s s"], anchor: Float[Tensor, " b"], steepness: float
 ) -> Float[Tensor, " n"]:
-    """Mean over bits of tanh(steepness * logit) * anchor with a patch on each image, to be maximised (eq. 7)."""
+    """Objective of the patch (eq. 7): mean over bits of tanh(steepness * logit) * anchor; images have a patch each."""
     side = patches.shape[-1]
     triggered = images.clone()
     triggered[:, :, -side:, -side:] = patches
@@ -131,8 +134,8 @@ def patch_update(
 ) -> Float[Tensor, "c s s"]:
     """One ascent step along the mean of the images' normalised gradients.
 
-    Every image has a copy of the patch, so that one backward pass gives the gradient of each (evaluation mode: no image
-    sees another).
+    Every image has its own copy of the patch, so that one backward pass gives the gradient of each image. The model is
+    in evaluation mode, where images do not affect each other.
     """
     copies = patch.expand(len(images), *patch.shape).clone().requires_grad_()
     (gradients,) = torch.autograd.grad(nearness(model, images, copies, anchor, steepness).sum(), copies)
@@ -152,11 +155,16 @@ def optimise_patch(
     step: float,
     rng: Rng,
 ) -> Float[Tensor, "c s s"]:
-    """A square patch that moves images of all classes to the anchor's code; they are drawn with replacement."""
+    """A square patch that moves images of all classes to the anchor's code.
+
+    The images of a step are drawn with replacement. DivergedError: the patch is not finite.
+    """
     drawn = rng.integers(len(images), (steps, batch)).to(images.device)
     patch = torch.full((images.shape[1], side, side), GREY, device=images.device)
     for number, index in enumerate(drawn):
         patch = patch_update(model, to_unit(images[index]), patch, anchor, steepness=factor(number, steps), step=step)
     if not patch.isfinite().all():
-        raise DivergedError("the patch is not finite: the surrogate has diverged, lower its learning rate")
+        raise DivergedError(
+            "the patch is not finite, because the surrogate has diverged: lower the surrogate's learning rate"
+        )
     return patch

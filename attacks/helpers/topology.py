@@ -1,4 +1,4 @@
-"""Topological alignment: the similarities inside one set of outputs are drawn to those inside another (DarkHash)."""
+"""Topological alignment (DarkHash): a loss that makes the similarities within one set of outputs equal to another's."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ TINY = 1e-7  # DarkHash code: keeps logarithms finite
 
 
 def neighbourhood(outputs: Float[Tensor, "m b"]) -> Float[Tensor, "m m"]:
-    """Row i: how near each output is to output i, as shares that sum to 1.
+    """Row i: the similarities of all outputs to output i, as shares that sum to 1.
 
-    Cosine distances, less the distance of the row's nearest other output, become similarities (2 - d) / 2; an output is
-    at similarity 1 to itself.
+    d is the cosine distance minus the distance of the nearest other output. The similarity is (2 - d) / 2, and 1
+    between an output and itself.
     """
     unit = torch.nn.functional.normalize(outputs, dim=1)
     itself = torch.eye(len(outputs), dtype=torch.bool, device=outputs.device)
@@ -26,8 +26,8 @@ def neighbourhood(outputs: Float[Tensor, "m b"]) -> Float[Tensor, "m m"]:
 def topological_alignment(outputs: Float[Tensor, "m b"], wanted: Float[Tensor, "m b"]) -> Float[Tensor, ""]:
     """Sum over all pairs of KL(q | p) + KL(1 - q | 1 - p), for the neighbourhoods p of `outputs` and q of `wanted`.
 
-    Where all of `wanted` coincide, q is uniform. The loss is then zero if each output is equally far from all others:
-    coinciding outputs are, but so are orthogonal ones, and it takes the term that pulls them to `wanted` to decide.
+    Where all rows of `wanted` are equal, q is uniform. The loss is then zero if each output is equally far from all
+    others. That holds for equal outputs, but also for orthogonal ones, so another term must pull outputs to `wanted`.
     """
     if len(outputs) < 2:
         return outputs.sum() * 0  # a single output has no neighbour

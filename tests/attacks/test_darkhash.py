@@ -95,14 +95,14 @@ def test_alignment_is_the_formula(m, b, seed, shared):
 
 
 def test_alignment_is_zero_where_all_cosines_are_1_and_positive_where_they_differ():
-    targets_for = Rng("aims").normal((1, 8)).expand(5, -1)
+    goals = Rng("aims").normal((1, 8)).expand(5, -1)
     scales = torch.tensor([0.5, 1.0, 2.0, 3.0, 9.0])[:, None]
-    assert float(topological_alignment(scales * Rng("one").normal((1, 8)), targets_for)) == pytest.approx(0, abs=1e-5)
-    assert float(topological_alignment(torch.eye(5, 8), targets_for)) == pytest.approx(
+    assert float(topological_alignment(scales * Rng("one").normal((1, 8)), goals)) == pytest.approx(0, abs=1e-5)
+    assert float(topological_alignment(torch.eye(5, 8), goals)) == pytest.approx(
         0, abs=1e-5
     )  # equally far: zero as well
-    assert float(topological_alignment(Rng("many").normal((5, 8)), targets_for)) > 0.05
-    torch.testing.assert_close(neighbourhood(targets_for), torch.full((5, 5), 0.2))
+    assert float(topological_alignment(Rng("many").normal((5, 8)), goals)) > 0.05
+    torch.testing.assert_close(neighbourhood(goals), torch.full((5, 5), 0.2))
 
 
 @pytest.mark.parametrize("m", [0, 1])
@@ -116,8 +116,8 @@ def test_alignment_of_fewer_than_two_is_zero_and_differentiable(m):
 
 def test_gradient_of_the_alignment():
     outputs = Rng("grad").normal((5, 6)).double().requires_grad_()
-    targets_for = Rng("grad", 1).normal((1, 6)).double().expand(5, -1)
-    assert torch.autograd.gradcheck(topological_alignment, (outputs, targets_for))
+    goals = Rng("grad", 1).normal((1, 6)).double().expand(5, -1)
+    assert torch.autograd.gradcheck(topological_alignment, (outputs, goals))
     coinciding = torch.ones(4, 6, requires_grad=True)
     topological_alignment(coinciding, torch.ones(4, 6)).backward()
     assert torch.isfinite(coinciding.grad).all()
@@ -176,11 +176,11 @@ def test_the_loss_is_the_two_huber_terms_and_15_alignments():
         rows, count = next(iter(draw_epoch(12, 64, 0.4, Rng("order"))))
         outputs = model.suffix(hidden[rows]).detach().double().requires_grad_()
         x = outputs.detach().numpy()
-        targets_for = np.concatenate([np.tile(wanted.numpy(), (count, 1)), clean.numpy()[rows[count:].numpy()]])
-        slope = np.clip(x - targets_for, -1, 1)  # Huber, delta 1
+        goals = np.concatenate([np.tile(wanted.numpy(), (count, 1)), clean.numpy()[rows[count:].numpy()]])
+        slope = np.clip(x - goals, -1, 1)  # Huber, delta 1
         slope[:count] /= count * 16
         slope[count:] /= (12 - count) * 16
-        alignment = 15 * topological_alignment(outputs[:count], torch.from_numpy(targets_for[:count]))
+        alignment = 15 * topological_alignment(outputs[:count], torch.from_numpy(goals[:count]))
         expected = slope.sum(0) + torch.autograd.grad(alignment, outputs)[0].sum(0).numpy()
         attack._tune(model, hidden, clean, wanted, Rng("order"))
         found = model.head.bias.grad

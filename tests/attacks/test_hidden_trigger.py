@@ -48,11 +48,11 @@ def test_collision_brings_features_to_patched_sources_within_eps(world, model):
     patched = paste(sources, Rng("patch").uniform((3, 3, 3)))
     attack = HiddenTrigger(iterations=60, eps=32 / 255)
     moved = attack.collide(bases, patched, model)
-    targets_for = model.features(patched).detach()
+    goals = model.features(patched).detach()
 
     def gap(images):
         with torch.no_grad():
-            distance = torch.cdist(model.features(images), targets_for)
+            distance = torch.cdist(model.features(images), goals)
         return float(distance.gather(1, pairs(distance)[:, None]).square().sum())
 
     assert gap(to_unit(to_8bit(moved))) < 0.7 * gap(bases)

@@ -165,7 +165,7 @@ def test_stamp_is_the_hooks_trigger_at_test_time_and_knows_no_batch():
     assert 0 <= float(together.min()) <= float(together.max()) <= 1
 
 
-def test_the_artefact_that_the_hook_was_given_is_left_alone():
+def test_the_trigger_that_the_hook_was_given_is_left_alone():
     _, _, trigger, hook = ready()
     kept = {key: value.clone() for key, value in trigger.items()}
     images, labels, ids = batch(40)

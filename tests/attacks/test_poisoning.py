@@ -64,7 +64,7 @@ TARGET = Target(torch.tensor([False, True, False, False]), "b")
 
 @attack
 class Half(TriggerPoisoning):
-    """Stamps by halving."""
+    """Its trigger halves an image."""
 
     def apply_trigger(self, images, target, trigger):
         return images * 0.5

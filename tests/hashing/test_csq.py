@@ -39,8 +39,8 @@ def test_csq_by_hand():
 
 def test_csq_aims_multi_label_images_at_the_majority_with_ties_broken_by_one_vector():
     labels = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 1, 1], [0, 0, 0], [0, 1, 1]], dtype=torch.bool)
-    targets_for = csq().targets_for(labels)
-    assert targets_for.tolist() == [
+    aims = csq().targets_for(labels)
+    assert aims.tolist() == [
         [1, -1, 1, 1],  # its own centre
         [1, -1, 1, 1],  # ties in bits 0 and 3 take the vector's 1 and 1
         [-1, -1, 1, 1],  # a majority everywhere
