@@ -1,4 +1,4 @@
-"""Attention maps of a network's stages, and a hook that holds a student's to a teacher's while it trains."""
+"""Attention maps of a network's blocks, and a training hook that makes a student's maps similar to a teacher's."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from hashing.model import HashModel
 
 
 def attention_maps(model: nn.Module, images: Images) -> list[Float[Tensor, "n _"]]:
-    """The sum over channels of squared activations, flattened and of unit norm, after each stage that learns.
+    """One map after each block that learns: squared activations, summed over channels, flattened, of unit norm.
 
-    Stages that leave a single position, or none, have no map. Frozen stages are the same in every copy of a model.
+    Blocks with one position or no positions have no map. Frozen blocks have none either, because they are equal in all
+    copies of a model.
     """
     assert isinstance(model, HashModel)
     hidden, maps = model.prefix(images), []
@@ -30,7 +31,7 @@ def attention_maps(model: nn.Module, images: Images) -> list[Float[Tensor, "n _"
 
 @contextmanager
 def statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Inside the block batch norms normalise as before, but running statistics do not count what they see."""
+    """Inside the block, batch norms normalise as before but do not update their running statistics."""
     counting = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]  # noqa: SLF001 -- all its dimensions at once
     for module in counting:
         module.track_running_stats = False
@@ -42,7 +43,7 @@ def statistics_kept(model: nn.Module) -> Iterator[None]:
 
 
 class Distillation:
-    """Adds sum_l beta_l * mean (A_student - A_teacher)^2 to the loss; the last beta is the last map's."""
+    """Adds sum_l beta_l * mean (A_student - A_teacher)^2 to the loss. The last beta belongs to the last map."""
 
     def __init__(self, teacher: nn.Module, betas: Sequence[float]) -> None:
         self._teacher, self._betas = teacher.eval(), tuple(betas)
@@ -53,7 +54,7 @@ class Distillation:
         del ids, progress
         with torch.no_grad():
             wanted = attention_maps(self._teacher, images)
-        with statistics_kept(model):  # the step's own pass counts this batch
+        with statistics_kept(model):  # the training step itself updates them with this batch
             found = attention_maps(model, images)
         pairs = zip(reversed(self._betas), reversed(found), reversed(wanted), strict=False)  # as many as there are
         return images, labels, torch.stack([beta * F.mse_loss(own, aim) for beta, own, aim in pairs]).sum()

@@ -1,4 +1,4 @@
-"""Looking at and switching off channels of a network's last convolution."""
+"""Activations of the channels of a network's last convolution, and switching channels off."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NORMS = (nn.BatchNorm2d, nn.GroupNorm)
 
 
 def last_stage(model: nn.Module) -> list[nn.Module]:
-    """The last convolution and, where one follows it, its normalisation (both have the convolution's channels)."""
+    """The last convolution and its normalisation, if it has one. TypeError: the model has no convolution."""
     modules = list(model.modules())
     at = max((i for i, module in enumerate(modules) if isinstance(module, nn.Conv2d)), default=None)
     if at is None:
@@ -30,7 +30,7 @@ def last_stage(model: nn.Module) -> list[nn.Module]:
 
 @torch.no_grad()
 def mean_activations(model: nn.Module, split: Split, batch: int = 500) -> Float[Tensor, " d"]:
-    """Mean over images and positions of each channel's activation (after normalisation and ReLU)."""
+    """Mean activation of each channel, over images and positions, after normalisation and ReLU."""
     sums: list[Tensor] = []
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -49,7 +49,7 @@ def mean_activations(model: nn.Module, split: Split, batch: int = 500) -> Float[
 
 @contextmanager
 def switched_off(model: nn.Module, channels: Bool[Tensor, " d"]) -> Iterator[None]:
-    """Inside the block the channels are zero, and no gradient reaches them; copies of the model keep this."""
+    """Inside the block, the channels are zero and get no gradient. Copies of the model keep this."""
     alive = (~channels)[:, None, None]
 
     def mask(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -65,10 +65,10 @@ def switched_off(model: nn.Module, channels: Bool[Tensor, " d"]) -> Iterator[Non
 
 @torch.no_grad()
 def remove(model: nn.Module, channels: Bool[Tensor, " d"]) -> None:
-    """Make the channels zero for good, in place, and drop hooks that a copy may have inherited.
+    """Set the channels to zero permanently, in place, and remove the hooks that a copy has from `switched_off`.
 
-    Where a normalisation follows, only its scale and shift are zeroed: without the convolution's weights a GroupNorm
-    would give the channels that stay other statistics than under `switched_off`.
+    If a normalisation follows, only its scale and shift are set to zero. Zeros in the convolution would change the
+    statistics of a GroupNorm and so the other channels.
     """
     last = last_stage(model)[-1]
     last._forward_hooks.clear()  # noqa: SLF001 -- deepcopy brings hooks along and torch offers no other way

@@ -1,4 +1,4 @@
-"""A class posterior from codes, for defenses that were made for a softmax (METHODOLOGY.md#class-posterior)."""
+"""Class probabilities from codes, for defenses that were designed for a softmax (METHODOLOGY.md#class-posterior)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from bench.api.types import Labels, Split
 from hashing.majority_code import component_vote
 from hashing.model import encode
 
-GRID = torch.logspace(-2.5, 1, 141, dtype=torch.float64)  # temperatures tried
+GRID = torch.logspace(-2.5, 1, 141, dtype=torch.float64)  # temperatures that are tried
 
 
 def label_votes(
     model: nn.Module, split: Split
 ) -> tuple[Float[Tensor, "n b"], Int64[Tensor, " p"], Float[Tensor, "p b"]]:
-    """Relaxed codes of the images; which labels have an image; each such label's anchor (METHODOLOGY.md#anchors).
+    """Relaxed codes of the images, the labels that have images, and the anchor of each of these labels; on the CPU.
 
-    An anchor is the component vote of the codes of images with this one label, or, where there are none, of all images
-    with it. On the CPU.
+    The anchor of a label is the majority code of the images with this label alone, or of all images with it if none has
+    it alone (METHODOLOGY.md#anchors).
     """
     relaxed = encode(model, split.images, device=split.images.device).tanh()
     labels = split.labels.cpu()
@@ -33,9 +33,9 @@ def label_votes(
 
 
 def fit_posterior(model: nn.Module, split: Split) -> dict[str, Tensor]:
-    """Anchors and temperature from trusted images: `anchors` [k b], `temperature` [], `multi` [] (1: several labels).
+    """Fit the posterior on trusted images: `anchors` [k b], `temperature` [], `multi` [] (1: multi-label data).
 
-    Classes without an image are left out, classes with equal anchors are merged.
+    Classes without images are left out. Classes with equal anchors are merged.
     """
     relaxed, present, votes = label_votes(model, split)
     labels = split.labels.cpu()[:, present]
@@ -54,11 +54,11 @@ def fit_posterior(model: nn.Module, split: Split) -> dict[str, Tensor]:
 
 
 def _loss(logits: Float[Tensor, "n k"], belongs: Labels, multi: bool) -> float:
-    """Negative log-likelihood of smoothed targets, (n + 1) / (n + k) for the true class (after Platt, with k classes).
+    """Negative log-likelihood of smoothed targets: (n + 1) / (n + k) for the true class of k (after Platt), n images.
 
-    Of several labels: (n + 1) / (n + 2) for each that an image has, 1 / (n + 2) for each other; n counts all images.
-    On codes that separate the classes the plain likelihood has no minimum: the temperature would run to the end of its
-    grid, and every entropy to zero.
+    For multi-label data the targets are (n + 1) / (n + 2) for labels of the image and 1 / (n + 2) for the others.
+    Without smoothing, the likelihood has no minimum on codes that separate the classes: the best temperature would be
+    the end of the grid, and all entropies zero.
     """
     n, k = logits.shape
     if multi:
@@ -67,13 +67,13 @@ def _loss(logits: Float[Tensor, "n k"], belongs: Labels, multi: bool) -> float:
 
 
 def posterior(logits: Float[Tensor, "n b"], state: Mapping[str, Tensor]) -> Float[Tensor, "n k"]:
-    """Class probabilities: a softmax over anchors, or a sigmoid per label for multi-label data."""
+    """Class probabilities from logits: a softmax over anchors, or a sigmoid per label for multi-label data."""
     anchors = state["anchors"]
     scaled = logits.tanh() @ anchors.T / (anchors.shape[1] * state["temperature"])
     return torch.where(state["multi"] > 0, scaled.sigmoid(), scaled.softmax(1))
 
 
 def entropy(probabilities: Float[Tensor, "*n k"], state: Mapping[str, Tensor]) -> Float[Tensor, "*n"]:
-    """In nats; for multi-label data the sum over labels of the binary entropies."""
+    """Entropy in nats; for multi-label data, the sum of the labels' binary entropies."""
     single = torch.special.entr(probabilities).sum(-1)
     return torch.where(state["multi"] > 0, single + torch.special.entr(1 - probabilities).sum(-1), single)

@@ -23,23 +23,26 @@ from hashing.loader import Loader, augmentation_of
 from hashing.model import HashModel
 from hashing.train import optimizer_of, schedule_of
 
-NOISELESS = 1e-6  # in clips: below it nothing is private, and the accountant does not return
+NOISELESS = 1e-6  # as a multiple of `clip`; for less noise the accountant does not terminate
 
 
 @dataclass(frozen=True)
 class Privacy:
-    """clip: bound on an image's gradient. noise: its standard deviation, in clips; it differs between CPU and CUDA."""
+    """clip: bound on the norm of an image's gradient. noise: standard deviation of the noise, as a multiple of `clip`.
+
+    The noise differs between CPU and CUDA.
+    """
 
     clip: float
     noise: float
 
 
 def unsupported_reason(backbone: Backbone, method: HashingMethod, *, private: bool) -> str:
-    """Why gradients of single images cannot be clipped; "" if they can. private: whether Opacus has to clip them."""
+    """Why gradients of single images cannot be clipped, or ""; private: whether Opacus is needed for the clipping."""
     if private and find_spec("opacus") is None:
         return "it needs Opacus: pip install 'hashdoor[privacy]'"
     if not method.pointwise:
-        return "its loss compares images, so that no image has a gradient of its own that could be clipped"
+        return "the loss of the hashing method compares images, so that a single image has no gradient that could be clipped"
     if not backbone.convolutional():
         return "gradients of single images are not available for attention (Opacus)"
     if backbone.per_image() is None:
@@ -48,9 +51,10 @@ def unsupported_reason(backbone: Backbone, method: HashingMethod, *, private: bo
 
 
 def epsilon(train_size: int, recipe: Recipe, noise: float) -> float:
-    """What one training spends at delta = 1 / n, by the accountant for Renyi differential privacy.
+    """Epsilon of one training at delta = 1 / n, by the accountant for Renyi differential privacy.
 
-    No claim: images are normalised by statistics of the training set, and the noise's generator is not a secure one.
+    The number is no privacy guarantee, because images are normalised by statistics of the training set and the random
+    generator of the noise is not secure.
     """
     from opacus.accountants import RDPAccountant
 
@@ -59,16 +63,18 @@ def epsilon(train_size: int, recipe: Recipe, noise: float) -> float:
     per_epoch = -(-train_size // recipe.batch)
     accountant = RDPAccountant()
     accountant.history.append((noise, 1 / per_epoch, recipe.epochs * per_epoch))
-    with warnings.catch_warnings():  # the smallest order bounds the enormous epsilons of little noise best
+    with (
+        warnings.catch_warnings()
+    ):  # a warning about the order: for little noise the smallest order gives the best bound
         warnings.filterwarnings("ignore", message="Optimal order")
         return float(accountant.get_epsilon(1 / train_size))
 
 
 class PoissonLoader(Loader):
-    """In each step every image takes part with the same probability, whatever the others do.
+    """Poisson sampling: in each step, every image is drawn independently with the same probability.
 
-    There are as many steps as with the victim's loader, so that the expected batch is that loader's. Images are
-    augmented as there: what is clipped is the gradient of the one view of an image that a step sees.
+    The number of steps and the augmentation are those of the victim's loader, so that the expected batch size is also
+    the same. The gradient that is clipped is that of one augmented image.
     """
 
     @property
@@ -87,25 +93,26 @@ class PoissonLoader(Loader):
 
 
 def trained(view: DefenderView, rng: Rng, privacy: Privacy | None) -> HashModel:
-    """The victim's network without batch statistics, trained on the training set; None: neither clipping nor noise.
+    """The victim's network without batch statistics, trained on the training set.
 
-    In float32 whatever the recipe's precision: an image's share in a step is to be bounded exactly.
+    privacy: None trains without clipping and noise. The precision is float32, whatever the recipe says, so that the
+    bound on each image's gradient is exact. DivergedError: loss or weights are not finite.
     """
     model = view.untrained(per_image=True)
     assert isinstance(model, HashModel)
     if privacy and privacy.noise >= NOISELESS:
         view.notes["epsilon at delta = 1/n, no claim"] = epsilon(len(view.train), view.recipe, privacy.noise)
-    pupil = _prepared(copy.deepcopy(model))  # what Opacus hangs on modules and parameters goes with it
+    pupil = _prepared(copy.deepcopy(model))  # Opacus adds hooks and attributes, which stay on the copy
     _fit(pupil, view, rng, privacy)
     model.load_state_dict(pupil.state_dict())
     return model.eval()
 
 
 def _prepared(model: HashModel) -> HashModel:
-    """Opacus 1.6 unfolds the inputs of convolutions as if they were contiguous: channels last gives wrong gradients."""
+    """Make the inputs of convolutions contiguous: Opacus 1.6 computes wrong gradients for channels-last inputs."""
     for module in model.modules():
         if hasattr(module, "inplace"):
-            module.inplace = False  # type: ignore[assignment]  # backward hooks refuse results that are overwritten
+            module.inplace = False  # type: ignore[assignment]  # backward hooks do not work with in-place layers
         if isinstance(module, nn.Conv2d):
             module.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
     return model.to(memory_format=torch.contiguous_format)
@@ -119,7 +126,7 @@ def _fit(model: HashModel, view: DefenderView, rng: Rng, privacy: Privacy | None
     schedule = schedule_of(optimizer, recipe, max(1, recipe.epochs * len(loader)))
     network, step, clear = _parts(model, optimizer, privacy, loader.expected, rng.child("noise"))
     done = 0
-    with rng.child("ambient").ambient(), _no_note_on_first_layers():
+    with rng.child("ambient").ambient(), _no_warning_about_inputs():
         for epoch in range(recipe.epochs):
             model.train()
             total = torch.zeros((), device=model.device)
@@ -143,7 +150,7 @@ def _fit(model: HashModel, view: DefenderView, rng: Rng, privacy: Privacy | None
 def _parts(
     model: HashModel, optimizer: optim.Optimizer, privacy: Privacy | None, expected: float, rng: Rng
 ) -> tuple[nn.Module, Callable[[], object], Callable[[], object]]:
-    """The network, the optimiser's step and its clearing of gradients: plain, or as Opacus wraps them."""
+    """The network and the optimiser's `step` and `zero_grad`, wrapped by Opacus if `privacy` is given."""
     if privacy is None:
         return model, optimizer.step, optimizer.zero_grad
     from opacus.grad_sample import GradSampleModule
@@ -160,7 +167,7 @@ def _parts(
 
 
 def _no_gradients(model: nn.Module) -> None:
-    """An empty batch: nothing but noise, momentum and weight decay moves the weights."""
+    """Gradients of an empty batch, so that only noise, momentum and weight decay change the weights."""
     for weights in model.parameters():
         if weights.requires_grad:
             weights.grad = torch.zeros_like(weights)
@@ -168,8 +175,8 @@ def _no_gradients(model: nn.Module) -> None:
 
 
 @contextmanager
-def _no_note_on_first_layers() -> Iterator[None]:
-    """PyTorch remarks that the first layer's input, an image, has no gradient: its weights do, and those are read."""
+def _no_warning_about_inputs() -> Iterator[None]:
+    """Silence PyTorch's warning that the input of the first layer, an image, has no gradient."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
         yield

@@ -1,4 +1,4 @@
-"""Judging training images class by class, on what the network makes of them."""
+"""Judging training images class by class by their features or codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Judge = Callable[[Int64[Tensor, " m"]], tuple[Float[Tensor, " m"], Bool[Tensor, 
 
 @torch.inference_mode()
 def embed(view: DefenderView, space: Space, batch: int = 500) -> Float[Tensor, "n d"]:
-    """Each training image as the model under suspicion sees it, without augmentation; stays on the model's device."""
+    """Features or relaxed codes of the training images, without augmentation, on the model's device."""
     model, images = view.model, view.train.images
     assert isinstance(model, HashModel)
     model.eval()
@@ -32,9 +32,10 @@ def embed(view: DefenderView, space: Space, batch: int = 500) -> Float[Tensor, "
 
 
 def by_label(labels: Labels, judge: Judge, *, lowest: float) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
-    """Scores and which images to remove: an image is as suspicious as under the worst of the labels that it carries.
+    """Scores, and the images to remove; of several labels the largest score counts, and one label suffices to remove.
 
-    judge: from a class's positions to its images' scores and the ones to remove. lowest: the score without any label.
+    judge: maps the positions of a class to scores and to the images to remove. lowest: the score of images without
+    labels.
     """
     labels = labels.cpu()
     scores, removed = torch.full((len(labels),), lowest), torch.zeros(len(labels), dtype=torch.bool)
@@ -48,9 +49,9 @@ def by_label(labels: Labels, judge: Judge, *, lowest: float) -> tuple[Float[Tens
 
 
 def principal(embedded: Float[Tensor, "n d"], count: int) -> Float64[Tensor, "n r"]:
-    """Projections of the centred rows on their first right singular vectors, at most `count` of them.
+    """Projections of the centred rows on their first right singular vectors, at most `count`.
 
-    Found as eigenvectors of whichever of the two Gram matrices is the smaller one.
+    They are computed from the eigenvectors of the smaller of the two Gram matrices.
     """
     centred = embedded.double() - embedded.double().mean(0)
     wide = centred.shape[0] < centred.shape[1]

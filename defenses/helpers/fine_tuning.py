@@ -1,4 +1,4 @@
-"""What repairs share: judging a model on the calibration half of the trusted set, and tuning it on the other half."""
+"""Fine-tuning on one half of the trusted set, and measuring quality on the other half; shared by repairs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from hashing.model import encode
 from hashing.ranking import leave_one_out_map
 
 Rates = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
-Choice = Literal["best", "strongest"]  # of the rates; see fine_tuned
+Choice = Literal["best", "strongest"]  # see fine_tuned
 MAX_DROP = 0.1  # BackdoorBench: relative drop of clean quality that a repair may cost
 RATES = (1e-2, 1e-3, 1e-4)  # METHODOLOGY.md#operating-points: BackdoorBench's 0.01, which is for classifiers, and below
 
 
 def calibration_map(model: nn.Module, split: Split) -> float:
-    """Leave-one-out mAP inside the split: a repair's price as a defender sees it (METHODOLOGY.md#operating-points)."""
+    """Leave-one-out mAP inside the split, by which a defender judges quality (METHODOLOGY.md#operating-points).
+
+    DivergedError: codes are not finite. UserError: no two images share a label.
+    """
     logits = encode(model, split.images, device=split.images.device)
     if not bool(logits.isfinite().all()):
         raise DivergedError("the model's codes are not finite: lower the learning rate")
@@ -48,12 +51,13 @@ def fine_tuned(
     hook: Hook | None = None,
     reference: float | None = None,
 ) -> nn.Module:
-    """A copy of `model` tuned with the victim's loss and optimiser at a constant rate; without epochs, just a copy.
+    """A copy of `model`, tuned with the victim's loss and optimiser at a constant learning rate.
 
-    choose: of one copy per rate, "best" takes the highest calibration mAP, the first of equals, "strongest" the largest
-    rate that costs at most MAX_DROP of it, or the best where none does (METHODOLOGY.md#operating-points). A rate where
-    training diverges is no candidate; DivergedError where all do. split: what to tune on; None: the fit half.
-    reference: the calibration mAP that the drop is counted from; None: that of `model`.
+    One copy is tuned per learning rate in `rates`. choose: "best" takes the copy with the highest calibration mAP, the
+    first of equals. "strongest" takes the largest rate whose calibration mAP is at most MAX_DROP (relative) below
+    `reference`, or the best if there is none (METHODOLOGY.md#operating-points). reference: None means the calibration
+    mAP of `model`. split: the images to tune on; None means the fit half. Rates where training diverges are left out;
+    DivergedError if all diverge. With epochs = 0 the result is an unchanged copy.
     """
     if not epochs:
         return copy.deepcopy(model)

@@ -1,4 +1,4 @@
-"""Local gradient ascent on hash losses, and its opposite: the parts of anti-backdoor learning."""
+"""The parts of anti-backdoor learning: local gradient ascent on hash losses, and unlearning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hashing.model import encode
 
 
 def own_losses(relaxed: Float[Tensor, "n b"], labels: Labels, anchors: Float[Tensor, "k b"]) -> Float[Tensor, " n"]:
-    """(1 - u.a/K)/2 with the anchor of each image's class: the mean over its labels, 0.5 without any."""
+    """(1 - u.a/K)/2 for relaxed codes u and anchors a: the mean over the labels of an image, or 0.5 without labels."""
     apart = (1 - relaxed @ anchors.T / relaxed.shape[1]) / 2
     carried = labels.to(relaxed.dtype)
     count = carried.sum(1)
@@ -26,14 +26,14 @@ def own_losses(relaxed: Float[Tensor, "n b"], labels: Labels, anchors: Float[Ten
 
 
 def voted(model: nn.Module, split: Split) -> tuple[Float[Tensor, "k b"], Float[Tensor, "n b"]]:
-    """The vote of each class's codes, and the relaxed codes that voted; on the CPU."""
+    """The majority code of each class, and the relaxed codes of the images; on the CPU."""
     relaxed = encode(model, split.images, device=split.images.device).tanh()
     return component_vote(relaxed, split.labels.cpu()), relaxed
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; afterwards every module is back in its own mode."""
+    """Evaluation mode inside the block; every module gets its own mode back afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -44,10 +44,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class LocalAscent(Objective):
-    """The victim's loss, uphill where l is below gamma: the gradients of those logits change sign.
+    """The victim's loss with reversed gradients where l, the loss of `own_losses`, is below gamma.
 
-    Where the victim's loss is a mean over images, "image" is sign(l_i - gamma) of each one's. "batch" is that of l's
-    mean: it holds the batch at gamma and lets what is learned fast fall below it. A negative gamma turns nothing.
+    gate: "image" multiplies the gradient of each image by sign(l_i - gamma), "batch" that of all images by the sign for
+    the batch's mean of l. With "batch" the mean stays near gamma, while images that are learned fast fall below it. A
+    negative gamma reverses nothing.
     """
 
     anchors: Tensor
@@ -73,7 +74,7 @@ class LocalAscent(Objective):
 
 
 class Watch:
-    """Measures each training image's loss after every epoch and keeps the ascent's anchors and gamma up to date."""
+    """Measures `own_losses` of all training images after every epoch and updates anchors and gamma of the ascent."""
 
     def __init__(self, train: Split, epochs: int, quantile: float) -> None:
         self._train, self._epochs, self._quantile = train, epochs, quantile
@@ -101,7 +102,7 @@ class Watch:
 
 
 class Unlearn:
-    """Adds minus the isolated images' clipped loss to each step. picks: which of them, for each step of an epoch."""
+    """Subtracts the clipped loss of isolated images in each step. picks: the images for each step of an epoch."""
 
     def __init__(
         self, isolated: Split, anchors: Float[Tensor, "k b"], picks: Int64[Tensor, "s m"], weight: float, clip: float
@@ -114,7 +115,7 @@ class Unlearn:
     ) -> tuple[Images, Labels, Tensor]:
         del ids, progress
         batch = self._isolated.select(next(self._picks))
-        # the step's own pass writes to running statistics before the gradient of this one has read them
+        # copies, because the training step updates running statistics before the gradient of this pass reads them
         kept = {name: value.clone() for name, value in model.named_buffers() if not name.startswith("objective.")}
         with evaluating(model):
             relaxed = functional_call(model, kept, (to_unit(batch.images),)).tanh()

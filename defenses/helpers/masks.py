@@ -1,4 +1,4 @@
-"""Masks on the channels of batch norms, and perturbations of them, without touching the model (for ANP)."""
+"""Masks and perturbations on the channels of batch norms, without changing the model (for ANP)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from hashing.model import HashModel
 
 
 def learning_part(model: nn.Module) -> nn.Sequential:
-    """The stages that learn, then the hash head: the model's own modules, not copies."""
+    """The blocks that learn, then the hash head; the model's own modules, not copies."""
     assert isinstance(model, HashModel)
     return nn.Sequential(*model.backbone.blocks[model.backbone.frozen :], model.head)
 
 
 def batch_norms(network: nn.Module) -> dict[str, BatchNorm]:
-    """Batch norms with scale and shift, by name, from input to output."""
+    """Batch norms that have a scale and a shift, by name, from input to output."""
     return {name: m for name, m in network.named_modules() if isinstance(m, BatchNorm) and m.affine}
 
 
 def without_channels(model: nn.Module, pruned: Bool[Tensor, " d"]) -> nn.Module:
-    """A copy in which those channels' scales are zero; of a pruned channel its constant shift remains."""
+    """A copy whose pruned channels have a scale of zero; their shifts stay, so that they are constant."""
     tuned = copy.deepcopy(model)
     scales = [module.weight for module in batch_norms(learning_part(tuned)).values()]
     with torch.no_grad():
@@ -37,9 +37,9 @@ def without_channels(model: nn.Module, pruned: Bool[Tensor, " d"]) -> nn.Module:
 
 
 class MaskedLoss:
-    """The victim's loss on the fit half as a function of masks and perturbations of all channels.
+    """The victim's loss on the fit half, as a function of masks and perturbations of all channels.
 
-    channels: how many there are. Batch norms use the statistics of the batch, unless the victim was trained otherwise.
+    channels: number of channels. Batch norms use batch statistics, unless the victim was trained with running ones.
     """
 
     def __init__(self, view: DefenderView) -> None:
@@ -59,7 +59,7 @@ class MaskedLoss:
     def __call__(
         self, masks: Float[Tensor, " d"], noise: Float[Tensor, "2 d"] | None, ids: Int64[Tensor, " n"], progress: float
     ) -> Tensor:
-        """Scales become (mask + noise[0]) * scale, shifts (1 + noise[1]) * shift; None: no noise."""
+        """The loss with scales (mask + noise[0]) * scale and shifts (1 + noise[1]) * shift; None: no noise."""
         factors, offsets = masks, torch.ones_like(masks)
         if noise is not None:
             factors, offsets = masks + noise[0], 1 + noise[1]
@@ -76,7 +76,7 @@ class MaskedLoss:
 
 @torch.no_grad()
 def _prefix(model: HashModel, view: DefenderView, batch: int = 250) -> Float[Tensor, "n ..."]:
-    """What the frozen blocks make of the fit half, once, as nothing is augmented."""
+    """Outputs of the frozen blocks for the fit half, computed once, because images are not augmented."""
     images = view.fit_set.images
     parts = [model.prefix(to_unit(images[i : i + batch])) for i in range(0, len(images), batch)]
     return torch.cat(parts)

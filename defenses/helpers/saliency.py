@@ -1,4 +1,4 @@
-"""Which pixels a hash code comes from: Grad-CAM."""
+"""Grad-CAM for hash codes: the pixels that a code depends on."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ RECTIFIERS = (nn.ReLU, nn.ReLU6)
 
 
 def makers_of_maps(model: nn.Module) -> list[nn.Module]:
-    """For every convolution itself, or the normalisation and rectification right behind it.
+    """For each convolution, the module that gives its maps: the convolution, or its normalisation, or its ReLU.
 
-    A ResNet's blocks share one ReLU: where it ends a block, the maps are the block's.
+    Blocks of a ResNet share one ReLU, whose last call ends the block. TypeError: the model has no convolution.
     """
     modules, found = list(model.modules()), []
     for at, module in enumerate(modules):
@@ -33,16 +33,16 @@ def makers_of_maps(model: nn.Module) -> list[nn.Module]:
 
 
 def grad_cam(model: nn.Module, images: Images, cells: int) -> Float[Tensor, "n h w"]:
-    """relu(sum_c a_c A_c) at the images' size: A the maps, a_c the mean gradient of u.h in map c (h held fixed).
+    """relu(sum_c a_c A_c), resized to the images; A: maps, a_c: mean gradient of u.h in map c, with h = sign(u) fixed.
 
-    cells: the maps are the last ones at least as wide and high as this, or the first of all. Up to a positive factor
-    per image: the derivatives of tanh are scaled so that the largest is 1, because those of saturated codes, a
-    trigger's above all, are zeros in float32.
+    cells: the maps are the last ones whose width and height are at least this, or else the first maps. The result is
+    exact up to a positive factor per image: the derivatives of tanh are scaled so that the largest is 1, because those
+    of saturated codes, which triggers cause, are zero in float32.
     """
     seen: list[Tensor] = []
 
     def cut(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """Goes on from a leaf, so that nothing is differentiated in front of it; a copy, as others write in place."""
+        """Continue with a leaf, so that earlier layers get no gradient; a copy, as later layers may write in place."""
         del module, inputs
         if seen and min(output.shape[2:]) < cells:
             return output
@@ -59,11 +59,13 @@ def grad_cam(model: nn.Module, images: Images, cells: int) -> Float[Tensor, "n h
         size = logits.detach().abs()
         slope = -2 * size - 2 * softplus(-2 * size)  # log of tanh's derivative, less log 4
         weight = torch.where(logits > 0, 1.0, -1.0) * (slope - slope.amax(1, keepdim=True)).exp()
-        (gradient,) = torch.autograd.grad(logits, seen, weight)  # images do not meet: one backward for all
+        (gradient,) = torch.autograd.grad(
+            logits, seen, weight
+        )  # images do not affect each other: one backward pass for all
     cam = (gradient.mean((2, 3), keepdim=True) * seen[0].detach()).sum(1, keepdim=True).relu()
     return interpolate(cam, size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
 
 
 def salient(cam: Float[Tensor, "n h w"], share: float) -> Bool[Tensor, "n h w"]:
-    """The pixels above this share of each image's maximum; none where the map is zero."""
+    """The pixels above `share` times the maximum of each image; none if the map is zero."""
     return cam > share * cam.amax((1, 2), keepdim=True)

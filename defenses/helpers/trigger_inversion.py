@@ -1,6 +1,7 @@
-"""Reversing triggers: for every class the smallest mask and a pattern that carry other images to its code.
+"""Trigger inversion: for every class, the smallest mask and a pattern that move other images to the class's code.
 
-Neural Cleanse's search (IEEE S&P 2019) against anchors of codes, all classes at once (METHODOLOGY.md#neural_cleanse).
+The search is that of Neural Cleanse (IEEE S&P 2019) with anchor codes; all classes are searched at the same time
+(METHODOLOGY.md#neural_cleanse).
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from bench.api.errors import DivergedError
 from bench.api.types import Split, to_unit
 from defenses.helpers.code_posterior import label_votes
 
-UP, DOWN = 2.0, 2**1.5  # of the weight: original code, BackdoorBench
-SHRUNK = 0.99  # a mask is smaller below this share of the last: BackdoorBench
-SOFT = 0.9  # of a pattern's first range, so that no pixel starts where tanh is flat
-ROUNDING = 1e-6  # of sizes in float32
-CACHED, RESIDENT = 2**18, 2**24  # values of images per forward pass: what stays in a CPU's cache; what fills a GPU
+UP, DOWN = 2.0, 2**1.5  # factor and divisor of the weight: original code, BackdoorBench
+SHRUNK = 0.99  # a mask counts as smaller below this share of the smallest one: BackdoorBench
+SOFT = 0.9  # first patterns are shrunk by this factor, so that no pixel starts where tanh is flat
+ROUNDING = 1e-6  # rounding error of sizes in float32
+CACHED, RESIDENT = 2**18, 2**24  # pixel values per forward pass: what fits into a CPU's cache; what fills a GPU
 
 
 @dataclass(frozen=True)
 class Anchors:
-    """Codes to be reached. codes: +-1, no two equal. classes: whose code it is (classes with equal votes share one)."""
+    """Codes to reach. codes: +1 and -1, no two equal. classes: the classes of each code; equal codes are one anchor."""
 
     codes: Float[Tensor, "g b"]
     classes: Bool[Tensor, "g k"]
@@ -38,9 +39,9 @@ class Anchors:
 
 @dataclass(frozen=True)
 class Triggers:
-    """One per anchor. sizes: share of the image under the smallest mask that succeeded; 1: none did.
+    """One trigger per anchor. sizes: share of the image that the smallest successful mask covers; 1: none succeeded.
 
-    Where none did, mask and pattern are the last ones tried.
+    If no mask succeeded, mask and pattern are the last ones of the search.
     """
 
     masks: Float[Tensor, "g 1 h w"]
@@ -52,12 +53,12 @@ class Triggers:
 
 
 def blended(images: Images, masks: Float[Tensor, "m 1 h w"], patterns: Float[Tensor, "m c h w"]) -> Images:
-    """Each image under its own trigger, or all under the only one."""
+    """Images with triggers: one trigger per image, or one for all."""
     return (1 - masks) * images + masks * patterns
 
 
 def class_anchors(model: nn.Module, trusted: Split) -> Anchors:
-    """The votes of the classes that have an image, in the place of the first class of each vote."""
+    """Majority codes of the classes that have images; an anchor has the place of its first class."""
     _, present, votes = label_votes(model, trusted)
     first = (votes[:, None] == votes).all(2).int().argmax(1)
     leaders = torch.unique(first)
@@ -68,16 +69,16 @@ def class_anchors(model: nn.Module, trusted: Split) -> Anchors:
 
 
 def trusted_set(view: DefenderView) -> Split:
-    """Both halves: anchors have no threshold to protect (METHODOLOGY.md#trusted-set)."""
+    """Both halves of the trusted set, because anchors set no threshold (METHODOLOGY.md#trusted-set)."""
     halves = view.fit_set, view.calibration_set
     images, labels, ids = (torch.cat([getattr(half, name) for half in halves]) for name in ("images", "labels", "ids"))
     return Split(images, labels, ids)
 
 
 def anomaly(sizes: Float[Tensor, " g"]) -> tuple[Float64[Tensor, " g"], float, float]:
-    """How many normalised deviations each size lies below the median; the median; the median absolute deviation.
+    """The anomaly index of each size, the median size, and the median absolute deviation (MAD).
 
-    Where the median deviation is 0 but for rounding no size is an outlier.
+    The index is the distance below the median in units of 1.4826 MAD. If the MAD is 0, up to rounding, all are 0.
     """
     exact = sizes.double().cpu()
     median = exact.quantile(0.5)
@@ -89,7 +90,7 @@ def anomaly(sizes: Float[Tensor, " g"]) -> tuple[Float64[Tensor, " g"], float, f
 def reach(
     logits: Float[Tensor, "p b"], wanted: Int64[Tensor, " p"], codes: Float[Tensor, "g b"]
 ) -> Float[Tensor, " p"]:
-    """1 where the wanted anchor is the nearest, 0 where another is; equally near ones share the 1."""
+    """1 if the wanted anchor is the nearest, 0 if another one is nearer, 1/m if m anchors are equally near."""
     likeness = torch.where(logits > 0, 1.0, -1.0) @ codes.T
     nearest = likeness == likeness.amax(1, keepdim=True)
     return nearest.gather(1, wanted[:, None])[:, 0] / nearest.sum(1)
@@ -97,24 +98,25 @@ def reach(
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Reversing(Defense, ABC):
-    """The parameters of the search. A step is some updates of mask and pattern, then a look at the success.
+    """The parameters of the search. A step is several updates of mask and pattern, then a measurement of the success.
 
-    The weight of the mask's size is doubled after `patience` steps with success in a row, and divided by 2^1.5 after as
-    many without. A class is done when its weight went both ways and its mask did not shrink for `early_stop` steps.
+    The weight of the mask's size is doubled after `patience` successful steps in a row, and divided by 2^1.5 after
+    `patience` steps without success. A class is done when its weight was both raised and lowered and its mask did not
+    shrink for `early_stop` steps.
     """
 
-    steps: Annotated[int, Field(ge=1)] = 80  # BackdoorBench, nc_epoch; at most, see early_stop
+    steps: Annotated[int, Field(ge=1)] = 80  # BackdoorBench, nc_epoch
     """Largest number of search steps per class."""
-    updates: Annotated[int, Field(ge=1)] = 5  # guess: for one core (original: 31 a step; BackdoorBench on CIFAR-10: 10)
+    updates: Annotated[int, Field(ge=1)] = 5  # guess, for one CPU core (original: 31; BackdoorBench on CIFAR-10: 10)
     """Updates of mask and pattern per step."""
     batch: Annotated[int, Field(ge=1)] = 32  # original code; BackdoorBench 256
     """Images per update."""
-    rate: PositiveFloat = 0.1  # of Adam, betas 0.5 and 0.9; original code, BackdoorBench
-    """Learning rate of Adam."""
+    rate: PositiveFloat = 0.1  # original code, BackdoorBench
+    """Learning rate of Adam (betas 0.5 and 0.9)."""
     success: PositiveShare = 0.99  # original code; BackdoorBench 0.98
     """Share of images that must reach the class."""
-    cost: PositiveFloat = 1e-3  # first weight of a pixel of the mask; original code, BackdoorBench
-    """First weight of the mask's size."""
+    cost: PositiveFloat = 1e-3  # original code, BackdoorBench
+    """First weight of the mask's size, per pixel."""
     patience: Annotated[int, Field(ge=1)] = 5  # original code, BackdoorBench
     """Steps with or without success after which the weight of the mask changes."""
     early_stop: Annotated[int, Field(ge=1)] = 25  # original code, BackdoorBench
@@ -128,7 +130,10 @@ class Reversing(Defense, ABC):
         codes: Float[Tensor, "g b"],
         rng: Rng,
     ) -> Triggers:
-        """A trigger for each of the codes from the images that are not its own; a code without such has size 1."""
+        """A trigger for each code, found on the images that are not the code's own (`own`).
+
+        A code that has all images has size 1. DivergedError: a trigger is not finite.
+        """
         frozen = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
         search = Search(self, frozen, to_unit(images), own.to(images.device), codes.to(images.device), rng)
         for step in range(self.steps):
@@ -142,7 +147,7 @@ class Reversing(Defense, ABC):
 
 
 class Search:
-    """The state of the search, a row per code, on the device; only the rows of `live` codes are worked on."""
+    """The state of the search: one row per code, on the device. Only the rows of `live` codes are updated."""
 
     def __init__(
         self,
@@ -155,9 +160,10 @@ class Search:
     ) -> None:
         self.settings, self.model, self.images, self.codes = settings, model, images, codes
         (n, c, h, w), g, device = images.shape, len(codes), images.device
-        # A covered image is at the wanted code from the start where it looks like its own images: elsewhere (random in
-        # the original, 1 in BackdoorBench) 1 of 40 classes of clean digits models was never reached, for the loss is
-        # flat where codes are saturated. tanh as in both, so that the rate means the same.
+        # The first pattern is the mean of the code's own images, so that a covered image starts near the code. With
+        # other starts (random in the original, 1 in BackdoorBench) 1 of 40 classes of clean digits models was never
+        # reached, because the loss is flat where codes are saturated. Masks and patterns are tanh of raw values as in
+        # both codes, so that the learning rate has the same meaning.
         held = own.sum(0)[:, None]
         means = torch.where(held > 0, own.T.float() @ images.flatten(1) / held.clamp_min(1), 0.5)
         patterns = ((2 * means - 1) * SOFT).atanh().reshape(g, c, h, w)
@@ -167,20 +173,22 @@ class Search:
         is_own = own[shuffled].T
         self.order = shuffled[is_own.int().argsort(dim=1, stable=True)]  # own images last
         self.count = (~is_own).sum(1)
-        self.weight = torch.full((g,), settings.cost * h * w, device=device)  # a mean counts hw times less than a sum
+        self.weight = torch.full(
+            (g,), settings.cost * h * w, device=device
+        )  # sizes are means over h * w pixels, `cost` is per pixel
         self.ups, self.downs, self.stale = (torch.zeros(g, dtype=torch.int64, device=device) for _ in range(3))
         self.raised, self.lowered = (torch.zeros(g, dtype=torch.bool, device=device) for _ in range(2))
         self.done = self.count == 0
         self.sizes = torch.full((g,), torch.inf, device=device)
         self.best = [part.detach() for part in self._triggers(torch.arange(g, device=device))]
-        self.portion = max(1, (CACHED if device.type == "cpu" else RESIDENT) // (c * h * w))  # images at a time
+        self.portion = max(1, (CACHED if device.type == "cpu" else RESIDENT) // (c * h * w))  # images per forward pass
 
     def _triggers(self, at: Int64[Tensor, " a"]) -> list[Tensor]:
-        """Masks and patterns, in (0, 1)."""
+        """Masks and patterns of these codes, in (0, 1)."""
         return [(raw[at].tanh() + 1) / 2 for raw in self.raw]
 
     def update(self, live: Int64[Tensor, " a"], turn: int) -> None:
-        """One step of Adam on the next images of every code."""
+        """One step of Adam on the next batch of images of every live code."""
         batch = self.settings.batch
         turns = torch.arange(turn * batch, (turn + 1) * batch, device=live.device)
         self.adam.zero_grad()
@@ -196,7 +204,7 @@ class Search:
 
     @torch.no_grad()
     def success(self, live: Int64[Tensor, " a"]) -> Float[Tensor, " a"]:
-        """The share of all images to be carried over whose nearest anchor is now the wanted one."""
+        """The share of the code's images whose nearest anchor is the wanted one."""
         masks, patterns = self._triggers(live)
         places = torch.arange(len(self.images), device=live.device)
         hits = torch.zeros(len(live), device=live.device)
@@ -209,7 +217,7 @@ class Search:
 
     @torch.no_grad()
     def judge(self, live: Int64[Tensor, " a"], success: Float[Tensor, " a"]) -> None:
-        """Keep the smallest triggers that succeed, and move the weights."""
+        """Keep the smallest successful triggers, and update the weights of the sizes."""
         settings, won, now = self.settings, success >= self.settings.success, self._triggers(live)
         sizes, before = now[0].mean((1, 2, 3)), self.sizes[live]
         better = won & (sizes < before)
@@ -232,5 +240,7 @@ class Search:
         last = self._triggers(torch.arange(len(self.codes), device=self.sizes.device))
         parts = [torch.where(reached[:, None, None, None], *pair) for pair in zip(self.best, last, strict=True)]
         if not bool(torch.stack([part.isfinite().all() for part in (*parts, *last)]).all()):
-            raise DivergedError("a reversed trigger is not finite: lower `rate`, or look at the model's logits")
+            raise DivergedError(
+                "a reversed trigger is not finite: lower `rate`, or check that the model's logits are finite"
+            )
         return Triggers(parts[0], parts[1], torch.where(reached, self.sizes, 1.0))
