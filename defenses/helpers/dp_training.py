@@ -42,7 +42,7 @@ def unsupported_reason(backbone: Backbone, method: HashingMethod, *, private: bo
     if private and find_spec("opacus") is None:
         return "it needs Opacus: pip install 'hashdoor[privacy]'"
     if not method.pointwise:
-        return "the loss of the hashing method compares images, so that a single image has no gradient that could be clipped"
+        return "the loss of the hashing method compares images, so that a single image has no gradient to clip"
     if not backbone.convolutional():
         return "gradients of single images are not available for attention (Opacus)"
     if backbone.per_image() is None:

@@ -1,4 +1,4 @@
-"""AlexNet and the VGGs: blocks of convolutions, then linear layers, of which the last is cut off."""
+"""The base class of AlexNet and VGG: convolutions, then linear layers, of which the last is cut off."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hashing.pretrained import Pretrained, entrance
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Classifier(Pretrained, ABC):
-    """Stages: convolutions up to each max-pooling; average pooling and the linear layers but the last.
+    """Blocks: the convolutions up to each max-pooling; average pooling and the linear layers except the last.
 
-    least: shorter side, in pixels, to which smaller images are enlarged.
+    least: smallest shorter side in pixels; smaller images are enlarged to it.
     """
 
     least: ClassVar[int]
@@ -38,7 +38,7 @@ class Classifier(Pretrained, ABC):
 
 
 def at_least(image_shape: tuple[int, int, int], side: int) -> tuple[int, int]:
-    """Height and width, enlarged by one factor where the shorter is below `side`."""
+    """Height and width, enlarged by a common factor if the shorter one is below `side`."""
     _, height, width = image_shape
     short = min(height, width)
     return (height, width) if short >= side else (round(height * side / short), round(width * side / short))

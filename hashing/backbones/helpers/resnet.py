@@ -1,4 +1,4 @@
-"""The ResNets: a stem for large and one for small images, four layers of blocks, the global average pool."""
+"""The base class of the ResNets, with a stem for large images and one for small images."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ WIDTH = 64  # channels of the stem
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ResNet(Pretrained, ABC):
-    """Stages: the stem, layer1 to layer4, the pooling.
+    """Blocks: the stem, layer1 to layer4, the pooling.
 
-    stem: "imagenet" (7x7, stride 2, max-pooling) or "small" (3x3, no pooling; it has no public weights); "auto" is
-    "small" for images below 64 pixels that are learned from scratch, else "imagenet".
+    stem: "imagenet" (7x7, stride 2, max-pooling) or "small" (3x3, no pooling, no public weights). "auto" is "small" for
+    images below 64 pixels if the network is trained from scratch, else "imagenet".
     """
 
     frozen: Annotated[int, Field(ge=0, le=5)] = 0

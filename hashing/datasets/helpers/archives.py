@@ -1,4 +1,4 @@
-"""Reading directories, zips and tars in place: nothing is extracted, no link followed, what unpacks is bounded."""
+"""Reading directories, zips and tars in place: no file is extracted, no link followed, the unpacked size is bounded."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from pathlib import Path
 from bench.api.errors import DataCorruptError, UserError
 from bench.api.untrusted import has_no_controls
 
-Entry = tuple[str, Callable[[], bytes] | None]  # name and how to read it; None: a directory
+Entry = tuple[str, Callable[[], bytes] | None]  # name and a function that reads it; None: a directory
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a directory or archive may hold.
+    """Limits for a directory or archive.
 
-    member: bytes of one file. floor, ratio: an archive may unpack to the larger of `floor` bytes and `ratio` times its
-    own size. count: files and directories; the largest data set of this project has 1.9 million.
+    member: bytes per file. floor, ratio: an archive may unpack to `floor` bytes or `ratio` times its own size,
+    whichever is more. count: number of files and directories; the largest data set of this project has 1.9 million.
     """
 
     member: int = 64 * 2**20
@@ -37,13 +37,13 @@ class Limits:
     count: int = 4_000_000
 
     def total(self, path: Path) -> int:
-        """Bytes that the archive may unpack to."""
+        """Limit for the unpacked bytes of the archive."""
         return max(self.floor, self.ratio * path.stat().st_size)
 
 
 LIMITS = Limits()
-_HEADER_LIMIT = 2**20  # long names and the like
-_ENDS = 100  # how often a reader may find the end of a stream
+_HEADER_LIMIT = 2**20  # bytes, for example of long names
+_ENDS = 100  # times that a reader may find the end of a stream
 _OPEN: dict[str, Callable[[Path], io.BufferedIOBase]] = {
     ".tar": lambda path: path.open("rb"),
     ".tar.gz": gzip.GzipFile,
@@ -51,7 +51,7 @@ _OPEN: dict[str, Callable[[Path], io.BufferedIOBase]] = {
     ".tar.xz": lzma.LZMAFile,
     ".txz": lzma.LZMAFile,
 }
-_PACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # other ways unpack a member whole, however large it becomes
+_PACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # others unpack a member as a whole, without a bound
 _DAMAGE = (
     *(OSError, EOFError, ValueError, RuntimeError, NotImplementedError, LookupError, TypeError, OverflowError),
     *(MemoryError, struct.error),
@@ -60,10 +60,10 @@ _DAMAGE = (
 
 
 def walk(path: Path, limits: Limits = LIMITS) -> Iterator[Entry]:
-    """Every visible directory and file. Read an entry before asking for the next: tars are streams.
+    """Every visible directory and file. An entry must be read before the next one is requested, since tars are streams.
 
-    UserError for what is neither a directory nor a known archive; DataCorruptError for what is damaged, leads out of
-    the archive, is no plain file, or exceeds a limit.
+    UserError if `path` is neither a directory nor a known archive; DataCorruptError for an archive that is damaged or
+    exceeds a limit, and for a member that leads out of it or is not a plain file.
     """
     if path.is_dir():
         entries = _directory(path, "", limits)
@@ -133,8 +133,8 @@ def _read_zip(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, lim
     with _damage(path, member.filename):
         _check_size(path, member.filename, member.file_size, limits)
         if member.compress_type not in _PACKED:
-            raise NotImplementedError("it is packed in another way than deflate")
-        with archive.open(member) as file:  # so many bytes are unpacked and no more, whatever is there
+            raise NotImplementedError("its compression is not deflate")
+        with archive.open(member) as file:  # the bound on what is unpacked
             return file.read(member.file_size + 1)
 
 
@@ -143,14 +143,14 @@ def _tar(path: Path, ending: str, limits: Limits) -> Iterator[Entry]:
         stream = _Bounded(path, file, limits)
         with _Tar.open(fileobj=stream, mode="r|") as tar:
             while (member := tar.next()) is not None:
-                tar.members = []  # they would pile up
+                tar.members = []  # else tarfile keeps every member
                 name = _safe(path, member.name)
                 if _hidden(name):
                     continue
                 if not (member.isreg() or member.isdir()) or member.issparse():
                     raise _not_a_file(path, name)
                 yield name, None if member.isdir() else partial(_read_tar, path, tar, member, limits)
-        while stream.read(2**20):  # the compressor's checksum comes last
+        while stream.read(2**20):  # reads the compressor's checksum at the end
             pass
 
 
@@ -162,7 +162,7 @@ def _read_tar(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, limits:
 
 
 class _Header(tarfile.TarInfo):
-    """A header that, where it is damaged or cut off, says so: tarfile would take it for the end of the archive."""
+    """Raises an error for a damaged or truncated header, which tarfile takes for the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
@@ -170,9 +170,9 @@ class _Header(tarfile.TarInfo):
             header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
             if len(buf) == tarfile.BLOCKSIZE and not any(buf):
-                raise  # the mark of the end
+                raise  # the end mark
             raise tarfile.ReadError(f"damaged or cut off ({error})") from None
-        if header.size < 0:  # a reader would go back, and round in circles
+        if header.size < 0:  # would make the reader go back, in an endless loop
             raise tarfile.ReadError(f"a member of {header.size} bytes")
         if not header.isreg() and header.size > _HEADER_LIMIT:
             raise tarfile.ReadError(f"a header of {header.size} bytes")
@@ -185,7 +185,7 @@ class _Tar(tarfile.TarFile):
 
 
 class _Bounded(io.BufferedIOBase):
-    """A stream that ends in an error once more has come out than an honest archive holds."""
+    """A stream that raises an error after more bytes than the limits allow."""
 
     def __init__(self, path: Path, file: io.BufferedIOBase, limits: Limits) -> None:
         self._path, self._file, self._limits = path, file, limits
@@ -195,7 +195,7 @@ class _Bounded(io.BufferedIOBase):
         data = self._file.read(size)
         self._left -= len(data)
         self._ends += not data
-        if self._ends > _ENDS:  # tarfile goes on to the end of a member of 2^60 bytes in steps of 10,240
+        if self._ends > _ENDS:  # tarfile skips a member of 2^60 bytes in steps of 10,240
             raise tarfile.ReadError("damaged or cut off")
         if self._left < 0:
             raise _bomb(self._path, self._limits)
@@ -204,7 +204,7 @@ class _Bounded(io.BufferedIOBase):
 
 @contextmanager
 def _damage(path: Path, name: str = "") -> Iterator[None]:
-    """Whatever the readers of archives raise on damaged input becomes one line with file and member."""
+    """Turn all errors that readers raise on damaged input into one line with file and member."""
     try:
         yield
     except _DAMAGE as error:
@@ -230,13 +230,12 @@ def _check_size(path: Path, name: str, size: int, limits: Limits) -> None:
 
 def _not_a_file(path: Path, name: str) -> DataCorruptError:
     return DataCorruptError(
-        f"'{path}': member {name!r} is a link or device, or full of holes, which is never followed; put the file itself"
-        " there"
+        f"'{path}': member {name!r} is a link, a device or a sparse file and is refused; put a plain file there"
     )
 
 
 def _safe(path: Path, name: str) -> str:
-    """The member's name without `./`; names that lead out of the archive are refused."""
+    """The member's name without `./`; DataCorruptError for names that lead out of the archive."""
     parts = name.replace("\\", "/").split("/")
     if parts[0] == "" or parts[0][1:2] == ":" or ".." in parts or "\0" in name:
         raise DataCorruptError(f"'{path}': member {name!r} leads out of the archive; get it from a source you trust")

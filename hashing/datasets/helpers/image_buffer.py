@@ -1,4 +1,4 @@
-"""Where decoded images are put: in memory, or, where they are too many, in a file that the system pages."""
+"""Arrays for decoded images: in memory, or in a memory-mapped temporary file if they are large."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch.nn.functional import interpolate
 
 from bench.api.errors import UserError
 
-IN_MEMORY = 2**30  # bytes; what is larger goes through a file
-GROUP = 1000  # images enlarged at once
+IN_MEMORY = 2**30  # bytes; larger arrays are memory-mapped
+GROUP = 1000  # images per resize
 
 
 def canvas(count: int, channels: int, height: int, width: int) -> UInt8[np.ndarray, "n c h w"]:
-    """Room for so many images, not yet filled.
+    """An uninitialised array for `count` images.
 
-    The file has no name, takes its room at once and is gone with the array. It lies in TMPDIR, or else in /var/tmp,
-    which systems keep on a disk; UserError where it does not fit.
+    A temporary file has no name, is allocated in full and disappears with the array. It is in TMPDIR or, if that is not
+    set, in /var/tmp, which is usually on a disk; UserError if it does not fit.
     """
     shape = (count, channels, height, width)
     size = count * channels * height * width
@@ -33,7 +33,7 @@ def canvas(count: int, channels: int, height: int, width: int) -> UInt8[np.ndarr
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would kill the process at the first write
+                os.posix_fallocate(file.fileno(), 0, size)  # else writing to a full disk kills the process
             return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
     except OSError as error:
         raise UserError(
@@ -43,7 +43,7 @@ def canvas(count: int, channels: int, height: int, width: int) -> UInt8[np.ndarr
 
 
 def enlarged(images: UInt8[Tensor, "n c h w"], size: int) -> UInt8[Tensor, "n c s s"]:
-    """The images at `size`, bilinearly, on a canvas."""
+    """The images resized bilinearly to `size` x `size`, in an array from `canvas`."""
     out = torch.from_numpy(canvas(len(images), images.shape[1], size, size))
     for start in range(0, len(images), GROUP):
         part = images[start : start + GROUP].to(torch.float32)

@@ -1,4 +1,4 @@
-"""Image trees (class/image.jpg) in a directory or an archive: the class of every image, and all images decoded."""
+"""Image trees (class/image.jpg) in a directory or an archive: the class of each image, and the decoded images."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from hashing.datasets.helpers.image_buffer import canvas
 from hashing.image_decoding import decode_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
-PARTS = {"train": 0, "test": 1, "val": 2}  # directories above the classes, and their origin
+PARTS = {"train": 0, "test": 1, "val": 2}  # directories above the classes: their origin
 
 
 @dataclass(frozen=True)
 class Tree:
-    """items: name of each image, sorted, with the number of its class and its origin."""
+    """items: for the name of each image, in sorted order, its class number and its origin."""
 
     classes: tuple[str, ...]
     items: Mapping[str, tuple[int, int]]
 
 
 def survey(path: Path) -> Tree:
-    """The tree's classes and images, from names alone. One directory around everything is looked through."""
+    """Classes and images of the tree, from the names only. Directories that hold the whole tree are skipped."""
     folders, images = [], []
     for name, read in walk(path):
         if read is None:
@@ -43,7 +43,9 @@ def survey(path: Path) -> Tree:
     tops = {parts[depth] for parts in images}
     deep = len(shallow) > depth + 2
     if deep and {"train"} < tops & set(PARTS) and (strange := sorted(tops - set(PARTS))):
-        raise UserError(f"'{path}': {strange[0]!r} lies beside train, but is no part ({', '.join(PARTS)}); remove it")
+        raise UserError(
+            f"'{path}': {strange[0]!r} lies beside train, but is not a part ({', '.join(PARTS)}); remove it"
+        )
     split = deep and "train" in tops and tops <= set(PARTS)
     level = depth + split
     if len(shallow) < level + 2:
@@ -63,7 +65,7 @@ def survey(path: Path) -> Tree:
 
 
 def decode_tree(path: Path, size: int, tree: Tree) -> DecodedDataset:
-    """Every image as RGB, its centre square resized to `size`; ordered by name, whatever holds the tree."""
+    """Every image as RGB, its centre square resized to `size`. The order is that of `tree.items`."""
     row = {name: index for index, name in enumerate(tree.items)}
     pixels = canvas(len(row), 3, size, size)
     left = len(row)

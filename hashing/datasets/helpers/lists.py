@@ -1,6 +1,6 @@
-"""Image lists as hashing repositories share them: `train.txt`, `test.txt`, `database.txt`, an image with labels a line.
+"""Image lists in the format of hashing repositories: `train.txt`, `test.txt`, `database.txt`, one image per line.
 
-A line is `path/of/image.jpg 0 1 0 ...`, one 0 or 1 per label, or `path/of/image.jpg 7`, the number of its only class.
+A line is `path/of/image.jpg 0 1 0 ...` (0 or 1 for each label) or `path/of/image.jpg 7` (the number of its only class).
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from hashing.datasets.helpers.archives import LIMITS
 from hashing.datasets.helpers.image_buffer import canvas
 from hashing.image_decoding import decode_image
 
-BIT = {"train": 1, "test": 2, "database": 4}  # what `DecodedDataset.origin` adds up
+BIT = {"train": 1, "test": 2, "database": 4}  # `DecodedDataset.origin` is their sum
 FILES = {"train": ("train.txt",), "test": ("test.txt", "query.txt"), "database": ("database.txt",)}  # CIBA: query.txt
 NAMES = "classes.txt"
-LIST_LIMIT = 2**30  # bytes of a list
-CELLS = 2**31  # of the table of labels
+LIST_LIMIT = 2**30  # bytes per list
+CELLS = 2**31  # entries of the label table
 
 
 @dataclass(frozen=True)
 class Lists:
-    """names: every image once, sorted. member: sum of the BITs of the lists that name it. bare: images without labels.
+    """names: every image once, sorted. member: sum of the BITs of its lists. bare: number of images without labels.
 
-    digest: of names, labels and membership; neither the order of lines nor line ends count.
+    digest: of names, labels and membership, independent of the order of lines and of line ends.
     """
 
     names: tuple[str, ...]
@@ -47,7 +47,7 @@ class Lists:
 
 @dataclass(frozen=True)
 class _Part:
-    """lines: image to its line's number and its labels, as "0100" or as a class number. width: labels of a line."""
+    """lines: line number and labels ("0100", or a class number) of each image. width: number of labels in a line."""
 
     file: Path
     lines: Mapping[str, tuple[int, str]]
@@ -55,7 +55,7 @@ class _Part:
 
 
 def read_lists(files: Mapping[str, Path]) -> Lists:
-    """The three lists, checked against each other. What has not changed on disk is read once per process."""
+    """The three lists, checked against each other. Files that do not change are read once per process."""
     return _read(tuple((part, path, path.stat().st_size, path.stat().st_mtime_ns) for part, path in files.items()))
 
 
@@ -109,7 +109,7 @@ def _parse(path: Path) -> _Part:
 
 
 def _entry(row: str, width: int) -> tuple[str, str, str]:
-    """(image, labels as text, what is wrong with the line)."""
+    """(image, labels as text, error); the error is "" for a correct line."""
     words = row.split()
     if len(words) < 2:
         return "", "", "holds no image with labels: write its path and its labels, and no spaces in the path"
@@ -136,7 +136,7 @@ def _entry(row: str, width: int) -> tuple[str, str, str]:
 
 
 def _check_between(parts: Mapping[str, _Part]) -> None:
-    """Queries are in no other list, and an image has the same labels wherever it is named."""
+    """DataCorruptError if a query is in another list, or if an image has different labels in two lists."""
     test, train, database = (parts[name] for name in ("test", "train", "database"))
     for other in (train, database):
         if shared := [name for name in test.lines if name in other.lines]:
@@ -172,7 +172,7 @@ def _one_hot(text: Sequence[str], folder: Path) -> Bool[np.ndarray, "n k"]:
 
 
 def class_names(folder: Path, count: int) -> tuple[str, ...]:
-    """The lines of `classes.txt`, or numbers where there is no such file."""
+    """The lines of `classes.txt`, or "label 0", "label 1", ... without this file."""
     if not (folder / NAMES).is_file():
         return tuple(f"label {number}" for number in range(count))
     try:
@@ -193,7 +193,7 @@ def class_names(folder: Path, count: int) -> tuple[str, ...]:
 
 
 def decode_listed(names: Sequence[str], folder: Path, size: int) -> UInt8[Tensor, "n 3 h w"]:
-    """Every image squeezed to `size`; all are looked for before the first is decoded."""
+    """Every image resized to `size` x `size`. Missing images are reported before the first is decoded."""
     paths = [Path(path) for path in _locate(names, folder)]
     pixels = canvas(len(paths), 3, size, size)
     for row, (name, path) in enumerate(zip(names, paths, strict=True)):
@@ -209,16 +209,16 @@ def decode_listed(names: Sequence[str], folder: Path, size: int) -> UInt8[Tensor
 
 
 def _locate(names: Sequence[str], folder: Path) -> list[str]:
-    """Where the images really are: links are followed within the folder, and refused where they leave it."""
+    """Real paths of the images. Links within the folder are followed; links out of it are refused."""
     top = os.path.realpath(folder).rstrip(os.sep) + os.sep
-    parents: dict[str, str] = {}  # resolving each directory once keeps 100,000 images cheap
+    parents: dict[str, str] = {}  # each directory is resolved once, for speed
     paths, missing, outside = [], [], []
     for name in names:
         parent, _, file = name.rpartition("/")
         if parent not in parents:
             parents[parent] = os.path.realpath(folder / parent)
         path = f"{parents[parent]}{os.sep}{file}".replace(os.sep * 2, os.sep)
-        path = os.path.realpath(path) if os.path.islink(path) else path  # noqa: PTH114 -- a Path each would be slow
+        path = os.path.realpath(path) if os.path.islink(path) else path  # noqa: PTH114 -- Path is slow
         if not path.startswith(top):
             outside.append(name)
         elif not os.path.isfile(path):  # noqa: PTH113

@@ -1,4 +1,4 @@
-"""Batches of images that were published as pickles: arrays and plain values are built, nothing else is."""
+"""Published pickles of image batches. Only arrays and plain values are unpickled."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor
 from bench.api.errors import DataCorruptError
 from bench.api.untrusted import read_bytes
 
-BYTES = 2**25  # of a batch, or more
+BYTES = 2**25  # limit for a batch
 
 
 def read_published(file: Path, md5: str) -> bytes:
-    """The content of a file whose published checksum is known; DataCorruptError for any other."""
+    """The content of a published file; DataCorruptError if its checksum is not `md5`."""
     try:
         content = read_bytes(file, BYTES)
     except (OSError, ValueError) as error:
@@ -30,18 +30,18 @@ def read_published(file: Path, md5: str) -> bytes:
 
 
 def load_batch(content: bytes, size: int, where: str) -> tuple[UInt8[Tensor, "n 3 h w"], list[int]]:
-    """The images and class numbers of a batch with `data` and `labels`; errors name `where`."""
+    """The images and class numbers of a batch with `data` and `labels`. where: file name for error messages."""
     try:
         batch = _Primitive(io.BytesIO(content), encoding="latin1").load()
         pixels = np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, size, size)
         numbers = [*batch["labels"]]
-    except Exception as error:  # damaged pickles fail in any way
+    except Exception as error:  # damaged pickles raise any exception
         raise DataCorruptError(f"{where} cannot be read: {error}; get it again") from error
     return torch.from_numpy(pixels.copy()), numbers
 
 
 class _Primitive(pickle.Unpickler):
-    """Builds arrays, and what needs no import (dict, list, str, bytes, int); every other name is refused."""
+    """Unpickles arrays and types that need no import (dict, list, str, bytes, int); refuses all other names."""
 
     def find_class(self, module: str, name: str) -> object:
         if module in {"numpy.core.multiarray", "numpy._core.multiarray"} and name == "_reconstruct":

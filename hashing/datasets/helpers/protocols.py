@@ -1,4 +1,4 @@
-"""Data sets that are lists of images on the user's disk, with what was published about them."""
+"""Data sets from image lists on the user's disk, and their published protocols."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from hashing.datasets.helpers.splits import Sizes, draw_splits
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedProtocol:
-    """What is known of a protocol, and where its files are looked for below --data.
+    """Known facts of a protocol, and the places of its files below --data.
 
-    name: "" is that of the lists' folder. folder, images: of the lists and of the images ("": where the lists are).
-    labels: how many there are; None: as many as the lists say. checked: list to a size that was counted; lists of
-    another size are refused. unchecked: list to a size that is from memory or derived, or None where none is known:
-    lists of any size are taken, and one that differs is named in the protocol. source: where to get lists and images.
+    name: "" stands for the name of the lists' folder. folder: of the lists. images: folder of the images; "": that of
+    the lists. labels: their number; None: any. checked: sizes of lists that were counted; lists of another size are
+    refused. unchecked: sizes from memory or derived, or None if unknown; lists of any size are accepted, and a
+    differing size is added to the protocol's name. source: where to get lists and images.
     """
 
     name: str = ""
@@ -44,22 +44,22 @@ class PublishedProtocol:
 class ListedDataset(Dataset, ABC):
     """Train and database may share images, each decoded once; queries are in neither.
 
-    Only the lists enter the keys, since hashing 100,000 images in every plan would take minutes: an image that is
-    exchanged under its old name is not noticed while the decoded copy is in the
-    store (the record of `load` holds its checksum).
+    Keys of stages depend on the lists only, since hashing 100,000 images in every plan would take minutes. An image
+    that is replaced under its old name is therefore not noticed while the decoded copy is in the store (the record of
+    `load` holds its checksum).
     """
 
-    path: str = ""  # of the folder with the lists, absolute or below --data; "": the data set's own place
+    path: str = ""  # "": the data set's own
     """Folder with the lists, absolute or below --data; default: the data set's own."""
-    images: str = ""  # of the folder that the paths in the lists start from; "": the data set's own place
+    images: str = ""  # "": the data set's own
     """Folder that paths in the lists start from; default: the data set's own."""
     size: Annotated[int, Field(ge=8, le=1024)] = 64  # guess: small enough for memory; the papers use 224
     """Side of the images in pixels."""
     trusted: Annotated[int, Field(ge=1)] = 200  # max(5 % of the training set, 200): METHODOLOGY.md#trusted-set
     """Number of trusted images, which defenses get."""
-    trusted_from: Literal["database", "train"] = "database"  # guess: spares the training set; the list that gives them
+    trusted_from: Literal["database", "train"] = "database"  # guess: spares the training set
     """The list that the trusted images are taken from."""
-    cutoff: Annotated[int, Field(ge=0)] = 0  # R of mAP@R; 0: the whole database
+    cutoff: Annotated[int, Field(ge=0)] = 0
     """R of mAP@R; 0: the whole database."""
 
     @property
@@ -72,7 +72,7 @@ class ListedDataset(Dataset, ABC):
     def files(self, root: Path | None) -> tuple[Path, ...]:
         folder, lists = self._folder(root), self._lists(root)
         images = self._images(root)
-        for part, bit in BIT.items():  # that all are there is seen when they are decoded
+        for part, bit in BIT.items():  # a sample; decoding checks all images
             first = lists.names[int(torch.nonzero(lists.member & bit)[0])]
             if not (images / first).is_file():
                 raise DataMissingError(
@@ -102,7 +102,7 @@ class ListedDataset(Dataset, ABC):
     def splits(
         self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng
     ) -> Mapping[str, Int64[Tensor, " m"]]:
-        """The lists as they are, less the trusted and the public images."""
+        """The lists without the trusted and the public images."""
         held = {part: (origin & bit) > 0 for part, bit in BIT.items()}
         source = held["train"] if self.trusted_from == "train" else held["database"] & ~held["train"]
         if int(source.sum()) <= self.trusted + labels.shape[1]:
@@ -165,7 +165,7 @@ class ListedDataset(Dataset, ABC):
         return lists
 
     def _how(self) -> str:
-        """The layout in one line."""
+        """The expected files in one line, for error messages."""
         known = self.published()
         below = {name: path if Path(path).is_absolute() else f"DIR/{path}".removesuffix("/.") for name, path in {
             "lists": self.path or known.folder, "images": self.images or known.images or self.path or known.folder,

@@ -1,4 +1,4 @@
-"""Cutting labelled images into disjoint splits: balanced per class, or random where images carry several labels."""
+"""Disjoint splits of labelled images: balanced per class, or random if images have several labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.api.random import Rng
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Images per split; train or database None: all that is left."""
+    """Images per split. None: all that are left."""
 
     train: int | None
     query: int
@@ -31,12 +31,12 @@ def draw_splits(
     train_from: Bool[Tensor, " n"] | None = None,
     train_in_database: bool = False,
 ) -> dict[str, Int64[Tensor, " m"]]:
-    """Positions of every split, ascending; public holds one image per class, in class order.
+    """Ascending positions of every split; the public split holds one image per class, in class order.
 
-    Each split has its own stream and the database is drawn last: a split's size changes only the splits drawn after it
-    (public, query, trusted, train, database), and of two sizes of a split the smaller is part of the larger.
-    query_from, train_from: the images that may become queries, and those that may become train, trusted or public.
-    train_in_database: the database is drawn from `train_from` instead, and the training images are free for it again.
+    Splits are drawn in the order public, query, trusted, train, database, each with its own random stream. A split's
+    size therefore changes only later splits, and a smaller split is part of a larger one. query_from: images that may
+    become queries. train_from: images that may become train, trusted or public. train_in_database: the database is
+    drawn from `train_from` and may hold training images.
     """
     free = torch.ones(len(labels), dtype=torch.bool)
     single = bool((labels.sum(1) == 1).all())
@@ -55,10 +55,10 @@ def draw_splits(
         wanted = len(pool) if count is None else count
         if wanted > len(pool):
             raise UserError(
-                f"{name} = {wanted} images asked, but {len(pool)} of the {len(labels)} are free for it: ask for fewer"
+                f"{name} = {wanted} images requested, but {len(pool)} of the {len(labels)} are free: request fewer"
             )
         if wanted == 0:
-            raise UserError(f"no image of the {len(labels)} is left for the {name}: ask for smaller other splits")
+            raise UserError(f"no image of the {len(labels)} is left for the {name}: request smaller other splits")
         draw = rng.child(name)
         parts[name] = _balanced(labels, pool, wanted, draw) if single else draw.choose(pool, wanted)
         free[parts[name]] = name == "train" and train_in_database
@@ -66,11 +66,11 @@ def draw_splits(
 
 
 def _balanced(labels: Bool[Tensor, "n k"], pool: Int64[Tensor, " m"], count: int, rng: Rng) -> Int64[Tensor, " c"]:
-    """`count` of `pool`, as many of each class as can be; which classes give one more is random."""
+    """`count` of `pool`, with class sizes as equal as possible; random classes get one image more."""
     shuffled = pool[rng.permutation(len(pool))]
     own = labels[shuffled].int().argmax(1)
     held = own.bincount(minlength=labels.shape[1])
-    level = 0  # every class gives this many, or all it has
+    level = 0  # images per class; smaller classes give all
     while int(held.clamp(max=level + 1).sum()) <= count and level < int(held.max()):
         level += 1
     quota = held.clamp(max=level)
@@ -84,7 +84,7 @@ def _balanced(labels: Bool[Tensor, "n k"], pool: Int64[Tensor, " m"], count: int
 def _one_per_class(
     labels: Bool[Tensor, "n k"], allowed: Bool[Tensor, " n"], rng: Rng, *, complete: bool
 ) -> Int64[Tensor, " c"]:
-    """A different image for each class; rare classes choose first. One without any is left out unless `complete`."""
+    """A different image per class, rare classes first. A class without one is left out, or an error if `complete`."""
     pool = torch.nonzero(allowed).flatten()
     pool = pool[rng.permutation(len(pool))]
     taken = torch.zeros(len(pool), dtype=torch.bool)
@@ -95,5 +95,5 @@ def _one_per_class(
             taken[candidates[0]] = True
             found[kind] = int(pool[candidates[0]])
         elif complete:
-            raise UserError(f"class number {kind} has no image that training may use: add some, or remove the class")
+            raise UserError(f"class number {kind} has no image in the training part: add some, or remove the class")
     return torch.tensor([found[kind] for kind in sorted(found)], dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""The likelihood that two items share a label, given their codes: what DPSH, DHN, HashNet and DCH have in common."""
+"""The likelihood that two images share a label, given their codes, for DPSH, DHN, HashNet and DCH."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.api.hashing import HashingMethod, Objective
 from bench.api.random import Rng
 from bench.api.types import Logits
 
-Edge = Callable[[Logits], Tensor]  # what a method adds for logits far from +1 and -1
+Edge = Callable[[Logits], Tensor]  # a method's quantisation term
 
 
 def disagreement(theta: Float[Tensor, "n m"], similar: Bool[Tensor, "n m"]) -> Float[Tensor, "n m"]:
@@ -26,14 +26,14 @@ def disagreement(theta: Float[Tensor, "n m"], similar: Bool[Tensor, "n m"]) -> F
 
 
 def rarity(similar: Bool[Tensor, "n m"]) -> Float[Tensor, "n m"]:
-    """All pairs over the pairs of the same kind; 1 where all are of one kind."""
+    """Weight of each pair: the number of all pairs over that of pairs of its kind; 1 if all pairs are of one kind."""
     share = similar.float().mean()
     rare = torch.where(similar, 1 / share.clamp_min(1e-9), 1 / (1 - share).clamp_min(1e-9))
     return torch.where((share > 0) & (share < 1), rare, torch.ones_like(rare))
 
 
 class PairwiseLikelihood(Objective):
-    """theta = u.u/2 between the batch and a memory of all training codes, without a gradient through the memory."""
+    """Pairwise likelihood with theta = u.u/2 between a batch and a memory of all training codes (without gradient)."""
 
     codes: Tensor
     labels: Tensor
@@ -45,7 +45,7 @@ class PairwiseLikelihood(Objective):
         self._edge = edge
 
     def reset_for(self, train_size: int) -> Objective:
-        """An empty memory: the codes of other images say nothing about a new training set."""
+        """The loss with an empty memory, because codes of other images are useless for a new training set."""
         fresh = PairwiseLikelihood(self.codes.shape[1], self.labels.shape[1], train_size, self._edge)
         return fresh.to(self.codes.device)
 
@@ -59,7 +59,7 @@ class PairwiseLikelihood(Objective):
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class MemoryMethod(HashingMethod, ABC):
-    """A method with the likelihood above, whose own part is what draws logits to +1 and -1."""
+    """A method with `PairwiseLikelihood` and its own quantisation term."""
 
     quantisation: Annotated[float, Field(ge=0)] = 0.1  # DeepHash-pytorch, DPSH.py and DHN.py (alpha)
     """Weight of the quantisation loss."""
@@ -70,4 +70,4 @@ class MemoryMethod(HashingMethod, ABC):
 
     @abstractmethod
     def _edge(self, logits: Logits) -> Tensor:
-        """The quantisation term, weight included."""
+        """The quantisation term, multiplied by its weight."""
