@@ -363,9 +363,9 @@ def test_check_refuses_more_than_the_threat_grants(world):
         check(train, Poisoned(honest.split, honest.mask[:-1]), granted)
     unmasked = honest.mask.clone()
     unmasked[4] = False
-    with pytest.raises(ThreatError, match="images that its mask does not name"):
+    with pytest.raises(ThreatError, match="neither in its mask nor in its cover"):
         check(train, Poisoned(honest.split, unmasked), granted)
     secret = honest.split.labels.clone()
     secret[50] = ~secret[50]
-    with pytest.raises(ThreatError, match="labels that its mask does not name"):
+    with pytest.raises(ThreatError, match="labels outside its mask"):
         check(train, Poisoned(replace(honest.split, labels=secret), honest.mask), granted)

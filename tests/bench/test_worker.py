@@ -55,7 +55,7 @@ def run(tmp_path: Path, tiny: Tiny) -> Callable[[str, str], tuple[dict[str, int]
     ("what", "reason"),
     [
         ("train.labels[:9] = target.vector", "changed labels, but its threat() does not declare"),
-        ("train.images[40:] = 0", "changed images that its mask does not name"),
+        ("train.images[40:] = 0", "changed images that are neither in its mask"),
         ("train.ids[:2] = 7", "added, dropped or reordered"),
     ],
 )
