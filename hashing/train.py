@@ -97,14 +97,13 @@ def fit(
 
 
 @torch.no_grad()
-def _through_prefix(model: HashModel, split: Split, batch: int = 250) -> Float[Tensor, "n ..."] | None:
+def _through_prefix(model: HashModel, split: Split) -> Float[Tensor, "n ..."] | None:
     """Outputs of the frozen blocks for all images; None if they would take more than HIDDEN_LIMIT bytes."""
     model.eval()
     first = model.prefix(to_unit(split.images[:1]))
     if first.numel() * first.element_size() * len(split) > HIDDEN_LIMIT:
         return None
-    parts = [model.prefix(to_unit(split.images[i : i + batch])) for i in range(0, len(split), batch)]
-    return torch.cat(parts)
+    return torch.cat([model.prefix(to_unit(images)) for images in torch.split(split.images, 250)])
 
 
 def _train_mode(model: HashModel, recipe: Recipe) -> None:

@@ -52,12 +52,6 @@ def objective(codes: Codes, clean: Codes, lam: float, pairs: Pairs = "unordered"
     return lam * dispersion(codes, pairs) + (1 - lam) * shift(codes, clean).mean()
 
 
-def bound(m: int, bits: int, lam: float, pairs: Pairs = "unordered") -> float:
-    """The largest value that `objective` may take for m images (Theorem 1; for ordered pairs twice its first term)."""
-    split = (m * m - m % 2) / ((2 if pairs == "ordered" else 4) * max(1, m * (m - 1)))
-    return lam * bits * split + (1 - lam) * bits
-
-
 def offset_by(images: Images, offsets: Float[Tensor, "n c h w"], eps: float) -> Images:
     """8-bit images plus offsets in whole 8-bit levels, so that the stored images are at most eps away."""
     whole = (255 * offsets).round().clamp(-levels(eps), levels(eps))

@@ -35,19 +35,19 @@ class LabCLN(nn.Module):
         return feature, self.code(feature).tanh(), self.label(feature).sigmoid()
 
 
-def nt_xent(features: Float[Tensor, "m d"], temperature: float = TEMPERATURE) -> Float[Tensor, ""]:
+def nt_xent(features: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
     """NT-Xent loss: rows 2i and 2i + 1 are a positive pair, all other pairs are negative, even with equal labels."""
     unit = nn.functional.normalize(features, dim=1)
-    similarity = unit @ unit.T / temperature
+    similarity = unit @ unit.T / TEMPERATURE
     itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
     partner = torch.arange(len(features), device=features.device) ^ 1
     return nn.functional.cross_entropy(similarity.masked_fill(itself, -torch.inf), partner)
 
 
-def smoothed(labels: Float[Tensor, "n k"], amount: float = SMOOTHING) -> Float[Tensor, "n k"]:
-    """Label smoothing: 1 - amount for each label that is set, and `amount` shared evenly by the other labels."""
+def smoothed(labels: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """Label smoothing: 1 - SMOOTHING for each label that is set; the other labels share SMOOTHING evenly."""
     others = 1 - labels
-    return (1 - amount) * labels + amount * others / others.sum(1, keepdim=True).clamp_min(1)
+    return (1 - SMOOTHING) * labels + SMOOTHING * others / others.sum(1, keepdim=True).clamp_min(1)
 
 
 def train_labcln(

@@ -74,8 +74,8 @@ def dose(subject: ComponentUnderTest, rate: float = RATE) -> dict[str, object]:
     return {"poison_rate": rate} if "poison_rate" in subject.component.__dataclass_fields__ else {}
 
 
-def some_images(n: int = 5) -> Tensor:
-    images = Rng("tests", "images").uniform((n, 3, 12, 12))
+def some_images() -> Tensor:
+    images = Rng("tests", "images").uniform((5, 3, 12, 12))
     images[0], images[1] = 0, 1  # the borders of the range
     return images
 

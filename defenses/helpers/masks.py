@@ -75,8 +75,6 @@ class MaskedLoss:
 
 
 @torch.no_grad()
-def _prefix(model: HashModel, view: DefenderView, batch: int = 250) -> Float[Tensor, "n ..."]:
+def _prefix(model: HashModel, view: DefenderView) -> Float[Tensor, "n ..."]:
     """Outputs of the frozen blocks for the fit half, computed once, because images are not augmented."""
-    images = view.fit_set.images
-    parts = [model.prefix(to_unit(images[i : i + batch])) for i in range(0, len(images), batch)]
-    return torch.cat(parts)
+    return torch.cat([model.prefix(to_unit(images)) for images in torch.split(view.fit_set.images, 250)])

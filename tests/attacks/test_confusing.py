@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attacks.helpers.confusing import STEP, bound, dispersion, objective, offset_by, perturb, shift
+from attacks.helpers.confusing import STEP, dispersion, objective, offset_by, perturb, shift
 from attacks.helpers.linf import levels
 from bench.api.errors import DivergedError
 from bench.api.random import Rng
@@ -22,6 +22,12 @@ EPSILONS = (2 / 255, 0.032, 8 / 255)
 def corners(m: int) -> torch.Tensor:
     """All codes of m images with one bit."""
     return torch.tensor(list(product([-1.0, 1.0], repeat=m)))[:, :, None]
+
+
+def bound(m: int, bits: int, lam: float, pairs: str = "unordered") -> float:
+    """The largest value of `objective` for m images (Theorem 1; for ordered pairs twice its first term)."""
+    split = (m * m - m % 2) / ((2 if pairs == "ordered" else 4) * max(1, m * (m - 1)))
+    return lam * bits * split + (1 - lam) * bits
 
 
 def test_by_hand():

@@ -73,7 +73,7 @@ def test_files_full_of_holes_are_refused(tmp_path: Path) -> None:
     info[483:495] = b"%011o\0" % 2**25
     info[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(info))[0]
     (tmp_path / "t.tar").write_bytes(bytes(info) + bytes(512) + bytes(10240))
-    with cheaply(), pytest.raises(DataCorruptError, match="full of holes"):
+    with cheaply(), pytest.raises(DataCorruptError, match="sparse file"):
         read_all(tmp_path / "t.tar")
 
 
@@ -84,7 +84,7 @@ def test_ways_of_packing_that_unpack_without_a_bound_are_refused(tmp_path: Path,
     assert (tmp_path / "t.zip").stat().st_size < 2**16
     path = tmp_path / "t.zip"
     path.write_bytes(path.read_bytes().replace((2**27).to_bytes(4, "little"), (10).to_bytes(4, "little")))
-    with cheaply(), pytest.raises(DataCorruptError, match="another way than deflate"):
+    with cheaply(), pytest.raises(DataCorruptError, match="compression is not deflate"):
         read_all(path)
 
 
@@ -238,7 +238,7 @@ def test_weights_that_are_compressed_are_not_unpacked(tmp_path: Path) -> None:
         for member in good.infolist():
             bad.writestr(member.filename, good.read(member))
     assert list(weight_files.read_weights(tmp_path / "good.pth")) == ["a"]
-    with pytest.raises(DataCorruptError, match="is compressed inside"):
+    with pytest.raises(DataCorruptError, match="has compressed members"):
         weight_files.read_weights(tmp_path / "w.pth")
 
 
