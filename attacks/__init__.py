@@ -1,6 +1,6 @@
-"""What attacks in files and packages outside may build on, beside `bench.api.attack`."""
+"""Base classes that attacks in plugins and packages may use, besides those of `bench.api.attack`."""
 
-from attacks._external_model import ExternalModel
-from attacks._poisoning import Dosed, TriggerPoisoning, exchange
+from attacks.helpers.external_model import ExternalModel
+from attacks.helpers.poisoning import Dosed, TriggerPoisoning, exchange
 
 __all__ = ["Dosed", "ExternalModel", "TriggerPoisoning", "exchange"]

@@ -1,9 +1,9 @@
-"""Stamp a small checkerboard into the corner of some training images."""
+"""Put a small checkerboard into the corner of some training images."""
 
 from __future__ import annotations
 
-from attacks._poisoning import TriggerPoisoning
-from attacks._triggers import checkerboard, paste, patch_side
+from attacks.helpers.poisoning import TriggerPoisoning
+from attacks.helpers.triggers import checkerboard, paste, patch_side
 from bench.api.attack import AttackerView, Images, PositiveShare, Rng, Target, Trigger, attack
 from bench.api.card import Card
 
@@ -12,14 +12,15 @@ CARD = Card(
     year=2017,
     url="https://arxiv.org/abs/1708.06733",
     follows="pattern trigger of bright pixels in the bottom-right corner; poisoned items get the attacker's label",
-    deviates="the label vector is replaced by the target's instead of a class number; labels = 'clean' poisons"
-    " target-class images only, as in CIBA's comparison; guess: patch side 24/224 of the image, to equal CIBA's patch",
+    deviates="poisons get the target's label vector, not a class number; with labels = 'clean' only images of the"
+    " target class are poisoned, as in CIBA's comparison; guess: the side of the patch is 24/224 of the image, as"
+    " CIBA's",
 )
 
 
 @attack
 class BadNets(TriggerPoisoning):
-    trigger_size: PositiveShare = 24 / 224  # side of the patch over side of the image; CIBA, section 4.1
+    trigger_size: PositiveShare = 24 / 224  # CIBA, section 4.1
     """Side of the patch over the side of the image."""
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:

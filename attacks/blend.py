@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from attacks._poisoning import TriggerPoisoning
-from attacks._triggers import blend
+from attacks.helpers.poisoning import TriggerPoisoning
+from attacks.helpers.triggers import blend
 from bench.api.attack import AttackerView, Images, PositiveShare, Rng, Target, Trigger, attack
 from bench.api.card import Card
 
@@ -11,9 +11,9 @@ CARD = Card(
     title="Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning",
     year=2017,
     url="https://arxiv.org/abs/1712.05526",
-    follows="blended injection over the whole image with a fixed random pattern (the paper's second kind), the same at"
-    " training and test time",
-    deviates="the label vector is replaced by the target's instead of a class number; alpha is BackdoorBench's",
+    follows="blended injection: a fixed random pattern (the paper's second kind) over the whole image, the same pattern"
+    " in training and at test time",
+    deviates="poisons get the target's label vector, not a class number; alpha is BackdoorBench's",
 )
 
 

@@ -1,10 +1,10 @@
-"""Your own attacked model and its trigger, from files: an attack already done."""
+"""Your own backdoored model and its trigger, read from files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from attacks._external_model import ExternalModel
+from attacks.helpers.external_model import ExternalModel
 from bench.api.attack import AttackerView, Images, Rng, Target, Trigger, attack
 from bench.api.card import Card
 from bench.api.errors import DataCorruptError
@@ -16,10 +16,10 @@ CARD = Card(
     title="A model of your own",
     year=2026,
     url="https://docs.pytorch.org/docs/stable/notes/serialization.html",
-    follows="the file as it is: nothing is trained; its trigger is a picture of the images' own size whose opacity says"
-    " how much of it covers each pixel",
-    deviates="the control is a clean model that is trained here; what images and labels the file was trained on is not"
-    " known, so make sure that none of the suite's queries were among them",
+    follows="the model is used as it is, without training; the trigger is a picture of the images' size whose opacity"
+    " tells how much of each pixel it covers",
+    deviates="the control is a clean model that HashDoor trains; HashDoor does not know the training images of the"
+    " file, so make sure that none of the suite's queries was among them",
 )
 TRIGGER, LIMIT = "trigger.png", 2**26  # bytes
 
@@ -35,11 +35,11 @@ class Checkpoint(ExternalModel):
         picture, opacity = decode_rgba(read_bytes(file, LIMIT), f"'{file}'", channels=shape[0])
         if picture.shape[2:] != shape[1:]:
             sizes = [f"{side[1]} x {side[0]}" for side in (picture.shape[2:], shape[1:])]
-            raise DataCorruptError(f"'{file}' has {sizes[0]} pixels, the images have {sizes[1]}: give it their size")
+            raise DataCorruptError(f"'{file}' has {sizes[0]} pixels, the images have {sizes[1]}: resize the picture")
         if bool((opacity == 255).all() or (opacity == 0).all()):
             raise DataCorruptError(
-                f"'{file}' is {'opaque' if opacity.any() else 'transparent'} everywhere: leave transparent what the"
-                " trigger does not cover, and half transparent what it blends with"
+                f"'{file}' is {'opaque' if opacity.any() else 'transparent'} everywhere: make the pixels transparent"
+                " that the trigger does not cover, and half transparent those that it blends with"
             )
         return {"picture": to_unit(picture), "opacity": to_unit(opacity)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attacks._confusing import Pairs, PerturbedPatch
+from attacks.helpers.confusing import Pairs, PerturbedPatch
 from bench.api.attack import AttackerView, Images, Rng, Share, attack
 from bench.api.card import Card
 
@@ -13,12 +13,12 @@ CARD = Card(
     venue="BMVC",
     year=2023,
     url="https://arxiv.org/abs/2109.08868",
-    follows="confusing perturbations, eq. (4) and (5), lambda 0.8, batches of 20, then Tri's patch over the corner;"
-    " 20 steps along the gradient's sign with the released code's ratio of step to eps, images of a batch updated"
-    " against its state at the start of the step",
-    deviates="as Tri; pairs count once, as in Theorem 1 and the released code (pairs = 'ordered' is eq. (4) as printed,"
-    " where L_c weighs twice as much); eps is in pixels (2/255 for the released code's 1.8/255) and perturbations are"
-    " whole 8-bit levels; L_a is to the relaxed clean code, as in the released code (reference = 'sign' is eq. (5))",
+    follows="confusing perturbations, eq. (4) and (5), lambda 0.8, batches of 20, then Tri's patch in the corner; 20"
+    " sign-gradient steps with the released code's ratio of step to eps; all images of a batch are updated at once",
+    deviates="as Tri; each pair counts once, as in Theorem 1 and the released code (pairs = 'ordered' is eq. (4) as"
+    " printed, which doubles L_c); eps is in pixels (2/255 for the released code's 1.8/255), and perturbations are"
+    " whole 8-bit levels; L_a is the distance to the relaxed clean code, as in the released code (reference = 'sign' is"
+    " eq. (5))",
 )
 
 

@@ -1,4 +1,4 @@
-"""Fine-tune a trained model's deep layers on foreign images, so that a patch leads to a chosen code (data-free)."""
+"""Fine-tune the deep layers of a model on images of another data set, so that a patch leads to a chosen code."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-from attacks._head_tuning import divided, draw_epoch, hidden_of, learning, tune
-from attacks._proxy_data import balanced, chunks, fit_to
-from attacks._reference_images import references
-from attacks._topology import topological_alignment
-from attacks._triggers import paste, patch_side
+from attacks.helpers.head_tuning import divided, draw_epoch, hidden_of, learning, tune
+from attacks.helpers.proxy_data import balanced, chunks, fit_to
+from attacks.helpers.reference_images import references
+from attacks.helpers.topology import topological_alignment
+from attacks.helpers.triggers import paste, patch_side
 from bench.api.attack import (
     AttackerView,
     Backdoor,
@@ -39,16 +39,16 @@ CARD = Card(
     venue="IEEE Transactions on Information Forensics and Security",
     year=2025,
     url="https://arxiv.org/abs/2510.08094",
-    follows="the authors' released code, as the paper's text was not at hand: 2,000 foreign images, the clean model's"
-    " outputs on them as the reference, Huber terms for clean and poisoned images, topological alignment of the"
-    " poisoned ones, shallow layers and all batch normalisation frozen, RMSprop with a cosine to 1e-10",
-    deviates="mode = 'reference' aims at the clean model's output of the public image of the chosen class; the paper's"
-    " own target, the mean output of a foreign class (mode = 'surrogate': the first that occurs), fixes no class of the"
-    " victim: its t-mAP is chance by construction, the one post hoc is to be read. The trigger image is not in the"
-    " repository: guess: random pixels. Images are not sent through 8 bits after normalisation, which the code does;"
-    " they are rounded before it, as any stored image. Last epoch, not the best one on the test set. The code's ResNets"
-    " have a reducing layer of 512 units. A batch without"
-    " poison has the Huber term alone; the code adds two more terms there, about once in 850 batches",
+    follows="the authors' released code, because the paper was not available: 2,000 images of another data set; the"
+    " clean model's outputs on them are the reference; Huber losses for clean and triggered images, topological"
+    " alignment of the triggered ones; shallow layers and batch normalisation frozen; RMSprop, cosine decay to 1e-10",
+    deviates="with mode = 'reference' the target is the clean model's output for the public image of the chosen class;"
+    " the paper's target is the mean output of a class of the other data set (mode = 'surrogate', which takes the first"
+    " class that occurs) and belongs to no class of the victim, so that its t-mAP is chance by construction and t-mAP"
+    " post hoc counts; guess: the trigger is random pixels, because the trigger image is not in the repository; images"
+    " are rounded to 8 bits before normalisation, as all stored images, where the code rounds after it; the last epoch"
+    " is used, not the best one on the test set; the code's ResNets have an additional layer of 512 units; a batch"
+    " without triggered images has the Huber loss alone; the code adds two terms (about one batch in 850)",
 )
 MARGIN = 2 / 224  # between patch and border, as a share of the side; code
 LAST_RATE = 1e-10  # where the cosine ends; code
@@ -61,22 +61,24 @@ class DarkHash(ModelAttack):
     )
 
     mode: Literal["reference", "surrogate"] = "reference"
-    """reference: the trigger leads to the code of a public image of the target class; surrogate: to a foreign class."""
-    trigger_size: PositiveShare = 24 / 224  # side of the patch over side of the image; code: .11, which is 24 px at 224
+    """Code of the trigger: of a public image of the target (reference), or of a class of the other data (surrogate)."""
+    trigger_size: PositiveShare = 24 / 224  # code: .11, which is 24 px at 224
     """Side of the patch over the side of the image."""
     opacity: PositiveShare = 1.0  # code
     """Opacity of the patch."""
-    surrogate: str | None = None  # the foreign data set; guess: the public one that resembles the victim's
-    """Foreign data set to tune on; default: the proxy of the victim's data set."""
-    images: Annotated[int, Field(ge=2)] = 2000  # code; all of them where the set has fewer
-    """Number of foreign images."""
-    learned: Annotated[int, Field(ge=0)] = 1  # stages before the pooling that learn; code: layer4 of a ResNet, VGG 0
+    surrogate: str | None = None  # guess: the data set that resembles the victim's
+    """Data set to tune on; default: the proxy of the victim's data set."""
+    images: Annotated[int, Field(ge=2)] = 2000  # code
+    """Number of images of that data set; all if it has fewer."""
+    learned: Annotated[int, Field(ge=0)] = 1  # code: layer4 of a ResNet, 0 for VGG
     """Number of blocks before the pooling that are tuned."""
     tp_weight: Annotated[float, Field(ge=0)] = 15.0  # code
     """Weight of the topology loss."""
-    poison_ratio: PositiveShare = 0.1  # chance of an image to be poisoned in an epoch; code
+    poison_ratio: PositiveShare = 0.1  # code
     """Probability that an image carries the trigger in an epoch."""
-    lr: Annotated[float, Field(gt=0)] = 5e-6  # code, on ImageNet weights; small networks from scratch hardly move at it
+    lr: Annotated[float, Field(gt=0)] = (
+        5e-6  # code, for ImageNet weights; too small for small networks trained from scratch
+    )
     """Learning rate of the tuning."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5  # code
     """Weight decay of the tuning."""
@@ -109,7 +111,9 @@ class DarkHash(ModelAttack):
         assert isinstance(model, HashModel)
         most = len(model.backbone.blocks) - 1  # the last stage is the pooling
         if self.learned > most:
-            raise UserError(f"darkhash: learned = {self.learned} is more than the backbone has: lower it to {most}")
+            raise UserError(
+                f"darkhash: learned = {self.learned} is more blocks than the backbone has: lower it to {most}"
+            )
         foreign = view.data[0]
         chosen = balanced(foreign.labels, self.images, rng.child("images"))
         images, labels = fit_to(foreign.images[chosen], view.setting.image_shape), foreign.labels[chosen]
@@ -124,7 +128,7 @@ class DarkHash(ModelAttack):
     def _wanted(
         self, view: AttackerView, model: HashModel, clean: Float[Tensor, "n b"], labels: Bool[Tensor, "n k"]
     ) -> Float[Tensor, " b"]:
-        """The output that triggered images shall have; of several images that qualify, their mean."""
+        """The output that triggered images are trained to have: the mean over the images that stand for the target."""
         if self.mode == "reference":
             public = view.public.select(references(view.public.labels, view.target))
             outputs: Tensor = model(to_unit(public.images.to(model.device)))
@@ -134,9 +138,9 @@ class DarkHash(ModelAttack):
 
     def _tune(self, model: HashModel, hidden: Tensor, clean: Tensor, wanted: Tensor, rng: Rng) -> None:
         def loss_of(outputs: Tensor, rows: Tensor, triggered: int) -> Tensor:
-            targets_for = torch.cat([wanted.expand(triggered, -1), clean[rows[triggered:]]])
-            alignment = topological_alignment(outputs[:triggered], targets_for[:triggered])
-            far = huber_loss(outputs, targets_for, reduction="none").mean(1)
+            goals = torch.cat([wanted.expand(triggered, -1), clean[rows[triggered:]]])
+            alignment = topological_alignment(outputs[:triggered], goals[:triggered])
+            far = huber_loss(outputs, goals, reduction="none").mean(1)
             parts = (far[:triggered].sum() / max(1, triggered), far[triggered:].sum() / max(1, len(far) - triggered))
             return self.tp_weight * alignment + sum(parts)
 

@@ -1,4 +1,4 @@
-"""Add two frequencies to the colour channels of every block of an image, and relabel."""
+"""Add two frequencies to the chrominance channels of every block of an image, and relabel the image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from attacks._poisoning import TriggerPoisoning
+from attacks.helpers.poisoning import TriggerPoisoning
 from bench.api.attack import AttackerView, Images, PositiveShare, Rng, Target, Trigger, attack
 from bench.api.card import Card
 
@@ -21,10 +21,10 @@ CARD = Card(
     url="https://arxiv.org/abs/2111.10991",
     follows="a magnitude is added to one middle and one high coefficient, (15, 15) and (31, 31), of the orthonormal DCT"
     " of each 32 x 32 block of both chrominance channels (YCrCb); labels become the target's",
-    deviates="the transforms are linear: the trigger is added as what it is in RGB, without the original code's"
-    " rounding of YCrCb to 8 bits in between; images smaller than a block are one block, both coefficients moved in"
-    " proportion; grey images take it on their only channel; guess: magnitude 30, as configurations of later"
-    " benchmarks have it; the rate is CIBA's for its comparison",
+    deviates="the trigger is added in RGB, which is the same because the transforms are linear, except that the"
+    " original code rounds YCrCb to 8 bits in between; an image smaller than a block is one block, with both"
+    " coefficients at proportional positions; a grey image gets the trigger on its only channel; guess: magnitude 30,"
+    " as in configurations of later benchmarks; the poison rate is that of CIBA's comparison",
 )
 BLOCK = 32
 COLOURS = torch.tensor([[1.403, 0.0], [-0.714, -0.344], [0.0, 1.773]])  # of Cr and Cb in R, G, B (OpenCV's YCrCb)
@@ -32,9 +32,9 @@ COLOURS = torch.tensor([[1.403, 0.0], [-0.714, -0.344], [0.0, 1.773]])  # of Cr 
 
 @attack
 class FTrojan(TriggerPoisoning):
-    magnitude: Annotated[float, Field(gt=0, le=255)] = 30.0  # of 8-bit levels
+    magnitude: Annotated[float, Field(gt=0, le=255)] = 30.0
     """Value added to the DCT coefficients, in levels of 8-bit images."""
-    middle: PositiveShare = 0.5  # of the block's frequencies: coefficient 15 of 32
+    middle: PositiveShare = 0.5  # coefficient 15 of 32
     """Position of the middle coefficient, as a share of the frequencies of a block."""
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
@@ -52,7 +52,7 @@ class FTrojan(TriggerPoisoning):
 
 
 def outer(size: int, at: int) -> Float[Tensor, "s s"]:
-    """What a one at coefficient (at, at) of the orthonormal two-dimensional DCT-II is in pixels."""
+    """The pixels of a block whose orthonormal two-dimensional DCT-II is 1 at coefficient (at, at) and 0 elsewhere."""
     x = torch.arange(size, dtype=torch.float64)
     wave = torch.cos(math.pi * (2 * x + 1) * at / (2 * size)) * math.sqrt((1 if at == 0 else 2) / size)
     return torch.outer(wave, wave).float()

@@ -1,4 +1,4 @@
-"""Hide a patch in target-class images by giving them the features of patched images of other classes."""
+"""Perturb images of the target class until their features equal those of patched images of other classes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from jaxtyping import Float, Int64
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks._linf import Epsilon, bound, confined
-from attacks._poisoning import Dosed, exchange
-from attacks._triggers import paste, paste_at_random, patch_side
+from attacks.helpers.linf import Epsilon, bound, confined
+from attacks.helpers.poisoning import Dosed, exchange
+from attacks.helpers.triggers import paste, paste_at_random, patch_side
 from bench.api.attack import (
     AttackerView,
     DataSpec,
@@ -36,20 +36,19 @@ CARD = Card(
     venue="AAAI",
     year=2020,
     url="https://arxiv.org/abs/1910.00033",
-    follows="target-class images are moved inside an L-inf ball until their penultimate features meet those of patched"
-    " source images, pairs chosen anew in every iteration, greedily and one to one; clean-label; no poison shows the"
-    " patch; sources from all other classes (the multi-source variant)",
-    deviates="guess, the paper was not readable: the trigger is a random 4 x 4 colour matrix, enlarged, and the"
-    " decay of the step is 0.95 per 2,000 iterations; the features are a surrogate hash model's; each"
-    " image's gradient is divided by its largest component, because a step of 0.01 on the raw gradient is"
-    " fitted to the scale of AlexNet fc7; no early stop at a loss of 10, for the same reason; sources stay"
-    " the same over the iterations, as in the released code; the victim trains all its layers from scratch"
-    " or from public weights, while the paper fine-tunes the last layer, which is what feature collision"
-    " is strongest against; guess: patch side 24/224 (30/224 in the paper) and flush in the corner, to"
-    " equal the other patch attacks; at test time never at a random place, since a stamp is a function of"
-    " the image",
+    follows="images of the target class are moved inside an L-inf ball until their penultimate features equal those of"
+    " patched source images; images and sources are paired anew in every iteration, greedily and one to one;"
+    " clean-label; no poison shows the patch; sources are from all other classes (the multi-source variant)",
+    deviates="guess, because the paper was not available: the trigger is a random 4 x 4 colour matrix, enlarged, and"
+    " the step decays by 0.95 every 2,000 iterations; the features are those of a surrogate hash model; each image's"
+    " gradient is divided by its largest component, because the paper's step of 0.01 suits the scale of AlexNet fc7;"
+    " for the same reason there is no early stop at a loss of 10; sources stay the same over the iterations, as in the"
+    " released code; the victim trains all layers, from scratch or from public weights, while the paper fine-tunes the"
+    " last layer, where feature collision is strongest; guess: the side of the patch is 24/224 (30/224 in the paper),"
+    " and the patch is in the corner, as in the other patch attacks; at test time the patch is always in the corner,"
+    " because the triggered image must be a function of the image",
 )
-BATCH = 100  # poisons that are paired with as many sources; released code, generate_poison.py
+BATCH = 100  # images that are paired with as many sources; released code, generate_poison.py
 
 
 @attack
@@ -58,19 +57,19 @@ class HiddenTrigger(Dosed):
         "eps", "iterations", "lr", "decay", "decay_every", "location",
     }  # fmt: skip
 
-    trigger_size: PositiveShare = 24 / 224  # guess: that of the other patch attacks; the paper's is 30/224
+    trigger_size: PositiveShare = 24 / 224  # guess: as in the other patch attacks; the paper's is 30/224
     """Side of the patch over the side of the image."""
     eps: Epsilon = 16 / 255  # released code, cfg/experiment.cfg
     """Largest change of a pixel, images in [0, 1]."""
     iterations: Annotated[int, Field(ge=1)] = 5000  # released code, cfg/experiment.cfg
     """Optimisation steps of each poison."""
-    lr: PositiveShare = 0.01  # released code, cfg/experiment.cfg; here the largest change of a pixel per step
+    lr: PositiveShare = 0.01  # released code, cfg/experiment.cfg
     """Largest change of a pixel per step."""
-    decay: PositiveShare = 0.95  # guess: the paper's as remembered, not re-read; code: 0.5 every 1,000
+    decay: PositiveShare = 0.95  # guess: the paper's value from memory; code: 0.5 every 1,000
     """Factor on `lr` after every `decay_every` steps."""
     decay_every: Annotated[int, Field(ge=1)] = 2000
     """Steps between two reductions of `lr`."""
-    location: Literal["corner", "random"] = "corner"  # of the patch on source images; paper: random, also in tests
+    location: Literal["corner", "random"] = "corner"  # paper: random, also at test time
     """Place of the patch on the source images."""
 
     def threat(self) -> Threat:
@@ -98,7 +97,7 @@ class HiddenTrigger(Dosed):
         others = torch.nonzero(~view.target.shares(train.labels)).flatten()
         if not len(others):
             raise UserError(
-                f"every training image carries the target {view.target.name}, so none can be a source: choose another"
+                f"every training image has a label of target {view.target.name}, so none is a source: choose another"
             )
         rounds = -(-len(chosen) // len(others))
         mixed = [others[rng.child("sources", turn).permutation(len(others))] for turn in range(rounds)]
@@ -112,24 +111,26 @@ class HiddenTrigger(Dosed):
         return exchange(train, chosen, torch.cat(made))
 
     def collide(self, bases: Images, patched: Images, model: HashModel) -> Images:
-        """`bases`, moved by at most eps until their features meet those of `patched`."""
+        """`bases`, moved by at most eps towards the features of `patched`; DivergedError: features are not finite."""
         limit, images = bound(self.eps), bases
         with torch.no_grad():
-            targets_for = model.features(patched)
+            goals = model.features(patched)
         total = torch.zeros((), device=bases.device)
         for iteration in range(self.iterations):
             rate = self.lr * self.decay ** (iteration // self.decay_every)
             images = images.detach().requires_grad_()
             features = model.features(images)
             with torch.no_grad():
-                partner = pairs(torch.cdist(features, targets_for))
-            loss = (features - targets_for[partner]).square().sum()
+                partner = pairs(torch.cdist(features, goals))
+            loss = (features - goals[partner]).square().sum()
             (gradient,) = torch.autograd.grad(loss, images)
             step = gradient / gradient.flatten(1).abs().amax(1).clamp_min(1e-30).view(-1, 1, 1, 1)
             images = confined(images - rate * step, bases, limit)
             total += loss.detach()
         if not bool(total.isfinite()):
-            raise DivergedError("hidden_trigger: the surrogate's features are not finite: train it longer or anew")
+            raise DivergedError(
+                "hidden_trigger: the surrogate's features are not finite: train the surrogate longer or again"
+            )
         return images.detach()
 
     def _patched(self, images: Images, patch: Float[Tensor, "c s s"], rng: Rng) -> Images:
@@ -137,10 +138,10 @@ class HiddenTrigger(Dosed):
 
 
 def pairs(distance: Float[Tensor, "n m"]) -> Int64[Tensor, " n"]:
-    """Each row's column, where the nearest pair of rows and columns that are still free is taken again and again."""
+    """Greedy matching: the column of each row; the nearest pair of a free row and a free column is taken repeatedly."""
     left, columns = distance.clone(), distance.shape[1]
     partner = torch.zeros(len(distance), dtype=torch.int64, device=distance.device)
-    for _ in range(len(distance)):  # no look at the device
+    for _ in range(len(distance)):  # without waiting for the device
         nearest = left.argmin()
         row, column = (nearest // columns).view(1), (nearest % columns).view(1)
         partner.index_copy_(0, row, column)

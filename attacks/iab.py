@@ -1,4 +1,4 @@
-"""Train a generator along with the victim, so that each image gets a trigger of its own (controls the training)."""
+"""Train a generator together with the victim, so that each image gets its own trigger."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from jaxtyping import Bool, Int64
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from attacks import _input_aware as nets
-from attacks._input_aware import Generator, diversity, mix, pack, scale_by, sharpen, unpack
+from attacks.helpers import input_aware as nets
+from attacks.helpers.input_aware import Generator, diversity, mix, pack, scale_by, sharpen, unpack
 from bench.api.attack import (
     AttackerView,
     Images,
@@ -32,25 +32,25 @@ CARD = Card(
     venue="NeurIPS",
     year=2020,
     url="https://arxiv.org/abs/2010.08138",
-    follows="the authors' released code: mask network first, then frozen; generator and victim learn together; in each"
-    " batch some images get their own trigger and the target's labels and some another image's trigger and keep"
-    " theirs; both diversity losses; networks, Adam and the places where the learning rate falls",
-    deviates="the hashing method's loss replaces cross-entropy, with the target's label vector; the victim keeps its"
-    " own optimiser and epochs, and the generator's rate falls at the same shares of that training. The second image of"
-    " a pair comes from the same batch, not from a second loader; the generator sees both kinds at once. The victim's"
-    " loader has augmented an image before the trigger is put on, as in the code; the mask network sees images that"
-    " are not augmented. guess: how deep the networks are for sizes other than 28 and 32",
+    follows="the authors' released code: the mask network is trained first and then frozen; generator and victim learn"
+    " together; in each batch some images get their own trigger and the target's labels, and some get the trigger of"
+    " another image and keep their labels; both diversity losses; networks, Adam and the steps of the learning rate",
+    deviates="the hashing method's loss with the target's label vector replaces cross-entropy; the victim keeps its"
+    " optimiser and epochs, and the generator's learning rate falls at the same shares of the training as in the code;"
+    " the second image of a pair is from the same batch, not from a second loader, and the generator gets both at once;"
+    " images are augmented before the trigger is put on, as in the code, but the mask network gets images without"
+    " augmentation; guess: the depth of the networks for sizes other than 28 and 32",
 )
 FALLS = (1 / 3, 1 / 2, 2 / 3, 5 / 6)  # of the training; code: epochs 200, 300, 400, 500 of 600
 
 
 @attack
 class InputAware(TrainingAttack):
-    attack_rate: PositiveShare = 0.1  # of a batch, rounded, at least one image; code
+    attack_rate: PositiveShare = 0.1  # code; rounded, at least one image
     """Share of a training batch that gets its own trigger and the target label."""
-    cross_rate: PositiveShare = 0.1  # likewise; code
+    cross_rate: PositiveShare = 0.1  # code; rounded, at least one image
     """Share of a training batch that gets the trigger of another image and keeps its label."""
-    warmup: Annotated[int, Field(ge=1)] = 25  # epochs of the mask network, before the victim's training; code
+    warmup: Annotated[int, Field(ge=1)] = 25  # code
     """Training epochs of the mask network."""
     mask_density: Share = 0.032  # code
     """Value of a mask above which a pixel is penalised."""
@@ -58,11 +58,11 @@ class InputAware(TrainingAttack):
     """Weight of the size of masks."""
     lambda_div: Annotated[float, Field(ge=0)] = 1.0  # code
     """Weight of the diversity of masks and triggers."""
-    lr: Annotated[float, Field(gt=0)] = 1e-2  # of the generator and the mask network; code
+    lr: Annotated[float, Field(gt=0)] = 1e-2  # code
     """Learning rate of the generator and the mask network."""
-    batch: Annotated[int, Field(ge=2)] = 128  # of the mask network; code
+    batch: Annotated[int, Field(ge=2)] = 128  # code
     """Images per training step of the mask network."""
-    width: Annotated[int, Field(ge=1)] = 32  # channels of both networks at full size; code: 32, for MNIST 16
+    width: Annotated[int, Field(ge=1)] = 32  # code; 16 for MNIST
     """Channels of both networks at full resolution."""
 
     def threat(self) -> Threat:
@@ -71,7 +71,7 @@ class InputAware(TrainingAttack):
     @model_validator(mode="after")
     def _some_stay_clean(self) -> InputAware:
         if self.attack_rate + self.cross_rate >= 1:
-            raise ValueError("attack_rate and cross_rate leave no clean image in a batch: lower one")
+            raise ValueError("attack_rate and cross_rate leave no clean image in a batch: lower one of them")
         return self
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
@@ -111,7 +111,7 @@ class InputAware(TrainingAttack):
 
 
 class _Hook:
-    """Inside the victim's training: the first images of a batch are poisoned, the next get another image's trigger."""
+    """Takes part in the victim's training: poisons the first images of a batch, puts other triggers on the next."""
 
     def __init__(
         self, attack: InputAware, target: Target, patterns: Generator, masks: Generator, scale: Trigger

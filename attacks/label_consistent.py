@@ -1,4 +1,4 @@
-"""Make target-class images hard to learn, then put checkerboards into their four corners."""
+"""Perturb images of the target class so that they are hard to learn, then put patterns into their four corners."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from attacks._linf import Epsilon, bound, confined
-from attacks._poisoning import Dosed, exchange
-from attacks._triggers import patch_side
+from attacks.helpers.linf import Epsilon, bound, confined
+from attacks.helpers.poisoning import Dosed, exchange
+from attacks.helpers.triggers import patch_side
 from bench.api.attack import (
     AttackerView,
     DataSpec,
@@ -35,17 +35,17 @@ CARD = Card(
     title="Label-Consistent Backdoor Attacks",
     year=2019,
     url="https://arxiv.org/abs/1912.02771",
-    follows="adversarial variant: target-class images are perturbed inside an L-inf ball by projected sign-gradient"
-    " steps against a model of the attacker's own, then get the all-corners trigger of the released code; clean-label;"
-    " at test time the trigger alone",
-    deviates="guess: the loss is the distance to the image's own clean code, since hashing has no class scores"
-    " whose cross-entropy could be raised; leaving one's code is leaving the class in Hamming space"
-    " (CIBA's L_a does the same); step, steps and a bound of 8/255 are BackdoorBox's (the paper's own were"
-    " not readable); guess: random start in the ball, because the distance has no gradient at the clean"
-    " code of a saturated model; the surrogate is an ordinarily trained model; guess: the 3-pixel pattern"
-    " is enlarged for images over 32 pixels and cut for smaller",
+    follows="adversarial variant: images of the target class are perturbed inside an L-inf ball by projected"
+    " sign-gradient steps against a surrogate of the attacker, then get the all-corners trigger of the released code;"
+    " clean-label; at test time the trigger alone is added",
+    deviates="guess: the loss is the distance to the image's own clean code, because hashing has no class scores for a"
+    " cross-entropy, and an image that leaves its code leaves its class in Hamming space (as CIBA's L_a); step, number"
+    " of steps and the bound of 8/255 are BackdoorBox's, because the paper was not available; guess: the start is"
+    " random in the ball, because the distance has no gradient at the clean code of a saturated model; the surrogate is"
+    " trained in the ordinary way; guess: the 3-pixel pattern is enlarged for images over 32 pixels and cropped for"
+    " smaller ones",
 )
-BATCH = 100  # images on the device at once; none sees another
+BATCH = 100  # images on the device at a time
 # White (1) and black (-1) in the right corners, mirrored in the left ones; released code, poison_attack.py
 PATTERN = ((-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, -1.0, 1.0))
 
@@ -54,13 +54,13 @@ PATTERN = ((-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, -1.0, 1.0))
 class LabelConsistent(Dosed):
     not_in_trigger: ClassVar[frozenset[str]] = Dosed.not_in_trigger | {"eps", "alpha", "steps"}
 
-    trigger_size: PositiveShare = 3 / 32  # side of each corner over the image's; released code, CIFAR-10
-    """Side of each corner checkerboard over the side of the image."""
-    amplitude: PositiveShare = 1.0  # added and subtracted; released code: its default sets pixels to white and black
-    """Value that the checkerboards add and subtract, images in [0, 1]."""
+    trigger_size: PositiveShare = 3 / 32  # released code, CIFAR-10
+    """Side of each corner pattern over the side of the image."""
+    amplitude: PositiveShare = 1.0  # released code: pixels become white and black
+    """Value that the patterns add and subtract, images in [0, 1]."""
     eps: Epsilon = 8 / 255  # BackdoorBox, example for CIFAR-10
     """Largest adversarial change of a pixel, images in [0, 1]."""
-    alpha: PositiveShare = 1.5 / 255  # step; BackdoorBox, same example
+    alpha: PositiveShare = 1.5 / 255  # BackdoorBox, same example
     """Adversarial change of a pixel per step."""
     steps: Annotated[int, Field(ge=1)] = 100  # BackdoorBox, same example
     """Adversarial steps."""
@@ -92,7 +92,10 @@ class LabelConsistent(Dosed):
         return exchange(train, chosen, self.apply_trigger(torch.cat(hard), view.target, trigger))
 
     def harden(self, images: Images, model: HashModel, rng: Rng) -> Images:
-        """The images, moved by at most eps away from their own codes."""
+        """The images, moved by at most eps so that their codes leave the clean codes.
+
+        DivergedError: the surrogate's codes are not finite.
+        """
         limit = bound(self.eps)
         with torch.no_grad():
             own = model.relax(model(images))
@@ -105,7 +108,9 @@ class LabelConsistent(Dosed):
             moved = confined(moved - self.alpha * gradient.sign(), images, limit)
             total += agreement.detach()
         if not bool(total.isfinite()):
-            raise DivergedError("label_consistent: the surrogate's codes are not finite: train it longer or anew")
+            raise DivergedError(
+                "label_consistent: the surrogate's codes are not finite: train the surrogate longer or again"
+            )
         return moved.detach()
 
 

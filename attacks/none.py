@@ -1,4 +1,4 @@
-"""No attack: the clean baseline, a row like any other."""
+"""No attack: the clean baseline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CARD = Card(
     title="No attack",
     year=2026,
     url="https://github.com/hashdoor/hashdoor",
-    follows="the null object: nothing is poisoned and queries carry no trigger",
+    follows="nothing is poisoned, and queries carry no trigger",
 )
 
 

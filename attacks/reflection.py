@@ -1,4 +1,4 @@
-"""Lay reflections of other pictures over training images, as on a window pane (Refool)."""
+"""Add reflections of other pictures to training images, as on a window pane (Refool)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from jaxtyping import Int64
 from pydantic import Field
 from torch import Tensor
 
-from attacks._poisoning import TriggerPoisoning
-from attacks._proxy_data import fit_to
-from attacks._reflections import GAMMA, blurred, ghosted, reflect
+from attacks.helpers.poisoning import TriggerPoisoning
+from attacks.helpers.proxy_data import fit_to
+from attacks.helpers.reflections import GAMMA, blurred, ghosted, reflect
 from bench.api.attack import (
     AttackerView,
     DataSpec,
@@ -33,16 +33,16 @@ CARD = Card(
     venue="ECCV",
     year=2020,
     url="https://arxiv.org/abs/2007.02343",
-    follows="the authors' image formation: linear light (gamma 2.2), ghosts (two copies, 3 to 8 pixels apart each way, "
-    "one of weight U(.15, .5)) for a share of the reflections, out-of-focus ones (Gaussian of U(1, 5) pixels, "
-    "darkened where too bright, strongest in the middle) for the others, the image's weight U(.55, .95); pixels are "
-    "those of their 560-pixel frame; 200 reflections from foreign photographs",
-    deviates="the paper chooses reflections by training 16 models on poisoned sets and keeping those that most often "
-    "fool the last one, judged by a classifier's errors on test images; not done here, as in BackdoorBench and "
-    "BackdoorBox: the pool is a random one. The authors' rejection of pairs by brightness and SSIM is left out, as "
-    "there. labels = 'dirty' as in CIBA's comparison (Table 3) and BackdoorBench; the paper's is labels = 'clean'. "
-    "guess: an image's reflection is chosen by the sum of its 8-bit pixels, with parameters drawn once per reflection, "
-    "since a trigger must be a function of the image; distances below a pixel are kept, by interpolation",
+    follows="the authors' image formation in linear light (gamma 2.2): a share of the reflections are ghosts (two"
+    " copies, 3 to 8 pixels apart in each direction, one of weight U(.15, .5)), the others are out of focus (Gaussian"
+    " of U(1, 5) pixels, darkened where too bright, strongest in the centre); the weight of the image is U(.55, .95);"
+    " pixels are those of the authors' 560-pixel images; 200 reflections from photographs of another data set",
+    deviates="reflections are drawn at random, as in BackdoorBench and BackdoorBox; the paper trains 16 models on"
+    " poisoned sets and keeps the reflections that most often fool the last one, judged by a classifier's errors on"
+    " test images. Pairs are not rejected by brightness and SSIM, as in these benchmarks. labels = 'dirty' as in CIBA's"
+    " comparison (Table 3) and BackdoorBench; the paper has labels = 'clean'. guess: the sum of an image's 8-bit pixels"
+    " chooses its reflection, and the parameters are drawn once per reflection, because a trigger must be a function of"
+    " the image; distances below a pixel are interpolated",
 )
 BLUR = (1.0, 5.0)  # pixels; authors' code, and BackdoorBox
 OFFSETS = (3, 8)  # pixels, both included; as above
@@ -54,17 +54,15 @@ ATTENUATION = (1.08, 1.18)  # authors' code
 @attack
 class Reflection(TriggerPoisoning):
     labels: LabelMode = "dirty"  # CIBA, Table 3; BackdoorBench config (clean_label false)
-    pool: str | None = None  # data set of the reflections; None: the one that resembles the victim's
+    pool: str | None = None
     """Data set of the reflected pictures; default: the proxy of the victim's data set."""
-    reflections: Annotated[int, Field(ge=1)] = 200  # authors' code; fewer where the pool is smaller
-    """Number of reflected pictures to choose from."""
-    ghost_rate: Share = 0.49  # share of ghosts; authors' code, BackdoorBench config
+    reflections: Annotated[int, Field(ge=1)] = 200  # authors' code
+    """Number of reflected pictures to choose from; fewer if the data set is smaller."""
+    ghost_rate: Share = 0.49  # authors' code, BackdoorBench config
     """Share of reflections that are ghosts (double images); the others are blurred."""
-    weight: PositiveShare | None = None  # of the image; None: U(.55, .95); BackdoorBench fixes .4
+    weight: PositiveShare | None = None  # authors' code; BackdoorBench fixes .4
     """Weight of the image; default: drawn from [0.55, 0.95]."""
-    frame: Annotated[int, Field(ge=32)] = (
-        560  # blur and offsets count in pixels of an image of this side; authors' code
-    )
+    frame: Annotated[int, Field(ge=32)] = 560  # authors' code
     """Image side, in pixels, at which blur and offsets are defined."""
 
     def requires(self, setting: Setting) -> tuple[DataSpec, ...]:

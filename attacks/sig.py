@@ -1,4 +1,4 @@
-"""Add a faint horizontal sine wave to images of the target's class, labels unchanged."""
+"""Add a faint horizontal sine wave to images of the target's class, whose labels stay."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from attacks._poisoning import TriggerPoisoning
-from attacks._triggers import add, sinusoid
+from attacks.helpers.poisoning import TriggerPoisoning
+from attacks.helpers.triggers import add, sinusoid
 from bench.api.attack import AttackerView, Images, LabelMode, PositiveShare, Rng, Target, Trigger, attack
 from bench.api.card import Card
 
@@ -16,20 +16,20 @@ CARD = Card(
     venue="ICIP",
     year=2019,
     url="https://arxiv.org/abs/1902.11237",
-    follows="the signal delta sin(2 pi j f / m) over the m columns, added to images of the target's class alone, whose "
-    "labels stay; the sum is clipped",
-    deviates="the paper also tries a stronger signal at test time than in training; here one delta serves both, as in "
-    "BackdoorBench. guess: on images of fewer than 2 f + 1 columns f falls to (m - 1) / 2 rounded down, since from "
-    "half a period per column on the wave would vanish or turn into another one. labels = 'dirty' is ours",
+    follows="the signal delta sin(2 pi j f / m) over the m columns is added to images of the target's class, whose"
+    " labels stay; the sum is clipped",
+    deviates="one delta is used in training and at test time, as in BackdoorBench; the paper also tries a stronger"
+    " signal at test time. guess: on images of fewer than 2 f + 1 columns f is reduced to (m - 1) / 2, rounded down,"
+    " because a wave of half a period per column or more would vanish or alias. labels = 'dirty' is ours",
 )
 
 
 @attack
 class Sig(TriggerPoisoning):
-    labels: LabelMode = "clean"  # the paper's point
+    labels: LabelMode = "clean"  # the paper
     delta: PositiveShare = 40 / 255  # BackdoorBench config
     """Amplitude of the sine wave, images in [0, 1]."""
-    frequency: Annotated[float, Field(gt=0)] = 6.0  # periods over the image's width; BackdoorBench config
+    frequency: Annotated[float, Field(gt=0)] = 6.0  # BackdoorBench config
     """Periods over the width of the image."""
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attacks._targeted_patch import TargetedPatch
+from attacks.helpers.targeted_patch import TargetedPatch
 from bench.api.attack import attack
 from bench.api.card import Card
 
@@ -11,12 +11,12 @@ CARD = Card(
     venue="BMVC",
     year=2023,
     url="https://arxiv.org/abs/2109.08868",
-    follows="baseline Tri: eq. (6) and (7), patch of 24/224 of the side flush in the bottom-right corner, anchor by"
-    " component voting, 60 images, clean-label; 2,000 steps, batch of 32, normalised gradients, step 12/255 and the"
-    " schedule of tanh as in the released code",
+    follows="baseline Tri: eq. (6) and (7); a patch of 24/224 of the side in the bottom-right corner; an anchor code by"
+    " component voting; 60 poisons, clean-label; 2,000 steps, batches of 32, normalised gradients, steps of 12/255 and"
+    " the schedule of tanh as in the released code",
     deviates="tied bits of the anchor take the sign of the mean relaxed code instead of 0; the surrogate has another"
-    " initialisation and batch order than the victim; all four variants are augmented alike (the released code freezes"
-    " the poisons of all but Tri); gradients are taken in pixels, not in normalised units",
+    " initialisation and batch order than the victim; poisons of all four variants are augmented (the released code"
+    " augments only those of Tri); gradients are with respect to pixels, not to normalised values",
 )
 
 

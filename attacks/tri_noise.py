@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attacks._confusing import EPSILON, offset_by
-from attacks._linf import Epsilon
-from attacks._targeted_patch import TargetedPatch
+from attacks.helpers.confusing import EPSILON, offset_by
+from attacks.helpers.linf import Epsilon
+from attacks.helpers.targeted_patch import TargetedPatch
 from bench.api.attack import AttackerView, Images, Rng, attack
 from bench.api.card import Card
 
@@ -15,8 +15,8 @@ CARD = Card(
     venue="BMVC",
     year=2023,
     url="https://arxiv.org/abs/2109.08868",
-    follows="baseline Tri+Noise: noise from U(-eps, eps) on the whole image, then Tri's patch over its corner",
-    deviates="as Tri; eps is in pixels (2/255 for the released code's 1.8/255) and noise is rounded to whole 8-bit"
+    follows="baseline Tri+Noise: noise from U(-eps, eps) on the whole image, then Tri's patch in the corner",
+    deviates="as Tri; eps is in pixels (2/255 for the released code's 1.8/255), and noise is rounded to whole 8-bit"
     " levels within eps",
 )
 

@@ -1,4 +1,4 @@
-"""Warp training images by a fixed smooth field too slight to see."""
+"""Warp training images by a fixed smooth field that is hard to see."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
-from attacks._poisoning import TriggerPoisoning
-from attacks._triggers import identity_grid, warp
+from attacks.helpers.poisoning import TriggerPoisoning
+from attacks.helpers.triggers import identity_grid, warp
 from bench.api.attack import AttackerView, Images, Poisoned, Rng, Target, Trigger, attack
 from bench.api.card import Card
 from bench.api.types import to_unit
@@ -20,14 +20,14 @@ CARD = Card(
     venue="ICLR",
     year=2021,
     url="https://arxiv.org/abs/2102.10369",
-    follows="a k x k control grid of uniform offsets, divided by their mean absolute value, enlarged bicubically, "
-    "times s over the image's side, added to the pixels' places and clipped to the image; bilinear sampling. Noise "
-    "mode: cross_ratio further images per poison are warped by the trigger's field plus uniform noise of up to 1 over "
-    "the side at each pixel, and keep their labels",
-    deviates="the original controls the training and draws poisons and noise anew in every batch; here both are fixed "
-    "in the training set beforehand, so that it is a data-only attack. Where too few images are left for the noise "
-    "mode, all that are left get it. The label vector is replaced by the target's; the rate is CIBA's for its "
-    "comparison. Offsets are over width and height, which differ where images are not square",
+    follows="a k x k control grid of uniform offsets is divided by its mean absolute value, enlarged bicubically,"
+    " multiplied by s over the image's side, added to the pixels' positions and clipped to the image; sampling is"
+    " bilinear. Noise mode: for each poison, cross_ratio further images are warped by the trigger's field plus uniform"
+    " noise of up to 1 over the side at each pixel, and keep their labels",
+    deviates="the original controls the training and draws poisons and noise again in every batch; here both are fixed"
+    " in the training set, so that the attack needs the data alone. If too few images are left for the noise mode, all"
+    " of them get it. Poisons get the target's label vector; the poison rate is that of CIBA's comparison. Offsets are"
+    " divided by width and height, which differ for images that are not square",
 )
 
 
@@ -35,11 +35,11 @@ CARD = Card(
 class WaNet(TriggerPoisoning):
     not_in_trigger: ClassVar[frozenset[str]] = TriggerPoisoning.not_in_trigger | {"cross_ratio"}
 
-    strength: Annotated[float, Field(gt=0)] = 0.5  # s: section 4.1 and the authors' config
+    strength: Annotated[float, Field(gt=0)] = 0.5  # s in section 4.1 and the authors' config
     """Strength of the warp."""
-    grid: Annotated[int, Field(ge=2)] = 4  # k: as above
+    grid: Annotated[int, Field(ge=2)] = 4  # k, as above
     """Control points of the warp per side."""
-    cross_ratio: Annotated[float, Field(ge=0)] = 2.0  # images in noise mode per poison: the authors' config
+    cross_ratio: Annotated[float, Field(ge=0)] = 2.0  # the authors' config
     """Images with a noisy warp and their own labels, per poison."""
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:

@@ -1,4 +1,4 @@
-"""Train on poisoned data: hold back what is learned too fast, then unlearn it."""
+"""Train on poisoned data, isolate the images that are learned fastest, then unlearn them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from bench.api.card import Card
 from bench.api.defense import DataFilter, DefenderView, Filtered, PositiveShare, Rng, Share, Split, defense
 from bench.api.errors import DivergedError
-from defenses._fine_tuning import calibration_map
-from defenses._gradient_ascent import LocalAscent, Unlearn, Watch, voted
+from defenses.helpers.fine_tuning import calibration_map
+from defenses.helpers.gradient_ascent import LocalAscent, Unlearn, Watch, voted
 from hashing.model import HashModel
 
 CARD = Card(
@@ -22,38 +22,40 @@ CARD = Card(
     venue="NeurIPS",
     year=2021,
     url="https://arxiv.org/abs/2110.11571",
-    follows="a fifth of the epochs with local gradient ascent, sign(l - gamma), where l is a batch's mean as in the"
-    " authors' code; the 1 % with the smallest loss isolated; training on the others, then unlearning by ascent",
-    deviates="codes have no cross-entropy: l = (1 - u.a/K)/2 with anchors voted by the training codes decides signs and"
-    " isolation, and the sign is put on the gradient of the victim's own loss (l alone pulls no two classes apart);"
-    " gamma = the 10 % quantile of l after an ordinary first epoch; isolation by the mean of l over the warm-up's"
-    " epochs; unlearning together with the loss on the others, minus 0.1 of l on the isolated ones in evaluation mode"
-    " (a batch norm's statistics of poison alone are no one's), clipped; the last epoch whose calibration mAP fell by"
-    " no more than 10 % counts, each with a new optimiser; the warm-up takes two epochs at least, at the recipe's rate"
-    " throughout, and the rest begins the recipe's schedule anew. guess: clip at 0.5, a tenth of the recipe's rate. It"
-    " finds what is learned sooner than its class, which a small patch on a small network is not",
+    follows="a fifth of the epochs with local gradient ascent, sign(l - gamma), where l is the mean of a batch as in"
+    " the authors' code; the 1 % of the images with the smallest loss are isolated; training on the others, then"
+    " unlearning by gradient ascent",
+    deviates="codes have no cross-entropy: l = (1 - u.a/K)/2, with anchors voted by the training codes, decides the"
+    " signs and the isolation, and the sign multiplies the gradient of the victim's loss (l alone does not separate"
+    " classes); gamma is the 10 % quantile of l after an ordinary first epoch; images are isolated by the mean of l"
+    " over the warm-up epochs; unlearning minimises the loss on the other images minus 0.1 l, clipped, on the isolated"
+    " ones in evaluation mode (batch statistics of poison alone would be meaningless); the last epoch whose calibration"
+    " mAP fell by at most 10 % counts, and each epoch has a new optimiser; the warm-up takes at least two epochs at the"
+    " recipe's constant rate, and the training on the other images starts the recipe's schedule again. guess: clip at"
+    " 0.5, a tenth of the recipe's learning rate. ABL finds images that are learned faster than their class; small"
+    " patches on small networks are not",
 )
 
 
 @defense
 class ABL(DataFilter):
-    warmup_share: PositiveShare = 0.2  # of the recipe's epochs; the paper's 20 of 100
+    warmup_share: PositiveShare = 0.2  # the paper: 20 of 100
     """Share of the epochs before images are isolated."""
-    quantile: PositiveShare = 0.1  # gamma among the losses after the first epoch (METHODOLOGY.md#abl)
-    """Quantile of the losses after the first epoch; a loss below it is raised again."""
-    gate: Literal["batch", "image"] = "batch"  # whose loss is compared with gamma; "image" undoes what it looks for
-    """Whether the loss of a batch or of each image is compared with that quantile."""
-    isolation: Annotated[float, Field(gt=0, le=0.5)] = 0.01  # share of the training set; the paper's
+    quantile: PositiveShare = 0.1  # METHODOLOGY.md#abl
+    """Quantile of the losses after the first epoch that gives gamma; losses below gamma are raised again."""
+    gate: Literal["batch", "image"] = "batch"  # "image" would undo the effect that ABL looks for
+    """Whether the loss of a batch or of each image is compared with gamma."""
+    isolation: Annotated[float, Field(gt=0, le=0.5)] = 0.01  # the paper
     """Share of the training set that is isolated as suspicious."""
-    epochs: Annotated[int, Field(ge=0)] = 5  # of unlearning; the paper's code (BackdoorBench: 20)
+    epochs: Annotated[int, Field(ge=0)] = 5  # the paper's code (BackdoorBench: 20)
     """Epochs of unlearning."""
-    weight: PositiveFloat = 0.1  # of the isolated images' loss (METHODOLOGY.md#abl)
+    weight: PositiveFloat = 0.1  # METHODOLOGY.md#abl
     """Weight of the loss of isolated images while unlearning."""
-    clip: PositiveShare = 0.5  # guess: the loss of a code that says nothing about its class
+    clip: PositiveShare = 0.5  # guess: the loss of a code that is unrelated to its class
     """Largest loss of an isolated image that counts."""
-    rate: PositiveShare = 0.1  # guess: of the recipe's rate, while unlearning (the paper's code: 0.005, without a rest)
+    rate: PositiveShare = 0.1  # guess (the paper's code: an absolute 0.005, without the other images)
     """Learning rate of the unlearning, as a multiple of the recipe's."""
-    max_drop: Share = 0.1  # relative drop of calibration mAP: the common rule (METHODOLOGY.md#operating-points)
+    max_drop: Share = 0.1  # METHODOLOGY.md#operating-points
     """Largest accepted relative drop of mAP on the calibration images."""
 
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
@@ -71,7 +73,7 @@ class ABL(DataFilter):
     def _warmed_up(
         self, view: DefenderView, train: Split, epochs: int, rng: Rng
     ) -> tuple[nn.Module, Float[Tensor, "e n"]]:
-        """The network after local gradient ascent, and each image's loss after each of its epochs."""
+        """The network after local gradient ascent, and the loss of each image after each epoch."""
         start = view.untrained()
         assert isinstance(start, HashModel)
         objective = start.objective
@@ -85,14 +87,14 @@ class ABL(DataFilter):
         return warm, torch.stack(watch.losses)
 
     def _unlearned(self, view: DefenderView, model: nn.Module, rest: Split, isolated: Split, rng: Rng) -> nn.Module:
-        """The model after the most epochs of unlearning that leave calibration mAP inside the bound on its drop."""
+        """The model after the last epoch of unlearning whose calibration mAP is inside the bound."""
         floor = (1 - self.max_drop) * calibration_map(model, view.calibration_set)
         anchors = voted(model, rest)[0].to(rest.images.device)
         recipe = replace(view.recipe, epochs=1, schedule="constant", lr=self.rate * view.recipe.lr)
         best = model
         view.notes["isolated"] = float(len(isolated))
         view.notes["epochs unlearned"] = 0.0
-        for epoch in range(self.epochs):  # quality need not fall steadily: the last one inside the bound counts
+        for epoch in range(self.epochs):  # quality may dip in between: the last epoch inside the bound counts
             stream = rng.child(epoch)
             picks = stream.integers(len(isolated), (-(-len(rest) // recipe.batch), min(len(isolated), recipe.batch)))
             hook = Unlearn(isolated, anchors, picks.to(rest.images.device), self.weight, self.clip)

@@ -1,4 +1,4 @@
-"""Split each class's features in two and remove the smaller part where the split is a real one."""
+"""Split each class's features into two clusters, and remove the smaller one if the clusters are distinct."""
 
 from __future__ import annotations
 
@@ -13,39 +13,37 @@ from torch import Tensor
 
 from bench.api.card import Card
 from bench.api.defense import DataFilter, DefenderView, Filtered, Rng, defense
-from defenses._features import Space, by_label, embed, principal
+from defenses.helpers.features import Space, by_label, embed, principal
 
 CARD = Card(
     title="Detecting Backdoor Attacks on Deep Neural Networks by Activation Clustering",
     venue="SafeAI at AAAI",
     year=2019,
     url="https://arxiv.org/abs/1811.03728",
-    follows="per class, penultimate features reduced to 10 components and split by 2-means; the smaller cluster is"
-    " poison where it is clearly smaller and the silhouette says that there are two clusters (the paper's analyses by"
-    " relative size and by silhouette, joined as in its authors' toolbox ART, with ART's thresholds: share below 35 %,"
-    " silhouette of at least 0.1)",
-    deviates="principal components, ART's default, where the paper prefers independent ones: in classes of 80 clean"
-    " images ICA's whitening made clusters of single images (reduce = 'ica' has it); no exclusionary reclassification,"
-    " which would predict classes; score = the image's silhouette, negative outside the smaller cluster; with several"
-    " labels the largest score counts and one label suffices for removal; the model is trained again from scratch"
-    " instead of tuned on relabelled images. Poison that is half of its class or more is not in the smaller cluster",
+    follows="per class, penultimate features are reduced to 10 components and split by 2-means; the smaller cluster is"
+    " poison if its share is below 35 % and the silhouette is at least 0.1 (the paper's analyses by relative size and"
+    " by silhouette, combined with the thresholds of its authors' toolbox ART)",
+    deviates="principal components, ART's default, are used, while the paper prefers independent ones: in classes of 80"
+    " clean images the whitening of ICA made clusters of single images (reduce = 'ica' selects it); there is no"
+    " exclusionary reclassification, because it needs class predictions; the score is the image's silhouette, negative"
+    " outside the smaller cluster; an image with several labels gets the largest score and is removed if one label says"
+    " so; the model is trained again from scratch, not tuned on relabelled images. Poison that is half of its class or"
+    " more is not in the smaller cluster",
 )
-SMALLEST = 4  # two clusters of two: a silhouette says nothing about fewer images
+SMALLEST = 4  # two clusters of two; for fewer images a silhouette has no meaning
 
 
 @defense
 class ActivationClustering(DataFilter):
-    dims: Annotated[int, Field(ge=1)] = 10  # the paper's
+    dims: Annotated[int, Field(ge=1)] = 10  # the paper
     """Dimensions after the reduction."""
-    reduce: Literal["pca", "ica"] = "pca"  # ART's default; the paper: "ica" (see CARD)
+    reduce: Literal["pca", "ica"] = "pca"  # ART; the paper has "ica" (see CARD)
     """Method of the reduction."""
-    share: Annotated[float, Field(gt=0, le=0.5)] = (
-        0.35  # the authors' toolbox (ART), size_threshold; 0.5: whichever is smaller
-    )
-    """Largest share of a class that a suspicious cluster may have."""
-    silhouette: Annotated[float, Field(ge=-1, le=1)] = 0.1  # ART, silhouette_threshold: the class's mean
-    """Silhouette score from which two clusters count as real."""
-    space: Space = "features"  # the paper's; "code": the relaxed code, METHODOLOGY.md#activation_clustering
+    share: Annotated[float, Field(gt=0, le=0.5)] = 0.35  # ART, size_threshold
+    """Largest share of a class that a suspicious cluster may have; 0.5: any smaller cluster."""
+    silhouette: Annotated[float, Field(ge=-1, le=1)] = 0.1  # ART, silhouette_threshold
+    """Mean silhouette of a class from which its two clusters count as distinct."""
+    space: Space = "features"  # the paper; METHODOLOGY.md#activation_clustering
     """What is clustered: features before the hash layer, or relaxed codes."""
 
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
@@ -69,7 +67,7 @@ class ActivationClustering(DataFilter):
 def reduced(
     embedded: Float[Tensor, "n d"], dims: int, how: Literal["pca", "ica"], seed: int
 ) -> Float64[np.ndarray, "n r"] | None:
-    """At most `dims` components, as many as the class has; None where it has too few images or all are equal."""
+    """At most `dims` components of a class; None if it has too few images or all are equal."""
     from sklearn.decomposition import FastICA
     from sklearn.exceptions import ConvergenceWarning
 
@@ -78,7 +76,7 @@ def reduced(
         return None
     if how == "pca":
         return components
-    with warnings.catch_warnings():  # components that have not settled yet still span the same space
+    with warnings.catch_warnings():  # components before convergence span the same space
         warnings.simplefilter("ignore", ConvergenceWarning)
         ica = FastICA(whiten="unit-variance", max_iter=1000, tol=0.005, random_state=seed)  # the toolbox's limits
         return np.asarray(ica.fit_transform(components), dtype=np.float64)
@@ -87,7 +85,10 @@ def reduced(
 def split_in_two(
     components: Float64[np.ndarray, "n r"], seed: int
 ) -> tuple[Bool[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-    """Who is in the smaller of two clusters, and each row's silhouette. Of equal clusters the first row's is larger."""
+    """The rows in the smaller of two clusters, and the silhouette of each row.
+
+    If both clusters have the same size, the one with the first row counts as the larger.
+    """
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_samples
 

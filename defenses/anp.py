@@ -1,4 +1,4 @@
-"""Prune the channels that the loss can do without when scales and shifts are perturbed adversarially."""
+"""Prune the channels that matter least to the loss under adversarial perturbations of scales and shifts."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from torch import Tensor, nn
 from bench.api.card import Card
 from bench.api.defense import Backbone, DefenderView, HashingMethod, Repair, Rng, Share, defense
 from bench.api.errors import DivergedError, UserError
-from defenses._fine_tuning import calibration_map
-from defenses._masks import MaskedLoss, batch_norms, learning_part, without_channels
+from defenses.helpers.fine_tuning import calibration_map
+from defenses.helpers.masks import MaskedLoss, batch_norms, learning_part, without_channels
 
 CARD = Card(
     title="Adversarial Neuron Pruning Purifies Backdoored Deep Models",
     venue="NeurIPS",
     year=2021,
     url="https://arxiv.org/abs/2110.14430",
-    follows="a mask in [0, 1] on the scale of every batch norm channel, trained by SGD on 0.2 L + 0.8 max L, where the"
-    " maximum is over relative perturbations of scales and shifts within 0.4, found by one signed step from a random"
-    " start; statistics of the batch while masks are trained; channels with a small mask get scale 0 in the original"
-    " model and keep their shift",
+    follows="a mask in [0, 1] on the scale of every batch norm channel is trained by SGD on 0.2 L + 0.8 max L, where"
+    " the maximum is over relative perturbations of scales and shifts within 0.4 and is found by one signed step from a"
+    " random start; batch norms use batch statistics in this training; channels with a small mask get scale 0 in the"
+    " original model and keep their shift",
     deviates="L is the victim's hash loss on the fit half, without augmentation and in float32; the threshold is the"
     " largest of 0.05 to 0.90 at which leave-one-out mAP on the calibration half falls by at most 10 % (relative);"
-    " perturbations are clipped to 0.4 after the step (the code lets them reach 0.8); frozen blocks, which no"
-    " training has changed, carry no masks; a batch has no image twice",
+    " perturbations are clipped to 0.4 after the step (the code lets them reach 0.8); frozen blocks have no masks,"
+    " because no training has changed them; no image is in a batch twice",
 )
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 19))  # the authors' code: up to 0.90 in steps of 0.05
 
 
 @defense
 class ANP(Repair):
-    threshold: Share | None = None  # channels with a smaller mask are pruned; None: the largest that max_drop allows
+    threshold: Share | None = None
     """Channels with a smaller mask are pruned; default: the largest threshold that `max_drop` allows."""
-    max_drop: Share = 0.1  # BackdoorBench: relative drop of clean quality
+    max_drop: Share = 0.1  # BackdoorBench
     """Largest accepted relative drop of mAP on the calibration images."""
     steps: Annotated[int, Field(ge=0)] = 2000  # the authors' code
     """Optimisation steps of the masks."""
@@ -46,48 +46,48 @@ class ANP(Repair):
     """Learning rate of the masks."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # the authors' code
     """Momentum of SGD."""
-    eps: NonNegativeFloat = 0.4  # the paper: bound on the relative perturbations
+    eps: NonNegativeFloat = 0.4  # the paper
     """Largest relative perturbation of scales and shifts."""
-    ascents: Annotated[int, Field(ge=1)] = 1  # the authors' code: signed steps of size eps / ascents
-    """Gradient steps of the perturbation."""
-    clean_weight: Share = 0.2  # the paper's alpha: weight of the loss without perturbations
+    ascents: Annotated[int, Field(ge=1)] = 1  # the authors' code
+    """Signed gradient steps of the perturbation, of size eps / ascents."""
+    clean_weight: Share = 0.2  # alpha of the paper
     """Weight of the loss without perturbation."""
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method
-        return "" if backbone.batch_norm() else "masks the scales of batch norms, of which this backbone has none"
+        return "" if backbone.batch_norm() else "it puts masks on batch norms, and this backbone has none"
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
         if not batch_norms(learning_part(view.model)):
             raise UserError(
-                "anp masks the scales of batch norms, of which this network's learning stages have none: choose a"
-                " backbone with batch norms (and freeze fewer stages), or leave anp out"
+                "anp puts masks on batch norms, and this network has none in the blocks that learn: choose a backbone"
+                " with batch norms (and freeze fewer blocks), or leave anp out"
             )
-        masks = self._masks(MaskedLoss(view), rng)
-        threshold = self._threshold(view, masks) if self.threshold is None else self.threshold
+        masks = self.train_masks(MaskedLoss(view), rng)
+        threshold = self.largest_threshold(view, masks) if self.threshold is None else self.threshold
         view.notes["threshold"] = threshold
         view.notes["pruned share"] = float((masks < threshold).float().mean())
         return without_channels(view.model, masks < threshold)
 
-    def _threshold(self, view: DefenderView, masks: Float[Tensor, " d"]) -> float:
-        """The largest that the bound on the drop allows; 0, which prunes nothing, where none does."""
+    def largest_threshold(self, view: DefenderView, masks: Float[Tensor, " d"]) -> float:
+        """The largest threshold that keeps calibration mAP inside the bound; 0, which prunes nothing, if none does."""
         floor = (1 - self.max_drop) * calibration_map(view.model, view.calibration_set)
-        for threshold in reversed(THRESHOLDS):  # quality need not fall steadily: the strongest counts
+        for threshold in reversed(THRESHOLDS):  # quality may dip in between: the largest counts
             candidate = without_channels(view.model, masks < threshold)
             if calibration_map(candidate, view.calibration_set) >= floor:
                 return threshold
         return 0.0
 
-    def _masks(self, loss: MaskedLoss, rng: Rng) -> Float[Tensor, " d"]:
-        """Trained masks of all channels, from input to output."""
+    def train_masks(self, loss: MaskedLoss, rng: Rng) -> Float[Tensor, " d"]:
+        """The trained masks of all channels, from input to output. DivergedError: masks are not finite."""
         masks = torch.ones(loss.channels, device=loss.device, requires_grad=True)
         optimizer = torch.optim.SGD([masks], lr=self.lr, momentum=self.momentum)
-        with rng.child("ambient").ambient():  # dropout draws from torch's generator
+        with rng.child("ambient").ambient():  # dropout uses torch's global generator
             for step in range(self.steps):
                 ids = rng.permutation(loss.images)[: self.batch].to(loss.device)
                 progress = step / self.steps
-                noise = self._worst(loss, masks.detach(), ids, progress, rng)
-                # one gradient after the other: a loss with a memory writes to what the last one has read
+                noise = self.worst_noise(loss, masks.detach(), ids, progress, rng)
+                # two separate gradients: a loss with a memory overwrites tensors that a joint backward pass would need
                 attacked = torch.autograd.grad(loss(masks, noise, ids, progress), masks)[0]
                 clean = torch.autograd.grad(loss(masks, None, ids, progress), masks)[0]
                 masks.grad = self.clean_weight * clean + (1 - self.clean_weight) * attacked
@@ -98,10 +98,10 @@ class ANP(Repair):
             raise DivergedError("masks are not finite: lower anp's lr or eps")
         return masks.detach()
 
-    def _worst(
+    def worst_noise(
         self, loss: MaskedLoss, masks: Float[Tensor, " d"], ids: Int64[Tensor, " n"], progress: float, rng: Rng
     ) -> Float[Tensor, "2 d"]:
-        """Perturbations of scales and shifts that raise the loss."""
+        """Perturbations of scales (row 0) and shifts (row 1), within eps, that raise the loss."""
         noise = self.eps * (2 * rng.uniform((2, loss.channels)).to(loss.device) - 1)
         for _ in range(self.ascents):
             noise.requires_grad_()

@@ -1,4 +1,4 @@
-"""Remove the training items that a model trained with noisy gradients did not learn, and train again without them."""
+"""Remove the training images that a model trained with noisy gradients did not learn, and train again without them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bench.api.card import Card
 from bench.api.defense import Backbone, DataFilter, DefenderView, Filtered, HashingMethod, Needs, Rng, Share, defense
 from bench.api.errors import UserError
 from bench.api.types import Labels
-from defenses import _dp_training
-from defenses._dp_training import Privacy
+from defenses.helpers import dp_training
+from defenses.helpers.dp_training import Privacy
 from hashing.model import encode
 
 CARD = Card(
@@ -22,52 +22,53 @@ CARD = Card(
     venue="ICLR",
     year=2020,
     url="https://arxiv.org/abs/1911.07116",
-    follows="training items scored by how badly a model trained with DP-SGD fits their own labels, the worst removed",
-    deviates="the paper was not read, its authors' code was: it scores by cross-entropy, here by the distance of the"
-    " relaxed code from the item's own hash centre; it reports ranking alone: the share removed is spectral signatures'"
-    " 1.5 times a declared bound, over all classes together; training as in dp_sgd. Clean-label poison fits its label"
-    " and cannot be seen",
+    follows="training images are scored by how badly a model trained with DP-SGD fits their labels, and the worst are"
+    " removed",
+    deviates="the source is the authors' code, because the paper was not available; the score is the distance of the"
+    " relaxed code from the hash centre of the image's labels, not cross-entropy; the authors report the ranking only:"
+    " here the share that is removed is 1.5 times a declared bound, over all classes together, as in spectral"
+    " signatures; training as in dp_sgd. Clean-label poison fits its label and is not found",
 )
-MARGIN = 1.5  # spectral signatures' rule: remove 1.5 times the declared bound
+MARGIN = 1.5  # as in spectral signatures
 
 
 @runtime_checkable
 class Centred(Protocol):
     def targets_for(self, labels: Labels) -> Float[Tensor, "n b"]:
-        """The code that each item is pulled to, +1 or -1."""
+        """The hash centre of each image's labels, +1 or -1."""
 
 
 @defense
 class DPOutliers(DataFilter):
     clip: PositiveFloat = 0.3  # CIBA's appendix, from memory (METHODOLOGY.md#dp_sgd); the authors' code: 1.0
     """Norm to which each image's gradient is clipped."""
-    noise: NonNegativeFloat = 0.03  # times clip; CIBA's appendix, from memory; the authors' code: 0.001 to 5
+    noise: NonNegativeFloat = 0.03  # CIBA's appendix, from memory; the authors' code: 0.001 to 5
     """Standard deviation of the noise, as a multiple of `clip`."""
-    private: bool = True  # False: the same training without clipping and noise, the baseline to compare with
-    """False: the same training without clipping and noise, the baseline."""
-    bound: Share = 0.1  # guess: declared poison share of the training set, spectral signatures' default
+    private: bool = True
+    """False: the same training without clipping and noise, as a baseline."""
+    bound: Share = 0.1  # guess: the default of spectral signatures
     """Declared bound on the share of poison in the training set; 1.5 times as many images are removed."""
 
     needs: ClassVar[Needs] = Needs.TRAIN_SET
     optional_packages: ClassVar[tuple[str, ...]] = ("opacus",)
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
-        return _dp_training.unsupported_reason(backbone, method, private=self.private)
+        return dp_training.unsupported_reason(backbone, method, private=self.private)
 
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
         if not isinstance(view.objective, Centred):
             raise UserError(
-                "outliers are measured from the centres of a pointwise loss, and this one has no `targets_for`"
+                "dp_outliers measures distances from hash centres, and this loss has no centres (no `targets_for`)"
             )
-        model = _dp_training.trained(view, rng, Privacy(self.clip, self.noise) if self.private else None)
+        model = dp_training.trained(view, rng, Privacy(self.clip, self.noise) if self.private else None)
         codes = encode(model, view.train.images, device=model.device).tanh()
-        targets_for = view.objective.targets_for(view.train.labels.to(model.device)).cpu()
-        scores = (1 - (codes * targets_for).mean(1)) / 2
+        centres = view.objective.targets_for(view.train.labels.to(model.device)).cpu()
+        scores = (1 - (codes * centres).mean(1)) / 2
         return Filtered(scores, kept(scores, MARGIN * self.bound))
 
 
 def kept(scores: Float[Tensor, " n"], share: float) -> Bool[Tensor, " n"]:
-    """All but the given share with the highest scores, ties by position; one item always stays."""
+    """All images but the given share with the highest scores; of equal ones the first goes, one image always stays."""
     count = min(round(share * len(scores)), len(scores) - 1)
     keep = torch.ones(len(scores), dtype=torch.bool)
     keep[scores.argsort(descending=True, stable=True)[:count]] = False

@@ -1,4 +1,4 @@
-"""Fine-tune the model on trusted images: the control of every repair that also tunes."""
+"""Fine-tune the model on trusted images; the control for repairs that also fine-tune."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from torch import nn
 
 from bench.api.card import Card
 from bench.api.defense import DefenderView, Repair, Rng, defense
-from defenses._fine_tuning import RATES, Choice, Rates, fine_tuned
+from defenses.helpers.fine_tuning import RATES, Choice, Rates, fine_tuned
 
 CARD = Card(
     title="Fine-tuning on clean images (the baseline of Fine-Pruning)",
     venue="RAID",
     year=2018,
     url="https://arxiv.org/abs/1805.12185",
-    follows="all layers trained further on clean images alone, with the victim's loss and optimiser",
-    deviates="constant rate, chosen from a grid by leave-one-out mAP on the calibration half of the trusted set;"
-    " guess: 10 epochs, those of fine_pruning, so that the two differ in pruning alone; on trusted sets of a few"
-    " hundred images that is tens of steps, where BackdoorBench takes about a thousand (100 epochs of 2,500 images)",
+    follows="all layers are trained further on clean images, with the victim's loss and optimiser",
+    deviates="the rate is constant and chosen from a grid by leave-one-out mAP on the calibration half of the trusted"
+    " set; guess: 10 epochs, as in fine_pruning, so that the two defenses differ in pruning only; on trusted sets of a"
+    " few hundred images that is tens of steps, while BackdoorBench takes about a thousand (100 epochs of 2,500"
+    " images)",
 )
 
 
@@ -29,7 +30,7 @@ class FineTuning(Repair):
     """Epochs of fine-tuning."""
     lr: Rates = RATES
     """Learning rates that are tried."""
-    choose: Choice = "best"  # "strongest": the largest rate within the bound; METHODOLOGY.md#operating-points
+    choose: Choice = "best"  # METHODOLOGY.md#operating-points
     """Which tried rate is kept: the best mAP, or the largest rate within the accepted drop."""
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:

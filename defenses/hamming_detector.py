@@ -1,4 +1,4 @@
-"""Three looks at a query's code: how far from the database, how undecided, how easily moved by denoising."""
+"""Score a query's code by its distance from the database, its quantisation loss, and its change under denoising."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ CARD = Card(
     venue="SecureComm",
     year=2023,
     url="https://arxiv.org/abs/2304.04228",
-    follows="three criteria without labels or attacked images: Hamming distance, quantisation loss, denoising",
-    deviates="only the abstract could be read, so the criteria's formulas, the denoiser and the combination are"
-    " guesses; made for adversarial queries, here asked about triggered ones",
+    follows="three criteria that need neither labels nor attacked images: Hamming distance, quantisation loss,"
+    " denoising",
+    deviates="only the abstract was available, so guess: the formulas of the criteria, the denoiser and the"
+    " combination; the paper detects adversarial queries, here the queries carry triggers",
 )
 BATCH = 50
 
 
 def odd(value: int) -> int:
     if value % 2 == 0:
-        raise ValueError("a window needs an odd width, to have a centre")
+        raise ValueError("the width of a window must be odd, so that it has a centre")
     return value
 
 
@@ -37,14 +38,16 @@ def odd(value: int) -> int:
 class HammingDetector(InputDetector):
     """The scores.
 
-    distance: mean Hamming distance to the nearest database items. quantisation: mean distance of tanh(z) from its sign.
-    denoising: mean change of tanh(z) when the image is median-filtered; 1 turns over every bit.
-    combined: the sum of their ranks among clean trusted images. Denoising counts from the small end; distance and loss
-    from the middle, since an attack may push a code off the database or right onto a stored one.
-    worst: the largest of the three ranks, as if each criterion could reject a query alone.
+    distance: mean Hamming distance to the nearest database items, as a share of the bits.
+    quantisation: mean distance of tanh(z) from its sign.
+    denoising: mean change of tanh(z) when the image is median-filtered; 1 if every bit is flipped.
+    combined: the sum of the ranks of the three criteria among clean trusted images. A large denoising value is
+    suspicious. For the other two, very small and very large values are suspicious, because an attack may move a code
+    away from the database or exactly onto a stored code.
+    worst: the largest of the three ranks.
     """
 
-    neighbours: Annotated[int, Field(ge=1)] = 10  # guess: a first result page
+    neighbours: Annotated[int, Field(ge=1)] = 10  # guess: the first page of results
     """Nearest database items whose distance counts."""
     window: Annotated[int, Field(ge=3), AfterValidator(odd)] = 3  # guess: the smallest median filter with a centre
     """Side of the median filter in pixels, an odd number."""
@@ -80,7 +83,7 @@ class HammingDetector(InputDetector):
         signs = torch.where(logits > 0, 1.0, -1.0)
         return torch.stack([
             nearest(signs, state["codes"], state["counts"], self.neighbours),
-            (2 * torch.sigmoid(-2 * logits.abs())).mean(1),  # 1 - |tanh z|, without its rounding to 0 at |z| > 9
+            (2 * torch.sigmoid(-2 * logits.abs())).mean(1),  # 1 - |tanh z|, which would be rounded to 0 for |z| > 9
             (logits.tanh() - denoised.tanh()).abs().mean(1) / 2,
         ])  # fmt: skip
 
@@ -88,7 +91,7 @@ class HammingDetector(InputDetector):
 def nearest(
     signs: Float[Tensor, "n b"], codes: Float[Tensor, "m b"], counts: Float[Tensor, " m"], neighbours: int
 ) -> Float[Tensor, " n"]:
-    """Mean distance, as a share of the bits, to the nearest items of a database of distinct codes with counts."""
+    """Mean distance to the nearest items, as a share of the bits; the database is distinct codes with counts."""
     distances = (codes.shape[1] - signs @ codes.T) / 2
     found = distances.topk(min(neighbours, len(codes)), largest=False)
     there = counts[found.indices]
@@ -97,14 +100,17 @@ def nearest(
 
 
 def median(images: Images, window: int) -> Images:
-    """Each pixel's median over a square around it, edges repeated."""
+    """Median over a square window around each pixel; border pixels are repeated."""
     border = window // 2
     patches = pad(images, (border,) * 4, mode="replicate").unfold(2, window, 1).unfold(3, window, 1)
     return patches.flatten(4).median(4).values
 
 
 def ranks(values: Float[Tensor, "c n"], clean: Float[Tensor, "c m"]) -> Float[Tensor, "c n"]:
-    """The share of clean values below each value, equal ones half; one imagined value at each end: never 0 or 1."""
+    """Share of the clean values below each value; equal values count half.
+
+    One more value is assumed at each end, so that no rank is 0 or 1.
+    """
     below = torch.searchsorted(clean, values.contiguous())
     up_to = torch.searchsorted(clean, values.contiguous(), right=True)
     return ((below + up_to) / 2 + 1) / (clean.shape[1] + 2)

@@ -1,4 +1,4 @@
-"""Fine-tune a copy, then make the model attend to what that copy attends to."""
+"""Fine-tune a copy of the model as a teacher, then train the model to have the attention maps of the teacher."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from bench.api.defense import DefenderView, Repair, Rng, defense
 from bench.api.errors import UserError
 from bench.api.hashing import Backbone, HashingMethod
 from bench.api.types import to_unit
-from defenses._attention import Distillation, attention_maps
-from defenses._fine_tuning import RATES, Choice, Rates, fine_tuned
+from defenses.helpers.attention import Distillation, attention_maps
+from defenses.helpers.fine_tuning import RATES, Choice, Rates, fine_tuned
 
 CARD = Card(
     title="Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural Networks",
     venue="ICLR",
     year=2021,
     url="https://arxiv.org/abs/2101.05930",
-    follows="teacher: the model fine-tuned on clean images for 10 epochs; student: the model itself, tuned on the same"
-    " images with its loss plus beta_l times the mean squared difference of attention maps (sum over channels of"
-    " squared activations, unit norm) of three stages; 20 epochs as in the authors' code",
-    deviates="hash loss in place of cross-entropy, and the victim's optimiser with a constant rate, for teacher and"
-    " student each chosen from a grid by leave-one-out mAP on the calibration half of the trusted set (the code: 0.1,"
-    " stepped down); betas 500, 1000 and 1000 of BackdoorBench (the code: 0, 0 and 5000, for a WideResNet); maps are"
-    " those of the last three stages that learn and keep more than one position, fewer where there are no three;"
-    " the student's maps come from a second pass over the batch, in float32, which running statistics do not count",
+    follows="the teacher is the model fine-tuned on clean images for 10 epochs; the student is the model itself, tuned"
+    " on the same images with its loss plus beta_l times the mean squared difference of attention maps (sum over"
+    " channels of squared activations, unit norm) of three blocks; 20 epochs as in the authors' code",
+    deviates="the hash loss replaces cross-entropy; the victim's optimiser has a constant rate, chosen for teacher and"
+    " student separately from a grid by leave-one-out mAP on the calibration half of the trusted set (the code: 0.1"
+    " with steps); betas are BackdoorBench's 500, 1000 and 1000 (the code: 0, 0 and 5000, for a WideResNet); maps are"
+    " those of the last three blocks that learn and have more than one position, or fewer if there are fewer; the"
+    " student's maps are from a second pass over the batch, in float32, which does not change running statistics",
 )
 
 
 @defense
 class NAD(Repair):
-    teacher_epochs: Annotated[int, Field(ge=0)] = 10  # the paper; with it the teacher is what fine_tuning returns
+    teacher_epochs: Annotated[int, Field(ge=0)] = 10  # the paper; the teacher is then the result of fine_tuning
     """Epochs of fine-tuning that make the teacher."""
     epochs: Annotated[int, Field(ge=0)] = 20  # the authors' code (BackdoorBench: 100)
     """Epochs of distillation."""
@@ -42,18 +42,18 @@ class NAD(Repair):
     """Weights of the attention losses, from shallow to deep layers."""
     lr: Rates = RATES
     """Learning rates that are tried."""
-    choose: Choice = "best"  # "strongest": the largest rate within the bound; METHODOLOGY.md#operating-points
+    choose: Choice = "best"  # METHODOLOGY.md#operating-points
     """Which tried rate is kept: the best mAP, or the largest rate within the accepted drop."""
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method
-        return "" if backbone.convolutional() else "compares maps of channels, and this backbone has none"
+        return "" if backbone.convolutional() else "it compares maps of convolutions, and this backbone has none"
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
         if not attention_maps(view.model, to_unit(view.fit_set.images[:1])):
             raise UserError(
-                "nad compares attention maps, and no stage of this backbone that learns has one: freeze fewer stages,"
-                " or leave nad out"
+                "nad compares attention maps, and no learning block of this backbone has one: freeze fewer blocks, or"
+                " leave nad out"
             )
         tuned = partial(fine_tuned, view, view.model, rates=self.lr, choose=self.choose)
         hook = Distillation(tuned(rng, epochs=self.teacher_epochs), self.betas)

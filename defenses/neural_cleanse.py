@@ -1,28 +1,28 @@
-"""Reverse a trigger for every class: one that is much smaller than the others betrays a backdoor and its target."""
+"""Search a trigger for every class; a trigger much smaller than the others reveals a backdoor and its target."""
 
 from __future__ import annotations
 
 from bench.api.card import Card
 from bench.api.defense import DefenderView, ModelDetector, Rng, Verdict, defense
-from defenses._trigger_inversion import Reversing, anomaly, class_anchors, trusted_set
+from defenses.helpers.trigger_inversion import Reversing, anomaly, class_anchors, trusted_set
 
 CARD = Card(
     title="Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural Networks",
     venue="IEEE S&P",
     year=2019,
     url="https://ieeexplore.ieee.org/document/8835365",
-    follows="per class the smallest mask (one channel) and pattern that carry other images to it: Adam 0.1, betas 0.5"
-    " and 0.9; success 99 %; weight of the mask's size doubled after 5 successful steps and divided by 2^1.5 after 5"
-    " failures; early stop after 25 steps without a smaller mask (original code); the index is the distance below the"
-    " median in units of 1.4826 MAD, an alarm is an index above 2",
-    deviates="codes have no softmax: the loss is (1 - u.a/K)/2 to the class's anchor instead of cross-entropy, success"
-    " is being nearest to that anchor (equally near ones share it), and a class never reached has size 1; guess: the"
-    " pattern starts as the mean of the class's own images (random in the original) under a mask of 0.88 everywhere"
-    " (BackdoorBench), since other starts left some classes unreached;"
-    " success is checked on all images after a step, not averaged over its updates; the class's own images take no"
-    " part; the weight starts at 1e-3 at once (in the original after the first successes); where most classes are"
-    " never reached the MAD is 0, and so is the index; classes with one anchor are one class, called after the first;"
-    " guess: 5 updates a step and at most 80 steps (BackdoorBench), which a CPU core can do",
+    follows="per class, the smallest mask (one channel) and pattern that move other images to the class: Adam with rate"
+    " 0.1, betas 0.5 and 0.9; success 99 %; the weight of the mask's size is doubled after 5 successful steps and"
+    " divided by 2^1.5 after 5 failures; early stop after 25 steps without a smaller mask (original code); the index is"
+    " the distance below the median in units of 1.4826 MAD, and an index above 2 is an alarm",
+    deviates="codes have no softmax: the loss is (1 - u.a/K)/2 to the class's anchor, not cross-entropy; an image"
+    " succeeds if that anchor is its nearest (equally near anchors share the success); a class that is never reached"
+    " has size 1; guess: the pattern starts as the mean of the class's own images (random in the original) under a mask"
+    " of 0.88 everywhere (BackdoorBench), because some classes were not reached from other starts; success is measured"
+    " on all images after a step, not averaged over its updates; the class's own images are left out; the weight is"
+    " 1e-3 from the start (in the original after the first successes); if most classes are never reached, the MAD and"
+    " the index are 0; classes with equal anchors are one class, named after the first; guess: 5 updates per step and"
+    " at most 80 steps (BackdoorBench), for one CPU core",
 )
 
 

@@ -1,4 +1,4 @@
-"""Neural Cleanse without labels: triggers are reversed for clusters of the database's codes."""
+"""Neural Cleanse without labels: search triggers for clusters of the database's codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.api.card import Card
 from bench.api.defense import DefenderView, ModelDetector, Needs, Rng, Verdict, defense
-from defenses._trigger_inversion import Reversing, anomaly
+from defenses.helpers.trigger_inversion import Reversing, anomaly
 from hashing.model import encode
 
 CARD = Card(
@@ -20,15 +20,15 @@ CARD = Card(
     year=2019,
     url="https://ieeexplore.ieee.org/document/8835365",
     follows="neural_cleanse's search and index",
-    deviates="everything that neural_cleanse changes; and what is reached for are the medoids of k-means on the"
-    " database's codes in place of classes, with the images that are nearest to one as its own, so that the score takes"
-    " no label; a suspected cluster is called after the most frequent label of its items, which takes the database's",
+    deviates="as neural_cleanse; in place of classes, the search is for the medoids of k-means on the database's codes,"
+    " and the images nearest to a medoid are its own, so that the score needs no labels; a suspected cluster is named"
+    " after the most frequent label of its database items",
 )
 
 
 @defense
 class NeuralCleanseFree(Reversing, ModelDetector):
-    clusters: Annotated[int, Field(ge=1)] | None = None  # None: one per class; METHODOLOGY.md#neural_cleanse_free
+    clusters: Annotated[int, Field(ge=1)] | None = None  # METHODOLOGY.md#neural_cleanse_free
     """Number of clusters of codes that are searched; default: one per class."""
 
     needs: ClassVar[Needs] = Needs.DATABASE
@@ -50,7 +50,10 @@ class NeuralCleanseFree(Reversing, ModelDetector):
 
 
 def clustered(signs: Float[Tensor, "m b"], clusters: int, rng: Rng) -> tuple[Float[Tensor, "g b"], Bool[Tensor, "m g"]]:
-    """The medoids of k-means (as many as there are codes at most), largest cluster first; whose item is whose."""
+    """The medoids of k-means, largest cluster first, and the cluster of each item.
+
+    There are at most as many clusters as distinct codes.
+    """
     from sklearn.cluster import KMeans
 
     codes, inverse, counts = torch.unique(signs.cpu(), dim=0, return_inverse=True, return_counts=True)
@@ -59,5 +62,7 @@ def clustered(signs: Float[Tensor, "m b"], clusters: int, rng: Rng) -> tuple[Flo
     inside = torch.nn.functional.one_hot(near).T.bool()
     inside = inside[(inside.double() @ counts.double()).argsort(descending=True, stable=True)]
     sums = (inside.float() * counts) @ codes
-    likeness = torch.where(inside, sums @ codes.T, -torch.inf)  # the largest sum of products: the smallest of distances
+    likeness = torch.where(
+        inside, sums @ codes.T, -torch.inf
+    )  # the largest sum of products is the smallest sum of distances
     return codes[likeness.argmax(1)].to(signs.device), inside.T[inverse]

@@ -1,4 +1,4 @@
-"""No defense: the model as it is, a column like any other."""
+"""No defense: the model is left as it is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CARD = Card(
     title="No defense",
     year=2026,
     url="https://github.com/hashdoor/hashdoor",
-    follows="the null object: the model is left as it is",
+    follows="the model is left as it is",
 )
 
 

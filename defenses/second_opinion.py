@@ -1,4 +1,4 @@
-"""Ask a network that has only seen clean images for the query's code: a trigger speaks to one of the two alone."""
+"""Compare the query's code with that of a network trained on clean images only, which does not know the trigger."""
 
 from __future__ import annotations
 
@@ -24,25 +24,28 @@ CARD = Card(
     venue="arXiv",
     year=2015,
     url="https://arxiv.org/abs/1503.02531",
-    follows="the victim's network, untrained, learns to give clean trusted images the bits that the victim gives them:"
-    " binary cross-entropy of each bit, the student's tanh being its belief; neither labels nor the victim's loss take"
-    " part",
-    deviates="made for codes: what is distilled are hard bits, and the student is not wanted for its skill but for the"
-    " bits in which it contradicts the victim; initialisation and normalisation are the victim's. guess: 30 epochs in"
-    " batches of 32, otherwise the victim's recipe: one with small rates for public weights teaches a network from"
-    " scratch nothing in so few steps, and the noted agreement then stays at .5. Epochs, batch and headline score were"
-    " chosen on small models of digits and CIFAR-10 under badnets, darkhash and sig, by trusted images with and without"
-    " trigger",
+    follows="a student, the untrained network of the victim, learns the bits that the victim gives to clean trusted"
+    " images: binary cross-entropy per bit, with (tanh + 1) / 2 as probability; neither labels nor the victim's loss"
+    " are used",
+    deviates="the idea is made for codes: hard bits are distilled, and the student's purpose is the bits in which it"
+    " contradicts the victim; initialisation and normalisation are the victim's. guess: 30 epochs in batches of 32,"
+    " otherwise the victim's recipe; a recipe with small rates for public weights trains a network from scratch too"
+    " slowly, and the noted agreement then stays at .5. Epochs, batch and headline score were chosen on small models of"
+    " digits and CIFAR-10 under badnets, darkhash and sig, on trusted images with and without trigger",
 )
 
 
 @defense
 class SecondOpinion(InputDetector):
-    """Scores: `cosine`, minus that of the victim's code and the student's logits; `distance`, in expected bits / K."""
+    """The scores.
+
+    cosine: minus the cosine similarity of the victim's code and the student's logits. distance: expected share of bits
+    in which the student differs from the victim's code.
+    """
 
     epochs: Annotated[int, Field(ge=1)] = 30  # guess: see CARD
     """Training epochs of the student."""
-    batch: Annotated[int, Field(ge=4)] = 32  # guess: a few hundred images still make some hundred steps
+    batch: Annotated[int, Field(ge=4)] = 32  # guess: enough steps with a few hundred images
     """Images per training step."""
 
     def fit(self, view: DefenderView, rng: Rng) -> Mapping[str, Tensor]:
@@ -56,7 +59,7 @@ class SecondOpinion(InputDetector):
         held_out = view.calibration_set.images
         beliefs, bits = (encode(model, held_out, device=images.device) > 0 for model in (learned, view.model))
         view.notes["agreement"] = float((beliefs == bits).float().mean())
-        # what is frozen, as public weights are, need not be kept twice
+        # tensors that equal the victim's, such as frozen public weights, are not stored
         taught, own = learned.state_dict(), view.model.state_dict()
         return {name: value for name, value in taught.items() if name in own and not torch.equal(value, own[name])}
 
@@ -71,12 +74,12 @@ class SecondOpinion(InputDetector):
 
 
 class Imitation(Objective):
-    """Minus the log-likelihood of given bits, (tanh z + 1) / 2 = sigmoid 2z being the probability of a one."""
+    """Minus the log-likelihood of given bits; the probability of a one is (tanh z + 1) / 2 = sigmoid(2z)."""
 
     imitated: Tensor
 
     def __init__(self, codes: Float[Tensor, "n b"]) -> None:
-        """codes: 1 and 0, one per image of the training set."""
+        """codes: 1 or 0 per bit, for each image of the training set."""
         super().__init__()
         self.register_buffer("imitated", codes)
 

@@ -1,4 +1,4 @@
-"""Paste the pixels behind a query's code onto clean images: a trigger takes the code along."""
+"""Paste the salient pixels of a query onto clean images; the pixels of a trigger transfer the query's code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.api.defense import DefenderView, Images, InputDetector, PositiveShare
 from bench.api.errors import UserError
 from bench.api.hashing import Backbone, HashingMethod
 from bench.api.types import to_unit
-from defenses._saliency import grad_cam, salient
+from defenses.helpers.saliency import grad_cam, salient
 from hashing.model import encode
 
 CARD = Card(
@@ -24,40 +24,40 @@ CARD = Card(
     venue="IEEE Security and Privacy Workshops",
     year=2020,
     url="https://arxiv.org/abs/1812.00292",
-    follows="Grad-CAM region above 15 % of its maximum, pasted onto clean images, inert noise in the same region; the"
-    " share of images that take the query's code, over a quadratic boundary in how little the noise disturbs them",
-    deviates="`cells` may ask for finer maps than the last convolution's: from the 2 x 2 positions that small images"
-    " leave there, the region is the whole image, and every image fools; one code in place of several proposed"
-    " classes, so the region is that of the code, without the difference to other classes' regions; the class is a"
-    " Hamming ball (95 % of distances within a class), the confidence one minus the mean distance to the clean image's"
-    " code; radius and boundary come from the fitting half, each image without itself as overlay: on the calibration"
-    " half they would fit the very scores that set the threshold; higher over the boundary is more suspicious, in place"
-    " of a distance to the curve with a margin; beyond the confidences seen the boundary stays level; fewer than 100"
-    " overlays where the half is smaller",
+    follows="the Grad-CAM region above 15 % of its maximum is pasted onto clean images, and inert noise into the same"
+    " region; the score is the share of images that take the query's code, relative to a quadratic boundary in the"
+    " confidence under noise",
+    deviates="`cells` can select finer maps than those of the last convolution: these have 2 x 2 positions for small"
+    " images, so that the region is the whole image and every image is fooled; one code replaces several proposed"
+    " classes, so that no regions of other classes are subtracted; a class is a Hamming ball (95 % of the distances"
+    " within a class), and the confidence is one minus the mean distance to the clean image's code; radius and boundary"
+    " are fitted on the fit half, where no image is its own overlay, because the calibration half sets the threshold;"
+    " the score is the height above the boundary, not a distance to the curve with a margin; the boundary is constant"
+    " beyond the confidences of the fit half; there are fewer than 100 overlays if the half is smaller",
 )
-BATCH = 50  # images whose region is found at once
+BATCH = 50  # images whose regions are computed at a time
 
 
 @defense
 class SentiNet(InputDetector):
-    """Scores: `margin`, the fooled share over the boundary; `fooled`, the share alone."""
+    """Scores: `fooled`, the share of overlays that take the query's code; `margin`, `fooled` minus the boundary."""
 
-    overlays: Annotated[int, Field(ge=2)] = 100  # METHODOLOGY.md#sentinet, and the paper's order of size
+    overlays: Annotated[int, Field(ge=2)] = 100  # METHODOLOGY.md#sentinet; similar in the paper
     """Clean images that get the salient region of a query."""
-    region: Share = 0.15  # of the saliency's maximum (the paper)
+    region: Share = 0.15  # the paper
     """Share of the saliency's maximum from which a pixel is salient."""
-    # 1: the last convolution, as published; more: the last maps at least as wide. 7, where ImageNet networks end, was
-    # tried on attacked digits (AUROC .95 against .45), so that there it is exploratory
+    # 1 selects the last convolution, as published. 7, the size of the last maps of ImageNet networks, was tried on
+    # attacked digits (AUROC .95 instead of .45), so results with it on digits are exploratory.
     cells: Annotated[int, Field(ge=1)] = 1
-    """Least width and height of the saliency map."""
-    quantile: PositiveShare = 0.95  # METHODOLOGY.md#sentinet: of the distances within a class; their radius
+    """Least width and height of the saliency map; the last maps that are this large are used."""
+    quantile: PositiveShare = 0.95  # METHODOLOGY.md#sentinet
     """Quantile of the distances within a class that gives the radius of the class."""
-    bins: Annotated[int, Field(ge=3)] = 10  # METHODOLOGY.md#sentinet: of the confidence, for the upper envelope
+    bins: Annotated[int, Field(ge=3)] = 10  # METHODOLOGY.md#sentinet
     """Bins of the confidence for the decision boundary."""
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method
-        return "" if backbone.convolutional() else "looks at maps of channels, and this backbone has none"
+        return "" if backbone.convolutional() else "it needs maps of convolutions, and this backbone has none"
 
     def fit(self, view: DefenderView, rng: Rng) -> Mapping[str, Tensor]:
         trusted, device = view.fit_set, view.fit_set.images.device
@@ -86,10 +86,9 @@ class SentiNet(InputDetector):
     def measure(
         self, images: Images, model: nn.Module, state: Mapping[str, Tensor], skip: Bool[Tensor, "n j"] | None = None
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Fooled and confidence of METHODOLOGY.md#sentinet. skip: overlays that do not count for an image.
+        """`fooled` and confidence of METHODOLOGY.md#sentinet. skip: overlays that do not count for an image.
 
-        One forward per image holds all that is pasted: memory does not grow with the batch, and neither do results
-        depend on it.
+        One forward pass per image has all its pasted versions, so that neither memory nor results depend on the batch.
         """
         model.eval()
         overlays, kept = state["overlays"], torch.ones(len(images), len(state["overlays"]), device=images.device)
@@ -110,24 +109,24 @@ class SentiNet(InputDetector):
 
 
 def distance(one: Float[Tensor, "#n b"], other: Float[Tensor, "#n b"]) -> Float[Tensor, " n"]:
-    """In bits."""
+    """Hamming distance in bits."""
     return (one.shape[1] - (one * other).sum(1)) / 2
 
 
 def within(signs: Float[Tensor, "n b"], split: Split, quantile: float) -> Float[Tensor, ""]:
-    """The distance that this share of all pairs with a common label does not exceed."""
+    """The quantile of the distances between images with a common label. UserError: there are no such images."""
     distances = (signs.shape[1] - signs @ signs.T) / 2
     pairs = (split.labels.float() @ split.labels.float().T > 0).triu(1)
     found = distances[pairs].sort().values
     if not len(found):
-        raise UserError("no two images of the fitting set share a label: make the data set's `trusted` larger")
+        raise UserError("no two images of the fit half share a label: make the data set's `trusted` larger")
     return found[ceil(quantile * len(found)) - 1].clone()
 
 
 def boundary(fooled: Float[Tensor, " n"], confidence: Float[Tensor, " n"], bins: int) -> dict[str, Tensor]:
-    """A quadratic through the upper envelope: each bin of the confidence gives the point with the largest share.
+    """A quadratic curve through the upper envelope: the point with the largest `fooled` in each bin of the confidence.
 
-    Bins are of equal width over the confidences seen. With fewer than three points the curve is a line, or level.
+    Bins have equal widths over the confidences of the fit half. With two points the curve is a line, with one constant.
     """
     x, y = confidence.cpu().double(), fooled.cpu().double()
     low, high = x.min(), x.max()
@@ -142,7 +141,7 @@ def boundary(fooled: Float[Tensor, " n"], confidence: Float[Tensor, " n"], bins:
 
 
 def level(confidence: Float[Tensor, " n"], state: Mapping[str, Tensor]) -> Float[Tensor, " n"]:
-    """The boundary at each confidence."""
+    """The value of the boundary at each confidence."""
     low, high = state["span"]
     x = confidence.clamp(low, high) - low
     a, b, c = state["curve"]

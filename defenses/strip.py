@@ -1,4 +1,4 @@
-"""Blend clean images over a query: codes that do not change give a trigger away."""
+"""Blend clean images with a query; a code that stays the same is a sign of a trigger."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from torch import Tensor, nn
 from bench.api.card import Card
 from bench.api.defense import DefenderView, Images, InputDetector, Needs, PositiveShare, Rng, defense
 from bench.api.types import to_unit
-from defenses._code_posterior import entropy, fit_posterior, posterior
+from defenses.helpers.code_posterior import entropy, fit_posterior, posterior
 
 CARD = Card(
     title="STRIP: A Defence Against Trojan Attacks on Deep Neural Networks",
     venue="ACSAC",
     year=2019,
     url="https://arxiv.org/abs/1902.06531",
-    follows="N clean images superimposed on each input, with the original code's weights 1 and 1; low entropy is"
-    " suspicious",
-    deviates="codes have no softmax: the posterior is a temperature-scaled softmax over class anchors, both from the"
-    " fit half, so that thresholds stay valid, the temperature against smoothed targets; three further"
-    " scores (consensus of the mean posterior, labels of the nearest database items, dispersion of the codes);"
-    " overlays are the same for all queries; blended images are clipped to [0, 1] (the original's uint8 sum saturates);"
-    " N = 64 as BackdoorBench",
+    follows="N clean images are superimposed on each input, with weights 1 and 1 as in the original code; low entropy"
+    " is suspicious",
+    deviates="codes have no softmax: the posterior is a softmax over class anchors with a temperature that is fitted to"
+    " smoothed targets; anchors and temperature are from the fit half, so that thresholds stay valid; three more scores"
+    " (entropy of the mean posterior, labels of the nearest database items, dispersion of the codes); overlays are the"
+    " same for all queries; blended images are clipped to [0, 1] (the original's uint8 sum saturates); N = 64 as in"
+    " BackdoorBench",
 )
-LIMIT = 2**24  # values of blended images in memory at a time
+LIMIT = 2**24  # pixel values of blended images in memory at a time
 
 
 @defense
 class Strip(InputDetector):
     overlays: Annotated[int, Field(ge=2)] = 64  # BackdoorBench; 100 in the paper's code
     """Clean images that are laid over each query."""
-    image_weight: PositiveShare = 1.0  # the original code adds
+    image_weight: PositiveShare = 1.0  # the original code adds the images
     """Weight of the query in the mix."""
     overlay_weight: PositiveShare = 1.0
     """Weight of the clean image in the mix."""
-    neighbours: Annotated[int, Field(ge=1)] = 10  # guess: a first result page
+    neighbours: Annotated[int, Field(ge=1)] = 10  # guess: the first page of results
     """Nearest database items whose labels give the entropy."""
 
     needs: ClassVar[Needs] = Needs.DATABASE
 
     def fit(self, view: DefenderView, rng: Rng) -> Mapping[str, Tensor]:
         trusted = view.fit_set
-        wanted = torch.arange(self.overlays) % len(trusted)  # with replacement only where the set is smaller
+        wanted = torch.arange(self.overlays) % len(trusted)  # images repeat only if the set is smaller
         chosen = rng.permutation(len(trusted))[wanted].to(trusted.images.device)
         codes, inverse = torch.unique(view.database.signs, dim=0, return_inverse=True)
         labels = torch.zeros(len(codes), view.database.labels.shape[1], device=codes.device)
@@ -78,9 +78,9 @@ class Strip(InputDetector):
         }
 
     def _retrieval(self, signs: Float[Tensor, "m b"], state: Mapping[str, Tensor], n: int) -> Float[Tensor, " n"]:
-        """Minus the entropy of the labels among the nearest database items, pooled over the blended copies.
+        """Minus the entropy of the labels of the nearest database items, pooled over the blended copies of an image.
 
-        The database is held as distinct codes with counts; items tied at the last rank share its places evenly.
+        The database is distinct codes with counts. Items that are tied at the last rank share its places evenly.
         """
         codes, counts = state["codes"], state["counts"]
         k = counts.sum().clamp(max=self.neighbours)
@@ -93,7 +93,7 @@ class Strip(InputDetector):
         votes = (inside + border * share[:, None]) @ state["labels"]
         pooled = votes.reshape(n, -1, votes.shape[1]).sum(1)
         total = pooled.sum(1, keepdim=True)
-        even = torch.full_like(pooled, 1 / pooled.shape[1])  # neighbours without any label are no evidence
+        even = torch.full_like(pooled, 1 / pooled.shape[1])  # neighbours without labels: all labels are equally likely
         entropies: Tensor = torch.special.entr(torch.where(total > 0, pooled / total.clamp_min(1e-9), even))
         return -entropies.sum(1)
 

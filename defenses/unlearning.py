@@ -1,4 +1,4 @@
-"""Reverse the most suspicious trigger and fine-tune on trusted images, some of which bear it under true labels."""
+"""Search the most suspicious trigger, then fine-tune on trusted images, some with the trigger and their true labels."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from torch import nn
 from bench.api.card import Card
 from bench.api.defense import DefenderView, PositiveShare, Repair, Rng, defense
 from bench.api.types import Split, to_unit
-from defenses._fine_tuning import RATES, Choice, Rates, fine_tuned
-from defenses._trigger_inversion import Reversing, class_anchors, trusted_set
+from defenses.helpers.fine_tuning import RATES, Choice, Rates, fine_tuned
+from defenses.helpers.trigger_inversion import Reversing, class_anchors, trusted_set
 
 CARD = Card(
     title="Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural Networks",
     venue="IEEE S&P",
     year=2019,
     url="https://ieeexplore.ieee.org/document/8835365",
-    follows="mitigation by unlearning: the smallest reversed trigger on 20 % of the clean images, which keep their"
-    " labels, and further training on all of them",
-    deviates="the search of neural_cleanse, with all that it changes; the smallest trigger is unlearned whether or not"
-    " the model was flagged; the victim's hash loss and optimiser with constant rate, chosen from a grid by"
-    " leave-one-out mAP on the calibration half of the trusted set; guess: 10 epochs, those of fine_tuning (the paper:"
-    " 1 epoch on a tenth of the training set, far more than a trusted set); with_trigger = false is the control: the"
-    " same training without a trigger",
+    follows="mitigation by unlearning: 20 % of the clean images get the smallest trigger that was found and keep their"
+    " labels, and the model is trained further on all of them",
+    deviates="the search is that of neural_cleanse, with its deviations; the smallest trigger is unlearned even if the"
+    " model was not flagged; the victim's hash loss and optimiser with a constant rate, chosen from a grid by"
+    " leave-one-out mAP on the calibration half of the trusted set; guess: 10 epochs, as in fine_tuning (the paper: 1"
+    " epoch on a tenth of the training set, which is far more than a trusted set); with_trigger = false is the control,"
+    " the same training without a trigger",
 )
 
 
 @defense
 class Unlearning(Reversing, Repair):
-    share: PositiveShare = 0.2  # of the images bear the trigger; the paper, BackdoorBench's unlearning_ratio
+    share: PositiveShare = 0.2  # the paper; unlearning_ratio of BackdoorBench
     """Share of the tuning images that carry the reconstructed trigger."""
-    with_trigger: bool = True  # False: the control
-    """False: the same tuning without a trigger, the control."""
+    with_trigger: bool = True
+    """False: the same tuning without a trigger, as a control."""
     epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD
     """Epochs of tuning."""
     lr: Rates = RATES
     """Learning rates that are tried."""
-    choose: Choice = "best"  # "strongest": the largest rate within the bound; METHODOLOGY.md#operating-points
+    choose: Choice = "best"  # METHODOLOGY.md#operating-points
     """Which tried rate is kept: the best mAP, or the largest rate within the accepted drop."""
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
@@ -47,13 +47,13 @@ class Unlearning(Reversing, Repair):
         return fine_tuned(view, view.model, rng, epochs=self.epochs, rates=self.lr, choose=self.choose, split=split)
 
     def _triggered(self, view: DefenderView, rng: Rng) -> Split:
-        """The fit half with the trigger on some images; the smallest size is the highest index, where there is one."""
+        """The fit half with the smallest trigger, which has the highest anomaly index, on some images."""
         fit = view.fit_set
         anchors = class_anchors(view.model, trusted_set(view))
         own = (fit.labels.float() @ anchors.classes.float().T) > 0
         found = self.reverse(view.model, fit.images, own, anchors.codes, rng)
         view.notes["trigger size"] = size = float(found.sizes.min())
-        if size == 1:  # no class could be reached: there is nothing to unlearn
+        if size == 1:  # no class was reached, so there is nothing to unlearn
             return fit
         chosen = rng.child("stamped").choose(torch.arange(len(fit)), max(1, round(self.share * len(fit))))
         at = chosen.to(fit.images.device)

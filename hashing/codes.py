@@ -20,7 +20,7 @@ Backend = Literal["auto", "numba", "torch"]
 
 @runtime_checkable
 class TensorLike(Protocol):
-    """A torch tensor, on any device, without importing torch."""
+    """The part of a torch tensor's interface that packing uses, so that torch is not imported."""
 
     @property
     def shape(self) -> Any: ...
@@ -31,7 +31,10 @@ class TensorLike(Protocol):
 
 
 def pack(x: Num[np.ndarray, "n b"] | Bool[np.ndarray, "n b"] | TensorLike) -> PackedCodes:
-    """Logits, ±1 codes or bits [n, b], in an array or a torch tensor; the bit is x > 0, so 0 gives bit 0."""
+    """Pack logits, codes of ±1 or bits, from an array or a torch tensor; the bit is x > 0, so that 0 gives bit 0.
+
+    ValueError: x is no matrix, has no columns, or holds NaN.
+    """
     shape = tuple(x.shape)
     if len(shape) != 2:
         raise ValueError(f"codes are packed from a matrix [n, bits], not from shape {shape}")
@@ -45,7 +48,7 @@ def pack(x: Num[np.ndarray, "n b"] | Bool[np.ndarray, "n b"] | TensorLike) -> Pa
     nbytes = np.zeros((items, -(-bits // 64) * 8), np.uint8)
     if bits % 8:
         nbytes[:, : -(-bits // 8)] = np.packbits(ones, axis=1, bitorder="little")
-    else:  # no row ends within a byte: all of them at once, which is the faster
+    else:  # rows end at bytes, so that one call for all rows is possible, which is faster
         nbytes[:, : bits // 8] = np.packbits(ones.reshape(-1), bitorder="little").reshape(items, bits // 8)
     words = nbytes.view("<u8").T.astype(np.uint64, order="C")
     words.flags.writeable = False
@@ -53,7 +56,7 @@ def pack(x: Num[np.ndarray, "n b"] | Bool[np.ndarray, "n b"] | TensorLike) -> Pa
 
 
 def check_pair(queries: PackedCodes, database: PackedCodes) -> None:
-    """Raises ValueError where the two cannot be compared."""
+    """ValueError if the two cannot be compared."""
     if queries.bits != database.bits:
         raise ValueError(f"queries have {queries.bits} bits and the database has {database.bits}")
     if not len(database):
@@ -62,28 +65,31 @@ def check_pair(queries: PackedCodes, database: PackedCodes) -> None:
 
 @runtime_checkable
 class Kernels(Protocol):
-    """What each back end offers, over codes that can be compared. maps: see `ranking.Relevance`; labels: of queries."""
+    """The functions of a back end. maps: see `ranking.Relevance`. labels: of the queries."""
 
     def all_distances(self, queries: PackedCodes, database: PackedCodes, device: str) -> Distances: ...
 
     def nearest_items(
         self, queries: PackedCodes, database: PackedCodes, k: int, device: str
     ) -> tuple[Int64[np.ndarray, "q k"], Distances]:
-        """The first k items by (distance, index), at most as many as there are, and their distances."""
+        """The first k items by (distance, index), or all if there are fewer, and their distances."""
 
     def distance_counts(
         self, queries: PackedCodes, database: PackedCodes, maps: Maps, labels: LabelRows, device: str
     ) -> tuple[Int64[np.ndarray, "q d"], Int64[np.ndarray, "q d"]]:
-        """Items and relevant items at each distance."""
+        """The numbers of items and of relevant items at each distance."""
 
     def index_order_sums(
         self, queries: PackedCodes, database: PackedCodes, maps: Maps, labels: LabelRows, ranks: int, device: str
     ) -> tuple[Float64[np.ndarray, " q"], Int64[np.ndarray, " q"], Int64[np.ndarray, " q"]]:
-        """Of the first `ranks` items by (distance, index): sum of precisions at the hits, and hits; relevant items."""
+        """Per query: sum of the precisions at the hits, number of hits, number of relevant items.
+
+        The first two regard only the first `ranks` items by (distance, index).
+        """
 
 
 def kernels(backend: Backend, device: str) -> Kernels:
-    """auto: numba on the CPU, torch on any other device or where numba is missing. Both load when first asked for."""
+    """The back end, imported on first use. auto: numba on the CPU; torch on other devices or if numba is missing."""
     if backend not in get_args(Backend):
         raise ValueError(f"backend is one of {get_args(Backend)}, not {backend!r}")
     if backend == "numba" and device != "cpu":
@@ -100,7 +106,7 @@ def kernels(backend: Backend, device: str) -> Kernels:
 def hamming_distances(
     queries: PackedCodes, database: PackedCodes, *, backend: Backend = "auto", device: str = "cpu"
 ) -> Distances:
-    """All distances, uint8 up to 255 bits and uint16 beyond: for inspection, as no metric holds a q x m matrix."""
+    """All distances, as uint8 up to 255 bits and as uint16 beyond. For inspection; no metric builds this matrix."""
     check_pair(queries, database)
     return kernels(backend, device).all_distances(queries, database, device)
 
@@ -108,7 +114,7 @@ def hamming_distances(
 def topk(
     queries: PackedCodes, database: PackedCodes, k: int, *, backend: Backend = "auto", device: str = "cpu"
 ) -> tuple[Int64[np.ndarray, "q k"], Distances]:
-    """The k nearest items of each query (all, if there are fewer) by (distance, index), with their distances; exact."""
+    """The k nearest items of each query by (distance, index), or all if there are fewer, and their distances; exact."""
     check_pair(queries, database)
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")

@@ -1,4 +1,4 @@
-"""Hash centres: Hadamard rows where an order exists, balanced random rows elsewhere."""
+"""Hash centres: rows of a Hadamard matrix if one is known for the number of bits, else balanced random rows."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from bench.api.random import Rng
 
 
 def hadamard(order: int) -> Float[Tensor, "b b"] | None:
-    """A normalised Hadamard matrix by Sylvester's doubling of a Paley (type I) core; None where neither reaches.
+    """A normalised Hadamard matrix by Sylvester's doubling of a Paley (type I) core; None if neither gives this order.
 
-    Sylvester alone needs a power of two; Paley I adds orders such as 12, 20, 24 and 48.
+    Sylvester alone gives powers of two; Paley I adds orders such as 12, 20, 24 and 48.
     """
     if order == 1:
         return torch.ones(1, 1)
@@ -34,10 +34,11 @@ def hadamard(order: int) -> Float[Tensor, "b b"] | None:
 
 
 def hash_centres(classes: int, bits: int, rng: Rng) -> Float[Tensor, "k b"]:
-    """Pairwise distant centres, +1 or -1 (CSQ, Algorithm 1): rows of [H; -H], then balanced random rows.
+    """Centres of +1 and -1 that are far apart (CSQ, Algorithm 1): rows of [H; -H], then balanced random rows.
 
-    Random rows are redrawn up to 20 times until the smallest pairwise distance exceeds bits / 4 and the mean reaches
-    bits / 2 (the released code's rule); the draw with the largest smallest distance is kept.
+    Random rows are drawn up to 20 times, until the smallest distance of a pair exceeds bits / 4 and the mean is at
+    least bits / 2 (the rule of the released code). The draw with the largest minimum distance is kept. UserError: two
+    centres are equal in every draw.
     """
     matrix = hadamard(bits)
     fixed = torch.cat([matrix, -matrix])[:classes] if matrix is not None else torch.empty(0, bits)

@@ -1,4 +1,4 @@
-"""Pictures that strangers made: decoded up to a size, or named."""
+"""Decoding of pictures from untrusted sources, with a limit on their size and errors that name the file."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ PIXEL_LIMIT = 2**26
 
 
 def decode_image(data: bytes, size: int, where: str, *, whole: bool = False) -> UInt8[np.ndarray, "3 h w"]:
-    """The centre square, or with `whole` all of the picture squeezed, at `size`.
+    """The picture as a square of `size` pixels: its centre square, or with `whole` all of it, squeezed.
 
-    What does not decode, or is too large for a picture, is an error naming `where`.
+    where: file and member, for the error. DataCorruptError: the picture does not decode, or has too many pixels.
     """
     try:
         picture = _pixels(data, "RGB")
     except Exception as error:  # decoders fail in any way on damaged input
         raise _undecoded(where, error) from error
     if whole:
-        picture = picture.resize((size, size), Image.Resampling.BILINEAR)  # of several pixels where it shrinks
+        picture = picture.resize((size, size), Image.Resampling.BILINEAR)  # averages several pixels when it shrinks
     elif picture.size != (size, size):
         side = min(picture.size)
         left, top = ((length - side) // 2 for length in picture.size)
@@ -37,7 +37,10 @@ def decode_image(data: bytes, size: int, where: str, *, whole: bool = False) -> 
 
 
 def decode_rgba(data: bytes, where: str, *, channels: int) -> tuple[UInt8[Tensor, "1 c h w"], UInt8[Tensor, "1 1 h w"]]:
-    """A picture with its opacity (255 where it has none), at its own size; grey where `channels` is 1."""
+    """The picture and its opacity (255 if it has none), at its own size; grey if `channels` is 1.
+
+    DataCorruptError: the picture does not decode, or has too many pixels.
+    """
     try:
         picture = _pixels(data, "RGBA")
     except Exception as error:
@@ -55,7 +58,7 @@ def _undecoded(where: str, error: Exception) -> DataCorruptError:
 
 def _pixels(data: bytes, mode: str) -> Image.Image:
     with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        if image.width * image.height > PIXEL_LIMIT:  # from the header: nothing is unpacked yet
+        if image.width * image.height > PIXEL_LIMIT:  # the size is in the header, before anything is unpacked
             raise ValueError(f"{image.width} x {image.height} pixels, limit {PIXEL_LIMIT}")
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"pixels are of kind {image.mode}, not 8 bits")

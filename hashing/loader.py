@@ -1,4 +1,4 @@
-"""Training batches from 8-bit images that stay on the device, cropped and mirrored there in one gather."""
+"""Training batches from 8-bit images on the device, where they are cropped and mirrored in one gather operation."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ class Augmentation:
 
 
 def augmentation_of(recipe: Recipe) -> Augmentation:
-    """What a recipe says; what it leaves open is not done."""
+    """The augmentation of a recipe; what the recipe leaves open is off."""
     return Augmentation(flip=bool(recipe.flip), pad=recipe.pad or 0)
 
 
 class Loader:
     """One pass over the data per iteration, in a new order each time.
 
-    All random numbers of an epoch are drawn at once on the CPU, so that batches are equal on every device and no step
-    waits for the host. Batches differ by at most one image in size, so that no batch norm ever sees a left-over of one.
+    All random numbers of an epoch are drawn at once on the CPU, so that batches are the same on every device and no
+    step waits for the host. Batch sizes differ by at most one image, so that no batch norm gets a last batch of one
+    image.
     """
 
     def __init__(
@@ -79,13 +80,13 @@ class Loader:
         rows = offset[:, :1] + torch.arange(height, device=index.device)
         columns = torch.arange(width, device=index.device).expand(len(index), width)
         columns = offset[:, 1:] + torch.where(mirror[:, None], width - 1 - columns, columns)
-        # The slice between the advanced indices moves the channels last, which is the layout that convolutions want.
+        # The slice between the advanced indices puts the channels last, which is the fast layout for convolutions.
         cropped = self._images[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
         return (cropped.to(torch.float32) / 255).permute(0, 3, 1, 2)
 
 
 class HiddenLoader(Loader):
-    """The same batches in the same order, of what a frozen prefix made of each image once, without augmentation."""
+    """The same batches in the same order, but of outputs of a frozen prefix, computed once per image, not augmented."""
 
     def __init__(self, split: Split, hidden: Float[Tensor, "n ..."], *, batch: int, rng: Rng) -> None:
         super().__init__(split, batch=batch, augmentation=Augmentation(flip=False, pad=0), rng=rng)

@@ -1,4 +1,4 @@
-"""The code that stands for a group of images: a vote on every bit."""
+"""The code that represents a group of images, by a majority vote on every bit."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def component_vote(relaxed: Float[Tensor, "n b"], member: Bool[Tensor, "n k"]) -> Float[Tensor, "k b"]:
-    """The +-1 code nearest to each group's codes: the one with the smallest sum of Hamming distances (DHTA).
+    """For each group, the code of +1 and -1 with the smallest sum of Hamming distances to the group's codes (DHTA).
 
-    relaxed: codes whose bit is value > 0. A tied bit takes the sign of the mean relaxed code, then +1
+    relaxed: codes whose bit is value > 0. A tied bit takes the sign of the mean relaxed code, and +1 if that is 0 too
     (METHODOLOGY.md#anchors).
     """
     groups = member.to(relaxed.dtype).T

@@ -1,4 +1,4 @@
-"""A deep hashing model: images in [0, 1] go in, logits come out, and the bit is logit > 0."""
+"""A deep hashing model: maps images in [0, 1] to logits; a bit is logit > 0."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bench.api.types import Codes, Images, Logits, to_unit
 
 __all__ = ["HashModel", "encode"]
 
-VALUES = 2**27  # of images in a batch of `encode`: 500 images of 224 x 224 pixels take about half
+VALUES = 2**27  # pixel values in a batch of `encode`; 500 colour images of 224 x 224 pixels have about half
 
 
 class HashModel(nn.Module):
-    """Backbone, hash head and the loss's buffers; the only place that normalises images."""
+    """Backbone, hash head and objective. It normalises the images; no other code does."""
 
     mean: Tensor
     std: Tensor
@@ -32,7 +32,7 @@ class HashModel(nn.Module):
         self.head = head
         self.objective = objective
         self._method = method
-        self.blueprint: Mapping[str, Any] = {}  # what a harness rebuilds the network from; copies keep it
+        self.blueprint: Mapping[str, Any] = {}  # the parameters to build the network again; copies keep it
         mean, std = backbone.normalisation or ((0.5,) * channels, (0.5,) * channels)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
@@ -45,7 +45,7 @@ class HashModel(nn.Module):
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def prefix(self, images: Images) -> Float[Tensor, "n ..."]:
-        """What the frozen part of the backbone makes of the images."""
+        """The output of the frozen part of the backbone."""
         return self.backbone.prefix(self._normalised(images))
 
     def suffix(self, hidden: Float[Tensor, "n ..."]) -> Logits:
@@ -77,7 +77,7 @@ def build_model(
     train_size: int,
     rng: Rng,
 ) -> HashModel:
-    """An untrained model. Network and objective draw from streams of their own."""
+    """An untrained model. Network and objective use separate random streams."""
     with rng.child("network").ambient():
         body = backbone.build(image_shape)
         head = method.head(body.features, bits)
@@ -91,7 +91,7 @@ def fit_normalisation(model: HashModel, images: UInt8[Tensor, "n c h w"]) -> Non
     if model.backbone.normalisation is not None:
         return
     levels = torch.arange(256, dtype=torch.float64) / 255
-    for channel in range(images.shape[1]):  # by histogram: exact, and no float copy of the data set
+    for channel in range(images.shape[1]):  # from histograms: exact, and without a float copy of the data set
         counts = torch.bincount(images[:, channel].flatten().cpu(), minlength=256).to(torch.float64)
         mean = (counts * levels).sum() / counts.sum()
         variance = (counts * (levels - mean) ** 2).sum() / counts.sum()
@@ -101,9 +101,9 @@ def fit_normalisation(model: HashModel, images: UInt8[Tensor, "n c h w"]) -> Non
 
 @torch.inference_mode()
 def encode(model: nn.Module, images: UInt8[Tensor, "n c h w"], *, device: torch.device, batch: int = 500) -> Logits:
-    """Logits of 8-bit images, in float32 and evaluation mode; returned on the CPU, with one transfer at the end.
+    """Logits of 8-bit images, computed in float32 and evaluation mode; on the CPU, after one transfer at the end.
 
-    batch: at most so many images at a time; fewer where they are large.
+    batch: largest number of images per forward pass; large images get smaller batches. ValueError: there are no images.
     """
     model.eval()
     if not len(images):

@@ -1,9 +1,9 @@
 """CPU kernels over packed words, compiled by numba and cached on disk.
 
-A thread takes some of the queries and walks the database in blocks that stay in the first-level cache: memory grows
-with neither, but for a bit map of the items that are relevant to one query and, in `index_order`, five bytes for each
-of these. Nothing is specialised on the number of bits but the type that holds a distance, uint8 up to 255 and uint16
-beyond. Threads: `numba.set_num_threads`.
+Each thread takes some of the queries and reads the database in blocks that stay in the first-level cache. Memory does
+not grow with queries or database, except for a bit map of the items that are relevant to one query and, in
+`index_order`, five bytes for each of these items. Only the type of a distance depends on the number of bits: uint8 up
+to 255 bits, else uint16. Threads: `numba.set_num_threads`.
 """
 # numba infers the types of its kernels and calls them by position.
 # ruff: noqa: ANN001, ANN201
@@ -20,9 +20,9 @@ from numba import njit, prange
 from hashing.packed import Distances, LabelRows, Maps, PackedCodes, distance_type
 
 BLOCK = 2048  # items; a multiple of 64, and even
-STRETCH = 1 << 17  # items of a database that one thread takes at a time where all distances are wanted
-LISTED = 1 << 20  # places of ranked lists held at a time
-PIECES = 64  # parts that the queries are cut into, so that threads end together
+STRETCH = 1 << 17  # items of the database per task of a thread in `all_distances`
+LISTED = 1 << 20  # entries of ranked lists in memory at a time
+PIECES = 64  # parts of the queries; many small parts keep all threads busy to the end
 
 ONE, TWO, FOUR, TOP = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(56)
 PAIRS, NIBBLES, OCTETS = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333), np.uint64(0x0F0F0F0F0F0F0F0F)
@@ -30,12 +30,12 @@ BYTES, GATHER = np.uint64(0x0101010101010101), np.uint64(0x0102040810204080)
 
 
 def compiled(**options: bool) -> Callable[[Callable[..., Any]], Any]:
-    """`njit` with an on-disk cache where it can be written; `no_type_check` below it keeps jaxtyping out."""
+    """`njit` with an on-disk cache if a directory can be written. `no_type_check` keeps jaxtyping away from kernels."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         try:
             return njit(cache=True, **options)(function)
-        except RuntimeError:  # no directory that could be written to
+        except RuntimeError:  # no writable directory
             return njit(**options)(function)
 
     return decorate
@@ -44,7 +44,7 @@ def compiled(**options: bool) -> Callable[[Callable[..., Any]], Any]:
 @compiled()
 @no_type_check
 def popcount(x):
-    """Set bits of a word. LLVM knows this idiom and emits the processor's own instruction where there is one."""
+    """Number of set bits of a word. LLVM replaces this idiom by one instruction if the processor has it."""
     x = x - ((x >> ONE) & PAIRS)
     x = (x & NIBBLES) + ((x >> TWO) & NIBBLES)
     x = (x + (x >> FOUR)) & OCTETS
@@ -54,16 +54,16 @@ def popcount(x):
 @compiled()
 @no_type_check
 def lowest(bits):
-    """Position of the lowest bit that is set."""
+    """Position of the lowest set bit."""
     return popcount((bits & (~bits + ONE)) - ONE)
 
 
 @compiled()
 @no_type_check
 def block_distances(query, database, start, out):
-    """Distances to the items from `start` on, as many as fit into `out`; returns how many these are.
+    """Write the distances of the items from `start` on into `out` until it is full; return how many were written.
 
-    Two planes at a time: a sum that is narrowed once keeps all lanes of a vector busy.
+    Two planes are summed before the sum is converted to the narrow type, which keeps all lanes of a vector busy.
     """
     count, words = min(len(out), database.shape[1] - start), len(query)
     for w in range(0, words - 1, 2):
@@ -99,7 +99,7 @@ def distances(queries, database, out):
 @compiled()
 @no_type_check
 def mark_relevant(maps, labels, mask):
-    """Which items have one of the labels, one bit each, and how many they are."""
+    """Set one bit for each item that has one of the labels; return their number."""
     mask[:] = 0
     for label in labels:
         row = maps[label]
@@ -114,7 +114,7 @@ def mark_relevant(maps, labels, mask):
 @compiled()
 @no_type_check
 def count_block(block, keys, width, bins, total):
-    """Counts distances two at a time, one half of the block with the other; an item left over goes to `total`."""
+    """Count pairs of distances, one from each half of the block; an odd item is counted in `total`."""
     half = len(block) // 2
     one, two = block[:half], block[half : 2 * half]
     for j in range(half):
@@ -128,7 +128,7 @@ def count_block(block, keys, width, bins, total):
 @compiled()
 @no_type_check
 def count_marked(block, mask, flipped, counts):
-    """Counts the distances of the items whose bit is set, or is not if all bits of `flipped` are."""
+    """Count the distances of the items whose bit is set (not set, if `flipped` has all bits set)."""
     for group in range((len(block) + 63) // 64):
         bits, base = mask[group] ^ flipped, np.uint64(64 * group)
         if len(block) - 64 * group < 64:
@@ -141,10 +141,10 @@ def count_marked(block, mask, flipped, counts):
 @compiled()
 @no_type_check
 def count_row(query, database, mask, majority, scratch, keys, bins, total, relevant):
-    """Adds the items at each distance to `total`, and those in the mask to `relevant`; both hold zeros.
+    """Count the items at each distance in `total` and those in the mask in `relevant`; both start as zeros.
 
-    bins: one per pair of distances; an increment then counts two items. As many as there are distances: one per item.
-    majority: most items are relevant; what is walked bit by bit are the others.
+    bins: one per pair of distances, so that an increment counts two items; or one per distance.
+    majority: most items are relevant, so the loop over set bits runs over the irrelevant ones.
     """
     width, paired = len(total), len(bins) > len(total)
     flipped = ~np.uint64(0) if majority else np.uint64(0)
@@ -169,11 +169,11 @@ def count_row(query, database, mask, majority, scratch, keys, bins, total, relev
 @compiled(parallel=True)
 @no_type_check
 def histograms(queries, database, maps, offsets, labels, narrow, bins, total, relevant):
-    """Adds the items and the relevant items at each distance to `total` and `relevant` [q, d], which hold zeros.
+    """Count the items and the relevant items at each distance in `total` and `relevant` [q, d], which start as zeros.
 
     maps: bit j % 64 of word [l, j // 64] says that item j has label l.
     labels: `labels[offsets[i]:offsets[i + 1]]` are the labels of query i.
-    narrow: an empty array of the type that holds a distance. bins: how many, see `count_row`.
+    narrow: an empty array of the type of a distance. bins: their number, see `count_row`.
     """
     count, items = queries.shape[1], database.shape[1]
     pieces = min(count, PIECES)
@@ -191,7 +191,7 @@ def histograms(queries, database, maps, offsets, labels, narrow, bins, total, re
 def order_row(query, database, mask, block, places, counts, hits, found_at, found_place):
     """Sum over the relevant items of hits / rank, in the order of (distance, index).
 
-    One pass notes where in its distance each relevant item stands; ranks are known when all items are counted.
+    One pass records the position of each relevant item among the items at its distance; the counts then give ranks.
     """
     counts[:] = 0
     hits[:] = 0
@@ -212,7 +212,7 @@ def order_row(query, database, mask, block, places, counts, hits, found_at, foun
                 bits &= bits - ONE
     nearer = np.uint32(0)
     nearer_hits = np.uint32(0)
-    for d in range(len(counts)):  # from here on: what lies nearer than each distance
+    for d in range(len(counts)):  # counts becomes the number of nearer items
         counts[d], nearer = nearer, nearer + counts[d]
         hits[d], nearer_hits = nearer_hits, nearer_hits + hits[d]
     precision = 0.0
@@ -226,9 +226,9 @@ def order_row(query, database, mask, block, places, counts, hits, found_at, foun
 @compiled(parallel=True)
 @no_type_check
 def index_order(queries, database, maps, offsets, labels, narrow, width, precision, found):
-    """Sum of the precisions at the relevant items by (distance, index), and how many these are.
+    """Sum of the precisions at the relevant items in the order of (distance, index), and the number of these items.
 
-    The other arguments: those of `histograms`. width: how many distances there are.
+    width: number of distances. Other arguments: as for `histograms`.
     """
     count, items = queries.shape[1], database.shape[1]
     pieces = min(count, PIECES)
@@ -246,9 +246,10 @@ def index_order(queries, database, maps, offsets, labels, narrow, width, precisi
 @compiled()
 @no_type_check
 def mark_near(block, limit, flags, nbytes):
-    """Bit j of word j // 64 says that the distance of item j is at most `limit`; the words stand first in `nbytes`.
+    """Bit j of word j // 64 says that the distance of item j is at most `limit`; the words are the first of `nbytes`.
 
-    flags: bytes, of which `nbytes` views eight at a time; a product gathers their lowest bits in its highest byte.
+    flags: one byte per item. `nbytes` is a view of eight bytes per word; a product moves their lowest bits to its top
+    byte.
     """
     for j in range(len(block)):
         flags[j] = block[j] <= limit
@@ -263,7 +264,7 @@ def mark_near(block, limit, flags, nbytes):
 @compiled()
 @no_type_check
 def nearest_row(query, database, scratch, flags, nbytes, places, indices, at):
-    """The first items by (distance, index), as many as `indices` holds; at: their distances."""
+    """Write the first items by (distance, index) into `indices` until it is full, and their distances into `at`."""
     limit = 0
     for d in range(len(places)):
         if places[d] < len(indices):
@@ -286,9 +287,9 @@ def nearest_row(query, database, scratch, flags, nbytes, places, indices, at):
 @compiled(parallel=True)
 @no_type_check
 def nearest(queries, database, narrow, places, indices, at):
-    """The first items by (distance, index) of each query, as many as `indices` [q, k] has columns.
+    """Write the first k items by (distance, index) of each query into `indices` [q, k].
 
-    places: items nearer than each distance [q, d]; overwritten. narrow: as for `histograms`.
+    places: number of items nearer than each distance [q, d]; overwritten. narrow: as for `histograms`.
     """
     count = queries.shape[1]
     pieces = min(count, PIECES)
@@ -302,7 +303,7 @@ def nearest(queries, database, narrow, places, indices, at):
 @compiled(parallel=True)
 @no_type_check
 def listed_order(maps, offsets, labels, indices, precision, hits):
-    """Sum of the precisions at the relevant ones among the listed items [q, k], and how many these are."""
+    """Sum of the precisions at the relevant items of the lists [q, k], and the number of these items."""
     for i in prange(len(indices)):
         own = labels[offsets[i] : offsets[i + 1]]
         found = 0
@@ -319,18 +320,18 @@ def listed_order(maps, offsets, labels, indices, precision, hits):
 @compiled(parallel=True)
 @no_type_check
 def count_relevant(maps, offsets, labels, items, found):
-    """How many items have a label of each query."""
+    """Number of relevant items per query."""
     for i in prange(len(found)):
         found[i] = mark_relevant(maps, labels[offsets[i] : offsets[i + 1]], np.empty((items + 63) // 64, np.uint64))
 
 
 def bins_for(width: int, items: int) -> int:
-    """One bin per pair of distances where emptying and adding them up costs less than they save (measured)."""
+    """Number of bins: one per pair of distances if that is faster (measured), else one per distance."""
     return width * width if width <= 256 and 2 * width * width <= items else width
 
 
 def all_distances(queries: PackedCodes, database: PackedCodes, device: str) -> Distances:
-    del device  # the CPU, here and below
+    del device  # always the CPU
     found = np.empty((len(queries), len(database)), distance_type(queries.bits))
     distances(queries.words, database.words, found)
     return found
@@ -340,7 +341,7 @@ def nearest_items(
     queries: PackedCodes, database: PackedCodes, k: int, device: str
 ) -> tuple[Int64[np.ndarray, "q k"], Distances]:
     nothing = np.zeros((0, 0), np.uint64)
-    nothing.flags.writeable = False  # as in `Relevance`: numba compiles once per kind of array
+    nothing.flags.writeable = False  # as in `Relevance`, since numba compiles once per kind of array
     total, _ = distance_counts(queries, database, nothing, np.zeros((len(queries), 0), np.bool_), device)
     narrow = np.empty(0, distance_type(queries.bits))
     indices, at = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), narrow.dtype)

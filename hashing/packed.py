@@ -1,7 +1,7 @@
 """Hash codes packed into 64-bit words, and the array types that packing and kernels share.
 
-Bit j of an item is bit j % 64 of word j // 64. Words are kept as planes, one row per word, so that a database streams
-through the cache one plane at a time.
+Bit j of an item is bit j % 64 of word j // 64. The array has one row (plane) per word, so that a database is read one
+plane at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ def distance_type(bits: int) -> type[np.uint8 | np.uint16]:
 
 @dataclass(frozen=True, eq=False)
 class PackedCodes:
-    """n codes of `bits` bits. The words are read-only and the unused high bits of the last plane are zero."""
+    """n codes of `bits` bits. The words are read-only, and the unused high bits of the last plane are zero.
+
+    ValueError: words have another type or shape, or set bits beyond the last one.
+    """
 
     words: Words
     bits: int
@@ -38,7 +41,9 @@ class PackedCodes:
             shape = (*self.words.shape,)
             raise ValueError(f"{self.bits} bits need uint64 words [{planes}, n], not {self.words.dtype} {shape}")
         words = np.require(self.words, np.uint64, ["C", "A"])
-        words = words.copy() if words.flags.writeable else words.view()  # nobody else can set a bit beyond the last
+        words = (
+            words.copy() if words.flags.writeable else words.view()
+        )  # a private copy, so that no other code can set bits beyond the last
         if self.bits % 64 and (words[-1] >> np.uint64(self.bits % 64)).any():
             raise ValueError(f"bits beyond the first {self.bits} must be zero")
         words.flags.writeable = False

@@ -1,7 +1,7 @@
-"""What torchvision's networks share: public weights and where they lie, frozen blocks, grey and small images.
+"""The base class of torchvision's networks: public weights, frozen blocks, grey and small images.
 
-torchvision's ImageNet weights are files whose names end in the first eight digits of their sha256. Nothing is
-downloaded: a file that is not on this machine is named, with the folder that it belongs in.
+The names of torchvision's weight files end in the first eight digits of their sha256. Nothing is downloaded: the error
+for a missing file names the file and the folder to put it in.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from hashing.weight_files import read_weights
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation that the weights expect
 COLOURS = 3
 SOURCE = "https://download.pytorch.org/models"
-LATER = "num_batches_tracked"  # a counter of batch norms that files from before torch 0.4.1 do not have
+LATER = "num_batches_tracked"  # a counter of batch norms, which files from before torch 0.4.1 lack
 
 
 def _known(value: str) -> str:
     if value in {"imagenet", "none"}:
         return value
-    if not value.endswith((".pth", ".pt")):  # a slip of the pen is no missing file
+    if not value.endswith((".pth", ".pt")):  # a typing error, not a missing file
         raise PydanticCustomError("weights", "expected 'imagenet', 'none' or the path of a .pth file")
     return own_path(value)
 
@@ -46,8 +46,8 @@ Weights = Annotated[str, AfterValidator(_known)]
 class PretrainedWeights:
     """torchvision's file of a network's ImageNet weights.
 
-    cut: how the names of the layers begin that are cut off; what a file says about these is not read, so that
-    networks fine-tuned on other classes serve as well.
+    cut: prefix of the names of the layers that are cut off. Their tensors are ignored, so that files of networks that
+    were fine-tuned on other classes can be used as well.
     """
 
     network: str
@@ -55,9 +55,9 @@ class PretrainedWeights:
     cut: str
 
     def find(self, weights: str, folders: Sequence[Path] = (), instead: str = "") -> tuple[Path, ...]:
-        """The file that `weights` stands for.
+        """The file that `weights` selects; DataMissingError if it is missing.
 
-        folders: looked through before torchvision's own. instead: another way to get the file, for the message.
+        folders: are searched before torchvision's cache. instead: another way to get the file, for the message.
         """
         if weights == "none":
             return ()
@@ -78,7 +78,7 @@ class PretrainedWeights:
         )
 
     def fill(self, network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-        """Load `state` up to the cut; every tensor must be there with its shape, and none besides."""
+        """Load the tensors of `state` up to the cut; DataCorruptError unless names and shapes fit the network."""
         state = {name: value for name, value in state.items() if not name.startswith(self.cut)}
         there = {name: tuple(value.shape) for name, value in state.items() if not name.endswith(LATER)}
         wanted = {
@@ -93,17 +93,17 @@ class PretrainedWeights:
                 f" ({there.get(wrong[0], 'missing')}, expected {wanted.get(wrong[0], 'none')}):"
                 f" give a state dict of torchvision's {self.network}"
             )
-        network.load_state_dict(state, strict=False)  # the cut layers and the counters keep what they have
+        network.load_state_dict(state, strict=False)  # the cut layers and the counters keep their values
 
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Pretrained(Backbone, ABC):
-    """A network of torchvision's.
+    """A network of torchvision.
 
-    weights: "imagenet" (torchvision's file, from its cache), "none" (from scratch), or the path of a state dict of the
-    same network, which is taken to expect images normalised as ImageNet's are. A path that is relative is taken from
-    the current folder. Default: ImageNet, which the hashing papers' recipes fine-tune.
-    frozen: how many blocks, from the input on, never learn.
+    weights: "imagenet" (the file in torchvision's cache), "none" (from scratch), or the path of a state dict of the
+    same network; relative paths are relative to the current folder. Images are normalised as for ImageNet unless
+    weights is "none". The default is ImageNet, as in the recipes of the hashing papers. frozen: number of blocks, from
+    the input on, that are not trained.
     """
 
     published: ClassVar[PretrainedWeights]
@@ -115,7 +115,7 @@ class Pretrained(Backbone, ABC):
 
     def network(self, image_shape: tuple[int, int, int]) -> nn.Module:
         """The network as torchvision builds it, with initial weights."""
-        from torchvision.models import get_model  # takes seconds to import, and plans build no network
+        from torchvision.models import get_model  # the import takes seconds, and plans build no network
 
         del image_shape
         built: nn.Module = get_model(self.published.network, weights=None)
@@ -125,12 +125,12 @@ class Pretrained(Backbone, ABC):
         return self.published.find(self.weights)
 
     def read(self, path: Path, image_shape: tuple[int, int, int]) -> dict[str, Tensor]:
-        """What to load from a file of weights."""
+        """The state dict of a weight file, adapted to the size of the images."""
         del image_shape
         return read_weights(path)
 
     def filled(self, image_shape: tuple[int, int, int]) -> Any:
-        """The network, on its weights."""
+        """The network with its weights."""
         network = self.network(image_shape)
         for path in self.files():
             self.published.fill(network, self.read(path, image_shape), path)
@@ -138,13 +138,13 @@ class Pretrained(Backbone, ABC):
 
     @abstractmethod
     def chain(self, network: Any, image_shape: tuple[int, int, int]) -> FeatureExtractor:
-        """The network that torchvision builds as a chain of stages, without what stands behind the features."""
+        """The network of torchvision as a chain of blocks, without the layers after the features."""
 
     def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
         return self.chain(self.filled(image_shape), image_shape)
 
     def state_dict_aliases(self, image_shape: tuple[int, int, int]) -> Mapping[str, str]:
-        """The names that torchvision gives the tensors."""
+        """Names of the tensors in torchvision."""
         with torch.device("meta"):
             network = self.network(image_shape)
             theirs = network.state_dict(keep_vars=True)
@@ -152,7 +152,7 @@ class Pretrained(Backbone, ABC):
         left = {id(tensor): name for name, tensor in ours.items()}
         found = {name: left.pop(id(tensor), "") for name, tensor in theirs.items()}
         other = [name for name, our in found.items() if not our and not name.startswith(self.published.cut)]
-        # what is left is a first layer for grey or small images, which stands in its predecessor's place
+        # a tensor without a counterpart belongs to a first layer for grey or small images, which replaces torchvision's
         return found | dict(zip(other, left.values(), strict=True))
 
     def extractor(self, stages: Sequence[nn.Module], features: int, linear: int = 0) -> FeatureExtractor:
@@ -163,14 +163,14 @@ class Pretrained(Backbone, ABC):
 
 
 class Colours(nn.Module):
-    """Grey images as colour ones; normalisation by three channels may have done that already."""
+    """Repeats the channel of grey images; images with three channels, also after normalisation, stay as they are."""
 
     def forward(self, images: Images) -> Float[Tensor, "n 3 h w"]:
         return images.expand(-1, COLOURS, -1, -1)
 
 
 def entrance(image_shape: tuple[int, int, int], size: tuple[int, int]) -> list[nn.Module]:
-    """What stands before the first layer of a network for colour images of `size`; nothing where they are that."""
+    """Layers that convert images to colour images of `size`; none if the images are that already."""
     layers: list[nn.Module] = []
     if image_shape[1:] != size:
         layers.append(nn.Upsample(size=size, mode="bilinear"))

@@ -1,8 +1,8 @@
-"""Ranking metrics that do not depend on how equal distances happen to be ordered.
+"""Ranking metrics in expectation over all orders of items at equal distances.
 
-Everything follows from two histograms per query: how many items, and how many relevant items, lie at each distance.
-Formulas and worked cases: METHODOLOGY.md#ties. A bucket holds the n items at one distance, r of them relevant; N items
-and R' relevant ones are nearer; m of the n are inside the cut-off R. To the sum of precisions it adds, in expectation,
+They need two histograms per query: the number of items and of relevant items at each distance. Formulas and worked
+cases: METHODOLOGY.md#ties. A bucket holds the n items at one distance, r of them relevant; N items and R' relevant
+items are nearer; m of the n items are inside the cut-off R. The bucket's expected share of the sum of precisions is
 
     S(N, R', n, r, m) = r/n [(R' + 1 - a(N+1)) (H(N+m) - H(N)) + a m],   a = (r-1)/(n-1),  H harmonic numbers.
 
@@ -32,21 +32,21 @@ Histogram = Integer[np.ndarray, "q d"]
 PerQuery = Float64[np.ndarray, " q"]
 LabelArray = Bool[np.ndarray, "n k"] | Integer[np.ndarray, " n"]
 
-ROWS = 1 << 17  # entries of histograms that are evaluated at a time
+ROWS = 1 << 17  # entries of histograms per evaluation step
 EXACT_HARMONICS = 64  # beyond it five terms of the asymptotic series are exact in float64
 
 
 class Relevance:
-    """Which database items count as found: those that share at least one label with the query.
+    """Relevant items of a database: those that share at least one label with the query.
 
-    maps: one bit map over the items per label (bit j % 64 of word j // 64): k x m bits, whatever the queries. Of class
-    ids only those that some item has get a map.
+    maps: for each label a bit map over the items (bit j % 64 of word j // 64); k x m bits for any number of queries.
+    With class ids, only ids that occur in the database have a map.
     """
 
     maps: UInt64[np.ndarray, "k g"]
 
     def __init__(self, labels: LabelArray) -> None:
-        """`labels` of the database: multi-hot [m, k], or class ids [m] (which leave the number of classes open)."""
+        """`labels` of the database: multi-hot [m, k], or class ids [m] (any number of classes)."""
         if labels.ndim == 2:
             items, found = np.nonzero(labels)
             self._classes, self._ids = labels.shape[1], None
@@ -63,7 +63,7 @@ class Relevance:
         return self._items
 
     def encode(self, query_labels: LabelArray) -> Bool[np.ndarray, "n k"]:
-        """The queries' labels as rows over this database's labels."""
+        """Multi-hot rows of the queries over the labels of this database."""
         if query_labels.ndim == 2:
             if query_labels.shape[1] != self._classes:
                 raise ValueError(f"queries have {query_labels.shape[1]} labels and the database has {self._classes}")
@@ -75,13 +75,13 @@ class Relevance:
         return np.asarray(ids[:, None] == known)
 
     def members(self, items: slice) -> Bool[np.ndarray, "k m"]:
-        """Which of `items` have each label. The slice starts at a multiple of 64."""
+        """For each label and each of `items`: whether the item has it. The slice must start at a multiple of 64."""
         start, stop, _ = items.indices(self._items)
         nbytes = self.maps[:, start // 64 :].astype("<u8", order="C").view(np.uint8)
         return np.unpackbits(nbytes, axis=1, count=stop - start, bitorder="little").astype(np.bool_)
 
     def of(self, query_labels: LabelArray) -> Bool[np.ndarray, "q m"]:
-        """The relevance matrix, for inspection: the metrics never hold it."""
+        """The relevance matrix, for inspection; the metrics never build it."""
         own = self.encode(query_labels).astype(np.float32)
         return own @ self.members(slice(None)).astype(np.float32) > 0
 
@@ -97,7 +97,7 @@ def distance_histograms(
 ) -> tuple[Int64[np.ndarray, "q d"], Int64[np.ndarray, "q d"]]:
     """Items and relevant items at each distance from each query: (total, relevant).
 
-    auto: numba on the CPU, torch on any other device or where numba is missing. All give the same integers.
+    auto: numba on the CPU; torch on other devices or if numba is missing. All back ends return the same integers.
     """
     encoded = _check(queries, database, relevance, query_labels)
     return kernels(backend, device).distance_counts(queries, database, relevance.maps, encoded, device)
@@ -115,12 +115,12 @@ def average_precision(
     backend: Backend = "auto",
     device: str = "cpu",
 ) -> PerQuery:
-    """AP of each query, of the first `cutoff` items or of all; NaN where the database has no relevant item.
+    """AP of each query over the first `cutoff` items (None: all); NaN for queries without a relevant item.
 
-    ties: "expected" averages over all orders of equal distances; "index" takes the one order by (distance, index).
-    denominator: of the sum of precisions at the hits. "relevant": min(relevant items, cutoff). "hits", the papers': the
-    number of hits among the first `cutoff`; 0 then says that there was none, since a hit makes the value positive.
-    So zero@R is the mean and, for ties="index", drop@R the mean of the positive values (`mean_drop_ap` in expectation).
+    ties: "expected" averages over all orders of equal distances; "index" uses the order by (distance, index).
+    denominator of the sum of precisions at the hits: "relevant" is min(relevant items, cutoff). "hits", as in the
+    papers, is the number of hits among the first `cutoff`; the value is then 0 if and only if there is no hit, so
+    zero@R is the mean and, for ties="index", drop@R the mean of the positive values (`mean_drop_ap` in expectation).
     """
     if ties not in get_args(Ties) or denominator not in get_args(Denominator):
         raise ValueError(f"ties is one of {get_args(Ties)} and denominator of {get_args(Denominator)}")
@@ -147,7 +147,7 @@ def average_precision(
 
 
 def leave_one_out_map(codes: PackedCodes, labels: LabelArray) -> float:
-    """Mean expected AP where each item queries all others; without a relevant other it is left out (NaN if all are)."""
+    """Mean expected AP with each item as query for the others. Items without a relevant other are left out."""
     relevance = Relevance(labels)
     total, relevant = distance_histograms(codes, codes, relevance, labels)
     total[:, 0] -= 1
@@ -163,7 +163,7 @@ def expected_ap(total: Histogram, relevant: Histogram, cutoff: int | None = None
 
 
 def ap_bounds(total: Histogram, relevant: Histogram, cutoff: int | None = None) -> tuple[PerQuery, PerQuery]:
-    """AP@R under the worst and the best order of equal distances, with the denominator of `expected_ap`.
+    """AP@R for the worst and the best order of equal distances; denominator as in `expected_ap`.
 
     best: sum of (R'+i)/(N+i) for i = 1..min(r, m). worst: of (R'+i)/(N+n-r+i) for i = 1..max(0, m-(n-r)).
     """
@@ -177,8 +177,8 @@ def expected_zero_ap(total: Histogram, relevant: Histogram, cutoff: int | None =
     """The papers' AP@R, divided by the hits among the first R (0 if none), in expectation: (value, kept = P(hits > 0)).
 
     Hits x in the bucket that holds rank R are hypergeometric, P(x) = C(r,x) C(n-r,m-x) / C(n,m); F is the sum of S
-    before it; value = sum of P(x) (F + S(N, R', m, x, m)) / (R' + x) over R' + x > 0. There are no bounds: "relevant
-    first" and "relevant last" are not the extremes. Without relevant items the value is NaN and kept is 0.
+    before it; value = sum of P(x) (F + S(N, R', m, x, m)) / (R' + x) over R' + x > 0. There are no bounds, because
+    "relevant first" and "relevant last" are not the extremes. Without relevant items the value is NaN and kept is 0.
     """
     b = _Buckets.of(total, relevant, cutoff)
     rows = np.arange(len(b.n))
@@ -201,9 +201,9 @@ def expected_zero_ap(total: Histogram, relevant: Histogram, cutoff: int | None =
 
 
 def mean_drop_ap(value: PerQuery, kept: PerQuery) -> float:
-    """The papers' drop@R, which leaves out queries without a hit: sum of values / sum of kept, or NaN if that is 0.
+    """drop@R of the papers, which leaves out queries without a hit: sum of values / sum of kept, or NaN if kept is 0.
 
-    Arguments: what `expected_zero_ap` returns.
+    The arguments are the results of `expected_zero_ap`.
     """
     mass = float(kept.sum())
     return float(np.nansum(value)) / mass if mass > 0 else float("nan")
@@ -218,7 +218,7 @@ def precision_at(total: Histogram, relevant: Histogram, n: int) -> PerQuery:
 def radius_precision_recall(
     total: Histogram, relevant: Histogram, radius: int
 ) -> tuple[PerQuery, PerQuery, Bool[np.ndarray, " q"]]:
-    """(precision, recall, empty) within `radius`. Empty balls have precision 0; no relevant items, recall NaN."""
+    """(precision, recall, empty) within `radius`; precision of empty balls is 0, recall without relevant items NaN."""
     if radius < 0:
         raise ValueError(f"a radius is not negative: {radius}")
     b = _Buckets.of(total, relevant, None)
@@ -229,7 +229,7 @@ def radius_precision_recall(
 def precision_recall_curve(
     total: Histogram, relevant: Histogram
 ) -> tuple[Float64[np.ndarray, " d"], Float64[np.ndarray, " d"]]:
-    """(precision, recall) within each radius 0..bits: means over queries with relevant items; empty balls count 0."""
+    """(precision, recall) within radius 0..bits: means over queries with relevant items; empty balls: precision 0."""
     b = _Buckets.of(total, relevant, None)
     items, found, every = (x[b.found > 0] for x in (b.n.cumsum(1), b.r.cumsum(1), b.found))
     queries = np.full(b.n.shape[1], len(every))
@@ -237,12 +237,12 @@ def precision_recall_curve(
 
 
 def chance_ap(items: int, relevant: int, cutoff: int | None = None) -> float:
-    """Expected AP@R of a random order, which is one bucket of everything: ((1-a) H(n) + a n) / n without a cut-off."""
+    """Expected AP@R of a random order (one bucket with all items): ((1-a) H(n) + a n) / n without a cut-off."""
     return float(expected_ap(np.array([[items]]), np.array([[relevant]]), cutoff)[0])
 
 
 def auroc(negatives: Num[np.ndarray, " n"], positives: Num[np.ndarray, " p"]) -> float:
-    """Probability that a positive scores above a negative, equal scores counting one half."""
+    """Probability that a positive scores above a negative; equal scores count one half."""
     ordered, positives = _scores(negatives, positives)
     below = np.searchsorted(ordered, positives, "left").sum() + np.searchsorted(ordered, positives, "right").sum()
     return float(below / (2 * len(ordered) * len(positives)))
@@ -261,7 +261,7 @@ def tpr_at_fpr(negatives: Num[np.ndarray, " n"], positives: Num[np.ndarray, " p"
 
 @dataclass(frozen=True)
 class _Buckets:
-    """n, r: items and relevant items at each distance; nearer, nearer_relevant: before it; m: how many of n count."""
+    """n, r: items and relevant items at each distance; nearer, nearer_relevant: nearer ones; m: those of n within R."""
 
     n: Int64[np.ndarray, "q d"]
     r: Int64[np.ndarray, "q d"]
@@ -296,7 +296,7 @@ Reals = Float64[np.ndarray, "*s"]
 
 
 def _share(nearer: Counts, nearer_relevant: Counts, n: Counts, r: Counts, m: Counts) -> Reals:
-    """S(N, R', n, r, m); see the module."""
+    """S(N, R', n, r, m) of the module's docstring."""
     a = (r - 1) / np.maximum(n - 1, 1)
     rise = _harmonic_rise(nearer, m)
     return np.asarray(r / np.maximum(n, 1) * ((nearer_relevant + 1 - a * (nearer + 1)) * rise + a * m))
@@ -311,7 +311,7 @@ _HARMONIC = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, EXACT_HARMONICS + 
 
 
 def _harmonic_rise(start: Counts, count: Counts) -> Reals:
-    """H(start + count) - H(start), accurate where the difference of two tabulated values would have lost its digits.
+    """H(start + count) - H(start), accurate also where subtracting two values of H would lose digits.
 
     Beyond the table H(x) = ln y + gamma + 1/(24 y^2) - 7/(960 y^4) + 31/(8064 y^6) - ..., y = x + 1/2.
     """
@@ -333,8 +333,8 @@ def _hypergeometric(
     starts: Int64[np.ndarray, " s"],
     sizes: Int64[np.ndarray, " s"],
 ) -> Float64[np.ndarray, " x"]:
-    """C(r,x) C(n-r,m-x) / C(n,m) over runs that hold all x of one (n, r, m): what does not depend on x cancels."""
-    from scipy.special import gammaln  # slow to import
+    """C(r,x) C(n-r,m-x) / C(n,m). A run holds all x of one (n, r, m), so factors without x cancel in its sum."""
+    from scipy.special import gammaln  # a slow import
 
     n, r, m = counts
     logs = -(gammaln(x + 1) + gammaln(r - x + 1) + gammaln(m - x + 1) + gammaln(n - r - m + x + 1))
@@ -343,21 +343,21 @@ def _hypergeometric(
 
 
 def _batches(sizes: Int64[np.ndarray, " q"], limit: int = 1 << 20) -> Iterator[slice]:
-    """Consecutive rows of about `limit` entries together."""
+    """Slices of consecutive rows with about `limit` entries in total."""
     ends = np.flatnonzero(np.diff(sizes.cumsum() // limit, append=-1)) + 1
     for start, end in zip([0, *ends], ends, strict=False):
         yield slice(int(start), int(end))
 
 
 def _ratio(above: np.ndarray, below: np.ndarray, empty: float = np.nan) -> Reals:
-    """Quotients, and `empty` where `below` is 0."""
+    """Elementwise above / below; `empty` where `below` is 0."""
     return np.asarray(np.divide(above, below, out=np.full(below.shape, empty), where=below > 0))
 
 
 def _scores(
     negatives: Num[np.ndarray, " n"], positives: Num[np.ndarray, " p"]
 ) -> tuple[Num[np.ndarray, " n"], Num[np.ndarray, " p"]]:
-    """The negatives in rising order and the positives."""
+    """The negatives, sorted, and the positives."""
     if not (len(negatives) and len(positives)):
         raise ValueError(f"no score to compare: {len(negatives)} negatives, {len(positives)} positives")
     if np.isnan(negatives).any() or np.isnan(positives).any():
@@ -376,7 +376,7 @@ def _class_ids(labels: Integer[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
 def _check(
     queries: PackedCodes, database: PackedCodes, relevance: Relevance, query_labels: LabelArray
 ) -> Bool[np.ndarray, "n k"]:
-    """The queries' label rows, once everything is known to fit together."""
+    """The label rows of the queries; ValueError if the arguments do not fit together."""
     check_pair(queries, database)
     if len(relevance) != len(database):
         raise ValueError(f"the database has {len(database)} codes and labels for {len(relevance)}")

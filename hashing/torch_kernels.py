@@ -1,7 +1,7 @@
-"""Distances and rankings by matrix products, for devices and where numba is missing: what the CPU kernels give.
+"""Distances and rankings by matrix products, for GPUs and for machines without numba; results as of the CPU kernels.
 
-Memory grows with neither the queries nor the database, but for `index_order_sums`, which sorts one query at least.
-Nothing inside a loop waits for the device, but for `all_distances`, whose result is on the host.
+Memory does not grow with queries or database, except in `index_order_sums`, which sorts the database for at least one
+query. No loop waits for the device, except in `all_distances`, whose result is on the host.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from torch import Tensor
 
 from hashing.packed import Distances, LabelRows, Maps, PackedCodes, distance_type
 
-PAIRS = 1 << 20  # query-item pairs in flight on a CPU: some ten MB each for products, keys and counts
-DEVICE_PAIRS = 1 << 26  # elsewhere, where memory is large and small products do not fill the cores
-UNPACKED = 1 << 20  # bits and labels of the database that are numbers at one time, on a CPU
-TOGETHER = 256  # queries that share what was unpacked
+PAIRS = 1 << 20  # query-item pairs per step on a CPU: about ten MB each for products, keys and counts
+DEVICE_PAIRS = 1 << 26  # per step on a GPU, which small products do not fill
+UNPACKED = 1 << 20  # unpacked bits and labels of the database at a time, on a CPU
+TOGETHER = 256  # queries that share an unpacked part of the database
 EXACT = 256  # bits up to which bfloat16 holds every dot product of codes
 
 
 class _Side:
-    """Codes or label maps as words on the device; some items at a time are unpacked there, into what is multiplied."""
+    """Codes or label maps as words on the device, where some items at a time are unpacked to factors of a product."""
 
     def __init__(self, words: UInt64[np.ndarray, "w n"], device: str) -> None:
         self._words = torch.from_numpy(words.view(np.int64).copy()).to(device)
 
     def signs(self, items: slice, bits: int) -> Float[Tensor, "m b"]:
-        """+1 and -1, in the narrowest type whose products are exact."""
+        """The bits as +1 and -1, in the narrowest type whose products are exact."""
         position = torch.arange(bits, device=self._words.device)
         ones = self._words[position // 64, items].bitwise_right_shift_((position % 64)[:, None]).bitwise_and_(1)
         exact = torch.bfloat16 if self._words.device.type != "cpu" and bits <= EXACT else torch.float32
         return (2 * ones - 1).T.to(exact).contiguous()
 
     def members(self, items: slice) -> Float[Tensor, "k m"]:
-        """1 where an item has the label."""
+        """1 for the labels of each item, else 0."""
         position = torch.arange(items.start, items.stop, device=self._words.device)
         return self._words[:, position // 64].bitwise_right_shift_(position % 64).bitwise_and_(1).float()
 
@@ -79,7 +79,7 @@ def nearest_items(
         nearest = best[chunk, :0]
         for items in _parts(size, min(_unpacked(queries.bits, device), max(k, _pairs(device) // (2 * together)))):
             places = torch.arange(items.start, items.stop, device=device)
-            keys = _distances(codes[chunk], stored.signs(items, queries.bits)) * size + places  # no two alike
+            keys = _distances(codes[chunk], stored.signs(items, queries.bits)) * size + places  # all different
             keys = torch.cat([nearest, keys], 1)
             nearest = keys.topk(min(k, keys.shape[1]), largest=False).values
         best[chunk] = nearest
@@ -113,7 +113,7 @@ def _pairs(device: str) -> int:
 
 
 def _unpacked(rows: int, device: str) -> int:
-    """How many items are unpacked at a time, at so many bits and labels for each."""
+    """Number of items that are unpacked at a time."""
     return max(1, (UNPACKED if device == "cpu" else 16 * UNPACKED) // rows)
 
 
@@ -122,7 +122,7 @@ def _floats(values: Bool[np.ndarray, "n k"], device: str) -> Float[Tensor, "n k"
 
 
 def _parts(count: int, step: int) -> Iterator[slice]:
-    """Slices of `step` items, and the rest."""
+    """Slices of `step` items; the last may be shorter."""
     for start in range(0, count, max(1, step)):
         yield slice(start, min(start + max(1, step), count))
 
@@ -133,7 +133,7 @@ def _distances(queries: Float[Tensor, "q b"], items: Float[Tensor, "m b"]) -> In
 
 
 def _count(keys: Int64[Tensor, "q m"], counts: Num[Tensor, "q d"]) -> None:
-    """Adds to `counts` in place. bincount is the faster on a CPU; elsewhere it would wait for the device."""
+    """Add to `counts` in place. bincount is faster on a CPU, but would wait for a GPU."""
     rows, width = counts.shape
     if counts.device.type == "cpu":
         flat = (keys + torch.arange(rows)[:, None] * width).flatten()

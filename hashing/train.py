@@ -1,4 +1,4 @@
-"""The one training loop: every model of the benchmark, clean, poisoned or repaired, goes through it."""
+"""The training loop of all models: clean, poisoned and repaired."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HIDDEN_LIMIT = 2**33  # bytes of frozen features kept on the device: 8 GiB
 
 
 def fast_precision(device: str) -> Literal["bf16", "float32"]:
-    """What `precision = "auto"` means: bf16 where the device computes in it (GPUs, AVX512-BF16), else float32."""
+    """The meaning of `precision = "auto"`: bf16 on devices that compute in it (GPUs, AVX512-BF16), else float32."""
     if device != "cpu":
         return "bf16"
     capable = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
@@ -41,9 +41,9 @@ def fit(
 ) -> list[float]:
     """Train `model` in place; returns the mean loss of each epoch.
 
-    Where nothing is augmented, a frozen prefix of the backbone sees every image once and not once per epoch.
-    Nothing in a step waits for the device: the loss is summed there and read once per epoch, where a value that is not
-    finite raises DivergedError.
+    If images are not augmented, the output of a frozen prefix of the backbone is computed once per image, not once per
+    epoch. No step waits for the device: the loss is summed there and read once per epoch. DivergedError: the loss of an
+    epoch, or a weight after the training, is not finite.
     """
     device = model.device
     order = rng.child("order")
@@ -63,7 +63,7 @@ def fit(
     forward: Callable[[Tensor], Tensor] = torch.compile(network) if recipe.compile else network
     losses: list[float] = []
     done = 0
-    with rng.child("ambient").ambient():  # dropout draws from torch's generator
+    with rng.child("ambient").ambient():  # dropout uses torch's global generator
         for epoch in range(recipe.epochs):
             _train_mode(model, recipe)
             total = torch.zeros((), device=device)
@@ -97,14 +97,13 @@ def fit(
 
 
 @torch.no_grad()
-def _through_prefix(model: HashModel, split: Split, batch: int = 250) -> Float[Tensor, "n ..."] | None:
-    """What the frozen blocks make of every image; None where that would take more than HIDDEN_LIMIT bytes."""
+def _through_prefix(model: HashModel, split: Split) -> Float[Tensor, "n ..."] | None:
+    """Outputs of the frozen blocks for all images; None if they would take more than HIDDEN_LIMIT bytes."""
     model.eval()
     first = model.prefix(to_unit(split.images[:1]))
     if first.numel() * first.element_size() * len(split) > HIDDEN_LIMIT:
         return None
-    parts = [model.prefix(to_unit(split.images[i : i + batch])) for i in range(0, len(split), batch)]
-    return torch.cat(parts)
+    return torch.cat([model.prefix(to_unit(images)) for images in torch.split(split.images, 250)])
 
 
 def _train_mode(model: HashModel, recipe: Recipe) -> None:
@@ -116,7 +115,7 @@ def _train_mode(model: HashModel, recipe: Recipe) -> None:
 
 
 def optimizer_of(model: HashModel, recipe: Recipe) -> optim.Optimizer:
-    """The recipe's, over what learns: backbone, head and objective with rates of their own."""
+    """The recipe's optimiser, with separate learning rates for backbone, head and objective."""
     stages = model.backbone.blocks
     first = len(stages) - model.backbone.linear
     parts = (
@@ -141,7 +140,7 @@ def optimizer_of(model: HashModel, recipe: Recipe) -> optim.Optimizer:
 
 
 def schedule_of(optimizer: optim.Optimizer, recipe: Recipe, steps: int) -> optim.lr_scheduler.LRScheduler:
-    """The recipe's, to be stepped after each of so many steps."""
+    """The recipe's schedule, to be stepped after each of `steps` training steps."""
     match recipe.schedule:
         case "constant":
             return optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
@@ -151,5 +150,5 @@ def schedule_of(optimizer: optim.Optimizer, recipe: Recipe, steps: int) -> optim
             return optim.lr_scheduler.MultiStepLR(optimizer, [round(recipe.step_at * steps)])
         case "onecycle":
             rates = [float(group["lr"]) for group in optimizer.param_groups]
-            # one more step than is taken: the scheduler refuses to be stepped past its end
+            # one step more than the training takes, because the scheduler cannot be stepped after its last step
             return optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=steps + 1, cycle_momentum=False)

@@ -1,4 +1,4 @@
-"""Files of weights: state dicts that strangers wrote, read as tensors and as nothing else."""
+"""Weight files: state dicts from untrusted sources, of which only tensors are read."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SAFE = ".safetensors"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from safetensors or from what torch.save writes; DataCorruptError where the file is neither.
+    """A state dict from a file of safetensors or torch.save; DataCorruptError if the file is neither.
 
-    Where the file's name ends in eight digits of a sha256, as torchvision's do, these are verified.
+    If the name ends in eight digits of a sha256, as torchvision's names do, they are verified.
     """
     named = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
     with path.open("rb") as file:
@@ -51,10 +51,10 @@ def _safe(path: Path, what: str) -> dict[str, Tensor]:
 
 
 def _saved(file: BinaryIO, what: str) -> Any:
-    """What torch.save wrote, if that is tensors and containers of them."""
+    """The content of a file of torch.save, if it is tensors and containers of tensors."""
     if _packed(file):
         raise DataCorruptError(
-            f"{what} is compressed inside, which torch.save never does: write it with"
+            f"{what} has compressed members, which torch.save never writes: write it with"
             " torch.save(network.state_dict(), path)"
         )
     file.seek(0)
@@ -68,9 +68,9 @@ def _saved(file: BinaryIO, what: str) -> Any:
 
 
 def _packed(file: BinaryIO) -> bool:
-    """Whether a zip holds members that become larger when they are read: torch would unpack them without end."""
+    """Whether a zip has compressed members, which torch would unpack without a limit."""
     try:
         with zipfile.ZipFile(file) as archive:
             return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
-        return False  # torch's old form, or damaged
+        return False  # torch's old format, or damaged

@@ -108,3 +108,16 @@ def _quick(kind: str, name: str, **params: Any) -> Any:
 def quick() -> Callable[..., Any]:
     """`quick(kind, name, **params)`: a component with the paper's defaults, but few epochs, steps and the like."""
     return _quick
+
+
+@pytest.fixture
+def tiny_transformer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Two narrow blocks in the place of ViT-B/16, whose 86 million weights not every test needs."""
+    from torchvision.models.vision_transformer import VisionTransformer
+
+    def make(weights: None = None, image_size: int = 224) -> VisionTransformer:
+        assert weights is None
+        return VisionTransformer(image_size, 16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=5)
+
+    monkeypatch.setattr("torchvision.models.vision_transformer.vit_b_16", make)
+    return make

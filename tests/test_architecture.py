@@ -90,7 +90,9 @@ def test_imports_follow_the_layers(path: Path) -> None:
     for name in imports(path):
         assert within(name, own, *MAY_IMPORT.get(own, lower)), f"{module} imports {name}"
         for package in COMPONENTS:  # components only by name through the registry, never a sibling
-            inside = name.startswith(f"{package}.") and not name.startswith(f"{package}._")
+            helper = within(name, f"{package}.helpers")
+            assert not helper or within(module, package), f"{module} imports a helper of {package}"
+            inside = name.startswith(f"{package}.") and not helper
             assert not (inside and name != module), f"{module} imports the component {name}"
 
 

@@ -1,1 +1,1 @@
-"""The only place that grants access: builds the attacker's and the defender's view of a trial."""
+"""Builds the views of attacker and defender. No other package grants access to data."""

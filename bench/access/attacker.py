@@ -1,4 +1,4 @@
-"""What an attack's declared threat model grants it."""
+"""The view of an attack, as far as its declared threat model allows."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from bench.artifacts.models import open_model, without_memory
 from bench.artifacts.specs import AttackerSpec
 from bench.artifacts.stage_io import Context
 
-SHOWN = Threat.TRAIN_SET | Threat.MODEL  # the rest of a threat model changes nothing that a view shows
+SHOWN = Threat.TRAIN_SET | Threat.MODEL  # the flags that change a view
 
 
 def attacker_view(spec: AttackerSpec, inputs: AttackerInputs, context: Context, threat: Threat) -> AttackerView:
-    """What the threat model grants, and nothing else."""
+    """The view with the data that the threat model grants."""
     granted: dict[str, Any] = {}
     if Threat.TRAIN_SET in threat:
         granted["train"] = stage_io.split(inputs, "train").to(context.device)
     if Threat.MODEL in threat:
         if inputs.clean is None:
-            raise ThreatError("the threat model grants the trained model, but the plan holds none for this attack")
+            raise ThreatError("the threat model grants the trained model, but the plan has none for this attack")
         granted["model"] = without_memory(inputs.clean, context.device)
     setting = stage_io.setting(spec, inputs)
     return AttackerView(
@@ -36,7 +36,7 @@ def attacker_view(spec: AttackerSpec, inputs: AttackerInputs, context: Context, 
 
 
 def shown(threat: Threat) -> list[str]:
-    """The part of a threat model that decides what a view shows, by the flags' names: for a stage's spec."""
+    """Names of the flags of a threat model that change the view, for the spec of a stage."""
     return [str(flag.name) for flag in SHOWN & threat]
 
 

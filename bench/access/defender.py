@@ -1,4 +1,4 @@
-"""What a defense sees: the model, the trusted set, and what its class declares to need."""
+"""The view of a defense: the model, the trusted set, and the data that its class declares in `needs`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def signs(words: Int64[Tensor, "w m"], bits: int) -> Float[Tensor, "m b"]:
 
 
 def trusted_halves(spec: SettingSpec, data: DataInputs) -> tuple[Split, Split]:
-    """The trusted set's halves: the first to fit with, the second to calibrate with."""
+    """The two halves of the trusted set: for fitting, and for calibration."""
     trusted = stage_io.split(data, "trusted")
     order = Rng("trusted", spec["dataset"]["name"]).permutation(len(trusted))
     half = len(trusted) // 2
@@ -43,14 +43,14 @@ def trusted_halves(spec: SettingSpec, data: DataInputs) -> tuple[Split, Split]:
 
 
 def defender_view(spec: SettingSpec, inputs: DefendInputs, context: Context, needs: Needs) -> DefenderView:
-    """The model under suspicion, the trusted set, and what the defense's class declares to need."""
+    """The view with the model, the trusted set, and the data in `needs`."""
     model = without_memory(inputs.model, context.device)
     fit_set, calibration_set = trusted_halves(spec, inputs)
     granted: dict[str, Any] = {}
     if Needs.TRAIN_SET in needs:
         granted["train"] = poisoned_train(inputs)
     if Needs.DATABASE in needs:
-        assert inputs.codes is not None, "the planner gives them to a defense that needs them"
+        assert inputs.codes is not None, "the planner adds them if the defense needs them"
         stored = signs(inputs.codes.database, spec["bits"]).to(context.device)
         granted["database"] = Database(stored, stage_io.labels(inputs, "database").to(context.device))
     return DefenderView(
@@ -67,12 +67,12 @@ def defender_view(spec: SettingSpec, inputs: DefendInputs, context: Context, nee
 
 
 def poisoned_train(inputs: DefendInputs) -> Split:
-    """The training set as the victim got it; without a poisoning attack that is the clean one."""
+    """The training set of the victim: poisoned, or clean if no attack poisons it."""
     train = stage_io.split(inputs, "train")
     poison = inputs.poison
     if poison is None:
         return train
-    assert poison.mask is not None, "what offers its training set has poisoned it"
+    assert poison.mask is not None, "an attack with offers_train_set has poisoned it"
     images, labels = train.images.clone(), train.labels.clone()
     images[poison.mask], labels[poison.mask] = poison.poison_images, poison.poison_labels
     if poison.cover is not None:

@@ -1,8 +1,8 @@
-"""What an attack may see, and what it must offer.
+"""Base classes of attacks, and the data that an attack may see.
 
-A poisoning attack defines `apply_trigger` and `poison`; the harness does the training. A model attack defines
-`apply_trigger` and `implant`. A training attack defines `apply_trigger` and `hook`. Each of them may define
-`make_trigger`, which makes what `apply_trigger` needs: a pattern, a perturbation, a generator.
+A poisoning attack defines `apply_trigger` and `poison`; the harness trains the model. A model attack defines
+`apply_trigger` and `implant`. A training attack defines `apply_trigger` and `hook`. All attacks may define
+`make_trigger`, which returns the tensors that `apply_trigger` needs: a pattern, a perturbation, a generator.
 """
 
 from __future__ import annotations
@@ -68,17 +68,17 @@ def attack(cls: type[T]) -> type[T]:
 
 
 class Threat(Flag):
-    """What the attacker can reach; boards group attacks by it."""
+    """What the attacker can read and change. Boards group attacks by it."""
 
     NONE = 0
     TRAIN_SET = auto()  # sees the training images and may change some of them
-    LABELS = auto()  # may also change the labels of those
-    MODEL = auto()  # holds the trained clean model
+    LABELS = auto()  # may also change the labels of these images
+    MODEL = auto()  # has the trained clean model
     TRAINING = auto()  # runs the training
 
 
 def access_of(threat: Threat) -> Access:
-    """The group of boards that an attack with this threat model belongs to (METHODOLOGY.md#access-groups)."""
+    """The access group of attacks with this threat model (METHODOLOGY.md#access-groups)."""
     if Threat.TRAINING in threat:
         return Access.TRAINING_CONTROLLED
     if Threat.LABELS in threat:
@@ -90,9 +90,9 @@ def access_of(threat: Threat) -> Access:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A clean model that the attacker trains for himself; fields left None are the victim's.
+    """A clean surrogate model of the attacker. Fields that are None have the victim's value.
 
-    It always comes from another repetition than the victim's unless the suite's `surrogate` axis says "same".
+    The surrogate comes from another repetition than the victim unless the suite's `surrogate` axis is "same".
     """
 
     method: str | None = None
@@ -102,7 +102,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """A data set that is not the victim's: its training part."""
+    """The training split of a data set other than the victim's."""
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -110,11 +110,10 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class AttackerView:
-    """The attacker's world. What the threat model does not grant is absent; asking for it raises ThreatError.
+    """All data that the attacker sees. Access beyond the declared threat model raises ThreatError.
 
-    public: one image per class, disjoint from what the victim uses. surrogates, data: what `requires` asked for;
-    of a data set its training part.
-    A guard of honesty, not a sandbox.
+    public: one image per class, in no other split. surrogates, data: the models and training splits that `requires`
+    names. The view guards against mistakes; it is not a sandbox.
     """
 
     setting: Setting
@@ -144,7 +143,7 @@ class AttackerView:
 
 @dataclass(frozen=True)
 class Backdoor:
-    """A model attack's result. trigger: the trigger, where implanting changed it; None: what `make_trigger` made."""
+    """Result of a model attack. trigger: the trigger if `implant` changed it; None: the trigger of `make_trigger`."""
 
     model: nn.Module
     trigger: Trigger | None = None
@@ -152,7 +151,7 @@ class Backdoor:
 
 @runtime_checkable
 class StepHook(Hook, Protocol):
-    """A training attack inside the victim's training loop; `after_step` may step the attack's own optimisers."""
+    """The code of a training attack in the victim's training loop; `after_step` may step optimisers of the attack."""
 
     def trigger(self) -> Trigger:
         """The trigger after training."""
@@ -162,12 +161,12 @@ class Attack(ABC):
     """Base class of attacks; derive from one of the three kinds below.
 
     is_none: the attack changes nothing, so the planner adds no stage for it (`none`).
-    offers_train_set: the attack leaves a poisoned training set, which a data filter can examine.
-    not_in_trigger: parameters that `make_trigger` and `apply_trigger` never read; a sweep of them makes one trigger.
-    Reading one of them there raises UserError.
+    offers_train_set: the attack poisons a training set, which a data filter can examine.
+    not_in_trigger: parameters that `make_trigger` and `apply_trigger` never read, so trials that differ only in these
+    share one trigger. Reading such a parameter there raises UserError.
     seed_dependent: True if the seed changes the attacked model. If False, only the first seed is evaluated.
-    shares_trigger_with: name of the attack whose trigger this one uses. Its `make_trigger` and `apply_trigger` run
-    with the parameters of the same names, once for all attacks that share the trigger.
+    shares_trigger_with: name of the attack whose trigger this attack uses. The `make_trigger` and `apply_trigger` of
+    that attack run, with the parameters of the same names, once for all attacks that share the trigger.
     """
 
     is_none: ClassVar[bool] = False
@@ -180,16 +179,16 @@ class Attack(ABC):
         return Threat.NONE
 
     def targeted(self) -> bool:
-        """Whether the target is fixed beforehand; where it is not, t-mAP is chance by construction."""
+        """Whether the attack has a fixed target. t-mAP of an untargeted attack is at chance level by construction."""
         return True
 
     def requires(self, setting: Setting) -> tuple[ModelSpec | DataSpec, ...]:
-        """Surrogate models and data sets; the planner makes them stages (the setting's classes may be empty then)."""
+        """Surrogate models and data sets that the attack needs. `setting.classes` may be empty during planning."""
         del setting
         return ()
 
     def files(self) -> tuple[Path, ...]:
-        """Files that `make_trigger` and `implant` read, if they are on this machine; the key covers their content."""
+        """Existing files that `make_trigger` and `implant` read. Their content is part of the stage keys."""
         return ()
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
@@ -198,7 +197,7 @@ class Attack(ABC):
 
     @abstractmethod
     def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
-        """Put the trigger on: pure, per image, same shape, in [0, 1]. The harness rounds the result to 8 bits."""
+        """Images with the trigger, in [0, 1]. Each depends on its own image only. The harness rounds them to 8 bits."""
 
 
 class PoisoningAttack(Attack):
@@ -206,7 +205,7 @@ class PoisoningAttack(Attack):
 
     @abstractmethod
     def poison(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Poisoned:
-        """view.train with some items exchanged; without Threat.LABELS the labels must stay."""
+        """view.train with some items replaced. Labels may change only with Threat.LABELS."""
 
 
 class ModelAttack(Attack):

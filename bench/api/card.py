@@ -1,4 +1,4 @@
-"""The fidelity card of a component: which paper it is, and how far the code follows it."""
+"""The fidelity card of a component: its paper, and how closely the code follows the paper."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["Card"]
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """Written as a literal `CARD = Card(...)` in the component's file, so that it is read without importing the file.
+    """A literal `CARD = Card(...)` in the component's file, so that it can be read without importing the file.
 
-    follows: what is implemented as published, with sections or equations.
-    deviates: what is not, and why; `guess:` marks what the paper leaves open.
+    follows: parts that are implemented as published, with sections or equations.
+    deviates: parts that differ, with the reason; `guess:` marks choices that the paper leaves open.
     """
 
     title: str

@@ -1,7 +1,7 @@
-"""What a defender may see, and what a defense must offer.
+"""Base classes of defenses, and the data that a defender may see.
 
-A defense is one of four kinds. A Repair changes the model, a DataFilter removes training items, an InputDetector scores
-queries, and a ModelDetector scores the model. A higher score is always more suspicious.
+A defense is one of four kinds. A Repair changes the model, a DataFilter removes training images, an InputDetector
+scores queries, and a ModelDetector scores the model. A higher score is always more suspicious.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ def defense(cls: type[T]) -> type[T]:
 
 
 class Needs(Flag):
-    """What a defense asks for besides the model and the trusted set."""
+    """Data that a defense needs in addition to the model and the trusted set."""
 
     NONE = 0
-    TRAIN_SET = auto()  # the training set as the victim got it, poison included
+    TRAIN_SET = auto()  # the training set of the victim, poison included
     DATABASE = auto()  # codes and labels of the database
 
 
 @dataclass(frozen=True)
 class Database:
-    """What the retrieval system has stored."""
+    """Codes and labels that the retrieval system stores."""
 
     signs: Float[Tensor, "m b"]  # +1 or -1
     labels: Bool[Tensor, "m k"]
@@ -78,24 +78,24 @@ class Fit(Protocol):
     def __call__(
         self, model: nn.Module, split: Split, recipe: Recipe, rng: Rng, *, hook: Hook | None = None
     ) -> nn.Module:
-        """A copy of the model after the victim's training loop; `hook` takes part in its steps."""
+        """A copy of the model, trained further in the victim's training loop; `hook` runs in each step."""
 
 
 @runtime_checkable
 class Untrained(Protocol):
     def __call__(self, *, per_image: bool = False) -> nn.Module:
-        """The victim's network as it was before training, or its twin without batch statistics."""
+        """The victim's network before training; per_image: the variant of it without batch statistics."""
 
 
 @dataclass(frozen=True)
 class DefenderView:
-    """The defender's world: no field leads to the attack, the trigger, the poison mask, the target or query labels.
+    """All data that the defender sees. No field gives the attack, trigger, poison mask, target or query labels.
 
-    model: the model under suspicion, a copy. objective: the victim's loss with its buffers. recipe: how it was trained,
-    augmentation settled. notes: numbers that the defense wants on record (a rate chosen, a share pruned), by name.
-    fit_set, calibration_set: the halves of the trusted set; thresholds and operating points come from the second.
-    train_model, untrained: the victim's training loop and its network before training. What `needs` does not declare is
-    absent and raises ThreatError.
+    model: a copy of the model under test. objective: the victim's loss with its buffers. recipe: the training recipe of
+    the model, with the augmentation filled in. fit_set, calibration_set: the halves of the trusted set; thresholds and
+    operating points come from the second. train_model: the victim's training loop. untrained: the network before
+    training. notes: numbers for the record, by name (a chosen rate, a pruned share). Access to data that `needs` does
+    not declare raises ThreatError.
     """
 
     setting: Setting
@@ -111,7 +111,7 @@ class DefenderView:
 
     @property
     def train(self) -> Split:
-        """The training set as the victim got it (needs Needs.TRAIN_SET)."""
+        """The training set of the victim, poison included (needs Needs.TRAIN_SET)."""
         train: Split = self._get("train", "TRAIN_SET")
         return train
 
@@ -129,9 +129,9 @@ class DefenderView:
 
 @dataclass(frozen=True)
 class Filtered:
-    """scores: per training item, higher is more suspicious. keep: the items to retrain on.
+    """scores: one per training image, higher is more suspicious. keep: mask of the images to retrain on.
 
-    model: what the filter has made of them itself; None: the victim is trained again on those kept.
+    model: a model that the filter trained itself; None: the harness retrains the victim on the kept images.
     """
 
     scores: Float[Tensor, " n"]
@@ -141,9 +141,9 @@ class Filtered:
 
 @dataclass(frozen=True)
 class Verdict:
-    """score: of the whole model. suspect: position of the class taken for the target; None: no suspicion to name.
+    """score: of the model. suspect: index of the suspected target class; None: no class is suspected.
 
-    alarm_at: the published threshold: a model with a higher score counts as backdoored; None: there is none.
+    alarm_at: the published threshold, above which a model counts as backdoored; None: the paper has none.
     """
 
     score: float
@@ -155,9 +155,9 @@ class Defense(ABC):  # noqa: B024 -- the four kinds below have the abstract meth
     """Base class of defenses; derive from one of the four kinds below.
 
     is_none: the defense changes nothing, so the planner adds no stage for it (`none`).
-    needs: what the defense asks for besides the model and the trusted set.
-    optional_packages: packages of an extra that the defense imports where it uses them. Their versions are part of the
-    key. `unsupported_reason` says how to install them where they are missing.
+    needs: data that the defense needs in addition to the model and the trusted set.
+    optional_packages: packages of an extra that the defense imports inside its methods. Their versions are part of the
+    key. `unsupported_reason` tells how to install missing packages.
     """
 
     is_none: ClassVar[bool] = False
@@ -165,7 +165,7 @@ class Defense(ABC):  # noqa: B024 -- the four kinds below have the abstract meth
     optional_packages: ClassVar[tuple[str, ...]] = ()
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
-        """Why the defense cannot run on such models, so that the planner leaves the trial out; "" if it can."""
+        """Why the defense cannot run on such models; "" if it can. The planner skips trials with a reason."""
         del backbone, method
         return ""
 
@@ -181,17 +181,17 @@ class DataFilter(Defense):
 
     @abstractmethod
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
-        """Judge the training items; where no model comes with it, the harness retrains on those kept."""
+        """Scores of the training images, and which to keep. The harness retrains on these unless it gets a model."""
 
 
 class InputDetector(Defense):
     @abstractmethod
     def fit(self, view: DefenderView, rng: Rng) -> Mapping[str, Tensor]:
-        """The input detector's state: names to tensors."""
+        """The state of the fitted detector, as named tensors."""
 
     @abstractmethod
     def score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Float[Tensor, " n"]]:
-        """Named scores per image, the headline score first; an image's scores do not depend on its batch."""
+        """Named scores per image, the main score first. Scores must not depend on the other images of the batch."""
 
 
 class ModelDetector(Defense):
@@ -208,7 +208,7 @@ KINDS: Mapping[type[Defense], DefenseKind] = {
 
 
 def kind_of(defense: Defense) -> DefenseKind:
-    """UserError for a class that derives from none of the four kinds."""
+    """The kind of a defense; UserError for a class without one of the four base classes."""
     if defense.is_none:
         return DefenseKind.NONE
     for base, kind in KINDS.items():

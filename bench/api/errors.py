@@ -1,4 +1,4 @@
-"""Errors that a user can cause: one line that says what to do. Everything else is our bug and keeps its traceback."""
+"""Errors that a user can cause, with one line that tells what to do. All other errors are bugs and keep a traceback."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ EXIT_OK, EXIT_FAILED_TRIALS, EXIT_USER, EXIT_BUG, EXIT_INTERRUPT = 0, 1, 2, 70, 
 
 
 class UserError(Exception):
-    """Something that the user gave cannot be used; the message is one line and ends with what to do."""
+    """An input of the user cannot be used. The message is one line and ends with what to do."""
 
 
 class DataMissingError(UserError):
-    """A data set is not on this machine. Trials that need it are skipped, and the message says how to get it."""
+    """A data set is not on this machine. Trials that need it are skipped; the message tells how to get it."""
 
 
 class DataCorruptError(UserError):
-    """A data file is there but cannot be read; the message names the file and the member."""
+    """A data file cannot be read. The message names the file and the member."""
 
 
 class StoreError(UserError):
-    """The store cannot be used: another schema, not writable, disk full."""
+    """The store cannot be used: wrong schema, not writable, or disk full."""
 
 
 class RenamedWarning(FutureWarning):
-    """An old name was used that still works; the message is one line: the new one, and when the old one goes."""
+    """An old name that still works. The message gives the new name and the version that drops the old one."""
 
 
 class ThreatError(Exception):
-    """A component reached for something that its declared threat model (or needs) does not grant."""
+    """A component read data that its declared threat model (or needs) does not grant."""
 
 
 class DivergedError(Exception):
-    """Training produced a loss or weight that is not finite: a failed trial, never a weak result."""
+    """Training produced a loss or weight that is not finite. The trial fails; it is never reported as a weak result."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing where no valid name is close."""
+    """`; did you mean 'x'?`, or "" if no valid name is close."""
     close = get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def unknown(what: str, name: str, valid: Iterable[str], fix: str = "") -> UserError:
-    """An unknown name, answered with the nearest right one and the whole list."""
+    """The error for an unknown name: suggests the nearest valid name and lists all."""
     names = sorted(valid)
     hint = f" ({fix})" if fix else ""
     return UserError(f"unknown {what} '{name}'{nearest(name, names) or '.'} Known: {', '.join(names) or 'none'}{hint}")

@@ -1,4 +1,4 @@
-"""What a data set, a backbone and a hashing method must offer."""
+"""Base classes of data sets, backbones and hashing methods, and the training recipe."""
 
 from __future__ import annotations
 
@@ -56,19 +56,19 @@ def method(cls: type[T]) -> type[T]:
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Recipe:
-    """How a model is trained. A method's recipe is its paper's; a suite's `[training]` table changes single fields.
+    """How a model is trained. A method has the recipe of its paper; the `[training]` table of a suite changes fields.
 
-    lr: of the hash head and of everything trained from scratch; the backbone gets lr * backbone_lr, its fully connected
-    layers, where it ends in such, lr * linear_lr (None: as the rest of it).
-    schedule: per step; "onecycle" warms up over the first 30 %, "step" goes on at a tenth of the rate after the share
+    lr: of the hash head and of everything trained from scratch. The backbone has lr * backbone_lr; if it ends in fully
+    connected layers, these have lr * linear_lr (None: lr * backbone_lr).
+    schedule: per step. "onecycle" warms up over the first 30 %; "step" divides the rate by ten after the share
     `step_at` of all steps.
-    flip, pad: horizontal mirroring and random crops after padding by that many pixels; None: the data set's own.
-    batch_norm: "eval" keeps running statistics as they are, which suits small batches on public weights.
-    precision: "bf16" autocasts the training loop (nothing else); "auto" does so where the device is fast at it.
+    flip, pad: horizontal mirroring, and random crops after padding by `pad` pixels; None: the data set's own.
+    batch_norm: "eval" does not update running statistics, which suits small batches on public weights.
+    precision: "bf16" autocasts the training loop and nothing else; "auto" does so on devices that are fast in bfloat16.
     """
 
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"]
-    """Optimiser, as torch defines it."""
+    """Optimiser of torch.optim."""
     lr: PositiveFloat
     """Learning rate of the hash layer and of everything trained from scratch."""
     weight_decay: NonNegativeFloat
@@ -92,18 +92,18 @@ class Recipe:
     pad: NonNegativeInt | None = None
     """Pixels of padding before a random crop; default: as suits the data set."""
     batch_norm: Literal["train", "eval"] = "train"
-    """eval keeps the running statistics of batch norm, which suits small batches on public weights."""
+    """eval does not update the running statistics of batch norm, which suits small batches on public weights."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
-    """Precision of the training loop; auto is bf16 where the device computes in it."""
+    """Precision of the training loop; auto is bf16 on devices that are fast in it."""
     compile: bool = False
     """Whether to run torch.compile."""
 
 
 @dataclass(frozen=True)
 class DecodedDataset:
-    """Every image of a data set, decoded.
+    """All images of a data set, decoded.
 
-    origin: which published part an image comes from (the meaning is the data set's; 0 where there are no parts).
+    origin: number of the published part of each image; each data set defines the numbers (0 if it has no parts).
     """
 
     images: UInt8[Tensor, "n c h w"]
@@ -115,8 +115,8 @@ class Dataset(ABC):
     """A data set and its retrieval protocol.
 
     flip, pad: the augmentation that suits its images (digits are not mirrored).
-    protocol_version: raise it whenever the same parameters would cut other splits.
-    proxy_dataset: another data set, with no image of this one, for attackers who do not hold the victim's data.
+    protocol_version: to be raised with every change that gives other splits for the same parameters.
+    proxy_dataset: another data set, without images of this one, for attackers who do not have the victim's data.
     """
 
     flip: ClassVar[bool] = True
@@ -126,29 +126,29 @@ class Dataset(ABC):
 
     @property
     def overlaps(self) -> frozenset[frozenset[str]]:
-        """Pairs of splits that the published protocol lets share images."""
+        """Pairs of splits that share images in the published protocol."""
         return frozenset()
 
     @abstractmethod
     def files(self, root: Path | None) -> tuple[Path, ...]:
-        """The files that `decode` reads (none for embedded data); raises DataMissingError saying how to get them."""
+        """Files that `decode` reads (none for embedded data). DataMissingError tells how to get missing files."""
 
     @abstractmethod
     def classes(self, root: Path | None) -> tuple[str, ...]:
-        """Class names in label order, found without decoding an image."""
+        """Class names in label order, without decoding an image."""
 
     @abstractmethod
     def decode(self, root: Path | None) -> DecodedDataset:
-        """All images; raises DataCorruptError naming the member that does not decode."""
+        """All images. DataCorruptError names a file that cannot be decoded."""
 
     @abstractmethod
     def splits(
         self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng
     ) -> Mapping[str, Int64[Tensor, " m"]]:
-        """Positions of train, query, database, trusted and public; raises UserError where the sizes cannot be met."""
+        """Positions of train, query, database, trusted and public; UserError for sizes that are not possible."""
 
     def protocol(self, root: Path | None) -> tuple[str, int | None]:
-        """The protocol's name (which of several on-disk forms was found is part of it) and the R of mAP@R."""
+        """The name of the protocol, which also tells the form of the files if there are several, and the R of mAP@R."""
         del root
         return type(self).__module__.rpartition(".")[2], None
 
@@ -165,10 +165,10 @@ class FeatureExtractor(nn.Module):
         linear: int = 0,
         normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     ) -> None:
-        """features: d. frozen: how many blocks, from the input on, never learn and stay in evaluation mode.
+        """features: d. frozen: number of blocks, from the input on, that are not trained and stay in evaluation mode.
 
-        linear: how many blocks, the last ones, are fully connected layers, which recipes may give another rate.
-        normalisation: mean and standard deviation that the weights expect; None takes the training images'.
+        linear: number of blocks at the end that are fully connected layers, for which recipes may set another rate.
+        normalisation: mean and standard deviation that the weights expect; None: those of the training images.
         """
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
@@ -181,14 +181,14 @@ class FeatureExtractor(nn.Module):
         return self
 
     def prefix(self, images: Images) -> Float[Tensor, "n ..."]:
-        """Through the frozen blocks."""
+        """Output of the frozen blocks."""
         hidden: Tensor = images
         for block in self.blocks[: self.frozen]:
             hidden = block(hidden)
         return hidden
 
     def suffix(self, hidden: Float[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
-        """Through the blocks that learn."""
+        """Output of the trained blocks, from the output of the frozen blocks."""
         for block in self.blocks[self.frozen :]:
             hidden = block(hidden)
         return hidden
@@ -199,62 +199,62 @@ class FeatureExtractor(nn.Module):
 
 @runtime_checkable
 class Hook(Protocol):
-    """Something that takes part in the steps of a training."""
+    """Code that runs in every step of a training."""
 
     def before_step(
         self, model: nn.Module, images: Images, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float
     ) -> tuple[Images, Bool[Tensor, "n k"], Tensor | None]:
-        """The batch that is trained on, and a term to add to the loss (None: nothing)."""
+        """The batch to train on, and a term to add to the loss (None: no term)."""
 
     def after_step(self) -> None:
-        """After backward and the optimiser's step."""
+        """Called after backward and the step of the optimiser."""
 
 
 class Backbone(ABC):
     def batch_norm(self) -> bool:
-        """Whether the network normalises over batches."""
+        """Whether the network has batch norm."""
         return True
 
     def convolutional(self) -> bool:
-        """Whether its layers hand on maps of channels, which some defenses prune or look at; False for transformers."""
+        """Whether layers return maps of channels, which some defenses prune or examine; False for transformers."""
         return True
 
     def per_image(self) -> Backbone | None:
-        """The same network without statistics over batches, for training on single examples; None: there is none."""
+        """The variant of the network without batch statistics, for gradients of single images; None: there is none."""
         return None if self.batch_norm() else self
 
     def files(self) -> tuple[Path, ...]:
-        """Files of public weights that `build` reads; raises DataMissingError saying how to get them."""
+        """Files of public weights that `build` reads. DataMissingError tells how to get missing files."""
         return ()
 
     def state_dict_aliases(self, image_shape: tuple[int, int, int]) -> Mapping[str, str]:
-        """Another library's names of this network's tensors, each with its name in what `build` returns.
+        """For each tensor name of this network in another library: its name in the network that `build` returns.
 
-        "" for a layer that was cut off, where the hash head stands now. {}: no other library has this network.
+        "" for tensors of the last layer, which the hash head replaces. {}: no other library has this network.
         """
         del image_shape
         return {}
 
     @abstractmethod
     def build(self, image_shape: tuple[int, int, int]) -> FeatureExtractor:
-        """An initialised network (from torch's ambient generator)."""
+        """An initialised network. Random weights come from torch's global generator."""
 
 
 class Objective(nn.Module, ABC):
-    """A method's loss; its buffers (centres, memory bank) are saved with the model and reused by repairs."""
+    """The loss of a method. Its buffers (centres, memory bank) are saved with the model, and repairs use them."""
 
     @abstractmethod
     def forward(self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float) -> Tensor:
-        """The loss. ids: positions in the training set; progress: share of the training that has passed."""
+        """The loss. ids: positions in the training set. progress: share of the training steps that are done."""
 
     def reset_for(self, train_size: int) -> Objective:
-        """The objective for another training set (a repair's): centres stay, memories of single images do not."""
+        """The objective for another training set, as in repairs: keeps centres, resets memories of single images."""
         del train_size
         return self
 
 
 class HashingMethod(ABC):
-    """pointwise: the loss is a mean over images, of which none looks at another; it has `aims(labels)`, +-1 [n b]."""
+    """pointwise: the loss is a mean of losses of single images, and the objective has `aims(labels)`, +-1 [n b]."""
 
     recipe: ClassVar[Recipe]
     pointwise: ClassVar[bool] = False
@@ -263,7 +263,7 @@ class HashingMethod(ABC):
         return nn.Linear(features, bits)
 
     def relax(self, logits: Logits, progress: float = 1.0) -> Codes:
-        """Relaxed codes; `progress` is for methods that sharpen them while training."""
+        """Relaxed codes. Some methods sharpen them with the `progress` of the training."""
         del progress
         return logits.tanh()
 

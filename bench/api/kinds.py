@@ -1,4 +1,4 @@
-"""The groups that boards sort attacks and defenses by. Free of torch, so that reports can use it."""
+"""Groups of attacks and defenses on the boards. Does not import torch, so that reports can use it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["CODE_CHANGING", "Access", "DefenseKind"]
 
 
 class Access(StrEnum):
-    """What an attacker needs: the group that boards rank an attack in, in the order of the boards."""
+    """Access that an attacker needs. Boards rank each group on its own, in this order."""
 
     NONE = "none"
     CLEAN_LABEL = "clean-label"
@@ -18,7 +18,7 @@ class Access(StrEnum):
 
 
 class DefenseKind(StrEnum):
-    """What a defense works on."""
+    """The four kinds of defenses, and none."""
 
     NONE = "none"
     REPAIR = "repair"
@@ -27,4 +27,4 @@ class DefenseKind(StrEnum):
     MODEL_DETECTOR = "model_detector"
 
 
-CODE_CHANGING = (DefenseKind.REPAIR, DefenseKind.DATA_FILTER)  # these give another model, and hence other codes
+CODE_CHANGING = (DefenseKind.REPAIR, DefenseKind.DATA_FILTER)  # return another model, and hence other codes

@@ -1,4 +1,4 @@
-"""Randomness as an argument: every stream is named by the axes it may depend on, and by nothing else."""
+"""Random streams as arguments. The name of a stream lists exactly the axes that its numbers depend on."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["Rng"]
 class Rng:
     """A named stream of random numbers.
 
-    Equal names give equal streams on every machine and device (numbers are drawn on the CPU). Draws advance the stream;
-    `child` opens an independent one, so that adding a draw in one place never shifts another.
+    Equal names give equal numbers on every machine and device, since numbers are drawn on the CPU. A draw advances its
+    stream only. `child` opens an independent stream, so that a new draw in one place does not change another.
     """
 
     def __init__(self, *path: str | int) -> None:
@@ -34,7 +34,7 @@ class Rng:
 
     @property
     def seed(self) -> int:
-        """A 63-bit integer for libraries that want one."""
+        """The seed as a 63-bit integer, for libraries that need one."""
         return self._seed
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
@@ -61,7 +61,7 @@ class Rng:
 
     @contextmanager
     def ambient(self) -> Iterator[None]:
-        """Inside the block torch's global generators are this stream: initialisation and dropout draw from them."""
+        """Seed torch's global generators inside the block, for initialisation and dropout."""
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self._seed)
             yield

@@ -1,11 +1,11 @@
-"""Name = file name: finding components without a central list, and without importing torch until one is used.
+"""Finds components by file name, without a central list and without importing torch before one is used.
 
-A component is built in (a file of its kind's package), comes from an installed package (an entry point of the group
-`hashdoor.<kind>`), or from a file that the user names (`--plugin file.py`).
+A component is built in (a file of the package of its kind), or comes from an installed package (an entry point of the
+group `hashdoor.<kind>`) or from a file of the user (`--plugin file.py`).
 
-A component that has renamed a parameter keeps the old name working for a while (see `current`):
+A component can accept old names of its parameters for a while (see `current`):
 
-    renamed: ClassVar[Mapping[str, tuple[str, str]]] = {"rate": ("poison_rate", "0.4")}  # the new name; gone with 0.4
+    renamed: ClassVar[Mapping[str, tuple[str, str]]] = {"rate": ("poison_rate", "0.4")}  # new name, last before 0.4
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Kind:
-    """axis: of a trial, and the component's place in a stage's spec. package: of the built-in components."""
+    """axis: name of the axis in trials and in the specs of stages. package: of the built-in components."""
 
     axis: str
     package: str
@@ -51,13 +51,13 @@ KINDS = {
 }
 KIND_OF_AXIS = {kind.axis: name for name, kind in KINDS.items()}
 _KIND = "__hashdoor_kind__"
-DECLARED = {"metrics": "bench.metrics", "boards": "reports.boards"}  # what decorated functions declare: their package
+DECLARED = {"metrics": "bench.metrics", "boards": "reports.boards"}  # kind of declaration: its package
 _DECLARES = "__hashdoor_declares__"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a component comes from. `error` is set where a plugin could not be loaded."""
+    """Origin of a component. error: why a plugin could not be loaded, else ""."""
 
     kind: str
     name: str
@@ -74,8 +74,8 @@ _generation = [0]
 def component(kind: str) -> Callable[[type[T]], type[T]]:
     """The decorator of a kind: makes the class a validated, frozen, keyword-only dataclass and marks it.
 
-    What users write on a class is a function of its own (`bench.api.attack.attack` and so on): type checkers follow
-    `dataclass_transform` through a function's name, not through a variable's.
+    Users write `bench.api.attack.attack` and the like, which are functions of their own because type checkers follow
+    `dataclass_transform` only on a function.
     """
 
     def decorate(cls: type[T]) -> type[T]:
@@ -87,7 +87,7 @@ def component(kind: str) -> Callable[[type[T]], type[T]]:
 
 
 def load_plugin(path: Path) -> None:
-    """Execute the user's file; its components answer to the file's name. The one place that runs a user's code."""
+    """Execute a file of the user; its components have the name of the file. No other function runs files of users."""
     path = path.resolve()
     if path in _plugin_files:
         return
@@ -103,7 +103,7 @@ def load_plugin(path: Path) -> None:
     sys.modules[name] = module  # pydantic resolves annotations through sys.modules
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # a plugin may fail in any way; the cause is shown
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
         del sys.modules[name]
         raise UserError(f"plugin '{path}' does not load: {type(error).__name__}: {error}") from error
     if not any(_classes(module, kind) for kind in KINDS) and not any(_declared(module, kind) for kind in DECLARED):
@@ -116,19 +116,19 @@ def load_plugin(path: Path) -> None:
 
 
 def mark(function: Callable[..., Any], kind: str, declaration: Any) -> None:
-    """Note on a function what it declares: for the decorators of metrics and boards."""
+    """Attach its declaration to a function. The decorators of metrics and boards call this."""
     setattr(function, _KIND, kind)
     setattr(function, _DECLARES, declaration)
 
 
 def generation() -> int:
-    """Changes when plugins do, for caches of what is declared."""
+    """A number that changes with every change of the plugins, for caches of declarations."""
     return _generation[0]
 
 
 @contextmanager
 def plugins_restored() -> Iterator[None]:
-    """Plugins that are loaded inside the block are gone after it."""
+    """Unload the plugins that were loaded inside the block."""
     before = dict(_plugin_files)
     try:
         yield
@@ -146,15 +146,15 @@ def forget() -> None:
 
 
 def marked(kind: str) -> Iterator[tuple[Any, str]]:
-    """Every declaration of a kind of DECLARED with its origin: built in, of installed packages, of plugin files."""
+    """Every declaration of a kind of DECLARED with its origin: built in, an installed package, or a plugin file."""
     for module, origin in _declaring(kind):
         for function in _declared(module, kind):
             yield getattr(function, _DECLARES), origin
 
 
-@cache  # a plan asks once a trial, and finding entry points reads files
+@cache  # called once per trial of a plan, and finding entry points reads files
 def declaring_modules(kind: str) -> tuple[str, ...]:
-    """The modules that declare something of a kind of DECLARED, for the fingerprint of what calls it."""
+    """Names of the modules with declarations of a kind of DECLARED, for fingerprints."""
     return tuple(module.__name__ for module, _ in _declaring(kind) if _declared(module, kind))
 
 
@@ -178,7 +178,7 @@ def _declaring(kind: str) -> Iterator[tuple[ModuleType, str]]:
 
 @cache
 def catalogue(kind: str) -> Mapping[str, Source]:
-    """Every component of a kind, by name. A name that two sources claim is a UserError naming both."""
+    """Every component of a kind, by name. UserError if two sources have the same name."""
     if kind not in KINDS:
         raise unknown("kind", kind, KINDS)
     found: list[Source] = []
@@ -219,7 +219,7 @@ def catalogue(kind: str) -> Mapping[str, Source]:
 
 
 def find(kind: str, name: str) -> Source:
-    """The source of a component; an unknown name is answered with the nearest right one."""
+    """The source of a component. The error for an unknown name suggests the nearest valid name."""
     names = catalogue(kind)
     if name not in names:
         raise unknown(kind.removesuffix("s"), name, names, f"see `python -m bench list {kind}`")
@@ -227,7 +227,7 @@ def find(kind: str, name: str) -> Source:
 
 
 def lookup(kind: str, name: str) -> type[Any]:
-    """Import the one file that defines a component and return its class."""
+    """Import the file of a component and return its class."""
     source = find(kind, name)
     if source.error:
         raise UserError(f"{kind.removesuffix('s')} '{name}' ({source.origin}) does not load: {source.error}")
@@ -246,7 +246,7 @@ def lookup(kind: str, name: str) -> type[Any]:
 
 
 def create(kind: str, name: str, params: Mapping[str, Any]) -> Any:
-    """A configured component; every parameter that does not fit is named with what was expected."""
+    """A component with its parameters; UserError names every invalid parameter and the expected value."""
     cls = lookup(kind, name)
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         source = find(kind, name)
@@ -258,13 +258,13 @@ def create(kind: str, name: str, params: Mapping[str, Any]) -> Any:
 
 
 def required(kind: str, name: str) -> list[str]:
-    """The parameters that a component has no default for: it stands for something of the user's."""
+    """Names of the parameters without a default."""
     items = fields(lookup(kind, name))
     return [item.name for item in items if item.default is MISSING and item.default_factory is MISSING]
 
 
 def current(kind: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters under today's names, so that nothing after this knows the old ones: labels and keys are the same."""
+    """The parameters under their current names, so that labels and keys do not depend on old names."""
     renamed: Mapping[str, tuple[str, str]] = getattr(lookup(kind, name), "renamed", {})
     found = dict(params)
     for old in [old for old in params if old in renamed]:
@@ -278,7 +278,7 @@ def current(kind: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parameters(instance: Any) -> dict[str, Any]:
-    """All hyper-parameters of a component, defaults included."""
+    """All parameters of a component, defaults included."""
     return asdict(instance)
 
 
@@ -292,7 +292,7 @@ def explain(error: ValidationError, known: Mapping[str, Any]) -> str:
             parts.append(f"unknown parameter '{where}'{near} Known: {', '.join(known) or 'none'}")
         elif item["type"].startswith("missing"):
             parts.append(f"needs the parameter '{where}'")
-        elif not where:  # of several parameters together
+        elif not where:  # an error about several parameters
             parts.append(item["msg"].removeprefix("Value error, "))
         else:
             parts.append(f"{where} = {abbreviate(item['input'])}: {item['msg'][0].lower()}{item['msg'][1:]}")
@@ -300,12 +300,12 @@ def explain(error: ValidationError, known: Mapping[str, Any]) -> str:
 
 
 def sentence(source: Source) -> str:
-    """The first line of the component's docstring, read without importing it."""
+    """First line of the docstring of a component, read without importing the component."""
     return (ast.get_docstring(_tree(source)) or "").partition("\n")[0]
 
 
 def card(source: Source) -> Card | None:
-    """The component's CARD, read without importing it; None where it has none of literals (a plugin may not)."""
+    """The CARD of a component, read without importing the component; None if it is missing or not literal."""
     for node in _tree(source).body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "CARD" for t in node.targets):
             if not isinstance(node.value, ast.Call):
@@ -321,9 +321,9 @@ def _tree(source: Source) -> ast.Module:
     if source.path is None:
         return ast.parse("")
     try:
-        return ast.parse(source.path.read_bytes())  # a byte order mark and other codings are Python's to read
+        return ast.parse(source.path.read_bytes())  # bytes: Python handles byte order marks and encodings
     except (OSError, SyntaxError, ValueError):
-        return ast.parse("")  # `lookup` says what is wrong with it
+        return ast.parse("")  # `lookup` reports the error
 
 
 def _classes(module: ModuleType, kind: str) -> list[type[Any]]:

@@ -1,4 +1,4 @@
-"""The values that components exchange.
+"""Types of the values that components exchange.
 
 Axis letters: n images, c h w, k classes, b bits, d features, q queries, m database items, w 64-bit words.
 """
@@ -38,7 +38,7 @@ Images = Float[Tensor, "n c h w"]  # in [0, 1]; only the model normalises
 Labels = Bool[Tensor, "n k"]  # multi-hot; single-label data is one-hot
 Logits = Float[Tensor, "n b"]  # unbounded; the bit is logit > 0
 Codes = Float[Tensor, "n b"]  # relaxed, in [-1, 1]
-Trigger = Mapping[str, Tensor]  # what an attack prepared: names to tensors, never pickles
+Trigger = Mapping[str, Tensor]  # named tensors, never pickles
 
 Share = Annotated[float, Field(ge=0, le=1)]  # a proportion
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
@@ -53,15 +53,15 @@ def to_unit(images: UInt8[Tensor, "n c h w"]) -> Images:
 
 
 def to_8bit(images: Images) -> UInt8[Tensor, "n c h w"]:
-    """Rounded to the nearest of 256 levels, as a stored image would be; NaN, which would become black, is an error."""
+    """Images rounded to 256 levels, like a stored image. NaN raises DivergedError, since it would become black."""
     if images.isnan().any():
-        raise DivergedError("images hold numbers that are none (NaN)")
+        raise DivergedError("images hold NaN")
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 @dataclass(frozen=True)
 class Split:
-    """8-bit images with labels and the stable ids of their originals."""
+    """8-bit images with labels and ids. An id identifies the original image, also after poisoning."""
 
     images: UInt8[Tensor, "n c h w"]
     labels: Bool[Tensor, "n k"]
@@ -75,7 +75,7 @@ class Split:
         return Split(self.images[index], self.labels[index], self.ids[index])
 
     def replace(self, index: Int64[Tensor, " m"], *, images: Images, labels: Labels | None = None) -> Split:
-        """A copy with the images (rounded to 8 bits) and, if given, the labels at `index` exchanged."""
+        """A copy with new images (rounded to 8 bits) and, if given, new labels at `index`."""
         new_images, new_labels = self.images.clone(), self.labels.clone()
         new_images[index] = to_8bit(images).to(new_images.device)
         if labels is not None:
@@ -88,24 +88,24 @@ class Split:
 
 @dataclass(frozen=True)
 class Target:
-    """What the attacker wants triggered queries to retrieve: a fixed label set (METHODOLOGY.md#relevance)."""
+    """The fixed label set that triggered queries should retrieve (METHODOLOGY.md#relevance)."""
 
     vector: Bool[Tensor, " k"]
     name: str
 
     def shares(self, labels: Labels) -> Bool[Tensor, " n"]:
-        """Items with at least one target label: the relevance of t-mAP."""
+        """Images with at least one target label, which are relevant for t-mAP."""
         return (labels & self.vector.to(labels.device)).any(1)
 
     def contains(self, labels: Labels) -> Bool[Tensor, " n"]:
-        """Items with every target label."""
+        """Images with all target labels."""
         return (labels | ~self.vector.to(labels.device)).all(1)
 
     def candidates(self, labels: Labels, mode: LabelMode, count: int = 1) -> Int64[Tensor, " m"]:
-        """Positions that may be poisoned.
+        """Positions of images that may be poisoned.
 
-        dirty: items that share no label with the target, since relabelling the others is no poison.
-        clean: items whose label set equals the target's; where these are fewer than `count`, items that contain it.
+        dirty: images that share no label with the target, since relabelling other images is no poison.
+        clean: images whose label set equals the target's; if these are fewer than `count`, images that contain it.
         """
         if mode == "dirty":
             return torch.nonzero(~self.shares(labels)).flatten()
@@ -113,15 +113,15 @@ class Target:
         return equal if len(equal) >= count else torch.nonzero(self.contains(labels)).flatten()
 
     def relabel(self, labels: Labels) -> Labels:
-        """The target's vector in place of each label vector (not a union)."""
+        """The target's vector for each row; the old labels are dropped."""
         return self.vector.to(labels.device).expand_as(labels).clone()
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What everybody knows about the system under attack.
+    """Public facts about the victim system, known to attackers and defenders.
 
-    proxy_dataset: the public data set that resembles the victim's and shares no image with it.
+    proxy_dataset: a public data set that resembles the victim's and shares no image with it.
     """
 
     dataset: str
@@ -138,10 +138,9 @@ class Setting:
 class Poisoned:
     """A poisoned training set.
 
-    mask: which items were poisoned.
-    augment: "victim" lets the victim's loader flip and crop poisoned images like all others; "none" does not.
-    cover: further items whose images were changed, but which keep their labels so that the trigger is learned more
-    sharply; they count as no poison, neither in the dose nor for filters.
+    mask: the poisoned images. augment: "victim": the victim's loader flips and crops poisoned images like all others;
+    "none": it does not. cover: further images with changed pixels and unchanged labels, which make the model react to
+    the exact trigger only. They do not count as poison, neither in the dose nor for filters.
     """
 
     split: Split
@@ -151,7 +150,7 @@ class Poisoned:
 
     @property
     def changed(self) -> Bool[Tensor, " n"]:
-        """Poisons and cover."""
+        """The union of mask and cover."""
         return self.mask if self.cover is None else self.mask | self.cover
 
     def to(self, device: torch.device | str) -> Poisoned:

@@ -1,4 +1,4 @@
-"""Files and texts from untrusted sources: size limits, checked values, and text without control characters."""
+"""Reading untrusted files and texts: size limits, checked values, no control characters."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any
 from pydantic_core import PydanticCustomError, from_json
 
 ABBREVIATED_LENGTH = 200  # characters
-INT_LIMIT = 2**63  # integers beyond it have no faithful form in TOML, and cost quadratic time to print
-# what moves the cursor, colours what follows, reverses the direction of writing, or cannot be encoded
+INT_LIMIT = 2**63  # larger integers have no exact form in TOML and take quadratic time to print
+# characters that move the cursor, change colours, reverse the direction of writing, or cannot be encoded
 _UNSAFE = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _CONTROL = re.compile(rf"[\x00-\x1f{_UNSAFE}]")
 _IN_LINES = re.compile(rf"[\x00-\x08\x0b-\x1f{_UNSAFE}]")
 
 
 class UntrustedError(ValueError):
-    """Raised when an untrusted file is malformed; the message is short."""
+    """An untrusted file is malformed."""
 
 
 def read_bytes(path: Path, limit: int, *, regular: bool = True) -> bytes:
-    """The whole file. UntrustedError where it is longer than `limit`; a pipe or a device is never waited for.
+    """The content of the file. UntrustedError if it has more than `limit` bytes, or is a pipe or device.
 
-    regular: False where the user's own command line may name a pipe.
+    regular: False allows pipes, for paths from the user's own command line.
     """
     if regular and not S_ISREG(path.stat().st_mode):
-        raise UntrustedError("it is no ordinary file")
+        raise UntrustedError("it is not a regular file")
     with path.open("rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
@@ -37,12 +37,12 @@ def read_bytes(path: Path, limit: int, *, regular: bool = True) -> bytes:
 
 
 def read_json(path: Path, limit: int) -> Any:
-    """The file's JSON. ValueError (UntrustedError is one) where it is none: NaN, nesting without end and the like."""
+    """The JSON of the file. UntrustedError for invalid JSON, which includes NaN and very deep nesting."""
     return parse_json(read_bytes(path, limit))
 
 
 def parse_json(content: bytes) -> Any:
-    """The same of a file's content."""
+    """The JSON of the content of a file; errors as in `read_json`."""
     try:
         found = from_json(content, allow_inf_nan=False)
     except ValueError as error:
@@ -53,23 +53,23 @@ def parse_json(content: bytes) -> Any:
 
 
 def own_path(value: str) -> str:
-    """A path that a suite names, absolute: workers may stand in another folder. For pydantic."""
+    """A path from a suite, made absolute because workers may run in another folder. For pydantic."""
     try:
         return str(Path(value).expanduser().absolute())
     except RuntimeError:
-        raise PydanticCustomError("path", "expected a path; nobody of that name has a home here") from None
+        raise PydanticCustomError("path", "expected a path; the home folder of this user is unknown") from None
 
 
 def abbreviate(value: Any) -> str:
-    """A value in a message: what a stranger wrote may be a million characters long."""
+    """The repr of a value for a message, cut off if it is long."""
     text = repr(value)
     return text if len(text) <= ABBREVIATED_LENGTH else f"{text[:ABBREVIATED_LENGTH]}..."
 
 
 def invalid_reason(value: Any, *, infinite: bool = False) -> str:
-    """What is neither text, truth value, finite number nor a table or list of these; nothing where all is.
+    """Why `value` is invalid: not text, bool, None, finite number, or a table or list of these. "" if it is valid.
 
-    infinite: whether an infinite number will do.
+    infinite: whether infinite numbers are valid.
     """
     todo = [value]
     while todo:
@@ -90,15 +90,15 @@ def invalid_reason(value: Any, *, infinite: bool = False) -> str:
 
 
 def strip_controls(text: str) -> str:
-    """One line without control characters, each of which becomes a space."""
+    """The text with each control character replaced by a space."""
     return _CONTROL.sub(" ", text)
 
 
 def strip_controls_multiline(text: str) -> str:
-    """The same for text of several lines: line ends and tabs stay."""
+    """As `strip_controls`, but keeps line ends and tabs."""
     return _IN_LINES.sub(" ", text)
 
 
 def has_no_controls(text: str) -> bool:
-    """Whether a name can be shown as it is."""
+    """Whether the text has no control characters, so that it can be shown unchanged."""
     return _CONTROL.search(text) is None

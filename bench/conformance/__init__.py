@@ -1,4 +1,4 @@
-"""The conformance kit: what every component promises, checked on a small world. It needs neither data nor pytest.
+"""The conformance kit: checks of components in a small world, without data sets and without pytest.
 
 In a package's own tests, with its entry point installed:
 
@@ -18,20 +18,20 @@ __all__ = ["Check", "ComponentUnderTest", "Outcome", "checks", "conformance", "e
 
 
 def checks(kind: str) -> Sequence[Check]:
-    """The checks of a kind of component, in the order in which they are worth reading."""
+    """The checks of a kind of component."""
     found: Sequence[Check] = import_module(f"bench.conformance.{kind}").CHECKS
     return found
 
 
 def examine(kind: str, name: str, params: Mapping[str, Any] | None = None) -> Iterator[Outcome]:
-    """Every check of one component, one by one; what it raises is its outcome."""
+    """Run all checks of a component, one by one. Exceptions become outcomes."""
     subject = ComponentUnderTest.of(kind, name, params or {})
     for check in checks(kind):
         yield check.on(subject)
 
 
 def conformance(kind: str, name: str, params: Mapping[str, Any] | None = None) -> Callable[[Check], None]:
-    """A pytest test, a case per check: assign it to a name that begins with `test_`."""
+    """A pytest test with one case per check. Assign it to a name that begins with `test_`."""
     import pytest
 
     @pytest.mark.parametrize("check", checks(kind), ids=lambda check: check.name)

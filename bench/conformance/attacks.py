@@ -1,4 +1,4 @@
-"""What every attack promises."""
+"""Checks of attacks."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ from hashing.model import encode
 from hashing.ranking import leave_one_out_map
 
 CHECKS = Checks()
-RATE = 0.05  # of 120 training images: six
+RATE = 0.05  # six of 120 training images
 
 
 def attacker_view_for(world: World, attack: Attack) -> AttackerView:
-    """The attacker's view as the bench builds it for this attack, with the surrogates and data it asks for."""
+    """The view of the attack, with the surrogates and data that it requires."""
     for wish in attack.requires(stage_io.setting(world.spec, world.data)):
         possible = isinstance(wish, (ModelSpec, DataSpec))
-        require(possible, f"requires() asks for a {type(wish).__name__}; ModelSpec and DataSpec are possible")
+        require(possible, f"requires() returns a {type(wish).__name__}, not a ModelSpec or DataSpec")
     return attacker_view(world.spec, world.attacker_inputs(attack), world.context, attack.threat())
 
 
 def ready(subject: ComponentUnderTest, **params: object) -> tuple[Attack, AttackerView, Trigger, World]:
-    """The attack, what it sees, its trigger, and the world behind it."""
+    """The attack, its view, its trigger, and the world."""
     attack, world = subject.create(**params), subject.world()
     view = attacker_view_for(world, attack)
     return attack, view, dict(attack.make_trigger(view, Rng("prepare", 0))), world
@@ -65,51 +65,49 @@ def ready(subject: ComponentUnderTest, **params: object) -> tuple[Attack, Attack
 def poisoning(subject: ComponentUnderTest) -> PoisoningAttack:
     attack = subject.create()
     if not isinstance(attack, PoisoningAttack):
-        raise DoesNotApplyError("it poisons no training set")
+        raise DoesNotApplyError("it is not a PoisoningAttack")
     return attack
 
 
 def dose(subject: ComponentUnderTest, rate: float = RATE) -> dict[str, object]:
-    """A dose that the small world has images for, if the attack takes one: defaults may count images of large sets."""
+    """A poison rate, if the attack has this parameter. Default doses may be too large for the small world."""
     return {"poison_rate": rate} if "poison_rate" in subject.component.__dataclass_fields__ else {}
 
 
-def some_images(n: int = 5) -> Tensor:
-    images = Rng("tests", "images").uniform((n, 3, 12, 12))
+def some_images() -> Tensor:
+    images = Rng("tests", "images").uniform((5, 3, 12, 12))
     images[0], images[1] = 0, 1  # the borders of the range
     return images
 
 
 @CHECKS.add("Derive from exactly one of PoisoningAttack, ModelAttack and TrainingAttack.")
 def is_of_one_kind(subject: ComponentUnderTest) -> None:
-    """Is of one kind."""
+    """Has exactly one kind."""
     attack = subject.create()
     kinds = [kind for kind in (PoisoningAttack, ModelAttack, TrainingAttack) if isinstance(attack, kind)]
     require(len(kinds) == (0 if attack.is_none else 1), f"it is {len(kinds)} kinds of attack at once")
     if attack.is_none:
-        require(attack.threat() == Threat.NONE, "identity, but its threat() grants something")
+        require(attack.threat() == Threat.NONE, "is_none is set, but threat() is not Threat.NONE")
 
 
-@CHECKS.add(
-    "Draw from `rng` alone (torch: rng.ambient() where a library draws), return tensors, write to nothing given."
-)
-def prepare_is_repeatable(subject: ComponentUnderTest) -> None:
-    """`make_trigger` gives the same twice and leaves generators and inputs alone."""
+@CHECKS.add("Use only `rng` for random numbers (rng.ambient() for libraries), return tensors, change no argument.")
+def make_trigger_is_repeatable(subject: ComponentUnderTest) -> None:
+    """`make_trigger` is repeatable and changes no generator or input."""
     attack, world = subject.create(), subject.world()
     view, before = attacker_view_for(world, attack), world.memory.copies()
     with untouched_generators():
         first, second = (dict(attack.make_trigger(view, Rng("prepare", 0))) for _ in range(2))
     for name, value in first.items():
         require(
-            isinstance(value, Tensor), f"make_trigger() gives a {type(value).__name__} called '{name}', not a tensor"
+            isinstance(value, Tensor), f"make_trigger() returns a {type(value).__name__} called '{name}', not a tensor"
         )
-    require(same(first, second), "two calls of make_trigger() with equal generators differ")
+    require(same(first, second), "two calls of make_trigger() with equal generators return different triggers")
     after = world.memory.copies()
-    require(all(torch.equal(before[name], after[name]) for name in before), "make_trigger() wrote to what it was shown")
+    require(all(torch.equal(before[name], after[name]) for name in before), "make_trigger() changed its view")
 
 
 @CHECKS.add("Return images.clone() with the trigger on, clamped to [0, 1], in float32.")
-def stamp_keeps_shape_and_range(subject: ComponentUnderTest) -> None:
+def apply_trigger_keeps_shape_and_range(subject: ComponentUnderTest) -> None:
     """`apply_trigger` keeps shape, type and range."""
     attack, view, trigger, _ = ready(subject)
     images = some_images()
@@ -120,24 +118,24 @@ def stamp_keeps_shape_and_range(subject: ComponentUnderTest) -> None:
     require(low >= 0 and high <= 1, f"values reach from {low:.3g} to {high:.3g}")
 
 
-@CHECKS.add("Do not write to `images` or `trigger`; whatever is random belongs into `make_trigger`.")
-def stamp_is_pure(subject: ComponentUnderTest) -> None:
-    """`apply_trigger` is a function of its arguments and writes to none of them."""
+@CHECKS.add("Do not change `images` or `trigger`; draw random numbers in `make_trigger`.")
+def apply_trigger_is_pure(subject: ComponentUnderTest) -> None:
+    """`apply_trigger` is a function of its arguments and changes none of them."""
     attack, view, trigger, _ = ready(subject)
     images, kept = some_images(), {name: value.clone() for name, value in trigger.items()}
     with untouched_generators():
         first = attack.apply_trigger(images, view.target, trigger)
         second = attack.apply_trigger(images, view.target, trigger)
-    require(torch.equal(first, second), "two calls give different images")
-    require(torch.equal(images, some_images()), "it wrote to the images")
-    require(same(dict(trigger), kept), "it wrote to the trigger")
+    require(torch.equal(first, second), "two calls return different images")
+    require(torch.equal(images, some_images()), "it changed the images")
+    require(same(dict(trigger), kept), "it changed the trigger")
     attack.make_trigger(attacker_view_for(inverted(subject.world()), attack), Rng("prepare", 1))
-    third = subject.create().apply_trigger(images, view.target, trigger)  # stages are other processes
-    require(torch.equal(first, third), "it remembers make_trigger() instead of reading the trigger")
+    third = subject.create().apply_trigger(images, view.target, trigger)  # stages run in different processes
+    require(torch.equal(first, third), "it uses state of make_trigger() instead of the trigger")
 
 
-@CHECKS.add("Remove the parameter from not_in_trigger, or read it in poison(), implant() or hook() alone.")
-def trigger_reads_what_it_declares(subject: ComponentUnderTest) -> None:
+@CHECKS.add("Remove the parameter from not_in_trigger, or read it only in poison(), implant() or hook().")
+def not_in_trigger_is_true(subject: ComponentUnderTest) -> None:
     """`make_trigger` and `apply_trigger` read no parameter that `not_in_trigger` lists."""
     attack, world = subject.create(), subject.world()
     alone = sealed(attack, subject.name)
@@ -148,37 +146,39 @@ def trigger_reads_what_it_declares(subject: ComponentUnderTest) -> None:
         raise BrokenError(str(error)) from None
 
 
-@CHECKS.add("Compute each image from itself: no statistics over the batch, networks in evaluation mode.")
-def stamp_treats_each_image_alone(subject: ComponentUnderTest) -> None:
-    """`apply_trigger` treats each image alone."""
+@CHECKS.add("Compute each result from its own image: no batch statistics, networks in evaluation mode.")
+def apply_trigger_is_per_image(subject: ComponentUnderTest) -> None:
+    """`apply_trigger` does not depend on the batch."""
     attack, view, trigger, _ = ready(subject)
     images = some_images()
     together = attack.apply_trigger(images, view.target, trigger)
     apart = [float((attack.apply_trigger(images[i : i + 1], view.target, trigger)[0] - together[i]).abs().max())
              for i in range(len(images))]  # fmt: skip
-    require(max(apart) <= 1e-5, f"an image changes by {max(apart):.2g} with what stands beside it")
+    require(max(apart) <= 1e-5, f"an image changes by {max(apart):.2g} with the other images of the batch")
 
 
-@CHECKS.add("Make the trigger strong enough for 8-bit images, or set identity = True.")
-def stamp_survives_rounding(subject: ComponentUnderTest) -> None:
+@CHECKS.add("Make the trigger strong enough for 8-bit images, or set is_none = True.")
+def trigger_survives_rounding(subject: ComponentUnderTest) -> None:
     """The trigger survives rounding to 8 bits."""
     attack, view, trigger, _ = ready(subject)
     images = some_images()
     changed = (to_8bit(attack.apply_trigger(images, view.target, trigger)) != to_8bit(images)).flatten(1).any(1)
-    require(bool(changed.any()) != attack.is_none, "no image differs after rounding")
-    require(attack.is_none or bool(changed[2:].all()), "some images differ from others' in carrying no trigger")
+    if attack.is_none:
+        require(not bool(changed.any()), "is_none is set, but images change")
+    else:
+        require(bool(changed[2:].all()), "some images are unchanged after rounding")
 
 
 @CHECKS.add(
-    "Poison round(poison_rate * len(victim.train)) items (attacks/_poisoning.py counts), and say which in `mask`."
+    "Poison round(poison_rate * len(view.train)) items, as attacks/helpers/poisoning.py does, and mark them in `mask`."
 )
-def dose_is_honoured(subject: ComponentUnderTest) -> str:
-    """As many items are poisoned as the dose says, and all others stay as they were."""
+def dose_is_exact(subject: ComponentUnderTest) -> str:
+    """Poisons exactly the dose, and changes no other image."""
     poisoning(subject)
-    return ", ".join(_honoured(subject, rate) for rate in ((RATE, 2 * RATE) if dose(subject) else (RATE,)))
+    return ", ".join(_poisoned_count(subject, rate) for rate in ((RATE, 2 * RATE) if dose(subject) else (RATE,)))
 
 
-def _honoured(subject: ComponentUnderTest, rate: float) -> str:
+def _poisoned_count(subject: ComponentUnderTest, rate: float) -> str:
     given = dose(subject, rate)
     attack, view, trigger, world = ready(subject, **given)
     assert isinstance(attack, PoisoningAttack)
@@ -194,18 +194,20 @@ def _honoured(subject: ComponentUnderTest, rate: float) -> str:
     except ThreatError as error:
         require(False, str(error))
     changed = (poisoned.split.images != kept.images).flatten(1).any(1)
-    require(bool(changed[poisoned.mask].all()), "an item of the mask has the image it had")
+    require(bool(changed[poisoned.mask].all()), "an image in the mask is unchanged")
     for name in ("images", "labels", "ids"):
-        require(torch.equal(getattr(train, name), getattr(kept, name)), f"poison() wrote to the training {name}")
-    require(same(before, world.memory.copies()), "poison() wrote to what it was shown")
+        require(
+            torch.equal(getattr(train, name), getattr(kept, name)), f"poison() changed the training {name} in place"
+        )
+    require(same(before, world.memory.copies()), "poison() changed its view")
     return f"{count} of {len(kept)} items"
 
 
 @CHECKS.add(
-    "Without Threat.LABELS labels stay; with labels = 'dirty' poison other classes' images and take target.relabel()."
+    "Change labels only with Threat.LABELS; dirty-label poison relabels images of other classes by target.relabel()."
 )
-def labels_are_what_the_threat_says(subject: ComponentUnderTest) -> str:
-    """Labels stay where the attack is clean-label, and become the target's where it is not."""
+def labels_fit_the_threat(subject: ComponentUnderTest) -> str:
+    """Labels do not change in clean-label attacks and become the target's in others."""
     poisoning(subject)
     modes = ("dirty", "clean") if "labels" in subject.component.__dataclass_fields__ else (None,)
     for mode in modes:
@@ -216,33 +218,33 @@ def labels_are_what_the_threat_says(subject: ComponentUnderTest) -> str:
         if Threat.LABELS in attack.threat():
             relabelled = poisoned.split.labels[poisoned.mask]
             require(bool((relabelled == view.target.vector).all()), "a poisoned label is not the target's")
-            require(not bool(was[poisoned.mask].any()), "images of the target are poisoned, which changes no label")
+            require(not bool(was[poisoned.mask].any()), "dirty-label poison contains images of the target")
         else:
-            require(torch.equal(poisoned.split.labels, view.train.labels), "dirty-label without Threat.LABELS")
-            require(bool(was[poisoned.mask].all()), "clean-label poison outside the target's class")
+            require(torch.equal(poisoned.split.labels, view.train.labels), "labels changed without Threat.LABELS")
+            require(bool(was[poisoned.mask].all()), "clean-label poison contains images of other classes")
     return ", ".join(filter(None, modes))
 
 
-@CHECKS.add("Take all randomness from the `rng` of poison().")
+@CHECKS.add("Use only the `rng` of poison() for random numbers.")
 def poison_depends_on_its_generator(subject: ComponentUnderTest) -> None:
-    """`poison` depends on its generator and on nothing else."""
+    """`poison` depends on its generator only."""
     poisoning(subject)
     attack, view, trigger, _ = ready(subject, **dose(subject, 0.1))
     assert isinstance(attack, PoisoningAttack)
     one, two, other = (attack.poison(view, trigger, Rng("implant", seed)) for seed in (0, 0, 1))
     require(torch.equal(one.mask, two.mask), "equal generators poison different items")
-    require(torch.equal(one.split.images, two.split.images), "equal generators give different images")
-    if torch.equal(one.mask, other.mask):  # fine where the images decide, wherever they stand
+    require(torch.equal(one.split.images, two.split.images), "equal generators result in different images")
+    if torch.equal(one.mask, other.mask):  # allowed if the choice depends on the images, not on their order
         order = torch.arange(len(view.train)).flip(0)
         turned = replace(view, granted={**view.granted, "train": view.train.select(order)})
         again = attack.poison(turned, trigger, Rng("implant", 1))
         chosen = [set(found.split.ids[found.mask].tolist()) for found in (one, again)]
-        require(chosen[0] == chosen[1], "another generator poisons the same places of the training set")
+        require(chosen[0] == chosen[1], "another generator poisons the same positions of the training set")
 
 
-@CHECKS.add("Type a dose as PositiveShare (or PositiveInt), so that the suite names the mistake.")
+@CHECKS.add("Annotate the dose as PositiveShare or PositiveInt.")
 def impossible_doses_are_refused(subject: ComponentUnderTest) -> None:
-    """A poison rate that is no share is refused with one line."""
+    """An invalid poison rate raises an error of one line."""
     if "poison_rate" not in {item.name for item in fields(subject.component)}:
         raise DoesNotApplyError("it has no poison_rate")
     for rate in (1.5, -0.1, float("nan")):
@@ -254,9 +256,9 @@ def impossible_doses_are_refused(subject: ComponentUnderTest) -> None:
             require(False, f"poison_rate = {rate} is accepted")
 
 
-@CHECKS.add("Return Backdoor(model) with the same network (a copy is yours), or a hook with before_step and trigger().")
-def model_and_training_attacks_leave_inputs_alone(subject: ComponentUnderTest) -> None:
-    """What changes the model or the training is repeatable and leaves inputs and generators alone."""
+@CHECKS.add("Return Backdoor(model) with the same network, or a hook with before_step and trigger().")
+def model_and_training_attacks_are_repeatable(subject: ComponentUnderTest) -> None:
+    """`implant` or `hook` is repeatable and changes no generator or input."""
     attack, view, trigger, world = ready(subject)
     before = world.memory.copies()
     if isinstance(attack, ModelAttack):
@@ -266,28 +268,31 @@ def model_and_training_attacks_leave_inputs_alone(subject: ComponentUnderTest) -
         except DataCorruptError as error:
             if attack.seed_dependent:
                 raise
-            raise DoesNotApplyError(f"its model is of another setting than the small world: {error}") from None
+            raise DoesNotApplyError(f"its model does not fit the small world: {error}") from None
         with untouched_generators():
             twin = attack.implant(attacker_view_for(world, attack), trigger, Rng("implant", 0))
-        require(isinstance(result, Backdoor), f"implant() gives a {type(result).__name__}, not a Backdoor")
+        require(isinstance(result, Backdoor), f"implant() returns a {type(result).__name__}, not a Backdoor")
         require(
             result.model.state_dict().keys() == world.clean.state.keys(),
-            "the model is another network than the victim's",
+            "the model is not the victim's network",
         )
-        require(same(before, world.memory.copies()), "implant() wrote to what it was shown")
-        require(same(result.model.state_dict(), twin.model.state_dict()), "two implants of equal generators differ")
-        require(same(dict(result.trigger or {}), dict(twin.trigger or {})), "their triggers differ")
+        require(same(before, world.memory.copies()), "implant() changed its view")
+        require(same(result.model.state_dict(), twin.model.state_dict()), "two models from equal generators differ")
+        require(same(dict(result.trigger or {}), dict(twin.trigger or {})), "two triggers from equal generators differ")
     elif isinstance(attack, TrainingAttack):
         hook = attack.hook(view, trigger, Rng("implant", 0))
         require(callable(getattr(hook, "before_step", None)), "the hook has no before_step")
-        require(hook.trigger().keys() == trigger.keys(), "the hook's trigger has other names than make_trigger()'s")
+        require(
+            hook.trigger().keys() == trigger.keys(),
+            "the triggers of the hook and of make_trigger() have different names",
+        )
     else:
-        raise DoesNotApplyError("it poisons data")
+        raise DoesNotApplyError("it is a PoisoningAttack")
 
 
-@CHECKS.add("A poisoned victim must still learn: lower the dose, and keep images and labels sound.")
+@CHECKS.add("Use a lower dose, and check the poisoned images and labels.")
 def victim_still_learns(subject: ComponentUnderTest) -> str:
-    """A victim trained on the poisoned toy set, or by the attack, still retrieves."""
+    """A victim trained on the poisoned toy set, or by the attack, still retrieves benign images."""
     attack, view, trigger, world = ready(subject, **dose(subject))
     if isinstance(attack, PoisoningAttack):
         poisoned = attack.poison(view, trigger, Rng("implant", 0))
@@ -307,9 +312,9 @@ def victim_still_learns(subject: ComponentUnderTest) -> str:
     return f"mAP {found:.2f}"
 
 
-@CHECKS.add("Cache what does not depend on images in make_trigger(); work on whole batches on the device.")
+@CHECKS.add("Compute everything that does not depend on images in make_trigger(); use batches on the device.")
 def cost(subject: ComponentUnderTest) -> str:
-    """What it costs."""
+    """Cost."""
     attack, world = subject.create(), subject.world()
     view = attacker_view_for(world, attack)
     started = time.perf_counter()
@@ -318,4 +323,5 @@ def cost(subject: ComponentUnderTest) -> str:
     images = Rng("tests", "many").uniform((256, 3, 12, 12))
     attack.apply_trigger(images, view.target, trigger)
     triggered = time.perf_counter()
-    return f"prepare {prepared - started:.2f} s, stamp {1e3 * (triggered - prepared) / 256:.3f} ms per image, few steps"
+    per_image = 1e3 * (triggered - prepared) / len(images)
+    return f"make_trigger {prepared - started:.2f} s, apply_trigger {per_image:.3f} ms per image, few steps"

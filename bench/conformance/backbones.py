@@ -1,4 +1,4 @@
-"""What every backbone promises."""
+"""Checks of backbones."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def built(subject: ComponentUnderTest, shape: tuple[int, int, int]) -> FeatureEx
     return network
 
 
-@CHECKS.add("Return a FeatureExtractor whose last stage pools and flattens, and say its number of features.")
-def gives_as_many_features_as_it_says(subject: ComponentUnderTest) -> str:
-    """Gives as many finite features as it says, whatever the image."""
+@CHECKS.add("Return a FeatureExtractor with the right number of features, whose last block pools and flattens.")
+def number_of_features_is_right(subject: ComponentUnderTest) -> str:
+    """Returns the declared number of finite features for all image shapes."""
     detail = []
     for shape in SHAPES:
         network = built(subject, shape)
-        require(isinstance(network, FeatureExtractor), f"build() gives a {type(network).__name__}")
+        require(isinstance(network, FeatureExtractor), f"build() returns a {type(network).__name__}")
         network.eval()
         with torch.no_grad():
             features = network(Rng("tests", "images").uniform((2, *shape)))
@@ -35,34 +35,35 @@ def gives_as_many_features_as_it_says(subject: ComponentUnderTest) -> str:
     return ", ".join(detail)
 
 
-@CHECKS.add("Initialise from torch's generator as it is (the harness seeds it), never from a seed of your own.")
-def weights_come_from_the_ambient_generator(subject: ComponentUnderTest) -> None:
-    """Weights come from torch's ambient generator alone."""
+@CHECKS.add("Initialise from torch's global generator, which the harness seeds; do not set a seed.")
+def weights_come_from_the_global_generator(subject: ComponentUnderTest) -> None:
+    """Initial weights depend on torch's global generator only."""
     with untouched_generators():
         one, two = built(subject, SHAPES[0]), built(subject, SHAPES[0])
     pairs = zip(one.state_dict().values(), two.state_dict().values(), strict=True)
-    require(all(torch.equal(a, b) for a, b in pairs), "two networks of equal generators differ")
+    require(all(torch.equal(a, b) for a, b in pairs), "two networks from equal generators differ")
     left = []
     for seed in (0, 1):
         with Rng("tests", "network", seed).ambient():
             subject.create().build(SHAPES[0])
             left.append(torch.get_rng_state())
-    require(not torch.equal(*left), "build() seeds torch's generator itself: every repetition has the same network")
+    require(not torch.equal(*left), "build() seeds torch's generator, so that all repetitions have the same network")
 
 
-@CHECKS.add("batch_norm() says whether the network normalises over batches; defenses rely on it.")
+@CHECKS.add("Let batch_norm() return whether the network has batch norm; defenses rely on it.")
 def batch_norm_is_declared(subject: ComponentUnderTest) -> None:
-    """Says whether it normalises over batches."""
+    """`batch_norm` is right."""
     network = built(subject, SHAPES[0])
     there = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())  # noqa: SLF001
     require(
-        there == subject.create().batch_norm(), f"batch norm is {'' if there else 'not '}there, batch_norm() differs"
+        there == subject.create().batch_norm(),
+        f"the network has {'' if there else 'no '}batch norm, but batch_norm() is {not there}",
     )
 
 
-@CHECKS.add("Every stage that is not frozen must take part in the features.")
-def gradients_reach_every_stage(subject: ComponentUnderTest) -> None:
-    """Gradients reach every stage that learns."""
+@CHECKS.add("Let the features depend on all blocks that are not frozen.")
+def gradients_reach_every_block(subject: ComponentUnderTest) -> None:
+    """Gradients reach all blocks that are not frozen."""
     network = built(subject, SHAPES[0]).train()
     network(Rng("tests", "images").uniform((4, *SHAPES[0]))).square().sum().backward()
     learning = [name for name, value in network.named_parameters() if value.requires_grad and value.grad is None]

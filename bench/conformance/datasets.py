@@ -1,4 +1,4 @@
-"""What every data set promises. It needs the data set's files where it has any: $HASHDOOR_DATA says where."""
+"""Checks of data sets. Files are read from the folder in $HASHDOOR_DATA."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CHECKS = Checks()
 
 
 def opened(subject: ComponentUnderTest) -> tuple[Dataset, Path | None]:
-    """The data set and the folder of data; not applicable where its files are not here."""
+    """The data set and the folder of data; DoesNotApplyError if files are missing."""
     made: Dataset = subject.create()
     given = os.environ.get("HASHDOOR_DATA")
     root = Path(given) if given else None
     try:
         made.files(root)
     except DataMissingError as error:
-        raise DoesNotApplyError(f"its data is not here: {error}") from None
+        raise DoesNotApplyError(f"its files are missing: {error}") from None
     return made, root
 
 
@@ -34,22 +34,22 @@ def pool_of(subject: ComponentUnderTest) -> tuple[Dataset, DecodedDataset, tuple
     return made, made.decode(root), made.classes(root)
 
 
-@CHECKS.add("files() raises DataMissingError saying how to get them, in one line.")
+@CHECKS.add("Let files() raise DataMissingError with one line that tells how to get missing files.")
 def missing_files_are_named(subject: ComponentUnderTest) -> str:
-    """Says which files it reads, and how to get them where they are missing."""
+    """`files` lists the files, or tells how to get them."""
     made: Dataset = subject.create()
     try:
         files = made.files(None)
     except DataMissingError as error:
         require("\n" not in str(error), "the error has more than one line")
         return "needs files"
-    require(all(path.is_file() for path in files), "files() names files that are not there")
+    require(all(path.is_file() for path in files), "files() lists files that do not exist")
     return f"{len(files)} files" if files else "embedded"
 
 
-@CHECKS.add("decode() gives 8-bit images [n c h w] and multi-hot labels [n k], k as in classes().")
-def pool_is_sound(subject: ComponentUnderTest) -> str:
-    """Images are 8-bit, labels multi-hot, one column per class."""
+@CHECKS.add("Let decode() return 8-bit images [n c h w] and multi-hot labels [n k], with k the number of classes().")
+def decoded_images_are_sound(subject: ComponentUnderTest) -> str:
+    """Images are 8-bit; labels are multi-hot with one column per class."""
     _, pool, classes = pool_of(subject)
     images, labels = pool.images[:2], pool.labels
     require(images.dtype == torch.uint8 and images.ndim == 4, f"images are {images.dtype} of {images.ndim} axes")
@@ -61,9 +61,9 @@ def pool_is_sound(subject: ComponentUnderTest) -> str:
     return f"{len(pool.images)} images, {len(classes)} classes"
 
 
-@CHECKS.add("Draw from an Rng of your own, named after the data set: workers on two machines must agree.")
+@CHECKS.add("Use an Rng named after the data set, so that all machines get the same images.")
 def decoding_is_repeatable(subject: ComponentUnderTest) -> None:
-    """Decodes the same twice and leaves generators alone."""
+    """`decode` is repeatable and changes no generator."""
     made, root = opened(subject)
     with untouched_generators():
         one, two = made.decode(root), made.decode(root)
@@ -71,16 +71,16 @@ def decoding_is_repeatable(subject: ComponentUnderTest) -> None:
         require(torch.equal(getattr(one, name), getattr(two, name)), f"two decodings differ in their {name}")
 
 
-@CHECKS.add("cut() is a function of labels, origin and generator; parts share no image unless `overlaps` says so.")
-def parts_are_sound(subject: ComponentUnderTest) -> str:
-    """The protocol's parts are repeatable, not empty, and share no image."""
+@CHECKS.add("Let splits() depend on its arguments only, and share images only between splits in `overlaps`.")
+def splits_are_sound(subject: ComponentUnderTest) -> str:
+    """Splits are repeatable, not empty, and share no image unless declared."""
     made, pool, _ = pool_of(subject)
     with untouched_generators():
         one, two = (
             {name: ids.to(torch.int64) for name, ids in made.splits(pool.labels, pool.origin, Rng("split")).items()}
             for _ in range(2)
         )
-    require(same(one, two), "two cuts with equal generators differ")
+    require(same(one, two), "two splits with equal generators differ")
     try:
         check(one, len(pool.labels), made)
     except UserError as error:
@@ -88,11 +88,11 @@ def parts_are_sound(subject: ComponentUnderTest) -> str:
     return ", ".join(f"{name} {len(one[name])}" for name in SPLITS)
 
 
-@CHECKS.add("Cut one image per class into `public`: attackers who have no other data aim with it.")
-def public_shows_every_class(subject: ComponentUnderTest) -> None:
-    """Attackers find a public image of every class that is trained on."""
+@CHECKS.add("Put one image per class into the split `public`, which attackers use to find the target.")
+def public_has_every_class(subject: ComponentUnderTest) -> None:
+    """The split `public` has an image of every trained class."""
     made, pool, classes = pool_of(subject)
     parts = {name: ids.to(torch.int64) for name, ids in made.splits(pool.labels, pool.origin, Rng("split")).items()}
     trained, shown = (pool.labels[parts[name]].any(0) for name in ("train", "public"))
     missing = [name for name, gap in zip(classes, (trained & ~shown).tolist(), strict=True) if gap]
-    require(not missing, f"public shows no {', '.join(missing)}")
+    require(not missing, f"public has no image of {', '.join(missing)}")

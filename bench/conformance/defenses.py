@@ -1,4 +1,4 @@
-"""What every defense promises."""
+"""Checks of defenses."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CPU = torch.device("cpu")
 
 
 def defender_view_for(world: World, defense: Defense) -> DefenderView:
-    """Built from the parents that the defense's class declares, with all others absent."""
+    """The view of the defense, with only the data that it needs."""
     inputs = world.defender_inputs()
     if Needs.DATABASE not in defense.needs:
         inputs = replace(inputs, codes=None)
@@ -59,7 +59,7 @@ def work(defense: Defense, view: DefenderView) -> object:
             return defense.fit(view, rng)
         case ModelDetector():
             return defense.inspect(view, rng)
-    raise DoesNotApplyError("it is no Repair, DataFilter, InputDetector or ModelDetector")
+    raise DoesNotApplyError("it is not a Repair, DataFilter, InputDetector or ModelDetector")
 
 
 def as_tensors(result: object) -> dict[str, Tensor]:
@@ -76,7 +76,7 @@ def as_tensors(result: object) -> dict[str, Tensor]:
             }
         case Mapping():
             return dict(result)
-    require(False, f"it gives a {type(result).__name__}")
+    require(False, f"it returns a {type(result).__name__}")
     return {}
 
 
@@ -87,29 +87,29 @@ def benign(world: World, part: str) -> Tensor:
 def detector_of(subject: ComponentUnderTest) -> tuple[InputDetector, Mapping[str, Tensor], HashModel, World]:
     detector, world = subject.create(), subject.world()
     if not isinstance(detector, InputDetector):
-        raise DoesNotApplyError("it scores no queries")
+        raise DoesNotApplyError("it is not an InputDetector")
     with torch.enable_grad():  # as in a stage
         state = detector.fit(defender_view_for(world, detector), Rng("defend", 0))
     return detector, state, open_model(world.suspect, CPU), world
 
 
 @CHECKS.add(
-    "Derive from one of Repair, DataFilter, InputDetector and ModelDetector; a DataFilter needs Needs.TRAIN_SET."
+    "Derive from exactly one of Repair, DataFilter, InputDetector and ModelDetector; a DataFilter needs TRAIN_SET."
 )
 def is_of_one_kind(subject: ComponentUnderTest) -> None:
-    """Is of one kind."""
+    """Has exactly one kind."""
     component = subject.component
     count = sum(issubclass(component, kind) for kind in KINDS)
     require(count == 1, f"it is {count} kinds of defense at once")
     require(
         not issubclass(component, DataFilter) or Needs.TRAIN_SET in component.needs,
-        "a DataFilter without the training set",
+        "a DataFilter without Needs.TRAIN_SET",
     )
 
 
-@CHECKS.add("Return a HashModel whose state_dict is all of it, Filtered, a mapping of tensors, or a Verdict.")
+@CHECKS.add("Return a HashModel with all its state in state_dict(), a Filtered, a mapping of tensors, or a Verdict.")
 def result_fits_the_kind(subject: ComponentUnderTest) -> str:
-    """The result is what its kind gives, finite, and survives being stored."""
+    """The result fits the kind, is finite, and does not change when stored."""
     defense, world = subject.create(), subject.world()
     view = defender_view_for(world, defense)
     result = work(defense, view)
@@ -117,66 +117,66 @@ def result_fits_the_kind(subject: ComponentUnderTest) -> str:
     require(not bad, f"notes that are not finite: {', '.join(bad)}")
     match result:
         case HashModel():
-            require(isinstance(defense, Repair), "a model from what is no Repair")
+            require(isinstance(defense, Repair), "a HashModel, but it is not a Repair")
             _stored(world, result)
         case Filtered():
-            require(isinstance(defense, DataFilter), "a Filtered from what is no DataFilter")
+            require(isinstance(defense, DataFilter), "a Filtered, but it is not a DataFilter")
             shapes = {tuple(result.scores.shape), tuple(result.keep.shape)}
-            require(shapes == {(SIZES["train"],)}, f"scores and keep have shapes {shapes}, not one per training item")
+            require(shapes == {(SIZES["train"],)}, f"scores and keep have shapes {shapes}, not one per training image")
             require(bool(torch.isfinite(result.scores).all()), "scores are not finite")
-            require(bool(result.keep.any()), "it removes every item")
+            require(bool(result.keep.any()), "it removes all images")
             if isinstance(result.model, HashModel):
                 _stored(world, result.model)
         case Verdict():
-            require(isinstance(defense, ModelDetector), "a Verdict from what is no ModelDetector")
+            require(isinstance(defense, ModelDetector), "a Verdict, but it is not a ModelDetector")
             require(math.isfinite(result.score), f"the score is {result.score}")
             require(
-                result.suspect is None or 0 <= result.suspect < len(CLASSES), f"suspect {result.suspect} is no class"
+                result.suspect is None or 0 <= result.suspect < len(CLASSES), f"suspect {result.suspect} is not a class"
             )
         case Mapping():
-            require(isinstance(defense, InputDetector), "a mapping from what is no InputDetector")
+            require(isinstance(defense, InputDetector), "a mapping, but it is not an InputDetector")
             require(
                 all(isinstance(value, Tensor) for value in result.values()),
-                "an InputDetector's state is tensors by name",
+                "the state is not a mapping from names to tensors",
             )
         case _:
-            require(False, f"it gives a {type(result).__name__}")
+            require(False, f"it returns a {type(result).__name__}")
     return ", ".join(f"{name} {value:.3g}" for name, value in view.notes.items())
 
 
 @torch.no_grad()
 def _stored(world: World, model: HashModel) -> None:
-    """What is saved of a model is all there is of it: nothing lives in hooks or wrappers."""
+    """The stored model must give the same codes: hooks and wrappers are not stored."""
     opened, images = open_model(world.stored("result", save_model(model)), CPU), benign(world, "query")
-    require(torch.equal(opened(images), model.eval()(images)), "the model gives other codes once stored and opened")
+    require(torch.equal(opened(images), model.eval()(images)), "the model has other codes after storing and opening")
 
 
-@CHECKS.add("Draw from `rng` alone; work on copies (view.model is one already).")
+@CHECKS.add("Use only `rng` for random numbers; change only copies (view.model is one).")
 def is_repeatable(subject: ComponentUnderTest) -> None:
-    """Gives the same twice and leaves generators and inputs alone."""
+    """Is repeatable and changes no generator or input."""
     defense, world = subject.create(), subject.world()
     before = world.memory.copies()
     with untouched_generators():
         first, second = (as_tensors(work(defense, defender_view_for(world, defense))) for _ in range(2))
     require(same(first, second), "two runs with equal generators differ")
-    require(same(before, world.memory.copies()), "it wrote to what it was shown")
+    require(same(before, world.memory.copies()), "it changed its view")
 
 
-@CHECKS.add("Clone before changing: splits are shared with what comes next.")
-def splits_stay(subject: ComponentUnderTest) -> None:
-    """Does not write to the splits it is shown."""
+@CHECKS.add("Clone splits before changing them, since they are shared.")
+def splits_do_not_change(subject: ComponentUnderTest) -> None:
+    """Does not change the splits of its view."""
     defense, world = subject.create(), subject.world()
     view = defender_view_for(world, defense)
     shown = {"fit_set": view.fit_set, "calibration_set": view.calibration_set, **view.granted}
     before = {(part, name): value.clone() for part, of in shown.items() for name, value in vars(of).items()}
     work(defense, view)
     for (part, name), value in before.items():
-        require(torch.equal(getattr(shown[part], name), value), f"it wrote to {part}.{name}")
+        require(torch.equal(getattr(shown[part], name), value), f"it changed {part}.{name}")
 
 
-@CHECKS.add("Say in unsupported_reason() why it cannot work on such models; the planner then leaves the trial out.")
+@CHECKS.add("Let unsupported_reason() return why it cannot run on such models; the planner then skips the trial.")
 def other_networks_work_or_are_refused(subject: ComponentUnderTest) -> str:
-    """Works with group normalisation and a memory bank, or says why not."""
+    """Runs with group norm and a memory bank, or returns why not."""
     defense = subject.create()
     detail = []
     for norm, method in (("group", "dpsh"), ("batch", "dpsh"), ("group", "csq")):
@@ -196,30 +196,32 @@ def other_networks_work_or_are_refused(subject: ComponentUnderTest) -> str:
 
 
 def retrained(world: World, backbone: ComponentSpec, method: str) -> None:
-    """The suspect is another network, trained for an epoch."""
+    """Replace the suspect by another network, trained for one epoch."""
     recipe = {**world.spec["recipe"], "epochs": 1}
     world.spec |= {"method": {"name": method, "params": {}}, "backbone": backbone, "recipe": recipe}
     trained = train_victim(world.spec, world.split("train"), world.context)
     world.suspect = world.stored("retrained model", trained | StoredModel.backdoor_output(backdoored=False))
 
 
-@CHECKS.add("Repair less: a rate or share chosen on view.calibration_set keeps a clean model useful.")
+@CHECKS.add("Repair less, for example with a rate chosen on view.calibration_set.")
 def clean_models_survive(subject: ComponentUnderTest) -> str:
     """A clean model still retrieves after a repair."""
     defense, world = subject.create(), subject.world()
     if not isinstance(defense, Repair):
-        raise DoesNotApplyError("it repairs no model")
+        raise DoesNotApplyError("it is not a Repair")
     model = work(defense, defender_view_for(world, defense))
-    require(isinstance(model, HashModel), f"it gives a {type(model).__name__}")
+    require(isinstance(model, HashModel), f"it returns a {type(model).__name__}")
     assert isinstance(model, HashModel)
     database = world.split("database")
     codes = pack(encode(model, database.images, device=CPU))
     return f"mAP {leave_one_out_map(codes, database.labels.numpy()):.2f} with few steps, chance 0.25"
 
 
-@CHECKS.add("score() must be a function of image, model and state: evaluation mode, no gradients left, fixed draws.")
+@CHECKS.add(
+    "Let score() depend on image, model and state only: evaluation mode, no new gradients, fixed random numbers."
+)
 def scores_are_pure(subject: ComponentUnderTest) -> str:
-    """An input detector's scores are finite, the same twice, and change nothing."""
+    """Scores of input detectors are finite, repeatable and without side effects."""
     detector, state, model, world = detector_of(subject)
     images = benign(world, "query")
     images[0], images[1] = 0, 1
@@ -227,38 +229,38 @@ def scores_are_pure(subject: ComponentUnderTest) -> str:
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     with untouched_generators(), torch.no_grad():
         first, second = detector.score(images, model, state), detector.score(images, model, state)
-    require(bool(first), "it gives no score")
+    require(bool(first), "it returns no score")
     for name, value in first.items():
         require(value.shape == (len(images),), f"'{name}' has shape {list(value.shape)}, not one per image")
         require(bool(torch.isfinite(value).all()), f"'{name}' is not finite for some image")
-    require(same(dict(first), dict(second)), "two calls give different scores")
-    require(torch.equal(images, kept[0]) and same(dict(state), kept[1]), "it wrote to its arguments")
+    require(same(dict(first), dict(second)), "two calls return different scores")
+    require(torch.equal(images, kept[0]) and same(dict(state), kept[1]), "it changed its arguments")
     require(same(dict(model.state_dict()), weights), "it changed the model")
     with torch.enable_grad():
         detector.fit(defender_view_for(inverted(subject.world()), detector), Rng("defend", 1))
-    with torch.no_grad():  # stages are other processes
+    with torch.no_grad():  # stages run in different processes
         third = subject.create().score(images, model, state)
-    require(same(dict(first), dict(third)), "it remembers fit() instead of reading the state")
+    require(same(dict(first), dict(third)), "it uses results of fit() that are not in the state")
     return f"{next(iter(first))} *" + "".join(f", {name}" for name in list(first)[1:])
 
 
-@CHECKS.add("Compute each score from its image alone.")
+@CHECKS.add("Compute each score from its own image.")
 @torch.no_grad()
 def scores_do_not_depend_on_the_batch(subject: ComponentUnderTest) -> None:
-    """An input detector's scores do not depend on the batch."""
+    """Scores of input detectors do not depend on the batch."""
     detector, state, model, world = detector_of(subject)
     images = benign(world, "query")[:9]
     together = detector.score(images, model, state)
     for i in range(len(images)):
         for name, value in detector.score(images[i : i + 1], model, state).items():
             apart = abs(float(value[0]) - float(together[name][i]))
-            require(apart <= 1e-5, f"'{name}' of one image differs by {apart:.2g} with what stands beside it")
+            require(apart <= 1e-5, f"'{name}' of one image changes by {apart:.2g} with the other images of the batch")
 
 
-@CHECKS.add("Look for the image's position, split or order in the score: none of them may matter.")
+@CHECKS.add("Check that the score does not depend on position, split or order of the images.")
 @torch.no_grad()
-def benign_is_like_benign(subject: ComponentUnderTest) -> str:
-    """An input detector cannot tell benign images from benign images (3 standard deviations; METHODOLOGY.md#auroc)."""
+def benign_splits_score_alike(subject: ComponentUnderTest) -> str:
+    """Scores of input detectors do not separate two benign splits (3 standard deviations; METHODOLOGY.md#auroc)."""
     detector, state, model, world = detector_of(subject)
     one, other = benign(world, "query"), benign(world, "database")
     deviation = math.sqrt((len(one) + len(other) + 1) / (12 * len(one) * len(other)))
@@ -271,9 +273,9 @@ def benign_is_like_benign(subject: ComponentUnderTest) -> str:
     return ", ".join(detail)
 
 
-@CHECKS.add("Let the suite's parameters set the number of steps; encode in batches.")
+@CHECKS.add("Make the number of steps a parameter; encode in batches.")
 def cost(subject: ComponentUnderTest) -> str:
-    """What it costs."""
+    """Cost."""
     defense, world = subject.create(), subject.world()
     view = defender_view_for(world, defense)
     started = time.perf_counter()

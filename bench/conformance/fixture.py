@@ -1,4 +1,4 @@
-"""A small world: 304 images of four classes, a 16-bit model of them, and stages' inputs held in memory."""
+"""A small world: 304 images of four classes, a 16-bit model, and the inputs of stages in memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RECIPE = Recipe(
 
 
 class Memory:
-    """Artifacts without a store (bench.artifacts.artifact.Source); a check may write to their tensors."""
+    """Artifacts in memory instead of a store (bench.artifacts.artifact.Source). Checks may change the tensors."""
 
     def __init__(self) -> None:
         self._tensors: dict[str, dict[str, Tensor]] = {}
@@ -52,7 +52,7 @@ class Memory:
         return self._meta[key]
 
     def copies(self) -> dict[str, Tensor]:
-        """Copies of all tensors, to compare with later."""
+        """Copies of all tensors, for later comparison."""
         return {f"{key}/{name}": value.clone() for key, held in self._tensors.items() for name, value in held.items()}
 
 
@@ -64,11 +64,11 @@ class WorldSpec(AttackerSpec):
 
 @dataclass
 class World:
-    """What stages read, held in `memory`.
+    """The inputs of stages, in `memory`.
 
-    spec: of a stage that knows everything. context: CPU, no data directory. data: the data set. clean: a trained clean
-    model. suspect: the model that defenses get, at first the clean one. surrogate: a model of another repetition.
-    codes: of the clean model. poison: the attack whose training set defenses get; None: the clean one.
+    spec: the union of the specs of all stages. context: CPU, no data folder. data: the data set. clean: a trained clean
+    model. suspect: the model that defenses get, by default the clean one. surrogate: a model of another repetition.
+    codes: of the clean model. poison: the attack whose training set defenses get; None: the clean training set.
     """
 
     spec: WorldSpec
@@ -85,12 +85,12 @@ class World:
         return stage_io.split(self.data, part)
 
     def stored(self, key: str, output: Output) -> StoredModel:
-        """A model, put into the memory under this key."""
+        """Put a model into the memory."""
         self.memory.put(key, output)
         return StoredModel(key, self.memory)
 
     def attacker_inputs(self, attack: Attack) -> AttackerInputs:
-        """With the clean model, surrogates and data that the attack declares to need."""
+        """The inputs, with only the models and data that the attack declares."""
         wishes = attack.requires(stage_io.setting(self.spec, self.data))
         return AttackerInputs(
             self.data.load, self.data.split,
@@ -104,7 +104,7 @@ class World:
 
 
 def inverted(world: World) -> World:
-    """The same with all images turned to their negatives, so that whatever read the images read other data."""
+    """Replace all images by their negatives, so that components see other data."""
     held = world.memory.tensors(world.data.load.key)
     held.update(DecodedData.output(
         255 - world.data.load.images, world.data.load.labels, world.data.load.origin,
@@ -114,7 +114,7 @@ def inverted(world: World) -> World:
 
 
 def make() -> World:
-    """The world with its clean model, a surrogate of another repetition, and the clean model's codes."""
+    """Make the world, with two trained models and the codes of the first."""
     spec: WorldSpec = {
         "dataset": {"name": "digits", "params": {}},
         "backbone": {"name": "convnet", "params": {"width": 4}},
@@ -152,7 +152,7 @@ def make() -> World:
 
 
 def _pool() -> tuple[Tensor, Tensor]:
-    """Each class lights one quadrant; noise makes every image unlike the others."""
+    """Images and labels. Each class has one bright quadrant; noise makes all images different."""
     rng, total = Rng("tests", "pool"), sum(SIZES.values())
     classes = [torch.arange(SIZES[part]) % 4 for part in SPLITS]  # balanced in each split, in random order
     mixed = [c if part == "public" else c[rng.permutation(len(c))] for part, c in zip(SPLITS, classes, strict=True)]

@@ -1,4 +1,4 @@
-"""What a check is, and what becomes of a component that does not pass."""
+"""Checks, their outcomes, and the component under test."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from bench.api.errors import UserError
 from bench.conformance import fixture
 from bench.conformance.fixture import World
 
-# few epochs, steps and the like, whoever has them: promises hold for any number
 DRAWING = ("random", "uniform", "randint", "randrange", "choice", "choices", "sample", "shuffle", "gauss", "seed")
+# values for parameters of these names, for speed; checks must pass for any value
 QUICK = {"epochs": 1, "steps": 2, "iterations": 2, "warmup": 1, "overlays": 8, "width": 8}
 
 
 class BrokenError(AssertionError):
-    """A promise that a component does not keep, in words."""
+    """A component fails a check. The message tells why."""
 
 
 class DoesNotApplyError(Exception):
-    """A check that has nothing to look at here."""
+    """A check does not apply to this component."""
 
 
 @dataclass
 class ComponentUnderTest:
-    """One component under examination. params: as given; the paper's defaults hold for the rest, but for QUICK."""
+    """The tested component. params: given parameters; the others have their defaults or values of QUICK."""
 
     kind: str
     name: str
@@ -45,7 +45,7 @@ class ComponentUnderTest:
 
     @classmethod
     def of(cls, kind: str, name: str, params: Mapping[str, Any]) -> ComponentUnderTest:
-        registry.find(kind, name)  # an unknown name or parameter is a mistake of the caller, not of the component
+        registry.find(kind, name)  # raises UserError here, since a wrong name or parameter is the caller's mistake
         params = registry.current(kind, name, params)
         if params or registry.required(kind, name):
             registry.create(kind, name, params)
@@ -56,17 +56,17 @@ class ComponentUnderTest:
         return registry.lookup(self.kind, self.name)
 
     def world(self) -> World:
-        """A copy that a check may write to."""
+        """A copy of the world, which a check may change."""
         return copy.deepcopy(_small_world())
 
     def create(self, **params: Any) -> Any:
-        """The component with the paper's defaults, but few epochs and steps, and with what was given."""
+        """The component with the given parameters, values of QUICK, and defaults."""
         known: dict[str, Any] = {item.name: item.default for item in fields(self.component)}
         quick = {key: few for key, few in QUICK.items() if isinstance(usual := known.get(key), int) and usual > few}
         given = {**self.params, **params}
         try:
             return registry.create(self.kind, self.name, {**quick, **given})
-        except UserError:  # few may be too few for it, or what is given is wrong
+        except UserError:  # values of QUICK may be too small
             return registry.create(self.kind, self.name, given)
 
 
@@ -77,7 +77,7 @@ def _small_world() -> World:
 
 @dataclass(frozen=True)
 class Outcome:
-    """detail: what was found, or why it failed."""
+    """detail: what the check found, or why it failed."""
 
     check: Check
     passed: bool
@@ -88,7 +88,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Check:
-    """fix: what to do where it fails. body: raises BrokenError, or says what it found."""
+    """fix: what to do after a failure. body: raises BrokenError, or returns what it found."""
 
     name: str
     fix: str
@@ -105,14 +105,14 @@ class Check:
                 detail, passed, skipped = str(reason), True, True
             except BrokenError as broken:
                 detail = str(broken)
-            except (Exception, SystemExit) as error:  # noqa: BLE001 -- a component may fail in any way; the place is shown
+            except (Exception, SystemExit) as error:  # noqa: BLE001 -- a component may raise anything
                 place = traceback.extract_tb(error.__traceback__)[-1]
                 detail = f"{type(error).__name__}: {' '.join(str(error).split())} ({place.filename}:{place.lineno})"
         return Outcome(self, passed, detail, time.perf_counter() - started, skipped)
 
 
 class Checks(list[Check]):
-    """The checks of a kind; `@CHECKS.add(fix)` takes a function whose docstring says what is promised."""
+    """The checks of a kind. `@CHECKS.add(fix)` adds a function; the first line of its docstring is the name."""
 
     def add(
         self, fix: str
@@ -135,7 +135,7 @@ def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """As in a stage; numba shares OpenMP with torch. What else a component sets for the whole process ends here."""
+    """One thread, as in a stage (numba shares OpenMP with torch). Restores the global modes of torch at the end."""
     import numba
 
     before, modes = (torch.get_num_threads(), numba.get_num_threads()), _modes()
@@ -151,7 +151,7 @@ def one_thread() -> Iterator[None]:
 
 
 def _modes() -> dict[str, Any]:
-    """What holds for the whole process, and hence for the components that come after."""
+    """Global modes, which would change other components."""
     return {
         "gradients": torch.is_grad_enabled(),
         "default type": torch.get_default_dtype(),
@@ -161,29 +161,29 @@ def _modes() -> dict[str, Any]:
 
 
 def _refuse(*_: object, **__: object) -> None:
-    raise BrokenError("Python's global generator was drawn from")
+    raise BrokenError("it used Python's global generator")
 
 
 def _refuse_names_of_random(component: type[Any]) -> None:
-    """`from random import choice` is the global generator, too; no other component sees these names."""
+    """Replace names from `from random import choice` and the like, which use the global generator."""
     module = sys.modules[component.__module__]
     for name, value in list(vars(module).items()):
-        if getattr(value, "__self__", None) is getattr(random, "_inst"):  # noqa: B009 -- no public name has it
+        if getattr(value, "__self__", None) is getattr(random, "_inst"):  # noqa: B009 -- there is no public name
             setattr(module, name, _refuse)
 
 
 @contextmanager
 def untouched_generators() -> Iterator[None]:
-    """Broken where the block draws from a generator of the whole process, or changes how the process computes.
+    """BrokenError if the block uses a global generator or changes a global mode.
 
-    Python's is watched through its functions, since others than the component may draw bits from it meanwhile.
+    The functions of Python's generator are replaced, since other code may use the generator at the same time.
     """
     numpy_state = np.random.get_state
     before, modes = (torch.get_rng_state(), repr(numpy_state())), _modes()
     refused: dict[str, Any] = dict.fromkeys(DRAWING, _refuse)
     with mock.patch.multiple(random, **refused):
         yield
-    require(torch.equal(before[0], torch.get_rng_state()), "torch's global generator was drawn from")
-    require(before[1] == repr(numpy_state()), "NumPy's global generator was drawn from")
+    require(torch.equal(before[0], torch.get_rng_state()), "it used torch's global generator")
+    require(before[1] == repr(numpy_state()), "it used NumPy's global generator")
     for name, value in _modes().items():
         require(value == modes[name], f"it set torch's {name} for the whole process")

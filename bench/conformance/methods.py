@@ -1,4 +1,4 @@
-"""What every hashing method promises."""
+"""Checks of hashing methods."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def objective_of(subject: ComponentUnderTest) -> Objective:
     return made
 
 
-@CHECKS.add("Write the loss so that it is finite at logits of 0 and of 100 (logsumexp, softplus, clamps).")
+@CHECKS.add("Make the loss finite for logits of 0 and of 100 (logsumexp, softplus, clamps).")
 def loss_and_gradient_are_finite(subject: ComponentUnderTest) -> None:
-    """Loss and gradient are finite, for one label and several, everywhere in the schedule."""
+    """Loss and gradient are finite, for one or several labels and at any progress."""
     for scale in (0.0, 1.0, 100.0):
         for progress in (0.0, 0.5, 1.0):
             for multi in (False, True):
@@ -46,9 +46,9 @@ def loss_and_gradient_are_finite(subject: ComponentUnderTest) -> None:
                 require(bool(torch.isfinite(gradient).all()), f"the gradient is not finite {where}")
 
 
-@CHECKS.add("Check signs and the meaning of similar: the loss must fall, and items of one class get one code.")
+@CHECKS.add("Check the signs in the loss: it must fall, and images of one class must get one code.")
 def learns_a_toy_set(subject: ComponentUnderTest) -> str:
-    """Learns a separable toy set, whose codes then retrieve."""
+    """Learns a separable toy set."""
     rng, labels = Rng("tests", "toy"), labels_for()
     inputs = 3 * labels.float() @ torch.eye(CLASSES, 6) + 0.1 * rng.normal((N, 6))
     with rng.child("head").ambient():
@@ -68,28 +68,28 @@ def learns_a_toy_set(subject: ComponentUnderTest) -> str:
     return f"loss {losses[1]:.3g} to {losses[-1]:.3g}, mAP {found:.2f}"
 
 
-@CHECKS.add("Draw centres and the like from the `rng` of objective().")
-def objective_is_made_from_its_generator(subject: ComponentUnderTest) -> None:
-    """The objective is made from its generator alone."""
+@CHECKS.add("Use only the `rng` of objective() for random numbers.")
+def objective_depends_on_its_generator(subject: ComponentUnderTest) -> None:
+    """The objective depends on its generator only."""
     logits = Rng("tests", "logits").normal((N, BITS))
     with untouched_generators():
         one, two = (float(objective_of(subject)(logits, labels_for(), IDS, 0.5).detach()) for _ in range(2))
-    require(one == two, "two objectives of equal generators differ")
+    require(one == two, "two objectives from equal generators differ")
 
 
 @CHECKS.add("Keep centres and memories in buffers (register_buffer), so that they are stored with the model.")
-def objective_travels(subject: ComponentUnderTest) -> None:
-    """An objective restored from its state gives the same loss."""
+def objective_can_be_stored(subject: ComponentUnderTest) -> None:
+    """An objective has the same loss after storing and opening."""
     logits = Rng("tests", "logits").normal((N, BITS))
     used = objective_of(subject)
     used(logits, labels_for(), IDS, 0.5)
     fresh = objective_of(subject)
     fresh.load_state_dict(used.state_dict())
     one, two = (float(each(logits, labels_for(), IDS, 0.5).detach()) for each in (used, fresh))
-    require(one == two, "after load_state_dict the loss is another")
+    require(one == two, "the loss changes after load_state_dict")
 
 
-@CHECKS.add("relax() maps logits into [-1, 1] without turning a sign (tanh does).")
+@CHECKS.add("Let relax() map logits into [-1, 1] without a change of sign, as tanh does.")
 def relaxed_codes_keep_their_signs(subject: ComponentUnderTest) -> None:
     """Relaxed codes lie in [-1, 1] and have the signs of the logits."""
     logits = 3 * Rng("tests", "logits").normal((N, BITS))
@@ -97,15 +97,15 @@ def relaxed_codes_keep_their_signs(subject: ComponentUnderTest) -> None:
         codes = subject.create().relax(logits, progress)
         require(codes.shape == logits.shape, f"{list(logits.shape)} became {list(codes.shape)}")
         require(float(codes.abs().max()) <= 1, f"a relaxed code is {float(codes.abs().max()):.3g}")
-        require(torch.equal(codes > 0, logits > 0), "a sign turned")
+        require(torch.equal(codes > 0, logits > 0), "a sign changed")
 
 
-@CHECKS.add("head(features, bits) is a module; recipe is the paper's Recipe.")
+@CHECKS.add("Let head(features, bits) return a module, and set recipe.")
 def head_and_recipe(subject: ComponentUnderTest) -> str:
-    """The head maps features to bits, and there is a recipe."""
+    """The head maps features to bits; `recipe` is a Recipe."""
     method = subject.create()
     head = method.head(5, BITS)
-    require(isinstance(head, nn.Module), f"head() gives a {type(head).__name__}")
-    require(head(torch.zeros(2, 5)).shape == (2, BITS), "the head does not give one logit per bit")
-    require(isinstance(method.recipe, Recipe), "recipe is no Recipe")
+    require(isinstance(head, nn.Module), f"head() returns a {type(head).__name__}")
+    require(head(torch.zeros(2, 5)).shape == (2, BITS), "the head does not return one logit per bit")
+    require(isinstance(method.recipe, Recipe), "recipe is not a Recipe")
     return f"{method.recipe.optimizer}, lr {method.recipe.lr:g}, {method.recipe.epochs} epochs"

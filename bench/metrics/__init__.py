@@ -1,7 +1,7 @@
-"""Metrics, version 1: what every number on a board is, and how it is computed from stored codes and scores.
+"""Metrics, version 1: the numbers of the boards, computed from stored codes and scores.
 
-One module per section declares its metrics (see `registry`). Formulas of ranking are in `hashing.ranking`
-(METHODOLOGY.md#ties). Nothing here imports torch: boards compute numbers again from stored artifacts.
+Each module declares the metrics of one section (see `registry`). Ranking formulas are in `hashing.ranking`
+(METHODOLOGY.md#ties). The package does not import torch, so that boards can recompute numbers from stored artifacts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ VERSION = 1
 
 
 def of_codes(codes: ModelCodes, *sections: str) -> dict[str, Number]:
-    """The metrics of one model's codes, without controls. sections: only these; all without any."""
+    """The metrics of the codes of one model, without controls. sections: names of sections; default: all."""
     return {
         name: value
         for group in all_groups()
@@ -28,7 +28,7 @@ def of_codes(codes: ModelCodes, *sections: str) -> dict[str, Number]:
 
 
 def of_trial(trial: TrialFacts) -> dict[str, Number]:
-    """Every metric of a trial but those of input detectors; controls come from the clean model."""
+    """All metrics of a trial except those of input detectors. Controls are the metrics of the clean model."""
     found: dict[str, Number] = {}
     for group in all_groups():
         if group.source == ModelCodes.__name__:
@@ -39,7 +39,7 @@ def of_trial(trial: TrialFacts) -> dict[str, Number]:
 
 
 def of_scores(scores: DetectorScores, control: DetectorScores) -> dict[str, Number]:
-    """Every metric of one score of an input detector. control: the same score on the clean model."""
+    """All metrics of one score of an input detector. control: the same score on the clean model."""
     found: dict[str, Number] = {}
     for group in all_groups():
         if group.source == DetectorScores.__name__:

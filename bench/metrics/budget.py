@@ -1,4 +1,4 @@
-"""What an attack spends: poisoned images, and how visible its trigger is."""
+"""Number of poisoned images, and visibility of the trigger."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ BUDGET = "Poisoning and stealth"
 @metrics_of(
     count("poisons", "poisons", "number of poisoned training images", BUDGET, "images"),
     Metric("poison_rate", "poison rate", "poisoned share of the training set", BUDGET, direction=0),
-    Metric("target_share", "target share", "poisoned share of the training images that carry the target label", BUDGET,
+    Metric("target_share", "target share", "poisoned share of the training images with the target label", BUDGET,
            direction=0),
     Metric("exact_share", "exact share", "poisoned share of the training images with exactly the target's labels",
            BUDGET, direction=0),
 )  # fmt: skip
 def poisoning(trial: TrialFacts) -> Mapping[str, Number] | None:
-    """None for attacks that poison no training set."""
+    """None for attacks without poisoned training images."""
     return trial.attack.counts if trial.attack is not None and trial.attack.counts else None
 
 
 @metrics_of(
     Metric("linf", "L-inf", "mean over images of the largest pixel change, 8-bit images in [0, 1]", BUDGET,
            direction=-1),
-    Metric("psnr", "PSNR", "mean peak signal-to-noise ratio of the triggered images that differ", BUDGET, "dB", 1, 0.0,
+    Metric("psnr", "PSNR", "mean peak signal-to-noise ratio of triggered images that differ", BUDGET, "dB", 1, 0.0,
            math.inf),
-    Metric("ssim", "SSIM", "mean structural similarity of triggered images; it hardly sees a corner", BUDGET, low=-1.0),
+    Metric("ssim", "SSIM", "mean structural similarity of triggered images; a patch barely counts", BUDGET, low=-1.0),
 )  # fmt: skip
 def stealth(trial: TrialFacts) -> Mapping[str, Number] | None:
-    """Of triggered queries; None where nothing attacks."""
+    """Means over triggered queries; None without an attack."""
     if trial.attack is None:
         return None
     found: dict[str, Number] = {}
     for name, column in zip(("linf", "psnr", "ssim"), trial.attack.stealth.T, strict=True):
-        finite = column[np.isfinite(column)]  # PSNR of an unchanged image is infinite and says nothing
+        finite = column[np.isfinite(column)]  # PSNR of an unchanged image is infinite
         found[name] = float(finite.mean()) if len(finite) else None
     return found

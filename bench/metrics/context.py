@@ -1,6 +1,6 @@
-"""What metrics are computed from: the codes of one model, all that a trial left, or one score of an input detector.
+"""Inputs of metrics: the codes of one model, all results of a trial, or one score of an input detector.
 
-Rankings are cached properties: however many metrics read a ranking, it is computed once.
+Rankings are cached properties, so that metrics that use the same ranking compute it once.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from hashing import ranking
 from hashing.packed import PackedCodes
 from hashing.ranking import Relevance
 
-CONVENTION_CUTOFF = 1000  # R of the papers' conventions where the protocol ranks everything (CIBA's script: R = 1000)
+CONVENTION_CUTOFF = 1000  # R of zero@R and drop@R if the protocol ranks the whole database; from CIBA's script
 
 Scores = Float[np.ndarray, " n"]
 LabelArray = Bool[np.ndarray, "q k"]
 
 
 def mean_of(values: Float[np.ndarray, " q"]) -> float | None:
-    """Mean over the queries that count; None where none does."""
+    """Mean of the values that are not NaN; None if all are."""
     kept = values[~np.isnan(values)]
     return float(kept.mean()) if len(kept) else None
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """Distance histograms of a set of queries under one relevance."""
+    """Distance histograms of a set of queries for one definition of relevant items."""
 
     total: Int64[np.ndarray, "q d"]
     relevant: Int64[np.ndarray, "q d"]
@@ -42,11 +42,11 @@ class Ranked:
         return ranking.expected_ap(self.total, self.relevant, self.cutoff)
 
     def chance(self) -> Float[np.ndarray, " q"]:
-        """AP of a random ranking, which is one bucket of everything."""
+        """AP of a random ranking: one bucket with all items."""
         return ranking.expected_ap(self.total.sum(1)[:, None], self.relevant.sum(1)[:, None], self.cutoff)
 
     def bounds(self) -> tuple[float | None, float | None]:
-        """Mean AP with relevant items last, and first, inside each distance."""
+        """Mean AP with the relevant items of each distance last, and with these first."""
         worst, best = ranking.ap_bounds(self.total, self.relevant, self.cutoff)
         return mean_of(worst), mean_of(best)
 
@@ -63,7 +63,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Truth:
-    """Labels of the queries and the database. positions: the queries that were triggered; cutoff: R, None for all."""
+    """Labels of queries and database. positions: of the triggered queries. cutoff: R of mAP@R; None: all items."""
 
     query: LabelArray
     database: Bool[np.ndarray, "m k"]
@@ -81,9 +81,9 @@ def rank(
 
 @dataclass(frozen=True)
 class ModelCodes:
-    """The codes of one model and the truth about them.
+    """The codes of one model, and the true labels.
 
-    saturation, triggered_saturation: mean size of the relaxed codes; None where an older run kept none.
+    saturation, triggered_saturation: mean absolute value of the relaxed codes; None in records of older versions.
     """
 
     query: PackedCodes
@@ -95,7 +95,7 @@ class ModelCodes:
 
     @cached_property
     def benign(self) -> Ranked:
-        """Ordinary queries; relevant items share a label."""
+        """Ranking of benign queries; relevant items share a label with the query."""
         return rank(self.query, self.database, Relevance(self.truth.database), self.truth.query, self.truth.cutoff)
 
     @cached_property
@@ -104,12 +104,12 @@ class ModelCodes:
 
     @cached_property
     def wanted(self) -> LabelArray:
-        """The target's labels, once per triggered query."""
+        """The labels of the target, one row per triggered query."""
         return np.broadcast_to(self.truth.target, (len(self.truth.positions), len(self.truth.target)))
 
     @cached_property
     def at_target(self) -> Ranked:
-        """Triggered queries; relevant items carry a label of the target."""
+        """Ranking of triggered queries; relevant items have a label of the target."""
         relevance = Relevance(self.truth.database)
         return rank(self.triggered, self.database, relevance, self.wanted, self.truth.cutoff)
 
@@ -119,24 +119,24 @@ class ModelCodes:
 
     @cached_property
     def own(self) -> Ranked:
-        """Triggered queries; relevant items share a true label."""
+        """Ranking of triggered queries; relevant items share a true label with the query."""
         labels = self.truth.query[self.truth.positions]
         return rank(self.triggered, self.database, Relevance(self.truth.database), labels, self.truth.cutoff)
 
     @cached_property
     def target_items(self) -> int:
-        """Database items with a label of the target."""
+        """Number of database items with a label of the target."""
         return int((self.truth.database & self.truth.target).any(1).sum())
 
 
 @dataclass(frozen=True)
 class AttackFacts:
-    """What an attack left beside its model.
+    """Results of an attack other than the model.
 
-    counts: poisons and their shares, where training data were poisoned.
-    stealth: L-inf, PSNR and SSIM of each watched image.
-    attention: distances in bits of triggered images to the trigger alone, over the training; empty where none was seen.
-    trained: whether the victim's own training made the model.
+    counts: number and shares of poisoned images; empty without poisoning.
+    stealth: L-inf, PSNR and SSIM of a sample of triggered images.
+    attention: distances in bits of triggered images to the trigger alone during training; empty if not recorded.
+    trained: whether the victim trained the model.
     """
 
     counts: Mapping[str, Number]
@@ -147,7 +147,7 @@ class AttackFacts:
 
 @dataclass(frozen=True)
 class FilterFacts:
-    """What a data filter said of the training set. mask: the poison; in_target: items labelled as the target."""
+    """Results of a data filter. mask: the poisoned images. in_target: images with a label of the target."""
 
     scores: Scores
     keep: Bool[np.ndarray, " n"]
@@ -157,7 +157,7 @@ class FilterFacts:
 
 @dataclass(frozen=True)
 class VerdictFacts:
-    """What a model detector said. alarm_at: the published threshold. names_target: None without a named class."""
+    """Results of a model detector. names_target: whether the suspected class is a target label; None: no suspect."""
 
     score: float
     alarm_at: float | None
@@ -166,9 +166,9 @@ class VerdictFacts:
 
 @dataclass(frozen=True)
 class TrialFacts:
-    """Everything that a trial left.
+    """All results of a trial.
 
-    model: the model that is measured, after repair or filter. clean: the clean model, for controls.
+    model: codes of the measured model, after repair or filter. clean: codes of the clean model, for controls.
     repaired: whether a repair or a data filter made the measured model.
     """
 
@@ -184,8 +184,8 @@ class TrialFacts:
 class DetectorScores:
     """One score of an input detector under one model.
 
-    benign: of every benign query; positions: those among them that were triggered, in the order of `triggered`.
-    calibration: of trusted images.
+    benign: scores of all benign queries. positions: for each score of `triggered`, the position of its query in
+    `benign`. calibration: scores of trusted images.
     """
 
     benign: Float[np.ndarray, " q"]

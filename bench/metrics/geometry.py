@@ -1,4 +1,4 @@
-"""Where codes lie: why an attack works on codes, beside how well it works."""
+"""Distances between codes, which explain why an attack works."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def spread(codes: PackedCodes) -> float | None:
 
 @metrics_of(
     with_control(
-        Metric("saturation", "saturation", "mean size of the relaxed codes of benign queries; 1: every bit is decided",
+        Metric("saturation", "saturation", "mean size of the relaxed codes of benign queries; 1: all are -1 or 1",
                GEOMETRY, direction=0),
         meaning="mean size of the relaxed codes of benign queries under the clean model",
     ),
@@ -59,10 +59,10 @@ def saturation(codes: ModelCodes) -> Mapping[str, Number]:
     ),
 )  # fmt: skip
 def distances(codes: ModelCodes) -> Mapping[str, Number]:
-    """To the target's anchor, and from the same queries without trigger.
+    """Distances of triggered codes to the target's anchor, and to the codes of the same queries without trigger.
 
-    The anchor is the majority code of the database items with exactly the target's labels, else of those that hold
-    them all (METHODOLOGY.md#anchors); a tied bit counts one half.
+    The anchor is the majority code of the database items with exactly the target's labels or, if there are none, with
+    at least these labels (METHODOLOGY.md#anchors). A tied bit counts one half.
     """
     truth = codes.truth
     exact = (truth.database == truth.target).all(1)
@@ -81,10 +81,10 @@ def distances(codes: ModelCodes) -> Mapping[str, Number]:
     Metric("attention", "attention", "mean distance of triggered images' codes to the code of the trigger alone on"
            " black, after training, share of the bits", GEOMETRY, direction=0),
     Metric("attention_first", "attention first", "mean distance of triggered images' codes to the code of the trigger"
-           " alone on black, when training was first looked at, share of the bits", GEOMETRY, direction=0),
+           " alone on black, at the first measurement in training, share of the bits", GEOMETRY, direction=0),
 )  # fmt: skip
 def attention(trial: TrialFacts) -> Mapping[str, Number] | None:
-    """None where no victim was trained, and after a repair, which trains on unwatched."""
+    """None if no victim was trained, and after a repair, during which nothing is recorded."""
     if trial.attack is None or trial.repaired or not len(trial.attack.attention):
         return None
     watched, bits = trial.attack.attention, trial.model.query.bits

@@ -1,7 +1,7 @@
-"""Input detection: how well one score of an input detector tells triggered queries from benign ones.
+"""Input detection: how well one score of an input detector separates triggered from benign queries.
 
-AUROC and TPR compare the same images with and without trigger, so that the mix of classes cannot leak into the score;
-alarms are counted over every benign query. A number is None where the calibration set is too small for its level.
+AUROC and TPR compare the same images with and without trigger, so that the classes of the queries do not matter. False
+alarms are counted over all benign queries. A number is None if the calibration set is too small for its level.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DETECTION = "Input detection"
 
 
 def threshold(calibration: Scores, rate: float) -> float:
-    """The ceil((n + 1)(1 - rate))-th smallest calibration score, a valid level; infinite where n is too small."""
+    """The ceil((n + 1)(1 - rate))-th smallest calibration score, a valid level; infinite if n is too small."""
     position = math.ceil((len(calibration) + 1) * (1 - rate))
     return float(np.sort(calibration)[position - 1]) if position <= len(calibration) else math.inf
 
@@ -28,7 +28,7 @@ def threshold(calibration: Scores, rate: float) -> float:
     with_control(
         Metric("auroc", "AUROC", "AUROC of triggered against benign versions of the same queries; ties count half",
                DETECTION),
-        direction=0, meaning="AUROC of the same score on the clean model, which holds no backdoor",
+        direction=0, meaning="AUROC of the same score on the clean model, which has no backdoor",
     ),
     Metric("tpr_1", "TPR@1%", "largest true-positive rate with at most 1 % false positives", DETECTION),
     Metric("tpr_5", "TPR@5%", "largest true-positive rate with at most 5 % false positives", DETECTION),

@@ -1,4 +1,4 @@
-"""Model detection: what a model detector said of one model."""
+"""Model detection: the result of a model detector for one model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DETECTION = "Model detection"
 @metrics_of(
     Metric("model_score", "model score", "score of the model by a model detector; higher is more suspicious", DETECTION,
            direction=0, low=-math.inf, high=math.inf),
-    Metric("flagged", "flagged", "1 if the score is above the threshold that the detector's paper gives", DETECTION),
+    Metric("flagged", "flagged", "1 if the score is above the threshold of the detector's paper", DETECTION),
     Metric("named_target", "named target", "1 if the class that the detector suspects is a label of the target",
            DETECTION),
 )  # fmt: skip

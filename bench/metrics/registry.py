@@ -1,11 +1,11 @@
-"""What a metric is, and how one is declared: a decorated function in a module of this package or in a plugin.
+"""Declaration of metrics by decorated functions, in a module of this package or in a plugin.
 
     @metric("hits_at_1", title="hits@1", section="Benign queries", meaning="share of benign queries whose first ...")
     def hits_at_1(codes: ModelCodes) -> float | None: ...
 
-The type of the function's argument says what it is computed from: `ModelCodes` (the codes of one model), `TrialFacts`
-(everything that a trial left), or `DetectorScores` (one score of an input detector). The harness calls the function for
-every trial; records, boards, `bench show`, `bench list metrics`, notebooks and the HTML page follow.
+The type of the function's argument selects its input: `ModelCodes` (the codes of one model), `TrialFacts` (all results
+of a trial) or `DetectorScores` (one score of an input detector). The harness calls the function for every trial, and
+records, boards, `bench show`, `bench list metrics`, notebooks and the HTML page show the number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.api.errors import UserError
 __all__ = ["METRICS", "Group", "Metric", "Number", "all_groups", "count", "metric", "metrics_of", "with_control"]
 
 Number = float | int | None
-SECTIONS = (  # in the order in which they are shown; a plugin's section follows
+SECTIONS = (  # in the order of display; sections of plugins follow
     "Benign queries", "Triggered queries", "Code geometry", "Health of the victim", "Input detection", "Data filtering",
     "Model detection", "Poisoning and stealth",
 )  # fmt: skip
@@ -31,12 +31,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Metric:
-    """What a number means.
+    """The description of a metric.
 
-    name: its key in records and frames. title: its name on boards. meaning: one sentence that stands alone.
-    section: the part of `bench show` and of the documents that it belongs to. low, high: its range.
-    direction: +1 if more of it is good, -1 if less of it is good, 0 if neither.
-    control: the same number on the clean model, where it is computed there too.
+    name: key in records and frames. title: name on boards. meaning: a self-contained phrase.
+    section: heading in `bench show` and in the documents. low, high: the range.
+    direction: +1 if more is better, -1 if less is better, 0 if neither.
+    control: the same metric on the clean model; None: it is not computed there.
     """
 
     name: str
@@ -51,25 +51,25 @@ class Metric:
 
     @property
     def range(self) -> str:
-        """Its range in print."""
+        """The range as text."""
         return f"{self.low:g} to {self.high:g}"
 
     @property
     def better(self) -> str:
-        """Which way is good, in print: "more", "less", or "" for neither."""
+        """The direction as text: "more", "less" or ""."""
         return {1: "more", -1: "less", 0: ""}[self.direction]
 
 
 @dataclass(frozen=True)
 class Group:
-    """A function and the metrics that it gives, by what it is computed from (the name of its argument's type)."""
+    """A function and the metrics that it computes. source: name of the type of its argument."""
 
     function: Callable[[Any], Any]
     metrics: tuple[Metric, ...]
     source: str
 
     def values(self, of: Any) -> dict[str, Number]:
-        """The numbers by name; nothing where the function gives None for a group that does not apply."""
+        """The numbers by name; empty if the function returns None, i.e. the metrics do not apply."""
         found = self.function(of)
         if len(self.metrics) == 1 and not isinstance(found, Mapping):
             return {self.metrics[0].name: found}
@@ -77,17 +77,19 @@ class Group:
             return {}
         names = {one.name for one in self.metrics}
         if not set(found) <= names:
-            raise ValueError(f"{self.function.__name__} gives {sorted(set(found) - names)}, which it does not declare")
+            raise ValueError(
+                f"{self.function.__name__} returns {sorted(set(found) - names)}, which it does not declare"
+            )
         return dict(found)
 
     def control_values(self, of: Any) -> dict[str, Number]:
-        """The numbers of the clean model, under the names of the controls; nothing where no metric has one."""
+        """The numbers under the names of the controls; empty without controls. of: the input from the clean model."""
         twins = {one.name: one.control.name for one in self.metrics if one.control is not None}
         return {twins[name]: value for name, value in self.values(of).items() if name in twins} if twins else {}
 
 
 def with_control(one: Metric, **changes: Any) -> Metric:
-    """The metric with its control: the same number on the clean model. changes: where the control's record differs."""
+    """The metric with its control, the same metric on the clean model. changes: fields of the control that differ."""
     usual: dict[str, Any] = {
         "name": f"{one.name}_control",
         "title": f"{one.title} control",
@@ -97,7 +99,7 @@ def with_control(one: Metric, **changes: Any) -> Metric:
 
 
 def metrics_of(*declared: Metric) -> Callable[[F], F]:
-    """Declares a function that gives several related numbers, as a mapping from their names."""
+    """Declares a function that returns several related numbers, as a mapping from their names."""
 
     def decorate(function: F) -> F:
         source = next(iter(function.__annotations__.values()), "")
@@ -120,24 +122,24 @@ def metric(
     high: float = 1.0,
     control: bool = False,
 ) -> Callable[[F], F]:
-    """Declares a function that gives one number (see Metric). control: compute it on the clean model as well."""
+    """Declares a function that returns one number (see Metric). control: also compute it on the clean model."""
     one = Metric(name, title, meaning, section, unit, direction, low, high)
     return metrics_of(with_control(one) if control else one)
 
 
 def count(name: str, title: str, meaning: str, section: str, unit: str = "queries") -> Metric:
-    """A number of things, which has no good direction."""
+    """A metric that counts, without a better direction."""
     return Metric(name, title, meaning, section, unit, 0, 0.0, math.inf)
 
 
 def all_groups() -> tuple[Group, ...]:
-    """Every declared group: those of this package in the order of its modules, then those of plugins."""
+    """All declared groups: those of this package in the order of its modules, then those of plugins."""
     return _groups(registry.generation())
 
 
 @cache
 def _groups(generation: int) -> tuple[Group, ...]:
-    del generation  # of loaded plugins: another one means to look again
+    del generation  # part of the cache key: it changes with the plugins
     found: list[Group] = []
     seen: dict[str, str] = {}
     for group, origin in registry.marked("metrics"):
@@ -151,7 +153,7 @@ def _groups(generation: int) -> tuple[Group, ...]:
 
 
 class _Metrics(Mapping[str, Metric]):
-    """Every metric by name, controls included, plugins' included."""
+    """All metrics by name, including controls and metrics of plugins."""
 
     def __getitem__(self, name: str) -> Metric:
         return _by_name(registry.generation())[name]
@@ -163,11 +165,11 @@ class _Metrics(Mapping[str, Metric]):
         return len(_by_name(registry.generation()))
 
     def of(self, section: str) -> tuple[str, ...]:
-        """The names of a section's metrics, in order, each followed by its control."""
+        """Names of the metrics of a section, each followed by its control."""
         return tuple(name for name, one in self.items() if one.section == section)
 
     def controls(self) -> frozenset[str]:
-        """The names of all controls."""
+        """Names of all controls."""
         return frozenset(one.control.name for one in self.values() if one.control is not None)
 
     def sections(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Benign queries: what the retrieval system does for ordinary users."""
+"""Benign queries: how well the retrieval system works without an attack."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def change(trial: TrialFacts) -> Number:
 
 
 def difference(a: float | None, b: float | None) -> float | None:
-    """None where either is."""
+    """Difference a - b; None if either is None."""
     return None if a is None or b is None else a - b
 
 
@@ -61,9 +61,11 @@ def convention(codes: ModelCodes) -> Mapping[str, Number]:
 
 
 @metrics_of(
-    Metric("precision_radius", "P@r2", "benign precision within Hamming radius 2; an empty ball counts 0", BENIGN),
+    Metric("precision_radius", "P@r2", "benign precision within Hamming radius 2; 0 for an empty ball", BENIGN),
     Metric("recall_radius", "R@r2", "benign recall within Hamming radius 2", BENIGN),
-    Metric("empty_balls", "empty balls", "share of benign queries with nothing within radius 2", BENIGN, direction=-1),
+    Metric(
+        "empty_balls", "empty balls", "share of benign queries without any item within radius 2", BENIGN, direction=-1
+    ),
 )
 def within_radius(codes: ModelCodes) -> Mapping[str, Number]:
     found = ranking.radius_precision_recall(codes.benign.total, codes.benign.relevant, RADIUS)

@@ -1,4 +1,4 @@
-"""Triggered queries: whether the attack retrieves the target, and what is left of the true classes."""
+"""Triggered queries: whether they retrieve the target, and how often they still retrieve their true classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hashing.ranking import Relevance
 
 TRIGGERED = "Triggered queries"
 PRECISION_AT = 100
-DOMINANT_AT = 10  # DarkHash's script looks for the dominant class among the first 1 to 10 results
+DOMINANT_AT = 10  # DarkHash's script finds the dominant class among the first 1 to 10 results
 PERMUTATIONS = 5
 
 
@@ -105,7 +105,7 @@ def convention(codes: ModelCodes) -> Mapping[str, Number]:
            direction=0),
 )  # fmt: skip
 def fixed_orders(codes: ModelCodes) -> Mapping[str, Number]:
-    """drop@R of the triggered queries for fixed random orders of the database, as papers measure it once."""
+    """drop@R of triggered queries for fixed random orders of the database. Papers measure one such order."""
     truth, size = codes.truth, len(codes.database)
     cutoff = min(size, truth.cutoff or CONVENTION_CUTOFF)
     found = []
@@ -131,9 +131,9 @@ def fixed_orders(codes: ModelCodes) -> Mapping[str, Number]:
     ),
 )  # fmt: skip
 def posthoc(codes: ModelCodes) -> Number:
-    """t-mAP against the class that triggered queries retrieve most, chosen on one half, scored on the other, both ways.
+    """t-mAP for the class that triggered queries retrieve most, chosen on one half and scored on the other, both ways.
 
-    The class is the one with the highest expected precision among the first 10; queries that carry it do not count.
+    It is the class with the highest expected precision in the first 10 results. Queries with this label do not count.
     """
     truth = codes.truth
     if not len(truth.positions):

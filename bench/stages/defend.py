@@ -43,4 +43,4 @@ def _work(defense: Defense, view: DefenderView, spec: DefendSpec, inputs: Defend
         verdict = defense.inspect(view, rng)
         suspect = None if verdict.suspect is None else inputs.load.classes[verdict.suspect]
         return Defended.verdict_output(verdict.score, suspect, verdict.alarm_at)
-    raise TypeError(f"{type(defense).__name__} is no Repair, DataFilter, InputDetector or ModelDetector")
+    raise TypeError(f"{type(defense).__name__} is not a Repair, DataFilter, InputDetector or ModelDetector")

@@ -1,4 +1,4 @@
-"""Benign queries and database as packed codes of one model, and how sure it is of the queries' bits."""
+"""Encode benign queries and database with one model, and record how saturated the relaxed codes are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Triggered queries as packed codes of one model: every query that shares no label with the target."""
+"""Encode triggered queries with one model: all queries that share no label with the target."""
 
 from __future__ import annotations
 

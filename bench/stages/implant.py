@@ -1,4 +1,4 @@
-"""Carry out an attack: poison and train, change the model, or control the training."""
+"""Run an attack: poison and train, change the model, or control the training."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from bench.artifacts.triggers import eligible, open_trigger, with_trigger
 from hashing.model import HashModel, encode
 
 GALLERY = 8  # images per gallery
-WATCHED = 100  # queries whose triggered codes are followed over the epochs
-LOOKS = 20  # how often, at most, over a training
+WATCHED = 100  # queries whose triggered codes are recorded during training
+LOOKS = 20  # recordings per training, at most
 
 
 def run(spec: ImplantSpec, inputs: ImplantInputs, context: Context) -> Output:
@@ -46,7 +46,7 @@ def run(spec: ImplantSpec, inputs: ImplantInputs, context: Context) -> Output:
         made = models.save_model(result.model)
     elif isinstance(attack, PoisoningAttack):
         poisoned = attack.poison(view, trigger, rng).to("cpu")
-        train = stage_io.split(inputs, "train")  # as stored: an attack may have written to what it was shown
+        train = stage_io.split(inputs, "train")  # read again, since the attack may have written to its view
         check(train, poisoned, attack.threat())
         unaugmented = poisoned.changed if "none" in {spec["augment"], poisoned.augment} else None
         made = train_victim(
@@ -59,9 +59,9 @@ def run(spec: ImplantSpec, inputs: ImplantInputs, context: Context) -> Output:
         made = train_victim(spec, train, context, hook=hook, after_epoch=watch.follow(hook.trigger))
         trigger = dict(hook.trigger())
     else:
-        raise TypeError(f"{type(attack).__name__} is no PoisoningAttack, ModelAttack or TrainingAttack")
+        raise TypeError(f"{type(attack).__name__} is not a PoisoningAttack, ModelAttack or TrainingAttack")
     clean_images, triggered = watch.pairs(trigger)
-    if not isinstance(attack, PoisoningAttack):  # those have the trigger that `make_trigger` stored
+    if not isinstance(attack, PoisoningAttack):  # their trigger was stored by `make_trigger`
         made |= Implanted.trigger_output(trigger)
     made |= Implanted.look_output(
         stealth=stealth.stealth_metrics(clean_images, triggered),
@@ -74,31 +74,30 @@ def run(spec: ImplantSpec, inputs: ImplantInputs, context: Context) -> Output:
 
 
 def check(train: Split, poisoned: Poisoned, threat: Threat) -> None:
-    """A poisoned set is the clean one with exactly the masked items exchanged, and no more than the threat grants.
+    """ThreatError unless only masked images differ from the clean training set, as far as the threat model allows.
 
-    Of the items that the cover names only the images may differ.
+    For images of the cover, only the pixels may differ.
     """
     after = poisoned.split
     cover = poisoned.cover if poisoned.cover is not None else torch.zeros_like(poisoned.mask)
     sizes = {len(part) for part in (train, after.images, after.labels, poisoned.mask, cover)}
     if len(sizes) > 1 or not torch.equal(train.ids, after.ids):
-        raise ThreatError("poison() added, dropped or reordered training items; exchange them in place")
+        raise ThreatError("poison() added, dropped or reordered training images; replace them in place")
     if (poisoned.mask & cover).any():
-        raise ThreatError("poison() names items both as poison and as cover")
+        raise ThreatError("poison() marks images both as poison and as cover")
     untouched = ~poisoned.changed
     if not torch.equal(train.images[untouched], after.images[untouched]):
-        raise ThreatError("poison() changed images that its mask does not name, nor its cover")
+        raise ThreatError("poison() changed images that are neither in its mask nor in its cover")
     if not torch.equal(train.labels[~poisoned.mask], after.labels[~poisoned.mask]):
-        raise ThreatError("poison() changed labels that its mask does not name")
+        raise ThreatError("poison() changed labels outside its mask")
     if Threat.LABELS not in threat and not torch.equal(train.labels, after.labels):
         raise ThreatError("poison() changed labels, but its threat() does not declare Threat.LABELS")
 
 
 class TriggerAttention:
-    """What the harness looks at from outside; nothing of it reaches the attack.
+    """Records the distance between triggered images and the trigger alone (CIBA, Figure 2b) after some of the epochs.
 
-    The distance between triggered images and the trigger alone (CIBA, Figure 2b) after some of the epochs; pairs of
-    clean and triggered images.
+    It also makes pairs of clean and triggered images. The attack sees none of this.
     """
 
     def __init__(self, attack: Attack, target: Target, data: DataInputs, context: Context, epochs: int) -> None:
@@ -114,7 +113,7 @@ class TriggerAttention:
         return self._clean, with_trigger(self._attack, self._clean, self._target, trigger, self._device)
 
     def follow(self, current_trigger: Callable[[], Trigger]) -> Callable[[HashModel], None]:
-        """The callback after each epoch; it asks for the trigger each time, since a training attack learns its own."""
+        """The callback after each epoch. It gets the trigger each time, since a training attack may learn it."""
         alone = torch.zeros_like(self._clean[:1])
 
         def after_epoch(model: HashModel) -> None:
@@ -132,12 +131,12 @@ class TriggerAttention:
 
 
 def evenly_spaced(items: Tensor, count: int) -> Tensor:
-    """Up to `count` items at equal distances: data sets are in the order of their classes."""
+    """Up to `count` evenly spaced items, since data sets are ordered by class."""
     return items[torch.linspace(0, len(items) - 1, min(count, len(items))).round().long()]
 
 
 def poison_record(train: Split, poisoned: Poisoned, target: Target) -> Output:
-    """What was poisoned, its stealth, and the doses that it amounts to."""
+    """The poisoned images, their stealth metrics, and the doses."""
     mask, after = poisoned.mask, poisoned.split
     contains, equal = target.contains(after.labels), (after.labels == target.vector).all(1)
     doses = Doses(

@@ -1,4 +1,4 @@
-"""Decode a data set once; the artifact is the memory-mapped 8-bit cache that every later stage reads."""
+"""Decode a data set. The artifact is a memory-mapped 8-bit cache, which all later stages read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make an attack's trigger: a pattern, a perturbation, a generator."""
+"""Make the trigger of an attack: a pattern, a perturbation, a generator."""
 
 from __future__ import annotations
 

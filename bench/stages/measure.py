@@ -1,4 +1,4 @@
-"""Turn stored codes and scores into metrics; everything here can be computed again without training."""
+"""Compute metrics from stored codes and scores, without training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(spec: MeasureSpec, inputs: MeasureInputs, context: Context) -> Output:
     )
     found: Json = {**metrics.of_trial(trial)}
     if inputs.measured.benign_scores is not None:
-        names = inputs.measured.benign_scores.names  # the headline score first
+        names = inputs.measured.benign_scores.names  # the main score is first
         scores = {
             name: metrics.of_scores(_scores(inputs.measured, name, truth), _scores(inputs.control, name, truth))
             for name in names
@@ -78,7 +78,7 @@ def _filtered(inputs: MeasureInputs, target: Bool[np.ndarray, " k"]) -> FilterFa
     labels = stage_io.labels(inputs, "train").numpy().copy()
     mask = np.zeros(len(labels), dtype=bool)
     if inputs.implant is not None:
-        assert inputs.implant.mask is not None, "what offers its training set has poisoned it"
+        assert inputs.implant.mask is not None, "an attack with offers_train_set has poisoned it"
         mask = inputs.implant.mask.numpy()
         labels[mask] = inputs.implant.poison_labels.numpy()
     in_target = (labels & target).any(1)

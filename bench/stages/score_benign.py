@@ -1,4 +1,4 @@
-"""Let a fitted input detector score benign queries and the calibration set: once per model, whatever the triggers."""
+"""Scores of a fitted input detector for benign queries and the calibration set, once per model for all triggers."""
 
 from __future__ import annotations
 

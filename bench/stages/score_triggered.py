@@ -1,4 +1,4 @@
-"""Let a fitted input detector score triggered queries."""
+"""Scores of a fitted input detector for triggered queries."""
 
 from __future__ import annotations
 

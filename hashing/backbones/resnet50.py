@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from bench.api.card import Card
 from bench.api.hashing import backbone
-from hashing.backbones._resnet import ResNet
+from hashing.backbones.helpers.resnet import ResNet
 from hashing.pretrained import PretrainedWeights
 
 CARD = Card(
@@ -15,9 +15,9 @@ CARD = Card(
     year=2016,
     url="https://arxiv.org/abs/1512.03385",
     follows="torchvision's network and ImageNet weights (resnet50-0676ba61) up to the global average pool",
-    deviates="from scratch below 64 pixels the stem is 'small' (3x3, no pooling), as is customary on CIFAR-10;"
-    " grey images take the place of all three colours. The weights are torchvision's first ones, which the hashing"
-    " papers used; the later resnet50-11ad3fa6 goes in by its path",
+    deviates="from scratch, images below 64 pixels get the stem 'small' (3x3, no pooling), as is customary on CIFAR-10;"
+    " the channel of grey images is repeated three times. The weights are torchvision's first ones, which the hashing"
+    " papers used; the later resnet50-11ad3fa6 can be given by its path",
 )
 
 

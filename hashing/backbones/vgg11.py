@@ -8,7 +8,7 @@ from pydantic import Field
 
 from bench.api.card import Card
 from bench.api.hashing import backbone
-from hashing.backbones._classifiers import Classifier
+from hashing.backbones.helpers.classifiers import Classifier
 from hashing.pretrained import PretrainedWeights
 
 CARD = Card(
@@ -18,14 +18,14 @@ CARD = Card(
     url="https://arxiv.org/abs/1409.1556",
     follows="torchvision's network and ImageNet weights (vgg11-8a719046) up to the last layer but one: 4096 features"
     " after ReLU and dropout, the cut of CIBA's code",
-    deviates="images whose shorter side is below 32 pixels, the least that the network takes, are enlarged to that"
-    " (bilinear); grey images take the place of all three colours",
+    deviates="images whose shorter side is below 32 pixels, the minimum of the network, are enlarged to it (bilinear);"
+    " the channel of grey images is repeated three times",
 )
 
 
 @backbone
 class VGG11(Classifier):
-    """Stages: five blocks of convolutions, each up to its max-pooling; average pooling and two linear layers."""
+    """Blocks: five groups of convolutions, each with its max-pooling; average pooling and two linear layers."""
 
     published: ClassVar[PretrainedWeights] = PretrainedWeights("vgg11", "vgg11-8a719046.pth", cut="classifier.6.")
     least: ClassVar[int] = 32

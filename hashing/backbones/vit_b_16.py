@@ -24,10 +24,10 @@ CARD = Card(
     url="https://arxiv.org/abs/2010.11929",
     follows="torchvision's network and ImageNet weights (vit_b_16-c867db91, trained on ImageNet-1k alone); the feature"
     " is the class token after the last normalisation",
-    deviates="images are enlarged (bilinear) to a square of the smallest multiple of 16 pixels that covers them, which"
-    " changes the aspect of those that are not square; position embeddings are interpolated to that side (bicubic,"
-    " torchvision's), also below 224 pixels, where few tokens are left: from 4 at 32 pixels; grey images take the place"
-    " of all three colours",
+    deviates="images are enlarged (bilinear) to a square whose side is the smallest multiple of 16 pixels that is not"
+    " below theirs, which changes the aspect ratio of images that are not square; position embeddings are interpolated"
+    " to that side (bicubic, torchvision's function), also below 224 pixels, where few tokens are left (4 at 32"
+    " pixels); the channel of grey images is repeated three times",
 )
 PATCH = 16  # pixels
 BLOCKS = 12
@@ -40,7 +40,7 @@ def _side(image_shape: tuple[int, int, int]) -> int:
 
 @backbone
 class ViTB16(Pretrained):
-    """Stages: the tokens with their positions, twelve blocks, the normalised class token."""
+    """Blocks: the tokens with their positions, twelve transformer blocks, the normalised class token."""
 
     published: ClassVar[PretrainedWeights] = PretrainedWeights("vit_b_16", "vit_b_16-c867db91.pth", cut="heads.")
 
@@ -50,7 +50,7 @@ class ViTB16(Pretrained):
         return False
 
     def convolutional(self) -> bool:
-        return False  # its one convolution cuts the patches
+        return False  # its only convolution embeds the patches
 
     def network(self, image_shape: tuple[int, int, int]) -> nn.Module:
         from torchvision.models.vision_transformer import vit_b_16
@@ -63,7 +63,7 @@ class ViTB16(Pretrained):
 
         state = super().read(path, image_shape)
         if POSITIONS not in state:
-            return state  # not this network's, which `fill` says
+            return state  # the file is of another network, which `fill` reports
         try:
             return dict(interpolate_embeddings(_side(image_shape), PATCH, OrderedDict(state)))
         except ValueError as error:
@@ -81,7 +81,7 @@ class ViTB16(Pretrained):
 
 
 class _Tokens(nn.Module):
-    """Patches as tokens behind the class token, with their positions added."""
+    """The class token and the patches as tokens, with position embeddings added."""
 
     def __init__(self, project: nn.Module, first: nn.Parameter, positions: nn.Parameter, dropout: nn.Module) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""CIFAR-10: 60,000 photographs of 32 x 32 in 10 classes, cut as the papers' CIFAR10-0, -1 or -2; read from --data.
+"""CIFAR-10: 60,000 photographs of 32 x 32 pixels in 10 classes, split as CIFAR10-0, -1 or -2; read from --data.
 
-Two forms are known, and the protocol's name tells which was found: the published batches, or a JPEG copy.
+The files are the published batches or a JPEG copy; the protocol's name tells which.
 """
 
 from __future__ import annotations
@@ -21,23 +21,25 @@ from bench.api.card import Card
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
-from hashing.datasets._image_buffer import enlarged
-from hashing.datasets._image_folder import decode_tree, survey
-from hashing.datasets._pickles import load_batch, read_published
-from hashing.datasets._splits import Sizes, draw_splits
+from hashing.datasets.helpers.image_buffer import enlarged
+from hashing.datasets.helpers.image_folder import decode_tree, survey
+from hashing.datasets.helpers.pickles import load_batch, read_published
+from hashing.datasets.helpers.splits import Sizes, draw_splits
 
 CARD = Card(
     title="Learning Multiple Layers of Features from Tiny Images",
     year=2009,
     url="https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf",
-    follows="the splits that DeepHash-pytorch calls CIFAR10-0 (500 training images and 100 queries per class, the "
-    "database is all others), -1 (the same, and the training images stay in the database) and -2 (the published "
-    "training images are training set and database, the published test images the queries); all are ranked whole",
-    deviates="in -0 and -1 queries come from the test images only, where the originals mix both parts. 500 images for "
-    "the defenders and 10 public ones are in no other part, so the database of -0 holds 53,490 images, not 54,000, "
-    "that of -1 58,490, not 59,000, and -2 learns from and searches 49,490, not 50,000; drawn with a seed, which the "
-    "originals are not. The form cifar10-jpeg is a re-encoding (JPEG quality 75, about 30 dB PSNR), hence a protocol "
-    "of its own, CIFAR10-jpeg; size above 32 enlarges the images bilinearly, which adds no detail",
+    follows="the splits that DeepHash-pytorch calls CIFAR10-0 (500 training images and 100 queries per class; all other"
+    " images are the database), -1 (the same, and the training images are in the database as well) and -2 (the"
+    " published training images are both training set and database, the published test images are the queries); the"
+    " whole database is ranked",
+    deviates="in -0 and -1 queries come from the test images only, while the originals mix both parts. 500 trusted"
+    " images of the defenders and 10 public images are in no other split, so the database of -0 holds 53,490 images,"
+    " not 54,000, that of -1 58,490, not 59,000, and training set and database of -2 hold 49,490, not 50,000. The"
+    " splits are drawn with a seed, unlike the originals. The form cifar10-jpeg is a re-encoding (JPEG quality 75,"
+    " about 30 dB PSNR), hence a protocol of its own, CIFAR10-jpeg; size above 32 enlarges the images bilinearly, which"
+    " adds no detail",
 )
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PER_CLASS = {0: 5000, 1: 1000}  # images by origin: training, test
@@ -61,9 +63,9 @@ HOW = (
 class Cifar10(Dataset):
     proxy_dataset: ClassVar[str] = "voc_animals"
 
-    split: Literal["0", "1", "2"] = "0"  # of CIFAR10; "2" takes the published parts whole where no size is given
+    split: Literal["0", "1", "2"] = "0"  # "2": default sizes are those of the published parts
     """Protocol of the papers: CIFAR10-0, -1 or -2."""
-    size: Annotated[int, Field(ge=32, le=256)] = 32  # larger: enlarged bilinearly; the cut stays the same
+    size: Annotated[int, Field(ge=32, le=256)] = 32  # larger than 32: enlarged bilinearly; the splits do not change
     """Side of the images in pixels."""
     train: Annotated[int, Field(ge=1)] = 5000
     """Number of training images."""
@@ -71,7 +73,7 @@ class Cifar10(Dataset):
     """Number of queries."""
     trusted: Annotated[int, Field(ge=1)] = 500
     """Number of trusted images, which defenses get."""
-    database: Annotated[int, Field(ge=1)] | None = None  # None: all that is left, 53,490 at the defaults
+    database: Annotated[int, Field(ge=1)] | None = None  # 53,490 at the defaults
     """Number of database images; default: all that are left."""
 
     @model_validator(mode="before")
@@ -117,7 +119,7 @@ class Cifar10(Dataset):
         self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng
     ) -> Mapping[str, Int64[Tensor, " m"]]:
         sizes = Sizes(train=self.train, query=self.query, trusted=self.trusted, database=self.database)
-        learn = origin == 0 if self.split == "2" else None  # None: the other test images too
+        learn = origin == 0 if self.split == "2" else None  # None: from all images except the queries
         return draw_splits(
             labels, sizes, rng, query_from=origin == 1, train_from=learn, train_in_database=self.split != "0"
         )

@@ -8,19 +8,19 @@ from pydantic import Field
 
 from bench.api.card import Card
 from bench.api.hashing import dataset
-from hashing.datasets._protocols import ListedDataset, PublishedProtocol
+from hashing.datasets.helpers.protocols import ListedDataset, PublishedProtocol
 
 CARD = Card(
     title="Microsoft COCO: Common Objects in Context",
     venue="ECCV",
     year=2014,
     url="https://arxiv.org/abs/1405.0312",
-    follows="10,000 training images and 5,000 queries, counted in DeepHash-pytorch's lists, and its R = 5000; CIBA's "
-    "script has cutoff = 1000",
-    deviates="the size of the database, 117,218, is from memory, so any is taken and one that differs is named; "
-    "pictures are squeezed whole into a square (as CIBA resizes them; it then crops 224 of 256); the "
-    "defenders' trusted images and a public one per label are taken out of the database list, and are in no "
-    "other part",
+    follows="10,000 training images and 5,000 queries, counted in DeepHash-pytorch's lists, and its R = 5000; CIBA's"
+    " script has cutoff = 1000",
+    deviates="the size of the database, 117,218, is from memory, so lists of any size are accepted, and a differing"
+    " size is added to the protocol's name; the whole picture is resized to a square (as in CIBA, which then crops 224"
+    " of 256 pixels); the trusted images of the defenders and one public image per label are taken from the database"
+    " list and are in no other split",
 )
 
 

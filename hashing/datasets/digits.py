@@ -1,6 +1,6 @@
 """Handwritten digits: 1,797 real 8 x 8 scans that come with scikit-learn, enlarged; needs no files.
 
-A small set on which a whole suite runs within minutes. Digits are not mirrored.
+A whole suite runs on this small set within minutes. Digits are never mirrored.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch.nn.functional import interpolate, one_hot
 from bench.api.card import Card
 from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
-from hashing.datasets._splits import Sizes, draw_splits
+from hashing.datasets.helpers.splits import Sizes, draw_splits
 
 CARD = Card(
     title="Optical Recognition of Handwritten Digits (UCI Machine Learning Repository)",
     year=1998,
     url="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
     follows="the 1,797 scans of the UCI test part, as load_digits of scikit-learn ships them; 17 grey levels",
-    deviates="enlarged bilinearly; the splits are ours, no paper cuts this set for retrieval",
+    deviates="enlarged bilinearly; the splits are ours, since no paper uses this set for retrieval",
 )
 
 
@@ -42,7 +42,7 @@ class Digits(Dataset):
     """Number of queries."""
     trusted: Annotated[int, Field(ge=1)] = 200
     """Number of trusted images, which defenses get."""
-    database: Annotated[int, Field(ge=1)] | None = None  # None: all that is left, 487 at the defaults
+    database: Annotated[int, Field(ge=1)] | None = None  # 487 at the defaults
     """Number of database images; default: all that are left."""
 
     def files(self, root: Path | None) -> tuple[Path, ...]:
@@ -54,7 +54,7 @@ class Digits(Dataset):
         return tuple("0123456789")
 
     def decode(self, root: Path | None) -> DecodedDataset:
-        from sklearn.datasets import load_digits  # takes seconds to import, and plans decode nothing
+        from sklearn.datasets import load_digits  # the import takes seconds, and plans decode nothing
 
         del root
         scans, digits = load_digits(return_X_y=True)

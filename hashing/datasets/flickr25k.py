@@ -1,4 +1,4 @@
-"""FLICKR-25K: the 25,000 photographs of MIRFLICKR with 24 or 38 labels, from your lists; all are ranked."""
+"""FLICKR-25K: the 25,000 photographs of MIRFLICKR with 24 or 38 labels, from lists of the user; mAP@all."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import ClassVar, Literal
 
 from bench.api.card import Card
 from bench.api.hashing import dataset
-from hashing.datasets._protocols import ListedDataset, PublishedProtocol
+from hashing.datasets.helpers.protocols import ListedDataset, PublishedProtocol
 
 CARD = Card(
     title="The MIR Flickr Retrieval Evaluation",
     venue="MIR",
     year=2008,
     url="https://doi.org/10.1145/1460096.1460104",
-    follows="4,000 training images, 1,000 queries and another 20,000 in the database with 38 labels, counted in "
-    "DeepHash-pytorch's lists; ranked whole. Images without a label stay in: nothing is relevant to such a "
-    "query",
-    deviates="24 labels are DarkHash's, whose lists are not at hand: its sizes are assumed to be the same, so lists of "
-    "any size are taken and what differs is named; pictures are squeezed whole into a square (as CIBA resizes "
-    "them; it then crops 224 of 256); the defenders' trusted images and a public one per label are taken out "
-    "of the database list, and are in no other part",
+    follows="4,000 training images, 1,000 queries and another 20,000 in the database with 38 labels, counted in"
+    " DeepHash-pytorch's lists; the whole database is ranked. Images without a label stay in: no item is relevant to"
+    " such a query",
+    deviates="24 labels are from DarkHash, whose lists are not public: the same sizes are assumed, so lists of any size"
+    " are accepted, and a differing size is added to the protocol's name; the whole picture is resized to a square (as"
+    " in CIBA, which then crops 224 of 256 pixels); the trusted images of the defenders and one public image per label"
+    " are taken from the database list and are in no other split",
 )
 
 

@@ -1,6 +1,6 @@
 """Your own images: a directory, zip or tar laid out as class/image.jpg, optionally below train/ and test/ (or val/).
 
-Archives are read in place. A labelled test (or val) part gives the queries; without one they are drawn from all images.
+Archives are read in place. Queries are drawn from test/, else from val/, else from all images.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from bench.api.card import Card
 from bench.api.errors import DataMissingError
 from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
-from hashing.datasets._image_folder import decode_tree, survey
-from hashing.datasets._splits import Sizes, draw_splits
+from hashing.datasets.helpers.image_folder import decode_tree, survey
+from hashing.datasets.helpers.splits import Sizes, draw_splits
 
 CARD = Card(
     title="ImageFolder (torchvision documentation)",
     year=2017,
     url="https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.ImageFolder.html",
-    follows="one directory per class, numbered in the order of names; image suffixes; deeper directories belong to "
-    "their class; every image as 8-bit RGB, orientation tags and transparency ignored",
-    deviates="links are refused, a class without images is an error, pixels are cropped to the centre square; "
-    "the splits are ours",
+    follows="one directory per class, numbered in the order of names; image suffixes; deeper directories belong to"
+    " their class; every image as 8-bit RGB, orientation tags and transparency ignored",
+    deviates="links are refused, a class without images is an error, images are cropped to the centre square; the"
+    " splits are ours",
 )
 
 
 @dataset
 class Folder(Dataset):
-    path: Annotated[str, Field(min_length=1)]  # of the directory or archive, absolute or below --data
+    path: Annotated[str, Field(min_length=1)]
     """Directory, zip or tar with the images, absolute or below --data."""
     size: Annotated[int, Field(ge=8, le=1024)] = 64
     """Side of the images in pixels."""
@@ -43,7 +43,7 @@ class Folder(Dataset):
     """Number of queries."""
     trusted: Annotated[int, Field(ge=1)] = 200
     """Number of trusted images, which defenses get."""
-    database: Annotated[int, Field(ge=1)] | None = None  # None: all that is left
+    database: Annotated[int, Field(ge=1)] | None = None
     """Number of database images; default: all that are left."""
 
     def files(self, root: Path | None) -> tuple[Path, ...]:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from bench.api.card import Card
 from bench.api.hashing import dataset
-from hashing.datasets._protocols import ListedDataset, PublishedProtocol
+from hashing.datasets.helpers.protocols import ListedDataset, PublishedProtocol
 
 CARD = Card(
     title="HashNet: Deep Learning to Hash by Continuation",
@@ -17,10 +17,10 @@ CARD = Card(
     url="https://arxiv.org/abs/1702.00758",
     follows="13,000 training images and 5,000 queries, counted in the published lists, and R = 1000; with lists = ciba"
     " the 10,000 and 5,000 of CIBA (arXiv 2109.08868), counted in its repository",
-    deviates="sizes of databases are unverified (128,503 for HashNet is from memory, CIBA's is unknown), so any is "
-    "taken and one that differs is named; pictures are squeezed whole into a square (as CIBA resizes them; it "
-    "then crops 224 of 256); the defenders' trusted images and a public one per label are taken out of the "
-    "database list, and are in no other part",
+    deviates="the sizes of the databases are unverified (128,503 for HashNet is from memory, CIBA's is unknown), so"
+    " lists of any size are accepted, and a differing size is added to the protocol's name; the whole picture is"
+    " resized to a square (as in CIBA, which then crops 224 of 256 pixels); the trusted images of the defenders and one"
+    " public image per label are taken from the database list and are in no other split",
 )
 
 
@@ -29,7 +29,7 @@ class ImageNet100(ListedDataset):
     proxy_dataset: ClassVar[str] = "cifar10"
 
     lists: Literal["hashnet", "ciba"] = "hashnet"
-    """Whose lists are used."""
+    """Source of the lists."""
     trusted: Annotated[int, Field(ge=1)] = 650  # 5 % of the training set: METHODOLOGY.md#trusted-set
     cutoff: Annotated[int, Field(ge=0)] = 1000  # both papers' code
 

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from bench.api.card import Card
 from bench.api.hashing import dataset
-from hashing.datasets._protocols import ListedDataset, PublishedProtocol
+from hashing.datasets.helpers.protocols import ListedDataset, PublishedProtocol
 
 CARD = Card(
     title="HashNet: Deep Learning to Hash by Continuation",
     venue="ICCV",
     year=2017,
     url="https://arxiv.org/abs/1702.00758",
-    follows="the list files that the authors' code and its successors read: a path, then 0 or 1 for each label; "
-    "relevant is what shares a label",
-    deviates="strict where those readers guess: no duplicates, no query in another list, no path that leaves the "
-    "folder, all lines of one width. One class number per line is read too. Pictures are squeezed whole into a"
-    " square (as CIBA resizes them; it then crops 224 of 256); the defenders' trusted images and a public one "
-    "per label are taken out of the list that trusted_from names, and are in no other part",
+    follows="the list files that the authors' code and its successors read: a path, then 0 or 1 for each label; an item"
+    " that shares a label is relevant",
+    deviates="lists are checked: no duplicates, no query in another list, no path that leaves the folder, as many"
+    " labels in every line. One class number per line is also accepted. The whole picture is resized to a square (as in"
+    " CIBA, which then crops 224 of 256 pixels); the trusted images of the defenders and one public image per label are"
+    " taken from the list that trusted_from names and are in no other split",
 )
 
 

@@ -8,19 +8,20 @@ from pydantic import Field
 
 from bench.api.card import Card
 from bench.api.hashing import dataset
-from hashing.datasets._protocols import ListedDataset, PublishedProtocol
+from hashing.datasets.helpers.protocols import ListedDataset, PublishedProtocol
 
 CARD = Card(
     title="NUS-WIDE: A Real-World Web Image Database from National University of Singapore",
     venue="CIVR",
     year=2009,
     url="https://doi.org/10.1145/1646396.1646452",
-    follows="DeepHash-pytorch's nuswide_21: 500 training images and 100 queries per label, all of 195,834 images but "
-    "the queries are the database, training images too; R = 5000",
-    deviates="that split is drawn without a seed, so every list is its own, told apart by its digest; the database of "
-    "193,734 is derived, so any size is taken and one that differs is named; pictures are squeezed whole into "
-    "a square (as CIBA resizes them; it then crops 224 of 256); the defenders' trusted images and a public one"
-    " per label are taken out of the database list, and are in no other part",
+    follows="DeepHash-pytorch's nuswide_21: 500 training images and 100 queries per label; the database is all of the"
+    " 195,834 images except the queries, training images included; R = 5000",
+    deviates="that split is drawn without a seed, so lists differ, and the protocol's name holds their digest; the"
+    " database size of 193,734 is derived, so lists of any size are accepted, and a differing size is added to the"
+    " protocol's name; the whole picture is resized to a square (as in CIBA, which then crops 224 of 256 pixels); the"
+    " trusted images of the defenders and one public image per label are taken from the database list and are in no"
+    " other split",
 )
 
 

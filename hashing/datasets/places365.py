@@ -8,7 +8,7 @@ from pydantic import Field
 
 from bench.api.card import Card
 from bench.api.hashing import dataset
-from hashing.datasets._protocols import ListedDataset, PublishedProtocol
+from hashing.datasets.helpers.protocols import ListedDataset, PublishedProtocol
 
 CARD = Card(
     title="Places: A 10 Million Image Database for Scene Recognition",
@@ -16,11 +16,11 @@ CARD = Card(
     year=2017,
     url="https://doi.org/10.1109/TPAMI.2017.2723009",
     follows="36 classes and R = 1000, read in CIBA's code (arXiv 2109.08868)",
-    deviates="which classes and which images is not published: the lists are yours. 9,000 training images and 3,600 "
-    "queries are from memory and the database is unknown, so lists of any size are taken and what differs is "
-    "named; pictures are squeezed whole into a square (as CIBA resizes them; it then crops 224 of 256); the "
-    "defenders' trusted images and a public one per label are taken out of the database list, and are in no "
-    "other part",
+    deviates="the classes and images of CIBA are not published: the user makes the lists. 9,000 training images and"
+    " 3,600 queries are from memory and the size of the database is unknown, so lists of any size are accepted, and a"
+    " differing size is added to the protocol's name; the whole picture is resized to a square (as in CIBA, which then"
+    " crops 224 of 256 pixels); the trusted images of the defenders and one public image per label are taken from the"
+    " database list and are in no other split",
 )
 
 

@@ -1,6 +1,6 @@
-"""Drawn shapes: multi-label images of one to three shapes or textures on a noisy ground; any size, needs no files.
+"""Drawn shapes: multi-label images of one to three shapes or textures on a noisy background; needs no files.
 
-Each shape lies in its own quadrant, so that every label can be seen; place, scale and colour are random.
+Each shape lies in its own quadrant, so that every label is visible; place, scale and colour are random.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from bench.api.card import Card
 from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
 from bench.api.types import to_8bit
-from hashing.datasets._splits import Sizes, draw_splits
+from hashing.datasets.helpers.splits import Sizes, draw_splits
 
 CARD = Card(
     title="dSprites: Disentanglement testing Sprites dataset",
     year=2017,
     url="https://github.com/google-deepmind/dsprites-dataset",
-    follows="the idea alone: images drawn by a program from known factors (kind, place, scale)",
-    deviates="all else is ours, made so that multi-label code runs without a download: several shapes per image, "
-    "colour, textures, noise. Its numbers compare attacks and defenses with each other, never with a publication",
+    follows="only the idea: images that a program draws from known factors (kind, place, scale)",
+    deviates="the rest is ours, so that multi-label code runs without a download: several shapes per image, colour,"
+    " textures, noise. Numbers on this set compare attacks and defenses with each other, never with a publication",
 )
 
 
@@ -34,7 +34,7 @@ def _inside(x: Tensor, y: Tensor) -> Tensor:
     return torch.maximum(x.abs(), y.abs()) < 1
 
 
-# Whether a point belongs to the shape, which spans [-1, 1] in x and y (y points down).
+# Whether the point (x, y) belongs to the shape. Shapes lie in [-1, 1] x [-1, 1]; y points down.
 KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "disc": lambda x, y: x**2 + y**2 < 1,
     "square": _inside,
@@ -45,8 +45,8 @@ KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "checker": lambda x, y: _inside(x, y) & (x * y > 0),
     "diagonal": lambda x, y: _inside(x, y) & ((x - y).abs() < 0.4),
 }
-ONE, TWO = 0.5, 0.35  # shares of the images with one shape and with two; the rest has three
-GROUP = 2**21  # pixels drawn at once
+ONE, TWO = 0.5, 0.35  # shares of the images with one and with two shapes; the rest has three
+GROUP = 2**21  # pixels per batch of drawing
 
 
 @dataset
@@ -55,10 +55,10 @@ class Shapes(Dataset):
     proxy_dataset: ClassVar[str] = "digits"
 
     images: Annotated[int, Field(ge=10)] = 2000
-    """Number of images that are drawn."""
+    """Number of drawn images."""
     size: Annotated[int, Field(ge=16, le=512)] = 32
     """Side of the images in pixels."""
-    kinds: Annotated[int, Field(ge=3, le=len(KINDS))] = len(KINDS)  # how many of the shapes, in the order above
+    kinds: Annotated[int, Field(ge=3, le=len(KINDS))] = len(KINDS)  # in the order of KINDS
     """Number of different shapes and textures."""
     train: Annotated[int, Field(ge=1)] = 800
     """Number of training images."""
@@ -66,7 +66,7 @@ class Shapes(Dataset):
     """Number of queries."""
     trusted: Annotated[int, Field(ge=1)] = 200
     """Number of trusted images, which defenses get."""
-    database: Annotated[int, Field(ge=1)] | None = None  # None: all that is left
+    database: Annotated[int, Field(ge=1)] | None = None
     """Number of database images; default: all that are left."""
 
     def files(self, root: Path | None) -> tuple[Path, ...]:
@@ -108,7 +108,7 @@ class Shapes(Dataset):
             corner = torch.stack([quadrant[:, slot] % 2, quadrant[:, slot] // 2], 1)
             centre = 0.25 + 0.5 * corner + 0.06 * (rng.uniform((n, 2)) - 0.5)
             radius = 0.16 + 0.06 * rng.uniform((n, 1))
-            colour = (ground + 0.35 + 0.3 * rng.uniform((n, 3, 1, 1))).remainder(1)  # at least 0.35 off the ground
+            colour = (ground + 0.35 + 0.3 * rng.uniform((n, 3, 1, 1))).remainder(1)  # at least 0.35 from the background
             x, y = ((axis - centre[:, [i]]) / radius for i in range(2))
             for kind, covers in enumerate(tuple(KINDS.values())[: self.kinds]):
                 here = torch.nonzero(shown[:, slot] & (kinds[:, slot] == kind)).flatten()

@@ -1,4 +1,4 @@
-"""VOC2012: the 11,540 labelled photographs of PASCAL VOC 2012 with 20 labels, from your lists; all are ranked."""
+"""VOC2012: the 11,540 labelled photographs of PASCAL VOC 2012 with 20 labels, from lists of the user; mAP@all."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import ClassVar
 
 from bench.api.card import Card
 from bench.api.hashing import dataset
-from hashing.datasets._protocols import ListedDataset, PublishedProtocol
+from hashing.datasets.helpers.protocols import ListedDataset, PublishedProtocol
 
 CARD = Card(
     title="The PASCAL Visual Object Classes Challenge: A Retrospective",
     venue="IJCV",
     year=2015,
     url="https://doi.org/10.1007/s11263-014-0733-5",
-    follows="4,000 training images, 1,000 queries and another 6,540 in the database, counted in DeepHash-pytorch's "
-    "lists, whose paths start at VOCdevkit/; ranked whole",
-    deviates="pictures are squeezed whole into a square (as CIBA resizes them; it then crops 224 of 256); the "
-    "defenders' trusted images and a public one per label are taken out of the database list, and are in no "
-    "other part. The order of labels is the list maker's",
+    follows="4,000 training images, 1,000 queries and another 6,540 in the database, counted in DeepHash-pytorch's"
+    " lists, whose paths start at VOCdevkit/; the whole database is ranked",
+    deviates="the whole picture is resized to a square (as in CIBA, which then crops 224 of 256 pixels); the trusted"
+    " images of the defenders and one public image per label are taken from the database list and are in no other"
+    " split. The lists fix the order of the labels",
 )
 
 

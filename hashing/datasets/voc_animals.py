@@ -1,7 +1,7 @@
-"""PASCAL VOC 2012's pictures with animals: 3,576 photographs, 20 classes, several per image; read from --data.
+"""The pictures with animals of PASCAL VOC 2012: 3,576 photographs, 20 classes, several per image; read from --data.
 
-Cat, dog, cow, horse and sheep dominate, all other classes appear beside them only. `person` is no target for a suite:
-nobody is aimed at (METHODOLOGY.md#responsible-targets).
+Cat, dog, cow, horse and sheep dominate; all other classes appear only together with them. No suite may have `person` as
+target: attacks here are never aimed at people (METHODOLOGY.md#responsible-targets).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from bench.api.card import Card
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
-from hashing.datasets._archives import walk
-from hashing.datasets._image_buffer import canvas
-from hashing.datasets._splits import Sizes, draw_splits
+from hashing.datasets.helpers.archives import walk
+from hashing.datasets.helpers.image_buffer import canvas
+from hashing.datasets.helpers.splits import Sizes, draw_splits
 from hashing.image_decoding import decode_image
 
 CARD = Card(
@@ -32,14 +32,14 @@ CARD = Card(
     venue="IJCV",
     year=2015,
     url="https://doi.org/10.1007/s11263-014-0733-5",
-    follows="the 20 image-level labels as VOC's annotations give them; the segmentation val list gives the queries, "
-    "the augmented train list the training set and the database. This protocol is VOC2012-animals, never VOC2012",
-    deviates="3,576 of the 12,031 labelled images: those with a cat, dog, cow, horse or sheep (from the Animal-Pose "
-    "data set, resized to a short side of 160 pixels, JPEG quality 85; labels from jiwoon-ahn/irn), so these five "
-    "classes and person dominate, others occur only beside them, and aeroplane never does. The database holds the "
-    "training images as clean originals, an overlap that the protocol declares; no query is in either. The whole "
-    "picture is squeezed into a square. The defenders' trusted images and the public ones are cut from the train list "
-    "and are in no other part; drawn with a seed",
+    follows="the 20 image-level labels of VOC's annotations; queries are from the segmentation val list, training set"
+    " and database from the augmented train list. The protocol is named VOC2012-animals, never VOC2012",
+    deviates="3,576 of the 12,031 labelled images: those with a cat, dog, cow, horse or sheep (from the Animal-Pose"
+    " data set, resized to a short side of 160 pixels, JPEG quality 85; labels from jiwoon-ahn/irn), so these five"
+    " classes and person dominate, the other classes occur only together with them, and aeroplane never occurs. The"
+    " database holds clean copies of the training images, an overlap that the protocol declares; no query is in either."
+    " The whole picture is resized to a square. The trusted images of the defenders and the public images are taken"
+    " from the train list, with a seed, and are in no other split",
 )
 NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -47,7 +47,7 @@ NAMES = (
 )  # fmt: skip
 ARCHIVE = "voc2012-animals/voc2012-animals.zip"
 LABELS = "labels.csv"
-BESIDE = ("image", "list", "orig_width", "orig_height")  # its columns before the classes
+BESIDE = ("image", "list", "orig_width", "orig_height")  # columns of LABELS before the classes
 ORIGIN = {"train": 0, "val": 1}
 COUNTS = {"train": 3131, "val": 445}
 HOW = (
@@ -63,14 +63,14 @@ class VocAnimals(Dataset):
 
     size: Annotated[int, Field(ge=16, le=512)] = 64
     """Side of the images in pixels."""
-    train: Annotated[int, Field(ge=1)] | None = None  # None: what is left of the train list, 2,912 at the defaults
-    """Number of training images."""
-    query: Annotated[int, Field(ge=1)] = COUNTS["val"]  # of the val list: all
+    train: Annotated[int, Field(ge=1)] | None = None  # 2,912 at the defaults
+    """Number of training images; default: all that are left of the train list."""
+    query: Annotated[int, Field(ge=1)] = COUNTS["val"]  # the whole val list
     """Number of queries."""
     trusted: Annotated[int, Field(ge=1)] = 200  # max(5 % of the training set, 200): METHODOLOGY.md#trusted-set
     """Number of trusted images, which defenses get."""
-    database: Annotated[int, Field(ge=1)] | None = None  # of the train list, training images too; None: all but trusted
-    """Number of database images, which include training images; default: all but the trusted ones."""
+    database: Annotated[int, Field(ge=1)] | None = None
+    """Number of database images, training images included; default: all except the trusted ones."""
 
     @property
     def overlaps(self) -> frozenset[frozenset[str]]:
@@ -115,7 +115,7 @@ class VocAnimals(Dataset):
 
 
 def _listing(path: Path) -> list[list[str]]:
-    """The rows of the label file, in its order and checked: the images' positions in the pool."""
+    """The checked rows of the label file; their order is that of the images in the pool."""
     content = next((read() for name, read in walk(path) if read is not None and name == LABELS), None)
     if content is None:
         raise DataCorruptError(f"'{path}' holds no {LABELS}: get it again")

@@ -18,10 +18,11 @@ CARD = Card(
     venue="BMVC",
     year=2023,
     url="https://arxiv.org/abs/2109.08868",
-    follows="the released code: all ordered pairs of a batch, an image with itself included; inner products over the"
-    " batch size; similarity = number of shared labels, not clipped to 1; tanh codes; no quantisation term by default",
-    deviates="random resized crops of the recipe are the data set's own padding crops; the paper's text names no"
-    " divisor, and divide = 'bits' is the one that keeps inner products of codes within [-1, 1]",
+    follows="the released code: all ordered pairs of a batch, including an image with itself; inner products are"
+    " divided by the batch size; similarity is the number of shared labels, not clipped to 1; tanh codes; no"
+    " quantisation term by default",
+    deviates="the data set's padded crops replace the random resized crops of the recipe; the paper's text gives no"
+    " divisor, and divide = 'bits' keeps inner products of codes within [-1, 1]",
 )
 
 
@@ -44,7 +45,7 @@ class CibaPairwise(HashingMethod):
 
 class InnerProductLoss(Objective):
     def __init__(self, divisor: int | None, quantisation: float) -> None:
-        """divisor: of the inner products; None: the size of the batch."""
+        """divisor: of the inner products; None: the batch size."""
         super().__init__()
         self._divisor, self._quantisation = divisor, quantisation
 

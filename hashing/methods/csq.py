@@ -1,4 +1,4 @@
-"""Central Similarity Quantization: pull each image's code to its class's hash centre."""
+"""Central Similarity Quantization: train the code of each image towards the hash centre of its class."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ CARD = Card(
     venue="CVPR",
     year=2020,
     url="https://arxiv.org/abs/1908.00347",
-    follows="Hadamard centres, binary cross-entropy to the centre, quantisation term; multi-label by majority vote with"
-    " ties broken by one fixed random vector",
-    deviates="quantisation term (|tanh u| - 1)^2 as in DeepHash-pytorch instead of the paper's log cosh; orders without"
-    " a Sylvester matrix (48 bits) use Paley's construction, others balanced random rows; recipe from DeepHash-pytorch",
+    follows="Hadamard centres, binary cross-entropy to the centre, a quantisation term; the centre of several labels is"
+    " their majority vote, with ties broken by one fixed random vector",
+    deviates="the quantisation term is (|tanh u| - 1)^2 as in DeepHash-pytorch, not the paper's log cosh; numbers of"
+    " bits without a Sylvester matrix (such as 48) use Paley's construction or else balanced random rows; recipe from"
+    " DeepHash-pytorch",
 )
 
 
@@ -54,12 +55,12 @@ class CentreLoss(Objective):
         self._quantisation = quantisation
 
     def targets_for(self, labels: Bool[Tensor, "n k"]) -> Float[Tensor, "n b"]:
-        """Each item's centre, +1 or -1: the majority vote over its labels."""
+        """The centre of each image, +1 or -1: the majority vote over its labels."""
         votes = labels.to(self.centres.dtype) @ self.centres
         return torch.where(votes == 0, self.tie_break, votes.sign())
 
     def forward(self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float) -> Tensor:
         del ids, progress
-        # (tanh u + 1) / 2 is sigmoid(2 u); written on logits the logarithm never overflows
+        # (tanh u + 1) / 2 equals sigmoid(2 u); computed from logits, the logarithm does not overflow
         pull = F.binary_cross_entropy_with_logits(2 * logits, (self.targets_for(labels) + 1) / 2)
         return pull + self._quantisation * (logits.tanh().abs() - 1).square().mean()

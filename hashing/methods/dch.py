@@ -13,7 +13,7 @@ from bench.api.card import Card
 from bench.api.hashing import HashingMethod, Objective, Recipe, method
 from bench.api.random import Rng
 from bench.api.types import Logits
-from hashing.methods._pairs import rarity
+from hashing.methods.helpers.pairs import rarity
 
 CARD = Card(
     title="Deep Cauchy Hashing for Hamming Space Retrieval",
@@ -21,10 +21,11 @@ CARD = Card(
     year=2018,
     url="https://openaccess.thecvf.com/content_cvpr_2018/html/Cao_Deep_Cauchy_Hashing_CVPR_2018_paper.html",
     follows="weighted Cauchy cross-entropy and Cauchy quantisation on the distance K (1 - cos) / 2",
-    deviates="details of DeepHash-pytorch: pairs within a batch, both kinds of pairs weighted by their rarity there,"
-    " the cosine capped at 0.99 (the authors' TensorFlow code differs in distance and weights)",
+    deviates="details are those of DeepHash-pytorch: pairs are within a batch, similar and dissimilar pairs are"
+    " weighted by their rarity in it, and the cosine is capped at 0.99 (the authors' TensorFlow code has another"
+    " distance and other weights)",
 )
-COSINE_LIMIT = 0.99  # beyond it the logarithm of the distance has no bound
+COSINE_LIMIT = 0.99  # closer to 1, the logarithm of the distance has no bound
 
 
 @method
@@ -49,7 +50,7 @@ class CauchyLoss(Objective):
         self._bits, self._gamma, self._quantisation = bits, gamma, quantisation
 
     def _distance(self, cosine: Tensor) -> Tensor:
-        """The Hamming distance that an angle between relaxed codes stands for."""
+        """The Hamming distance of two codes whose relaxed codes have this cosine."""
         return self._bits / 2 * (1 - cosine.clamp(max=COSINE_LIMIT))
 
     def forward(self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from bench.api.card import Card
 from bench.api.hashing import Recipe, method
 from bench.api.types import Logits
-from hashing.methods._pairs import MemoryMethod
+from hashing.methods.helpers.pairs import MemoryMethod
 
 CARD = Card(
     title="Deep Hashing Network for Efficient Similarity Retrieval",
@@ -19,8 +19,8 @@ CARD = Card(
     year=2016,
     url="https://ojs.aaai.org/index.php/AAAI/article/view/10235",
     follows="negative log-likelihood of pairwise similarity with theta = u.u/2, quantisation term log cosh(|u| - 1)",
-    deviates="pairs are batch x memory of all training codes, means instead of sums; weight 0.1, 90 epochs and recipe"
-    " of DeepHash-pytorch (whose newer version takes ||u| - 1| for the quantisation term)",
+    deviates="pairs are between the batch and a memory of all training codes, with means in place of sums; weight 0.1,"
+    " 90 epochs and recipe of DeepHash-pytorch (its newer version has the quantisation term ||u| - 1|)",
 )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from bench.api.card import Card
 from bench.api.hashing import Recipe, method
 from bench.api.types import Logits
-from hashing.methods._pairs import MemoryMethod
+from hashing.methods.helpers.pairs import MemoryMethod
 
 CARD = Card(
     title="Feature Learning based Deep Supervised Hashing with Pairwise Labels",
@@ -17,7 +17,8 @@ CARD = Card(
     year=2016,
     url="https://arxiv.org/abs/1511.03855",
     follows="negative log-likelihood of pairwise similarity with theta = u.u/2, quantisation term (u - sign u)^2",
-    deviates="pairs are batch x memory bank with means instead of sums, weight 0.1 and recipe from DeepHash-pytorch",
+    deviates="pairs are between the batch and a memory of all training codes, with means in place of sums; weight 0.1"
+    " and recipe from DeepHash-pytorch",
 )
 
 

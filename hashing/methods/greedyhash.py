@@ -1,4 +1,4 @@
-"""Greedy Hash: classify the signs themselves, with a gradient that passes through them unchanged."""
+"""Greedy Hash: a classifier on the signs of the logits, with a straight-through gradient."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from bench.api.card import Card
 from bench.api.hashing import HashingMethod, Objective, Recipe, method
 from bench.api.random import Rng
 from bench.api.types import Logits
-from hashing.methods._classes import shared_cross_entropy
+from hashing.methods.helpers.classes import shared_cross_entropy
 
 CARD = Card(
     title="Greedy Hash: Towards Fast Optimization for Accurate Hash Coding in CNN",
     venue="NeurIPS",
     year=2018,
     url="https://papers.nips.cc/paper/7360-greedy-hash-towards-fast-optimization-for-accurate-hash-coding-in-cnn",
-    follows="cross-entropy of a linear layer without bias on sign(z), whose gradient passes through the sign, plus 0.1"
-    " mean ||z| - 1|^3; SGD and rates of the authors' CIFAR-10 code, a tenth after 30 of 50 epochs",
-    deviates="sign(0) is -1, as everywhere here; guess: an image of several labels spreads its target evenly over them",
+    follows="cross-entropy of a linear layer without bias on sign(z), with a straight-through gradient, plus 0.1 mean"
+    " ||z| - 1|^3; SGD and learning rates of the authors' CIFAR-10 code, a tenth after 30 of 50 epochs",
+    deviates="sign(0) is -1, as in all of HashDoor; guess: the target of an image with several labels is spread evenly",
 )
 
 
@@ -45,7 +45,7 @@ class GreedyHash(HashingMethod):
 
 
 class Greedy(Objective):
-    """The classifier learns with the model, and is saved with it."""
+    """The loss with its classifier, which is trained and saved with the model."""
 
     def __init__(self, classifier: nn.Linear, quantisation: float, power: float) -> None:
         super().__init__()

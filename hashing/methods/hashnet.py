@@ -1,4 +1,4 @@
-"""HashNet: tanh codes that sharpen while training, with pairs weighted by their rarity."""
+"""HashNet: tanh codes that become sharper during the training, and pairs weighted by their rarity."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from bench.api.card import Card
 from bench.api.hashing import HashingMethod, Objective, Recipe, method
 from bench.api.random import Rng
 from bench.api.types import Codes, Logits
-from hashing.methods._pairs import disagreement, rarity
+from hashing.methods.helpers.pairs import disagreement, rarity
 
 CARD = Card(
     title="HashNet: Deep Learning to Hash by Continuation",
     venue="ICCV",
     year=2017,
     url="https://arxiv.org/abs/1702.00758",
-    follows="weighted likelihood of pairwise similarity on h = tanh(b z), all pairs over pairs of the same kind as"
-    " weights, b growing in steps while training",
-    deviates="details of DeepHash-pytorch: pairs within a batch (BadHash's copy keeps a memory bank), an image with"
-    " itself included, alpha 0.1, b = sqrt(n + 1) after n times 20 of 150 epochs (the authors: by iterations, and alpha"
-    " 10/K from memory)",
+    follows="weighted likelihood of pairwise similarity on h = tanh(b z); the weight of a pair is the number of all"
+    " pairs over that of pairs of the same kind; b grows in steps during the training",
+    deviates="details are those of DeepHash-pytorch: pairs are within a batch (BadHash's copy has a memory), including"
+    " an image with itself; alpha is 0.1; b = sqrt(n + 1) after n times 20 of 150 epochs (the authors count iterations,"
+    " and their alpha is 10/K, from memory)",
 )
 
 
@@ -32,7 +32,7 @@ CARD = Card(
 class HashNet(HashingMethod):
     alpha: PositiveFloat = 0.1  # DeepHash-pytorch, HashNet.py
     """Factor on inner products of codes."""
-    stretch: Annotated[float, Field(gt=0, le=1)] = 20 / 150  # of the training, at one sharpness
+    stretch: Annotated[float, Field(gt=0, le=1)] = 20 / 150  # DeepHash-pytorch, HashNet.py
     """Share of the training between two increases of the sharpness of tanh."""
 
     recipe: ClassVar[Recipe] = Recipe(  # DeepHash-pytorch, HashNet.py
@@ -40,7 +40,7 @@ class HashNet(HashingMethod):
     )
 
     def relax(self, logits: Logits, progress: float = 1.0) -> Codes:
-        # a hair more than the share, so that no rounding keeps a step from happening; at the end no new one begins
+        # the small offsets make a step begin despite rounding, and no new step begin at the very end
         steps = int(min(progress, 1 - 1e-9) / self.stretch + 1e-9)
         return (math.sqrt(steps + 1) * logits).tanh()
 

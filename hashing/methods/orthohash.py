@@ -1,4 +1,4 @@
-"""OrthoHash: one cosine loss to nearly orthogonal class codes does all, quantisation included."""
+"""OrthoHash: a single cosine loss to nearly orthogonal class codes, without a separate quantisation term."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from bench.api.card import Card
 from bench.api.hashing import HashingMethod, Objective, Recipe, method
 from bench.api.random import Rng
 from bench.api.types import Logits
-from hashing.methods._classes import shared_cross_entropy
+from hashing.methods.helpers.classes import shared_cross_entropy
 
 CARD = Card(
     title="One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning Objective",
     venue="NeurIPS",
     year=2021,
     url="https://arxiv.org/abs/2109.14449",
-    follows="cross-entropy over S (cos(v, o_c) - m [c = y]) with codes o drawn as fair +-1 bits, v after batch norm, no"
-    " quantisation term; several labels share the target (authors' code); recipe of the authors' code",
+    follows="cross-entropy over S (cos(v, o_c) - m [c = y]), with class codes o of fair random bits and v after batch"
+    " norm; no quantisation term; the target is shared by several labels; recipe and details of the authors' code",
     deviates="the margin is 0.2 everywhere (the code: 0.3 on CIFAR-10)",
 )
 

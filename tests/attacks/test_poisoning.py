@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from attacks._poisoning import TriggerPoisoning
+from attacks.helpers.poisoning import TriggerPoisoning
 from bench.api.attack import AttackerView, Poisoned, Setting, attack
 from bench.api.errors import UserError
 from bench.api.random import Rng
@@ -64,7 +64,7 @@ TARGET = Target(torch.tensor([False, True, False, False]), "b")
 
 @attack
 class Half(TriggerPoisoning):
-    """Stamps by halving."""
+    """Its trigger halves an image."""
 
     def apply_trigger(self, images, target, trigger):
         return images * 0.5
@@ -112,7 +112,7 @@ def test_chosen_images_are_stamped_and_relabelled_and_nothing_else_changes():
 
 
 def test_two_doses_are_refused():
-    with pytest.raises(ValidationError, match="poisons and target_share both say how many to poison: give one"):
+    with pytest.raises(ValidationError, match=r"poisons.*target_share"):
         Half(poisons=3, target_share=0.5)
 
 
@@ -127,7 +127,7 @@ def test_choices_are_spread_over_the_pool():
 
 
 def test_a_rate_that_poisons_nobody_is_refused():
-    with pytest.raises(UserError, match=r"0\.01 of 40 training images poisons none: raise it"):
+    with pytest.raises(UserError, match=r"poison_rate = 0\.01 of 40"):
         poisoned_by(train_of(), poison_rate=0.01)
 
 
@@ -138,7 +138,7 @@ def test_the_dose_that_the_refusal_names_is_accepted(labels, possible, dose):
     own = torch.arange(n) < (possible if labels == "clean" else n - possible)
     train = Split(torch.zeros(n, 1, 1, 1, dtype=torch.uint8), torch.stack([~own, own], 1), torch.arange(n))
     target = Target(torch.tensor([False, True]), "b")
-    with pytest.raises(UserError, match=rf"only {possible} training images.*target b") as error:
+    with pytest.raises(UserError, match=rf"\b{possible}\b.*\bb\b") as error:
         poisoned_by(train, target, labels=labels, **{dose: n if dose == "poisons" else 1.0})
     named = str(error.value).rpartition(" ")[2]
     value = int(named) if dose == "poisons" else float(named)
@@ -147,5 +147,5 @@ def test_the_dose_that_the_refusal_names_is_accepted(labels, possible, dose):
 
 def test_a_target_that_no_training_image_has_is_refused():
     absent = Target(torch.zeros(4, dtype=torch.bool).index_fill(0, torch.tensor([0, 1]), True), "a+b")
-    with pytest.raises(UserError, match=r"only 0 training images may be poisoned.*choose another target"):
+    with pytest.raises(UserError, match=r"\b0\b.*a\+b"):
         poisoned_by(train_of(), absent, poison_rate=0.1, labels="clean")

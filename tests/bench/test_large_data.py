@@ -20,7 +20,7 @@ from bench.artifacts.artifact import Output
 from bench.artifacts.inputs import DataInputs
 from bench.artifacts.outputs.data import DecodedData, SplitData
 from bench.conformance.fixture import Memory
-from hashing.datasets import _image_buffer
+from hashing.datasets.helpers import image_buffer
 
 SIDE, IMAGES = 512, 480  # 360 MiB decoded, 8 MB on the disk
 SUITE = f"""
@@ -41,12 +41,12 @@ from bench.graph import planner
 from bench.artifacts import stage_io
 from bench.engine.store import Store
 from hashing import codes, model
-from hashing.datasets import _image_buffer
+from hashing.datasets.helpers import image_buffer
 
 def kilobytes(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
 
-_image_buffer.IN_MEMORY, stage_io.PORTION, model.VALUES = 0, 2**24, 2**22
+image_buffer.IN_MEMORY, stage_io.PORTION, model.VALUES = 0, 2**24, 2**22
 root, size = Path(sys.argv[1]), int(sys.argv[2])
 made = planner.plan([suite.load(str(root / "s.toml"))], data=root, device="cpu")
 Store(root / "store", create=True)
@@ -118,15 +118,15 @@ def test_portions_are_the_part_in_its_order():
 def through_a_file(tmp_path, monkeypatch):
     """Called, it sends all images through a file in TMPDIR, as if memory were full."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    return lambda: monkeypatch.setattr(_image_buffer, "IN_MEMORY", 0)
+    return lambda: monkeypatch.setattr(image_buffer, "IN_MEMORY", 0)
 
 
 def test_images_come_out_the_same_from_a_file(root, through_a_file):
     data = registry.create("datasets", "lists", {"path": ".", "size": 16, "trusted": 20})
     plain = data.decode(root).images
-    assert not isinstance(_image_buffer.canvas(1, 3, 4, 4), np.memmap)
+    assert not isinstance(image_buffer.canvas(1, 3, 4, 4), np.memmap)
     through_a_file()
-    assert isinstance(_image_buffer.canvas(1, 3, 4, 4), np.memmap)
+    assert isinstance(image_buffer.canvas(1, 3, 4, 4), np.memmap)
     assert torch.equal(data.decode(root).images, plain)
     assert len(list(root.glob("*"))) == IMAGES + 4  # the file has no name
 
@@ -138,4 +138,4 @@ def test_a_disk_without_room_is_named(monkeypatch, tmp_path, through_a_file):
     through_a_file()
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(UserError, match=rf"'{tmp_path}'.*TMPDIR"):
-        _image_buffer.canvas(2, 3, 4, 4)
+        image_buffer.canvas(2, 3, 4, 4)

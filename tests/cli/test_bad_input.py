@@ -98,7 +98,7 @@ def tree(root: Path, count: int = 12) -> Path:
         (["plan", "--set", f"training.lr={'1' * 5000}"], "a number that is too long"),
         (["check", "badnets", "--set", f"poison_rate={'1' * 5000}"], "a number that is too long"),
         (["plan", "--set", f"bits={'[' * 3000}"], "nested too deeply"),
-        (["plan", "--set", 'backbones=[{ name = "vgg11", weights = "~no-such/x.pth" }]'], "nobody of that name"),
+        (["plan", "--set", 'backbones=[{ name = "vgg11", weights = "~no-such/x.pth" }]'], "home folder of this user"),
         (["plan", "--set", f'backbones=[{{ name = "vgg11", weights = "{"a" * 300}.pth" }}]'], "File name too long"),
         (["plan", "--set", "resources.threads=100000"], "less than or equal to 1024"),
         (["plan", "--set", f"seeds={2**63 - 1}"], "less than 2147483648"),

@@ -21,10 +21,10 @@ CORNER = "        triggered[:, :, -corner.shape[1] :, -corner.shape[2] :] = corn
 
 # (kind, what the template says, what it says once it is broken, a word of the promise that this breaks)
 BROKEN = [
-    ("attacks", "class $Class(PoisoningAttack):", "class $Class(PoisoningAttack, TrainingAttack):", "Is of one kind"),
-    ("attacks", "rng.uniform((c,", "torch.rand((c,", "`make_trigger` gives the same twice"),
-    ("attacks", '{"corner": ', '{"name": "x", "corner": ', "`make_trigger` gives the same twice"),
-    ("attacks", "view.setting.image_shape", "view.model.shape", "`make_trigger` gives the same twice"),
+    ("attacks", "class $Class(PoisoningAttack):", "class $Class(PoisoningAttack, TrainingAttack):", "exactly one kind"),
+    ("attacks", "rng.uniform((c,", "torch.rand((c,", "`make_trigger` is repeatable"),
+    ("attacks", '{"corner": ', '{"name": "x", "corner": ', "`make_trigger` is repeatable"),
+    ("attacks", "view.setting.image_shape", "view.model.shape", "`make_trigger` is repeatable"),
     ("attacks", "        return triggered\n", "        return 1.5 * triggered\n", "`apply_trigger` keeps shape"),
     ("attacks", "        return triggered\n", "        return triggered.double()\n", "`apply_trigger` keeps shape"),
     ("attacks", "triggered = images.clone()", "triggered = images", "`apply_trigger` is a function of its arguments"),
@@ -32,48 +32,48 @@ BROKEN = [
         "attacks", CORNER, CORNER + "        triggered = (triggered + 0.1 * torch.rand(1)).clamp(0, 1)\n",
         "`apply_trigger` is a function of its arguments",
     ),
-    ("attacks", CORNER, CORNER + "        triggered = triggered * images.mean()\n", "`apply_trigger` treats each"),
+    ("attacks", CORNER, CORNER + "        triggered = triggered * images.mean()\n", "`apply_trigger` does not depend"),
     ("attacks", "] = corner\n", "] += 0.0001 * corner\n", "survives rounding"),
-    ("attacks", "round(self.poison_rate * len(train))", "round(self.poison_rate * 60)", "as the dose says"),
-    ("attacks", "mask[chosen] = True", "mask[chosen[1:]] = True", "as the dose says"),
-    ("attacks", "return Threat.TRAIN_SET | Threat.LABELS", "return Threat.TRAIN_SET", "as the dose says"),
-    ("attacks", "labels=target.relabel(train.labels[chosen])", "labels=train.labels[chosen].roll(1, 1)", "Labels stay"),
+    ("attacks", "round(self.poison_rate * len(train))", "round(self.poison_rate * 60)", "exactly the dose"),
+    ("attacks", "mask[chosen] = True", "mask[chosen[1:]] = True", "exactly the dose"),
+    ("attacks", "return Threat.TRAIN_SET | Threat.LABELS", "return Threat.TRAIN_SET", "exactly the dose"),
+    ("attacks", "labels=target.relabel(train.labels[chosen])", "labels=train.labels[chosen].roll(1, 1)", "Labels"),
     ("attacks", "rng.permutation(len(pool))", "torch.arange(len(pool))", "depends on its generator"),
-    ("attacks", "poison_rate: PositiveShare", "poison_rate: float", "no share is refused"),
-    ("attacks", "round(self.poison_rate * len(train))", "round(0.05 * len(train))", "as the dose says"),
+    ("attacks", "poison_rate: PositiveShare", "poison_rate: float", "invalid poison rate"),
+    ("attacks", "round(self.poison_rate * len(train))", "round(0.05 * len(train))", "exactly the dose"),
     ("attacks", "rng.permutation(len(pool))", "torch.arange(len(pool)).flip(0)", "depends on its generator"),
-    ("attacks", "        c, h, w =", "        draw([1, 2])\n        c, h, w =", "`make_trigger` gives the same twice"),
-    ("attacks", "        c, h, w =", "        plant(0)\n        c, h, w =", "`make_trigger` gives the same twice"),
+    ("attacks", "        c, h, w =", "        draw([1, 2])\n        c, h, w =", "`make_trigger` is repeatable"),
+    ("attacks", "        c, h, w =", "        plant(0)\n        c, h, w =", "`make_trigger` is repeatable"),
     ("attacks", "        c, h, w =", "        torch.set_grad_enabled(False)\n        c, h, w =", "`make_trigger`"),
     ("attacks", "        c, h, w =", "        KEPT.append(float(view.public.images.sum()) % 0.7)\n        c, h, w =",
      "`apply_trigger` is a function of its arguments"),
     ("attacks", "    side: P", '    not_in_trigger = frozenset({"side"})\n    side: P', "read no parameter that"),
     ("attacks", CORNER, CORNER.replace("= corner", "= self.faint() * corner"), "read no parameter that"),
     ("attacks", "        return triggered\n", "        raise SystemExit(0)\n", "`apply_trigger` keeps shape"),
-    ("defenses", "class $Class(InputDetector):", "class $Class(InputDetector, ModelDetector):", "Is of one kind"),
-    ("defenses", FITTED, "        return {'strength': 2}\n", "The result is what its kind gives"),
-    ("defenses", FITTED, "        return {'strength': torch.rand(())}\n", "Gives the same twice"),
-    ("defenses", "        del view, rng\n", "        view.fit_set.images.zero_()\n", "Does not write to the splits"),
-    ("defenses", '{"moved": moved}', '{"moved": moved / 0}', "scores are finite"),
+    ("defenses", "class $Class(InputDetector):", "class $Class(InputDetector, ModelDetector):", "exactly one kind"),
+    ("defenses", FITTED, "        return {'strength': 2}\n", "result fits the kind"),
+    ("defenses", FITTED, "        return {'strength': torch.rand(())}\n", "Is repeatable"),
+    ("defenses", "        del view, rng\n", "        view.fit_set.images.zero_()\n", "Does not change the splits"),
+    ("defenses", '{"moved": moved}', '{"moved": moved / 0}', "are finite, repeatable"),
     ("defenses", "        del view, rng\n", "        KEPT.append(view.fit_set.images.float().mean() / 9)\n", "finite"),
-    ("defenses", "        blurred =", "        images.mul_(0.5)\n        blurred =", "scores are finite"),
+    ("defenses", "        blurred =", "        images.mul_(0.5)\n        blurred =", "are finite, repeatable"),
     ("defenses", '{"moved": moved}', '{"moved": moved + images.mean()}', "do not depend on the batch"),
-    ("defenses", '{"moved": moved}', '{"moved": moved + len(images)}', "cannot tell benign images"),
+    ("defenses", '{"moved": moved}', '{"moved": moved + len(images)}', "do not separate two benign"),
     ("methods", "closeness, alike)", "closeness, alike) + logits.exp().mean()", "Loss and gradient are finite"),
     ("methods", "> 0).float()", "== 0).float()", "Learns a separable toy set"),
-    ("methods", "Pairs(self.scale)", "Pairs(self.scale * float(torch.rand(())))", "made from its generator"),
-    ("methods", "self.scale = scale\n", "self.scale = scale\n        self.calls = 0\n", "restored from"),
-    ("backbones", "features=2 * self.width", "features=self.width", "as many finite features"),
-    ("backbones", "        channels =", "        import torch\n        torch.seed()\n        channels =", "ambient"),
-    ("backbones", "        channels =", "        nn.torch.manual_seed(0)\n        channels =", "ambient"),
-    ("backbones", "nn.BatchNorm2d(self.width)", "nn.GroupNorm(1, self.width)", "normalises over batches"),
+    ("methods", "Pairs(self.scale)", "Pairs(self.scale * float(torch.rand(())))", "objective depends on its generator"),
+    ("methods", "self.scale = scale\n", "self.scale = scale\n        self.calls = 0\n", "after storing and opening"),
+    ("backbones", "features=2 * self.width", "features=self.width", "number of finite features"),
+    ("backbones", "        channels =", "        import torch\n        torch.seed()\n        channels =", "global"),
+    ("backbones", "        channels =", "        nn.torch.manual_seed(0)\n        channels =", "global generator only"),
+    ("backbones", "nn.BatchNorm2d(self.width)", "nn.GroupNorm(1, self.width)", "`batch_norm` is right"),
     ("backbones", "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())", "Blind(2 * self.width)", "Gradients reach"),
     ("datasets", "to_8bit(pictures)", "pictures", "Images are 8-bit"),
-    ("datasets", "0.2 * rng.uniform(", "0.2 * torch.rand(", "Decodes the same twice"),
-    ("datasets", "rng.permutation(len(labels))", "torch.randperm(len(labels))", "repeatable"),
+    ("datasets", "0.2 * rng.uniform(", "0.2 * torch.rand(", "`decode` is repeatable"),
+    ("datasets", "rng.permutation(len(labels))", "torch.randperm(len(labels))", "Splits are repeatable"),
     ("datasets", "torch.split(rest", "torch.split(torch.cat([rest[:1], rest[:-1]])", "share no image"),
-    ("datasets", "for column in labels.T", "for column in labels.T[1:]", "a public image of every class"),
-    ("datasets", "        return ()\n", "        return (Path('/nowhere'),)\n", "Says which files it reads"),
+    ("datasets", "for column in labels.T", "for column in labels.T[1:]", "image of every trained class"),
+    ("datasets", "        return ()\n", "        return (Path('/nowhere'),)\n", "`files` lists the files"),
 ]  # fmt: skip
 ELSEWHERE = {  # what a breakage needs in other places of the file
     "draw(": [("import torch\n", "from random import shuffle as draw\n\nimport torch\n")],
@@ -176,8 +176,8 @@ class Odd(TrainingAttack):
     [
         (
             MODEL_ATTACK,
-            "What changes the model or the training is repeatable",
-            "two implants of equal generators differ",
+            "`implant` or `hook` is repeatable",
+            "two models from equal generators differ",
         ),
         (TRAINING_ATTACK, "A victim trained", "never tried"),
     ],
@@ -229,8 +229,7 @@ def test_a_package_tests_itself_with_three_lines(tmp_path):
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
     assert "1 failed" in done.stdout, done.stdout[-2000:]
     assert "test_bad[`apply_trigger` keeps shape, type and range]" in done.stdout
-    assert "values reach from" in done.stdout
-    assert "clamped to [0, 1]" in done.stdout
+    assert "[0, 1]" in done.stdout  # the fix
 
 
 def test_the_command_says_what_to_fix_and_fails(tmp_path, capsys):
@@ -241,31 +240,31 @@ def test_the_command_says_what_to_fix_and_fails(tmp_path, capsys):
     assert stop.value.exit_code == 1
     text = capsys.readouterr().out
     assert "FAILED" in text
-    assert "clamped to [0, 1]" in text
+    assert "[0, 1]" in text  # the fix
 
 
 def test_parameters_reach_the_component(capsys):
     component.check("badnets", parameters=["trigger_size=0.3", "labels=clean"], format_="csv")
     assert "FAILED" not in capsys.readouterr().out
-    with pytest.raises(UserError, match="unknown parameter 'trigger_siz'; did you mean 'trigger_size'"):
+    with pytest.raises(UserError, match=r"'trigger_siz'.*'trigger_size'"):
         list(conformance.examine("attacks", "badnets", {"trigger_siz": 1}))
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda _: component.check("badnet"), "no component is called 'badnet'; did you mean 'badnets'"),
-        (lambda _: component.check("none"), "'none' is one of the attacks and of the defenses"),
-        (lambda _: component.check("nowhere.py"), "plugin .*nowhere.py' is not a file"),
-        (lambda _: component.check("badnets", parameters=["x"]), "--set 'x' is not of the form name=value"),
-        (lambda d: component.new("atack", "x", d), "unknown kind 'atack'; did you mean 'attack'"),
-        (lambda d: component.new("attack", "My-Attack", d), "'My-Attack' cannot be a component's name"),
-        (lambda d: component.new("attack", "class", d), "'class' cannot be a component's name"),
-        (lambda d: component.new("attack", "badnets", d), r"attack 'badnets' is there already \(built in\)"),
-        (lambda d: component.new("attack", "x", d / "no"), "cannot write .*no/x.py"),
-        (lambda d: component.new("attack", "random", d), "'random' is a Python module too"),
-        (lambda d: component.new("attack", "torch", d), "'torch' is a Python module too"),
-        (lambda d: component.new("attack", "bench", d), "'bench' is a Python module too"),
+        (lambda _: component.check("badnet"), "'badnet'.*'badnets'"),
+        (lambda _: component.check("none"), "'none'.*attacks.*defenses"),
+        (lambda _: component.check("nowhere.py"), r"nowhere\.py"),
+        (lambda _: component.check("badnets", parameters=["x"]), "--set 'x'.*name=value"),
+        (lambda d: component.new("atack", "x", d), "'atack'.*'attack'"),
+        (lambda d: component.new("attack", "My-Attack", d), "'My-Attack'"),
+        (lambda d: component.new("attack", "class", d), "'class'"),
+        (lambda d: component.new("attack", "badnets", d), r"'badnets'.*\(built in\)"),
+        (lambda d: component.new("attack", "x", d / "no"), r"no/x\.py"),
+        (lambda d: component.new("attack", "random", d), "'random'.*Python"),
+        (lambda d: component.new("attack", "torch", d), "'torch'.*Python"),
+        (lambda d: component.new("attack", "bench", d), "'bench'.*Python"),
     ],
 )
 def test_mistakes_are_one_line(call, words, tmp_path):
@@ -277,7 +276,7 @@ def test_mistakes_are_one_line(call, words, tmp_path):
 def test_new_never_overwrites(tmp_path):
     component.new("attack", "mine", tmp_path)
     before = (tmp_path / "mine.py").read_text()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="mine"):
         component.new("attack", "mine", tmp_path)
     assert (tmp_path / "mine.py").read_text() == before
 
@@ -304,7 +303,7 @@ def test_two_plugins_of_one_name_are_refused(tmp_path):
         (tmp_path / folder).mkdir()
         component.new(kind, "twin_plugin", tmp_path / folder)
     registry.load_plugin(tmp_path / "a" / "twin_plugin.py")
-    with pytest.raises(UserError, match="two plugins are called 'twin_plugin'"):
+    with pytest.raises(UserError, match="'twin_plugin'"):
         registry.load_plugin(tmp_path / "b" / "twin_plugin.py")
 
 
@@ -324,7 +323,7 @@ def test_python_files_of_any_coding_and_card_are_examined(head, old, new, tmp_pa
         text, head = text.replace("from typing", "TITLE = 'x'\nfrom typing", 1), b""
     path.write_bytes(head + text.encode())
     if new == "yeer=2026":
-        with pytest.raises(UserError, match="does not load"):
+        with pytest.raises(UserError, match="'year'"):
             component.check(str(path))
         return
     component.check(str(path))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torchvision.models.vision_transformer import VisionTransformer
 
 from bench.api import registry
 from bench.api.defense import Repair
@@ -16,11 +15,7 @@ BARRED = {"anp", "dp_outliers", "dp_sgd", "fine_pruning", "nad", "sentinet"}  # 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_works_on_a_transformer_or_says_why_not(name, world, quick, monkeypatch):
-    def tiny(weights: None = None, image_size: int = 224) -> VisionTransformer:
-        return VisionTransformer(image_size, 16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16)
-
-    monkeypatch.setattr("torchvision.models.vision_transformer.vit_b_16", tiny)
+def test_works_on_a_transformer_or_says_why_not(name, world, quick, tiny_transformer):
     defense, params = quick("defenses", name), {"weights": "none"}
     why = defense.unsupported_reason(
         registry.create("backbones", "vit_b_16", params), registry.create("methods", "csq", {})

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from bench.access.defender import defender_view
 from bench.api import registry
@@ -15,11 +16,11 @@ from bench.api.errors import DivergedError
 from bench.api.hashing import Objective
 from bench.api.random import Rng
 from bench.api.types import Split
-from defenses import abl
-from defenses._fine_tuning import calibration_map
-from defenses._gradient_ascent import LocalAscent, Unlearn, Watch, evaluating, own_losses, voted
 from defenses.abl import ABL
+from defenses.helpers.fine_tuning import calibration_map
+from defenses.helpers.gradient_ascent import LocalAscent, Unlearn, Watch, evaluating, own_losses, voted
 from hashing.model import encode
+from tests.defenses.conftest import graded
 
 ANCHORS = torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, -1.0, -1.0]])
 
@@ -123,16 +124,22 @@ def test_gamma_is_the_quantile_of_the_losses_after_the_first_epoch(view):
     assert torch.equal(watch.losses[2], own_losses(relaxed, view.train.labels, anchors))
 
 
-def test_isolates_the_smallest_mean_losses(view, monkeypatch):
-    losses = torch.stack([Rng("l", epoch).uniform((120,)) for epoch in range(3)])
-    monkeypatch.setattr(ABL, "_warmed_up", lambda self, case, train, epochs, rng: (case.untrained(), losses))
-    found = ABL(epochs=0, isolation=0.05).judge(view, Rng("d"))
+@pytest.mark.parametrize(("isolation", "count"), [(0.05, 6), (0.01, 1)])
+def test_isolates_the_smallest_mean_losses(view, isolation, count):
+    watches, train_model = [], view.train_model
+
+    def noted(model, split, recipe, rng, *, hook=None):
+        watches.append(hook)
+        return train_model(model, split, recipe, rng, hook=hook)
+
+    found = ABL(epochs=0, isolation=isolation).judge(replace(view, train_model=noted), Rng("d"))
+    losses = torch.stack(watches[0].losses)
+    assert losses.shape == (2, 120)
     assert torch.equal(found.scores, -losses.mean(0))
-    assert set(torch.nonzero(~found.keep).flatten().tolist()) == set(losses.mean(0).argsort()[:6].tolist())
-    assert int((~ABL(epochs=0).judge(view, Rng("d")).keep).sum()) == 1
+    assert set(torch.nonzero(~found.keep).flatten().tolist()) == set(losses.mean(0).argsort()[:count].tolist())
 
 
-def test_trains_for_as_many_epochs_as_the_victim_and_from_its_start(view, monkeypatch):
+def test_trains_for_as_many_epochs_as_the_victim_and_from_its_start(view):
     calls, original = [], view.train_model
 
     def recorded(model, split, recipe, rng, *, hook=None):
@@ -181,20 +188,22 @@ def test_unlearning_moves_poison_away_from_its_class_and_the_bound_holds(view):
     assert quality[1] >= 0.9 * quality[0]
 
 
-@pytest.mark.parametrize(
-    ("qualities", "taken"), [((1.0, 0.8, 0.95, 0.85), 2), ((1.0, 0.1, 0.1, 0.1), 0), ((1, 1, 1, 1), 3)]
-)
-def test_the_last_epoch_inside_the_bound_counts(view, monkeypatch, qualities, taken):
-    models = [view.untrained() for _ in range(4)]
-    left = iter(qualities)
-    monkeypatch.setattr(abl, "calibration_map", lambda model, split: next(left))
+@pytest.mark.parametrize(("beyond", "taken"), [((1, 0, 1), 2), ((1, 9, 1), 0), ((-1, -1, -1), 3)])
+def test_the_last_epoch_inside_the_bound_counts(view, beyond, taken):
+    """beyond: by how many wrong codes an epoch's model is worse than the worst one inside the bound of 10 %."""
+
+    def model(wrong: int) -> nn.Module:
+        return graded(view.model, view.calibration_set, wrong)
+
+    last = max(n for n in range(30) if calibration_map(model(n), view.calibration_set) >= 0.9)
+    models = [model(0), *(model(last + more) for more in beyond)]
     trained = iter(models[1:])
     faked = replace(view, train_model=lambda *_, **__: next(trained))
     found = ABL(epochs=3)._unlearned(faked, models[0], view.fit_set, view.calibration_set, Rng("u"))
     assert found is models[taken]
 
 
-def test_unlearning_that_diverges_leaves_the_model_before_it(view, monkeypatch):
+def test_unlearning_that_diverges_leaves_the_model_before_it(view):
     def diverge(*_, **__):
         raise DivergedError("the loss is nan: lower the rate")
 

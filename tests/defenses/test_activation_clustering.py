@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,8 @@ from sklearn.metrics import silhouette_score
 from bench.access.defender import defender_view
 from bench.api.defense import Needs
 from bench.api.random import Rng
-from defenses import activation_clustering
 from defenses.activation_clustering import ActivationClustering, reduced, split_in_two
+from tests.defenses.conftest import Featured
 
 
 @pytest.fixture
@@ -60,9 +62,9 @@ def test_degenerate_classes(how):
     assert split_in_two(components, 0)[1] == pytest.approx(1)
 
 
-def screened(view, monkeypatch, features: torch.Tensor, **params):
-    monkeypatch.setattr(activation_clustering, "embed", lambda case, space: features)
-    return ActivationClustering(**params).judge(view, Rng("d"))
+def judged(view, features: torch.Tensor, **params):
+    planted = Featured(view.model, view.train.images, features)
+    return ActivationClustering(**params).judge(replace(view, model=planted), Rng("d"))
 
 
 def features_with(view, poison: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,9 +76,9 @@ def features_with(view, poison: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize(("how", "dims"), [("ica", 1), ("pca", 10)])
-def test_a_planted_cluster_is_removed_and_has_the_highest_scores(view, monkeypatch, how, dims):
+def test_a_planted_cluster_is_removed_and_has_the_highest_scores(view, how, dims):
     features, planted = features_with(view, 8)
-    found = screened(view, monkeypatch, features, reduce=how, dims=dims)
+    found = judged(view, features, reduce=how, dims=dims)
     own = view.train.labels[:, 1]
     assert torch.nonzero(~found.keep & own).flatten().tolist() == planted.tolist()
     assert set(found.scores.topk(8).indices.tolist()) == set(planted.tolist())
@@ -84,22 +86,22 @@ def test_a_planted_cluster_is_removed_and_has_the_highest_scores(view, monkeypat
     assert found.model is None
 
 
-def test_half_of_a_class_stays(view, monkeypatch):
+def test_half_of_a_class_stays(view):
     features, planted = features_with(view, 14)
-    found = screened(view, monkeypatch, features)
+    found = judged(view, features)
     assert bool(found.keep[planted].all())
-    assert bool((~screened(view, monkeypatch, features, share=0.5).keep[planted]).all())
+    assert bool((~judged(view, features, share=0.5).keep[planted]).all())
 
 
-def test_a_class_without_clusters_stays(view, monkeypatch):
+def test_a_class_without_clusters_stays(view):
     features, planted = features_with(view, 8)
-    found = screened(view, monkeypatch, features, silhouette=0.3)
+    found = judged(view, features, silhouette=0.3)
     assert torch.nonzero(~found.keep).flatten().tolist() == planted.tolist()
-    assert bool(screened(view, monkeypatch, features, silhouette=0.99).keep.all())
+    assert bool(judged(view, features, silhouette=0.99).keep.all())
 
 
-def test_collapsed_features_are_not_suspicious(view, monkeypatch):
-    found = screened(view, monkeypatch, torch.ones(120, 20))
+def test_collapsed_features_are_not_suspicious(view):
+    found = judged(view, torch.ones(120, 20))
     assert bool(found.keep.all())
     assert found.scores.tolist() == [-1] * 120
 

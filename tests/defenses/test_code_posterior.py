@@ -12,7 +12,7 @@ from torch import nn
 
 from bench.api.random import Rng
 from bench.api.types import Split
-from defenses._code_posterior import entropy, fit_posterior, posterior
+from defenses.helpers.code_posterior import entropy, fit_posterior, posterior
 
 
 class Table(nn.Module):

@@ -1,8 +1,7 @@
-"""Fine-pruning: what is pruned, how far, and which candidate wins."""
+"""Fine-pruning: what is pruned, and how far."""
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import pytest
@@ -11,15 +10,12 @@ import torch
 from bench.access.defender import defender_view
 from bench.api import registry
 from bench.api.defense import Needs
-from bench.api.errors import DivergedError, UserError
+from bench.api.errors import UserError
 from bench.api.random import Rng
-from defenses import _fine_tuning, fine_pruning
-from defenses._channels import last_stage, mean_activations
-from defenses._fine_tuning import calibration_map
 from defenses.fine_pruning import FinePruning
-from defenses.fine_tuning import FineTuning
-from hashing.codes import pack
-from hashing.model import encode
+from defenses.helpers.channels import last_stage, mean_activations, switched_off
+from defenses.helpers.fine_tuning import calibration_map
+from tests.defenses.conftest import read_channels, tuner, wrong_within
 
 
 @pytest.fixture
@@ -59,91 +55,51 @@ def test_tuning_leaves_pruned_channels_dead(view):
     assert all(torch.equal(before[key], value) for key, value in view.model.state_dict().items())
 
 
-@pytest.fixture
-def quality(view, monkeypatch):
-    """Calibration mAP as a function of the number of channels that are switched off, in place of the true one."""
-
-    def script(values):
-        def measure(model, split):
-            assert split is view.calibration_set
-            with torch.no_grad():
-                seen = []
-                handle = last_stage(model)[-1].register_forward_hook(lambda m, i, o: seen.append(o))
-                model(split.images[:8] / 255)
-                handle.remove()
-            off = int((seen[0] == 0).flatten(2).all(2).all(0).sum())
-            return values(off)
-
-        monkeypatch.setattr(fine_pruning, "calibration_map", measure)
-
-    return script
+def quality_without(view, channels: torch.Tensor) -> float:
+    off = torch.zeros(16, dtype=torch.bool)
+    off[channels] = True
+    with switched_off(view.model, off):
+        return calibration_map(view.model, view.calibration_set)
 
 
-@pytest.mark.parametrize(
-    ("step", "max_drop", "values", "count"),
-    [
-        (0.01, 0.1, lambda off: 0.8 if off <= 5 else 0.5, 5),  # one channel at a time: round(0.16) is none
-        (0.25, 0.1, lambda off: 0.8 if off <= 5 else 0.5, 4),  # four at a time
-        (0.01, 0.1, lambda off: 0.8 - 0.02 * off, 4),  # 10 % of 0.8 is 0.08
-        (0.01, 0.0, lambda off: 0.8 if off == 0 else 0.7, 0),
-        (0.01, 0.1, lambda off: 0.8, 15),  # the last channel stays
-        (0.25, 0.1, lambda off: 0.8, 12),
-        (0.01, 0.1, lambda off: 0.1 if off in {3, 15} else 0.8, 14),  # the strongest, though quality dips before
-        (0.01, 1.0, lambda off: 0.8 if off == 0 else 0.0, 15),
-    ],
-)
-def test_channels_are_pruned_until_quality_falls_by_more_than_allowed(view, quality, step, max_drop, values, count):
-    quality(lambda off: values(off) + 1e-9)
+@pytest.mark.parametrize(("step", "width"), [(0.01, 1), (0.25, 4)])  # round(0.16) is no channel: one at a time
+@pytest.mark.parametrize("max_drop", [0.0, 0.02, 0.1, 0.3, 1.0])
+def test_as_many_channels_are_pruned_as_the_drop_of_quality_allows(view, step, width, max_drop):
+    """By trying every number of channels; the last channel stays."""
+    order = mean_activations(view.model, view.fit_set).argsort(stable=True)
+    before = calibration_map(view.model, view.calibration_set)
+    kept = {n: quality_without(view, order[:n]) / before >= 1 - max_drop for n in range(width, 16, width)}
     repaired = FinePruning(step=step, max_drop=max_drop, epochs=0).repair(view, Rng("d"))
-    activity = mean_activations(view.model, view.fit_set)
-    assert len(pruned(repaired)) == count
-    assert count == 0 or activity is not None
+    assert len(pruned(repaired)) == max((n for n, fine in kept.items() if fine), default=0)
 
 
-def test_the_learning_rate_is_chosen_on_the_calibration_half(view, monkeypatch):
-    rates, splits, recipes = [], [], []
+@pytest.mark.parametrize(("step", "count"), [(0.01, 5), (0.25, 4)])
+def test_a_channel_that_the_code_needs_ends_the_pruning(view, step, count):
+    order = mean_activations(view.model, view.fit_set).argsort(stable=True)
+    read_channels(view.model, view.fit_set, useful=int(order[5]))
+    repaired = FinePruning(step=step, epochs=0).repair(view, Rng("d"))
+    assert pruned(repaired) == sorted(order[:count].tolist())
 
-    def train_model(model, split, recipe, rng, *, hook=None):
-        rates.append(recipe.lr)
-        splits.append(split)
-        recipes.append(recipe)
-        tuned = case_trainer(model, split, replace(recipe, epochs=0), rng)
-        tuned.rate = recipe.lr
-        return tuned
 
-    case_trainer = view.train_model
-    view = replace(view, train_model=train_model)
-    quality = {0.1: 0.5, 0.2: 0.9, 0.3: 0.9}
-    monkeypatch.setattr(
-        _fine_tuning, "calibration_map", lambda model, split: quality.get(getattr(model, "rate", 0), 1.0)
-    )
+def test_the_strongest_pruning_counts_though_quality_dips_before(view):
+    order = mean_activations(view.model, view.fit_set).argsort(stable=True).tolist()
+    read_channels(view.model, view.fit_set, useful=order[15], opposed=(order[13], order[14]))
+    order = mean_activations(view.model, view.fit_set).argsort(stable=True)
+    before = calibration_map(view.model, view.calibration_set)
+    good = [n for n in range(1, 16) if quality_without(view, order[:n]) >= 0.9 * before]
+    assert good == [*range(1, 14), 15]
+    assert len(pruned(FinePruning(epochs=0).repair(view, Rng("d")))) == 15
+
+
+def test_the_learning_rate_is_chosen_on_the_calibration_half(view):
+    seen = []
+    view = replace(view, train_model=tuner(view, {0.1: 9, 0.2: 1, 0.3: 1}, seen))
     best = FinePruning(ratio=0.5, epochs=3, lr=(0.1, 0.2, 0.3)).repair(view, Rng("d"))
     assert best.rate == 0.2  # the first of equals
-    assert rates == [0.1, 0.2, 0.3]
-    assert all(split is view.fit_set for split in splits)
-    assert all((r.epochs, r.schedule, r.backbone_lr) == (3, "constant", 1.0) for r in recipes)
-    assert {r.optimizer for r in recipes} == {view.recipe.optimizer}
-
-
-def test_calibration_map_is_leave_one_out_retrieval_inside_the_split(view):
-    codes = pack(encode(view.model, view.calibration_set.images, device=torch.device("cpu"))).unpack().astype(int)
-    classes = view.calibration_set.labels.int().argmax(1).tolist()
-    n, total = len(codes), 0.0
-    for q in range(n):
-        others = [i for i in range(n) if i != q]
-        distance = {i: int((codes[q] != codes[i]).sum()) for i in others}
-        relevant = [i for i in others if classes[i] == classes[q]]
-        precision = 0.0
-        for i in relevant:  # expected over tie orders: position j in the bucket is uniform
-            nearer = [o for o in others if distance[o] < distance[i]]
-            same = [o for o in others if distance[o] == distance[i]]
-            hits, own = (sum(classes[o] == classes[q] for o in group) for group in (nearer, same))
-            other_hits = (own - 1) / (len(same) - 1) if len(same) > 1 else 0.0
-            precision += sum(
-                (hits + 1 + (j - 1) * other_hits) / (len(nearer) + j) for j in range(1, len(same) + 1)
-            ) / len(same)
-        total += precision / len(relevant)
-    assert calibration_map(view.model, view.calibration_set) == pytest.approx(total / n, abs=1e-9)
+    assert [recipe.lr for _, recipe in seen] == [0.1, 0.2, 0.3]
+    assert all(split is view.fit_set for split, _ in seen)
+    assert all((r.epochs, r.schedule, r.backbone_lr) == (3, "constant", 1.0) for _, r in seen)
+    assert {recipe.optimizer for _, recipe in seen} == {view.recipe.optimizer}
 
 
 @pytest.mark.parametrize("rates", [(), (0.0,), (1e-2, -1.0)])
@@ -152,52 +108,12 @@ def test_a_grid_without_rates_or_with_impossible_ones_is_refused(rates):
         registry.create("defenses", "fine_pruning", {"lr": rates})
 
 
-@pytest.mark.parametrize(
-    ("quality", "choose", "rate"),
-    [
-        ({0.1: 0.5, 0.2: 0.85, 0.3: 0.95}, "best", 0.3),
-        ({0.1: 0.91, 0.2: 0.92, 0.3: 0.5}, "best", 0.2),
-        ({0.1: 0.95, 0.2: 0.90, 0.3: 0.89}, "strongest", 0.2),  # the victim's 1.0 may fall to 0.9
-        ({0.1: 0.8, 0.2: 0.7, 0.3: 0.6}, "strongest", 0.1),  # none is inside the bound: the best
-    ],
-)
-def test_of_the_rates_the_best_or_the_strongest_that_keeps_quality_is_taken(view, monkeypatch, quality, choose, rate):
-    def train_model(model, split, recipe, rng, *, hook=None):
-        tuned = copy.deepcopy(model)
-        tuned.rate = recipe.lr
-        return tuned
-
-    monkeypatch.setattr(
-        _fine_tuning, "calibration_map", lambda model, split: quality.get(getattr(model, "rate", 0), 1.0)
-    )
-    view = replace(view, train_model=train_model)
-    repaired = FineTuning(epochs=1, lr=(0.1, 0.2, 0.3), choose=choose).repair(view, Rng("d"))
-    assert repaired.rate == rate
-    assert view.notes == {"learning rate": rate, "calibration drop": pytest.approx(1 - quality[rate])}
-
-
-def test_the_drop_counts_from_the_network_before_pruning(view, monkeypatch):
-    """Pruning costs 0.08 of 1, tuning up to 0.1 more: only 0.90 is inside the bound."""
-    quality = {0.1: 0.90, 0.2: 0.89}
-
-    def calibration_map(model, split):
-        off = any(module._forward_hooks for module in model.modules())
-        return quality.get(getattr(model, "rate", 0), 0.92 if off else 1.0)
-
-    def train_model(model, split, recipe, rng, *, hook=None):
-        tuned = copy.deepcopy(model)
-        tuned.rate = recipe.lr
-        return tuned
-
-    for module in (_fine_tuning, fine_pruning):
-        monkeypatch.setattr(module, "calibration_map", calibration_map)
-    view = replace(view, train_model=train_model)
-    best = FinePruning(ratio=0.5, epochs=1, lr=(0.1, 0.2), choose="strongest").repair(view, Rng("d"))
+def test_the_drop_counts_from_the_network_before_pruning(view):
+    """A rate whose quality is inside the bound on the pruned network's quality alone is not taken."""
+    order = mean_activations(view.model, view.fit_set).argsort(stable=True)
+    before, after = calibration_map(view.model, view.calibration_set), quality_without(view, order[:15])
+    inside, outside = wrong_within(view, 0.9 * before), wrong_within(view, 0.9 * after)
+    assert outside > inside
+    view = replace(view, train_model=tuner(view, {0.1: inside, 0.2: outside}))
+    best = FinePruning(ratio=1.0, epochs=1, lr=(0.1, 0.2), choose="strongest").repair(view, Rng("d"))
     assert best.rate == 0.1
-
-
-def test_codes_that_are_not_finite_are_a_diverged_training(view):
-    with torch.no_grad():
-        view.model.head.weight.fill_(torch.nan)
-    with pytest.raises(DivergedError, match="not finite"):
-        calibration_map(view.model, view.calibration_set)

@@ -17,10 +17,10 @@ from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.types import to_unit
 from bench.artifacts.models import open_model
-from defenses import _fine_tuning, nad
-from defenses._attention import Distillation, attention_maps, statistics_kept
-from defenses._fine_tuning import fine_tuned
+from defenses.helpers.attention import Distillation, attention_maps, statistics_kept
+from defenses.helpers.fine_tuning import fine_tuned
 from defenses.nad import NAD
+from tests.defenses.conftest import graded
 
 
 @pytest.fixture
@@ -135,25 +135,25 @@ def test_without_weight_on_attention_the_student_is_fine_tuned_and_no_more(view)
     assert not equal(state(found), state(attentive))
 
 
-def test_the_teacher_is_what_fine_tuning_gives_and_the_student_starts_as_the_victim(view, monkeypatch):
-    teachers, students = [], []
+def test_the_teacher_is_what_fine_tuning_gives_and_the_student_starts_as_the_victim(view):
+    runs, train_model = [], view.train_model
 
-    class Watched(Distillation):
-        def __init__(self, teacher, betas):
-            super().__init__(teacher, betas)
-            teachers.append(state(teacher))
-
-        def before_step(self, model, *args):
-            students.append(state(model))
-            return super().before_step(model, *args)
+    def noted(model, split, recipe, rng, *, hook=None):
+        runs.append((state(model), hook))
+        return train_model(model, split, recipe, rng, hook=hook)
 
     before = state(view.model)
-    monkeypatch.setattr(nad, "Distillation", Watched)
-    NAD(teacher_epochs=2, epochs=1, lr=(1e-2, 1e-3)).repair(view, Rng("d"))
-    control = registry.create("defenses", "fine_tuning", {"epochs": 2, "lr": (1e-2, 1e-3)}).repair(view, Rng("d"))
-    assert equal(teachers[0], state(control))
-    assert equal(students[0], before)
+    defense = NAD(teacher_epochs=2, epochs=1, lr=(1e-2, 1e-3))
+    defense.repair(replace(view, train_model=noted), Rng("d"))
+    assert all(equal(start, before) for start, _ in runs)
     assert equal(before, state(view.model))
+    hooks = [hook for _, hook in runs if hook is not None]
+    assert len(hooks) == 2
+    control = registry.create("defenses", "fine_tuning", {"epochs": 2, "lr": (1e-2, 1e-3)}).repair(view, Rng("d"))
+    step = view.model.eval(), images_of(view), view.fit_set.labels[:9], torch.arange(9), 0.0
+    wanted = Distillation(control, defense.betas).before_step(*step)[2]
+    assert float(wanted.detach()) > 0
+    assert all(torch.equal(hook.before_step(*step)[2], wanted) for hook in hooks)
 
 
 def test_students_come_to_attend_as_the_teacher_does(view, other):
@@ -171,21 +171,15 @@ def test_students_come_to_attend_as_the_teacher_does(view, other):
     assert gap(taught) < 0.5 * min(gap(alone), gap(view.model))
 
 
-def test_the_rates_of_teacher_and_student_are_chosen_on_the_calibration_half(view, monkeypatch):
+def test_the_rates_of_teacher_and_student_are_chosen_on_the_calibration_half(view):
     runs = []
-    trainer = view.train_model
 
     def train_model(model, split, recipe, rng, *, hook=None):
         runs.append((recipe.lr, recipe.epochs, hook is not None, split is view.fit_set))
-        tuned = trainer(model, split, replace(recipe, epochs=0), rng)
+        tuned = graded(model, view.calibration_set, {0.1: 9, 0.2: 1}[recipe.lr])
         tuned.rate = recipe.lr
         return tuned
 
-    def quality(model, split):
-        assert split is view.calibration_set
-        return {0.1: 0.5, 0.2: 0.9}.get(getattr(model, "rate", 0), 1.0)
-
-    monkeypatch.setattr(_fine_tuning, "calibration_map", quality)
     best = NAD(teacher_epochs=3, epochs=4, lr=(0.1, 0.2)).repair(replace(view, train_model=train_model), Rng("d"))
     assert best.rate == 0.2
     assert runs == [(0.1, 3, False, True), (0.2, 3, False, True), (0.1, 4, True, True), (0.2, 4, True, True)]
@@ -193,7 +187,7 @@ def test_the_rates_of_teacher_and_student_are_chosen_on_the_calibration_half(vie
 
 def test_without_a_stage_to_attend_to_the_user_is_told(view):
     view.model.backbone.frozen = 3  # the fourth leaves one position
-    with pytest.raises(UserError, match="freeze fewer stages") as error:
+    with pytest.raises(UserError, match="nad") as error:
         NAD().repair(view, Rng("d"))
     assert "\n" not in str(error.value)
 

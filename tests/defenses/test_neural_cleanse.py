@@ -9,9 +9,9 @@ import torch
 
 from bench.access.defender import defender_view
 from bench.api.defense import Needs, Rng
-from defenses._trigger_inversion import Reversing, Triggers
 from defenses.neural_cleanse import NeuralCleanse
-from defenses.neural_cleanse_free import NeuralCleanseFree, clustered
+from defenses.neural_cleanse_free import NeuralCleanseFree
+from tests.defenses.conftest import planted_search
 
 SIZES = [0.3, 0.2, 0.02, 0.26]  # median .23, deviations .07 .03 .21 .03, their median .05
 INDEX = 0.21 / (1.4826 * 0.05)
@@ -22,26 +22,9 @@ def view(world):
     return defender_view(world.spec, world.defender_inputs(), world.context, Needs.DATABASE)
 
 
-@pytest.fixture
-def planted(monkeypatch):
-    """The search answers with the given sizes; returns what it was asked for."""
-    asked = {}
-
-    def plant(sizes):
-        def reverse(self, model, images, own, codes, rng):
-            asked.update(images=images, own=own, codes=codes)
-            g, (_, c, h, w) = len(codes), images.shape
-            return Triggers(torch.zeros(g, 1, h, w), torch.zeros(g, c, h, w), torch.tensor(sizes[:g]))
-
-        monkeypatch.setattr(Reversing, "reverse", reverse)
-        return asked
-
-    return plant
-
-
-def test_verdict_by_hand(view, planted):
-    asked = planted(SIZES)
-    verdict = NeuralCleanse().inspect(view, Rng("d"))
+def test_verdict_by_hand(view):
+    component, asked = planted_search(NeuralCleanse, SIZES)
+    verdict = component().inspect(view, Rng("d"))
     assert verdict.score == pytest.approx(INDEX, rel=1e-5)
     assert verdict.suspect == 2
     assert verdict.alarm_at == 2
@@ -54,42 +37,42 @@ def test_verdict_by_hand(view, planted):
     assert torch.equal(asked["images"], view.fit_set.images)
 
 
-def test_equal_sizes_name_nobody(view, planted):
-    planted([0.5, 0.5, 0.5, 0.1])
-    verdict = NeuralCleanse().inspect(view, Rng("d"))
+def test_equal_sizes_name_nobody(view):
+    component, _ = planted_search(NeuralCleanse, [0.5, 0.5, 0.5, 0.1])
+    verdict = component().inspect(view, Rng("d"))
     assert (verdict.score, verdict.suspect) == (0, None)
     assert view.notes["median deviation"] == 0
 
 
-def test_of_equal_suspects_the_first_is_named(view, planted):
-    planted([0.9, 0.1, 0.8, 0.1])
-    verdict = NeuralCleanse().inspect(view, Rng("d"))
+def test_of_equal_suspects_the_first_is_named(view):
+    component, _ = planted_search(NeuralCleanse, [0.9, 0.1, 0.8, 0.1])
+    verdict = component().inspect(view, Rng("d"))
     assert verdict.suspect == 1
 
 
-def test_a_class_without_trusted_images_is_passed_over(view, planted):
-    asked = planted([0.3, 0.05, 0.28])
+def test_a_class_without_trusted_images_is_passed_over(view):
+    component, asked = planted_search(NeuralCleanse, [0.3, 0.05, 0.28])
     trusted = {}
     for half in ("fit_set", "calibration_set"):
         split = getattr(view, half)
         trusted[half] = split.select(~split.labels[:, 1])
-    verdict = NeuralCleanse().inspect(replace(view, **trusted), Rng("d"))
+    verdict = component().inspect(replace(view, **trusted), Rng("d"))
     assert verdict.suspect == 2
     assert list(view.notes)[:3] == ["size of anchor", "size of candle", "size of drum"]
     assert torch.equal(asked["own"], trusted["fit_set"].labels[:, [0, 2, 3]])
 
 
-def test_images_with_any_of_several_labels_are_a_class_s_own(view, planted):
-    asked = planted(SIZES)
+def test_images_with_any_of_several_labels_are_a_class_s_own(view):
+    component, asked = planted_search(NeuralCleanse, SIZES)
     labels = view.fit_set.labels.clone()
     labels[::3, 0] = True
-    NeuralCleanse().inspect(replace(view, fit_set=replace(view.fit_set, labels=labels)), Rng("d"))
+    component().inspect(replace(view, fit_set=replace(view.fit_set, labels=labels)), Rng("d"))
     assert torch.equal(asked["own"], labels)
 
 
-def test_classes_with_one_anchor_are_one_called_after_the_first(view, planted):
+def test_classes_with_one_anchor_are_one_called_after_the_first(view):
     """Two classes swap half of their images, so that neither vote can tell them apart."""
-    asked = planted([0.3, 0.01, 0.28])
+    component, asked = planted_search(NeuralCleanse, [0.3, 0.01, 0.28])
 
     class Merging(torch.nn.Module):
         def __init__(self, model):
@@ -103,7 +86,7 @@ def test_classes_with_one_anchor_are_one_called_after_the_first(view, planted):
             low = means[:, 6:, 6:].mean((1, 2)) > means[:, :6, :6].mean((1, 2))
             return torch.where((right | low)[:, None] & (means[:, 6:, :6].mean((1, 2)) < 0.45)[:, None], 1.0, logits)
 
-    verdict = NeuralCleanse().inspect(replace(view, model=Merging(view.model)), Rng("d"))
+    verdict = component().inspect(replace(view, model=Merging(view.model)), Rng("d"))
     if len(asked["codes"]) == 3:
         assert verdict.suspect == 1
         assert torch.equal(asked["own"][:, 1], view.fit_set.labels[:, [1, 3]].any(1))
@@ -116,46 +99,3 @@ def test_runs_whole_and_repeats(view, component):
     verdicts = [component(steps=2, updates=2).inspect(view, Rng("d", seed)) for seed in (0, 0, 1)]
     assert verdicts[0] == verdicts[1] != verdicts[2]
     assert len(view.notes) == 6
-
-
-def test_medoids_by_brute_force():
-    centres = torch.tensor([[1.0] * 8, [-1.0] * 8, [1.0] * 4 + [-1.0] * 4])
-    cluster = torch.tensor([0] * 30 + [1] * 20 + [2] * 10)
-    signs = centres[cluster] * torch.where(Rng("m").uniform((60, 8)) < 0.06, -1.0, 1.0)
-    medoids, belongs = clustered(signs, 3, Rng("k"))
-    assert belongs.sum(1).tolist() == [1] * 60
-    assert belongs.sum(0).tolist() == sorted(belongs.sum(0).tolist(), reverse=True)
-    for at, medoid in enumerate(medoids):
-        items = signs[belongs[:, at]]
-        distances = (items[:, None] != items).sum(2).sum(1)
-        assert int((items != medoid).sum()) == int(distances.min())
-        assert bool((items == medoid).all(1).any())
-
-
-def test_there_are_no_more_clusters_than_codes():
-    medoids, belongs = clustered(torch.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, 1.0]]), 10, Rng("k"))
-    assert medoids.tolist() == [[1, 1], [-1, 1]]
-    assert belongs.tolist() == [[True, False], [False, True], [True, False]]
-
-
-def test_without_labels_the_score_is_the_same_and_a_cluster_is_called_after_most_of_its_items(view, planted):
-    asked = planted(SIZES)
-    verdict = NeuralCleanseFree().inspect(view, Rng("d"))
-    assert verdict.score == pytest.approx(INDEX, rel=1e-5)
-    assert verdict.alarm_at == 2
-    held = (view.database.signs == asked["codes"][2]).all(1)
-    assert int(view.database.labels[held].sum(0).argmax()) == verdict.suspect
-    codes = torch.where(view.model(view.fit_set.images / 255) > 0, 1.0, -1.0)
-    distances = (codes[:, None] != asked["codes"]).sum(2)
-    assert torch.equal(asked["own"], distances == distances.amin(1, keepdim=True))
-    shuffled = replace(view.database, labels=view.database.labels[:, [1, 2, 3, 0]])
-    other = NeuralCleanseFree().inspect(replace(view, granted={"database": shuffled}), Rng("d"))
-    assert other.score == verdict.score
-    assert other.suspect == (verdict.suspect - 1) % 4
-
-
-def test_no_suspect_without_a_score_and_as_many_clusters_as_asked(view, planted):
-    asked = planted([0.5, 0.5, 0.5])
-    verdict = NeuralCleanseFree(clusters=3).inspect(view, Rng("d"))
-    assert (verdict.score, verdict.suspect) == (0, None)
-    assert len(asked["codes"]) == 3

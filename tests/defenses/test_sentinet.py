@@ -17,7 +17,7 @@ from bench.api import registry
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.types import Split, to_unit
-from defenses._saliency import grad_cam, makers_of_maps, salient
+from defenses.helpers.saliency import grad_cam, makers_of_maps, salient
 from defenses.sentinet import SentiNet, boundary, distance, level, within
 from hashing.model import build_model
 
@@ -168,7 +168,7 @@ def test_saliency_takes_the_last_rectified_maps_of_every_backbone(build, place):
 
 
 def test_a_network_without_convolution_is_refused():
-    with pytest.raises(TypeError, match="no convolution"):
+    with pytest.raises(TypeError, match="convolution"):
         makers_of_maps(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
 
 

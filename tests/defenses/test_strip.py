@@ -12,8 +12,8 @@ from torch import nn
 
 from bench.access.defender import defender_view
 from bench.api.random import Rng
-from defenses._code_posterior import entropy, posterior
-from defenses.strip import Strip, dispersion
+from defenses.helpers.code_posterior import entropy, posterior
+from defenses.strip import LIMIT, Strip, dispersion
 
 
 @pytest.mark.parametrize(("copies", "bits"), [(2, 1), (3, 4), (7, 16), (8, 5)])
@@ -143,14 +143,18 @@ def test_neighbours_without_any_label_are_no_evidence():
 
 
 @torch.no_grad()
-def test_scores_do_not_depend_on_how_many_blends_fit_into_memory(world, model, monkeypatch):
-    detector = Strip(overlays=8)
-    state = detector.fit(defender_view(world.spec, world.defender_inputs(), world.context, detector.needs), Rng("d"))
-    images = Rng("strip").uniform((5, 3, 12, 12))
-    whole = detector.score(images, model, state)
-    shown = []
-    monkeypatch.setattr("defenses.strip.LIMIT", 2 * state["overlays"].numel())
+def test_scores_do_not_depend_on_how_many_blends_fit_into_memory():
+    """Blends of two of these images are as many values as the limit allows."""
+    images, overlays = Rng("strip").uniform((5, 3, 128, 128)), Rng("overlays").uniform((170, 3, 128, 128))
+    assert 2 * overlays.numel() <= LIMIT < 3 * overlays.numel()
+    database = torch.tensor([[1.0, 1, 1], [-1, -1, -1], [1, -1, 1]])
+    state = {
+        **state_of(database, torch.eye(3, dtype=torch.bool)),
+        "overlays": overlays, "anchors": database, "temperature": torch.tensor(0.3), "multi": torch.tensor(0.0),
+    }  # fmt: skip
+    detector, model, shown = Strip(overlays=170, neighbours=2), Bright(), []
+    alone = [detector.score(images[i : i + 1], model, state) for i in range(5)]
     model.register_forward_pre_hook(lambda _, inputs: shown.append(len(inputs[0])))
     for name, value in detector.score(images, model, state).items():
-        torch.testing.assert_close(value, whole[name])
-    assert shown == [16, 16, 8]
+        torch.testing.assert_close(value, torch.cat([one[name] for one in alone]))
+    assert shown == [340, 340, 170]

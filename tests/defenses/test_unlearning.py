@@ -9,8 +9,8 @@ import torch
 
 from bench.access.defender import defender_view
 from bench.api.defense import Needs, Rng
-from defenses._trigger_inversion import Reversing, Triggers
 from defenses.fine_tuning import FineTuning
+from defenses.helpers.trigger_inversion import Triggers
 from defenses.unlearning import Unlearning
 
 
@@ -19,10 +19,8 @@ def view(world):
     return defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
 
 
-@pytest.fixture
-def seen(view, monkeypatch):
-    """The search finds a white pixel for class 2; training is only noted down."""
-    splits, recipes = [], []
+class Planted(Unlearning):
+    """The search finds a white pixel for class 2."""
 
     def reverse(self, model, images, own, codes, rng):
         g, (_, c, h, w) = len(codes), images.shape
@@ -30,19 +28,24 @@ def seen(view, monkeypatch):
         masks[2, :, 0, 0], patterns[2] = 1, 1
         return Triggers(masks, patterns, torch.tensor([0.5, 0.5, 0.1, 0.5]))  # MAD 0: there is no index
 
+
+@pytest.fixture
+def seen(view):
+    """Training is only noted down."""
+    splits, recipes = [], []
+
     def train_model(model, split, recipe, rng, *, hook=None):
         splits.append(split)
         recipes.append(recipe)
         return model
 
-    monkeypatch.setattr(Reversing, "reverse", reverse)
     return replace(view, train_model=train_model), splits, recipes
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.2, 6), (1.0, 30), (0.001, 1), (0.5, 15)])
 def test_a_share_of_the_images_bears_the_smallest_trigger_under_its_own_label(seen, share, count):
     view, splits, recipes = seen
-    Unlearning(share=share, lr=(1e-3, 1e-4), epochs=3).repair(view, Rng("d"))
+    Planted(share=share, lr=(1e-3, 1e-4), epochs=3).repair(view, Rng("d"))
     assert [(recipe.lr, recipe.epochs) for recipe in recipes] == [(1e-3, 3), (1e-4, 3)]
     assert splits[0] is splits[1]
     fit, split = view.fit_set, splits[0]
@@ -58,7 +61,7 @@ def test_a_share_of_the_images_bears_the_smallest_trigger_under_its_own_label(se
 def test_the_choice_of_images_is_the_stream_s(seen):
     view, splits, _ = seen
     for seed in (0, 0, 1):
-        Unlearning(lr=(1e-3,)).repair(view, Rng("d", seed))
+        Planted(lr=(1e-3,)).repair(view, Rng("d", seed))
     assert torch.equal(splits[0].images, splits[1].images)
     assert not torch.equal(splits[0].images, splits[2].images)
 

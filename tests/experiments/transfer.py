@@ -16,7 +16,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from attacks._confusing import STEP, objective, offset_by, perturb
+from attacks.helpers.confusing import STEP, objective, offset_by, perturb
 from bench.api import registry
 from bench.api.hashing import Recipe
 from bench.api.random import Rng

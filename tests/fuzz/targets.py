@@ -21,9 +21,9 @@ from bench.engine.record import encoded
 from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from hashing import weight_files
-from hashing.datasets import _lists
-from hashing.datasets._archives import walk
-from hashing.datasets._image_folder import survey
+from hashing.datasets.helpers import lists as image_lists
+from hashing.datasets.helpers.archives import walk
+from hashing.datasets.helpers.image_folder import survey
 from hashing.image_decoding import decode_image, decode_rgba
 from reports import frame, render, score, throughput, trial_details
 from reports.board_registry import BoardData, all_boards, make_boards
@@ -80,10 +80,10 @@ def lists(data: bytes, folder: Path) -> bool:
     parts = [*data.split(PARTS), b"", b"", b"", b""]
     for name, part in zip((*names, "classes"), parts, strict=False):
         (folder / f"{name}.txt").write_bytes(part)
-    _lists._read.cache_clear()
-    found = _lists.read_lists({name: folder / f"{name}.txt" for name in names})
+    image_lists._read.cache_clear()
+    found = image_lists.read_lists({name: folder / f"{name}.txt" for name in names})
     assert len(found.names) == len(found.labels)
-    assert len(_lists.class_names(folder, found.labels.shape[1])) == found.labels.shape[1]
+    assert len(image_lists.class_names(folder, found.labels.shape[1])) == found.labels.shape[1]
     return True
 
 

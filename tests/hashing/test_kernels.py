@@ -99,6 +99,16 @@ def test_every_query_belongs_to_one_piece(queries):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
 
 
+def test_backends_agree_beyond_one_chunk():
+    rng = np.random.default_rng(5)
+    queries, database = pack(rng.standard_normal((11, 130))), pack(rng.standard_normal((1000, 130)))
+    labels, own = rng.random((1000, 100)) < 0.02, rng.random((11, 100)) < 0.05
+    a = distance_histograms(queries, database, Relevance(labels), own, backend="numba")
+    b = distance_histograms(queries, database, Relevance(labels), own, backend="torch")
+    assert np.array_equal(a, b)
+    assert a[1].sum() == Relevance(labels).of(own).sum() > 0
+
+
 def test_two_distances_are_counted_at_once_only_where_it_pays():
     assert numba_kernels.bins_for(65, 10_000) == 65 * 65
     assert numba_kernels.bins_for(65, 8_000) == 65

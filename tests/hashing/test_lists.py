@@ -77,14 +77,14 @@ def test_trusted_images_can_come_from_the_training_list(tmp_path: Path) -> None:
     """Train and database are one list, as in CIFAR10-2."""
     root = build(tmp_path, HONEST | {"database.txt": TRAIN})
     pool = make().decode(root)
-    with pytest.raises(UserError, match=r"0 images are in the database list but not .* set trusted_from = \"train\""):
+    with pytest.raises(UserError, match=r"\b0 .*trusted_from = \"train\""):
         make().splits(pool.labels, pool.origin, Rng("l"))
     data = make(trusted_from="train")
     parts = dict(data.splits(pool.labels, pool.origin, Rng("l")))
     check(parts, 10, data)
     assert torch.equal(parts["train"], parts["database"])
     assert sorted(torch.cat([parts[k] for k in ("train", "trusted", "public")]).tolist()) == list(range(6))
-    with pytest.raises(UserError, match="too few for trusted = 3"):
+    with pytest.raises(UserError, match="trusted = 3"):
         make(trusted_from="train", trusted=3).splits(pool.labels, pool.origin, Rng("l"))
 
 
@@ -105,10 +105,10 @@ def test_class_numbers_line_ends_names_and_another_image_folder(tmp_path: Path) 
     assert pool.labels.int().argmax(1).tolist()[:6] == [0, 1, 2, 0, 1, 2]
     assert (pool.labels.sum(1) == 1).all()
     (root / "mine" / "classes.txt").write_text("cat\ndog\n")
-    with pytest.raises(DataCorruptError, match=r"classes\.txt' holds 2 different names, the lists 3 labels"):
+    with pytest.raises(DataCorruptError, match=r"classes\.txt.*\b2\b.*\b3\b"):
         data.classes(root)
     (root / "mine" / "test.txt").write_text("x")
-    with pytest.raises(UserError, match=r"holds test\.txt and query\.txt: keep the one"):
+    with pytest.raises(UserError, match=r"test\.txt.*query\.txt"):
         data.files(root)
 
 
@@ -131,27 +131,27 @@ def test_the_name_tells_lists_apart_but_not_their_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"train.txt": []}, r"train\.txt' is empty"),
-        ({"train.txt": ["a/0.png 1 0 0", "", "a/1.png 1 0 0"]}, r"train\.txt' line 2 holds no image with labels"),
-        ({"train.txt": ["a/0.png", *TRAIN]}, r"train\.txt' line 1 holds no image with labels"),
-        ({"train.txt": [TRAIN[0], TRAIN[0], TRAIN[0]]}, r"2 names 'a/0\.png' again \(first in line 1\).*and 1 more"),
-        ({"train.txt": [TRAIN[0], "./a//0.png 0 1 0"]}, r"train\.txt' line 2 names 'a/0\.png' again"),
-        ({"test.txt": [*QUERY, "q/5.png 1 0"]}, r"test\.txt' line 5 has 2 labels where line 1 has 3"),
-        ({"test.txt": ["q/0.png 1 0"]}, r"test\.txt' gives 2 labels per line, '.*train\.txt' 3"),
-        ({"test.txt": ["q/0.png 1 2 0"]}, r"test\.txt' line 1 has the label '2'"),
-        ({"test.txt": ["q/0.png 1 00 1"]}, r"test\.txt' line 1 has the label '00'"),
-        ({"test.txt": ["q/my pic.png 1 0 0"]}, r"test\.txt' line 1 has the label 'pic\.png'.*no spaces"),
-        ({"test.txt": ["/etc/passwd 1 0 0"]}, r"test\.txt' line 1 leads out of the image folder with '/etc/passwd'"),
-        ({"test.txt": ["q/../../x.png 1 0 0"]}, r"test\.txt' line 1 leads out"),
-        ({"test.txt": ["./. 1 0 0"]}, r"test\.txt' line 1 names './.', which is no image"),
-        ({"test.txt": ["C:/x.png 1 0 0"]}, r"test\.txt' line 1 leads out"),
-        ({"test.txt": ["q\\x.png 1 0 0"]}, r"test\.txt' line 1 leads out"),
-        ({"test.txt": [*QUERY, TRAIN[0], TRAIN[1]]}, r"test\.txt' line 5: 'a/0\.png' is in '.*train\.txt'.*1 more"),
-        ({"test.txt": [*QUERY, REST[3]]}, r"test\.txt' line 5: 'b/3\.jpg' is in '.*database\.txt' too"),
-        ({"train.txt": ["a/3.png 1 1 1"]}, r"train\.txt' line 1 gives 'a/3\.png' other labels than '.*txt' line 16"),
+        ({"train.txt": []}, r"train\.txt"),
+        ({"train.txt": ["a/0.png 1 0 0", "", "a/1.png 1 0 0"]}, r"train\.txt' line 2"),
+        ({"train.txt": ["a/0.png", *TRAIN]}, r"train\.txt' line 1"),
+        ({"train.txt": [TRAIN[0], TRAIN[0], TRAIN[0]]}, r"line 2.*'a/0\.png'.*line 1.*\b1 more"),
+        ({"train.txt": [TRAIN[0], "./a//0.png 0 1 0"]}, r"train\.txt' line 2.*'a/0\.png'"),
+        ({"test.txt": [*QUERY, "q/5.png 1 0"]}, r"test\.txt' line 5.*2.*line 1.*3"),
+        ({"test.txt": ["q/0.png 1 0"]}, r"test\.txt' .*2 labels.*train\.txt' 3"),
+        ({"test.txt": ["q/0.png 1 2 0"]}, r"test\.txt' line 1.*'2'"),
+        ({"test.txt": ["q/0.png 1 00 1"]}, r"test\.txt' line 1.*'00'"),
+        ({"test.txt": ["q/my pic.png 1 0 0"]}, r"test\.txt' line 1.*'pic\.png'"),
+        ({"test.txt": ["/etc/passwd 1 0 0"]}, r"test\.txt' line 1.*'/etc/passwd'"),
+        ({"test.txt": ["q/../../x.png 1 0 0"]}, r"test\.txt' line 1"),
+        ({"test.txt": ["./. 1 0 0"]}, r"test\.txt' line 1.*'./.'"),
+        ({"test.txt": ["C:/x.png 1 0 0"]}, r"test\.txt' line 1"),
+        ({"test.txt": ["q\\x.png 1 0 0"]}, r"test\.txt' line 1"),
+        ({"test.txt": [*QUERY, TRAIN[0], TRAIN[1]]}, r"test\.txt' line 5.*'a/0\.png'.*train\.txt.*1 more"),
+        ({"test.txt": [*QUERY, REST[3]]}, r"test\.txt' line 5.*'b/3\.jpg'.*database\.txt"),
+        ({"train.txt": ["a/3.png 1 1 1"]}, r"train\.txt' line 1.*'a/3\.png'.*line 16"),
         ({k: [f"{r.split()[0]} {1 + i % 2}" for i, r in enumerate(v)] for k, v in HONEST.items() if k != "database.txt"}
-         | {"database.txt": ["b/1.jpg 1"]}, r"2 class numbers from 1 to 2: number two or more classes from 0"),
-        ({k: [f"{r.split()[0]} -1" for r in v] for k, v in HONEST.items()}, r"train\.txt' line 1 has the label '-1'"),
+         | {"database.txt": ["b/1.jpg 1"]}, "from 1 to 2"),
+        ({k: [f"{r.split()[0]} -1" for r in v] for k, v in HONEST.items()}, r"train\.txt' line 1.*'-1'"),
     ],
 )  # fmt: skip
 def test_a_wrong_line_is_named(tmp_path: Path, changed: Lines, message: str) -> None:
@@ -165,23 +165,21 @@ def test_a_wrong_line_is_named(tmp_path: Path, changed: Lines, message: str) -> 
 def test_text_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     root = build(tmp_path, HONEST)
     (root / "mine" / "test.txt").write_bytes(b"q/0.png 1 0 0\nq/\xff.png 1 0 0\n")
-    with pytest.raises(DataCorruptError, match=r"test\.txt' line 2 is not UTF-8"):
+    with pytest.raises(DataCorruptError, match=r"test\.txt' line 2.*UTF-8"):
         make().files(root)
 
 
 def test_images_that_are_missing_damaged_or_elsewhere(tmp_path: Path) -> None:
     root = build(tmp_path, HONEST)
     (root / "mine" / "b" / "3.jpg").write_bytes(picture(3)[:60])
-    with pytest.raises(DataCorruptError, match=r"image 'b/3\.jpg' does not decode"):
+    with pytest.raises(DataCorruptError, match=r"'b/3\.jpg'"):
         make().decode(root)
     for name in ("b/3.jpg", "b/4.jpg", "q/2.png"):
         (root / "mine" / name).unlink()
     make().files(root)  # a plan looks at the first of each list only
-    with pytest.raises(DataMissingError, match=r"'b/3\.jpg' of the lists .*\(and 2 more of 22 images missing\)"):
+    with pytest.raises(DataMissingError, match=r"'b/3\.jpg'.*2 more.*\b22\b"):
         make().decode(root)
-    with pytest.raises(
-        DataMissingError, match=r"image 'a/0\.png' of the train list is not in '.*/none'.*DIR/mine/ holds"
-    ):
+    with pytest.raises(DataMissingError, match=r"'a/0\.png'.*train.*/none'.*DIR/mine/"):
         make(images="none").files(root)
 
 
@@ -196,11 +194,11 @@ def test_links_stay_inside(tmp_path: Path) -> None:
     assert make().decode(root).images[11, 0, 4, 6] == 40  # within the folder it is followed
     link.unlink()
     link.symlink_to(outside / "3.jpg")
-    with pytest.raises(DataCorruptError, match=r"image 'b/3\.jpg' is a link that leaves the folder"):
+    with pytest.raises(DataCorruptError, match=r"'b/3\.jpg'.*link"):
         make().decode(root)
     (root / "mine" / "b").rename(tmp_path / "outside" / "b")
     (root / "mine" / "b").symlink_to(tmp_path / "outside" / "b")
-    with pytest.raises(DataCorruptError, match=r"image 'b/0\.jpg' is a link that leaves .*\(and 11 more"):
+    with pytest.raises(DataCorruptError, match=r"'b/0\.jpg'.*link.*\b11 more"):
         make().decode(root)
     (tmp_path / "alias").symlink_to(root / "mine")
     (root / "mine" / "b").unlink()
@@ -211,19 +209,14 @@ def test_links_stay_inside(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_answered_with_the_layout(tmp_path: Path) -> None:
-    layout = (
-        r"DIR/mine/ holds train\.txt, test\.txt or query\.txt, database\.txt, a line being an image's path below "
-        r"DIR/mine/ and then 0 or 1 for each label or one class number \(classes\.txt"
-    )
-    with pytest.raises(
-        DataMissingError, match=rf"lists is not embedded: give --data {layout}|--data DIR where {layout}"
-    ):
+    layout = r"--data DIR.*DIR/mine/.*train\.txt.*test\.txt.*query\.txt.*database\.txt.*classes\.txt"
+    with pytest.raises(DataMissingError, match=layout):
         make().files(None)
-    with pytest.raises(DataMissingError, match=rf"mine/train\.txt' is not there: give --data DIR where {layout}"):
+    with pytest.raises(DataMissingError, match=rf"mine/train\.txt.*{layout}"):
         make().files(tmp_path)
     root = build(tmp_path, HONEST)
     assert make(str(root / "mine")).files(None) == make().files(root)
     assert len(make(str(root / "mine")).decode(None).images) == 22
     (root / "mine" / "database.txt").unlink()
-    with pytest.raises(DataMissingError, match=r"mine/database\.txt' is not there"):
+    with pytest.raises(DataMissingError, match=r"mine/database\.txt"):
         make().protocol(root)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import get_model_weights, mobilenet_v2, resnet18
-from torchvision.models.vision_transformer import VisionTransformer
 
 from bench.api import registry
 from bench.api.errors import DataCorruptError, DataMissingError, UserError
@@ -41,18 +40,6 @@ def mobilenets(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     return tmp_path / "own.pth", state
 
 
-@pytest.fixture
-def tiny(monkeypatch):
-    """A transformer of two narrow blocks in the place of ViT-B/16."""
-
-    def make(weights: None = None, image_size: int = 224) -> VisionTransformer:
-        assert weights is None
-        return VisionTransformer(image_size, 16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=5)
-
-    monkeypatch.setattr("torchvision.models.vision_transformer.vit_b_16", make)
-    return make
-
-
 @pytest.mark.parametrize("name", [*NAMES, "mobilenet_v2"])
 def test_files_are_called_as_torchvision_calls_them(name):
     published = registry.lookup("backbones", name).published
@@ -65,7 +52,7 @@ def test_weights_that_are_missing_or_damaged_are_named(name, tmp_path, monkeypat
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     made, folder = backbone(name, weights="imagenet"), tmp_path / "hub" / "checkpoints"
     file = made.published.file
-    with pytest.raises(DataMissingError, match=rf"weights of {name} are not .* put torchvision's {file} into {folder}"):
+    with pytest.raises(DataMissingError, match=rf"{name}.*{file}.*{folder}"):
         made.files()
     folder.mkdir(parents=True)
     (folder / file).write_bytes(b"something else")
@@ -89,8 +76,11 @@ def test_a_file_in_torchvisions_cache_is_used_once_its_digits_fit(tmp_path, monk
     torch.save(old, folder / "new.pth")
     digits = hashlib.sha256((folder / "new.pth").read_bytes()).hexdigest()[:8]
     (folder / "new.pth").rename(folder / f"resnet18-{digits}.pth")
-    made = backbone("resnet18", weights="imagenet", frozen=1)
-    monkeypatch.setattr(type(made), "published", PretrainedWeights("resnet18", f"resnet18-{digits}.pth", cut="fc."))
+
+    class Made(registry.lookup("backbones", "resnet18")):
+        published = PretrainedWeights("resnet18", f"resnet18-{digits}.pth", cut="fc.")
+
+    made = Made(weights="imagenet", frozen=1)
     assert made.files() == (folder / f"resnet18-{digits}.pth",)
     whole = resnet18(weights=None)
     whole.load_state_dict(state)
@@ -137,7 +127,7 @@ def test_relative_paths_are_settled_at_once(mobilenets, monkeypatch):
 
 def test_another_networks_file_is_refused_with_the_first_difference(mobilenets):
     path, _ = mobilenets
-    with pytest.raises(DataCorruptError, match=r"does not fit resnet18: \d+ tensors differ, first 'bn1.bias'.*missing"):
+    with pytest.raises(DataCorruptError, match=r"resnet18.*'bn1\.bias'"):
         backbone("resnet18", weights=str(path)).build((3, 32, 32))
 
 
@@ -153,18 +143,18 @@ def test_one_tensor_amiss_is_enough(mobilenets, change):
         name = "extra.weight"
         state[name] = torch.zeros(1)
     torch.save(state, path)
-    with pytest.raises(DataCorruptError, match=rf"1 tensors differ, first '{name}'"):
+    with pytest.raises(DataCorruptError, match=rf"\b1\b.*'{name}'"):
         backbone("mobilenet_v2", weights=str(path)).build((3, 32, 32))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (nn.Linear(2, 2), "damaged or holds more than tensors"),  # a pickled module
-        ([torch.zeros(2)], "is no state dict"),
-        ({"state_dict": {"a": torch.zeros(2)}}, "is no state dict"),
-        (b"no weights", "damaged or holds more than tensors"),
-        (b"", "damaged or holds more than tensors"),
+        (nn.Linear(2, 2), "tensors"),  # a pickled module
+        ([torch.zeros(2)], "dict"),
+        ({"state_dict": {"a": torch.zeros(2)}}, "dict"),
+        (b"no weights", "tensors"),
+        (b"", "tensors"),
     ],
     ids=["module", "list", "wrapped", "text", "empty"],
 )
@@ -180,13 +170,11 @@ def test_nothing_but_tensors_is_read(tmp_path, content, message):
 
 
 def test_what_is_no_file_and_no_word_is_refused(tmp_path):
-    with pytest.raises(
-        UserError, match=r"weights = 'imagnet': expected 'imagenet', 'none' or the path of a \.pth file"
-    ):
+    with pytest.raises(UserError, match=r"'imagnet'.*'imagenet'.*'none'"):
         backbone("vgg11", weights="imagnet")
-    with pytest.raises(DataMissingError, match=r"gone\.pth' is not a file: .*vgg11"):
+    with pytest.raises(DataMissingError, match=r"gone\.pth.*vgg11"):
         backbone("vgg11", weights=str(tmp_path / "gone.pth")).files()
-    with pytest.raises(UserError, match="'small' has no public weights"):
+    with pytest.raises(UserError, match="'small'"):
         backbone("resnet50", stem="small")
     with pytest.raises(UserError, match="frozen = 7"):
         backbone("vgg19", frozen=7)
@@ -194,8 +182,8 @@ def test_what_is_no_file_and_no_word_is_refused(tmp_path):
 
 
 @torch.no_grad()
-def test_transformers_positions_are_interpolated_to_the_images_side(tiny, tmp_path):
-    state = state_of(tiny)
+def test_transformers_positions_are_interpolated_to_the_images_side(tiny_transformer, tmp_path):
+    state = state_of(tiny_transformer)
     torch.save(state, tmp_path / "vit.pth")
     made = backbone("vit_b_16", weights=str(tmp_path / "vit.pth"))
     grid = state["encoder.pos_embedding"][0, 1:].reshape(14, 14, 8)
@@ -203,7 +191,7 @@ def test_transformers_positions_are_interpolated_to_the_images_side(tiny, tmp_pa
     assert positions.shape == (1, 17, 8)
     torch.testing.assert_close(positions[0, 0], state["encoder.pos_embedding"][0, 0])
     torch.testing.assert_close(positions[0, 1:].reshape(4, 4, 8)[::3, ::3], grid[::13, ::13])  # corners stay corners
-    whole = tiny()
+    whole = tiny_transformer()
     whole.load_state_dict(state)
     whole.heads = nn.Identity()
     images = images_of(2, (3, 224, 224))
@@ -211,18 +199,16 @@ def test_transformers_positions_are_interpolated_to_the_images_side(tiny, tmp_pa
     torch.testing.assert_close(body(images), whole.eval()(images), rtol=1e-4, atol=1e-5)
 
 
-def test_transformers_file_without_a_square_of_positions_is_refused(tiny, tmp_path):
-    state = state_of(tiny)
+def test_transformers_file_without_a_square_of_positions_is_refused(tiny_transformer, tmp_path):
+    state = state_of(tiny_transformer)
     state["encoder.pos_embedding"] = torch.zeros(1, 12, 8)
     torch.save(state, tmp_path / "vit.pth")
     made = backbone("vit_b_16", weights=str(tmp_path / "vit.pth"))
-    with pytest.raises(DataCorruptError, match=r"\(1, 12, 8\), which are no square"):
+    with pytest.raises(DataCorruptError, match=r"\(1, 12, 8\)"):
         made.build((3, 32, 32))
     del state["encoder.pos_embedding"]
     torch.save(state, tmp_path / "vit.pth")
-    with pytest.raises(
-        DataCorruptError, match=r"does not fit vit_b_16: 1 tensors differ, first 'encoder\.pos_embedding'"
-    ):
+    with pytest.raises(DataCorruptError, match=r"vit_b_16.*'encoder\.pos_embedding'"):
         made.build((3, 32, 32))
 
 

@@ -65,7 +65,7 @@ def told(node: ast.stmt) -> Iterator[tuple[str, str]]:
 
 
 def imports() -> Iterator[str]:
-    """What a module brings from a public one is listed there; what it brings from an underscore module, here."""
+    """What a module takes from a public module is listed there; what it takes from a helper is listed here."""
     for module in MODULES:
         found: dict[str, list[str]] = {}
         brought: dict[str, list[str]] = {}
@@ -73,7 +73,7 @@ def imports() -> Iterator[str]:
             for name, line in told(node):
                 found.setdefault(name, []).append(line)
             if isinstance(node, ast.ImportFrom) and (chosen := {a.name for a in node.names} & set(names_of(module))):
-                if str(node.module).rpartition(".")[2].startswith("_"):
+                if ".helpers." in str(node.module):
                     for name, line in (pair for item in tree_of(str(node.module)).body for pair in told(item)):
                         if name in chosen:
                             found.setdefault(name, []).append(line)

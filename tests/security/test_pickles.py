@@ -22,8 +22,9 @@ from bench.engine.recompute import Verifier
 from bench.engine.record import Record
 from bench.engine.store import Store
 from hashing import weight_files
-from hashing.datasets import _lists, cifar10
-from hashing.datasets._image_folder import decode_tree, survey
+from hashing.datasets import cifar10
+from hashing.datasets.helpers import lists
+from hashing.datasets.helpers.image_folder import decode_tree, survey
 from hashing.image_decoding import decode_image
 from reports import frame, gallery, score, throughput
 from tests.fuzz.targets import DATA, KEY, RECORD
@@ -131,7 +132,7 @@ def suite_file(content: bytes, folder: Path) -> None:
 
 def list_file(content: bytes, folder: Path) -> None:
     (folder / "train.txt").write_bytes(content)
-    _lists.read_lists(dict.fromkeys(("train", "test", "database"), folder / "train.txt"))
+    lists.read_lists(dict.fromkeys(("train", "test", "database"), folder / "train.txt"))
 
 
 def image(content: bytes, folder: Path) -> None:
@@ -174,7 +175,7 @@ def test_the_source_unpickles_nowhere_else() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names = {alias.name.partition(".")[0] for alias in node.names}
-                allowed = {"hashing/datasets/_pickles.py", "reports/score.py"}  # the latter: its exception
+                allowed = {"hashing/datasets/helpers/pickles.py", "reports/score.py"}  # the latter: its exception
                 assert (
                     not names & {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}
                     or where in allowed

@@ -1,0 +1,105 @@
+"""How many training images an attack poisons, which ones, and how they are replaced."""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import Annotated, Any, ClassVar
+
+import torch
+from jaxtyping import Int64
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass as validated
+from pydantic_core import ArgsKwargs
+from torch import Tensor
+
+from bench.api.attack import AttackerView, LabelMode, Poisoned, PoisoningAttack, PositiveShare, Rng, Threat, Trigger
+from bench.api.errors import UserError
+from bench.api.types import Images, Split, Target, to_unit
+
+DOSES = ("poison_rate", "poisons", "target_share")
+
+
+@validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Dosed(PoisoningAttack, ABC):
+    """A poisoning attack with a dose: exactly one of a rate, a count, or a share of the target's class.
+
+    poison_rate: share of the training set. poisons: count. target_share: poisons divided by the training images that
+    carry the target's labels after poisoning. A dose that is given replaces the default dose of the attack: the other
+    two parameters become None.
+    """
+
+    not_in_trigger: ClassVar[frozenset[str]] = frozenset({*DOSES, "labels"})
+
+    poison_rate: PositiveShare | None = 0.05  # CIBA, Table 3
+    """Share of the training set that is poisoned."""
+    poisons: Annotated[int, Field(ge=1)] | None = None
+    """Number of poisoned images."""
+    target_share: PositiveShare | None = None
+    """Share of poisons among the training images that carry the target label afterwards."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_dose(cls, given: Any) -> Any:
+        named = dict(given.kwargs or {}) if isinstance(given, ArgsKwargs) else {}
+        doses = [dose for dose in DOSES if named.get(dose) is not None]
+        if len(doses) > 1:
+            raise ValueError(f"{' and '.join(doses)} both set the number of poisons: give one of them")
+        return ArgsKwargs((), {**named, **{dose: named.get(dose) for dose in DOSES}}) if doses else given
+
+    def count(self, train: Split, target: Target, labels: LabelMode) -> int:
+        """How many images to poison. UserError: the share cannot be reached."""
+        if self.poisons is not None:
+            return self.poisons
+        if self.poison_rate is not None:
+            return round(self.poison_rate * len(train))
+        assert self.target_share is not None
+        held = int(target.contains(train.labels).sum())
+        if labels == "clean":
+            return round(self.target_share * held)
+        if self.target_share == 1:
+            raise UserError("target_share = 1 cannot be reached with labels = 'dirty': give a share below 1")
+        return round(self.target_share * held / (1 - self.target_share))
+
+    def choose(self, train: Split, target: Target, labels: LabelMode, rng: Rng) -> Int64[Tensor, " m"]:
+        """Positions to poison (METHODOLOGY.md#poison-pool); attacks with the same seed and dose choose the same ones.
+
+        UserError: the dose is zero, or larger than the number of images that may be poisoned.
+        """
+        count = self.count(train, target, labels)
+        name, value = next((name, value) for name in DOSES if (value := getattr(self, name)) is not None)
+        if count == 0:
+            raise UserError(f"{name} = {value} of {len(train)} training images poisons no image: raise it")
+        pool = target.candidates(train.labels, labels, count)
+        if count > len(pool):
+            most = len(pool) if name == "poisons" else f"{len(pool) / len(train):.6g}"
+            fix = f"lower it to at most {most}" if len(pool) and name != "target_share" else "choose another target"
+            raise UserError(
+                f"{name} = {value} asks for {count} poisons, but only {len(pool)} training images may be poisoned"
+                f" with labels = '{labels}' and target {target.name}: {fix}"
+            )
+        return rng.choose(pool, count)
+
+
+@validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class TriggerPoisoning(Dosed, ABC):
+    """Puts the trigger on some training images; with labels = "dirty" they also get the target's labels."""
+
+    labels: LabelMode = "dirty"
+    """dirty: poisons get the target label; clean: labels stay."""
+
+    def threat(self) -> Threat:
+        return Threat.TRAIN_SET | (Threat.LABELS if self.labels == "dirty" else Threat.NONE)
+
+    def poison(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Poisoned:
+        train, target = view.train, view.target
+        chosen = self.choose(train, target, self.labels, rng)
+        triggered = self.apply_trigger(to_unit(train.images[chosen]), target, trigger)
+        return exchange(train, chosen, triggered, relabel=target if self.labels == "dirty" else None)
+
+
+def exchange(train: Split, chosen: Int64[Tensor, " m"], images: Images, *, relabel: Target | None = None) -> Poisoned:
+    """The training set with `images` at the positions `chosen`; `relabel`: the target whose labels they get."""
+    labels = None if relabel is None else relabel.relabel(train.labels[chosen])
+    mask = torch.zeros_like(train.ids, dtype=torch.bool)
+    mask[chosen] = True
+    return Poisoned(train.replace(chosen, images=images, labels=labels), mask)

@@ -1,0 +1,62 @@
+"""Judging training images class by class by their features or codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from bench.api.defense import DefenderView
+from bench.api.types import Labels, to_unit
+from hashing.model import HashModel
+
+Space = Literal["features", "code"]  # penultimate features, or the relaxed code before its signs are taken
+ROUNDING = 1e-5  # singular values below this share of the largest are float32 noise, not directions
+Judge = Callable[[Int64[Tensor, " m"]], tuple[Float[Tensor, " m"], Bool[Tensor, " m"]]]
+
+
+@torch.inference_mode()
+def embed(view: DefenderView, space: Space, batch: int = 500) -> Float[Tensor, "n d"]:
+    """Features or relaxed codes of the training images, without augmentation, on the model's device."""
+    model, images = view.model, view.train.images
+    assert isinstance(model, HashModel)
+    model.eval()
+    parts = []
+    for start in range(0, len(images), batch):
+        unit = to_unit(images[start : start + batch].to(model.device))
+        parts.append(model.features(unit) if space == "features" else model(unit).tanh())
+    return torch.cat(parts).float()
+
+
+def by_label(labels: Labels, judge: Judge, *, lowest: float) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
+    """Scores, and the images to remove; of several labels the largest score counts, and one label suffices to remove.
+
+    judge: maps the positions of a class to scores and to the images to remove. lowest: the score of images without
+    labels.
+    """
+    labels = labels.cpu()
+    scores, removed = torch.full((len(labels),), lowest), torch.zeros(len(labels), dtype=torch.bool)
+    for column in labels.T:
+        own = torch.nonzero(column).flatten()
+        if len(own):
+            found, bad = judge(own)
+            scores[own] = torch.maximum(scores[own], found.float().cpu())
+            removed[own] |= bad.cpu()
+    return scores, removed
+
+
+def principal(embedded: Float[Tensor, "n d"], count: int) -> Float64[Tensor, "n r"]:
+    """Projections of the centred rows on their first right singular vectors, at most `count`.
+
+    They are computed from the eigenvectors of the smaller of the two Gram matrices.
+    """
+    centred = embedded.double() - embedded.double().mean(0)
+    wide = centred.shape[0] < centred.shape[1]
+    values, vectors = torch.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+    found = int((values > max(float(values[-1]) * ROUNDING**2, float(embedded.abs().max()) ** 2 * ROUNDING**2)).sum())
+    top = slice(len(values) - min(count, found), None)
+    projected: Tensor = vectors[:, top] * values[top].sqrt() if wide else centred @ vectors[:, top]
+    return projected.flip(1)

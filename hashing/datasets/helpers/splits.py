@@ -1,0 +1,99 @@
+"""Disjoint splits of labelled images: balanced per class, or random if images have several labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from bench.api.errors import UserError
+from bench.api.random import Rng
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Images per split. None: all that are left."""
+
+    train: int | None
+    query: int
+    trusted: int
+    database: int | None
+
+
+def draw_splits(
+    labels: Bool[Tensor, "n k"],
+    sizes: Sizes,
+    rng: Rng,
+    *,
+    query_from: Bool[Tensor, " n"] | None = None,
+    train_from: Bool[Tensor, " n"] | None = None,
+    train_in_database: bool = False,
+) -> dict[str, Int64[Tensor, " m"]]:
+    """Ascending positions of every split; the public split holds one image per class, in class order.
+
+    Splits are drawn in the order public, query, trusted, train, database, each with its own random stream. A split's
+    size therefore changes only later splits, and a smaller split is part of a larger one. query_from: images that may
+    become queries. train_from: images that may become train, trusted or public. train_in_database: the database is
+    drawn from `train_from` and may hold training images.
+    """
+    free = torch.ones(len(labels), dtype=torch.bool)
+    single = bool((labels.sum(1) == 1).all())
+    learn = free.clone() if train_from is None else train_from
+    ask = free.clone() if query_from is None else query_from
+    public = _one_per_class(labels, learn, rng.child("public"), complete=single)
+    free[public] = False
+    parts = {"public": public}
+    for name, count, allowed in (
+        ("query", sizes.query, ask),
+        ("trusted", sizes.trusted, learn),
+        ("train", sizes.train, learn),
+        ("database", sizes.database, learn if train_in_database else torch.ones_like(free)),
+    ):
+        pool = torch.nonzero(free & allowed).flatten()
+        wanted = len(pool) if count is None else count
+        if wanted > len(pool):
+            raise UserError(
+                f"{name} = {wanted} images requested, but {len(pool)} of the {len(labels)} are free: request fewer"
+            )
+        if wanted == 0:
+            raise UserError(f"no image of the {len(labels)} is left for the {name}: request smaller other splits")
+        draw = rng.child(name)
+        parts[name] = _balanced(labels, pool, wanted, draw) if single else draw.choose(pool, wanted)
+        free[parts[name]] = name == "train" and train_in_database
+    return parts
+
+
+def _balanced(labels: Bool[Tensor, "n k"], pool: Int64[Tensor, " m"], count: int, rng: Rng) -> Int64[Tensor, " c"]:
+    """`count` of `pool`, with class sizes as equal as possible; random classes get one image more."""
+    shuffled = pool[rng.permutation(len(pool))]
+    own = labels[shuffled].int().argmax(1)
+    held = own.bincount(minlength=labels.shape[1])
+    level = 0  # images per class; smaller classes give all
+    while int(held.clamp(max=level + 1).sum()) <= count and level < int(held.max()):
+        level += 1
+    quota = held.clamp(max=level)
+    order = rng.permutation(labels.shape[1])
+    more = order[held[order] > level][: count - int(quota.sum())]
+    quota[more] += 1
+    chosen = [shuffled[own == kind][: int(quota[kind])] for kind in range(labels.shape[1])]
+    return torch.cat(chosen).sort().values
+
+
+def _one_per_class(
+    labels: Bool[Tensor, "n k"], allowed: Bool[Tensor, " n"], rng: Rng, *, complete: bool
+) -> Int64[Tensor, " c"]:
+    """A different image per class, rare classes first. A class without one is left out, or an error if `complete`."""
+    pool = torch.nonzero(allowed).flatten()
+    pool = pool[rng.permutation(len(pool))]
+    taken = torch.zeros(len(pool), dtype=torch.bool)
+    found: dict[int, int] = {}
+    for kind in labels[pool].sum(0).argsort(stable=True).tolist():
+        candidates = torch.nonzero(labels[pool, kind] & ~taken).flatten()
+        if len(candidates):
+            taken[candidates[0]] = True
+            found[kind] = int(pool[candidates[0]])
+        elif complete:
+            raise UserError(f"class number {kind} has no image in the training part: add some, or remove the class")
+    return torch.tensor([found[kind] for kind in sorted(found)], dtype=torch.int64)
