@@ -134,6 +134,8 @@ def _parts(
     data = BoardData(results, record_cache, mixed)
     chapters: dict[str, list[Board]] = {chapter: [] for chapter in drawn}
     for kind in all_boards().values():
+        if kind.part_of:
+            continue
         chapters.setdefault(kind.chapter, []).extend(_or_none(kind.name, data, kind.on_page))
     for chapter, found in chapters.items():
         shown = drawn.get(chapter, ())

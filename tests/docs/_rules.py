@@ -65,7 +65,9 @@ def parsers() -> dict[str, Any]:
 
 @cache
 def options() -> frozenset[str]:
-    words = {option for parser in parsers().values() for param in parser.params for option in param.opts}
+    boards = parsers()["report"]
+    every = [*parsers().values(), *(boards.get_command(None, name) for name in boards.list_commands(None))]
+    words = {option for parser in every for param in parser.params for option in param.opts}
     return frozenset({word for word in words if word.startswith("--")} | {"--help"})
 
 

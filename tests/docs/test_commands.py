@@ -32,7 +32,7 @@ CHANGE = {"run", "rescore", "verify", "gc", "check"}  # what a command may write
 # The command that an option is said of, where the option stands alone. Options without a value are only looked up.
 SAID_OF = {
     "--suite cifar10_attacks": "plan", "--kernels kernels.json": "report", "--where target=0": "leaderboard",
-    "--set gain=0.8": "report equal-strength", "--where attack=badnets": "leaderboard", "--by access": "leaderboard",
+    "--gain 0.8": "report equal-strength", "--where attack=badnets": "leaderboard", "--by access": "leaderboard",
     "--store DIR": "leaderboard", "--workers N": "plan", "--executor serial": "run", "--data DIR": "plan",
     "--retry failed,timeout,oom": "run", "--set bits=16,32": "plan", "--only attack=badnets": "plan",
     "--trial KEY --store DIR": "kernels --quick", "--format json": "kernels --quick", "--set-aside": "verify",
@@ -76,7 +76,7 @@ def exchanged(text: str, place: Place) -> list[str]:
     if words[0] == "new":  # the name of a command alone; a kind without a name
         words += ["--help"] if len(words) == 1 else ["my_part"] if len(words) == 2 else []
     if words[:2] == ["report", "equal-strength"]:  # so small a network gains less or more than the default 0.6 and 0.8
-        words = [*words[:2], "--set", f"gain={best.metrics['gain']:.2f}"]
+        words = [*words[:2], "--gain", f"{best.metrics['gain']:.2f}"]
     if words[0] == "kernels" and "--quick" not in words:  # all sizes and lengths take many minutes
         words.append("--quick")
     return smaller([*words, *(word for suite, less in HEAVY.items() if suite in words for word in less)], SMALL)

@@ -110,7 +110,10 @@ def rest() -> Iterator[str]:
     from bench.config import schema, suite, trial
     from bench.engine import record
 
-    for name, command in get_group(app).commands.items():
+    commands = dict(get_group(app).commands)
+    boards = commands["report"]
+    commands |= {f"report {name}": boards.get_command(None, name) for name in boards.list_commands(None)}
+    for name, command in commands.items():
         words = [
             word for item in command.params for word in (item.opts if item.opts[0][0] == "-" else [item.name.upper()])
         ]

@@ -47,7 +47,7 @@ def test_it_is_listed_printed_in_notebooks_and_on_the_page(
     listing.list_("boards", plugin=[outside], format_="json")
     (listed,) = json.loads(capsys.readouterr().out).values()
     assert {row["name"]: row["options"] for row in listed}["costliest"] == "floor=0.0"
-    command.report("costliest", store=store.root, format_="json", options=["floor=0.2"])
+    command.print_board("costliest", store=store.root, format_="json", floor=0.2)
     (shown,) = json.loads(capsys.readouterr().out)
     assert shown["rows"] == [{"attack": "loud", "mAP": 0.5}]
     (board,) = reports.tables(store.root, "costliest")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from reports import html_report, render
-from reports.boards import leaderboard as boards
 from reports.frame import read
+from tests.reports.board_data import leaderboard_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
@@ -80,7 +80,7 @@ def test_every_chapter_renders_without_a_word_on_the_console_or_a_request(visit:
     for name in names:
         box = visit.tab.locator(name).bounding_box()
         assert box["height"] > 50
-    (expected, *_) = render.for_people(boards.everything(read(store), costs=True))
+    (expected, *_) = render.for_people(leaderboard_of(read(store), costs=True))
     shown = render.words(expected)
     board = visit.board(expected.title)
     assert visit.rows(board) == [list(row) for row in zip(*shown.values(), strict=True)]
