@@ -294,6 +294,7 @@ def _tables(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
             "columns": [
                 {
                     "name": strip_controls(name),
+                    "about": _meaning(board, name),
                     "shown": column,
                     "sort": [_real(value) for value in board.table[name]],
                     "heat": name in board.heat,
@@ -303,6 +304,12 @@ def _tables(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
             ],
             "best": sorted(board.best),
         }
+
+
+def _meaning(board: Board, column: str) -> str:
+    """What a column's metric means; nothing where a column only looks like its metric, as a difference of it does."""
+    metric = METRICS.get(board.metrics.get(column, ""))
+    return strip_controls(metric.meaning) if metric is not None and metric.title == column else ""
 
 
 def _real(value: Any) -> float | None:
