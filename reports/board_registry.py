@@ -21,7 +21,7 @@ from bench.api.errors import UserError, nearest, unknown
 from reports.context import Board, components
 from reports.frame import RecordCache, Results
 
-__all__ = ["BoardData", "BoardKind", "BoardOption", "all_boards", "board", "make_boards", "parts_of"]
+__all__ = ["Board", "BoardData", "BoardKind", "BoardOption", "all_boards", "board", "make_boards", "parts_of"]
 
 F = TypeVar("F", bound=Callable[..., list[Board]])
 
