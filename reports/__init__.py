@@ -64,23 +64,25 @@ def tables(
     kind: a board of `bench list boards`, for example leaderboard, conventions, dose-response, equal-strength,
     code-geometry. options: the board's own, for example `by="bits"` of leaderboard or `gain=0.5` of equal-strength.
     """
+    from bench.engine.record_cache import RecordCache
     from bench.engine.store import Store
     from reports import frame
     from reports.board_registry import BoardData, make_boards
 
     held = Store(Path(store))
-    data = BoardData(frame.read(held, suite=suite, run=run), frame.RecordCache(held))
+    data = BoardData(frame.read(held, suite=suite, run=run), RecordCache(held))
     return make_boards(kind, data, options)
 
 
 def charts(store: str | Path, *, suite: str | None = None, run: Run = "latest") -> list[Chart]:
     """Every chart of the HTML report: costs, code lengths, strengths, attention, codes; a notebook draws one."""
+    from bench.engine.record_cache import RecordCache
     from bench.engine.store import Store
     from reports import frame, html_report
 
     held = Store(Path(store))
     trials = frame.read(held, suite=suite, run=run).trials
-    found = html_report.charts(held, frame.RecordCache(held), trials, html_report.shortened(trials), mixed=False)
+    found = html_report.charts(held, RecordCache(held), trials, html_report.shortened(trials), mixed=False)
     return [chart for part in found.values() for chart in part]
 
 

@@ -14,13 +14,13 @@ import pandas as pd
 
 from bench.api.errors import StoreError
 from bench.api.untrusted import strip_controls
+from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.metrics import METRICS
 from reports import curves, gallery
 from reports._image_grid import plain, saved
 from reports.common_cells import CommonCells
 from reports.context import REPAIRS, contexts
-from reports.frame import RecordCache
 from reports.rows import removed
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,13 +16,14 @@ from jaxtyping import Bool, Float, Int8, Int64, UInt8
 from bench.api.errors import StoreError
 from bench.artifacts.inputs import MeasureInputs, SystemInputs
 from bench.engine.record import Record
+from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from hashing.codes import PackedCodes
 from reports import gallery
 from reports._charts import FAINT, INK, Chart, Short, chart
 from reports._image_grid import Block, coloured
 from reports.context import contexts
-from reports.frame import RecordCache, groups
+from reports.frame import groups
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,33 +99,34 @@ def of_codes(
     for context in contexts(trials[(trials["defense"] == "none") & (trials["attack"] != "none")], mixed):
         for (attack,), part in groups(context.done, ["attack"]):
             for _, row in part.iterrows():
-                maps = _maps(record_cache.record(row["key"]), store, row)
+                maps = _maps(record_cache.record(row["key"]), store, int(row["bits"]))
                 if maps is not None:
                     about = f"Target {row['target']}, seed {row['seed']}. {MAPPED}"
                     yield chart(f"Codes · {short(attack)}", short(context.title), about, partial(_drawn, maps))
                     break
 
 
-def _maps(record: Record | None, store: Store, row: pd.Series) -> dict[str, Map] | None:
+def _maps(record: Record | None, store: Store, bits: int) -> dict[str, Map] | None:
     """Both models' codes; None where an artifact has gone or is damaged."""
+    if record is None:
+        return None
     try:
-        inputs = MeasureInputs.of(record.parents if record is not None else {})
-        clean, attacked = (_map(inputs, system, store, row) for system in (inputs.control, inputs.measured))
+        inputs = MeasureInputs.of(record.parents)
+        clean, attacked = (_map(inputs, one, store, record.target, bits) for one in (inputs.control, inputs.measured))
     except StoreError:  # `bench verify` names it; the page does without
         return None
     return None if clean is None or attacked is None else {"clean model": clean, "attacked": attacked}
 
 
-def _map(inputs: MeasureInputs, system: SystemInputs, store: Store, row: pd.Series) -> Map | None:
+def _map(inputs: MeasureInputs, system: SystemInputs, store: Store, target: Sequence[str], bits: int) -> Map | None:
     """Sampled codes of a trial's model; None where an artifact has gone."""
     keys = [one.key for one in (inputs.load, inputs.split, system.benign, system.triggered)]
     if not all(key and store.artifact_path(key).is_file() for key in keys):
         return None
     pool, parts, codes, triggered = (_tensors(store, key) for key in keys)
     data = store.record(inputs.load.key)
-    wanted = [name in row["target"].split("+") for name in (data.meta.classes if data is not None else ())]
+    wanted = [name in target for name in (data.meta.classes if data is not None else ())]
     holds: Bool[np.ndarray, " m"] = np.any(pool["labels"][parts["database"]][:, wanted], axis=1)
-    bits = int(row["bits"])
     database, query = (_packed(codes[name], bits) for name in ("database", "query"))
     positions = triggered["positions"]
     shown = _evenly_spaced(np.arange(len(positions)), ITEMS["queries"])

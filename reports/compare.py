@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from bench.config.trial import AXES
+from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.metrics import METRICS
 from reports import statistics
 from reports.common_cells import CommonCells, Group
 from reports.context import FREEDOM, HALF, Board, listed
-from reports.frame import VERSIONS, RecordCache, Results, groups
+from reports.frame import VERSIONS, Results, groups
 from reports.rows import freedom, table
 
 COMPARED = ("map", "t_map", "gain", "own_map", "auroc", "model_score")

@@ -14,10 +14,10 @@ from jaxtyping import Bool
 from bench.api.errors import UserError, nearest, unknown
 from bench.api.registry import KIND_OF_AXIS
 from bench.api.untrusted import strip_controls
-from bench.artifacts.artifact import Artifact
 from bench.artifacts.inputs import EncodeInputs, ImplantInputs, MeasureInputs
 from bench.config.trial import AXES, PlannedTrial, Trial, digest, pieces
 from bench.engine.record import Record, RunManifest, Status
+from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.metrics import METRICS
 from bench.metrics.health import has_not_learnt
@@ -143,37 +143,6 @@ def runs_of(store: Store, suite: str | None = None) -> list[RunManifest]:
             raise unknown("suite in this store", suite, known)
         raise UserError(f"store '{store.root}' holds no run yet: `python -m bench run` makes one")
     return found
-
-
-class RecordCache:
-    """Records, each read once."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._records: dict[str, Record | None] = {}
-
-    def record(self, key: str) -> Record | None:
-        if key not in self._records:
-            self._records[key] = self._store.record(key)
-        return self._records[key]
-
-    def behind(self, artifact: Artifact | None) -> Record | None:
-        """The record of the stage that left an artifact."""
-        return self.record(artifact.key) if artifact is not None and artifact.key else None
-
-    def implant(self, record: Record | None) -> Record | None:
-        """The record of a trial's attack; None for a trial without one."""
-        return self.behind(MeasureInputs.of(record.parents).implant) if record is not None else None
-
-    def status_of(self, key: str) -> tuple[Status, str, Record | None]:
-        """Status, reason and record of a trial. What a failure blocked that is one no longer has not been run yet."""
-        record = self.record(key)
-        if record is None:
-            return Status.MISSING, "not run yet: the same command continues", None
-        cause = self.record(record.cause) if record.cause else None
-        if not record.ok and cause is not None and cause.ok:
-            return Status.MISSING, "not run since what it waits for succeeded: the same command continues", record
-        return record.status, record.reason, record
 
 
 def training_of(training: Mapping[str, Any]) -> str:

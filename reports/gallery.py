@@ -23,10 +23,11 @@ from bench.api.errors import StoreError, UserError
 from bench.api.untrusted import strip_controls
 from bench.artifacts.inputs import ImplantInputs, MeasureInputs
 from bench.engine.record import Record
+from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from reports._image_grid import Block, Pair, paint, suffix_of, write
 from reports.context import FIXED, listed
-from reports.frame import SETTING, RecordCache, changes, groups, read
+from reports.frame import SETTING, changes, groups, read
 from reports.trial_details import SHORTEST, find, name_of
 
 COLUMNS = 8

@@ -25,6 +25,7 @@ from bench.api.errors import UserError
 from bench.api.untrusted import strip_controls
 from bench.config.trial import AXES, Trial
 from bench.engine.record import Record
+from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.metrics import METRICS
 from reports import _charts, _html_images, gallery, throughput
@@ -33,7 +34,7 @@ from reports._charts import Chart
 from reports._image_grid import Block, write
 from reports.board_registry import BoardData, all_boards, make_boards
 from reports.context import Board, components
-from reports.frame import RecordCache, Results, detector_metrics, training_of, trial_metrics
+from reports.frame import Results, detector_metrics, training_of, trial_metrics
 from reports.labels import Names
 from reports.render import BLANK, for_people, number, words
 

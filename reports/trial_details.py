@@ -14,10 +14,11 @@ from bench.api.errors import UserError
 from bench.artifacts.inputs import MeasureInputs
 from bench.config.trial import AXES, PlannedTrial, Trial
 from bench.engine.record import LASTING_FAILURES, DetectorScores, Protocol, Provenance, Record, RunManifest, Status
+from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.metrics import METRICS
 from reports.context import Board
-from reports.frame import RecordCache, changes, collapse, detector_metrics, sizes
+from reports.frame import changes, collapse, detector_metrics, sizes
 
 SHORTEST = 8  # characters of a key that tables print
 

@@ -141,6 +141,7 @@ def plugins_restored() -> Iterator[None]:
 def _forget() -> None:
     _generation[0] += 1
     catalogue.cache_clear()
+    declaring_modules.cache_clear()
 
 
 def marked(kind: str) -> Iterator[tuple[Any, str]]:
@@ -150,6 +151,7 @@ def marked(kind: str) -> Iterator[tuple[Any, str]]:
             yield getattr(function, _DECLARES), origin
 
 
+@cache  # a plan asks once a trial, and finding entry points reads files
 def declaring_modules(kind: str) -> tuple[str, ...]:
     """The modules that declare something of a kind of DECLARED, for the fingerprint of what calls it."""
     return tuple(module.__name__ for module, _ in _declaring(kind) if _declared(module, kind))

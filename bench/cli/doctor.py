@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -11,8 +10,6 @@ import typer
 
 from bench.cli.console import echo
 from bench.cli.options import DEFAULT_STORE, Data, Format, StorePath, emit
-
-DAY = 86400.0  # seconds
 
 
 def doctor(data: Data = None, store: StorePath = DEFAULT_STORE, format_: Format = "rich") -> None:
@@ -106,46 +103,14 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Drop what no run of this store needs any more; results that boards show are kept."""
-    from bench.api.kinds import CODE_CHANGING
-    from bench.engine.record import is_key
-    from bench.engine.store import Store, writing
+    from bench.engine import gc as collection
+    from bench.engine.store import Store
 
     held = Store(store)
-    records = {record.key: record for record in held.records()}
-    wanted: set[str] = set()
-    for run in held.runs():
-        trials = {trial.key for trial in run.trials if trial.key}
-        unfinished = any(key not in records or not records[key].ok for key in trials)
-        wanted |= trials.union(run.stages if unfinished else ())  # the same command continues with them
-    todo = list(wanted)
-    while todo:
-        record = records.get(todo.pop())
-        for parent in record.parents.values() if record is not None else ():
-            if parent not in wanted:
-                wanted.add(parent)
-                todo.append(parent)
-    # files named by keys and no others, whatever a folder of a stranger's store may link to
-    ours = (path for path in (held.root / "records").glob("*.json") if is_key(path.stem))
-    gone: list[Path] = [path for path in ours if path.stem not in wanted]
-    for path in (held.root / "artifacts").glob("*.safetensors"):
-        if not is_key(path.stem):
-            continue
-        record = records.get(path.stem)
-        of_repair = record is not None and record.meta.kind in CODE_CHANGING
-        if path.stem not in wanted or (repaired and of_repair):
-            gone.append(path)
-    aside = held.root / "damaged"
-    gone += [] if aside.is_symlink() else list(aside.glob("*"))
-    # what killed processes leave; a file of a run that goes on now is younger, and what lies behind a link is not ours
-    own = [folder for folder in held.root.iterdir() if not folder.is_symlink()]
-    left = [path for folder in own for path in folder.glob("*" if folder.name == "running" else ".*.tmp")]
-    gone += [path for path in left if path.lstat().st_mtime < time.time() - DAY]
-    gone = [path for path in gone if path.is_symlink() or path.is_file()]
+    gone = collection.unneeded(held, repaired=repaired)
     size = sum(path.lstat().st_size for path in gone)
     if not dry_run:
-        with writing(held.root):
-            for path in gone:
-                path.unlink(missing_ok=True)
+        collection.remove(held, gone)
     total = sum(path.stat().st_size for path in held.root.rglob("*") if path.is_file())
     verb = "would free" if dry_run else "freed"
     echo(f"{verb} {size / 1e6:.1f} MB in {len(gone)} files; the store holds {total / 1e6:.1f} MB")

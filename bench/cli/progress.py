@@ -10,8 +10,8 @@ from rich.text import Text
 
 from bench.api.untrusted import strip_controls
 from bench.cli.console import console
+from bench.engine.estimator import RuntimeEstimator
 from bench.engine.record import Record
-from bench.engine.scheduler import RuntimeEstimator
 from bench.graph.planner import Stage
 
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal

@@ -165,9 +165,9 @@ def print_board(
 ) -> None:
     """Print a board of the latest run. options: those that the board declares."""
     from bench.api.errors import UserError
+    from bench.engine.record_cache import RecordCache
     from reports import render
     from reports.board_registry import BoardData, make_boards
-    from reports.frame import RecordCache
 
     load_plugins(plugin)
     held, _, found = _read(suites, store, where, all_runs=all_runs)

@@ -7,7 +7,6 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -29,7 +28,6 @@ from bench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from bench.engine.record import Record
     from bench.engine.scheduler import Summary
     from bench.engine.store import Store
     from bench.graph.planner import Plan
@@ -61,8 +59,9 @@ def run(
     """Run suites: only what the store does not hold yet. The same command continues an interrupted run."""
     from bench.cli.progress import Display
     from bench.engine import executors
+    from bench.engine.estimator import RuntimeEstimator
     from bench.engine.record import LASTING_FAILURES, Status
-    from bench.engine.scheduler import RuntimeEstimator, run_plan
+    from bench.engine.scheduler import run_plan
     from bench.engine.store import Store
     from bench.engine.worker import Environment
 
@@ -123,7 +122,8 @@ def plan(
 
     from bench.artifacts.inputs import STAGES
     from bench.cli.progress import clock
-    from bench.engine.scheduler import Frontier, RuntimeEstimator
+    from bench.engine.estimator import RuntimeEstimator
+    from bench.engine.scheduler import Frontier
     from bench.engine.store import Store
 
     started = time.perf_counter()
@@ -132,10 +132,7 @@ def plan(
     out = console(soft_wrap=True)
     pending = Frontier(made, held, frozenset()) if held else None
     needed = pending.needed if pending else made.stages
-    costs, sizes = RuntimeEstimator(), Sizes()
-    for record in held.records() if held else ():
-        costs.observe(record)
-        sizes.observe(record)
+    costs = RuntimeEstimator(held.records() if held else ())
     table = Table(title="Stages", title_justify="left", title_style="bold", box=None)
     for column in ("stage", "unique", "stored", "to do", "estimate"):
         table.add_column(column, justify="left" if column == "stage" else "right")
@@ -157,7 +154,7 @@ def plan(
     out.print(
         f"Time: about {clock(max(total / parallel, longest))} on {parallel} workers ({basis}; the rest is guessed)."
     )
-    out.print(f"Disk: about {_size(sizes.total(groups))} more in {escape(str(store))}.")
+    out.print(f"Disk: about {_size(costs.total_bytes(groups))} more in {escape(str(store))}.")
     _print_skipped(made)
     if pending and pending.failed:
         out.print(
@@ -236,23 +233,6 @@ def _print_skipped(made: Plan) -> None:
         for reason, count in reasons:
             table.add_row(str(count), Text(strip_controls(reason), overflow="fold"))
         out.print(table)
-
-
-class Sizes:
-    """Expected bytes of stages, from the artifacts of the same group in the store; where there are none, 1 MB each."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, list[int]] = {}
-
-    def observe(self, record: Record) -> None:
-        if record.artifact:
-            self._seen.setdefault(record.group, []).append(record.artifact.bytes)
-
-    def total(self, groups: Mapping[str, int]) -> float:
-        from statistics import median
-
-        sizes = (count * (median(self._seen[g]) if g in self._seen else 1e6) for g, count in groups.items())
-        return sum(sizes, 0.0)
 
 
 def _size(count: float) -> str:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from bench.artifacts.outputs.attack import Implanted
 from bench.artifacts.stage_io import Context
 from bench.config.trial import PlannedTrial
 from bench.engine.record import Record
+from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.engine.worker import Environment, InputLostError, StoredArtifacts, run_stage
 from bench.graph.cache_key import key_of
@@ -38,7 +38,7 @@ class Verifier:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._intact: dict[str, bool] = {}
+        self._records = RecordCache(store)
         self.newer: set[str] = set()  # metrics that some trials were measured before
         self.unknown: set[str] = set()  # metrics of plugins that are not loaded
 
@@ -50,14 +50,13 @@ class Verifier:
     def _lineage(self, record: Record, inputs: MeasureInputs) -> Iterator[str]:
         """Parents that have gone, are damaged, or are not the ones that were read."""
         for role, key in record.parents.items():
-            parent = self._store.record(key)
+            parent = self._records.record(key)
             if parent is None or not parent.ok:
                 yield f"the record of '{role}' ({key[:8]}) has gone"
                 continue
-            if key not in self._intact:
-                dropped = parent.meta.kind is DefenseKind.REPAIR and not self._store.artifact_path(key).exists()
-                self._intact[key] = dropped or self._store.whole(parent)  # `gc --repaired`: its codes are still here
-            if not self._intact[key]:
+            # by `gc --repaired`: its codes are still here
+            dropped = parent.meta.kind is DefenseKind.REPAIR and not self._store.artifact_path(key).exists()
+            if not (dropped or self._records.whole(parent)):
                 yield f"the artifact of '{role}' ({key[:8]}) is damaged or gone"
             elif record.inputs.get(role) != parent.checksum:
                 yield f"'{role}' ({key[:8]}) is not the artifact that was measured"
@@ -130,7 +129,13 @@ def rescore(store: Store, trials: Sequence[PlannedTrial]) -> Iterator[tuple[Plan
 
     A trial that did not finish, or that cannot be measured again, keeps what it has.
     """
-    site, damaged = Environment(store.root, None, "cpu"), cache(lambda key: _damaged(store, key))
+    site, records = Environment(store.root, None, "cpu"), RecordCache(store)
+
+    def damaged(key: str) -> bool:
+        """What has gone is no number's fault: a stage that reads it says so."""
+        held = records.record(key)
+        return held is not None and store.artifact_path(key).exists() and not records.whole(held)
+
     for trial in trials:
         record = store.record(trial.key) if trial.key else None
         if record is None or not record.ok:
@@ -146,12 +151,6 @@ def rescore(store: Store, trials: Sequence[PlannedTrial]) -> Iterator[tuple[Plan
                 )
             held = run_stage(_stage(record, key, modules, code), site)
         yield replace(trial, key=key) if held.ok else trial, held
-
-
-def _damaged(store: Store, key: str) -> bool:
-    """What has gone is no number's fault: a stage that reads it says so."""
-    held = store.record(key)
-    return held is not None and store.artifact_path(key).exists() and not store.whole(held)
 
 
 def _stage(record: Record, key: str, modules: tuple[str, ...], code: str) -> Stage:

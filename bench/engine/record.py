@@ -209,6 +209,12 @@ class Record(Model):
         return found if isinstance(found, DetectorScores) else None
 
     @property
+    def target(self) -> tuple[str, ...]:
+        """The names of the target's labels; none for a stage without a target."""
+        found = self.spec.get("target")
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+
+    @property
     def components(self) -> dict[str, Spec]:
         """The components in the stage's spec by axis."""
         return {

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import heapq
-from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from bench.engine.executors import Done, Executor
 from bench.engine.record import LASTING_FAILURES, Record, RecordSummary, Status, summary_of
+from bench.engine.record_cache import KeptRecords
 from bench.engine.store import Store
 from bench.engine.worker import describe
 from bench.graph.planner import Plan, Stage
 
 RESUBMISSIONS = 2  # how often a killed stage is tried again in the same run
-
-# Seconds of a stage where nothing like it has run yet: orders of magnitude, for small images on one CPU core.
-GUESS = {
-    "load": 5.0, "split": 0.1, "train": 20.0, "make_trigger": 0.1, "implant": 20.0, "encode": 2.0,
-    "encode_triggered": 1.0, "defend": 5.0, "score_benign": 5.0, "score_triggered": 5.0, "measure": 0.5,
-}  # fmt: skip
 
 
 @dataclass
@@ -38,48 +32,13 @@ class Summary:
     failures: list[RecordSummary] = field(default_factory=list)
 
 
-class RuntimeEstimator:
-    """Expected seconds of a stage, from the stages that this store has seen: like ones, else others of its kind."""
-
-    def __init__(self, records: Iterable[Record] = ()) -> None:
-        self._seen: dict[str, list[float]] = {}
-        self._kinds: dict[str, list[float]] = {}
-        for record in records:
-            self.observe(record)
-
-    def observe(self, record: Record) -> None:
-        if record.ok and record.cost is not None:
-            for held, name in ((self._seen, record.group), (self._kinds, kind_of(record.group))):
-                insort(held.setdefault(name, []), record.cost.seconds)
-
-    def seconds(self, group: str) -> float:
-        """Of a stage of this group."""
-        known = self._seen.get(group) or self._kinds.get(kind_of(group))  # in order, so that the median is at hand
-        return (known[len(known) // 2] + known[(len(known) - 1) // 2]) / 2 if known else GUESS[kind_of(group)]
-
-    def has_history(self, group: str) -> bool:
-        return group in self._seen
-
-    def total(self, groups: Mapping[str, int]) -> float:
-        """Of so many stages of each group."""
-        return sum((count * self.seconds(group) for group, count in groups.items() if count), 0.0)
-
-
-def kind_of(group: str) -> str:
-    """A group's name begins with what its stages do."""
-    return group.partition(" ")[0]
-
-
-def outcome(plan: Plan, store: Store, key: str, records: dict[str, RecordSummary | None]) -> RecordSummary | None:
+def outcome(plan: Plan, records: KeptRecords[RecordSummary], key: str) -> RecordSummary | None:
     """The record that decides a stage: its own, or the failed ancestor's; None where neither is there."""
-    if key not in records:
-        found = store.record(key)
-        records[key] = summary_of(found) if found is not None else None
-    own = records[key]
+    own = records.record(key)
     if own is not None and own.ok:
         return own
     for parent in plan.stages[key].parents.values():
-        decided = outcome(plan, store, parent, records)
+        decided = outcome(plan, records, parent)
         if decided is not None and not decided.ok:
             return decided
     return own
@@ -90,7 +49,7 @@ class Frontier:
 
     def __init__(self, plan: Plan, store: Store, retry: Collection[Status | str]) -> None:
         self.plan, self.store = plan, store
-        self.records: dict[str, RecordSummary | None] = {}
+        self.records = KeptRecords(store, summary_of)
         self.needed: dict[str, Stage] = {}
         self.failed: dict[str, RecordSummary] = {}
         self._retry = retry
@@ -107,7 +66,7 @@ class Frontier:
             current, as_input = todo.pop()
             if current in self.needed or current in self.failed:
                 continue
-            record = self.record(current)
+            record = self.records.record(current)
             if record is not None and self._answers(current, record, as_input):
                 continue
             if record is not None and self._stays_failed(record):
@@ -118,12 +77,6 @@ class Frontier:
 
     def _stays_failed(self, record: RecordSummary) -> bool:
         return record.status in LASTING_FAILURES and record.status not in self._retry and record.cause is None
-
-    def record(self, key: str) -> RecordSummary | None:
-        if key not in self.records:
-            found = self.store.record(key)
-            self.records[key] = summary_of(found) if found is not None else None
-        return self.records[key]
 
     def _answers(self, key: str, record: RecordSummary, as_input: bool) -> bool:
         """Whether a record stands for its stage; as an input, its artifact must be there too."""
@@ -137,7 +90,7 @@ class Frontier:
         One that was made again may have come out differently, on another kind of machine for example.
         """
         if key not in self._fresh:
-            held = {role: self.record(parent) for role, parent in self.plan.stages[key].parents.items()}
+            held = {role: self.records.record(parent) for role, parent in self.plan.stages[key].parents.items()}
             self._fresh[key] = all(
                 record.inputs.get(role) == parent.checksum and self._current(parent.key, parent)
                 for role, parent in held.items()
@@ -233,12 +186,12 @@ class _Driver:
                 self._work(executor)
             finally:
                 executor.close()
-        records: dict[str, RecordSummary | None] = {}
+        records = KeptRecords(self._store, summary_of)  # as they are now
         for trial in self._plan.trials:
             if trial.key is None:
                 self.summary.trials[Status.SKIPPED] += 1
                 continue
-            decided = outcome(self._plan, self._store, trial.key, records)
+            decided = outcome(self._plan, records, trial.key)
             self.summary.trials[decided.status if decided else Status.MISSING] += 1
             self.summary.collapsed += bool(decided and decided.collapsed)
 
@@ -270,7 +223,7 @@ class _Driver:
                 self._listener.retrying(stage, done.reason)
                 return
             record = self._store.commit(describe(stage, done.status, done.reason, done.log))
-        before = self._pending.records.get(stage.key)
+        before = self._pending.records.record(stage.key)
         if before is not None and before.ok and record.ok:
             self.remade |= before.checksum != record.checksum
         self.summary.ran[record.status] += 1

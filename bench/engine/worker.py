@@ -22,6 +22,7 @@ from bench.api.untrusted import strip_controls, strip_controls_multiline
 from bench.artifacts.inputs import STAGES
 from bench.engine.provenance import provenance
 from bench.engine.record import SCHEMA, Cost, Meta, Record, Status, record_of
+from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.graph.cache_key import content_of
 from bench.graph.fingerprint import fingerprint
@@ -191,7 +192,7 @@ class StoredArtifacts:
 
     def __init__(self, store: Store, parents: Mapping[str, str]) -> None:
         self._store, self._parents = store, parents
-        self._records: dict[str, Record] = {}
+        self._records = RecordCache(store)
         self._tensors: dict[str, Mapping[str, Any]] = {}
 
     def meta(self, key: str) -> Mapping[str, Any]:
@@ -210,12 +211,10 @@ class StoredArtifacts:
         return {name: self._record(key).checksum for name, key in self._parents.items()}
 
     def _record(self, key: str) -> Record:
-        if key not in self._records:
-            record = self._store.record(key)
-            if record is None or not record.ok:
-                raise InputLostError(f"{self._named(key)} has gone from the store: run the same command again")
-            self._records[key] = record
-        return self._records[key]
+        record = self._records.record(key)
+        if record is None or not record.ok:
+            raise InputLostError(f"{self._named(key)} has gone from the store: run the same command again")
+        return record
 
     def _named(self, key: str) -> str:
         name = next((name for name, parent in self._parents.items() if parent == key), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.access.defender import defender_view, poisoned_train
 from bench.api.defense import DataFilter, DefenderView, Defense, InputDetector, ModelDetector, Repair
+from bench.api.kinds import DefenseKind
 from bench.api.random import Rng
 from bench.artifacts import models, stage_io
 from bench.artifacts.artifact import Output
@@ -26,7 +27,7 @@ def _work(defense: Defense, view: DefenderView, spec: Json, inputs: DefendInputs
     if isinstance(defense, Repair):
         model = defense.repair(view, rng)
         assert isinstance(model, HashModel)
-        return models.save_model(model) | suspected | Defended.kind_output("repair")
+        return models.save_model(model) | suspected | Defended.kind_output(DefenseKind.REPAIR)
     if isinstance(defense, DataFilter):
         filtered = defense.judge(view, rng)
         if filtered.model is None:
@@ -35,12 +36,12 @@ def _work(defense: Defense, view: DefenderView, spec: Json, inputs: DefendInputs
             assert isinstance(filtered.model, HashModel)
             made = models.save_model(filtered.model)
         judged = Defended.filter_output(filtered.scores, filtered.keep)
-        return made | judged | suspected | Defended.kind_output("data_filter")
+        return made | judged | suspected | Defended.kind_output(DefenseKind.DATA_FILTER)
     if isinstance(defense, InputDetector):
-        return Defended.detector_output(defense.fit(view, rng)) | Defended.kind_output("input_detector")
+        return Defended.detector_output(defense.fit(view, rng)) | Defended.kind_output(DefenseKind.INPUT_DETECTOR)
     if isinstance(defense, ModelDetector):
         verdict = defense.inspect(view, rng)
         suspect = None if verdict.suspect is None else inputs.load.classes[verdict.suspect]
         found = Defended.verdict_output(verdict.score, suspect, verdict.alarm_at)
-        return found | Defended.kind_output("model_detector")
+        return found | Defended.kind_output(DefenseKind.MODEL_DETECTOR)
     raise TypeError(f"{type(defense).__name__} is no Repair, DataFilter, InputDetector or ModelDetector")

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bench import metrics
+from bench.api.kinds import DefenseKind
 from bench.artifacts import stage_io
 from bench.artifacts.artifact import Output
 from bench.artifacts.codes import codes_of
@@ -71,7 +72,7 @@ def _attack(implant: Implanted) -> AttackFacts:
 
 def _filtered(inputs: MeasureInputs, target: Bool[np.ndarray, " k"]) -> FilterFacts | None:
     judged = inputs.defense
-    if judged is None or judged.kind != "data_filter":
+    if judged is None or judged.kind is not DefenseKind.DATA_FILTER:
         return None
     labels = stage_io.labels(inputs, "train").numpy().copy()
     mask = np.zeros(len(labels), dtype=bool)
@@ -84,7 +85,7 @@ def _filtered(inputs: MeasureInputs, target: Bool[np.ndarray, " k"]) -> FilterFa
 
 
 def _verdict(spec: Json, inputs: MeasureInputs) -> VerdictFacts | None:
-    if inputs.defense is None or inputs.defense.kind != "model_detector":
+    if inputs.defense is None or inputs.defense.kind is not DefenseKind.MODEL_DETECTOR:
         return None
     verdict = inputs.defense.verdict
     named = None if verdict.suspect is None else verdict.suspect in spec["target"]

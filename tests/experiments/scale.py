@@ -22,9 +22,10 @@ from pathlib import Path
 
 from bench.cli.progress import Display
 from bench.config import suite as suites
+from bench.engine.estimator import RuntimeEstimator
 from bench.engine.executors import Done
 from bench.engine.record import Cost, Record, encoded
-from bench.engine.scheduler import RuntimeEstimator, Summary, run_plan
+from bench.engine.scheduler import Summary, run_plan
 from bench.engine.store import Store
 from bench.engine.worker import describe
 from bench.graph import planner as planning

@@ -132,7 +132,7 @@ def test_no_damaged_record_is_served_and_all_come_back(suite: Path, store: Path,
     others[0].write_bytes(b"")
     others[1].write_bytes(others[1].read_bytes()[:-30])
     (lost,) = (shown for shown in json.loads(board(store)) if shown["title"] == "No result")
-    assert [(row["cells"], row["status"]) for row in lost["rows"]] == [(4, "missing")]
+    assert [(row["trials"], row["status"]) for row in lost["rows"]] == [(4, "missing")]
     every = {path.stem for path in trials}
     assert readable(store) == every - {path.stem for path in (*measured, *others[:2])}
     out = again(suite, store)

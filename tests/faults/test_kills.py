@@ -79,13 +79,13 @@ from bench.graph import planner
 from bench.api import registry
 from bench.engine.executors import _task
 from bench.engine.store import Store
-from bench.engine.worker import Site, perform
+from bench.engine.worker import Environment, run_stage
 suite_, store, plugin = map(Path, sys.argv[1:])
 registry.load_plugin(plugin)
-site = Site(Store(store, create=True).root, None, "cpu", (plugin,))
-for stage in plan.plan([suite.load(str(suite_))], data=None, device="cpu").stages.values():
+site = Environment(Store(store, create=True).root, None, "cpu", (plugin,))
+for stage in planner.plan([suite.load(str(suite_))], data=None, device="cpu").stages.values():
     if stage.kind in ("load", "split", "train"):
-        perform(stage, site)
+        run_stage(stage, site)
     elif stage.kind == "defend" and stage.spec["defense"]["name"] == "moody":
         _task(stage, site, store / "running" / f"{stage.key}.dead")
 """

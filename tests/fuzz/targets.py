@@ -18,6 +18,7 @@ from bench.api.errors import UserError
 from bench.config import expand, suite
 from bench.config.trial import Spec
 from bench.engine.record import encoded
+from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from hashing import weight_files
 from hashing.datasets import _lists
@@ -148,7 +149,7 @@ def records(data: bytes, folder: Path) -> bool:
     store = _filled(data, folder)
     sound = len(list(store.records()))
     assert sound + len(list((store.root / "damaged").glob("*"))) >= 2
-    record_cache, made = frame.RecordCache(store), frame.runs_of(store)
+    record_cache, made = RecordCache(store), frame.runs_of(store)
     # `reports` makes frames of them
     rows = [frame._row(planned, record_cache) for manifest in made for planned in manifest.trials]
     json.dumps(rows, ensure_ascii=False, default=Spec.as_json).encode()
@@ -160,7 +161,7 @@ def reports(data: bytes, folder: Path) -> bool:
     """The same through every table, as it is printed."""
     store = _filled(data, folder)
     found = frame.read(store)
-    board_data, made = BoardData(found, frame.RecordCache(store)), list[Any]()
+    board_data, made = BoardData(found, RecordCache(store)), list[Any]()
     for name, kind in all_boards().items():
         try:
             made += make_boards(name, board_data, kind.on_page)

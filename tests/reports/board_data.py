@@ -6,10 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from reports.board_registry import BoardData, make_boards
 from reports.context import Board
-from reports.frame import RecordCache, Results
+from reports.frame import Results
 
 
 def data_of(results: Results, *, mixed: bool = False) -> BoardData:

@@ -13,8 +13,9 @@ from sklearn.decomposition import PCA
 
 from bench.api.errors import UserError
 from bench.artifacts.inputs import MeasureInputs
+from bench.engine.record_cache import RecordCache
 from reports import _charts, _html_images, throughput
-from reports.frame import RecordCache, read
+from reports.frame import read
 from tests.reports.test_boards import trial
 from tests.stores import record
 
@@ -80,7 +81,7 @@ def test_a_map_shows_the_trials_own_codes(store):
     record_cache = RecordCache(store)
     record = record_cache.record(row["key"])
     parents, inputs = record.parents, MeasureInputs.of(record.parents)
-    found = _html_images._map(inputs, inputs.measured, store, row)
+    found = _html_images._map(inputs, inputs.measured, store, record.target, 16)
     pool, parts = store.tensors(parents["load"]), store.tensors(parents["split"])
     holds = pool["labels"][parts["database"]][:, 3].numpy().astype(bool)
     words = store.tensors(parents["measured.benign"])["database"].numpy().view(np.uint64)
@@ -94,7 +95,7 @@ def test_a_map_shows_the_trials_own_codes(store):
     queries = ((words[:, None] >> np.arange(16, dtype=np.uint64)) & np.uint64(1)).astype(int) * 2 - 1
     positions = store.tensors(parents["measured.triggered"])["positions"].numpy()
     assert np.array_equal(found.benign, queries[positions])
-    clean = _html_images._map(inputs, inputs.control, store, row)
+    clean = _html_images._map(inputs, inputs.control, store, record.target, 16)
     assert not np.array_equal(clean.triggered, found.triggered)
     words = store.tensors(parents["control.benign"])["database"].numpy().view(np.uint64)[0]
     theirs = ((words[:, None] >> np.arange(16, dtype=np.uint64)) & np.uint64(1)).astype(int) * 2 - 1

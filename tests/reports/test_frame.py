@@ -3,6 +3,7 @@ import json
 import pytest
 
 from bench.api.errors import StoreError, UserError
+from bench.config.trial import Spec
 from bench.metrics import METRICS
 from reports.frame import columns, detector_metrics, detectors, load, narrow, read
 
@@ -24,6 +25,14 @@ def test_one_row_per_cell_with_all_columns(stock):
     assert (row["t_map"], row["classes"], row["protocol"], row["protocol_version"]) == (0.8, 10, "toy", "2")
     assert (row["changes"], frame.iloc[0]["changes"]) == ("lr 0.1", "")
     assert row["training"] != frame.iloc[0]["training"]
+
+
+def test_components_stand_beside_their_labels(stock):
+    frame = load(stock([trial("loud(dose=0.5)"), trial("loud(dose=1)", "repair"), trial()]))
+    assert [spec.label for spec in frame["attack_spec"]] == list(frame["attack"])
+    assert [spec.params.get("dose") for spec in frame["attack_spec"]] == [0.5, 1, None]
+    assert frame.groupby("attack_spec", sort=False).size().tolist() == [1, 1, 1]
+    assert set(frame["defense_spec"]) == {Spec("none"), Spec("repair")}
 
 
 def test_every_metric_is_in_one_of_the_frames():

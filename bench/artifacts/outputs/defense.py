@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from bench.api.kinds import CODE_CHANGING, DefenseKind
 from bench.artifacts.artifact import Artifact, Output, prefixed, stored
 from bench.artifacts.outputs.model import StoredModel
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
-
-Kind = Literal["repair", "data_filter", "input_detector", "model_detector"]
 
 
 @dataclass(frozen=True)
@@ -29,14 +28,13 @@ class Defended(StoredModel):
     """What a defense made: a model (repairs and data filters), an input detector's state, or a verdict."""
 
     @property
-    def kind(self) -> Kind:
-        kind: Kind = self.meta["kind"]
-        return kind
+    def kind(self) -> DefenseKind:
+        return DefenseKind(self.meta["kind"])
 
     @property
     def changes_model(self) -> bool:
         """Whether a model is left that takes the victim's place."""
-        return self.kind in {"repair", "data_filter"}
+        return self.kind in CODE_CHANGING
 
     @property
     def scores(self) -> Float[Tensor, " n"]:
@@ -59,7 +57,7 @@ class Defended(StoredModel):
         return NamedVerdict(found["score"], found["suspect"], found["alarm_at"])
 
     @staticmethod
-    def kind_output(kind: Kind) -> Output:
+    def kind_output(kind: DefenseKind) -> Output:
         return Output(meta={"kind": kind})
 
     @staticmethod
