@@ -9,12 +9,13 @@ from bench.api.errors import ThreatError
 from bench.artifacts import stage_io
 from bench.artifacts.inputs import AttackerInputs
 from bench.artifacts.models import open_model, without_memory
-from bench.artifacts.stage_io import Context, Json
+from bench.artifacts.specs import AttackerSpec
+from bench.artifacts.stage_io import Context
 
 SHOWN = Threat.TRAIN_SET | Threat.MODEL  # the rest of a threat model changes nothing that a view shows
 
 
-def attacker_view(spec: Json, inputs: AttackerInputs, context: Context, threat: Threat) -> AttackerView:
+def attacker_view(spec: AttackerSpec, inputs: AttackerInputs, context: Context, threat: Threat) -> AttackerView:
     """What the threat model grants, and nothing else."""
     granted: dict[str, Any] = {}
     if Threat.TRAIN_SET in threat:
@@ -26,7 +27,7 @@ def attacker_view(spec: Json, inputs: AttackerInputs, context: Context, threat: 
     setting = stage_io.setting(spec, inputs)
     return AttackerView(
         setting=setting,
-        target=stage_io.target(spec, list(setting.classes)),
+        target=stage_io.target(spec["target"], list(setting.classes)),
         public=stage_io.split(inputs, "public").to(context.device),
         surrogates=tuple(open_model(surrogate, context.device) for surrogate in inputs.surrogates),
         data=tuple(stage_io.split(proxy, "train").to(context.device) for proxy in inputs.proxies),

@@ -18,7 +18,8 @@ from bench.api.types import Split
 from bench.artifacts import stage_io
 from bench.artifacts.inputs import DataInputs, DefendInputs
 from bench.artifacts.models import new_model, without_memory
-from bench.artifacts.stage_io import Context, Json
+from bench.artifacts.specs import SettingSpec
+from bench.artifacts.stage_io import Context
 from bench.artifacts.training import recipe
 from hashing.loader import augmentation_of
 from hashing.model import HashModel
@@ -31,7 +32,7 @@ def signs(words: Int64[Tensor, "w m"], bits: int) -> Float[Tensor, "m b"]:
     return ((words[position // 64] >> (position % 64)[:, None]) & 1).T.float() * 2 - 1
 
 
-def trusted_halves(spec: Json, data: DataInputs) -> tuple[Split, Split]:
+def trusted_halves(spec: SettingSpec, data: DataInputs) -> tuple[Split, Split]:
     """The trusted set's halves: the first to fit with, the second to calibrate with."""
     trusted = stage_io.split(data, "trusted")
     order = Rng("trusted", spec["dataset"]["name"]).permutation(len(trusted))
@@ -41,7 +42,7 @@ def trusted_halves(spec: Json, data: DataInputs) -> tuple[Split, Split]:
     return trusted.select(order[:half]), trusted.select(order[half:])
 
 
-def defender_view(spec: Json, inputs: DefendInputs, context: Context, needs: Needs) -> DefenderView:
+def defender_view(spec: SettingSpec, inputs: DefendInputs, context: Context, needs: Needs) -> DefenderView:
     """The model under suspicion, the trusted set, and what the defense's class declares to need."""
     model = without_memory(inputs.model, context.device)
     fit_set, calibration_set = trusted_halves(spec, inputs)

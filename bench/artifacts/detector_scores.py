@@ -12,24 +12,24 @@ from bench.artifacts import stage_io
 from bench.artifacts.models import without_memory
 from bench.artifacts.outputs.defense import Defended
 from bench.artifacts.outputs.model import StoredModel
-from bench.artifacts.stage_io import Json
+from bench.artifacts.specs import ComponentSpec
 
 BATCH = 50  # input detectors may blow an image up into hundreds
 
 
 @torch.no_grad()
 def scores(
-    spec: Json,
+    detector: ComponentSpec,
     suspect: StoredModel,
     fitted: Defended,
     images: UInt8[Tensor, "n c h w"],
     device: torch.device,
 ) -> dict[str, Float[Tensor, " n"]]:
-    """Each named score of the input detector, the headline score first. spec: name and parameters of the detector."""
-    detector: InputDetector = stage_io.component("defenses", spec)
+    """Each named score of the input detector, the headline score first."""
+    defense: InputDetector = stage_io.component("defenses", detector)
     model = without_memory(suspect, device)
     state = {name: value.to(device) for name, value in fitted.detector.items()}
     parts = [
-        detector.score(to_unit(images[i : i + BATCH].to(device)), model, state) for i in range(0, len(images), BATCH)
+        defense.score(to_unit(images[i : i + BATCH].to(device)), model, state) for i in range(0, len(images), BATCH)
     ]
     return {name: torch.cat([part[name] for part in parts]).float().cpu() for name in parts[0]}

@@ -22,13 +22,26 @@ from bench.artifacts.outputs.codes import BenignCodes, TriggeredCodes
 from bench.artifacts.outputs.data import DecodedData, SplitData
 from bench.artifacts.outputs.defense import BenignScores, Defended, TriggeredScores
 from bench.artifacts.outputs.model import StoredModel
+from bench.artifacts.specs import (
+    DefendSpec,
+    EncodeSpec,
+    EncodeTriggeredSpec,
+    ImplantSpec,
+    LoadSpec,
+    MakeTriggerSpec,
+    MeasureSpec,
+    ScoreTriggeredSpec,
+    SettingSpec,
+    SplitSpec,
+)
 
+S = TypeVar("S", bound=Mapping[str, Any])
 A = TypeVar("A", bound=Artifact)
-In = TypeVar("In", bound="Inputs[Any]")
+In = TypeVar("In", bound="Inputs[Any, Any]")
 
 
-class Inputs(Generic[A]):
-    """Base of a stage's inputs; A is what the stage leaves.
+class Inputs(Generic[S, A]):
+    """Base of a stage's inputs; S is the stage's spec, A what the stage leaves.
 
     stage: the stage's name, which is that of its module in bench/stages. leaves: A.
     """
@@ -93,7 +106,7 @@ class SystemInputs:
 
 
 @dataclass(frozen=True)
-class LoadInputs(Inputs[DecodedData]):
+class LoadInputs(Inputs[LoadSpec, DecodedData]):
     """A data set's files are no artifact."""
 
     stage = "load"
@@ -101,7 +114,7 @@ class LoadInputs(Inputs[DecodedData]):
 
 
 @dataclass(frozen=True)
-class SplitInputs(Inputs[SplitData]):
+class SplitInputs(Inputs[SplitSpec, SplitData]):
     stage = "split"
     leaves = SplitData
 
@@ -109,19 +122,19 @@ class SplitInputs(Inputs[SplitData]):
 
 
 @dataclass(frozen=True)
-class TrainInputs(DataInputs, Inputs[StoredModel]):
+class TrainInputs(DataInputs, Inputs[SettingSpec, StoredModel]):
     stage = "train"
     leaves = StoredModel
 
 
 @dataclass(frozen=True)
-class MakeTriggerInputs(AttackerInputs, Inputs[StoredTrigger]):
+class MakeTriggerInputs(AttackerInputs, Inputs[MakeTriggerSpec, StoredTrigger]):
     stage = "make_trigger"
     leaves = StoredTrigger
 
 
 @dataclass(frozen=True)
-class ImplantInputs(AttackerInputs, Inputs[Implanted]):
+class ImplantInputs(AttackerInputs, Inputs[ImplantSpec, Implanted]):
     """trigger: what `make_trigger` left."""
 
     stage = "implant"
@@ -131,13 +144,13 @@ class ImplantInputs(AttackerInputs, Inputs[Implanted]):
 
 
 @dataclass(frozen=True)
-class EncodeInputs(SuspectInputs, Inputs[BenignCodes]):
+class EncodeInputs(SuspectInputs, Inputs[EncodeSpec, BenignCodes]):
     stage = "encode"
     leaves = BenignCodes
 
 
 @dataclass(frozen=True)
-class EncodeTriggeredInputs(SuspectInputs, Inputs[TriggeredCodes]):
+class EncodeTriggeredInputs(SuspectInputs, Inputs[EncodeTriggeredSpec, TriggeredCodes]):
     """trigger: None for an attack that changes nothing."""
 
     stage = "encode_triggered"
@@ -147,7 +160,7 @@ class EncodeTriggeredInputs(SuspectInputs, Inputs[TriggeredCodes]):
 
 
 @dataclass(frozen=True)
-class DefendInputs(SuspectInputs, Inputs[Defended]):
+class DefendInputs(SuspectInputs, Inputs[DefendSpec, Defended]):
     """poison: the attack, where the defense needs the training set. codes: where it needs the database."""
 
     stage = "defend"
@@ -158,7 +171,7 @@ class DefendInputs(SuspectInputs, Inputs[Defended]):
 
 
 @dataclass(frozen=True)
-class ScoreBenignInputs(SuspectInputs, Inputs[BenignScores]):
+class ScoreBenignInputs(SuspectInputs, Inputs[DefendSpec, BenignScores]):
     stage = "score_benign"
     leaves = BenignScores
 
@@ -166,7 +179,7 @@ class ScoreBenignInputs(SuspectInputs, Inputs[BenignScores]):
 
 
 @dataclass(frozen=True)
-class ScoreTriggeredInputs(SuspectInputs, Inputs[TriggeredScores]):
+class ScoreTriggeredInputs(SuspectInputs, Inputs[ScoreTriggeredSpec, TriggeredScores]):
     """trigger: None for an attack that changes nothing."""
 
     stage = "score_triggered"
@@ -177,7 +190,7 @@ class ScoreTriggeredInputs(SuspectInputs, Inputs[TriggeredScores]):
 
 
 @dataclass(frozen=True)
-class MeasureInputs(DataInputs, Inputs[Artifact]):
+class MeasureInputs(DataInputs, Inputs[MeasureSpec, Artifact]):
     """measured: the model that the trial ends with. control: the clean model under the same trigger and defense.
 
     implant: None for an attack that changes nothing. defense: None without a defense. Metrics stand in the record, so
@@ -193,7 +206,7 @@ class MeasureInputs(DataInputs, Inputs[Artifact]):
     defense: Defended | None = None
 
 
-STAGES: Mapping[str, type[Inputs[Any]]] = {
+STAGES: Mapping[str, type[Inputs[Any, Any]]] = {
     inputs.stage: inputs
     for inputs in (
         LoadInputs, SplitInputs, TrainInputs, MakeTriggerInputs, ImplantInputs, EncodeInputs, EncodeTriggeredInputs,

@@ -7,14 +7,18 @@ import torch
 from bench.api.random import Rng
 from bench.artifacts.artifact import Output
 from bench.artifacts.outputs.model import StoredModel
+from bench.artifacts.specs import SettingSpec
 from bench.artifacts.stage_io import Json, component
 from hashing.model import HashModel, build_model
 
 
-def blueprint(spec: Json, *, image_shape: tuple[int, ...], classes: int, train_size: int) -> Json:
+def blueprint(spec: SettingSpec, *, image_shape: tuple[int, ...], classes: int, train_size: int) -> Json:
     """All that building an untrained model of a setting and repetition takes."""
-    names = ("backbone", "method", "bits", "seed")
-    return {name: spec[name] for name in names} | {
+    return {
+        "backbone": spec["backbone"],
+        "method": spec["method"],
+        "bits": spec["bits"],
+        "seed": spec["seed"],
         "image_shape": list(image_shape),
         "classes": classes,
         "train_size": train_size,

@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.api import registry
 from bench.api.types import Setting, Split, Target
 from bench.artifacts.inputs import DataInputs
+from bench.artifacts.specs import ComponentSpec, SettingSpec
 
 Json = dict[str, Any]
 PORTION = 2**28  # bytes of images in memory where a stage reads them in turn
@@ -27,7 +28,7 @@ class Context:
     data: Path | None
 
 
-def component(kind: str, spec: Json) -> Any:
+def component(kind: str, spec: ComponentSpec) -> Any:
     """A component from the name and parameters in a stage's spec."""
     return registry.create(kind, spec["name"], spec["params"])
 
@@ -49,15 +50,16 @@ def labels(data: DataInputs, part: str) -> Bool[Tensor, "n k"]:
     return data.load.labels[data.split.positions(part)]
 
 
-def target(spec: Json, classes: list[str]) -> Target:
+def target(names: list[str], classes: list[str]) -> Target:
+    """The target of these labels, of a data set with these classes."""
     vector = torch.zeros(len(classes), dtype=torch.bool)
-    for name in spec["target"]:
+    for name in names:
         vector[classes.index(name)] = True
-    return Target(vector, "+".join(spec["target"]))
+    return Target(vector, "+".join(names))
 
 
-def setting(spec: Json, data: DataInputs) -> Setting:
-    """What everybody knows: `spec` is that of a stage with a model."""
+def setting(spec: SettingSpec, data: DataInputs) -> Setting:
+    """What everybody knows."""
     _, c, h, w = data.load.images.shape
     return Setting(
         dataset=spec["dataset"]["name"],

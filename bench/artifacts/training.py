@@ -16,13 +16,14 @@ from bench.api.types import Split
 from bench.artifacts.artifact import Output
 from bench.artifacts.models import blueprint, new_model, save_model
 from bench.artifacts.outputs.model import StoredModel
-from bench.artifacts.stage_io import Context, Json
+from bench.artifacts.specs import SettingSpec
+from bench.artifacts.stage_io import Context
 from hashing.loader import augmentation_of
 from hashing.model import HashModel, fit_normalisation
 from hashing.train import fit
 
 
-def recipe(spec: Json) -> Recipe:
+def recipe(spec: SettingSpec) -> Recipe:
     """The stage's recipe; where it leaves augmentation open, that of the data set."""
     wanted, dataset = Recipe(**spec["recipe"]), registry.lookup("datasets", spec["dataset"]["name"])
     return replace(
@@ -33,7 +34,7 @@ def recipe(spec: Json) -> Recipe:
 
 
 def train_victim(
-    spec: Json,
+    spec: SettingSpec,
     train: Split,
     context: Context,
     *,

@@ -12,11 +12,11 @@ from bench.artifacts import stage_io
 from bench.artifacts.inputs import DataInputs
 from bench.artifacts.outputs.attack import StoredTrigger
 from bench.artifacts.sealed import sealed
-from bench.artifacts.stage_io import Json
+from bench.artifacts.specs import ComponentSpec
 
 
-def trigger_attack(spec: Json) -> Attack:
-    """The sealed attack whose `make_trigger` and `apply_trigger` a stage calls. spec: name and parameters."""
+def trigger_attack(spec: ComponentSpec) -> Attack:
+    """The sealed attack whose `make_trigger` and `apply_trigger` a stage calls."""
     return sealed(stage_io.component("attacks", spec), spec["name"])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, Strict
+from typing_extensions import TypedDict  # pydantic and beartype need this one below Python 3.12
 
 from bench.api.kinds import Access, DefenseKind
 from bench.api.registry import KIND_OF_AXIS
@@ -43,6 +44,13 @@ def sha256(path: Path) -> str:
     return found.hexdigest()
 
 
+class ComponentSpec(TypedDict):
+    """A component with all its parameters, as keys and records hold it."""
+
+    name: str
+    params: dict[str, Any]
+
+
 @dataclass(frozen=True, eq=False)
 class Spec:
     """A component with all its parameters; `given` are those that differ from the defaults.
@@ -72,7 +80,7 @@ class Spec:
         """Digest of name and parameters."""
         return digest(self.as_json())
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> ComponentSpec:
         """The component as a part of a stage's spec."""
         return {"name": self.name, "params": dict(self.params)}
 

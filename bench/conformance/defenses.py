@@ -27,6 +27,7 @@ from bench.api.random import Rng
 from bench.api.types import to_unit
 from bench.artifacts.models import open_model, save_model
 from bench.artifacts.outputs.model import StoredModel
+from bench.artifacts.specs import ComponentSpec
 from bench.artifacts.training import train_victim
 from bench.conformance.fixture import CLASSES, SIZES, World, inverted
 from bench.conformance.kit import Checks, ComponentUnderTest, DoesNotApplyError, require, same, untouched_generators
@@ -194,10 +195,10 @@ def other_networks_work_or_are_refused(subject: ComponentUnderTest) -> str:
     return "; ".join(detail)
 
 
-def retrained(world: World, backbone: Mapping[str, object], method: str) -> None:
+def retrained(world: World, backbone: ComponentSpec, method: str) -> None:
     """The suspect is another network, trained for an epoch."""
     recipe = {**world.spec["recipe"], "epochs": 1}
-    world.spec |= {"method": {"name": method, "params": {}}, "backbone": dict(backbone), "recipe": recipe}
+    world.spec |= {"method": {"name": method, "params": {}}, "backbone": backbone, "recipe": recipe}
     trained = train_victim(world.spec, world.split("train"), world.context)
     world.suspect = world.stored("retrained model", trained | StoredModel.backdoor_output(backdoored=False))
 

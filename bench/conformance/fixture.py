@@ -22,7 +22,8 @@ from bench.artifacts.outputs.attack import Implanted
 from bench.artifacts.outputs.codes import BenignCodes
 from bench.artifacts.outputs.data import DecodedData, SplitData
 from bench.artifacts.outputs.model import StoredModel
-from bench.artifacts.stage_io import Context, Json
+from bench.artifacts.specs import AttackerSpec
+from bench.artifacts.stage_io import Context
 from bench.artifacts.training import train_victim
 from hashing.model import encode
 
@@ -55,6 +56,12 @@ class Memory:
         return {f"{key}/{name}": value.clone() for key, held in self._tensors.items() for name, value in held.items()}
 
 
+class WorldSpec(AttackerSpec):
+    """augment: "victim" or "none", for poisoned images."""
+
+    augment: str
+
+
 @dataclass
 class World:
     """What stages read, held in `memory`.
@@ -64,7 +71,7 @@ class World:
     codes: of the clean model. poison: the attack whose training set defenses get; None: the clean one.
     """
 
-    spec: dict[str, Any]
+    spec: WorldSpec
     context: Context
     memory: Memory
     data: DataInputs
@@ -108,7 +115,7 @@ def inverted(world: World) -> World:
 
 def make() -> World:
     """The world with its clean model, a surrogate of another repetition, and the clean model's codes."""
-    spec: Json = {
+    spec: WorldSpec = {
         "dataset": {"name": "digits", "params": {}},
         "backbone": {"name": "convnet", "params": {"width": 4}},
         "method": {"name": "csq", "params": {}},
@@ -132,7 +139,8 @@ def make() -> World:
     memory.put(data.split.key, SplitData.output(parts, protocol))
     models = []
     for seed, key in enumerate(("clean model", "surrogate model")):
-        trained = train_victim({**spec, "seed": seed}, stage_io.split(data, "train"), context)
+        own: WorldSpec = {**spec, "seed": seed}
+        trained = train_victim(own, stage_io.split(data, "train"), context)
         memory.put(key, trained | StoredModel.backdoor_output(backdoored=False))
         models.append(StoredModel(key, memory))
     clean, surrogate = models

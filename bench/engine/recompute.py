@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +25,9 @@ from bench.graph.cache_key import key_of
 from bench.graph.planner import Stage
 from bench.metrics import METRICS
 from bench.stages import measure
+
+if TYPE_CHECKING:
+    from bench.artifacts.specs import MeasureSpec
 
 TOLERANCE = 1e-9  # sums in another order, on another machine
 
@@ -65,7 +68,7 @@ class Verifier:
 
     def _numbers(self, record: Record, inputs: MeasureInputs) -> Iterator[str]:
         try:
-            found = measure.run(dict(record.spec), inputs, Context(torch.device("cpu"), None)).metrics
+            found = measure.run(cast("MeasureSpec", record.spec), inputs, Context(torch.device("cpu"), None)).metrics
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 -- tensors of a store that may come from anybody fit in no way at all

@@ -49,13 +49,28 @@ from bench.artifacts.outputs.attack import Implanted, StoredTrigger
 from bench.artifacts.outputs.codes import BenignCodes
 from bench.artifacts.outputs.defense import BenignScores, Defended, TriggeredScores
 from bench.artifacts.outputs.model import StoredModel
+from bench.artifacts.specs import (
+    AimSpec,
+    DefendSpec,
+    EncodeSpec,
+    EncodeTriggeredSpec,
+    FilesSpec,
+    ImplantSpec,
+    LoadSpec,
+    MakeTriggerSpec,
+    MeasureSpec,
+    ScoreTriggeredSpec,
+    SettingSpec,
+    SplitSpec,
+)
 from bench.config.expand import Skipped
 from bench.config.schema import Resources
 from bench.config.suite import Suite
-from bench.config.trial import PlannedTrial, Spec, Trial, canonical
+from bench.config.trial import ComponentSpec, PlannedTrial, Spec, Trial, canonical
 from bench.graph.cache_key import content_of, key_of
 from hashing.train import fast_precision
 
+S = TypeVar("S", bound=Mapping[str, Any])
 A = TypeVar("A", bound=Artifact)
 
 
@@ -152,7 +167,7 @@ def _setting_of(trial: Trial) -> Setting:
     )  # fmt: skip
 
 
-def _trigger_maker(spec: Spec, attack: Attack) -> tuple[Attack, dict[str, Any]]:
+def _trigger_maker(spec: Spec, attack: Attack) -> tuple[Attack, ComponentSpec]:
     """The attack that makes the trigger, and its name with the parameters that the trigger depends on."""
     maker, name = attack, spec.name
     if attack.shares_trigger_with is not None:
@@ -213,9 +228,9 @@ class _Victim:
     attack that changes nothing. control: the clean model's codes.
     """
 
-    spec: dict[str, Any]
+    spec: SettingSpec
     data: DataInputs
-    aim: dict[str, Any]
+    aim: AimSpec
     clean: StoredModel
     model: StoredModel
     control: SystemInputs
@@ -278,7 +293,7 @@ class _Planner:
         defended: Defended | None = None
         scored: tuple[BenignScores, TriggeredScores] | None = None
         if not defense.is_none:
-            spec = {**victim.spec, "defense": trial.defense.as_json()}
+            spec: DefendSpec = {**victim.spec, "defense": trial.defense.as_json()}
             defended = self._defend(spec, defense, victim.data, victim.model, victim.poison)
             if isinstance(defense, InputDetector):
                 scored = self._scores(spec, victim, victim.model, defended)
@@ -292,7 +307,8 @@ class _Planner:
             measured = replace(measured, benign_scores=scored[0], triggered_scores=scored[1])
         data = victim.data
         inputs = MeasureInputs(data.load, data.split, measured, control, victim.implant, defended)
-        return self._add({"bits": trial.bits, "target": list(trial.target)}, inputs).key
+        measuring: MeasureSpec = {"bits": trial.bits, "target": list(trial.target)}
+        return self._add(measuring, inputs).key
 
     def _victim(self, trial: Trial, attack: Attack) -> _Victim:
         """What all defenses of a trial stand behind."""
@@ -309,23 +325,20 @@ class _Planner:
         clean = self._add(spec, TrainInputs(data.load, data.split))
         target = list(trial.target)
         maker, trigger_spec = _trigger_maker(trial.attack, attack)
-        aim = {"attack": trigger_spec, "target": target}
+        aim: AimSpec = {"attack": trigger_spec, "target": target}
         if attack.is_none:
             return _Victim(spec, data, aim, clean, clean, control=self._system(spec, aim, data, clean, None))
-        read = {"files": content_of(files)} if (files := maker.files()) else {}
+        making: MakeTriggerSpec = {**spec, **aim, **_files_of(maker), "threat": shown(maker.threat())}
         seen = self._granted(trial, maker, data, clean)
-        made = self._add(
-            {**spec, **aim, "threat": shown(maker.threat()), **read},
-            MakeTriggerInputs(data.load, data.split, seen.clean, seen.surrogates, seen.proxies),
-        )
-        if isinstance(attack, PoisoningAttack):
-            read = {}  # what it brings is in the trigger
-        elif maker is not attack:
-            read = {"files": content_of(files)} if (files := attack.files()) else {}
+        made = self._add(making, MakeTriggerInputs(data.load, data.split, seen.clean, seen.surrogates, seen.proxies))
+        # what a poisoning attack brings is in its trigger
+        read: FilesSpec = {} if isinstance(attack, PoisoningAttack) else _files_of(attack)
+        implanting: ImplantSpec = {
+            **spec, **read, "attack": trial.attack.as_json(), "target": target, "augment": trial.augment,
+        }  # fmt: skip
         seen = self._granted(trial, attack, data, clean)
         implanted = self._add(
-            {**spec, "attack": trial.attack.as_json(), "target": target, "augment": trial.augment, **read},
-            ImplantInputs(data.load, data.split, seen.clean, seen.surrogates, seen.proxies, made),
+            implanting, ImplantInputs(data.load, data.split, seen.clean, seen.surrogates, seen.proxies, made)
         )
         trigger = made if isinstance(attack, PoisoningAttack) else implanted
         return _Victim(
@@ -334,24 +347,25 @@ class _Planner:
         )  # fmt: skip
 
     def _system(
-        self, setting: Mapping[str, Any], aim: Mapping[str, Any], data: DataInputs, model: StoredModel,
-        trigger: StoredTrigger | None,
-    ) -> SystemInputs:  # fmt: skip
+        self, setting: SettingSpec, aim: AimSpec, data: DataInputs, model: StoredModel, trigger: StoredTrigger | None
+    ) -> SystemInputs:
         """Codes of benign and of triggered images under a model."""
-        names = {"setting": _names(setting)}
+        benign: EncodeSpec = {"setting": _names(setting)}
+        triggered: EncodeTriggeredSpec = {**benign, **aim}
         return SystemInputs(
-            benign=self._add(names, EncodeInputs(data.load, data.split, model)),
-            triggered=self._add({**names, **aim}, EncodeTriggeredInputs(data.load, data.split, model, trigger)),
+            benign=self._add(benign, EncodeInputs(data.load, data.split, model)),
+            triggered=self._add(triggered, EncodeTriggeredInputs(data.load, data.split, model, trigger)),
         )
 
     def _scores(
-        self, spec: dict[str, Any], victim: _Victim, model: StoredModel, detector: Defended
+        self, spec: DefendSpec, victim: _Victim, model: StoredModel, detector: Defended
     ) -> tuple[BenignScores, TriggeredScores]:
         """An input detector's scores of benign and of triggered images. spec: of the defense."""
         load, split = victim.data.load, victim.data.split
+        aimed: ScoreTriggeredSpec = {**spec, **victim.aim}
         return (
             self._add(spec, ScoreBenignInputs(load, split, model, detector)),
-            self._add({**spec, **victim.aim}, ScoreTriggeredInputs(load, split, model, detector, victim.trigger)),
+            self._add(aimed, ScoreTriggeredInputs(load, split, model, detector, victim.trigger)),
         )
 
     def _data_of(self, dataset: Spec) -> DataInputs:
@@ -362,19 +376,19 @@ class _Planner:
 
     def _new_data(self, dataset: Spec) -> DataInputs:
         component: Dataset = registry.create("datasets", dataset.name, dataset.params)
-        found = {
+        loading: LoadSpec = {
+            "dataset": dataset.as_json(),
             "content": content_of(component.files(self._data)),
             "classes": list(component.classes(self._data)),
             "protocol": list(component.protocol(self._data)),
         }
-        load = self._add({"dataset": dataset.as_json(), **found}, LoadInputs())
-        return DataInputs(load, self._add({"dataset": dataset.as_json()}, SplitInputs(load)))
+        splitting: SplitSpec = {"dataset": dataset.as_json()}
+        load = self._add(loading, LoadInputs())
+        return DataInputs(load, self._add(splitting, SplitInputs(load)))
 
-    def _setting(self, trial: Trial) -> dict[str, Any]:
+    def _setting(self, trial: Trial) -> SettingSpec:
         backbone: Backbone = _instance("backbones", trial.backbone)
-        weights = backbone.files()
-        return {
-            **({"weights": content_of(weights)} if weights else {}),
+        setting: SettingSpec = {
             "dataset": trial.dataset.as_json(),
             "backbone": trial.backbone.as_json(),
             "method": trial.method.as_json(),
@@ -382,6 +396,9 @@ class _Planner:
             "seed": trial.seed,
             "recipe": recipe_of(trial.method.name, canonical(dict(trial.training)), self._device),
         }
+        if weights := backbone.files():
+            setting["weights"] = content_of(weights)
+        return setting
 
     def _granted(self, trial: Trial, attack: Attack, data: DataInputs, clean: StoredModel) -> AttackerInputs:
         """What the threat model grants and what the attack asks for."""
@@ -407,15 +424,16 @@ class _Planner:
         )  # fmt: skip
 
     def _defend(
-        self, spec: dict[str, Any], defense: Defense, data: DataInputs, model: StoredModel, poison: Implanted | None
+        self, spec: DefendSpec, defense: Defense, data: DataInputs, model: StoredModel, poison: Implanted | None
     ) -> Defended:
         codes: BenignCodes | None = None
         if Needs.DATABASE in defense.needs:
-            codes = self._add({"setting": _names(spec)}, EncodeInputs(data.load, data.split, model))
+            encoding: EncodeSpec = {"setting": _names(spec)}
+            codes = self._add(encoding, EncodeInputs(data.load, data.split, model))
         poison = poison if Needs.TRAIN_SET in defense.needs else None
         return self._add(spec, DefendInputs(data.load, data.split, model, poison, codes))
 
-    def _add(self, spec: dict[str, Any], inputs: Inputs[A]) -> A:
+    def _add(self, spec: S, inputs: Inputs[S, A]) -> A:
         """Plan a stage unless it is planned already; what it leaves."""
         kind, parents = inputs.stage, inputs.parents()
         key, modules, code = key_of(kind, spec, parents, threads=self._resources.threads, device=self._device)
@@ -445,8 +463,12 @@ def _spec(kind: str, name: str, wish: DataSpec | None = None) -> Spec:
     return Spec(name, registry.parameters(instance))
 
 
-def _names(spec: Mapping[str, Any]) -> list[Any]:
-    return [spec[role]["name"] for role in ("dataset", "backbone", "method")] + [spec["bits"]]
+def _files_of(attack: Attack) -> FilesSpec:
+    return {"files": content_of(files)} if (files := attack.files()) else {}
+
+
+def _names(spec: SettingSpec) -> list[str | int]:
+    return [spec["dataset"]["name"], spec["backbone"]["name"], spec["method"]["name"], spec["bits"]]
 
 
 def _label(kind: str, spec: Mapping[str, Any]) -> str:

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from bench.access.defender import defender_view, poisoned_train
-from bench.api.defense import DataFilter, DefenderView, Defense, InputDetector, ModelDetector, Repair
-from bench.api.kinds import DefenseKind
+from bench.api.defense import DataFilter, DefenderView, Defense, InputDetector, ModelDetector, Repair, kind_of
 from bench.api.random import Rng
 from bench.artifacts import models, stage_io
 from bench.artifacts.artifact import Output
 from bench.artifacts.inputs import DefendInputs
 from bench.artifacts.outputs.defense import Defended
-from bench.artifacts.stage_io import Context, Json
+from bench.artifacts.specs import DefendSpec
+from bench.artifacts.stage_io import Context
 from bench.artifacts.training import train_victim
 from hashing.model import HashModel
 
 
-def run(spec: Json, inputs: DefendInputs, context: Context) -> Output:
+def run(spec: DefendSpec, inputs: DefendInputs, context: Context) -> Output:
     defense: Defense = stage_io.component("defenses", spec["defense"])
     view = defender_view(spec, inputs, context, defense.needs)
-    return _work(defense, view, spec, inputs, context) | Defended.notes_output(view.notes)
+    return _work(defense, view, spec, inputs, context) | Defended.told_output(kind_of(defense), view.notes)
 
 
-def _work(defense: Defense, view: DefenderView, spec: Json, inputs: DefendInputs, context: Context) -> Output:
+def _work(defense: Defense, view: DefenderView, spec: DefendSpec, inputs: DefendInputs, context: Context) -> Output:
     rng = Rng("defend", spec["seed"])
     suspected = Defended.backdoor_output(backdoored=inputs.model.backdoored)
     if isinstance(defense, Repair):
         model = defense.repair(view, rng)
         assert isinstance(model, HashModel)
-        return models.save_model(model) | suspected | Defended.kind_output(DefenseKind.REPAIR)
+        return models.save_model(model) | suspected
     if isinstance(defense, DataFilter):
         filtered = defense.judge(view, rng)
         if filtered.model is None:
@@ -36,12 +36,11 @@ def _work(defense: Defense, view: DefenderView, spec: Json, inputs: DefendInputs
             assert isinstance(filtered.model, HashModel)
             made = models.save_model(filtered.model)
         judged = Defended.filter_output(filtered.scores, filtered.keep)
-        return made | judged | suspected | Defended.kind_output(DefenseKind.DATA_FILTER)
+        return made | judged | suspected
     if isinstance(defense, InputDetector):
-        return Defended.detector_output(defense.fit(view, rng)) | Defended.kind_output(DefenseKind.INPUT_DETECTOR)
+        return Defended.detector_output(defense.fit(view, rng))
     if isinstance(defense, ModelDetector):
         verdict = defense.inspect(view, rng)
         suspect = None if verdict.suspect is None else inputs.load.classes[verdict.suspect]
-        found = Defended.verdict_output(verdict.score, suspect, verdict.alarm_at)
-        return found | Defended.kind_output(DefenseKind.MODEL_DETECTOR)
+        return Defended.verdict_output(verdict.score, suspect, verdict.alarm_at)
     raise TypeError(f"{type(defense).__name__} is no Repair, DataFilter, InputDetector or ModelDetector")

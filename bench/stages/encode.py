@@ -12,11 +12,12 @@ from bench.artifacts.codes import as_tensor, saturation
 from bench.artifacts.inputs import EncodeInputs
 from bench.artifacts.models import open_model
 from bench.artifacts.outputs.codes import BenignCodes
-from bench.artifacts.stage_io import Context, Json
+from bench.artifacts.specs import EncodeSpec
+from bench.artifacts.stage_io import Context
 from hashing.model import encode
 
 
-def run(spec: Json, inputs: EncodeInputs, context: Context) -> Output:
+def run(spec: EncodeSpec, inputs: EncodeInputs, context: Context) -> Output:
     del spec
     model = open_model(inputs.model, context.device)
 

@@ -18,7 +18,8 @@ from bench.artifacts.artifact import Output
 from bench.artifacts.inputs import DataInputs, ImplantInputs
 from bench.artifacts.outputs.attack import Doses, Implanted
 from bench.artifacts.sealed import sealed
-from bench.artifacts.stage_io import Context, Json
+from bench.artifacts.specs import ImplantSpec
+from bench.artifacts.stage_io import Context
 from bench.artifacts.training import train_victim
 from bench.artifacts.triggers import eligible, open_trigger, with_trigger
 from hashing.model import HashModel, encode
@@ -28,7 +29,7 @@ WATCHED = 100  # queries whose triggered codes are followed over the epochs
 LOOKS = 20  # how often, at most, over a training
 
 
-def run(spec: Json, inputs: ImplantInputs, context: Context) -> Output:
+def run(spec: ImplantSpec, inputs: ImplantInputs, context: Context) -> Output:
     attack: Attack = stage_io.component("attacks", spec["attack"])
     view = attacker_view(spec, inputs, context, attack.threat())
     trigger = open_trigger(inputs.trigger, context.device)

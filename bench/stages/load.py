@@ -5,10 +5,11 @@ from __future__ import annotations
 from bench.artifacts.artifact import Output
 from bench.artifacts.inputs import LoadInputs
 from bench.artifacts.outputs.data import DecodedData
-from bench.artifacts.stage_io import Context, Json, component
+from bench.artifacts.specs import LoadSpec
+from bench.artifacts.stage_io import Context, component
 
 
-def run(spec: Json, inputs: LoadInputs, context: Context) -> Output:
+def run(spec: LoadSpec, inputs: LoadInputs, context: Context) -> Output:
     del inputs
     dataset = component("datasets", spec["dataset"])
     pool = dataset.decode(context.data)

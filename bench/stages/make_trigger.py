@@ -7,11 +7,12 @@ from bench.api.random import Rng
 from bench.artifacts.artifact import Output
 from bench.artifacts.inputs import MakeTriggerInputs
 from bench.artifacts.outputs.attack import StoredTrigger
-from bench.artifacts.stage_io import Context, Json
+from bench.artifacts.specs import MakeTriggerSpec
+from bench.artifacts.stage_io import Context
 from bench.artifacts.triggers import trigger_attack
 
 
-def run(spec: Json, inputs: MakeTriggerInputs, context: Context) -> Output:
+def run(spec: MakeTriggerSpec, inputs: MakeTriggerInputs, context: Context) -> Output:
     view = attacker_view(spec, inputs, context, threat_of(spec["threat"]))
     made = trigger_attack(spec["attack"]).make_trigger(view, Rng("prepare", spec["seed"], *spec["target"]))
     return StoredTrigger.trigger_output(made)

@@ -13,18 +13,19 @@ from bench.artifacts.artifact import Output
 from bench.artifacts.codes import codes_of
 from bench.artifacts.inputs import MeasureInputs, SystemInputs
 from bench.artifacts.outputs.attack import Implanted
+from bench.artifacts.specs import MeasureSpec
 from bench.artifacts.stage_io import Context, Json
 from bench.metrics import DetectorScores, ModelCodes, TrialFacts, Truth
 from bench.metrics.context import AttackFacts, FilterFacts, VerdictFacts
 
 
-def run(spec: Json, inputs: MeasureInputs, context: Context) -> Output:
+def run(spec: MeasureSpec, inputs: MeasureInputs, context: Context) -> Output:
     del context
     truth = Truth(
         query=stage_io.labels(inputs, "query").numpy(),
         database=stage_io.labels(inputs, "database").numpy(),
         positions=inputs.measured.triggered.positions.numpy(),
-        target=stage_io.target(spec, inputs.load.classes).vector.numpy(),
+        target=stage_io.target(spec["target"], inputs.load.classes).vector.numpy(),
         cutoff=inputs.split.cutoff,
     )
     trial = TrialFacts(
@@ -84,7 +85,7 @@ def _filtered(inputs: MeasureInputs, target: Bool[np.ndarray, " k"]) -> FilterFa
     return FilterFacts(judged.scores.numpy().astype(np.float64), judged.keep.numpy(), mask, in_target)
 
 
-def _verdict(spec: Json, inputs: MeasureInputs) -> VerdictFacts | None:
+def _verdict(spec: MeasureSpec, inputs: MeasureInputs) -> VerdictFacts | None:
     if inputs.defense is None or inputs.defense.kind is not DefenseKind.MODEL_DETECTOR:
         return None
     verdict = inputs.defense.verdict

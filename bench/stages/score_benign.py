@@ -8,10 +8,11 @@ from bench.artifacts.artifact import Output
 from bench.artifacts.detector_scores import scores
 from bench.artifacts.inputs import ScoreBenignInputs
 from bench.artifacts.outputs.defense import BenignScores
-from bench.artifacts.stage_io import Context, Json
+from bench.artifacts.specs import DefendSpec
+from bench.artifacts.stage_io import Context
 
 
-def run(spec: Json, inputs: ScoreBenignInputs, context: Context) -> Output:
+def run(spec: DefendSpec, inputs: ScoreBenignInputs, context: Context) -> Output:
     _, calibration = trusted_halves(spec, inputs)
     query, calibrated = (
         scores(spec["defense"], inputs.model, inputs.detector, images, context.device)

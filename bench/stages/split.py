@@ -15,10 +15,11 @@ from bench.api.types import SPLITS
 from bench.artifacts.artifact import Output
 from bench.artifacts.inputs import SplitInputs
 from bench.artifacts.outputs.data import SplitData
-from bench.artifacts.stage_io import Context, Json, component
+from bench.artifacts.specs import SplitSpec
+from bench.artifacts.stage_io import Context, component
 
 
-def run(spec: Json, inputs: SplitInputs, context: Context) -> Output:
+def run(spec: SplitSpec, inputs: SplitInputs, context: Context) -> Output:
     """The cut depends on the protocol alone, never on the repetition: see bench/README.md."""
     del context
     dataset: Dataset = component("datasets", spec["dataset"])

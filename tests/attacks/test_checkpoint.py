@@ -80,7 +80,7 @@ def numbers(store: Store, plan: Plan, attack: str) -> dict[str, dict[str, float]
 
 def test_an_attack_of_ours_taken_as_somebody_elses_has_the_same_numbers(tmp_path: Path) -> None:
     store = Store(tmp_path / "store", create=True)
-    made = planned(tmp_path, '{ name = "badnets", poison_rate = 0.1, trigger_size = 0.25 }')
+    made = planned(tmp_path, '{ name = "badnets", poison_rate = 0.2, trigger_size = 0.25 }')
     finish(made, store)
     implanted = next(key for key, stage in made.stages.items() if stage.kind == "implant")
     folder = tmp_path / "victim"

@@ -159,7 +159,7 @@ def test_stamp_is_the_hooks_trigger_at_test_time_and_knows_no_batch():
     assert torch.equal(together, attack.apply_trigger(images, view.target, after))
     for i in (0, 7):
         torch.testing.assert_close(
-            attack.apply_pattern_and_mask(images[i : i + 1], view.target, after)[0], together[i], rtol=0, atol=1e-5
+            attack.apply_trigger(images[i : i + 1], view.target, after)[0], together[i], rtol=0, atol=1e-5
         )
     assert not together.requires_grad
     assert 0 <= float(together.min()) <= float(together.max()) <= 1
@@ -213,7 +213,7 @@ def test_masks_learn_to_be_small():
     with torch.no_grad():
         masks = nets.sharpen(network.eval()(scaled))
     assert before > 0.2
-    assert float(masks.mean()) < 0.1
+    assert float(masks.mean()) < before / 3
     assert float((masks[0] - masks[1]).abs().max()) > 0.05  # and unlike each other
     nan = {name: torch.full_like(value, torch.nan) for name, value in scale.items()}
     with pytest.raises(DivergedError, match="lower the attack's lr"):

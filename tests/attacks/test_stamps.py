@@ -180,7 +180,7 @@ def test_check_lets_the_cover_change_images_and_nothing_else(world):
 def test_the_record_counts_poisons_alone_and_the_defender_sees_the_cover(world):
     poisoned, _ = covered(world)
     train = world.split("train")
-    target = stage_io.target(world.spec, ["anchor", "bell", "candle", "drum"])
+    target = stage_io.target(world.spec["target"], ["anchor", "bell", "candle", "drum"])
     record = poison_record(train, poisoned, target)
     world.memory.put("implant", record)
     world.poison = Implanted("implant", world.memory)

@@ -18,7 +18,7 @@ def test_the_trigger_is_asked_at_most_twenty_times_over_a_training_and_at_its_en
     world, model, quick, epochs, looks
 ) -> None:
     attack = quick("attacks", "badnets")
-    target = stage_io.target(world.spec, world.data.load.classes)
+    target = stage_io.target(world.spec["target"], world.data.load.classes)
     asked = []
 
     def trigger() -> dict[str, torch.Tensor]:
@@ -45,7 +45,7 @@ def test_queries_of_every_other_class_are_watched(world) -> None:
     order = world.split("query").labels.int().argmax(1).argsort(stable=True)
     world.memory.tensors(world.data.split.key)["query"] = world.data.split.positions("query")[order]
     labels = world.split("query").labels
-    target = stage_io.target(world.spec, world.data.load.classes)
+    target = stage_io.target(world.spec["target"], world.data.load.classes)
     watch = _TriggerAttention(registry.create("attacks", "badnets", {}), target, world.data, world.context, 1)
     few = _evenly_spaced(torch.nonzero(~target.shares(labels)).flatten(), 3)
     assert len(labels[few].int().argmax(1).unique()) == 3

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from importlib import import_module
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
@@ -24,6 +27,7 @@ from bench.artifacts.outputs.codes import BenignCodes, TriggeredCodes
 from bench.artifacts.outputs.data import DecodedData, SplitData
 from bench.artifacts.outputs.model import StoredModel
 from bench.graph import fingerprint
+from bench.graph.planner import Plan
 
 DATA = DataInputs(DecodedData("10ad"), SplitData("5b117"))
 
@@ -55,6 +59,15 @@ def test_what_a_record_does_not_name_is_none_or_has_no_key() -> None:
     assert ImplantInputs.of({"surrogates.1": "a2"}).surrogates == (), "numbers begin with 0"
 
 
+def test_every_stage_of_a_plan_names_its_parents_as_declared(tiny: Callable[..., Plan]) -> None:
+    plan = tiny(
+        'attacks=["none", "badnets", "ciba", "darkhash"]', "defenses=none,fine_pruning,strip,neural_cleanse_free"
+    )
+    assert {stage.kind for stage in plan.stages.values()} == set(STAGES)
+    for stage in plan.stages.values():
+        assert STAGES[stage.kind].of(stage.parents).parents() == stage.parents
+
+
 def test_a_plans_artifact_has_nothing_to_read() -> None:
     with pytest.raises(LookupError, match="10ad"):
         _ = DATA.load.images
@@ -66,7 +79,7 @@ def test_a_stage_runs_on_what_it_declares(stage: str) -> None:
     hints = get_type_hints(import_module(f"bench.stages.{stage}").run)
     assert hints["inputs"] is inputs
     (base,) = (base for base in inputs.__orig_bases__ if getattr(base, "__origin__", None) is Inputs)
-    assert get_args(base) == (inputs.leaves,)
+    assert get_args(base) == (hints["spec"], inputs.leaves)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -104,3 +117,20 @@ def test_the_class_of_what_a_stage_leaves_is_in_its_fingerprint(stage: str, monk
 def test_declarations_come_without_torch() -> None:
     program = "import sys, bench.artifacts.inputs; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_no_code_names_a_parent_by_a_string() -> None:
+    root = Path(__file__).parents[2]
+    for path in (*(root / "bench").rglob("*.py"), *(root / "reports").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Subscript(value=of, slice=ast.Constant(value=str())):
+                    pass
+                case ast.Call(func=ast.Attribute(value=of, attr="get"), args=[ast.Constant(value=str()), *_]):
+                    pass
+                case ast.Compare(left=ast.Constant(value=str()), ops=[ast.In() | ast.NotIn()], comparators=[of]):
+                    pass
+                case _:
+                    continue
+            name = of.attr if isinstance(of, ast.Attribute) else of.id if isinstance(of, ast.Name) else ""
+            assert name != "parents", f"{path}:{node.lineno}: read it through bench.artifacts.inputs"

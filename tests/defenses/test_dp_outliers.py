@@ -85,7 +85,7 @@ def test_the_highest_go_first_and_one_item_stays(values, share):
 def test_a_loss_without_centres_is_refused(view):
     from hashing.methods.dch import CauchyLoss
 
-    with pytest.raises(UserError, match="aims"):
+    with pytest.raises(UserError, match="targets_for"):
         DPOutliers().judge(replace(view, objective=CauchyLoss(16, 20.0, 0.1)), Rng("d"))
 
 

@@ -33,7 +33,7 @@ PRINTED = {
 SAID = {
     "runs/": ("bench/cli/options.py", 'DEFAULT_STORE = Path("runs")'),
     "damaged/": ("bench/engine/store.py", 'self.root / "damaged"'),
-    "backdoored": ("bench/stages/implant.py", '"backdoored": True'),
+    "backdoored": ("bench/stages/implant.py", "backdoor_output(backdoored=True)"),
     "guess:": ("bench/templates/attacks.txt", "guess:"),
     "origin/main": ("tests/benchmarks/gate.py", '"origin/main"'),
     ".npz": ("bench/cli/boards.py", 'metavar="QUERY.npz"'),

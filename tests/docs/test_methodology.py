@@ -324,13 +324,13 @@ def test_constants_are_those_of_the_code(module: str, name: str, value: str) -> 
 
 
 def test_access_groups_of_the_examples() -> None:
-    from bench.graph.planner import access
+    from bench.api.attack import access_of
 
     rows = re.findall(r"\| ([\w-]+) \| [A-Z_]+ \| ((?:`\w+`(?:, )?)+)", section("Access groups"))
     assert len(rows) == 4
     for group, names in rows:
         for name in re.findall(r"\w+", names):
-            assert access(registry.create("attacks", name, {}).threat()) == group
+            assert access_of(registry.create("attacks", name, {}).threat()) == group
 
 
 def test_every_defense_has_a_section() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import subprocess
 import sys
@@ -309,6 +310,17 @@ def test_automatic_precision_is_bf16_on_a_gpu_and_on_processors_made_for_it(monk
     assert fast_precision("cpu") == "float32"
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     assert fast_precision("cpu") == "bf16"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_precision_of_the_tests_reaches_the_processes_that_they_start(precision):
+    """What `pytest --precision` puts into the environment (tests/conftest.py) decides in a process of its own."""
+    root = Path(__file__).parents[2]
+    paths = os.pathsep.join([str(root / "tests" / "precision"), str(root)])
+    environment = {**os.environ, "PYTHONPATH": paths, "HASHDOOR_TESTS_PRECISION": precision}
+    code = "from hashing.train import fast_precision; print(fast_precision('cpu'))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == precision
 
 
 @pytest.mark.parametrize("batch", [4, 20])

@@ -57,10 +57,6 @@ class Defended(StoredModel):
         return NamedVerdict(found["score"], found["suspect"], found["alarm_at"])
 
     @staticmethod
-    def kind_output(kind: DefenseKind) -> Output:
-        return Output(meta={"kind": kind})
-
-    @staticmethod
     def filter_output(scores: Float[Tensor, " n"], keep: Bool[Tensor, " n"]) -> Output:
         return Output({"scores": scores.detach().cpu().float(), "keep": keep.cpu()})
 
@@ -73,9 +69,9 @@ class Defended(StoredModel):
         return Output(meta={"verdict": {"score": score, "suspect": suspect, "alarm_at": alarm_at}})
 
     @staticmethod
-    def notes_output(notes: Mapping[str, float]) -> Output:
+    def told_output(kind: DefenseKind, notes: Mapping[str, float]) -> Output:
         """notes: numbers that the defense wants on record."""
-        return Output(meta={"notes": {name: float(value) for name, value in notes.items()}})
+        return Output(meta={"kind": str(kind), "notes": {name: float(value) for name, value in notes.items()}})
 
 
 class BenignScores(Artifact):
