@@ -1,7 +1,7 @@
 """What a kind of board is, and how one is declared: a decorated function in `reports.boards` or in a plugin.
 
     @board("most-fragile", chapter="Strength", help="attacks by what one defense leaves of them")
-    def most_fragile(data: BoardData, *, floor: float = 0.1) -> list[Board]: ...
+    def most_fragile(data: BoardData, *, floor: Annotated[float, "leave out smaller gains"] = 0.1) -> list[Board]: ...
 
 Keyword-only arguments are the board's options. `bench report NAME`, `bench list boards`, the HTML page and
 `reports.tables(store, NAME)` follow.
@@ -13,7 +13,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from bench.api import registry
 from bench.api.errors import UserError, nearest, unknown
@@ -21,7 +22,7 @@ from bench.engine.record_cache import RecordCache
 from reports.context import Board, components
 from reports.frame import Results
 
-__all__ = ["BoardData", "BoardKind", "all_boards", "board", "make_boards"]
+__all__ = ["Board", "BoardData", "BoardKind", "BoardOption", "all_boards", "board", "make_boards", "parts_of"]
 
 F = TypeVar("F", bound=Callable[..., list[Board]])
 
@@ -36,20 +37,45 @@ class BoardData:
 
 
 @dataclass(frozen=True)
+class BoardOption:
+    """An option of a board. type: its annotation. help: the text that the annotation carries."""
+
+    default: Any
+    type: Any
+    help: str
+
+
+@dataclass(frozen=True)
 class BoardKind:
-    """name: of the command and of notebooks. chapter: of the page. on_page: options that the page sets."""
+    """name: of the command and of notebooks. chapter: of the page. on_page: options that the page sets.
+
+    part_of: the board that shows this one among others, so that the page does not show it once more.
+    """
 
     name: str
     chapter: str
     help: str
     function: Callable[..., list[Board]]
     on_page: Mapping[str, Any] = field(default_factory=dict)
+    part_of: str = ""
 
     @property
-    def options(self) -> Mapping[str, Any]:
-        """Name to default."""
+    def options(self) -> Mapping[str, BoardOption]:
+        """By name, in the order in which the function declares them."""
         parameters = inspect.signature(self.function).parameters.values()
-        return {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+        named = {one.name: one for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+        # only these: an annotation of the data may be imported for type checkers alone
+        annotations = SimpleNamespace(__annotations__={name: one.annotation for name, one in named.items()})
+        types = get_type_hints(annotations, inspect.unwrap(self.function).__globals__, include_extras=True)
+        return {name: BoardOption(one.default, *_told(types.get(name, str))) for name, one in named.items()}
+
+
+def _told(annotation: Any) -> tuple[Any, str]:
+    """The type and the text of `Annotated[type, "text"]`."""
+    if not hasattr(annotation, "__metadata__"):
+        return annotation, ""
+    texts = [one for one in annotation.__metadata__ if isinstance(one, str)]
+    return get_args(annotation)[0], texts[0] if texts else ""
 
 
 def board(
@@ -58,11 +84,15 @@ def board(
     chapter: str,
     help: str,  # noqa: A002 -- as option parsers call it
     on_page: Mapping[str, Any] | None = None,
+    part_of: str = "",
 ) -> Callable[[F], F]:
     """Declares a function of BoardData, and of keyword-only options, that gives boards; UserError if it has none."""
 
     def decorate(function: F) -> F:
-        registry.mark(function, "boards", BoardKind(name, chapter, help, function, on_page or {}))
+        for one in inspect.signature(function).parameters.values():
+            if one.kind is one.KEYWORD_ONLY and one.default is one.empty:
+                raise TypeError(f"option '{one.name}' of board '{name}' has no default: the page gives it none")
+        registry.mark(function, "boards", BoardKind(name, chapter, help, function, on_page or {}, part_of))
         return function
 
     return decorate
@@ -85,15 +115,20 @@ def _all(generation: int) -> Mapping[str, BoardKind]:
     return found
 
 
+def parts_of(name: str) -> list[BoardKind]:
+    """The kinds that a board shows together."""
+    return [kind for kind in all_boards().values() if kind.part_of == name]
+
+
 def make_boards(name: str, data: BoardData, options: Mapping[str, Any] | None = None) -> list[Board]:
     """The boards of a kind, ready to be shown; UserError for an unknown kind or option."""
     kinds, given = all_boards(), dict(options or {})
     if name not in kinds:
-        raise unknown("kind of board", name, kinds)
+        raise unknown("kind of board", name, kinds, "see `python -m bench list boards`")
     kind = kinds[name]
     for option in given:
         if option not in kind.options:
-            known = ", ".join(f"{key}={value}" for key, value in kind.options.items()) or "none"
+            known = ", ".join(f"{key}={one.default}" for key, one in kind.options.items()) or "none"
             raise UserError(
                 f"board '{name}' has no option '{option}'{nearest(option, kind.options) or '.'} Known: {known}"
             )

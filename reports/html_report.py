@@ -135,6 +135,8 @@ def _parts(
     data = BoardData(results, record_cache, mixed)
     chapters: dict[str, list[Board]] = {chapter: [] for chapter in drawn}
     for kind in all_boards().values():
+        if kind.part_of:
+            continue
         chapters.setdefault(kind.chapter, []).extend(_or_none(kind.name, data, kind.on_page))
     for chapter, found in chapters.items():
         shown = drawn.get(chapter, ())
@@ -293,6 +295,7 @@ def _tables(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
             "columns": [
                 {
                     "name": strip_controls(name),
+                    "about": _meaning(board, name),
                     "shown": column,
                     "sort": [_real(value) for value in board.table[name]],
                     "heat": name in board.heat,
@@ -302,6 +305,12 @@ def _tables(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
             ],
             "best": sorted(board.best),
         }
+
+
+def _meaning(board: Board, column: str) -> str:
+    """What a column's metric means; nothing where a column only looks like its metric, as a difference of it does."""
+    metric = METRICS.get(board.metrics.get(column, ""))
+    return strip_controls(metric.meaning) if metric is not None and metric.title == column else ""
 
 
 def _real(value: Any) -> float | None:

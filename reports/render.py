@@ -322,7 +322,7 @@ def number(value: Any, metric: str | None) -> str:
         return f"{int(value)}"
     if metric is None or METRICS[metric].unit == "dB":
         return f"{value:.3g}" if metric is None and abs(value) < 1 else f"{value:.1f}"
-    if METRICS[metric].unit:
+    if METRICS[metric].unit and math.isinf(METRICS[metric].high):
         return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
     sign = "+" if METRICS[metric].low == -1 and metric != "ssim" else ""
     text = f"{value:{sign}.3f}"

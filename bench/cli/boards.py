@@ -9,37 +9,27 @@ import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS
 from bench.cli.console import echo
-from bench.cli.options import DEFAULT_STORE, Format, Plugins, StorePath, load_plugins
+from bench.cli.options import DEFAULT_STORE, AllRuns, Format, Mixed, Plugins, StorePath, Where, load_plugins
 
 
 def leaderboard(
     store: StorePath = DEFAULT_STORE,
     suite: Annotated[str | None, typer.Option(help="The latest run of this suite instead of the latest run.")] = None,
     by: Annotated[str | None, typer.Option(metavar="AXIS", help="One set of boards per value of an axis.")] = None,
-    where: Annotated[
-        list[str], typer.Option(metavar="AXIS=A,B", help="Only these values of an axis. Repeatable.")
-    ] = [],  # noqa: B006 -- typer needs a literal
-    all_runs: Annotated[
-        bool, typer.Option("--all-runs", help="Trials of all runs, each as the latest one left it.")
-    ] = False,
-    mixed: Annotated[
-        bool, typer.Option("--mixed", help="Allow one table to mix code, metric and protocol versions.")
-    ] = False,
+    where: Where = [],  # noqa: B006 -- typer needs a literal
+    all_runs: AllRuns = False,
+    mixed: Mixed = False,
     costs: Annotated[bool, typer.Option("--costs", help="Add seconds, which differ between runs.")] = False,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
     """Print the boards of the latest run: attacks, defenses, detectors, and what has no result."""
-    from bench.engine.store import Store
-    from reports import frame, render
-    from reports.boards import leaderboard as boards
+    from bench.cli.report import print_board
 
-    load_plugins(plugin)
-    axis = frame.axis_named(by) if by is not None else None
-    results = frame.read(Store(store), suite=suite, run="all" if all_runs else "latest")
-    if where:
-        results = frame.narrow(results, where)
-    render.render(boards.everything(results, by=axis, costs=costs, mixed=mixed), format_)
+    print_board(
+        "leaderboard", suites=[suite] if suite is not None else [], store=store, where=where, all_runs=all_runs,
+        mixed=mixed, plugin=plugin, format_=format_, by=by, costs=costs,
+    )  # fmt: skip
 
 
 def show(
@@ -103,9 +93,7 @@ def compare(
     one: Annotated[Path, typer.Argument(metavar="A", help="A store.")],
     other: Annotated[Path, typer.Argument(metavar="B", help="The store to compare with it.")],
     suite: Annotated[str | None, typer.Option(help="The latest run of this suite instead of the latest run.")] = None,
-    all_runs: Annotated[
-        bool, typer.Option("--all-runs", help="Trials of all runs, each as the latest one left it.")
-    ] = False,
+    all_runs: AllRuns = False,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:

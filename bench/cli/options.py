@@ -24,6 +24,11 @@ StorePath = Annotated[Path, typer.Option("--store", metavar="DIR", help="Where r
 Suites = Annotated[
     list[str], typer.Option("--suite", metavar="NAME|FILE", help="A suite's name or TOML file. Repeatable.")
 ]
+Where = Annotated[
+    list[str], typer.Option("--where", metavar="AXIS=A,B", help="Only these values of an axis. Repeatable.")
+]
+AllRuns = Annotated[bool, typer.Option("--all-runs", help="Trials of all runs, each as the latest one left it.")]
+Mixed = Annotated[bool, typer.Option("--mixed", help="Allow one table to mix code, metric and protocol versions.")]
 Changes = Annotated[
     list[str],
     typer.Option("--set", metavar="AXIS=A,B", help="Replace an axis, or training.lr=..., resources.threads=..."),

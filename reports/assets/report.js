@@ -24,7 +24,7 @@ function shade(cell, value) {
 }
 
 class Table {
-  // columns: [{name, shown, sort, heat, index}]; sort holds numbers, null for texts
+  // columns: [{name, about, shown, sort, heat, index}]; sort holds numbers, null for texts
   constructor(board, counted) {
     Object.assign(this, board, { counted, limit: PAGE, own: [], shared: [], by: null, down: false });
     this.size = board.columns.length ? board.columns[0].shown.length : 0;
@@ -50,6 +50,7 @@ class Table {
       const head = make("th", null, this.style(i));
       const button = make("button", column.name);
       button.type = "button";
+      if (column.about) button.title = column.about;
       head.append(button);
       head.addEventListener("click", () => this.order(i));
       return head;

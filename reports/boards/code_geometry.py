@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from bench.metrics import METRICS
+from bench.metrics.geometry import GEOMETRY
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
 from reports.context import Board, contexts
-from reports.frame import Results, groups
+from reports.frame import groups
 from reports.rows import known, left_out, numbers, table, titles
 
 COLUMNS = ("gain", "anchor", "anchor_control", "moved", "moved_control", "spread", "spread_control", "saturation",
@@ -33,13 +34,10 @@ NOTE = (
     "code-geometry", chapter="Code geometry", help="where triggered codes go, how sure bits are, what models attend to"
 )
 def code_geometry(data: BoardData) -> list[Board]:
-    return why(data.results, mixed=data.mixed)
-
-
-def why(results: Results, *, mixed: bool = False) -> list[Board]:
     """A board per setting with attacks: undefended, means over the (target, seed) cells that all attacks share."""
-    found = []
-    for context in contexts(results.trials, mixed):
+    results, found = data.results, []
+    columns = (*COLUMNS, *(name for name in METRICS.of(GEOMETRY) if name not in COLUMNS))
+    for context in contexts(results.trials, data.mixed):
         rows = context.split(context.trials[context.trials["defense"] == "none"], ["attack"])
         if set(rows) <= {"none"}:
             continue
@@ -48,13 +46,13 @@ def why(results: Results, *, mixed: bool = False) -> list[Board]:
         seen = _seen(scores[scores["key"].isin(set(context.done["key"]))], shared)
         lines: list[dict[str, Any]] = [
             {"attack": attack, "cells": group.coverage}
-            | numbers(group, attack in shared.counted, shared, COLUMNS)
+            | numbers(group, attack in shared.counted, shared, columns)
             | dict(zip(SEEN, seen.get(attack, (None, None)), strict=True))
             for attack, group in rows.items()
         ]
         gain = METRICS["gain"].title
         lines.sort(key=lambda line: (line["attack"] != "none", -known(line.get(gain)), line["attack"]))
-        names = ["attack", "cells", *(METRICS[metric].title for metric in COLUMNS), *SEEN]
+        names = ["attack", "cells", *(METRICS[metric].title for metric in columns), *SEEN]
         found.append(
             Board(
                 title=f"Code geometry · {context.title}",
@@ -69,8 +67,8 @@ def why(results: Results, *, mixed: bool = False) -> list[Board]:
                     intervals=False,
                 ),
                 index=("attack",),
-                metrics={**titles(COLUMNS), SEEN[0]: "auroc"},
-                heat=(gain, *(METRICS[metric].title for metric in COLUMNS[1:]), SEEN[0]),
+                metrics={**titles(columns), SEEN[0]: "auroc"},
+                heat=(gain, *(METRICS[metric].title for metric in columns[1:]), SEEN[0]),
             )
         )
     return found

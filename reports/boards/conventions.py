@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
-import pandas as pd
-
 from bench.metrics import METRICS
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells
@@ -27,14 +25,11 @@ NAMED = 4  # flipped pairs that a caption names
     help="the latest run under every convention that papers use, and which orders flip",
 )
 def conventions(data: BoardData) -> list[Board]:
-    return audit(data.results.trials, mixed=data.mixed)
-
-
-def audit(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
     """A board per setting with attacks: undefended, means over the (target, seed) cells that all attacks share."""
+    trials = data.results.trials
     plain = trials[trials["defense"] == "none"]
     found = []
-    for context in contexts(plain, mixed):
+    for context in contexts(plain, data.mixed):
         rows = context.split(context.trials, ["attack"])
         shared = CommonCells.of(rows)
         columns = (OURS, *PAPERS, *BOUNDS)

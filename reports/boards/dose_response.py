@@ -32,14 +32,11 @@ Gains = Float64[np.ndarray, "t d"]
 
 @board("dose-response", chapter="Strength", help="how much of a swept attack does half of what it can do")
 def dose_response(data: BoardData) -> list[Board]:
-    return doses(data.results.trials, mixed=data.mixed)
-
-
-def doses(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
     """A board per setting with a row per swept number of an attack, undefended; UserError where none was swept."""
+    trials = data.results.trials
     plain = trials[(trials["defense"] == "none") & (trials["attack"] != "none")]
     boards = []
-    for context in contexts(plain, mixed):
+    for context in contexts(plain, data.mixed):
         lines = list(_lines(context.trials))
         if lines:
             columns = ("attack", "parameter", "values", "n", "plateau", "D50", "D50 low", "D50 high", "remark")

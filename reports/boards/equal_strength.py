@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from reports import statistics
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
 from reports.context import FREEDOM, HALF, REPAIRS, Board, BoardContext, contexts, listed
-from reports.frame import Results, groups
+from reports.frame import groups
 from reports.rows import freedom, known, removed, table
 
 LEVEL = 0.6
@@ -40,32 +40,30 @@ class Chosen:
 
 
 @board("equal-strength", chapter="Strength", help="defenses against attacks of equal gain")
-def equal_strength(data: BoardData, *, gain: float = LEVEL) -> list[Board]:
-    return matched(data.results, level=gain, mixed=data.mixed)
-
-
-def matched(results: Results, *, level: float = LEVEL, mixed: bool = False) -> list[Board]:
-    """Boards of repairs and filters, and of input detectors, per setting; UserError if no attack is near the level."""
-    if not 0 < level <= 1:
-        raise UserError(f"gain = {level:g}: a gain that attacks can be compared at lies between 0 and 1")
+def equal_strength(
+    data: BoardData, *, gain: Annotated[float, "The gain at which attacks are compared: above 0, at most 1."] = LEVEL
+) -> list[Board]:
+    """Boards of repairs and filters, and of input detectors, per setting; UserError if no attack is near the gain."""
+    if not 0 < gain <= 1:
+        raise UserError(f"gain = {gain:g}: a gain that attacks can be compared at lies between 0 and 1")
     boards: list[Board] = []
     reasons: list[str] = []
-    for context in contexts(results.trials, mixed):
-        chosen = _choose(context, level)
+    for context in contexts(data.results.trials, data.mixed):
+        chosen = _choose(context, gain)
         if not chosen.labels:
             reasons += chosen.words
             continue
         note = (
-            f"Of every attack the variant with a gain nearest to {level:g}, undefended and within {NEAR:g}, chosen by"
+            f"Of every attack the variant with a gain nearest to {gain:g}, undefended and within {NEAR:g}, chosen by"
             " the numbers that count here."
         )
         words = [note, *chosen.words]
-        boards += [*_repairs(context, chosen, words), *_detectors(context, results.detectors, chosen, words)]
+        boards += [*_repairs(context, chosen, words), *_detectors(context, data.results.detectors, chosen, words)]
     if not boards:
         told = f": {' '.join(dict.fromkeys(reasons))}" if reasons else "."
         raise UserError(
-            f"no defended attack of this run has a gain within {NEAR:g} of {level:g}{told} Sweep strengths in a suite,"
-            """ for example { name = "badnets", poisons = [2, 5, 10] }, or ask for another gain (--set gain=0.5)"""
+            f"no defended attack of this run has a gain within {NEAR:g} of {gain:g}{told} Sweep strengths in a suite,"
+            """ for example { name = "badnets", poisons = [2, 5, 10] }, or ask for another gain (--gain 0.5)"""
         )
     return boards
 

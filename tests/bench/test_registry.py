@@ -115,6 +115,56 @@ def test_entry_points_add_components_and_broken_ones_stay_visible(
         registry.lookup("attacks", "absent")
 
 
+DECLARED = """
+from bench.metrics import ModelCodes, metric
+from reports.board_registry import BoardData, board
+
+@metric("share_of_ones", title="ones", section="Mine", meaning="share of bits that are 1")
+def share_of_ones(codes: ModelCodes):
+    return float((codes.query.unpack() > 0).mean())
+
+@board("mine", chapter="Mine", help="nothing")
+def mine(data: BoardData):
+    return []
+"""
+
+
+def test_metrics_and_boards_of_installed_packages_are_found_and_enter_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.graph.cache_key import modules_of
+    from bench.metrics import METRICS
+    from reports.board_registry import all_boards
+
+    (tmp_path / "outside_numbers.py").write_text(DECLARED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    kinds = ("metrics", "boards")
+    points = {f"hashdoor.{kind}": [EntryPoint("outer", "outside_numbers", f"hashdoor.{kind}")] for kind in kinds}
+    monkeypatch.setattr(registry, "entry_points", lambda group: points.get(group, []))
+    with registry.plugins_restored():  # forgets what was found before, at its end
+        pass
+    assert METRICS["share_of_ones"].section == METRICS.sections()[-1] == "Mine"
+    assert METRICS.of("Mine") == ("share_of_ones",)
+    assert all_boards()["mine"].chapter == "Mine"
+    assert "outside_numbers" in modules_of("measure", {})
+    assert "outside_numbers" not in modules_of("split", {})
+    points["hashdoor.metrics"] = [EntryPoint("gone", "outside_gone", "hashdoor.metrics")]
+    with registry.plugins_restored():
+        pass
+    with pytest.raises(UserError, match=r"the metric 'gone' \(outside_gone\) does not load: ModuleNotFoundError"):
+        len(METRICS)
+
+
+@pytest.mark.parametrize("name", ["map", "map_clean", "detectors"])
+def test_a_metric_whose_name_is_taken_is_a_mistake(tmp_path: Path, name: str) -> None:
+    from bench.metrics import METRICS
+
+    (tmp_path / "mine.py").write_text(DECLARED.replace("share_of_ones", name))
+    registry.load_plugin(tmp_path / "mine.py")
+    with pytest.raises(UserError, match=rf"(two metrics are|a metric is) called '{name}'.*mine\.py"):
+        len(METRICS)
+
+
 def test_components_are_frozen_keyword_only_values() -> None:
     cls = registry.lookup("attacks", "badnets")
     one = cls()

@@ -6,9 +6,16 @@ import pandas as pd
 import pytest
 
 from reports import render
-from reports.boards import leaderboard as boards
+from reports.boards.attacks import attacks
+from reports.boards.data_filters import data_filters
+from reports.boards.defenses import defenses
+from reports.boards.input_detectors import input_detectors
+from reports.boards.model_detectors import model_detectors
+from reports.boards.no_result import no_result
+from reports.boards.target_afterwards import target_afterwards
 from reports.frame import narrow, read
 from reports.statistics import crossed_interval
+from tests.reports.board_data import data_of, leaderboard_of
 from tests.stores import record
 
 
@@ -36,7 +43,7 @@ def grid(attacks=tuple(LEVEL), targets="012", seeds=(0, 1, 2), **changes):
 
 
 def made(stock, *trials, **options):
-    return boards.everything(read(stock(list(trials))), **options)
+    return leaderboard_of(read(stock(list(trials))), **options)
 
 
 def rows(board):
@@ -44,13 +51,13 @@ def rows(board):
 
 
 def test_attacks_are_ordered_by_gain_inside_each_access_and_none_comes_first(stock):
-    (board,) = boards.attacks(read(stock(grid())).trials)
+    (board,) = attacks(data_of(read(stock(grid()))))
     assert list(board.table["attack"]) == ["none", "kept", "loud", "quiet"]
     assert list(board.table["access"]) == ["none", "clean-label", "dirty-label", "dirty-label"]
 
 
 def test_means_and_intervals_are_those_of_the_cells(stock):
-    (board,) = boards.attacks(read(stock(grid())).trials)
+    (board,) = attacks(data_of(read(stock(grid()))))
     matrix = np.array([[gain("loud", t, s) for s in range(3)] for t in "012"])
     expected = crossed_interval(matrix)
     row = rows(board).loc["loud"]
@@ -61,7 +68,7 @@ def test_means_and_intervals_are_those_of_the_cells(stock):
 
 
 def test_intervals_have_their_degrees_of_freedom_in_the_caption_and_in_files(stock):
-    (board,) = boards.attacks(read(stock(grid())).trials)
+    (board,) = attacks(data_of(read(stock(grid()))))
     found = [crossed_interval(np.array([[gain(a, t, s) for s in range(3)] for t in "012"])).df
              for a in ("kept", "loud", "quiet")]  # fmt: skip
     assert list(board.table["gain df"].dropna()) == pytest.approx(found)
@@ -71,7 +78,7 @@ def test_intervals_have_their_degrees_of_freedom_in_the_caption_and_in_files(sto
 
 
 def test_ranks_stay_inside_an_access(stock):
-    (board,) = boards.attacks(read(stock(grid())).trials)
+    (board,) = attacks(data_of(read(stock(grid()))))
     assert rows(board)["rank"].dropna().to_dict() == {"loud": "1-1", "quiet": "2-2"}
     assert board.best == {2}
 
@@ -81,7 +88,7 @@ def test_map_kept_is_non_inferiority(stock):
     for one in grid(("quiet",)):
         one["metrics"]["map_change"] = -0.05
         lossy.append(one)
-    (board,) = boards.attacks(read(stock(lossy)).trials)
+    (board,) = attacks(data_of(read(stock(lossy))))
     assert rows(board)["mAP kept"].dropna().to_dict() == {"loud": "yes", "quiet": "no"}
 
 
@@ -94,7 +101,7 @@ def test_map_kept_is_non_inferiority(stock):
     ],
 )
 def test_too_few_cells_carry_neither_interval_nor_rank(stock, targets, seeds, words):
-    (board,) = boards.attacks(read(stock(grid(targets=targets, seeds=seeds))).trials)
+    (board,) = attacks(data_of(read(stock(grid(targets=targets, seeds=seeds)))))
     assert "gain ±" not in board.table
     assert "rank" not in board.table
     assert words in board.caption
@@ -103,7 +110,7 @@ def test_too_few_cells_carry_neither_interval_nor_rank(stock, targets, seeds, wo
 def test_all_classes_as_targets_are_fixed(stock):
     NOISE.update({("loud", str(t), s): RNG.normal() for t in range(10) for s in range(2)})
     trials = [one for t in map(str, range(10)) for one in grid(("loud",), [t], (0, 1))]
-    (board,) = boards.attacks(read(stock(trials)).trials)
+    (board,) = attacks(data_of(read(stock(trials))))
     assert "for these targets" in board.caption
     means = np.array([[gain("loud", str(t), s) for s in (0, 1)] for t in range(10)])
     assert board.table["gain ±"].iloc[0] == pytest.approx(crossed_interval(means, fixed_targets=True).half)
@@ -112,7 +119,7 @@ def test_all_classes_as_targets_are_fixed(stock):
 def test_averages_are_over_the_cells_that_all_rows_share(stock):
     trials = [one for one in grid() if not (one["attack"] == "loud" and one["target"] == "2")]
     trials += [trial("loud", target="2", seed=s, status="failed", reason="no luck") for s in range(3)]
-    (board,) = boards.attacks(read(stock(trials)).trials)
+    (board,) = attacks(data_of(read(stock(trials))))
     table = rows(board)
     assert table["cells"].to_dict() == {"none": "9/9", "kept": "9/9", "loud": "6/9", "quiet": "9/9"}
     assert (table["n"] == 6).all()
@@ -127,7 +134,7 @@ def test_a_row_with_far_too_few_results_is_named_and_takes_nothing_from_the_othe
     trials += [
         trial("quiet", target=t, seed=s, status="missing") for t in "012" for s in range(3) if (t, s) != ("0", 0)
     ]
-    (board,) = boards.attacks(read(stock(trials)).trials)
+    (board,) = attacks(data_of(read(stock(trials))))
     table = rows(board)
     assert (table.loc["quiet", "cells"], table.loc["quiet", "n"], table.loc["loud", "n"]) == ("1/9", 0, 9)
     assert pd.isna(table.loc["quiet", "t-mAP"])
@@ -136,7 +143,7 @@ def test_a_row_with_far_too_few_results_is_named_and_takes_nothing_from_the_othe
 
 def test_an_incomplete_cross_has_no_interval(stock):
     trials = [one for one in grid(("none", "loud")) if (one["target"], one["seed"]) != ("0", 0)]
-    (board,) = boards.attacks(read(stock(trials)).trials)
+    (board,) = attacks(data_of(read(stock(trials))))
     assert "not fully crossed" in board.caption
     assert "gain ±" not in board.table
 
@@ -144,7 +151,7 @@ def test_an_incomplete_cross_has_no_interval(stock):
 def test_a_cell_without_the_value_leaves_a_blank_not_a_mean_over_fewer(stock):
     trials = grid(("loud",))
     trials[0]["metrics"]["own_map"] = None
-    (board,) = boards.attacks(read(stock(trials)).trials)
+    (board,) = attacks(data_of(read(stock(trials))))
     assert pd.isna(board.table["own-mAP"].iloc[0])
 
 
@@ -155,7 +162,7 @@ def test_settings_are_never_mixed(stock):
         *grid(("loud",), training={"lr": 1}),
         *grid(("loud",), augment="none"),
     ]
-    found = boards.attacks(read(stock(trials)).trials)
+    found = attacks(data_of(read(stock(trials))))
     assert len(found) == 4
     assert [len(board.table) for board in found] == [1] * 4
     assert len({(board.title, board.caption) for board in found}) == 4
@@ -163,12 +170,12 @@ def test_settings_are_never_mixed(stock):
 
 @pytest.mark.parametrize("change", [{"code": "new"}, {"version": 2}, {"protocol": {"version": 3}}])
 def test_editions_are_split_with_a_warning_unless_asked(stock, change):
-    trials = read(stock([*grid(("none", "loud")), *grid(("quiet",), **change)])).trials
-    split = boards.attacks(trials)
+    trials = read(stock([*grid(("none", "loud")), *grid(("quiet",), **change)]))
+    split = attacks(data_of(trials))
     assert [board.title.rpartition(" · ")[2] for board in split] == ["edition 1 of 2", "edition 2 of 2"]
     assert all("2 editions" in board.caption for board in split)
     assert rows(split[0])["cells"].to_dict() == {"none": "9/9", "loud": "9/9", "quiet": "0/9"}
-    (mixed,) = boards.attacks(trials, mixed=True)
+    (mixed,) = attacks(data_of(trials, mixed=True))
     assert "Warning: this table mixes" in mixed.caption
     assert len(mixed.table) == 3
 
@@ -180,12 +187,12 @@ def test_a_row_of_several_runs_has_results_of_one_code_of_its_attack(stock):
     store = stock([*old, trial("quiet", target="0"), trial("quiet", target="1")], new)
     for key in ("01d", "3e7"):
         store.write_record(record(key, "implant", code=f"code of {key}", cost=COST))
-    trials = read(store, run="all").trials
-    (board,) = boards.attacks(trials)
+    trials = read(store, run="all")
+    (board,) = attacks(data_of(trials))
     assert rows(board)["cells"].to_dict() == {"loud": "1/2", "quiet": "2/2"}
     assert rows(board).loc["loud", "gain"] == 0.5
     assert "left out (1): results of other code of their attack" in board.caption
-    (asked,) = boards.attacks(trials, mixed=True)
+    (asked,) = attacks(data_of(trials, mixed=True))
     assert rows(asked).loc["loud", ["cells", "gain"]].to_list() == ["2/2", pytest.approx(0.3)]
 
 
@@ -194,7 +201,7 @@ def test_the_matrices_show_each_attack_after_each_repair_and_no_guard(stock):
         trial(a, d, metrics={"t_map": LEVEL[a] / (1 + (d == "repair")), "own_map": 0.5, "map": 0.8})
         for a in ("none", "loud") for d in ("none", "repair", "sieve", "input_detector")
     ]  # fmt: skip
-    found = boards.defenses(read(stock(trials)).trials)
+    found = defenses(data_of(read(stock(trials))))
     assert [board.title.split(" ")[0] for board in found] == ["t-mAP", "own-mAP", "mAP"]
     table = rows(found[0])
     assert [name for name in table if name in {"none", "repair", "sieve", "input_detector"}] == [
@@ -214,7 +221,7 @@ def test_a_matrix_leaves_a_blank_where_there_is_nothing(stock):
         trial("none", "repair"),
         trial("loud", "repair", status="oom", reason="big"),
     ]
-    board = boards.defenses(read(stock(trials)).trials)[0]
+    board = defenses(data_of(read(stock(trials))))[0]
     assert pd.isna(rows(board).loc["loud", "repair"])
     assert rows(board).loc["loud", "cells"] == "1/2"
     assert "Too few results to average: loud x repair" in board.caption
@@ -232,7 +239,7 @@ def test_detectors_have_a_row_per_attack_guard_and_score(stock):
         for t in "01" for s in (0, 1)
     ]  # fmt: skip
     results = read(stock([*trials, trial("none", "input_detector", status="timeout", reason="slow")]))
-    (board,) = boards.detectors(results.trials, results.detectors)
+    (board,) = input_detectors(data_of(results))
     assert board.table[["attack", "score", "cells"]].to_numpy().tolist() == [
         ["none", "", "0/1"], ["loud", "a", "4/4"], ["loud", "b *", "4/4"]]  # fmt: skip
     assert list(board.table["AUROC"])[1:] == pytest.approx([0.6, 0.9])
@@ -247,7 +254,7 @@ def test_detector_scores_of_another_edition_stay_out(stock):
             [trial("loud", "input_detector", metrics=about), trial("quiet", "input_detector", metrics=old, version=2)]
         )
     )
-    first, second = boards.detectors(results.trials, results.detectors)
+    first, second = input_detectors(data_of(results))
     assert rows(first).loc["loud", "AUROC"] == 0.6
     assert pd.isna(rows(first).loc["quiet", "AUROC"])
     assert rows(second).loc["quiet", "AUROC"] == 0.1
@@ -259,16 +266,16 @@ def test_filters_and_diagnoses(stock):
         trial("loud", "doctor", seed=s, metrics={"model_score": 2.0, "named_target": float(s < 3)}) for s in range(4)
     ]
     results = read(stock([*trials, trial("none", "doctor", metrics={"model_score": 1.0})]))
-    (sieve,) = boards.filters(results.trials)
+    (sieve,) = data_filters(data_of(results))
     assert sieve.table["poison removed"].iloc[0] == 0.9
-    (doctor,) = boards.diagnoses(results.trials)
+    (doctor,) = model_detectors(data_of(results))
     assert rows(doctor).loc["loud", "named"] == "3/4 [0.194, 0.994]"
 
 
 def test_every_cell_without_a_result_is_listed_once(stock):
     trials = [trial("loud", target=t, status="failed", reason="it broke") for t in "012"]
     trials += [trial("quiet", status="skipped", reason="no data"), trial("kept", status="missing"), trial("none")]
-    (board,) = boards.failures(read(stock(trials)).trials)
+    (board,) = no_result(data_of(read(stock(trials))))
     assert board.table[["status", "trials"]].to_numpy().tolist() == [["failed", 3], ["missing", 1], ["skipped", 1]]
     assert board.table["which"].iloc[0] == "attack loud"
     assert board.table["reason"].iloc[0] == "it broke"
@@ -276,7 +283,7 @@ def test_every_cell_without_a_result_is_listed_once(stock):
 
 
 def test_no_board_of_failures_without_any(stock):
-    assert boards.failures(read(stock([trial()])).trials) == []
+    assert no_result(data_of(read(stock([trial()])))) == []
 
 
 def test_a_run_without_any_result_still_has_boards(stock):
@@ -298,7 +305,7 @@ def test_slices_by_target_or_seed(stock, axis, titles):
 def test_single_cells_have_their_key(stock):
     trials = grid(("none", "loud"), "0", (0,))
     results = read(stock(trials))
-    (board,) = boards.attacks(results.trials)
+    (board,) = attacks(data_of(results))
     assert list(board.table["key"]) == [key[:8] for key in results.trials["key"]]
 
 
@@ -335,22 +342,22 @@ def test_other_methods_have_other_code_and_are_columns_all_the_same(stock):
     store = stock(trials)
     for i in range(2):
         store.write_record(record(f"c0{i}", "implant", code=f"{i}", cost=COST))
-    (board, *_) = boards.everything(read(store), by="method")
+    (board, *_) = leaderboard_of(read(store), by="method")
     assert rows(board).loc["loud", ["csq", "dpsh"]].tolist() == [0.5, 1.5]
     assert "left out" not in board.caption
 
 
 def test_costs_only_on_request(stock):
-    trials = read(stock(grid())).trials
-    trials["seconds_attack"] = 2.0
-    assert "seconds" not in boards.attacks(trials)[0].table
-    assert boards.attacks(trials, costs=True)[0].table["seconds"].iloc[1] == 2.0
+    trials = read(stock(grid()))
+    trials.trials["seconds_attack"] = 2.0
+    assert "seconds" not in attacks(data_of(trials))[0].table
+    assert attacks(data_of(trials), costs=True)[0].table["seconds"].iloc[1] == 2.0
 
 
 def test_boards_are_the_same_every_time_and_leave_the_cells_alone(stock):
     results = read(stock(grid()))
     before = results.trials.copy(deep=True)
-    first, second = (boards.everything(narrow(results, ["target=0,1"])) for _ in range(2))
+    first, second = (leaderboard_of(narrow(results, ["target=0,1"])) for _ in range(2))
     for one, other in zip(first, second, strict=True):
         pd.testing.assert_frame_equal(one.table, other.table)
         assert one.caption == other.caption
@@ -371,7 +378,7 @@ def planted(stock, **more):
 
 def test_a_collapsed_victim_is_left_out_and_named(stock):
     results = planted(stock)
-    (board,) = boards.attacks(results.trials)
+    (board,) = attacks(data_of(results))
     table = rows(board)
     assert table["cells"].to_dict() == {"none": "9/9", "loud": "8/9", "quiet": "9/9"}
     assert table["collapsed"].to_dict() == {"none": 0, "loud": 1, "quiet": 0}
@@ -390,7 +397,7 @@ def test_a_collapsed_victim_is_left_out_and_named(stock):
 
 def test_a_collapsed_victim_is_among_what_has_no_result(stock):
     results = planted(stock)
-    found = boards.everything(results)
+    found = leaderboard_of(results)
     (line,) = found[-1].table.to_dict("records")
     assert (line["status"], line["trials"], line["which"]) == ("collapsed", 1, "attack loud; target 0; seed 0")
     assert line["reason"] == "victim collapsed (mAP 0.34, clean 0.81, chance 0.10)"
@@ -409,7 +416,7 @@ def test_the_other_boards_leave_it_out_too(stock):
         one["implant"] = "a1"
     trials[0]["metrics"] = DEAD
     results = read(stock(trials))
-    found = {board.title.split(" ")[0]: board for board in boards.everything(results)}
+    found = {board.title.split(" ")[0]: board for board in leaderboard_of(results)}
     assert set(found) == {"Attacks", "t-mAP", "own-mAP", "mAP", "Filters", "Detectors", "Model", "No"}
     for name, board in found.items():
         if name != "No":
@@ -423,7 +430,7 @@ def test_many_collapsed_victims_stay_one_line(stock):
     trials = grid(("none", "loud"))
     for i, one in enumerate(trials):
         one["metrics"] = DEAD | {"map": 0.2 + i / 100}
-    (board,) = boards.attacks(read(stock(trials)).trials)
+    (board,) = attacks(data_of(read(stock(trials))))
     (line,) = (line for line in board.caption.split("\n") if "failed runs" in line)
     assert line.startswith("18 trials are failed runs")
     assert line.count("victim collapsed") == 4
@@ -438,7 +445,7 @@ def test_abstentions_of_a_diagnosis_are_counted(stock):
         for s, value in enumerate(named)
     ]
     silent = [trial("quiet", "doctor", seed=s, metrics={"model_score": 1.0, "named_target": None}) for s in range(5)]
-    (doctor,) = boards.diagnoses(read(stock([*trials, *silent])).trials)
+    (doctor,) = model_detectors(data_of(read(stock([*trials, *silent]))))
     table = rows(doctor)
     assert table.loc["loud", "named"].startswith("2/3 [")
     assert table["abstained"].to_dict() == {"loud": 2, "quiet": 5}
@@ -449,7 +456,7 @@ def test_abstentions_of_a_diagnosis_are_counted(stock):
 def test_one_result_to_spare_is_one(stock):
     trials = grid(("none", "loud"))
     trials[-1]["metrics"] = DEAD
-    (board,) = boards.attacks(read(stock(trials)).trials)
+    (board,) = attacks(data_of(read(stock(trials))))
     assert "1 result that not every row has is left out of the averages." in board.caption
 
 
@@ -462,8 +469,8 @@ def test_attacks_that_fix_no_target_are_shown_by_the_class_they_hit(stock):
             metrics = {"t_map_posthoc": posthoc, "t_map_posthoc_control": control, "spread": 0.25}
             yield trial(attack, target="0", metrics=metrics, targeted=targeted or attack != "kept")
 
-    assert boards.afterwards(read(stock(list(trials(targeted=True)))).trials) == []
-    (board,) = boards.afterwards(read(stock(list(trials(targeted=False)))).trials)
+    assert target_afterwards(data_of(read(stock(list(trials(targeted=True)))))) == []
+    (board,) = target_afterwards(data_of(read(stock(list(trials(targeted=False))))))
     assert board.title.startswith("Target chosen afterwards")
     assert list(board.table["attack"]) == ["kept", "loud", "none"]
     assert list(board.table["t-mAP post hoc"]) == [0.9, 0.7, 0.2]
@@ -478,7 +485,7 @@ def test_settings_of_which_nothing_can_run_have_no_board_but_a_reason(stock):
         trial("none", dataset="far", status="skipped", reason="far is not here"),
         trial("loud", dataset="far", status="skipped", reason="far is not here"),
     ])  # fmt: skip
-    found = boards.everything(read(store))
+    found = leaderboard_of(read(store))
     assert [board.title.split(" · ")[0:2] for board in found[:-1]] == [["Attacks", "toy"]]
     assert list(found[0].table["attack"]) == ["none", "kept", "loud"]
     assert set(found[-1].table["reason"]) == {"asks for labels", "far is not here"}

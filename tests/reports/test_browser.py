@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from bench.metrics import METRICS
 from reports import html_report, render
-from reports.boards import leaderboard as boards
 from reports.frame import read
+from tests.reports.board_data import leaderboard_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
@@ -80,7 +81,7 @@ def test_every_chapter_renders_without_a_word_on_the_console_or_a_request(visit:
     for name in names:
         box = visit.tab.locator(name).bounding_box()
         assert box["height"] > 50
-    (expected, *_) = render.for_people(boards.everything(read(store), costs=True))
+    (expected, *_) = render.for_people(leaderboard_of(read(store), costs=True))
     shown = render.words(expected)
     board = visit.board(expected.title)
     assert visit.rows(board) == [list(row) for row in zip(*shown.values(), strict=True)]
@@ -94,6 +95,13 @@ def test_every_chapter_renders_without_a_word_on_the_console_or_a_request(visit:
         assert any(title.startswith(kind) for title in titles), kind
     assert visit.said == []
     assert [url for url in visit.asked if not url.startswith(("file:", "data:"))] == []
+
+
+def test_a_column_says_what_its_metric_means(visit: Visit) -> None:
+    heads = visit.board("Attacks · ").locator("th button")
+    about = {head.inner_text(): head.get_attribute("title") for head in heads.all()}
+    assert about["own-mAP"] == METRICS["own_map"].meaning
+    assert about["attack"] is None
 
 
 def test_columns_sort_down_up_and_back(visit: Visit) -> None:
@@ -180,16 +188,16 @@ def test_a_row_opens_its_trial_with_the_command_that_repeats_it(visit: Visit, st
     place = list(trials["key"]).index(trial["key"])
     assert visit.tab.url.endswith(f"#trial-{place}")
     visit.tab.go_back()
-    assert not dialog.is_visible(), "the browser's Back closes it"
+    dialog.wait_for(state="hidden")  # the browser's Back closes it
     visit.tab.go_forward()
-    assert dialog.is_visible()
+    dialog.wait_for(state="visible")
     dialog.locator(".close").click()
-    assert not dialog.is_visible()
+    dialog.wait_for(state="hidden")
     row = visit.board("Trials").locator("tbody tr").first
     row.locator("td").first.click()
-    assert dialog.is_visible()
+    dialog.wait_for(state="visible")
     visit.tab.keyboard.press("Escape")
-    assert not dialog.is_visible()
+    dialog.wait_for(state="hidden")
     assert visit.said == []
 
 

@@ -6,7 +6,8 @@ import json
 
 from bench.cli import report as command
 from reports import frame
-from reports.boards.conventions import audit
+from reports.boards.conventions import conventions
+from tests.reports.board_data import data_of
 
 
 def trial(attack: str, **metrics: float | None):
@@ -23,7 +24,7 @@ ORDER = [
 
 
 def test_flipped_pairs_are_named_and_agreement_is_said(stock):
-    (board,) = audit(frame.read(stock([*ORDER, {**trial("loud", t_map=0.0), "defense": "repair"}])).trials)
+    (board,) = conventions(data_of(frame.read(stock([*ORDER, {**trial("loud", t_map=0.0), "defense": "repair"}]))))
     assert list(board.table["attack"]) == ["none", "loud", "quiet", "kept"]  # by our number, undefended
     assert list(board.table["t-mAP drop@R"]) == [0.4, 0.7, 0.9, 0.8]
     lines = board.caption.splitlines()
@@ -35,8 +36,8 @@ def test_flipped_pairs_are_named_and_agreement_is_said(stock):
 
 def test_the_command_prints_the_latest_run_or_a_suites(stock, capsys):
     store = stock(ORDER)
-    command.report("conventions", store=store.root, format_="json")
+    command.print_board("conventions", store=store.root, format_="json")
     (latest,) = json.loads(capsys.readouterr().out)
-    command.report("conventions", suites=["toy"], store=store.root, format_="json")
+    command.print_board("conventions", suites=["toy"], store=store.root, format_="json")
     assert json.loads(capsys.readouterr().out) == [latest]
     assert [row["attack"] for row in latest["rows"]] == ["none", "loud", "quiet", "kept"]

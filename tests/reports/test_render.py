@@ -9,11 +9,12 @@ import pytest
 
 from bench.api.errors import UserError
 from reports import render
-from reports.boards import leaderboard as boards
+from reports.boards.attacks import attacks
 from reports.context import Board
 from reports.frame import read
 from reports.render import number
 from reports.render import render as draw
+from tests.reports.board_data import data_of, leaderboard_of
 
 
 def trial(attack="none", defense="none", target="0", seed=0, **changes):
@@ -36,7 +37,7 @@ def terminal(found, width=100):
 def found(stock):
     trials = [trial(a, d, t, s, metrics={"gain": 0.5 + 0.1 * s + 0.2 * (t == "0")})
              for a in ("none", "loud", "quiet") for d in ("none", "repair") for t in "01" for s in (0, 1)]  # fmt: skip
-    return boards.everything(read(stock([*trials, trial("kept", status="failed", reason=EVIL)])))
+    return leaderboard_of(read(stock([*trials, trial("kept", status="failed", reason=EVIL)])))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ PDFLATEX = shutil.which("pdflatex")
 def test_latex_compiles_whatever_labels_hold_and_no_table_is_wider_than_the_text(found, stock, tmp_path):
     nasty = trial("loud([a, b]=#$%&_{}~^<>|\"'`*!?/\\\\ é)", "repair([x)", target="[0]", status="ok")
     failed = trial("quiet", target="1", status="failed", reason="[x] \\\\ & 100 %", log="{")
-    boards_ = [*found, *boards.everything(read(stock([nasty, failed], folder="nasty")), costs=True)]
+    boards_ = [*found, *leaderboard_of(read(stock([nasty, failed], folder="nasty")), costs=True)]
     boards_.append(
         Board("t", pd.DataFrame({"a": ["x", "[1]"]}), "", index=("a",))
     )  # a row must not begin with a bracket
@@ -166,7 +167,7 @@ def test_latex_compiles_whatever_labels_hold_and_no_table_is_wider_than_the_text
 def test_the_best_are_bold(stock):
     trials = [trial(a, "none", t, s, metrics={"gain": g + 0.01 * s * (a == "loud") + 0.01 * (t == "0")})
              for a, g in (("loud", 0.9), ("quiet", 0.1)) for t in "01" for s in (0, 1)]  # fmt: skip
-    found = boards.attacks(read(stock(trials)).trials)
+    found = attacks(data_of(read(stock(trials))))
     if found[0].best:
         assert "**loud**" in render.markdown(found)
         assert "**quiet**" not in render.markdown(found)

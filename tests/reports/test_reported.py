@@ -98,9 +98,9 @@ def test_the_command_needs_a_suite_with_claims_and_prints_them(tmp_path, capsys)
     from bench.api.errors import UserError
 
     with pytest.raises(UserError, match="no reported numbers in quick"):
-        command.report("reported", suites=["quick"], store=tmp_path / "none")
+        command.reported(suites=["quick"], store=tmp_path / "none")
     file = tmp_path / "s.toml"
     file.write_text('[[reported]]\nsource = "P"\nmetric = "map"\nby = ["bits"]\n[reported.values]\n16 = 0.5\n')
-    command.report("reported", suites=[str(file)], store=tmp_path / "none", format_="json")
+    command.reported(suites=[str(file)], store=tmp_path / "none", format_="json")
     (board,) = json.loads(capsys.readouterr().out)
     assert board["rows"][0]["remark"] == "not run"

@@ -9,15 +9,25 @@ from typing import Any
 import pandas as pd
 
 from bench.metrics import METRICS
-from reports.context import BoardContext, about, contexts, listed
+from reports.board_registry import BoardData, board
+from reports.boards.attacks import attack_board
+from reports.context import Board, BoardContext, about, contexts, listed
 from reports.frame import groups
 
 ROW = ["attack", "access", "target", "seed"]
 SAME = ("classes", "targeted")
 
 
+@board("attacks-overall", chapter="Leaderboards", part_of="leaderboard",
+       help="attacks by gain, averaged over the settings of a data set")  # fmt: skip
+def attacks_overall(data: BoardData) -> list[Board]:
+    trials = data.results.trials
+    plain = trials[trials["defense"] == "none"]
+    return [attack_board(context, "Attacks overall", costs=False) for context in overall(plain, mixed=data.mixed)]
+
+
 def overall(trials: pd.DataFrame, *, mixed: bool = False) -> Iterator[BoardContext]:
-    """A scene per data set whose trials are means over the settings that all attacks share; none for fewer than two.
+    """A context per data set whose trials are means over the settings that all attacks share; none for fewer than two.
 
     trials: undefended. A setting measured with several code versions is left out; settings of different metric versions
     or protocols are not averaged with each other, unless mixed.
@@ -32,7 +42,7 @@ def overall(trials: pd.DataFrame, *, mixed: bool = False) -> Iterator[BoardConte
 
 
 def _over(dataset: str, alike: Sequence[BoardContext], planned: int, mixed: bool) -> Iterator[BoardContext]:
-    """The mean over settings of one edition, if it is over more than one."""
+    """The mean over settings of one code version, if it is over more than one."""
     ran = [set(context.done["attack"]) for context in alike]
     counts = {attack: sum(attack in names for names in ran) for attack in dict.fromkeys(chain.from_iterable(ran))}
     most = max(counts.values(), default=0)

@@ -16,6 +16,7 @@ from bench.api.kinds import DefenseKind
 from bench.metrics.input_detection import threshold
 from hashing.ranking import auroc
 from reports import statistics
+from reports.board_registry import BoardData, board
 from reports.common_cells import Group
 from reports.context import Board, contexts, listed
 from reports.frame import groups
@@ -37,10 +38,12 @@ NAMES = (
 )
 
 
-def diagnoses(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
+@board("model-detectors", chapter="Leaderboards", part_of="leaderboard",
+       help="whether a model detector tells backdoored models from clean ones, and names the target")  # fmt: skip
+def model_detectors(data: BoardData) -> list[Board]:
     """Scores, verdicts and suspects of whole models, against clean models (row none); one board per setting."""
-    found = []
-    for context in contexts(trials[trials["defense_kind"] == DefenseKind.MODEL_DETECTOR], mixed):
+    trials, found = data.results.trials, []
+    for context in contexts(trials[trials["defense_kind"] == DefenseKind.MODEL_DETECTOR], data.mixed):
         lines = [
             line for (defense,), part in groups(context.trials, ["defense"]) for line in _of_defense(str(defense), part)
         ]

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from reports.boards import leaderboard as boards
+from reports.boards.model_detectors import model_detectors
+from tests.reports.board_data import data_of
 from tests.reports.test_boards import read, rows, trial
 
 
@@ -18,7 +19,7 @@ def judged(attack: str, seed: int, score: float, **more) -> dict:
 def test_a_clean_model_beside_many_targets_is_one_model(stock):
     clean = [judged("none", s, [1.0, 3.0][s], target=t, defend=f"c{s}") for s in range(2) for t in "012"]
     bad = [judged("loud", s, 2.5 + s, target=t, defend=f"b{s}{t}") for s in range(2) for t in "012"]
-    (board,) = boards.diagnoses(read(stock([*clean, *bad])).trials)
+    (board,) = model_detectors(data_of(read(stock([*clean, *bad]))))
     table = rows(board)
     assert table["models"].to_dict() == {"none": 2, "loud": 6}
     assert table.loc["none", "model score"] == 2.0
@@ -34,7 +35,7 @@ def test_calibrated_verdicts_compare_with_clean_models_of_other_seeds(stock):
     """20 clean scores 0..19: 19 others calibrate, and the largest of them is the threshold."""
     clean = [judged("none", s, float(s), defend=f"c{s}") for s in range(20)]
     bad = [judged("loud", s, 18.5, defend=f"b{s}") for s in range(20)]
-    (board,) = boards.diagnoses(read(stock([*clean, *bad])).trials)
+    (board,) = model_detectors(data_of(read(stock([*clean, *bad]))))
     table = rows(board)
     # only seed 19, whose own clean model does not count, is above 18; of clean models the first is always the one
     assert pd.isna(table.loc["none", "flagged@5%"])
@@ -44,6 +45,6 @@ def test_calibrated_verdicts_compare_with_clean_models_of_other_seeds(stock):
 
 
 def test_a_diagnosis_without_a_threshold_gives_no_verdict(stock):
-    (board,) = boards.diagnoses(read(stock([judged("loud", 0, 1.0, metrics={"flagged": None})])).trials)
+    (board,) = model_detectors(data_of(read(stock([judged("loud", 0, 1.0, metrics={"flagged": None})]))))
     assert "flagged" not in board.table
     assert "AUROC" not in board.table  # nothing clean to compare with

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 
 from bench.api.kinds import CODE_CHANGING
+from reports.board_registry import BoardData, board
 from reports.context import Board, contexts, listed
 from reports.frame import groups
 from reports.rows import table
@@ -17,10 +18,14 @@ PLACE = ["attack", "target", "seed"]
 NAMES = ("defense", "kind", "models", "seconds", "mAP lost", "mAP lost attacked", "t-mAP removed", "own-mAP back")
 
 
-def costs(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
+@board("defense-costs", chapter="Leaderboards", part_of="leaderboard",
+       help="seconds, mAP lost, t-mAP removed and own-mAP won back, per defense")  # fmt: skip
+def defense_costs(
+    data: BoardData, *, costs: Annotated[bool, "Without it no board: seconds differ between runs."] = True
+) -> list[Board]:
     """One row per defense of a setting, each against the same undefended trials; repairs and filters share theirs."""
-    found = []
-    for context in contexts(trials, mixed):
+    found: list[Board] = []
+    for context in contexts(data.results.trials, data.mixed) if costs else ():
         done = context.trials[context.trials["status"] == "ok"]
         plain = done[done["defense"] == "none"].drop_duplicates(PLACE)
         rows = {

@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from reports.boards import leaderboard as boards
 from reports.frame import read
 from reports.statistics import crossed_interval, rank_ranges
+from tests.reports.board_data import leaderboard_of
 from tests.reports.test_boards import trial
 
 RNG = np.random.default_rng(5)
@@ -26,7 +26,7 @@ def grid(attacks=tuple(LEVEL), bits=(16, 32, 64), **changes):
 
 
 def overall(stock, trials, **options):
-    found = boards.everything(read(stock(trials)), **options)
+    found = leaderboard_of(read(stock(trials)), **options)
     return [board for board in found if board.title.startswith("Attacks overall")]
 
 
@@ -75,10 +75,10 @@ def test_a_cell_that_one_setting_lacks_is_no_mean_over_fewer(stock):
 def test_editions_are_not_averaged_with_each_other_unless_asked(stock):
     store = stock(grid(bits=(16, 32)), grid(bits=(64,), version=2))
     trials = read(store, run="all")
-    (board,) = [b for b in boards.everything(trials) if b.title.startswith("Attacks overall")]
+    (board,) = [b for b in leaderboard_of(trials) if b.title.startswith("Attacks overall")]
     assert "Means over 2 of 3 settings" in board.caption
     assert "Metrics v1, code" in board.caption
-    (asked,) = [b for b in boards.everything(trials, mixed=True) if b.title.startswith("Attacks overall")]
+    (asked,) = [b for b in leaderboard_of(trials, mixed=True) if b.title.startswith("Attacks overall")]
     assert "Means over 3 of 3" in asked.caption
     assert "Warning: this table mixes" in asked.caption
     assert "of these settings, which are taken as they are" in asked.caption
@@ -86,7 +86,7 @@ def test_editions_are_not_averaged_with_each_other_unless_asked(stock):
 
 def test_settings_that_differ_in_training_alone_are_two(stock):
     slow = [one | {"training": {"lr": 0.1}} for one in grid(("none", "loud"), bits=(16,))]
-    found = boards.everything(read(stock([*grid(("none", "loud"), bits=(16,)), *slow])))
+    found = leaderboard_of(read(stock([*grid(("none", "loud"), bits=(16,)), *slow])))
     (board,) = [b for b in found if b.title.startswith("Attacks overall")]
     assert "16 bits · own recipe, net · csq · 16 bits · lr 0.1" in board.caption
     assert len({b.title for b in found}) == len(found)
@@ -98,6 +98,6 @@ def test_data_sets_are_not_averaged_with_each_other_and_one_setting_is_no_mean(s
 
 
 def test_the_mean_over_an_axis_is_that_of_its_columns(stock):
-    (board, *_) = boards.everything(read(stock(grid())), by="bits")
+    (board, *_) = leaderboard_of(read(stock(grid())), by="bits")
     row = board.table.set_index("attack").loc["loud"]
     assert row["mean"] == pytest.approx(np.mean([row["bits 16"], row["bits 32"], row["bits 64"]]))

@@ -1,0 +1,43 @@
+"""Data filters: what they find in the training set, and what the model that is trained on the rest retrieves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.api.kinds import DefenseKind
+from bench.metrics import METRICS
+from bench.metrics.filtering import FILTERING
+from reports.board_registry import BoardData, board
+from reports.common_cells import CommonCells, Group
+from reports.context import Board, contexts
+from reports.rows import left_out, numbers, table, titles
+
+
+@board("data-filters", chapter="Leaderboards", part_of="leaderboard",
+       help="what data filters find in the training set, and the model that is trained on the rest")  # fmt: skip
+def data_filters(data: BoardData) -> list[Board]:
+    """What filters found in the training set, and the model that was trained on the rest."""
+    trials, found = data.results.trials, []
+    metrics = (*METRICS.of(FILTERING), "t_map", "own_map", "map")
+    for context in contexts(trials[trials["defense_kind"] == DefenseKind.DATA_FILTER], data.mixed):
+        parts: dict[Any, Group] = dict(context.split(context.trials, ["attack", "defense"]))
+        shared = CommonCells.of(parts)
+        lines = [
+            {"attack": attack, "defense": defense, "cells": group.coverage, "collapsed": len(group.collapsed)}
+            | numbers(group, (attack, defense) in shared.counted, shared, metrics)
+            for (attack, defense), group in sorted(parts.items(), key=lambda item: (item[0][0] != "none", item[0]))
+        ]
+        names = ["attack", "defense", "cells", "collapsed", *(METRICS[metric].title for metric in metrics)]
+        note = "AUROC: poisoned against clean training items, pooled and inside the target class; below 0.5 as it is."
+        found.append(
+            Board(
+                title=f"Filters · {context.title}",
+                table=table(lines, names, keep=names),
+                caption=context.caption(shared, note, left_out(parts, shared), intervals=False),
+                index=("attack", "defense"),
+                metrics=titles(metrics),
+                heat=tuple(METRICS[metric].title for metric in ("removed_poison", "filter_auroc")),
+                quiet=("collapsed",),
+            )
+        )
+    return found

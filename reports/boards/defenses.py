@@ -1,0 +1,71 @@
+"""Defenses: what each repair and data filter leaves of every attack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.metrics import METRICS
+from reports.board_registry import BoardData, board
+from reports.common_cells import CommonCells, Group
+from reports.context import REPAIRS, Board, BoardContext, contexts
+from reports.rows import left_out, table, titles
+
+
+@board("defenses", chapter="Leaderboards", part_of="leaderboard",
+       help="every attack after every repair and data filter: t-mAP, own-mAP and mAP")  # fmt: skip
+def defenses(data: BoardData) -> list[Board]:
+    """t-mAP, own-mAP and mAP of every attack after every repair and filter: three matrices per setting."""
+    found = []
+    for context in contexts(data.results.trials, data.mixed):
+        rows = context.part(REPAIRS)
+        if len(set(rows["defense"])) < 2:
+            continue
+        made = context.split(rows, ["attack", "defense"])
+        shared = CommonCells.of(made)
+        for metric, what, beside, meaning in (
+            ("t_map", "t-mAP after each defense", ("t_map_control", "chance"),
+             "Removed: t-mAP is back at the control (the clean model under the same trigger)."),
+            ("own_map", "own-mAP after each defense", ("own_map_control",),
+             "Repaired only if triggered queries come home: own-mAP is back at the control (the clean model)."),
+            ("map", "mAP after each defense", (), "What defending costs benign queries; row none: without any attack."),
+        ):  # fmt: skip
+            note = f"{meaning} Input detectors do not change codes: see the detectors."
+            found.append(matrix(context, made, shared, metric, what, beside, note))
+    return found
+
+
+def matrix(
+    context: BoardContext,
+    made: Mapping[Any, Group],
+    shared: CommonCells,
+    metric: str,
+    title: str,
+    beside: Sequence[str],
+    note: str,
+) -> Board:
+    names = sorted({defense for _, defense in made}, key=lambda name: (name != "none", name))
+    lines = []
+    for attack in sorted({attack for attack, _ in made}, key=lambda name: (name != "none", name)):
+        mine = {defense: made[attack, defense] for defense in names if (attack, defense) in made}
+        done, planned = (sum(len(getattr(group, what)) for group in mine.values()) for what in ("places", "planned"))
+        line: dict[str, Any] = {"attack": attack, "cells": f"{done}/{planned}"}
+        line["collapsed"] = sum(len(group.collapsed) for group in mine.values())
+        counted = {defense: group for defense, group in mine.items() if (attack, defense) in shared.counted}
+        for extra in beside:
+            if counted:
+                line[METRICS[extra].title] = shared.mean(next(iter(counted.values())), extra)
+        line |= {defense: shared.mean(group, metric) for defense, group in counted.items()}
+        lines.append(line)
+    extras = [METRICS[extra].title for extra in beside]
+    return Board(
+        title=f"{title} · {context.title}",
+        table=table(
+            lines, ["attack", "cells", "collapsed", *extras, *names], keep=["attack", "cells", "collapsed", *names]
+        ),
+        caption=context.caption(shared, note, left_out(made, shared), intervals=False),
+        index=("attack",),
+        metrics=titles(beside) | dict.fromkeys(names, metric),
+        heat=(*extras, *names),
+        quiet=("collapsed",),
+    )  # fmt: skip

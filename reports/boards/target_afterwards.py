@@ -1,0 +1,51 @@
+"""Target chosen afterwards: attacks under the convention of papers that fix no target."""
+
+from __future__ import annotations
+
+from bench.metrics import METRICS
+from reports.board_registry import BoardData, board
+from reports.common_cells import CommonCells
+from reports.context import Board, contexts, listed
+from reports.rows import known, left_out, numbers, table, titles
+
+AFTERWARDS = ("t_map_posthoc", "t_map_posthoc_control", "spread", "spread_control", "own_map", "map")
+
+
+@board("target-afterwards", chapter="Leaderboards", part_of="leaderboard",
+       help="attacks against the class that they retrieve most, where one of them fixes no target")  # fmt: skip
+def target_afterwards(data: BoardData) -> list[Board]:
+    """The convention of papers that fix no target: where an attack does so, every attack under it."""
+    trials = data.results.trials
+    plain = trials[trials["defense"] == "none"]
+    found = []
+    for context in contexts(plain, data.mixed):
+        if context.trials["targeted"].all():
+            continue
+        rows = context.split(context.trials, ["attack"])
+        shared = CommonCells.of(rows)
+        lines = [
+            {"attack": attack, "cells": group.coverage, "collapsed": len(group.collapsed)}
+            | numbers(group, attack in shared.counted, shared, AFTERWARDS)
+            for attack, group in rows.items()
+        ]
+        names = [METRICS[metric].title for metric in AFTERWARDS]
+        lines.sort(key=lambda line: (line["attack"] == "none", -known(line.get(names[0])), line["attack"]))
+        loose = listed(context.trials.loc[~context.trials["targeted"], "attack"])
+        note = (
+            f"{loose}: no target is fixed beforehand, so that t-mAP on the board above is chance by construction. Here"
+            " the target is the class that triggered queries retrieve most, chosen on one half of them and scored on"
+            " the other, and the same for the clean model: a maximum over classes, not comparable with t-mAP."
+        )
+        keep = ["attack", "cells", "collapsed", *names]
+        found.append(
+            Board(
+                title=f"Target chosen afterwards · {context.title}",
+                table=table(lines, keep, keep=keep),
+                caption=context.caption(shared, note, left_out(rows, shared), intervals=False),
+                index=("attack",),
+                metrics=titles(AFTERWARDS),
+                heat=tuple(names[:2]),
+                quiet=("collapsed",),
+            )
+        )
+    return found
