@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import pandas as pd
 
-    from reports._charts import Chart
     from reports.context import Board
+    from reports.svg_charts import Chart
 
 __all__ = ["charts", "columns", "draw_attacks", "draw_sweeps", "load", "tables", "write_html"]
 
@@ -78,11 +78,12 @@ def charts(store: str | Path, *, suite: str | None = None, run: Run = "latest") 
     """Every chart of the HTML report: costs, code lengths, strengths, attention, codes; a notebook draws one."""
     from bench.engine.record_cache import RecordCache
     from bench.engine.store import Store
-    from reports import frame, html_report
+    from reports import frame
+    from reports.board_registry import BoardData
+    from reports.page.chapters import charts_of
 
     held = Store(Path(store))
-    trials = frame.read(held, suite=suite, run=run).trials
-    found = html_report.charts(held, RecordCache(held), trials, html_report.shortened(trials), mixed=False)
+    found = charts_of(BoardData(frame.read(held, suite=suite, run=run), RecordCache(held)))
     return [chart for part in found.values() for chart in part]
 
 

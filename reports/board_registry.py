@@ -106,13 +106,9 @@ def all_boards() -> Mapping[str, BoardKind]:
 @cache
 def _all(generation: int) -> Mapping[str, BoardKind]:
     del generation  # of loaded plugins: another one means to look again
-    found: dict[str, BoardKind] = {}
-    origins: dict[str, str] = {}
-    for kind, origin in registry.marked("boards"):
-        if kind.name in found:
-            raise UserError(f"two boards are called '{kind.name}': {origins[kind.name]} and {origin}; rename one")
-        found[kind.name], origins[kind.name] = kind, origin
-    return found
+    found = list(registry.marked("boards"))
+    registry.require_unique("boards", ((kind.name, origin) for kind, origin in found))
+    return {kind.name: kind for kind, _ in found}
 
 
 def parts_of(name: str) -> list[BoardKind]:

@@ -64,12 +64,14 @@ class CommonCells:
         most = max((len(group.places) for group in groups.values()), default=0)
         counted = frozenset(name for name, group in groups.items() if group.places and 2 * len(group.places) >= most)
         places = frozenset.intersection(*(groups[name].places for name in counted)) if counted else frozenset()
-        targets = {target for target, _ in places}
+        shared = sorted(places)
+        targets = {target for target, _ in shared}
         classes = {number for name in counted for number in groups[name].done["classes"].dropna()}
+        single = all((groups[name].values("target_labels", shared) == 1).all() for name in counted)
         return cls(
-            places=tuple(sorted(places)),
+            places=tuple(shared),
             counted=counted if places else frozenset(),
-            fixed_targets=len(targets) > 1 and classes == {len(targets)} and not any("+" in name for name in targets),
+            fixed_targets=len(targets) > 1 and classes == {len(targets)} and single,
         )
 
     @property

@@ -13,8 +13,8 @@ from bench.api.errors import UserError
 from bench.api.untrusted import strip_controls
 from bench.engine.store import Store
 from reports import sweeps as sweeping
-from reports._image_grid import DPI, plain, saved, suffix_of, write
 from reports.context import contexts
+from reports.figures import DPI, as_bytes, default_style, suffix_of, write
 from reports.frame import groups, read
 from reports.sweeps import FEWEST
 
@@ -59,8 +59,8 @@ def draw(store: Store, path: Path, *, suite: str | None = None) -> str:
             f"nothing in this run was swept: a list of at least {FEWEST} numbers makes a curve, for example"
             """ --set 'defenses=["none", { name = "fine_pruning", epochs = 0, ratio = [0.3, 0.6, 0.9] }]'"""
         )
-    with plain():
-        write(path, saved(figure(found), suffix))
+    with default_style():
+        write(path, as_bytes(figure(found), suffix))
     return "; ".join(
         f"{sweep.title} · {sweep.setting}: {', '.join(dict.fromkeys(_counted(panel) for panel in sweep.panels))}"
         for sweep in found

@@ -41,6 +41,7 @@ CONTEXT = (
     "reason",
     "cause",  # key of the stage that failed: the trial's own or an ancestor's
     "protocol", "protocol_version", "protocol_digest", "cutoff", "sizes",
+    "target_labels",  # number of labels of the target
     "classes",  # number of labels in the data set
     "metrics_version", "code", "device",
     "own_code",  # of the attack's and the defense's stages: one row of a board has one
@@ -214,7 +215,8 @@ def _row(planned: PlannedTrial, record_cache: RecordCache) -> tuple[dict[str, An
 def coordinates(trial: Trial) -> dict[str, Any]:
     """A trial's axes as columns: labels for people, and the components themselves."""
     labels = {axis: strip_controls(value) if isinstance(value, str) else value for axis, value in trial.axes().items()}
-    return {**labels, **{f"{axis}_spec": spec for axis, spec in trial.components.items()}}
+    specs = {f"{axis}_spec": spec for axis, spec in trial.components.items()}
+    return {**labels, **specs, "target_labels": len(trial.target)}
 
 
 def _context(record: Record, record_cache: RecordCache) -> dict[str, Any]:

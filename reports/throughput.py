@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.api.errors import UserError
 from bench.api.untrusted import read_json, strip_controls
-from reports._charts import COLOURS, FAINT, INK, Chart, chart
-from reports._image_grid import logarithmic
 from reports.context import Board
+from reports.figures import logarithmic
 from reports.rows import table
+from reports.svg_charts import COLOURS, FAINT, INK, Chart, chart
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

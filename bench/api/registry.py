@@ -15,7 +15,7 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
@@ -149,6 +149,15 @@ def marked(kind: str) -> Iterator[tuple[Any, str]]:
     for module, origin in _declaring(kind):
         for function in _declared(module, kind):
             yield getattr(function, _DECLARES), origin
+
+
+def require_unique(what: str, named: Iterable[tuple[str, str]]) -> None:
+    """UserError if two of the (name, origin) pairs have the same name. what: "metrics", in the message."""
+    seen: dict[str, str] = {}
+    for name, origin in named:
+        if name in seen:
+            raise UserError(f"two {what} are called '{name}': {seen[name]} and {origin}; rename one")
+        seen[name] = origin
 
 
 @cache  # a plan asks once a trial, and finding entry points reads files

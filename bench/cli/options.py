@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from bench.api.untrusted import strip_controls
-from bench.cli.console import console, echo
+from bench.cli.console import console
 
 Format = Annotated[
     Literal["rich", "markdown", "latex", "csv", "json"], typer.Option("--format", help="How to print tables.")
@@ -52,39 +52,27 @@ def load_plugins(files: Sequence[Path]) -> None:
 
 
 def emit(title: str, rows: Sequence[Mapping[str, str]], format_: str) -> None:
-    """A small table of words, which may be a stranger's."""
-    title, rows = (
-        strip_controls(title),
-        [{strip_controls(key): strip_controls(value) for key, value in row.items()} for row in rows],
-    )
+    """Print a table of texts. In the terminal its cells are folded; other formats are those of boards."""
+    columns = list(rows[0]) if rows else []
     if format_ != "rich":
-        import json
-
         import pandas as pd
 
-        frame = pd.DataFrame(rows)
-        if format_ == "json":
-            echo(json.dumps({title: rows}, indent=1))
-        elif format_ == "csv":
-            echo(frame.to_csv(index=False).rstrip())
-        else:
-            from tabulate import tabulate
+        from reports import render
+        from reports.context import Board
 
-            style = "github" if format_ == "markdown" else "latex_booktabs"
-            head = f"## {title}\n\n" if format_ == "markdown" else ""
-            lines, columns = [list(row.values()) for row in rows], list(rows[0]) if rows else []
-            echo(f"{head}{tabulate(lines, headers=columns, tablefmt=style)}\n")
+        table = pd.DataFrame(list(rows), columns=columns)
+        render.render([Board(title, table, "", index=tuple(columns[:1]))] if columns else [], format_)
         return
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for number, column in enumerate(rows[0] if rows else ()):
-        table.add_column(column, style="bold" if number == 0 else "", overflow="fold", no_wrap=number == 0)
+    shown = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        shown.add_column(column, style="bold" if number == 0 else "", overflow="fold", no_wrap=number == 0)
     for row in rows:
-        table.add_row(*(Text(value) for value in row.values()))
+        shown.add_row(*(Text(strip_controls(value)) for value in row.values()))
     out = console()
-    out.print(table)
+    out.print(shown)
     out.print()
 
 

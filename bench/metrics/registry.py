@@ -153,18 +153,18 @@ def all_groups() -> tuple[Group, ...]:
 @cache
 def _groups(generation: int) -> tuple[Group, ...]:
     del generation  # of loaded plugins: another one means to look again
-    found: list[Group] = []
-    seen: dict[str, str] = {}
-    for group, origin in registry.marked("metrics"):
-        for one in group.metrics:
-            for name in (one.name, *([one.control.name] if one.control else [])):
-                if name == RESERVED:
-                    raise UserError(f"a metric is called '{name}', which names scores in records; rename it ({origin})")
-                if name in seen:
-                    raise UserError(f"two metrics are called '{name}': {seen[name]} and {origin}; rename one")
-                seen[name] = origin
-        found.append(group)
-    return tuple(found)
+    found = list(registry.marked("metrics"))
+    named = [
+        (name, origin)
+        for group, origin in found
+        for one in group.metrics
+        for name in (one.name, *([one.control.name] if one.control else []))
+    ]
+    for name, origin in named:
+        if name == RESERVED:
+            raise UserError(f"a metric is called '{name}', which names scores in records; rename it ({origin})")
+    registry.require_unique("metrics", named)
+    return tuple(group for group, _ in found)
 
 
 class _Metrics(Mapping[str, Metric]):

@@ -15,7 +15,7 @@ from reports.context import Board, BoardContext, about, contexts, listed
 from reports.frame import groups
 
 ROW = ["attack", "access", "target", "seed"]
-SAME = ("classes", "targeted")
+SAME = ("classes", "targeted", "target_labels")
 
 
 @board("attacks-overall", chapter="Leaderboards", part_of="leaderboard",

@@ -45,8 +45,8 @@ def test_it_is_listed_printed_in_notebooks_and_on_the_page(
 ) -> None:
     store = stock([trial("none", metrics={"map": 0.9}), trial("loud", metrics={"map": 0.5})])
     listing.list_("boards", plugin=[outside], format_="json")
-    (listed,) = json.loads(capsys.readouterr().out).values()
-    assert {row["name"]: row["options"] for row in listed}["costliest"] == "floor=0.0"
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert {row["name"]: row["options"] for row in listed["rows"]}["costliest"] == "floor=0.0"
     with pytest.raises(SystemExit):
         main(["report", "costliest", "--store", str(store.root), "--floor", "0.2", "--format", "json"])
     (shown,) = json.loads(capsys.readouterr().out)

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports import render
+from reports import cells, render
 from reports.boards.attacks import attacks
 from reports.boards.data_filters import data_filters
 from reports.boards.defenses import defenses
@@ -390,7 +390,7 @@ def test_a_collapsed_victim_is_left_out_and_named(stock):
         f" victim collapsed (mAP 0.34, clean 0.81, chance 0.10) in {key}."
     ) in board.caption
     assert "2 results that not every row has are left out" in board.caption
-    assert "collapsed" not in render.words(board)
+    assert "collapsed" not in cells.words(board)
     assert json.loads(render.as_json([board]))[0]["rows"][1]["collapsed"] == 1
     assert "collapsed" in render.csv([board]).splitlines()[0].split(",")
 
@@ -450,7 +450,7 @@ def test_abstentions_of_a_diagnosis_are_counted(stock):
     assert table.loc["loud", "named"].startswith("2/3 [")
     assert table["abstained"].to_dict() == {"loud": 2, "quiet": 5}
     assert "abstained: how many" in doctor.caption
-    assert render.words(doctor)["abstained"] == ["2", "5"]
+    assert cells.words(doctor)["abstained"] == ["2", "5"]
 
 
 def test_one_result_to_spare_is_one(stock):

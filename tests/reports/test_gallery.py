@@ -11,12 +11,12 @@ from bench.api.errors import UserError
 from bench.config.trial import digest
 from bench.engine.record import RunManifest
 from bench.engine.store import Store
-from reports import _image_grid, gallery
-from reports._image_grid import Block, Pair, paint
+from reports import gallery, image_grid
+from reports.image_grid import Block, Pair, paint
 from tests.stores import planned, record
 
-LEFT = _image_grid.MARGIN + _image_grid.NAMES + _image_grid.GAP // 2
-STEP = 96 + _image_grid.GAP
+LEFT = image_grid.MARGIN + image_grid.NAMES + image_grid.GAP // 2
+STEP = 96 + image_grid.GAP
 
 
 def queries(channels=1, size=8, count=8, seed=0):
@@ -91,7 +91,7 @@ def picture(sheet, top, left, size=96):
 def strips(sheet):
     """Rows of pixels where a row of pictures begins: the first pixel below a frame, in the first column of pictures."""
     lines = sheet[:, LEFT : LEFT + 90].astype(int)
-    frame = (lines == _image_grid.FRAME).all((1, 2))
+    frame = (lines == image_grid.FRAME).all((1, 2))
     starts = np.flatnonzero(frame[:-1] & ~frame[1:] & (lines[1:] != 255).any((1, 2))) + 1
     return [int(start) for start in starts]
 
@@ -128,7 +128,7 @@ def test_sizes_and_colours(store, tmp_path, channels, size, side):
     expected = first.transpose(1, 2, 0) if channels == 3 else np.rint(first.mean(0))[..., None]
     assert (found[::factor, ::factor] == expected).all()
     assert (found[-2 * factor :, -2 * factor :] == 255).all(), "the white square that the attack stamps"
-    last = picture(sheet, strips(sheet)[0], LEFT + 7 * (side + _image_grid.GAP), side)
+    last = picture(sheet, strips(sheet)[0], LEFT + 7 * (side + image_grid.GAP), side)
     assert (
         last[0, 0] == np.rint(clean[7, :, 0, 0].numpy().mean() if channels < 3 else clean[7, :, 0, 0].numpy())
     ).all()
@@ -311,20 +311,19 @@ def test_long_labels_are_broken_inside_their_block():
         content = paint([Block(text, (label, label), (Pair(("a", "b"), pictures, pictures),))], "png")
         sheet = pixels(io.BytesIO(content))
         marked = ink(sheet)
-        assert marked[:, : _image_grid.MARGIN - 1].sum() == 0
-        assert marked[:, -(_image_grid.MARGIN - 1) :].sum() == 0
+        assert marked[:, : image_grid.MARGIN - 1].sum() == 0
+        assert marked[:, -(image_grid.MARGIN - 1) :].sum() == 0
         assert marked[:40].sum() > 0
         top = strips(sheet)[0] - 1
         assert not marked[top - 2].any(), "no text touches the pictures"
 
 
-def test_many_blocks_stand_in_columns(monkeypatch):
-    monkeypatch.setattr(_image_grid, "TALLEST", 1000)
+def test_many_blocks_stand_in_columns():
     pictures = queries().numpy()
     block = Block("x", (), (Pair(("a", "b"), pictures, pictures),))
-    one, many = (pixels(io.BytesIO(paint([block] * count, "png"))) for count in (1, 10))
+    one, many = (pixels(io.BytesIO(paint([block] * count, "png", tallest=1000))) for count in (1, 10))
     assert many.shape[0] <= 1000 + one.shape[0]
-    assert many.shape[1] >= 3 * (one.shape[1] - 2 * _image_grid.MARGIN)
+    assert many.shape[1] >= 3 * (one.shape[1] - 2 * image_grid.MARGIN)
 
 
 def test_a_users_style_moves_nothing(monkeypatch):

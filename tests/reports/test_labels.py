@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.config.trial import Spec, pieces
-from reports import render
+from reports import cells, render
 from reports.context import Board
 from reports.frame import narrow, read
 from reports.labels import Names
@@ -172,7 +172,7 @@ def test_people_read_short_names_on_every_board(stock):
     assert "repair" in t_map.table
     assert t_map.metrics["repair"] == "t_map"
     assert "repair" in t_map.heat
-    assert render.words(t_map)["repair"] == ["0.800", "0.800", "0.800", "-"]
+    assert cells.words(t_map)["repair"] == ["0.800", "0.800", "0.800", "-"]
     assert "Too few results to average: quiet x repair." in t_map.caption
     assert set(screened.table["input detector"]) == {"input_detector"}
     assert lost.table["which"].iloc[0] == "attack quiet; defense repair, input_detector"
@@ -243,7 +243,7 @@ def test_a_defense_that_is_called_like_a_column():
         "t", table, "", ("attack",), heat=("chance(y=1)",), components=frozenset(specs(["loud(x=1)", "chance(y=1)"]))
     )
     (shown,) = render.for_people([board])
-    assert render.words(shown) == {"attack": ["loud"], "chance": ["0.1"], "chance(y=1)": ["0.2"]}
+    assert cells.words(shown) == {"attack": ["loud"], "chance": ["0.1"], "chance(y=1)": ["0.2"]}
     assert shown.heat == ("chance(y=1)",)
 
 

@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 
 from bench.api.errors import UserError
-from reports import render
+from reports import cells, render
 from reports.boards.attacks import attacks
 from reports.context import Board
 from reports.frame import read
-from reports.render import number
 from reports.render import render as draw
 from tests.reports.board_data import data_of, leaderboard_of
 
@@ -24,13 +23,20 @@ def trial(attack="none", defense="none", target="0", seed=0, **changes):
 EVIL = "[red]x[/red] \x1b[31m & 100 % of $a_b | <b> \\n"
 
 
-def terminal(found, width=100):
-    file = io.StringIO()
-    console = render.Console(file=file, width=width, force_terminal=True, color_system="truecolor", highlight=False)
-    said = set()
-    for board in found:
-        render._print(board, console, render._news(board, said))
-    return re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()), file.getvalue()
+@pytest.fixture
+def terminal(monkeypatch):
+    """Boards as a terminal with colours shows them: the text alone, and with its escape sequences."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+    def shown(boards, width=100):
+        file = io.StringIO()
+        draw(boards, "rich", file=file, width=width)
+        return re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()), file.getvalue()
+
+    return shown
 
 
 @pytest.fixture
@@ -50,20 +56,20 @@ def found(stock):
     ],
 )  # fmt: skip
 def test_numbers(value, metric, text):
-    assert number(value, metric) == text
+    assert cells.number(value, metric) == text
 
 
 @pytest.mark.parametrize("width", [80, 100, 140, 400])
-def test_the_terminal_shows_every_number_whole_at_any_width(found, width):
+def test_the_terminal_shows_every_number_whole_at_any_width(found, width, terminal):
     text, _ = terminal(found, width)
     assert all(len(line.rstrip()) <= width for line in text.splitlines())
     for board in found[:-1]:
-        for name, column in render.words(board).items():
-            for word in {name.split(" ")[0], *column} - {render.BLANK}:
+        for name, column in cells.words(board).items():
+            for word in {name.split(" ")[0], *column} - {cells.BLANK}:
                 assert word.strip() in text
 
 
-def test_captions_of_one_setting_are_printed_once(found):
+def test_captions_of_one_setting_are_printed_once(found, terminal):
     text, _ = terminal(found, 400)
     assert text.count("Data toy v2") == 1
     assert "Otherwise as above." in text
@@ -81,7 +87,7 @@ def test_piped_output_is_plain_and_unbroken(found):
     assert "20" in attack
 
 
-def test_text_of_records_is_text(found):
+def test_text_of_records_is_text(found, terminal):
     text, raw = terminal(found[-1:], 200)
     assert "[red]x[/red]" in text
     assert "\x1b[31m" not in raw
@@ -100,7 +106,7 @@ def test_a_formula_is_not_run_by_a_spreadsheet():
 
 
 def test_intervals_join_their_number_in_text_and_stay_apart_in_data(found):
-    words = render.words(found[0])
+    words = cells.words(found[0])
     assert re.fullmatch(r"\+0\.650 ± \d\.\d{3}", words["gain"][2])
     assert "gain ±" not in words
     rows = json.loads(render.as_json(found))[0]["rows"]

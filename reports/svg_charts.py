@@ -15,12 +15,12 @@ import pandas as pd
 from bench.api.errors import StoreError
 from bench.api.untrusted import strip_controls
 from bench.engine.record_cache import RecordCache
-from bench.engine.store import Store
 from bench.metrics import METRICS
-from reports import curves, gallery
-from reports._image_grid import plain, saved
+from reports import curves
+from reports.artifact_files import opened
 from reports.common_cells import CommonCells
 from reports.context import REPAIRS, contexts
+from reports.figures import as_bytes, default_style
 from reports.rows import removed
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def of_bits(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
             for metric in ("map", "t_map")
         }
         caption = f"{short(context.title)}. {shared.sentence(intervals=False)} Undefended."
-        yield chart("Code length", "", caption, partial(_of_lengths, lines, lengths))
+        yield chart("Code length", "", caption, partial(length_figure, lines, lengths))
 
 
 def of_costs(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
@@ -95,18 +95,16 @@ def of_costs(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]
                 f"{shared.sentence(intervals=False)} A point per attack. Up: gain that the defense takes away; right:"
                 " mAP of ordinary queries that it costs. Best is top left; below the line it makes the attack stronger."
             )
-            yield chart("What defenses cost and remove", short(context.title), caption, partial(_of_points, points))
+            yield chart("What defenses cost and remove", short(context.title), caption, partial(cost_figure, points))
 
 
-def of_attention(
-    trials: pd.DataFrame, store: Store, record_cache: RecordCache, short: Short, mixed: bool
-) -> Iterator[Chart]:
+def of_attention(trials: pd.DataFrame, cache: RecordCache, short: Short, mixed: bool) -> Iterator[Chart]:
     """CIBA's Figure 2b: how far triggered images are from the trigger alone while a victim trains."""
     for context in contexts(trials[(trials["defense"] == "none") & (trials["attack"] != "none")], mixed):
         rows = {}
         for attack, part in context.split(context.done, ["attack"]).items():
             seen = {place: found for place, key in zip(part.positions, part.done["key"], strict=False)
-                    if (found := _attention(store, record_cache, key)) is not None}  # fmt: skip
+                    if (found := attention(cache, key)) is not None}  # fmt: skip
             if seen:
                 rows[short(attack)] = seen
         common = set.intersection(*(set(seen) for seen in rows.values())) if rows else set()
@@ -120,16 +118,16 @@ def of_attention(
                 "Mean distance of triggered images from the trigger alone on black, as a share of the bits; small where"
                 f" the trigger decides the code. n = {len(common)} victims per attack, those that all have."
             )
-            yield chart("Attention to the trigger", short(context.title), caption, partial(_of_series, means))
+            yield chart("Attention to the trigger", short(context.title), caption, partial(attention_figure, means))
 
 
-def _attention(store: Store, record_cache: RecordCache, key: str) -> pd.Series | None:
+def attention(cache: RecordCache, key: str) -> pd.Series | None:
     """Distances by epoch; None where an attack trains no victim, or its artifact has gone or is damaged."""
-    implant = record_cache.implant(record_cache.record(key))
-    if implant is None or not store.artifact_path(implant.key).is_file():
+    implant = cache.implant(cache.record(key))
+    if implant is None or not cache.store.artifact_path(implant.key).is_file():
         return None
     try:
-        with gallery.opened(store, implant.key) as file:
+        with opened(cache, implant.key) as file:
             epochs, distances = (file.get_tensor(name) for name in ("attention_epochs", "attention"))
     except StoreError:  # `bench verify` names it; the page does without
         return None
@@ -140,7 +138,7 @@ def chart(title: str, setting: str, caption: str, draw: Callable[[], Figure]) ->
     """What `draw` makes, drawn in the page's colours."""
     import matplotlib as mpl
 
-    with plain():
+    with default_style():
         mpl.rcParams.update(FORM)
         mpl.rcParams["svg.hashsalt"] = f"{title} {setting}"
         figure = draw()
@@ -151,7 +149,7 @@ def chart(title: str, setting: str, caption: str, draw: Callable[[], Figure]) ->
             strip_controls(title),
             strip_controls(setting),
             strip_controls(caption),
-            in_page(saved(figure, "svg").decode()),
+            in_page(as_bytes(figure, "svg").decode()),
         )
 
 
@@ -184,7 +182,8 @@ def _finish(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, [strip_controls(label) for label in labels], loc="outside lower left", ncols=columns)
 
 
-def _of_lengths(lines: Mapping[str, Mapping[str, Sequence[float]]], lengths: Sequence[int]) -> Figure:
+def length_figure(lines: Mapping[str, Mapping[str, Sequence[float]]], lengths: Sequence[int]) -> Figure:
+    """A panel per metric, with a line per label over the code lengths."""
     figure, panels = _figure(len(lines))
     for axes, (metric, each) in zip(panels, lines.items(), strict=True):
         styles = _styles(list(each))
@@ -200,7 +199,7 @@ def _of_lengths(lines: Mapping[str, Mapping[str, Sequence[float]]], lengths: Seq
     return figure
 
 
-def _of_points(points: Mapping[str, Sequence[tuple[str, Mapping[str, float]]]]) -> Figure:
+def cost_figure(points: Mapping[str, Sequence[tuple[str, Mapping[str, float]]]]) -> Figure:
     figure, (axes,) = _figure(1, 5.6)
     styles = _styles(list(points))
     for defense, each in points.items():
@@ -221,7 +220,8 @@ def _of_points(points: Mapping[str, Sequence[tuple[str, Mapping[str, float]]]]) 
     return figure
 
 
-def _of_series(series: Mapping[str, pd.Series]) -> Figure:
+def attention_figure(series: Mapping[str, pd.Series]) -> Figure:
+    """A line per label over the epochs."""
     figure, (axes,) = _figure(1, 5.6)
     styles = _styles(list(series))
     for label, values in series.items():
