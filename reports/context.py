@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from bench.api.kinds import CODE_CHANGING, DefenseKind
 from bench.config.trial import Spec
-from reports.common_cells import CommonCells, Group
+from reports.common_cells import Group
 from reports.frame import SETTING, VERSIONS, groups
+
+if TYPE_CHECKING:
+    from reports.basis import Basis
 
 HALF = " ±"  # the column "gain ±" holds half the width of the interval of "gain"
 FREEDOM = " df"  # and "gain df" its degrees of freedom
@@ -41,6 +44,7 @@ class Board:
     quiet: tuple[str, ...] = ()
     by_row: tuple[str, ...] = ()
     components: frozenset[Spec] = frozenset()
+    basis: Basis | None = None
 
     def _repr_html_(self) -> str:
         """What a notebook shows; texts are escaped."""
@@ -61,7 +65,10 @@ class BoardContext:
     trials: pd.DataFrame
     about: tuple[str, ...]
     versions: tuple[str, ...] = ()
-    whole: bool = True
+    editions: int = 1
+    other_code: int = 0
+    settings: tuple[int, int] = (1, 1)
+    mixed: bool = False
     scope: str = "of this setting and no other"
 
     @property
@@ -73,10 +80,6 @@ class BoardContext:
 
     def split(self, rows: pd.DataFrame, by: Sequence[str]) -> dict[Any, Group]:
         return {key if len(key) > 1 else key[0]: Group.of(part) for key, part in groups(rows, by)}
-
-    def caption(self, shared: CommonCells, *lines: str, intervals: bool = True) -> str:
-        sentence = shared.sentence(intervals=intervals, scope=self.scope)
-        return "\n".join([*self.about, sentence, *(line for line in lines if line)])
 
 
 def contexts(trials: pd.DataFrame, mixed: bool, without: str = "") -> Iterator[BoardContext]:
@@ -103,7 +106,7 @@ def contexts(trials: pd.DataFrame, mixed: bool, without: str = "") -> Iterator[B
             mark = f" · edition {i + 1} of {len(parts)}" if len(parts) > 1 else ""
             held = tuple(listed(versions[name]) for name in ("metrics_version", "protocol_digest"))
             notes = [*about(versions, mixed), *_warnings(len(parts), other)]
-            yield BoardContext(name + mark, whole, tuple(notes), held, len(parts) == 1)
+            yield BoardContext(name + mark, whole, tuple(notes), held, len(parts), other, mixed=mixed)
 
 
 def _of_one_code(trials: pd.DataFrame, without: str) -> tuple[pd.DataFrame, int]:

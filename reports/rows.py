@@ -1,4 +1,4 @@
-"""Lines of a board and the table they make; which rows are not averaged, in words."""
+"""Lines of a board, and the table that they make."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from bench.metrics import METRICS
 from reports import statistics
 from reports.common_cells import CommonCells, Group
-from reports.context import FREEDOM, HALF, listed
+from reports.context import FREEDOM, HALF
 
 
 def numbers(group: Group, counted: bool, shared: CommonCells, metrics: Sequence[str]) -> dict[str, float]:
@@ -47,39 +47,6 @@ def kept(group: Group, shared: CommonCells) -> str | None:
         return None
     verdict = statistics.non_inferior(-shared.matrix(group, "map_change"), fixed_targets=shared.fixed_targets)
     return None if verdict is None else "yes" if verdict else "no"
-
-
-def left_out(rows: Mapping[Any, Group], shared: CommonCells) -> str:
-    """Names the rows that are not averaged, and counts results of others that not all rows share."""
-    names = [
-        " x ".join(filter(None, key)) if isinstance(key, tuple) else str(key)
-        for key in rows
-        if key not in shared.counted
-    ]
-    collapsed = {key: reason for group in rows.values() for key, reason in group.collapsed.items()}
-    spare = sum(len(group.places) - len(shared.places) for key, group in rows.items() if key in shared.counted)
-    words = []
-    if names:
-        more = f" and {len(names) - 6} more" if names[6:] else ""
-        words.append(f"Too few results to average: {', '.join(names[:6])}{more}.")
-    if spare:
-        some = "1 result that not every row has is" if spare == 1 else f"{spare} results that not every row has are"
-        words.append(f"{some} left out of the averages.")
-    return "\n".join(filter(None, [" ".join(words), failed_runs(collapsed)]))
-
-
-def failed_runs(collapsed: Mapping[str, str]) -> str:
-    """Names the trials whose victim is a failed run, trials of one victim together."""
-    if not collapsed:
-        return ""
-    keys: dict[str, list[str]] = {}
-    for key, reason in collapsed.items():
-        keys.setdefault(reason, []).append(key[:8])
-    found = [f"{reason} in {listed(pd.Series(mine))}" for reason, mine in keys.items()]
-    more = f"; and {len(found) - 4} more" if found[4:] else ""
-    trials = f"{len(collapsed)} trials are failed runs, not weak attacks,"
-    trials = "1 trial is a failed run, not a weak attack," if len(collapsed) == 1 else trials
-    return f"{trials} and left out: {'; '.join(found[:4])}{more}."
 
 
 def table(lines: Sequence[Mapping[str, Any]], columns: Sequence[str], keep: Sequence[str]) -> pd.DataFrame:

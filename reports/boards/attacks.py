@@ -8,11 +8,12 @@ from typing import Annotated, Any
 from bench.api.kinds import Access
 from bench.metrics import METRICS
 from reports import statistics
+from reports.basis import Basis
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
 from reports.context import FREEDOM, HALF, REPAIRS, Board, BoardContext, contexts
 from reports.frame import groups
-from reports.rows import freedom, half, kept, known, left_out, numbers, table, titles
+from reports.rows import freedom, half, kept, known, numbers, table, titles
 
 ACCESS = tuple(Access)
 OUTCOME = ("t_map", "t_map_control", "chance", "gain", "own_map", "map", "map_change")
@@ -39,7 +40,8 @@ def attacks(
 def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
     """One row per attack of a setting, whether undefended or after one defense."""
     rows = context.split(context.trials, ["attack"])
-    shared = CommonCells.of(rows)
+    basis = Basis.of(context, rows)
+    shared = basis.cells
     ranges = _ranks(context, rows, shared)
     lines = []
     for attack, group in rows.items():
@@ -67,20 +69,20 @@ def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
     return Board(
         title=f"{name} · {context.title}",
         table=table(lines, columns, keep=keep),
-        caption=context.caption(
-            shared,
+        caption=basis.caption(
             "gain = t-mAP - control, the clean model under the same trigger. Ordered by gain inside each access.",
             "rank = [1 + significantly better, all - significantly worse] among the attacks of the same access"
             " (Holm, 5 %); bold: nobody is." if ranges else "",
             freedom(lines, gain),
             "mAP kept: 95 % upper bound of the mAP lost is below 0.03." if shared.inference else "",
-            left_out(rows, shared),
+            basis.left_out(),
         ),
         index=("access", "attack"),
         metrics=titles((*OUTCOME, *BUDGET)),
         heat=tuple(METRICS[metric].title for metric in ("t_map", "t_map_control", "gain", "own_map", "map")),
         best=frozenset(best),
         quiet=("n", "collapsed", gain + FREEDOM),  # the caption says it
+        basis=basis,
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def overall(trials: pd.DataFrame, *, mixed: bool = False) -> Iterator[BoardConte
     """
     for (dataset,), part in groups(trials, ["dataset"]):
         found = list(contexts(part, mixed))
-        whole = [context for context in found if context.whole and not context.done.empty]
+        whole = [context for context in found if context.editions == 1 and not context.done.empty]
         all_versions = dict.fromkeys(context.versions for context in whole)
         for versions in [()] if mixed else all_versions:
             alike = [context for context in whole if versions in {(), context.versions}]
@@ -60,7 +60,8 @@ def _over(dataset: str, alike: Sequence[BoardContext], planned: int, mixed: bool
         *([f"In fewer settings, and left out: {listed(without)}."] if without else []),
     ]
     title, scope = f"{dataset} · {len(shared)} settings", "of these settings, which are taken as they are"
-    yield BoardContext(title, pd.DataFrame(lines), tuple(notes), scope=scope)
+    settings = (len(shared), planned)
+    yield BoardContext(title, pd.DataFrame(lines), tuple(notes), settings=settings, mixed=mixed, scope=scope)
 
 
 def _line(row: tuple[Any, ...], part: pd.DataFrame, settings: int) -> Mapping[str, Any]:

@@ -13,11 +13,12 @@ import pandas as pd
 
 from bench.metrics import METRICS
 from bench.metrics.geometry import GEOMETRY
+from reports.basis import Basis
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
 from reports.context import Board, contexts
 from reports.frame import groups
-from reports.rows import known, left_out, numbers, table, titles
+from reports.rows import known, numbers, table, titles
 
 COLUMNS = ("gain", "anchor", "anchor_control", "moved", "moved_control", "spread", "spread_control", "saturation",
            "saturation_triggered", "saturation_control", "attention_first", "attention")  # fmt: skip
@@ -41,7 +42,8 @@ def code_geometry(data: BoardData) -> list[Board]:
         rows = context.split(context.trials[context.trials["defense"] == "none"], ["attack"])
         if set(rows) <= {"none"}:
             continue
-        shared = CommonCells.of(rows)
+        basis = Basis.of(context, rows)
+        shared = basis.cells
         scores = results.detectors[results.detectors["headline"].astype(bool)]
         seen = _seen(scores[scores["key"].isin(set(context.done["key"]))], shared)
         lines: list[dict[str, Any]] = [
@@ -57,16 +59,16 @@ def code_geometry(data: BoardData) -> list[Board]:
             Board(
                 title=f"Code geometry · {context.title}",
                 table=table(lines, names, keep=names[:3]),
-                caption=context.caption(
-                    shared,
+                caption=basis.caption(
                     NOTE,
                     "best detector: its main score tells triggered from benign queries best; it was chosen afterwards."
                     if seen
                     else "",
-                    left_out(rows, shared),
+                    basis.left_out(),
                     intervals=False,
                 ),
                 index=("attack",),
+                basis=basis,
                 metrics={**titles(columns), SEEN[0]: "auroc"},
                 heat=(gain, *(METRICS[metric].title for metric in columns[1:]), SEEN[0]),
             )

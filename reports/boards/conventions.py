@@ -8,10 +8,10 @@ from itertools import combinations
 from typing import Any
 
 from bench.metrics import METRICS
+from reports.basis import Basis
 from reports.board_registry import BoardData, board
-from reports.common_cells import CommonCells
 from reports.context import Board, contexts
-from reports.rows import known, left_out, numbers, table, titles
+from reports.rows import known, numbers, table, titles
 
 OURS = "t_map"
 PAPERS = ("t_map_zero", "t_map_drop", "t_map_drop_fixed", "t_map_posthoc")
@@ -31,7 +31,8 @@ def conventions(data: BoardData) -> list[Board]:
     found = []
     for context in contexts(plain, data.mixed):
         rows = context.split(context.trials, ["attack"])
-        shared = CommonCells.of(rows)
+        basis = Basis.of(context, rows)
+        shared = basis.cells
         columns = (OURS, *PAPERS, *BOUNDS)
         lines: list[dict[str, Any]] = [
             {"attack": attack, "cells": group.coverage} | numbers(group, attack in shared.counted, shared, columns)
@@ -44,14 +45,14 @@ def conventions(data: BoardData) -> list[Board]:
             Board(
                 title=f"Conventions · {context.title}",
                 table=table(lines, ["attack", "cells", *names], keep=["attack", "cells", ours]),
-                caption=context.caption(
-                    shared,
+                caption=basis.caption(
                     "One set of codes, several numbers. Row none: what each convention gives where there is no attack.",
                     *_flips(lines),
-                    left_out(rows, shared),
+                    basis.left_out(),
                     intervals=False,
                 ),
                 index=("attack",),
+                basis=basis,
                 metrics=titles(columns),
                 heat=tuple(METRICS[metric].title for metric in (OURS, *PAPERS)),
             )

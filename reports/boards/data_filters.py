@@ -7,10 +7,11 @@ from typing import Any
 from bench.api.kinds import DefenseKind
 from bench.metrics import METRICS
 from bench.metrics.filtering import FILTERING
+from reports.basis import Basis
 from reports.board_registry import BoardData, board
-from reports.common_cells import CommonCells, Group
+from reports.common_cells import Group
 from reports.context import Board, contexts
-from reports.rows import left_out, numbers, table, titles
+from reports.rows import numbers, table, titles
 
 
 @board("data-filters", chapter="Leaderboards", part_of="leaderboard",
@@ -21,7 +22,8 @@ def data_filters(data: BoardData) -> list[Board]:
     metrics = (*METRICS.of(FILTERING), "t_map", "own_map", "map")
     for context in contexts(trials[trials["defense_kind"] == DefenseKind.DATA_FILTER], data.mixed):
         parts: dict[Any, Group] = dict(context.split(context.trials, ["attack", "defense"]))
-        shared = CommonCells.of(parts)
+        basis = Basis.of(context, parts)
+        shared = basis.cells
         lines = [
             {"attack": attack, "defense": defense, "cells": group.coverage, "collapsed": len(group.collapsed)}
             | numbers(group, (attack, defense) in shared.counted, shared, metrics)
@@ -33,11 +35,12 @@ def data_filters(data: BoardData) -> list[Board]:
             Board(
                 title=f"Filters · {context.title}",
                 table=table(lines, names, keep=names),
-                caption=context.caption(shared, note, left_out(parts, shared), intervals=False),
+                caption=basis.caption(note, basis.left_out(), intervals=False),
                 index=("attack", "defense"),
                 metrics=titles(metrics),
                 heat=tuple(METRICS[metric].title for metric in ("removed_poison", "filter_auroc")),
                 quiet=("collapsed",),
+                basis=basis,
             )
         )
     return found

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bench.metrics import METRICS
+from reports.basis import Basis
 from reports.board_registry import BoardData, board
-from reports.common_cells import CommonCells, Group
-from reports.context import REPAIRS, Board, BoardContext, contexts
-from reports.rows import left_out, table, titles
+from reports.context import REPAIRS, Board, contexts
+from reports.rows import table, titles
 
 
 @board("defenses", chapter="Leaderboards", part_of="leaderboard",
@@ -22,7 +22,7 @@ def defenses(data: BoardData) -> list[Board]:
         if len(set(rows["defense"])) < 2:
             continue
         made = context.split(rows, ["attack", "defense"])
-        shared = CommonCells.of(made)
+        basis = Basis.of(context, made)
         for metric, what, beside, meaning in (
             ("t_map", "t-mAP after each defense", ("t_map_control", "chance"),
              "Removed: t-mAP is back at the control (the clean model under the same trigger)."),
@@ -31,19 +31,13 @@ def defenses(data: BoardData) -> list[Board]:
             ("map", "mAP after each defense", (), "What defending costs benign queries; row none: without any attack."),
         ):  # fmt: skip
             note = f"{meaning} Input detectors do not change codes: see the detectors."
-            found.append(matrix(context, made, shared, metric, what, beside, note))
+            found.append(matrix(basis, metric, what, beside, note))
     return found
 
 
-def matrix(
-    context: BoardContext,
-    made: Mapping[Any, Group],
-    shared: CommonCells,
-    metric: str,
-    title: str,
-    beside: Sequence[str],
-    note: str,
-) -> Board:
+def matrix(basis: Basis, metric: str, title: str, beside: Sequence[str], note: str) -> Board:
+    """A row per attack and a column per defense. beside: metrics without a defense, in columns before those."""
+    made, shared = basis.rows, basis.cells
     names = sorted({defense for _, defense in made}, key=lambda name: (name != "none", name))
     lines = []
     for attack in sorted({attack for attack, _ in made}, key=lambda name: (name != "none", name)):
@@ -59,13 +53,14 @@ def matrix(
         lines.append(line)
     extras = [METRICS[extra].title for extra in beside]
     return Board(
-        title=f"{title} · {context.title}",
+        title=f"{title} · {basis.context.title}",
         table=table(
             lines, ["attack", "cells", "collapsed", *extras, *names], keep=["attack", "cells", "collapsed", *names]
         ),
-        caption=context.caption(shared, note, left_out(made, shared), intervals=False),
+        caption=basis.caption(note, basis.left_out(), intervals=False),
         index=("attack",),
         metrics=titles(beside) | dict.fromkeys(names, metric),
         heat=(*extras, *names),
         quiet=("collapsed",),
+        basis=basis,
     )  # fmt: skip

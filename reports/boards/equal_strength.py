@@ -18,6 +18,7 @@ from bench.api.errors import UserError
 from bench.api.untrusted import strip_controls
 from bench.metrics import METRICS
 from reports import statistics
+from reports.basis import Basis
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
 from reports.context import FREEDOM, HALF, REPAIRS, Board, BoardContext, contexts, listed
@@ -95,7 +96,8 @@ def _repairs(context: BoardContext, chosen: Chosen, words: Sequence[str]) -> Ite
     trials = context.part(REPAIRS)
     made = context.split(trials[trials["attack"].isin((*chosen.labels, "none"))], ["attack", "defense"])
     attacked = {key: group for key, group in made.items() if key[0] != "none"}
-    shared = CommonCells.of(attacked)
+    basis = Basis.of(context, attacked)
+    shared = basis.cells
     defenses = [defense for defense in dict.fromkeys(defense for _, defense in attacked) if defense != "none"]
     held = {
         defense: [a for a in chosen.labels if {(a, defense), (a, "none")} <= shared.counted] for defense in defenses
@@ -120,8 +122,7 @@ def _repairs(context: BoardContext, chosen: Chosen, words: Sequence[str]) -> Ite
     yield Board(
         title=f"Repairs at equal strength · {context.title}",
         table=table(lines, ("defense", "attack", *BACK), keep=("defense", "attack", *BACK[:1], *BACK[3:])),
-        caption=context.caption(
-            shared,
+        caption=basis.caption(
             *words,
             "removed: gain before minus after; own-mAP back: after minus before; mAP lost: before minus after, clean:"
             f" of models without backdoor. {WORST}: for each column the attack that the defense does least well on.",
@@ -131,6 +132,7 @@ def _repairs(context: BoardContext, chosen: Chosen, words: Sequence[str]) -> Ite
         index=("defense", "attack"),
         metrics=dict.fromkeys(BACK, "gain"),
         quiet=(BACK[0] + FREEDOM,),
+        basis=basis,
     )
 
 
@@ -171,7 +173,8 @@ def _detectors(context: BoardContext, scores: pd.DataFrame, chosen: Chosen, word
     done = context.trials[(context.trials["status"] == "ok") & context.trials["attack"].isin(chosen.labels)]
     mine = scores[scores["key"].isin(set(done["key"])) & scores["headline"].astype(bool)]
     made = {key: Group.of(part) for key, part in groups(mine, ["defense", "attack"])}
-    shared = CommonCells.of(made)
+    basis = Basis.of(context, made)
+    shared = basis.cells
     lines = [
         {"defense": detector, "attack": attack} | {METRICS[m].title: shared.mean(group, m) for m in CAUGHT}
         for (detector, attack), group in made.items()
@@ -184,8 +187,9 @@ def _detectors(context: BoardContext, scores: pd.DataFrame, chosen: Chosen, word
     yield Board(
         title=f"Input detectors at equal strength · {context.title}",
         table=table(lines, ("defense", "attack", *names), keep=("defense", "attack", *names)),
-        caption=context.caption(shared, *words, "Each input detector's main score.", intervals=False),
+        caption=basis.caption(*words, "Each input detector's main score.", intervals=False),
         index=("defense", "attack"),
         metrics={METRICS[metric].title: metric for metric in CAUGHT},
         heat=tuple(names[:3]),
+        basis=basis,
     )

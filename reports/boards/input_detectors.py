@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 from bench.api.kinds import DefenseKind
 from bench.metrics import METRICS
+from reports.basis import Basis
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
 from reports.context import FREEDOM, HALF, Board, contexts
 from reports.frame import detector_metrics, groups
-from reports.rows import freedom, half, left_out, numbers, table, titles
+from reports.rows import freedom, half, numbers, table, titles
 
 
 @board("input-detectors", chapter="Leaderboards", part_of="leaderboard",
@@ -32,6 +33,7 @@ def input_detectors(
         scored = {(attack, detector) for attack, detector, _ in made}
         blank = {(*key, ""): group for key, group in planned.items() if key not in scored}
         shared = CommonCells.of(made)
+        basis = Basis(context, made | blank, shared)
         lines = []
         for (attack, detector, score), group in {**made, **blank}.items():
             counted = (attack, detector, score) in shared.counted
@@ -52,18 +54,18 @@ def input_detectors(
             Board(
                 title=f"Detectors · {context.title}",
                 table=table(lines, [*keep[:6], names[0] + HALF, names[0] + FREEDOM, *keep[6:], "seconds"], keep=keep),
-                caption=context.caption(
-                    shared,
+                caption=basis.caption(
                     "* main score of the detector. Triggered against benign versions of the same queries; a row none"
                     " compares a query with itself. Thresholds come from trusted images; clean = the model without"
                     " backdoor.",
                     freedom(lines, names[0]),
-                    left_out(made | blank, shared),
+                    basis.left_out(),
                 ),
                 index=("attack", "input detector", "score"),
                 metrics=titles(detector_metrics()),
                 heat=tuple(METRICS[name].title for name in ("auroc", "tpr_1", "tpr_5", "caught_5", "auroc_control")),
                 quiet=("collapsed", names[0] + FREEDOM),
+                basis=basis,
             )
         )
     return found

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated
 
+from reports.basis import Basis
 from reports.board_registry import BoardData, BoardKind, board, parts_of
 from reports.boards.attacks_overall import attacks_overall
 from reports.boards.defenses import matrix
@@ -68,11 +69,10 @@ def _gain_by_axis(data: BoardData, axis: str) -> list[Board]:
         made = context.split(context.trials, ["attack", axis])
         names = {value: f"{axis} {value}" if not isinstance(value, str) else value for value in values}
         shared = CommonCells.of(made)
-        made_board = matrix(
-            context, {(attack, names[value]): group for (attack, value), group in made.items()},
-            CommonCells(shared.places, frozenset((a, names[v]) for a, v in shared.counted), shared.fixed_targets),
-            "gain", f"Gain by {axis}", (), "gain = t-mAP - control."
-        )  # fmt: skip
+        rows = {(attack, names[value]): group for (attack, value), group in made.items()}
+        counted = frozenset((attack, names[value]) for attack, value in shared.counted)
+        basis = Basis(context, rows, replace(shared, counted=counted))
+        made_board = matrix(basis, "gain", f"Gain by {axis}", (), "gain = t-mAP - control.")
         order = ["attack", "cells", *names.values()]
         shown = made_board.table[[name for name in order if name in made_board.table]]
         # over values as they are: they are not drawn from anything

@@ -16,11 +16,12 @@ from bench.api.kinds import DefenseKind
 from bench.metrics.input_detection import threshold
 from hashing.ranking import auroc
 from reports import statistics
+from reports.basis import Basis, failed_runs
 from reports.board_registry import BoardData, board
 from reports.common_cells import Group
 from reports.context import Board, contexts, listed
 from reports.frame import groups
-from reports.rows import failed_runs, table
+from reports.rows import table
 
 LEVEL = 0.05  # of the calibrated verdict
 NAMES = (
@@ -49,17 +50,20 @@ def model_detectors(data: BoardData) -> list[Board]:
         ]
         lines.sort(key=lambda line: (line["attack"] != "none", line["attack"], line["defense"]))
         parts = context.split(context.trials, ["attack", "defense"])
-        failed = {key: reason for group in parts.values() for key, reason in group.collapsed.items()}
+        basis = Basis.of(context, parts)
         done = context.trials[context.trials["status"] == "ok"]
         found.append(
             Board(
                 title=f"Model detectors · {context.title}",
                 table=table(lines, NAMES, keep=NAMES[:6]),
-                caption="\n".join([*context.about, *_notes(done, lines), *filter(None, [failed_runs(failed)])]),
+                caption="\n".join(
+                    [*context.about, *_notes(done, lines), *filter(None, [failed_runs(basis.collapsed)])]
+                ),
                 index=("attack", "defense"),
                 metrics={"model score": "model_score", "AUROC": "auroc"},
                 heat=("AUROC",),
                 quiet=("collapsed",),
+                basis=basis,
             )
         )
     return found

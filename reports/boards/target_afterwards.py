@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bench.metrics import METRICS
+from reports.basis import Basis
 from reports.board_registry import BoardData, board
-from reports.common_cells import CommonCells
 from reports.context import Board, contexts, listed
-from reports.rows import known, left_out, numbers, table, titles
+from reports.rows import known, numbers, table, titles
 
 AFTERWARDS = ("t_map_posthoc", "t_map_posthoc_control", "spread", "spread_control", "own_map", "map")
 
@@ -22,7 +22,8 @@ def target_afterwards(data: BoardData) -> list[Board]:
         if context.trials["targeted"].all():
             continue
         rows = context.split(context.trials, ["attack"])
-        shared = CommonCells.of(rows)
+        basis = Basis.of(context, rows)
+        shared = basis.cells
         lines = [
             {"attack": attack, "cells": group.coverage, "collapsed": len(group.collapsed)}
             | numbers(group, attack in shared.counted, shared, AFTERWARDS)
@@ -41,11 +42,12 @@ def target_afterwards(data: BoardData) -> list[Board]:
             Board(
                 title=f"Target chosen afterwards · {context.title}",
                 table=table(lines, keep, keep=keep),
-                caption=context.caption(shared, note, left_out(rows, shared), intervals=False),
+                caption=basis.caption(note, basis.left_out(), intervals=False),
                 index=("attack",),
                 metrics=titles(AFTERWARDS),
                 heat=tuple(names[:2]),
                 quiet=("collapsed",),
+                basis=basis,
             )
         )
     return found
