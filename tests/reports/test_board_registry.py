@@ -15,7 +15,7 @@ from bench.cli import listing
 from bench.cli.app import main
 from reports import html_report
 from reports.frame import read
-from tests.reports.test_boards import trial
+from tests.reports.board_data import trial
 from tests.reports.test_html_report import unpacked
 
 OUTSIDE = '''
@@ -122,12 +122,12 @@ def test_without_its_plugin_it_is_unknown(stock: Any, outside: Path) -> None:
     store = stock([trial("none")])
     with registry.plugins_restored():
         registry.load_plugin(outside)
-    with pytest.raises(UserError, match="unknown kind of board 'costliest'"):
+    with pytest.raises(UserError, match="costliest"):
         reports.tables(store.root, "costliest")
 
 
 def test_two_of_one_name_are_a_mistake(stock: Any, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OUTSIDE.replace("costliest", "conventions"))
     registry.load_plugin(tmp_path / "mine.py")
-    with pytest.raises(UserError, match="two boards are called 'conventions': built in and plugin"):
+    with pytest.raises(UserError, match="'conventions': built in and plugin"):
         reports.tables(stock([trial("none")]).root)

@@ -173,7 +173,8 @@ def test_people_read_short_names_on_every_board(stock):
     assert t_map.metrics["repair"] == "t_map"
     assert "repair" in t_map.heat
     assert cells.words(t_map)["repair"] == ["0.800", "0.800", "0.800", "-"]
-    assert "Too few results to average: quiet x repair." in t_map.caption
+    assert t_map.basis.too_few == (f"{QUIET} x {REPAIR}",)
+    assert "quiet x repair" in t_map.caption
     assert set(screened.table["input detector"]) == {"input_detector"}
     assert lost.table["which"].iloc[0] == "attack quiet; defense repair, input_detector"
     assert lost.table["reason"].iloc[0] == f"{QUIET} broke", "the words of the record"

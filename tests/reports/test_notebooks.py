@@ -56,7 +56,7 @@ def test_every_table_and_chart_of_a_real_run_is_one_call(store, page, tmp_path):
     made, other = ((tmp_path / "x.html").read_text(), page.read_text())
     assert "Reported beside measured" in made
     assert made.partition('<section id="pictures"')[2] == other.partition('<section id="pictures"')[2]
-    with pytest.raises(UserError, match="unknown kind of board 'leaderbord'; did you mean 'leaderboard'"):
+    with pytest.raises(UserError, match="did you mean 'leaderboard'"):
         reports.tables(store.root, "leaderbord")
 
 

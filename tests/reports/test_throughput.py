@@ -33,7 +33,7 @@ def test_kernels_are_read_as_they_are_printed(tmp_path):
     table = boards[0].table.set_index("by")
     assert table.loc["numba", ["microseconds", "of the limit"]].tolist() == [2.0, 0.5]
     assert table.loc["numpy", ["times ours", "low", "high"]].tolist() == [10.0, 8.0, 12.0]
-    assert "A chip, 2 cores; numpy 2.0." in boards[0].caption
+    assert all(word in boards[0].caption for word in ("A chip", "numpy 2.0"))
     assert boards[1].table["note"].tolist() == ["not installed"]
     assert "mathdefault" not in chart.svg, "numbers on a logarithmic axis are numbers"
     assert "AP: numpy, 1,000 items, 64 bits" in chart.svg
@@ -52,7 +52,7 @@ def test_kernels_are_read_as_they_are_printed(tmp_path):
 )  # fmt: skip
 def test_a_file_of_another_shape_is_named(tmp_path, change):
     (tmp_path / "k.json").write_text(json.dumps({**KERNELS, **change}))
-    with pytest.raises(UserError, match="is not what `bench kernels --format json` prints") as caught:
+    with pytest.raises(UserError, match=r"k\.json") as caught:
         throughput.read(tmp_path / "k.json")
     assert "\n" not in str(caught.value)
 
@@ -60,7 +60,7 @@ def test_a_file_of_another_shape_is_named(tmp_path, change):
 @pytest.mark.parametrize("text", ["[[[[" * 5000, "", "3", "\ud83d"])
 def test_a_file_that_is_no_json_is_named(tmp_path, text):
     (tmp_path / "k.json").write_text(text, errors="surrogatepass")
-    with pytest.raises(UserError, match="is not what"):
+    with pytest.raises(UserError, match=r"k\.json"):
         throughput.read(tmp_path / "k.json")
 
 

@@ -28,10 +28,11 @@ def test_flipped_pairs_are_named_and_agreement_is_said(stock):
     assert list(board.table["attack"]) == ["none", "loud", "quiet", "kept"]  # by our number, undefended
     assert list(board.table["t-mAP drop@R"]) == [0.4, 0.7, 0.9, 0.8]
     lines = board.caption.splitlines()
-    assert "t-mAP zero@R: the order of all 3 attacks is that of t-mAP." in lines
-    assert "t-mAP drop@R: 2 of 3 pairs flip: quiet above loud, kept above loud." in lines
-    assert "t-mAP post hoc: 1 of 1 pairs flip: kept above quiet." in lines  # loud has no value there
-    assert "t-mAP drop@R fixed: the order of all 3 attacks is that of t-mAP." in lines  # equal is no flip
+    said = {name: rest for name, colon, rest in (line.partition(": ") for line in lines) if colon}
+    assert ("2 of 3" in said["t-mAP drop@R"], "1 of 1" in said["t-mAP post hoc"]) == (True, True)  # loud has no value
+    assert said["t-mAP drop@R"].index("quiet above loud") < said["t-mAP drop@R"].index("kept above loud")
+    assert "kept above quiet" in said["t-mAP post hoc"]
+    assert "above" not in said["t-mAP zero@R"] + said["t-mAP drop@R fixed"], "equal is no flip"
 
 
 def test_the_command_prints_the_latest_run_or_a_suites(stock, capsys):
