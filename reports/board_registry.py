@@ -1,10 +1,10 @@
-"""What a kind of board is, and how one is declared: a decorated function in `reports.boards` or in a plugin.
+"""Kinds of boards. A decorated function in `reports.boards` or in a plugin declares one.
 
     @board("most-fragile", chapter="Strength", help="attacks by what one defense leaves of them")
     def most_fragile(data: BoardData, *, floor: Annotated[float, "leave out smaller gains"] = 0.1) -> list[Board]: ...
 
-Keyword-only arguments are the board's options. `bench report NAME`, `bench list boards`, the HTML page and
-`reports.tables(store, NAME)` follow.
+Keyword-only arguments are the options of the board. The declaration is enough for `bench report NAME`,
+`bench list boards`, the HTML page and `reports.tables(store, NAME)`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., list[Board]])
 
 @dataclass(frozen=True)
 class BoardData:
-    """What boards are made of. mixed: whether one table may mix code, metric and protocol versions."""
+    """The data that boards are made from. mixed: whether a table may mix versions of code, metrics and protocol."""
 
     results: Results
     record_cache: RecordCache
@@ -38,7 +38,7 @@ class BoardData:
 
 @dataclass(frozen=True)
 class BoardOption:
-    """An option of a board. type: its annotation. help: the text that the annotation carries."""
+    """An option of a board: its default, its type, and the help text of its annotation."""
 
     default: Any
     type: Any
@@ -47,9 +47,9 @@ class BoardOption:
 
 @dataclass(frozen=True)
 class BoardKind:
-    """name: of the command and of notebooks. chapter: of the page. on_page: options that the page sets.
+    """A kind of board. name: in commands and notebooks. chapter: on the page. on_page: the options that the page sets.
 
-    part_of: the board that shows this one among others, so that the page does not show it once more.
+    part_of: the board that contains this one; the page then shows this one only there.
     """
 
     name: str
@@ -61,10 +61,10 @@ class BoardKind:
 
     @property
     def options(self) -> Mapping[str, BoardOption]:
-        """By name, in the order in which the function declares them."""
+        """The options by name, in the order of their declaration."""
         parameters = inspect.signature(self.function).parameters.values()
         named = {one.name: one for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
-        # only these: an annotation of the data may be imported for type checkers alone
+        # other annotations may name imports that exist only for type checkers
         annotations = SimpleNamespace(__annotations__={name: one.annotation for name, one in named.items()})
         types = get_type_hints(annotations, inspect.unwrap(self.function).__globals__, include_extras=True)
         return {name: BoardOption(one.default, *_told(types.get(name, str))) for name, one in named.items()}
@@ -86,12 +86,15 @@ def board(
     on_page: Mapping[str, Any] | None = None,
     part_of: str = "",
 ) -> Callable[[F], F]:
-    """Declares a function of BoardData, and of keyword-only options, that gives boards; UserError if it has none."""
+    """Declare a function of BoardData and keyword-only options that returns boards.
+
+    The function raises UserError if the run has no data for the board.
+    """
 
     def decorate(function: F) -> F:
         for one in inspect.signature(function).parameters.values():
             if one.kind is one.KEYWORD_ONLY and one.default is one.empty:
-                raise TypeError(f"option '{one.name}' of board '{name}' has no default: the page gives it none")
+                raise TypeError(f"option '{one.name}' of board '{name}' has no default, which the page needs")
         registry.mark(function, "boards", BoardKind(name, chapter, help, function, on_page or {}, part_of))
         return function
 
@@ -99,25 +102,25 @@ def board(
 
 
 def all_boards() -> Mapping[str, BoardKind]:
-    """Every kind of board by name: built-in ones, then those of packages and plugins."""
+    """Every kind of board by name: built in, then of packages, then of plugins."""
     return _all(registry.generation())
 
 
 @cache
 def _all(generation: int) -> Mapping[str, BoardKind]:
-    del generation  # of loaded plugins: another one means to look again
+    del generation  # changes when a plugin is loaded, and so clears the cache
     found = list(registry.marked("boards"))
     registry.require_unique("boards", ((kind.name, origin) for kind, origin in found))
     return {kind.name: kind for kind, _ in found}
 
 
 def parts_of(name: str) -> list[BoardKind]:
-    """The kinds that a board shows together."""
+    """The kinds that the board `name` contains."""
     return [kind for kind in all_boards().values() if kind.part_of == name]
 
 
 def make_boards(name: str, data: BoardData, options: Mapping[str, Any] | None = None) -> list[Board]:
-    """The boards of a kind, ready to be shown; UserError for an unknown kind or option."""
+    """The boards of a kind; UserError for an unknown kind or option."""
     kinds, given = all_boards(), dict(options or {})
     if name not in kinds:
         raise unknown("kind of board", name, kinds, "see `python -m bench list boards`")

@@ -13,7 +13,7 @@ BLANK = "-"
 
 
 def words(board: Board) -> dict[str, list[str]]:
-    """Every cell as the reader sees it; the half-width of an interval joins the number it belongs to."""
+    """The cells of each column as text; half of the width of an interval stands behind its number."""
     found: dict[str, list[str]] = {}
     for name in board.table.columns:
         if name.endswith(HALF) or name in board.quiet:
@@ -33,7 +33,7 @@ def words(board: Board) -> dict[str, list[str]]:
 
 
 def number(value: Any, metric: str | None) -> str:
-    """Shares with three decimals, differences with a sign, counts as integers, decibels with one decimal."""
+    """A value as text: shares with three decimals, differences with a sign, counts as integers, decibels with one."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "inf" if isinstance(value, float) and math.isinf(value) else BLANK
     if isinstance(value, str):
@@ -50,11 +50,12 @@ def number(value: Any, metric: str | None) -> str:
 
 
 def caption_lines(caption: str) -> list[str]:
+    """The lines of a caption that are not empty."""
     return [strip_controls(line) for line in caption.split("\n") if line]
 
 
 def holds_text(board: Board, name: str) -> bool:
-    """Whether a column holds words rather than numbers."""
+    """Whether a column holds texts and not numbers."""
     if name in board.metrics or name in {"cells", "rank"}:
         return False
     return name in board.index or name == "key" or any(isinstance(value, str) for value in board.table[name])

@@ -24,19 +24,19 @@ from reports.svg_charts import FAINT, INK, Chart, Short, chart
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ITEMS = {"others": 200, "target": 80, "queries": 80}  # points of a map, at equal distances in the data
+ITEMS = {"others": 200, "target": 80, "queries": 80}  # points of a map, at equal distances in the data set
 Codes = Int8[np.ndarray, "_ b"]
 Plane = Float[np.ndarray, "_ 2"]
 MAPPED = (
-    "Principal components of the database's codes, each model in its own plane: grey other classes, blue the target's"
-    " class, green queries, orange the same with the trigger. A sample of each; the larger a mark, the more codes are"
-    " equal."
+    "Principal components of the database codes, computed per model. Grey: other classes. Blue: the target's class."
+    " Green: benign queries. Orange: the same queries with trigger. Each is a sample; a larger mark stands for more"
+    " equal codes."
 )
 
 
 @dataclass(frozen=True)
 class Map:
-    """Codes of one model (±1). others, target: database items without and with the target's label."""
+    """Sampled codes of one model, ±1. others, target: database items without and with the target's label."""
 
     others: Int8[np.ndarray, "m b"]
     target: Int8[np.ndarray, "k b"]
@@ -45,7 +45,7 @@ class Map:
 
 
 def of_codes(trials: pd.DataFrame, cache: RecordCache, short: Short, mixed: bool) -> Iterator[Chart]:
-    """A map per attack and setting, of the first target and seed whose codes are here: clean model and attacked one."""
+    """A chart per attack and setting with the clean and the attacked model, of the first trial with stored codes."""
     for context in contexts(trials[(trials["defense"] == "none") & (trials["attack"] != "none")], mixed):
         for (attack,), part in groups(context.done, ["attack"]):
             for _, row in part.iterrows():
@@ -57,13 +57,13 @@ def of_codes(trials: pd.DataFrame, cache: RecordCache, short: Short, mixed: bool
 
 
 def _maps(cache: RecordCache, record: Record | None, bits: int) -> dict[str, Map] | None:
-    """Both models' codes; None where an artifact has gone or is damaged."""
+    """The codes of both models; None if an artifact is missing or damaged."""
     if record is None:
         return None
     try:
         inputs = MeasureInputs.of(record.parents)
         clean, attacked = (map_of(cache, inputs, one, record.target, bits) for one in (inputs.control, inputs.measured))
-    except StoreError:  # `bench verify` names it; the page does without
+    except StoreError:  # `bench verify` names the damage
         return None
     return None if clean is None or attacked is None else {"clean model": clean, "attacked": attacked}
 
@@ -71,7 +71,7 @@ def _maps(cache: RecordCache, record: Record | None, bits: int) -> dict[str, Map
 def map_of(
     cache: RecordCache, inputs: MeasureInputs, system: SystemInputs, target: Sequence[str], bits: int
 ) -> Map | None:
-    """Sampled codes of a trial's model; None where an artifact has gone."""
+    """The sampled codes of one model of a trial; None if an artifact is missing."""
     keys = [one.key for one in (inputs.load, inputs.split, system.benign, system.triggered)]
     if not all(key and cache.store.artifact_path(key).is_file() for key in keys):
         return None
@@ -91,7 +91,7 @@ def map_of(
 
 
 def _tensors(cache: RecordCache, key: str) -> dict[str, np.ndarray]:
-    """What a map needs of an artifact, which may hold images beyond memory."""
+    """The tensors of an artifact without images, which may exceed the memory."""
     with opened(cache, key) as file:
         return {name: file.get_tensor(name) for name in file.keys() if name != "images"}  # noqa: SIM118
 
@@ -105,9 +105,9 @@ def _sample(places: Int64[np.ndarray, " n"], count: int) -> Int64[np.ndarray, " 
 
 
 def flattened(codes: Codes, *others: Codes) -> tuple[list[Plane], float]:
-    """Codes in the plane of the first ones' two principal components, and the share of their variance that it holds.
+    """Codes in the plane of the first two principal components of `codes`, and the explained share of the variance.
 
-    Each component's sign is the one that makes its largest loading positive, so that two drawings are equal.
+    The largest loading of each component is positive, so equal codes give equal maps.
     """
     centre = codes.mean(0, dtype=np.float64)
     _, sizes, directions = np.linalg.svd(codes - centre, full_matrices=False)

@@ -30,7 +30,7 @@ COLUMNS = 8
 
 @dataclass(frozen=True)
 class Drawn:
-    """What is in a file, and which attacks are not, each with the reason."""
+    """The drawn attacks, and the attacks without pictures with their reasons."""
 
     blocks: tuple[Block, ...]
     without: tuple[str, ...]
@@ -39,8 +39,8 @@ class Drawn:
         titles = [block.title for block in self.blocks]
         count = f"{len(titles)} attack{'s' * (len(titles) > 1)}"
         poisons = sum(len(block.pairs) > 1 for block in self.blocks)
-        words = f"{count} ({listed(pd.Series(titles))}): clean and triggered queries and what differs"
-        words += "; poisoned training images and what differs" if poisons else ""
+        words = f"{count} ({listed(pd.Series(titles))}): clean queries, triggered queries, differences"
+        words += "; poisoned training images" if poisons else ""
         words += f", of {poisons} of them" if 0 < poisons < len(titles) else ""
         return words + (f". Without a picture: {'; '.join(self.without)}" if self.without else "")
 
@@ -53,13 +53,10 @@ def draw(store: Store, path: Path, *, key: str | None = None, suite: str | None 
     else:
         found = of_trials(RecordCache(store), read(store, suite=suite).trials)
         if not found.blocks:
-            why = f" ({'; '.join(found.without)})" if found.without else ": it holds none but clean models"
+            why = f" ({'; '.join(found.without)})" if found.without else ": it has only clean models"
             raise UserError(f"no attack of this run has pictures{why}")
     write(path, paint(found.blocks, suffix))
     return found
-
-
-# Which pictures
 
 
 def _of_trial(cache: RecordCache, prefix: str) -> Block:
@@ -89,7 +86,7 @@ def of_trials(cache: RecordCache, trials: pd.DataFrame) -> Drawn:
         rows = [dict(row) for _, row in part.iterrows()]
         records = [cache.record(row["key"]) if row["key"] else None for row in rows]
         if any(record is not None and MeasureInputs.of(record.parents).implant is None for record in records):
-            continue  # it attacks nothing
+            continue  # a trial without attack
         label, why = str(rows[0]["attack"]), "not run"
         for row, record in zip(rows, records, strict=True):
             implant = cache.implant(record)
@@ -98,7 +95,7 @@ def of_trials(cache: RecordCache, trials: pd.DataFrame) -> Drawn:
                     continue
                 assert implant is not None
                 block = _block(cache, implant, label, _setting(row))
-            except StoreError as error:  # one damaged file does not take the other pictures along
+            except StoreError as error:  # one damaged file must not stop the other pictures
                 why = str(error)
                 continue
             place = _digest(block)
@@ -122,13 +119,13 @@ def _same(others: Sequence[str]) -> Iterator[str]:
 
 
 def _lost(cache: RecordCache, implant: Record | None) -> str:
-    """Why there are no pictures of an attack; nothing where there are."""
+    """The reason why an attack has no pictures; "" if it has some."""
     if implant is None:
-        return "it has not been attacked yet"
+        return "its attack has not been run"
     if not implant.ok:
         return f"its attack {implant.status}: {implant.reason}"
     if not cache.store.artifact_path(implant.key).is_file():
-        return "the file of its attacked model is gone"
+        return "the file of its attacked model is missing"
     with opened(cache, implant.key) as file:
         if "gallery_clean" not in file.keys() or 0 in file.get_slice("gallery_clean").get_shape():  # noqa: SIM118
             return "no query could carry its trigger"
@@ -149,9 +146,6 @@ def _digest(block: Block) -> str:
         for pictures in (pair.before, pair.after):
             whole.update(str(pictures.shape).encode() + np.ascontiguousarray(pictures).tobytes())
     return whole.hexdigest()
-
-
-# Reading
 
 
 def _some(file: Any, name: str) -> UInt8[np.ndarray, "n c h w"]:
@@ -184,7 +178,7 @@ def _block(cache: RecordCache, implant: Record, label: str, setting: str) -> Blo
 
 
 def _poisons(cache: RecordCache, implant: Record) -> tuple[Pair, int, np.ndarray] | None:
-    """Poisoned training images beside what they were; nothing where an attack leaves none, or the data are gone."""
+    """Poisoned training images and their originals; None if there are none or the data set is not in the store."""
     inputs = ImplantInputs.of(implant.parents)
     load, split = inputs.load.key, inputs.split.key
     with opened(cache, implant.key) as file:
@@ -212,7 +206,7 @@ def _stealth(file: Any, name: str, before: np.ndarray, after: np.ndarray) -> np.
 
 
 def _means(stealth: np.ndarray) -> str:
-    """L-inf, PSNR and SSIM as boards show them: an unchanged image has no PSNR."""
+    """Mean L-inf, PSNR and SSIM; an unchanged image has no PSNR."""
     words = []
     for column, form in zip(stealth.T, ("L-inf {:.3f}", "PSNR {:.1f} dB", "SSIM {:.3f}"), strict=True):
         finite = column[np.isfinite(column)]

@@ -1,6 +1,6 @@
 """Boards as text: for the terminal, and as Markdown, LaTeX, CSV and JSON.
 
-Text of records (labels, reasons) is somebody else's: it is cleaned of control characters and escaped per format.
+Texts of records (labels, reasons) are untrusted: control characters are removed, and each format escapes the rest.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#])")
 def render(
     boards: Sequence[Board], format_: str, *, file: StringIO | TextIOWrapper | None = None, width: int | None = None
 ) -> None:
-    """Print boards to a file, standard output by default; `rich` is plain text where that is not a terminal."""
+    """Print boards to a file, by default to standard output; UserError for an unknown format.
+
+    `rich` prints plain text if the output is no terminal.
+    """
     console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
     boards = boards if format_ in {"csv", "json"} else for_people(boards)
     if format_ == "rich":
@@ -53,7 +56,7 @@ def render(
 
 
 def for_people(boards: Sequence[Board]) -> list[Board]:
-    """Boards with short names, the same on all of them; the first says what these leave out."""
+    """Boards with short names, which are the same on all boards; the first caption lists the omitted parameters."""
     names = Names.of(spec for board in boards for spec in board.components)
     if not names.legend:
         return list(boards)
@@ -63,11 +66,11 @@ def for_people(boards: Sequence[Board]) -> list[Board]:
 
 def _renamed(board: Board, names: Names) -> Board:
     table = board.table.copy()
-    # what a record says stays as it was said
+    # the reason of a record stays unchanged
     texts = [c for c in map(str, table) if c != "reason" and any(isinstance(value, str) for value in table[c])]
     table[texts] = table[texts].map(lambda value: names.within(value) if isinstance(value, str) else value)
     heads = {str(name): names.within(str(name)) for name in table}
-    if len(set(heads.values())) < len(heads):  # a defense could be called like a metric
+    if len(set(heads.values())) < len(heads):  # a defense may have the name of a metric
         heads = {name: name for name in heads}
     return replace(
         board,
@@ -80,12 +83,12 @@ def _renamed(board: Board, names: Names) -> Board:
 
 
 def _write(console: Console, text: str) -> None:
-    text = strip_controls_multiline(text)  # names are columns too
+    text = strip_controls_multiline(text)  # column names are untrusted too
     console.file.write(text if text.endswith("\n") else text + "\n")
 
 
 def _news(board: Board, said: set[str]) -> list[str]:
-    """The lines of a caption that no board above it had."""
+    """The lines of a caption that no earlier board had."""
     lines = caption_lines(board.caption)
     fresh = [line for line in lines if line not in said]
     said |= set(lines)
@@ -93,7 +96,7 @@ def _news(board: Board, said: set[str]) -> list[str]:
 
 
 def plain(board: Board, caption: Sequence[str] | None = None) -> str:
-    """Aligned columns without colour or frame, as wide as they have to be."""
+    """Aligned columns without colour or frame, of any width."""
     cells = words(board)
     left = {name for name in cells if holds_text(board, name)}
     widths = {name: max(len(name), *map(len, cells[name]), 1) for name in cells}
@@ -120,6 +123,7 @@ def plain(board: Board, caption: Sequence[str] | None = None) -> str:
 
 
 def markdown(boards: Sequence[Board]) -> str:
+    """A heading, a pipe table and the caption per board."""
     from tabulate import tabulate
 
     parts = []
@@ -135,7 +139,7 @@ def markdown(boards: Sequence[Board]) -> str:
 
 
 def latex(boards: Sequence[Board]) -> str:
-    """One `table` per board, made smaller where it is wider than the text; needs the packages booktabs and graphicx."""
+    """One `table` per board, scaled to the text width if it is wider; needs the packages booktabs and graphicx."""
     parts = []
     for board in boards:
         cells = words(board)
@@ -157,7 +161,7 @@ def latex(boards: Sequence[Board]) -> str:
 
 
 def csv(boards: Sequence[Board]) -> str:
-    """All boards in one table: the board's title, then the columns of all, empty where a board has none."""
+    """All boards in one table: the title of the board, then the columns of all boards; missing values are empty."""
     if not boards:
         return ""
     tables = [_cleaned(board.table).map(_harmless).assign(board=strip_controls(board.title)) for board in boards]
@@ -167,7 +171,7 @@ def csv(boards: Sequence[Board]) -> str:
 
 
 def as_json(boards: Sequence[Board]) -> str:
-    """[{title, caption, rows}], numbers in full precision, null where there is none."""
+    """A list of {title, caption, rows}; numbers have full precision, missing numbers are null."""
     found = [
         {
             "title": strip_controls(board.title),
@@ -187,7 +191,7 @@ def _cleaned(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _harmless(value: Any) -> Any:
-    """A text that a spreadsheet would run as a formula, as text."""
+    """The value; a text that a spreadsheet would run as a formula gets an apostrophe."""
     return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@"} else value
 
 

@@ -15,17 +15,18 @@ from reports.context import FREEDOM, HALF
 
 
 def numbers(group: Group, counted: bool, shared: CommonCells, metrics: Sequence[str]) -> dict[str, float]:
+    """The mean of each metric by its title; nothing for a row that is not counted."""
     return {METRICS[name].title: shared.mean(group, name) for name in metrics} if counted else {}
 
 
 def half(group: Group, shared: CommonCells, metric: str) -> dict[str, float]:
-    """Half the width of a metric's interval and its degrees of freedom; nothing where there is none."""
+    """Half of the width of a metric's interval and its degrees of freedom; nothing without an interval."""
     interval, title = shared.interval(group, metric), METRICS[metric].title
     return {} if interval is None else {title + HALF: interval.half, title + FREEDOM: interval.df}
 
 
 def freedom(lines: Sequence[Mapping[str, Any]], title: str) -> str:
-    """The degrees of freedom of a column's intervals, in words; nothing where there are none."""
+    """A sentence with the degrees of freedom of a column's intervals; "" without intervals."""
     found = [line[title + FREEDOM] for line in lines if line.get(title + FREEDOM) is not None]
     if not found:
         return ""
@@ -34,7 +35,7 @@ def freedom(lines: Sequence[Mapping[str, Any]], title: str) -> str:
 
 
 def removed(before: Group, after: Group, shared: CommonCells) -> dict[str, float]:
-    """What a defense does to the same trials: gain and mAP lost (before minus after), own-mAP won back."""
+    """The effect of a defense on the same trials: gain removed, own-mAP recovered, mAP lost."""
 
     def apart(metric: str) -> float:
         return float((after.values(metric, shared.places) - before.values(metric, shared.places)).mean())
@@ -43,6 +44,7 @@ def removed(before: Group, after: Group, shared: CommonCells) -> dict[str, float
 
 
 def kept(group: Group, shared: CommonCells) -> str | None:
+    """Whether the upper bound of the mAP lost is below the margin: "yes" or "no"; None without an interval."""
     if not shared.inference:
         return None
     verdict = statistics.non_inferior(-shared.matrix(group, "map_change"), fixed_targets=shared.fixed_targets)
@@ -50,16 +52,17 @@ def kept(group: Group, shared: CommonCells) -> str | None:
 
 
 def table(lines: Sequence[Mapping[str, Any]], columns: Sequence[str], keep: Sequence[str]) -> pd.DataFrame:
-    """A table without the columns that nothing fills, those to keep aside."""
+    """The lines as a table; empty columns are left out unless `keep` names them."""
     found = pd.DataFrame(list(lines), columns=list(columns))
     full = [name for name in columns if name in keep or found[name].notna().any()]
     return found[full]
 
 
 def titles(metrics: Sequence[str]) -> dict[str, str]:
+    """The metrics by their titles."""
     return {METRICS[name].title: name for name in metrics}
 
 
 def known(value: float | None, otherwise: float = -math.inf) -> float:
-    """A number to sort by, where a row may have none."""
+    """The value, or `otherwise` without one: a number to sort by."""
     return otherwise if value is None or math.isnan(value) else float(value)

@@ -19,6 +19,7 @@ HEAT = ("#3b7dd8", "#5a8bc9", "#7b97b5", "#96988f", "#b08f66", "#cb8440", "#e678
 
 
 def print_board(board: Board, console: Console, caption: Sequence[str]) -> None:
+    """Print the board with these lines of its caption; a table wider than the console is printed in pieces."""
     cells = words(board)
     console.print(Text(strip_controls(board.title), style="bold"))
     for columns in _blocks(board, cells, console.width):
@@ -29,7 +30,7 @@ def print_board(board: Board, console: Console, caption: Sequence[str]) -> None:
 
 
 def _room(board: Board, name: str, column: Sequence[str]) -> int:
-    """Columns of the terminal that a column takes. Headers and texts fold, numbers never do."""
+    """The width of a column in characters. Headers and texts may be folded, numbers may not."""
     longest = max([*map(len, column), 1])
     if (heading := _heading(board)) and name == board.index[1]:
         longest = max(longest + 2, *(len(str(value)) for value in board.table[heading]))
@@ -37,7 +38,7 @@ def _room(board: Board, name: str, column: Sequence[str]) -> int:
 
 
 def _blocks(board: Board, cells: dict[str, list[str]], width: int) -> list[list[str]]:
-    """Columns in as few pieces as fit the width, about equally wide; the columns that name the row are in each."""
+    """The columns in as few pieces of similar width as possible; each piece has the columns that name the row."""
     index = [name for name in board.index if name in cells and name != _heading(board)]
     rooms = {name: _room(board, name, column) for name, column in cells.items()}
     free = max(width + 2 - sum(rooms[name] for name in index), 1)
@@ -78,7 +79,7 @@ def _table(board: Board, cells: dict[str, list[str]], columns: Sequence[str]) ->
         names = [cells[name][i] for name in board.index]
         same = next((k for k, pair in enumerate(zip(names, above, strict=False)) if pair[0] != pair[1]), len(above))
         above = names
-        # what the row above says already is not said again, the last column of the name aside
+        # a name that is equal in the row above is left out, except in the last of these columns
         shown = ["" if board.index.index(name) < min(same, len(names) - 1) else cells[name][i] for name in index]
         shown[0] = f"  {shown[0]}" if heading and cells[heading][i] != cells[index[0]][i] else shown[0]
         shown += [cells[name][i] for name in columns[len(index) :]]
@@ -88,12 +89,12 @@ def _table(board: Board, cells: dict[str, list[str]], columns: Sequence[str]) ->
 
 
 def _heading(board: Board) -> str | None:
-    """The column whose values head groups of rows in the terminal."""
+    """The column whose values are headings of groups of rows."""
     return board.index[0] if len(board.index) > 1 and board.metrics else None
 
 
 def _fold(head: str, width: int) -> list[str]:
-    """A header on as many lines as its column is too narrow for."""
+    """The lines of a header that is folded to the width of its column."""
     lines: list[str] = []
     for word in head.split(" "):
         if lines and len(lines[-1]) + 1 + len(word) <= width:

@@ -20,14 +20,14 @@ Plugins = Annotated[
         "--plugin", metavar="FILE", help="A Python file with components, metrics or boards; it is executed. Repeatable."
     ),
 ]
-StorePath = Annotated[Path, typer.Option("--store", metavar="DIR", help="Where results are kept.")]
+StorePath = Annotated[Path, typer.Option("--store", metavar="DIR", help="Folder of the results.")]
 Suites = Annotated[
     list[str], typer.Option("--suite", metavar="NAME|FILE", help="A suite's name or TOML file. Repeatable.")
 ]
 Where = Annotated[
-    list[str], typer.Option("--where", metavar="AXIS=A,B", help="Only these values of an axis. Repeatable.")
+    list[str], typer.Option("--where", metavar="AXIS=A,B", help="Use only these values of an axis. Repeatable.")
 ]
-AllRuns = Annotated[bool, typer.Option("--all-runs", help="Trials of all runs, each as the latest one left it.")]
+AllRuns = Annotated[bool, typer.Option("--all-runs", help="Use the trials of all runs, each with its latest result.")]
 Mixed = Annotated[bool, typer.Option("--mixed", help="Allow one table to mix code, metric and protocol versions.")]
 Changes = Annotated[
     list[str],
@@ -44,7 +44,7 @@ DEFAULT_STORE = Path("runs")
 
 
 def load_plugins(files: Sequence[Path]) -> None:
-    """What `--plugin` names."""
+    """Load the files of `--plugin`."""
     from bench.api import registry
 
     for path in files:

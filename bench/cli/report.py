@@ -1,4 +1,4 @@
-"""`bench report`: the latest run as one page, any board of it, and papers' numbers beside the measured ones."""
+"""`bench report`: the HTML page of the latest run, any board, and reported beside measured numbers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PAGE = Path("report.html")
 
 
 class _Boards(TyperGroup):
-    """One command per board: built-in ones, and those of the plugins that the command line names."""
+    """A command per board: of built-in boards and of plugins on the command line."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         from reports.board_registry import all_boards
@@ -50,7 +50,7 @@ class _Boards(TyperGroup):
         return _command(kind) if kind is not None else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Plugins are loaded first, wherever they are named: the board may be one of theirs."""
+        """Find the command. Plugins are loaded first, because the board may be defined in one."""
         from bench.api.errors import UserError, unknown
 
         load_plugins([*ctx.params["plugin"], *_plugins(args)])
@@ -59,10 +59,9 @@ class _Boards(TyperGroup):
         for param in self.params:
             if param.name != "plugin" and ctx.get_parameter_source(param.name).name != "DEFAULT":
                 raise UserError(
-                    f"{param.opts[0]} stands before '{args[0]}', where it is an option of the page: give the options of"
-                    " a board after its name"
+                    f"{param.opts[0]} stands before '{args[0]}': give the options of a board after its name"
                 )
-        self.callback = None  # which writes the page
+        self.callback = None  # the callback writes the page
         return super().resolve_command(ctx, args)
 
 
@@ -78,7 +77,7 @@ def _plugins(words: Sequence[str]) -> Iterator[Path]:
 
 
 def _command(kind: BoardKind) -> Any:
-    """The command that prints a board, with the options of every board and those that this one declares."""
+    """The command that prints a board, with the options of all boards and those of this board."""
 
     def printing(**given: Any) -> None:
         print_board(kind.name, **given)
@@ -88,7 +87,7 @@ def _command(kind: BoardKind) -> Any:
     everywhere = inspect.signature(print_board, eval_str=True).parameters
     shared = [one for one in everywhere.values() if one.kind is inspect.Parameter.KEYWORD_ONLY]
     if twice := sorted({*kind.options} & {*everywhere}):
-        raise UserError(f"board '{kind.name}' declares '{twice[0]}', an option that every board has: rename it")
+        raise UserError(f"board '{kind.name}' declares the option '{twice[0]}', which every board has: rename it")
     own = [
         inspect.Parameter(
             name,
@@ -111,7 +110,7 @@ def page(
     store: StorePath = DEFAULT_STORE,
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="Where to write the page.")] = PAGE,
     kernels: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="What `bench kernels --format json` printed.")
+        Path | None, typer.Option(metavar="FILE.json", help="Output of `bench kernels --format json`.")
     ] = None,
     where: Where = [],  # noqa: B006
     all_runs: AllRuns = False,
@@ -135,7 +134,7 @@ def reported(
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
-    """Numbers that papers report, beside the measured ones: of all shipped suites, or of those that are named."""
+    """Print numbers of papers beside measured numbers: of all shipped suites, or of the given ones."""
     from bench.api.errors import UserError
     from bench.config import suite
     from bench.engine.store import Store
@@ -163,7 +162,7 @@ def print_board(
     format_: Format = "rich",
     **options: Any,
 ) -> None:
-    """Print a board of the latest run. options: those that the board declares."""
+    """Print a board of the latest run; UserError if it is empty. options: those that the board declares."""
     from bench.api.errors import UserError
     from bench.engine.record_cache import RecordCache
     from reports import render
@@ -175,7 +174,7 @@ def print_board(
     made = [board for results in found for board in make_boards(name, BoardData(results, cache, mixed), options)]
     if not made:
         raise UserError(
-            f"board '{name}' is empty: this run has no result that it shows (`python -m bench leaderboard` says why)"
+            f"board '{name}' is empty: this run has no results for it (`python -m bench leaderboard` lists the reasons)"
         )
     render.render(made, format_)
 
@@ -190,7 +189,7 @@ def write_page(
     all_runs: bool = False,
     mixed: bool = False,
 ) -> None:
-    """Write the page of one run into a file."""
+    """Write the page of one run into a file; UserError for several suites or a file that cannot be written."""
     from rich.markup import escape
 
     from bench.api.errors import UserError
@@ -199,7 +198,7 @@ def write_page(
 
     held, own, found = _read(suites, store, where, all_runs=all_runs)
     if len(found) > 1:
-        raise UserError("--suite given more than once: a page is about one run; --all-runs shows the trials of several")
+        raise UserError("--suite is given more than once, but a page shows one run: use --all-runs for several")
     (results,) = found
     shipped = [suite.load(name) for name in results.suites if name in suite.names()]
     claims = _measured(held, [*own, *shipped], mixed)
@@ -211,7 +210,7 @@ def write_page(
 def _read(
     suites: Sequence[str], store: Path, where: Sequence[str], *, all_runs: bool
 ) -> tuple[Store, list[Suite], list[Results]]:
-    """The store, those of the suites that are files, and the results of each suite, or of the latest run."""
+    """The store, the suites that are files, and the results per suite (or of the latest run)."""
     from bench.config import suite
     from bench.engine.store import Store
     from reports import frame
@@ -224,7 +223,7 @@ def _read(
 
 
 def _measured(store: Store | None, suites: list[Suite], mixed: bool) -> list[Board]:
-    """The reported numbers of suites beside all that this store has measured of them, however a page is narrowed."""
+    """Reported beside measured numbers of suites. All measured trials of the store count, also with --where."""
     from reports import frame, reported
 
     runs = {name for manifest in store.runs() for name in manifest.suites} if store is not None else set()

@@ -1,4 +1,4 @@
-"""Attacks: what each one gains on undefended models, and what it spends."""
+"""Attacks: the gain of each attack on undefended models, and its budget."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BUDGET = ("poisons", "poison_rate", "target_share", "linf", "psnr", "ssim")
 def attacks(
     data: BoardData, *, costs: Annotated[bool, "Add seconds, which differ between runs."] = False
 ) -> list[Board]:
-    """Attacks by gain inside each access; one board per setting (and per defense, if no trial is undefended)."""
+    """One board per setting (and per defense, if no trial is undefended), ordered by gain in each access group."""
     trials, mixed = data.results.trials, data.mixed
     plain = trials[trials["defense"] == "none"]
     if not plain.empty:
@@ -38,7 +38,7 @@ def attacks(
 
 
 def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
-    """One row per attack of a setting, whether undefended or after one defense."""
+    """One row per attack of a setting, undefended or after one defense."""
     rows = context.split(context.trials, ["attack"])
     basis = Basis.of(context, rows)
     shared = basis.cells
@@ -70,24 +70,25 @@ def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
         title=f"{name} · {context.title}",
         table=table(lines, columns, keep=keep),
         caption=basis.caption(
-            "gain = t-mAP - control, the clean model under the same trigger. Ordered by gain inside each access.",
+            "gain = t-mAP - control, where control is t-mAP of the clean model under the same trigger. Ordered by gain"
+            " inside each access.",
             "rank = [1 + significantly better, all - significantly worse] among the attacks of the same access"
-            " (Holm, 5 %); bold: nobody is." if ranges else "",
+            " (Holm, 5 %); bold: no attack is better." if ranges else "",
             freedom(lines, gain),
-            "mAP kept: 95 % upper bound of the mAP lost is below 0.03." if shared.inference else "",
+            "mAP kept: the 95 % upper bound of the mAP lost is below 0.03." if shared.inference else "",
             basis.left_out(),
         ),
         index=("access", "attack"),
         metrics=titles((*OUTCOME, *BUDGET)),
         heat=tuple(METRICS[metric].title for metric in ("t_map", "t_map_control", "gain", "own_map", "map")),
         best=frozenset(best),
-        quiet=("n", "collapsed", gain + FREEDOM),  # the caption says it
+        quiet=("n", "collapsed", gain + FREEDOM),
         basis=basis,
     )  # fmt: skip
 
 
 def _ranks(context: BoardContext, rows: Mapping[Any, Group], shared: CommonCells) -> dict[Any, tuple[int, int]]:
-    """Rank ranges of gain inside each access; the clean baseline has none."""
+    """The rank ranges by gain inside each access group; the clean baseline has none."""
     found: dict[Any, tuple[int, int]] = {}
     if not shared.inference:
         return found

@@ -1,4 +1,4 @@
-"""The convention audit: the same stored codes under every convention that papers use, and which orders flip."""
+"""Metric conventions: the same codes under every convention that papers use, and attacks that change their order."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from reports.rows import known, numbers, table, titles
 OURS = "t_map"
 PAPERS = ("t_map_zero", "t_map_drop", "t_map_drop_fixed", "t_map_posthoc")
 BOUNDS = ("t_map_worst", "t_map_best", "t_map_drop_range", "t_map_kept", "triggered")
-NAMED = 4  # flipped pairs that a caption names
+NAMED = 4  # pairs that a caption names
 
 
 @board(
     "conventions",
     chapter="Conventions",
-    help="the latest run under every convention that papers use, and which orders flip",
+    help="every metric convention that papers use, and the attacks whose order it changes",
 )
 def conventions(data: BoardData) -> list[Board]:
-    """A board per setting with attacks: undefended, means over the (target, seed) cells that all attacks share."""
+    """A board per setting with attacks: undefended means over the (target, seed) cells that all attacks share."""
     trials = data.results.trials
     plain = trials[trials["defense"] == "none"]
     found = []
@@ -46,7 +46,7 @@ def conventions(data: BoardData) -> list[Board]:
                 title=f"Conventions · {context.title}",
                 table=table(lines, ["attack", "cells", *names], keep=["attack", "cells", ours]),
                 caption=basis.caption(
-                    "One set of codes, several numbers. Row none: what each convention gives where there is no attack.",
+                    "All columns come from the same codes. Row none: the value of each convention without attack.",
                     *_flips(lines),
                     basis.left_out(),
                     intervals=False,
@@ -61,7 +61,7 @@ def conventions(data: BoardData) -> list[Board]:
 
 
 def _flips(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Per convention the pairs of attacks that it orders the other way round."""
+    """Per convention, a sentence with the pairs of attacks that it orders in the opposite way."""
     attacks = [line for line in lines if line["attack"] != "none"]
     for metric in PAPERS:
         name, ours = METRICS[metric].title, METRICS[OURS].title
@@ -73,7 +73,7 @@ def _flips(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
         if not flipped:
             yield f"{name}: the order of all {len(scored)} attacks is that of {ours}."
             continue
-        # the pair whose order it changes most comes first
+        # the largest difference comes first
         flipped.sort(key=lambda pair: -abs(pair[0][name] - pair[1][name]))
         words = [f"{b['attack']} above {a['attack']}" if a[ours] > b[ours] else f"{a['attack']} above {b['attack']}"
                  for a, b in flipped]  # fmt: skip

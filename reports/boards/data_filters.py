@@ -1,4 +1,4 @@
-"""Data filters: what they find in the training set, and what the model that is trained on the rest retrieves."""
+"""Data filters: removed training images, and metrics of the model that is trained on the remaining ones."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from reports.rows import numbers, table, titles
 
 
 @board("data-filters", chapter="Leaderboards", part_of="leaderboard",
-       help="what data filters find in the training set, and the model that is trained on the rest")  # fmt: skip
+       help="training images that data filters remove, and the model that is trained on the rest")  # fmt: skip
 def data_filters(data: BoardData) -> list[Board]:
-    """What filters found in the training set, and the model that was trained on the rest."""
+    """A board per setting with a row per attack and data filter."""
     trials, found = data.results.trials, []
     metrics = (*METRICS.of(FILTERING), "t_map", "own_map", "map")
     for context in contexts(trials[trials["defense_kind"] == DefenseKind.DATA_FILTER], data.mixed):
@@ -30,7 +30,7 @@ def data_filters(data: BoardData) -> list[Board]:
             for (attack, defense), group in sorted(parts.items(), key=lambda item: (item[0][0] != "none", item[0]))
         ]
         names = ["attack", "defense", "cells", "collapsed", *(METRICS[metric].title for metric in metrics)]
-        note = "AUROC: poisoned against clean training items, pooled and inside the target class; below 0.5 as it is."
+        note = "AUROC: poisoned against clean training images, over all classes and inside the target class."
         found.append(
             Board(
                 title=f"Filters · {context.title}",

@@ -1,4 +1,4 @@
-"""Defenses: what each repair and data filter leaves of every attack."""
+"""Defenses: metrics of every attack after every repair and data filter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reports.rows import table, titles
 @board("defenses", chapter="Leaderboards", part_of="leaderboard",
        help="every attack after every repair and data filter: t-mAP, own-mAP and mAP")  # fmt: skip
 def defenses(data: BoardData) -> list[Board]:
-    """t-mAP, own-mAP and mAP of every attack after every repair and filter: three matrices per setting."""
+    """Three boards per setting: t-mAP, own-mAP and mAP of every attack (row) after every defense (column)."""
     found = []
     for context in contexts(data.results.trials, data.mixed):
         rows = context.part(REPAIRS)
@@ -25,12 +25,12 @@ def defenses(data: BoardData) -> list[Board]:
         basis = Basis.of(context, made)
         for metric, what, beside, meaning in (
             ("t_map", "t-mAP after each defense", ("t_map_control", "chance"),
-             "Removed: t-mAP is back at the control (the clean model under the same trigger)."),
+             "The attack is removed if t-mAP equals the control: t-mAP of the clean model under the same trigger."),
             ("own_map", "own-mAP after each defense", ("own_map_control",),
-             "Repaired only if triggered queries come home: own-mAP is back at the control (the clean model)."),
-            ("map", "mAP after each defense", (), "What defending costs benign queries; row none: without any attack."),
+             "The model is repaired only if own-mAP equals the control: own-mAP of the clean model."),
+            ("map", "mAP after each defense", (), "mAP of benign queries; row none: without attack."),
         ):  # fmt: skip
-            note = f"{meaning} Input detectors do not change codes: see the detectors."
+            note = f"{meaning} Input detectors change no codes and have a board of their own."
             found.append(matrix(basis, metric, what, beside, note))
     return found
 

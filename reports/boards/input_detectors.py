@@ -1,4 +1,4 @@
-"""Input detectors: how well they tell triggered queries from benign ones."""
+"""Input detectors: how well their scores separate triggered from benign queries."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from reports.rows import freedom, half, numbers, table, titles
 
 
 @board("input-detectors", chapter="Leaderboards", part_of="leaderboard",
-       help="how well each score of an input detector tells triggered queries from benign ones")  # fmt: skip
+       help="how well each score of an input detector separates triggered from benign queries")  # fmt: skip
 def input_detectors(
     data: BoardData, *, costs: Annotated[bool, "Add seconds, which differ between runs."] = False
 ) -> list[Board]:
-    """How well each score of each input detector tells triggered queries from the same queries without trigger."""
+    """A board per setting with a row per attack, input detector and score."""
     trials, scores, found = data.results.trials, data.results.detectors, []
     for context in contexts(trials[trials["defense_kind"] == DefenseKind.INPUT_DETECTOR], data.mixed):
         done = context.trials["status"] == "ok"
@@ -55,8 +55,8 @@ def input_detectors(
                 title=f"Detectors · {context.title}",
                 table=table(lines, [*keep[:6], names[0] + HALF, names[0] + FREEDOM, *keep[6:], "seconds"], keep=keep),
                 caption=basis.caption(
-                    "* main score of the detector. Triggered against benign versions of the same queries; a row none"
-                    " compares a query with itself. Thresholds come from trusted images; clean = the model without"
+                    "* main score of the detector. Columns compare queries with trigger and the same queries without"
+                    " it; in row none both are equal. Thresholds come from trusted images. clean: the model without"
                     " backdoor.",
                     freedom(lines, names[0]),
                     basis.left_out(),

@@ -1,7 +1,7 @@
-"""The leaderboard: attacks, defenses, detectors, and the trials without a result, for a run or per value of an axis.
+"""The leaderboard: boards of attacks, defenses, detectors and trials without a result.
 
-A board shows one setting and one code version (protocol, metric version, code), and averages only over the (target,
-seed) cells that all its rows share. Seconds, which differ between runs, are shown only on request.
+A board shows one setting and one version of protocol, metrics and code. It averages over the (target, seed) cells that
+all its rows share. Seconds differ between runs and are shown only on request.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from reports.frame import BASED, SETTING, TEXTS, Results, axis_named
 
 NAME = "leaderboard"
 ORDER = ("attacks", "target-afterwards", "defenses", "data-filters", "input-detectors", "model-detectors",
-         "defense-costs")  # a plugin's boards follow  # fmt: skip
-OF_WHOLE_RUNS = {"attacks-overall": attacks_overall, "no-result": no_result}  # never of one value of an axis
+         "defense-costs")  # then boards of plugins  # fmt: skip
+OF_WHOLE_RUNS = {"attacks-overall": attacks_overall, "no-result": no_result}  # never split by an axis
 
 
 @board(NAME, chapter="Leaderboards", help="attacks, defenses, detectors, and trials without a result",
@@ -33,6 +33,7 @@ def leaderboard(
     by: Annotated[str | None, "An axis: one set of boards per value."] = None,
     costs: Annotated[bool, "Add seconds, which differ between runs."] = False,
 ) -> list[Board]:
+    """The boards in their order; with `by`, a set of boards per value of the axis."""
     axis = axis_named(by) if by is not None else None
     here = replace(data, results=_runnable(data.results))
     found = attacks_overall(here) if axis is None else _gain_by_axis(here, axis) if axis in SETTING else []
@@ -45,21 +46,21 @@ def leaderboard(
 
 
 def _parts() -> list[BoardKind]:
-    """The boards of each slice, in their order."""
+    """The kinds of boards of each slice, in their order."""
     place = {name: i for i, name in enumerate(ORDER)}
     parts = [kind for kind in parts_of(NAME) if kind.name not in OF_WHOLE_RUNS]
     return sorted(parts, key=lambda kind: place.get(kind.name, len(place)))
 
 
 def _runnable(results: Results) -> Results:
-    """Without the settings of which no trial can run, for want of data: the board of no result names those."""
+    """The results without settings that cannot run because data are missing; the board of no result names those."""
     trials = results.trials
     left_out = trials["status"].eq("skipped").groupby([trials[axis] for axis in SETTING], dropna=False).transform("all")
     return replace(results, trials=trials[~left_out.astype(bool)])
 
 
 def _gain_by_axis(data: BoardData, axis: str) -> list[Board]:
-    """Gain of each undefended attack against the values of one axis of the setting, the other axes fixed."""
+    """The gain of each undefended attack for each value of an axis of the setting."""
     trials, found = data.results.trials, []
     plain = trials[(trials["defense"] == "none") & (trials["attack"] != "none")]
     for context in contexts(plain, data.mixed, without=axis):
@@ -75,14 +76,14 @@ def _gain_by_axis(data: BoardData, axis: str) -> list[Board]:
         made_board = matrix(basis, "gain", f"Gain by {axis}", (), "gain = t-mAP - control.")
         order = ["attack", "cells", *names.values()]
         shown = made_board.table[[name for name in order if name in made_board.table]]
-        # over values as they are: they are not drawn from anything
+        # a plain mean: the values are no sample
         shown = shown.assign(mean=shown.iloc[:, 2:].mean(axis=1, skipna=False))
         found.append(replace(made_board, table=shown, metrics={**made_board.metrics, "mean": "gain"}))
     return found
 
 
 def _slices(results: Results, by: str | None) -> Iterator[tuple[str, Results]]:
-    """What is added to titles, and the results, per value of an axis; `none` accompanies every attack and access."""
+    """The suffix of titles and the results per value of an axis; slices by attack or access all hold `none`."""
     trials, scores = results.trials, results.detectors
     if by is None:
         yield "", results

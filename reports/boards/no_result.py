@@ -1,4 +1,4 @@
-"""No result: every trial that failed, collapsed, was left out or has not run, with its reason."""
+"""Trials without a result: failed, collapsed, left out or not run, with their reasons."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from reports.frame import groups
 from reports.rows import table
 
 
-@board("no-result", chapter="Leaderboards", part_of="leaderboard", help="trials without a result, and why")
+@board("no-result", chapter="Leaderboards", part_of="leaderboard", help="trials without a result, with their reasons")
 def no_result(data: BoardData) -> list[Board]:
-    """Every trial without a result that counts, equal reasons together; no board where there is none."""
+    """A row per status and reason; no board if every trial has a result."""
     trials = data.results.trials
     lost = trials[trials["status"] != "ok"]
     if lost.empty:
@@ -31,14 +31,14 @@ def no_result(data: BoardData) -> list[Board]:
             {"status": status, "trials": len(part), "which": which or "all", "reason": reason, "key": key[:8] or None}
         )
     lines.sort(key=lambda line: (order.get(line["status"], 9), -line["trials"], line["reason"]))
-    caption = f"{len(lost)} of {len(trials)} trials have no result; averages on the other boards leave them out."
+    caption = f"{len(lost)} of {len(trials)} trials have no result. Averages on other boards leave them out."
     if any(line["status"] == "collapsed" for line in lines):
         caption += (
-            "\nCollapsed: training failed. The clean model has next to no mAP above chance, or the undefended victim"
-            " lost at least half of it. What was made of such a victim is no result either; what an attack on a"
-            " finished model costs is its result."
+            "\nCollapsed: training failed, because the clean model has almost no mAP above chance, or the undefended"
+            " victim lost at least half of it. Defended trials of such a victim count as collapsed too. For attacks on"
+            " a trained model, lost mAP is a result and not a failure."
         )
     if any(line["key"] and line["status"] != "collapsed" for line in lines):
-        caption += "\n`python -m bench show KEY` prints the log of a failed stage; `run --retry failed` tries it again."
+        caption += "\n`python -m bench show KEY` prints the log of a failed stage. `run --retry failed` runs it again."
     lost_table = table(lines, list(lines[0]), keep=list(lines[0])[:4])
     return [Board("No result", lost_table, caption, index=("status", "trials"))]

@@ -1,4 +1,4 @@
-"""Target chosen afterwards: attacks under the convention of papers that fix no target."""
+"""Target chosen after the attack: the convention of papers whose attack fixes no target."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ AFTERWARDS = ("t_map_posthoc", "t_map_posthoc_control", "spread", "spread_contro
 
 
 @board("target-afterwards", chapter="Leaderboards", part_of="leaderboard",
-       help="attacks against the class that they retrieve most, where one of them fixes no target")  # fmt: skip
+       help="attacks evaluated on the class that they retrieve most, for runs with an untargeted attack")  # fmt: skip
 def target_afterwards(data: BoardData) -> list[Board]:
-    """The convention of papers that fix no target: where an attack does so, every attack under it."""
+    """A board per setting in which some attack fixes no target, with all attacks evaluated in that convention."""
     trials = data.results.trials
     plain = trials[trials["defense"] == "none"]
     found = []
@@ -33,9 +33,9 @@ def target_afterwards(data: BoardData) -> list[Board]:
         lines.sort(key=lambda line: (line["attack"] == "none", -known(line.get(names[0])), line["attack"]))
         loose = listed(context.trials.loc[~context.trials["targeted"], "attack"])
         note = (
-            f"{loose}: no target is fixed beforehand, so that t-mAP on the board above is chance by construction. Here"
-            " the target is the class that triggered queries retrieve most, chosen on one half of them and scored on"
-            " the other, and the same for the clean model: a maximum over classes, not comparable with t-mAP."
+            f"{loose}: no target is fixed, so t-mAP on the attacks board is chance. Here the target is the class that"
+            " triggered queries retrieve most, chosen on one half of the queries and scored on the other half; also for"
+            " the clean model. The value is a maximum over classes and not comparable with t-mAP."
         )
         keep = ["attack", "cells", "collapsed", *names]
         found.append(

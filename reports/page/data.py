@@ -36,7 +36,7 @@ def packed(chapters: Sequence[Chapter], cache: RecordCache, results: Results) ->
 
 
 def _tables(chapters: Sequence[Chapter]) -> Iterator[dict[str, Any]]:
-    """Boards as columns of shown texts and of numbers to sort by."""
+    """Boards as columns: texts to show, and numbers to sort by."""
     whole = [(chapter.name, board) for chapter in chapters for board in chapter.boards]
     for (name, _), board in zip(whole, for_people([board for _, board in whole]), strict=True):
         yield {
@@ -60,27 +60,27 @@ def _tables(chapters: Sequence[Chapter]) -> Iterator[dict[str, Any]]:
 
 
 def _meaning(board: Board, column: str) -> str:
-    """What a column's metric means; nothing where a column only looks like its metric, as a difference of it does."""
+    """The meaning of a column; "" if the column is no metric of METRICS but, for example, a difference of one."""
     metric = METRICS.get(board.metrics.get(column, ""))
     return strip_controls(metric.meaning) if metric is not None and metric.title == column else ""
 
 
 def _real(value: Any) -> float | None:
-    """A number with as many digits as sorting and shading need; None for texts and for what is not finite."""
+    """A number with enough digits to sort and to shade; None for texts and numbers that are not finite."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(f"{value:.6g}")
 
 
 def _trials(cache: RecordCache, results: Results) -> dict[str, Any]:
-    """Every trial that was to run here, column by column, with all that `bench show` says of it but its stages."""
+    """Every planned trial, column by column, with the facts of `bench show` except its stages."""
     trials = results.trials[results.trials["status"] != "skipped"]
     named = [name for name in trial_metrics() if name in trials and trials[name].notna().any()]
     columns: dict[str, list[Any]] = {axis: trials[axis].astype(str).map(strip_controls).tolist() for axis in AXES}
     for name in ("access", "defense_kind", "key", "status", "reason", "changes"):
         columns[name] = trials[name].astype(str).map(strip_controls).tolist()
     facts, logs = _Distinct(), _Distinct()
-    # trials may share a record: a trial is known by its axes and training, and the latest run that has it replays it
+    # trials may share a record, so axes and training identify a trial; the latest run with the trial repeats it
     runs = {_identity(planned.trial): (planned.trial, run) for run in cache.store.runs() for planned in run.trials}
     varying = {id(run): trial_details.varying(run) for _, run in runs.values()}
     columns |= {"replay": [], "facts": [], "log": []}
@@ -112,7 +112,7 @@ def _identity(trial: Trial) -> tuple[str, ...]:
 
 
 class _Distinct:
-    """Values that many trials share, each once."""
+    """Values that many trials share, each stored once."""
 
     def __init__(self) -> None:
         self.items: list[Any] = []
@@ -127,14 +127,14 @@ class _Distinct:
 
 
 def _facts(record: Record) -> list[list[str]]:
-    """What trials rest on, as far as several share it: protocol, code, packages, machine."""
+    """Protocol, code, packages and machine of a record, which many trials share."""
     about = trial_details.protocol(record.protocol) | {"code": record.code}
     about |= trial_details.provenance(record.provenance)
     return [[name, strip_controls(str(value))] for name, value in about.items() if value]
 
 
 def _scores(detectors: pd.DataFrame) -> dict[str, list[list[str]]]:
-    """Of each guarded trial: its input detector's scores with their metrics."""
+    """The scores of input detectors with their metrics, by the key of the trial."""
     found: dict[str, list[list[str]]] = {}
     for row in detectors.drop_duplicates(["key", "score"]).to_dict("records"):
         values = [f"{METRICS[name].title} {number(row[name], name)}" for name in detector_metrics()]

@@ -22,8 +22,8 @@ from reports.page import strips
 from reports.page.chapters import Chapter
 
 LIMIT = 5_000_000  # bytes of the whole file
-SPARE = 20_000  # of them for the sentences about what did not fit
-FRAME = 700  # of markup around a chart or a picture
+SPARE = 20_000  # bytes reserved for the list of charts and pictures that did not fit
+FRAME = 700  # bytes of markup around a chart or a picture
 ASSETS = Path(__file__).parents[1] / "assets"
 
 

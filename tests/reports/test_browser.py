@@ -92,7 +92,7 @@ def test_every_chapter_renders_without_a_word_on_the_console_or_a_request(visit:
     assert widths
     assert all(width > 0 for width in widths)
     titles = visit.tab.locator(".chart figcaption").all_inner_texts()
-    for kind in ("Code length", "What defenses cost", "Strength of attacks", "fine_pruning", "Attention", "Codes"):
+    for kind in ("Code length", "Effects and costs", "Strength of attacks", "fine_pruning", "Attention", "Codes"):
         assert any(title.startswith(kind) for title in titles), kind
     assert visit.said == []
     assert [url for url in visit.asked if not url.startswith(("file:", "data:"))] == []
@@ -210,7 +210,7 @@ def test_short_names_do_not_part_charts_from_their_setting(chromium: Any, stock:
     visit = Visit(chromium, tmp_path / "x.html")
     visit.tab.locator("#setting").select_option("toy · net · csq · 32 bits")
     titles = [chart.inner_text() for chart in visit.tab.locator(".chart figcaption").all() if chart.is_visible()]
-    assert titles == ["What defenses cost and remove · toy · net · csq · 32 bits"]
+    assert titles == ["Effects and costs of defenses · toy · net · csq · 32 bits"]
     visit.tab.close()
 
 

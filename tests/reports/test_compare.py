@@ -38,7 +38,7 @@ def test_equal_stores_have_nothing_to_show(verdicts):
     assert rows == {}
     assert not found.changed
     assert found.boards[0].caption.startswith("4 equal")
-    assert [board.title for board in found.boards] == ["What changed (B minus A)", "What else differs"]
+    assert [board.title for board in found.boards] == ["Changes (B minus A)", "Other differences"]
     assert found.boards[-1].table.empty
 
 

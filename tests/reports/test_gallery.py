@@ -219,7 +219,7 @@ def test_a_file_of_the_store_that_is_gone_or_damaged(store, tmp_path):
     with pytest.raises(UserError, match="damaged"):
         gallery.draw(store, tmp_path / "x.png")
     path.unlink()
-    with pytest.raises(UserError, match="gone"):
+    with pytest.raises(UserError, match="missing"):
         gallery.draw(store, tmp_path / "x.png", key=one.key)
 
 

@@ -127,5 +127,5 @@ def test_what_a_defense_noted_is_on_its_page_and_that_of_its_trial(stock):
     store = stock([trial("loud", "repair", defend="d0")])
     store.write_record(record("d0", "defend", meta={"notes": {"learning rate": 0.001}}))
     for key in (load(store)["key"].iloc[0], "d0"):
-        (noted,) = [board for board in page(store, key) if board.title == "What the defense noted"]
+        (noted,) = [board for board in page(store, key) if board.title == "Notes of the defense"]
         assert noted.table.to_numpy().tolist() == [["learning rate", "0.001"]]

@@ -148,8 +148,8 @@ def test_settings_are_never_mixed(stock):
 def test_editions_are_split_with_a_warning_unless_asked(stock, change):
     trials = read(stock([*grid(("none", "loud")), *grid(("quiet",), **change)]))
     split = attacks(data_of(trials))
-    assert [board.title.rpartition(" · ")[2] for board in split] == ["edition 1 of 2", "edition 2 of 2"]
-    assert [board.basis.context.editions for board in split] == [2, 2]
+    assert [board.title.rpartition(" · ")[2] for board in split] == ["version 1 of 2", "version 2 of 2"]
+    assert [board.basis.context.version_count for board in split] == [2, 2]
     assert rows(split[0])["cells"].to_dict() == {"none": "9/9", "loud": "9/9", "quiet": "0/9"}
     (mixed,) = attacks(data_of(trials, mixed=True))
     assert mixed.basis.context.mixed
