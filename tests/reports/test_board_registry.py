@@ -105,7 +105,7 @@ def test_parts_of_the_leaderboard_and_metrics_of_a_section_join_those_that_are_t
     ("old", "new", "message"),
     [
         ("floor: float = 0.0", "floor: float", "option 'floor' of board 'costliest' has no default"),
-        ("floor", "store", "board 'costliest' declares 'store', an option that every board has"),
+        ("floor", "store", "'costliest' declares the option 'store'"),
     ],
 )
 def test_options_that_cannot_be_given_are_refused(
