@@ -84,7 +84,7 @@ def test_ways_of_packing_that_unpack_without_a_bound_are_refused(tmp_path: Path,
     assert (tmp_path / "t.zip").stat().st_size < 2**16
     path = tmp_path / "t.zip"
     path.write_bytes(path.read_bytes().replace((2**27).to_bytes(4, "little"), (10).to_bytes(4, "little")))
-    with cheaply(), pytest.raises(DataCorruptError, match="another way than deflate"):
+    with cheaply(), pytest.raises(DataCorruptError, match="deflate"):
         read_all(path)
 
 
@@ -217,7 +217,7 @@ def test_an_array_that_claims_gigabytes_is_not_made(tmp_path: Path, kind: str) -
 
 
 def test_codes_packed_without_a_bound_or_beyond_it_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="another way than deflate"):
+    with pytest.raises(UserError, match="deflate"):
         score.read(npz(tmp_path / "c.npz", "<f8", "(2, 4)", zipfile.ZIP_BZIP2))
     monkeypatch.setattr(score, "FLOOR", 2**10)
     with pytest.raises(UserError, match="the limit is"):
