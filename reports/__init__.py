@@ -1,9 +1,9 @@
-"""Results in notebooks: `reports.load("runs")` is a tidy frame, and every table and picture is one call.
+"""Results in notebooks: frames of trials, boards, charts and pictures.
 
 import reports
-trials = reports.load("runs")              # a row per trial; reports.columns() says what the columns mean
+trials = reports.load("runs")              # a row per trial; reports.columns() explains the columns
 trials.groupby("attack")["gain"].mean()
-display(*reports.tables("runs"))          # boards; board.table is the frame behind one
+display(*reports.tables("runs"))          # boards; board.table is a frame
 reports.draw_attacks("runs", "attacks.png")
 """
 
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import pandas as pd
 
-    from reports._charts import Chart
     from reports.context import Board
+    from reports.svg_charts import Chart
 
 __all__ = ["charts", "columns", "draw_attacks", "draw_sweeps", "load", "tables", "write_html"]
 
@@ -32,7 +32,7 @@ def load(store: str | Path, *, suite: str | None = None, run: Run = "latest") ->
 
 
 def columns() -> pd.DataFrame:
-    """What the numeric columns of `load` mean: title, unit, direction (+1: more is more of it), range."""
+    """The numeric columns of `load`: title, unit, direction (+1: higher is better), range and meaning."""
     import pandas as pd
 
     from bench.metrics import METRICS
@@ -59,10 +59,10 @@ def tables(
     run: Run = "latest",
     **options: Any,
 ) -> list[Board]:
-    """Boards as `bench leaderboard` and `bench report` print them; a notebook shows one with its caption.
+    """The boards that `bench leaderboard` and `bench report` print; a notebook shows a board with its caption.
 
     kind: a board of `bench list boards`, for example leaderboard, conventions, dose-response, equal-strength,
-    code-geometry. options: the board's own, for example `by="bits"` of leaderboard or `gain=0.5` of equal-strength.
+    code-geometry. options: those of the board, for example `by="bits"` of leaderboard or `gain=0.5` of equal-strength.
     """
     from bench.engine.record_cache import RecordCache
     from bench.engine.store import Store
@@ -75,19 +75,20 @@ def tables(
 
 
 def charts(store: str | Path, *, suite: str | None = None, run: Run = "latest") -> list[Chart]:
-    """Every chart of the HTML report: costs, code lengths, strengths, attention, codes; a notebook draws one."""
+    """The charts of the HTML report: costs, code lengths, sweeps, attention, codes; a notebook shows a chart."""
     from bench.engine.record_cache import RecordCache
     from bench.engine.store import Store
-    from reports import frame, html_report
+    from reports import frame
+    from reports.board_registry import BoardData
+    from reports.page.chapters import charts_of
 
     held = Store(Path(store))
-    trials = frame.read(held, suite=suite, run=run).trials
-    found = html_report.charts(held, RecordCache(held), trials, html_report.shortened(trials), mixed=False)
+    found = charts_of(BoardData(frame.read(held, suite=suite, run=run), RecordCache(held)))
     return [chart for part in found.values() for chart in part]
 
 
 def write_html(store: str | Path, path: str | Path, *, suite: str | None = None, run: Run = "latest") -> str:
-    """One HTML file with all of it but papers' numbers, which `bench report` adds; returns what is in it."""
+    """Write the HTML page without reported numbers, which `bench report` adds; returns a summary."""
     from bench.engine.store import Store
     from reports import frame, html_report
 
@@ -96,7 +97,7 @@ def write_html(store: str | Path, path: str | Path, *, suite: str | None = None,
 
 
 def draw_attacks(store: str | Path, path: str | Path, *, key: str | None = None, suite: str | None = None) -> str:
-    """Pictures of every attack of the latest run, or of one trial, into a file; returns what was drawn."""
+    """Draw pictures of every attack of the latest run, or of one trial, into a file; returns a summary."""
     from bench.engine.store import Store
     from reports import gallery
 
@@ -104,7 +105,7 @@ def draw_attacks(store: str | Path, path: str | Path, *, key: str | None = None,
 
 
 def draw_sweeps(store: str | Path, path: str | Path, *, suite: str | None = None) -> str:
-    """Every sweep of an attack or a defense of the latest run into a file; returns what was drawn."""
+    """Draw every sweep of an attack or a defense of the latest run into a file; returns a summary."""
     from bench.engine.store import Store
     from reports import curves
 

@@ -1,10 +1,10 @@
-"""What a kind of board is, and how one is declared: a decorated function in `reports.boards` or in a plugin.
+"""Kinds of boards. A decorated function in `reports.boards` or in a plugin declares one.
 
     @board("most-fragile", chapter="Strength", help="attacks by what one defense leaves of them")
-    def most_fragile(data: BoardData, *, floor: float = 0.1) -> list[Board]: ...
+    def most_fragile(data: BoardData, *, floor: Annotated[float, "leave out smaller gains"] = 0.1) -> list[Board]: ...
 
-Keyword-only arguments are the board's options. `bench report NAME`, `bench list boards`, the HTML page and
-`reports.tables(store, NAME)` follow.
+Keyword-only arguments are the options of the board. The declaration is enough for `bench report NAME`,
+`bench list boards`, the HTML page and `reports.tables(store, NAME)`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from bench.api import registry
 from bench.api.errors import UserError, nearest, unknown
@@ -21,14 +22,14 @@ from bench.engine.record_cache import RecordCache
 from reports.context import Board, components
 from reports.frame import Results
 
-__all__ = ["BoardData", "BoardKind", "all_boards", "board", "make_boards"]
+__all__ = ["Board", "BoardData", "BoardKind", "BoardOption", "all_boards", "board", "make_boards", "parts_of"]
 
 F = TypeVar("F", bound=Callable[..., list[Board]])
 
 
 @dataclass(frozen=True)
 class BoardData:
-    """What boards are made of. mixed: whether one table may mix code, metric and protocol versions."""
+    """The data that boards are made from. mixed: whether a table may mix versions of code, metrics and protocol."""
 
     results: Results
     record_cache: RecordCache
@@ -36,20 +37,45 @@ class BoardData:
 
 
 @dataclass(frozen=True)
+class BoardOption:
+    """An option of a board: its default, its type, and the help text of its annotation."""
+
+    default: Any
+    type: Any
+    help: str
+
+
+@dataclass(frozen=True)
 class BoardKind:
-    """name: of the command and of notebooks. chapter: of the page. on_page: options that the page sets."""
+    """A kind of board. name: in commands and notebooks. chapter: on the page. on_page: the options that the page sets.
+
+    part_of: the board that contains this one; the page then shows this one only there.
+    """
 
     name: str
     chapter: str
     help: str
     function: Callable[..., list[Board]]
     on_page: Mapping[str, Any] = field(default_factory=dict)
+    part_of: str = ""
 
     @property
-    def options(self) -> Mapping[str, Any]:
-        """Name to default."""
+    def options(self) -> Mapping[str, BoardOption]:
+        """The options by name, in the order of their declaration."""
         parameters = inspect.signature(self.function).parameters.values()
-        return {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+        named = {one.name: one for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+        # other annotations may name imports that exist only for type checkers
+        annotations = SimpleNamespace(__annotations__={name: one.annotation for name, one in named.items()})
+        types = get_type_hints(annotations, inspect.unwrap(self.function).__globals__, include_extras=True)
+        return {name: BoardOption(one.default, *_told(types.get(name, str))) for name, one in named.items()}
+
+
+def _told(annotation: Any) -> tuple[Any, str]:
+    """The type and the text of `Annotated[type, "text"]`."""
+    if not hasattr(annotation, "__metadata__"):
+        return annotation, ""
+    texts = [one for one in annotation.__metadata__ if isinstance(one, str)]
+    return get_args(annotation)[0], texts[0] if texts else ""
 
 
 def board(
@@ -58,42 +84,50 @@ def board(
     chapter: str,
     help: str,  # noqa: A002 -- as option parsers call it
     on_page: Mapping[str, Any] | None = None,
+    part_of: str = "",
 ) -> Callable[[F], F]:
-    """Declares a function of BoardData, and of keyword-only options, that gives boards; UserError if it has none."""
+    """Declare a function of BoardData and keyword-only options that returns boards.
+
+    The function raises UserError if the run has no data for the board.
+    """
 
     def decorate(function: F) -> F:
-        registry.mark(function, "boards", BoardKind(name, chapter, help, function, on_page or {}))
+        for one in inspect.signature(function).parameters.values():
+            if one.kind is one.KEYWORD_ONLY and one.default is one.empty:
+                raise TypeError(f"option '{one.name}' of board '{name}' has no default, which the page needs")
+        registry.mark(function, "boards", BoardKind(name, chapter, help, function, on_page or {}, part_of))
         return function
 
     return decorate
 
 
 def all_boards() -> Mapping[str, BoardKind]:
-    """Every kind of board by name: built-in ones, then those of packages and plugins."""
+    """Every kind of board by name: built in, then of packages, then of plugins."""
     return _all(registry.generation())
 
 
 @cache
 def _all(generation: int) -> Mapping[str, BoardKind]:
-    del generation  # of loaded plugins: another one means to look again
-    found: dict[str, BoardKind] = {}
-    origins: dict[str, str] = {}
-    for kind, origin in registry.marked("boards"):
-        if kind.name in found:
-            raise UserError(f"two boards are called '{kind.name}': {origins[kind.name]} and {origin}; rename one")
-        found[kind.name], origins[kind.name] = kind, origin
-    return found
+    del generation  # changes when a plugin is loaded, and so clears the cache
+    found = list(registry.marked("boards"))
+    registry.require_unique("boards", ((kind.name, origin) for kind, origin in found))
+    return {kind.name: kind for kind, _ in found}
+
+
+def parts_of(name: str) -> list[BoardKind]:
+    """The kinds that the board `name` contains."""
+    return [kind for kind in all_boards().values() if kind.part_of == name]
 
 
 def make_boards(name: str, data: BoardData, options: Mapping[str, Any] | None = None) -> list[Board]:
-    """The boards of a kind, ready to be shown; UserError for an unknown kind or option."""
+    """The boards of a kind; UserError for an unknown kind or option."""
     kinds, given = all_boards(), dict(options or {})
     if name not in kinds:
-        raise unknown("kind of board", name, kinds)
+        raise unknown("kind of board", name, kinds, "see `python -m bench list boards`")
     kind = kinds[name]
     for option in given:
         if option not in kind.options:
-            known = ", ".join(f"{key}={value}" for key, value in kind.options.items()) or "none"
+            known = ", ".join(f"{key}={one.default}" for key, one in kind.options.items()) or "none"
             raise UserError(
                 f"board '{name}' has no option '{option}'{nearest(option, kind.options) or '.'} Known: {known}"
             )

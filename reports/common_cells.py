@@ -1,4 +1,4 @@
-"""Which cells the rows of a board have in common, and means and intervals over exactly these."""
+"""The (target, seed) cells that all rows of a board share, and means and intervals over them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ Place = tuple[str, int]  # target, seed
 
 @dataclass(frozen=True)
 class Group:
-    """The cells of one row of a board. done: those with a result, the one of each place in `positions`.
+    """The trials of one row of a board.
 
-    collapsed: those whose victim is a failed run, by key, with the reason.
+    planned: their cells. done: the trials with a result. positions: the position in `done` of each cell.
+    collapsed: trials whose training failed, by key, with the reason.
     """
 
     planned: frozenset[Place]
@@ -31,6 +32,7 @@ class Group:
 
     @classmethod
     def of(cls, rows: pd.DataFrame) -> Group:
+        """The group of these trials, rows of `frame.load`."""
         planned = frozenset(zip(rows["target"], rows["seed"], strict=True))
         done = rows[(rows["status"] == "ok").to_numpy()]
         places = list(zip(done["target"], done["seed"], strict=True))
@@ -40,72 +42,87 @@ class Group:
 
     @property
     def places(self) -> frozenset[Place]:
+        """The cells with a result."""
         return frozenset(self.positions)
 
     def values(self, metric: str, places: Sequence[Place]) -> Float64[np.ndarray, " n"]:
+        """The metric in each of these cells; KeyError for a cell without a result."""
         column = self.done[metric].to_numpy(dtype=np.float64)
         return column[[self.positions[place] for place in places]]
 
     @property
     def coverage(self) -> str:
+        """Cells with a result and planned cells, as "5/6"."""
         return f"{len(self.places)}/{len(self.planned)}"
 
 
 @dataclass(frozen=True)
 class CommonCells:
-    """The (target, seed) cells that every counted row has; one with under half of the fullest's results is not."""
+    """The (target, seed) cells that every counted row has.
+
+    A row counts if it has at least half as many results as the fullest row. fixed_targets: whether the targets are all
+    classes of the data set.
+    """
 
     places: tuple[Place, ...]
     counted: frozenset[Any]
-    fixed_targets: bool  # they are all there are in the data set
+    fixed_targets: bool
 
     @classmethod
     def of(cls, groups: Mapping[Any, Group]) -> CommonCells:
+        """The common cells of rows by name."""
         most = max((len(group.places) for group in groups.values()), default=0)
         counted = frozenset(name for name, group in groups.items() if group.places and 2 * len(group.places) >= most)
         places = frozenset.intersection(*(groups[name].places for name in counted)) if counted else frozenset()
-        targets = {target for target, _ in places}
+        shared = sorted(places)
+        targets = {target for target, _ in shared}
         classes = {number for name in counted for number in groups[name].done["classes"].dropna()}
+        single = all((groups[name].values("target_labels", shared) == 1).all() for name in counted)
         return cls(
-            places=tuple(sorted(places)),
+            places=tuple(shared),
             counted=counted if places else frozenset(),
-            fixed_targets=len(targets) > 1 and classes == {len(targets)} and not any("+" in name for name in targets),
+            fixed_targets=len(targets) > 1 and classes == {len(targets)} and single,
         )
 
     @property
     def targets(self) -> list[str]:
+        """The targets of the cells; short names first, so that numbers are in order."""
         return sorted({target for target, _ in self.places}, key=lambda name: (len(name), name))
 
     @property
     def seeds(self) -> list[int]:
+        """The seeds of the cells, in order."""
         return sorted({seed for _, seed in self.places})
 
     @property
     def crossed(self) -> bool:
+        """Whether every target has every seed."""
         return len(self.places) == len(self.targets) * len(self.seeds)
 
     @property
     def inference(self) -> bool:
-        """Whether intervals and ranks are to be had: full cross, at least two seeds and two targets."""
+        """Whether the cells allow intervals and ranks: fully crossed, with at least two seeds and two targets."""
         return self.crossed and len(self.seeds) > 1 and len(self.targets) > 1
 
     def mean(self, group: Group, metric: str) -> float:
-        """Over the shared cells; NaN if one of them has no value, rather than a mean over fewer."""
+        """The mean over the shared cells; NaN if the metric has no value in one of them."""
         return float(group.values(metric, self.places).mean()) if self.places else math.nan
 
     def matrix(self, group: Group, metric: str) -> Cells:
+        """The metric per target (row) and seed (column)."""
         values = group.values(metric, [(target, seed) for target in self.targets for seed in self.seeds])
         return values.reshape(len(self.targets), len(self.seeds))
 
     def interval(self, group: Group, metric: str) -> Interval | None:
+        """The 95 % interval of the mean; None if the cells allow none."""
         if not self.inference:
             return None
         return statistics.crossed_interval(self.matrix(group, metric), fixed_targets=self.fixed_targets)
 
     def sentence(self, *, intervals: bool = True, scope: str = "of this setting and no other") -> str:
-        """n, and what intervals stand for or why there are none."""
+        """A sentence with n and the population of the intervals, or with the reason why there are none."""
         if not self.places:
-            return "No (target, seed) cell that all rows share: no averages."
+            return "The rows share no (target, seed) cell: no averages."
         targets, seeds = self.targets, self.seeds
         words = (
             f"n = {len(self.places)}: {_count(targets, 'target')} x {_count(seeds, 'seed')}"

@@ -1,4 +1,4 @@
-"""Two stores side by side: what changed, whether that is more than noise, and what else differs between them."""
+"""Comparison of two stores: changed numbers, changes beyond noise, and differences of code and machine."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from reports.frame import VERSIONS, Results, groups
 from reports.rows import freedom, table
 
 COMPARED = ("map", "t_map", "gain", "own_map", "auroc", "model_score")
-ROUNDING = 1e-9  # below it two numbers are equal
-CLOSE = 0.02  # METHODOLOGY.md#equality-margin: the largest difference that is no change where there is no interval
+ROUNDING = 1e-9  # a smaller difference is equality
+CLOSE = 0.02  # METHODOLOGY.md#equality-margin: without an interval, a larger difference is a change
 SAME = ["training", "changes", *(axis for axis in AXES if axis not in {"target", "seed"})]
 ROW = [axis for axis in AXES if axis not in {"target", "seed"}]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """changed: whether something changed beyond noise, or a result was lost."""
+    """Boards, and whether a number changed beyond noise or a result of the first store is missing."""
 
     boards: list[Board]
     changed: bool
 
 
 def compare(one: Results, other: Results, first: Store, second: Store) -> Comparison:
-    """Trials of both stores that have the same axes and training, paired by target and seed."""
+    """Compare the trials of both stores that have equal axes and training, paired by target and seed."""
     a, b = _numbers(one), _numbers(other)
     lines = _judged(list(_rows(a, b)))
     moved = [line for line in lines if line["verdict"] not in {"equal", "within noise"}]
@@ -45,13 +45,13 @@ def compare(one: Results, other: Results, first: Store, second: Store) -> Compar
     shown = [line for line in lines if line["verdict"] != "equal"]
     axes = [axis for axis in ROW if len({line[axis] for line in lines}) > 1]
     caption = (
-        f"{counts}. Rows of one axis value are left out: {_shared(lines, axes)}. Rows that are equal are not shown."
-        " Beyond noise: Holm-adjusted p below 0.05 over all rows, targets and seeds crossed; without an interval (one"
-        f" target or seed) a mean difference above {CLOSE} counts as a change."
+        f"{counts}. Equal in all rows: {_shared(lines, axes)}. Equal rows are not shown."
+        " beyond noise: Holm-adjusted p below 0.05 over all rows, with targets and seeds crossed. Without an interval"
+        f" (one target or seed), a mean difference above {CLOSE} counts as a change."
     )
     boards = [
         Board(
-            title="What changed (B minus A)",
+            title="Changes (B minus A)",
             table=table(
                 shown,
                 (*axes, "metric", "A", "B", "difference", f"difference{HALF}", f"difference{FREEDOM}", "n", "verdict"),
@@ -71,7 +71,7 @@ def compare(one: Results, other: Results, first: Store, second: Store) -> Compar
 
 
 def _numbers(results: Results) -> pd.DataFrame:
-    """Cells with what their input detector scored."""
+    """The trials with the AUROC of the main score of their input detector."""
     scores = results.detectors
     main = scores[scores["headline"].astype(bool)][["key", "auroc"]].drop_duplicates("key")
     return results.trials.drop(columns="auroc", errors="ignore").merge(main, on="key", how="left")
@@ -118,7 +118,7 @@ def _row(
 
 
 def _judged(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One family of tests: everything that this comparison looks at."""
+    """The lines with verdicts; all tests of a comparison are one family."""
     tested = [line for line in lines if line["p"] is not None]
     for line, p in zip(tested, statistics.holm([line["p"] for line in tested]), strict=True):
         if p < statistics.LEVEL:
@@ -127,7 +127,7 @@ def _judged(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _missing(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """Trials with a result in one store only, and what the other says of them."""
+    """Trials with a result in one store only, and their reason in the other."""
     on = ["training", *AXES]
     both = a[[*on, "status", "reason"]].merge(b[[*on, "status", "reason"]], on=on, how="outer", suffixes=(" A", " B"))
     ok = {name: both[f"status {name}"] == "ok" for name in ("A", "B")}
@@ -144,19 +144,19 @@ def _lost(lost: pd.DataFrame) -> Board:
     return Board(
         title="Results in one store only",
         table=frame[["only in", "attack", "defense", "trials", "there"]],
-        caption="there: what the other store says of these trials.",
+        caption="there: the reason in the other store.",
         index=("only in", "attack", "defense"),
     )
 
 
 def _provenance(a: pd.DataFrame, b: pd.DataFrame, first: Store, second: Store) -> Board:
-    """What differs besides the numbers: code, protocol, machine, packages."""
+    """Differences of code, protocol, machine and packages."""
     facts = [_facts(frame, store) for frame, store in ((a, first), (b, second))]
     names = [name for name in dict.fromkeys([*facts[0], *facts[1]]) if facts[0].get(name) != facts[1].get(name)]
     lines = [{"what": name, "A": facts[0].get(name, ""), "B": facts[1].get(name, "")} for name in names]
-    same = "" if lines else " Code, protocols, packages and machine agree."
+    same = "" if lines else " Code, protocols, packages and machine are equal."
     return Board(
-        title="What else differs",
+        title="Other differences",
         table=pd.DataFrame(lines, columns=["what", "A", "B"]),
         caption=f"A: {first.root}. B: {second.root}.{same}",
         index=("what",),

@@ -1,34 +1,41 @@
-"""A board, and the scene it is drawn from: one setting in one edition, with what its captions begin with."""
+"""A board, and the context that it is made from: the trials of one setting, measured with one version of the code."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from bench.api.kinds import CODE_CHANGING, DefenseKind
 from bench.config.trial import Spec
-from reports.common_cells import CommonCells, Group
+from reports.common_cells import Group
 from reports.frame import SETTING, VERSIONS, groups
 
-HALF = " ±"  # the column "gain ±" holds half the width of the interval of "gain"
-FREEDOM = " df"  # and "gain df" its degrees of freedom
-# where scenes go across such an axis, these parts of an edition differ by nature
+if TYPE_CHECKING:
+    from reports.basis import Basis
+
+HALF = " ±"  # the column "gain ±" holds half of the width of the interval of "gain"
+FREEDOM = " df"  # the column "gain df" holds the degrees of freedom of that interval
+# Contexts that join all values of such an axis always differ in these versions.
 DIFFERENT = {"dataset": ("protocol_digest", "code"), "backbone": ("code",), "method": ("code",)}
-REPAIRS = (DefenseKind.NONE, *CODE_CHANGING)  # these have codes of their own
-FIXED = {"surrogate": "other_seed", "augment": "victim"}  # not worth a word in a title
+REPAIRS = (
+    DefenseKind.NONE,
+    *CODE_CHANGING,
+)  # defense kinds that have codes of their own
+FIXED = {"surrogate": "other_seed", "augment": "victim"}  # default values, which titles do not name
 
 
 @dataclass(frozen=True)
 class Board:
-    """index: the columns that name a row. metrics: which of METRICS a column shows. heat: columns worth colour.
+    """A table with its title and caption.
 
-    best: positions of the rows that nobody is significantly better than. quiet: columns for machines only.
-    by_row: which metric the column `value` shows, where it differs by row. components: those of the whole print, of
-    which people read short names.
+    index: the columns that name a row. metrics: the metric of METRICS that a column shows. heat: coloured columns.
+    best: positions of the rows that no other row is significantly better than. quiet: columns that only csv and json
+    hold. by_row: the metric of each row in the column `value`. components: all components of the printed boards; their
+    labels are shortened. basis: the facts that the caption states, for boards that average over trials.
     """
 
     title: str
@@ -41,9 +48,10 @@ class Board:
     quiet: tuple[str, ...] = ()
     by_row: tuple[str, ...] = ()
     components: frozenset[Spec] = frozenset()
+    basis: Basis | None = None
 
     def _repr_html_(self) -> str:
-        """What a notebook shows; texts are escaped."""
+        """The board as HTML for a notebook; texts are escaped."""
         shown = self.table.drop(columns=list(self.quiet), errors="ignore")
         caption = escape(self.caption).replace("\n", "<br>")
         return f"<b>{escape(self.title)}</b>{shown.to_html(index=False, na_rep='-')}<small>{caption}</small>"
@@ -51,17 +59,22 @@ class Board:
 
 @dataclass(frozen=True)
 class BoardContext:
-    """One setting in one edition: its trials, and what its captions begin with.
+    """The trials of one setting, measured with one version of code, metrics and protocol.
 
-    edition: metric version and protocol, which numbers that are averaged share. whole: measured in one edition alone.
-    scope: what intervals are about.
+    about: the first lines of captions. versions: metric version and protocol. version_count: the number of versions
+    that the setting was measured with. other_code: results that are left out because another result of their row has
+    newer code. settings: settings that the trials are means over, and settings that were planned. mixed: whether
+    versions may be mixed. scope: the population that intervals are about, as the end of a sentence.
     """
 
     title: str
     trials: pd.DataFrame
     about: tuple[str, ...]
     versions: tuple[str, ...] = ()
-    whole: bool = True
+    version_count: int = 1
+    other_code: int = 0
+    settings: tuple[int, int] = (1, 1)
+    mixed: bool = False
     scope: str = "of this setting and no other"
 
     @property
@@ -74,43 +87,39 @@ class BoardContext:
     def split(self, rows: pd.DataFrame, by: Sequence[str]) -> dict[Any, Group]:
         return {key if len(key) > 1 else key[0]: Group.of(part) for key, part in groups(rows, by)}
 
-    def caption(self, shared: CommonCells, *lines: str, intervals: bool = True) -> str:
-        sentence = shared.sentence(intervals=intervals, scope=self.scope)
-        return "\n".join([*self.about, sentence, *(line for line in lines if line)])
-
 
 def contexts(trials: pd.DataFrame, mixed: bool, without: str = "") -> Iterator[BoardContext]:
-    """Settings, each split by edition; trials without a result count in all editions of their setting.
+    """The contexts of all settings, one per version; a trial without a result belongs to every version of its setting.
 
-    without: an axis of the setting that scenes go across.
+    without: an axis whose values are joined in one context.
     """
     setting = [axis for axis in SETTING if axis != without]
     wanted = [] if mixed else [name for name in VERSIONS if name not in DIFFERENT.get(without, ())]
     found = [part for _, part in groups(trials, setting)]
     titles = [_title(part, without) for part in found]
     for part, title in zip(found, titles, strict=True):
-        # what is rarely said tells settings apart that are equal otherwise
+        # the recipe is in the title only if it is the only difference between two settings
         name = f"{title} · {part.iloc[0]['changes'] or 'own recipe'}" if titles.count(title) > 1 else title
         done = part[part["status"] == "ok"]
         parts = [done for _, done in groups(done, wanted)] if wanted and not done.empty else [done]
         lost = part[part["status"] != "ok"]
         for i, versions in enumerate(parts):
-            # what other editions measured is planned here too, without a result
+            # trials of other versions are planned trials without a result here
             elsewhere = pd.concat([other for other in parts if other is not versions]) if len(parts) > 1 else None
             rows = [versions, lost] + ([elsewhere.assign(status="missing")] if elsewhere is not None else [])
             whole = pd.concat(rows).sort_index() if len(rows) > 1 else versions
             whole, other = (whole, 0) if mixed else _of_one_code(whole, without)
-            mark = f" · edition {i + 1} of {len(parts)}" if len(parts) > 1 else ""
+            mark = f" · version {i + 1} of {len(parts)}" if len(parts) > 1 else ""
             held = tuple(listed(versions[name]) for name in ("metrics_version", "protocol_digest"))
             notes = [*about(versions, mixed), *_warnings(len(parts), other)]
-            yield BoardContext(name + mark, whole, tuple(notes), held, len(parts) == 1)
+            yield BoardContext(name + mark, whole, tuple(notes), held, len(parts), other, mixed=mixed)
 
 
 def _of_one_code(trials: pd.DataFrame, without: str) -> tuple[pd.DataFrame, int]:
-    """Each row of a board with results of one code of its attack and defense, the latest; how many others there were.
+    """The trials without results of older code, and the number of those results.
 
-    A run has one code, several runs may not. Trials of the latest run come first. Other data sets, networks and methods
-    have other code, and are other columns.
+    A row keeps the results of the latest code of its attack and defense. Runs may have different code; trials of the
+    latest run come first. If contexts join data sets, networks or methods, each of them has its own code.
     """
     done = trials[trials["status"] == "ok"]
     row = ["attack", "defense", *([without] if without in DIFFERENT else [])]
@@ -134,7 +143,7 @@ def _title(trials: pd.DataFrame, without: str) -> str:
 
 
 def about(done: pd.DataFrame, mixed: bool) -> Iterator[str]:
-    """The lines that every caption begins with: what the numbers of these trials rest on."""
+    """The first lines of every caption: data, training, chance, versions and devices of these trials."""
     if done.empty:
         return
     for _, part in groups(done, ["protocol_digest"]):
@@ -148,21 +157,21 @@ def about(done: pd.DataFrame, mixed: bool) -> Iterator[str]:
     training = "; ".join(changes or "the recipe of the method" for changes in dict.fromkeys(done["changes"]))
     yield f"Training: {training}. {_chance(done)}Metrics v{versions}, code {codes}."
     if mixed and any(len(set(done[name])) > 1 for name in VERSIONS):
-        yield "Warning: this table mixes code, metric versions or protocols, as asked."
+        yield "Warning: this table mixes versions of code, metrics or protocol (--mixed)."
     if len(set(done["device"])) > 1:
-        yield f"Warning: measured on different devices ({devices}): numbers differ a little between them."
+        yield f"Warning: the trials ran on different devices ({devices}), whose numbers differ slightly."
 
 
 def _warnings(all_versions: int, other: int) -> Iterator[str]:
     if other:
         yield (
-            f"Warning: left out ({other}): results of other code of their attack or defense than the latest of their"
-            " row. Run the suite again, or ask for --mixed."
+            f"Warning: {other} results of older code of their attack or defense are left out."
+            " Run the suite again, or use --mixed."
         )
     if all_versions > 1:
         yield (
-            f"Warning: the trials of this setting come from {all_versions} editions of code, metrics or protocol; each"
-            " has a board of its own. Run the suite again for one edition."
+            f"Warning: {all_versions} versions of code, metrics or protocol measured this setting. Each version has its"
+            " own board. Run the suite again to measure all trials with one version."
         )
 
 
@@ -180,6 +189,6 @@ def listed(values: Iterable[Any]) -> str:
 
 
 def components(trials: pd.DataFrame) -> frozenset[Spec]:
-    """Components that people read shortened; a setting that all boards share stays whole in their titles."""
+    """The components whose labels are shortened: attacks, defenses, and axes of the setting with several values."""
     varying = [axis for axis in ("dataset", "backbone", "method") if len(set(trials[axis])) > 1]
     return frozenset(spec for axis in ("attack", "defense", *varying) for spec in trials[f"{axis}_spec"])

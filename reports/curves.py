@@ -1,4 +1,4 @@
-"""Sweeps as pictures: what the strength of an attack or of a defense does to t-mAP, own-mAP and mAP."""
+"""Figures of sweeps: t-mAP, own-mAP and mAP over a parameter of an attack or a defense."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bench.api.errors import UserError
 from bench.api.untrusted import strip_controls
 from bench.engine.store import Store
 from reports import sweeps as sweeping
-from reports._image_grid import DPI, plain, saved, suffix_of, write
 from reports.context import contexts
+from reports.figures import DPI, as_bytes, default_style, suffix_of, write
 from reports.frame import groups, read
 from reports.sweeps import FEWEST
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDE = 4  # panels side by side
-STEEP = 16  # a range of so many times its smallest value is drawn in the logarithm
-LINES = {  # metric: (name, colour of the Okabe-Ito palette, mark), told apart without colour too
+STEEP = 16  # the axis is logarithmic if the largest value exceeds the smallest one by this factor
+LINES = {  # metric: (name, colour of the Okabe-Ito palette, mark), different without colour too
     "t_map": ("t-mAP", "#D55E00", "o"),
     "own_map": ("own-mAP", "#0072B2", "s"),
     "map": ("mAP", "#009E73", "^"),
@@ -33,7 +33,7 @@ LINES = {  # metric: (name, colour of the Okabe-Ito palette, mark), told apart w
 
 @dataclass(frozen=True)
 class Panel:
-    """One curve per metric over the values of one parameter. rows: the trials, with the value as `x`."""
+    """One curve per metric over the values of a parameter. rows: the trials, with the value in column `x`."""
 
     name: str
     parameter: str
@@ -43,7 +43,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Panels that belong together: a swept defense against each attack, or the swept attacks of a setting."""
+    """The panels of one figure: a swept defense against each attack, or the swept attacks of a setting."""
 
     title: str
     setting: str
@@ -51,16 +51,19 @@ class Sweep:
 
 
 def draw(store: Store, path: Path, *, suite: str | None = None) -> str:
-    """Every sweep in the latest run (of a suite), into a file whose suffix names the format."""
+    """Draw every sweep of the latest run (of a suite) into a file; returns a summary.
+
+    The suffix of the file names the format. UserError if nothing was swept.
+    """
     suffix = suffix_of(path)
     found = list(sweeps(read(store, suite=suite).trials))
     if not found:
         raise UserError(
-            f"nothing in this run was swept: a list of at least {FEWEST} numbers makes a curve, for example"
+            f"this run has no sweep: give a parameter at least {FEWEST} values, for example"
             """ --set 'defenses=["none", { name = "fine_pruning", epochs = 0, ratio = [0.3, 0.6, 0.9] }]'"""
         )
-    with plain():
-        write(path, saved(figure(found), suffix))
+    with default_style():
+        write(path, as_bytes(figure(found), suffix))
     return "; ".join(
         f"{sweep.title} · {sweep.setting}: {', '.join(dict.fromkeys(_counted(panel) for panel in sweep.panels))}"
         for sweep in found
@@ -72,7 +75,7 @@ def _counted(panel: Panel) -> str:
 
 
 def sweeps(trials: pd.DataFrame, *, mixed: bool = False) -> Iterator[Sweep]:
-    """The swept attacks, undefended, and defenses of each setting."""
+    """The sweeps of undefended attacks and of defenses, per setting."""
     for context in contexts(trials, mixed):
         swept = [Panel(title, parameter, rows) for title, parameter, rows in sweeping.attacks(context.trials)]
         if swept:
@@ -84,14 +87,14 @@ def sweeps(trials: pd.DataFrame, *, mixed: bool = False) -> Iterator[Sweep]:
 
 
 def points(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means of each x over the (target, seed) cells that all x share; `n` counts them. Empty where none is shared."""
+    """Means per x over the (target, seed) cells that all x share, and their number `n`; empty without such cells."""
     kept = sweeping.shared(rows)
     means = kept.groupby("x")[[*LINES, "t_map_control"]].mean()
     return means.assign(n=len(kept) // max(len(means), 1)).sort_index()
 
 
 def figure(found: Sequence[Sweep], *, titled: bool = True) -> Figure:
-    """A row of panels per sweep, broken after WIDE."""
+    """A row of panels per sweep, at most WIDE panels per line."""
     from matplotlib.figure import Figure
 
     columns = min(WIDE, max(len(sweep.panels) for sweep in found))

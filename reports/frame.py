@@ -25,43 +25,44 @@ from bench.metrics.input_detection import DETECTION
 
 Run = Literal["latest", "all"]
 
-SETTING = ("dataset", "backbone", "method", "bits", "training", "surrogate", "augment")  # a board never mixes these
-VERSIONS = ("protocol_digest", "metrics_version", "code")  # nor these, unless asked
+SETTING = ("dataset", "backbone", "method", "bits", "training", "surrogate", "augment")  # equal in a board
+VERSIONS = ("protocol_digest", "metrics_version", "code")  # equal in a board too, without --mixed
 SPECS = tuple(f"{axis}_spec" for axis in KIND_OF_AXIS)
 CONTEXT = (
     *AXES,  # components by label
     *SPECS,  # the same as `Spec`s: name and parameters
-    "training",  # digest of what the suite changes in the recipe; "" where nothing
-    "changes",  # the same in words
-    "access",  # what the attacker needs
-    "targeted",  # whether the attack fixes its target beforehand
+    "training",  # digest of the suite's changes of the recipe; "" without changes
+    "changes",  # these changes as text
+    "access",  # access group
+    "targeted",  # whether the attack fixes its target before training
     "defense_kind",
-    "key",  # of the record; "" where the trial was skipped
+    "key",  # of the record; "" for a skipped trial
     "status",  # the value of a Status
     "reason",
-    "cause",  # key of the stage that failed: the trial's own or an ancestor's
+    "cause",  # key of the stage that failed: the stage of the trial itself or one that it needs
     "protocol", "protocol_version", "protocol_digest", "cutoff", "sizes",
+    "target_labels",  # number of labels of the target
     "classes",  # number of labels in the data set
     "metrics_version", "code", "device",
-    "own_code",  # of the attack's and the defense's stages: one row of a board has one
+    "own_code",  # digest of the code of the attack and the defense: equal in a row of a board
 )  # fmt: skip
 AFTER = (
-    "defended",  # key of the defense's work: trials of one clean model and defense share it
-    "seconds_attack", "seconds_defense",  # of trigger and implant; of the defense with its scoring
+    "defended",  # key of the stage of the defense: trials of one clean model and defense share it
+    "seconds_attack", "seconds_defense",  # of trigger and implant; of the defense and its scores
 )  # fmt: skip
 TEXTS = frozenset({"attack", "defense"})
-BASED = TEXTS | {"access"}  # where a value is compared with `none`
-SLICES = (*AXES, "access")  # what boards are sliced by
+BASED = TEXTS | {"access"}  # axes whose values are compared with `none`
+SLICES = (*AXES, "access")  # axes that select or group trials
 
 
 def detector_metrics() -> tuple[str, ...]:
-    """The metrics of one score of an input detector, controls last."""
+    """The metrics of a score of an input detector, controls last."""
     names = METRICS.of(DETECTION)
     return tuple(sorted(names, key=METRICS.controls().__contains__))
 
 
 def trial_metrics() -> tuple[str, ...]:
-    """The metrics of a trial: all but those of input detectors, which have a row per score."""
+    """The metrics of a trial, without those of input detectors, which have one row per score."""
     return tuple(name for name, one in METRICS.items() if one.section != DETECTION)
 
 
@@ -72,7 +73,7 @@ def columns() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Results:
-    """What boards are made of. suites: name to description; command: what made the (latest) run."""
+    """The trials and detector scores of a run. suites: descriptions by name. command: of the (latest) run."""
 
     trials: pd.DataFrame
     detectors: pd.DataFrame
@@ -81,7 +82,7 @@ class Results:
 
 
 def load(store: Store, *, suite: str | None = None, run: Run = "latest") -> pd.DataFrame:
-    """One row per trial, columns as in `columns()`; metrics (see METRICS) are NaN where the trial has none."""
+    """One row per trial, with the columns of `columns()`. A metric that a trial does not have is NaN."""
     return read(store, suite=suite, run=run).trials
 
 
@@ -91,7 +92,7 @@ def detectors(store: Store, *, suite: str | None = None, run: Run = "latest") ->
 
 
 def read(store: Store, *, suite: str | None = None, run: Run = "latest") -> Results:
-    """The trials of the latest run (of a suite), or of all runs: each trial as the latest run that had it left it."""
+    """The trials of the latest run (of a suite), or of all runs; a trial of several runs has its latest result."""
     runs = runs_of(store, suite)
     used = runs[-1:] if run == "latest" else runs[::-1]
     record_cache = RecordCache(store)
@@ -118,12 +119,12 @@ def read(store: Store, *, suite: str | None = None, run: Run = "latest") -> Resu
 
 
 def _identity(planned: PlannedTrial, *more: object, **axes: str) -> str:
-    """Equal for a trial in several runs, whose versions may have given its components more parameters."""
+    """An identifier that is equal for one trial in several runs, even if later versions added parameters."""
     return digest([planned.trial.axes() | axes, planned.trial.training, planned.threads, *more])
 
 
 def _once(planned: PlannedTrial, seen: set[str]) -> PlannedTrial:
-    """The trial; without its result where it is of a model that no seed makes and that another seed has shown."""
+    """The trial, without its result if its model does not depend on the seed and another seed already has it."""
     if not planned.key or planned.seed_dependent:
         return planned
     model = _identity(planned, "one model", seed="")
@@ -134,7 +135,7 @@ def _once(planned: PlannedTrial, seen: set[str]) -> PlannedTrial:
 
 
 def runs_of(store: Store, suite: str | None = None) -> list[RunManifest]:
-    """The runs (of a suite), the latest last; at least one."""
+    """The runs (of a suite), the latest last; UserError without any."""
     every = store.runs()
     found = [manifest for manifest in every if suite is None or suite in manifest.suites]
     if not found:
@@ -146,17 +147,17 @@ def runs_of(store: Store, suite: str | None = None) -> list[RunManifest]:
 
 
 def training_of(training: Mapping[str, Any]) -> str:
-    """The digest of what a suite changes in a method's recipe; "" where nothing."""
+    """The digest of a suite's changes of a recipe; "" without changes."""
     return digest(training)[:8] if training else ""
 
 
 def changes(training: Mapping[str, Any]) -> str:
-    """What a suite changes in a method's recipe, as words."""
+    """A suite's changes of a recipe as text: "epochs 15, lr 0.005"."""
     return ", ".join(f"{name} {value}" for name, value in sorted(training.items()))
 
 
 def collapse(metrics: Mapping[str, Any]) -> str:
-    """Why the victim of a record is a failed run, with its numbers; nothing where it is not, or nobody judged it."""
+    """The reason why a record's training counts as failed, with its numbers; "" if it does not."""
     if metrics.get("collapsed") != 1:
         return ""
     found, clean, chance = (metrics.get(name) for name in ("map", "map_clean", "map_chance"))
@@ -170,7 +171,7 @@ def _short(value: Any) -> str:
 
 
 def _mark_repairs_of_collapsed(rows: Sequence[dict[str, Any]], record_cache: RecordCache) -> None:
-    """Mark what repairs made of a collapsed victim: `measure` can judge a victim only without them."""
+    """Mark defended trials whose undefended victim collapsed: stage `measure` judges undefended victims only."""
     measured = [record_cache.record(row["key"]) for row in rows]
     attacks = [MeasureInputs.of(record.parents).implant if record is not None else None for record in measured]
     implants = [attack.key if attack is not None else "" for attack in attacks]
@@ -212,13 +213,14 @@ def _row(planned: PlannedTrial, record_cache: RecordCache) -> tuple[dict[str, An
 
 
 def coordinates(trial: Trial) -> dict[str, Any]:
-    """A trial's axes as columns: labels for people, and the components themselves."""
+    """The axes of a trial as columns: labels, and the components with their parameters."""
     labels = {axis: strip_controls(value) if isinstance(value, str) else value for axis, value in trial.axes().items()}
-    return {**labels, **{f"{axis}_spec": spec for axis, spec in trial.components.items()}}
+    specs = {f"{axis}_spec": spec for axis, spec in trial.components.items()}
+    return {**labels, **specs, "target_labels": len(trial.target)}
 
 
 def _context(record: Record, record_cache: RecordCache) -> dict[str, Any]:
-    """What the numbers of a record depend on besides its axes. Code: of the stages that all rows of a board share."""
+    """Protocol, versions, device and times of a record. "code": of the stages that all rows of a board share."""
     protocol, inputs = record.protocol, MeasureInputs.of(record.parents)
     encoded, data, split = (record_cache.behind(one) for one in (inputs.control.benign, inputs.load, inputs.split))
     clean = record_cache.behind(EncodeInputs.of(encoded.parents).model) if encoded is not None else None
@@ -254,21 +256,21 @@ def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.Data
     frame = pd.DataFrame(list(rows), columns=list(columns))
     numeric = [name for name in columns if name in METRICS or name in {"seconds_attack", "seconds_defense"}]
     numbers = {name: pd.to_numeric(frame[name], errors="coerce").astype("float64") for name in numeric}
-    return frame.assign(**numbers).copy()  # the copy joins the columns in one block, which makes every selection faster
+    return frame.assign(**numbers).copy()  # the copy joins the columns in one block, which makes selections faster
 
 
 def sizes(counts: Mapping[str, int]) -> str:
-    """`{"query": 100}` as words, in the order in which people think of them."""
+    """`{"query": 100}` as text: training set, queries, database, then the rest."""
     order = ("train", "query", "database", "trusted", "public")
     names = sorted(counts, key=lambda name: (order.index(name) if name in order else len(order), name))
     return ", ".join(f"{name} {counts[name]:,}" for name in names)
 
 
-# Narrowing
-
-
 def narrow(results: Results, conditions: Sequence[str]) -> Results:
-    """The trials that match every `axis=a,b`; values of one axis add up. `none` stays: attacks and defenses need it."""
+    """The trials that match every `axis=a,b`; UserError without any.
+
+    Conditions on one axis add up. `none` always stays, because attacks and defenses are compared with it.
+    """
     wanted: dict[str, set[str]] = {}
     for axis, values in map(_condition, conditions):
         wanted.setdefault(axis, set()).update(values)
@@ -283,12 +285,12 @@ def narrow(results: Results, conditions: Sequence[str]) -> Results:
         kept = values | ({"none"} if axis in BASED else set())
         trials, scores = (frame[meant(frame, axis, kept)] for frame in (trials, scores))
     if trials.empty:
-        raise UserError(f"no trial matches {' '.join(conditions)}: each exists, but not together")
+        raise UserError(f"no trial matches {' '.join(conditions)}: every value exists, but not in one trial")
     return Results(trials, scores, results.suites, results.command)
 
 
 def axis_named(word: str) -> str:
-    """`attack` or `attacks`; anything else is an unknown axis."""
+    """The axis that a user names, as `attack` or `attacks`; UserError for another word."""
     for axis in SLICES:
         if word in {axis, f"{axis}s"}:
             return axis
@@ -298,12 +300,12 @@ def axis_named(word: str) -> str:
 def _condition(text: str) -> tuple[str, set[str]]:
     axis, equals, values = text.partition("=")
     if not equals or not values.strip():
-        raise UserError(f"'{text}' is not of the form axis=value: for example attack=badnets")
+        raise UserError(f"'{text}' is not of the form axis=value, for example attack=badnets")
     return axis_named(axis.strip()), set(pieces(values))
 
 
 def meant(frame: pd.DataFrame, axis: str, values: Collection[str]) -> Bool[np.ndarray, " n"]:
-    """Which rows a user's words for values of an axis mean: a component's name means it with all parameters."""
+    """The rows whose value of an axis is named; the name of a component stands for all its parameters."""
     labels = frame[axis].astype(str).isin(values).to_numpy(dtype=bool)
     if axis not in KIND_OF_AXIS:
         return labels
@@ -313,7 +315,7 @@ def meant(frame: pd.DataFrame, axis: str, values: Collection[str]) -> Bool[np.nd
 
 
 def groups(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """The parts of a frame with equal `by`, in order of appearance; missing values are equal to each other."""
+    """The parts of a frame with equal values of `by`, in order of appearance; missing values count as equal."""
     if not len(frame):
         return
     for values, part in frame.groupby(list(by), sort=False, dropna=False):

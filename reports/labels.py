@@ -1,4 +1,4 @@
-"""Labels of components, as short as a table needs them. Data keep the whole label: it is what a component is."""
+"""Short names of components for tables. Data formats keep the whole label, which identifies the component."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from bench.config.trial import Spec
 
 
 def label_of(spec: Spec) -> str:
-    """A component's label as tables hold it."""
+    """The label of a component in tables."""
     return strip_controls(spec.label)
 
 
 @dataclass(frozen=True)
 class Names:
-    """short: what to print for each label. legend: what the short names of a component leave out, a line each."""
+    """short: the printed name of each label. legend: a line per component with the parameters that short names omit."""
 
     short: Mapping[str, str]
     legend: tuple[str, ...]
 
     @classmethod
     def of(cls, specs: Iterable[Spec]) -> Names:
-        """Without the parameters that all variants of a component share; different labels stay different."""
+        """Names without the parameters that all variants of a component share; different labels stay different."""
         variants: dict[str, dict[str, tuple[str, ...]]] = {}
         for spec in sorted(specs, key=label_of):
             settings = tuple(map(strip_controls, spec.settings))
@@ -35,23 +35,23 @@ class Names:
             first = next(iter(mine.values()))
             shared = [part for part in dict.fromkeys(first) if all(part in parts for parts in mine.values())]
             made = {label: _joined(name, [p for p in parts if p not in shared]) for label, parts in mine.items()}
-            if not shared or len(set(made.values())) < len(made):  # the order may be all that differs
+            if not shared or len(set(made.values())) < len(made):  # labels may differ in the order of parameters only
                 made = {label: label for label in mine}
             else:
                 legend.append(f"{name}: {', '.join(shared)}.")
             short |= made
-        if len(set(short.values())) < len(short):  # a stranger's component may be called like another's label
+        if len(set(short.values())) < len(short):  # a plugin may name a component like the label of another one
             return cls({label: label for label in short}, ())
         return cls(short, tuple(legend))
 
     def within(self, text: str) -> str:
-        """A text with the short names in place of labels."""
+        """The text with short names in place of labels."""
         if text in self.short:
             return self.short[text]
         whole = sorted((label for label in self.short if "(" in label), key=len, reverse=True)
         if not whole or "(" not in text:
             return text
-        # labels that stay as they are take part too: another label may be inside their brackets
+        # unchanged labels are matched too, because their brackets may contain another label
         pattern = rf"(?<![\w-])(?:{'|'.join(map(re.escape, whole))})"
         return re.sub(pattern, lambda match: self.short[match[0]], text)
 

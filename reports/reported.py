@@ -1,4 +1,4 @@
-"""Reported beside measured: every number that a suite's papers print, and what trials of the same setting gave here."""
+"""Numbers that papers report beside the mean of measured trials of the same setting."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ AS_CONFIGURED = frozenset({"attack", "defense"})
 
 
 def claims(trials: pd.DataFrame | None, found: Sequence[ReportedNumber], *, mixed: bool = False) -> list[Board]:
-    """A board per source, a row per number. trials: of the suite's runs, None where it was never run here."""
+    """A board per source with a row per number. trials: those of the suite; None if the suite was not run."""
     settings = [] if trials is None else list(contexts(trials, mixed))
     boards = []
     for source in dict.fromkeys(claim.source for claim in found):
@@ -42,12 +42,12 @@ def claims(trials: pd.DataFrame | None, found: Sequence[ReportedNumber], *, mixe
         by_claim = [list(_lines(claim, axes, parts)) for claim, parts in zip(mine, cells_of, strict=True)]
         lines = [line for part in by_claim for line in part]
         measured = sum(any(line["measured"] is not None for line in part) for part in by_claim)
-        about = f"{measured} of {len(mine)} numbers were measured here, each in the paper's convention of its metric."
+        about = f"{measured} of {len(mine)} numbers were measured, each with the metric convention of its paper."
         rest = (
-            "reported: as printed; measured: mean over the trials that were run, with its 95 % interval over targets"
-            " and seeds where these allow one. Settings differ in other ways too: see the notes."
+            "reported: the number in the paper. measured: mean over the trials that were run, with its 95 % interval"
+            " over targets and seeds if these allow one. The notes name other differences between the settings."
         )
-        where = f"All: {', '.join(f'{axis} {value}' for axis, value in shared.items())}." if shared else ""
+        where = f"All rows: {', '.join(f'{axis} {value}' for axis, value in shared.items())}." if shared else ""
         held = [_setting(context) for parts in cells_of for context, _ in parts]
         here = f"Measured with: {listed(held)}." if held else ""
         notes = dict.fromkeys(claim.note for claim in mine if claim.note)
@@ -68,7 +68,7 @@ def claims(trials: pd.DataFrame | None, found: Sequence[ReportedNumber], *, mixe
 def _lines(
     claim: ReportedNumber, axes: Sequence[str], parts: Sequence[tuple[BoardContext, pd.DataFrame]]
 ) -> Iterator[dict[str, Any]]:
-    """One row per setting with trials of the claim, at least one."""
+    """One row per setting with trials of this number; at least one row."""
     row: dict[str, Any] = {axis: claim.axes.get(axis, "") for axis in axes}
     row |= {
         "metric": METRICS[claim.metric].title,
@@ -94,7 +94,7 @@ def _measured(claim: ReportedNumber, rows: pd.DataFrame, remark: str) -> dict[st
         reasons = [reason for reason in dict.fromkeys(rows["reason"]) if reason]
         return {"cells": group.coverage, "remark": reasons[0] if reasons else "not run"}
     mean, interval = shared.mean(group, claim.metric), shared.interval(group, claim.metric)
-    if not math.isfinite(mean):  # drop@R has no value where every query is dropped, and the mean of five targets none
+    if not math.isfinite(mean):  # drop@R has no value if every query of a target is dropped
         return {"cells": group.coverage, "remark": "no value: for some target no query found a hit"}
     return {
         "measured": mean,
@@ -111,10 +111,10 @@ def _setting(context: BoardContext) -> str:
 
 
 def _matching(trials: pd.DataFrame, claim: ReportedNumber) -> pd.DataFrame:
-    """The trials that a claim is about: undefended where it names no defense.
+    """The trials of a reported number; undefended ones if it names no defense.
 
-    An attack and a defense are meant as configured, since a sweep's other values are other rows of the paper; of data
-    set, backbone and method a name without parameters is enough.
+    Attack and defense must have the same parameters, because other values of a sweep are other rows of the paper. For
+    data set, backbone and method, the name without parameters is enough.
     """
     keep = pd.Series(data=True, index=trials.index)
     for axis, value in {"defense": "none", **claim.axes}.items():

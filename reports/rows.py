@@ -1,4 +1,4 @@
-"""Lines of a board and the table they make; which rows are not averaged, in words."""
+"""Lines of a board, and the table that they make."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ import pandas as pd
 from bench.metrics import METRICS
 from reports import statistics
 from reports.common_cells import CommonCells, Group
-from reports.context import FREEDOM, HALF, listed
+from reports.context import FREEDOM, HALF
 
 
 def numbers(group: Group, counted: bool, shared: CommonCells, metrics: Sequence[str]) -> dict[str, float]:
+    """The mean of each metric by its title; nothing for a row that is not counted."""
     return {METRICS[name].title: shared.mean(group, name) for name in metrics} if counted else {}
 
 
 def half(group: Group, shared: CommonCells, metric: str) -> dict[str, float]:
-    """Half the width of a metric's interval and its degrees of freedom; nothing where there is none."""
+    """Half of the width of a metric's interval and its degrees of freedom; nothing without an interval."""
     interval, title = shared.interval(group, metric), METRICS[metric].title
     return {} if interval is None else {title + HALF: interval.half, title + FREEDOM: interval.df}
 
 
 def freedom(lines: Sequence[Mapping[str, Any]], title: str) -> str:
-    """The degrees of freedom of a column's intervals, in words; nothing where there are none."""
+    """A sentence with the degrees of freedom of a column's intervals; "" without intervals."""
     found = [line[title + FREEDOM] for line in lines if line.get(title + FREEDOM) is not None]
     if not found:
         return ""
@@ -34,7 +35,7 @@ def freedom(lines: Sequence[Mapping[str, Any]], title: str) -> str:
 
 
 def removed(before: Group, after: Group, shared: CommonCells) -> dict[str, float]:
-    """What a defense does to the same trials: gain and mAP lost (before minus after), own-mAP won back."""
+    """The effect of a defense on the same trials: gain removed, own-mAP recovered, mAP lost."""
 
     def apart(metric: str) -> float:
         return float((after.values(metric, shared.places) - before.values(metric, shared.places)).mean())
@@ -43,56 +44,25 @@ def removed(before: Group, after: Group, shared: CommonCells) -> dict[str, float
 
 
 def kept(group: Group, shared: CommonCells) -> str | None:
+    """Whether the upper bound of the mAP lost is below the margin: "yes" or "no"; None without an interval."""
     if not shared.inference:
         return None
     verdict = statistics.non_inferior(-shared.matrix(group, "map_change"), fixed_targets=shared.fixed_targets)
     return None if verdict is None else "yes" if verdict else "no"
 
 
-def left_out(rows: Mapping[Any, Group], shared: CommonCells) -> str:
-    """Names the rows that are not averaged, and counts results of others that not all rows share."""
-    names = [
-        " x ".join(filter(None, key)) if isinstance(key, tuple) else str(key)
-        for key in rows
-        if key not in shared.counted
-    ]
-    collapsed = {key: reason for group in rows.values() for key, reason in group.collapsed.items()}
-    spare = sum(len(group.places) - len(shared.places) for key, group in rows.items() if key in shared.counted)
-    words = []
-    if names:
-        more = f" and {len(names) - 6} more" if names[6:] else ""
-        words.append(f"Too few results to average: {', '.join(names[:6])}{more}.")
-    if spare:
-        some = "1 result that not every row has is" if spare == 1 else f"{spare} results that not every row has are"
-        words.append(f"{some} left out of the averages.")
-    return "\n".join(filter(None, [" ".join(words), failed_runs(collapsed)]))
-
-
-def failed_runs(collapsed: Mapping[str, str]) -> str:
-    """Names the trials whose victim is a failed run, trials of one victim together."""
-    if not collapsed:
-        return ""
-    keys: dict[str, list[str]] = {}
-    for key, reason in collapsed.items():
-        keys.setdefault(reason, []).append(key[:8])
-    found = [f"{reason} in {listed(pd.Series(mine))}" for reason, mine in keys.items()]
-    more = f"; and {len(found) - 4} more" if found[4:] else ""
-    trials = f"{len(collapsed)} trials are failed runs, not weak attacks,"
-    trials = "1 trial is a failed run, not a weak attack," if len(collapsed) == 1 else trials
-    return f"{trials} and left out: {'; '.join(found[:4])}{more}."
-
-
 def table(lines: Sequence[Mapping[str, Any]], columns: Sequence[str], keep: Sequence[str]) -> pd.DataFrame:
-    """A table without the columns that nothing fills, those to keep aside."""
+    """The lines as a table; empty columns are left out unless `keep` names them."""
     found = pd.DataFrame(list(lines), columns=list(columns))
     full = [name for name in columns if name in keep or found[name].notna().any()]
     return found[full]
 
 
 def titles(metrics: Sequence[str]) -> dict[str, str]:
+    """The metrics by their titles."""
     return {METRICS[name].title: name for name in metrics}
 
 
 def known(value: float | None, otherwise: float = -math.inf) -> float:
-    """A number to sort by, where a row may have none."""
+    """The value, or `otherwise` without one: a number to sort by."""
     return otherwise if value is None or math.isnan(value) else float(value)

@@ -1,4 +1,4 @@
-"""Metrics on somebody's own codes: two .npz files in, a board out. Nothing is trained and nothing is unpickled."""
+"""Metrics of codes from two .npz files, which are untrusted: pickled objects are refused."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _BROKEN = (OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, NotI
            zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)  # fmt: skip
 
 
-FLOOR, RATIO = 2**30, 100  # an array may unpack to the larger of the floor and ratio * the file's size
-MAX_TRIALS = 2**31  # of the table of labels
+FLOOR, RATIO = 2**30, 100  # an array may have FLOOR bytes, or RATIO times the size of the file if that is larger
+MAX_LABELS = 2**31  # items x classes
 
 
 @dataclass(frozen=True)
 class CodeFile:
-    """codes of n items; labels [n] class ids or names, or [n, k] multi-hot."""
+    """Codes of n items, and their labels: [n] class ids or names, or [n, k] multi-hot."""
 
     path: Path
     codes: PackedCodes
@@ -49,7 +49,7 @@ class CodeFile:
 
 
 def score(query: Path, database: Path, *, target: str | None = None, cutoff: int | None = None) -> list[Board]:
-    """Metrics of benign queries; with `target`, of triggered queries of other classes against that label."""
+    """Metrics of benign queries; with `target`, of triggered queries of other classes with respect to that label."""
     if cutoff is not None and cutoff < 1:
         raise UserError(f"--cutoff {cutoff}: the number of ranked items that count is at least 1")
     queries, base = read(query), read(database)
@@ -65,7 +65,7 @@ def score(query: Path, database: Path, *, target: str | None = None, cutoff: int
 
 
 def read(path: Path) -> CodeFile:
-    """A code file, every mistake in it one line."""
+    """Read a code file; UserError with one line for a file of another form."""
     arrays = _arrays(path)
     codes = _codes(path, arrays["codes"])
     labels = _labels(path, arrays["labels"])
@@ -75,7 +75,7 @@ def read(path: Path) -> CodeFile:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    if path.exists() and not path.is_file():  # nobody waits for a pipe
+    if path.exists() and not path.is_file():  # reading a pipe could wait forever
         raise UserError(f"'{path}' is no ordinary file: give an .npz file with the arrays codes and labels")
     try:
         loaded = np.load(path, allow_pickle=False)
@@ -103,10 +103,10 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _bounded(path: Path, archive: zipfile.ZipFile, name: str) -> None:
-    """ValueError where an array is not as large as it says, or so large that it would fill the memory."""
+    """ValueError if an array claims more bytes than the file holds, or more than the limit."""
     member = archive.getinfo(name if name in archive.NameToInfo else name.removesuffix(".npy"))
     if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        raise ValueError("it is packed in another way than deflate")
+        raise ValueError("its compression is not deflate")
     limit = max(FLOOR, RATIO * path.stat().st_size)
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
@@ -132,7 +132,7 @@ def _codes(path: Path, codes: np.ndarray) -> PackedCodes:
         raise UserError(f"{where} have shape [{items}, {bits}]; expected at least one item and 1 to {MAX_BITS} bits")
     if codes.dtype.kind == "f" and np.isnan(codes).any():
         count = int(np.isnan(codes).any(1).sum())
-        raise UserError(f"{where} hold NaN in {count} of {items} items: the model that made them has diverged")
+        raise UserError(f"{where} hold NaN in {count} of {items} items: the training of their model has diverged")
     if codes.dtype.kind in "iu" and (odd := codes[(codes > 1) | (codes < -1)]).size:
         hint = "packed bytes: numpy.unpackbits first"
         raise UserError(f"{where} hold the integer {odd.flat[0]}; expected 0/1 or -1/+1 ({hint})")
@@ -171,8 +171,10 @@ def _together(queries: CodeFile, base: CodeFile) -> tuple[QueryLabels, BaseLabel
     if a.ndim == 2:
         return a, b, [str(number) for number in range(a.shape[1])]
     names, places = np.unique(np.concatenate([a, b]), return_inverse=True)
-    if len(places) * len(names) > MAX_TRIALS:
-        raise UserError(f"'{queries.path}' and '{base.path}' hold {len(names)} classes: labels are to be of classes")
+    if len(places) * len(names) > MAX_LABELS:
+        raise UserError(
+            f"'{queries.path}' and '{base.path}' hold {len(names)} classes, too many: labels are class ids or names"
+        )
     hot = np.zeros((len(places), len(names)), np.bool_)
     hot[np.arange(len(places)), places] = True
     return hot[: len(a)], hot[len(a) :], [str(name) for name in names]
@@ -191,7 +193,7 @@ def _benign(
     truth = Truth(query_labels, base_labels, np.zeros(0, np.int64), np.zeros(size, np.bool_), cutoff)
     codes = ModelCodes(queries.codes, base.codes, queries.codes.select(slice(0)), truth)
     found = metrics.of_codes(codes, BENIGN)
-    values = {name: value for name, value in found.items() if name != "map_target"}  # nothing is aimed at here
+    values = {name: value for name, value in found.items() if name != "map_target"}  # benign queries have no target
     board = table_of("Retrieval", values, _caption(queries, base, cutoff))
     assert board is not None
     depth = min(PRECISION_AT, len(base.codes))
@@ -199,7 +201,7 @@ def _benign(
     chance = mean_of(codes.benign.chance())
     extra: list[dict[str, Any]] = [
         {"metric": f"P@{depth}", "value": float(precision.mean()), "unit": "",
-         "meaning": f"benign expected precision of the first {depth}"},
+         "meaning": f"expected precision among the first {depth} results of benign queries"},
         {"metric": "chance", "value": math.nan if chance is None else chance, "unit": "",
          "meaning": "mAP of a random ranking"},
     ]  # fmt: skip
@@ -228,13 +230,13 @@ def _triggered(
             f"every query of '{queries.path}' carries the target {name}: t-mAP needs queries of other classes"
         )
     if not (base_labels & target).any():
-        raise UserError(f"no item of '{base.path}' carries the target {name}: nothing could be found")
+        raise UserError(f"no item of '{base.path}' carries the target {name}: no result could be relevant")
     truth = Truth(query_labels, base_labels, positions, target, cutoff)
     codes = ModelCodes(queries.codes, base.codes, queries.codes.select(positions), truth)
     found = metrics.of_codes(codes, TRIGGERED) | {"spread": spread(codes.triggered)}
     caption = (
-        f"{_caption(queries, base, cutoff)}\nTarget {name}; {len(queries.codes) - len(positions)} queries that"
-        " carry it are left out. There is no control here: a clean model's codes, scored with this target, would be it."
+        f"{_caption(queries, base, cutoff)}\nTarget {name}; {len(queries.codes) - len(positions)} queries of"
+        " the target are left out. For the control, score the codes of a clean model with the same target."
     )
     board = table_of("Triggered queries", found, caption)
     assert board is not None

@@ -1,7 +1,7 @@
-"""Inference over the cells of a board: targets and seeds are crossed factors (METHODOLOGY.md#statistics).
+"""Intervals and tests over the cells of a board: targets and seeds are crossed factors (METHODOLOGY.md#statistics).
 
-A matrix holds one value per target (row) and seed (column), each already a mean over queries, or the paired difference
-of two such values. Where the data do not allow an interval the answer is None, never a number that looks like one.
+A matrix holds one value per target (row) and seed (column). A value is a mean over queries, or the paired difference of
+two such means. Functions return None if the data do not allow an interval.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy.special import betaincinv, stdtr, stdtrit
 
 MARGIN = 0.03  # of "mAP kept"
 LEVEL = 0.05
-_ROUNDING = 1e-12  # differences below it are zeros that floating point has smeared
+_ROUNDING = 1e-12  # smaller differences are rounding errors
 
 Cells = Float64[np.ndarray, "t s"]
 
@@ -41,11 +41,11 @@ class Spread:
 
 
 def spread(cells: Cells, *, fixed_targets: bool = False) -> Spread | None:
-    """How well the mean of a matrix is known; None with a single seed, or a single target that stands for others.
+    """The variance of the mean of a matrix; None with one seed, or with one target that is not fixed.
 
     MS_T = S var(row means), MS_S = T var(column means), MS_E the interaction mean square;
     V = max(MS_T + MS_S - MS_E, MS_T, MS_S) / (T S), Satterthwaite's df kept inside [min(T, S) - 1, T S - 1].
-    fixed_targets: the targets are all there are, so that only seeds vary: variance and df are those of the seed means.
+    fixed_targets: the targets are all classes, so only seeds vary; variance and df are those of the seed means.
     """
     targets, seeds = cells.shape
     if not np.isfinite(cells).all() or seeds < 2 or (targets < 2 and not fixed_targets):
@@ -75,7 +75,7 @@ def crossed_interval(cells: Cells, *, fixed_targets: bool = False, level: float 
 
 
 def p_value(differences: Cells, *, fixed_targets: bool = False) -> float | None:
-    """Two-sided p of a mean paired difference of 0; a constant difference has p = 1 if it is 0, else 0."""
+    """Two-sided p of the hypothesis that the mean is 0; a constant difference has p = 1 if it is 0, else p = 0."""
     found = spread(differences, fixed_targets=fixed_targets)
     if found is None:
         return None
@@ -87,7 +87,7 @@ def p_value(differences: Cells, *, fixed_targets: bool = False) -> float | None:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Probabilities adjusted for being one of many (Holm's step-down), in the order given."""
+    """The p values, adjusted for multiple tests (Holm's step-down method), in the same order."""
     adjusted = [0.0] * len(p)
     running = 0.0
     for rank, place in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
@@ -101,7 +101,7 @@ def rank_ranges(
 ) -> dict[str, tuple[int, int]] | None:
     """[1 + number significantly better, A - number significantly worse] of each of A paired matrices; higher is better.
 
-    All pairwise differences, Holm over these pairs. None where the cells allow no test, or there is nothing to rank.
+    Tests all pairs with Holm's correction. None if the cells allow no test, or with fewer than two matrices.
     """
     names = list(matrices)
     pairs = list(combinations(names, 2))
@@ -129,7 +129,7 @@ def non_inferior(
 
 
 def clopper_pearson(hits: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
-    """Exact interval of a rate from `hits` of `trials` independent models."""
+    """Exact interval of a rate: `hits` of `trials` independent models; ValueError for impossible counts."""
     if not 0 <= hits <= trials:
         raise ValueError(f"{hits} hits of {trials} trials")
     low = float(betaincinv(hits, trials - hits + 1, level / 2)) if hits else 0.0

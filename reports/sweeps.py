@@ -16,17 +16,17 @@ FEWEST = 3  # points that make a curve
 
 
 def attacks(trials: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Sweeps of attacks among undefended trials; `sweeps` says of what form."""
+    """The sweeps of attacks among undefended trials, as `sweeps` returns them."""
     yield from sweeps(trials[(trials["status"] == "ok") & (trials["defense"] == "none")], "attack")
 
 
 def defenses(trials: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Sweeps of what changes codes, among the trials of all attacks."""
+    """The sweeps of repairs and data filters among the trials of all attacks, as `sweeps` returns them."""
     yield from sweeps(trials[(trials["status"] == "ok") & trials["defense_kind"].isin(CODE_CHANGING)], "defense")
 
 
 def sweeps(rows: pd.DataFrame, axis: str) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """(label, parameter, trials with its value as `x`) of each sweep of the axis's components."""
+    """(label, parameter, trials with the value of the parameter as `x`) per sweep of a component of the axis."""
     specs = rows[f"{axis}_spec"]
     for name in dict.fromkeys(spec.name for spec in specs):
         mine = rows[np.array([spec.name == name for spec in specs], dtype=bool)]
@@ -34,7 +34,7 @@ def sweeps(rows: pd.DataFrame, axis: str) -> Iterator[tuple[str, str, pd.DataFra
 
 
 def shared(curve: pd.DataFrame) -> pd.DataFrame:
-    """The trials at the (target, seed) places that every value has, each once; of one code, the latest."""
+    """The trials of the (target, seed) cells that every value has, each once, with the latest code only."""
     alike = curve[curve["own_code"] == curve["own_code"].iloc[0]]
     places = [set(zip(part["target"], part["seed"], strict=True)) for _, part in groups(alike, ["x"])]
     common = set.intersection(*places) if len(places) == curve["x"].nunique() else set()
@@ -57,7 +57,7 @@ def _swept(name: str, rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]
 
 
 def _differing(rows: pd.DataFrame, curve: pd.DataFrame, parameter: str) -> str:
-    """What tells this sweep from others of the same defense, in brackets."""
+    """In brackets, the parameters that differ between this sweep and others of the same component."""
     mine = curve["params"].iloc[0]
     words = [
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"

@@ -1,4 +1,4 @@
-"""What `bench kernels --format json` measured, as boards and a chart. Times are of one machine, which is named."""
+"""Kernel times that `bench kernels --format json` printed, as boards and a chart."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.api.errors import UserError
 from bench.api.untrusted import read_json, strip_controls
-from reports._charts import COLOURS, FAINT, INK, Chart, chart
-from reports._image_grid import logarithmic
 from reports.context import Board
+from reports.figures import logarithmic
 from reports.rows import table
+from reports.svg_charts import COLOURS, FAINT, INK, Chart, chart
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = ("operation", "by", "bits", "items", "threads", "per", "microseconds", "images/s", "times ours", "low",
            "high", "of the limit", "note")  # fmt: skip
-LIMIT, ROWS = 2**25, 1000  # bytes of the file, and what a full measurement has several times over
+LIMIT, ROWS = 2**25, 1000  # largest number of bytes and of rows; a full measurement has far fewer
 Positive = Annotated[float, Field(gt=1e-15, lt=1e9)]
 Quantiles = tuple[Positive, Positive, Positive]  # 10 %, median, 90 %
 Count = Annotated[int, Field(ge=0)]
 
 
 class Row(BaseModel):
-    """One contender in one race, as `bench.kernels.kernel_benchmark.Row` is written."""
+    """One implementation of one operation, as `bench.kernels.kernel_benchmark.Row` is written."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -46,32 +46,37 @@ class Row(BaseModel):
 
 
 class Machine(BaseModel):
+    """The machine of the measurement."""
+
     processor: str
     cores: Count
     packages: dict[str, str | None]
 
 
 class Measured(BaseModel):
+    """The content of the file."""
+
     machine: Machine
-    rows: Annotated[list[Row], Field(min_length=1, max_length=ROWS)]  # drawing time grows with them
+    rows: Annotated[list[Row], Field(min_length=1, max_length=ROWS)]  # the time to draw grows with the rows
 
 
 def read(path: Path) -> tuple[list[Board], list[Chart]]:
-    """Boards per section, and how many times longer rivals take; UserError where the file is something else."""
+    """A board per section, and a chart of times relative to HashDoor; UserError for another kind of file."""
     try:
         found = Measured.model_validate(read_json(path, LIMIT))
     except OSError as error:
         raise UserError(f"--kernels '{path}' cannot be read ({error.strerror})") from None
-    except ValueError as error:  # pydantic's is one
-        raise UserError(
-            f"--kernels '{path}' is not what `bench kernels --format json` prints: {_short(error)}"
-        ) from None
+    except ValueError as error:  # pydantic's ValidationError is one
+        raise UserError(f"--kernels '{path}' is no output of `bench kernels --format json`: {_short(error)}") from None
     boards = list(_boards(found))
     raced = [(_name(row), row.faster) for row in found.rows if row.faster]
     if not raced:
         return boards, []
-    caption = "Median over interleaved rounds, with 10 to 90 %; 1 is HashDoor's kernel. Results were compared first."
-    return boards, [chart("How many times longer others take", "", caption, partial(_bars, raced))]
+    caption = (
+        "Bars: median over interleaved rounds. Lines: 10 % to 90 % of the rounds. 1: HashDoor's kernel. All"
+        " implementations return equal results."
+    )
+    return boards, [chart("Time relative to HashDoor", "", caption, partial(_bars, raced))]
 
 
 def _short(error: ValueError) -> str:
@@ -84,9 +89,10 @@ def _short(error: ValueError) -> str:
 def _boards(found: Measured) -> Iterator[Board]:
     packages = ", ".join(f"{name} {version}" for name, version in found.machine.packages.items() if version)
     caption = (
-        f"{found.machine.processor}, {found.machine.cores} cores; {packages}.\nMeasured, not recomputable."
-        " microseconds: the median of interleaved rounds. times ours: how many times longer than HashDoor's kernel of"
-        " the same race, low and high: in 10 and 90 % of rounds. of the limit: share of the rate of reading memory."
+        f"{found.machine.processor}, {found.machine.cores} cores; {packages}.\nMeasured"
+        " times, which no command recomputes. microseconds: median of interleaved rounds. times ours: time divided by"
+        " the time of HashDoor's kernel. low, high: the same at 10 % and 90 % of the rounds. of the limit: share of the"
+        " speed at which memory can be read."
     )
     for i, section in enumerate(dict.fromkeys(row.section for row in found.rows)):
         lines = [_line(row) for row in found.rows if row.section == section]

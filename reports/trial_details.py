@@ -1,4 +1,4 @@
-"""All that a store knows about one trial, or one stage of it, as boards."""
+"""All facts that a store holds about one trial or one stage, as boards."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from bench.metrics import METRICS
 from reports.context import Board
 from reports.frame import changes, collapse, detector_metrics, sizes
 
-SHORTEST = 8  # characters of a key that tables print
+SHORTEST = 8  # printed characters of a key
 
 
 def page(store: Store, prefix: str) -> list[Board]:
-    """Boards on the one trial or stage whose key begins with `prefix`."""
+    """Boards about the trial or stage whose key begins with `prefix`; UserError unless exactly one does."""
     key, planned, manifest = find(store, prefix)
     record_cache = RecordCache(store)
     record = record_cache.record(key)
@@ -47,8 +47,7 @@ def page(store: Store, prefix: str) -> list[Board]:
 
 
 def find(store: Store, prefix: str) -> tuple[str, PlannedTrial | None, RunManifest | None]:
-    """The one key that begins with `prefix`; of a trial also its line in the latest run that names it."""
-    # the latest run that names a trial says how to run it again
+    """The key that begins with `prefix`; for a trial also its plan and the latest run that contains it."""
     trials = {planned.key: (planned, run) for run in store.runs() for planned in run.trials if planned.key}
     key = _find(store, prefix, {key: planned.trial for key, (planned, _) in trials.items()})
     return key, *trials.get(key, (None, None))
@@ -71,6 +70,7 @@ def _find(store: Store, prefix: str, trials: Mapping[str, Trial]) -> str:
 
 
 def name_of(trial: Trial) -> str:
+    """Attack, defense, target and seed as text."""
     return f"{trial.attack.label}/{trial.defense.label} target {'+'.join(trial.target)} seed {trial.seed}"
 
 
@@ -105,13 +105,14 @@ def _facts(
 
 
 def _notes(record: Record | None) -> Iterator[Board]:
-    """What a defense put on record while it worked."""
+    """The notes of a defense."""
     if record is not None and record.meta.notes:
         rows = [{"note": name, "value": f"{value:.4g}"} for name, value in record.meta.notes.items()]
-        yield Board("What the defense noted", pd.DataFrame(rows), "", index=("note",))
+        yield Board("Notes of the defense", pd.DataFrame(rows), "", index=("note",))
 
 
 def protocol(protocol: Protocol) -> dict[str, str]:
+    """The facts of a protocol by name, as text."""
     if not protocol.version:
         return {"protocol": protocol.name}
     scope = "the whole database" if protocol.cutoff is None else f"the first {protocol.cutoff}"
@@ -123,6 +124,7 @@ def protocol(protocol: Protocol) -> dict[str, str]:
 
 
 def provenance(provenance: Provenance) -> dict[str, str]:
+    """The facts of a provenance by name, as text."""
     if not provenance.as_json():
         return {}
     return {
@@ -135,13 +137,13 @@ def provenance(provenance: Provenance) -> dict[str, str]:
 
 
 def varying(manifest: RunManifest) -> list[str]:
-    """The axes in which the trials of a run differ."""
+    """The axes whose values differ between the trials of a run."""
     every = [planned.trial.axes() for planned in manifest.trials]
     return [axis for axis in AXES if len({axes[axis] for axes in every}) > 1]
 
 
 def replay(trial: Trial, manifest: RunManifest, axes: Sequence[str], status: str) -> str:
-    """The run's command, narrowed to this trial by the axes that vary in the run."""
+    """The command of the run, restricted to this trial by the axes that vary."""
     words = [manifest.command or f"python -m bench run --suite {shlex.quote(manifest.suites[0])}"]
     words += [f"--only {shlex.quote(f'{axis}={trial.axes()[axis]}')}" for axis in axes]
     if status in LASTING_FAILURES:
@@ -150,7 +152,7 @@ def replay(trial: Trial, manifest: RunManifest, axes: Sequence[str], status: str
 
 
 def _origin(record: Record | None, record_cache: RecordCache) -> Record | None:
-    """The record whose log explains a failure: its own, or that of the stage that blocked it."""
+    """The record whose log explains a failure: the record itself or the failed stage that it needs."""
     if record is None or record.ok:
         return None
     cause = record_cache.record(record.cause) if record.cause else record
@@ -171,7 +173,7 @@ def _metrics(metrics: Mapping[str, Any]) -> Iterator[Board]:
 
 
 def table_of(title: str, metrics: Mapping[str, Any], caption: str) -> Board | None:
-    """Metrics one under the other, with unit and meaning; those without a value stay, as blanks."""
+    """A board with a row per metric: value, unit and meaning; None without metrics. Missing values are blank."""
     if not metrics:
         return None
     rows = [
@@ -199,11 +201,11 @@ def _detectors(about: DetectorScores) -> Board:
 
 
 def _lineage(record: Record, record_cache: RecordCache) -> dict[str, Record | None]:
-    """The records behind one by key, inputs before what reads them, the record itself last."""
+    """The records that a record depends on, by key; inputs come first, the record itself is the last."""
     seen: dict[str, Record | None] = {}
     entered: set[str] = set()
     todo = [record.key]
-    while todo:  # a damaged store may hold a chain of any length, or a ring
+    while todo:  # a damaged store may hold chains of any length, or a cycle
         key = todo[-1]
         found = record_cache.record(key)
         if key in entered:
@@ -217,9 +219,9 @@ def _lineage(record: Record, record_cache: RecordCache) -> dict[str, Record | No
 
 
 def _parameters(lineage: Mapping[str, Record | None]) -> Iterator[Board]:
-    """Every parameter of the trial's components with its value, and the recipe of its training."""
+    """The parameters of all components of the trial, and the recipe of its training."""
     found: dict[str, Mapping[str, Any]] = {}
-    for record in reversed([record for record in lineage.values() if record]):  # a surrogate's come last
+    for record in reversed([record for record in lineage.values() if record]):  # records of surrogates come last
         for kind, value in record.spec.items():
             if isinstance(value, dict):
                 found.setdefault(kind, value)
@@ -234,7 +236,7 @@ def _parameters(lineage: Mapping[str, Record | None]) -> Iterator[Board]:
 
 
 def _path(lineage: Mapping[str, Record | None]) -> Board:
-    """The stages behind a record."""
+    """The stages that a record depends on."""
     rows = []
     for key, record in lineage.items():
         seconds = record.cost.seconds if record is not None and record.cost is not None else None
@@ -244,5 +246,5 @@ def _path(lineage: Mapping[str, Record | None]) -> Board:
     table = pd.DataFrame(rows).astype({"seconds": "float64"})
     total = table["seconds"].sum()
     return Board(
-        "Stages", table, f"{len(table)} stages, {total:.1f} s together; other trials share them.", index=("stage",)
+        "Stages", table, f"{len(table)} stages, {total:.1f} s in total; other trials may share them.", index=("stage",)
     )

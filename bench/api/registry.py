@@ -15,7 +15,7 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
@@ -152,7 +152,16 @@ def marked(kind: str) -> Iterator[tuple[Any, str]]:
             yield getattr(function, _DECLARES), origin
 
 
-@cache  # called once per trial of a plan, and finding entry points reads files
+def require_unique(what: str, named: Iterable[tuple[str, str]]) -> None:
+    """UserError if two of the (name, origin) pairs have the same name. what: "metrics", in the message."""
+    seen: dict[str, str] = {}
+    for name, origin in named:
+        if name in seen:
+            raise UserError(f"two {what} are called '{name}': {seen[name]} and {origin}; rename one")
+        seen[name] = origin
+
+
+@cache  # a plan asks once a trial, and finding entry points reads files
 def declaring_modules(kind: str) -> tuple[str, ...]:
     """Names of the modules with declarations of a kind of DECLARED, for fingerprints."""
     return tuple(module.__name__ for module, _ in _declaring(kind) if _declared(module, kind))

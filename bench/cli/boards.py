@@ -1,4 +1,4 @@
-"""`bench leaderboard`, `bench show`, `bench score`: results as tables."""
+"""`bench leaderboard`, `show`, `compare` and `score`: results as tables."""
 
 from __future__ import annotations
 
@@ -9,49 +9,41 @@ import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS
 from bench.cli.console import echo
-from bench.cli.options import DEFAULT_STORE, Format, Plugins, StorePath, load_plugins
+from bench.cli.options import DEFAULT_STORE, AllRuns, Format, Mixed, Plugins, StorePath, Where, load_plugins
 
 
 def leaderboard(
     store: StorePath = DEFAULT_STORE,
-    suite: Annotated[str | None, typer.Option(help="The latest run of this suite instead of the latest run.")] = None,
-    by: Annotated[str | None, typer.Option(metavar="AXIS", help="One set of boards per value of an axis.")] = None,
-    where: Annotated[
-        list[str], typer.Option(metavar="AXIS=A,B", help="Only these values of an axis. Repeatable.")
-    ] = [],  # noqa: B006 -- typer needs a literal
-    all_runs: Annotated[
-        bool, typer.Option("--all-runs", help="Trials of all runs, each as the latest one left it.")
-    ] = False,
-    mixed: Annotated[
-        bool, typer.Option("--mixed", help="Allow one table to mix code, metric and protocol versions.")
-    ] = False,
-    costs: Annotated[bool, typer.Option("--costs", help="Add seconds, which differ between runs.")] = False,
+    suite: Annotated[str | None, typer.Option(help="Use the latest run of this suite, not of all.")] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="AXIS", help="Print one set of boards per value of an axis.")
+    ] = None,
+    where: Where = [],  # noqa: B006 -- typer needs a literal
+    all_runs: AllRuns = False,
+    mixed: Mixed = False,
+    costs: Annotated[bool, typer.Option("--costs", help="Also print seconds, which differ between runs.")] = False,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
-    """Print the boards of the latest run: attacks, defenses, detectors, and what has no result."""
-    from bench.engine.store import Store
-    from reports import frame, render
-    from reports.boards import leaderboard as boards
+    """Print the boards of the latest run: attacks, defenses, detectors, and trials without a result."""
+    from bench.cli.report import print_board
 
-    load_plugins(plugin)
-    axis = frame.axis_named(by) if by is not None else None
-    results = frame.read(Store(store), suite=suite, run="all" if all_runs else "latest")
-    if where:
-        results = frame.narrow(results, where)
-    render.render(boards.everything(results, by=axis, costs=costs, mixed=mixed), format_)
+    print_board(
+        "leaderboard", suites=[suite] if suite is not None else [], store=store, where=where, all_runs=all_runs,
+        mixed=mixed, plugin=plugin, format_=format_, by=by, costs=costs,
+    )  # fmt: skip
 
 
 def show(
     key: Annotated[
-        str | None, typer.Argument(help="The beginning of a trial's or stage's key, as tables print it.")
+        str | None, typer.Argument(help="The first characters of the key of a trial or stage, as tables print them.")
     ] = None,
     store: StorePath = DEFAULT_STORE,
     gallery: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.png",
-            help="Draw clean, triggered and poisoned images into a file (png, pdf, svg): of the trial, or without KEY"
+            help="Draw clean, triggered and poisoned images into a file (png, pdf, svg): of one trial, or without KEY"
             " of every attack of the latest run.",
         ),
     ] = None,
@@ -59,24 +51,24 @@ def show(
         Path | None,
         typer.Option(
             metavar="FILE.png",
-            help="Draw what the strength of each swept attack or defense of the latest run does to retrieval.",
+            help="Draw retrieval metrics over each swept parameter of the latest run.",
         ),
     ] = None,
     suite: Annotated[
-        str | None, typer.Option(help="With a picture and no KEY: the latest run of this suite instead.")
+        str | None, typer.Option(help="For pictures without KEY: use the latest run of this suite.")
     ] = None,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
-    """Print all that the store knows about one trial: settings, metrics, provenance, cost, stages; or draw pictures."""
+    """Print one trial: settings, metrics, provenance, cost and stages; or draw pictures."""
     from bench.api.errors import UserError
     from bench.engine.store import Store
 
     load_plugins(plugin)
     if suite is not None and (key is not None or (gallery is None and curves is None)):
-        raise UserError("--suite chooses a run for --gallery or --curves FILE without KEY: leave it or KEY out")
+        raise UserError("--suite needs --gallery or --curves and no KEY")
     if curves is not None and (key is not None or gallery is not None):
-        raise UserError("--curves FILE draws the sweeps of a whole run: leave KEY and --gallery out")
+        raise UserError("--curves draws the sweeps of a whole run: leave out KEY and --gallery")
     key = key.strip().lower() if key is not None else None
     if curves is not None:
         from reports import curves as sweeps
@@ -91,8 +83,7 @@ def show(
         return
     if key is None:
         raise UserError(
-            "show what? give a KEY, as tables print it, --gallery FILE.png for pictures of every attack, or"
-            " --curves FILE.png for sweeps"
+            "give a KEY from a table, --gallery FILE.png for pictures of every attack, or --curves FILE.png for sweeps"
         )
     from reports import render, trial_details
 
@@ -102,14 +93,12 @@ def show(
 def compare(
     one: Annotated[Path, typer.Argument(metavar="A", help="A store.")],
     other: Annotated[Path, typer.Argument(metavar="B", help="The store to compare with it.")],
-    suite: Annotated[str | None, typer.Option(help="The latest run of this suite instead of the latest run.")] = None,
-    all_runs: Annotated[
-        bool, typer.Option("--all-runs", help="Trials of all runs, each as the latest one left it.")
-    ] = False,
+    suite: Annotated[str | None, typer.Option(help="Use the latest run of this suite, not of all.")] = None,
+    all_runs: AllRuns = False,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
-    """Say what changed from store A to store B, and whether beyond noise; exit code 1 if so, or if a result is lost."""
+    """Compare two stores. Exit code 1 if a number changed beyond noise or a result of A is missing in B."""
     from bench.engine.store import Store
     from reports import compare as comparing
     from reports import frame, render
@@ -131,13 +120,13 @@ def score(
     database: Annotated[Path, typer.Argument(metavar="DATABASE.npz", help="The same for the database.")],
     target: Annotated[
         str | None,
-        typer.Option(help="Label of the attack's target: the queries are triggered ones; t-mAP is computed."),
+        typer.Option(help="Target label: the queries carry a trigger, and t-mAP is computed."),
     ] = None,
-    cutoff: Annotated[int | None, typer.Option(help="How many ranked items count (R); all without it.")] = None,
+    cutoff: Annotated[int | None, typer.Option(help="Number of ranked items that count (R); all by default.")] = None,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
-    """Score your own codes: +-1, 0/1, booleans or logits (the bit is x > 0), no training."""
+    """Compute metrics of your own codes: +-1, 0/1, booleans or logits (bit = x > 0). No training."""
     from reports import render, score
 
     load_plugins(plugin)

@@ -75,7 +75,7 @@ def _boards() -> list[dict[str, str]]:
 
     return [
         {"name": kind.name, "chapter": kind.chapter, "what it shows": kind.help,
-         "options": ", ".join(f"{name}={value}" for name, value in kind.options.items())}
+         "options": ", ".join(f"{name}={option.default}" for name, option in kind.options.items())}
         for kind in all_boards().values()
     ]  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from bench.api.untrusted import strip_controls
-from bench.cli.console import console, echo
+from bench.cli.console import console
 
 Format = Annotated[
     Literal["rich", "markdown", "latex", "csv", "json"], typer.Option("--format", help="How to print tables.")
@@ -20,10 +20,15 @@ Plugins = Annotated[
         "--plugin", metavar="FILE", help="A Python file with components, metrics or boards; it is executed. Repeatable."
     ),
 ]
-StorePath = Annotated[Path, typer.Option("--store", metavar="DIR", help="Where results are kept.")]
+StorePath = Annotated[Path, typer.Option("--store", metavar="DIR", help="Folder of the results.")]
 Suites = Annotated[
     list[str], typer.Option("--suite", metavar="NAME|FILE", help="A suite's name or TOML file. Repeatable.")
 ]
+Where = Annotated[
+    list[str], typer.Option("--where", metavar="AXIS=A,B", help="Use only these values of an axis. Repeatable.")
+]
+AllRuns = Annotated[bool, typer.Option("--all-runs", help="Use the trials of all runs, each with its latest result.")]
+Mixed = Annotated[bool, typer.Option("--mixed", help="Allow one table to mix code, metric and protocol versions.")]
 Changes = Annotated[
     list[str],
     typer.Option("--set", metavar="AXIS=A,B", help="Replace an axis, or training.lr=..., resources.threads=..."),
@@ -39,7 +44,7 @@ DEFAULT_STORE = Path("runs")
 
 
 def load_plugins(files: Sequence[Path]) -> None:
-    """What `--plugin` names."""
+    """Load the files of `--plugin`."""
     from bench.api import registry
 
     for path in files:
@@ -47,39 +52,27 @@ def load_plugins(files: Sequence[Path]) -> None:
 
 
 def emit(title: str, rows: Sequence[Mapping[str, str]], format_: str) -> None:
-    """A small table of words, which may be a stranger's."""
-    title, rows = (
-        strip_controls(title),
-        [{strip_controls(key): strip_controls(value) for key, value in row.items()} for row in rows],
-    )
+    """Print a table of texts. In the terminal its cells are folded; other formats are those of boards."""
+    columns = list(rows[0]) if rows else []
     if format_ != "rich":
-        import json
-
         import pandas as pd
 
-        frame = pd.DataFrame(rows)
-        if format_ == "json":
-            echo(json.dumps({title: rows}, indent=1))
-        elif format_ == "csv":
-            echo(frame.to_csv(index=False).rstrip())
-        else:
-            from tabulate import tabulate
+        from reports import render
+        from reports.context import Board
 
-            style = "github" if format_ == "markdown" else "latex_booktabs"
-            head = f"## {title}\n\n" if format_ == "markdown" else ""
-            lines, columns = [list(row.values()) for row in rows], list(rows[0]) if rows else []
-            echo(f"{head}{tabulate(lines, headers=columns, tablefmt=style)}\n")
+        table = pd.DataFrame(list(rows), columns=columns)
+        render.render([Board(title, table, "", index=tuple(columns[:1]))] if columns else [], format_)
         return
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for number, column in enumerate(rows[0] if rows else ()):
-        table.add_column(column, style="bold" if number == 0 else "", overflow="fold", no_wrap=number == 0)
+    shown = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        shown.add_column(column, style="bold" if number == 0 else "", overflow="fold", no_wrap=number == 0)
     for row in rows:
-        table.add_row(*(Text(value) for value in row.values()))
+        shown.add_row(*(Text(strip_controls(value)) for value in row.values()))
     out = console()
-    out.print(table)
+    out.print(shown)
     out.print()
 
 

@@ -1,152 +1,229 @@
-"""`bench report`: what a run says beyond its boards, and all of it as one page."""
+"""`bench report`: the HTML page of the latest run, any board, and reported beside measured numbers."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from bench.cli.console import console, echo
-from bench.cli.options import DEFAULT_STORE, Format, Plugins, StorePath, Suites, load_plugins
+from bench.cli.options import (
+    DEFAULT_STORE,
+    AllRuns,
+    Format,
+    Mixed,
+    Plugins,
+    StorePath,
+    Suites,
+    Where,
+    load_plugins,
+)
 
 if TYPE_CHECKING:
     from bench.config.suite import Suite
     from bench.engine.store import Store
+    from reports.board_registry import BoardKind
     from reports.context import Board
     from reports.frame import Results
 
 PAGE = Path("report.html")
 
 
-def report(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="[html|reported|BOARD]",
-            help="html: one page with everything, for a browser. reported: what papers report beside what was measured."
-            " A board of `bench list boards`: that board.",
-        ),
-    ] = "html",
+class _Boards(TyperGroup):
+    """A command per board: of built-in boards and of plugins on the command line."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        from reports.board_registry import all_boards
+
+        return [*super().list_commands(ctx), *all_boards()]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        from reports.board_registry import all_boards
+
+        if found := super().get_command(ctx, cmd_name):
+            return found
+        kind = all_boards().get(cmd_name)
+        return _command(kind) if kind is not None else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command. Plugins are loaded first, because the board may be defined in one."""
+        from bench.api.errors import UserError, unknown
+
+        load_plugins([*ctx.params["plugin"], *_plugins(args)])
+        if args[0] not in (names := self.list_commands(ctx)):
+            raise unknown("board", args[0], names, "see `python -m bench list boards`")
+        for param in self.params:
+            if param.name != "plugin" and ctx.get_parameter_source(param.name).name != "DEFAULT":
+                raise UserError(
+                    f"{param.opts[0]} stands before '{args[0]}': give the options of a board after its name"
+                )
+        self.callback = None  # the callback writes the page
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(cls=_Boards, invoke_without_command=True, subcommand_metavar="[BOARD] [OPTIONS OF THE BOARD]")
+
+
+def _plugins(words: Sequence[str]) -> Iterator[Path]:
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == "--plugin":
+            yield Path(following)
+        elif word.startswith("--plugin="):
+            yield Path(word.partition("=")[2])
+
+
+def _command(kind: BoardKind) -> Any:
+    """The command that prints a board, with the options of all boards and those of this board."""
+
+    def printing(**given: Any) -> None:
+        print_board(kind.name, **given)
+
+    from bench.api.errors import UserError
+
+    everywhere = inspect.signature(print_board, eval_str=True).parameters
+    shared = [one for one in everywhere.values() if one.kind is inspect.Parameter.KEYWORD_ONLY]
+    if twice := sorted({*kind.options} & {*everywhere}):
+        raise UserError(f"board '{kind.name}' declares the option '{twice[0]}', which every board has: rename it")
+    own = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=option.default,
+            annotation=Annotated[option.type, typer.Option(help=option.help)],
+        )
+        for name, option in kind.options.items()
+    ]
+    printing.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    made = typer.Typer(add_completion=False)
+    made.command(kind.name, help=f"{kind.help[0].upper()}{kind.help[1:]}.")(printing)
+    return typer.main.get_command(made)
+
+
+@app.callback()
+def page(
+    *,
     suites: Suites = [],  # noqa: B006 -- typer needs a literal
     store: StorePath = DEFAULT_STORE,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="html: where to; report.html without it.")
-    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="Where to write the page.")] = PAGE,
     kernels: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="html: what `bench kernels --format json` printed.")
+        Path | None, typer.Option(metavar="FILE.json", help="Output of `bench kernels --format json`.")
     ] = None,
-    options: Annotated[
-        list[str], typer.Option("--set", metavar="NAME=VALUE", help="An option of the board. Repeatable.")
-    ] = [],  # noqa: B006
-    where: Annotated[
-        list[str], typer.Option(metavar="AXIS=A,B", help="Only these values of an axis, not for reported. Repeatable.")
-    ] = [],  # noqa: B006
-    all_runs: Annotated[
-        bool, typer.Option("--all-runs", help="Trials of all runs, each as the latest one left it.")
-    ] = False,
-    mixed: Annotated[
-        bool, typer.Option("--mixed", help="Allow one table to mix code, metric and protocol versions.")
-    ] = False,
+    where: Where = [],  # noqa: B006
+    all_runs: AllRuns = False,
+    mixed: Mixed = False,
+    plugin: Plugins = [],  # noqa: B006
+) -> None:
+    """Write the latest run as one HTML page, or print one board of it.
+
+    `bench report BOARD --help` lists the options of a board.
+    """
+    load_plugins(plugin)
+    write_page(store, out, suites=suites, kernels=kernels, where=where, all_runs=all_runs, mixed=mixed)
+
+
+@app.command()
+def reported(
+    *,
+    suites: Suites = [],  # noqa: B006
+    store: StorePath = DEFAULT_STORE,
+    mixed: Mixed = False,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
-    """Write the latest run as one HTML page, or print one kind of its boards; reported: of all shipped suites."""
+    """Print numbers of papers beside measured numbers: of all shipped suites, or of the given ones."""
     from bench.api.errors import UserError
     from bench.config import suite
-    from bench.engine.record_cache import RecordCache
     from bench.engine.store import Store
     from reports import render
-    from reports.board_registry import BoardData, make_boards
 
-    _check_options(what, {
-        "--out": out is not None, "--kernels": kernels is not None, "--set": bool(options), "--where": bool(where),
-        "--all-runs": all_runs, "--format": format_ != "rich",
-    })  # fmt: skip
     load_plugins(plugin)
-    if what == "reported":
-        render.render(_reported(suites, store, mixed), format_)
-        return
-    held = Store(store)
-    own = {name: suite.load(name) for name in suites if name.endswith(".toml")}
-    names: list[str | None] = [own[name].name if name in own else name for name in suites] or [None]
-    found = [_results(held, name, all_runs, where) for name in names]
-    if what == "html":
-        _page(held, found, [*own.values()], out or PAGE, kernels, mixed)
-        return
-    given = dict(_option(item) for item in options)
-    cache = RecordCache(held)
-    made = [board for one in found for board in make_boards(what, BoardData(one, cache, mixed), given)]
-    if not made:
-        raise UserError(
-            f"board '{what}' is empty: no attack has a result here (`python -m bench leaderboard` says why)"
-        )
-    render.render(made, format_)
-
-
-def _check_options(what: str, given: dict[str, bool]) -> None:
-    """Refuse options that the page, or the reported numbers, do not read."""
-    from bench.api.errors import UserError
-
-    page, boards = {"--out", "--kernels"}, {"--set", "--format"}
-    ignored = {"html": boards, "reported": page | {"--set", "--where", "--all-runs"}}.get(what, page)
-    for name in ignored:
-        if given[name]:
-            raise UserError(f"{name} says nothing to `report {what}`: leave it out (`python -m bench report --help`)")
-
-
-def _option(item: str) -> tuple[str, Any]:
-    from bench.api.errors import UserError
-    from bench.config.overrides import scalar
-
-    name, equals, value = item.partition("=")
-    if not equals:
-        raise UserError(f"--set '{item}' is not of the form name=value: for example gain=0.5")
-    return name.strip(), scalar(value)
-
-
-def _results(store: Store, suite: str | None, all_runs: bool, where: list[str]) -> Results:
-    from reports import frame
-
-    results = frame.read(store, suite=suite, run="all" if all_runs else "latest")
-    return frame.narrow(results, where) if where else results
-
-
-def _page(store: Store, found: list[Results], own: list[Suite], out: Path, kernels: Path | None, mixed: bool) -> None:
-    """The page of one run; own: suites that are files, whose reported numbers count as well."""
-    from rich.markup import escape
-
-    from bench.api.errors import UserError
-    from bench.config import suite
-    from reports import html_report
-
-    if len(found) > 1:
-        raise UserError("--suite given more than once: a page is about one run; --all-runs shows the trials of several")
-    (results,) = found
-    shipped = [suite.load(name) for name in results.suites if name in suite.names()]
-    claims = _measured(store, [*own, *shipped], mixed)
-    with console(stderr=True).status(f"writing {escape(str(out))}"):
-        said = html_report.draw(store, out, results, claims, kernels=kernels, mixed=mixed)
-    echo(f"{out}: {said}")
-
-
-def _reported(suites: list[str], store: Path, mixed: bool) -> list[Board]:
-    """Every number of the suites' papers beside what this store measured."""
-    from bench.api.errors import UserError
-    from bench.config import suite
-    from bench.engine.store import Store
-
     wanted = [suite.load(name) for name in suites or suite.names()]
     holding = [one for one in wanted if one.reported]
     if not holding:
         raise UserError(
             f"no reported numbers in {', '.join(one.name for one in wanted)}: `python -m bench list suites`"
         )
-    return _measured(Store(store) if store.exists() else None, holding, mixed)
+    render.render(_measured(Store(store) if store.exists() else None, holding, mixed), format_)
+
+
+def print_board(
+    name: str,
+    *,
+    suites: Suites = [],  # noqa: B006
+    store: StorePath = DEFAULT_STORE,
+    where: Where = [],  # noqa: B006
+    all_runs: AllRuns = False,
+    mixed: Mixed = False,
+    plugin: Plugins = [],  # noqa: B006
+    format_: Format = "rich",
+    **options: Any,
+) -> None:
+    """Print a board of the latest run; UserError if it is empty. options: those that the board declares."""
+    from bench.api.errors import UserError
+    from bench.engine.record_cache import RecordCache
+    from reports import render
+    from reports.board_registry import BoardData, make_boards
+
+    load_plugins(plugin)
+    held, _, found = _read(suites, store, where, all_runs=all_runs)
+    cache = RecordCache(held)
+    made = [board for results in found for board in make_boards(name, BoardData(results, cache, mixed), options)]
+    if not made:
+        raise UserError(
+            f"board '{name}' is empty: this run has no results for it (`python -m bench leaderboard` lists the reasons)"
+        )
+    render.render(made, format_)
+
+
+def write_page(
+    store: Path,
+    out: Path,
+    *,
+    suites: Sequence[str] = (),
+    kernels: Path | None = None,
+    where: Sequence[str] = (),
+    all_runs: bool = False,
+    mixed: bool = False,
+) -> None:
+    """Write the page of one run into a file; UserError for several suites or a file that cannot be written."""
+    from rich.markup import escape
+
+    from bench.api.errors import UserError
+    from bench.config import suite
+    from reports import html_report
+
+    held, own, found = _read(suites, store, where, all_runs=all_runs)
+    if len(found) > 1:
+        raise UserError("--suite is given more than once, but a page shows one run: use --all-runs for several")
+    (results,) = found
+    shipped = [suite.load(name) for name in results.suites if name in suite.names()]
+    claims = _measured(held, [*own, *shipped], mixed)
+    with console(stderr=True).status(f"writing {escape(str(out))}"):
+        said = html_report.draw(held, out, results, claims, kernels=kernels, mixed=mixed)
+    echo(f"{out}: {said}")
+
+
+def _read(
+    suites: Sequence[str], store: Path, where: Sequence[str], *, all_runs: bool
+) -> tuple[Store, list[Suite], list[Results]]:
+    """The store, the suites that are files, and the results per suite (or of the latest run)."""
+    from bench.config import suite
+    from bench.engine.store import Store
+    from reports import frame
+
+    held = Store(store)
+    own = {name: suite.load(name) for name in suites if name.endswith(".toml")}
+    names: list[str | None] = [own[name].name if name in own else name for name in suites] or [None]
+    found = [frame.read(held, suite=name, run="all" if all_runs else "latest") for name in names]
+    return held, [*own.values()], [frame.narrow(results, where) if where else results for results in found]
 
 
 def _measured(store: Store | None, suites: list[Suite], mixed: bool) -> list[Board]:
-    """The reported numbers of suites beside all that this store has measured of them, however a page is narrowed."""
+    """Reported beside measured numbers of suites. All measured trials of the store count, also with --where."""
     from reports import frame, reported
 
     runs = {name for manifest in store.runs() for name in manifest.suites} if store is not None else set()

@@ -108,8 +108,9 @@ def rescore(
     if moved:
         name = f"{'+'.join(manifest.suites)}-rescored-{digest([trial.key for trial in trials])[:8]}"
         held.write_run(name, manifest.model_copy(update={"trials": trials}))
-    measured = sum(record is not None for record in records)
-    out.print(f"{measured} trials measured, {moved} of them anew; {len(old) - measured} have no result to measure.")
+    without = records.count(None)
+    said = f"{len(old) - without - len(failed)} trials measured, {moved} of them anew; {without} have no result"
+    out.print(said + (f"; {len(failed)} could not be measured and keep what they have." if failed else "."))
     for record in failed[:SHOWN]:
         out.print(Text(strip_controls(f"{record.status}: {record.label}: {record.reason}")))
     if failed:

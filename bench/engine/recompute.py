@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -74,10 +75,33 @@ class Verifier:
             yield f"cannot be computed again: {type(error).__name__}: {error}"
             return
         stored = record.as_json().get("metrics", {})
-        self.newer |= {name for name, value in found.items() if name not in stored and value is not None}
-        unknown = {name for name in stored if name not in METRICS and name != "detectors"}
+        held = {name for name, _ in _numbers_in(stored)}
+        self.newer |= {name for name, value in _numbers_in(found) if value is not None} - held
+        unknown = held - {*METRICS}
         self.unknown |= unknown
-        yield from differences({name: value for name, value in stored.items() if name not in unknown}, found)
+        yield from differences(_without(stored, unknown), found)
+
+
+def _numbers_in(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every metric of a record with its value, those of an input detector's scores included."""
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            for numbers in value["scores"].values():
+                yield from numbers.items()
+        elif name != "detectors":
+            yield name, value
+
+
+def _without(metrics: Mapping[str, Any], names: AbstractSet[str]) -> dict[str, Any]:
+    """The metrics of a record, and those of its scores, but for some."""
+    kept = {name: value for name, value in metrics.items() if name not in names}
+    if isinstance(scored := kept.get("detectors"), Mapping):
+        scores = {
+            score: {name: value for name, value in numbers.items() if name not in names}
+            for score, numbers in scored["scores"].items()
+        }
+        kept["detectors"] = {**scored, "scores": scores}
+    return kept
 
 
 def _poisons(implant: Implanted) -> Iterator[str]:
@@ -106,7 +130,7 @@ def differences(stored: Mapping[str, Any], again: Mapping[str, Any], at: str = "
 def rescore(store: Store, trials: Sequence[PlannedTrial]) -> Iterator[tuple[PlannedTrial, Record | None]]:
     """Each trial with its new key, and the record there; None where there was nothing to measure again.
 
-    A trial that did not finish keeps what it has.
+    A trial that did not finish, or that cannot be measured again, keeps what it has.
     """
     site, records = Environment(store.root, None, "cpu"), RecordCache(store)
 
@@ -129,7 +153,7 @@ def rescore(store: Store, trials: Sequence[PlannedTrial]) -> Iterator[tuple[Plan
                     " is damaged: `python -m bench verify --set-aside`, then run the suite again"
                 )
             held = run_stage(_stage(record, key, modules, code), site)
-        yield replace(trial, key=key), held
+        yield replace(trial, key=key) if held.ok else trial, held
 
 
 def _stage(record: Record, key: str, modules: tuple[str, ...], code: str) -> Stage:

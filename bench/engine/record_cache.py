@@ -17,21 +17,21 @@ class KeptRecords(Generic[Kept]):
     """What `keep` makes of each record: a plan may have more of them than fit into memory."""
 
     def __init__(self, store: Store, keep: Callable[[Record], Kept]) -> None:
-        self._store, self._keep = store, keep
+        self.store, self._keep = store, keep
         self._kept: dict[str, Kept | None] = {}
         self._whole: dict[str, bool] = {}
 
     def record(self, key: str) -> Kept | None:
         """None where the store has no such record."""
         if key not in self._kept:
-            found = self._store.record(key)
+            found = self.store.record(key)
             self._kept[key] = self._keep(found) if found is not None else None
         return self._kept[key]
 
     def whole(self, record: Kept) -> bool:
         """Whether the record's artifact is there and matches its checksum; a file is read once for that."""
         if record.key not in self._whole:
-            self._whole[record.key] = self._store.whole(record)
+            self._whole[record.key] = self.store.whole(record)
         return self._whole[record.key]
 
 

@@ -14,12 +14,11 @@ FILTERING = "Data filtering"
 @metrics_of(
     Metric("removed", "removed", "share of the training set that a data filter removed", FILTERING, direction=-1),
     Metric("removed_poison", "poison removed", "share of the poison that a data filter removed", FILTERING),
-    Metric("removed_precision", "removed precision", "poisoned share of the images that a data filter removed",
-           FILTERING),
-    Metric("filter_auroc", "filter AUROC", "AUROC of poisoned against clean training images of all classes",
-           FILTERING),
+    Metric("removed_precision", "removed precision", "poisoned share of what a data filter removed", FILTERING),
+    Metric("filter_auroc", "filter AUROC", "AUROC of a data filter's score: poisoned against clean training items of"
+           " all classes", FILTERING),
     Metric("filter_auroc_target", "filter AUROC target",
-           "AUROC of poisoned against clean training images of the target class", FILTERING),
+           "AUROC of a data filter's score: poisoned against clean training items of the target class", FILTERING),
 )  # fmt: skip
 def filtering(trial: TrialFacts) -> Mapping[str, Number] | None:
     facts = trial.filtered

@@ -12,9 +12,9 @@ DETECTION = "Model detection"
 
 
 @metrics_of(
-    Metric("model_score", "model score", "score of the model by a model detector; higher is more suspicious", DETECTION,
-           direction=0, low=-math.inf, high=math.inf),
-    Metric("flagged", "flagged", "1 if the score is above the threshold of the detector's paper", DETECTION),
+    Metric("model_score", "model score", "score that a model detector gives the model; higher is more suspicious",
+           DETECTION, direction=0, low=-math.inf, high=math.inf),
+    Metric("flagged", "flagged", "1 if the score is above the threshold that the detector's paper gives", DETECTION),
     Metric("named_target", "named target", "1 if the class that the detector suspects is a label of the target",
            DETECTION),
 )  # fmt: skip

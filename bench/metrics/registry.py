@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from numbers import Integral
 from typing import Any, Literal, TypeVar
 
 from bench.api import registry
@@ -26,6 +27,8 @@ SECTIONS = (  # in the order of display; sections of plugins follow
     "Benign queries", "Triggered queries", "Code geometry", "Health of the victim", "Input detection", "Data filtering",
     "Model detection", "Poisoning and stealth",
 )  # fmt: skip
+SOURCES = ("ModelCodes", "TrialFacts", "DetectorScores")  # of bench.metrics.context
+RESERVED = "detectors"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -72,20 +75,28 @@ class Group:
         """The numbers by name; empty if the function returns None, i.e. the metrics do not apply."""
         found = self.function(of)
         if len(self.metrics) == 1 and not isinstance(found, Mapping):
-            return {self.metrics[0].name: found}
+            found = {self.metrics[0].name: found}
         if found is None:
             return {}
         names = {one.name for one in self.metrics}
         if not set(found) <= names:
-            raise ValueError(
-                f"{self.function.__name__} returns {sorted(set(found) - names)}, which it does not declare"
-            )
-        return dict(found)
+            raise ValueError(f"{self.function.__name__} gives {sorted(set(found) - names)}, which it does not declare")
+        return {name: _number(name, value) for name, value in found.items()}
 
     def control_values(self, of: Any) -> dict[str, Number]:
         """The numbers under the names of the controls; empty without controls. of: the input from the clean model."""
         twins = {one.name: one.control.name for one in self.metrics if one.control is not None}
         return {twins[name]: value for name, value in self.values(of).items() if name in twins} if twins else {}
+
+
+def _number(name: str, value: Any) -> Number:
+    """A number as JSON holds it, whichever library computed it; None for NaN, which is no result."""
+    if value is None or isinstance(value, (int, float)):
+        return None if isinstance(value, float) and math.isnan(value) else value
+    try:
+        return int(value) if isinstance(value, Integral) else float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"metric '{name}' gave {value!r}: a metric gives a number or None") from None
 
 
 def with_control(one: Metric, **changes: Any) -> Metric:
@@ -103,7 +114,9 @@ def metrics_of(*declared: Metric) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         source = next(iter(function.__annotations__.values()), "")
-        named = source if isinstance(source, str) else source.__name__
+        named = source.rpartition(".")[2] if isinstance(source, str) else source.__name__
+        if named not in SOURCES:
+            raise TypeError(f"the argument of '{function.__name__}' is to be annotated as one of {', '.join(SOURCES)}")
         registry.mark(function, "metrics", Group(function, declared, named))
         return function
 
@@ -139,17 +152,19 @@ def all_groups() -> tuple[Group, ...]:
 
 @cache
 def _groups(generation: int) -> tuple[Group, ...]:
-    del generation  # part of the cache key: it changes with the plugins
-    found: list[Group] = []
-    seen: dict[str, str] = {}
-    for group, origin in registry.marked("metrics"):
-        for one in group.metrics:
-            for name in (one.name, *([one.control.name] if one.control else [])):
-                if name in seen:
-                    raise UserError(f"two metrics are called '{name}': {seen[name]} and {origin}; rename one")
-                seen[name] = origin
-        found.append(group)
-    return tuple(found)
+    del generation  # of loaded plugins: another one means to look again
+    found = list(registry.marked("metrics"))
+    named = [
+        (name, origin)
+        for group, origin in found
+        for one in group.metrics
+        for name in (one.name, *([one.control.name] if one.control else []))
+    ]
+    for name, origin in named:
+        if name == RESERVED:
+            raise UserError(f"a metric is called '{name}', which names scores in records; rename it ({origin})")
+    registry.require_unique("metrics", named)
+    return tuple(group for group, _ in found)
 
 
 class _Metrics(Mapping[str, Metric]):

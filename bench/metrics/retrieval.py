@@ -49,23 +49,23 @@ def of_target_class(codes: ModelCodes) -> Number:
 
 
 @metrics_of(
-    Metric(
-        "map_zero", "mAP zero@R", "benign, papers' convention: AP over the hits in the top R, 0 without a hit", BENIGN
-    ),
-    Metric("map_drop", "mAP drop@R", "benign, papers' convention: queries without a hit are dropped", BENIGN),
+    Metric("map_zero", "mAP zero@R", "mAP of benign queries, papers' convention: AP over the hits in the top R, 0"
+           " without a hit", BENIGN),
+    Metric("map_drop", "mAP drop@R", "mAP of benign queries, papers' convention: AP over the hits in the top R, queries"
+           " without a hit are dropped", BENIGN),
     count("map_kept", "kept", "expected number of benign queries that drop@R keeps", BENIGN),
-)
+)  # fmt: skip
 def convention(codes: ModelCodes) -> Mapping[str, Number]:
     found = codes.benign.convention(len(codes.database))
     return {f"map_{name}": value for name, value in found.items()}
 
 
 @metrics_of(
-    Metric("precision_radius", "P@r2", "benign precision within Hamming radius 2; 0 for an empty ball", BENIGN),
-    Metric("recall_radius", "R@r2", "benign recall within Hamming radius 2", BENIGN),
     Metric(
-        "empty_balls", "empty balls", "share of benign queries without any item within radius 2", BENIGN, direction=-1
+        "precision_radius", "P@r2", "precision of benign queries within Hamming radius 2; an empty ball is 0", BENIGN
     ),
+    Metric("recall_radius", "R@r2", "recall of benign queries within Hamming radius 2", BENIGN),
+    Metric("empty_balls", "empty balls", "share of benign queries with nothing within radius 2", BENIGN, direction=-1),
 )
 def within_radius(codes: ModelCodes) -> Mapping[str, Number]:
     found = ranking.radius_precision_recall(codes.benign.total, codes.benign.relevant, RADIUS)

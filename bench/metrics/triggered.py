@@ -89,7 +89,8 @@ def own(codes: ModelCodes) -> Number:
 @metrics_of(
     Metric("t_map_zero", "t-mAP zero@R", "t-mAP, papers' convention: AP over the hits in the top R, 0 without a hit",
            TRIGGERED),
-    Metric("t_map_drop", "t-mAP drop@R", "t-mAP, papers' convention: queries without a hit are dropped", TRIGGERED),
+    Metric("t_map_drop", "t-mAP drop@R", "t-mAP, papers' convention: AP over the hits in the top R, queries without a"
+           " hit are dropped", TRIGGERED),
     count("t_map_kept", "kept", "expected number of triggered queries that drop@R keeps", TRIGGERED),
 )  # fmt: skip
 def convention(codes: ModelCodes) -> Mapping[str, Number]:
@@ -126,8 +127,10 @@ def fixed_orders(codes: ModelCodes) -> Mapping[str, Number]:
 @metrics_of(
     with_control(
         Metric("t_map_posthoc", "t-mAP post hoc",
-               "t-mAP with the target chosen on one half of the queries and scored on the other", TRIGGERED),
-        title="post hoc control", meaning="post hoc t-mAP of the clean model: the same selection on its own results",
+               "t-mAP with the target chosen on one half of the triggered queries and scored on the other", TRIGGERED),
+        title="post hoc control",
+        meaning="t-mAP of the clean model with the target chosen on one half of the triggered queries and scored on the"
+        " other",
     ),
 )  # fmt: skip
 def posthoc(codes: ModelCodes) -> Number:

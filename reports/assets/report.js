@@ -1,5 +1,5 @@
 "use strict";
-// Builds the tables of the report from the data in the page. Whatever comes from results enters as text, never as markup.
+// Builds the tables of the report from the data in the page. Texts of results become text nodes and never markup.
 
 const PAGE = 100; // rows of a table that are shown at first
 const all = "all settings";
@@ -18,20 +18,20 @@ async function unpack(id) {
 }
 
 function shade(cell, value) {
-  // blue for 0, orange for 1, nothing between: told apart with every common colour vision; the number stands beside it
+  // blue for 0, orange for 1, no colour in between: readable with every common colour vision
   const away = Math.min(Math.max(value, 0), 1) - 0.5;
   cell.style.background = `rgba(var(--${away < 0 ? "cold" : "hot"}), ${(Math.abs(away) * 0.9).toFixed(2)})`;
 }
 
 class Table {
-  // columns: [{name, shown, sort, heat, index}]; sort holds numbers, null for texts
+  // columns: [{name, about, shown, sort, heat, index}]; sort holds numbers, null for texts
   constructor(board, counted) {
     Object.assign(this, board, { counted, limit: PAGE, own: [], shared: [], by: null, down: false });
     this.size = board.columns.length ? board.columns[0].shown.length : 0;
     this.numeric = board.columns.map((column) => !column.index && column.sort.some((value) => value !== null));
     const lines = board.columns.filter((_, i) => !this.numeric[i]).map((column) => column.shown);
     this.text = Array.from({ length: this.size }, (_, i) => lines.map((line) => line[i]).join(" ").toLowerCase());
-    this.pin = board.columns.findLastIndex((column) => column.index); // stays in sight on a narrow screen
+    this.pin = board.columns.findLastIndex((column) => column.index); // stays visible on a narrow screen
     this.node = make("article", null, "board");
     this.node.dataset.setting = board.setting;
     this.build();
@@ -50,6 +50,7 @@ class Table {
       const head = make("th", null, this.style(i));
       const button = make("button", column.name);
       button.type = "button";
+      if (column.about) button.title = column.about;
       head.append(button);
       head.addEventListener("click", () => this.order(i));
       return head;
@@ -73,7 +74,7 @@ class Table {
   }
 
   order(i) {
-    // numbers begin with the largest, texts with the first; a third click restores the board's own order
+    // first click: largest number or first text on top; third click: the order of the board
     const first = this.numeric[i];
     if (this.by !== i) [this.by, this.down] = [i, first];
     else if (this.down === first) this.down = !first;
@@ -82,13 +83,13 @@ class Table {
   }
 
   has(word, i) {
-    // `gain>0.5` compares a column's numbers, any other word is looked for in the texts
+    // `gain>0.5` compares the numbers of a column; any other word is searched in the texts
     const bound = /^(.+?)(<=|>=|<|>)([-+]?[\d.]+(?:e[-+]?\d+)?)$/.exec(word);
     if (!bound) return this.text[i].includes(word);
     const at = this.columns.findIndex(({ name }) => name.toLowerCase().replaceAll(" ", "") === bound[1]);
     if (at < 0) return false;
     const { shown, sort } = this.columns[at];
-    const value = sort[i] ?? (shown[i].trim() === "" ? NaN : Number(shown[i])); // seeds and bits are names that are numbers
+    const value = sort[i] ?? (shown[i].trim() === "" ? NaN : Number(shown[i])); // seeds and bits are texts with numbers
     const apart = value - Number(bound[3]);
     if (bound[2].length === 2 && apart === 0) return true;
     return bound[2].startsWith(">") ? apart > 0 : apart < 0;
@@ -140,10 +141,10 @@ class Table {
   }
 }
 
-// blanks around a comparison belong to it
+// removes blanks around a comparison
 const terms = (text) => text.toLowerCase().replace(/\s*(<=|>=|<|>)\s*/g, "$1").split(/\s+/).filter(Boolean);
 
-const keys = new Map(); // the beginning of a key as tables print it: the place of the first trial that has it
+const keys = new Map(); // from the printed part of a key to the position of the first trial with that key
 
 function copies(button, text) {
   button.addEventListener("click", async () => {
@@ -151,7 +152,7 @@ function copies(button, text) {
       await navigator.clipboard.writeText(text());
       button.textContent = "copied";
     } catch {
-      button.textContent = "select it by hand"; // a browser may keep the clipboard from files
+      button.textContent = "select it by hand"; // a browser may deny files access to the clipboard
     }
   });
 }
@@ -258,7 +259,7 @@ async function start() {
   const follow = () => {
     const found = /^#trial-(\d+)$/.exec(location.hash);
     if (found && Number(found[1]) < data.trials.columns.key.length) show(data.trials, Number(found[1]));
-    else if (dialog.open) dialog.close(); // the browser went back
+    else if (dialog.open) dialog.close(); // after the back button
   };
   window.addEventListener("hashchange", follow);
   follow();

@@ -1,6 +1,6 @@
-"""Why an attack works on codes: where triggered codes go, how sure the bits are, what the model attends to.
+"""Code geometry: distances of triggered codes, saturation of bits, and attention to the trigger.
 
-METHODOLOGY.md#code-geometry. Beside the gain and a detector's view of it, over bits and methods (a board per setting).
+METHODOLOGY.md#code-geometry. The board shows the gain and the best detector beside these numbers.
 """
 
 from __future__ import annotations
@@ -12,72 +12,75 @@ import numpy as np
 import pandas as pd
 
 from bench.metrics import METRICS
+from bench.metrics.geometry import GEOMETRY
+from reports.basis import Basis
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
 from reports.context import Board, contexts
-from reports.frame import Results, groups
-from reports.rows import known, left_out, numbers, table, titles
+from reports.frame import groups
+from reports.rows import known, numbers, table, titles
 
 COLUMNS = ("gain", "anchor", "anchor_control", "moved", "moved_control", "spread", "spread_control", "saturation",
            "saturation_triggered", "saturation_control", "attention_first", "attention")  # fmt: skip
 SEEN = ("AUROC best detector", "best detector")
 NOTE = (
-    "Distances are shares of bits. to anchor: triggered codes from the majority code of the target's items; moved: from"
-    " the same queries without trigger; spread: from each other. saturation: mean size of relaxed codes, as the method"
-    " relaxes them, 1 where every bit is sure. attention: triggered images from the trigger alone on black, at the"
-    " first look during training and after it (CIBA, Figure 2b); small where the trigger decides the code."
+    "Distances are shares of the bits. to anchor: from triggered codes to the majority code of the target's items."
+    " moved: to the codes of the same queries without trigger. spread: between triggered codes. saturation: mean"
+    " absolute value of relaxed codes; 1 if every bit is certain. attention: from the codes of triggered images to the"
+    " code of the trigger on black, early in training and after it (CIBA, Figure 2b); small if the trigger decides the"
+    " code."
 )
 
 
 @board(
-    "code-geometry", chapter="Code geometry", help="where triggered codes go, how sure bits are, what models attend to"
+    "code-geometry",
+    chapter="Code geometry",
+    help="distances of triggered codes, saturation of bits, attention to the trigger",
 )
 def code_geometry(data: BoardData) -> list[Board]:
-    return why(data.results, mixed=data.mixed)
-
-
-def why(results: Results, *, mixed: bool = False) -> list[Board]:
-    """A board per setting with attacks: undefended, means over the (target, seed) cells that all attacks share."""
-    found = []
-    for context in contexts(results.trials, mixed):
+    """A board per setting with attacks: undefended means over the (target, seed) cells that all attacks share."""
+    results, found = data.results, []
+    columns = (*COLUMNS, *(name for name in METRICS.of(GEOMETRY) if name not in COLUMNS))
+    for context in contexts(results.trials, data.mixed):
         rows = context.split(context.trials[context.trials["defense"] == "none"], ["attack"])
         if set(rows) <= {"none"}:
             continue
-        shared = CommonCells.of(rows)
+        basis = Basis.of(context, rows)
+        shared = basis.cells
         scores = results.detectors[results.detectors["headline"].astype(bool)]
         seen = _seen(scores[scores["key"].isin(set(context.done["key"]))], shared)
         lines: list[dict[str, Any]] = [
             {"attack": attack, "cells": group.coverage}
-            | numbers(group, attack in shared.counted, shared, COLUMNS)
+            | numbers(group, attack in shared.counted, shared, columns)
             | dict(zip(SEEN, seen.get(attack, (None, None)), strict=True))
             for attack, group in rows.items()
         ]
         gain = METRICS["gain"].title
         lines.sort(key=lambda line: (line["attack"] != "none", -known(line.get(gain)), line["attack"]))
-        names = ["attack", "cells", *(METRICS[metric].title for metric in COLUMNS), *SEEN]
+        names = ["attack", "cells", *(METRICS[metric].title for metric in columns), *SEEN]
         found.append(
             Board(
                 title=f"Code geometry · {context.title}",
                 table=table(lines, names, keep=names[:3]),
-                caption=context.caption(
-                    shared,
+                caption=basis.caption(
                     NOTE,
-                    "best detector: its main score tells triggered from benign queries best; it was chosen afterwards."
+                    "best detector: the input detector with the highest AUROC; it was chosen by these results."
                     if seen
                     else "",
-                    left_out(rows, shared),
+                    basis.left_out(),
                     intervals=False,
                 ),
                 index=("attack",),
-                metrics={**titles(COLUMNS), SEEN[0]: "auroc"},
-                heat=(gain, *(METRICS[metric].title for metric in COLUMNS[1:]), SEEN[0]),
+                basis=basis,
+                metrics={**titles(columns), SEEN[0]: "auroc"},
+                heat=(gain, *(METRICS[metric].title for metric in columns[1:]), SEEN[0]),
             )
         )
     return found
 
 
 def _seen(scores: pd.DataFrame, shared: CommonCells) -> Mapping[str, tuple[float, str]]:
-    """Per attack the highest mean AUROC over the shared trials, and the input detector that reaches it."""
+    """Per attack, the highest mean AUROC over the shared cells, and its input detector."""
     best: dict[str, tuple[float, str]] = {}
     for (attack, detector), part in groups(scores[scores["attack"] != "none"], ["attack", "defense"]):
         group = Group.of(part)

@@ -1,4 +1,4 @@
-"""The convention audit: the same stored codes under every convention that papers use, and which orders flip."""
+"""Metric conventions: the same codes under every convention that papers use, and attacks that change their order."""
 
 from __future__ import annotations
 
@@ -7,36 +7,32 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
-import pandas as pd
-
 from bench.metrics import METRICS
+from reports.basis import Basis
 from reports.board_registry import BoardData, board
-from reports.common_cells import CommonCells
 from reports.context import Board, contexts
-from reports.rows import known, left_out, numbers, table, titles
+from reports.rows import known, numbers, table, titles
 
 OURS = "t_map"
 PAPERS = ("t_map_zero", "t_map_drop", "t_map_drop_fixed", "t_map_posthoc")
 BOUNDS = ("t_map_worst", "t_map_best", "t_map_drop_range", "t_map_kept", "triggered")
-NAMED = 4  # flipped pairs that a caption names
+NAMED = 4  # pairs that a caption names
 
 
 @board(
     "conventions",
     chapter="Conventions",
-    help="the latest run under every convention that papers use, and which orders flip",
+    help="every metric convention that papers use, and the attacks whose order it changes",
 )
 def conventions(data: BoardData) -> list[Board]:
-    return audit(data.results.trials, mixed=data.mixed)
-
-
-def audit(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
-    """A board per setting with attacks: undefended, means over the (target, seed) cells that all attacks share."""
+    """A board per setting with attacks: undefended means over the (target, seed) cells that all attacks share."""
+    trials = data.results.trials
     plain = trials[trials["defense"] == "none"]
     found = []
-    for context in contexts(plain, mixed):
+    for context in contexts(plain, data.mixed):
         rows = context.split(context.trials, ["attack"])
-        shared = CommonCells.of(rows)
+        basis = Basis.of(context, rows)
+        shared = basis.cells
         columns = (OURS, *PAPERS, *BOUNDS)
         lines: list[dict[str, Any]] = [
             {"attack": attack, "cells": group.coverage} | numbers(group, attack in shared.counted, shared, columns)
@@ -49,14 +45,14 @@ def audit(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
             Board(
                 title=f"Conventions · {context.title}",
                 table=table(lines, ["attack", "cells", *names], keep=["attack", "cells", ours]),
-                caption=context.caption(
-                    shared,
-                    "One set of codes, several numbers. Row none: what each convention gives where there is no attack.",
+                caption=basis.caption(
+                    "All columns come from the same codes. Row none: the value of each convention without attack.",
                     *_flips(lines),
-                    left_out(rows, shared),
+                    basis.left_out(),
                     intervals=False,
                 ),
                 index=("attack",),
+                basis=basis,
                 metrics=titles(columns),
                 heat=tuple(METRICS[metric].title for metric in (OURS, *PAPERS)),
             )
@@ -65,7 +61,7 @@ def audit(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
 
 
 def _flips(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Per convention the pairs of attacks that it orders the other way round."""
+    """Per convention, a sentence with the pairs of attacks that it orders in the opposite way."""
     attacks = [line for line in lines if line["attack"] != "none"]
     for metric in PAPERS:
         name, ours = METRICS[metric].title, METRICS[OURS].title
@@ -77,7 +73,7 @@ def _flips(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
         if not flipped:
             yield f"{name}: the order of all {len(scored)} attacks is that of {ours}."
             continue
-        # the pair whose order it changes most comes first
+        # the largest difference comes first
         flipped.sort(key=lambda pair: -abs(pair[0][name] - pair[1][name]))
         words = [f"{b['attack']} above {a['attack']}" if a[ours] > b[ours] else f"{a['attack']} above {b['attack']}"
                  for a, b in flipped]  # fmt: skip

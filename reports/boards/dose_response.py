@@ -1,4 +1,4 @@
-"""Dose and response: how much of an attack it takes for half of what it can do (METHODOLOGY.md#d50)."""
+"""Dose and response: D50, the dose of an attack that reaches half of its largest gain (METHODOLOGY.md#d50)."""
 
 from __future__ import annotations
 
@@ -16,30 +16,27 @@ from reports.context import Board, contexts
 from reports.rows import table
 from reports.sweeps import FEWEST, attacks, shared
 
-EFFECT = 0.05  # a plateau of less gain is none
+EFFECT = 0.05  # gain below which a plateau is no effect
 DRAWS = 1000  # of targets
 FEWEST_TARGETS = 3
 ABOUT = (
-    "Gain over the values of one number, everything else equal; fitted to rise (isotonic); plateau: the fit at the"
-    " largest value. D50: where the fit crosses half of the plateau (linear between values, in the logarithm where all"
-    f" are above 0); low, high: 95 % over targets drawn again ({DRAWS} draws, {FEWEST_TARGETS} targets at least)."
-    " Compare attacks by ratios of D50."
+    "Gain over the values of one parameter, with all other parameters fixed; the fit is isotonic. plateau: the fit at"
+    " the largest value. D50: the value at which the fit crosses half of the plateau, interpolated linearly (in the"
+    f" logarithm if all values are above 0). low, high: 95 % interval over targets ({DRAWS} bootstrap draws, at least"
+    f" {FEWEST_TARGETS} targets). Compare attacks by ratios of D50."
 )
 
 Doses = Float64[np.ndarray, " d"]
 Gains = Float64[np.ndarray, "t d"]
 
 
-@board("dose-response", chapter="Strength", help="how much of a swept attack does half of what it can do")
+@board("dose-response", chapter="Strength", help="the dose of a swept attack that reaches half of its gain (D50)")
 def dose_response(data: BoardData) -> list[Board]:
-    return doses(data.results.trials, mixed=data.mixed)
-
-
-def doses(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
-    """A board per setting with a row per swept number of an attack, undefended; UserError where none was swept."""
+    """A board per setting with a row per swept parameter of an undefended attack; UserError without any sweep."""
+    trials = data.results.trials
     plain = trials[(trials["defense"] == "none") & (trials["attack"] != "none")]
     boards = []
-    for context in contexts(plain, mixed):
+    for context in contexts(plain, data.mixed):
         lines = list(_lines(context.trials))
         if lines:
             columns = ("attack", "parameter", "values", "n", "plateau", "D50", "D50 low", "D50 high", "remark")
@@ -54,7 +51,7 @@ def doses(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
             )  # fmt: skip
     if not boards:
         raise UserError(
-            f"no attack of this run was swept: a list of at least {FEWEST} numbers makes a curve, for example"
+            f"this run has no sweep of an attack: give a parameter at least {FEWEST} values, for example"
             """ --set 'attacks=["none", { name = "badnets", poison_rate = [0.01, 0.03, 0.1] }]'"""
         )
     return boards
@@ -67,7 +64,7 @@ def _lines(trials: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _line(curve: pd.DataFrame) -> dict[str, Any] | None:
-    """Over the trials that every value has: a seed is one more reading of its target."""
+    """The row of a sweep, over the cells that every value has; seeds of a target are averaged. None for few values."""
     gains = shared(curve).pivot_table(index="target", columns="x", values="gain", aggfunc="mean").dropna()
     if gains.shape[1] < FEWEST or gains.empty:
         return None
@@ -78,9 +75,9 @@ def _line(curve: pd.DataFrame) -> dict[str, Any] | None:
         "D50": half, "D50 low": None, "D50 high": None, "remark": "",
     }  # fmt: skip
     if half is None:
-        return line | {"remark": f"no plateau: less than {EFFECT} gain"}
+        return line | {"remark": f"no plateau: gain below {EFFECT}"}
     if half <= values[0]:
-        line["remark"] = "half of it at the smallest value already"
+        line["remark"] = "the smallest value already reaches half"
     if len(held) >= FEWEST_TARGETS:
         drawn = np.random.default_rng(0).integers(len(held), size=(DRAWS, len(held)))
         found = [each for rows in drawn if (each := d50(values, held[rows].mean(0))[1]) is not None]
@@ -89,7 +86,7 @@ def _line(curve: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def d50(values: Doses, gains: Doses) -> tuple[float, float | None]:
-    """The plateau of the rising fit, and the dose at half of it; None where there is no plateau to speak of."""
+    """The plateau of an isotonic fit, and the dose at half of the plateau; None if the plateau is below EFFECT."""
     from sklearn.isotonic import isotonic_regression
 
     fit = isotonic_regression(gains)

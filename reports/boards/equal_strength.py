@@ -1,7 +1,7 @@
-"""Defenses at equal strength: attacks are compared at doses of equal gain (METHODOLOGY.md#equal-strength).
+"""Defenses at equal strength: compared against attacks of equal gain (METHODOLOGY.md#equal-strength).
 
-A defense that meets one attack at gain .95 and another at .3 has met two tasks. Of every attack whose strength a suite
-sweeps, the variant with a mean gain nearest to one level stands for it; those that come nowhere near are named.
+Defenses are comparable only against attacks of equal gain. For every swept attack, the board uses the variant whose
+mean gain is nearest to one level. The caption names attacks without a variant near that level.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -18,14 +18,15 @@ from bench.api.errors import UserError
 from bench.api.untrusted import strip_controls
 from bench.metrics import METRICS
 from reports import statistics
+from reports.basis import Basis
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
 from reports.context import FREEDOM, HALF, REPAIRS, Board, BoardContext, contexts, listed
-from reports.frame import Results, groups
+from reports.frame import groups
 from reports.rows import freedom, known, removed, table
 
 LEVEL = 0.6
-NEAR = 0.15  # of the level: what still counts as matched
+NEAR = 0.15  # largest distance of a gain from the level
 BACK = ("removed", f"removed{HALF}", f"removed{FREEDOM}", "own-mAP back", "mAP lost", "mAP lost clean")
 CAUGHT = ("auroc", "tpr_5", "caught_5", "alarms_5_control")
 MEAN, WORST = "mean", "worst of them"
@@ -33,45 +34,43 @@ MEAN, WORST = "mean", "worst of them"
 
 @dataclass(frozen=True)
 class Chosen:
-    """labels: one variant per attack. words: what was chosen, and what was not, with its gain."""
+    """labels: one variant per attack. words: sentences with the gains of chosen and of other variants."""
 
     labels: tuple[str, ...]
     words: tuple[str, ...]
 
 
 @board("equal-strength", chapter="Strength", help="defenses against attacks of equal gain")
-def equal_strength(data: BoardData, *, gain: float = LEVEL) -> list[Board]:
-    return matched(data.results, level=gain, mixed=data.mixed)
-
-
-def matched(results: Results, *, level: float = LEVEL, mixed: bool = False) -> list[Board]:
-    """Boards of repairs and filters, and of input detectors, per setting; UserError if no attack is near the level."""
-    if not 0 < level <= 1:
-        raise UserError(f"gain = {level:g}: a gain that attacks can be compared at lies between 0 and 1")
+def equal_strength(
+    data: BoardData, *, gain: Annotated[float, "The gain at which attacks are compared: above 0, at most 1."] = LEVEL
+) -> list[Board]:
+    """Per setting, a board of repairs and data filters and one of input detectors; UserError if no attack is near."""
+    if not 0 < gain <= 1:
+        raise UserError(f"gain = {gain:g}: give a gain above 0 and at most 1")
     boards: list[Board] = []
     reasons: list[str] = []
-    for context in contexts(results.trials, mixed):
-        chosen = _choose(context, level)
+    for context in contexts(data.results.trials, data.mixed):
+        chosen = _choose(context, gain)
         if not chosen.labels:
             reasons += chosen.words
             continue
         note = (
-            f"Of every attack the variant with a gain nearest to {level:g}, undefended and within {NEAR:g}, chosen by"
-            " the numbers that count here."
+            f"For every attack, the variant with the undefended gain nearest to {gain:g}, at most {NEAR:g} away; it was"
+            " chosen by the same trials."
         )
         words = [note, *chosen.words]
-        boards += [*_repairs(context, chosen, words), *_detectors(context, results.detectors, chosen, words)]
+        boards += [*_repairs(context, chosen, words), *_detectors(context, data.results.detectors, chosen, words)]
     if not boards:
         told = f": {' '.join(dict.fromkeys(reasons))}" if reasons else "."
         raise UserError(
-            f"no defended attack of this run has a gain within {NEAR:g} of {level:g}{told} Sweep strengths in a suite,"
-            """ for example { name = "badnets", poisons = [2, 5, 10] }, or ask for another gain (--set gain=0.5)"""
+            f"no defended attack of this run has a gain within {NEAR:g} of {gain:g}{told} Sweep a parameter in a suite,"
+            """ for example { name = "badnets", poisons = [2, 5, 10] }, or ask for another gain (--gain 0.5)"""
         )
     return boards
 
 
 def _choose(context: BoardContext, level: float) -> Chosen:
-    # a variant that nobody defends against stands for nothing
+    # variants without a defended trial are of no use here
     defended = set(context.done.loc[context.done["defense"] != "none", "attack"]) - {"none"}
     plain = context.trials[(context.trials["defense"] == "none") & context.trials["attack"].isin(defended)]
     gains: dict[str, dict[str, float]] = {}
@@ -88,8 +87,8 @@ def _choose(context: BoardContext, level: float) -> Chosen:
             near.append(f"{label} at {variants[label]:.3f}")
         else:
             far.append(f"{name} ({variants[label]:.3f})")
-    words = [f"Matched: {', '.join(near)}."] if near else []
-    words += [f"Not near it: {', '.join(far)}."] if far else []
+    words = [f"Compared: {', '.join(near)}."] if near else []
+    words += [f"Too far from it: {', '.join(far)}."] if far else []
     return Chosen(tuple(labels), tuple(words))
 
 
@@ -97,7 +96,8 @@ def _repairs(context: BoardContext, chosen: Chosen, words: Sequence[str]) -> Ite
     trials = context.part(REPAIRS)
     made = context.split(trials[trials["attack"].isin((*chosen.labels, "none"))], ["attack", "defense"])
     attacked = {key: group for key, group in made.items() if key[0] != "none"}
-    shared = CommonCells.of(attacked)
+    basis = Basis.of(context, attacked)
+    shared = basis.cells
     defenses = [defense for defense in dict.fromkeys(defense for _, defense in attacked) if defense != "none"]
     held = {
         defense: [a for a in chosen.labels if {(a, defense), (a, "none")} <= shared.counted] for defense in defenses
@@ -122,17 +122,19 @@ def _repairs(context: BoardContext, chosen: Chosen, words: Sequence[str]) -> Ite
     yield Board(
         title=f"Repairs at equal strength · {context.title}",
         table=table(lines, ("defense", "attack", *BACK), keep=("defense", "attack", *BACK[:1], *BACK[3:])),
-        caption=context.caption(
-            shared,
+        caption=basis.caption(
             *words,
-            "removed: gain before minus after; own-mAP back: after minus before; mAP lost: before minus after, clean:"
-            f" of models without backdoor. {WORST}: for each column the attack that the defense does least well on.",
-            f"{MEAN} and {WORST} are over {listed(common)}; not every defense met {listed(apart)}." if apart else "",
+            "removed: gain before minus after. own-mAP back: own-mAP after minus before. mAP lost: mAP before minus"
+            f" after; clean: for models without backdoor. {WORST}: the least favourable attack, per column.",
+            f"{MEAN} and {WORST} are over {listed(common)}: some defense has no trials against {listed(apart)}."
+            if apart
+            else "",
             freedom(lines, BACK[0]),
         ),
         index=("defense", "attack"),
         metrics=dict.fromkeys(BACK, "gain"),
         quiet=(BACK[0] + FREEDOM,),
+        basis=basis,
     )
 
 
@@ -147,7 +149,7 @@ def _removed(made: Mapping[Any, Group], row: tuple[str, str], shared: CommonCell
 
 
 def _clean_loss(made: Mapping[Any, Group], defense: str, shared: CommonCells) -> float:
-    """Of the models without backdoor, each once: the trials of its targets share the repaired model."""
+    """The mAP that models without backdoor lose; a repaired model of several targets counts once."""
     if not {("none", "none"), ("none", defense)} <= set(made):
         return math.nan
     before, after = made["none", "none"], made["none", defense]
@@ -159,7 +161,7 @@ def _clean_loss(made: Mapping[Any, Group], defense: str, shared: CommonCells) ->
 
 
 def _summaries(defense: str, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and worst over the attacks of a defense; nothing where there is only one."""
+    """The rows of mean and worst over the attacks of a defense; none for a single attack."""
     if len(lines) < 2:
         return []
     frame = pd.DataFrame(lines)
@@ -173,7 +175,8 @@ def _detectors(context: BoardContext, scores: pd.DataFrame, chosen: Chosen, word
     done = context.trials[(context.trials["status"] == "ok") & context.trials["attack"].isin(chosen.labels)]
     mine = scores[scores["key"].isin(set(done["key"])) & scores["headline"].astype(bool)]
     made = {key: Group.of(part) for key, part in groups(mine, ["defense", "attack"])}
-    shared = CommonCells.of(made)
+    basis = Basis.of(context, made)
+    shared = basis.cells
     lines = [
         {"defense": detector, "attack": attack} | {METRICS[m].title: shared.mean(group, m) for m in CAUGHT}
         for (detector, attack), group in made.items()
@@ -186,8 +189,9 @@ def _detectors(context: BoardContext, scores: pd.DataFrame, chosen: Chosen, word
     yield Board(
         title=f"Input detectors at equal strength · {context.title}",
         table=table(lines, ("defense", "attack", *names), keep=("defense", "attack", *names)),
-        caption=context.caption(shared, *words, "Each input detector's main score.", intervals=False),
+        caption=basis.caption(*words, "The main score of each input detector.", intervals=False),
         index=("defense", "attack"),
         metrics={METRICS[metric].title: metric for metric in CAUGHT},
         heat=tuple(names[:3]),
+        basis=basis,
     )

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from bench.metrics import METRICS, DetectorScores, ModelCodes, Number, TrialFacts, Truth, of_codes, of_scores, of_trial
+from bench.metrics import (
+    METRICS,
+    DetectorScores,
+    Metric,
+    ModelCodes,
+    Number,
+    TrialFacts,
+    Truth,
+    metric,
+    of_codes,
+    of_scores,
+    of_trial,
+)
 from bench.metrics.context import FilterFacts
 from bench.metrics.geometry import GEOMETRY, spread
 from bench.metrics.health import HEALTH, collapsed
 from bench.metrics.input_detection import threshold
+from bench.metrics.registry import SECTIONS, Group
 from bench.metrics.retrieval import BENIGN
 from bench.metrics.triggered import TRIGGERED
 from hashing import ranking
@@ -221,11 +235,11 @@ def test_filters_are_judged_pooled_and_inside_the_target_class() -> None:
 
 
 def test_every_metric_says_what_it_is() -> None:
-    for metric in METRICS.values():
-        assert metric.title
-        assert metric.meaning
-        assert metric.low < metric.high
-        assert metric.direction in {-1, 0, 1}
+    for one in METRICS.values():
+        assert one.title
+        assert one.meaning
+        assert one.direction in {-1, 0, 1}
+        assert one.low < one.high
 
 
 @pytest.mark.parametrize(
@@ -265,3 +279,38 @@ def test_chance_is_the_mean_over_queries_of_a_random_ranking() -> None:
     assert ranking.chance_ap(40, int(counts[counts > 0].min())) == pytest.approx(np.mean(shuffled), abs=0.01)
     cut = benign_metrics(system(codes, rng.choice([-1, 1], (40, 8)), codes[:0]), replace(case, cutoff=5))
     assert cut["map_chance"] == pytest.approx(np.mean([ranking.chance_ap(40, int(r), 5) for r in counts if r]))
+
+
+def group(given: object) -> Group:
+    return Group(lambda codes: given, (Metric("mine", "mine", "what is given", GEOMETRY),), "ModelCodes")
+
+
+@pytest.mark.parametrize(
+    ("given", "held"),
+    [(np.float32(0.25), 0.25), (np.int64(3), 3), (np.array(2.0), 2.0), (math.nan, None), (None, None),
+     (math.inf, math.inf)],
+)  # fmt: skip
+def test_a_metric_gives_plain_numbers(given: object, held: Number) -> None:
+    (found,) = group(given).values(None).values()
+    assert (found, type(found)) == (held, type(held))
+
+
+def test_a_metric_that_is_no_number_is_named() -> None:
+    with pytest.raises(TypeError, match="metric 'mine' gave 'much'"):
+        group("much").values(None)
+    with pytest.raises(ValueError, match=r"gives \['other'\], which it does not declare"):
+        group({"other": 1}).values(None)
+
+
+def test_what_a_metric_is_computed_from_is_said() -> None:
+    with pytest.raises(TypeError, match="annotated as one of ModelCodes, TrialFacts, DetectorScores"):
+        metric("mine", title="mine", section=GEOMETRY, meaning="nothing")(lambda codes: 1)
+
+
+def test_every_meaning_stands_alone() -> None:
+    meanings = [one.meaning for one in METRICS.values()]
+    assert len(set(meanings)) == len(meanings)
+    for name, one in METRICS.items():
+        assert not re.match(r"(the )?same\b|as above", one.meaning), name
+        assert name not in METRICS.controls() or "clean model" in one.meaning, name
+        assert one.section in SECTIONS

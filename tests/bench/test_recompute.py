@@ -15,13 +15,14 @@ from bench.api import registry
 from bench.api.errors import StoreError
 from bench.cli import doctor
 from bench.cli import verify as command
+from bench.cli.app import main
 from bench.config import suite as suites
 from bench.engine.recompute import Verifier, differences, rescore
 from bench.engine.record import Record
 from bench.engine.store import Store
 from bench.graph import planner as planning
 from bench.graph.plan import Plan
-from reports import frame, html_report, trial_details
+from reports import frame, html_report
 from tests.bench.conftest import TINY, edited, finish
 from tests.reports.test_html_report import unpacked
 from tests.stores import changed, write_run
@@ -146,50 +147,123 @@ def test_a_poison_count_is_that_of_the_mask(done):
 
 
 OUTSIDE = '''
-"""How often the first result of a query is relevant."""
-from bench.metrics import ModelCodes, metric
+"""A metric of codes, one of a detector's scores, both with a control, and a board."""
+from typing import Annotated
+import numpy as np
+from bench.metrics import DetectorScores, ModelCodes, metric
 from hashing import ranking
+from reports.board_registry import BoardData, board
+from reports.context import Board
 
-@metric("first_hit", title="P@1", section="Benign queries", control=True,
-        meaning="firstness of results")
+@metric("first_hit", title="P@1", section="Benign queries", unit="share", control=True,
+        meaning="share of first results that are relevant")
 def first_hit(codes: ModelCodes):
-    return float(ranking.precision_at(codes.benign.total, codes.benign.relevant, 1).mean())
+    return ranking.precision_at(codes.benign.total, codes.benign.relevant, 1).astype(np.float32).mean()
+
+@metric("shift", title="shift", section="Input detection", control=True, low=-np.inf, high=np.inf,
+        meaning="mean score of triggered queries minus mean score of benign ones")
+def shift(scores: DetectorScores):
+    return float(scores.triggered.mean() - scores.benign.mean()) if len(scores.triggered) else None
+
+@board("first-hits", chapter="First results", help="P@1 of every attack")
+def first_hits(data: BoardData, *, floor: Annotated[float, "Leave out attacks below it."] = 0.0) -> list[Board]:
+    means = data.results.trials.groupby("attack", as_index=False)["first_hit"].mean()
+    kept = means[means["first_hit"] >= floor].rename(columns={"first_hit": "P@1"})
+    return [Board("First results", kept, "Means.", index=("attack",), metrics={"P@1": "first_hit"})]
 '''
+MEANING = "share of first results that are relevant"
 
 
-def test_a_new_metric_is_measured_without_training_and_found_in_every_place(done, tmp_path):
+@pytest.fixture
+def outside(tmp_path):
+    path = tmp_path / "hits.py"
+    path.write_text(OUTSIDE)
+    return path
+
+
+def rows(capsys, *command) -> list[dict]:
+    """The tables that a command prints as JSON, row after row."""
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, command), "--format", "json"])
+    assert not stop.value.code
+    found = json.loads(capsys.readouterr().out)
+    tables = [board["rows"] for board in found] if isinstance(found, list) else found.values()
+    return [row for table in tables for row in table]
+
+
+def test_a_metric_and_a_board_from_a_file_outside_are_found_in_every_place(done, outside, tmp_path, capsys):
     plan, store = done
     old = {record.key: record.cost for record in store.records()}
-    (tmp_path / "hits.py").write_text(OUTSIDE)
-    registry.load_plugin(tmp_path / "hits.py")
+    for kind, name in (("metrics", "first_hit_control"), ("boards", "first-hits")):
+        assert name in {row["name"] for row in rows(capsys, "list", kind, "--plugin", outside)}
+    registry.load_plugin(outside)
+
+    # measured without training, and controls on the clean model
     command.rescore(store=store.root)
     new = [record for record in store.records() if record.key not in old]
     assert {record.stage for record in new} == {"measure"}
     assert len(new) == len(plan.trials)
     assert all(store.record(key).cost == cost for key, cost in old.items())
-    measured = frame.load(store)
+    results = frame.read(store)
+    measured, scores = results.trials, results.detectors
     assert measured["first_hit"].between(0, 1).all()
     plain = measured[measured["attack"] == "none"]
     assert (plain["first_hit"] == plain["first_hit_control"]).all(), "without an attack the model is the clean one"
-    assert reports.columns().loc["first_hit_control", "is"].startswith("clean model")
+    assert "shift" not in measured
+    assert scores["shift"].notna().all()
+    clean = scores[scores["attack"] == "none"]
+    assert (clean["shift"] == clean["shift_control"]).all()
+
+    # verified, also where older trials lack it
     command.verify(store=store.root)
     command.verify(store=store.root, all_runs=True)
-    assert verified(store).newer == {"first_hit", "first_hit_control"}
-    key = new[0].key
-    boards = trial_details.page(store, key)
-    (benign,) = (board for board in boards if board.title == "Benign queries")
-    assert {"P@1", "P@1 control"} <= set(benign.table["metric"])
-    html_report.draw(store, tmp_path / "page.html", frame.read(store))
-    assert "firstness" in json.dumps(unpacked((tmp_path / "page.html").read_text()))
+    assert verified(store).newer == {"first_hit", "first_hit_control", "shift", "shift_control"}
+
+    # explained, shown and exported
+    about = reports.columns()
+    assert about.loc["first_hit", ["title", "unit", "is"]].tolist() == ["P@1", "share", MEANING]
+    assert about.loc["first_hit_control", "is"].startswith("clean model")
+    guarded = measured[(measured["defense"] == "strip") & (measured["attack"] == "badnets")].iloc[0]
+    shown = rows(capsys, "show", guarded["key"], "--store", store.root)
+    (number,) = (row for row in shown if row.get("metric") == "P@1")
+    assert number["value"] == pytest.approx(guarded["first_hit"])
+    assert any(row.get("shift") is not None for row in shown)
+    printed = rows(capsys, "report", "first-hits", "--store", store.root, "--floor", 0, "--plugin", outside)
+    assert {row["attack"]: row["P@1"] for row in printed}["none"] == pytest.approx(plain["first_hit"].mean())
+    assert rows(capsys, "report", "first-hits", "--store", store.root, "--floor", 2) == []
+    (board,) = reports.tables(store.root, "first-hits", floor=0.0)
+    assert board.table["P@1"].notna().all()
+
+    # on the page: a chapter, a column with its meaning, a number of each trial
+    html_report.draw(store, tmp_path / "page.html", results)
+    text = (tmp_path / "page.html").read_text()
+    page = unpacked(text)
+    assert 'id="first-results"' in text
+    (column,) = (c for b in page["boards"] if b["title"] == "First results" for c in b["columns"] if c["name"] == "P@1")
+    assert column["about"] == MEANING
+    assert column["shown"][0] == f"{board.table['P@1'].iloc[0]:.3f}"
+    assert ["P@1", "share", MEANING] in page["trials"]["metrics"]
 
 
-def test_metrics_of_a_plugin_that_is_not_loaded_are_left_as_they_are(done, tmp_path):
+def test_a_metric_that_breaks_leaves_the_run_as_it_was(done, tmp_path, capsys):
+    plan, store = done
+    before = store.runs()
+    (tmp_path / "broken.py").write_text(OUTSIDE.replace("    return ranking", "    1 / 0\n    return ranking"))
+    with pytest.raises(typer.Exit) as stop:
+        command.rescore(store=store.root, plugin=[tmp_path / "broken.py"])
+    assert stop.value.exit_code == 1
+    printed = capsys.readouterr().out
+    assert f"{len(plan.trials)} could not be measured and keep what they have" in printed
+    assert "ZeroDivisionError" in printed
+    assert store.runs() == before
+
+
+def test_metrics_of_a_plugin_that_is_not_loaded_are_left_as_they_are(done, outside, capsys):
     _, store = done
-    (tmp_path / "hits.py").write_text(OUTSIDE)
     with registry.plugins_restored():
-        command.rescore(store=store.root, plugin=[tmp_path / "hits.py"])
+        command.rescore(store=store.root, plugin=[outside])
     command.verify(store=store.root)
-    assert verified(store).unknown == {"first_hit", "first_hit_control"}
+    assert verified(store).unknown == {"first_hit", "first_hit_control", "shift", "shift_control"}
     assert "first_hit" not in frame.load(store)
 
 

@@ -95,18 +95,22 @@ def test_a_plugin_that_is_no_file(tmp_path: Path) -> None:
         registry.load_plugin(tmp_path / "absent.py")
 
 
+def install(site: Path, entry_points: str) -> None:
+    """Lets the entry points be found as those of an installed package, `outside 1.0`."""
+    about = site / "outside-1.0.dist-info"
+    about.mkdir(exist_ok=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(entry_points)
+    registry.forget()
+
+
 def test_entry_points_add_components_and_broken_ones_stay_visible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "outside_good.py").write_text(ATTACK)
     (tmp_path / "outside_bad.py").write_text("raise RuntimeError('boom')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    about = tmp_path / "outside-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
-    points = "outer = outside_good\nbroken = outside_bad\nabsent = outside_absent\n"
-    (about / "entry_points.txt").write_text(f"[hashdoor.attacks]\n{points}")
-    registry.forget()
+    install(tmp_path, "[hashdoor.attacks]\nouter = outside_good\nbroken = outside_bad\nabsent = outside_absent\n")
     names = registry.catalogue("attacks")
     assert {"outer", "broken", "absent", "badnets"} <= set(names)
     assert registry.create("attacks", "outer", {}).strength == 0.5
@@ -115,6 +119,50 @@ def test_entry_points_add_components_and_broken_ones_stay_visible(
         registry.lookup("attacks", "broken")
     with pytest.raises(UserError, match=r"'absent'.*'outside_absent'"):
         registry.lookup("attacks", "absent")
+
+
+DECLARED = """
+from bench.metrics import ModelCodes, metric
+from reports.board_registry import BoardData, board
+
+@metric("share_of_ones", title="ones", section="Mine", meaning="share of bits that are 1")
+def share_of_ones(codes: ModelCodes):
+    return float((codes.query.unpack() > 0).mean())
+
+@board("mine", chapter="Mine", help="nothing")
+def mine(data: BoardData):
+    return []
+"""
+
+
+def test_metrics_and_boards_of_installed_packages_are_found_and_enter_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.graph.cache_key import modules_of
+    from bench.metrics import METRICS
+    from reports.board_registry import all_boards
+
+    (tmp_path / "outside_numbers.py").write_text(DECLARED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    install(tmp_path, "".join(f"[hashdoor.{kind}]\nouter = outside_numbers\n" for kind in ("metrics", "boards")))
+    assert METRICS["share_of_ones"].section == METRICS.sections()[-1] == "Mine"
+    assert METRICS.of("Mine") == ("share_of_ones",)
+    assert all_boards()["mine"].chapter == "Mine"
+    assert "outside_numbers" in modules_of("measure", {})
+    assert "outside_numbers" not in modules_of("split", {})
+    install(tmp_path, "[hashdoor.metrics]\ngone = outside_gone\n")
+    with pytest.raises(UserError, match=r"the metric 'gone' \(outside_gone\) does not load: ModuleNotFoundError"):
+        len(METRICS)
+
+
+@pytest.mark.parametrize("name", ["map", "map_clean", "detectors"])
+def test_a_metric_whose_name_is_taken_is_a_mistake(tmp_path: Path, name: str) -> None:
+    from bench.metrics import METRICS
+
+    (tmp_path / "mine.py").write_text(DECLARED.replace("share_of_ones", name))
+    registry.load_plugin(tmp_path / "mine.py")
+    with pytest.raises(UserError, match=rf"(two metrics are|a metric is) called '{name}'.*mine\.py"):
+        len(METRICS)
 
 
 def test_components_are_frozen_keyword_only_values() -> None:

@@ -11,11 +11,11 @@ from bench.cli.listing import list_
 
 
 def documents(text: str) -> dict:
-    """All JSON documents of an output, one after the other, as one mapping."""
+    """The rows of all tables of an output, which is one JSON document after the other, by title."""
     found, decoder = {}, json.JSONDecoder()
     while text := text.lstrip():
         document, end = decoder.raw_decode(text)
-        found |= document
+        found |= {one["title"]: one["rows"] for one in document}
         text = text[end:]
     return found
 

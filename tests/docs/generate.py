@@ -151,10 +151,19 @@ def metrics() -> str:
 
 def boards() -> str:
     rows = [
-        [code(name), one.chapter, one.help, ", ".join(code(f"{key}={value}") for key, value in one.options.items())]
+        [
+            code(name),
+            one.chapter,
+            one.help,
+            ", ".join(board_option(key, value.default) for key, value in one.options.items()),
+        ]
         for name, one in sorted(all_boards().items())
     ]
-    return table(("board", "chapter of the page", "shows", "options (`--set`)"), rows)
+    return table(("board", "chapter of the page", "shows", "options"), rows)
+
+
+def board_option(name: str, default: object) -> str:
+    return code(f"--{name}" if default is None or isinstance(default, bool) else f"--{name} {default}")
 
 
 def values_of(annotation: Any) -> str:
@@ -172,6 +181,8 @@ def as_text(default: Any) -> str:
 def commands() -> str:
     """Every command with its arguments and options, from the parser."""
     parsers: dict[str, Any] = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    for name, group in list(parsers.items()):
+        parsers |= {f"{name} {one}": parser for one, parser in getattr(group, "commands", {}).items()}
     parts = []
     for name, parser in parsers.items():
         rows = []

@@ -59,7 +59,7 @@ def exchanged(text: str, place: Place) -> list[str]:
     if words[0] == "new":  # the name of a command alone; a kind without a name
         words += ["--help"] if len(words) == 1 else ["my_part"] if len(words) == 2 else []
     if words[:2] == ["report", "equal-strength"]:  # so small a network gains less or more than the default 0.6 and 0.8
-        words = [*words[:2], "--set", f"gain={best.metrics['gain']:.2f}"]
+        words = [*words[:2], "--gain", f"{best.metrics['gain']:.2f}"]
     if words[0] == "kernels" and "--quick" not in words:  # all sizes and lengths take many minutes
         words.append("--quick")
     return smaller([*words, *(word for suite, less in HEAVY.items() if suite in words for word in less)], SMALL)
@@ -175,7 +175,7 @@ def python(folder: Path, code: str) -> None:
 
 def empty(column: str) -> bool:
     """Whether a board leaves this column out where nothing was flagged: so small a network names no target."""
-    return column == "named" and f'"{column}"' in (ROOT / "reports" / "model_detection.py").read_text()
+    return column == "named" and f'"{column}"' in (ROOT / "reports" / "boards" / "model_detectors.py").read_text()
 
 
 @pytest.mark.parametrize("block", _shown.blocks_of("boards"), ids=str)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 MODULES = (
     "bench.api.attack", "bench.api.defense", "bench.api.errors", "bench.api.hashing", "bench.api.card",
     "bench.api.random", "bench.api.types", "bench.conformance", "attacks", "hashing.codes", "hashing.model",
-    "hashing.ranking", "reports",
+    "hashing.ranking", "bench.metrics", "reports", "reports.board_registry",
 )  # fmt: skip
 CALLED = {"__init__", "__call__", "__len__"}  # of the methods that begin with _
 
@@ -110,7 +110,10 @@ def rest() -> Iterator[str]:
     from bench.config import schema, suite, trial
     from bench.engine import record
 
-    for name, command in get_group(app).commands.items():
+    commands = dict(get_group(app).commands)
+    boards = commands["report"]
+    commands |= {f"report {name}": boards.get_command(None, name) for name in boards.list_commands(None)}
+    for name, command in commands.items():
         words = [
             word for item in command.params for word in (item.opts if item.opts[0][0] == "-" else [item.name.upper()])
         ]

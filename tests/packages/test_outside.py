@@ -58,7 +58,7 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_it_is_listed_runs_beside_the_built_ins_and_stands_on_the_board(bench: Command) -> None:
-    listed = json.loads(bench("list", "attacks", "--format", "json").stdout)["attacks"]
+    listed = json.loads(bench("list", "attacks", "--format", "json").stdout)[0]["rows"]
     (mine,) = [row for row in listed if row["name"] == "checkerboard"]
     assert mine["from"] == "package hashdoor-example 1.2.3"
     assert mine["what it does"].startswith("Lay a faint checkerboard")

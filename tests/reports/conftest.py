@@ -184,5 +184,5 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def page(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of that run."""
     path = tmp_path_factory.mktemp("out") / "report.html"
-    command.report(store=store.root, out=path)
+    command.write_page(store.root, path)
     return path

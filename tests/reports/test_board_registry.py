@@ -10,12 +10,12 @@ import pytest
 
 import reports
 from bench.api import registry
-from bench.api.errors import UserError
+from bench.api.errors import EXIT_USER, UserError
 from bench.cli import listing
-from bench.cli import report as command
+from bench.cli.app import main
 from reports import html_report
 from reports.frame import read
-from tests.reports.test_boards import trial
+from tests.reports.board_data import trial
 from tests.reports.test_html_report import unpacked
 
 OUTSIDE = '''
@@ -45,9 +45,10 @@ def test_it_is_listed_printed_in_notebooks_and_on_the_page(
 ) -> None:
     store = stock([trial("none", metrics={"map": 0.9}), trial("loud", metrics={"map": 0.5})])
     listing.list_("boards", plugin=[outside], format_="json")
-    (listed,) = json.loads(capsys.readouterr().out).values()
-    assert {row["name"]: row["options"] for row in listed}["costliest"] == "floor=0.0"
-    command.report("costliest", store=store.root, format_="json", options=["floor=0.2"])
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert {row["name"]: row["options"] for row in listed["rows"]}["costliest"] == "floor=0.0"
+    with pytest.raises(SystemExit):
+        main(["report", "costliest", "--store", str(store.root), "--floor", "0.2", "--format", "json"])
     (shown,) = json.loads(capsys.readouterr().out)
     assert shown["rows"] == [{"attack": "loud", "mAP": 0.5}]
     (board,) = reports.tables(store.root, "costliest")
@@ -58,16 +59,75 @@ def test_it_is_listed_printed_in_notebooks_and_on_the_page(
     assert 'id="costs-of-attacks"' in text
 
 
+PART = """
+import pandas as pd
+from bench.metrics import DetectorScores, ModelCodes, metric
+from reports.board_registry import BoardData, board
+from reports.context import Board
+
+@metric("shift", title="shift", section="Input detection", meaning="a detector's mean score of triggered queries")
+def shift(scores: DetectorScores): ...
+
+@metric("skew", title="skew", section="Code geometry", meaning="share of bits that are 1")
+def skew(codes: ModelCodes): ...
+
+@board("counts", chapter="Leaderboards", part_of="leaderboard", help="number of trials per attack")
+def counts(data: BoardData) -> list[Board]:
+    counted = data.results.trials["attack"].value_counts().rename("trials").reset_index()
+    return [Board("Counts", counted, "", index=("attack",))]
+"""
+
+
+def test_parts_of_the_leaderboard_and_metrics_of_a_section_join_those_that_are_there(
+    stock: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "parts.py").write_text(PART)
+    registry.load_plugin(tmp_path / "parts.py")
+    scores = {"headline": "a", "scores": {"a": {"auroc": 0.9, "shift": 2.0}}}
+    trials = [
+        trial("none"),
+        trial("loud", metrics={"skew": 0.25}),
+        trial("loud", "input_detector", metrics={"detectors": scores}),
+    ]
+    store = stock(trials)
+    found = {board.title.partition(" · ")[0]: board.table for board in reports.tables(store.root)}
+    assert [name for name in found if name in {"Attacks", "Detectors", "Counts"}] == ["Attacks", "Detectors", "Counts"]
+    assert found["Detectors"]["shift"].tolist() == [2.0]
+    assert found["Counts"].to_numpy().tolist() == [["loud", 2], ["none", 1]]
+    (geometry,) = reports.tables(store.root, "code-geometry")
+    assert geometry.table.set_index("attack").loc["loud", "skew"] == 0.25
+    html_report.draw(store, tmp_path / "page.html", read(store))
+    titles = [board["title"] for board in unpacked((tmp_path / "page.html").read_text())["boards"]]
+    assert titles.count("Counts") == 1, "on the page as a part of the leaderboard, and not once more"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("floor: float = 0.0", "floor: float", "option 'floor' of board 'costliest' has no default"),
+        ("floor", "store", "'costliest' declares the option 'store'"),
+    ],
+)
+def test_options_that_cannot_be_given_are_refused(
+    stock: Any, outside: Path, old: str, new: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside.write_text(OUTSIDE.replace(old, new))
+    with pytest.raises(SystemExit) as stop:
+        main(["report", "costliest", "--store", str(stock([trial("none")]).root), "--plugin", str(outside)])
+    assert stop.value.code == EXIT_USER
+    assert message in capsys.readouterr().err
+
+
 def test_without_its_plugin_it_is_unknown(stock: Any, outside: Path) -> None:
     store = stock([trial("none")])
     with registry.plugins_restored():
         registry.load_plugin(outside)
-    with pytest.raises(UserError, match="unknown kind of board 'costliest'"):
+    with pytest.raises(UserError, match="costliest"):
         reports.tables(store.root, "costliest")
 
 
 def test_two_of_one_name_are_a_mistake(stock: Any, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OUTSIDE.replace("costliest", "conventions"))
     registry.load_plugin(tmp_path / "mine.py")
-    with pytest.raises(UserError, match="two boards are called 'conventions': built in and plugin"):
+    with pytest.raises(UserError, match="'conventions': built in and plugin"):
         reports.tables(stock([trial("none")]).root)

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from reports import html_report, render
-from reports.boards import leaderboard as boards
+from bench.api import registry
+from bench.metrics import METRICS
+from reports import cells, html_report, render
 from reports.frame import read
+from tests.reports.board_data import leaderboard_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
@@ -80,8 +82,8 @@ def test_every_chapter_renders_without_a_word_on_the_console_or_a_request(visit:
     for name in names:
         box = visit.tab.locator(name).bounding_box()
         assert box["height"] > 50
-    (expected, *_) = render.for_people(boards.everything(read(store), costs=True))
-    shown = render.words(expected)
+    (expected, *_) = render.for_people(leaderboard_of(read(store), costs=True))
+    shown = cells.words(expected)
     board = visit.board(expected.title)
     assert visit.rows(board) == [list(row) for row in zip(*shown.values(), strict=True)]
     for chart in visit.tab.locator(".chart svg").all():
@@ -90,10 +92,17 @@ def test_every_chapter_renders_without_a_word_on_the_console_or_a_request(visit:
     assert widths
     assert all(width > 0 for width in widths)
     titles = visit.tab.locator(".chart figcaption").all_inner_texts()
-    for kind in ("Code length", "What defenses cost", "Strength of attacks", "fine_pruning", "Attention", "Codes"):
+    for kind in ("Code length", "Effects and costs", "Strength of attacks", "fine_pruning", "Attention", "Codes"):
         assert any(title.startswith(kind) for title in titles), kind
     assert visit.said == []
     assert [url for url in visit.asked if not url.startswith(("file:", "data:"))] == []
+
+
+def test_a_column_says_what_its_metric_means(visit: Visit) -> None:
+    heads = visit.board("Attacks · ").locator("th button")
+    about = {head.inner_text(): head.get_attribute("title") for head in heads.all()}
+    assert about["own-mAP"] == METRICS["own_map"].meaning
+    assert about["attack"] is None
 
 
 def test_columns_sort_down_up_and_back(visit: Visit) -> None:
@@ -133,7 +142,7 @@ def test_rows_without_a_number_stay_last(chromium: Any, stock: Any, tmp_path: Pa
 def test_filters_narrow_one_table_or_all(visit: Visit) -> None:
     board, other = visit.board("Attacks · "), visit.board("Trials")
     everything = len(visit.rows(other))
-    board.locator("input").fill("dirty-label 12")
+    board.locator("input").fill("dirty-label poisons=12")
     assert visit.column(board, "attack") == ["badnets(poisons=12)"]
     assert len(visit.rows(other)) == everything
     other.locator("input").fill("badnets gain>0.5")
@@ -180,16 +189,16 @@ def test_a_row_opens_its_trial_with_the_command_that_repeats_it(visit: Visit, st
     place = list(trials["key"]).index(trial["key"])
     assert visit.tab.url.endswith(f"#trial-{place}")
     visit.tab.go_back()
-    assert not dialog.is_visible(), "the browser's Back closes it"
+    dialog.wait_for(state="hidden")  # the browser's Back closes it
     visit.tab.go_forward()
-    assert dialog.is_visible()
+    dialog.wait_for(state="visible")
     dialog.locator(".close").click()
-    assert not dialog.is_visible()
+    dialog.wait_for(state="hidden")
     row = visit.board("Trials").locator("tbody tr").first
     row.locator("td").first.click()
-    assert dialog.is_visible()
+    dialog.wait_for(state="visible")
     visit.tab.keyboard.press("Escape")
-    assert not dialog.is_visible()
+    dialog.wait_for(state="hidden")
     assert visit.said == []
 
 
@@ -201,7 +210,7 @@ def test_short_names_do_not_part_charts_from_their_setting(chromium: Any, stock:
     visit = Visit(chromium, tmp_path / "x.html")
     visit.tab.locator("#setting").select_option("toy · net · csq · 32 bits")
     titles = [chart.inner_text() for chart in visit.tab.locator(".chart figcaption").all() if chart.is_visible()]
-    assert titles == ["What defenses cost and remove · toy · net · csq · 32 bits"]
+    assert titles == ["Effects and costs of defenses · toy · net · csq · 32 bits"]
     visit.tab.close()
 
 
@@ -263,14 +272,26 @@ def test_it_reads_on_a_phone_and_in_the_dark(chromium: Any, page: Path, scheme: 
     visit.tab.close()
 
 
-def test_text_of_results_and_plugins_stays_text(chromium: Any, stock: Any, tmp_path: Path, monkeypatch: Any) -> None:
+PLUGIN = '''"""<img src=x onerror=alert(3)>"""
+from bench.api.attack import Attack, attack
+from bench.api.card import Card
+
+CARD = Card(title="<b>T</b>", year=2020, url="javascript:alert(4)", follows="<script>alert(5)</script>")
+
+@attack
+class Loud(Attack):
+    def apply_trigger(self, images, target, trigger):
+        return images
+'''
+
+
+def test_text_of_results_and_plugins_stays_text(chromium: Any, stock: Any, tmp_path: Path) -> None:
     evil = "loud(x=</script><img src=x onerror=alert(1)>)"
     trial = {"attack": evil, "defense": "none", "target": "<b>3</b>", "seed": 0}
     failed = trial | {"seed": 1, "status": "failed", "reason": "<i>why</i>", "log": "<script>alert(2)</script>"}
     made = stock([trial, failed], suite="<i>s</i>")
-    monkeypatch.setattr(html_report.registry, "catalogue", lambda _: {"loud": SOURCE})
-    monkeypatch.setattr(html_report.registry, "sentence", lambda _: "<img src=x onerror=alert(3)>")
-    monkeypatch.setattr(html_report.registry, "card", lambda _: CARD)
+    (tmp_path / "loud.py").write_text(PLUGIN)
+    registry.load_plugin(tmp_path / "loud.py")
     path = tmp_path / "evil.html"
     html_report.draw(made, path, read(made))
     visit = Visit(chromium, path)
@@ -285,7 +306,3 @@ def test_text_of_results_and_plugins_stays_text(chromium: Any, stock: Any, tmp_p
     assert "<img src=x onerror=alert(3)>" in visit.tab.locator("#cards").inner_text()
     assert visit.said == []
     visit.tab.close()
-
-
-SOURCE = html_report.registry.Source("attacks", "loud", "loud", None, "plugin")
-CARD = html_report.Card(title="<b>T</b>", year=2020, url="javascript:alert(4)", follows="<script>alert(5)</script>")

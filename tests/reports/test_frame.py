@@ -76,10 +76,10 @@ def test_suites(stock):
 
 def test_an_empty_store_and_a_foreign_plan(stock):
     store = stock()
-    with pytest.raises(UserError, match="holds no run yet"):
+    with pytest.raises(UserError, match="no run"):
         load(store)
     (store.root / "manifests" / "x.json").write_text(json.dumps({"schema": 99}))
-    with pytest.raises(StoreError, match="not a run of this version"):
+    with pytest.raises(StoreError, match=r"x\.json"):
         load(store)
 
 
@@ -120,10 +120,10 @@ def test_narrowing(stock, conditions, count):
 @pytest.mark.parametrize(
     ("condition", "words"),
     [
-        ("atack=loud", "unknown axis 'atack'; did you mean 'attack'"),
-        ("attack=lowd", "no attack 'lowd' in this run; did you mean 'loud'"),
-        ("attack", "not of the form axis=value"),
-        ("attack=", "not of the form axis=value"),
+        ("atack=loud", "did you mean 'attack'"),
+        ("attack=lowd", "did you mean 'loud'"),
+        ("attack", "axis=value"),
+        ("attack=", "axis=value"),
     ],
 )
 def test_a_wrong_condition_names_the_right_one(stock, condition, words):
@@ -134,7 +134,7 @@ def test_a_wrong_condition_names_the_right_one(stock, condition, words):
 
 def test_conditions_that_nothing_meets_together(stock):
     results = read(stock([trial("none", target="0"), trial("loud", target="1")]))
-    with pytest.raises(UserError, match="not together"):
+    with pytest.raises(UserError, match="attack=none target=1"):
         narrow(results, ["attack=none", "target=1"])
 
 

@@ -1,33 +1,16 @@
 """Pictures of attacks, read back pixel by pixel, and what is said where there are none."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from bench.api.errors import UserError
 from bench.config.trial import digest
 from bench.engine.record import RunManifest
 from bench.engine.store import Store
-from reports import _image_grid, gallery
-from reports._image_grid import Block, Pair, paint
+from reports import gallery, image_grid
+from tests.reports.picture_data import LEFT, STEP, picture, pixels, queries, strips, triggered
 from tests.stores import planned, record
-
-LEFT = _image_grid.MARGIN + _image_grid.NAMES + _image_grid.GAP // 2
-STEP = 96 + _image_grid.GAP
-
-
-def queries(channels=1, size=8, count=8, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).integers(60, 190, (count, channels, size, size), np.uint8))
-
-
-def triggered(images):
-    """A white square of 2 x 2 pixels in the lower right corner."""
-    after = images.clone()
-    after[..., -2:, -2:] = 255
-    return after
 
 
 @pytest.fixture
@@ -77,25 +60,6 @@ def plan(store, *trials, suite="toy"):
     store.write_run(f"run-{suite}", RunManifest(suites=[suite], trials=list(trials)))
 
 
-def pixels(path):
-    with Image.open(path) as image:
-        image.load()
-        return np.asarray(image.convert("RGB"))
-
-
-def picture(sheet, top, left, size=96):
-    """The picture of the sheet whose upper left pixel is (top, left)."""
-    return sheet[top : top + size, left : left + size]
-
-
-def strips(sheet):
-    """Rows of pixels where a row of pictures begins: the first pixel below a frame, in the first column of pictures."""
-    lines = sheet[:, LEFT : LEFT + 90].astype(int)
-    frame = (lines == _image_grid.FRAME).all((1, 2))
-    starts = np.flatnonzero(frame[:-1] & ~frame[1:] & (lines[1:] != 255).any((1, 2))) + 1
-    return [int(start) for start in starts]
-
-
 def test_every_pixel_of_a_picture_is_in_the_file(store, tmp_path):
     clean = queries()
     plan(store, attacked(store, "loud", clean=clean))
@@ -128,7 +92,7 @@ def test_sizes_and_colours(store, tmp_path, channels, size, side):
     expected = first.transpose(1, 2, 0) if channels == 3 else np.rint(first.mean(0))[..., None]
     assert (found[::factor, ::factor] == expected).all()
     assert (found[-2 * factor :, -2 * factor :] == 255).all(), "the white square that the attack stamps"
-    last = picture(sheet, strips(sheet)[0], LEFT + 7 * (side + _image_grid.GAP), side)
+    last = picture(sheet, strips(sheet)[0], LEFT + 7 * (side + image_grid.GAP), side)
     assert (
         last[0, 0] == np.rint(clean[7, :, 0, 0].numpy().mean() if channels < 3 else clean[7, :, 0, 0].numpy())
     ).all()
@@ -142,8 +106,8 @@ def test_poisons_beside_the_training_images_that_they_were(store, tmp_path):
     poisons[0, 0, 0, 0] += 4  # a perturbation that nobody sees beside the square
     plan(store, attacked(store, "loud", poisons=(mask, poisons)))
     drawn = gallery.draw(store, tmp_path / "x.png")
-    assert "poisoned training images" in str(drawn)
-    assert drawn.blocks[0].about[-1].startswith("2 poisoned training images: ")
+    assert [len(block.pairs) for block in drawn.blocks] == [2]
+    assert drawn.blocks[0].about[-1].startswith("2 poisoned")
     sheet = pixels(tmp_path / "x.png")
     tops = strips(sheet)
     assert len(tops) == 6
@@ -158,39 +122,6 @@ def test_poisons_without_their_originals_are_left_out(store, tmp_path):
     plan(store, attacked(store, "loud", poisons=(torch.ones(1, dtype=torch.bool), queries(count=1))))
     gallery.draw(store, tmp_path / "x.png")
     assert len(strips(pixels(tmp_path / "x.png"))) == 3
-
-
-@pytest.mark.parametrize(
-    ("change", "robust", "words"),
-    [
-        (0, False, "no difference"),
-        (1, False, "difference\nx 250"),
-        (20, False, "difference\nx 12"),
-        (255, False, "difference\nx 1"),
-    ],
-)
-def test_the_gain_is_stated(change, robust, words):
-    before = np.zeros((1, 1, 8, 8), np.uint8)
-    after = before.copy()
-    after[0, 0, 0, 0] = change
-    found, said = Pair(("a", "b"), before, after, robust).difference()
-    assert said == words
-    assert found[0, 0, 1, 1] == 128
-    assert found.max() <= 255
-    if change:
-        assert found[0, 0, 0, 0] > 240
-
-
-def test_a_patch_does_not_hide_the_perturbation_beside_it():
-    rng = np.random.default_rng(0)
-    before = np.full((2, 3, 32, 32), 100, np.uint8)
-    after = (before + rng.integers(-8, 9, before.shape)).astype(np.uint8)
-    after[..., -3:, -3:] = 255
-    plain, words = Pair(("a", "b"), before, after).difference()
-    assert words == "difference\nx 1.6"
-    clear, words = Pair(("a", "b"), before, after, robust=True).difference()
-    assert words == "difference\nx 31, clipped"
-    assert plain[..., :20, :20].std() < 10 < 50 < clear[..., :20, :20].std()
 
 
 def test_one_block_per_attack_and_setting_and_equal_pictures_once(store, tmp_path):
@@ -208,7 +139,7 @@ def test_one_block_per_attack_and_setting_and_equal_pictures_once(store, tmp_pat
     assert "16 bits" in drawn.blocks[0].about[-1]
     assert drawn.without == ()
     assert len(strips(pixels(tmp_path / "x.png"))) == 9
-    assert "3 attacks" in str(drawn)
+    assert str(drawn).startswith("3 attacks")
 
 
 def test_the_first_seed_that_has_pictures(store, tmp_path):
@@ -217,7 +148,6 @@ def test_the_first_seed_that_has_pictures(store, tmp_path):
     drawn = gallery.draw(store, tmp_path / "x.png")
     assert "seed 1" in drawn.blocks[0].about[0]
     assert drawn.without == ("quiet: no luck",)
-    assert str(drawn).endswith("Without a picture: quiet: no luck")
 
 
 def test_one_trial_and_its_stage(store, tmp_path):
@@ -241,10 +171,10 @@ def test_a_suite(store, tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("x.jpg", "unknown picture format 'jpg'.*Known: pdf, png, svg"),
-        ("x", "unknown picture format ''"),
-        ("no/such/x.png", "cannot write .*No such file or directory"),
-        ("folder.png", "cannot write .*Is a directory"),
+        ("x.jpg", "jpg.*Known: pdf, png, svg"),
+        ("x", "Known: pdf, png, svg"),
+        ("no/such/x.png", "No such file or directory"),
+        ("folder.png", "Is a directory"),
     ],
 )
 def test_a_file_that_cannot_be_written(store, tmp_path, name, words):
@@ -268,15 +198,15 @@ def test_the_suffix_decides_and_two_drawings_are_equal(store, tmp_path, name, st
 
 def test_nothing_to_draw_is_one_line(store, tmp_path):
     plan(store, clean_cell(store))
-    with pytest.raises(UserError, match="no attack of this run has pictures: it holds none but clean models"):
+    with pytest.raises(UserError, match="clean models"):
         gallery.draw(store, tmp_path / "x.png")
-    with pytest.raises(UserError, match=r"trial c1ea \(none/none target 0 seed 0\) holds no attack"):
+    with pytest.raises(UserError, match=r"trial c1ea \(none/none target 0 seed 0\)"):
         gallery.draw(store, tmp_path / "x.png", key="c1ea")
     plan(store, clean_cell(store), attacked(store, "loud", status="failed", reason="boom"), trial("404", "quiet"))
-    with pytest.raises(UserError, match=r"has pictures \(loud: boom; quiet: not run yet") as caught:
+    with pytest.raises(UserError, match="loud: boom; quiet: not run yet") as caught:
         gallery.draw(store, tmp_path / "x.png")
     assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="has not been run yet"):
+    with pytest.raises(UserError, match="trial 404"):
         gallery.draw(store, tmp_path / "x.png", key="404")
     assert not (tmp_path / "x.png").exists()
 
@@ -286,55 +216,14 @@ def test_a_file_of_the_store_that_is_gone_or_damaged(store, tmp_path):
     plan(store, one)
     path = store.artifact_path(f"1{one.key[1:]}")
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"no attack of this run has pictures.*damaged"):
+    with pytest.raises(UserError, match="damaged"):
         gallery.draw(store, tmp_path / "x.png")
     path.unlink()
-    with pytest.raises(UserError, match="the file of its attacked model is gone"):
+    with pytest.raises(UserError, match="missing"):
         gallery.draw(store, tmp_path / "x.png", key=one.key)
 
 
 def test_no_query_to_draw(store, tmp_path):
     plan(store, attacked(store, "loud", clean=queries(count=0)))
-    with pytest.raises(UserError, match="no query could carry its trigger"):
+    with pytest.raises(UserError, match="no query"):
         gallery.draw(store, tmp_path / "x.png")
-
-
-def ink(image):
-    """Where something is drawn."""
-    return (image != 255).any(2)
-
-
-def test_long_labels_are_broken_inside_their_block():
-    pictures = queries().numpy()
-    label = f"attack(path=/a/{'very' * 60}/long, note=a few words more and more and $more_$)"
-    for text in (label, "short"):
-        content = paint([Block(text, (label, label), (Pair(("a", "b"), pictures, pictures),))], "png")
-        sheet = pixels(io.BytesIO(content))
-        marked = ink(sheet)
-        assert marked[:, : _image_grid.MARGIN - 1].sum() == 0
-        assert marked[:, -(_image_grid.MARGIN - 1) :].sum() == 0
-        assert marked[:40].sum() > 0
-        top = strips(sheet)[0] - 1
-        assert not marked[top - 2].any(), "no text touches the pictures"
-
-
-def test_many_blocks_stand_in_columns(monkeypatch):
-    monkeypatch.setattr(_image_grid, "TALLEST", 1000)
-    pictures = queries().numpy()
-    block = Block("x", (), (Pair(("a", "b"), pictures, pictures),))
-    one, many = (pixels(io.BytesIO(paint([block] * count, "png"))) for count in (1, 10))
-    assert many.shape[0] <= 1000 + one.shape[0]
-    assert many.shape[1] >= 3 * (one.shape[1] - 2 * _image_grid.MARGIN)
-
-
-def test_a_users_style_moves_nothing(monkeypatch):
-    import matplotlib as mpl
-
-    pictures = queries().numpy()
-    block = Block("x", ("y",), (Pair(("a", "b"), pictures, pictures),))
-    plain = paint([block], "png")
-    monkeypatch.setitem(mpl.rcParams, "savefig.bbox", "tight")
-    monkeypatch.setitem(mpl.rcParams, "font.size", 30.0)
-    monkeypatch.setitem(mpl.rcParams, "axes.facecolor", "black")
-    assert paint([block], "png") == plain
-    assert mpl.rcParams["savefig.bbox"] == "tight", "and nothing of the user's is changed"

@@ -17,13 +17,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.api.errors import UserError
+from bench.api.errors import EXIT_USER, UserError
 from bench.cli import report as command
+from bench.cli.app import main
 from bench.engine.store import Store
-from reports import html_report, render
-from reports._charts import Chart
-from reports.boards import leaderboard as boards
+from reports import cells, html_report, render
 from reports.frame import read
+from reports.page import layout
+from reports.page.chapters import Chapter
+from reports.svg_charts import Chart
+from tests.reports.board_data import leaderboard_of
 
 
 def unpacked(text: str) -> dict[str, Any]:
@@ -35,11 +38,11 @@ def unpacked(text: str) -> dict[str, Any]:
 
 def test_its_numbers_are_those_of_the_boards(store: Store, page: Path) -> None:
     data = unpacked(page.read_text())
-    expected = boards.everything(read(store), costs=True)
+    expected = leaderboard_of(read(store), costs=True)
     found = {board["title"]: board for board in data["boards"]}
     for board in render.for_people(expected):
         mine = {column["name"]: column for column in found[board.title]["columns"]}
-        assert {name: column["shown"] for name, column in mine.items()} == render.words(board)
+        assert {name: column["shown"] for name, column in mine.items()} == cells.words(board)
         for name in board.metrics:
             if name in mine and name != "value":
                 numbers = board.table[name].to_numpy(dtype=float)
@@ -64,7 +67,7 @@ def test_every_trial_is_in_it_with_the_command_that_runs_it_alone(store: Store, 
 
 
 def test_the_same_run_makes_the_same_file(store: Store, page: Path, tmp_path: Path) -> None:
-    command.report(store=store.root, out=tmp_path / "again.html")
+    command.write_page(store.root, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
 
 
@@ -96,20 +99,19 @@ def test_pictures_are_those_of_the_attack(store: Store, page: Path) -> None:
     assert (picture[:, 16, 3] == 0).all()
 
 
-def test_what_has_no_room_is_named(store: Store, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_no_room_is_named(store: Store, page: Path, tmp_path: Path) -> None:
     bare = len(page.read_bytes()) - sum(
         map(len, re.findall(r"<svg.*?</svg>|data:image[^\"]*", page.read_text(), re.DOTALL))
     )
-    monkeypatch.setattr(html_report, "LIMIT", bare + html_report.SPARE + 30_000)
+    limit = bare + layout.SPARE + 30_000
     small = tmp_path / "small.html"
-    command.report(store=store.root, out=small)
+    html_report.draw(store, small, read(store), limit=limit)
     text = small.read_text()
-    assert len(text.encode()) < html_report.LIMIT
-    assert "Left out, so that this file stays below its limit: " in text
+    assert len(text.encode()) < limit
+    assert "Left out" in text
     assert 0 < text.count("<svg") + text.count("<img") < page.read_text().count("<svg") + page.read_text().count("<img")
-    monkeypatch.setattr(html_report, "LIMIT", 50_000)
-    with pytest.raises(UserError, match=r"the tables alone make 0\.\d MB, more than 0.05: narrow the report"):
-        command.report(store=store.root, out=tmp_path / "none.html")
+    with pytest.raises(UserError, match=r"0\.\d MB, more than 0.05"):
+        html_report.draw(store, tmp_path / "none.html", read(store), limit=50_000)
     assert not (tmp_path / "none.html").exists()
 
 
@@ -129,7 +131,7 @@ def test_ten_thousand_cells_fit(stock: Any, tmp_path: Path) -> None:
     assert len(trials) == 1000
     data = re.search(r'id="data">([^<]*)<', path.read_text())
     assert data is not None
-    assert len(data[1]) * 10 < html_report.LIMIT - 500_000
+    assert len(data[1]) * 10 < layout.LIMIT - 500_000
 
 
 def test_text_of_results_is_no_markup(stock: Any, tmp_path: Path) -> None:
@@ -144,46 +146,47 @@ def test_text_of_results_is_no_markup(stock: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "said"),
     [
-        ({"out": Path("report.pdf")}, "--out 'report.pdf': the report is a web page"),
-        ({"options": ["gain=0.5"]}, "--set says nothing to `report html`"),
-        ({"what": "conventions", "out": Path("x.html")}, "--out says nothing to `report conventions`"),
-        ({"format_": "json"}, "--format says nothing to `report html`"),
-        ({"what": "reported", "where": ["attack=none"]}, "--where says nothing to `report reported`"),
-        ({"what": "conventons"}, "did you mean 'conventions'"),
-        ({"what": "conventions", "options": ["gain=1"]}, "board 'conventions' has no option 'gain'. Known: none"),
-        ({"what": "equal-strength", "options": ["gian=1"]}, "did you mean 'gain'"),
-        (
-            {"what": "code-geometry", "where": ["attack=none"]},
-            "board 'code-geometry' is empty: no attack has a result here",
-        ),
-        ({"where": ["attack=badnet"]}, "did you mean 'badnets"),
-        ({"out": Path("/nowhere/x.html")}, "cannot write '/nowhere/x.html'"),
-        ({"kernels": Path("/nowhere/k.json")}, "--kernels '/nowhere/k.json' cannot be read"),
-        ({"suites": ["page", "page"]}, "a page is about one run"),
+        ("--out report.pdf", "report.pdf"),
+        ("--format json", "No such option: --format"),
+        ("--gain 0.5", "No such option: --gain"),
+        ("--out x.html conventions", "--out stands before 'conventions'"),
+        ("conventions --out x.html", "No such option: --out"),
+        ("reported --where attack=none", "No such option: --where"),
+        ("conventons", "did you mean 'conventions'"),
+        ("equal-strength --gian 1", "No such option: --gian"),
+        ("equal-strength --gain much", "Invalid value for '--gain'"),
+        ("equal-strength --gain 2", "gain = 2"),
+        ("code-geometry --where attack=none", "board 'code-geometry'"),
+        ("--where attack=badnet", "did you mean 'badnets"),
+        ("--out /nowhere/x.html", "/nowhere/x.html"),
+        ("--kernels /nowhere/k.json", "--kernels '/nowhere/k.json'"),
+        ("--suite page --suite page", "--suite"),
     ],
 )
-def test_mistakes_are_one_line(store: Store, options: dict[str, Any], words: str) -> None:
-    with pytest.raises(UserError) as caught:
-        command.report(store=store.root, **options)
-    assert words in str(caught.value)
+def test_mistakes_are_one_line(store: Store, options: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = options.split()
+    place = [] if words[0] == "--out" and words[-1] == "conventions" else ["--store", str(store.root)]
+    with pytest.raises(SystemExit) as stop:
+        main(["report", *words, *place])
+    assert stop.value.code == EXIT_USER
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert said in line
 
 
 def test_a_file_that_is_no_measurement_of_kernels(store: Store, tmp_path: Path) -> None:
     (tmp_path / "k.json").write_text('{"rows": [{"a": 1}], "machine": {}}')
-    with pytest.raises(UserError, match="is not what `bench kernels --format json` prints"):
-        command.report(store=store.root, kernels=tmp_path / "k.json")
+    with pytest.raises(UserError, match=r"k\.json"):
+        command.write_page(store.root, tmp_path / "x.html", kernels=tmp_path / "k.json")
 
 
-def test_many_small_charts_stay_below_the_limit(stock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_small_charts_stay_below_the_limit(stock: Any) -> None:
     """What surrounds a chart takes room as well: title, caption, markup."""
     made = stock([{"attack": "loud", "defense": "none", "target": "0", "seed": 0}])
     many = [Chart(f"chart {i} " + "t" * 300, "s" * 300, "c" * 900, "<svg></svg>") for i in range(400)]
-    monkeypatch.setattr(html_report, "charts", lambda *_, **__: {"Leaderboards": many})
-    monkeypatch.setattr(html_report, "LIMIT", 400_000)
-    html_report.draw(made, tmp_path / "x.html", read(made))
-    assert 200_000 < (tmp_path / "x.html").stat().st_size < 400_000
+    text = layout.render([Chapter("many", "Many", charts=many)], "", read(made), limit=400_000)
+    assert 200_000 < len(text.encode()) < 400_000
 
 
 def test_trials_that_share_a_record_are_told_apart(stock: Any, tmp_path: Path) -> None:
@@ -220,18 +223,18 @@ def test_lost_and_damaged_artifacts_are_named_and_take_nothing_along(store: Stor
             for name in ("badnets(poisons=4)", "badnets(poisons=12)")}  # fmt: skip
     held.artifact_path(keys["badnets(poisons=4)"]["implant"]).write_bytes(b"torn")
     held.artifact_path(keys["badnets(poisons=12)"]["measured.triggered"]).unlink()
-    command.report(store=copy, out=tmp_path / "x.html")
+    command.write_page(copy, tmp_path / "x.html")
     text = (tmp_path / "x.html").read_text()
-    assert "Without a picture: badnets(poisons=4): the artifact" in text
+    assert "badnets(poisons=4): the artifact" in text
     assert "badnets(poisons=36): triggered" in text
     assert "Codes · badnets(poisons=12)" not in text
     assert "Codes · badnets(poisons=36)" in text
 
 
 def test_claims_of_ones_own_suite_come_with_its_file(store: Store, tmp_path: Path, page: Path) -> None:
-    assert "of a suite of your own give the file" in page.read_text()
+    assert not any(board["part"] == "reported" for board in unpacked(page.read_text())["boards"])
     own = store.root.parent / "page.toml"
-    command.report(store=store.root, suites=[str(own)], out=tmp_path / "x.html", where=["attack=none"])
+    command.write_page(store.root, tmp_path / "x.html", suites=[str(own)], where=["attack=none"])
     (claims,) = [b for b in unpacked((tmp_path / "x.html").read_text())["boards"] if b["part"] == "reported"]
     columns = {column["name"]: column["shown"] for column in claims["columns"]}
     assert set(columns["reported"]) == {"0.900"}

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.config.trial import Spec, pieces
-from reports import render
-from reports.boards import leaderboard as boards
+from reports import cells, render
 from reports.context import Board
 from reports.frame import narrow, read
 from reports.labels import Names
 from reports.trial_details import page
+from tests.reports.board_data import leaderboard_of
 from tests.stores import spec
 
 
@@ -166,14 +166,15 @@ def text_of(found, kind):
 
 
 def test_people_read_short_names_on_every_board(stock):
-    shown = render.for_people(boards.everything(results(stock)))
+    shown = render.for_people(leaderboard_of(results(stock)))
     attacks, t_map, _, _, screened, lost = shown
     assert list(attacks.table["attack"]) == ["none", "loud(eps=0.1)", "loud(eps=0.2)", "quiet"]
     assert "repair" in t_map.table
     assert t_map.metrics["repair"] == "t_map"
     assert "repair" in t_map.heat
-    assert render.words(t_map)["repair"] == ["0.800", "0.800", "0.800", "-"]
-    assert "Too few results to average: quiet x repair." in t_map.caption
+    assert cells.words(t_map)["repair"] == ["0.800", "0.800", "0.800", "-"]
+    assert t_map.basis.too_few == (f"{QUIET} x {REPAIR}",)
+    assert "quiet x repair" in t_map.caption
     assert set(screened.table["input detector"]) == {"input_detector"}
     assert lost.table["which"].iloc[0] == "attack quiet; defense repair, input_detector"
     assert lost.table["reason"].iloc[0] == f"{QUIET} broke", "the words of the record"
@@ -185,7 +186,7 @@ def test_people_read_short_names_on_every_board(stock):
 @pytest.mark.parametrize("kind", ["rich", "markdown", "latex"])
 def test_formats_for_people(stock, kind):
     text = (
-        text_of(boards.everything(results(stock)), kind)
+        text_of(leaderboard_of(results(stock)), kind)
         .replace("\\_", "_")
         .replace("\\", "")
         .replace("{[}", "[")
@@ -198,7 +199,7 @@ def test_formats_for_people(stock, kind):
 
 
 def test_data_keep_whole_labels(stock):
-    found = boards.everything(results(stock))
+    found = leaderboard_of(results(stock))
     data = json.loads(text_of(found, "json"))
     assert [row["attack"] for row in data[0]["rows"]] == ["none", LOUD, SOFT, QUIET]
     assert REPAIR in data[1]["rows"][0]
@@ -211,20 +212,20 @@ def test_data_keep_whole_labels(stock):
 
 def test_names_depend_on_what_is_shown_and_labels_select(stock):
     whole = results(stock)
-    (board, *_) = render.for_people(boards.everything(narrow(whole, [f"attack={LOUD}"])))
+    (board, *_) = render.for_people(leaderboard_of(narrow(whole, [f"attack={LOUD}"])))
     assert list(board.table["attack"]) == ["none", "loud"]
     assert "loud: dose=0.5, steps=3, eps=0.1." in board.caption
     both = narrow(whole, [f"attack={QUIET},{SOFT}"])
     assert set(both.trials["attack"]) == {"none", QUIET, SOFT}
-    sliced = render.for_people(boards.everything(whole, by="attack"))
+    sliced = render.for_people(leaderboard_of(whole, by="attack"))
     assert {name for board in sliced[:-1] for name in board.table["attack"]} == {
         "none", "loud(eps=0.1)", "loud(eps=0.2)", "quiet"}  # fmt: skip
-    titles = [board.title for board in render.for_people(boards.everything(whole, by="defense"))]
+    titles = [board.title for board in render.for_people(leaderboard_of(whole, by="defense"))]
     assert titles[1].startswith("Attacks after repair · ")
 
 
 def test_a_setting_that_varies_is_short_in_titles_and_columns(stock):
-    shown = render.for_people(boards.everything(results(stock, (NET, WIDE)), by="backbone"))
+    shown = render.for_people(leaderboard_of(results(stock, (NET, WIDE)), by="backbone"))
     assert {"net(width=16)", "net(width=32)"} <= set(shown[0].table)
     assert shown[0].heat == ("net(width=16)", "net(width=32)")
     assert "net: depth=4." in shown[0].caption
@@ -232,7 +233,7 @@ def test_a_setting_that_varies_is_short_in_titles_and_columns(stock):
 
 
 def test_nothing_to_shorten_changes_nothing(stock):
-    found = boards.everything(read(stock([trial("loud"), trial("loud(x=1)"), trial()])))
+    found = leaderboard_of(read(stock([trial("loud"), trial("loud(x=1)"), trial()])))
     assert render.for_people(found) == found
     assert render.for_people([]) == []
 
@@ -243,7 +244,7 @@ def test_a_defense_that_is_called_like_a_column():
         "t", table, "", ("attack",), heat=("chance(y=1)",), components=frozenset(specs(["loud(x=1)", "chance(y=1)"]))
     )
     (shown,) = render.for_people([board])
-    assert render.words(shown) == {"attack": ["loud"], "chance": ["0.1"], "chance(y=1)": ["0.2"]}
+    assert cells.words(shown) == {"attack": ["loud"], "chance": ["0.1"], "chance(y=1)": ["0.2"]}
     assert shown.heat == ("chance(y=1)",)
 
 

@@ -25,7 +25,7 @@ def test_a_store_is_a_frame_whose_columns_are_explained(stock):
     assert list(about.loc["gain", ["direction", "low", "high"]]) == [1, -1.0, 1.0]
     assert about.loc["psnr", "unit"] == "dB"
     assert set(trials.select_dtypes("number").columns) - set(about.index) <= {
-        "bits", "seed", "classes", "cutoff", "seconds_attack", "seconds_defense", "training",
+        "bits", "seed", "classes", "target_labels", "cutoff", "seconds_attack", "seconds_defense", "training",
     }  # fmt: skip
 
 
@@ -47,16 +47,16 @@ def test_every_table_and_chart_of_a_real_run_is_one_call(store, page, tmp_path):
     ):
         assert {board.title.partition(" · ")[0] for board in reports.tables(store.root, kind)} == {title}
     titles = [chart.title.partition(" · ")[0] for chart in reports.charts(store.root)]
-    assert titles[:2] == ["What defenses cost and remove", "Code length"]
+    assert titles[:2] == ["Effects and costs of defenses", "Code length"]
     assert {"Strength of attacks", "Attention to the trigger"} <= set(titles)
     shown = reports.charts(store.root)[0]._repr_html_()
     assert shown.startswith("<figure")
     assert "</svg>" in shown
     reports.write_html(store.root, tmp_path / "x.html")
     made, other = ((tmp_path / "x.html").read_text(), page.read_text())
-    assert "Not looked for here: `python -m bench report`" in made
+    assert "Reported beside measured" in made
     assert made.partition('<section id="pictures"')[2] == other.partition('<section id="pictures"')[2]
-    with pytest.raises(UserError, match="unknown kind of board 'leaderbord'; did you mean 'leaderboard'"):
+    with pytest.raises(UserError, match="did you mean 'leaderboard'"):
         reports.tables(store.root, "leaderbord")
 
 

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from bench.api.errors import UserError
-from reports import render
-from reports.boards import leaderboard as boards
+from reports import cells, render
+from reports.boards.attacks import attacks
 from reports.context import Board
 from reports.frame import read
-from reports.render import number
 from reports.render import render as draw
+from tests.reports.board_data import data_of, leaderboard_of
 
 
 def trial(attack="none", defense="none", target="0", seed=0, **changes):
@@ -23,46 +23,40 @@ def trial(attack="none", defense="none", target="0", seed=0, **changes):
 EVIL = "[red]x[/red] \x1b[31m & 100 % of $a_b | <b> \\n"
 
 
-def terminal(found, width=100):
-    file = io.StringIO()
-    console = render.Console(file=file, width=width, force_terminal=True, color_system="truecolor", highlight=False)
-    said = set()
-    for board in found:
-        render._print(board, console, render._news(board, said))
-    return re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()), file.getvalue()
+@pytest.fixture
+def terminal(monkeypatch):
+    """Boards as a terminal with colours shows them: the text alone, and with its escape sequences."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+    def shown(boards, width=100):
+        file = io.StringIO()
+        draw(boards, "rich", file=file, width=width)
+        return re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()), file.getvalue()
+
+    return shown
 
 
 @pytest.fixture
 def found(stock):
     trials = [trial(a, d, t, s, metrics={"gain": 0.5 + 0.1 * s + 0.2 * (t == "0")})
              for a in ("none", "loud", "quiet") for d in ("none", "repair") for t in "01" for s in (0, 1)]  # fmt: skip
-    return boards.everything(read(stock([*trials, trial("kept", status="failed", reason=EVIL)])))
-
-
-@pytest.mark.parametrize(
-    ("value", "metric", "text"),
-    [
-        (0.8734, "t_map", "0.873"), (0.8734, "gain", "+0.873"), (-0.00001, "gain", "+0.000"),
-        (-0.1, "map_change", "-0.100"), (20.0, "poisons", "20"), (20.5, "poisons", "20.5"),
-        (1234.0, "queries", "1,234"), (31.27, "psnr", "31.3"), (-0.2, "ssim", "-0.200"), (None, "t_map", "-"),
-        (float("nan"), None, "-"), (3, None, "3"), ("a\x1bb", None, "a b"),
-    ],
-)  # fmt: skip
-def test_numbers(value, metric, text):
-    assert number(value, metric) == text
+    return leaderboard_of(read(stock([*trials, trial("kept", status="failed", reason=EVIL)])))
 
 
 @pytest.mark.parametrize("width", [80, 100, 140, 400])
-def test_the_terminal_shows_every_number_whole_at_any_width(found, width):
+def test_the_terminal_shows_every_number_whole_at_any_width(found, width, terminal):
     text, _ = terminal(found, width)
     assert all(len(line.rstrip()) <= width for line in text.splitlines())
     for board in found[:-1]:
-        for name, column in render.words(board).items():
-            for word in {name.split(" ")[0], *column} - {render.BLANK}:
+        for name, column in cells.words(board).items():
+            for word in {name.split(" ")[0], *column} - {cells.BLANK}:
                 assert word.strip() in text
 
 
-def test_captions_of_one_setting_are_printed_once(found):
+def test_captions_of_one_setting_are_printed_once(found, terminal):
     text, _ = terminal(found, 400)
     assert text.count("Data toy v2") == 1
     assert "Otherwise as above." in text
@@ -80,7 +74,7 @@ def test_piped_output_is_plain_and_unbroken(found):
     assert "20" in attack
 
 
-def test_text_of_records_is_text(found):
+def test_text_of_records_is_text(found, terminal):
     text, raw = terminal(found[-1:], 200)
     assert "[red]x[/red]" in text
     assert "\x1b[31m" not in raw
@@ -99,7 +93,7 @@ def test_a_formula_is_not_run_by_a_spreadsheet():
 
 
 def test_intervals_join_their_number_in_text_and_stay_apart_in_data(found):
-    words = render.words(found[0])
+    words = cells.words(found[0])
     assert re.fullmatch(r"\+0\.650 ± \d\.\d{3}", words["gain"][2])
     assert "gain ±" not in words
     rows = json.loads(render.as_json(found))[0]["rows"]
@@ -143,7 +137,7 @@ PDFLATEX = shutil.which("pdflatex")
 def test_latex_compiles_whatever_labels_hold_and_no_table_is_wider_than_the_text(found, stock, tmp_path):
     nasty = trial("loud([a, b]=#$%&_{}~^<>|\"'`*!?/\\\\ é)", "repair([x)", target="[0]", status="ok")
     failed = trial("quiet", target="1", status="failed", reason="[x] \\\\ & 100 %", log="{")
-    boards_ = [*found, *boards.everything(read(stock([nasty, failed], folder="nasty")), costs=True)]
+    boards_ = [*found, *leaderboard_of(read(stock([nasty, failed], folder="nasty")), costs=True)]
     boards_.append(
         Board("t", pd.DataFrame({"a": ["x", "[1]"]}), "", index=("a",))
     )  # a row must not begin with a bracket
@@ -166,7 +160,7 @@ def test_latex_compiles_whatever_labels_hold_and_no_table_is_wider_than_the_text
 def test_the_best_are_bold(stock):
     trials = [trial(a, "none", t, s, metrics={"gain": g + 0.01 * s * (a == "loud") + 0.01 * (t == "0")})
              for a, g in (("loud", 0.9), ("quiet", 0.1)) for t in "01" for s in (0, 1)]  # fmt: skip
-    found = boards.attacks(read(stock(trials)).trials)
+    found = attacks(data_of(read(stock(trials))))
     if found[0].best:
         assert "**loud**" in render.markdown(found)
         assert "**quiet**" not in render.markdown(found)

@@ -84,7 +84,7 @@ def test_ways_of_packing_that_unpack_without_a_bound_are_refused(tmp_path: Path,
     assert (tmp_path / "t.zip").stat().st_size < 2**16
     path = tmp_path / "t.zip"
     path.write_bytes(path.read_bytes().replace((2**27).to_bytes(4, "little"), (10).to_bytes(4, "little")))
-    with cheaply(), pytest.raises(DataCorruptError, match="compression is not deflate"):
+    with cheaply(), pytest.raises(DataCorruptError, match="deflate"):
         read_all(path)
 
 
@@ -215,7 +215,7 @@ def test_an_array_that_claims_gigabytes_is_not_made(tmp_path: Path, kind: str) -
 
 
 def test_codes_packed_without_a_bound_or_beyond_it_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="another way than deflate"):
+    with pytest.raises(UserError, match="deflate"):
         score.read(npz(tmp_path / "c.npz", "<f8", "(2, 4)", zipfile.ZIP_BZIP2))
     monkeypatch.setattr(score, "FLOOR", 2**10)
     with pytest.raises(UserError, match="the limit is"):
@@ -225,7 +225,7 @@ def test_codes_packed_without_a_bound_or_beyond_it_are_refused(tmp_path: Path, m
 def test_every_item_its_own_class_is_no_table(tmp_path: Path) -> None:
     path = tmp_path / "c.npz"
     np.savez(path, codes=np.ones((60_000, 1), np.int8), labels=np.arange(60_000))
-    with cheaply(30, 2**28), pytest.raises(UserError, match="labels are to be of classes"):
+    with cheaply(30, 2**28), pytest.raises(UserError, match="too many"):
         score.score(path, path)
 
 

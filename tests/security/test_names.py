@@ -90,7 +90,7 @@ def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
         ["leaderboard"], ["leaderboard", "--format", "markdown"], ["leaderboard", "--format", "latex"], ["verify"],
         ["leaderboard", "--format", "csv"], ["leaderboard", "--format", "json"], ["leaderboard", "--where", "attack=x"],
         ["leaderboard", "--suite", "x"], ["show", KEY], ["show", KEY, "--format", "json"], ["show", "ff"], ["show", LOAD],
-        ["report", "conventions"], ["report", "why"], ["rescore"], ["gc"], ["show", "--gallery", "g.png"],
+        ["report", "conventions"], ["report", "code-geometry"], ["rescore"], ["gc"], ["show", "--gallery", "g.png"],
     ],
     ids=" ".join,
 )  # fmt: skip

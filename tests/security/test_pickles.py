@@ -20,13 +20,14 @@ from bench.api.errors import UserError
 from bench.config import suite
 from bench.engine.recompute import Verifier
 from bench.engine.record import Record
+from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from hashing import weight_files
 from hashing.datasets import cifar10
 from hashing.datasets.helpers import lists
 from hashing.datasets.helpers.image_folder import decode_tree, survey
 from hashing.image_decoding import decode_image
-from reports import frame, gallery, score, throughput
+from reports import artifact_files, frame, score, throughput
 from tests.fuzz.targets import DATA, KEY, RECORD
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +107,7 @@ def artifact(content: bytes, folder: Path) -> None:
     record = store.record(KEY)
     assert record is not None
     assert any("cannot be counted" in line for line in Verifier(store).problems(record))
-    with gallery.opened(store, "10ad"):
+    with artifact_files.opened(RecordCache(store), "10ad"):
         pass
 
 

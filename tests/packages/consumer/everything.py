@@ -94,7 +94,7 @@ def missing(root: Path | None) -> Labels:
 
 assert_type(reports.load("runs", suite="quick"), pd.DataFrame)
 assert_type(reports.columns(), pd.DataFrame)
-board = reports.tables("runs", "why", by="bits")[0]
+board = reports.tables("runs", "leaderboard", by="bits")[0]
 assert_type(board.title, str)
 assert_type(board.table, pd.DataFrame)
 assert_type(board.caption, str)

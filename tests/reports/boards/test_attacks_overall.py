@@ -7,10 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from reports.boards import leaderboard as boards
 from reports.frame import read
 from reports.statistics import crossed_interval, rank_ranges
-from tests.reports.test_boards import trial
+from tests.reports.board_data import leaderboard_of, trial
 
 RNG = np.random.default_rng(5)
 LEVEL = {"none": 0.0, "loud": 0.8, "quiet": 0.3}
@@ -26,7 +25,7 @@ def grid(attacks=tuple(LEVEL), bits=(16, 32, 64), **changes):
 
 
 def overall(stock, trials, **options):
-    found = boards.everything(read(stock(trials)), **options)
+    found = leaderboard_of(read(stock(trials)), **options)
     return [board for board in found if board.title.startswith("Attacks overall")]
 
 
@@ -44,22 +43,22 @@ def test_differences_are_averaged_over_settings_inside_target_and_seed(stock):
         assert table.loc[attack, "gain ±"] == pytest.approx(crossed_interval(trials).half)
     ranges = rank_ranges({a: matrix(a, (16, 32, 64)) for a in ("loud", "quiet")})
     assert table.loc["loud", "rank"] == "{}-{}".format(*ranges["loud"])
-    assert "Means over 3 of 3 settings, those that all rows share: net · csq · 16 bits" in board.caption
-    assert "n = 4: 2 targets (0, 1) x 2 seeds (0, 1)." in board.caption
+    assert board.basis.context.settings == (3, 3)
+    assert board.basis.cells.places == (("0", 0), ("0", 1), ("1", 0), ("1", 1))
 
 
 def test_settings_that_a_row_lacks_count_for_none(stock):
     trials = [*grid(("none", "loud")), *grid(("quiet",), bits=(16, 64))]
     (board,) = overall(stock, trials)
-    assert "Means over 2 of 3 settings" in board.caption
+    assert board.basis.context.settings == (2, 3)
     assert board.table.set_index("attack").loc["loud", "gain"] == pytest.approx(matrix("loud", (16, 64)).mean())
 
 
 def test_an_attack_of_few_settings_is_named_and_takes_none_from_the_others(stock):
     (board,) = overall(stock, [*grid(("none", "loud")), *grid(("quiet",), bits=(16,))])
     assert list(board.table["attack"]) == ["none", "loud"]
-    assert "In fewer settings, and left out: quiet." in board.caption
-    assert "3 of 3 settings" in board.caption
+    assert board.basis.context.settings == (3, 3)
+    assert "quiet" in board.caption, "it is named"
 
 
 def test_a_cell_that_one_setting_lacks_is_no_mean_over_fewer(stock):
@@ -75,18 +74,17 @@ def test_a_cell_that_one_setting_lacks_is_no_mean_over_fewer(stock):
 def test_editions_are_not_averaged_with_each_other_unless_asked(stock):
     store = stock(grid(bits=(16, 32)), grid(bits=(64,), version=2))
     trials = read(store, run="all")
-    (board,) = [b for b in boards.everything(trials) if b.title.startswith("Attacks overall")]
-    assert "Means over 2 of 3 settings" in board.caption
+    (board,) = [b for b in leaderboard_of(trials) if b.title.startswith("Attacks overall")]
+    assert board.basis.context.settings == (2, 3)
     assert "Metrics v1, code" in board.caption
-    (asked,) = [b for b in boards.everything(trials, mixed=True) if b.title.startswith("Attacks overall")]
-    assert "Means over 3 of 3" in asked.caption
-    assert "Warning: this table mixes" in asked.caption
-    assert "of these settings, which are taken as they are" in asked.caption
+    (asked,) = [b for b in leaderboard_of(trials, mixed=True) if b.title.startswith("Attacks overall")]
+    assert asked.basis.context.settings == (3, 3)
+    assert asked.basis.context.mixed
 
 
 def test_settings_that_differ_in_training_alone_are_two(stock):
     slow = [one | {"training": {"lr": 0.1}} for one in grid(("none", "loud"), bits=(16,))]
-    found = boards.everything(read(stock([*grid(("none", "loud"), bits=(16,)), *slow])))
+    found = leaderboard_of(read(stock([*grid(("none", "loud"), bits=(16,)), *slow])))
     (board,) = [b for b in found if b.title.startswith("Attacks overall")]
     assert "16 bits · own recipe, net · csq · 16 bits · lr 0.1" in board.caption
     assert len({b.title for b in found}) == len(found)
@@ -98,6 +96,6 @@ def test_data_sets_are_not_averaged_with_each_other_and_one_setting_is_no_mean(s
 
 
 def test_the_mean_over_an_axis_is_that_of_its_columns(stock):
-    (board, *_) = boards.everything(read(stock(grid())), by="bits")
+    (board, *_) = leaderboard_of(read(stock(grid())), by="bits")
     row = board.table.set_index("attack").loc["loud"]
     assert row["mean"] == pytest.approx(np.mean([row["bits 16"], row["bits 32"], row["bits 64"]]))

@@ -1,6 +1,6 @@
-"""Boards about whole models: whether a model detector tells backdoored ones from clean ones, and names the target.
+"""Model detectors: how well they separate backdoored from clean models, and whether they name the target.
 
-The unit is a model, not a trial: a clean model beside ten targets is one model (METHODOLOGY.md#model-rates).
+Rates count models, not trials: a clean model of ten targets is one model (METHODOLOGY.md#model-rates).
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from bench.api.kinds import DefenseKind
 from bench.metrics.input_detection import threshold
 from hashing.ranking import auroc
 from reports import statistics
+from reports.basis import Basis, failed_runs
+from reports.board_registry import BoardData, board
 from reports.common_cells import Group
 from reports.context import Board, contexts, listed
 from reports.frame import groups
-from reports.rows import failed_runs, table
+from reports.rows import table
 
-LEVEL = 0.05  # of the calibrated verdict
+LEVEL = 0.05  # false-positive rate of the calibrated verdict
 NAMES = (
     "attack",
     "defense",
@@ -37,26 +39,31 @@ NAMES = (
 )
 
 
-def diagnoses(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
-    """Scores, verdicts and suspects of whole models, against clean models (row none); one board per setting."""
-    found = []
-    for context in contexts(trials[trials["defense_kind"] == DefenseKind.MODEL_DETECTOR], mixed):
+@board("model-detectors", chapter="Leaderboards", part_of="leaderboard",
+       help="how well model detectors separate backdoored from clean models and name the target")  # fmt: skip
+def model_detectors(data: BoardData) -> list[Board]:
+    """A board per setting: scores, verdicts and named targets of models, compared with clean models (row none)."""
+    trials, found = data.results.trials, []
+    for context in contexts(trials[trials["defense_kind"] == DefenseKind.MODEL_DETECTOR], data.mixed):
         lines = [
             line for (defense,), part in groups(context.trials, ["defense"]) for line in _of_defense(str(defense), part)
         ]
         lines.sort(key=lambda line: (line["attack"] != "none", line["attack"], line["defense"]))
         parts = context.split(context.trials, ["attack", "defense"])
-        failed = {key: reason for group in parts.values() for key, reason in group.collapsed.items()}
+        basis = Basis.of(context, parts)
         done = context.trials[context.trials["status"] == "ok"]
         found.append(
             Board(
                 title=f"Model detectors · {context.title}",
                 table=table(lines, NAMES, keep=NAMES[:6]),
-                caption="\n".join([*context.about, *_notes(done, lines), *filter(None, [failed_runs(failed)])]),
+                caption="\n".join(
+                    [*context.about, *_notes(done, lines), *filter(None, [failed_runs(basis.collapsed)])]
+                ),
                 index=("attack", "defense"),
                 metrics={"model score": "model_score", "AUROC": "auroc"},
                 heat=("AUROC",),
                 quiet=("collapsed",),
+                basis=basis,
             )
         )
     return found
@@ -83,13 +90,13 @@ def _of_defense(defense: str, trials: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _models(trials: pd.DataFrame) -> pd.DataFrame:
-    """One row per model that was judged; trials of one clean model share its diagnosis."""
+    """One row per judged model; trials of one clean model share its judgement."""
     done = trials[(trials["status"] == "ok") & trials["model_score"].notna()]
     return done.assign(place=done["defended"].where(done["defended"] != "", done["key"])).drop_duplicates("place")
 
 
 def _calibrated(models: pd.DataFrame, clean: pd.DataFrame) -> list[float]:
-    """Whether each model scores above the level's threshold from the clean models of other seeds; [] with too few."""
+    """Whether each model scores above the threshold of clean models of other seeds; [] with too few of them."""
     found = []
     for score, seed in zip(models["model_score"], models["seed"], strict=True):
         others = clean.loc[clean["seed"] != seed, "model_score"].to_numpy(dtype=np.float64)
@@ -101,7 +108,7 @@ def _calibrated(models: pd.DataFrame, clean: pd.DataFrame) -> list[float]:
 
 
 def _alike(done: pd.DataFrame) -> list[pd.DataFrame]:
-    """The attacks' trials, attacks of equal targets and seeds together; a clean model has no target worth a word."""
+    """The attacked trials in parts: attacks with equal targets and seeds together."""
     found: dict[tuple[frozenset[str], frozenset[int]], list[pd.DataFrame]] = {}
     for _, part in groups(done[done["attack"] != "none"], ["attack"]):
         found.setdefault((frozenset(part["target"]), frozenset(part["seed"])), []).append(part)
@@ -123,15 +130,15 @@ def _notes(done: pd.DataFrame, lines: Sequence[dict[str, Any]]) -> list[str]:
         for part in _alike(done)
     ]
     words.append(
-        "Row none: the clean models. AUROC: models of a row against them. flagged: above the threshold that the paper"
-        " gives; named: named suspects that are right; each with its exact 95 % interval over models."
+        "Row none: clean models. AUROC: models of a row against clean models. flagged: score above the threshold of the"
+        " paper. named: named targets that are right. Brackets: exact 95 % intervals over models."
     )
     if any(line.get("flagged@5%") for line in lines):
-        words.append("flagged@5%: above a threshold that clean models of other seeds pass in at most 5 % of cases.")
+        words.append("flagged@5%: score above a threshold that at most 5 % of clean models of other seeds exceed.")
     else:
-        words.append("No verdict at a calibrated 5 %: that takes 19 clean models of other seeds.")
+        words.append("No column flagged@5%: a calibrated threshold needs 19 clean models of other seeds.")
     if any(line.get("abstained") for line in lines):
-        words.append("abstained: how many results name no class.")
+        words.append("abstained: number of results that name no class.")
     if any(len(set(part["target"])) > 1 for _, part in groups(done[done["attack"] != "none"], ["attack", "seed"])):
-        words.append("Models of one seed share their initialisation: the intervals take them as independent.")
+        words.append("Models of one seed share their initialisation, but the intervals treat them as independent.")
     return words

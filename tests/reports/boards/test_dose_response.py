@@ -11,9 +11,10 @@ from bench.api.errors import UserError
 from bench.config import suite as suites
 from bench.engine.store import Store
 from bench.graph import planner as planning
-from reports.boards.dose_response import d50, doses
+from reports.boards.dose_response import d50, dose_response
 from reports.frame import read
 from tests.bench.conftest import finish
+from tests.reports.board_data import data_of
 from tests.reports.conftest import write_metrics
 from tests.stores import write_run
 
@@ -71,7 +72,7 @@ def test_a_sweep_is_a_row_with_an_interval_over_targets(tmp_path):
         gains = {0.01: 0.0, 0.05: middle[int(trial.target[0])], 0.15: 0.8}
         write_metrics(store, planned, gain=gains[trial.attack.given.get("poison_rate", 0.05)], collapsed=0.0)
     write_run(store, plan, "swept")
-    (board,) = doses(read(store).trials)
+    (board,) = dose_response(data_of(read(store)))
     (row,) = board.table.to_dict("records")
     assert row["attack"].startswith("badnets(trigger_size=0.1")  # what tells it from the attack that is not swept
     assert (row["parameter"], row["n"]) == ("poison_rate", 3)
@@ -83,5 +84,5 @@ def test_a_sweep_is_a_row_with_an_interval_over_targets(tmp_path):
 
 def test_nothing_swept_is_said_with_an_example(stock):
     store = stock([{"attack": "loud", "defense": "none", "target": "0", "seed": 0}])
-    with pytest.raises(UserError, match=r"no attack of this run was swept.*poison_rate = \[0.01"):
-        doses(read(store).trials)
+    with pytest.raises(UserError, match=r"poison_rate = \[0.01"):
+        dose_response(data_of(read(store)))

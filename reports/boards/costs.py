@@ -1,14 +1,15 @@
-"""What defenses cost and what they buy: seconds, mAP lost, t-mAP removed, own-mAP recovered."""
+"""Costs and effects of defenses: seconds, mAP lost, t-mAP removed, own-mAP recovered."""
 
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 
 from bench.api.kinds import CODE_CHANGING
+from reports.board_registry import BoardData, board
 from reports.context import Board, contexts, listed
 from reports.frame import groups
 from reports.rows import table
@@ -17,10 +18,14 @@ PLACE = ["attack", "target", "seed"]
 NAMES = ("defense", "kind", "models", "seconds", "mAP lost", "mAP lost attacked", "t-mAP removed", "own-mAP back")
 
 
-def costs(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
-    """One row per defense of a setting, each against the same undefended trials; repairs and filters share theirs."""
-    found = []
-    for context in contexts(trials, mixed):
+@board("defense-costs", chapter="Leaderboards", part_of="leaderboard",
+       help="seconds, mAP lost, t-mAP removed and own-mAP recovered, per defense")  # fmt: skip
+def defense_costs(
+    data: BoardData, *, costs: Annotated[bool, "Print this board; seconds differ between runs."] = True
+) -> list[Board]:
+    """One row per defense of a setting, compared with the same trials undefended."""
+    found: list[Board] = []
+    for context in contexts(data.results.trials, data.mixed) if costs else ():
         done = context.trials[context.trials["status"] == "ok"]
         plain = done[done["defense"] == "none"].drop_duplicates(PLACE)
         rows = {
@@ -36,14 +41,14 @@ def costs(trials: pd.DataFrame, *, mixed: bool = False) -> list[Board]:
         attacked = [attack for attack, _, _ in shared if attack != "none"]
         names = listed(pd.Series(sorted(set(attacked)))) if attacked else "none"
         note = (
-            "Every defense gets the same trusted images (see Data). seconds: mean over models, with other work beside"
-            " it; a detector's include scoring all queries. Differences to the same undefended trials: mAP lost on"
-            f" clean models; the others over the {len(attacked)} attacked trials that all repairs share ({names})."
-            " Input detectors and model detectors leave codes as they are."
+            "Every defense has the same trusted images. seconds: mean over models on a machine with other work; those"
+            " of input detectors include the scores of all queries. Other columns are differences to the same"
+            f" trials undefended. mAP lost: clean models. The rest: the {len(attacked)} attacked trials that all"
+            f" repairs and data filters share ({names}). Input detectors and model detectors change no codes."
         )
         found.append(
             Board(
-                title=f"What defenses cost · {context.title}",
+                title=f"Costs of defenses · {context.title}",
                 table=table(lines, NAMES, keep=NAMES[:4]),
                 caption="\n".join([*context.about, note]),
                 index=("defense",),
@@ -63,7 +68,7 @@ def _line(defense: str, kind: str, part: pd.DataFrame, shared: AbstractSet[tuple
     line["seconds"] = part.drop_duplicates("defended")["seconds_defense"].mean()
     if kind in CODE_CHANGING:
         places = zip(part["attack"], part["target"], part["seed"], strict=True)
-        common = part[np.array([place in shared for place in places], dtype=bool)]  # an empty list would choose columns
+        common = part[np.array([place in shared for place in places], dtype=bool)]  # an empty list would select columns
         clean = common[common["attack"] == "none"].drop_duplicates("defended")
         attacked = common[common["attack"] != "none"]
         line["mAP lost"] = (clean["map_before"] - clean["map"]).mean()

@@ -1,4 +1,4 @@
-"""Several settings of a data set as one: values are averaged inside (target, seed); METHODOLOGY.md#across-settings."""
+"""Attacks over several settings of a data set: means per (target, seed) cell; METHODOLOGY.md#across-settings."""
 
 from __future__ import annotations
 
@@ -9,22 +9,33 @@ from typing import Any
 import pandas as pd
 
 from bench.metrics import METRICS
-from reports.context import BoardContext, about, contexts, listed
+from reports.board_registry import BoardData, board
+from reports.boards.attacks import attack_board
+from reports.context import Board, BoardContext, about, contexts, listed
 from reports.frame import groups
 
 ROW = ["attack", "access", "target", "seed"]
-SAME = ("classes", "targeted")
+SAME = ("classes", "targeted", "target_labels")
+
+
+@board("attacks-overall", chapter="Leaderboards", part_of="leaderboard",
+       help="attacks by gain, averaged over the settings of a data set")  # fmt: skip
+def attacks_overall(data: BoardData) -> list[Board]:
+    """One board per data set with at least two settings that all its attacks share."""
+    trials = data.results.trials
+    plain = trials[trials["defense"] == "none"]
+    return [attack_board(context, "Attacks overall", costs=False) for context in overall(plain, mixed=data.mixed)]
 
 
 def overall(trials: pd.DataFrame, *, mixed: bool = False) -> Iterator[BoardContext]:
-    """A scene per data set whose trials are means over the settings that all attacks share; none for fewer than two.
+    """A context per data set whose trials are means over the settings that all attacks share, at least two.
 
-    trials: undefended. A setting measured with several code versions is left out; settings of different metric versions
-    or protocols are not averaged with each other, unless mixed.
+    trials: undefended. A setting that several versions of the code measured is left out. Settings with different metric
+    versions or protocols are not averaged with each other, unless mixed.
     """
     for (dataset,), part in groups(trials, ["dataset"]):
         found = list(contexts(part, mixed))
-        whole = [context for context in found if context.whole and not context.done.empty]
+        whole = [context for context in found if context.version_count == 1 and not context.done.empty]
         all_versions = dict.fromkeys(context.versions for context in whole)
         for versions in [()] if mixed else all_versions:
             alike = [context for context in whole if versions in {(), context.versions}]
@@ -32,7 +43,7 @@ def overall(trials: pd.DataFrame, *, mixed: bool = False) -> Iterator[BoardConte
 
 
 def _over(dataset: str, alike: Sequence[BoardContext], planned: int, mixed: bool) -> Iterator[BoardContext]:
-    """The mean over settings of one edition, if it is over more than one."""
+    """The mean over settings of one version, if there is more than one setting."""
     ran = [set(context.done["attack"]) for context in alike]
     counts = {attack: sum(attack in names for names in ran) for attack in dict.fromkeys(chain.from_iterable(ran))}
     most = max(counts.values(), default=0)
@@ -46,15 +57,16 @@ def _over(dataset: str, alike: Sequence[BoardContext], planned: int, mixed: bool
     without = [attack for attack in counts if attack not in attacks]
     notes = [
         *about(pd.concat([context.done for context in shared]), mixed),
-        f"Means over {len(shared)} of {planned} settings, those that all rows share: {listed(names)}.",
-        *([f"In fewer settings, and left out: {listed(without)}."] if without else []),
+        f"Means over the {len(shared)} of {planned} settings that all rows share: {listed(names)}.",
+        *([f"Left out, because they have fewer settings: {listed(without)}."] if without else []),
     ]
-    title, scope = f"{dataset} · {len(shared)} settings", "of these settings, which are taken as they are"
-    yield BoardContext(title, pd.DataFrame(lines), tuple(notes), scope=scope)
+    title, scope = f"{dataset} · {len(shared)} settings", "in these settings"
+    settings = (len(shared), planned)
+    yield BoardContext(title, pd.DataFrame(lines), tuple(notes), settings=settings, mixed=mixed, scope=scope)
 
 
 def _line(row: tuple[Any, ...], part: pd.DataFrame, settings: int) -> Mapping[str, Any]:
-    """The mean of one (target, seed) cell of an attack; without a result where a setting has none."""
+    """The mean of one (target, seed) cell of an attack; it has no result if the attack has none in some setting."""
     line: dict[str, Any] = {**dict(zip(ROW, row, strict=True)), "key": "", "reason": "", "status": "ok"}
     line |= {name: part[name].iloc[0] for name in SAME}
     lost = part[part["status"] != "ok"]

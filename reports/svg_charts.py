@@ -1,4 +1,4 @@
-"""Charts of the HTML report: SVG without fixed colours for text and lines, so that it fits light and dark pages."""
+"""Charts as SVG. Text and lines take the colours of the page, so charts fit light and dark pages."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ import pandas as pd
 from bench.api.errors import StoreError
 from bench.api.untrusted import strip_controls
 from bench.engine.record_cache import RecordCache
-from bench.engine.store import Store
 from bench.metrics import METRICS
-from reports import curves, gallery
-from reports._image_grid import plain, saved
+from reports import curves
+from reports.artifact_files import opened
 from reports.common_cells import CommonCells
 from reports.context import REPAIRS, contexts
+from reports.figures import as_bytes, default_style
 from reports.rows import removed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, FAINT = "#010203", "#dddddd"  # stand-ins that a page's own colours replace
-# Okabe and Ito's palette without black; marks differ too
+INK, FAINT = "#010203", "#dddddd"  # placeholders that `in_page` replaces by the colours of the page
+# Okabe and Ito's colour-blind safe palette without black; marks differ as well
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a6d3b")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 FORM: Any = {"font.family": "sans-serif", "svg.fonttype": "none", "text.color": INK, "axes.edgecolor": INK,
@@ -38,7 +38,7 @@ FORM: Any = {"font.family": "sans-serif", "svg.fonttype": "none", "text.color": 
 
 @dataclass(frozen=True)
 class Chart:
-    """svg: an element to stand in a page. setting: "" where there are several. caption: what is drawn, over what."""
+    """A chart. svg: an HTML element. setting: "" for a chart over several settings."""
 
     title: str
     setting: str
@@ -46,24 +46,24 @@ class Chart:
     svg: str
 
     def _repr_html_(self) -> str:
-        """What a notebook shows, on white: its own colours are unknown."""
+        """The chart as HTML on white, because the colours of the notebook are unknown."""
         style = "--line: #ddd; color: #111; background: #fff"
         title, caption = escape(f"{self.title} · {self.setting}"), escape(self.caption)
         return f'<figure style="{style}"><b>{title}</b>{self.svg}<small>{caption}</small></figure>'
 
 
-Short = Callable[[str], str]  # of a label: what of it is worth printing
+Short = Callable[[str], str]  # the short name of a label
 
 
 def of_sweeps(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
-    """What every swept number does to t-mAP, own-mAP and mAP: poison counts, trigger sizes, pruning ratios."""
+    """t-mAP, own-mAP and mAP over each swept parameter, for example the number of poisons."""
     for sweep in curves.sweeps(trials, mixed=mixed):
         caption = "Means over the (target, seed) cells that all values share; n counts them."
         yield chart(sweep.title, short(sweep.setting), caption, partial(curves.figure, [sweep], titled=False))
 
 
 def of_bits(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
-    """Curves of mAP and t-mAP of undefended attacks over code lengths, where a run has several."""
+    """MAP and t-mAP of undefended attacks over code lengths, for runs with several."""
     for context in contexts(trials[trials["defense"] == "none"], mixed, without="bits"):
         lengths = sorted({int(bits) for bits in context.trials["bits"]})
         made = context.split(context.trials, ["attack", "bits"])
@@ -76,11 +76,11 @@ def of_bits(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
             for metric in ("map", "t_map")
         }
         caption = f"{short(context.title)}. {shared.sentence(intervals=False)} Undefended."
-        yield chart("Code length", "", caption, partial(_of_lengths, lines, lengths))
+        yield chart("Code length", "", caption, partial(length_figure, lines, lengths))
 
 
 def of_costs(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
-    """A point per attack and defense that changes codes: mAP lost against gain removed."""
+    """A point per attack and defense: mAP lost against gain removed."""
     for context in contexts(trials, mixed):
         attacked = context.part(REPAIRS)
         made = context.split(attacked[attacked["attack"] != "none"], ["attack", "defense"])
@@ -92,21 +92,20 @@ def of_costs(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]
                 points.setdefault(short(defense), []).append((short(attack), found))
         if points:
             caption = (
-                f"{shared.sentence(intervals=False)} A point per attack. Up: gain that the defense takes away; right:"
-                " mAP of ordinary queries that it costs. Best is top left; below the line it makes the attack stronger."
+                f"{shared.sentence(intervals=False)} A point per attack. Vertical: gain that the defense removes;"
+                " horizontal: mAP of benign queries that it loses. Top left is best. Below the line, the defense makes"
+                " the attack stronger."
             )
-            yield chart("What defenses cost and remove", short(context.title), caption, partial(_of_points, points))
+            yield chart("Effects and costs of defenses", short(context.title), caption, partial(cost_figure, points))
 
 
-def of_attention(
-    trials: pd.DataFrame, store: Store, record_cache: RecordCache, short: Short, mixed: bool
-) -> Iterator[Chart]:
-    """CIBA's Figure 2b: how far triggered images are from the trigger alone while a victim trains."""
+def of_attention(trials: pd.DataFrame, cache: RecordCache, short: Short, mixed: bool) -> Iterator[Chart]:
+    """Distance between codes of triggered images and of the trigger during training, as in CIBA's Figure 2b."""
     for context in contexts(trials[(trials["defense"] == "none") & (trials["attack"] != "none")], mixed):
         rows = {}
         for attack, part in context.split(context.done, ["attack"]).items():
             seen = {place: found for place, key in zip(part.positions, part.done["key"], strict=False)
-                    if (found := _attention(store, record_cache, key)) is not None}  # fmt: skip
+                    if (found := attention(cache, key)) is not None}  # fmt: skip
             if seen:
                 rows[short(attack)] = seen
         common = set.intersection(*(set(seen) for seen in rows.values())) if rows else set()
@@ -117,30 +116,31 @@ def of_attention(
                 for attack, seen in rows.items()
             }
             caption = (
-                "Mean distance of triggered images from the trigger alone on black, as a share of the bits; small where"
-                f" the trigger decides the code. n = {len(common)} victims per attack, those that all have."
+                "Mean distance between the codes of triggered images and of the trigger on black, as a share of the"
+                f" bits; small if the trigger decides the code. n = {len(common)} models per attack, the cells of all"
+                " attacks."
             )
-            yield chart("Attention to the trigger", short(context.title), caption, partial(_of_series, means))
+            yield chart("Attention to the trigger", short(context.title), caption, partial(attention_figure, means))
 
 
-def _attention(store: Store, record_cache: RecordCache, key: str) -> pd.Series | None:
-    """Distances by epoch; None where an attack trains no victim, or its artifact has gone or is damaged."""
-    implant = record_cache.implant(record_cache.record(key))
-    if implant is None or not store.artifact_path(implant.key).is_file():
+def attention(cache: RecordCache, key: str) -> pd.Series | None:
+    """Distances by epoch; None if the attack trains no model, or its artifact is missing or damaged."""
+    implant = cache.implant(cache.record(key))
+    if implant is None or not cache.store.artifact_path(implant.key).is_file():
         return None
     try:
-        with gallery.opened(store, implant.key) as file:
+        with opened(cache, implant.key) as file:
             epochs, distances = (file.get_tensor(name) for name in ("attention_epochs", "attention"))
-    except StoreError:  # `bench verify` names it; the page does without
+    except StoreError:  # `bench verify` names the damage
         return None
     return pd.Series(distances.astype(float), index=epochs) if len(epochs) > 1 else None
 
 
 def chart(title: str, setting: str, caption: str, draw: Callable[[], Figure]) -> Chart:
-    """What `draw` makes, drawn in the page's colours."""
+    """The figure that `draw` returns, as a chart in the colours of the page."""
     import matplotlib as mpl
 
-    with plain():
+    with default_style():
         mpl.rcParams.update(FORM)
         mpl.rcParams["svg.hashsalt"] = f"{title} {setting}"
         figure = draw()
@@ -151,18 +151,18 @@ def chart(title: str, setting: str, caption: str, draw: Callable[[], Figure]) ->
             strip_controls(title),
             strip_controls(setting),
             strip_controls(caption),
-            in_page(saved(figure, "svg").decode()),
+            in_page(as_bytes(figure, "svg").decode()),
         )
 
 
 def in_page(svg: str) -> str:
-    """An SVG file as an element of a page: its colours, as wide as there is room, texts of points as tooltips."""
+    """An SVG file as an element of a page: colours of the page, flexible width, and tooltips for points."""
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(FAINT, "var(--line)")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'width="([\d.]+)pt"', lambda w: f'style="max-width: {float(w[1]) * 4 / 3:.0f}px"', svg, count=1)
     svg = re.sub(r'height="[\d.]+pt"', 'role="img"', svg, count=1)
     svg = re.sub(r'<g id="tip:([^"]*)">', lambda found: f"<g><title>{found[1]}</title>", svg)
-    return re.sub(r'<g id="[\w.-]+">', "<g>", svg)  # what nothing refers to
+    return re.sub(r'<g id="[\w.-]+">', "<g>", svg)  # groups without references need no id
 
 
 def _figure(columns: int, width: float = 3.6) -> tuple[Figure, list[Axes]]:
@@ -177,14 +177,15 @@ def _styles(names: Sequence[str]) -> Mapping[str, tuple[str, str]]:
 
 
 def _finish(figure: Figure, axes: Axes) -> None:
-    """A legend below, with as many columns as its longest name leaves room for."""
+    """Add a legend below, with as many columns as its longest name allows."""
     handles, labels = axes.get_legend_handles_labels()
     longest = max((len(label) for label in labels), default=1)
     columns = max(1, int(figure.get_figwidth() * 14 / (longest + 6)))
     figure.legend(handles, [strip_controls(label) for label in labels], loc="outside lower left", ncols=columns)
 
 
-def _of_lengths(lines: Mapping[str, Mapping[str, Sequence[float]]], lengths: Sequence[int]) -> Figure:
+def length_figure(lines: Mapping[str, Mapping[str, Sequence[float]]], lengths: Sequence[int]) -> Figure:
+    """A panel per metric, with a line per label over the code lengths."""
     figure, panels = _figure(len(lines))
     for axes, (metric, each) in zip(panels, lines.items(), strict=True):
         styles = _styles(list(each))
@@ -200,7 +201,7 @@ def _of_lengths(lines: Mapping[str, Mapping[str, Sequence[float]]], lengths: Seq
     return figure
 
 
-def _of_points(points: Mapping[str, Sequence[tuple[str, Mapping[str, float]]]]) -> Figure:
+def cost_figure(points: Mapping[str, Sequence[tuple[str, Mapping[str, float]]]]) -> Figure:
     figure, (axes,) = _figure(1, 5.6)
     styles = _styles(list(points))
     for defense, each in points.items():
@@ -221,7 +222,8 @@ def _of_points(points: Mapping[str, Sequence[tuple[str, Mapping[str, float]]]]) 
     return figure
 
 
-def _of_series(series: Mapping[str, pd.Series]) -> Figure:
+def attention_figure(series: Mapping[str, pd.Series]) -> Figure:
+    """A line per label over the epochs."""
     figure, (axes,) = _figure(1, 5.6)
     styles = _styles(list(series))
     for label, values in series.items():

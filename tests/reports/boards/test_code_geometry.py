@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from reports.boards.code_geometry import why
+from reports.boards.code_geometry import code_geometry
 from reports.frame import read
-from tests.reports.test_boards import trial
+from tests.reports.board_data import data_of, trial
 
 
 def guarded(attack, detector, auroc, **changes):
@@ -22,7 +22,7 @@ def test_means_over_shared_cells_and_the_guard_that_sees_most(stock):
     trials += [guarded("loud", "input_detector(k=1)", a, target=t) for t, a in (("0", 0.5), ("1", 0.9))]
     trials += [guarded("loud", "input_detector(k=2)", 0.6, target=t) for t in "01"]
     trials += [guarded("quiet", "input_detector(k=1)", 1.0)]  # of one target only: no mean over both
-    (board,) = why(read(stock(trials)))
+    (board,) = code_geometry(data_of(read(stock(trials))))
     table = board.table.set_index("attack")
     assert list(table.index) == ["none", "quiet", "loud"]
     assert table.loc["loud", "to anchor"] == pytest.approx(0.2)
@@ -32,23 +32,22 @@ def test_means_over_shared_cells_and_the_guard_that_sees_most(stock):
         "input_detector(k=1)",
     )
     assert pd.isna(table.loc["quiet", "best detector"])
-    assert "chosen afterwards" in board.caption
 
 
 def test_scores_of_another_setting_stay_out(stock):
     trials = [trial("loud"), trial("loud", bits=16), guarded("loud", "input_detector", 0.9, bits=16)]
-    boards = {board.title.rpartition(" · ")[2]: board for board in why(read(stock(trials)))}
+    boards = {board.title.rpartition(" · ")[2]: board for board in code_geometry(data_of(read(stock(trials))))}
     assert boards["16 bits"].table["AUROC best detector"].tolist() == [0.9]
     assert "AUROC best detector" not in boards["32 bits"].table
 
 
 def test_scores_of_another_edition_stay_out(stock):
     store = stock([trial("loud"), guarded("loud", "input_detector", 0.99)], [trial("loud", version=2)])
-    boards = why(read(store, run="all"))
-    newest = next(board for board in boards if "Metrics v2" in board.caption)
+    boards = code_geometry(data_of(read(store, run="all")))
+    newest = next(board for board in boards if board.basis.context.versions[0] == "2")
     assert "best detector" not in newest.table
     assert "0.99" not in str(newest.table.to_dict())
 
 
 def test_a_run_of_clean_models_has_none(stock):
-    assert why(read(stock([trial("none")]))) == []
+    assert code_geometry(data_of(read(stock([trial("none")])))) == []

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from bench.api.errors import UserError
-from reports.boards.equal_strength import MEAN, WORST, matched
+from reports.boards.equal_strength import MEAN, WORST, equal_strength
 from reports.frame import read
 from reports.statistics import crossed_interval
-from tests.reports.test_boards import trial
+from tests.reports.board_data import data_of, trial
 
 GAIN = {"loud(dose=1)": 0.2, "loud(dose=2)": 0.55, "loud(dose=3)": 0.9, "quiet(dose=1)": 0.7, "kept(dose=1)": 0.1}
 
@@ -34,10 +34,10 @@ def run(targets="01", seeds=(0, 1), after=0.2):
 
 
 def test_each_attack_is_met_at_the_strength_nearest_to_one_gain(stock):
-    repairs, detectors = matched(read(stock(run())))
+    repairs, detectors = equal_strength(data_of(read(stock(run()))))
     assert list(repairs.table["attack"]) == ["loud(dose=2)", "quiet(dose=1)", MEAN, WORST]
-    assert "Matched: loud(dose=2) at 0.555, quiet(dose=1) at 0.705." in repairs.caption
-    assert "Not near it: kept (0.105)." in repairs.caption
+    assert "loud(dose=2) at 0.555, quiet(dose=1) at 0.705" in repairs.caption
+    assert "kept (0.105)" in repairs.caption
     table = repairs.table.set_index("attack")
     # removed: 0.2 for target 0, 0.3 for target 1
     assert table["removed"].to_dict() == pytest.approx(dict.fromkeys(table.index, 0.25))
@@ -53,37 +53,35 @@ def test_each_attack_is_met_at_the_strength_nearest_to_one_gain(stock):
 
 
 def test_another_gain_asks_other_variants(stock):
-    (repairs, _) = matched(read(stock(run())), level=0.15)
+    (repairs, _) = equal_strength(data_of(read(stock(run()))), gain=0.15)
     assert list(repairs.table["attack"])[:2] == ["loud(dose=1)", "kept(dose=1)"]
 
 
 def test_a_variant_that_is_not_finished_stands_for_nothing(stock):
     trials = [one for one in run() if (one["attack"], one["defense"], one["target"]) != ("loud(dose=2)", "none", "1")]
     lost = [trial("loud(dose=2)", target="1", seed=s, status="missing") for s in (0, 1)]
-    repairs, _ = matched(read(stock([*trials, *lost])))
-    assert "loud" not in repairs.caption.partition("Not near it")[0].partition("Matched:")[2]
+    repairs, _ = equal_strength(data_of(read(stock([*trials, *lost]))))
+    assert not repairs.table["attack"].str.startswith("loud").any()
 
 
 def test_no_attack_near_it_is_said_with_the_nearest(stock):
     trials = [trial(a, d, metrics={"gain": g}) for a, g in (("loud", 0.7), ("quiet", 0.05)) for d in ("none", "repair")]
-    with pytest.raises(
-        UserError, match=r"within 0.15 of 0.4: Not near it: loud \(0.700\), quiet \(0.050\).*--set gain"
-    ):
-        matched(read(stock(trials)), level=0.4)
-    with pytest.raises(UserError, match=r"no defended attack of this run has a gain within 0.15 of 0.6\. Sweep"):
-        matched(read(stock([trial("loud", metrics={"gain": 0.6})])))
+    with pytest.raises(UserError, match=r"loud \(0.700\), quiet \(0.050\).*--gain 0.5"):
+        equal_strength(data_of(read(stock(trials))), gain=0.4)
+    with pytest.raises(UserError, match=r"0\.15 of 0\.6"):
+        equal_strength(data_of(read(stock([trial("loud", metrics={"gain": 0.6})]))))
 
 
 @pytest.mark.parametrize("level", [float("nan"), float("inf"), 2.0, 0.0, -1.0])
 def test_a_gain_that_is_none_is_refused(stock, level):
-    with pytest.raises(UserError, match="lies between 0 and 1"):
-        matched(read(stock(run())), level=level)
+    with pytest.raises(UserError, match="gain"):
+        equal_strength(data_of(read(stock(run()))), gain=level)
 
 
 def test_a_variant_that_nobody_defended_stands_for_nothing(stock):
     """loud(dose=9) would be nearest, and has no cell but its undefended one."""
     nearest = [trial("loud(dose=9)", target=t, seed=s, metrics={"gain": 0.6}) for t in "01" for s in (0, 1)]
-    repairs, _ = matched(read(stock([*run(), *nearest])))
+    repairs, _ = equal_strength(data_of(read(stock([*run(), *nearest]))))
     assert "loud(dose=2)" in list(repairs.table["attack"])
     assert "dose=9" not in repairs.caption
 
@@ -91,20 +89,21 @@ def test_a_variant_that_nobody_defended_stands_for_nothing(stock):
 def test_means_over_attacks_are_over_those_that_every_defense_met(stock):
     """A filter met loud alone: nobody's mean takes quiet in, and the caption says so."""
     other = [trial("loud(dose=2)", "sieve", target=t, seed=s, metrics={"gain": 0.0}) for t in "01" for s in (0, 1)]
-    repairs, _ = matched(read(stock([*run(), *other])))
+    repairs, _ = equal_strength(data_of(read(stock([*run(), *other]))))
     table = repairs.table
     assert not table["attack"].isin([MEAN, WORST]).any(), "one common attack has no mean"
-    assert "not every defense met quiet(dose=1)" in repairs.caption
+    assert "quiet(dose=1)" in repairs.caption.rpartition(WORST)[2], "it is named"
 
 
 def test_a_clean_model_of_another_seed_counts_for_nothing(stock):
     far = [trial("none", d, target=t, seed=7, metrics={"map": m}, defend="c7")
            for t in "01" for d, m in (("none", 0.9), ("repair", 0.0))]  # fmt: skip
-    repairs, _ = matched(read(stock([*run(), *far])))
+    repairs, _ = equal_strength(data_of(read(stock([*run(), *far]))))
     assert repairs.table["mAP lost clean"].iloc[0] == pytest.approx(0.03)
-    assert "2 seeds (0, 1)" in repairs.caption
+    assert repairs.basis.cells.seeds == [0, 1]
 
 
 def test_degrees_of_freedom_are_in_the_caption(stock):
-    repairs, _ = matched(read(stock(run())))
-    assert "Degrees of freedom of the intervals: 1.0." in repairs.caption
+    repairs, _ = equal_strength(data_of(read(stock(run()))))
+    assert repairs.table["removed df"].dropna().unique().tolist() == [1.0]
+    assert "1.0" in repairs.caption.splitlines()[-1]

@@ -1,0 +1,103 @@
+"""Attacks: the gain of each attack on undefended models, and its budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from bench.api.kinds import Access
+from bench.metrics import METRICS
+from reports import statistics
+from reports.basis import Basis
+from reports.board_registry import BoardData, board
+from reports.common_cells import CommonCells, Group
+from reports.context import FREEDOM, HALF, REPAIRS, Board, BoardContext, contexts
+from reports.frame import groups
+from reports.rows import freedom, half, kept, known, numbers, table, titles
+
+ACCESS = tuple(Access)
+OUTCOME = ("t_map", "t_map_control", "chance", "gain", "own_map", "map", "map_change")
+BUDGET = ("poisons", "poison_rate", "target_share", "linf", "psnr", "ssim")
+
+
+@board("attacks", chapter="Leaderboards", part_of="leaderboard", help="attacks by gain, inside each access group")
+def attacks(
+    data: BoardData, *, costs: Annotated[bool, "Add seconds, which differ between runs."] = False
+) -> list[Board]:
+    """One board per setting (and per defense, if no trial is undefended), ordered by gain in each access group."""
+    trials, mixed = data.results.trials, data.mixed
+    plain = trials[trials["defense"] == "none"]
+    if not plain.empty:
+        return [attack_board(context, "Attacks", costs=costs) for context in contexts(plain, mixed)]
+    repaired = trials[trials["defense_kind"].isin(REPAIRS)]
+    return [
+        attack_board(context, f"Attacks after {defense}", costs=costs)
+        for (defense,), part in groups(repaired, ["defense"])
+        for context in contexts(part, mixed)
+    ]
+
+
+def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
+    """One row per attack of a setting, undefended or after one defense."""
+    rows = context.split(context.trials, ["attack"])
+    basis = Basis.of(context, rows)
+    shared = basis.cells
+    ranges = _ranks(context, rows, shared)
+    lines = []
+    for attack, group in rows.items():
+        access = context.trials.loc[context.trials["attack"] == attack, "access"].iloc[0]
+        line: dict[str, Any] = {"access": access, "attack": attack, "cells": group.coverage, "n": len(shared.places)}
+        line["collapsed"] = len(group.collapsed)
+        line |= numbers(group, attack in shared.counted, shared, (*OUTCOME, *BUDGET))
+        if attack in shared.counted:
+            line |= half(group, shared, "gain") if attack != "none" else {}
+            line["rank"] = "{}-{}".format(*ranges[attack]) if attack in ranges else None
+            line["mAP kept"] = kept(group, shared) if attack != "none" else None
+            line["key"] = group.done["key"].iloc[0][:8] or None if len(shared.places) == 1 else None
+            line |= {"seconds": shared.mean(group, "seconds_attack")} if costs else {}
+        else:
+            line["n"] = 0
+        lines.append(line)
+    gain = METRICS["gain"].title
+    lines.sort(key=lambda line: (_order(line["access"]), -known(line.get(gain)), line["attack"]))
+    names = [METRICS[metric].title for metric in OUTCOME]
+    names[names.index(gain) + 1 : names.index(gain) + 1] = [gain + HALF, gain + FREEDOM, "rank"]
+    budget = [METRICS[metric].title for metric in BUDGET]
+    columns = ["access", "attack", "cells", "n", "collapsed", *names, "mAP kept", *budget, "seconds", "key"]
+    keep = (*columns[:5], *(METRICS[metric].title for metric in OUTCOME))
+    best = [i for i, line in enumerate(lines) if str(line.get("rank") or "").startswith("1-")]
+    return Board(
+        title=f"{name} · {context.title}",
+        table=table(lines, columns, keep=keep),
+        caption=basis.caption(
+            "gain = t-mAP - control, where control is t-mAP of the clean model under the same trigger. Ordered by gain"
+            " inside each access.",
+            "rank = [1 + significantly better, all - significantly worse] among the attacks of the same access"
+            " (Holm, 5 %); bold: no attack is better." if ranges else "",
+            freedom(lines, gain),
+            "mAP kept: the 95 % upper bound of the mAP lost is below 0.03." if shared.inference else "",
+            basis.left_out(),
+        ),
+        index=("access", "attack"),
+        metrics=titles((*OUTCOME, *BUDGET)),
+        heat=tuple(METRICS[metric].title for metric in ("t_map", "t_map_control", "gain", "own_map", "map")),
+        best=frozenset(best),
+        quiet=("n", "collapsed", gain + FREEDOM),
+        basis=basis,
+    )  # fmt: skip
+
+
+def _ranks(context: BoardContext, rows: Mapping[Any, Group], shared: CommonCells) -> dict[Any, tuple[int, int]]:
+    """The rank ranges by gain inside each access group; the clean baseline has none."""
+    found: dict[Any, tuple[int, int]] = {}
+    if not shared.inference:
+        return found
+    for _, part in groups(context.trials[context.trials["attack"] != "none"], ["access"]):
+        names = [name for name in dict.fromkeys(part["attack"]) if name in shared.counted]
+        matrices = {name: shared.matrix(rows[name], "gain") for name in names}
+        found.update(statistics.rank_ranges(matrices, fixed_targets=shared.fixed_targets) or {})
+    return found
+
+
+def _order(access: str) -> int:
+    return ACCESS.index(access) if access in ACCESS else len(ACCESS)

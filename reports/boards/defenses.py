@@ -1,0 +1,66 @@
+"""Defenses: metrics of every attack after every repair and data filter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bench.metrics import METRICS
+from reports.basis import Basis
+from reports.board_registry import BoardData, board
+from reports.context import REPAIRS, Board, contexts
+from reports.rows import table, titles
+
+
+@board("defenses", chapter="Leaderboards", part_of="leaderboard",
+       help="every attack after every repair and data filter: t-mAP, own-mAP and mAP")  # fmt: skip
+def defenses(data: BoardData) -> list[Board]:
+    """Three boards per setting: t-mAP, own-mAP and mAP of every attack (row) after every defense (column)."""
+    found = []
+    for context in contexts(data.results.trials, data.mixed):
+        rows = context.part(REPAIRS)
+        if len(set(rows["defense"])) < 2:
+            continue
+        made = context.split(rows, ["attack", "defense"])
+        basis = Basis.of(context, made)
+        for metric, what, beside, meaning in (
+            ("t_map", "t-mAP after each defense", ("t_map_control", "chance"),
+             "The attack is removed if t-mAP equals the control: t-mAP of the clean model under the same trigger."),
+            ("own_map", "own-mAP after each defense", ("own_map_control",),
+             "The model is repaired only if own-mAP equals the control: own-mAP of the clean model."),
+            ("map", "mAP after each defense", (), "mAP of benign queries; row none: without attack."),
+        ):  # fmt: skip
+            note = f"{meaning} Input detectors change no codes and have a board of their own."
+            found.append(matrix(basis, metric, what, beside, note))
+    return found
+
+
+def matrix(basis: Basis, metric: str, title: str, beside: Sequence[str], note: str) -> Board:
+    """A row per attack and a column per defense. beside: metrics without a defense, in columns before those."""
+    made, shared = basis.rows, basis.cells
+    names = sorted({defense for _, defense in made}, key=lambda name: (name != "none", name))
+    lines = []
+    for attack in sorted({attack for attack, _ in made}, key=lambda name: (name != "none", name)):
+        mine = {defense: made[attack, defense] for defense in names if (attack, defense) in made}
+        done, planned = (sum(len(getattr(group, what)) for group in mine.values()) for what in ("places", "planned"))
+        line: dict[str, Any] = {"attack": attack, "cells": f"{done}/{planned}"}
+        line["collapsed"] = sum(len(group.collapsed) for group in mine.values())
+        counted = {defense: group for defense, group in mine.items() if (attack, defense) in shared.counted}
+        for extra in beside:
+            if counted:
+                line[METRICS[extra].title] = shared.mean(next(iter(counted.values())), extra)
+        line |= {defense: shared.mean(group, metric) for defense, group in counted.items()}
+        lines.append(line)
+    extras = [METRICS[extra].title for extra in beside]
+    return Board(
+        title=f"{title} · {basis.context.title}",
+        table=table(
+            lines, ["attack", "cells", "collapsed", *extras, *names], keep=["attack", "cells", "collapsed", *names]
+        ),
+        caption=basis.caption(note, basis.left_out(), intervals=False),
+        index=("attack",),
+        metrics=titles(beside) | dict.fromkeys(names, metric),
+        heat=(*extras, *names),
+        quiet=("collapsed",),
+        basis=basis,
+    )  # fmt: skip

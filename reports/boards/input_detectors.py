@@ -1,0 +1,71 @@
+"""Input detectors: how well their scores separate triggered from benign queries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+from bench.api.kinds import DefenseKind
+from bench.metrics import METRICS
+from reports.basis import Basis
+from reports.board_registry import BoardData, board
+from reports.common_cells import CommonCells, Group
+from reports.context import FREEDOM, HALF, Board, contexts
+from reports.frame import detector_metrics, groups
+from reports.rows import freedom, half, numbers, table, titles
+
+
+@board("input-detectors", chapter="Leaderboards", part_of="leaderboard",
+       help="how well each score of an input detector separates triggered from benign queries")  # fmt: skip
+def input_detectors(
+    data: BoardData, *, costs: Annotated[bool, "Add seconds, which differ between runs."] = False
+) -> list[Board]:
+    """A board per setting with a row per attack, input detector and score."""
+    trials, scores, found = data.results.trials, data.results.detectors, []
+    for context in contexts(trials[trials["defense_kind"] == DefenseKind.INPUT_DETECTOR], data.mixed):
+        done = context.trials["status"] == "ok"
+        mine = scores[scores["key"].isin(context.trials.loc[done, "key"])]
+        planned = context.split(context.trials, ["attack", "defense"])
+        made: dict[Any, Group] = {
+            key: replace(Group.of(part), planned=planned[key[:2]].planned, collapsed=planned[key[:2]].collapsed)
+            for key, part in groups(mine, ["attack", "defense", "score"])
+        }
+        scored = {(attack, detector) for attack, detector, _ in made}
+        blank = {(*key, ""): group for key, group in planned.items() if key not in scored}
+        shared = CommonCells.of(made)
+        basis = Basis(context, made | blank, shared)
+        lines = []
+        for (attack, detector, score), group in {**made, **blank}.items():
+            counted = (attack, detector, score) in shared.counted
+            headline = score and bool(group.done["headline"].iloc[0])
+            line = {"attack": attack, "input detector": detector, "score": f"{score} *" if headline else score}
+            line |= {"cells": group.coverage, "collapsed": len(group.collapsed)}
+            line |= numbers(group, counted, shared, detector_metrics() if counted else ())
+            if counted:
+                line |= half(group, shared, "auroc")
+                line |= {"seconds": shared.mean(planned[attack, detector], "seconds_defense")} if costs else {}
+            lines.append(line)
+        if not lines:
+            continue
+        lines.sort(key=lambda line: (line["attack"] != "none", line["attack"], line["input detector"]))
+        names = [METRICS[metric].title for metric in detector_metrics()]
+        keep = ["attack", "input detector", "score", "cells", "collapsed", *names]
+        found.append(
+            Board(
+                title=f"Detectors · {context.title}",
+                table=table(lines, [*keep[:6], names[0] + HALF, names[0] + FREEDOM, *keep[6:], "seconds"], keep=keep),
+                caption=basis.caption(
+                    "* main score of the detector. Columns compare queries with trigger and the same queries without"
+                    " it; in row none both are equal. Thresholds come from trusted images. clean: the model without"
+                    " backdoor.",
+                    freedom(lines, names[0]),
+                    basis.left_out(),
+                ),
+                index=("attack", "input detector", "score"),
+                metrics=titles(detector_metrics()),
+                heat=tuple(METRICS[name].title for name in ("auroc", "tpr_1", "tpr_5", "caught_5", "auroc_control")),
+                quiet=("collapsed", names[0] + FREEDOM),
+                basis=basis,
+            )
+        )
+    return found

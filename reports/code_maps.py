@@ -1,0 +1,145 @@
+"""Maps of codes: principal components of the codes of benign and triggered queries and of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int8, Int64
+
+from bench.api.errors import StoreError
+from bench.artifacts.inputs import MeasureInputs, SystemInputs
+from bench.engine.record import Record
+from bench.engine.record_cache import RecordCache
+from hashing.codes import PackedCodes
+from reports.artifact_files import evenly_spaced, opened
+from reports.context import contexts
+from reports.frame import groups
+from reports.svg_charts import FAINT, INK, Chart, Short, chart
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ITEMS = {"others": 200, "target": 80, "queries": 80}  # points of a map, at equal distances in the data set
+Codes = Int8[np.ndarray, "_ b"]
+Plane = Float[np.ndarray, "_ 2"]
+MAPPED = (
+    "Principal components of the database codes, computed per model. Grey: other classes. Blue: the target's class."
+    " Green: benign queries. Orange: the same queries with trigger. Each is a sample; a larger mark stands for more"
+    " equal codes."
+)
+
+
+@dataclass(frozen=True)
+class Map:
+    """Sampled codes of one model, ±1. others, target: database items without and with the target's label."""
+
+    others: Int8[np.ndarray, "m b"]
+    target: Int8[np.ndarray, "k b"]
+    benign: Int8[np.ndarray, "q b"]
+    triggered: Int8[np.ndarray, "q b"]
+
+
+def of_codes(trials: pd.DataFrame, cache: RecordCache, short: Short, mixed: bool) -> Iterator[Chart]:
+    """A chart per attack and setting with the clean and the attacked model, of the first trial with stored codes."""
+    for context in contexts(trials[(trials["defense"] == "none") & (trials["attack"] != "none")], mixed):
+        for (attack,), part in groups(context.done, ["attack"]):
+            for _, row in part.iterrows():
+                maps = _maps(cache, cache.record(row["key"]), int(row["bits"]))
+                if maps is not None:
+                    about = f"Target {row['target']}, seed {row['seed']}. {MAPPED}"
+                    yield chart(f"Codes · {short(attack)}", short(context.title), about, partial(_drawn, maps))
+                    break
+
+
+def _maps(cache: RecordCache, record: Record | None, bits: int) -> dict[str, Map] | None:
+    """The codes of both models; None if an artifact is missing or damaged."""
+    if record is None:
+        return None
+    try:
+        inputs = MeasureInputs.of(record.parents)
+        clean, attacked = (map_of(cache, inputs, one, record.target, bits) for one in (inputs.control, inputs.measured))
+    except StoreError:  # `bench verify` names the damage
+        return None
+    return None if clean is None or attacked is None else {"clean model": clean, "attacked": attacked}
+
+
+def map_of(
+    cache: RecordCache, inputs: MeasureInputs, system: SystemInputs, target: Sequence[str], bits: int
+) -> Map | None:
+    """The sampled codes of one model of a trial; None if an artifact is missing."""
+    keys = [one.key for one in (inputs.load, inputs.split, system.benign, system.triggered)]
+    if not all(key and cache.store.artifact_path(key).is_file() for key in keys):
+        return None
+    pool, parts, codes, triggered = (_tensors(cache, key) for key in keys)
+    data = cache.record(inputs.load.key)
+    wanted = [name in target for name in (data.meta.classes if data is not None else ())]
+    holds: Bool[np.ndarray, " m"] = np.any(pool["labels"][parts["database"]][:, wanted], axis=1)
+    database, query = (_packed(codes[name], bits) for name in ("database", "query"))
+    positions = triggered["positions"]
+    shown = _sample(np.arange(len(positions)), ITEMS["queries"])
+    return Map(
+        others=database.select(_sample(np.flatnonzero(~holds), ITEMS["others"])).unpack(),
+        target=database.select(_sample(np.flatnonzero(holds), ITEMS["target"])).unpack(),
+        benign=query.select(positions[shown]).unpack(),
+        triggered=_packed(triggered["codes"], bits).select(shown).unpack(),
+    )
+
+
+def _tensors(cache: RecordCache, key: str) -> dict[str, np.ndarray]:
+    """The tensors of an artifact without images, which may exceed the memory."""
+    with opened(cache, key) as file:
+        return {name: file.get_tensor(name) for name in file.keys() if name != "images"}  # noqa: SIM118
+
+
+def _packed(words: Int64[np.ndarray, "w n"], bits: int) -> PackedCodes:
+    return PackedCodes(np.ascontiguousarray(words).view("uint64"), bits)
+
+
+def _sample(places: Int64[np.ndarray, " n"], count: int) -> Int64[np.ndarray, " k"]:
+    return np.take(places, evenly_spaced(len(places), count))
+
+
+def flattened(codes: Codes, *others: Codes) -> tuple[list[Plane], float]:
+    """Codes in the plane of the first two principal components of `codes`, and the explained share of the variance.
+
+    The largest loading of each component is positive, so equal codes give equal maps.
+    """
+    centre = codes.mean(0, dtype=np.float64)
+    _, sizes, directions = np.linalg.svd(codes - centre, full_matrices=False)
+    axes = directions[:2]
+    axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
+    share = float((sizes[:2] ** 2).sum() / max(float((sizes**2).sum()), 1e-12))
+    return [(part - centre) @ axes.T for part in (codes, *others)], share
+
+
+def _drawn(maps: Mapping[str, Map]) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    for axes, (name, one) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
+        count = len(one.others)
+        (database, benign, triggered), share = flattened(
+            np.concatenate([one.others, one.target]), one.benign, one.triggered
+        )
+        for points, colour, mark, label in (
+            (database[:count], "#888888", "o", "other classes"),
+            (database[count:], "#0072B2", "s", "target's class"),
+            (benign, "#009E73", "^", "queries"),
+            (triggered, "#D55E00", "D", "triggered"),
+        ):
+            places, equal = np.unique(points.round(6), axis=0, return_counts=True)
+            area = 10 + 250 * equal / len(points)
+            axes.scatter(places[:, 0], places[:, 1], area, colour, mark, alpha=0.55, linewidths=0, label=label)
+        axes.set_title(f"{name} ({share:.0%} of variance)", loc="left", fontsize=8)
+        axes.tick_params(length=0, labelbottom=False, labelleft=False)
+        axes.spines[:].set_color(FAINT)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=4, labelcolor=INK)
+    for handle in legend.legend_handles:
+        handle.set_sizes([30])  # type: ignore[union-attr]
+    return figure

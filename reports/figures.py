@@ -1,0 +1,64 @@
+"""Figures as files: formats, a neutral style, and equal bytes for equal figures."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.api.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+# Per format, the metadata that would make two files of one figure differ.
+FORMATS: Mapping[str, Mapping[str, None]] = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+DPI = 100
+
+
+def logarithmic(axis: Axis) -> None:
+    """Label a logarithmic axis with plain numbers instead of powers of ten."""
+    from matplotlib.ticker import LogFormatter
+
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+
+
+@contextmanager
+def default_style() -> Iterator[None]:
+    """Inside the block, matplotlib's defaults replace the user's style, and equal figures make equal files."""
+    import matplotlib as mpl
+
+    with warnings.catch_warnings(), mpl.rc_context():
+        warnings.simplefilter("ignore")  # a font without a glyph draws a box
+        mpl.rcdefaults()
+        mpl.rcParams["svg.hashsalt"] = "hashdoor"
+        mpl.rcParams["text.parse_math"] = False  # a name may contain two dollar signs
+        yield
+
+
+def as_bytes(figure: Figure, suffix: str) -> bytes:
+    """The content of a file that shows the figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=suffix, dpi=DPI, metadata=dict(FORMATS[suffix]))
+    return buffer.getvalue()
+
+
+def suffix_of(path: Path) -> str:
+    """The format that the file name asks for; UserError if it is not one of FORMATS."""
+    suffix = path.suffix.lower().removeprefix(".")
+    if suffix not in FORMATS:
+        raise unknown("picture format", suffix, FORMATS, f"the suffix of '{path}' decides")
+    return suffix
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file; UserError if the system refuses."""
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"cannot write '{path}' ({error.strerror}): name a file in an existing folder") from None

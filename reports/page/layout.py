@@ -1,0 +1,134 @@
+"""The HTML page around its data: chapters, charts and pictures within the size limit, cards, and the template."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.api import registry
+from bench.api.card import Card
+from bench.api.errors import UserError
+from bench.api.untrusted import strip_controls
+from bench.config.trial import AXES
+from reports.frame import Results
+from reports.page import strips
+from reports.page.chapters import Chapter
+
+LIMIT = 5_000_000  # bytes of the whole file
+SPARE = 20_000  # bytes reserved for the list of charts and pictures that did not fit
+FRAME = 700  # bytes of markup around a chart or a picture
+ASSETS = Path(__file__).parents[1] / "assets"
+
+
+@dataclass
+class Room:
+    """The bytes that are still free in the file. left_out: titles that did not fit."""
+
+    free: int
+    left_out: list[str] = field(default_factory=list)
+
+    def fits(self, title: str, *texts: str) -> bool:
+        """Whether there is room for these texts and the markup around them. If so, the room is taken."""
+        size = FRAME + sum(len(text.encode()) for text in texts)
+        if size > self.free:
+            self.left_out.append(title)
+            return False
+        self.free -= size
+        return True
+
+
+def render(chapters: Sequence[Chapter], data: str, results: Results, *, limit: int = LIMIT) -> str:
+    """The page as text of at most `limit` bytes; UserError if the tables alone are larger.
+
+    data: what `page.data.packed` returns. Charts and pictures that do not fit are named on the page.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    script, style = ((ASSETS / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
+    page = partial(
+        environment.get_template("report.html.j2").render,
+        title=f"HashDoor · {', '.join(results.suites)}",
+        suites=results.suites,
+        command=strip_controls(results.command),
+        counts=results.trials["status"].value_counts().to_dict(),
+        scope=_scope(results.trials),
+        cards=list(_cards(results.trials)),
+        script=script,
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        style=style,
+        data=data,
+    )
+    bare = len(page(parts=[_shown(one, Room(0)) for one in chapters], left_out=[]).encode())
+    room = Room(limit - SPARE - bare)
+    if room.free < 0:
+        raise UserError(
+            f"the tables alone make {bare / 1e6:.1f} MB, more than {limit / 1e6:g}: narrow the report,"
+            " for example --where dataset=..., or --suite"
+        )
+    # pictures take their room first: a run has few attacks, but it may have charts of many settings
+    order = sorted(chapters, key=lambda one: not one.galleries)
+    shown = {one.name: _shown(one, room) for one in order}
+    text = page(parts=[shown[one.name] for one in chapters], left_out=room.left_out)
+    assert len(text.encode()) < limit, "the markup around a chart or a picture is larger than FRAME"
+    return text
+
+
+def _shown(chapter: Chapter, room: Room) -> dict[str, Any]:
+    """A chapter as the template reads it, with the charts and pictures that fit."""
+    charts = [
+        one
+        for one in chapter.charts
+        if room.fits(f"{one.title} · {one.setting}", one.svg, *3 * [one.title, one.setting], one.caption)
+    ]
+    blocks = []
+    for block in chapter.galleries if room.free > 0 else ():
+        rows = list(strips.of(block))
+        texts = [*(text for one in rows for text in (one.source, FRAME // 2 * " ", block.title)), *block.about]
+        if room.fits(f"pictures of {block.title}", *texts):
+            blocks.append({"title": block.title, "about": block.about, "strips": rows})
+    return {"name": chapter.name, "title": chapter.title, "charts": charts, "galleries": blocks,
+            "note": strip_controls(chapter.note), "hint": chapter.hint if chapter.empty else "",
+            "empty": chapter.empty and not chapter.hint}  # fmt: skip
+
+
+def _scope(trials: pd.DataFrame) -> list[tuple[str, str]]:
+    """The values of every axis of the run, its metric versions and its devices."""
+    done = trials[trials["status"] == "ok"]
+    about = [(axis, list(dict.fromkeys(trials[axis].astype(str)))) for axis in AXES]
+    about += [("metrics", [f"v{version}" for version in dict.fromkeys(done["metrics_version"])])]
+    about += [("device", list(dict.fromkeys(done["device"])))]
+    return [(name, strip_controls(", ".join(values))) for name, values in about if values]
+
+
+def _cards(trials: pd.DataFrame) -> Iterator[dict[str, str]]:
+    """The fidelity card of every component of the run."""
+    for axis, kind in registry.KIND_OF_AXIS.items():
+        for name in sorted({spec.name for spec in trials[f"{axis}_spec"]}):
+            about = {"kind": axis, "name": name, "paper": "", "url": "", "follows": "", "deviates": ""}
+            source = registry.catalogue(kind).get(name)
+            if source is None or source.error:
+                about["sentence"] = source.error if source is not None else "not installed here"
+            else:
+                about["sentence"] = registry.sentence(source)
+                about |= _paper(registry.card(source))
+            if name != "none":
+                yield {key: strip_controls(text) for key, text in about.items()}
+
+
+def _paper(card: Card | None) -> dict[str, str]:
+    if card is None:
+        return {}
+    where = ", ".join(part for part in (card.title, card.venue, str(card.year)) if part)
+    url = card.url if card.url.startswith(("https://", "http://")) else ""  # the card of a plugin could name a script
+    return {"paper": where, "url": url, "follows": card.follows, "deviates": card.deviates}
