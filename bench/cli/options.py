@@ -1,18 +1,21 @@
-"""Options that several commands share, and printing small tables."""
+"""Options that several commands share, and the printing of small tables."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from bench.api.untrusted import strip_controls
-from bench.cli.console import console, echo
+from bench.cli.console import console, echo, write
 
 Format = Annotated[
-    Literal["rich", "markdown", "latex", "csv", "json"], typer.Option("--format", help="How to print tables.")
+    Literal["rich", "markdown", "latex", "csv", "json"], typer.Option("--format", help="Format of the tables.")
 ]
 Plugins = Annotated[
     list[Path],
@@ -20,18 +23,24 @@ Plugins = Annotated[
         "--plugin", metavar="FILE", help="A Python file with components, metrics or boards; it is executed. Repeatable."
     ),
 ]
-StorePath = Annotated[Path, typer.Option("--store", metavar="DIR", help="Where results are kept.")]
+StorePath = Annotated[Path, typer.Option("--store", metavar="DIR", help="Folder of the results.")]
 Suites = Annotated[
-    list[str], typer.Option("--suite", metavar="NAME|FILE", help="A suite's name or TOML file. Repeatable.")
+    list[str], typer.Option("--suite", metavar="NAME|FILE", help="Name or TOML file of a suite. Repeatable.")
 ]
 Changes = Annotated[
     list[str],
-    typer.Option("--set", metavar="AXIS=A,B", help="Replace an axis, or training.lr=..., resources.threads=..."),
+    typer.Option(
+        "--set",
+        metavar="AXIS=A,B",
+        help="Replace the values of an axis, or training.lr=..., resources.threads=... Repeatable.",
+    ),
 ]
-Only = Annotated[list[str], typer.Option("--only", metavar="AXIS=A,B", help="Keep only these values of an axis.")]
+Only = Annotated[
+    list[str], typer.Option("--only", metavar="AXIS=A,B", help="Keep only these values of an axis. Repeatable.")
+]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", envvar="HASHDOOR_DATA", help="Where data sets lie (see `bench doctor`)."),
+    typer.Option("--data", metavar="DIR", envvar="HASHDOOR_DATA", help="Folder of the data sets (see `bench doctor`)."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 
@@ -39,7 +48,7 @@ DEFAULT_STORE = Path("runs")
 
 
 def load_plugins(files: Sequence[Path]) -> None:
-    """What `--plugin` names."""
+    """Load the files that `--plugin` names."""
     from bench.api import registry
 
     for path in files:
@@ -47,44 +56,46 @@ def load_plugins(files: Sequence[Path]) -> None:
 
 
 def emit(title: str, rows: Sequence[Mapping[str, str]], format_: str) -> None:
-    """A small table of words, which may be a stranger's."""
-    title, rows = (
-        strip_controls(title),
-        [{strip_controls(key): strip_controls(value) for key, value in row.items()} for row in rows],
-    )
-    if format_ != "rich":
-        import json
+    """Print a small table of texts, which may come from strangers.
 
+    In the format `rich` only the last column is wrapped as long as 20 characters are left for it.
+    """
+    title = strip_controls(title)
+    rows = [{strip_controls(key): strip_controls(value) for key, value in row.items()} for row in rows]
+    columns = list(rows[0]) if rows else []
+    if format_ == "json":
+        echo(json.dumps({title: rows}, indent=1))
+    elif format_ == "csv":
         import pandas as pd
 
-        frame = pd.DataFrame(rows)
-        if format_ == "json":
-            echo(json.dumps({title: rows}, indent=1))
-        elif format_ == "csv":
-            echo(frame.to_csv(index=False).rstrip())
-        else:
-            from tabulate import tabulate
+        echo(pd.DataFrame(rows).to_csv(index=False).rstrip())
+    elif format_ in {"markdown", "latex"}:
+        from tabulate import tabulate
 
-            style = "github" if format_ == "markdown" else "latex_booktabs"
-            head = f"## {title}\n\n" if format_ == "markdown" else ""
-            lines, columns = [list(row.values()) for row in rows], list(rows[0]) if rows else []
-            echo(f"{head}{tabulate(lines, headers=columns, tablefmt=style)}\n")
-        return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for number, column in enumerate(rows[0] if rows else ()):
-        table.add_column(column, style="bold" if number == 0 else "", overflow="fold", no_wrap=number == 0)
-    for row in rows:
-        table.add_row(*(Text(value) for value in row.values()))
-    out = console()
-    out.print(table)
-    out.print()
+        style = "github" if format_ == "markdown" else "latex_booktabs"
+        head = f"## {title}\n\n" if format_ == "markdown" and title else ""
+        echo(f"{head}{tabulate([list(row.values()) for row in rows], headers=columns, tablefmt=style)}\n")
+    else:
+        if title:
+            write(Text(title, style="bold"))
+        heads = any(map(str.strip, columns))
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=heads)
+        widths = {column: max(len(column), *(len(row[column]) for row in rows)) for column in columns[:-1]}
+        fits = sum(widths.values()) + 2 * len(widths) + 20 <= console().width
+        for column in columns:
+            style = "bold" if column == columns[0] else ""
+            table.add_column(
+                column, style=style, overflow="fold", no_wrap=fits and column in widths,
+                min_width=max(map(len, column.split()), default=0),
+            )  # fmt: skip
+        for row in rows:
+            table.add_row(*(Text(value) for value in row.values()))
+        write(table)
+        echo("")
 
 
 def device_of(wanted: str) -> str:
-    """A device that this machine has; "auto" is CUDA where there is one, else the CPU."""
+    """The device, checked: "auto" is CUDA if the machine has it, else the CPU. UserError if it cannot be used."""
     import torch
 
     from bench.api.errors import UserError
