@@ -52,7 +52,7 @@ def kernels(
         for row in _measured(quick, trained, threads, where):
             rows.append(row)
             progress.update(task, description=f"{row.operation}, {row.by}, {row.items:,} items")
-    _print(rows, format_)
+    print_rows(rows, format_)
 
 
 def _measured(quick: bool, trained: Retrieval | None, wanted: int, device: str) -> Iterator[Row]:
@@ -79,7 +79,8 @@ def _measured(quick: bool, trained: Retrieval | None, wanted: int, device: str) 
         yield from kernel_benchmark.growth(workers)
 
 
-def _print(rows: list[Row], format_: str) -> None:
+def print_rows(rows: list[Row], format_: str) -> None:
+    """Print measured rows: a table per race on a terminal, a table per section elsewhere, or JSON with the machine."""
     from dataclasses import asdict
 
     from bench.engine.provenance import installed, provenance

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -168,11 +169,12 @@ def test_the_command_prints_tables_and_json(monkeypatch, capsys):
     ours, plain = (row for row in rows if row["operation"] == "training")
     assert (ours["by"], plain["by"]) == ("hashdoor", "plain loop, 2 loaders")
     assert plain["faster"][1] > 0
-    monkeypatch.setattr(command, "_measured", lambda *_: (kernel_benchmark.Row(**row) for row in rows))
-    command.kernels(format_="markdown")
-    text = capsys.readouterr().out
-    assert "numpy loop" in text
-    assert "median of rounds" in text
+    monkeypatch.setenv("COLUMNS", "80")
+    for format_ in ("markdown", "rich"):
+        command.print_rows([kernel_benchmark.Row(**row) for row in rows], format_)
+        text = capsys.readouterr().out
+        assert {"numpy loop", "times ours"} <= {*re.findall(r"numpy loop|times ours", text)}
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_the_plain_loop_takes_the_same_step(monkeypatch):
