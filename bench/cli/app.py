@@ -122,7 +122,8 @@ def _usage(error: Exception) -> int | None:
     if show is None or code is None:
         return code if isinstance(code, int) else None
     context = getattr(error, "ctx", None)
-    _complain(f"{show().rstrip('.')}; see `{context.command_path if context else 'python -m bench'} --help`")
+    command = f" {context.info_name}" if context and context.parent else ""
+    _complain(f"{show().rstrip('.')}; see `python -m bench{command} --help`")
     return EXIT_USER
 
 
