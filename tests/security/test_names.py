@@ -26,7 +26,7 @@ from bench.api.errors import StoreError, UserError
 from bench.api.untrusted import strip_controls, strip_controls_multiline
 from bench.cli.app import main
 from bench.cli.console import SafeConsole, echo
-from bench.engine.record import RunManifest
+from bench.engine.record import RECORD_LIMIT, RunManifest
 from bench.engine.store import Store
 from reports import frame, html_report, throughput, trial_details
 from tests.fuzz.targets import DATA, KERNELS, KEY, LOAD, RECORD, RUN
@@ -90,7 +90,7 @@ def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
         ["leaderboard"], ["leaderboard", "--format", "markdown"], ["leaderboard", "--format", "latex"], ["verify"],
         ["leaderboard", "--format", "csv"], ["leaderboard", "--format", "json"], ["leaderboard", "--where", "attack=x"],
         ["leaderboard", "--suite", "x"], ["show", KEY], ["show", KEY, "--format", "json"], ["show", "ff"], ["show", LOAD],
-        ["report", "conventions"], ["report", "why"], ["rescore"], ["gc"], ["show", "--gallery", "g.png"],
+        ["report", "conventions"], ["report", "code-geometry"], ["rescore"], ["gc"], ["show", "--gallery", "g.png"],
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -126,7 +126,7 @@ def test_a_suite_and_a_plugin_steer_no_terminal(
     assert (code, "owned" in said, SIGNS.search(said)) == (2, True, None)
     body = "@attack\nclass Strange(Attack):\n    def apply_trigger(self, images, target, trigger): return images\n"
     plugin.write_text(f'"""Does {STEER} this."""\nfrom bench.api.attack import *\n{body}')
-    for words in ([], ["attacks", "strange"], ["attacks", "--format", "csv"], ["attacks", "--format", "json"]):
+    for words in (["attacks"], ["attacks", "strange"], ["attacks", "--format", "csv"], ["attacks", "--format", "json"]):
         code, said = bench(capsys, "list", *words, "--plugin", str(plugin))
         assert (code, "owned" in said, SIGNS.search(said)) == (0, True, None)
 
@@ -275,7 +275,7 @@ def test_keys_lead_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         put(store, "manifests/p", run)
         for command in (["leaderboard"], ["gc"], ["verify"], ["report", "conventions"]):
             code, said = bench(capsys, *command, "--store", str(store.root))
-            assert (code, "is not a run of this version" in said) == (2, True)
+            assert (code, "manifests" in said) == (2, True), said
     put(store, "manifests/p", RUN)
     put(store, f"records/{KEY}", RECORD | {"parents": {"load": "../../mine", "codes": "/etc/passwd"}})
     trial_details.page(store, KEY)
@@ -313,9 +313,7 @@ def test_gc_deletes_nothing_that_keys_do_not_name(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("what", ["pipe", "device", "folder", "ring", "deep", "nan", "large"])
-def test_records_that_are_none_are_set_aside_at_once(
-    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_records_that_are_none_are_set_aside_at_once(tmp_path: Path, what: str) -> None:
     store = store_of(tmp_path / "s", "")
     path = store.root / "records" / f"{KEY}.json"
     content = path.read_bytes()
@@ -334,8 +332,7 @@ def test_records_that_are_none_are_set_aside_at_once(
         case "nan":
             path.write_bytes(content.replace(b"0.9", b"NaN", 1))
         case "large":
-            path.write_bytes(content + b" " * 2**10)
-            monkeypatch.setattr("bench.engine.store.RECORD_LIMIT", 2**10)
+            path.write_bytes(content + b" " * RECORD_LIMIT)
     if what == "ring":
         with pytest.raises(StoreError, match="cannot be read"):
             store.record(KEY)
