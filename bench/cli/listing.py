@@ -50,14 +50,13 @@ def _overview() -> None:
     """The names of everything, a line or a few for each kind."""
     from bench.api import registry
     from bench.config import suite
-    from reports.board_registry import all_boards
 
     names = {kind: [*registry.catalogue(kind)] for kind in registry.KINDS}
-    names |= {"suites": [*suite.names()], "boards": [*all_boards()]}
+    names |= {"suites": [*suite.names()]}
     emit("", [{"kind": kind, "names": ", ".join(found)} for kind, found in names.items()], "rich")
     say(
-        "`python -m bench list attacks` says what each attack does, `python -m bench list attacks ciba` lists the"
-        " parameters of one. `python -m bench list metrics` explains the columns of all boards."
+        "`python -m bench list attacks` says what each attack does, and `python -m bench list attacks ciba` prints the"
+        " parameters of one attack. `bench list metrics` explains the columns of boards, `bench list boards` the boards."
     )
 
 
