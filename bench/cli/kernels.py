@@ -28,17 +28,19 @@ IN_TITLE = {"operation", "bits", "items", "threads"}
 
 
 def kernels(
-    quick: Annotated[bool, typer.Option("--quick", help="One size, in under a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="One size only, in about a minute.")] = False,
     trial: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Measure with the codes of a trial's trained model as well.")
+        str | None, typer.Option(metavar="KEY", help="Measure also with the codes of this trial's model.")
     ] = None,
     store: StorePath = DEFAULT_STORE,
-    threads: Annotated[int, typer.Option(min=0, help="Threads, of rivals as well; 0: all. Search takes one.")] = 0,
-    device: Annotated[str, typer.Option(help="Where encoding and training are timed.")] = "cpu",
+    threads: Annotated[
+        int, typer.Option(min=0, help="Number of threads, for other libraries too; 0: all. Search uses one.")
+    ] = 0,
+    device: Annotated[str, typer.Option(help="Device on which encoding and training are timed.")] = "cpu",
     format_: Format = "rich",
 ) -> None:
-    """Time packing, distances, top-k and average precision against numpy, torch and faiss, interleaved."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one library must not spin beside another's
+    """Time packing, distances, top-k and average precision beside numpy, torch and faiss, in turn."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one library would slow the others
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from bench.kernels.workloads import of_trial

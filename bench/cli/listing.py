@@ -55,8 +55,8 @@ def _overview() -> None:
     names |= {"suites": [*suite.names()]}
     emit("", [{"kind": kind, "names": ", ".join(found)} for kind, found in names.items()], "rich")
     say(
-        "`python -m bench list attacks` says what each attack does, and `python -m bench list attacks ciba` prints the"
-        " parameters of one attack. `bench list metrics` explains the columns of boards, `bench list boards` the boards."
+        "`python -m bench list attacks` says what each attack does. `python -m bench list attacks ciba` prints the"
+        " parameters of one. `bench list metrics` explains the columns of boards, `bench list boards` the boards."
     )
 
 

@@ -179,18 +179,18 @@ def test_the_command_prints_tables_and_json(monkeypatch, capsys):
 
 def test_the_plain_loop_takes_the_same_step(monkeypatch):
     """In float32, on one batch and without augmentation, both leave the same network; else nothing is timed."""
-    model = throughput._model("convnet", 32)
+    model = throughput.untrained_model("convnet", 32)
     split = throughput.random_split(Rng("tests"), 16, 32)
     recipe = replace(throughput.RECIPE, batch=16, precision="float32", optimizer="sgd", lr=1e-3)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    throughput._check_step(model, split, recipe)
+    throughput.check_step(model, split, recipe)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     real = throughput.fit
     monkeypatch.setattr(
         throughput, "fit", lambda m, s, r, *rest, **more: real(m, s, replace(r, lr=1.1e-3), *rest, **more)
     )
     with pytest.raises(AssertionError, match="moves by"):
-        throughput._check_step(model, split, recipe)
+        throughput.check_step(model, split, recipe)
 
 
 def test_an_unknown_trial_is_refused(tmp_path):
@@ -207,7 +207,7 @@ def test_growth_is_one_call_per_size_and_memory_counts_what_is_held(monkeypatch)
     assert len(rows) == 4 * 3 * 2
     assert {row.items for row in rows} == {10**4, 10**5, 10**6, 10**7}
     with mmap.mmap(-1, 64 * 2**20) as fresh:  # pages that no allocator holds yet
-        held, _ = kernel_benchmark._peak(lambda: fresh.__setitem__(slice(None, None, 4096), bytes(2**14)))
+        held, _ = kernel_benchmark.peak_memory(lambda: fresh.__setitem__(slice(None, None, 4096), bytes(2**14)))
     assert np.isnan(held) or 60 < held < 70
 
 
