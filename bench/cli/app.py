@@ -25,7 +25,10 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 some trials failed, 2 wrong input, 70 a bug of HashDoor, "
     "130 interrupted (the same command continues).",
 )
-app.command("run")(run.run)
+app.command(
+    "run",
+    epilog="""Example: python -m bench run --set 'attacks=\\["none",{name="badnets",poison_rate=0.1}]'""",
+)(run.run)
 app.command("plan")(run.plan)
 app.command("list")(listing.list_)
 app.command("leaderboard")(boards.leaderboard)

@@ -34,7 +34,8 @@ def kernels(
     ] = None,
     store: StorePath = DEFAULT_STORE,
     threads: Annotated[
-        int, typer.Option(min=0, help="Number of threads, for other libraries too; 0: all. Search uses one.")
+        int,
+        typer.Option(min=0, metavar="N", help="Number of threads, for other libraries too; 0: all. Search uses one."),
     ] = 0,
     device: Annotated[str, typer.Option(help="Device on which encoding and training are timed.")] = "cpu",
     format_: Format = "rich",

@@ -15,7 +15,8 @@ from bench.api.untrusted import strip_controls
 from bench.cli.console import console, echo, write
 
 Format = Annotated[
-    Literal["rich", "markdown", "latex", "csv", "json"], typer.Option("--format", help="Format of the tables.")
+    Literal["rich", "markdown", "latex", "csv", "json"],
+    typer.Option("--format", metavar="FORMAT", help="rich, markdown, latex, csv or json."),
 ]
 Plugins = Annotated[
     list[Path],

@@ -48,10 +48,12 @@ def run(
         typer.Option(help="ray: in parallel; serial: one stage after the other in this process."),
     ] = "ray",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Number of stages that run at once; default: one per core or GPU share.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Number of stages that run at once; default: one per core or GPU share."),
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="Use a running Ray cluster, for example auto or ray://host:10001.")
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Use a running Ray cluster, for example auto or ray://host:10001."),
     ] = None,
     device: Device = "auto",
     retry: Retry = "",
@@ -115,7 +117,8 @@ def plan(
     plugin: Plugins = [],  # noqa: B006
     device: Device = "auto",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Number of stages that run at once, for the estimate of time.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Number of stages that run at once, for the estimate of time."),
     ] = None,
 ) -> None:
     """Show what `run` would do with the same options: trials, stages, time, disk, and what is left out."""
