@@ -51,7 +51,7 @@ def quantiles(values: Float64[np.ndarray, " r"]) -> Quantiles:
 
 
 def race(contenders: Mapping[str, Contender], *, rounds: int) -> Samples:
-    """Times all contenders in every round; each round begins with another one. First calls, which compile, do not count."""
+    """Times all contenders in every round; the order rotates. First calls, which compile, are not timed."""
     names = list(contenders)
     repeats = {}
     for name in names:
