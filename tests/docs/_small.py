@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from io import BytesIO
 from itertools import pairwise
@@ -78,6 +79,12 @@ def done(words: list[str], code: int = 0) -> str:
     assert got == code, f"python -m bench {shlex.join(words)}: exit code {got}, not {code}\n{err[-2000:]}"
     assert "Traceback" not in err
     return out
+
+
+def stages_run(printed: str) -> int:
+    """The number of stages that a run says it ran."""
+    (found,) = re.findall(r"Stages: (\d+) run", printed)
+    return int(found)
 
 
 def commands(block: Shown) -> list[str]:
