@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -34,6 +35,8 @@ Retry = Annotated[
     str,
     typer.Option("--retry", metavar="STATUS,...", help="Run again the trials with these results: failed,timeout,oom."),
 ]
+
+REASON = 130  # characters of the reason for which trials are left out
 
 
 def run(
@@ -219,9 +222,14 @@ def _closing(summary: Summary, trained: int, made: Plan, store: Path) -> None:
 
 
 def _print_skipped(made: Plan) -> None:
-    """Print the reasons for which trials are left out, and how to add them."""
+    """Print the reasons for which trials are left out, the beginning of long ones."""
+    cut = False
     for reason, count in Counter(trial.skipped for trial in made.trials if trial.key is None).most_common():
-        line(f"left out, {count} trials: {reason}")
+        short = textwrap.shorten(reason, REASON, placeholder=" ...")
+        cut |= short != reason
+        line(f"left out, {count} trials: {short}")
+    if cut:
+        line("`python -m bench doctor` prints in full which data and weights are missing, and how to get them.")
 
 
 def _size(count: float) -> str:
