@@ -1,4 +1,4 @@
-"""The command line: commands, and what becomes of errors. One small file per group of commands beside it."""
+"""The command line: the list of commands, and how errors end. The commands are in the files beside this one."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from bench.cli import boards, component, doctor, kernels, listing, report, run, 
 
 app = typer.Typer(
     name="bench",
-    help="HashDoor: backdoor attacks and defenses on deep hashing, compared fairly.",
+    help="HashDoor: a benchmark of backdoor attacks and defenses on deep hashing.",
     no_args_is_help=False,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    epilog="Exit codes: 0 done, 1 some trials failed, 2 something you gave cannot be used, 70 a bug of ours, "
+    epilog="Exit codes: 0 done, 1 some trials failed, 2 wrong input, 70 a bug of HashDoor, "
     "130 interrupted (the same command continues).",
 )
-app.command("run")(run.run)
+app.command(
+    "run",
+    epilog="""Example: python -m bench run --set 'attacks=\\["none",{name="badnets",poison_rate=0.1}]'""",
+)(run.run)
 app.command("plan")(run.plan)
 app.command("list")(listing.list_)
 app.command("leaderboard")(boards.leaderboard)
@@ -41,22 +44,23 @@ app.command("check")(component.check)
 app.command("doctor")(doctor.doctor)
 app.command("gc")(doctor.gc)
 
-LONGEST = 4000  # characters of an error
-PATHS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM}  # not a mistake of ours, wherever it shows
+LONGEST = 4000  # characters of an error message
+PATHS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM}  # the path is wrong, not the program
 OVERVIEW = """\
 [bold]HashDoor[/bold] compares backdoor attacks and defenses on deep hashing.
 
-  [bold]python -m bench run[/bold]                  the quick suite: offline, on a CPU
-  [bold]python -m bench leaderboard[/bold]          the boards of the last run
-  [bold]python -m bench report[/bold]               the same and more as a page for the browser
-  [bold]python -m bench plan --suite full[/bold]    what a suite would do on this machine
-  [bold]python -m bench list[/bold]                 attacks, defenses, data sets, suites ...
-  [bold]python -m bench score Q.npz DB.npz[/bold]   metrics on your own codes, no training
-  [bold]python -m bench kernels --quick[/bold]      how fast the kernels are here
-  [bold]python -m bench new attack NAME[/bold]      a component of your own to start from; `check` tests it
-  [bold]python -m bench doctor[/bold]               what is here, and how to get what is not
+  [bold]python -m bench run[/bold]                  run the suite quick: offline, on a CPU
+  [bold]python -m bench leaderboard[/bold]          print the boards of the last run
+  [bold]python -m bench report[/bold]               write boards and charts as a web page
+  [bold]python -m bench plan --suite full[/bold]    print what a suite would run here
+  [bold]python -m bench list[/bold]                 list attacks, defenses, data sets, ...
+  [bold]python -m bench score Q.npz DB.npz[/bold]   metrics of your own codes, no training
+  [bold]python -m bench kernels --quick[/bold]      time the retrieval kernels here
+  [bold]python -m bench new attack NAME[/bold]      start an attack of your own
+  [bold]python -m bench check NAME.py[/bold]        test it
+  [bold]python -m bench doctor[/bold]               what is missing here, and how to get it
 
-`python -m bench COMMAND --help` explains a command, the README the rest."""
+`python -m bench COMMAND --help` explains a command, README.md the rest."""
 
 
 def _version(wanted: bool) -> bool:
@@ -70,14 +74,16 @@ def _version(wanted: bool) -> bool:
 
 @app.callback()
 def overview(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
-    """HashDoor: backdoor attacks and defenses on deep hashing, compared fairly."""
+    """HashDoor: a benchmark of backdoor attacks and defenses on deep hashing."""
     del version
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; a user's mistake is one line and exit code 2, a bug of ours keeps its traceback."""
+    """Run the command line. Wrong input ends with one line and exit code 2, a bug of HashDoor with its traceback."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", RenamedWarning)  # once for each text
         warnings.showwarning = partial(_warn, warnings.showwarning)
@@ -111,14 +117,16 @@ def _run(arguments: list[str]) -> None:
 
 
 def _usage(error: Exception) -> int | None:
-    """Paths that no system takes, and mistakes that the option parser found: its exceptions know message and code."""
+    """The exit code for an unusable path or option, whose message is printed; None for every other error."""
     if isinstance(error, OSError) and error.errno in PATHS:
         _complain(f"{abbreviate(error.filename)} cannot be used ({error.strerror}): give another path")
         return EXIT_USER
     show, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
     if show is None or code is None:
         return code if isinstance(code, int) else None
-    _complain(f"{show().rstrip('.')}; see `python -m bench --help`")
+    context = getattr(error, "ctx", None)
+    command = f" {context.info_name}" if context and context.parent else ""
+    _complain(f"{show().rstrip('.')}; see `python -m bench{command} --help`")
     return EXIT_USER
 
 

@@ -1,4 +1,4 @@
-"""`bench new` and `bench check`: a component to start from, and whether one keeps what its kind promises."""
+"""`bench new` writes a component to start from; `bench check` tests the promises of a component."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ TEMPLATES = Path(__file__).parents[1] / "templates"
 
 def new(
     kind: Annotated[str, typer.Argument(help="attack, defense, method, backbone or dataset.")],
-    name: Annotated[str, typer.Argument(help="What suites and boards will call it; also the file's name.")],
-    folder: Annotated[Path, typer.Option("--into", metavar="DIR", help="Where to; here without it.")] = Path(),
+    name: Annotated[str, typer.Argument(help="Name in suites and on boards, and of the file.")],
+    folder: Annotated[Path, typer.Option("--into", metavar="DIR", help="Folder of the new file.")] = Path(),
 ) -> None:
-    """Write a working component into NAME.py, to be changed into yours; `bench check NAME.py` then examines it."""
+    """Write a working example into NAME.py. Change it into your component, then test it with `bench check NAME.py`."""
     from string import Template
 
     from bench.api import registry
@@ -52,31 +52,34 @@ def new(
         raise UserError(f"cannot write '{path}' ({error.strerror}): --into a folder that is there") from None
     axis = "none," if plural in {"attacks", "defenses"} else ""
     echo(
-        f"{path}: a working {plural.removesuffix('s')} to change into yours.\n"
+        f"{path}: a working {plural.removesuffix('s')}. Change it into yours, then run:\n"
         f"  python -m bench check {path}\n"
         f"  python -m bench run --plugin {path} --set {plural}={axis}{name}"
     )
 
 
 def check(
-    what: Annotated[str, typer.Argument(metavar="FILE|NAME", help="A plugin's file, which is executed, or a name.")],
+    what: Annotated[
+        str, typer.Argument(metavar="FILE|NAME", help="A plugin file (it is executed) or the name of a component.")
+    ],
     kind: Annotated[
-        str | None, typer.Option("--kind", help="attacks, defenses, ...: where two kinds have the name.")
+        str | None,
+        typer.Option("--kind", help="attacks, defenses, ...: needed if components of two kinds have this name."),
     ] = None,
     parameters: Annotated[
-        list[str], typer.Option("--set", metavar="NAME=VALUE", help="A parameter that differs. Repeatable.")
+        list[str], typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the component. Repeatable.")
     ] = [],  # noqa: B006 -- typer needs a literal
     plugin: Plugins = [],  # noqa: B006
     data: Data = None,
     format_: Format = "rich",
 ) -> None:
-    """Check what a component promises on a small world, in a minute; exit code 1 where it does not keep it."""
+    """Test on small data, in a minute, whether a component keeps the promises of its kind; exit code 1 if not."""
     from bench import conformance
     from bench.api import registry
     from bench.api.errors import EXIT_FAILED_TRIALS
 
     if data is not None:
-        os.environ["HASHDOOR_DATA"] = str(data)  # where the kit looks, in other people's pytest as well
+        os.environ["HASHDOOR_DATA"] = str(data)  # the checks read it, also under pytest
     load_plugins(plugin)
     if what.endswith(".py"):
         registry.load_plugin(Path(what))
@@ -101,13 +104,13 @@ def check(
         _print(f"{plural.removesuffix('s')} {name} ({source.origin})", outcomes, format_)
         failed |= any(not outcome.passed for outcome in outcomes)
         if registry.card(source) is None and format_ == "rich":
-            echo("It has no CARD of literals: boards and reports cannot say which paper it is.\n")
+            echo("It has no CARD: `bench list` and reports cannot name its paper.\n")
     if failed:
         raise typer.Exit(EXIT_FAILED_TRIALS)
 
 
 def _hides(name: str) -> bool:
-    """Whether a file of that name stands before a module of Python, of a package or of ours where both can be found."""
+    """Whether a file of that name would hide a module of Python, of an installed package or of HashDoor."""
     from importlib.util import find_spec
 
     spec = find_spec(name)
@@ -125,7 +128,7 @@ def _kind(word: str) -> str:
 
 
 def _named(name: str, kind: str | None) -> str:
-    """The kind of a component that is known by name."""
+    """The kind of the component with this name."""
     from bench.api import registry
     from bench.api.errors import UserError, nearest
 
@@ -135,7 +138,7 @@ def _named(name: str, kind: str | None) -> str:
         known = [one for plural in kinds for one in registry.catalogue(plural)]
         raise UserError(f"no component is called '{name}'{nearest(name, known) or '.'} A file's name ends in .py")
     if len(found) > 1:
-        raise UserError(f"'{name}' is one of the {' and of the '.join(found)}: say which with --kind {found[0]}")
+        raise UserError(f"'{name}' is one of the {' and of the '.join(found)}: choose one with --kind {found[0]}")
     return found[0]
 
 
@@ -147,7 +150,7 @@ def _given(parameters: list[str]) -> dict[str, Any]:
     for item in parameters:
         name, equals, value = item.partition("=")
         if not equals:
-            raise UserError(f"--set '{item}' is not of the form name=value: for example poison_rate=0.1")
+            raise UserError(f"--set '{item}' is not of the form NAME=VALUE, for example poison_rate=0.1")
         found[name.strip()] = scalar(value)
     return found
 
@@ -159,10 +162,14 @@ def _print(title: str, outcomes: list[Outcome], format_: Format) -> None:
     for outcome in outcomes:
         verdict = "not applicable" if outcome.skipped else "passed" if outcome.passed else "FAILED"
         detail = outcome.detail if outcome.passed else f"{outcome.detail}. {outcome.check.fix}"
-        rows.append({"verdict": verdict, "promise": outcome.check.name, "found": detail, "s": f"{outcome.seconds:.1f}"})
+        seconds, promise = f"{outcome.seconds:.1f}", outcome.check.name
+        if format_ == "rich":
+            rows.append({"verdict": verdict, "s": seconds, "promise": f"{promise}: {detail}" if detail else promise})
+        else:
+            rows.append({"verdict": verdict, "promise": promise, "found": detail, "s": seconds})
     emit(title, rows, format_)
     broken = sum(not outcome.passed for outcome in outcomes)
     if format_ == "rich":
         open_ = sum(outcome.skipped for outcome in outcomes)
-        rest = f"; {open_} not applicable, and not checked" if open_ else ""
+        rest = f"; {open_} not applicable" if open_ else ""
         echo(f"{len(outcomes) - broken - open_} of {len(outcomes)} promises kept{rest}.\n")

@@ -1,4 +1,4 @@
-"""`bench doctor` and `bench gc`: what the machine has, and what a store no longer needs."""
+"""`bench doctor`: what this machine has and lacks. `bench gc`: delete files that no run needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from bench.cli.options import DEFAULT_STORE, Data, Format, StorePath, emit
 def doctor(data: Data = None, store: StorePath = DEFAULT_STORE, format_: Format = "rich") -> None:
     """Show versions, devices, data sets and weights, and how to get what is missing."""
     emit("Machine", _machine(store), format_)
-    emit("Data sets" + (f" under {data}" if data else " (no --data given)"), _datasets(data), format_)
+    rows = _datasets(data)
+    if format_ == "rich" and all(row["from"] == "built in" for row in rows):
+        rows = [{"dataset": row["dataset"], "state": row["state"]} for row in rows]
+    emit("Data sets" + (f" under {data}" if data else " (no --data given)"), rows, format_)
     emit("Public weights", _weights(), format_)
 
 
@@ -37,7 +40,7 @@ def _machine(store: Path) -> list[dict[str, str]]:
     facts = {
         "Python": platform.python_version(),
         "processor": f"{processor()}, {os.cpu_count()} cores",
-        "GPUs": ", ".join(devices) or "none: stages run on the CPU",
+        "GPUs": ", ".join(devices) or "none: everything runs on the CPU",
         "packages": ", ".join(f"{name} {installed(name) or 'MISSING: pip install -e .'}" for name in PACKAGES),
         "commit": str(commit or "not a checkout"),
         "store": f"{store} ({'there' if (store / 'store.json').exists() else 'not yet'}, {free / 1e9:.0f} GB free)",
@@ -46,7 +49,7 @@ def _machine(store: Path) -> list[dict[str, str]]:
 
 
 def _datasets(data: Path | None) -> list[dict[str, str]]:
-    """Every protocol: a data set as it is, and with each choice that leads to other files or another name."""
+    """One row per protocol: each data set with its defaults, and with each parameter value that needs other files."""
     from bench.api import registry
     from bench.api.errors import UserError
     from bench.config.trial import Spec
@@ -65,12 +68,12 @@ def _datasets(data: Path | None) -> list[dict[str, str]]:
                 found = str(error)
             if found not in known:  # most parameters have nothing to do with files
                 known.add(found)
-                rows.append({"dataset": Spec(name, given=params).label, "state": found, "from": source.origin})
+                rows.append({"dataset": Spec(name, given=params).label, "from": source.origin, "state": found})
     return rows
 
 
 def _variants(component: type[Any]) -> Iterator[dict[str, Any]]:
-    """No parameters; then each value of each parameter that takes one of a few."""
+    """No parameters; then each value of each `Literal` parameter."""
     yield {}
     for name, field in getattr(component, "__pydantic_fields__", {}).items():
         for value in get_args(field.annotation) if get_origin(field.annotation) is Literal else ():
@@ -79,7 +82,7 @@ def _variants(component: type[Any]) -> Iterator[dict[str, Any]]:
 
 
 def _weights() -> list[dict[str, str]]:
-    """Backbones and attacks that read files of weights, or would if these were here."""
+    """Backbones and attacks that need files of weights, with the files or the way to get them."""
     from bench.api import registry
     from bench.api.errors import UserError
 
@@ -99,10 +102,14 @@ def _weights() -> list[dict[str, str]]:
 
 def gc(
     store: StorePath = DEFAULT_STORE,
-    repaired: Annotated[bool, typer.Option("--repaired", help="Also drop models that defenses repaired.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    repaired: Annotated[
+        bool, typer.Option("--repaired", help="Delete the models that defenses repaired as well.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Delete nothing; print how much would be deleted.")
+    ] = False,
 ) -> None:
-    """Drop what no run of this store needs any more; results that boards show are kept."""
+    """Delete files that no run of this store needs any more. Results on boards are kept."""
     from bench.engine import gc as collection
     from bench.engine.store import Store
 

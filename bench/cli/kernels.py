@@ -1,15 +1,16 @@
-"""`bench kernels`: how fast the kernels are here, against their rivals and the machine's own limits."""
+"""`bench kernels`: the speed of the kernels on this machine, beside other libraries and the limits of the machine."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.api.errors import UserError
-from bench.cli.console import console, echo
+from bench.cli.console import console, echo, say
 from bench.cli.options import DEFAULT_STORE, Format, StorePath, device_of, emit
 
 if TYPE_CHECKING:
@@ -20,23 +21,27 @@ TITLES = {
     "ranking": "Ranking",
     "search": "Search and distances, one thread",
     "limits": "Limits of this machine",
-    "around": "Around the kernels",
+    "around": "Packing, encoding and training",
     "growth": "Growth",
 }
+IN_TITLE = {"operation", "bits", "items", "threads"}
 
 
 def kernels(
-    quick: Annotated[bool, typer.Option("--quick", help="One size, in under a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="One size only, in about a minute.")] = False,
     trial: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Measure with the codes of a trial's trained model as well.")
+        str | None, typer.Option(metavar="KEY", help="Measure also with the codes of this trial's model.")
     ] = None,
     store: StorePath = DEFAULT_STORE,
-    threads: Annotated[int, typer.Option(min=0, help="Threads, of rivals as well; 0: all. Search takes one.")] = 0,
-    device: Annotated[str, typer.Option(help="Where encoding and training are timed.")] = "cpu",
+    threads: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Number of threads, for other libraries too; 0: all. Search uses one."),
+    ] = 0,
+    device: Annotated[str, typer.Option(help="Device on which encoding and training are timed.")] = "cpu",
     format_: Format = "rich",
 ) -> None:
-    """Time packing, distances, top-k and average precision against numpy, torch and faiss, interleaved."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one library must not spin beside another's
+    """Time packing, distances, top-k and average precision beside numpy, torch and faiss, in turn."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one library would slow the others
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from bench.kernels.workloads import of_trial
@@ -50,7 +55,7 @@ def kernels(
         for row in _measured(quick, trained, threads, where):
             rows.append(row)
             progress.update(task, description=f"{row.operation}, {row.by}, {row.items:,} items")
-    _print(rows, format_)
+    print_rows(rows, format_)
 
 
 def _measured(quick: bool, trained: Retrieval | None, wanted: int, device: str) -> Iterator[Row]:
@@ -77,7 +82,8 @@ def _measured(quick: bool, trained: Retrieval | None, wanted: int, device: str) 
         yield from kernel_benchmark.growth(workers)
 
 
-def _print(rows: list[Row], format_: str) -> None:
+def print_rows(rows: list[Row], format_: str) -> None:
+    """Print measured rows: a table per race on a terminal, a table per section elsewhere, or JSON with the machine."""
     from dataclasses import asdict
 
     from bench.engine.provenance import installed, provenance
@@ -94,18 +100,40 @@ def _print(rows: list[Row], format_: str) -> None:
         echo(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1))
         return
     for section, title in TITLES.items():
-        mine = [_words(row) for row in rows if row.section == section]
-        empty = {key for key in mine[0] if all(not line[key] for line in mine)} if mine else set()
-        if mine:
-            emit(title, [{key: text for key, text in line.items() if key not in empty} for line in mine], format_)
+        mine = [row for row in rows if row.section == section]
+        if mine and format_ == "rich":
+            _print_section(title, mine)
+        elif mine:
+            emit(title, _without_empty(map(_words, mine)), format_)
     if format_ in {"rich", "markdown"}:
         packages = ", ".join(f"{name} {version or 'not installed'}" for name, version in machine["packages"].items())
-        echo(
+        say(
             f"{machine['processor']}, {machine['cores']} cores. {packages}.\n"
-            "time: per query, code, pass or image; the median of rounds in which contenders take turns.\n"
-            "10-90 %: of the rounds, over the median. limit: of the rate at which memory is read.\n"
-            "times ours: how many times longer than the first row of the operation, HashDoor's, in the same round."
+            "time: for one query, code, pass or image; median over rounds in which all rows take turns.\n"
+            "10-90 %: the 10 % and the 90 % quantile over the rounds, divided by the median.\n"
+            "times ours: how many times longer than HashDoor's kernel (the first row) in the same round.\n"
+            "limit: share of the speed at which this machine reads memory."
         )
+
+
+def _print_section(title: str, rows: list[Row]) -> None:
+    """A table for each race: its sizes stand in the title, so that the columns fit into 80 characters."""
+    say(f"{title.upper()}\n")
+    for (operation, bits, items, threads), race in groupby(
+        rows, lambda row: (row.operation, row.bits, row.items, row.threads)
+    ):
+        sizes = [f"{bits} bits"] * (bits > 0) + [f"{items:,} items"] * (items > 0)
+        lines = [{key: text for key, text in _words(row).items() if key not in IN_TITLE} for row in race]
+        if any(line["times ours"] for line in lines):
+            lines = [{key: text for key, text in line.items() if key != "10-90 %"} for line in lines]
+        emit(", ".join([operation, *sizes, f"{threads} thread{'s' * (threads > 1)}"]), _without_empty(lines), "rich")
+
+
+def _without_empty(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows without the columns that no row fills."""
+    held = list(rows)
+    kept = [key for key in held[0] if any(row[key] for row in held)]
+    return [{key: row[key] for key in kept} for row in held]
 
 
 def _words(row: Row) -> dict[str, str]:

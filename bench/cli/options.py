@@ -1,4 +1,4 @@
-"""Options that several commands share, and printing small tables."""
+"""Options that several commands share, and the printing of small tables."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from bench.api.untrusted import strip_controls
-from bench.cli.console import console
+from bench.cli.console import console, echo, write
 
 Format = Annotated[
-    Literal["rich", "markdown", "latex", "csv", "json"], typer.Option("--format", help="How to print tables.")
+    Literal["rich", "markdown", "latex", "csv", "json"],
+    typer.Option("--format", metavar="FORMAT", help="rich, markdown, latex, csv or json."),
 ]
 Plugins = Annotated[
     list[Path],
@@ -22,7 +25,7 @@ Plugins = Annotated[
 ]
 StorePath = Annotated[Path, typer.Option("--store", metavar="DIR", help="Folder of the results.")]
 Suites = Annotated[
-    list[str], typer.Option("--suite", metavar="NAME|FILE", help="A suite's name or TOML file. Repeatable.")
+    list[str], typer.Option("--suite", metavar="NAME|FILE", help="Name or TOML file of a suite. Repeatable.")
 ]
 Where = Annotated[
     list[str], typer.Option("--where", metavar="AXIS=A,B", help="Use only these values of an axis. Repeatable.")
@@ -31,12 +34,18 @@ AllRuns = Annotated[bool, typer.Option("--all-runs", help="Use the trials of all
 Mixed = Annotated[bool, typer.Option("--mixed", help="Allow one table to mix code, metric and protocol versions.")]
 Changes = Annotated[
     list[str],
-    typer.Option("--set", metavar="AXIS=A,B", help="Replace an axis, or training.lr=..., resources.threads=..."),
+    typer.Option(
+        "--set",
+        metavar="AXIS=A,B",
+        help="Replace the values of an axis, or training.lr=..., resources.threads=... Repeatable.",
+    ),
 ]
-Only = Annotated[list[str], typer.Option("--only", metavar="AXIS=A,B", help="Keep only these values of an axis.")]
+Only = Annotated[
+    list[str], typer.Option("--only", metavar="AXIS=A,B", help="Keep only these values of an axis. Repeatable.")
+]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", envvar="HASHDOOR_DATA", help="Where data sets lie (see `bench doctor`)."),
+    typer.Option("--data", metavar="DIR", envvar="HASHDOOR_DATA", help="Folder of the data sets (see `bench doctor`)."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 
@@ -44,7 +53,7 @@ DEFAULT_STORE = Path("runs")
 
 
 def load_plugins(files: Sequence[Path]) -> None:
-    """Load the files of `--plugin`."""
+    """Load the files that `--plugin` names."""
     from bench.api import registry
 
     for path in files:
@@ -52,7 +61,12 @@ def load_plugins(files: Sequence[Path]) -> None:
 
 
 def emit(title: str, rows: Sequence[Mapping[str, str]], format_: str) -> None:
-    """Print a table of texts. In the terminal its cells are folded; other formats are those of boards."""
+    """Print a small table of texts, which may come from strangers.
+
+    In the format `rich` only the last column is wrapped as long as 20 characters are left for it.
+    """
+    title = strip_controls(title)
+    rows = [{strip_controls(key): strip_controls(value) for key, value in row.items()} for row in rows]
     columns = list(rows[0]) if rows else []
     if format_ != "rich":
         import pandas as pd
@@ -60,24 +74,29 @@ def emit(title: str, rows: Sequence[Mapping[str, str]], format_: str) -> None:
         from reports import render
         from reports.context import Board
 
-        table = pd.DataFrame(list(rows), columns=columns)
-        render.render([Board(title, table, "", index=tuple(columns[:1]))] if columns else [], format_)
+        frame = pd.DataFrame(rows, columns=columns)
+        render.render([Board(title, frame, "", index=tuple(columns[:1]))] if columns else [], format_)
         return
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        shown.add_column(column, style="bold" if number == 0 else "", overflow="fold", no_wrap=number == 0)
+    if title:
+        write(Text(title, style="bold"))
+    heads = any(map(str.strip, columns))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=heads)
+    widths = {column: max(len(column), *(len(row[column]) for row in rows)) for column in columns[:-1]}
+    fits = sum(widths.values()) + 2 * len(widths) + 20 <= console().width
+    for column in columns:
+        style = "bold" if column == columns[0] else ""
+        table.add_column(
+            column, style=style, overflow="fold", no_wrap=fits and column in widths,
+            min_width=max(map(len, column.split()), default=0),
+        )  # fmt: skip
     for row in rows:
-        shown.add_row(*(Text(strip_controls(value)) for value in row.values()))
-    out = console()
-    out.print(shown)
-    out.print()
+        table.add_row(*(Text(value) for value in row.values()))
+    write(table)
+    echo("")
 
 
 def device_of(wanted: str) -> str:
-    """A device that this machine has; "auto" is CUDA where there is one, else the CPU."""
+    """The device, checked: "auto" is CUDA if the machine has it, else the CPU. UserError if it cannot be used."""
     import torch
 
     from bench.api.errors import UserError

@@ -6,10 +6,9 @@ import time
 from collections import Counter
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from bench.api.untrusted import strip_controls
-from bench.cli.console import console
+from bench.cli.console import console, line
 from bench.engine.estimator import RuntimeEstimator
 from bench.engine.record import Record
 from bench.graph.plan import Stage
@@ -26,12 +25,12 @@ def clock(seconds: float) -> str:
 
 
 class Display:
-    """A listener of the driver: a bar on a terminal, a line now and then elsewhere."""
+    """Shows the progress of a run: a bar on a terminal, a line every ten seconds elsewhere."""
 
     def __init__(self, costs: RuntimeEstimator) -> None:
         self.slots, self.done, self.trained = 1, 0, 0
         self._costs = costs
-        self._left: Counter[str] = Counter()  # stages by group, since a suite has many stages of few groups
+        self._left: Counter[str] = Counter()  # by group of stages with similar times
         self._running: dict[str, str] = {}
         self._console = console(stderr=True)
         self._bar = Progress(
@@ -55,16 +54,16 @@ class Display:
         self._bar.stop()
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         self._spoke = time.monotonic()
-        self._console.print(Text(strip_controls(text)), soft_wrap=True)
+        line(text, out=self._console)
 
     def begin(self, stages: list[Stage]) -> None:
         self._left = Counter(stage.cost_group for stage in stages)
         self._bar.update(self._task, total=len(stages))
         if stages:
             known = sum(count for group, count in self._left.items() if self._costs.has_history(group)) / len(stages)
-            basis = "" if known > 0.5 else ", a guess until stages like them have run"
+            basis = "" if known > 0.5 else " (a guess until such stages have run)"
             self.say(f"{len(stages)} stages to run: about {clock(self._remaining())} of work on one core{basis}")
 
     def start(self, stage: Stage) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import time
+import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPT, UserError
-from bench.api.untrusted import strip_controls
-from bench.cli.console import console
+from bench.cli.console import echo, line, write
 from bench.cli.options import (
     DEFAULT_STORE,
     Changes,
@@ -33,8 +32,11 @@ if TYPE_CHECKING:
     from bench.graph.plan import Plan
 
 Retry = Annotated[
-    str, typer.Option("--retry", metavar="STATUS,...", help="Run trials again that ended so: failed,timeout,oom.")
+    str,
+    typer.Option("--retry", metavar="STATUS,...", help="Run again the trials with these results: failed,timeout,oom."),
 ]
+
+REASON = 130  # characters of the reason for which trials are left out
 
 
 def run(
@@ -45,18 +47,21 @@ def run(
     data: Data = None,
     plugin: Plugins = [],  # noqa: B006
     executor: Annotated[
-        Literal["ray", "serial"], typer.Option(help="Ray in parallel, or one by one in this process.")
+        Literal["ray", "serial"],
+        typer.Option(help="ray: in parallel; serial: one stage after the other in this process."),
     ] = "ray",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Stages at once; default: one per core or GPU share.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Number of stages that run at once; default: one per core or GPU share."),
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="Join a running Ray cluster, for example auto or ray://host:10001.")
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Use a running Ray cluster, for example auto or ray://host:10001."),
     ] = None,
     device: Device = "auto",
     retry: Retry = "",
 ) -> None:
-    """Run suites: only what the store does not hold yet. The same command continues an interrupted run."""
+    """Run suites. Results that the store holds already are reused; the same command continues an interrupted run."""
     from bench.cli.progress import Display
     from bench.engine import executors
     from bench.engine.estimator import RuntimeEstimator
@@ -114,10 +119,12 @@ def plan(
     data: Data = None,
     plugin: Plugins = [],  # noqa: B006
     device: Device = "auto",
-    workers: Annotated[int | None, typer.Option(min=1, help="Stages at once, for the estimate of time.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Number of stages that run at once, for the estimate of time."),
+    ] = None,
 ) -> None:
-    """Show what `run` would do with the same options: trials, stages, what is stored already, what is left out."""
-    from rich.markup import escape
+    """Show what `run` would do with the same options: trials, stages, time, disk, and what is left out."""
     from rich.table import Table
 
     from bench.artifacts.inputs import STAGES
@@ -126,42 +133,45 @@ def plan(
     from bench.engine.scheduler import Frontier
     from bench.engine.store import Store
 
-    started = time.perf_counter()
     held = Store(store) if (store / "store.json").exists() else None
     made, chosen = _plan(suite, set_, only, data, plugin, device)
-    out = console(soft_wrap=True)
     pending = Frontier(made, held, frozenset()) if held else None
     needed = pending.needed if pending else made.stages
     costs = RuntimeEstimator(held.records() if held else ())
-    table = Table(title="Stages", title_justify="left", title_style="bold", box=None)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("stage", "unique", "stored", "to do", "estimate"):
-        table.add_column(column, justify="left" if column == "stage" else "right")
+        table.add_column(column, justify="left" if column == "stage" else "right", no_wrap=True)
     for kind in STAGES:
         every = [stage for stage in made.stages.values() if stage.kind == kind]
         left = [stage for stage in every if stage.key in needed]
         if every:
             seconds = costs.total(Counter(stage.cost_group for stage in left))
             table.add_row(kind, str(len(every)), str(len(every) - len(left)), str(len(left)), clock(seconds))
-    out.print(table)
+    write(table)
     runnable = [trial for trial in made.trials if trial.key is not None]
     parallel = workers or os.cpu_count() or 1
     groups = Counter(stage.cost_group for stage in needed.values())
     total, longest = costs.total(groups), max(map(costs.seconds, groups), default=0.0)
     measured = sum(count for group, count in groups.items() if costs.has_history(group))
-    out.print(f"\n[bold]{len(made.trials)}[/bold] trials, {len(runnable)} can run here on {chosen}, "
-                  f"{len(made.trials) - len(runnable)} are left out.")  # fmt: skip
-    basis = f"{measured} of {len(needed)} stages like ones in this store" if needed else "nothing to do"
-    out.print(
-        f"Time: about {clock(max(total / parallel, longest))} on {parallel} workers ({basis}; the rest is guessed)."
-    )
-    out.print(f"Disk: about {_size(costs.total_bytes(groups))} more in {escape(str(store))}.")
+    echo("")
+    line(f"{len(made.trials)} trials: {len(runnable)} can run here on {chosen}, "
+         f"{len(made.trials) - len(runnable)} are left out.")  # fmt: skip
+    if needed:
+        basis = (
+            "a guess: no such stage has run in this store yet" if not measured
+            else "from the times of such stages in this store" if measured == len(needed)
+            else f"in part a guess: such stages have run in this store for {measured} of {len(needed)} stages"
+        )  # fmt: skip
+        line(f"Time: about {clock(max(total / parallel, longest))} on {parallel} workers ({basis}).")
+        line(f"Disk: about {_size(costs.total_bytes(groups))} more in {store}.")
+    elif runnable and not (pending and pending.failed):
+        line(f"Nothing to do: {store} holds every result.")
     _print_skipped(made)
     if pending and pending.failed:
-        out.print(
-            f"{len(pending.failed)} stages failed before and stay so: `bench leaderboard` says why;"
-            " --retry failed,timeout,oom runs them again."
+        line(
+            f"{len(pending.failed)} stages failed before and are not run again: `python -m bench leaderboard`"
+            " names the reasons, `run --retry failed,timeout,oom` runs them again."
         )
-    out.print(f"[dim]Planned in {time.perf_counter() - started:.1f} s.[/dim]")
 
 
 def _plan(
@@ -193,7 +203,7 @@ def _write_manifest(held: Store, made: Plan, suites: list[str], changes: list[st
 
 
 def _interrupt_on_terminate() -> None:
-    """SIGTERM stops a run as Ctrl-C does: nothing finished is lost."""
+    """Make SIGTERM stop a run as Ctrl-C does: every finished stage is kept."""
     import signal
 
     if sys.platform != "win32":
@@ -201,38 +211,25 @@ def _interrupt_on_terminate() -> None:
 
 
 def _closing(summary: Summary, trained: int, made: Plan, store: Path) -> None:
-    from rich.text import Text
-
-    out = console(soft_wrap=True)
     outcomes = ", ".join(f"{count} {status}" for status, count in sorted(summary.trials.items()))
     outcomes += f" ({summary.collapsed} of them collapsed, see the boards)" if summary.collapsed else ""
-    out.print(Text(f"Trials: {outcomes}. Stages: {sum(summary.ran.values())} run ({trained} trainings), "
-                   f"{summary.reused} taken from the store."))  # fmt: skip
+    line(f"Trials: {outcomes}. Stages: {sum(summary.ran.values())} run ({trained} trainings), "
+         f"{summary.reused} taken from the store.")  # fmt: skip
     for record in summary.failures[:5]:
-        out.print(Text(strip_controls(f"  {record.status}: {record.label}: {record.reason}")))
+        line(f"  {record.status}: {record.label}: {record.reason}")
     _print_skipped(made)
-    out.print(
-        Text(f"Results: {store.resolve()}   (`python -m bench leaderboard --store {store}` shows the boards again)")
-    )
+    line(f"Results: {store.resolve()} (`python -m bench leaderboard --store {store}` prints the boards again)")
 
 
 def _print_skipped(made: Plan) -> None:
-    """What was left out, why, and how to add it: a table on a terminal, a line each in a pipe."""
-    from rich.table import Table
-    from rich.text import Text
-
-    reasons = Counter(trial.skipped for trial in made.trials if trial.key is None).most_common()
-    out = console()
-    if not out.is_terminal:
-        for reason, count in reasons:
-            out.print(Text(strip_controls(f"left out, {count} trials: {reason}")), soft_wrap=True)
-    elif reasons:
-        table = Table(title="Left out", title_justify="left", title_style="bold", box=None, show_edge=False)
-        table.add_column("trials", justify="right")
-        table.add_column("why, and how to add them")
-        for reason, count in reasons:
-            table.add_row(str(count), Text(strip_controls(reason), overflow="fold"))
-        out.print(table)
+    """Print the reasons for which trials are left out, the beginning of long ones."""
+    cut = False
+    for reason, count in Counter(trial.skipped for trial in made.trials if trial.key is None).most_common():
+        short = textwrap.shorten(reason, REASON, placeholder=" ...")
+        cut |= short != reason
+        line(f"left out, {count} trials: {short}")
+    if cut:
+        line("`python -m bench doctor` prints in full which data and weights are missing, and how to get them.")
 
 
 def _size(count: float) -> str:

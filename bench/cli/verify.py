@@ -1,4 +1,4 @@
-"""`bench verify` and `bench rescore`: a store's numbers computed again, without training."""
+"""`bench verify` and `bench rescore`: compute the numbers of a store again, without training."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Annotated
 import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS, UserError
-from bench.api.untrusted import strip_controls
-from bench.cli.console import console
+from bench.cli.console import console, line
 from bench.cli.options import DEFAULT_STORE, Plugins, StorePath, load_plugins
 
 RunOf = Annotated[str | None, typer.Option("--suite", help="The latest run of this suite instead of the latest run.")]
-SHOWN = 20  # trials whose differences are printed
+SHOWN = 20  # number of trials whose differences are printed
 
 
 def verify(
     store: StorePath = DEFAULT_STORE,
     suite: RunOf = None,
-    all_runs: Annotated[bool, typer.Option("--all-runs", help="Every run of the store.")] = False,
+    all_runs: Annotated[
+        bool, typer.Option("--all-runs", help="Check every run of the store, not only the latest.")
+    ] = False,
     set_aside: Annotated[
-        bool, typer.Option("--set-aside", help="Take what does not hold out of the store: the next run makes it again.")
+        bool, typer.Option("--set-aside", help="Remove records that fail the check; the next run computes them again.")
     ] = False,
     plugin: Plugins = [],  # noqa: B006 -- typer needs a literal
 ) -> None:
-    """Compute every number that boards show again from stored codes, scores and masks; exit code 1 on a mismatch."""
+    """Compute every number on boards again from the stored codes, scores and masks; exit code 1 on a difference."""
     from rich.progress import track
-    from rich.text import Text
 
     from bench.engine.recompute import Verifier
     from bench.engine.store import Store
@@ -48,31 +48,30 @@ def verify(
     aside = console(stderr=True)
     watched = track(records, "verifying", console=aside, transient=True, disable=not aside.is_terminal)
     wrong = [(record, problems) for record in watched if (problems := verifier.problems(record))]
-    out = console(soft_wrap=True)
     for record, problems in wrong[:SHOWN]:
-        out.print(Text(strip_controls(f"{record.key[:8]} {record.label}: {'; '.join(problems)}")))
+        line(f"{record.key[:8]} {record.label}: {'; '.join(problems)}")
     if len(wrong) > SHOWN:
-        out.print(f"and {len(wrong) - SHOWN} more")
-    out.print(
-        f"{len(records) - len(wrong)} of {len(records)} trials are what their codes, scores and masks give, "
-        f"from artifacts whose checksums hold."
+        line(f"and {len(wrong) - SHOWN} more")
+    line(
+        f"{len(records) - len(wrong)} of {len(records)} trials agree with their stored codes, scores and masks, and the"
+        " checksums of these files are right."
     )
-    out.print("Taken as recorded: seconds and hosts, scores of model detectors, what defenses noted, throughput.")
+    line("Not checked: seconds, hosts, throughput, scores of model detectors, notes of defenses.")
     if verifier.unknown:
         names = ", ".join(sorted(verifier.unknown))
-        out.print(f"Not checked, since their plugin is not loaded: {names}. Name it with --plugin.")
+        line(f"Not checked, because the plugin is not loaded (--plugin FILE): {names}.")
     if verifier.newer:
         names = ", ".join(sorted(verifier.newer))
-        out.print(f"Newer than some of these trials: {names}. `python -m bench rescore` measures them.")
+        line(f"Some of these trials lack newer metrics: {names}. `python -m bench rescore` adds them.")
     if wrong:
         if set_aside:
             for record, _ in wrong:
                 held.set_aside(record)
-        out.print(
-            "Set aside: run the suite again."
+        line(
+            "The records above were removed (folder `damaged`): run the suite again."
             if set_aside
-            else "A new metric over old runs: `python -m bench rescore`; what is damaged: `python -m bench verify"
-            " --set-aside`, then run the suite again."
+            else "If a metric is new: `python -m bench rescore`. If files are damaged:"
+            " `python -m bench verify --set-aside`, then run the suite again."
         )
         raise typer.Exit(EXIT_FAILED_TRIALS)
 
@@ -82,9 +81,8 @@ def rescore(
     suite: RunOf = None,
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Measure the trials of the latest run again with the metrics as they are now, without training."""
+    """Compute the metrics of the latest run again by their present definitions, without training."""
     from rich.progress import track
-    from rich.text import Text
 
     from bench.config.trial import digest
     from bench.engine.recompute import rescore as again
@@ -104,14 +102,13 @@ def rescore(
     trials, records = map(list, zip(*pairs, strict=True))
     moved = sum(trial.key != key for trial, key in zip(trials, old, strict=True))
     failed = [record for record in records if record is not None and not record.ok]
-    out = console(soft_wrap=True)
     if moved:
         name = f"{'+'.join(manifest.suites)}-rescored-{digest([trial.key for trial in trials])[:8]}"
         held.write_run(name, manifest.model_copy(update={"trials": trials}))
     without = records.count(None)
     said = f"{len(old) - without - len(failed)} trials measured, {moved} of them anew; {without} have no result"
-    out.print(said + (f"; {len(failed)} could not be measured and keep what they have." if failed else "."))
+    line(said + (f"; {len(failed)} could not be measured and keep what they have." if failed else "."))
     for record in failed[:SHOWN]:
-        out.print(Text(strip_controls(f"{record.status}: {record.label}: {record.reason}")))
+        line(f"{record.status}: {record.label}: {record.reason}")
     if failed:
         raise typer.Exit(EXIT_FAILED_TRIALS)

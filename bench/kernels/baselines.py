@@ -1,4 +1,4 @@
-"""What the kernels are measured against: the loops of research code, other libraries, and the machine itself."""
+"""Baselines of the kernels: loops of research code, other libraries, and the limits of the machine."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ RESIDENT = 2048  # words that stay in a first-level cache
 def numpy_loop(
     queries: Signs, own: Ids, items: BaseSigns, labels: BaseIds, cutoff: int | None, *, stable: bool = False
 ) -> Float64[np.ndarray, " q"]:
-    """AP as research code finds it: per query distances by a product, argsort, cumulative precision.
+    """AP as in research code: per query distances by a product, argsort, cumulative precision.
 
-    stable: ties by index, as in HashDoor; numpy's default order of equal distances is the faster, and nobody's.
+    stable: ties by index, as in HashDoor; numpy's default sort is faster and leaves equal distances in any order.
     """
     found = np.zeros(len(queries))
     for i, (code, label) in enumerate(zip(queries, own, strict=True)):
@@ -67,7 +67,7 @@ def absent(package: str) -> bool:
 
 
 def faiss_index(database: PackedCodes) -> Any:
-    """`IndexBinaryFlat` in its faster mode, which counts and needs no heap. Takes whole bytes."""
+    """`IndexBinaryFlat` in its faster mode, which counts instead of using a heap. Needs codes of whole bytes."""
     import faiss
 
     index: Any = faiss.IndexBinaryFlat(database.bits)
@@ -95,17 +95,17 @@ def _count(words, rounds):  # noqa: ANN001, ANN202
     total = np.uint64(0)
     for turn in range(rounds):
         query = np.uint64(turn)
-        for j in range(len(words)):  # an index: LLVM makes vectors of it, of an iterator it does not
+        for j in range(len(words)):  # LLVM vectorises a loop over an index, not over an iterator
             total += popcount(words[j] ^ query)
     return total
 
 
 def reading(words: UInt64[np.ndarray, " n"]) -> Callable[[], object]:
-    """One pass over memory that does nothing but add: what no scan can beat."""
+    """One pass over memory that only adds: the upper limit of every scan."""
     return lambda: _read(words)
 
 
 def counting(rounds: int) -> Callable[[], object]:
-    """Popcounts of `rounds` x RESIDENT words that never leave the cache, by one thread, no result kept."""
+    """Popcounts of `rounds` x RESIDENT words in the cache, by one thread; no result is stored."""
     words = np.random.default_rng(0).integers(0, 2**63, RESIDENT).astype(np.uint64)
     return lambda: _count(words, rounds)

@@ -1,6 +1,6 @@
-"""What `bench kernels` measures: each kernel against its rivals and the machine's limits, and what surrounds it.
+"""The measurements of `bench kernels`: each kernel beside other libraries and the limits of the machine.
 
-Results are compared before anything is timed.
+The results of all contenders are compared before they are timed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from hashing.ranking import Denominator, Ties, average_precision, distance_histo
 
 KINDS: tuple[Ties, Ties] = ("expected", "index")
 OWN: tuple[Backend, Backend] = ("numba", "torch")
-FEW = 8  # queries that a rival gets whose time is linear in them
+FEW = 8  # number of queries for slow baselines, whose time is linear in it
 CUTOFF = 1000
-DENOMINATOR: tuple[Denominator, Denominator] = ("relevant", "hits")  # of the whole ranking; of its head, as in papers
+DENOMINATOR: tuple[Denominator, Denominator] = ("relevant", "hits")  # of AP; of AP@k, as in papers
 
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured. large: items of the database for one query, beyond every cache."""
+    """Sizes of the measurement. large: number of items in a database that exceeds every cache, for one query."""
 
     bits: tuple[int, ...]
     items: tuple[int, ...]
@@ -47,7 +47,8 @@ class Row:
     """One contender in one race.
 
     seconds: per unit (10 %, median, 90 %); None: it did not run, for the reason in `note`. codes, nbytes: compared and
-    read per unit. faster: how many times HashDoor's kernel of this race takes less time. limit: share of `limit_name`.
+    read per unit. faster: how many times longer it takes than HashDoor's kernel in this race. limit: share of the speed
+    at which this machine reads memory.
     """
 
     section: str
@@ -69,7 +70,7 @@ class Row:
 class Race:
     """One operation on one database; contenders[0] is HashDoor's kernel.
 
-    agree: raises AssertionError where two contenders differ. missing: rivals that cannot run here, and why.
+    agree: raises AssertionError if two contenders differ. missing: baselines that cannot run here, with the reason.
     """
 
     operation: str
@@ -93,7 +94,7 @@ class Race:
 
 
 def against_first(samples: Samples) -> Iterator[tuple[str, Quantiles, Quantiles | None]]:
-    """Each contender's seconds, and how many times longer than the first it took."""
+    """Name, seconds, and ratio to the first contender's seconds (None for the first) of each contender."""
     first, *others = samples.seconds
     yield first, samples.of(first), None
     for name in others:
@@ -101,7 +102,7 @@ def against_first(samples: Samples) -> Iterator[tuple[str, Quantiles, Quantiles 
 
 
 def cores() -> int:
-    """As many threads as numba was started with and this process may use."""
+    """The number of threads that numba was started with and this process may use."""
     import numba
 
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -109,7 +110,7 @@ def cores() -> int:
 
 
 def ranking_races(data: Retrieval, workers: int) -> Iterator[Race]:
-    """Average precision in its three forms, and the histograms under them."""
+    """Average precision in three forms: ties by index, expected over ties, and cut off at k."""
     q, base, own, relevance = data.queries, data.database, data.own, data.relevance
     few, slow = min(FEW, len(q)), data.signs(FEW)
 
@@ -146,14 +147,16 @@ def ranking_races(data: Retrieval, workers: int) -> Iterator[Race]:
 
 
 def search_races(data: Retrieval, ks: tuple[int, ...]) -> Iterator[Race]:
-    """Top-k and all distances, one thread each, since rivals differ in how they share work."""
+    """Top-k and all distances, with one thread, because libraries differ in how they use several."""
     q, base = data.queries, data.database
     count = min(256, len(q))
     part = q.select(slice(count))
     missing = {"faiss": "takes whole bytes only"} if base.bits % 8 else {}
     missing |= {"faiss": "not installed"} if baselines.absent("faiss") else {}
     index, asked = (None, None) if missing else (baselines.faiss_index(base), baselines.nbytes(part))
-    for k in dict.fromkeys(min(k, len(base)) for k in ks):  # a trial's database may hold fewer: rivals pad, we do not
+    for k in dict.fromkeys(
+        min(k, len(base)) for k in ks
+    ):  # faiss pads results where the database holds fewer than k items
         contenders = {"numba": Contender(partial(topk, part, base, k), count)}
         agree: Callable[[], None] = _nothing
         if index is not None and asked is not None:
@@ -171,7 +174,7 @@ def search_races(data: Retrieval, ks: tuple[int, ...]) -> Iterator[Race]:
 
 
 def one_query(items: int, bits: int, workers: int, rounds: int) -> Iterator[Row]:
-    """One query against a database beyond every cache, beside reading the same bytes."""
+    """One query against a database that exceeds every cache, beside reading the same bytes."""
     data = clustered(items, 1, bits)
     words = data.database.words.reshape(-1)
     head = data.database.select(slice(1000))
@@ -191,7 +194,7 @@ def one_query(items: int, bits: int, workers: int, rounds: int) -> Iterator[Row]
 
 
 def popcount_rate(rounds: int) -> Row:
-    """What a core counts when nothing is read from memory or kept."""
+    """The rate of XOR and popcount of one core on words in its cache."""
     with threads(1):
         samples = race({"popcount": Contender(baselines.counting(1000), 1000)}, rounds=rounds)
     size = baselines.RESIDENT
@@ -238,13 +241,10 @@ def growth(
 
 
 def peak_memory(call: Callable[[], object]) -> tuple[float, float]:
-    """MiB that the process holds at most during a call beyond those before it, and seconds of the call.
-
-    The first is NaN where the system does not tell.
-    """
+    """Largest growth of the process's memory during a call in MiB (NaN if the system does not tell), and seconds."""
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     try:
-        reset.write_text("5", encoding="ascii")  # the high-water mark starts again at what is held now
+        reset.write_text("5", encoding="ascii")  # resets the kernel's high-water mark to the present use
         before = _kib(status, "VmRSS")
     except OSError:
         return float("nan"), timed(call)
@@ -258,7 +258,7 @@ def _kib(status: Path, name: str) -> float:
 
 
 def _nothing() -> None:
-    """There is nobody to agree with."""
+    """Nothing to compare."""
 
 
 def _as_far(index: object, asked: np.ndarray, part: PackedCodes, base: PackedCodes, k: int) -> None:

@@ -1,4 +1,4 @@
-"""Throughput of what surrounds the kernels: encoding images and training steps, per backbone and batch size."""
+"""Throughput of encoding images and of training, per backbone and batch size."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ RECIPE = Recipe(optimizer="adam", lr=1e-3, weight_decay=0.0, batch=64, epochs=1)
 def around(
     backbones: tuple[str, ...], batches: tuple[int, ...], side: int, steps: int, workers: int, rounds: int, device: str
 ) -> Iterator[Row]:
-    """side: of the square colour images. steps: of a training that is timed as one call.
+    """Rows of encoding and training. side: pixels of the square images. steps: of one timed training.
 
-    Backbones whose weights are not here are named with the reason.
+    A backbone whose weights are missing gives one row with the reason.
     """
     for name in backbones:
         try:
-            model = network(name, side).to(torch.device(device))
+            model = untrained_model(name, side).to(torch.device(device))
         except DataMissingError as error:
             yield Row("around", "encoding", name, workers, unit="image", note=str(error))
             continue
@@ -56,7 +56,7 @@ def _timed(operation: str, name: str, note: str, contender: Contender, workers: 
 
 
 def _training(model: HashModel, side: int, steps: int, workers: int, rounds: int) -> Iterator[Row]:
-    """The one training loop against a plain one on the same network and batches, both with crops and mirroring."""
+    """HashDoor's training and a plain PyTorch loop on the same network and batches, both with crops and mirroring."""
     rng = Rng("kernels", "training")
     split = random_split(rng, steps * RECIPE.batch, side)
     whole = replace(RECIPE, batch=len(split), precision="float32", optimizer="sgd", lr=1e-3)
@@ -94,8 +94,7 @@ def check_step(model: HashModel, split: Split, recipe: Recipe) -> None:
             raise AssertionError(f"training: '{name}' moves by {moved:g}, in a plain loop to {apart:g} beside it")
 
 
-def network(name: str, side: int) -> HashModel:
-    """An untrained model with a backbone of the registry, for square images of `side` pixels."""
+def untrained_model(name: str, side: int) -> HashModel:
     method: HashingMethod = registry.create("methods", "csq", {})
     backbone: Backbone = registry.create("backbones", name, {})
     return build_model(
@@ -111,7 +110,7 @@ def random_split(rng: Rng, n: int, side: int, classes: int = CLASSES) -> Split:
 
 
 class _Pictures(Dataset[tuple[Tensor, Tensor, int]]):
-    """One picture at a time, through torchvision's transforms."""
+    """One image at a time, through torchvision's transforms."""
 
     def __init__(self, split: Split, pad: int) -> None:
         from torchvision import transforms
@@ -129,7 +128,7 @@ class _Pictures(Dataset[tuple[Tensor, Tensor, int]]):
 
 
 class PlainLoop:
-    """Training as research code does it: a DataLoader of pictures, float32, the loss read in every step.
+    """Training as in research code: a DataLoader of images, float32, the loss read in every step.
 
     Calling it trains for an epoch and returns the mean loss. Its workers stay between calls.
     """

@@ -1,4 +1,4 @@
-"""Timing contenders in turn, in one process, so that what slows the machine slows them all."""
+"""Timing of contenders in turn, in one process, so that other work on the machine slows all of them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-LEAST = 0.01  # seconds that a sample takes at least, by repeating the call
+LEAST = 0.01  # seconds of a sample at least; short calls are repeated
 Quantiles = tuple[float, float, float]  # 10 %, median, 90 %
 
 
 @dataclass(frozen=True)
 class Contender:
-    """call: does the work of `units` (queries, items, images); they are what seconds are per."""
+    """call: works on `units` queries, items or images; seconds are per unit."""
 
     call: Callable[[], Any]
     units: int = 1
@@ -71,7 +71,7 @@ def race(
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Inside the block everything that computes here takes so many threads: numba, torch, OpenMP and BLAS."""
+    """Sets the number of threads of numba, torch, OpenMP, BLAS and faiss inside the block."""
     import numba
     import torch
     from threadpoolctl import threadpool_limits

@@ -1,4 +1,4 @@
-"""Codes to measure with: drawn around class centres, or those of a trained model in a store."""
+"""Codes for measurements: random ones around class centres, or those of a trained model in a store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.kernels.baselines import BaseIds, BaseSigns, Ids, Signs
 from hashing.codes import PackedCodes, pack
 from hashing.ranking import Relevance
 
-FLIPPED = 0.15  # of the bits of a code differ from its class's centre, about as many as a trained model's
+FLIPPED = 0.15  # share of bits that differ from the class centre, about that of a trained model
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,20 @@ class Retrieval:
         return Relevance(self.labels)
 
     def signs(self, queries: int) -> tuple[Signs, Ids, BaseSigns, BaseIds]:
-        """The first queries and the database, for rivals that compute with floats."""
+        """The first queries and the database as floats, for baselines that compute with floats."""
         few = self.queries.select(slice(queries)).unpack().astype(np.float32)
         return few, self.own[:queries], self.database.unpack().astype(np.float32), self.labels
 
 
 def clustered(items: int, queries: int, bits: int, classes: int = 10) -> Retrieval:
-    """Codes around random centres, each bit flipped with probability FLIPPED; words are drawn in place of floats."""
+    """Codes around random centres, each bit flipped with probability FLIPPED."""
     rng = np.random.default_rng([items, bits])
     centres = rng.random((classes, bits)) < 0.5
 
     def draw(count: int) -> tuple[PackedCodes, Ids]:
         labels = rng.integers(classes, size=count)
         words = [np.empty((-(-bits // 64), 0), np.uint64)]
-        for start in range(0, count, 1 << 18):  # no float for every bit of ten million codes at once
+        for start in range(0, count, 1 << 18):  # floats for every bit of ten million codes would need too much memory
             part = labels[start : start + (1 << 18)]
             words.append(pack(centres[part] ^ (rng.random((len(part), bits), np.float32) < FLIPPED)).words)
         return PackedCodes(np.concatenate(words, axis=1), bits), labels
@@ -54,7 +54,7 @@ def clustered(items: int, queries: int, bits: int, classes: int = 10) -> Retriev
 
 
 def of_trial(root: Path, key: str) -> Retrieval:
-    """Query and database codes of a trial's model; of several labels the first counts."""
+    """Query and database codes of a trial's model; of several labels the first counts. UserError for an unknown key."""
     from bench.artifacts.inputs import MeasureInputs
     from bench.engine.store import Store
     from bench.engine.worker import StoredArtifacts

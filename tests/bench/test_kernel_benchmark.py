@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
 import sys
 from dataclasses import replace
 from functools import partial
@@ -174,14 +175,17 @@ def test_the_command_prints_tables_and_json(monkeypatch, capsys):
     ours, plain = (row for row in rows if row["operation"] == "training")
     assert (ours["by"], plain["by"]) == ("hashdoor", "plain loop, 2 loaders")
     assert plain["faster"][1] > 0
-    command.kernels(quick=True, threads=1, format_="markdown")
-    text = capsys.readouterr().out
-    assert all(row["by"] in text for row in rows)
+    monkeypatch.setenv("COLUMNS", "80")
+    for format_ in ("markdown", "rich"):
+        command.print_rows([kernel_benchmark.Row(**row) for row in rows], format_)
+        text = capsys.readouterr().out
+        assert {"numpy loop", "times ours"} <= {*re.findall(r"numpy loop|times ours", text)}
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_the_plain_loop_takes_the_same_step():
     """In float32, on one batch and without augmentation, both leave the same network; else nothing is timed."""
-    model = throughput.network("convnet", 32)
+    model = throughput.untrained_model("convnet", 32)
     split = throughput.random_split(Rng("tests"), 16, 32)
     recipe = replace(throughput.RECIPE, batch=16, precision="float32", optimizer="sgd", lr=1e-3)
     before = {name: value.clone() for name, value in model.state_dict().items()}

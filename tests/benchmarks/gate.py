@@ -1,12 +1,12 @@
-"""Has this working tree made a kernel slower? Two revisions answer in turn on the same machine.
+"""Compares the speed of the kernels in the working tree with that of another revision, on this machine.
 
     python tests/benchmarks/gate.py [--quick] [--against REVISION]
 
-Three processes wait for work: the working tree, the base revision, and the base once more, whose difference from its
-twin is what this machine's noise looks like. Each round all three time every case, in changing order, in processor
-time of one thread. A case fails where the whole interval of the ratio (99 %, of the median over rounds) lies above both
-the twin's and LIMIT, or where the working tree breaks. Without a base revision, or where that lacks a function, the
-answer is "not comparable".
+Three processes run: the working tree, the base revision, and the base revision once more (its twin), which shows the
+noise of this machine. In each round all three time every case, in changing order, in processor time of one thread. A
+case fails if the whole interval of the ratio (99 %, of the median over rounds) lies above both the twin's interval and
+LIMIT, or if the working tree raises an error. Without a base revision, or if the base lacks a function, the answer is
+"not comparable".
 """
 
 from __future__ import annotations
@@ -103,24 +103,24 @@ class Worker:
         self._process.wait()
 
 
-def git(*arguments: str) -> str | None:
-    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+def git(*arguments: str, root: Path = ROOT) -> str | None:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def base_revision(wanted: str | None) -> str | None:
+def base_revision(wanted: str | None, root: Path = ROOT) -> str | None:
     """What was asked for; else HEAD where the tree differs from it, the merge-base with origin/main, or HEAD~1."""
     if wanted is not None:
-        return git("rev-parse", "--verify", f"{wanted}^{{commit}}")
-    if git("status", "--porcelain", "--untracked-files=no"):
-        return git("rev-parse", "HEAD")
-    head, fork = git("rev-parse", "HEAD"), git("merge-base", "HEAD", "origin/main")
-    return fork if fork is not None and fork != head else git("rev-parse", "--verify", "HEAD~1")
+        return git("rev-parse", "--verify", f"{wanted}^{{commit}}", root=root)
+    if git("status", "--porcelain", "--untracked-files=no", root=root):
+        return git("rev-parse", "HEAD", root=root)
+    head, fork = git("rev-parse", "HEAD", root=root), git("merge-base", "HEAD", "origin/main", root=root)
+    return fork if fork is not None and fork != head else git("rev-parse", "--verify", "HEAD~1", root=root)
 
 
-def unpacked(revision: str, folder: Path) -> Path:
+def unpacked(revision: str, folder: Path, root: Path = ROOT) -> Path:
     """The revision's files, without touching the checkout."""
-    archive = subprocess.run(["git", "-C", str(ROOT), "archive", revision], capture_output=True, check=True).stdout
+    archive = subprocess.run(["git", "-C", str(root), "archive", revision], capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(folder, filter="data")
     return folder
@@ -136,10 +136,10 @@ def interval(ratios: list[float], level: float = 0.99) -> tuple[float, float, fl
 Ratios = dict[str, list[float]]
 
 
-def compare(workers: dict[str, Worker], rounds: int) -> dict[str, Ratios | str]:
+def compare(workers: dict[str, Worker], rounds: int, cases: tuple[str, ...] = CASES) -> dict[str, Ratios | str]:
     """Ratios to the base of the working tree and of the twin, per case; or what is broken, and where."""
     found: dict[str, Ratios | str] = {}
-    for case in CASES:
+    for case in cases:
         first = {name: worker.ask(case, first=True) for name, worker in workers.items()}
         broken = next((name for name in workers if "broken" in first[name]), None)
         if broken is not None:

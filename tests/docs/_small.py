@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
+from zipfile import ZipFile
 
 from bench.config.overrides import axis_of
 from bench.config.schema import AXES
@@ -78,6 +81,12 @@ def done(words: list[str], code: int = 0) -> str:
     return out
 
 
+def stages_run(printed: str) -> int:
+    """The number of stages that a run says it ran."""
+    (found,) = re.findall(r"Stages: (\d+) run", printed)
+    return int(found)
+
+
 def commands(block: Shown) -> list[str]:
     """The commands of a block of them, comments left out; `a && b` are two."""
     lines = [line.strip() for line in block.text.splitlines()]
@@ -93,6 +102,17 @@ def block_with(start: str) -> Shown:
 def suite_block() -> str:
     """The suite that suites/README.md begins with."""
     return next(block.text for block in blocks("suites/README.md") if block.language == "toml")
+
+
+def birds(path: Path) -> None:
+    """An archive of images, a folder for each class."""
+    from PIL import Image
+
+    with ZipFile(path, "w") as held:
+        for number in range(800):
+            image = BytesIO()
+            Image.new("RGB", (8, 8), (number % 5 * 50, number % 100, 90)).save(image, "PNG")
+            held.writestr(f"class{number % 5}/{number}.png", image.getvalue())
 
 
 def own_data(folder: Path) -> None:

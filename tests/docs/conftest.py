@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.docs._shown import made
-from tests.docs._small import STORE, block_with, commands, done, own_data, smaller, suite_block, words_of
+from tests.docs._small import STORE, birds, block_with, commands, done, own_data, smaller, suite_block, words_of
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     for name, size in (("query", 20), ("database", 100)):
         np.savez(folder / f"{name}.npz", codes=rng.normal(size=(size, 32)), labels=rng.integers(0, 4, size))
     own_data(folder / "data")
+    birds(folder / "data" / "birds.zip")
     return Place(folder, printed)
 
 

@@ -23,7 +23,7 @@ from bench.engine.store import Store
 from tests.docs import _shown
 from tests.docs._boards import boards, shape
 from tests.docs._markdown import ROOT, Shown, section
-from tests.docs._small import HEAVY, SMALL, STORE, commands, done, named, smaller
+from tests.docs._small import HEAVY, SMALL, STORE, commands, done, named, smaller, stages_run
 from tests.docs.conftest import Place
 
 # Most of a minute; and what differs by an option from a command that is run anyway, and costs seconds.
@@ -86,7 +86,7 @@ def test_a_command_does_what_it_says(
     assert printed.strip()
     if "--set-aside" in words:  # "and the next run makes it again"
         assert list(Path("runs/damaged").iterdir())
-        assert "Stages: 1 run" in done(smaller(["run"], STORE))
+        assert stages_run(done(smaller(["run"], STORE))) == 1
     assert all(0 < Path(file).stat().st_size < 5e6 for file in files)
     if words[0] == "new" and len(words) == 3:
         assert Path(f"{words[2]}.py").is_file()
@@ -119,7 +119,7 @@ def test_a_second_run_takes_everything_from_the_store(
 ) -> None:
     (command,) = (line for line in _shown.shown() if line == "python -m bench run")
     monkeypatch.chdir(shutil.copytree(place.folder, tmp_path / "copy"))
-    assert "Stages: 0 run (0 trainings)" in done(smaller(command.split()[3:], STORE))
+    assert stages_run(done(smaller(command.split()[3:], STORE))) == 0
 
 
 def test_compare_ends_with_1_on_a_change(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

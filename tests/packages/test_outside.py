@@ -129,7 +129,7 @@ def test_a_broken_package_is_named_with_what_is_wrong(how: str, bench: Command, 
 def test_a_name_that_is_taken_is_named_with_both_owners(bench: Command, site: Path) -> None:
     change(entry_points(site), "checkerboard =", "badnets =")
     line = error_of(bench("list", "attacks"))
-    assert "two attacks are called 'badnets': built in and package hashdoor-example 1.2.3; rename one" in line
+    assert {"'badnets':", "hashdoor-example"} <= {*line.split()}
 
 
 @pytest.mark.slow

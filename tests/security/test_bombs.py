@@ -23,15 +23,25 @@ from PIL import Image
 from bench.api.errors import DataCorruptError, UserError
 from bench.config import suite
 from hashing import weight_files
-from hashing.datasets.helpers import lists
-from hashing.datasets.helpers.archives import Limits, walk
+from hashing.datasets.folder import Folder
+from hashing.datasets.lists import ListsOfImages
 from hashing.image_decoding import decode_image
 from reports import score
 
 
+def pace() -> float:
+    """CPU seconds that a million steps of a loop take on this machine at this moment."""
+    started, total = time.process_time(), 0
+    for number in range(10**6):
+        total += number
+    assert total
+    return time.process_time() - started
+
+
 @contextmanager
-def cheaply(seconds: float = 10.0, nbytes: int = 2**26) -> Iterator[None]:
-    """Fails where the block took long or much memory."""
+def cheaply(millions: float = 300, nbytes: int = 2**26) -> Iterator[None]:
+    """Fails if the block takes more CPU time than so many million steps of a loop, or more than nbytes of memory."""
+    limit = millions * pace()
     started = time.process_time()
     tracemalloc.start()
     try:
@@ -39,11 +49,17 @@ def cheaply(seconds: float = 10.0, nbytes: int = 2**26) -> Iterator[None]:
         assert tracemalloc.get_traced_memory()[1] < nbytes
     finally:
         tracemalloc.stop()
-    assert time.process_time() - started < seconds
+    assert time.process_time() - started < limit
 
 
-def read_all(path: Path, **limits: int) -> dict[str, bytes]:
-    return {name: read() for name, read in walk(path, Limits(**limits)) if read is not None}
+def names(path: Path) -> tuple[str, ...]:
+    """The classes of a tree of images: every name is read, and no image."""
+    return Folder(path=str(path)).classes(None)
+
+
+def read_all(path: Path) -> None:
+    """Every image of a tree, decoded."""
+    Folder(path=str(path), size=8).decode(None)
 
 
 def header(size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
@@ -64,7 +80,7 @@ def test_a_member_of_exabytes_or_less_than_nothing_ends_at_once(tmp_path: Path, 
         raw[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(raw))[0]
         (tmp_path / "t.tar").write_bytes(bytes(raw) + bytes(10240))
     with cheaply(), pytest.raises(DataCorruptError, match=r"t\.tar"):
-        list(walk(tmp_path / "t.tar"))
+        names(tmp_path / "t.tar")
 
 
 def test_files_full_of_holes_are_refused(tmp_path: Path) -> None:
@@ -73,14 +89,15 @@ def test_files_full_of_holes_are_refused(tmp_path: Path) -> None:
     info[483:495] = b"%011o\0" % 2**25
     info[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(info))[0]
     (tmp_path / "t.tar").write_bytes(bytes(info) + bytes(512) + bytes(10240))
-    with cheaply(), pytest.raises(DataCorruptError, match="sparse file"):
-        read_all(tmp_path / "t.tar")
+    with cheaply(), pytest.raises(DataCorruptError, match="holes"):
+        names(tmp_path / "t.tar")
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_ways_of_packing_that_unpack_without_a_bound_are_refused(tmp_path: Path, kind: int) -> None:
     with zipfile.ZipFile(tmp_path / "t.zip", "w", kind) as archive:
         archive.writestr("cat/1.jpg", bytes(2**27))
+        archive.writestr("dog/1.jpg", small("JPEG"))
     assert (tmp_path / "t.zip").stat().st_size < 2**16
     path = tmp_path / "t.zip"
     path.write_bytes(path.read_bytes().replace((2**27).to_bytes(4, "little"), (10).to_bytes(4, "little")))
@@ -92,30 +109,32 @@ def test_a_member_that_understates_its_size_is_not_unpacked(tmp_path: Path) -> N
     path = tmp_path / "t.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("cat/1.jpg", bytes(2**28))
+        archive.writestr("dog/1.jpg", small("JPEG"))
     path.write_bytes(path.read_bytes().replace((2**28).to_bytes(4, "little"), (10).to_bytes(4, "little")))
     with cheaply(), pytest.raises(DataCorruptError, match="cat/1"):
         read_all(path)
 
 
 @pytest.mark.parametrize("form", ["zip", "tar", "folder"])
-def test_members_are_counted(tmp_path: Path, form: str) -> None:
-    names = [f"cat/{number}.jpg" for number in range(30)]
+def test_members_are_counted(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [f"{('cat', 'dog')[number % 2]}/{number}.jpg" for number in range(30)]
     path = tmp_path / ("f" if form == "folder" else f"t.{form}")
     if form == "zip":
         with zipfile.ZipFile(path, "w") as archive:
-            for name in names:
+            for name in members:
                 archive.writestr(name, b"")
     elif form == "tar":
         with tarfile.open(path, "w") as tar:
-            for name in names:
+            for name in members:
                 tar.addfile(tarfile.TarInfo(name))
     else:
-        (path / "cat").mkdir(parents=True)
-        for name in names:
+        for name in members:
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).touch()
-    with pytest.raises(DataCorruptError, match="more than 29 members"):
-        read_all(path, count=29)
-    assert len(read_all(path, count=31)) == 30
+    assert names(path) == ("cat", "dog")
+    monkeypatch.setattr("hashing.datasets.helpers.archives.COUNT_LIMIT", 29)  # millions of members would take a minute
+    with pytest.raises(DataCorruptError, match="29"):
+        names(path)
 
 
 @pytest.mark.parametrize("name", ["cat/\x1b[31m.jpg", "\u202egnp.exe/1.jpg", b"c\xe4t/1.jpg"])
@@ -126,16 +145,16 @@ def test_names_that_steer_a_terminal_or_are_no_text_are_refused(tmp_path: Path, 
     (tmp_path / "f" / text).parent.mkdir(parents=True)
     (tmp_path / "f" / text).touch()
     for path in (tmp_path / "t.tar", tmp_path / "f"):
-        with pytest.raises(DataCorruptError, match="control characters or is not UTF-8") as caught:
-            read_all(path)
+        with pytest.raises(DataCorruptError, match="UTF-8") as caught:
+            names(path)
         str(caught.value).encode()
         assert "\x1b" not in str(caught.value)
 
 
 def test_a_pipe_in_the_place_of_an_archive_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "t.tar")
-    with pytest.raises(UserError, match="is a pipe or device"):
-        list(walk(tmp_path / "t.tar"))
+    with pytest.raises(UserError, match="pipe"):
+        names(tmp_path / "t.tar")
 
 
 # Images
@@ -166,13 +185,12 @@ HUGE = {
 
 @pytest.mark.parametrize("form", HUGE)
 def test_pictures_that_claim_billions_of_pixels_are_named(form: str) -> None:
-    with cheaply(), pytest.raises(DataCorruptError, match="it does not decode") as caught:
+    with cheaply(), pytest.raises(DataCorruptError, match=r"pixels|bomb"):
         decode_image(HUGE[form], 8, "it")
-    assert "pixels, limit" in str(caught.value) or "decompression bomb" in str(caught.value)
 
 
 def test_our_own_limit_is_below_pillows() -> None:
-    with cheaply(), pytest.raises(DataCorruptError, match="9000 x 9000 pixels, limit 67108864"):
+    with cheaply(), pytest.raises(DataCorruptError, match="67108864"):
         decode_image(png(9000, 9000), 8, "it")
 
 
@@ -181,7 +199,7 @@ def test_our_own_limit_is_below_pillows() -> None:
 def test_pictures_that_are_cut_off_are_named(form: str, share: float) -> None:
     content = small(form)
     assert decode_image(content, 8, "it").shape == (3, 8, 8)
-    with pytest.raises(DataCorruptError, match="it does not decode"):
+    with pytest.raises(DataCorruptError):
         decode_image(content[: int(len(content) * share)], 8, "it")
 
 
@@ -193,39 +211,41 @@ def test_as_many_classes_as_images_make_no_table(tmp_path: Path) -> None:
     for name in ("train", "database"):
         (tmp_path / f"{name}.txt").write_text(lines)
     (tmp_path / "test.txt").write_text("q.jpg 1\n")
-    files = {name: tmp_path / f"{name}.txt" for name in ("train", "test", "database")}
-    with pytest.raises(DataCorruptError, match="number the classes, not the images"):
-        lists.read_lists(files)
+    with pytest.raises(DataCorruptError, match="60000 classes"):
+        ListsOfImages(path=str(tmp_path)).classes(None)
 
 
-def npz(path: Path, kind: str, shape: str, packing: int = zipfile.ZIP_DEFLATED) -> Path:
+def npz(path: Path, kind: str, shape: str, packing: int = zipfile.ZIP_DEFLATED, mebibytes: int = 1) -> Path:
+    """A file whose arrays hold so many mebibytes of zeros, whatever shape they claim."""
     head = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
-    with zipfile.ZipFile(path, "w", packing) as archive:
+    with zipfile.ZipFile(path, "w", packing, compresslevel=1) as archive:
         for name in ("codes", "labels"):
-            archive.writestr(
-                f"{name}.npy", b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + bytes(2**20)
-            )
+            with archive.open(f"{name}.npy", "w") as file:
+                file.write(b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head)
+                for _ in range(mebibytes):
+                    file.write(bytes(2**20))
     return path
 
 
-@pytest.mark.parametrize("kind", ["<f8", "|b1", "<U1000000"])
-def test_an_array_that_claims_gigabytes_is_not_made(tmp_path: Path, kind: str) -> None:
-    with cheaply(), pytest.raises(UserError, match=r"it claims .* bytes, the file holds 1048"):
-        score.read(npz(tmp_path / "c.npz", kind, "(4000000000, 8)"))
+@pytest.mark.parametrize(("kind", "rows"), [("<f8", 4 * 10**9), ("|b1", 10**8), ("<U1000000", 4 * 10**9)])
+def test_an_array_that_claims_gigabytes_is_not_made(tmp_path: Path, kind: str, rows: int) -> None:
+    with cheaply(), pytest.raises(UserError, match="claims"):
+        score.read(npz(tmp_path / "c.npz", kind, f"({rows}, 8)"))
 
 
-def test_codes_packed_without_a_bound_or_beyond_it_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_packed_without_a_bound_or_beyond_it_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="deflate"):
         score.read(npz(tmp_path / "c.npz", "<f8", "(2, 4)", zipfile.ZIP_BZIP2))
-    monkeypatch.setattr(score, "FLOOR", 2**10)
-    with pytest.raises(UserError, match="the limit is"):
-        score.read(npz(tmp_path / "c.npz", "<f8", "(16384, 8)"))
+    path = npz(tmp_path / "c.npz", "|i1", "(1080000000, 1)", mebibytes=1030)
+    assert path.stat().st_size < 2**24
+    with cheaply(), pytest.raises(UserError, match="limit"):
+        score.read(path)
 
 
 def test_every_item_its_own_class_is_no_table(tmp_path: Path) -> None:
     path = tmp_path / "c.npz"
     np.savez(path, codes=np.ones((60_000, 1), np.int8), labels=np.arange(60_000))
-    with cheaply(30, 2**28), pytest.raises(UserError, match="too many"):
+    with cheaply(900, 2**28), pytest.raises(UserError, match="classes"):
         score.score(path, path)
 
 
@@ -238,18 +258,18 @@ def test_weights_that_are_compressed_are_not_unpacked(tmp_path: Path) -> None:
         for member in good.infolist():
             bad.writestr(member.filename, good.read(member))
     assert list(weight_files.read_weights(tmp_path / "good.pth")) == ["a"]
-    with pytest.raises(DataCorruptError, match="has compressed members"):
+    with pytest.raises(DataCorruptError, match="compressed"):
         weight_files.read_weights(tmp_path / "w.pth")
 
 
 SUITES = {
-    "nested": ("a = " + "[" * 100_000, "nested too deeply"),
-    "cells": (f"[axes]\nseeds = {list(range(2000))}\nbits = {list(range(1, 2000))}", "998,000 trials|996,000 trials"),
-    "sweep": (f"[axes]\nattacks = [{{ name = 'badnets', a = {list(range(2000))}, b = {list(range(2000))} }}]", "4,000,000 trials"),
-    "digits": ("seeds = [" + "9" * 9000 + "]", "is not TOML"),
-    "integer": ("[axes]\nseeds = [0x" + "f" * 9000 + "]", "more than 64 bits"),
-    "nan": ("[training]\nlr = nan", "holds the number nan"),
-    "date": ("[training]\nlr = 1979-05-27", "holds a date"),
+    "nested": ("a = " + "[" * 100_000, "nested"),
+    "cells": (f"[axes]\nseeds = {list(range(2000))}\nbits = {list(range(1, 2000))}", "998,000|996,000"),
+    "sweep": (f"[axes]\nattacks = [{{ name = 'badnets', a = {list(range(2000))}, b = {list(range(2000))} }}]", "4,000,000"),
+    "digits": ("seeds = [" + "9" * 9000 + "]", "TOML"),
+    "integer": ("[axes]\nseeds = [0x" + "f" * 9000 + "]", "64 bits"),
+    "nan": ("[training]\nlr = nan", "nan"),
+    "date": ("[training]\nlr = 1979-05-27", "date"),
     "value": ("[axes]\nbits = ['" + "x" * 100_000 + "']", r"\.\.\.: input should be"),
 }  # fmt: skip
 
