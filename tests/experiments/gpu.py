@@ -2,8 +2,8 @@
 
     python -m tests.experiments.gpu [--minutes M] [--out DIR] [--device cuda] [--only STEP ...]
 
-Each step writes its rows into DIR/gpu.json and DIR/gpu.md as soon as it ends; a step that would outlast the time that
-is left is named as left out. Runs of suites and pytest are processes of their own, so that a crash is one row.
+Each step writes its rows into `gpu.json` in DIR, and a table as Markdown beside it, as soon as it ends; a step that
+would outlast the time that is left is named as left out. Runs of suites and pytest are processes of their own, so that a crash is one row.
 `--device cpu` tries the check itself where there is no GPU.
 """
 
@@ -335,7 +335,7 @@ def written(rows: list[Row], out: Path) -> None:
     for row in rows:
         note = " ".join(row.note.split()).replace("|", "/")[:300]
         lines.append(f"| {row.step} | {row.what} | {row.value} | {note} |")
-    (out / "gpu.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (out / "gpu.json").with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
