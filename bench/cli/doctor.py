@@ -9,17 +9,16 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from bench.cli.console import echo
-from bench.cli.options import DEFAULT_STORE, Data, Format, StorePath, emit
+from bench.cli.options import DEFAULT_STORE, Data, Format, StorePath, emit_all
 
 
 def doctor(data: Data = None, store: StorePath = DEFAULT_STORE, format_: Format = "rich") -> None:
     """Show versions, devices, data sets and weights, and how to get what is missing."""
-    emit("Machine", _machine(store), format_)
     rows = _datasets(data)
     if format_ == "rich" and all(row["from"] == "built in" for row in rows):
         rows = [{"dataset": row["dataset"], "state": row["state"]} for row in rows]
-    emit("Data sets" + (f" under {data}" if data else " (no --data given)"), rows, format_)
-    emit("Public weights", _weights(), format_)
+    datasets = "Data sets" + (f" under {data}" if data else " (no --data given)")
+    emit_all({"Machine": _machine(store), datasets: rows, "Public weights": _weights()}, format_)
 
 
 def _machine(store: Path) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ import typer
 
 from bench.api.errors import UserError
 from bench.cli.console import console, echo, say
-from bench.cli.options import DEFAULT_STORE, Format, StorePath, device_of, emit
+from bench.cli.options import DEFAULT_STORE, Format, StorePath, device_of, emit, emit_all
 
 if TYPE_CHECKING:
     from bench.kernels.kernel_benchmark import Row
@@ -99,12 +99,13 @@ def print_rows(rows: list[Row], format_: str) -> None:
 
         echo(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1))
         return
-    for section, title in TITLES.items():
-        mine = [row for row in rows if row.section == section]
-        if mine and format_ == "rich":
-            _print_section(title, mine)
-        elif mine:
-            emit(title, _without_empty(map(_words, mine)), format_)
+    sections = {title: [row for row in rows if row.section == section] for section, title in TITLES.items()}
+    if format_ == "rich":
+        for title, mine in sections.items():
+            if mine:
+                _print_section(title, mine)
+    else:
+        emit_all({title: _without_empty(map(_words, mine)) for title, mine in sections.items() if mine}, format_)
     if format_ in {"rich", "markdown"}:
         packages = ", ".join(f"{name} {version or 'not installed'}" for name, version in machine["packages"].items())
         say(

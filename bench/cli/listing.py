@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli.console import echo, say
-from bench.cli.options import Format, Plugins, emit, load_plugins
+from bench.cli.options import Format, Plugins, emit, emit_all, load_plugins
 
 if TYPE_CHECKING:
     from bench.api.registry import Source
@@ -127,7 +127,7 @@ def _boards(format_: str) -> None:
         ]
     emit("boards", rows, format_)
     if format_ == "rich":
-        say("`python -m bench report NAME` prints one board; `--set OPTION=VALUE` changes an option in brackets.")
+        say("`python -m bench report NAME` prints one board; an option in brackets is one of its command (`--help`).")
 
 
 def _one(kind: str, name: str, format_: str) -> None:
@@ -147,13 +147,13 @@ def _one(kind: str, name: str, format_: str) -> None:
         return
     about = {"what it does": registry.sentence(source), "from": source.origin, "file": str(source.path or "")}
     about |= _paper(source)
-    emit(title, [{"": key, " ": text} for key, text in about.items() if text], format_)
     rows = [
         {"parameter": one.name, "type": one.values, "range": one.limits, "default": one.default,
          "meaning": one.description}
         for one in parameters
     ]  # fmt: skip
-    emit("parameters", rows, format_)
+    facts = [{"about": key, "text": text} for key, text in about.items() if text]
+    emit_all({title: facts, "parameters": rows}, format_)
 
 
 def _print_one(title: str, source: Source, parameters: list[Parameter]) -> None:

@@ -61,22 +61,39 @@ def load_plugins(files: Sequence[Path]) -> None:
 
 
 def emit(title: str, rows: Sequence[Mapping[str, str]], format_: str) -> None:
-    """Print a small table of texts, which may come from strangers.
+    """Print one table of texts; see `emit_all`."""
+    emit_all({title: rows}, format_)
 
-    In the format `rich` only the last column is wrapped as long as 20 characters are left for it.
+
+def emit_all(tables: Mapping[str, Sequence[Mapping[str, str]]], format_: str) -> None:
+    """Print small tables of texts, which may come from strangers, by title.
+
+    In the format `rich` only the last column is wrapped as long as 20 characters are left for it. The other formats are
+    those of boards: one JSON document, for example, holds all tables.
     """
-    title = strip_controls(title)
-    rows = [{strip_controls(key): strip_controls(value) for key, value in row.items()} for row in rows]
-    columns = list(rows[0]) if rows else []
-    if format_ != "rich":
-        import pandas as pd
-
-        from reports import render
-        from reports.context import Board
-
-        frame = pd.DataFrame(rows, columns=columns)
-        render.render([Board(title, frame, "", index=tuple(columns[:1]))] if columns else [], format_)
+    cleaned = {
+        strip_controls(title): [
+            {strip_controls(key): strip_controls(value) for key, value in row.items()} for row in rows
+        ]
+        for title, rows in tables.items()
+    }
+    if format_ == "rich":
+        for title, rows in cleaned.items():
+            _print(title, rows)
         return
+    import pandas as pd
+
+    from reports import render
+    from reports.context import Board
+
+    boards = [
+        Board(title, pd.DataFrame(rows), "", index=(next(iter(rows[0])),)) for title, rows in cleaned.items() if rows
+    ]
+    render.render(boards, format_)
+
+
+def _print(title: str, rows: Sequence[Mapping[str, str]]) -> None:
+    columns = list(rows[0]) if rows else []
     if title:
         write(Text(title, style="bold"))
     heads = any(map(str.strip, columns))

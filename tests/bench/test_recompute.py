@@ -183,12 +183,11 @@ def outside(tmp_path):
 
 def rows(capsys, *command) -> list[dict]:
     """The tables that a command prints as JSON, row after row."""
+    capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         main([*map(str, command), "--format", "json"])
     assert not stop.value.code
-    found = json.loads(capsys.readouterr().out)
-    tables = [board["rows"] for board in found] if isinstance(found, list) else found.values()
-    return [row for table in tables for row in table]
+    return [row for table in json.loads(capsys.readouterr().out) for row in table["rows"]]
 
 
 def test_a_metric_and_a_board_from_a_file_outside_are_found_in_every_place(done, outside, tmp_path, capsys):

@@ -14,13 +14,8 @@ from bench.cli.doctor import doctor
 def states(capsys: pytest.CaptureFixture[str], data: Path | None = None) -> dict[str, str]:
     """State of every data set and of every component with weights, as the command prints them."""
     doctor(data=data, store=Path("runs"), format_="json")
-    text, decoder, found = capsys.readouterr().out, json.JSONDecoder(), {}
-    while text := text.lstrip():
-        document, end = decoder.raw_decode(text)
-        text = text[end:]
-        for row in next(iter(document.values())):
-            found |= {row.get("dataset", row.get("component", "")): row.get("state", "")}
-    return found
+    rows = [row for table in json.loads(capsys.readouterr().out) for row in table["rows"]]
+    return {row.get("dataset", row.get("component", "")): row.get("state", "") for row in rows}
 
 
 def test_weights_are_found_or_their_source_is_named(tmp_path, monkeypatch, capsys) -> None:

@@ -11,19 +11,14 @@ from bench.cli.listing import list_
 
 
 def documents(text: str) -> dict:
-    """The rows of all tables of an output, which is one JSON document after the other, by title."""
-    found, decoder = {}, json.JSONDecoder()
-    while text := text.lstrip():
-        document, end = decoder.raw_decode(text)
-        found |= {one["title"]: one["rows"] for one in document}
-        text = text[end:]
-    return found
+    """The rows of all tables of an output by title."""
+    return {one["title"]: one["rows"] for one in json.loads(text)}
 
 
 def test_a_component_shows_its_card_and_parameters(capsys) -> None:
     list_("attacks", "ciba", [], "json")
     shown = documents(capsys.readouterr().out)
-    card = {row[""]: row[" "] for row in shown["attack ciba"]}
+    card = {row["about"]: row["text"] for row in shown["attack ciba"]}
     assert "2023" in card["paper"]
     assert card["follows"].startswith("confusing perturbations")
     parameters = {row["parameter"]: row for row in shown["parameters"]}

@@ -3,7 +3,8 @@
     python -m tests.experiments.gpu [--minutes M] [--out DIR] [--device cuda] [--only STEP ...]
 
 Each step writes its rows into `gpu.json` in DIR, and a table as Markdown beside it, as soon as it ends; a step that
-would outlast the time that is left is named as left out. Runs of suites and pytest are processes of their own, so that a crash is one row.
+would outlast the time that is left is named as left out. Runs of suites and pytest are processes of their own, so that
+a crash is one row.
 `--device cpu` tries the check itself where there is no GPU.
 """
 
