@@ -11,6 +11,7 @@ import pandas as pd
 
 from bench.api.errors import UserError
 from bench.api.untrusted import strip_controls
+from bench.engine.runs import LATEST
 from bench.engine.store import Store
 from reports import sweeps as sweeping
 from reports._image_grid import DPI, plain, saved, suffix_of, write
@@ -50,10 +51,10 @@ class Sweep:
     panels: tuple[Panel, ...]
 
 
-def draw(store: Store, path: Path, *, suite: str | None = None) -> str:
-    """Every sweep in the latest run (of a suite), into a file whose suffix names the format."""
+def draw(store: Store, path: Path, *, run: str = LATEST, suite: str | None = None) -> str:
+    """Every sweep in a run, into a file whose suffix names the format."""
     suffix = suffix_of(path)
-    found = list(sweeps(read(store, suite=suite).trials))
+    found = list(sweeps(read(store, suite=suite, run=run).trials))
     if not found:
         raise UserError(
             f"nothing in this run was swept: a list of at least {FEWEST} numbers makes a curve, for example"

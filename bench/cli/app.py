@@ -13,7 +13,7 @@ import typer
 
 from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_OK, EXIT_USER, RenamedWarning, UserError
 from bench.api.untrusted import abbreviate, strip_controls
-from bench.cli import boards, component, doctor, kernels, listing, report, run, verify
+from bench.cli import boards, component, doctor, kernels, listing, report, run, runs, verify
 
 app = typer.Typer(
     name="bench",
@@ -39,7 +39,8 @@ app.command("kernels")(kernels.kernels)
 app.command("new")(component.new)
 app.command("check")(component.check)
 app.command("doctor")(doctor.doctor)
-app.command("gc")(doctor.gc)
+app.command("runs")(runs.runs)
+app.command("gc")(runs.gc)
 
 LONGEST = 4000  # characters of an error
 PATHS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM}  # not a mistake of ours, wherever it shows

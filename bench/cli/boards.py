@@ -9,19 +9,17 @@ import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS
 from bench.cli.console import echo
-from bench.cli.options import DEFAULT_STORE, Format, Plugins, StorePath, load_plugins
+from bench.cli.options import DEFAULT_STORE, Format, Plugins, RunOf, StorePath, SuiteOf, load_plugins, note_left_out
 
 
 def leaderboard(
     store: StorePath = DEFAULT_STORE,
-    suite: Annotated[str | None, typer.Option(help="The latest run of this suite instead of the latest run.")] = None,
+    run: RunOf = "latest",
+    suite: SuiteOf = None,
     by: Annotated[str | None, typer.Option(metavar="AXIS", help="One set of boards per value of an axis.")] = None,
     where: Annotated[
         list[str], typer.Option(metavar="AXIS=A,B", help="Only these values of an axis. Repeatable.")
     ] = [],  # noqa: B006 -- typer needs a literal
-    all_runs: Annotated[
-        bool, typer.Option("--all-runs", help="Trials of all runs, each as the latest one left it.")
-    ] = False,
     mixed: Annotated[
         bool, typer.Option("--mixed", help="Allow one table to mix code, metric and protocol versions.")
     ] = False,
@@ -36,10 +34,12 @@ def leaderboard(
 
     load_plugins(plugin)
     axis = frame.axis_named(by) if by is not None else None
-    results = frame.read(Store(store), suite=suite, run="all" if all_runs else "latest")
+    held = Store(store)
+    results = frame.read(held, suite=suite, run=run)
     if where:
         results = frame.narrow(results, where)
     render.render(boards.everything(results, by=axis, costs=costs, mixed=mixed), format_)
+    note_left_out(held, run, suite)
 
 
 def show(
@@ -62,9 +62,10 @@ def show(
             help="Draw what the strength of each swept attack or defense of the latest run does to retrieval.",
         ),
     ] = None,
-    suite: Annotated[
-        str | None, typer.Option(help="With a picture and no KEY: the latest run of this suite instead.")
-    ] = None,
+    run: Annotated[
+        str, typer.Option("--run", metavar="ID|latest|all", help="With a picture and no KEY: the run that is drawn.")
+    ] = "latest",
+    suite: Annotated[str | None, typer.Option(help="With a picture and no KEY: only runs of this suite.")] = None,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
@@ -73,20 +74,20 @@ def show(
     from bench.engine.store import Store
 
     load_plugins(plugin)
-    if suite is not None and (key is not None or (gallery is None and curves is None)):
-        raise UserError("--suite chooses a run for --gallery or --curves FILE without KEY: leave it or KEY out")
+    if (suite is not None or run != "latest") and (key is not None or (gallery is None and curves is None)):
+        raise UserError("--run and --suite are for --gallery or --curves FILE without KEY: leave them or KEY out")
     if curves is not None and (key is not None or gallery is not None):
         raise UserError("--curves FILE draws the sweeps of a whole run: leave KEY and --gallery out")
     key = key.strip().lower() if key is not None else None
     if curves is not None:
         from reports import curves as sweeps
 
-        echo(f"{curves}: {sweeps.draw(Store(store), curves, suite=suite)}")
+        echo(f"{curves}: {sweeps.draw(Store(store), curves, suite=suite, run=run)}")
         return
     if gallery is not None:
         from reports import gallery as pictures
 
-        found = pictures.draw(Store(store), gallery, key=key, suite=suite)
+        found = pictures.draw(Store(store), gallery, key=key, suite=suite, run=run)
         echo(f"{gallery}: {found}")
         return
     if key is None:
@@ -102,10 +103,8 @@ def show(
 def compare(
     one: Annotated[Path, typer.Argument(metavar="A", help="A store.")],
     other: Annotated[Path, typer.Argument(metavar="B", help="The store to compare with it.")],
-    suite: Annotated[str | None, typer.Option(help="The latest run of this suite instead of the latest run.")] = None,
-    all_runs: Annotated[
-        bool, typer.Option("--all-runs", help="Trials of all runs, each as the latest one left it.")
-    ] = False,
+    run: Annotated[str, typer.Option("--run", metavar="latest|all", help="The run of each store.")] = "latest",
+    suite: SuiteOf = None,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
@@ -116,10 +115,11 @@ def compare(
 
     load_plugins(plugin)
     first, second = Store(one), Store(other)
-    run: frame.Run = "all" if all_runs else "latest"
     results = [frame.read(store, suite=suite, run=run) for store in (first, second)]
     found = comparing.compare(results[0], results[1], first, second)
     render.render(found.boards, format_)
+    for store in (first, second):
+        note_left_out(store, run, suite)
     if found.changed:
         raise typer.Exit(EXIT_FAILED_TRIALS)
 

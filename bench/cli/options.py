@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from bench.api.untrusted import strip_controls
 from bench.cli.console import console, echo
+
+if TYPE_CHECKING:
+    from bench.engine.store import Store
 
 Format = Annotated[
     Literal["rich", "markdown", "latex", "csv", "json"], typer.Option("--format", help="How to print tables.")
@@ -33,9 +36,23 @@ Data = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", envvar="HASHDOOR_DATA", help="Where data sets lie (see `bench doctor`)."),
 ]
+RunOf = Annotated[
+    str, typer.Option("--run", metavar="ID|latest|all", help="The run that is read: `bench runs` lists ids.")
+]
+SuiteOf = Annotated[str | None, typer.Option("--suite", help="Only runs of this suite.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 
 DEFAULT_STORE = Path("runs")
+
+
+def note_left_out(store: Store, run: str, suite: str | None) -> None:
+    """Say on stderr which larger run, or unreadable one, a command did not show."""
+    from rich.text import Text
+
+    from bench.engine.runs import chosen, left_out
+
+    if said := left_out(store, chosen(store, run, suite=suite)):
+        console(stderr=True, soft_wrap=True).print(Text(strip_controls(f"note: {said}")))
 
 
 def load_plugins(files: Sequence[Path]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli.console import console, echo
-from bench.cli.options import DEFAULT_STORE, Format, Plugins, StorePath, Suites, load_plugins
+from bench.cli.options import DEFAULT_STORE, Format, Plugins, RunOf, StorePath, Suites, load_plugins, note_left_out
 
 if TYPE_CHECKING:
     from bench.config.suite import Suite
@@ -42,9 +42,7 @@ def report(
     where: Annotated[
         list[str], typer.Option(metavar="AXIS=A,B", help="Only these values of an axis, not for reported. Repeatable.")
     ] = [],  # noqa: B006
-    all_runs: Annotated[
-        bool, typer.Option("--all-runs", help="Trials of all runs, each as the latest one left it.")
-    ] = False,
+    run: RunOf = "latest",
     mixed: Annotated[
         bool, typer.Option("--mixed", help="Allow one table to mix code, metric and protocol versions.")
     ] = False,
@@ -61,7 +59,7 @@ def report(
 
     _check_options(what, {
         "--out": out is not None, "--kernels": kernels is not None, "--set": bool(options), "--where": bool(where),
-        "--all-runs": all_runs, "--format": format_ != "rich",
+        "--run": run != "latest", "--format": format_ != "rich",
     })  # fmt: skip
     load_plugins(plugin)
     if what == "reported":
@@ -70,7 +68,7 @@ def report(
     held = Store(store)
     own = {name: suite.load(name) for name in suites if name.endswith(".toml")}
     names: list[str | None] = [own[name].name if name in own else name for name in suites] or [None]
-    found = [_results(held, name, all_runs, where) for name in names]
+    found = [_results(held, name, run, where) for name in names]
     if what == "html":
         _page(held, found, [*own.values()], out or PAGE, kernels, mixed)
         return
@@ -82,6 +80,8 @@ def report(
             f"board '{what}' is empty: no attack has a result here (`python -m bench leaderboard` says why)"
         )
     render.render(made, format_)
+    for name in names:
+        note_left_out(held, run, name)
 
 
 def _check_options(what: str, given: dict[str, bool]) -> None:
@@ -89,7 +89,7 @@ def _check_options(what: str, given: dict[str, bool]) -> None:
     from bench.api.errors import UserError
 
     page, boards = {"--out", "--kernels"}, {"--set", "--format"}
-    ignored = {"html": boards, "reported": page | {"--set", "--where", "--all-runs"}}.get(what, page)
+    ignored = {"html": boards, "reported": page | {"--set", "--where", "--run"}}.get(what, page)
     for name in ignored:
         if given[name]:
             raise UserError(f"{name} says nothing to `report {what}`: leave it out (`python -m bench report --help`)")
@@ -105,10 +105,10 @@ def _option(item: str) -> tuple[str, Any]:
     return name.strip(), scalar(value)
 
 
-def _results(store: Store, suite: str | None, all_runs: bool, where: list[str]) -> Results:
+def _results(store: Store, suite: str | None, run: str, where: list[str]) -> Results:
     from reports import frame
 
-    results = frame.read(store, suite=suite, run="all" if all_runs else "latest")
+    results = frame.read(store, suite=suite, run=run)
     return frame.narrow(results, where) if where else results
 
 
@@ -121,7 +121,7 @@ def _page(store: Store, found: list[Results], own: list[Suite], out: Path, kerne
     from reports import html_report
 
     if len(found) > 1:
-        raise UserError("--suite given more than once: a page is about one run; --all-runs shows the trials of several")
+        raise UserError("--suite given more than once: a page is about one run; --run all shows the trials of several")
     (results,) = found
     shipped = [suite.load(name) for name in results.suites if name in suite.names()]
     claims = _measured(store, [*own, *shipped], mixed)

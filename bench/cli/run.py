@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -28,8 +29,9 @@ from bench.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from bench.config.suite import Suite
+    from bench.engine.record import RunManifest
     from bench.engine.scheduler import Summary
-    from bench.engine.store import Store
     from bench.graph.planner import Plan
 
 Retry = Annotated[
@@ -73,12 +75,12 @@ def run(
         executors.reachable(address)
     held = Store(store, create=True)
     held.check_writable()
-    made, chosen = _plan(suite, set_, only, data, plugin, device)
+    made, loaded, chosen = _plan(suite, set_, only, data, plugin, device)
     if all(trial.key is None for trial in made.trials):
         raise UserError(
             f"nothing of this suite can run here: {'; '.join(dict.fromkeys(c.skipped for c in made.trials))}"
         )
-    _write_manifest(held, made, suite, set_, only)
+    held.write_run(manifest_of(made, loaded, command_of(suite, set_, only)))
     with Display(RuntimeEstimator(held.records())) as display:
         site = Environment(
             held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin)
@@ -128,7 +130,7 @@ def plan(
 
     started = time.perf_counter()
     held = Store(store) if (store / "store.json").exists() else None
-    made, chosen = _plan(suite, set_, only, data, plugin, device)
+    made, _, chosen = _plan(suite, set_, only, data, plugin, device)
     out = console(soft_wrap=True)
     pending = Frontier(made, held, frozenset()) if held else None
     needed = pending.needed if pending else made.stages
@@ -166,7 +168,7 @@ def plan(
 
 def _plan(
     suites: list[str], changes: list[str], only: list[str], data: Path | None, plugins: list[Path], device: str
-) -> tuple[Plan, str]:
+) -> tuple[Plan, list[Suite], str]:
     from bench.api import registry
     from bench.config import suite as suites_
     from bench.graph import planner as planning
@@ -177,19 +179,31 @@ def _plan(
         raise UserError(f"--data '{data}' is not a directory: see `python -m bench doctor` for what belongs there")
     loaded = [suites_.load(name, changes=changes, only=only) for name in suites]
     chosen = device_of(device)
-    return planning.plan(loaded, data=data, device=chosen.partition(":")[0]), chosen
+    return planning.plan(loaded, data=data, device=chosen.partition(":")[0]), loaded, chosen
 
 
-def _write_manifest(held: Store, made: Plan, suites: list[str], changes: list[str], only: list[str]) -> None:
-    from bench.config.trial import digest
-    from bench.engine.record import RunManifest
-
+def command_of(suites: list[str], changes: list[str], only: list[str]) -> str:
+    """The command line that makes these results, less where and how they are computed."""
     words = ["python", "-m", "bench", "run"]
     for option, values in (("--suite", suites), ("--set", changes), ("--only", only)):
         words += [word for value in values for word in (option, value)]
-    names = [Path(name).stem for name in suites]
-    manifest = RunManifest(suites=names, command=shlex.join(words), trials=made.trials, stages=list(made.stages))
-    held.write_run(f"{'+'.join(names)}-{digest([suites, changes, only])[:8]}", manifest)
+    return shlex.join(words)
+
+
+def manifest_of(made: Plan, suites: Sequence[Suite], command: str) -> RunManifest:
+    """What the store keeps of a run."""
+    from bench.engine.provenance import provenance
+    from bench.engine.record import RunManifest
+
+    return RunManifest(
+        suites=[suite.name for suite in suites],
+        descriptions={suite.name: suite.description for suite in suites},
+        texts={suite.name: suite.text for suite in suites},
+        command=command,
+        trials=made.trials,
+        stages=list(made.stages),
+        provenance=provenance(),
+    )
 
 
 def _interrupt_on_terminate() -> None:
@@ -211,9 +225,8 @@ def _closing(summary: Summary, trained: int, made: Plan, store: Path) -> None:
     for record in summary.failures[:5]:
         out.print(Text(strip_controls(f"  {record.status}: {record.label}: {record.reason}")))
     _print_skipped(made)
-    out.print(
-        Text(f"Results: {store.resolve()}   (`python -m bench leaderboard --store {store}` shows the boards again)")
-    )
+    again = f"python -m bench leaderboard --store {shlex.quote(str(store))}"
+    out.print(Text(f"Results: {store.resolve()}   (`{again}` shows the boards again)"))
 
 
 def _print_skipped(made: Plan) -> None:

@@ -9,16 +9,15 @@ import typer
 from bench.api.errors import EXIT_FAILED_TRIALS, UserError
 from bench.api.untrusted import strip_controls
 from bench.cli.console import console
-from bench.cli.options import DEFAULT_STORE, Plugins, StorePath, load_plugins
+from bench.cli.options import DEFAULT_STORE, Plugins, RunOf, StorePath, SuiteOf, load_plugins, note_left_out
 
-RunOf = Annotated[str | None, typer.Option("--suite", help="The latest run of this suite instead of the latest run.")]
 SHOWN = 20  # trials whose differences are printed
 
 
 def verify(
     store: StorePath = DEFAULT_STORE,
-    suite: RunOf = None,
-    all_runs: Annotated[bool, typer.Option("--all-runs", help="Every run of the store.")] = False,
+    run: RunOf = "latest",
+    suite: SuiteOf = None,
     set_aside: Annotated[
         bool, typer.Option("--set-aside", help="Take what does not hold out of the store: the next run makes it again.")
     ] = False,
@@ -29,18 +28,14 @@ def verify(
     from rich.text import Text
 
     from bench.engine.recompute import Verifier
+    from bench.engine.runs import chosen
     from bench.engine.store import Store
-    from reports.frame import runs_of
 
     load_plugins(plugin)
     held = Store(store)
     if set_aside:
         held.check_writable()
-    keys = list(
-        dict.fromkeys(
-            trial.key for manifest in runs_of(held, suite)[None if all_runs else -1 :] for trial in manifest.trials
-        )
-    )
+    keys = dict.fromkeys(trial.key for manifest in chosen(held, run, suite=suite) for trial in manifest.trials)
     records = [record for key in keys if key and (record := held.record(key)) and record.ok]
     if not records:
         raise UserError(f"store '{store}' holds no finished trial of this run: `python -m bench run` makes some")
@@ -64,6 +59,7 @@ def verify(
     if verifier.newer:
         names = ", ".join(sorted(verifier.newer))
         out.print(f"Newer than some of these trials: {names}. `python -m bench rescore` measures them.")
+    note_left_out(held, run, suite)
     if wrong:
         if set_aside:
             for record, _ in wrong:
@@ -79,22 +75,22 @@ def verify(
 
 def rescore(
     store: StorePath = DEFAULT_STORE,
-    suite: RunOf = None,
+    run: RunOf = "latest",
+    suite: SuiteOf = None,
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Measure the trials of the latest run again with the metrics as they are now, without training."""
+    """Measure the trials of a run again with the metrics as they are now, without training."""
     from rich.progress import track
     from rich.text import Text
 
-    from bench.config.trial import digest
     from bench.engine.recompute import rescore as again
+    from bench.engine.runs import chosen
     from bench.engine.store import Store
-    from reports.frame import runs_of
 
     load_plugins(plugin)
     held = Store(store)
     held.check_writable()
-    manifest = runs_of(held, suite)[-1]
+    manifest = chosen(held, run, suite=suite)[-1]
     old = [trial.key for trial in manifest.trials]
     aside = console(stderr=True)
     pairs = track(
@@ -106,8 +102,7 @@ def rescore(
     failed = [record for record in records if record is not None and not record.ok]
     out = console(soft_wrap=True)
     if moved:
-        name = f"{'+'.join(manifest.suites)}-rescored-{digest([trial.key for trial in trials])[:8]}"
-        held.write_run(name, manifest.model_copy(update={"trials": trials}))
+        held.write_run(manifest.model_copy(update={"trials": trials}))
     measured = sum(record is not None for record in records)
     out.print(f"{measured} trials measured, {moved} of them anew; {len(old) - measured} have no result to measure.")
     for record in failed[:SHOWN]:

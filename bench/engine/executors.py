@@ -238,8 +238,7 @@ class RayExecutor:
             raise
 
     def close(self) -> None:
-        for future in self._running:
-            self._ray.cancel(future, force=True)
+        """Leave Ray, which ends the workers of this run. Cancelling a task that ends just then makes Ray abort."""
         self._running.clear()
         self._ray.shutdown()
 

@@ -13,7 +13,7 @@ import typer
 import reports
 from bench.api import registry
 from bench.api.errors import StoreError
-from bench.cli import doctor
+from bench.cli import runs
 from bench.cli import verify as command
 from bench.config import suite as suites
 from bench.engine.recompute import Verifier, differences
@@ -167,7 +167,7 @@ def test_a_new_metric_is_measured_without_training_and_found_in_every_place(done
     assert (plain["first_hit"] == plain["first_hit_control"]).all(), "without an attack the model is the clean one"
     assert reports.columns().loc["first_hit_control", "is"].startswith("clean model")
     command.verify(store=store.root)
-    command.verify(store=store.root, all_runs=True)
+    command.verify(store=store.root, run="all")
     assert "Newer than some of these trials: first_hit" in capsys.readouterr().out
     key = new[0].key
     boards = trial_details.page(store, key)
@@ -214,7 +214,7 @@ def test_damaged_codes_are_not_measured_under_a_new_metric(done, monkeypatch, re
 
 def test_repaired_models_that_gc_dropped_are_not_missed(tmp_path, capsys):
     plan, store = ran(tmp_path, ["defenses=fine_pruning", "attacks=none"])
-    doctor.gc(store=store.root, repaired=True)
+    runs.gc(store=store.root, repaired=True)
     key = of(plan, store, "defense", attack="none", defense=plan.trials[0].trial.defense.label).key
     assert not store.artifact_path(key).exists()
     command.verify(store=store.root)

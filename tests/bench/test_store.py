@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from bench.api.errors import StoreError
-from bench.cli import doctor
-from bench.cli.run import _write_manifest
+from bench.cli import runs
 from bench.engine.record import RunManifest
 from bench.engine.store import Store
 from bench.graph.planner import Plan
@@ -53,12 +52,14 @@ def test_a_flipped_bit_is_found_and_set_aside(store: Store) -> None:
     assert (store.root / "damaged" / path.name).exists()
 
 
-@pytest.mark.parametrize("content", [b"", b'{"schema": 2, "key": "aa', b"[]", b'{"schema": 99}', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b'{"schema": 3, "key": "aa', b"[]", b'{"schema": 99}', b"\xff\xfe"])
 def test_a_torn_or_foreign_record_counts_as_absent(store: Store, content: bytes) -> None:
     path = store.root / "records" / f"{RECORD.key}.json"
     path.write_bytes(content)
     assert store.record(RECORD.key) is None
-    assert (store.root / "damaged" / path.name).exists()
+    assert path.read_bytes() == content, "reading changes nothing"
+    assert store.commit(RECORD) == RECORD == store.record(RECORD.key)
+    assert (store.root / "damaged" / path.name).read_bytes() == content
 
 
 def test_nothing_temporary_is_left_when_writing_fails(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,9 +95,8 @@ def test_what_is_no_store_is_named(tmp_path: Path) -> None:
 
 
 def test_the_latest_plan_comes_last(store: Store) -> None:
-    store.write_run("b", RunManifest(suites=["b"], trials=[]))
-    os.utime(store.root / "manifests" / "b.json", ns=(1, 1))
-    store.write_run("a", RunManifest(suites=["a"], trials=[]))
+    store.write_run(RunManifest(suites=["b"], trials=[]))
+    store.write_run(RunManifest(suites=["a"], trials=[]))
     assert [manifest.suites for manifest in store.runs()] == [["b"], ["a"]]
 
 
@@ -114,19 +114,19 @@ def test_a_file_is_replaced_and_never_written_to(store: Store) -> None:
 def test_gc_keeps_what_an_unfinished_run_has_made(tmp_path: Path, tiny: Callable[..., Plan]) -> None:
     """Who runs out of disk is told to try gc, and that nothing finished is lost."""
     plan, store = tiny("attacks=none,badnets"), Store(tmp_path / "store", create=True)
-    _write_manifest(store, plan, ["tiny"], [], [])
+    store.write_run(RunManifest(suites=["tiny"], trials=plan.trials, stages=list(plan.stages)))
     finish(plan, store)
     for found in store.records():
         if found.stage in {"measure", "encode_triggered"}:  # as a kill leaves it
             (store.root / "records" / f"{found.key}.json").unlink()
     made = {found.key for found in store.records()}
-    doctor.gc(store=store.root)
+    runs.gc(store=store.root)
     assert {found.key for found in store.records()} == made
     summary = finish(plan, store)
     assert summary.trials == {"ok": 2}
     assert summary.ran["ok"] == len(plan.stages) - len(made)
-    store.write_run("tiny2", RunManifest(suites=["x"], trials=[], stages=["f" * 32]))
+    store.write_run(RunManifest(suites=["x"], trials=[], stages=["f" * 32]))
     other = changed(RECORD, key="e" * 32)
     store.write_record(other)
-    doctor.gc(store=store.root)
+    runs.gc(store=store.root)
     assert store.record(other.key) is None, "what no run names goes"

@@ -167,8 +167,8 @@ def test_a_gallery_of_the_run_and_of_a_trial(store, tmp_path, capsys):
     ("arguments", "words"),
     [
         ({}, "give a KEY"),
-        ({"suite": "smoke"}, "--suite chooses a run for --gallery or --curves FILE without KEY"),
-        ({"key": "ab", "suite": "smoke"}, "--suite chooses a run"),
+        ({"suite": "smoke"}, "--run and --suite are for --gallery or --curves"),
+        ({"key": "ab", "suite": "smoke"}, "--run and --suite are for"),
         ({"gallery": Path("x.jpeg")}, "unknown picture format 'jpeg'"),
         ({"gallery": Path("x.png"), "suite": "smok"}, "did you mean 'smoke'"),
         ({"gallery": Path("no/such/folder/x.png")}, "cannot write 'no/such/folder/x.png'"),

@@ -74,7 +74,7 @@ def clean_cell(store):
 
 
 def plan(store, *trials, suite="toy"):
-    store.write_run(f"run-{suite}", RunManifest(suites=[suite], trials=list(trials)))
+    store.write_run(RunManifest(suites=[suite], trials=list(trials)))
 
 
 def pixels(path):

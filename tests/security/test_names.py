@@ -29,7 +29,7 @@ from bench.cli.console import SafeConsole, echo
 from bench.engine.record import RunManifest
 from bench.engine.store import Store
 from reports import frame, html_report, throughput, trial_details
-from tests.fuzz.targets import DATA, KERNELS, KEY, LOAD, RECORD, RUN
+from tests.fuzz.targets import DATA, KERNELS, KEY, LOAD, RECORD, RUN, sealed
 
 ROOT = Path(__file__).parents[2]
 STEER = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202e\r"
@@ -70,7 +70,7 @@ def store_of(root: Path, evil: str, status: str = "ok") -> Store:
 
 def put(store: Store, name: str, content: object) -> None:
     """A file of the store, whatever it holds."""
-    (store.root / f"{name}.json").write_text(json.dumps(content))
+    (store.root / f"{name}.json").write_bytes(sealed(json.dumps(content).encode()))
 
 
 def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -275,7 +275,7 @@ def test_keys_lead_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         put(store, "manifests/p", run)
         for command in (["leaderboard"], ["gc"], ["verify"], ["report", "conventions"]):
             code, said = bench(capsys, *command, "--store", str(store.root))
-            assert (code, "is not a run of this version" in said) == (2, True)
+            assert (code, "cannot be read" in said) == (2, True)
     put(store, "manifests/p", RUN)
     put(store, f"records/{KEY}", RECORD | {"parents": {"load": "../../mine", "codes": "/etc/passwd"}})
     trial_details.page(store, KEY)
@@ -286,9 +286,9 @@ def test_a_runs_name_leads_nowhere(tmp_path: Path) -> None:
     store = store_of(tmp_path / "s", "")
     before = {path for path in tmp_path.rglob("*") if store.root / "manifests" not in path.parents}
     for name in ("../../x", "/etc/x", "a/b", "a" * 400, ".x", "\x1b[31m", "ok-1+b.c"):
-        store.write_run(name, RunManifest(suites=["toy"], trials=[]))
+        store.write_run(RunManifest(suites=[name], trials=[]))
     assert {path for path in tmp_path.rglob("*") if store.root / "manifests" not in path.parents} == before
-    assert "ok-1+b.c.json" in os.listdir(store.root / "manifests")
+    assert any(name.startswith("ok-1+b.c-") for name in os.listdir(store.root / "manifests"))
     assert len(store.runs()) == 8
 
 
@@ -313,7 +313,7 @@ def test_gc_deletes_nothing_that_keys_do_not_name(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("what", ["pipe", "device", "folder", "ring", "deep", "nan", "large"])
-def test_records_that_are_none_are_set_aside_at_once(
+def test_records_that_are_none_count_as_absent_at_once(
     tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = store_of(tmp_path / "s", "")
@@ -341,7 +341,7 @@ def test_records_that_are_none_are_set_aside_at_once(
             store.record(KEY)
         return
     assert store.record(KEY) is None
-    assert f"{KEY}.json" in os.listdir(store.root / "damaged")
+    assert not (store.root / "damaged").exists()
 
 
 def test_a_ring_of_records_is_walked_once(tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_a_ring_of_records_is_walked_once(tmp_path: Path) -> None:
     for number in range(1500):
         store_key, parent = f"{number:032x}", f"{(number + 1) % 1500:032x}"
         body = DATA | {"key": store_key, "parents": {"x": parent}}
-        (store.root / "records" / f"{store_key}.json").write_text(json.dumps(body))
+        (store.root / "records" / f"{store_key}.json").write_bytes(sealed(json.dumps(body).encode()))
     assert any(board.title == "Stages" and len(board.table) == 1500 for board in trial_details.page(store, "0" * 32))
 
 
