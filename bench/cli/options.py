@@ -45,6 +45,16 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, 
 DEFAULT_STORE = Path("runs")
 
 
+def memory_limit() -> int | None:
+    """Bytes of address space that this process may have; None without a limit."""
+    try:
+        import resource
+    except ImportError:  # a system that has no such limit
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
 def note_left_out(store: Store, run: str, suite: str | None) -> None:
     """Say on stderr which larger run, or unreadable one, a command did not show."""
     from rich.text import Text

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
+import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -26,6 +29,7 @@ from bench.cli.options import (
     StorePath,
     Suites,
     device_of,
+    memory_limit,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +43,10 @@ Retry = Annotated[
 ]
 
 
+ADDRESS_SPACE = 5e9  # bytes; with less, torch ends the process without a word
+SHORT = 60.0  # seconds of work for which starting Ray does not pay
+
+
 def run(
     suite: Suites = ["quick"],  # noqa: B006 -- typer needs a literal
     set_: Changes = [],  # noqa: B006
@@ -47,8 +55,9 @@ def run(
     data: Data = None,
     plugin: Plugins = [],  # noqa: B006
     executor: Annotated[
-        Literal["ray", "serial"], typer.Option(help="Ray in parallel, or one by one in this process.")
-    ] = "ray",
+        Literal["auto", "ray", "serial"],
+        typer.Option(help="Ray in parallel, or one by one in this process; auto: Ray for more than a minute of work."),
+    ] = "auto",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Stages at once; default: one per core or GPU share.")
     ] = None,
@@ -60,19 +69,23 @@ def run(
 ) -> None:
     """Run suites: only what the store does not hold yet. The same command continues an interrupted run."""
     from bench.cli.progress import Display
-    from bench.engine import executors
+    from bench.engine import executors, ray_executor
     from bench.engine.estimator import RuntimeEstimator
     from bench.engine.record import LASTING_FAILURES, Status
     from bench.engine.scheduler import run_plan
     from bench.engine.store import Store
     from bench.engine.worker import Environment
 
+    if (limit := memory_limit()) is not None and limit < ADDRESS_SPACE:
+        raise UserError(
+            f"`ulimit -v` leaves this process {limit / 1e9:.1f} GB, and training takes {ADDRESS_SPACE / 1e9:.0f} GB of"
+            " address space at least: raise it"
+        )
     again = frozenset(word for word in retry.split(",") if word)
     if not again <= LASTING_FAILURES:
         raise UserError(f"--retry {retry}: expected some of {', '.join(sorted(LASTING_FAILURES))}, separated by commas")
-    _interrupt_on_terminate()
     if address:
-        executors.reachable(address)
+        ray_executor.reachable(address)
     held = Store(store, create=True)
     held.check_writable()
     made, loaded, chosen = _plan(suite, set_, only, data, plugin, device)
@@ -81,16 +94,17 @@ def run(
             f"nothing of this suite can run here: {'; '.join(dict.fromkeys(c.skipped for c in made.trials))}"
         )
     held.write_run(manifest_of(made, loaded, command_of(suite, set_, only)))
-    with Display(RuntimeEstimator(held.records())) as display:
+    with _stopped_once(), Display(RuntimeEstimator(held.records())) as display:
         site = Environment(
             held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin)
         )
 
         def start() -> executors.Executor:
+            short = executor == "auto" and not (address or workers) and display.expected < SHORT
             made_: executors.Executor = (
-                executors.RayExecutor(site, workers=workers, address=address)
-                if executor == "ray"
-                else executors.SerialExecutor(site)
+                executors.SerialExecutor(site)
+                if short or executor == "serial"
+                else ray_executor.RayExecutor(site, workers=workers, address=address)
             )
             display.slots = made_.slots
             return made_
@@ -206,12 +220,28 @@ def manifest_of(made: Plan, suites: Sequence[Suite], command: str) -> RunManifes
     )
 
 
-def _interrupt_on_terminate() -> None:
-    """SIGTERM stops a run as Ctrl-C does: nothing finished is lost."""
-    import signal
+@contextmanager
+def _stopped_once() -> Iterator[None]:
+    """SIGTERM and the end of the terminal stop a run as Ctrl-C does; while it stops, more of them change nothing."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    before = {number: signal.getsignal(number) for number in numbers}
 
-    if sys.platform != "win32":
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        for other in numbers:
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _closing(summary: Summary, trained: int, made: Plan, store: Path) -> None:

@@ -267,15 +267,12 @@ def writing(root: Path) -> Iterator[None]:
             errno.EPERM: "it is not writable for you: name a writable --store",
             errno.ENOTDIR: "a part of its path is a file: name another --store",
             errno.EEXIST: "a part of its path is a file: name another --store",
-        }.get(error.errno or 0)
-        if advice is None:
-            raise
+        }.get(error.errno or 0, f"{error.strerror or error}: see to that, then run the same command again")
         raise StoreError(f"cannot write to store '{root}': {advice}; nothing that was finished is lost") from error
     except Exception as error:
         # safetensors wraps the operating system's error in a type of its own
-        if type(error).__name__ == "SafetensorError" and "No space left" in str(error):
-            raise StoreError(
-                f"cannot write to store '{root}': the disk is full: free some space (see `bench gc`), then run the same"
-                " command again; nothing that was finished is lost"
-            ) from error
-        raise
+        number = re.search(r"os error (\d+)", str(error))
+        if type(error).__name__ != "SafetensorError" or number is None:
+            raise
+        with writing(root):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error

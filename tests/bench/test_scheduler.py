@@ -12,7 +12,8 @@ import pytest
 
 from bench.config import suite as suites
 from bench.config.trial import PlannedTrial
-from bench.engine.executors import RayExecutor, SerialExecutor
+from bench.engine.executors import SerialExecutor
+from bench.engine.ray_executor import RayExecutor
 from bench.engine.record import Record
 from bench.engine.scheduler import Frontier, run_plan
 from bench.engine.store import Store
