@@ -152,10 +152,12 @@ class Store:
         return found
 
     def tensors(self, key: str) -> dict[str, Tensor]:
-        """The tensors of an artifact, memory-mapped."""
+        """The tensors of an artifact, memory-mapped. OSError where its file cannot be read; a pipe is never waited for."""
         from safetensors import safe_open
 
-        with safe_open(self.artifact_path(key), framework="pt") as file:
+        if not (path := self.artifact_path(key)).is_file():
+            raise FileNotFoundError(errno.ENOENT, "no ordinary file", str(path))
+        with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
     def intact(self, record: Record | RecordSummary) -> bool:
