@@ -1,6 +1,37 @@
-"""`python -m bench`."""
+"""`python -m bench`, where no folder of the current directory hides HashDoor's packages."""
 
-from bench.cli.app import main
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+PACKAGES = ("attacks", "bench", "defenses", "hashing", "reports", "suites")
+
+
+def hidden(root: Path) -> str:
+    """A package of HashDoor's that another file or folder of the same name hides; "" without any."""
+    for name in PACKAGES:
+        spec = find_spec(name)
+        places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+        if not any(place and Path(place).is_relative_to(root) for place in places):
+            return name
+    return ""
+
+
+def main() -> None:
+    """The installed command."""
+    root = Path(__file__).resolve().parents[1]
+    if name := hidden(root):
+        found = find_spec(name)
+        where = "nowhere" if found is None else found.origin or next(iter(found.submodule_search_locations or ()), "")
+        sys.stderr.write(
+            f"error: Python finds '{name}' in {where}, and not HashDoor's in {root}: run the installed command"
+            " `hashdoor`, which does not look into the current folder, or run from another folder\n"
+        )
+        sys.exit(2)
+    from bench.cli.app import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

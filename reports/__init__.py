@@ -10,7 +10,7 @@ reports.draw_attacks("runs", "attacks.png")
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["charts", "columns", "draw_attacks", "draw_sweeps", "load", "tables", "write_html"]
 
-Run = Literal["latest", "all"]
 
-
-def load(store: str | Path, *, suite: str | None = None, run: Run = "latest") -> pd.DataFrame:
+def load(store: str | Path, *, suite: str | None = None, run: str = "latest") -> pd.DataFrame:
     """One row per trial of the latest run (of a suite), or of all runs; metrics are NaN where a trial has none."""
     from bench.engine.store import Store
     from reports import frame
@@ -56,7 +54,7 @@ def tables(
     kind: str = "leaderboard",
     *,
     suite: str | None = None,
-    run: Run = "latest",
+    run: str = "latest",
     **options: Any,
 ) -> list[Board]:
     """The boards that `bench leaderboard` and `bench report` print; a notebook shows a board with its caption.
@@ -74,7 +72,7 @@ def tables(
     return make_boards(kind, data, options)
 
 
-def charts(store: str | Path, *, suite: str | None = None, run: Run = "latest") -> list[Chart]:
+def charts(store: str | Path, *, suite: str | None = None, run: str = "latest") -> list[Chart]:
     """The charts of the HTML report: costs, code lengths, sweeps, attention, codes; a notebook shows a chart."""
     from bench.engine.record_cache import RecordCache
     from bench.engine.store import Store
@@ -87,7 +85,7 @@ def charts(store: str | Path, *, suite: str | None = None, run: Run = "latest") 
     return [chart for part in found.values() for chart in part]
 
 
-def write_html(store: str | Path, path: str | Path, *, suite: str | None = None, run: Run = "latest") -> str:
+def write_html(store: str | Path, path: str | Path, *, suite: str | None = None, run: str = "latest") -> str:
     """Write the HTML page without reported numbers, which `bench report` adds; returns a summary."""
     from bench.engine.store import Store
     from reports import frame, html_report
@@ -96,17 +94,19 @@ def write_html(store: str | Path, path: str | Path, *, suite: str | None = None,
     return html_report.draw(held, Path(path), frame.read(held, suite=suite, run=run))
 
 
-def draw_attacks(store: str | Path, path: str | Path, *, key: str | None = None, suite: str | None = None) -> str:
-    """Draw pictures of every attack of the latest run, or of one trial, into a file; returns a summary."""
+def draw_attacks(
+    store: str | Path, path: str | Path, *, key: str | None = None, suite: str | None = None, run: str = "latest"
+) -> str:
+    """Draw pictures of every attack of a run, or of one trial, into a file; returns a summary."""
     from bench.engine.store import Store
     from reports import gallery
 
-    return str(gallery.draw(Store(Path(store)), Path(path), key=key, suite=suite))
+    return str(gallery.draw(Store(Path(store)), Path(path), key=key, suite=suite, run=run))
 
 
-def draw_sweeps(store: str | Path, path: str | Path, *, suite: str | None = None) -> str:
-    """Draw every sweep of an attack or a defense of the latest run into a file; returns a summary."""
+def draw_sweeps(store: str | Path, path: str | Path, *, suite: str | None = None, run: str = "latest") -> str:
+    """Draw every sweep of an attack or a defense of a run into a file; returns a summary."""
     from bench.engine.store import Store
     from reports import curves
 
-    return curves.draw(Store(Path(store)), Path(path), suite=suite)
+    return curves.draw(Store(Path(store)), Path(path), suite=suite, run=run)

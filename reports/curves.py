@@ -11,6 +11,7 @@ import pandas as pd
 
 from bench.api.errors import UserError
 from bench.api.untrusted import strip_controls
+from bench.engine.runs import LATEST
 from bench.engine.store import Store
 from reports import sweeps as sweeping
 from reports.context import contexts
@@ -50,13 +51,13 @@ class Sweep:
     panels: tuple[Panel, ...]
 
 
-def draw(store: Store, path: Path, *, suite: str | None = None) -> str:
-    """Draw every sweep of the latest run (of a suite) into a file; returns a summary.
+def draw(store: Store, path: Path, *, run: str = LATEST, suite: str | None = None) -> str:
+    """Draw every sweep of a run into a file; returns a summary.
 
     The suffix of the file names the format. UserError if nothing was swept.
     """
     suffix = suffix_of(path)
-    found = list(sweeps(read(store, suite=suite).trials))
+    found = list(sweeps(read(store, suite=suite, run=run).trials))
     if not found:
         raise UserError(
             f"this run has no sweep: give a parameter at least {FEWEST} values, for example"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,14 +16,13 @@ from bench.api.registry import KIND_OF_AXIS
 from bench.api.untrusted import strip_controls
 from bench.artifacts.inputs import EncodeInputs, ImplantInputs, MeasureInputs
 from bench.config.trial import AXES, PlannedTrial, Trial, digest, pieces
-from bench.engine.record import Record, RunManifest, Status
+from bench.engine.record import Record, Status
 from bench.engine.record_cache import RecordCache
+from bench.engine.runs import LATEST, chosen
 from bench.engine.store import Store
 from bench.metrics import METRICS
 from bench.metrics.health import has_not_learnt
 from bench.metrics.input_detection import DETECTION
-
-Run = Literal["latest", "all"]
 
 SETTING = ("dataset", "backbone", "method", "bits", "training", "surrogate", "augment")  # equal in a board
 VERSIONS = ("protocol_digest", "metrics_version", "code")  # equal in a board too, without --mixed
@@ -81,20 +80,22 @@ class Results:
     command: str
 
 
-def load(store: Store, *, suite: str | None = None, run: Run = "latest") -> pd.DataFrame:
+def load(store: Store, *, suite: str | None = None, run: str = LATEST) -> pd.DataFrame:
     """One row per trial, with the columns of `columns()`. A metric that a trial does not have is NaN."""
     return read(store, suite=suite, run=run).trials
 
 
-def detectors(store: Store, *, suite: str | None = None, run: Run = "latest") -> pd.DataFrame:
+def detectors(store: Store, *, suite: str | None = None, run: str = LATEST) -> pd.DataFrame:
     """One row per trial and score of its input detector; `headline` marks the main score."""
     return read(store, suite=suite, run=run).detectors
 
 
-def read(store: Store, *, suite: str | None = None, run: Run = "latest") -> Results:
-    """The trials of the latest run (of a suite), or of all runs; a trial of several runs has its latest result."""
-    runs = runs_of(store, suite)
-    used = runs[-1:] if run == "latest" else runs[::-1]
+def read(store: Store, *, suite: str | None = None, run: str = LATEST) -> Results:
+    """The trials of a run, or of all runs; a trial of several runs has its latest result.
+
+    run: "latest", "all" or the beginning of an id. suite: only runs of this suite count.
+    """
+    used = chosen(store, run, suite=suite)[::-1]
     record_cache = RecordCache(store)
     rows, scores, seen = [], [], set()
     for planned in chain.from_iterable(manifest.trials for manifest in used):
@@ -132,18 +133,6 @@ def _once(planned: PlannedTrial, seen: set[str]) -> PlannedTrial:
         return replace(planned, key=None, skipped="one model for all seeds: a later run measured it with another")
     seen.add(model)
     return planned
-
-
-def runs_of(store: Store, suite: str | None = None) -> list[RunManifest]:
-    """The runs (of a suite), the latest last; UserError without any."""
-    every = store.runs()
-    found = [manifest for manifest in every if suite is None or suite in manifest.suites]
-    if not found:
-        known = sorted({name for manifest in every for name in manifest.suites})
-        if suite is not None and known:
-            raise unknown("suite in this store", suite, known)
-        raise UserError(f"store '{store.root}' holds no run yet: `python -m bench run` makes one")
-    return found
 
 
 def training_of(training: Mapping[str, Any]) -> str:

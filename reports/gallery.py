@@ -17,6 +17,7 @@ from bench.api.untrusted import strip_controls
 from bench.artifacts.inputs import ImplantInputs, MeasureInputs
 from bench.engine.record import Record
 from bench.engine.record_cache import RecordCache
+from bench.engine.runs import LATEST
 from bench.engine.store import Store
 from reports.artifact_files import evenly_spaced, opened
 from reports.context import FIXED, listed
@@ -45,13 +46,13 @@ class Drawn:
         return words + (f". Without a picture: {'; '.join(self.without)}" if self.without else "")
 
 
-def draw(store: Store, path: Path, *, key: str | None = None, suite: str | None = None) -> Drawn:
-    """Draw one trial, or every attack of the latest run (of a suite), into a file whose suffix names the format."""
+def draw(store: Store, path: Path, *, key: str | None = None, run: str = LATEST, suite: str | None = None) -> Drawn:
+    """Draw one trial, or every attack of a run, into a file whose suffix names the format."""
     suffix = suffix_of(path)
     if key is not None:
         found = Drawn((_of_trial(RecordCache(store), key),), ())
     else:
-        found = of_trials(RecordCache(store), read(store, suite=suite).trials)
+        found = of_trials(RecordCache(store), read(store, suite=suite, run=run).trials)
         if not found.blocks:
             why = f" ({'; '.join(found.without)})" if found.without else ": it has only clean models"
             raise UserError(f"no attack of this run has pictures{why}")

@@ -59,7 +59,7 @@ def planned(key: str | None, axes: Mapping[str, Any], **about: Any) -> PlannedTr
 
 def write_run(store: Store, plan: Plan, suite: str = "tiny", command: str = "python -m bench run") -> None:
     """The manifest of a plan, as `bench run` writes it."""
-    store.write_run(suite, RunManifest(suites=[suite], command=command, trials=plan.trials))
+    store.write_run(RunManifest(suites=[suite], command=command, trials=plan.trials))
 
 
 def other_surrogate(one: PlannedTrial, surrogate: str) -> PlannedTrial:

@@ -13,7 +13,9 @@ import typer
 
 from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_OK, EXIT_USER, RenamedWarning, UserError
 from bench.api.untrusted import abbreviate, strip_controls
-from bench.cli import boards, component, doctor, kernels, listing, report, run, verify
+from bench.cli import boards, component, doctor, kernels, listing, report, run, runs, verify
+from bench.cli.options import memory_limit
+from bench.cli.streams import patient_streams
 
 app = typer.Typer(
     name="bench",
@@ -42,7 +44,8 @@ app.command("kernels")(kernels.kernels)
 app.command("new")(component.new)
 app.command("check")(component.check)
 app.command("doctor")(doctor.doctor)
-app.command("gc")(doctor.gc)
+app.command("runs")(runs.runs)
+app.command("gc")(runs.gc)
 
 LONGEST = 4000  # characters of an error message
 PATHS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM}  # the path is wrong, not the program
@@ -84,13 +87,18 @@ def overview(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Wrong input ends with one line and exit code 2, a bug of HashDoor with its traceback."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), patient_streams() as failures:
         warnings.simplefilter("default", RenamedWarning)  # once for each text
         warnings.showwarning = partial(_warn, warnings.showwarning)
-        _run(sys.argv[1:] if arguments is None else arguments)
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+        if failures.errors:
+            _complain(f"the output could not be written ({failures.errors[0].strerror}); results in the store are kept")
+            code = code or EXIT_USER
+    sys.exit(code)
 
 
-def _run(arguments: list[str]) -> None:
+def _run(arguments: list[str]) -> int:
     code: object = EXIT_BUG
     try:
         if arguments:
@@ -106,14 +114,16 @@ def _run(arguments: list[str]) -> None:
     except KeyboardInterrupt:
         _complain("interrupted; the same command continues where it stopped")
         code = EXIT_INTERRUPT
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = 0
-    except Exception as error:
+    except (MemoryError, ImportError) as error:
+        if (limit := memory_limit()) is None:
+            return _bug()
+        _complain(f"{limit / 1e9:.1f} GB is too little memory for this process ({error}): raise `ulimit -v`")
+        code = EXIT_USER
+    except Exception as error:  # noqa: BLE001 -- whatever it is, its traceback is printed
         code = _usage(error)
         if code is None:
-            raise SystemExit(_bug()) from error
-    sys.exit(code if isinstance(code, int) else 0)
+            return _bug()
+    return code if isinstance(code, int) else EXIT_OK
 
 
 def _usage(error: Exception) -> int | None:

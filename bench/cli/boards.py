@@ -9,17 +9,28 @@ import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS
 from bench.cli.console import echo
-from bench.cli.options import DEFAULT_STORE, AllRuns, Format, Mixed, Plugins, StorePath, Where, load_plugins
+from bench.cli.options import (
+    DEFAULT_STORE,
+    Format,
+    Mixed,
+    Plugins,
+    RunOf,
+    StorePath,
+    SuiteOf,
+    Where,
+    load_plugins,
+    note_left_out,
+)
 
 
 def leaderboard(
     store: StorePath = DEFAULT_STORE,
-    suite: Annotated[str | None, typer.Option(help="Use the latest run of this suite, not of all.")] = None,
+    run: RunOf = "latest",
+    suite: SuiteOf = None,
     by: Annotated[
         str | None, typer.Option(metavar="AXIS", help="Print one set of boards per value of an axis.")
     ] = None,
     where: Where = [],  # noqa: B006 -- typer needs a literal
-    all_runs: AllRuns = False,
     mixed: Mixed = False,
     costs: Annotated[bool, typer.Option("--costs", help="Also print seconds, which differ between runs.")] = False,
     plugin: Plugins = [],  # noqa: B006
@@ -29,7 +40,7 @@ def leaderboard(
     from bench.cli.report import print_board
 
     print_board(
-        "leaderboard", suites=[suite] if suite is not None else [], store=store, where=where, all_runs=all_runs,
+        "leaderboard", suites=[suite] if suite is not None else [], store=store, where=where, run=run,
         mixed=mixed, plugin=plugin, format_=format_, by=by, costs=costs,
     )  # fmt: skip
 
@@ -54,9 +65,8 @@ def show(
             help="Draw retrieval metrics over each swept parameter of the latest run.",
         ),
     ] = None,
-    suite: Annotated[
-        str | None, typer.Option(help="For pictures without KEY: use the latest run of this suite.")
-    ] = None,
+    run: RunOf = "latest",
+    suite: SuiteOf = None,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
@@ -65,20 +75,20 @@ def show(
     from bench.engine.store import Store
 
     load_plugins(plugin)
-    if suite is not None and (key is not None or (gallery is None and curves is None)):
-        raise UserError("--suite needs --gallery or --curves and no KEY")
+    if (suite is not None or run != "latest") and (key is not None or (gallery is None and curves is None)):
+        raise UserError("--run and --suite need --gallery or --curves and no KEY")
     if curves is not None and (key is not None or gallery is not None):
         raise UserError("--curves draws the sweeps of a whole run: leave out KEY and --gallery")
     key = key.strip().lower() if key is not None else None
     if curves is not None:
         from reports import curves as sweeps
 
-        echo(f"{curves}: {sweeps.draw(Store(store), curves, suite=suite)}")
+        echo(f"{curves}: {sweeps.draw(Store(store), curves, suite=suite, run=run)}")
         return
     if gallery is not None:
         from reports import gallery as pictures
 
-        found = pictures.draw(Store(store), gallery, key=key, suite=suite)
+        found = pictures.draw(Store(store), gallery, key=key, suite=suite, run=run)
         echo(f"{gallery}: {found}")
         return
     if key is None:
@@ -93,8 +103,8 @@ def show(
 def compare(
     one: Annotated[Path, typer.Argument(metavar="A", help="A store.")],
     other: Annotated[Path, typer.Argument(metavar="B", help="The store to compare with it.")],
-    suite: Annotated[str | None, typer.Option(help="Use the latest run of this suite, not of all.")] = None,
-    all_runs: AllRuns = False,
+    run: Annotated[str, typer.Option("--run", metavar="latest|all", help="Run of each store.")] = "latest",
+    suite: SuiteOf = None,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
@@ -105,10 +115,11 @@ def compare(
 
     load_plugins(plugin)
     first, second = Store(one), Store(other)
-    run: frame.Run = "all" if all_runs else "latest"
     results = [frame.read(store, suite=suite, run=run) for store in (first, second)]
     found = comparing.compare(results[0], results[1], first, second)
     render.render(found.boards, format_)
+    for store in (first, second):
+        note_left_out(store, run, suite)
     if found.changed:
         raise typer.Exit(EXIT_FAILED_TRIALS)
 

@@ -1,14 +1,11 @@
-"""`bench doctor`: what this machine has and lacks. `bench gc`: delete files that no run needs."""
+"""`bench doctor`: what this machine has and lacks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
-import typer
-
-from bench.cli.console import echo
 from bench.cli.options import DEFAULT_STORE, Data, Format, StorePath, emit_all
 
 
@@ -97,26 +94,3 @@ def _weights() -> list[dict[str, str]]:
             if files or not found.startswith("found"):
                 rows.append({"component": name, "state": found})
     return rows
-
-
-def gc(
-    store: StorePath = DEFAULT_STORE,
-    repaired: Annotated[
-        bool, typer.Option("--repaired", help="Delete the models that defenses repaired as well.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Delete nothing; print how much would be deleted.")
-    ] = False,
-) -> None:
-    """Delete files that no run of this store needs any more. Results on boards are kept."""
-    from bench.engine import gc as collection
-    from bench.engine.store import Store
-
-    held = Store(store)
-    gone = collection.unneeded(held, repaired=repaired)
-    size = sum(path.lstat().st_size for path in gone)
-    if not dry_run:
-        collection.remove(held, gone)
-    total = sum(path.stat().st_size for path in held.root.rglob("*") if path.is_file())
-    verb = "would free" if dry_run else "freed"
-    echo(f"{verb} {size / 1e6:.1f} MB in {len(gone)} files; the store holds {total / 1e6:.1f} MB")

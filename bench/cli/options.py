@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -12,6 +12,9 @@ from rich.text import Text
 
 from bench.api.untrusted import strip_controls
 from bench.cli.console import console, echo, write
+
+if TYPE_CHECKING:
+    from bench.engine.store import Store
 
 Format = Annotated[
     Literal["rich", "markdown", "latex", "csv", "json"],
@@ -30,7 +33,6 @@ Suites = Annotated[
 Where = Annotated[
     list[str], typer.Option("--where", metavar="AXIS=A,B", help="Use only these values of an axis. Repeatable.")
 ]
-AllRuns = Annotated[bool, typer.Option("--all-runs", help="Use the trials of all runs, each with its latest result.")]
 Mixed = Annotated[bool, typer.Option("--mixed", help="Allow one table to mix code, metric and protocol versions.")]
 Changes = Annotated[
     list[str],
@@ -47,9 +49,36 @@ Data = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", envvar="HASHDOOR_DATA", help="Folder of the data sets (see `bench doctor`)."),
 ]
+RunOf = Annotated[
+    str,
+    typer.Option(
+        "--run", metavar="ID|latest|all", help="Run to read (see `bench runs`); all: each trial with its latest result."
+    ),
+]
+SuiteOf = Annotated[str | None, typer.Option("--suite", help="Use only runs of this suite.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 
 DEFAULT_STORE = Path("runs")
+
+
+def memory_limit() -> int | None:
+    """Bytes of address space that this process may have; None without a limit."""
+    try:
+        import resource
+    except ImportError:  # a system that has no such limit
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def note_left_out(store: Store, run: str, suite: str | None) -> None:
+    """Say on stderr which larger run, or unreadable one, a command did not show."""
+    from rich.text import Text
+
+    from bench.engine.runs import chosen, left_out
+
+    if said := left_out(store, chosen(store, run, suite=suite)):
+        console(stderr=True, soft_wrap=True).print(Text(strip_controls(f"note: {said}")))
 
 
 def load_plugins(files: Sequence[Path]) -> None:

@@ -85,8 +85,13 @@ class Display:
             self.say(f"{record.status}: {stage.label}: {record.reason}")
         self._refresh()
 
+    @property
+    def expected(self) -> float:
+        """Seconds of all stages that are left, on one core."""
+        return self._costs.total(self._left)
+
     def _remaining(self) -> float:
-        return self._costs.total(self._left) / max(1, self.slots)
+        return self.expected / max(1, self.slots)
 
     def _refresh(self) -> None:
         left = f"about {clock(self._remaining())} left"

@@ -13,14 +13,15 @@ from typer.core import TyperGroup
 from bench.cli.console import console, echo
 from bench.cli.options import (
     DEFAULT_STORE,
-    AllRuns,
     Format,
     Mixed,
     Plugins,
+    RunOf,
     StorePath,
     Suites,
     Where,
     load_plugins,
+    note_left_out,
 )
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def page(
         Path | None, typer.Option(metavar="FILE.json", help="Output of `bench kernels --format json`.")
     ] = None,
     where: Where = [],  # noqa: B006
-    all_runs: AllRuns = False,
+    run: RunOf = "latest",
     mixed: Mixed = False,
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
@@ -122,7 +123,7 @@ def page(
     `bench report BOARD --help` lists the options of a board.
     """
     load_plugins(plugin)
-    write_page(store, out, suites=suites, kernels=kernels, where=where, all_runs=all_runs, mixed=mixed)
+    write_page(store, out, suites=suites, kernels=kernels, where=where, run=run, mixed=mixed)
 
 
 @app.command()
@@ -156,7 +157,7 @@ def print_board(
     suites: Suites = [],  # noqa: B006
     store: StorePath = DEFAULT_STORE,
     where: Where = [],  # noqa: B006
-    all_runs: AllRuns = False,
+    run: RunOf = "latest",
     mixed: Mixed = False,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
@@ -169,7 +170,7 @@ def print_board(
     from reports.board_registry import BoardData, make_boards
 
     load_plugins(plugin)
-    held, _, found = _read(suites, store, where, all_runs=all_runs)
+    held, _, found = _read(suites, store, where, run)
     cache = RecordCache(held)
     made = [board for results in found for board in make_boards(name, BoardData(results, cache, mixed), options)]
     if not made:
@@ -177,6 +178,7 @@ def print_board(
             f"board '{name}' is empty: this run has no results for it (`python -m bench leaderboard` lists the reasons)"
         )
     render.render(made, format_)
+    _note(held, run, suites)
 
 
 def write_page(
@@ -186,7 +188,7 @@ def write_page(
     suites: Sequence[str] = (),
     kernels: Path | None = None,
     where: Sequence[str] = (),
-    all_runs: bool = False,
+    run: str = "latest",
     mixed: bool = False,
 ) -> None:
     """Write the page of one run into a file; UserError for several suites or a file that cannot be written."""
@@ -196,19 +198,20 @@ def write_page(
     from bench.config import suite
     from reports import html_report
 
-    held, own, found = _read(suites, store, where, all_runs=all_runs)
+    held, own, found = _read(suites, store, where, run)
     if len(found) > 1:
-        raise UserError("--suite is given more than once, but a page shows one run: use --all-runs for several")
+        raise UserError("--suite is given more than once, but a page shows one run: use --run all for several")
     (results,) = found
     shipped = [suite.load(name) for name in results.suites if name in suite.names()]
     claims = _measured(held, [*own, *shipped], mixed)
     with console(stderr=True).status(f"writing {escape(str(out))}"):
         said = html_report.draw(held, out, results, claims, kernels=kernels, mixed=mixed)
     echo(f"{out}: {said}")
+    _note(held, run, suites)
 
 
 def _read(
-    suites: Sequence[str], store: Path, where: Sequence[str], *, all_runs: bool
+    suites: Sequence[str], store: Path, where: Sequence[str], run: str
 ) -> tuple[Store, list[Suite], list[Results]]:
     """The store, the suites that are files, and the results per suite (or of the latest run)."""
     from bench.config import suite
@@ -216,10 +219,19 @@ def _read(
     from reports import frame
 
     held = Store(store)
-    own = {name: suite.load(name) for name in suites if name.endswith(".toml")}
-    names: list[str | None] = [own[name].name if name in own else name for name in suites] or [None]
-    found = [frame.read(held, suite=name, run="all" if all_runs else "latest") for name in names]
-    return held, [*own.values()], [frame.narrow(results, where) if where else results for results in found]
+    own = [suite.load(name) for name in suites if name.endswith(".toml")]
+    found = [frame.read(held, suite=name, run=run) for name in _names(suites)]
+    return held, own, [frame.narrow(results, where) if where else results for results in found]
+
+
+def _names(suites: Sequence[str]) -> list[str | None]:
+    """The names of suites, which may be given as files; None is any suite."""
+    return [Path(name).stem if name.endswith(".toml") else name for name in suites] or [None]
+
+
+def _note(store: Store, run: str, suites: Sequence[str]) -> None:
+    for name in _names(suites):
+        note_left_out(store, run, name)
 
 
 def _measured(store: Store | None, suites: list[Suite], mixed: bool) -> list[Board]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
+import signal
 import textwrap
+import threading
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -24,11 +28,13 @@ from bench.cli.options import (
     StorePath,
     Suites,
     device_of,
+    memory_limit,
 )
 
 if TYPE_CHECKING:
+    from bench.config.suite import Suite
+    from bench.engine.record import RunManifest
     from bench.engine.scheduler import Summary
-    from bench.engine.store import Store
     from bench.graph.plan import Plan
 
 Retry = Annotated[
@@ -39,6 +45,10 @@ Retry = Annotated[
 REASON = 130  # characters of the reason for which trials are left out
 
 
+ADDRESS_SPACE = 5e9  # bytes; with less, torch ends the process without a word
+SHORT = 60.0  # seconds of work for which starting Ray does not pay
+
+
 def run(
     suite: Suites = ["quick"],  # noqa: B006 -- typer needs a literal
     set_: Changes = [],  # noqa: B006
@@ -47,9 +57,12 @@ def run(
     data: Data = None,
     plugin: Plugins = [],  # noqa: B006
     executor: Annotated[
-        Literal["ray", "serial"],
-        typer.Option(help="ray: in parallel; serial: one stage after the other in this process."),
-    ] = "ray",
+        Literal["auto", "ray", "serial"],
+        typer.Option(
+            help="ray: in parallel; serial: one stage after the other in this process; auto: ray for more than a minute"
+            " of work."
+        ),
+    ] = "auto",
     workers: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Number of stages that run at once; default: one per core or GPU share."),
@@ -63,37 +76,42 @@ def run(
 ) -> None:
     """Run suites. Results that the store holds already are reused; the same command continues an interrupted run."""
     from bench.cli.progress import Display
-    from bench.engine import executors
+    from bench.engine import executors, ray_executor
     from bench.engine.estimator import RuntimeEstimator
     from bench.engine.record import LASTING_FAILURES, Status
     from bench.engine.scheduler import run_plan
     from bench.engine.store import Store
     from bench.engine.worker import Environment
 
+    if (limit := memory_limit()) is not None and limit < ADDRESS_SPACE:
+        raise UserError(
+            f"`ulimit -v` leaves this process {limit / 1e9:.1f} GB, and training takes {ADDRESS_SPACE / 1e9:.0f} GB of"
+            " address space at least: raise it"
+        )
     again = frozenset(word for word in retry.split(",") if word)
     if not again <= LASTING_FAILURES:
         raise UserError(f"--retry {retry}: expected some of {', '.join(sorted(LASTING_FAILURES))}, separated by commas")
-    _interrupt_on_terminate()
     if address:
-        executors.reachable(address)
+        ray_executor.reachable(address)
     held = Store(store, create=True)
     held.check_writable()
-    made, chosen = _plan(suite, set_, only, data, plugin, device)
+    made, loaded, chosen = _plan(suite, set_, only, data, plugin, device)
     if all(trial.key is None for trial in made.trials):
         raise UserError(
             f"nothing of this suite can run here: {'; '.join(dict.fromkeys(c.skipped for c in made.trials))}"
         )
-    _write_manifest(held, made, suite, set_, only)
-    with Display(RuntimeEstimator(held.records())) as display:
+    held.write_run(manifest_of(made, loaded, command_of(suite, set_, only)))
+    with _stopped_once(), Display(RuntimeEstimator(held.records())) as display:
         site = Environment(
             held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin)
         )
 
         def start() -> executors.Executor:
+            short = executor == "auto" and not (address or workers) and display.expected < SHORT
             made_: executors.Executor = (
-                executors.RayExecutor(site, workers=workers, address=address)
-                if executor == "ray"
-                else executors.SerialExecutor(site)
+                executors.SerialExecutor(site)
+                if short or executor == "serial"
+                else ray_executor.RayExecutor(site, workers=workers, address=address)
             )
             display.slots = made_.slots
             return made_
@@ -134,7 +152,7 @@ def plan(
     from bench.engine.store import Store
 
     held = Store(store) if (store / "store.json").exists() else None
-    made, chosen = _plan(suite, set_, only, data, plugin, device)
+    made, _, chosen = _plan(suite, set_, only, data, plugin, device)
     pending = Frontier(made, held, frozenset()) if held else None
     needed = pending.needed if pending else made.stages
     costs = RuntimeEstimator(held.records() if held else ())
@@ -176,7 +194,7 @@ def plan(
 
 def _plan(
     suites: list[str], changes: list[str], only: list[str], data: Path | None, plugins: list[Path], device: str
-) -> tuple[Plan, str]:
+) -> tuple[Plan, list[Suite], str]:
     from bench.api import registry
     from bench.config import suite as suites_
     from bench.graph import planner as planning
@@ -187,27 +205,55 @@ def _plan(
         raise UserError(f"--data '{data}' is not a directory: see `python -m bench doctor` for what belongs there")
     loaded = [suites_.load(name, changes=changes, only=only) for name in suites]
     chosen = device_of(device)
-    return planning.plan(loaded, data=data, device=chosen.partition(":")[0]), chosen
+    return planning.plan(loaded, data=data, device=chosen.partition(":")[0]), loaded, chosen
 
 
-def _write_manifest(held: Store, made: Plan, suites: list[str], changes: list[str], only: list[str]) -> None:
-    from bench.config.trial import digest
-    from bench.engine.record import RunManifest
-
+def command_of(suites: list[str], changes: list[str], only: list[str]) -> str:
+    """The command line that makes these results, less where and how they are computed."""
     words = ["python", "-m", "bench", "run"]
     for option, values in (("--suite", suites), ("--set", changes), ("--only", only)):
         words += [word for value in values for word in (option, value)]
-    names = [Path(name).stem for name in suites]
-    manifest = RunManifest(suites=names, command=shlex.join(words), trials=made.trials, stages=list(made.stages))
-    held.write_run(f"{'+'.join(names)}-{digest([suites, changes, only])[:8]}", manifest)
+    return shlex.join(words)
 
 
-def _interrupt_on_terminate() -> None:
-    """Make SIGTERM stop a run as Ctrl-C does: every finished stage is kept."""
-    import signal
+def manifest_of(made: Plan, suites: Sequence[Suite], command: str) -> RunManifest:
+    """What the store keeps of a run."""
+    from bench.engine.provenance import provenance
+    from bench.engine.record import RunManifest
 
-    if sys.platform != "win32":
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return RunManifest(
+        suites=[suite.name for suite in suites],
+        descriptions={suite.name: suite.description for suite in suites},
+        texts={suite.name: suite.text for suite in suites},
+        command=command,
+        trials=made.trials,
+        stages=list(made.stages),
+        provenance=provenance(),
+    )
+
+
+@contextmanager
+def _stopped_once() -> Iterator[None]:
+    """SIGTERM and the end of the terminal stop a run as Ctrl-C does; while it stops, more of them change nothing."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        for other in numbers:
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _closing(summary: Summary, trained: int, made: Plan, store: Path) -> None:
@@ -218,7 +264,8 @@ def _closing(summary: Summary, trained: int, made: Plan, store: Path) -> None:
     for record in summary.failures[:5]:
         line(f"  {record.status}: {record.label}: {record.reason}")
     _print_skipped(made)
-    line(f"Results: {store.resolve()} (`python -m bench leaderboard --store {store}` prints the boards again)")
+    again = f"python -m bench leaderboard --store {shlex.quote(str(store))}"
+    line(f"Results: {store.resolve()} (`{again}` prints the boards again)")
 
 
 def _print_skipped(made: Plan) -> None:

@@ -8,18 +8,15 @@ import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS, UserError
 from bench.cli.console import console, line
-from bench.cli.options import DEFAULT_STORE, Plugins, StorePath, load_plugins
+from bench.cli.options import DEFAULT_STORE, Plugins, RunOf, StorePath, SuiteOf, load_plugins, note_left_out
 
-RunOf = Annotated[str | None, typer.Option("--suite", help="The latest run of this suite instead of the latest run.")]
 SHOWN = 20  # number of trials whose differences are printed
 
 
 def verify(
     store: StorePath = DEFAULT_STORE,
-    suite: RunOf = None,
-    all_runs: Annotated[
-        bool, typer.Option("--all-runs", help="Check every run of the store, not only the latest.")
-    ] = False,
+    run: RunOf = "latest",
+    suite: SuiteOf = None,
     set_aside: Annotated[
         bool, typer.Option("--set-aside", help="Remove records that fail the check; the next run computes them again.")
     ] = False,
@@ -29,18 +26,14 @@ def verify(
     from rich.progress import track
 
     from bench.engine.recompute import Verifier
+    from bench.engine.runs import chosen
     from bench.engine.store import Store
-    from reports.frame import runs_of
 
     load_plugins(plugin)
     held = Store(store)
     if set_aside:
         held.check_writable()
-    keys = list(
-        dict.fromkeys(
-            trial.key for manifest in runs_of(held, suite)[None if all_runs else -1 :] for trial in manifest.trials
-        )
-    )
+    keys = dict.fromkeys(trial.key for manifest in chosen(held, run, suite=suite) for trial in manifest.trials)
     records = [record for key in keys if key and (record := held.record(key)) and record.ok]
     if not records:
         raise UserError(f"store '{store}' holds no finished trial of this run: `python -m bench run` makes some")
@@ -63,6 +56,7 @@ def verify(
     if verifier.newer:
         names = ", ".join(sorted(verifier.newer))
         line(f"Some of these trials lack newer metrics: {names}. `python -m bench rescore` adds them.")
+    note_left_out(held, run, suite)
     if wrong:
         if set_aside:
             for record, _ in wrong:
@@ -78,21 +72,21 @@ def verify(
 
 def rescore(
     store: StorePath = DEFAULT_STORE,
-    suite: RunOf = None,
+    run: RunOf = "latest",
+    suite: SuiteOf = None,
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Compute the metrics of the latest run again by their present definitions, without training."""
+    """Compute the metrics of a run again by their present definitions, without training."""
     from rich.progress import track
 
-    from bench.config.trial import digest
     from bench.engine.recompute import rescore as again
+    from bench.engine.runs import chosen
     from bench.engine.store import Store
-    from reports.frame import runs_of
 
     load_plugins(plugin)
     held = Store(store)
     held.check_writable()
-    manifest = runs_of(held, suite)[-1]
+    manifest = chosen(held, run, suite=suite)[-1]
     old = [trial.key for trial in manifest.trials]
     aside = console(stderr=True)
     pairs = track(
@@ -103,8 +97,7 @@ def rescore(
     moved = sum(trial.key != key for trial, key in zip(trials, old, strict=True))
     failed = [record for record in records if record is not None and not record.ok]
     if moved:
-        name = f"{'+'.join(manifest.suites)}-rescored-{digest([trial.key for trial in trials])[:8]}"
-        held.write_run(name, manifest.model_copy(update={"trials": trials}))
+        held.write_run(manifest.model_copy(update={"trials": trials}))
     without = records.count(None)
     said = f"{len(old) - without - len(failed)} trials measured, {moved} of them anew; {without} have no result"
     line(said + (f"; {len(failed)} could not be measured and keep what they have." if failed else "."))

@@ -32,6 +32,7 @@ class Suite:
     blocks: tuple[Block, ...]
     reported: tuple[ReportedNumber, ...] = ()
     only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    text: str = ""  # of the file that it was read from
 
     def trials(self, data: Path | None) -> Iterator[Trial | Skipped]:
         """Every trial once, cheapest block first as written; trials without data come as Skipped."""
@@ -101,6 +102,7 @@ def load(name: str, *, changes: Sequence[str] = (), only: Sequence[str] = ()) ->
         blocks=blocks,
         reported=reported_numbers(where, parsed.reported, list(AXES.values())),
         only=dict(parse_only(item) for item in only),
+        text=text,
     )
 
 

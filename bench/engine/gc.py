@@ -1,53 +1,78 @@
-"""Which files of a store nothing needs any more."""
+"""Which files of a store nothing needs any more. What cannot be proven to be unneeded stays."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from bench.api.errors import StoreError
 from bench.api.kinds import CODE_CHANGING
-from bench.engine.record import Record, is_key
+from bench.engine.record import RunManifest, is_key
 from bench.engine.store import Store, writing
 
 DAY = 86400.0  # seconds
 
 
-def unneeded(store: Store, *, repaired: bool = False) -> list[Path]:
-    """The files that no run of the store needs. repaired: models that defenses repaired count as such."""
-    records = {record.key: record for record in store.records()}
-    found = [*_of_no_run(store, records, repaired), *_damaged(store), *_leftovers(store)]
+def unneeded(
+    store: Store, *, dropped: Collection[str] = (), repaired: bool = False, damaged: bool = False
+) -> list[Path]:
+    """The files that no run of the store needs. Nothing is written.
+
+    dropped: ids of runs that go as well. repaired: models that defenses repaired count as unneeded. damaged: so do
+    files that earlier runs set aside. StoreError where a manifest cannot be read or none exists: what the runs need is
+    unknown then.
+    """
+    if broken := store.unreadable_manifests():
+        names = ", ".join(f"'{path}'" for path in broken[:3])
+        raise StoreError(
+            f"nothing is removed: the manifest {names} cannot be read, so what its run needs is unknown; restore the"
+            " file from a copy, run its suite again, or remove the file if its results may go"
+        )
+    runs = store.runs()
+    if not runs:
+        raise StoreError(f"nothing is removed: store '{store.root}' has no run, so what is needed is unknown")
+    kept = [run for run in runs if run.id not in dropped]
+    found = [path for run in runs if run.id in dropped for path in store.manifest_paths(run.id)]
+    found += _of_no_run(store, needed(store, kept), repaired=repaired)
+    found += [*(_damaged(store) if damaged else ()), *_leftovers(store)]
     return [path for path in found if path.is_symlink() or path.is_file()]
 
 
-def remove(store: Store, paths: list[Path]) -> None:
+def remove(store: Store, paths: Collection[Path]) -> None:
     with writing(store.root):
         for path in paths:
             path.unlink(missing_ok=True)
 
 
-def _needed(store: Store, records: Mapping[str, Record]) -> set[str]:
-    """Keys of all stages that some run's trials stand on."""
-    found: set[str] = set()
-    for run in store.runs():
-        trials = {planned.key for planned in run.trials if planned.key}
-        unfinished = any(key not in records or not records[key].ok for key in trials)
-        found |= trials.union(run.stages if unfinished else ())  # the same command continues with them
+def needed(store: Store, runs: Collection[RunManifest]) -> set[str]:
+    """Keys of all stages that the runs' trials stand on, by their manifests and by the records of stages."""
+    listed = {key for run in runs for key in run.stages}
+    found = listed | {planned.key for run in runs for planned in run.trials if planned.key}
     todo = list(found)
     while todo:
-        record = records.get(todo.pop())
-        fresh = set(record.parents.values()) - found if record is not None else set()
+        record = store.record(key := todo.pop())
+        if record is None:
+            if key not in listed and store.has_record_file(key):
+                raise StoreError(
+                    f"nothing is removed: the record {key} is damaged, and no manifest lists its inputs; run its suite"
+                    " again"
+                )
+            continue
+        fresh = set(record.parents.values()) - found
         found |= fresh
         todo += fresh
     return found
 
 
-def _of_no_run(store: Store, records: Mapping[str, Record], repaired: bool) -> Iterator[Path]:
+def _of_no_run(store: Store, kept: set[str], *, repaired: bool) -> Iterator[Path]:
     """Files named by keys and no others, whatever a folder of a stranger's store may link to."""
-    needed = _needed(store, records)
-    dropped = {key for key, record in records.items() if repaired and record.meta.kind in CODE_CHANGING}
-    for pattern, kept in (("records/*.json", needed), ("artifacts/*.safetensors", needed - dropped)):
+    for pattern in ("records/*.json", "artifacts/*.safetensors"):
         yield from (path for path in store.root.glob(pattern) if is_key(path.stem) and path.stem not in kept)
+    for key in kept if repaired else ():
+        record = store.record(key)
+        if record is not None and record.meta.kind in CODE_CHANGING:
+            yield store.artifact_path(key)
 
 
 def _damaged(store: Store) -> Iterator[Path]:

@@ -6,6 +6,7 @@ their types; unknown fields are left out.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
@@ -20,10 +21,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from bench.api.kinds import DefenseKind
 from bench.api.registry import KIND_OF_AXIS
 from bench.api.untrusted import abbreviate, parse_json
-from bench.config.trial import Key, PlannedTrial, Spec, Trial
+from bench.config.trial import Key, PlannedTrial, Spec, Trial, canonical, digest
 
-SCHEMA = 2  # of stores; raised when a reader of the old form would misread the new one
+SCHEMA = 3  # of stores; raised when a reader of the old form would misread the new one
 RECORD_LIMIT, MANIFEST_LIMIT = 2**25, 2**29  # bytes of a file
+ID_LENGTH = 12  # characters of a run's id
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 
 Number = bool | int | Annotated[float, Field(allow_inf_nan=False)]
@@ -275,14 +277,24 @@ def _command(given: str) -> str:
 class RunManifest(Model):
     """A run: its trials, and the records in which their results are.
 
-    stages: all that the trials stand on, as long as no record of a trial says so. descriptions: of suites.
+    stages: all that the trials stand on. descriptions: of suites. texts: of suite files, by the suite's name. started:
+    seconds since 1970 when the command was last given. provenance: version and machine of that command.
     """
 
     suites: Annotated[list[str], Field(min_length=1)]
     trials: list[PlannedTrial]
     stages: list[Key] = []
     descriptions: Texts = {}
+    texts: Texts = {}
     command: Annotated[str, AfterValidator(_command)] = ""
+    started: Annotated[float, Field(ge=0, le=2.5e11)] = 0.0
+    provenance: Provenance = Field(default_factory=Provenance)
+
+    @property
+    def id(self) -> str:
+        """Equal for the same command on the same suites, data and code: giving it again continues the run."""
+        trials = [[planned.trial.axes(), planned.key] for planned in self.trials]
+        return digest([self.suites, self.texts, self.command, trials])[:ID_LENGTH]
 
     def as_json(self) -> dict[str, Any]:
         """The manifest as it stands in a file: components once, in trials their positions."""
@@ -294,7 +306,7 @@ class RunManifest(Model):
             components = {axis: places.setdefault(spec, len(places)) for axis, spec in planned.trial.components.items()}
             trials.append({**line, "trial": {**trial, **components}})
         listed = [{**spec.as_json(), "given": dict(spec.given)} for spec in places]
-        return {**self.model_dump(exclude={"trials"}), "components": listed, "trials": trials}
+        return {"id": self.id, **self.model_dump(exclude={"trials"}), "components": listed, "trials": trials}
 
 
 _COMPONENTS = TypeAdapter(list[Spec])
@@ -304,7 +316,7 @@ _LINE, _TRIAL = (tuple(field.name for field in fields(cls)) for cls in (PlannedT
 def record_from(found: Any, key: str) -> Record | None:
     """A record from JSON; None where it is another's, of another version or damaged."""
     try:
-        record = Record.model_validate(_versioned(found))
+        record = Record.model_validate(_unchanged(found))
     except ValueError:
         return None
     return record if record.key == key else None
@@ -325,7 +337,7 @@ def record_of(content: bytes) -> Record:
 def manifest_from(found: Any) -> RunManifest | None:
     """A run's manifest from JSON; None where the file holds something else."""
     try:
-        given = _versioned(found)
+        given = _unchanged(found)
         components = _COMPONENTS.validate_python(given.get("components"))
         trials = [_placed(line, components) for line in given.get("trials", ())]
         return RunManifest.model_validate({**given, "trials": trials})
@@ -334,8 +346,25 @@ def manifest_from(found: Any) -> RunManifest | None:
 
 
 def encoded(part: Record | RunManifest) -> bytes:
-    """The content of a file."""
-    return json.dumps({"schema": SCHEMA, **part.as_json()}, allow_nan=False, indent=1).encode()
+    """The content of a file. Its checksum is of the values, so that another layout of the same JSON stays readable."""
+    return json.dumps(signed({"schema": SCHEMA, **part.as_json()}), allow_nan=False, indent=1).encode()
+
+
+def signed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's values with their checksum."""
+    return {"checksum": _checksum(content), **content}
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def _unchanged(found: Any) -> dict[str, Any]:
+    """A file's values; ValueError where they are of another schema or not those that were written."""
+    given = dict(_versioned(found))
+    if given.pop("checksum", None) != _checksum(given):
+        raise ValueError("its checksum does not hold")
+    return given
 
 
 def _versioned(found: Any) -> dict[str, Any]:

@@ -3,14 +3,14 @@
     store.json                 schema version
     artifacts/<key>.safetensors
     records/<key>.json         written last: a stage without a record has not happened
-    manifests/<name>.json      the trials of a run: which records its boards show
-    damaged/                   what did not match its checksum or is no record, set aside
+    manifests/<suites>-<id>.json   the trials of a run: which records its boards show
+    damaged/                   what a run found damaged and made again
 
 A store may come from anybody: `record.py` checks its files before they are used, keys are hexadecimal before they
 become file names, and what is deleted or moved is named by a key. Its numbers are claims: `recompute.py` checks them.
 
 Every file is written under a temporary name and renamed, so that a reader sees it whole or not at all, and two drivers
-may work on one store.
+may work on one store. Records and manifests carry checksums of their own. Reading changes nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import os
 import re
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.api.errors import StoreError
 from bench.api.untrusted import read_json
-from bench.config.trial import canonical, digest, sha256
+from bench.config.trial import canonical, sha256
 from bench.engine.record import (
     MANIFEST_LIMIT,
     RECORD_LIMIT,
@@ -84,21 +85,20 @@ class Store:
     # Records
 
     def record(self, key: str) -> Record | None:
-        """The record of a stage; a torn or foreign one is set aside and counts as absent."""
+        """The record of a stage; None where there is none or its file is damaged."""
         if not is_key(key):
             return None
         path = self._record_path(key)
         try:
-            found = record_from(read_json(path, RECORD_LIMIT), key)
-        except FileNotFoundError:
+            return record_from(read_json(path, RECORD_LIMIT), key)
+        except (FileNotFoundError, ValueError):
             return None
-        except ValueError:
-            found = None
         except OSError as error:
             raise StoreError(f"'{path}' cannot be read ({error.strerror}): see who may read it, or remove it") from None
-        if found is None:
-            self._set_aside(path)
-        return found
+
+    def has_record_file(self, key: str) -> bool:
+        """Whether a file is in the place of a stage's record, readable or not."""
+        return is_key(key) and self._record_path(key).exists()
 
     def write_record(self, record: Record) -> None:
         self._write(self._record_path(record.key), encoded(record))
@@ -109,6 +109,8 @@ class Store:
         A failure never replaces a result, and neither does the same result.
         """
         held = self.record(record.key)
+        if held is None and self.has_record_file(record.key):  # a damaged one
+            self._set_aside(self._record_path(record.key))
         if held is not None and held.ok:
             same = held.inputs == record.inputs and held.artifact == record.artifact
             if same if record.ok else self.intact(held):
@@ -150,10 +152,12 @@ class Store:
         return found
 
     def tensors(self, key: str) -> dict[str, Tensor]:
-        """The tensors of an artifact, memory-mapped."""
+        """The tensors of an artifact, memory-mapped. OSError if its file cannot be read, or is a pipe."""
         from safetensors import safe_open
 
-        with safe_open(self.artifact_path(key), framework="pt") as file:
+        if not (path := self.artifact_path(key)).is_file():
+            raise FileNotFoundError(errno.ENOENT, "no ordinary file", str(path))
+        with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
     def intact(self, record: Record | RecordSummary) -> bool:
@@ -178,26 +182,33 @@ class Store:
 
     # Runs
 
-    def write_run(self, name: str, manifest: RunManifest) -> None:
-        """Keep a run's manifest. name: of the file, less what has no place in one."""
-        stem = re.sub(r"[^\w.+-]+", "_", name).lstrip(".")
-        stem = stem if len(stem) <= NAME else f"{stem[: NAME - 33]}-{digest(name)}"
-        self._write(self.root / "manifests" / f"{stem}.json", encoded(manifest))
+    def write_run(self, manifest: RunManifest) -> RunManifest:
+        """Keep a run's manifest as the latest; returns it with its time, which is after that of every other."""
+        latest = max((run.started for run in self.runs()), default=0.0)
+        stamped = manifest.model_copy(update={"started": max(time.time(), latest + 0.001)})  # clocks step back
+        name = re.sub(r"[^\w.+-]+", "_", "+".join(manifest.suites)).lstrip(".")[:NAME]
+        self._write(self.root / "manifests" / f"{name}-{manifest.id}.json", encoded(stamped))
+        return stamped
 
     def runs(self) -> list[RunManifest]:
-        """The runs that this store has seen, the latest last."""
-        paths = [path for path in (self.root / "manifests").glob("*.json") if path.is_file()]
-        found = []
-        for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns):
+        """The runs of this store whose manifests can be read, the latest last."""
+        found = [manifest for _, manifest in self._manifests() if manifest is not None]
+        return sorted(found, key=lambda manifest: (manifest.started, manifest.id))
+
+    def unreadable_manifests(self) -> list[Path]:
+        """Manifests that are damaged, of another version, or no ordinary file."""
+        return [path for path, manifest in self._manifests() if manifest is None]
+
+    def manifest_paths(self, run_id: str) -> list[Path]:
+        """The files that hold a run's manifest."""
+        return [path for path, manifest in self._manifests() if manifest is not None and manifest.id == run_id]
+
+    def _manifests(self) -> Iterator[tuple[Path, RunManifest | None]]:
+        for path in sorted((self.root / "manifests").glob("*.json")):
             try:
-                manifest = manifest_from(read_json(path, MANIFEST_LIMIT))
-            except ValueError:
-                self._set_aside(path)
-                continue
-            if manifest is None:
-                raise StoreError(f"'{path}' is not a run of this version: use another --store, or remove the file")
-            found.append(manifest)
-        return found
+                yield path, manifest_from(read_json(path, MANIFEST_LIMIT))
+            except (OSError, ValueError):
+                yield path, None
 
     # Housekeeping
 
@@ -205,6 +216,11 @@ class Store:
         if not is_key(key):
             raise StoreError(f"{key!r} is no key, so there is no such file in store '{self.root}'")
         return self.root / "artifacts" / f"{key}.safetensors"
+
+    def size_of(self, key: str) -> int:
+        """Bytes of a stage's record and artifact."""
+        paths = (self.artifact_path(key), self._record_path(key))
+        return sum(path.stat().st_size for path in paths if path.is_file())
 
     def _record_path(self, key: str) -> Path:
         if not is_key(key):
@@ -257,15 +273,12 @@ def writing(root: Path) -> Iterator[None]:
             errno.EPERM: "it is not writable for you: name a writable --store",
             errno.ENOTDIR: "a part of its path is a file: name another --store",
             errno.EEXIST: "a part of its path is a file: name another --store",
-        }.get(error.errno or 0)
-        if advice is None:
-            raise
+        }.get(error.errno or 0, f"{error.strerror or error}: see to that, then run the same command again")
         raise StoreError(f"cannot write to store '{root}': {advice}; nothing that was finished is lost") from error
     except Exception as error:
         # safetensors wraps the operating system's error in a type of its own
-        if type(error).__name__ == "SafetensorError" and "No space left" in str(error):
-            raise StoreError(
-                f"cannot write to store '{root}': the disk is full: free some space (see `bench gc`), then run the same"
-                " command again; nothing that was finished is lost"
-            ) from error
-        raise
+        number = re.search(r"os error (\d+)", str(error))
+        if type(error).__name__ != "SafetensorError" or number is None:
+            raise
+        with writing(root):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error

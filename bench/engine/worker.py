@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -31,6 +32,10 @@ from bench.graph.plan import Stage
 if TYPE_CHECKING:
     from bench.artifacts.artifact import Output
 
+WORLD = frozenset({  # of the machine and not of a component: the next run tries again
+    errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS,
+    errno.EAGAIN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENETUNREACH, errno.EREMOTEIO,
+})  # fmt: skip
 LOG_TAIL = 4000  # characters of traceback that a record keeps
 NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")  # on a CPU torch has no type of error for it
 
@@ -68,7 +73,7 @@ def run_stage(stage: Stage, site: Environment) -> Record:
     """Run a stage and write its record, whatever happens to it; only an unusable store or an interrupt escapes."""
     import torch
 
-    started = time.time()
+    started, began = max(0.0, time.time()), time.monotonic()  # a clock may be set back, or before 1970
     store = Store(site.store)
     try:
         for plugin in site.plugins:
@@ -81,6 +86,9 @@ def run_stage(stage: Stage, site: Environment) -> Record:
         FilesChangedError,
     ) as error:  # not a failure of the stage: the next run makes the input again
         record = describe(stage, Status.KILLED, _line(error))
+    except OSError as error:
+        status = Status.KILLED if error.errno in WORLD else Status.FAILED
+        record = describe(stage, status, f"{type(error).__name__}: {_line(error)}", _tail())
     except StageTimeoutError:
         record = describe(stage, Status.TIMEOUT, f"ran longer than {stage.timeout:g} s", _tail())
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -91,7 +99,7 @@ def run_stage(stage: Stage, site: Environment) -> Record:
         status = Status.OOM if any(words in str(error) for words in NO_MEMORY) else Status.FAILED
         record = describe(stage, status, f"{type(error).__name__}: {_line(error)}", _tail())
     origin = provenance().model_copy(update={"device": device_name(site.device)})
-    cost = Cost(seconds=time.time() - started, started=started, host=socket.gethostname())
+    cost = Cost(seconds=time.monotonic() - began, started=started, host=socket.gethostname())
     return store.commit(record.model_copy(update={"provenance": origin, "cost": cost}))
 
 

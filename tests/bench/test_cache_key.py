@@ -30,6 +30,7 @@ EVERYTHING = set(STAGES)
         ("hashing.datasets.digits", EVERYTHING),
         ("bench.engine.scheduler", set()),
         ("bench.engine.executors", set()),
+        ("bench.engine.ray_executor", set()),
         ("bench.engine.store", set()),
         ("bench.config.suite", set()),
         ("bench.cli.run", set()),

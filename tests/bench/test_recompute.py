@@ -13,7 +13,7 @@ import typer
 import reports
 from bench.api import registry
 from bench.api.errors import StoreError
-from bench.cli import doctor
+from bench.cli import runs
 from bench.cli import verify as command
 from bench.cli.app import main
 from bench.config import suite as suites
@@ -215,7 +215,7 @@ def test_a_metric_and_a_board_from_a_file_outside_are_found_in_every_place(done,
 
     # verified, also where older trials lack it
     command.verify(store=store.root)
-    command.verify(store=store.root, all_runs=True)
+    command.verify(store=store.root, run="all")
     assert verified(store).newer == {"first_hit", "first_hit_control", "shift", "shift_control"}
 
     # explained, shown and exported
@@ -291,7 +291,7 @@ def test_damaged_codes_are_not_measured_under_a_new_metric(done, tmp_path):
 
 def test_repaired_models_that_gc_dropped_are_not_missed(tmp_path):
     plan, store = ran(tmp_path, ["defenses=fine_pruning", "attacks=none"])
-    doctor.gc(store=store.root, repaired=True)
+    runs.gc(store=store.root, repaired=True)
     key = of(plan, store, "defense", attack="none", defense=plan.trials[0].trial.defense.label).key
     assert not store.artifact_path(key).exists()
     verified(store)

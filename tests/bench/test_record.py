@@ -10,12 +10,23 @@ import pytest
 
 from bench.api.kinds import Access, DefenseKind
 from bench.config.trial import PlannedTrial, Spec
-from bench.engine.record import RunManifest, Status, encoded, manifest_from, record_from, record_of, summary_of
+from bench.engine.record import (
+    SCHEMA,
+    RunManifest,
+    Status,
+    encoded,
+    manifest_from,
+    record_from,
+    record_of,
+    signed,
+    summary_of,
+)
 from tests.stores import planned, record
 
 KEY = "a" * 32
 FULL: dict[str, Any] = {
-    "schema": 2, "key": KEY, "stage": "measure", "status": "ok", "label": "measure badnets", "cost_group": "measure ",
+    "schema": SCHEMA, "key": KEY, "stage": "measure", "status": "ok", "label": "measure badnets",
+    "cost_group": "measure ",
     "reason": "", "log": "", "code": "c", "cause": None, "spec": {"attack": {"name": "badnets", "params": {"x": 1}}},
     "parents": {"load": "10ad", "proxies.0.load": "no key"}, "inputs": {"load": "f" * 64, "proxies.0.load": None},
     "meta": {"protocol": {"name": "toy", "version": 1, "cutoff": None, "sizes": {"query": 3}, "digests": {"q": "d"}},
@@ -29,16 +40,16 @@ FULL: dict[str, Any] = {
 
 
 def test_a_record_is_written_as_it_was_read() -> None:
-    found = record_from(FULL, KEY)
+    found = record_from(signed(FULL), KEY)
     assert found is not None
     written = json.loads(encoded(found))
-    assert written == FULL
+    assert written == signed(FULL)
     assert [type(value) for value in written["meta"]["notes"].values()] == [float, bool, int]
     assert record_of(encoded(found)) == found
 
 
 def test_a_record_has_types() -> None:
-    found = record_from(FULL, KEY)
+    found = record_from(signed(FULL), KEY)
     assert found is not None
     assert found.status is Status.OK
     assert found.meta.kind is DefenseKind.REPAIR
@@ -56,8 +67,8 @@ def test_a_record_has_types() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"schema": 1}, "not of schema 2"),
-        ({"schema": True}, "not of schema 2"),
+        ({"schema": 1}, "not of schema"),
+        ({"schema": True}, "not of schema"),
         ({"key": "../../mine"}, "key = '../../mine'"),
         ({"cause": "../x"}, "cause = '../x'"),
         ({"status": "oj"}, "status = 'oj'"),
@@ -84,19 +95,19 @@ def test_a_record_has_types() -> None:
 )
 def test_what_is_no_record_is_refused_with_its_place(change: dict[str, Any], words: str) -> None:
     given = FULL | change
-    assert record_from(given, given["key"]) is None
+    assert record_from(signed(given), given["key"]) is None
     with pytest.raises(ValueError, match=re.escape(words)):
         record_of(json.dumps(given).encode())
 
 
 def test_a_record_of_another_stage_is_refused() -> None:
-    assert record_from(FULL, "b" * 32) is None
+    assert record_from(signed(FULL), "b" * 32) is None
 
 
 def test_fields_of_a_later_version_are_left_out() -> None:
-    found = record_from(FULL | {"mood": "good"}, KEY)
+    found = record_from(signed(FULL | {"mood": "good"}), KEY)
     assert found is not None
-    assert json.loads(encoded(found)) == FULL
+    assert json.loads(encoded(found)) == signed(FULL)
 
 
 # Manifests
@@ -126,7 +137,8 @@ def altered(**changes: Any) -> dict[str, Any]:
     for name, value in changes.items():
         place = first["trial"] if name in first["trial"] and name != "surrogate_seed" else first
         (content if name in content else place)[name] = value
-    return content
+    del content["checksum"]
+    return signed(content)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +157,7 @@ def test_what_is_no_manifest_is_refused(change: dict[str, Any]) -> None:
     assert manifest_from(altered(**change)) is None
 
 
-@pytest.mark.parametrize("found", [None, 3, [], "x", {}, {"schema": 2}])
+@pytest.mark.parametrize("found", [None, 3, [], "x", {}, {"schema": SCHEMA}])
 def test_what_is_no_table_is_neither(found: Any) -> None:
     assert record_from(found, KEY) is None
     assert manifest_from(found) is None
@@ -156,3 +168,25 @@ def test_a_command_of_somebody_elses_is_dropped() -> None:
         found = manifest_from(altered(command=given))
         assert found is not None
         assert found.command == kept
+
+
+@pytest.mark.parametrize("name", ["label", "metrics", "parents", "checksum", "schema"])
+def test_a_record_that_was_changed_is_refused(name: str) -> None:
+    """Every value counts, and the layout does not."""
+    content = json.loads(encoded(record(KEY, metrics={"map": 0.5}, parents={"load": "10ad"})))
+    again = json.loads(json.dumps(dict(reversed(content.items())), indent=3))
+    assert record_from(again, KEY) is not None
+    changes = {"label": "x", "metrics": {"map": 0.6}, "parents": {}, "checksum": "0" * 64, "schema": SCHEMA + 1}
+    assert record_from(content | {name: changes[name]}, KEY) is None
+    assert record_from({key: value for key, value in content.items() if key != name}, KEY) is None
+
+
+def test_a_runs_id_says_what_was_asked_for() -> None:
+    """And neither when nor where."""
+    one = RunManifest(suites=["toy"], trials=lines(), command="bench run", texts={"toy": "a"})
+    assert one.model_copy(update={"started": 5.0}).id == one.id
+    assert manifest_from(json.loads(encoded(one))).id == one.id
+    assert json.loads(encoded(one))["id"] == one.id
+    changes = {"suites": ["other"], "texts": {"toy": "b"}, "command": "bench run --only x=y", "trials": lines()[:1]}
+    for name, value in changes.items():
+        assert one.model_copy(update={name: value}).id != one.id

@@ -149,7 +149,7 @@ def test_no_damaged_record_is_served_and_all_come_back(suite: Path, store: Path,
     whole = [path.read_bytes() for path in measured]
     assert len(measured) == 4
     measured[0].write_bytes(whole[0][: len(whole[0]) // 2])
-    measured[1].write_bytes(whole[1].replace(b'"schema": 2', b'"schema": 3'))
+    measured[1].write_bytes(whole[1].replace(b'"schema": 3', b'"schema": 2'))
     measured[2].write_bytes(whole[3])
     measured[3].write_bytes(whole[3].replace(b'"status": "ok"', b'"status": "oj"'))
     others[0].write_bytes(b"")

@@ -77,7 +77,7 @@ from pathlib import Path
 from bench.config import suite
 from bench.graph import planner
 from bench.api import registry
-from bench.engine.executors import run_task
+from bench.engine.ray_executor import run_task
 from bench.engine.store import Store
 from bench.engine.worker import Environment, run_stage
 suite_, store, plugin = map(Path, sys.argv[1:])

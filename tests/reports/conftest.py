@@ -62,7 +62,7 @@ def stock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stor
             command = f"python -m bench run --suite {suite}"
             trials = [_plan(store, one, number) for one in given]
             manifest = RunManifest(suites=[suite], descriptions={suite: "A toy."}, command=command, trials=trials)
-            store.write_run(f"run-{number}", manifest)
+            store.write_run(manifest)
         return store
 
     return make
@@ -172,7 +172,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     manifest = RunManifest(
         suites=["page"], descriptions={"page": "Everything."}, command="bench run --suite page", trials=plan.trials
     )
-    made.write_run("one", manifest)
+    made.write_run(manifest)
     summary = run_plan(plan, made, lambda: SerialExecutor(Environment(made.root, None, "cpu")))
     assert summary.trials == {"ok": len(plan.trials)}
     for one in plan.trials:

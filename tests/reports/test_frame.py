@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from bench.api.errors import StoreError, UserError
+from bench.api.errors import UserError
 from bench.config.trial import Spec
 from bench.metrics import METRICS
 from reports.frame import columns, detector_metrics, detectors, load, narrow, read
@@ -79,7 +79,7 @@ def test_an_empty_store_and_a_foreign_plan(stock):
     with pytest.raises(UserError, match="no run"):
         load(store)
     (store.root / "manifests" / "x.json").write_text(json.dumps({"schema": 99}))
-    with pytest.raises(StoreError, match=r"x\.json"):
+    with pytest.raises(UserError, match=r"x\.json"):
         load(store)
 
 

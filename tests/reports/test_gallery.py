@@ -57,7 +57,7 @@ def clean_cell(store):
 
 
 def plan(store, *trials, suite="toy"):
-    store.write_run(f"run-{suite}", RunManifest(suites=[suite], trials=list(trials)))
+    store.write_run(RunManifest(suites=[suite], trials=list(trials)))
 
 
 def test_every_pixel_of_a_picture_is_in_the_file(store, tmp_path):

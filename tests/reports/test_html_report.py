@@ -197,7 +197,7 @@ def test_trials_that_share_a_record_are_told_apart(stock: Any, tmp_path: Path) -
     (manifest,) = made.runs()
     (one,) = manifest.trials
     other = replace(one, trial=replace(one.trial, surrogate="same"))
-    made.write_run("run-0", manifest.model_copy(update={"trials": [one, other]}))
+    made.write_run(manifest.model_copy(update={"trials": [one, other]}))
     html_report.draw(made, tmp_path / "x.html", read(made))
     trials = unpacked((tmp_path / "x.html").read_text())["trials"]
     assert trials["columns"]["surrogate"] == ["other_seed", "same"]

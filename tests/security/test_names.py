@@ -29,7 +29,7 @@ from bench.cli.console import SafeConsole, echo
 from bench.engine.record import RECORD_LIMIT, RunManifest
 from bench.engine.store import Store
 from reports import frame, html_report, throughput, trial_details
-from tests.fuzz.targets import DATA, KERNELS, KEY, LOAD, RECORD, RUN
+from tests.fuzz.targets import DATA, KERNELS, KEY, LOAD, RECORD, RUN, sealed
 
 ROOT = Path(__file__).parents[2]
 STEER = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202e\r"
@@ -70,7 +70,7 @@ def store_of(root: Path, evil: str, status: str = "ok") -> Store:
 
 def put(store: Store, name: str, content: object) -> None:
     """A file of the store, whatever it holds."""
-    (store.root / f"{name}.json").write_text(json.dumps(content))
+    (store.root / f"{name}.json").write_bytes(sealed(json.dumps(content).encode()))
 
 
 def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -286,9 +286,9 @@ def test_a_runs_name_leads_nowhere(tmp_path: Path) -> None:
     store = store_of(tmp_path / "s", "")
     before = {path for path in tmp_path.rglob("*") if store.root / "manifests" not in path.parents}
     for name in ("../../x", "/etc/x", "a/b", "a" * 400, ".x", "\x1b[31m", "ok-1+b.c"):
-        store.write_run(name, RunManifest(suites=["toy"], trials=[]))
+        store.write_run(RunManifest(suites=[name], trials=[]))
     assert {path for path in tmp_path.rglob("*") if store.root / "manifests" not in path.parents} == before
-    assert "ok-1+b.c.json" in os.listdir(store.root / "manifests")
+    assert any(name.startswith("ok-1+b.c-") for name in os.listdir(store.root / "manifests"))
     assert len(store.runs()) == 8
 
 
@@ -338,7 +338,7 @@ def test_records_that_are_none_are_set_aside_at_once(tmp_path: Path, what: str) 
             store.record(KEY)
         return
     assert store.record(KEY) is None
-    assert f"{KEY}.json" in os.listdir(store.root / "damaged")
+    assert not (store.root / "damaged").exists()
 
 
 def test_a_ring_of_records_is_walked_once(tmp_path: Path) -> None:
@@ -346,7 +346,7 @@ def test_a_ring_of_records_is_walked_once(tmp_path: Path) -> None:
     for number in range(1500):
         store_key, parent = f"{number:032x}", f"{(number + 1) % 1500:032x}"
         body = DATA | {"key": store_key, "parents": {"x": parent}}
-        (store.root / "records" / f"{store_key}.json").write_text(json.dumps(body))
+        (store.root / "records" / f"{store_key}.json").write_bytes(sealed(json.dumps(body).encode()))
     assert any(board.title == "Stages" and len(board.table) == 1500 for board in trial_details.page(store, "0" * 32))
 
 

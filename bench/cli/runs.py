@@ -1,0 +1,109 @@
+"""`bench runs` and `bench gc`: the runs of a store, and removing what is no longer wanted."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.api.errors import UserError
+from bench.cli.console import console, echo
+from bench.cli.options import DEFAULT_STORE, Format, StorePath, emit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.engine.record import RunManifest
+    from bench.engine.store import Store
+
+SECONDS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+
+def runs(store: StorePath = DEFAULT_STORE, format_: Format = "rich") -> None:
+    """List the runs of a store, the latest first: id, time, suite, trials, size and command."""
+    from rich.text import Text
+
+    from bench.engine.record import LASTING_FAILURES, Status
+    from bench.engine.runs import summaries
+    from bench.engine.store import Store
+
+    held = Store(store)
+    rows = []
+    for one in summaries(held)[::-1]:
+        failed = sum(one.trials[status] for status in (*LASTING_FAILURES, Status.KILLED))
+        rows.append(
+            {
+                "id": one.run.id,
+                "when (UTC)": time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.run.started)),
+                "suite": " + ".join(one.run.suites),
+                "trials": str(len(one.run.trials)),
+                "ok": str(one.trials[Status.OK]),
+                "failed": str(failed),
+                "missing": str(one.trials[Status.MISSING]),
+                "MB": f"{one.size / 1e6:.1f}",
+                "command": one.run.command,
+            }
+        )
+    if not rows and format_ == "rich":
+        echo(f"store '{store}' holds no run yet: `python -m bench run` makes one")
+        return
+    emit("Runs", rows, format_)
+    for path in held.unreadable_manifests():
+        console(stderr=True, soft_wrap=True).print(Text(f"cannot be read: {path}"))
+
+
+def gc(
+    store: StorePath = DEFAULT_STORE,
+    run: Annotated[
+        list[str], typer.Option("--run", metavar="ID", help="Remove this run and its results. Repeatable.")
+    ] = [],  # noqa: B006 -- typer needs a literal
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="30d", help="Remove runs older than this (h, d or w).")
+    ] = None,
+    keep: Annotated[int | None, typer.Option("--keep", min=1, help="Remove all but the latest N runs.")] = None,
+    repaired: Annotated[bool, typer.Option("--repaired", help="Also remove models that defenses repaired.")] = False,
+    damaged: Annotated[bool, typer.Option("--damaged", help="Also remove files that runs set aside.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> None:
+    """Remove files that no run needs. Results go only with a run that --run, --older-than or --keep names.
+
+    Nothing is removed while a run's manifest cannot be read.
+    """
+    from bench.engine import gc as collection
+    from bench.engine.store import Store
+
+    held = Store(store)
+    every = held.runs()
+    dropped = {manifest.id for manifest in _named(held, run)}
+    if older_than is not None:
+        limit = time.time() - _age(older_than)
+        dropped |= {manifest.id for manifest in every if manifest.started < limit}
+    if keep is not None:
+        dropped |= {manifest.id for manifest in every[:-keep]}
+    gone = collection.unneeded(held, dropped=dropped, repaired=repaired, damaged=damaged)
+    size = sum(path.lstat().st_size for path in gone)
+    if not dry_run:
+        collection.remove(held, gone)
+    total = sum(path.stat().st_size for path in held.root.rglob("*") if path.is_file())
+    verb = "would free" if dry_run else "freed"
+    removed = f" and remove {len(dropped)} of {len(every)} runs" if dropped and dry_run else ""
+    removed = f", {len(dropped)} of {len(every)} runs removed" if dropped and not dry_run else removed
+    echo(f"{verb} {size / 1e6:.1f} MB in {len(gone)} files{removed}; the store holds {total / 1e6:.1f} MB")
+
+
+def _named(held: Store, names: Sequence[str]) -> list[RunManifest]:
+    from bench.engine.runs import ALL, LATEST, chosen
+
+    for name in names:
+        if name in {ALL, LATEST}:
+            raise UserError(f"--run {name}: results are removed by id (`python -m bench runs`), --older-than or --keep")
+    return [manifest for name in names for manifest in chosen(held, name)]
+
+
+def _age(text: str) -> float:
+    """Seconds of "12h", "30d" or "4w"."""
+    if (found := re.fullmatch(r"(\d+)([hdw])", text)) is None:
+        raise UserError(f"--older-than {text}: expected a number with h, d or w, for example 30d")
+    return int(found[1]) * SECONDS[found[2]]

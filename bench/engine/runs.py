@@ -1,0 +1,81 @@
+"""The runs of a store: which one a command means, and what each holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.api.errors import UserError, unknown
+from bench.engine.gc import needed
+from bench.engine.record import RunManifest, Status
+from bench.engine.record_cache import RecordCache
+from bench.engine.store import Store
+
+LATEST, ALL = "latest", "all"
+SHORTEST = 4  # characters that name a run
+
+
+def chosen(store: Store, run: str = LATEST, *, suite: str | None = None) -> list[RunManifest]:
+    """The runs that a command means, the latest last; at least one.
+
+    run: "latest", "all", or the first characters of an id. suite: of its runs only.
+    """
+    every = store.runs()
+    found = [manifest for manifest in every if suite is None or suite in manifest.suites]
+    if not found:
+        known = sorted({name for manifest in every for name in manifest.suites})
+        if suite is not None and known:
+            raise unknown("suite in this store", suite, known)
+        if broken := store.unreadable_manifests():
+            raise UserError(f"'{broken[0]}' cannot be read, and the store has no other run: run the suite again")
+        raise UserError(f"store '{store.root}' holds no run yet: `python -m bench run` makes one")
+    if run == ALL:
+        return found
+    if run == LATEST:
+        return found[-1:]
+    named = [manifest for manifest in found if manifest.id.startswith(run)]
+    if not named or len(run) < SHORTEST:
+        raise unknown("run in this store", run, [LATEST, ALL, *(manifest.id for manifest in found[::-1])])
+    if len(named) > 1:
+        raise UserError(f"--run {run} names {len(named)} runs: give more of {', '.join(one.id for one in named)}")
+    return named
+
+
+def left_out(store: Store, shown: Sequence[RunManifest]) -> str:
+    """A line about runs that are not shown: larger ones, and those whose manifests cannot be read; "" without any."""
+    ids = {manifest.id for manifest in shown}
+    most = max((len(manifest.trials) for manifest in shown), default=0)
+    larger = [run for run in store.runs() if run.id not in ids and len(run.trials) > most]
+    said = []
+    if larger and len(shown) == 1:
+        largest = max(larger, key=lambda run: len(run.trials))
+        said.append(
+            f"Shown is run {shown[0].id} ({title(shown[0])}). Run {largest.id} ({title(largest)}) is larger:"
+            f" --run {largest.id} shows it, `python -m bench runs` lists all."
+        )
+    if broken := store.unreadable_manifests():
+        said.append(f"Left out, since it cannot be read: {', '.join(path.name for path in broken[:3])}.")
+    return " ".join(said)
+
+
+def title(run: RunManifest) -> str:
+    return f"{' + '.join(run.suites)}, {len(run.trials)} trials"
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run holds. trials: by status. size: bytes of all artifacts and records that it stands on."""
+
+    run: RunManifest
+    trials: Counter[Status]
+    size: int
+
+
+def summaries(store: Store) -> list[RunSummary]:
+    """Every run, the latest last."""
+    cache, found = RecordCache(store), []
+    for run in store.runs():
+        statuses = Counter(cache.status_of(planned.key)[0] if planned.key else Status.SKIPPED for planned in run.trials)
+        found.append(RunSummary(run, statuses, sum(map(store.size_of, needed(store, [run])))))
+    return found

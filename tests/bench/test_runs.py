@@ -1,0 +1,117 @@
+"""Runs have an identity: which one a command means, which it leaves out, and what a store holds of each."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.api.errors import UserError
+from bench.cli import runs as command
+from bench.cli.app import main
+from bench.engine.record import RunManifest
+from bench.engine.runs import ALL, LATEST, chosen, left_out, summaries
+from bench.engine.store import Store
+from tests.bench.conftest import TINY
+from tests.stores import planned, record
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store", create=True)
+
+
+def made(store: Store, suite: str, trials: int = 1) -> RunManifest:
+    """A run whose trials are finished."""
+    lines = [planned(f"{number:032x}", {"dataset": suite, "seed": number}) for number in range(trials)]
+    for line in lines:
+        store.write_record(record(line.key))
+    return store.write_run(RunManifest(suites=[suite], command=f"bench run --suite {suite}", trials=lines))
+
+
+def test_a_command_means_the_latest_a_named_one_or_all(store: Store) -> None:
+    a, b = made(store, "a"), made(store, "b")
+    assert chosen(store) == [b]
+    assert chosen(store, ALL) == [a, b]
+    assert chosen(store, a.id[:5]) == [a]
+    assert chosen(store, LATEST, suite="a") == [a]
+    with pytest.raises(UserError, match=b.id):
+        chosen(store, "0000")
+    with pytest.raises(UserError, match="did you mean 'b'"):
+        chosen(store, suite="bb")
+
+
+def test_the_order_of_runs_survives_copies_and_clocks(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = made(store, "a")
+    monkeypatch.setattr(time, "time", lambda: 5.0)  # the clock has stepped back
+    b = made(store, "b")
+    for path in (store.root / "manifests").iterdir():
+        os.utime(path, ns=(1, 1) if "b-" in path.name else (2, 2))
+    shutil.copytree(store.root, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert [run.id for run in Store(tmp_path / "copy").runs()] == [a.id, b.id]
+
+
+def test_the_same_command_again_is_the_same_run_and_the_latest(store: Store) -> None:
+    a, b = made(store, "a"), made(store, "b")
+    assert made(store, "a").id == a.id
+    assert [run.id for run in store.runs()] == [b.id, a.id]
+
+
+def test_a_smaller_run_hides_a_larger_one_only_with_a_line(store: Store) -> None:
+    large = made(store, "large", 3)
+    assert left_out(store, chosen(store)) == ""
+    made(store, "small")
+    assert f"--run {large.id}" in left_out(store, chosen(store))
+    assert left_out(store, chosen(store, ALL)) == ""
+    assert left_out(store, chosen(store, large.id)) == ""
+
+
+def test_a_manifest_that_cannot_be_read_is_left_out_and_named(store: Store) -> None:
+    made(store, "a")
+    torn = store.root / "manifests" / "torn.json"
+    torn.write_text("{")
+    assert "torn.json" in left_out(store, chosen(store))
+    assert torn.read_text() == "{"
+
+
+def test_runs_are_listed_with_what_came_of_them(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    made(store, "a", 2)
+    lines = [planned("f" * 32, {"seed": 9}), planned("e" * 32, {"seed": 10})]
+    store.write_record(record("f" * 32, status="failed", reason="no"))
+    run = store.write_run(RunManifest(suites=["b"], command="bench run --suite b", trials=lines))
+    assert [summary.size > 0 for summary in summaries(store)] == [True, True]
+    command.runs(store=store.root, format_="json")
+    (rows,) = json.loads(capsys.readouterr().out).values()
+    assert [row["suite"] for row in rows] == ["b", "a"]
+    assert rows[0]["id"] == run.id
+    assert [rows[0][name] for name in ("trials", "ok", "failed", "missing")] == ["2", "0", "1", "1"]
+    assert rows[1]["ok"] == "2"
+    assert rows[0]["command"] == "bench run --suite b"
+
+
+def test_a_suite_that_was_edited_is_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The results of the first stay, through gc as well."""
+    path, place = tmp_path / "tiny.toml", tmp_path / "store"
+
+    def bench(*words: str) -> str:
+        with pytest.raises(SystemExit) as caught:
+            main([*words, "--store", str(place)])
+        assert not caught.value.code
+        return capsys.readouterr().out
+
+    for bits in (12, 8):
+        path.write_text(TINY.replace("[12]", f"[{bits}]").replace('["none", "badnets"]', '["none"]'))
+        bench("run", "--suite", str(path), "--executor", "serial", "--device", "cpu")
+    bench("gc")
+    store = Store(place)
+    first, second = store.runs()
+    assert first.texts["tiny"] != second.texts["tiny"]
+    assert first.provenance.packages["torch"]
+    assert all(store.record(planned.key).ok for run in (first, second) for planned in run.trials)
+    assert "12 bits" in bench("leaderboard", "--run", first.id, "--format", "json")
