@@ -135,8 +135,11 @@ def _usage(error: Exception) -> int | None:
     if show is None or code is None:
         return code if isinstance(code, int) else None
     context = getattr(error, "ctx", None)
-    command = f" {context.info_name}" if context and context.parent else ""
-    _complain(f"{show().rstrip('.')}; see `python -m bench{command} --help`")
+    words = []
+    while context is not None and context.parent is not None:
+        words.append(context.info_name)
+        context = context.parent
+    _complain(f"{show().rstrip('.')}; see `{' '.join(['python -m bench', *reversed(words), '--help'])}`")
     return EXIT_USER
 
 

@@ -83,14 +83,8 @@ def run(
     from bench.engine.store import Store
     from bench.engine.worker import Environment
 
-    if (limit := memory_limit()) is not None and limit < ADDRESS_SPACE:
-        raise UserError(
-            f"`ulimit -v` leaves this process {limit / 1e9:.1f} GB, and training takes {ADDRESS_SPACE / 1e9:.0f} GB of"
-            " address space at least: raise it"
-        )
-    again = frozenset(word for word in retry.split(",") if word)
-    if not again <= LASTING_FAILURES:
-        raise UserError(f"--retry {retry}: expected some of {', '.join(sorted(LASTING_FAILURES))}, separated by commas")
+    _require_address_space()
+    again = _statuses(retry)
     if address:
         ray_executor.reachable(address)
     held = Store(store, create=True)
@@ -100,7 +94,7 @@ def run(
         raise UserError(
             f"nothing of this suite can run here: {'; '.join(dict.fromkeys(c.skipped for c in made.trials))}"
         )
-    held.write_run(manifest_of(made, loaded, command_of(suite, set_, only)))
+    written = held.write_run(manifest_of(made, loaded, command_of(suite, set_, only)))
     with _stopped_once(), Display(RuntimeEstimator(held.records())) as display:
         site = Environment(
             held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin)
@@ -108,13 +102,11 @@ def run(
 
         def start() -> executors.Executor:
             short = executor == "auto" and not (address or workers) and display.expected < SHORT
-            made_: executors.Executor = (
-                executors.SerialExecutor(site)
-                if short or executor == "serial"
-                else ray_executor.RayExecutor(site, workers=workers, address=address)
-            )
-            display.slots = made_.slots
-            return made_
+            serial = short or executor == "serial"
+            ray = ray_executor.RayExecutor
+            started = executors.SerialExecutor(site) if serial else ray(site, workers=workers, address=address)
+            display.slots = started.slots
+            return started
 
         try:
             summary = run_plan(made, held, start, retry=again, listen=display)
@@ -123,10 +115,28 @@ def run(
             raise typer.Exit(EXIT_INTERRUPT) from None
     from bench.cli.boards import leaderboard
 
-    leaderboard(store=store)
+    leaderboard(store=store, run=written.id)
     _closing(summary, display.trained, made, store)
     if any(summary.trials[status] for status in (*LASTING_FAILURES, Status.KILLED, Status.MISSING)):
         raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+def _require_address_space() -> None:
+    if (limit := memory_limit()) is not None and limit < ADDRESS_SPACE:
+        raise UserError(
+            f"`ulimit -v` leaves this process {limit / 1e9:.1f} GB, and training takes {ADDRESS_SPACE / 1e9:.0f} GB of"
+            " address space at least: raise it"
+        )
+
+
+def _statuses(retry: str) -> frozenset[str]:
+    """The statuses that `--retry` names."""
+    from bench.engine.record import LASTING_FAILURES
+
+    found = frozenset(word for word in retry.split(",") if word)
+    if not found <= LASTING_FAILURES:
+        raise UserError(f"--retry {retry}: expected some of {', '.join(sorted(LASTING_FAILURES))}, separated by commas")
+    return found
 
 
 def plan(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.access.attacker import attacker_view
+from bench.api import registry
 from bench.api.attack import (
     Attack,
     AttackerView,
@@ -138,12 +142,38 @@ def apply_trigger_is_pure(subject: ComponentUnderTest) -> None:
 def not_in_trigger_is_true(subject: ComponentUnderTest) -> None:
     """`make_trigger` and `apply_trigger` read no parameter that `not_in_trigger` lists."""
     attack, world = subject.create(), subject.world()
-    alone = sealed(attack, subject.name)
     view = attacker_view_for(world, attack)
+
+    def triggered(one: Attack) -> Tensor:
+        return one.apply_trigger(some_images(), view.target, dict(one.make_trigger(view, Rng("prepare", 0))))
+
     try:
-        alone.apply_trigger(some_images(), view.target, dict(alone.make_trigger(view, Rng("prepare", 0))))
+        expected = triggered(sealed(attack, subject.name))
     except UserError as error:
         raise BrokenError(str(error)) from None
+    hidden = attack.not_in_trigger & registry.parameters(attack).keys()
+    values = {name: _other(getattr(attack, name)) for name in sorted(hidden)}
+    for changed in _created(subject, {name: value for name, value in values.items() if value is not None}):
+        require(torch.equal(expected, triggered(changed)), "other values of these parameters change triggered images")
+
+
+def _other(value: Any) -> bool | float | None:
+    """Another value of a parameter; None for a type that the kit cannot vary."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    return 0.9 * value or 0.5 if isinstance(value, float) else None
+
+
+def _created(subject: ComponentUnderTest, values: Mapping[str, Any]) -> Iterator[Attack]:
+    """The component with all these values, or with each alone if it accepts only some."""
+    try:
+        yield subject.create(**values)
+    except UserError:
+        for name, value in values.items():
+            with suppress(UserError):
+                yield subject.create(**{name: value})
 
 
 @CHECKS.add("Compute each result from its own image: no batch statistics, networks in evaluation mode.")

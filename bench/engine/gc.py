@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from bench.api.errors import StoreError
-from bench.api.kinds import CODE_CHANGING
+from bench.api.kinds import DefenseKind
 from bench.engine.record import RunManifest, is_key
 from bench.engine.store import Store, writing
 
@@ -71,7 +71,7 @@ def _of_no_run(store: Store, kept: set[str], *, repaired: bool) -> Iterator[Path
         yield from (path for path in store.root.glob(pattern) if is_key(path.stem) and path.stem not in kept)
     for key in kept if repaired else ():
         record = store.record(key)
-        if record is not None and record.meta.kind in CODE_CHANGING:
+        if record is not None and record.meta.kind is DefenseKind.REPAIR:
             yield store.artifact_path(key)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from bench.access.attacker import shown
 from bench.api.attack import Attack, ModelSpec, PoisoningAttack, Threat, access_of
-from bench.api.defense import Defense, InputDetector, ModelDetector, Needs, kind_of
+from bench.api.defense import Defense, InputDetector, Needs, kind_of
 from bench.api.errors import DataMissingError
 from bench.api.hashing import Backbone, HashingMethod
+from bench.api.kinds import CODE_CHANGING
 from bench.artifacts.inputs import (
     AttackerInputs,
     DataInputs,
@@ -144,7 +145,7 @@ class _Planner:
                 fitted = wiring.defended(spec, defense, data, victim.clean, None)
                 benign, triggered = wiring.scores(spec, victim.aim, data, victim.clean, fitted, victim.trigger)
                 control = replace(control, benign_scores=benign, triggered_scores=triggered)
-            elif not isinstance(defense, ModelDetector):
+            elif kind_of(defense) in CODE_CHANGING:
                 model = defended
         measured = wiring.system(victim.spec, victim.aim, data, model, victim.trigger)
         if scored is not None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any
 
 from bench.api import registry
 from bench.api.attack import Attack, DataSpec, ModelAttack, ModelSpec, PoisoningAttack, Threat, TrainingAttack
@@ -41,24 +39,19 @@ def trigger_maker(spec: Spec, attack: Attack) -> tuple[Attack, ComponentSpec]:
         maker = instance("attacks", Spec(name, {key: value for key, value in spec.params.items() if key in known}))
     left_out = maker.not_in_trigger - set(registry.required("attacks", name))
     params = {key: value for key, value in registry.parameters(maker).items() if key not in left_out}
-    _check_derived(maker, name, params)
+    _check_state(maker, name)
     return maker, {"name": name, "params": params}
 
 
-def _check_derived(attack: Attack, name: str, params: Mapping[str, Any]) -> None:
-    """Refuse an attack that stores a value computed from a parameter of `not_in_trigger`: its trigger could read that.
-
-    params: the parameters that the trigger depends on. Where the trigger is made, the others have their defaults.
-    """
-    full = registry.parameters(attack)
-    given, again, shared = (vars(registry.create("attacks", name, of)) for of in (full, full, params))
-    for attribute in given.keys() - full.keys():
-        reproducible = repr(given[attribute]) == repr(again[attribute])
-        if reproducible and repr(given[attribute]) != repr(shared.get(attribute)):
-            raise UserError(
-                f"attack '{name}' computes '{attribute}' from a parameter of its not_in_trigger: remove that parameter"
-                f" from not_in_trigger ({', '.join(sorted(attack.not_in_trigger))})"
-            )
+def _check_state(attack: Attack, name: str) -> None:
+    """Refuse an attack that stores more than its parameters: its trigger could read a parameter of `not_in_trigger`."""
+    hidden = sorted(attack.not_in_trigger & registry.parameters(attack).keys())
+    stored = sorted(vars(attack).keys() - registry.parameters(attack).keys())
+    if hidden and stored:
+        raise UserError(
+            f"attack '{name}' sets '{stored[0]}' when it is created, which may depend on a parameter of its"
+            f" not_in_trigger ({', '.join(hidden)}): compute '{stored[0]}' where it is used, or empty not_in_trigger"
+        )
 
 
 def surrogate_trial(trial: Trial, wish: ModelSpec) -> Trial:

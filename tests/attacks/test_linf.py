@@ -17,7 +17,7 @@ def test_the_bound_survives_rounding(eps, seed):
     clean = to_8bit(Rng("c", seed).uniform((1, 1, 4, 4)))
     moved = confined(Rng("m", seed).uniform((1, 1, 4, 4)), to_unit(clean), bound(eps))
     difference = (to_8bit(moved).int() - clean.int()).abs()
-    assert int(difference.max()) <= 255 * eps + 1e-4
+    assert int(difference.max()) <= 255 * eps + 1e-3
 
 
 @pytest.mark.parametrize("whole", [1, 2, 8, 16, 32, 255])

@@ -289,6 +289,12 @@ def test_damaged_codes_are_not_measured_under_a_new_metric(done, tmp_path):
         command.rescore(store=store.root)
 
 
+def test_gc_keeps_what_data_filters_removed_which_verification_needs(tmp_path):
+    _, store = ran(tmp_path, ["defenses=spectral_signatures", "attacks=badnets"])
+    runs.gc(store=store.root, repaired=True)
+    verified(store)
+
+
 def test_repaired_models_that_gc_dropped_are_not_missed(tmp_path):
     plan, store = ran(tmp_path, ["defenses=fine_pruning", "attacks=none"])
     runs.gc(store=store.root, repaired=True)

@@ -139,10 +139,28 @@ def test_a_trigger_that_reads_an_undeclared_parameter_is_a_failure(
     assert all({"'secretive'", "'alpha'", "not_in_trigger:"} <= set(record.reason.split()) for record in own)
 
 
-def test_a_value_computed_from_such_a_parameter_is_refused(planned_secretive) -> None:
-    kept = "def __post_init__(self): object.__setattr__(self, 'kept', 2 * self.alpha)"
+@pytest.mark.parametrize(
+    "read",
+    [
+        "vars(self).get('alpha', 0.1)",
+        "getattr(self, 'alpha', 0.1)",
+        "dataclasses.asdict(self).get('alpha', 0.1)",
+        "dataclasses.replace(self, size=3).alpha",
+        "type(self)(size=3).alpha",
+        "copy.deepcopy(self).alpha",
+    ],
+)
+def test_no_way_of_reading_such_a_parameter_gives_its_default(planned_secretive, tmp_path: Path, read: str) -> None:
+    made = planned_secretive("return 0.5", f"import copy, dataclasses; return 1.0 * {read}")
+    failures = finish(made, Store(tmp_path / "store", create=True)).failures
+    assert {made.stages[record.key].kind for record in failures if record.cause is None} >= {"implant"}
+
+
+@pytest.mark.parametrize("value", ["2 * self.alpha", "lambda: self.alpha", "torch.full((4001,), self.alpha)", "[self]"])
+def test_state_that_such_a_parameter_may_have_shaped_is_refused(planned_secretive, value: str) -> None:
+    kept = f"def __post_init__(self): object.__setattr__(self, 'kept', {value})"
     with pytest.raises(UserError, match=r"'secretive'.*'kept'.*\(alpha\)"):
-        planned_secretive("def strength(self): return 0.5", f"{kept}\n    def strength(self): return self.kept")
+        planned_secretive("def strength(self): return 0.5", f"{kept}\n    def strength(self): return 0.5")
 
 
 def test_an_honest_sweep_shares_its_trigger(planned_secretive, tmp_path: Path) -> None:
