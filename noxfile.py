@@ -12,14 +12,13 @@ READERS = ("suites", "lists", "archives", "records", "codes", "weights", "kernel
 
 # Tests of trained models. Left out are those of Ray and of memory limits, which compare a machine with itself, and long
 # files that train nothing.
-# The kit's world is float32 whatever is asked, and commands say little of numbers: in float32 alone.
-IN_FLOAT32 = ("tests/attacks", "tests/conformance", "tests/contracts", "tests/defenses", "tests/docs/test_commands.py")
-IN_BOTH = (
-    "tests/attacks/test_checkpoint.py", "tests/bench", "tests/cli/test_boards.py",
-    "tests/hashing/test_train.py", "tests/oracles/test_end_to_end.py", "tests/reports",
+TRAINED = (
+    "tests/attacks", "tests/conformance", "tests/contracts", "tests/defenses", "tests/docs/test_commands.py",
+    "tests/bench", "tests/cli/test_boards.py", "tests/hashing/test_train.py", "tests/oracles/test_end_to_end.py",
+    "tests/reports",
     *(f"--ignore=tests/bench/test_{name}.py" for name in ("scheduler", "large_data", "suite", "reported")),
 )  # fmt: skip
-OLD_CPU = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}  # torch without AVX, AVX-512 and bf16
+OLD_CPU = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}  # torch without AVX and AVX-512
 
 
 @nox.session
@@ -31,12 +30,11 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def portable(session: nox.Session) -> None:
-    """Run the tests that train as on an old CPU, in float32 and in bf16. Arguments after `--` go to pytest."""
-    for precision, chosen in (("float32", (*IN_FLOAT32, *IN_BOTH)), ("bf16", IN_BOTH)):
-        session.run(
-            "python", "-m", "pytest", *chosen, "--precision", precision, "-n", "auto", "--dist", "loadfile",
-            *session.posargs, env=OLD_CPU, external=True,
-        )  # fmt: skip
+    """Run the tests that train once more, as on an old CPU. Arguments after `--` go to pytest."""
+    session.run(
+        "python", "-m", "pytest", *TRAINED, "-n", "auto", "--dist", "loadfile", *session.posargs,
+        env=OLD_CPU, external=True,
+    )  # fmt: skip
 
 
 @nox.session

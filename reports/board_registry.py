@@ -29,7 +29,10 @@ F = TypeVar("F", bound=Callable[..., list[Board]])
 
 @dataclass(frozen=True)
 class BoardData:
-    """The data that boards are made from. mixed: whether a table may mix versions of code, metrics and protocol."""
+    """The data that boards are made from.
+
+    mixed: whether a table may mix versions of code, metrics, protocol and machine.
+    """
 
     results: Results
     record_cache: RecordCache

@@ -153,13 +153,14 @@ def about(done: pd.DataFrame, mixed: bool) -> Iterator[str]:
             f"Data {first['protocol']} v{first['protocol_version']}: {first['sizes']}."
             f" AP over {cutoff}, expected value over the order of equal distances."
         )
-    versions, codes, devices = (listed(done[name]) for name in ("metrics_version", "code", "device"))
+    versions, codes = (listed(done[name]) for name in ("metrics_version", "code"))
     training = "; ".join(changes or "the recipe of the method" for changes in dict.fromkeys(done["changes"]))
     yield f"Training: {training}. {_chance(done)}Metrics v{versions}, code {codes}."
+    yield f"Computed on {'; '.join(dict.fromkeys(done['computed_on']))}."
     if mixed and any(len(set(done[name])) > 1 for name in VERSIONS):
-        yield "Warning: this table mixes versions of code, metrics or protocol (--mixed)."
-    if len(set(done["device"])) > 1:
-        yield f"Warning: the trials ran on different devices ({devices}), whose numbers differ slightly."
+        yield "Warning: this table mixes versions of code, metrics, protocol or machine (--mixed)."
+    if (done["machine_count"] > 1).any():
+        yield "Warning: some trials mix stages of different machines, so that a gain may contain their difference."
 
 
 def _warnings(all_versions: int, other: int) -> Iterator[str]:
@@ -170,8 +171,9 @@ def _warnings(all_versions: int, other: int) -> Iterator[str]:
         )
     if all_versions > 1:
         yield (
-            f"Warning: {all_versions} versions of code, metrics or protocol measured this setting. Each version has its"
-            " own board. Run the suite again to measure all trials with one version."
+            f"Warning: {all_versions} versions of code, metrics, protocol or machine measured this setting. Each has"
+            " its own board. To measure all trials with one version, run the suite again; after a change of machine, into"
+            " a new store."
         )
 
 

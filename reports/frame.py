@@ -16,6 +16,7 @@ from bench.api.registry import KIND_OF_AXIS
 from bench.api.untrusted import strip_controls
 from bench.artifacts.inputs import EncodeInputs, ImplantInputs, MeasureInputs
 from bench.config.trial import AXES, PlannedTrial, Trial, digest, pieces
+from bench.engine.machines import identity, machines
 from bench.engine.record import Record, Status
 from bench.engine.record_cache import RecordCache
 from bench.engine.runs import LATEST, chosen
@@ -25,7 +26,7 @@ from bench.metrics.health import has_not_learnt
 from bench.metrics.input_detection import DETECTION
 
 SETTING = ("dataset", "backbone", "method", "bits", "training", "surrogate", "augment")  # equal in a board
-VERSIONS = ("protocol_digest", "metrics_version", "code")  # equal in a board too, without --mixed
+VERSIONS = ("protocol_digest", "metrics_version", "code", "machine")  # equal in a board too, without --mixed
 SPECS = tuple(f"{axis}_spec" for axis in KIND_OF_AXIS)
 CONTEXT = (
     *AXES,  # components by label
@@ -42,7 +43,10 @@ CONTEXT = (
     "protocol", "protocol_version", "protocol_digest", "cutoff", "sizes",
     "target_labels",  # number of labels of the target
     "classes",  # number of labels in the data set
-    "metrics_version", "code", "device",
+    "metrics_version", "code",
+    "machine",  # digest of the machines that the result comes from; equal digests mean equal arithmetic
+    "machine_count", "computed_on",  # their number, and the machines as text
+    "device",
     "own_code",  # digest of the code of the attack and the defense: equal in a row of a board
 )  # fmt: skip
 AFTER = (
@@ -229,6 +233,9 @@ def _context(record: Record, record_cache: RecordCache) -> dict[str, Any]:
         "metrics_version": str(record.provenance.metrics),
         "code": digest([stage and stage.code for stage in path])[:8],
         "own_code": digest([stage and stage.code for stage in own])[:8],
+        "machine": identity(computed := machines(record, record_cache)),
+        "machine_count": len(computed),
+        "computed_on": " and ".join(dict.fromkeys(map(str, computed))),
         "device": (encoded or record).provenance.device,
         "defended": inputs.defense.key if inputs.defense is not None else "",
         "seconds_attack": _seconds(implant, trigger),

@@ -29,24 +29,6 @@ collect_ignore = ["plugin"]  # a package of its own, whose tests run where it is
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
-    parser.addoption(
-        "--precision",
-        choices=("float32", "bf16"),
-        help='what precision = "auto" means in all tests and in the Python processes that tests start, instead of what '
-        "suits this machine's CPU",
-    )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Apply --precision: here, in pytest-xdist's workers and, by the environment, in all other processes below."""
-    precision = config.getoption("--precision")
-    if precision is None:
-        return
-    patch = pytest.MonkeyPatch()
-    config.add_cleanup(patch.undo)
-    patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: precision == "bf16")
-    patch.setenv("HASHDOOR_TESTS_PRECISION", precision)
-    patch.setenv("PYTHONPATH", str(Path(__file__).parent / "precision"), prepend=os.pathsep)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -93,7 +93,7 @@ class Recipe:
     """Pixels of padding before a random crop; default: as suits the data set."""
     batch_norm: Literal["train", "eval"] = "train"
     """eval does not update the running statistics of batch norm, which suits small batches on public weights."""
-    precision: Literal["auto", "bf16", "float32"] = "auto"
+    precision: Literal["float32", "bf16", "auto"] = "float32"
     """Precision of the training loop; auto is bf16 on devices that are fast in it."""
     compile: bool = False
     """Whether to run torch.compile."""

@@ -33,7 +33,9 @@ Suites = Annotated[
 Where = Annotated[
     list[str], typer.Option("--where", metavar="AXIS=A,B", help="Use only these values of an axis. Repeatable.")
 ]
-Mixed = Annotated[bool, typer.Option("--mixed", help="Allow one table to mix code, metric and protocol versions.")]
+Mixed = Annotated[
+    bool, typer.Option("--mixed", help="Allow one table to mix versions of code, metrics, protocol and machine.")
+]
 Changes = Annotated[
     list[str],
     typer.Option(

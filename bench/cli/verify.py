@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS, UserError
 from bench.cli.console import console, line
 from bench.cli.options import DEFAULT_STORE, Plugins, RunOf, StorePath, SuiteOf, load_plugins, note_left_out
+
+if TYPE_CHECKING:
+    from bench.engine.recompute import Verifier
 
 SHOWN = 20  # number of trials whose differences are printed
 
@@ -49,13 +52,7 @@ def verify(
         f"{len(records) - len(wrong)} of {len(records)} trials agree with their stored codes, scores and masks, and the"
         " checksums of these files are right."
     )
-    line("Not checked: seconds, hosts, throughput, scores of model detectors, notes of defenses.")
-    if verifier.unknown:
-        names = ", ".join(sorted(verifier.unknown))
-        line(f"Not checked, because the plugin is not loaded (--plugin FILE): {names}.")
-    if verifier.newer:
-        names = ", ".join(sorted(verifier.newer))
-        line(f"Some of these trials lack newer metrics: {names}. `python -m bench rescore` adds them.")
+    _print_limits(verifier)
     note_left_out(held, run, suite)
     if wrong:
         if set_aside:
@@ -68,6 +65,21 @@ def verify(
             " `python -m bench verify --set-aside`, then run the suite again."
         )
         raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+def _print_limits(verifier: Verifier) -> None:
+    """Print what verification does not cover, and on which machines the trials were computed if on several."""
+    line("Not checked: seconds, hosts, throughput, scores of model detectors, notes of defenses.")
+    if verifier.unknown:
+        names = ", ".join(sorted(verifier.unknown))
+        line(f"Not checked, because the plugin is not loaded (--plugin FILE): {names}.")
+    if verifier.newer:
+        names = ", ".join(sorted(verifier.newer))
+        line(f"Some of these trials lack newer metrics: {names}. `python -m bench rescore` adds them.")
+    if len(verifier.machines) > 1 or any(len(of) > 1 for of in verifier.machines):
+        line("These trials were computed on different machines, whose numbers differ:")
+        for of, count in verifier.machines.most_common():
+            line(f"  {count} trials on {' and '.join(map(str, of)) or 'an unknown machine'}")
 
 
 def rescore(

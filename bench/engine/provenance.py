@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import platform
 import subprocess
 from functools import cache
@@ -24,6 +26,8 @@ def provenance() -> Provenance:
         metrics=metrics.VERSION,
         system=f"{platform.system()} {platform.machine()}",
         processor=processor(),
+        instructions=instructions(),
+        arithmetic=arithmetic(),
         git=git(),
     )
 
@@ -44,6 +48,44 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor()
+
+
+def instructions() -> str:
+    """The instruction set of torch on the CPU, and a limit of oneDNN: for example "AVX2, oneDNN up to SSE41"."""
+    import torch
+
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", ""))
+    return torch.backends.cpu.get_cpu_capability() + (f", oneDNN up to {limit}" if limit else "")
+
+
+@cache
+def arithmetic() -> str:
+    """Digest of what a small training step comes to on the CPU, bit by bit.
+
+    Sums of floats depend on instruction sets and libraries, whose names do not tell which kernels they choose. Machines
+    with equal digests can be expected to compute equal results, machines with different ones cannot.
+    """
+    import torch
+    from torch.nn import functional
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads are a part of keys
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(8, 3, 16, 16, generator=generator)
+    shapes = ((16, 3, 3, 3), (32, 16, 3, 3), (32, 16))
+    weights = [torch.randn(shape, generator=generator).mul(0.1).requires_grad_() for shape in shapes]
+    found = hashlib.sha256()
+    for bf16 in (False, True):
+        with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            hidden = functional.conv2d(images, weights[0], padding=1)
+            hidden = functional.batch_norm(hidden, None, None, training=True).relu()
+            hidden = functional.conv2d(hidden, weights[1], padding=1, stride=2).relu().mean((2, 3))
+            codes = torch.tanh(hidden @ weights[2])
+            loss = functional.softplus(codes @ codes.T).mean()
+        for part in (loss.detach(), *torch.autograd.grad(loss, weights)):
+            found.update(part.float().numpy().tobytes())
+    torch.set_num_threads(threads)
+    return found.hexdigest()[:8]
 
 
 @cache

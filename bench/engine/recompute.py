@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -17,6 +18,7 @@ from bench.artifacts.inputs import MeasureInputs
 from bench.artifacts.outputs.attack import Implanted
 from bench.artifacts.stage_io import Context
 from bench.config.trial import PlannedTrial
+from bench.engine.machines import Machine, machines
 from bench.engine.record import Record
 from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
@@ -44,10 +46,12 @@ class Verifier:
         self._records = RecordCache(store)
         self.newer: set[str] = set()  # metrics that some trials were measured before
         self.unknown: set[str] = set()  # metrics of plugins that are not loaded
+        self.machines: Counter[tuple[Machine, ...]] = Counter()  # number of trials by the machines that computed them
 
     def problems(self, record: Record) -> list[str]:
         """What is wrong with a finished trial; nothing where every number is what its artifacts give."""
         inputs = MeasureInputs.of(record.parents, StoredArtifacts(self._store, record.parents))
+        self.machines[machines(record, self._records)] += 1
         return [*self._lineage(record, inputs), *self._numbers(record, inputs)]
 
     def _lineage(self, record: Record, inputs: MeasureInputs) -> Iterator[str]:

@@ -118,7 +118,12 @@ class Git(Model):
 
 
 class Provenance(Model):
-    """Where a result comes from. metrics: version of the metrics. git: None for an installed package."""
+    """Where a result comes from.
+
+    metrics: version of the metrics. git: None for an installed package. instructions: instruction set of the CPU.
+    arithmetic: digest that is equal on CPUs that compute alike. device: "cpu" or the name of a GPU. threads: of the
+    stage. precision: of training, "" for a stage that does not train.
+    """
 
     metrics: int | str = ""
     git: Git | None = None
@@ -126,7 +131,11 @@ class Provenance(Model):
     packages: dict[str, str | None] = {}
     system: str = ""
     processor: str = ""
+    instructions: str = ""
+    arithmetic: str = ""
     device: str = ""
+    threads: int = 0
+    precision: str = ""
 
 
 class DetectorScores(Model):

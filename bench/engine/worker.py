@@ -65,8 +65,8 @@ class StageTimeoutError(BaseException):
 def warm_up(stage: Stage) -> None:
     """Import what the stage needs, before its clock starts."""
     importlib.import_module(f"bench.stages.{stage.kind}")
-    set_threads(stage.threads)
     provenance()
+    set_threads(stage.threads)
 
 
 def run_stage(stage: Stage, site: Environment) -> Record:
@@ -98,7 +98,8 @@ def run_stage(stage: Stage, site: Environment) -> Record:
     except Exception as error:  # noqa: BLE001 -- a component may fail in any way: that is a record, the rest goes on
         status = Status.OOM if any(words in str(error) for words in NO_MEMORY) else Status.FAILED
         record = describe(stage, status, f"{type(error).__name__}: {_line(error)}", _tail())
-    origin = provenance().model_copy(update={"device": device_name(site.device)})
+    where = {"device": device_name(site.device), "threads": stage.threads, "precision": _precision(stage)}
+    origin = provenance().model_copy(update=where)
     cost = Cost(seconds=time.monotonic() - began, started=started, host=socket.gethostname())
     return store.commit(record.model_copy(update={"provenance": origin, "cost": cost}))
 
@@ -227,6 +228,12 @@ class StoredArtifacts:
     def _named(self, key: str) -> str:
         name = next((name for name, parent in self._parents.items() if parent == key), None)
         return f"an input that the record does not name ('{key}')" if name is None else f"the input '{name}' ({key})"
+
+
+def _precision(stage: Stage) -> str:
+    """The precision in which the stage trains, as its recipe says; "" where it does not train."""
+    recipe = stage.spec.get("recipe")
+    return str(recipe.get("precision", "")) if isinstance(recipe, dict) else ""
 
 
 def device_name(device: str) -> str:

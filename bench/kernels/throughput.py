@@ -26,7 +26,7 @@ from hashing.train import fast_precision, fit, optimizer_of
 CLASSES, BITS = 10, 32
 PAD = 4  # pixels
 LOADERS = 2  # processes beside the one that trains
-RECIPE = Recipe(optimizer="adam", lr=1e-3, weight_decay=0.0, batch=64, epochs=1)
+RECIPE = Recipe(optimizer="adam", lr=1e-3, weight_decay=0.0, batch=64, epochs=1, precision="auto")
 
 
 def around(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
 import subprocess
 import sys
@@ -305,15 +304,10 @@ def test_bf16_is_for_the_forward_pass_alone():
     assert seen["head"] == (torch.bfloat16 if bf16 else torch.float32, bf16)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_automatic_precision_is_bf16_on_a_gpu_and_on_processors_made_for_it(precision):
-    """What `pytest --precision` puts into the environment (tests/conftest.py) decides in a process of its own."""
-    root = Path(__file__).parents[2]
-    paths = os.pathsep.join([str(root / "tests" / "precision"), str(root)])
-    environment = {**os.environ, "PYTHONPATH": paths, "HASHDOOR_TESTS_PRECISION": precision}
-    code = "from hashing.train import fast_precision; print(fast_precision('cpu'), fast_precision('cuda'))"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [precision, "bf16"]
+@pytest.mark.parametrize(("capable", "expected"), [(False, "float32"), (True, "bf16")])
+def test_automatic_precision_is_bf16_on_a_gpu_and_on_processors_made_for_it(capable, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: capable)
+    assert (fast_precision("cpu"), fast_precision("cuda")) == (expected, "bf16")
 
 
 class Reads(TorchFunctionMode):
