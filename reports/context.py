@@ -172,8 +172,8 @@ def _warnings(all_versions: int, other: int) -> Iterator[str]:
     if all_versions > 1:
         yield (
             f"Warning: {all_versions} versions of code, metrics, protocol or machine measured this setting. Each has"
-            " its own board. To measure all trials with one version, run the suite again; after a change of machine, into"
-            " a new store."
+            " its own board. To measure all trials with one version, run the suite again; after a change of machine,"
+            " into a new store."
         )
 
 
