@@ -102,7 +102,7 @@ BROKEN = {
                          "does not load: ModuleNotFoundError: No module named 'nowhere'"),
     "is no Python": (ATTACK, "import torch\n", "import torch\ndef (:\n", "does not load: SyntaxError"),
     "holds no component": (ATTACK, "@attack\n", "", "must define exactly one of the attacks, found 0"),
-    "leaves a method out": (ATTACK, "def apply_trigger(", "def stmp(", "does not define stamp"),
+    "leaves a method out": (ATTACK, "def apply_trigger(", "def stmp(", "does not define apply_trigger"),
     "has an untyped default": (ATTACK, "strength: PositiveShare = 0.25", "strength: PositiveShare = 7",
                                "strength"),
 }  # fmt: skip
@@ -120,7 +120,9 @@ def test_a_broken_package_is_named_with_what_is_wrong(how: str, bench: Command, 
     assert "checkerboard" in line
     assert words in line
     assert (
-        "package hashdoor-example 1.2.3" in line or words in {"strength", "does not define stamp"} or "exactly" in line
+        "package hashdoor-example 1.2.3" in line
+        or words in {"strength", "does not define apply_trigger"}
+        or "exactly" in line
     )
     fine = bench("run", *SMALL, "--set", "attacks=none,badnets")
     assert fine.returncode == 0, "what nobody asked for stops nothing"
