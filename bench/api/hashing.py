@@ -75,9 +75,9 @@ class Recipe:
     linear_lr: NonNegativeFloat | None = None
     """Learning rate of the last linear layers of AlexNet and VGG, as a multiple of `lr`; default: `backbone_lr`."""
     schedule: Literal["constant", "cosine", "onecycle", "step"] = "constant"
-    """Learning rate over the steps. onecycle warms up over the first 30 %, step divides the rate by ten once."""
+    """Learning rate over the steps; onecycle warms up over the first 30 %."""
     step_at: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """For `schedule = "step"`: share of all steps before the learning rate falls."""
+    """For `schedule = "step"`: share of all steps after which the learning rate falls to a tenth."""
     flip: bool | None = None
     """Whether images are mirrored at random; default: the data set's choice."""
     pad: NonNegativeInt | None = None

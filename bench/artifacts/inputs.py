@@ -43,14 +43,14 @@ In = TypeVar("In", bound="Inputs[Any, Any]")
 class Inputs(Generic[S, A]):
     """Base of a stage's inputs. S: the type of the stage's spec. A: the type of its artifact.
 
-    stage: the stage's name, also that of its module in bench/stages. leaves: the class A. guessed_seconds: an estimate
-    for a store without a similar stage (the order of magnitude for small images on one CPU core). uses_device: whether
-    the device and the number of threads can change the result. packages: other packages than torch, torchvision and
-    numpy that can change the result.
+    stage: the stage's name, also that of its module in bench/stages. artifact_type: the class A. guessed_seconds: an
+    estimate for a store without a similar stage (the order of magnitude for small images on one CPU core). uses_device:
+    whether the device and the number of threads can change the result. packages: other packages than torch, torchvision
+    and numpy that can change the result.
     """
 
     stage: ClassVar[str]
-    leaves: ClassVar[type[Artifact]]
+    artifact_type: ClassVar[type[Artifact]]
     guessed_seconds: ClassVar[float]
     uses_device: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ()
@@ -59,10 +59,10 @@ class Inputs(Generic[S, A]):
         """The keys of all parents by role."""
         return dict(_keys(self, ""))
 
-    def left(self, key: str) -> A:
+    def artifact(self, key: str) -> A:
         """The artifact of the stage with this key."""
-        left: A = self.leaves(key)  # type: ignore[assignment]  # `leaves` is A, which a ClassVar cannot declare
-        return left
+        made: A = self.artifact_type(key)  # type: ignore[assignment]  # this is A, which a ClassVar cannot declare
+        return made
 
     @classmethod
     def of(cls: type[In], parents: Mapping[str, str], source: Source = NOWHERE) -> In:  # noqa: PYI019 -- beartype: no Self
@@ -117,7 +117,7 @@ class LoadInputs(Inputs[LoadSpec, DecodedData]):
     """No parents: the stage reads the files of the data set."""
 
     stage = "load"
-    leaves = DecodedData
+    artifact_type = DecodedData
     guessed_seconds = 5.0
     uses_device = False
     packages = ("pillow", "scikit-learn")  # decoders and embedded data
@@ -126,7 +126,7 @@ class LoadInputs(Inputs[LoadSpec, DecodedData]):
 @dataclass(frozen=True)
 class SplitInputs(Inputs[SplitSpec, SplitData]):
     stage = "split"
-    leaves = SplitData
+    artifact_type = SplitData
     guessed_seconds = 0.1
     uses_device = False
 
@@ -136,14 +136,14 @@ class SplitInputs(Inputs[SplitSpec, SplitData]):
 @dataclass(frozen=True)
 class TrainInputs(DataInputs, Inputs[SettingSpec, StoredModel]):
     stage = "train"
-    leaves = StoredModel
+    artifact_type = StoredModel
     guessed_seconds = 20.0
 
 
 @dataclass(frozen=True)
 class MakeTriggerInputs(AttackerInputs, Inputs[MakeTriggerSpec, StoredTrigger]):
     stage = "make_trigger"
-    leaves = StoredTrigger
+    artifact_type = StoredTrigger
     guessed_seconds = 0.1
 
 
@@ -152,7 +152,7 @@ class ImplantInputs(AttackerInputs, Inputs[ImplantSpec, Implanted]):
     """trigger: the artifact of `make_trigger`."""
 
     stage = "implant"
-    leaves = Implanted
+    artifact_type = Implanted
     guessed_seconds = 20.0
 
     trigger: StoredTrigger | None = None
@@ -161,7 +161,7 @@ class ImplantInputs(AttackerInputs, Inputs[ImplantSpec, Implanted]):
 @dataclass(frozen=True)
 class EncodeInputs(SuspectInputs, Inputs[EncodeSpec, BenignCodes]):
     stage = "encode"
-    leaves = BenignCodes
+    artifact_type = BenignCodes
     guessed_seconds = 2.0
 
 
@@ -170,7 +170,7 @@ class EncodeTriggeredInputs(SuspectInputs, Inputs[EncodeTriggeredSpec, Triggered
     """trigger: None without an attack."""
 
     stage = "encode_triggered"
-    leaves = TriggeredCodes
+    artifact_type = TriggeredCodes
     guessed_seconds = 1.0
 
     trigger: StoredTrigger | None = None
@@ -181,7 +181,7 @@ class DefendInputs(SuspectInputs, Inputs[DefendSpec, Defended]):
     """poison: the attack, if the defense needs the training set. codes: if the defense needs the database."""
 
     stage = "defend"
-    leaves = Defended
+    artifact_type = Defended
     guessed_seconds = 5.0
     packages = ("scikit-learn",)  # clustering
 
@@ -192,7 +192,7 @@ class DefendInputs(SuspectInputs, Inputs[DefendSpec, Defended]):
 @dataclass(frozen=True)
 class ScoreBenignInputs(SuspectInputs, Inputs[DefendSpec, BenignScores]):
     stage = "score_benign"
-    leaves = BenignScores
+    artifact_type = BenignScores
     guessed_seconds = 5.0
 
     detector: Defended
@@ -203,7 +203,7 @@ class ScoreTriggeredInputs(SuspectInputs, Inputs[ScoreTriggeredSpec, TriggeredSc
     """trigger: None without an attack."""
 
     stage = "score_triggered"
-    leaves = TriggeredScores
+    artifact_type = TriggeredScores
     guessed_seconds = 5.0
 
     detector: Defended
@@ -219,7 +219,7 @@ class MeasureInputs(DataInputs, Inputs[MeasureSpec, Artifact]):
     """
 
     stage = "measure"
-    leaves = Artifact
+    artifact_type = Artifact
     guessed_seconds = 0.5
     uses_device = False
 

@@ -64,7 +64,7 @@ def gc(
     ] = None,
     keep: Annotated[int | None, typer.Option("--keep", min=1, help="Remove all but the latest N runs.")] = None,
     repaired: Annotated[bool, typer.Option("--repaired", help="Also remove models that defenses repaired.")] = False,
-    damaged: Annotated[bool, typer.Option("--damaged", help="Also remove files that were damaged.")] = False,
+    damaged: Annotated[bool, typer.Option("--damaged", help="Also remove damaged files that runs replaced.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the size of the files, but keep them.")] = False,
 ) -> None:
     """Remove files that no run needs. --run, --older-than and --keep also remove runs and their results.

@@ -90,7 +90,7 @@ def _specs(
         if values == "all" and not own and registry.required(kind, str(entry)):
             if kind == "datasets":
                 found.append(Spec(str(entry)))  # the plan lists its trials as left out, with the reason
-            continue  # "all" has no components that need a parameter from the user
+            continue  # "all" leaves out components that need a parameter from the user
         table = {**own, **({"name": entry} if isinstance(entry, str) else entry)}
         if "name" not in table:
             raise UserError(f"{kind}: {table!r} has no 'name': expected {{ name = \"...\", parameter = value }}")

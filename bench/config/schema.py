@@ -60,9 +60,9 @@ class Axes(_Strict):
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] | None = None
     """Repetitions. A seed decides initialisation, batch order and the attacker's random numbers."""
     surrogate: list[Surrogate] | None = None
-    """Model that the attacker uses for preparation: other_seed, same, backbone=NAME, method=NAME or bits=N."""
+    """The attacker's surrogate model: other_seed, same (the victim's), backbone=NAME, method=NAME or bits=N."""
     augment: list[Literal["victim", "none"]] | None = None
-    """Augmentation of poisons in training: as of all images (victim), or none."""
+    """Augmentation of poisons in training: victim (as for all images) or none."""
 
 
 DEFAULTS = Axes(
@@ -83,7 +83,7 @@ class Block(_Strict):
     exclude: list[dict[str, Any]] = []
     """Filters (axis = value): a trial must match none of them."""
     parameters: dict[str, dict[str, dict[str, Any]]] = {}
-    """Parameters by kind and name of a component. Parameters that the axes set come first."""
+    """Parameters by kind and name of a component. Parameters in axes override them."""
 
 
 class SuiteFile(Block):

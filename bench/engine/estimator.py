@@ -27,7 +27,7 @@ class RuntimeEstimator:
             self.observe(record)
 
     def observe(self, record: Record) -> None:
-        """Count a record. The time of a failed stage does not count."""
+        """Add a record. The time of a failed stage does not count."""
         if record.artifact is not None:
             insort(self._bytes.setdefault(record.cost_group, []), float(record.artifact.bytes))
         if record.ok and record.cost is not None:

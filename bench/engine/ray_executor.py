@@ -27,7 +27,7 @@ from bench.graph.plan import Stage
 RESTARTS = 2  # times that a run restarts a local Ray that died
 PATIENCE = 300.0  # seconds until a stage that has room must have started under a local Ray
 SOCKET_PATH = 107  # bytes; the longest path of a socket on Linux
-# the longest path of a Ray socket below Ray\'s folder
+# the longest path of a socket below Ray's folder
 SOCKET_TAIL = len("/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.0")
 FOLDER = "hashdoor-ray-"  # followed by the driver's process number
 T = TypeVar("T")
@@ -295,7 +295,7 @@ def run_task(stage: Stage, site: Environment, mark: Path) -> Record:
 
 @contextmanager
 def _stderr_kept(mark: Path, timeout: float) -> Iterator[None]:
-    """Send stderr to the file `mark`, and the stack at a crash or at the timeout: a killed worker cannot report it."""
+    """Send stderr to the file `mark`, and the stack at a crash or timeout, since a killed worker cannot report them."""
     with mark.open("w", encoding="utf-8") as file:
         stderr = os.dup(2)
         os.dup2(file.fileno(), 2)

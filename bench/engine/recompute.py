@@ -114,10 +114,10 @@ def _poisons(implant: Implanted) -> Iterator[str]:
         yield f"the record counts {implant.poisons} poisons, the mask {found}"
 
 
-def differences(stored: Mapping[str, Any], again: Mapping[str, Any], at: str = "") -> Iterator[str]:
-    """A sentence for each stored value that differs from the value computed again. Metrics without one are ignored."""
+def differences(stored: Mapping[str, Any], computed: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    """A sentence for each stored value that differs from the computed one. Metrics that are not stored are ignored."""
     for name, one in stored.items():
-        other, where = again.get(name), f"{at}{name}"
+        other, where = computed.get(name), f"{at}{name}"
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             yield from differences(one, other, f"{where}.")
         elif isinstance(one, (int, float)) and isinstance(other, (int, float)):

@@ -268,7 +268,7 @@ def summary_of(record: Record) -> RecordSummary:
 
 
 def _command(given: str) -> str:
-    """The command, quoted for a shell; "" if it does not start with bench: people may paste it from a report."""
+    """The command, quoted for a shell; "" unless it calls bench, since users may paste it from a report."""
     try:
         words = shlex.split(given)
     except ValueError:

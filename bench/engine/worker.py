@@ -197,7 +197,7 @@ def set_threads(threads: int) -> None:
 
 
 class StoredArtifacts:
-    """The artifacts of a stage's parents, each read from the store at its first use (bench.artifacts.Source)."""
+    """The artifacts of a stage's parents, read from the store at their first use (bench.artifacts.artifact.Source)."""
 
     def __init__(self, store: Store, parents: Mapping[str, str]) -> None:
         self._store, self._parents = store, parents

@@ -51,7 +51,7 @@ def key_of(
 ) -> tuple[str, tuple[str, ...], str]:
     """A stage's key, the modules that hold its code, and their fingerprint.
 
-    kind: of the stage. parents: keys by role. A parent's key already depends on the parent's code.
+    kind: that of the stage. parents: their keys by role. A parent's key already depends on the parent's code.
     """
     modules = modules_of(kind, spec)
     code = fingerprint(modules)

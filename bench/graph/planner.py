@@ -190,7 +190,7 @@ class _Planner:
         )  # fmt: skip
 
     def _granted(self, trial: Trial, attack: Attack, data: DataInputs, clean: StoredModel) -> AttackerInputs:
-        """The attacker's inputs: a clean model only if the threat model has one; surrogates and data as required."""
+        """The attacker's inputs: the clean model if the threat model grants it, and required surrogates and data."""
         surrogates: list[StoredModel] = []
         proxies: list[DataInputs] = []
         for wish in attack.requires(public_setting(trial)):

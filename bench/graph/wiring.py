@@ -63,8 +63,8 @@ class Wiring:
                 label=label_of(kind, spec), cost_group=cost_group_of(kind, spec), threads=resources.threads,
                 num_gpus=resources.num_gpus, timeout=resources.timeout,
             )  # fmt: skip
-        left: A = inputs.left(key)
-        return left
+        artifact: A = inputs.artifact(key)
+        return artifact
 
     def data(self, dataset: Spec) -> DataInputs:
         """A data set and its splits. The files are read once for each data set."""
