@@ -69,9 +69,9 @@ def reported_numbers(where: str, tables: Sequence[ReportedTable], axes: Sequence
         for keys, value in _leaves(place, table.by, table.values):
             held = METRICS[table.metric]
             if not held.low <= value / scale <= held.high:
+                fix = "remove `percent = true`" if table.percent else "set `percent = true`"
                 raise UserError(
-                    f"{place}: {value:g} is out of the range of '{held.title}', {held.range}: check `percent`, which is"
-                    f" {str(table.percent).lower()}"
+                    f"{place}: {value:g} is out of the range of '{held.title}', {held.range}: {fix}, or correct the number"
                 )
             own = dict(zip(table.by, keys, strict=True))
             found.append(
