@@ -92,7 +92,7 @@ def access_of(threat: Threat) -> Access:
 class ModelSpec:
     """A clean surrogate model of the attacker. Fields that are None have the victim's value.
 
-    The surrogate comes from another repetition than the victim unless the suite's `surrogate` axis is "same".
+    The surrogate has another seed than the victim, unless the suite's `surrogate` axis is "same".
     """
 
     method: str | None = None

@@ -71,7 +71,7 @@ def reported_numbers(where: str, tables: Sequence[ReportedTable], axes: Sequence
             if not held.low <= value / scale <= held.high:
                 fix = "remove `percent = true`" if table.percent else "set `percent = true`"
                 raise UserError(
-                    f"{place}: {value:g} is out of the range of '{held.title}', {held.range}: {fix}, or correct the number"
+                    f"{place}: {value:g} is out of the range of '{held.title}', {held.range}: {fix} or check the number"
                 )
             own = dict(zip(table.by, keys, strict=True))
             found.append(
