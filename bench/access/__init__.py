@@ -1,1 +1,1 @@
-"""Builds the views of attacker and defender. No other package grants access to data."""
+"""Builds the views of attackers and defenders. No other package gives them data."""

@@ -1,4 +1,4 @@
-"""The view of an attack, as far as its declared threat model allows."""
+"""Builds the attacker's view, with the data that the attack's threat model grants."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SHOWN = Threat.TRAIN_SET | Threat.MODEL  # the flags that change a view
 
 
 def attacker_view(spec: AttackerSpec, inputs: AttackerInputs, context: Context, threat: Threat) -> AttackerView:
-    """The view with the data that the threat model grants."""
+    """The view of an attack. threat: decides whether the view has the training set and the trained model."""
     granted: dict[str, Any] = {}
     if Threat.TRAIN_SET in threat:
         granted["train"] = stage_io.split(inputs, "train").to(context.device)
     if Threat.MODEL in threat:
         if inputs.clean is None:
-            raise ThreatError("the threat model grants the trained model, but the plan has none for this attack")
+            raise ThreatError("the threat model grants the trained model, but the inputs hold no clean model")
         granted["model"] = without_memory(inputs.clean, context.device)
     setting = stage_io.setting(spec, inputs)
     return AttackerView(

@@ -1,4 +1,4 @@
-"""The view of a defense: the model, the trusted set, and the data that its class declares in `needs`."""
+"""Builds the defender's view: the model, the trusted set, and the data that the defense declares in `needs`."""
 
 from __future__ import annotations
 
@@ -27,30 +27,33 @@ from hashing.train import fit
 
 
 def signs(words: Int64[Tensor, "w m"], bits: int) -> Float[Tensor, "m b"]:
-    """+1 and -1 from packed words; bit j of a code is bit j % 64 of word j // 64."""
+    """Codes as +1 and -1 from packed words. Bit j of a code is bit j % 64 of word j // 64."""
     position = torch.arange(bits)
     return ((words[position // 64] >> (position % 64)[:, None]) & 1).T.float() * 2 - 1
 
 
 def trusted_halves(spec: SettingSpec, data: DataInputs) -> tuple[Split, Split]:
-    """The two halves of the trusted set: for fitting, and for calibration."""
+    """Two halves of the trusted set: for fitting and for calibration. UserError if the set has one image."""
     trusted = stage_io.split(data, "trusted")
     order = Rng("trusted", spec["dataset"]["name"]).permutation(len(trusted))
     half = len(trusted) // 2
     if not half:
-        raise UserError("one trusted image cannot be halved into fitting and calibration: make `trusted` larger")
+        raise UserError(
+            "the trusted set has one image, and fitting and calibration need one each: set `trusted` of the data set"
+            " to 2 or more"
+        )
     return trusted.select(order[:half]), trusted.select(order[half:])
 
 
 def defender_view(spec: SettingSpec, inputs: DefendInputs, context: Context, needs: Needs) -> DefenderView:
-    """The view with the model, the trusted set, and the data in `needs`."""
+    """The view of a defense. needs: decides whether the view has the training set and the database."""
     model = without_memory(inputs.model, context.device)
     fit_set, calibration_set = trusted_halves(spec, inputs)
     granted: dict[str, Any] = {}
     if Needs.TRAIN_SET in needs:
         granted["train"] = poisoned_train(inputs)
     if Needs.DATABASE in needs:
-        assert inputs.codes is not None, "the planner adds them if the defense needs them"
+        assert inputs.codes is not None, "the planner adds codes if the defense needs the database"
         stored = signs(inputs.codes.database, spec["bits"]).to(context.device)
         granted["database"] = Database(stored, stage_io.labels(inputs, "database").to(context.device))
     return DefenderView(
@@ -67,12 +70,12 @@ def defender_view(spec: SettingSpec, inputs: DefendInputs, context: Context, nee
 
 
 def poisoned_train(inputs: DefendInputs) -> Split:
-    """The training set of the victim: poisoned, or clean if no attack poisons it."""
+    """The victim's training set, which is clean if no attack poisons it."""
     train = stage_io.split(inputs, "train")
     poison = inputs.poison
     if poison is None:
         return train
-    assert poison.mask is not None, "an attack with offers_train_set has poisoned it"
+    assert poison.mask is not None, "an attack with offers_train_set poisons images"
     images, labels = train.images.clone(), train.labels.clone()
     images[poison.mask], labels[poison.mask] = poison.poison_images, poison.poison_labels
     if poison.cover is not None:
@@ -81,7 +84,7 @@ def poisoned_train(inputs: DefendInputs) -> Split:
 
 
 def train_copy(model: nn.Module, split: Split, recipe: Recipe, rng: Rng, *, hook: Hook | None = None) -> nn.Module:
-    """`view.train_model`: the victim's training loop on a copy of a model."""
+    """The function `view.train_model`: trains a copy of a model with the victim's training loop."""
     assert isinstance(model, HashModel)
     tuned = copy.deepcopy(model)
     kept = tuned.objective
@@ -92,7 +95,7 @@ def train_copy(model: nn.Module, split: Split, recipe: Recipe, rng: Rng, *, hook
 
 
 class UntrainedFactory:
-    """`view.untrained`: the victim's network with the victim's initialisation and normalisation of images."""
+    """The function `view.untrained`: the victim's network before training, with the same initial weights."""
 
     def __init__(self, model: HashModel) -> None:
         self._blueprint, self._mean, self._std = dict(model.blueprint), model.mean.clone(), model.std.clone()

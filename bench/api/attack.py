@@ -68,7 +68,7 @@ def attack(cls: type[T]) -> type[T]:
 
 
 class Threat(Flag):
-    """What the attacker can read and change. Boards group attacks by it."""
+    """The data and models that the attacker can read and change. Boards group attacks by it."""
 
     NONE = 0
     TRAIN_SET = auto()  # sees the training images and may change some of them
@@ -92,7 +92,7 @@ def access_of(threat: Threat) -> Access:
 class ModelSpec:
     """A clean surrogate model of the attacker. Fields that are None have the victim's value.
 
-    The surrogate comes from another repetition than the victim unless the suite's `surrogate` axis is "same".
+    The surrogate has another seed than the victim, unless the suite's `surrogate` axis is "same".
     """
 
     method: str | None = None
@@ -151,7 +151,7 @@ class Backdoor:
 
 @runtime_checkable
 class StepHook(Hook, Protocol):
-    """The code of a training attack in the victim's training loop; `after_step` may step optimisers of the attack."""
+    """A training attack's code in the victim's training loop. `after_step` may step optimisers of the attack."""
 
     def trigger(self) -> Trigger:
         """The trigger after training."""
@@ -176,6 +176,7 @@ class Attack(ABC):
     shares_trigger_with: ClassVar[str | None] = None
 
     def threat(self) -> Threat:
+        """The threat model. It may depend on parameters."""
         return Threat.NONE
 
     def targeted(self) -> bool:
@@ -192,6 +193,7 @@ class Attack(ABC):
         return ()
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
+        """The tensors that `apply_trigger` needs, by name. They are made once and stored."""
         del view, rng
         return {}
 
@@ -201,6 +203,8 @@ class Attack(ABC):
 
 
 class PoisoningAttack(Attack):
+    """Poisons the training set. The harness trains the victim on it."""
+
     offers_train_set: ClassVar[bool] = True
 
     @abstractmethod
@@ -209,10 +213,16 @@ class PoisoningAttack(Attack):
 
 
 class ModelAttack(Attack):
+    """Changes the trained clean model."""
+
     @abstractmethod
-    def implant(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Backdoor: ...
+    def implant(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Backdoor:
+        """The model with the backdoor: a changed view.model."""
 
 
 class TrainingAttack(Attack):
+    """Controls the victim's training."""
+
     @abstractmethod
-    def hook(self, view: AttackerView, trigger: Trigger, rng: Rng) -> StepHook: ...
+    def hook(self, view: AttackerView, trigger: Trigger, rng: Rng) -> StepHook:
+        """The hook that runs in each step of the victim's training."""

@@ -141,7 +141,7 @@ class Filtered:
 
 @dataclass(frozen=True)
 class Verdict:
-    """score: of the model. suspect: index of the suspected target class; None: no class is suspected.
+    """The verdict on a model. score: higher is more suspicious. suspect: index of the suspected class; None: no class.
 
     alarm_at: the published threshold, above which a model counts as backdoored; None: the paper has none.
     """
@@ -165,26 +165,32 @@ class Defense(ABC):  # noqa: B024 -- the four kinds below have the abstract meth
     optional_packages: ClassVar[tuple[str, ...]] = ()
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
-        """Why the defense cannot run on such models; "" if it can. The planner skips trials with a reason."""
+        """The reason why the defense cannot run on such models, for which the planner skips the trial; "" if it can."""
         del backbone, method
         return ""
 
 
 class Repair(Defense):
+    """Changes the model, for example by pruning or fine-tuning."""
+
     @abstractmethod
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
         """A repaired copy of view.model."""
 
 
 class DataFilter(Defense):
+    """Removes suspicious training images."""
+
     needs: ClassVar[Needs] = Needs.TRAIN_SET
 
     @abstractmethod
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
-        """Scores of the training images, and which to keep. The harness retrains on these unless it gets a model."""
+        """Scores of training images, and the images to keep. The harness retrains on them unless it gets a model."""
 
 
 class InputDetector(Defense):
+    """Scores queries; triggered queries should have high scores."""
+
     @abstractmethod
     def fit(self, view: DefenderView, rng: Rng) -> Mapping[str, Tensor]:
         """The state of the fitted detector, as named tensors."""
@@ -195,8 +201,11 @@ class InputDetector(Defense):
 
 
 class ModelDetector(Defense):
+    """Scores the model; backdoored models should have high scores."""
+
     @abstractmethod
-    def inspect(self, view: DefenderView, rng: Rng) -> Verdict: ...
+    def inspect(self, view: DefenderView, rng: Rng) -> Verdict:
+        """The score of view.model, and the suspected class."""
 
 
 KINDS: Mapping[type[Defense], DefenseKind] = {
@@ -215,4 +224,4 @@ def kind_of(defense: Defense) -> DefenseKind:
         if isinstance(defense, base):
             return kind
     bases = ", ".join(base.__name__ for base in KINDS)
-    raise UserError(f"the defense {type(defense).__name__} is of no kind: derive it from one of {bases}")
+    raise UserError(f"the defense {type(defense).__name__} has no kind: derive it from one of {bases}")

@@ -42,7 +42,7 @@ class DivergedError(Exception):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or "" if no valid name is close."""
+    """The text `; did you mean 'x'?` with the nearest valid name, or "" if none is close."""
     close = get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
 

@@ -56,16 +56,7 @@ def method(cls: type[T]) -> type[T]:
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Recipe:
-    """How a model is trained. A method has the recipe of its paper; the `[training]` table of a suite changes fields.
-
-    lr: of the hash head and of everything trained from scratch. The backbone has lr * backbone_lr; if it ends in fully
-    connected layers, these have lr * linear_lr (None: lr * backbone_lr).
-    schedule: per step. "onecycle" warms up over the first 30 %; "step" divides the rate by ten after the share
-    `step_at` of all steps.
-    flip, pad: horizontal mirroring, and random crops after padding by `pad` pixels; None: the data set's own.
-    batch_norm: "eval" does not update running statistics, which suits small batches on public weights.
-    precision: "bf16" autocasts the training loop and nothing else; "auto" does so on devices that are fast in bfloat16.
-    """
+    """The training of a model. Methods have the recipes of their papers; `[training]` of a suite changes fields."""
 
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"]
     """Optimiser of torch.optim."""
@@ -86,15 +77,15 @@ class Recipe:
     schedule: Literal["constant", "cosine", "onecycle", "step"] = "constant"
     """Learning rate over the steps; onecycle warms up over the first 30 %."""
     step_at: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """For `schedule = "step"`: share of all steps after which the learning rate is a tenth."""
+    """For `schedule = "step"`: share of all steps after which the learning rate falls to a tenth."""
     flip: bool | None = None
-    """Whether images are mirrored at random; default: as suits the data set."""
+    """Whether images are mirrored at random; default: the data set's choice."""
     pad: NonNegativeInt | None = None
-    """Pixels of padding before a random crop; default: as suits the data set."""
+    """Pixels of padding before a random crop; default: the data set's choice."""
     batch_norm: Literal["train", "eval"] = "train"
     """eval does not update the running statistics of batch norm, which suits small batches on public weights."""
     precision: Literal["float32", "bf16", "auto"] = "float32"
-    """Precision of the training loop; auto is bf16 on devices that are fast in it."""
+    """Precision of the training loop (bf16: autocast). auto is bf16 on devices that are fast in it, else float32."""
     compile: bool = False
     """Whether to run torch.compile."""
 
@@ -148,13 +139,13 @@ class Dataset(ABC):
         """Positions of train, query, database, trusted and public; UserError for sizes that are not possible."""
 
     def protocol(self, root: Path | None) -> tuple[str, int | None]:
-        """The name of the protocol, which also tells the form of the files if there are several, and the R of mAP@R."""
+        """The name of the protocol, with the form of the files if there are several, and the R of mAP@R (None: all)."""
         del root
         return type(self).__module__.rpartition(".")[2], None
 
 
 class FeatureExtractor(nn.Module):
-    """A network [n c h w] -> [n d] as a chain of blocks, the last of which pools and flattens."""
+    """A network [n c h w] -> [n d] as a chain of blocks. The last block pools and flattens."""
 
     def __init__(
         self,
@@ -211,6 +202,8 @@ class Hook(Protocol):
 
 
 class Backbone(ABC):
+    """A network before the hash head."""
+
     def batch_norm(self) -> bool:
         """Whether the network has batch norm."""
         return True
@@ -228,7 +221,7 @@ class Backbone(ABC):
         return ()
 
     def state_dict_aliases(self, image_shape: tuple[int, int, int]) -> Mapping[str, str]:
-        """For each tensor name of this network in another library: its name in the network that `build` returns.
+        """The tensor names of this network in another library, each with the name in the network that `build` returns.
 
         "" for tensors of the last layer, which the hash head replaces. {}: no other library has this network.
         """
@@ -254,12 +247,16 @@ class Objective(nn.Module, ABC):
 
 
 class HashingMethod(ABC):
-    """pointwise: the loss is a mean of losses of single images, and the objective has `aims(labels)`, +-1 [n b]."""
+    """A hashing method: a head, a loss and a recipe.
+
+    pointwise: whether the loss is a mean of losses of single images. The objective then has `aims(labels)`, +-1 [n b].
+    """
 
     recipe: ClassVar[Recipe]
     pointwise: ClassVar[bool] = False
 
     def head(self, features: int, bits: int) -> nn.Module:
+        """The module from features [n d] to logits [n b]."""
         return nn.Linear(features, bits)
 
     def relax(self, logits: Logits, progress: float = 1.0) -> Codes:
@@ -268,4 +265,5 @@ class HashingMethod(ABC):
         return logits.tanh()
 
     @abstractmethod
-    def objective(self, *, bits: int, classes: int, train_size: int, rng: Rng) -> Objective: ...
+    def objective(self, *, bits: int, classes: int, train_size: int, rng: Rng) -> Objective:
+        """The loss of one training."""

@@ -27,4 +27,4 @@ class DefenseKind(StrEnum):
     MODEL_DETECTOR = "model_detector"
 
 
-CODE_CHANGING = (DefenseKind.REPAIR, DefenseKind.DATA_FILTER)  # return another model, and hence other codes
+CODE_CHANGING = (DefenseKind.REPAIR, DefenseKind.DATA_FILTER)  # these give another model, whose codes differ

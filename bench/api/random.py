@@ -1,4 +1,4 @@
-"""Random streams as arguments. The name of a stream lists exactly the axes that its numbers depend on."""
+"""Named streams of random numbers. The name of a stream lists exactly the axes that its numbers depend on."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["Rng"]
 class Rng:
     """A named stream of random numbers.
 
-    Equal names give equal numbers on every machine and device, since numbers are drawn on the CPU. A draw advances its
-    stream only. `child` opens an independent stream, so that a new draw in one place does not change another.
+    Equal names give equal numbers on every machine and device, since the CPU draws them. A draw does not change other
+    streams. `child` opens an independent stream, so that more draws in one place do not change another.
     """
 
     def __init__(self, *path: str | int) -> None:
@@ -61,7 +61,7 @@ class Rng:
 
     @contextmanager
     def ambient(self) -> Iterator[None]:
-        """Seed torch's global generators inside the block, for initialisation and dropout."""
+        """Seed torch's global generators inside the block, for initialisation and dropout. Restores them at the end."""
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self._seed)
             yield

@@ -57,7 +57,7 @@ _DECLARES = "__hashdoor_declares__"
 
 @dataclass(frozen=True)
 class Source:
-    """Origin of a component. error: why a plugin could not be loaded, else ""."""
+    """Origin of a component. error: the error of a component that cannot be loaded, else ""."""
 
     kind: str
     name: str
@@ -87,7 +87,10 @@ def component(kind: str) -> Callable[[type[T]], type[T]]:
 
 
 def load_plugin(path: Path) -> None:
-    """Execute a file of the user; its components have the name of the file. No other function runs files of users."""
+    """Execute a file of the user. Its components have the name of the file. No other function runs files of users.
+
+    UserError: the file does not load, holds no component, or has the name of another plugin.
+    """
     path = path.resolve()
     if path in _plugin_files:
         return
@@ -108,7 +111,7 @@ def load_plugin(path: Path) -> None:
         raise UserError(f"plugin '{path}' does not load: {type(error).__name__}: {error}") from error
     if not any(_classes(module, kind) for kind in KINDS) and not any(_declared(module, kind) for kind in DECLARED):
         raise UserError(
-            f"plugin '{path}' holds no component: decorate its class with @attack, @defense, ..., or its function with"
+            f"plugin '{path}' has no component: decorate a class with @attack, @defense, ..., or a function with"
             " @metric or @board"
         )
     _plugin_files[path] = module
@@ -139,14 +142,14 @@ def plugins_restored() -> Iterator[None]:
 
 
 def forget() -> None:
-    """Look for components and read their code again, for a process in which files or packages have changed."""
+    """Clear the caches of components and their code, after files or packages have changed."""
     _generation[0] += 1
     catalogue.cache_clear()
     declaring_modules.cache_clear()
 
 
 def marked(kind: str) -> Iterator[tuple[Any, str]]:
-    """Every declaration of a kind of DECLARED with its origin: built in, an installed package, or a plugin file."""
+    """All declarations of a kind of DECLARED, with their origins: built in, an installed package, or a plugin file."""
     for module, origin in _declaring(kind):
         for function in _declared(module, kind):
             yield getattr(function, _DECLARES), origin
@@ -161,7 +164,7 @@ def require_unique(what: str, named: Iterable[tuple[str, str]]) -> None:
         seen[name] = origin
 
 
-@cache  # a plan asks once a trial, and finding entry points reads files
+@cache  # a plan asks once per trial, and finding entry points reads files
 def declaring_modules(kind: str) -> tuple[str, ...]:
     """Names of the modules with declarations of a kind of DECLARED, for fingerprints."""
     return tuple(module.__name__ for module, _ in _declaring(kind) if _declared(module, kind))
@@ -187,7 +190,7 @@ def _declaring(kind: str) -> Iterator[tuple[ModuleType, str]]:
 
 @cache
 def catalogue(kind: str) -> Mapping[str, Source]:
-    """Every component of a kind, by name. UserError if two sources have the same name."""
+    """All components of a kind, by name. UserError if two sources have the same name."""
     if kind not in KINDS:
         raise unknown("kind", kind, KINDS)
     found: list[Source] = []
@@ -255,7 +258,7 @@ def lookup(kind: str, name: str) -> type[Any]:
 
 
 def create(kind: str, name: str, params: Mapping[str, Any]) -> Any:
-    """A component with its parameters; UserError names every invalid parameter and the expected value."""
+    """A component with its parameters. UserError names all invalid parameters and the expected values."""
     cls = lookup(kind, name)
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         source = find(kind, name)
@@ -280,7 +283,7 @@ def current(kind: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
         new, gone = renamed[old]
         where = f"{kind.removesuffix('s')} '{name}'"
         if new in found:
-            raise UserError(f"{where}: '{old}' is the old name of '{new}': give '{new}' alone")
+            raise UserError(f"{where}: '{old}' is the old name of '{new}', and both are given: give only '{new}'")
         warnings.warn(f"{where}: '{old}' is now '{new}'; version {gone} drops the old name", RenamedWarning, 3)
         found[new] = found.pop(old)
     return found

@@ -34,7 +34,7 @@ __all__ = [
     "to_unit",
 ]  # fmt: skip
 
-Images = Float[Tensor, "n c h w"]  # in [0, 1]; only the model normalises
+Images = Float[Tensor, "n c h w"]  # in [0, 1]; only the model normalises images
 Labels = Bool[Tensor, "n k"]  # multi-hot; single-label data is one-hot
 Logits = Float[Tensor, "n b"]  # unbounded; the bit is logit > 0
 Codes = Float[Tensor, "n b"]  # relaxed, in [-1, 1]
@@ -55,7 +55,7 @@ def to_unit(images: UInt8[Tensor, "n c h w"]) -> Images:
 def to_8bit(images: Images) -> UInt8[Tensor, "n c h w"]:
     """Images rounded to 256 levels, like a stored image. NaN raises DivergedError, since it would become black."""
     if images.isnan().any():
-        raise DivergedError("images hold NaN")
+        raise DivergedError("images have NaN values")
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -138,9 +138,9 @@ class Setting:
 class Poisoned:
     """A poisoned training set.
 
-    mask: the poisoned images. augment: "victim": the victim's loader flips and crops poisoned images like all others;
-    "none": it does not. cover: further images with changed pixels and unchanged labels, which make the model react to
-    the exact trigger only. They do not count as poison, neither in the dose nor for filters.
+    mask: True for poisoned images. augment: "victim" if the victim's loader flips and crops poisoned images like all
+    others, else "none". cover: True for images with changed pixels and unchanged labels, which make the model react
+    only to the exact trigger. They do not count as poison in the dose or for data filters.
     """
 
     split: Split

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError, from_json
 
 ABBREVIATED_LENGTH = 200  # characters
 INT_LIMIT = 2**63  # larger integers have no exact form in TOML and take quadratic time to print
-# characters that move the cursor, change colours, reverse the direction of writing, or cannot be encoded
+# these move the cursor, change colours, reverse the direction of writing, or cannot be encoded
 _UNSAFE = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _CONTROL = re.compile(rf"[\x00-\x1f{_UNSAFE}]")
 _IN_LINES = re.compile(rf"[\x00-\x08\x0b-\x1f{_UNSAFE}]")
@@ -28,7 +28,7 @@ def read_bytes(path: Path, limit: int, *, regular: bool = True) -> bytes:
     regular: False allows pipes, for paths from the user's own command line.
     """
     if regular and not S_ISREG(path.stat().st_mode):
-        raise UntrustedError("it is not a regular file")
+        raise UntrustedError("it is no ordinary file")
     with path.open("rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
@@ -67,9 +67,10 @@ def abbreviate(value: Any) -> str:
 
 
 def invalid_reason(value: Any, *, infinite: bool = False) -> str:
-    """Why `value` is invalid: not text, bool, None, finite number, or a table or list of these. "" if it is valid.
+    """The reason why a value is invalid; "" if it is valid.
 
-    infinite: whether infinite numbers are valid.
+    A value is valid if it is a text, a bool, None, a finite number of 64 bits, or a table or list of these. infinite:
+    whether infinite numbers are valid too.
     """
     todo = [value]
     while todo:

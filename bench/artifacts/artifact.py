@@ -1,6 +1,7 @@
-"""What a stage leaves, known by the stage's key: tensors and metadata that are read when they are first asked for.
+"""Artifacts: the tensors and metadata that a stage writes under its key, read at their first use.
 
-The classes of `outputs` say what each stage leaves. Importing them does not import torch, which reports do without.
+The classes of `outputs` describe the artifact of each stage. Importing them does not import torch, which reports do not
+need.
 """
 
 from __future__ import annotations
@@ -15,22 +16,23 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Source(Protocol):
-    """Reads what stages have left: from a store, or from memory."""
+    """Reads artifacts from a store or from memory."""
 
     def tensors(self, key: str) -> Mapping[str, Tensor]:
-        """Tensors by name; those of a data set are memory-mapped."""
+        """The tensors by name. Those of a data set are memory-mapped."""
 
-    def meta(self, key: str) -> Mapping[str, Any]: ...
+    def meta(self, key: str) -> Mapping[str, Any]:
+        """The metadata by name."""
 
 
 class _Nowhere:
-    """The source of a plan's artifacts, which are not there yet."""
+    """The source of a plan's artifacts, which do not exist yet. LookupError at every read."""
 
     def tensors(self, key: str) -> Mapping[str, Tensor]:
-        raise LookupError(f"the artifact {key} was named without a source to read it from")
+        raise LookupError(f"the artifact {key} has no source to read it from")
 
     def meta(self, key: str) -> Mapping[str, Any]:
-        raise LookupError(f"the artifact {key} was named without a source to read it from")
+        raise LookupError(f"the artifact {key} has no source to read it from")
 
 
 NOWHERE = _Nowhere()
@@ -38,7 +40,7 @@ NOWHERE = _Nowhere()
 
 @dataclass(frozen=True)
 class Artifact:
-    """What one stage has left. key: of the stage; "" where a record that should name a stage does not."""
+    """The artifact of one stage. key: that of the stage; "" if a damaged record does not name the stage."""
 
     key: str
     source: Source = field(default=NOWHERE, repr=False, compare=False)
@@ -54,19 +56,19 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Output:
-    """What a stage returns: tensors and metadata become its artifact, metrics stand in its record only."""
+    """The result of a stage. Tensors become its artifact, metadata and metrics a part of its record."""
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
     def __or__(self, other: Output) -> Output:
-        """Both together; where a name is in both, the second one's value."""
+        """Both outputs together. The second one's value counts for a name that both have."""
         return Output({**self.tensors, **other.tensors}, {**self.meta, **other.meta}, {**self.metrics, **other.metrics})
 
 
 def stored(values: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-    """Tensors as an artifact holds them: on the CPU, contiguous, with `prefix` before each name."""
+    """The tensors on the CPU, contiguous, with `prefix` before each name."""
     return {f"{prefix}{name}": value.detach().cpu().contiguous() for name, value in values.items()}
 
 

@@ -1,4 +1,7 @@
-"""Packed codes as tensors of an artifact. Kept apart from `models`, so that work on the kernels retrains no model."""
+"""Packs codes into tensors of an artifact, and reads them.
+
+These functions are not in `models`, so that a change of the code kernels does not retrain models.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ from hashing.model import HashModel
 
 
 def as_tensor(logits: Float[Tensor, "n b"]) -> Int64[Tensor, "w n"]:
-    """Words as int64, which every safetensors reader knows; the bits are the same."""
+    """The packed codes as int64 instead of uint64, with the same bits: all safetensors readers know int64."""
     return torch.from_numpy(pack(logits).words.view("int64").copy())
 
 
 def saturation(model: HashModel, logits: Float[Tensor, "n b"]) -> Float[Tensor, " n"]:
-    """Mean size of each image's relaxed code at the end of the method's schedule: 1 where every bit is decided."""
+    """Mean absolute value of each image's relaxed code at the end of training, in [0, 1]; 1: all entries are ±1."""
     return model.relax(logits.to(model.device)).abs().mean(1).cpu()
 
 

@@ -1,4 +1,4 @@
-"""Scoring images with a fitted input detector, batch by batch."""
+"""Scores images with a fitted input detector."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.artifacts.outputs.defense import Defended
 from bench.artifacts.outputs.model import StoredModel
 from bench.artifacts.specs import ComponentSpec
 
-BATCH = 50  # input detectors may blow an image up into hundreds
+BATCH = 50  # images; input detectors may make hundreds of copies of each
 
 
 @torch.no_grad()
@@ -25,7 +25,7 @@ def scores(
     images: UInt8[Tensor, "n c h w"],
     device: torch.device,
 ) -> dict[str, Float[Tensor, " n"]]:
-    """Each named score of the input detector, the headline score first."""
+    """The scores of each image by the score's name, the headline score first."""
     defense: InputDetector = stage_io.component("defenses", detector)
     model = without_memory(suspect, device)
     state = {name: value.to(device) for name, value in fitted.detector.items()}

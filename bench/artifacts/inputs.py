@@ -1,11 +1,11 @@
-"""What each stage reads: the edges of the benchmark's graph.
+"""The inputs of each stage: the artifacts of other stages that it reads. They are the edges of the graph of stages.
 
-A stage's class names its parents as fields. The planner fills the fields with the artifacts that it plans, a worker and
-a report with those that a record names, and the conformance kit with artifacts in memory. A record's `parents` are the
-fields' names and the parents' keys: `load`, `surrogates.0`, `control.benign`.
+A stage's class has a field for each parent. The planner fills the fields with planned artifacts, workers and reports
+fill them with those that a record names, and the conformance kit with artifacts in memory. A record's `parents` are the
+parents' keys by the names of these fields: `load`, `surrogates.0`, `control.benign`.
 
-Importing this module does not import torch. No result depends on this module beyond its keys, in which the names of
-fields are, so that fingerprints leave it out.
+Importing this module does not import torch. Keys hold the names of the fields, and nothing else here can change a
+result, so that fingerprints leave this module out.
 """
 
 from __future__ import annotations
@@ -41,34 +41,34 @@ In = TypeVar("In", bound="Inputs[Any, Any]")
 
 
 class Inputs(Generic[S, A]):
-    """Base of a stage's inputs; S is the stage's spec, A what the stage leaves.
+    """Base of a stage's inputs. S: the type of the stage's spec. A: the type of its artifact.
 
-    stage: the stage's name, which is that of its module in bench/stages. leaves: A. guessed_seconds: the time of a
-    stage before a similar one has run, an order of magnitude for small images on one CPU core. uses_device: whether
-    the device and the number of threads can change the result. packages: those that can change the result, beside
-    torch, torchvision and numpy.
+    stage: the stage's name, also that of its module in bench/stages. artifact_type: the class A. guessed_seconds: an
+    estimate for a store without a similar stage (the order of magnitude for small images on one CPU core). uses_device:
+    whether the device and the number of threads can change the result. packages: other packages than torch, torchvision
+    and numpy that can change the result.
     """
 
     stage: ClassVar[str]
-    leaves: ClassVar[type[Artifact]]
+    artifact_type: ClassVar[type[Artifact]]
     guessed_seconds: ClassVar[float]
     uses_device: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ()
 
     def parents(self) -> dict[str, str]:
-        """The keys of all parents by the names that records use."""
+        """The keys of all parents by role."""
         return dict(_keys(self, ""))
 
-    def left(self, key: str) -> A:
-        """What the stage leaves under its key."""
-        left: A = self.leaves(key)  # type: ignore[assignment]  # A is `leaves`, which a ClassVar cannot say
-        return left
+    def artifact(self, key: str) -> A:
+        """The artifact of the stage with this key."""
+        made: A = self.artifact_type(key)  # type: ignore[assignment]  # this is A, which a ClassVar cannot declare
+        return made
 
     @classmethod
     def of(cls: type[In], parents: Mapping[str, str], source: Source = NOWHERE) -> In:  # noqa: PYI019 -- beartype: no Self
         """The inputs that a record's `parents` name.
 
-        A parent that the record lacks is None where the field allows None, and an artifact with the key "" elsewhere.
+        A parent that the record lacks is None if the field allows None, else an artifact with the key "".
         """
         found: In = _restored(cls, "", parents, source)
         return found
@@ -84,9 +84,10 @@ class DataInputs:
 
 @dataclass(frozen=True)
 class AttackerInputs(DataInputs):
-    """What an attacker's view is made of.
+    """The inputs of an attacker's view.
 
-    clean: the trained clean model, where the threat model grants it. surrogates, proxies: what the attack requires.
+    clean: the trained clean model if the threat model grants it. surrogates, proxies: models and data that the attack
+    requires.
     """
 
     clean: StoredModel | None = None
@@ -96,7 +97,7 @@ class AttackerInputs(DataInputs):
 
 @dataclass(frozen=True)
 class SuspectInputs(DataInputs):
-    """What every defense sees: data, and the model under suspicion."""
+    """The inputs of all defenses: data and the model to defend."""
 
     model: StoredModel
 
@@ -113,10 +114,10 @@ class SystemInputs:
 
 @dataclass(frozen=True)
 class LoadInputs(Inputs[LoadSpec, DecodedData]):
-    """A data set's files are no artifact."""
+    """No parents: the stage reads the files of the data set."""
 
     stage = "load"
-    leaves = DecodedData
+    artifact_type = DecodedData
     guessed_seconds = 5.0
     uses_device = False
     packages = ("pillow", "scikit-learn")  # decoders and embedded data
@@ -125,7 +126,7 @@ class LoadInputs(Inputs[LoadSpec, DecodedData]):
 @dataclass(frozen=True)
 class SplitInputs(Inputs[SplitSpec, SplitData]):
     stage = "split"
-    leaves = SplitData
+    artifact_type = SplitData
     guessed_seconds = 0.1
     uses_device = False
 
@@ -135,23 +136,23 @@ class SplitInputs(Inputs[SplitSpec, SplitData]):
 @dataclass(frozen=True)
 class TrainInputs(DataInputs, Inputs[SettingSpec, StoredModel]):
     stage = "train"
-    leaves = StoredModel
+    artifact_type = StoredModel
     guessed_seconds = 20.0
 
 
 @dataclass(frozen=True)
 class MakeTriggerInputs(AttackerInputs, Inputs[MakeTriggerSpec, StoredTrigger]):
     stage = "make_trigger"
-    leaves = StoredTrigger
+    artifact_type = StoredTrigger
     guessed_seconds = 0.1
 
 
 @dataclass(frozen=True)
 class ImplantInputs(AttackerInputs, Inputs[ImplantSpec, Implanted]):
-    """trigger: what `make_trigger` left."""
+    """trigger: the artifact of `make_trigger`."""
 
     stage = "implant"
-    leaves = Implanted
+    artifact_type = Implanted
     guessed_seconds = 20.0
 
     trigger: StoredTrigger | None = None
@@ -160,16 +161,16 @@ class ImplantInputs(AttackerInputs, Inputs[ImplantSpec, Implanted]):
 @dataclass(frozen=True)
 class EncodeInputs(SuspectInputs, Inputs[EncodeSpec, BenignCodes]):
     stage = "encode"
-    leaves = BenignCodes
+    artifact_type = BenignCodes
     guessed_seconds = 2.0
 
 
 @dataclass(frozen=True)
 class EncodeTriggeredInputs(SuspectInputs, Inputs[EncodeTriggeredSpec, TriggeredCodes]):
-    """trigger: None for an attack that changes nothing."""
+    """trigger: None without an attack."""
 
     stage = "encode_triggered"
-    leaves = TriggeredCodes
+    artifact_type = TriggeredCodes
     guessed_seconds = 1.0
 
     trigger: StoredTrigger | None = None
@@ -177,12 +178,12 @@ class EncodeTriggeredInputs(SuspectInputs, Inputs[EncodeTriggeredSpec, Triggered
 
 @dataclass(frozen=True)
 class DefendInputs(SuspectInputs, Inputs[DefendSpec, Defended]):
-    """poison: the attack, where the defense needs the training set. codes: where it needs the database."""
+    """poison: the attack, if the defense needs the training set. codes: if the defense needs the database."""
 
     stage = "defend"
-    leaves = Defended
+    artifact_type = Defended
     guessed_seconds = 5.0
-    packages = ("scikit-learn",)  # clusters
+    packages = ("scikit-learn",)  # clustering
 
     poison: Implanted | None = None
     codes: BenignCodes | None = None
@@ -191,7 +192,7 @@ class DefendInputs(SuspectInputs, Inputs[DefendSpec, Defended]):
 @dataclass(frozen=True)
 class ScoreBenignInputs(SuspectInputs, Inputs[DefendSpec, BenignScores]):
     stage = "score_benign"
-    leaves = BenignScores
+    artifact_type = BenignScores
     guessed_seconds = 5.0
 
     detector: Defended
@@ -199,10 +200,10 @@ class ScoreBenignInputs(SuspectInputs, Inputs[DefendSpec, BenignScores]):
 
 @dataclass(frozen=True)
 class ScoreTriggeredInputs(SuspectInputs, Inputs[ScoreTriggeredSpec, TriggeredScores]):
-    """trigger: None for an attack that changes nothing."""
+    """trigger: None without an attack."""
 
     stage = "score_triggered"
-    leaves = TriggeredScores
+    artifact_type = TriggeredScores
     guessed_seconds = 5.0
 
     detector: Defended
@@ -211,14 +212,14 @@ class ScoreTriggeredInputs(SuspectInputs, Inputs[ScoreTriggeredSpec, TriggeredSc
 
 @dataclass(frozen=True)
 class MeasureInputs(DataInputs, Inputs[MeasureSpec, Artifact]):
-    """measured: the model that the trial ends with. control: the clean model under the same trigger and defense.
+    """measured: the final model of the trial. control: the clean model, with the same trigger and defense.
 
-    implant: None for an attack that changes nothing. defense: None without a defense. Metrics stand in the record, so
-    that this stage leaves no artifact.
+    implant: None without an attack. defense: None without a defense. This stage writes metrics into its record, and no
+    artifact.
     """
 
     stage = "measure"
-    leaves = Artifact
+    artifact_type = Artifact
     guessed_seconds = 0.5
     uses_device = False
 
@@ -235,7 +236,7 @@ STAGES: Mapping[str, type[Inputs[Any, Any]]] = {
         DefendInputs, ScoreBenignInputs, ScoreTriggeredInputs, MeasureInputs,
     )
 }  # fmt: skip
-"""Every stage by its name, in an order in which each stands after all that it may read."""
+"""The stages by name. Each stage comes after all stages that it may read."""
 
 
 def _keys(value: Any, name: str) -> Iterator[tuple[str, str]]:
@@ -251,7 +252,7 @@ def _keys(value: Any, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _restored(kind: Any, name: str, parents: Mapping[str, str], source: Source) -> Any:
-    """kind: a field's annotation: an artifact, an artifact or None, a tuple of such, or a group of fields."""
+    """The value of a field. kind: its annotation: an artifact, one or None, a tuple of them, or a class of fields."""
     if get_origin(kind) is tuple:
         found: list[Any] = []
         while any(_within(role, f"{name}.{len(found)}") for role in parents):

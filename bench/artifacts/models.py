@@ -1,4 +1,4 @@
-"""Models as artifacts. Kept apart from `stage_io`, so that work on models leaves data stages alone."""
+"""Builds, saves and loads models. These functions are not in `stage_io`, so that their changes repeat no data stage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hashing.model import HashModel, build_model
 
 
 def blueprint(spec: SettingSpec, *, image_shape: tuple[int, ...], classes: int, train_size: int) -> Json:
-    """All that building an untrained model of a setting and repetition takes."""
+    """The arguments from which `new_model` builds an untrained model of a setting and a seed, as JSON."""
     return {
         "backbone": spec["backbone"],
         "method": spec["method"],
@@ -42,12 +42,12 @@ def new_model(plan: Json) -> HashModel:
 
 
 def save_model(model: HashModel) -> Output:
-    """The model as `open_model` rebuilds it."""
+    """The output of a stage that trained a model, for `open_model`."""
     return StoredModel.model_output(model.state_dict(), model.blueprint)
 
 
 def without_memory(stored: StoredModel, device: torch.device) -> HashModel:
-    """A trained model for a view: the loss's centres stay, its memory of training codes and labels does not."""
+    """A trained model for a view. The loss keeps its centres, but not the codes and labels of training images."""
     model = open_model(stored, device)
     model.objective = model.objective.reset_for(stored.blueprint["train_size"])
     return model

@@ -1,4 +1,4 @@
-"""An attack as its trigger may read it: without the parameters that the attack lists in `not_in_trigger`."""
+"""Copies of attacks whose `make_trigger` cannot read the parameters that the attack lists in `not_in_trigger`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from bench.api.errors import UserError
 def sealed(attack: Attack, name: str) -> Attack:
     """A copy of the attack on which reading a parameter of `not_in_trigger` raises UserError.
 
-    Trials that differ in these parameters alone share a trigger, so it is made with other values than most suites name.
-    name: the attack's name as users know it, for the error.
+    Trials that differ only in these parameters share a trigger, which is made with default values. name: the attack's
+    name, for the error.
     """
     twin = copy.copy(attack)
     object.__setattr__(twin, "__class__", _sealed_class(type(attack), name))  # a frozen dataclass refuses `=`
@@ -51,7 +51,7 @@ def _sealed_class(cls: type[Attack], name: str) -> type[Attack]:
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
-        # the dataclass's own three read all parameters
+        # these three methods of the dataclass would read all parameters
         "__repr__": lambda self: f"{cls.__qualname__}{dict(zip(kept, values(self), strict=True))}",
         "__eq__": lambda self, other: type(self) is type(other) and values(self) == values(other),
         "__hash__": lambda self: hash(values(self)),

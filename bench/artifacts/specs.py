@@ -1,6 +1,6 @@
-"""What each stage's spec says: names, parameters and digests, in the form that keys and records hold.
+"""The specs of stages: names, parameters and digests, as JSON in keys and records.
 
-Types only: no result depends on this module, so that fingerprints leave it out.
+This module holds types only, so that fingerprints leave it out.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class AimSpec(TypedDict):
 
 
 class AttackerSpec(SettingSpec):
-    """What an attacker's view is made of."""
+    """The spec of an attacker's view."""
 
     target: list[str]
 
@@ -76,7 +76,7 @@ class ImplantSpec(AttackerSpec, FilesSpec):
 
 
 class EncodeSpec(TypedDict):
-    """setting: names and the code length, for labels; the model says the rest."""
+    """setting: names and the number of bits, for labels. The rest is in the model's metadata."""
 
     setting: list[str | int]
 

@@ -1,4 +1,4 @@
-"""Reading of data, components and targets: a stage is a function of its spec and its inputs, and of nothing else."""
+"""Reads the data, components and targets of a stage from its spec and its inputs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bench.artifacts.inputs import DataInputs
 from bench.artifacts.specs import ComponentSpec, SettingSpec
 
 Json = dict[str, Any]
-PORTION = 2**28  # bytes of images in memory where a stage reads them in turn
+PORTION = 2**28  # bytes of images that `portions` reads at once
 
 
 @dataclass(frozen=True)
 class Context:
-    """What may differ between machines without changing a result: where things are."""
+    """The device and the folder of data sets. Neither changes a result, except the device with `uses_device`."""
 
     device: torch.device
     data: Path | None
@@ -34,24 +34,25 @@ def component(kind: str, spec: ComponentSpec) -> Any:
 
 
 def split(data: DataInputs, part: str) -> Split:
-    """One part of the data, a copy: reading it takes only its own images out of the memory map."""
+    """A copy of one split. Only its own images are read from disk. part: one of bench.api.types.SPLITS."""
     ids = data.split.positions(part).clone()
     return Split(data.load.images[ids], data.load.labels[ids], ids)
 
 
 def portions(data: DataInputs, part: str, size: int | None = None) -> Iterator[UInt8[Tensor, "m c h w"]]:
-    """The images of a part that need not fit into memory, `size` (else PORTION) bytes at a time."""
+    """The images of a split that may not fit into memory, about `size` (else PORTION) bytes at a time."""
     images = data.load.images
     for ids in torch.split(data.split.positions(part), max(1, (size or PORTION) // images[0].numel())):
         yield images[ids]
 
 
 def labels(data: DataInputs, part: str) -> Bool[Tensor, "n k"]:
+    """The multi-hot labels of a split."""
     return data.load.labels[data.split.positions(part)]
 
 
 def target(names: list[str], classes: list[str]) -> Target:
-    """The target of these labels, of a data set with these classes."""
+    """The target with the labels `names`. classes: all classes of the data set."""
     vector = torch.zeros(len(classes), dtype=torch.bool)
     for name in names:
         vector[classes.index(name)] = True
@@ -59,7 +60,7 @@ def target(names: list[str], classes: list[str]) -> Target:
 
 
 def setting(spec: SettingSpec, data: DataInputs) -> Setting:
-    """What everybody knows."""
+    """The setting: facts that attackers and defenders both know."""
     _, c, h, w = data.load.images.shape
     return Setting(
         dataset=spec["dataset"]["name"],

@@ -1,4 +1,4 @@
-"""How visible a change is, measured on 8-bit images."""
+"""Stealth metrics: the visible difference between 8-bit images and their changed copies."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from bench.api.types import to_unit
 
 
 def linf(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
-    """Largest difference of a pixel, in [0, 1]."""
+    """Largest difference of pixel values, in [0, 1]."""
     return (to_unit(a) - to_unit(b)).abs().flatten(1).amax(1)
 
 
 def psnr(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
-    """Peak signal-to-noise ratio in dB; infinite where the images are equal."""
+    """Peak signal-to-noise ratio in dB; infinite if the images are equal."""
     return -10 * (to_unit(a) - to_unit(b)).square().flatten(1).mean(1).log10()
 
 
 def ssim(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
-    """Structural similarity, mean over channels and the positions where the window fits.
+    """Structural similarity (Wang et al. 2004), the mean over channels and over positions of a window inside the image.
 
-    Gaussian window (11 taps, sigma 1.5; the largest odd window that fits smaller images), K1 = .01, K2 = .03, range 1.
+    The window is Gaussian (11 taps, sigma 1.5; for smaller images the largest odd window that fits). K1 = .01,
+    K2 = .03, range 1.
     """
     x, y = to_unit(a), to_unit(b)
     taps = min(11, (min(x.shape[-2:]) - 1) // 2 * 2 + 1)

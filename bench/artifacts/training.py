@@ -1,4 +1,4 @@
-"""Training a victim from scratch: the same for clean, poisoned and filtered training sets."""
+"""Trains a victim from scratch, in the same way for clean, poisoned and filtered training sets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hashing.train import fit
 
 
 def recipe(spec: SettingSpec) -> Recipe:
-    """The stage's recipe; where it leaves augmentation open, that of the data set."""
+    """The training recipe of a spec. Augmentation that the recipe leaves open is that of the data set."""
     wanted, dataset = Recipe(**spec["recipe"]), registry.lookup("datasets", spec["dataset"]["name"])
     return replace(
         wanted,
@@ -42,7 +42,10 @@ def train_victim(
     hook: StepHook | None = None,
     after_epoch: Callable[[HashModel], None] | None = None,
 ) -> Output:
-    """The victim's own training with the victim's own dice; returns the model and its losses."""
+    """Train the victim with the victim's seed. Returns the model and the mean loss of each epoch.
+
+    unaugmented: images that are not augmented. hook: called in each step. after_epoch: called after each epoch.
+    """
     plan = blueprint(
         spec, image_shape=tuple(train.images.shape[1:]), classes=train.labels.shape[1], train_size=len(train)
     )

@@ -1,4 +1,4 @@
-"""The attack that makes and applies a trigger, and the queries that get it."""
+"""Opens triggers and applies them to queries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def trigger_attack(spec: ComponentSpec) -> Attack:
 
 
 def open_trigger(stored: StoredTrigger | None, device: torch.device) -> dict[str, Tensor]:
-    """The trigger on the device; empty where the attack has none."""
+    """The trigger's tensors on the device; none if `stored` is None."""
     return {} if stored is None else {name: value.to(device) for name, value in stored.trigger.items()}
 
 
@@ -40,7 +40,7 @@ def with_trigger(
 def triggered_queries(
     spec: AimSpec, data: DataInputs, stored: StoredTrigger | None, device: torch.device
 ) -> tuple[Int64[Tensor, " n"], UInt8[Tensor, "n c h w"]]:
-    """Positions of the queries that get the trigger, and their images with it."""
+    """The positions of the queries that get the trigger, and the triggered images."""
     attack, trigger = trigger_attack(spec["attack"]), open_trigger(stored, device)
     target = stage_io.target(spec["target"], data.load.classes)
     positions = eligible(data, target)
@@ -48,5 +48,5 @@ def triggered_queries(
 
 
 def eligible(data: DataInputs, target: Target) -> Int64[Tensor, " n"]:
-    """Positions of the queries that t-mAP counts: no label shared with the target (METHODOLOGY.md#eligible-queries)."""
+    """Positions of the queries that share no label with the target (METHODOLOGY.md#eligible-queries)."""
     return torch.nonzero(~target.shares(stage_io.labels(data, "query"))).flatten()

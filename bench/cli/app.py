@@ -15,7 +15,7 @@ from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_OK, EXIT_USER, Renam
 from bench.api.untrusted import abbreviate, strip_controls
 from bench.cli import boards, component, doctor, kernels, listing, report, run, runs, verify
 from bench.cli.options import memory_limit
-from bench.cli.streams import patient_streams
+from bench.cli.streams import tolerant_streams
 
 app = typer.Typer(
     name="bench",
@@ -87,7 +87,7 @@ def overview(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Wrong input ends with one line and exit code 2, a bug of HashDoor with its traceback."""
-    with warnings.catch_warnings(), patient_streams() as failures:
+    with warnings.catch_warnings(), tolerant_streams() as failures:
         warnings.simplefilter("default", RenamedWarning)  # once for each text
         warnings.showwarning = partial(_warn, warnings.showwarning)
         code = _run(sys.argv[1:] if arguments is None else arguments)

@@ -1,4 +1,4 @@
-"""`bench run` and `bench plan`."""
+"""The commands `bench run` and `bench plan`."""
 
 from __future__ import annotations
 
@@ -39,14 +39,12 @@ if TYPE_CHECKING:
 
 Retry = Annotated[
     str,
-    typer.Option("--retry", metavar="STATUS,...", help="Run again the trials with these results: failed,timeout,oom."),
+    typer.Option("--retry", metavar="STATUS,...", help="Run trials with these results again: failed,timeout,oom."),
 ]
 
-REASON = 130  # characters of the reason for which trials are left out
-
-
-ADDRESS_SPACE = 5e9  # bytes; with less, torch ends the process without a word
-SHORT = 60.0  # seconds of work for which starting Ray does not pay
+REASON = 130  # characters of a reason to leave trials out
+ADDRESS_SPACE = 5e9  # bytes; with less, torch ends the process without a message
+SHORT = 60.0  # seconds of work that are not worth the start of Ray
 
 
 def run(
@@ -59,13 +57,13 @@ def run(
     executor: Annotated[
         Literal["auto", "ray", "serial"],
         typer.Option(
-            help="ray: in parallel; serial: one stage after the other in this process; auto: ray for more than a minute"
-            " of work."
+            help="ray: stages run in parallel; serial: one after the other in this process; auto: ray for more than a"
+            " minute of work."
         ),
     ] = "auto",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Number of stages that run at once; default: one per core or GPU share."),
+        typer.Option(min=1, metavar="N", help="Number of stages at once; default: one per core or GPU share."),
     ] = None,
     address: Annotated[
         str | None,
@@ -91,9 +89,7 @@ def run(
     held.check_writable()
     made, loaded, chosen = _plan(suite, set_, only, data, plugin, device)
     if all(trial.key is None for trial in made.trials):
-        raise UserError(
-            f"nothing of this suite can run here: {'; '.join(dict.fromkeys(c.skipped for c in made.trials))}"
-        )
+        raise UserError(f"no trial can run on this machine: {'; '.join(dict.fromkeys(c.skipped for c in made.trials))}")
     written = held.write_run(manifest_of(made, loaded, command_of(suite, set_, only)))
     with _stopped_once(), Display(RuntimeEstimator(held.records())) as display:
         site = Environment(
@@ -124,8 +120,8 @@ def run(
 def _require_address_space() -> None:
     if (limit := memory_limit()) is not None and limit < ADDRESS_SPACE:
         raise UserError(
-            f"`ulimit -v` leaves this process {limit / 1e9:.1f} GB, and training takes {ADDRESS_SPACE / 1e9:.0f} GB of"
-            " address space at least: raise it"
+            f"`ulimit -v` is {limit / 1e9:.1f} GB of address space, and training needs {ADDRESS_SPACE / 1e9:.0f} GB or"
+            " more: raise this limit"
         )
 
 
@@ -149,10 +145,10 @@ def plan(
     device: Device = "auto",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Number of stages that run at once, for the estimate of time."),
+        typer.Option(min=1, metavar="N", help="Number of stages at once, for the estimate of time."),
     ] = None,
 ) -> None:
-    """Show what `run` would do with the same options: trials, stages, time, disk, and what is left out."""
+    """Show the trials, stages, time and disk space that `run` needs with the same options, and trials left out."""
     from rich.table import Table
 
     from bench.artifacts.inputs import STAGES
@@ -186,9 +182,9 @@ def plan(
          f"{len(made.trials) - len(runnable)} are left out.")  # fmt: skip
     if needed:
         basis = (
-            "a guess: no such stage has run in this store yet" if not measured
-            else "from the times of such stages in this store" if measured == len(needed)
-            else f"in part a guess: such stages have run in this store for {measured} of {len(needed)} stages"
+            "a guess: no similar stage has run in this store yet" if not measured
+            else "from the times of similar stages in this store" if measured == len(needed)
+            else f"partly a guess: for {measured} of {len(needed)} stages, similar stages have run in this store"
         )  # fmt: skip
         line(f"Time: about {clock(max(total / parallel, longest))} on {parallel} workers ({basis}).")
         line(f"Disk: about {_size(costs.total_bytes(groups))} more in {store}.")
@@ -197,8 +193,8 @@ def plan(
     _print_skipped(made)
     if pending and pending.failed:
         line(
-            f"{len(pending.failed)} stages failed before and are not run again: `python -m bench leaderboard`"
-            " names the reasons, `run --retry failed,timeout,oom` runs them again."
+            f"{len(pending.failed)} stages failed before and do not run again: `python -m bench leaderboard` shows the"
+            " reasons, `python -m bench run --retry failed,timeout,oom` runs them again."
         )
 
 
@@ -212,14 +208,14 @@ def _plan(
     for path in plugins:
         registry.load_plugin(path)
     if data is not None and not data.is_dir():
-        raise UserError(f"--data '{data}' is not a directory: see `python -m bench doctor` for what belongs there")
+        raise UserError(f"--data '{data}' is not a directory: `python -m bench doctor` lists the files of data sets")
     loaded = [suites_.load(name, changes=changes, only=only) for name in suites]
     chosen = device_of(device)
     return planning.plan(loaded, data=data, device=chosen.partition(":")[0]), loaded, chosen
 
 
 def command_of(suites: list[str], changes: list[str], only: list[str]) -> str:
-    """The command line that makes these results, less where and how they are computed."""
+    """The command line of a run, with only the options that change results."""
     words = ["python", "-m", "bench", "run"]
     for option, values in (("--suite", suites), ("--set", changes), ("--only", only)):
         words += [word for value in values for word in (option, value)]
@@ -227,7 +223,7 @@ def command_of(suites: list[str], changes: list[str], only: list[str]) -> str:
 
 
 def manifest_of(made: Plan, suites: Sequence[Suite], command: str) -> RunManifest:
-    """What the store keeps of a run."""
+    """The manifest of a run, for the store."""
     from bench.engine.provenance import provenance
     from bench.engine.record import RunManifest
 
@@ -244,7 +240,7 @@ def manifest_of(made: Plan, suites: Sequence[Suite], command: str) -> RunManifes
 
 @contextmanager
 def _stopped_once() -> Iterator[None]:
-    """SIGTERM and the end of the terminal stop a run as Ctrl-C does; while it stops, more of them change nothing."""
+    """Let SIGTERM and SIGHUP stop a run as Ctrl-C does. Further signals are ignored while the run stops."""
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         numbers = []
@@ -257,7 +253,7 @@ def _stopped_once() -> Iterator[None]:
         raise KeyboardInterrupt
 
     for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # as under nohup
+        if handler is not signal.SIG_IGN:  # nohup ignores SIGHUP, and so does the run then
             signal.signal(number, stop)
     try:
         yield
@@ -279,14 +275,14 @@ def _closing(summary: Summary, trained: int, made: Plan, store: Path) -> None:
 
 
 def _print_skipped(made: Plan) -> None:
-    """Print the reasons for which trials are left out, the beginning of long ones."""
+    """Print the reasons why trials are left out. Long reasons are cut."""
     cut = False
     for reason, count in Counter(trial.skipped for trial in made.trials if trial.key is None).most_common():
         short = textwrap.shorten(reason, REASON, placeholder=" ...")
         cut |= short != reason
         line(f"left out, {count} trials: {short}")
     if cut:
-        line("`python -m bench doctor` prints in full which data and weights are missing, and how to get them.")
+        line("`python -m bench doctor` lists all missing data and weights, and how to get them.")
 
 
 def _size(count: float) -> str:

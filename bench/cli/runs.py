@@ -1,4 +1,4 @@
-"""`bench runs` and `bench gc`: the runs of a store, and removing what is no longer wanted."""
+"""The commands `bench runs`, which lists the runs of a store, and `bench gc`, which removes files."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def gc(
     ] = None,
     keep: Annotated[int | None, typer.Option("--keep", min=1, help="Remove all but the latest N runs.")] = None,
     repaired: Annotated[bool, typer.Option("--repaired", help="Also remove models that defenses repaired.")] = False,
-    damaged: Annotated[bool, typer.Option("--damaged", help="Also remove files that runs set aside.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    damaged: Annotated[bool, typer.Option("--damaged", help="Also remove damaged files that runs replaced.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the size of the files, but keep them.")] = False,
 ) -> None:
-    """Remove files that no run needs. Results go only with a run that --run, --older-than or --keep names.
+    """Remove files that no run needs. --run, --older-than and --keep also remove runs and their results.
 
-    Nothing is removed while a run's manifest cannot be read.
+    No file is removed if a run's manifest cannot be read.
     """
     from bench.engine import gc as collection
     from bench.engine.store import Store
@@ -82,15 +82,15 @@ def gc(
         dropped |= {manifest.id for manifest in every if manifest.started < limit}
     if keep is not None:
         dropped |= {manifest.id for manifest in every[:-keep]}
-    gone = collection.unneeded(held, dropped=dropped, repaired=repaired, damaged=damaged)
-    size = sum(path.lstat().st_size for path in gone)
+    unneeded = collection.unneeded(held, dropped=dropped, repaired=repaired, damaged=damaged)
+    size = sum(path.lstat().st_size for path in unneeded)
     if not dry_run:
-        collection.remove(held, gone)
+        collection.remove(held, unneeded)
     total = sum(path.stat().st_size for path in held.root.rglob("*") if path.is_file())
     verb = "would free" if dry_run else "freed"
     removed = f" and remove {len(dropped)} of {len(every)} runs" if dropped and dry_run else ""
     removed = f", {len(dropped)} of {len(every)} runs removed" if dropped and not dry_run else removed
-    echo(f"{verb} {size / 1e6:.1f} MB in {len(gone)} files{removed}; the store holds {total / 1e6:.1f} MB")
+    echo(f"{verb} {size / 1e6:.1f} MB in {len(unneeded)} files{removed}; the store holds {total / 1e6:.1f} MB")
 
 
 def _named(held: Store, names: Sequence[str]) -> list[RunManifest]:
@@ -98,12 +98,12 @@ def _named(held: Store, names: Sequence[str]) -> list[RunManifest]:
 
     for name in names:
         if name in {ALL, LATEST}:
-            raise UserError(f"--run {name}: results are removed by id (`python -m bench runs`), --older-than or --keep")
+            raise UserError(f"--run {name}: expected a run's id (see `python -m bench runs`); or use --keep")
     return [manifest for name in names for manifest in chosen(held, name)]
 
 
 def _age(text: str) -> float:
-    """Seconds of "12h", "30d" or "4w"."""
+    """The seconds of a text such as "12h", "30d" or "4w"."""
     if (found := re.fullmatch(r"(\d+)([hdw])", text)) is None:
         raise UserError(f"--older-than {text}: expected a number with h, d or w, for example 30d")
     return int(found[1]) * SECONDS[found[2]]

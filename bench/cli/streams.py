@@ -1,4 +1,4 @@
-"""Standard output and error that cannot end a command: a closed pipe, a full disk, a terminal without Unicode."""
+"""Standard output and error that cannot stop a command: a closed pipe or a full disk only ends the output."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 
 @dataclass
 class Failures:
-    """What could not be written to standard output; empty where its reader just went away, as `head` does."""
+    """Errors of standard output. A closed pipe, as behind `| head`, is no error."""
 
     errors: list[OSError] = field(default_factory=list)
 
 
-class _Patient(io.BufferedIOBase):
-    """Passes bytes on until that fails, and then drops them."""
+class _TolerantStream(io.BufferedIOBase):
+    """Writes bytes to another stream until that fails, then drops all further bytes."""
 
     def __init__(self, raw: Any, failed: list[OSError]) -> None:
         self._raw, self._failed, self._open = raw, failed, True
@@ -52,12 +52,12 @@ class _Patient(io.BufferedIOBase):
 
 
 @contextmanager
-def patient_streams() -> Iterator[Failures]:
-    """Inside the block a command runs to its end whatever becomes of its output."""
+def tolerant_streams() -> Iterator[Failures]:
+    """Inside the block, errors of standard output and error raise nothing. Yields those of standard output."""
     failures = Failures()
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (
-        _patient(stream, failed) for stream, failed in zip(before, (failures.errors, list[OSError]()), strict=True)
+        _tolerant(stream, failed) for stream, failed in zip(before, (failures.errors, list[OSError]()), strict=True)
     )
     try:
         yield failures
@@ -71,12 +71,12 @@ def patient_streams() -> Iterator[Failures]:
         sys.stdout, sys.stderr = before
 
 
-def _patient(stream: Any, failed: list[OSError]) -> Any:
+def _tolerant(stream: Any, failed: list[OSError]) -> Any:
     raw = getattr(stream, "buffer", None)
-    if raw is None:  # closed, or a notebook's
+    if raw is None:  # the stream is closed, or a notebook's
         return stream
     stream.flush()
     return io.TextIOWrapper(
-        _Patient(raw, failed), encoding=stream.encoding, errors="replace", newline="\n" if raw.isatty() else None,
-        line_buffering=raw.isatty(), write_through=True,
+        _TolerantStream(raw, failed), encoding=stream.encoding, errors="replace",
+        newline="\n" if raw.isatty() else None, line_buffering=raw.isatty(), write_through=True,
     )  # fmt: skip

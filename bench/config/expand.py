@@ -1,4 +1,4 @@
-"""A block of a suite as trials: the cross product of its axes, sweeps included, less what its filters exclude."""
+"""Expands a block of a suite into trials: the cross product of its axes and sweeps, reduced by its filters."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A trial that cannot run here, and why."""
+    """A trial that cannot run on this machine, with the reason."""
 
     trial: Trial
     reason: str
 
 
 def trials_of(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
+    """The trials of a block. data: the folder of data sets. UserError: a component, parameter or target is invalid."""
     axes = block.axes
     specs = {kind: _specs(kind, getattr(axes, kind), block.parameters.get(kind)) for kind in COMPONENT_AXES}
     seeds, targets = list(dict.fromkeys(axes.seeds or [])), axes.targets or []
@@ -55,7 +56,7 @@ def trials_of(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
 
 
 def size_of(block: Block) -> int:
-    """How many trials the axes make, were every filter to let them through; nothing is made yet."""
+    """The number of trials of a block before its filters, counted without making them."""
     count = 1
     for axis in AXES:
         values = getattr(block.axes, axis)
@@ -76,7 +77,10 @@ def _sweep(value: Named) -> int:
 def _specs(
     kind: str, values: list[Named] | Literal["all"], usual: Mapping[str, Mapping[str, Any]] | None = None
 ) -> list[Spec]:
-    """Every configured component of an axis; list-valued parameters are sweeps. usual: the suite's own defaults."""
+    """The components of an axis; a parameter with a list of values is a sweep.
+
+    usual: the suite's [parameters] of this kind, by component.
+    """
     entries: list[Named] = list(registry.catalogue(kind)) if values == "all" else list(values)
     if values == "all" and kind in {"attacks", "defenses"}:
         entries.sort(key=lambda entry: entry != "none")
@@ -85,11 +89,11 @@ def _specs(
         own = (usual or {}).get(entry if isinstance(entry, str) else str(entry.get("name")), {})
         if values == "all" and not own and registry.required(kind, str(entry)):
             if kind == "datasets":
-                found.append(Spec(str(entry)))  # its trials are left out, and the plan says why
-            continue  # what stands for something of the user's is not part of "all"
+                found.append(Spec(str(entry)))  # the plan lists its trials as left out, with the reason
+            continue  # "all" leaves out components that need a parameter from the user
         table = {**own, **({"name": entry} if isinstance(entry, str) else entry)}
         if "name" not in table:
-            raise UserError(f"{kind}: {table!r} has no 'name': write {{ name = \"...\", parameter = value }}")
+            raise UserError(f"{kind}: {table!r} has no 'name': expected {{ name = \"...\", parameter = value }}")
         name = str(table.pop("name"))
         default: dict[str, Any] | None = None
         sweeps = [value if isinstance(value, list) else [value] for value in table.values()]
@@ -119,7 +123,7 @@ def _target(value: int | str | list[int | str], classes: tuple[str, ...], datase
             found.append(classes[part])
         else:
             raise UserError(
-                f"target {part}: {dataset} has {len(classes)} classes, so targets are 0 to {len(classes) - 1}"
+                f"target {part}: {dataset} has {len(classes)} classes, so a target is 0 to {len(classes) - 1}"
             )
     if not found:
         raise UserError("a target is empty: give a class name, a class number, or a list of them")
@@ -127,10 +131,10 @@ def _target(value: int | str | list[int | str], classes: tuple[str, ...], datase
 
 
 def _classes(dataset: Spec, data: Path | None) -> tuple[str, ...]:
-    """Class names, if the data are on this machine."""
+    """The names of a data set's classes. DataMissingError if its files are not on this machine."""
     wanted = ", ".join(registry.required("datasets", dataset.name))
     if wanted and not dataset.params:
-        raise DataMissingError(f"{dataset.name} stands for data of your own: name it in a suite with {wanted}")
+        raise DataMissingError(f"{dataset.name} is for your own data: add it to a suite and set {wanted}")
     component: Dataset = registry.create("datasets", dataset.name, dataset.params)
     component.files(data)
     return component.classes(data)

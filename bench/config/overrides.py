@@ -1,4 +1,4 @@
-"""`--set` and `--only`: changes of a suite from the command line."""
+"""The options `--set` and `--only`, which change a suite from the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def axis_of(word: str) -> str:
-    """`attack` or `attacks` to `attacks`; anything else is an unknown axis."""
+    """The plural name of an axis, for example `attacks` for `attack` or `attacks`. UserError for an unknown axis."""
     for plural, singular in AXES.items():
         if word in {plural, singular}:
             return plural
@@ -22,17 +22,20 @@ def axis_of(word: str) -> str:
 
 
 def scalar(text: str) -> Any:
-    """A value as the command line gives it: TOML where it is such, else the text."""
+    """The value of a text from the command line: parsed as TOML if possible, else the text itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text.strip()
     except (ValueError, RecursionError):
-        raise UserError(f"{abbreviate(text)} holds a number that is too long, or brackets nested too deeply") from None
+        raise UserError(f"{abbreviate(text)} has a number that is too long, or brackets nested too deeply") from None
 
 
 def apply_change(raw: dict[str, Any], change: str) -> None:
-    """`--set`: an axis (replaces it in every block), `training.lr=...` or `resources.timeout=...`."""
+    """Apply one `--set` to a parsed suite: `AXIS=...`, `training.lr=...` or `resources.timeout=...`.
+
+    The values of an axis replace those of all blocks. UserError for an unknown axis or another form.
+    """
     key, text = _split(change)
     table, dot, name = key.partition(".")
     blocks = [block for block in _of(raw, "blocks", list) if isinstance(block, dict)]
@@ -55,6 +58,7 @@ def apply_change(raw: dict[str, Any], change: str) -> None:
 
 
 def parse_only(item: str) -> tuple[str, tuple[str, ...]]:
+    """The axis and the values of one `--only`. UserError for an unknown axis or another form."""
     axis, values = _split(item)
     return AXES[axis_of(axis)], tuple(pieces(values))
 
@@ -62,11 +66,11 @@ def parse_only(item: str) -> tuple[str, tuple[str, ...]]:
 def _split(item: str) -> tuple[str, str]:
     left, equals, right = item.partition("=")
     if not equals or not right:
-        raise UserError(f"'{item}' is not of the form axis=a,b: for example bits=16,32")
+        raise UserError(f"'{item}': expected axis=a,b, for example bits=16,32")
     return left.strip(), right.strip()
 
 
 def _of(table: dict[str, Any], key: str, kind: type[T]) -> T:
-    """What a table holds there, if it is of the kind; validation names what is not."""
+    """A table's value if it has the right type, else an empty one: validation reports the wrong type later."""
     found = table.get(key)
     return found if isinstance(found, kind) else kind()

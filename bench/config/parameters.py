@@ -1,4 +1,4 @@
-"""The fields of a validated class as a table: type, range, default and description, for `bench list` and documents."""
+"""Lists the fields of a pydantic class with type, range, default and description, for `bench list` and documents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ TYPES = {"number": "float", "integer": "int", "string": "text", "boolean": "bool
 
 @dataclass(frozen=True)
 class Parameter:
-    """One field. values: its type, or the texts that it takes. default: "required" if there is none, "-" for None."""
+    """One field.
+
+    values: its type, or the texts that it accepts. limits: its range, for example ">= 0". default: "required" if there
+    is none, "-" for None.
+    """
 
     name: str
     values: str
@@ -31,14 +35,14 @@ class Parameter:
 
 
 def parameters_of(cls: type[Any]) -> list[Parameter]:
-    """Every field of a pydantic model or dataclass, in the order of declaration.
+    """All fields of a pydantic model or dataclass, in the order of declaration.
 
-    The description is the text below the field (an attribute docstring), in the class that declares it last.
+    The description is the docstring below the field, from the subclass if a base has one too.
     """
-    said = {name: text for base in reversed(cls.__mro__) for name, text in _described(base)}
+    described = {name: text for base in reversed(cls.__mro__) for name, text in _described(base)}
     try:
         whole = TypeAdapter(cls).json_schema(mode="validation")
-    except PydanticInvalidForJsonSchema:  # a plugin's field of a type that JSON has not
+    except PydanticInvalidForJsonSchema:  # a plugin's field has a type that JSON lacks
         whole = {"properties": {name: {} for name in inspect.signature(cls).parameters}}
     required = whole.get("required", [])
     return [
@@ -47,14 +51,14 @@ def parameters_of(cls: type[Any]) -> list[Parameter]:
             _values(field),
             _limits(field),
             "required" if name in required else _default(field.get("default")),
-            said.get(name, ""),
+            described.get(name, ""),
         )
         for name, field in whole.get("properties", {}).items()
     ]
 
 
 def _described(cls: type[Any]) -> Iterator[tuple[str, str]]:
-    """The fields that a class declares itself and that have a text below them."""
+    """The names and docstrings of the fields that a class itself declares."""
     if not (hasattr(cls, "__pydantic_fields__") or hasattr(cls, "__dataclass_fields__")):
         return
     try:

@@ -1,4 +1,4 @@
-"""Numbers that papers report, as suites hold them: `[[reported]]` beside the axes that would measure them."""
+"""Numbers that papers report: the tables `[[reported]]` of suites."""
 
 from __future__ import annotations
 
@@ -12,27 +12,22 @@ from bench.api.errors import UserError, nearest
 
 
 class ReportedTable(BaseModel):
-    """One printed table or a part of it.
-
-    source: paper and table. metric: which of METRICS its convention is. by: the axes that `values` is nested by.
-    where: axes that all of it shares. percent: numbers stand as printed, in percent. bound: set where a
-    paper's text gives a bound and no number. note: what a reader must know.
-    """
+    """One table of a paper, or a part of it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: Annotated[str, Field(min_length=1)]
     """Paper and table."""
     metric: str
-    """A metric of `bench list metrics`, in the convention of the paper."""
+    """The metric of `bench list metrics` that follows the paper's convention."""
     by: list[str] = []
     """Axes by which `values` is nested, outermost first."""
     where: dict[str, str | int] = {}
-    """Axes that all numbers of the table share."""
+    """Values of axes that all numbers of the table share."""
     percent: bool = False
-    """Whether numbers are in percent."""
+    """Whether the numbers are in percent."""
     bound: Literal["", "at least"] = ""
-    """Set where the paper gives only a bound."""
+    """Set if the paper gives only a bound."""
     note: str = ""
     """Shown beside the numbers."""
     values: dict[str, Any] | float
@@ -41,7 +36,7 @@ class ReportedTable(BaseModel):
 
 @dataclass(frozen=True)
 class ReportedNumber:
-    """value: in the metric's unit. axes: what a trial must match (`reports.reported` says how)."""
+    """A number of a paper, in the metric's unit. axes: the values that a trial must match (see `reports.reported`)."""
 
     source: str
     metric: str
@@ -52,10 +47,14 @@ class ReportedNumber:
 
 
 def reported_numbers(where: str, tables: Sequence[ReportedTable], axes: Sequence[str]) -> tuple[ReportedNumber, ...]:
-    """Every number of the tables. where: the suite, for errors; axes: those that trials have."""
+    """All numbers of the tables.
+
+    where: the name of the suite, for errors. axes: the names of all axes. UserError: a metric or an axis is unknown, or
+    a value is out of range.
+    """
     if not tables:
         return ()
-    from bench.metrics import METRICS  # numpy comes with it: most suites report nothing
+    from bench.metrics import METRICS  # slow, and most suites report nothing
 
     found = []
     for table in tables:
@@ -70,7 +69,10 @@ def reported_numbers(where: str, tables: Sequence[ReportedTable], axes: Sequence
         for keys, value in _leaves(place, table.by, table.values):
             held = METRICS[table.metric]
             if not held.low <= value / scale <= held.high:
-                raise UserError(f"{place}: {value:g} is no {held.title}; is `percent = true` missing, or too much?")
+                fix = "remove `percent = true`" if table.percent else "set `percent = true`"
+                raise UserError(
+                    f"{place}: {value:g} is out of the range of '{held.title}', {held.range}: {fix} or check the number"
+                )
             own = dict(zip(table.by, keys, strict=True))
             found.append(
                 ReportedNumber(table.source, table.metric, shared | own, value / scale, table.note, table.bound)
@@ -81,14 +83,14 @@ def reported_numbers(where: str, tables: Sequence[ReportedTable], axes: Sequence
 def _leaves(
     place: str, by: Sequence[str], values: Any, keys: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], float]]:
-    """The numbers of nested tables with the keys that lead there, as deep as `by` is long."""
+    """The numbers of nested tables, each with its keys, one for each axis of `by`."""
     if len(keys) == len(by):
         if isinstance(values, bool) or not isinstance(values, (int, float)):
-            nested = f"values are nested by {', '.join(by)}" if by else "a single value is expected"
-            raise UserError(f"{place}: {'.'.join(keys) or 'values'} = {values!r} is no number: {nested}")
+            nested = f"a number for each {', '.join(by)}" if by else "a single number"
+            raise UserError(f"{place}: {'.'.join(keys) or 'values'} = {values!r}: expected {nested}")
         yield keys, float(values)
     elif not isinstance(values, Mapping):
-        raise UserError(f"{place}: {'.'.join(keys) or 'values'} = {values!r} is no table by {by[len(keys)]}")
+        raise UserError(f"{place}: {'.'.join(keys) or 'values'} = {values!r}: expected a table by {by[len(keys)]}")
     else:
         for key, inner in values.items():
             yield from _leaves(place, by, inner, (*keys, str(key)))

@@ -1,4 +1,4 @@
-"""What a suite file may hold: its tables and keys as types. Every mistake becomes one line with place and value."""
+"""The format of suite files: tables and keys as types. Each error is one line with the place and the value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AXES = COMPONENT_AXES | {
 }
 Named = str | dict[str, Any]
 Bits = Annotated[int, Field(ge=1, le=4096)]
-# whose clean model the attacker holds: another repetition's (of another backbone, method, length) or the victim's own
+# the attacker's clean model: of another seed (with another backbone, method or number of bits), or the victim's own
 Surrogate = Annotated[str, Field(pattern=r"^(other_seed|same|(backbone|method)=[a-z0-9_]+|bits=[1-9][0-9]*)$")]
 
 
@@ -30,22 +30,18 @@ class _Strict(BaseModel):
 
 
 class Resources(_Strict):
-    """What a stage may use.
-
-    threads: of each stage, part of its key. num_gpus: the share of a GPU that a stage reserves, on GPUs only.
-    timeout: seconds that a stage may run.
-    """
+    """Limits of one stage."""
 
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    """CPU threads of one stage; part of its key."""
+    """CPU threads of one stage. Results may depend on it."""
     num_gpus: Annotated[float, Field(gt=0, le=1)] = 0.25
-    """Share of a GPU that one stage reserves."""
+    """Share of a GPU that one stage reserves (with --device cuda)."""
     timeout: Annotated[float, Field(gt=0)] = 7200.0
     """Seconds after which a stage is stopped."""
 
 
 class Axes(_Strict):
-    """Values per axis; "all" stands for everything that is registered."""
+    """The values of each axis. "all": all registered components of the kind."""
 
     datasets: list[Named] | Literal["all"] | None = None
     """Data sets (hashing/README.md)."""
@@ -60,13 +56,13 @@ class Axes(_Strict):
     bits: list[Bits] | None = None
     """Code lengths."""
     targets: list[int | str | list[int | str]] | None = None
-    """Target classes by number or name; a list inside the list is a set of labels."""
+    """Target classes by number or name. A list inside the list is one target with several labels."""
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] | None = None
-    """Repetitions: initialisation, batch order and the draws of the attacker."""
+    """Repetitions. A seed decides initialisation, batch order and the attacker's random numbers."""
     surrogate: list[Surrogate] | None = None
-    """Model on which an attacker prepares: other_seed, same, backbone=NAME, method=NAME or bits=N."""
+    """The attacker's surrogate model: other_seed, same (the victim's), backbone=NAME, method=NAME or bits=N."""
     augment: list[Literal["victim", "none"]] | None = None
-    """Poisons in training: augmented like all images (victim) or not at all (none)."""
+    """Augmentation of poisons in training: victim (as for all images) or none."""
 
 
 DEFAULTS = Axes(
@@ -79,7 +75,7 @@ class Block(_Strict):
     """A cross product of axes. Trials must match one `include` filter (if there are any) and no `exclude` filter."""
 
     axes: Axes = Axes()
-    """Values per axis."""
+    """The values of each axis."""
     training: dict[str, Any] = {}
     """Fields of the training recipe that differ from the published recipe of the method."""
     include: list[dict[str, Any]] = []
@@ -87,25 +83,26 @@ class Block(_Strict):
     exclude: list[dict[str, Any]] = []
     """Filters (axis = value): a trial must match none of them."""
     parameters: dict[str, dict[str, dict[str, Any]]] = {}
-    """Parameters by kind and name of a component, for trials whose axes do not set them."""
+    """Parameters by kind and name of a component. Parameters in axes override them."""
 
 
 class SuiteFile(Block):
-    """parameters: kind of component to name to parameters, for wherever the suite does not set them itself."""
+    """A suite file. The tables of its top level hold in all blocks."""
 
     name: str = ""
-    """Name in the store; default: the name of the file."""
+    """Name in the store. Default: the name of the file."""
     description: str = ""
     """One sentence, printed by `bench list suites`."""
     resources: Resources = Resources()
     """Limits of one stage."""
     blocks: list[Block] = []
-    """Further cross products; tables of the top level hold in each block."""
+    """Several cross products instead of one. Tables of the top level hold in each block."""
     reported: list[ReportedTable] = []
     """Numbers that a paper reports."""
 
 
 def explain(error: ValidationError) -> str:
+    """The errors of a suite file in one line: at most 20 places, each with its value or the nearest valid key."""
     known = {*SuiteFile.model_fields, *Axes.model_fields, *Resources.model_fields, *ReportedTable.model_fields}
     lines = []
     for item in error.errors()[:20]:

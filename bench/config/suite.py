@@ -1,4 +1,4 @@
-"""Suites: TOML in, trials out."""
+"""Reads suites, TOML files that describe trials."""
 
 from __future__ import annotations
 
@@ -21,21 +21,26 @@ from bench.config.reported import ReportedNumber, reported_numbers
 from bench.config.schema import AXES, COMPONENT_AXES, DEFAULTS, Axes, Block, Resources, SuiteFile, explain
 from bench.config.trial import Trial
 
-MAX_TRIALS = 10**6  # of a suite before its filters: a mistyped list would fill the memory
+MAX_TRIALS = 10**6  # of a suite before its filters, since more would fill the memory
 
 
 @dataclass(frozen=True)
 class Suite:
+    """A suite that has been read. only: the values that `--only` keeps, by axis. text: the content of the file."""
+
     name: str
     description: str
     resources: Resources
     blocks: tuple[Block, ...]
     reported: tuple[ReportedNumber, ...] = ()
     only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    text: str = ""  # of the file that it was read from
+    text: str = ""
 
     def trials(self, data: Path | None) -> Iterator[Trial | Skipped]:
-        """Every trial once, cheapest block first as written; trials without data come as Skipped."""
+        """All trials, each once, in the order of the file. Trials whose data are missing come as Skipped.
+
+        data: the folder of data sets. UserError if no trial is left.
+        """
         seen: set[Hashable] = set()
         found = False
         for given in itertools.chain.from_iterable(trials_of(block, data) for block in self.blocks):
@@ -48,9 +53,7 @@ class Suite:
                 yield given
         if not found:
             wanted = " ".join(f"{axis}={','.join(values)}" for axis, values in self.only.items())
-            raise UserError(
-                f"suite '{self.name}' has no trial left for --only {wanted or '(nothing)'}: see `bench plan`"
-            )
+            raise UserError(f"suite '{self.name}' has no trial for --only {wanted or '(nothing)'}: see `bench plan`")
 
 
 def names() -> dict[str, str]:
@@ -63,18 +66,21 @@ def names() -> dict[str, str]:
 
 
 def load(name: str, *, changes: Sequence[str] = (), only: Sequence[str] = ()) -> Suite:
-    """A suite by name or by the path of a TOML file, narrowed by `axis=a,b` strings."""
+    """A suite, by its name or the path of a TOML file.
+
+    changes, only: the texts of `--set` and `--only`. UserError: the file cannot be read or is invalid.
+    """
     where, text = _read(name)
     try:
         raw = tomllib.loads(text)
     except RecursionError:
-        raise UserError(f"{where} is not TOML that can be read: its tables or lists are nested too deeply") from None
-    except ValueError as error:  # a TOMLDecodeError, or a number of thousands of digits
+        raise UserError(f"{where} cannot be read: its tables or lists are nested too deeply") from None
+    except ValueError as error:  # a TOMLDecodeError, or a number with thousands of digits
         raise UserError(f"{where} is not TOML: {error}") from None
     for change in changes:
         apply_change(raw, change)
     if why := invalid_reason({**raw, "resources": None}) or invalid_reason(raw.get("resources"), infinite=True):
-        raise UserError(f"{where}: {why}: give texts, booleans and finite numbers of 64 bits")
+        raise UserError(f"{where}: {why}: expected texts, booleans and finite numbers of 64 bits")
     try:
         parsed = SuiteFile.model_validate(raw)
     except ValidationError as error:

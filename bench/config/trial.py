@@ -1,4 +1,4 @@
-"""What a trial is, and how anything in the benchmark gets its key."""
+"""Trials, the specs of their components, and the digests from which keys are made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.api.kinds import Access, DefenseKind
 from bench.api.registry import KIND_OF_AXIS
 
 AXES = ("dataset", "backbone", "method", "bits", "attack", "defense", "target", "seed", "surrogate", "augment")
-# what pydantic checks where it reads these classes from a file: it would take "1" for an integer
+# types of fields that are read from files; without Strict, pydantic would accept "1" for an integer
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]  # hexadecimal, since it becomes a file name
 Integer = Annotated[int, Strict()]
 Boolean = Annotated[bool, Strict()]
@@ -26,17 +26,17 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=Fal
 
 
 def canonical(value: Any) -> str:
-    """JSON with one spelling per value; refuses what has no faithful JSON form (NaN, tuples are lists)."""
+    """JSON text that is the same for equal values. Tuples become lists. ValueError for NaN and infinity."""
     return _ENCODER.encode(value)
 
 
 def digest(value: Any) -> str:
-    """128 bits of SHA-256 over the canonical JSON, in hexadecimal."""
+    """The first 128 bits of the SHA-256 of the canonical JSON, in hexadecimal."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:32]
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file, read in blocks."""
+    """The SHA-256 of a file, in hexadecimal."""
     found = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):
@@ -45,7 +45,7 @@ def sha256(path: Path) -> str:
 
 
 class ComponentSpec(TypedDict):
-    """A component with all its parameters, as keys and records hold it."""
+    """A component with all its parameters, as JSON in keys and records."""
 
     name: str
     params: dict[str, Any]
@@ -53,9 +53,9 @@ class ComponentSpec(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Spec:
-    """A component with all its parameters; `given` are those that differ from the defaults.
+    """A component with all its parameters. given: those that differ from the defaults.
 
-    Two are equal if name and parameters are.
+    Two specs are equal if their names and parameters are.
     """
 
     __pydantic_config__ = _READ
@@ -64,15 +64,15 @@ class Spec:
     params: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
 
-    @cached_property  # trials share their components: a plan asks for each some 100,000 times
+    @cached_property  # a large plan asks each spec some 100,000 times
     def label(self) -> str:
-        """The component in print, for example `badnets(labels=clean)`."""
+        """The component's name in tables, for example `badnets(labels=clean)`."""
         inner = ", ".join(self.settings)
         return f"{self.name}({inner})" if inner else self.name
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """The given parameters in print, for example `labels=clean`."""
+        """The given parameters as texts, for example `labels=clean`."""
         return tuple(f"{key}={value}" for key, value in self.given.items())
 
     @cached_property
@@ -85,7 +85,7 @@ class Spec:
         return {"name": self.name, "params": dict(self.params)}
 
     def has(self, value: str) -> bool:
-        """Whether a user's word means this component: its label, or its name for all parameters."""
+        """Whether a user's word names this component: its label, or its name, which matches any parameters."""
         return value in {self.name, self.label}
 
     def __eq__(self, other: object) -> bool:
@@ -99,8 +99,9 @@ class Spec:
 class Trial:
     """One trial of a suite.
 
-    target: names of the target's labels. surrogate_seed: the repetition that the attacker's own models come from.
-    augment: whether the victim's loader augments poisoned images. training: what the suite changes in the recipe.
+    target: names of the target's labels. surrogate: the model that the attacker uses for preparation. surrogate_seed:
+    the seed of the attacker's own models. augment: "victim" if poisons are augmented in training, else "none".
+    training: fields of the recipe that the suite changes.
     """
 
     __pydantic_config__ = _READ
@@ -120,17 +121,17 @@ class Trial:
 
     @property
     def identity(self) -> Hashable:
-        """Equal where everything is: a trial itself holds tables, which have no hash."""
+        """Equal for equal trials. Trials themselves have no hash, since they hold dictionaries."""
         parts = (self.dataset, self.backbone, self.method, self.attack, self.defense, self.bits, self.target)
         return (*parts, self.seed, self.surrogate, self.surrogate_seed, self.augment, canonical(dict(self.training)))
 
     @property
     def components(self) -> dict[str, Spec]:
-        """The component of each axis that has one."""
+        """The components by axis."""
         return {axis: getattr(self, axis) for axis in KIND_OF_AXIS}
 
     def axes(self) -> dict[str, str | int]:
-        """The coordinates in print, component by label: people group, slice and select by these."""
+        """The trial's value on each axis, by which reports group and filter. Components are given by label."""
         return {
             "dataset": self.dataset.label,
             "backbone": self.backbone.label,
@@ -145,7 +146,7 @@ class Trial:
         }
 
     def has(self, axis: str, value: str) -> bool:
-        """Whether a user's word for the value of an axis means this trial."""
+        """Whether a user's word matches the trial's value on an axis."""
         if axis in KIND_OF_AXIS:
             return bool(getattr(self, axis).has(value))
         return value == str(self.axes()[axis])
@@ -153,11 +154,11 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class PlannedTrial:
-    """A trial with the key of its `measure` stage, or with the reason why it has none.
+    """A trial with the key of its `measure` stage, or with the reason why it cannot run (`skipped`).
 
-    access: what the attacker needs, by which boards group. targeted: whether the attack fixes its target beforehand.
-    threads, surrogate_seed: what else tells two trials of the same axes apart; None: the attack trains no surrogate.
-    seed_dependent: True if another seed makes another model. Boards count a model that no seed changes once.
+    access: the access that the attacker needs, by which boards group. targeted: whether the attack fixes its target
+    beforehand. threads: of each stage. surrogate_seed: None if the attack trains no surrogate. seed_dependent: whether
+    another seed makes another model; boards count a model that is the same for all seeds once.
     """
 
     __pydantic_config__ = _READ
@@ -174,13 +175,13 @@ class PlannedTrial:
 
 
 def pieces(text: str) -> list[str]:
-    """The values of a user's list, `a,b(x=1, y=2)`: commas inside brackets belong to a component's parameters."""
+    """The values of a user's list, for example `a,b(x=1, y=2)`. Commas inside brackets do not separate values."""
     found, start, depth = [], 0, 0
     for i, sign in enumerate([*text, ","]):
         if sign in "([{":
             depth += 1
         elif sign in ")]}":
-            depth = max(depth - 1, 0)  # a bracket that nothing opened closes nothing
+            depth = max(depth - 1, 0)  # a closing bracket without an opening one is ignored
         elif sign == "," and (not depth or i == len(text)):
             found.append(text[start:i].strip())
             start = i + 1

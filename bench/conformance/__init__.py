@@ -1,6 +1,6 @@
-"""The conformance kit: checks of components in a small world, without data sets and without pytest.
+"""The conformance kit: checks of components on a small data set in memory. It needs no files and no pytest.
 
-In a package's own tests, with its entry point installed:
+A package with an entry point for a component tests it like this:
 
 from bench.conformance import conformance
 test_mine = conformance("attacks", "mine")

@@ -60,13 +60,14 @@ def attacker_view_for(world: World, attack: Attack) -> AttackerView:
 
 
 def ready(subject: ComponentUnderTest, **params: object) -> tuple[Attack, AttackerView, Trigger, World]:
-    """The attack, its view, its trigger, and the world."""
+    """The attack with these parameters, its view, its trigger, and the world."""
     attack, world = subject.create(**params), subject.world()
     view = attacker_view_for(world, attack)
     return attack, view, dict(attack.make_trigger(view, Rng("prepare", 0))), world
 
 
 def poisoning(subject: ComponentUnderTest) -> PoisoningAttack:
+    """The attack. DoesNotApplyError for an attack of another kind."""
     attack = subject.create()
     if not isinstance(attack, PoisoningAttack):
         raise DoesNotApplyError("it is not a PoisoningAttack")
@@ -79,8 +80,9 @@ def dose(subject: ComponentUnderTest, rate: float = RATE) -> dict[str, object]:
 
 
 def some_images() -> Tensor:
+    """Five random images. The first is black, the second white."""
     images = Rng("tests", "images").uniform((5, 3, 12, 12))
-    images[0], images[1] = 0, 1  # the borders of the range
+    images[0], images[1] = 0, 1
     return images
 
 
@@ -89,7 +91,7 @@ def is_of_one_kind(subject: ComponentUnderTest) -> None:
     """Has exactly one kind."""
     attack = subject.create()
     kinds = [kind for kind in (PoisoningAttack, ModelAttack, TrainingAttack) if isinstance(attack, kind)]
-    require(len(kinds) == (0 if attack.is_none else 1), f"it is {len(kinds)} kinds of attack at once")
+    require(len(kinds) == (0 if attack.is_none else 1), f"it derives from {len(kinds)} kinds of attack")
     if attack.is_none:
         require(attack.threat() == Threat.NONE, "is_none is set, but threat() is not Threat.NONE")
 

@@ -14,6 +14,7 @@ SHAPES = ((3, 32, 32), (1, 28, 28))
 
 
 def built(subject: ComponentUnderTest, shape: tuple[int, int, int]) -> FeatureExtractor:
+    """The network for images of this shape, with the same weights in each call."""
     with Rng("tests", "network").ambient():
         network: FeatureExtractor = subject.create().build(shape)
     return network
@@ -42,12 +43,12 @@ def weights_come_from_the_global_generator(subject: ComponentUnderTest) -> None:
         one, two = built(subject, SHAPES[0]), built(subject, SHAPES[0])
     pairs = zip(one.state_dict().values(), two.state_dict().values(), strict=True)
     require(all(torch.equal(a, b) for a, b in pairs), "two networks from equal generators differ")
-    left = []
+    states = []
     for seed in (0, 1):
         with Rng("tests", "network", seed).ambient():
             subject.create().build(SHAPES[0])
-            left.append(torch.get_rng_state())
-    require(not torch.equal(*left), "build() seeds torch's generator, so that all repetitions have the same network")
+            states.append(torch.get_rng_state())
+    require(not torch.equal(*states), "build() seeds torch's generator, so that all seeds give the same network")
 
 
 @CHECKS.add("Let batch_norm() return whether the network has batch norm; defenses rely on it.")

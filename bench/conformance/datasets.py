@@ -30,6 +30,7 @@ def opened(subject: ComponentUnderTest) -> tuple[Dataset, Path | None]:
 
 
 def pool_of(subject: ComponentUnderTest) -> tuple[Dataset, DecodedDataset, tuple[str, ...]]:
+    """The data set, its decoded images, and the names of its classes."""
     made, root = opened(subject)
     return made, made.decode(root), made.classes(root)
 

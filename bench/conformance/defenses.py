@@ -49,6 +49,7 @@ def defender_view_for(world: World, defense: Defense) -> DefenderView:
 
 
 def work(defense: Defense, view: DefenderView) -> object:
+    """The result of the defense, by the method of its kind."""
     rng = Rng("defend", 0)
     match defense:
         case Repair():
@@ -63,6 +64,7 @@ def work(defense: Defense, view: DefenderView) -> object:
 
 
 def as_tensors(result: object) -> dict[str, Tensor]:
+    """The result of a defense as named tensors, for comparison."""
     match result:
         case HashModel():
             return dict(result.state_dict())
@@ -81,10 +83,12 @@ def as_tensors(result: object) -> dict[str, Tensor]:
 
 
 def benign(world: World, part: str) -> Tensor:
+    """The images of a split, in [0, 1]."""
     return to_unit(world.split(part).images)
 
 
 def detector_of(subject: ComponentUnderTest) -> tuple[InputDetector, Mapping[str, Tensor], HashModel, World]:
+    """The input detector, its state, the model and the world. DoesNotApplyError for a defense of another kind."""
     detector, world = subject.create(), subject.world()
     if not isinstance(detector, InputDetector):
         raise DoesNotApplyError("it is not an InputDetector")
@@ -100,7 +104,7 @@ def is_of_one_kind(subject: ComponentUnderTest) -> None:
     """Has exactly one kind."""
     component = subject.component
     count = sum(issubclass(component, kind) for kind in KINDS)
-    require(count == 1, f"it is {count} kinds of defense at once")
+    require(count == 1, f"it derives from {count} kinds of defense")
     require(
         not issubclass(component, DataFilter) or Needs.TRAIN_SET in component.needs,
         "a DataFilter without Needs.TRAIN_SET",

@@ -67,8 +67,8 @@ class World:
     """The inputs of stages, in `memory`.
 
     spec: the union of the specs of all stages. context: CPU, no data folder. data: the data set. clean: a trained clean
-    model. suspect: the model that defenses get, by default the clean one. surrogate: a model of another repetition.
-    codes: of the clean model. poison: the attack whose training set defenses get; None: the clean training set.
+    model. suspect: the model that defenses get, by default the clean one. surrogate: a model of another seed. codes:
+    those of the clean model. poison: the attack whose training set defenses get; None: the clean training set.
     """
 
     spec: WorldSpec
@@ -85,7 +85,7 @@ class World:
         return stage_io.split(self.data, part)
 
     def stored(self, key: str, output: Output) -> StoredModel:
-        """Put a model into the memory."""
+        """A model from an output, which is put into `memory`."""
         self.memory.put(key, output)
         return StoredModel(key, self.memory)
 

@@ -28,7 +28,7 @@ QUICK = {"epochs": 1, "steps": 2, "iterations": 2, "warmup": 1, "overlays": 8, "
 
 
 class BrokenError(AssertionError):
-    """A component fails a check. The message tells why."""
+    """A component fails a check. The message gives the reason."""
 
 
 class DoesNotApplyError(Exception):
@@ -77,7 +77,7 @@ def _small_world() -> World:
 
 @dataclass(frozen=True)
 class Outcome:
-    """detail: what the check found, or why it failed."""
+    """The outcome of a check. detail: a measured value, or the reason of a failure."""
 
     check: Check
     passed: bool
@@ -88,7 +88,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Check:
-    """fix: what to do after a failure. body: raises BrokenError, or returns what it found."""
+    """One check. fix: advice after a failure. body: raises BrokenError, or returns the outcome's detail."""
 
     name: str
     fix: str
@@ -125,11 +125,13 @@ class Checks(list[Check]):
 
 
 def require(kept: bool, otherwise: str) -> None:
+    """BrokenError with the message `otherwise` unless `kept`."""
     if not kept:
         raise BrokenError(otherwise)
 
 
 def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
+    """Whether two mappings have the same names and tensors."""
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
@@ -151,7 +153,7 @@ def one_thread() -> Iterator[None]:
 
 
 def _modes() -> dict[str, Any]:
-    """Global modes, which would change other components."""
+    """Global settings that a component must not change for others."""
     return {
         "gradients": torch.is_grad_enabled(),
         "default type": torch.get_default_dtype(),

@@ -1,4 +1,4 @@
-"""How long stages will take and how much they will store, from similar stages in this store."""
+"""Estimates of the time and disk space of stages, from records of similar stages in the store."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ GUESSED_BYTES = 1e6  # of an artifact
 class RuntimeEstimator:
     """Expected seconds and bytes of stages: medians over records of the same cost group.
 
-    Where a group has no record, seconds are the median over stages of the same kind, then the guess of the stage.
+    Without a record in the group, seconds are the median of the same kind of stage, then `guessed_seconds` of its
+    inputs.
     """
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
-        self._seconds: dict[str, list[float]] = {}  # all lists are in order, so that the median is at hand
+        self._seconds: dict[str, list[float]] = {}  # all lists stay sorted for the median
         self._seconds_of_kind: dict[str, list[float]] = {}
         self._bytes: dict[str, list[float]] = {}
         for record in records:
             self.observe(record)
 
     def observe(self, record: Record) -> None:
-        """Learn from a record; failed stages say nothing of time."""
+        """Add a record. The time of a failed stage does not count."""
         if record.artifact is not None:
             insort(self._bytes.setdefault(record.cost_group, []), float(record.artifact.bytes))
         if record.ok and record.cost is not None:
@@ -38,17 +39,17 @@ class RuntimeEstimator:
         return group in self._seconds
 
     def seconds(self, group: str) -> float:
-        """Of one stage of a cost group."""
+        """Expected seconds of one stage of a cost group."""
         kind = kind_of_cost_group(group)
         known = self._seconds.get(group) or self._seconds_of_kind.get(kind)
         return _median(known) if known else STAGES[kind].guessed_seconds
 
     def total(self, groups: Mapping[str, int]) -> float:
-        """Seconds of all stages. groups: number of stages by cost group."""
+        """Expected seconds of several stages, one after the other. groups: number of stages by cost group."""
         return sum((count * self.seconds(group) for group, count in groups.items() if count), 0.0)
 
     def total_bytes(self, groups: Mapping[str, int]) -> float:
-        """Bytes of the artifacts of all stages. groups: number of stages by cost group."""
+        """Expected bytes of the artifacts of several stages. groups: number of stages by cost group."""
         known = self._bytes
         sizes = (
             count * (_median(known[group]) if group in known else GUESSED_BYTES) for group, count in groups.items()

@@ -1,4 +1,4 @@
-"""Executors: where stages run. That of Ray is in `ray_executor`."""
+"""Executors run stages: here in this process, in `ray_executor` under Ray."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from bench.engine.record import Record, Status
 from bench.engine.worker import LOG_TAIL, Environment, StageTimeoutError, run_stage, warm_up
 from bench.graph.plan import Stage
 
-FOREVER = 1e7  # seconds: a suite may say inf, a clock may not
+FOREVER = 1e7  # seconds; a suite may set an infinite timeout, which system timers refuse
 
 
 @dataclass(frozen=True)
 class Done:
-    """A stage has ended. record: what it wrote; None: it could not (killed, out of time), and `status` says so.
+    """The end of a stage.
 
-    log: what it still said.
+    record: the stage's record; None for a stage that could not write one, because it was killed or ran out of time:
+    `status`, `reason` and `log` (the end of its output) are set then.
     """
 
     key: str
@@ -33,22 +34,22 @@ class Done:
 
 @runtime_checkable
 class Executor(Protocol):
-    slots: int  # stages at once, for estimates
+    slots: int  # number of stages that run at once, for estimates
 
     def fits(self, stage: Stage) -> bool:
-        """Whether the stage would start at once beside those that run."""
+        """Whether the stage could start now, beside the stages that run."""
 
     def submit(self, stage: Stage) -> None: ...
 
     def poll(self, seconds: float) -> list[Done]:
-        """What ended, after waiting at most that long for the first."""
+        """The stages that have ended. Waits at most `seconds` for the first."""
 
     def close(self) -> None:
         """Stop everything that still runs."""
 
 
 class SerialExecutor:
-    """One stage after the other in this process. A timeout interrupts Python code, but not a call into a library."""
+    """Runs one stage after the other in this process. A timeout interrupts Python code, not a call into a library."""
 
     slots = 1
 
@@ -72,10 +73,10 @@ class SerialExecutor:
         try:
             with _alarm(stage.timeout):
                 return [Done(stage.key, run_stage(stage, self._site))]
-        except StageTimeoutError:  # it rang while the record was being written
+        except StageTimeoutError:  # the alarm came while the record was being written
             return [Done(stage.key, None, Status.TIMEOUT, f"ran longer than {stage.timeout:g} s")]
-        except SystemExit as error:  # under Ray this ends a worker
-            why = f"it ended its process ({error!r})"
+        except SystemExit as error:  # under Ray this ends a worker, which counts as killed too
+            why = f"the stage ended its process ({error!r})"
             return [Done(stage.key, None, Status.KILLED, why, traceback.format_exc()[-LOG_TAIL:])]
 
     def close(self) -> None:
@@ -84,7 +85,7 @@ class SerialExecutor:
 
 @contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
-    """Raise StageTimeoutError in the main thread after `seconds`, on systems that have such an alarm."""
+    """Raise StageTimeoutError in the main thread after `seconds`. Does nothing on Windows, which has no such alarm."""
     if not hasattr(signal, "setitimer"):
         yield
         return

@@ -1,4 +1,4 @@
-"""Which files of a store nothing needs any more. What cannot be proven to be unneeded stays."""
+"""Finds the files of a store that no run needs any more. A file stays unless it is certain that no run needs it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ DAY = 86400.0  # seconds
 def unneeded(
     store: Store, *, dropped: Collection[str] = (), repaired: bool = False, damaged: bool = False
 ) -> list[Path]:
-    """The files that no run of the store needs. Nothing is written.
+    """The files that no run of the store needs. Nothing is removed.
 
-    dropped: ids of runs that go as well. repaired: models that defenses repaired count as unneeded. damaged: so do
-    files that earlier runs set aside. StoreError where a manifest cannot be read or none exists: what the runs need is
-    unknown then.
+    dropped: ids of runs that do not count. repaired: models that defenses repaired count as unneeded. damaged: damaged
+    files that earlier runs moved away count as unneeded. StoreError if the store has no manifest or one that cannot be
+    read, since the files that runs need are unknown then.
     """
     if broken := store.unreadable_manifests():
         names = ", ".join(f"'{path}'" for path in broken[:3])
         raise StoreError(
-            f"nothing is removed: the manifest {names} cannot be read, so what its run needs is unknown; restore the"
-            " file from a copy, run its suite again, or remove the file if its results may go"
+            f"nothing is removed: the manifest {names} cannot be read, so the files that its run needs are unknown."
+            " Restore the file from a copy, run its suite again, or remove the file if its results may go"
         )
     runs = store.runs()
     if not runs:
-        raise StoreError(f"nothing is removed: store '{store.root}' has no run, so what is needed is unknown")
+        raise StoreError(f"nothing is removed: store '{store.root}' has no run, so the needed files are unknown")
     kept = [run for run in runs if run.id not in dropped]
     found = [path for run in runs if run.id in dropped for path in store.manifest_paths(run.id)]
     found += _of_no_run(store, needed(store, kept), repaired=repaired)
@@ -40,13 +40,14 @@ def unneeded(
 
 
 def remove(store: Store, paths: Collection[Path]) -> None:
+    """Remove files of a store. A file that has gone already is no error. StoreError if the store is not writable."""
     with writing(store.root):
         for path in paths:
             path.unlink(missing_ok=True)
 
 
 def needed(store: Store, runs: Collection[RunManifest]) -> set[str]:
-    """Keys of all stages that the runs' trials stand on, by their manifests and by the records of stages."""
+    """Keys of all stages that the runs' trials depend on, by the manifests and by the records of stages."""
     listed = {key for run in runs for key in run.stages}
     found = listed | {planned.key for run in runs for planned in run.trials if planned.key}
     todo = list(found)
@@ -55,7 +56,7 @@ def needed(store: Store, runs: Collection[RunManifest]) -> set[str]:
         if record is None:
             if key not in listed and store.has_record_file(key):
                 raise StoreError(
-                    f"nothing is removed: the record {key} is damaged, and no manifest lists its inputs; run its suite"
+                    f"nothing is removed: the record {key} is damaged, and no manifest lists its inputs: run its suite"
                     " again"
                 )
             continue
@@ -66,7 +67,10 @@ def needed(store: Store, runs: Collection[RunManifest]) -> set[str]:
 
 
 def _of_no_run(store: Store, kept: set[str], *, repaired: bool) -> Iterator[Path]:
-    """Files named by keys and no others, whatever a folder of a stranger's store may link to."""
+    """Records and artifacts that no run needs.
+
+    Only files that are named by a key count: the store may come from a stranger, and its folders may be links.
+    """
     for pattern in ("records/*.json", "artifacts/*.safetensors"):
         yield from (path for path in store.root.glob(pattern) if is_key(path.stem) and path.stem not in kept)
     for key in kept if repaired else ():
@@ -76,13 +80,13 @@ def _of_no_run(store: Store, kept: set[str], *, repaired: bool) -> Iterator[Path
 
 
 def _damaged(store: Store) -> Iterator[Path]:
-    """Files that were set aside; not where the folder is a link, whose files are not the store's."""
+    """Damaged files that were moved away. A link in place of the folder is skipped: its files are not the store's."""
     folder = store.root / "damaged"
     yield from () if folder.is_symlink() else folder.glob("*")
 
 
 def _leftovers(store: Store) -> Iterator[Path]:
-    """Files that killed processes leave; a file of a run that goes on now is younger."""
+    """Temporary files of killed processes. Files younger than a day stay: their run may still go on."""
     for folder in store.root.iterdir():
         if not folder.is_symlink():
             left = folder.glob("*" if folder.name == "running" else ".*.tmp")

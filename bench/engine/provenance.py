@@ -1,4 +1,4 @@
-"""Where a number comes from: versions, machine, commit. Part of every record, never of a key or a board."""
+"""The provenance of a result: versions, machine, commit. It is in every record, but changes no key and no board."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("hashdoor", "torch", "torchvision", "numpy", "numba", "ray", "safete
 
 @cache
 def provenance() -> Provenance:
-    """Everything that does not change while the process lives; the device depends on the run."""
+    """The provenance of this process, without the device, which depends on the run."""
     from bench import metrics
 
     return Provenance(
@@ -33,6 +33,7 @@ def provenance() -> Provenance:
 
 
 def installed(package: str) -> str | None:
+    """The version of a package; None if the package is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -41,6 +42,7 @@ def installed(package: str) -> str | None:
 
 @cache
 def processor() -> str:
+    """The name of the CPU model, or of its architecture on systems without /proc/cpuinfo."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -90,7 +92,7 @@ def arithmetic() -> str:
 
 @cache
 def git() -> Git | None:
-    """Commit of the checkout and whether it has changes; None for an installed package."""
+    """The checkout's commit, and whether files have changed since; None for an installed package."""
     folder = Path(__file__).parent
 
     def ask(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""Stages under Ray, on this machine or on a cluster. The only file that imports ray."""
+"""Runs stages under Ray, on this machine or on a cluster. No other file imports ray."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from bench.engine.store import writing
 from bench.engine.worker import LOG_TAIL, Environment, run_stage, warm_up
 from bench.graph.plan import Stage
 
-RESTARTS = 2  # of a local Ray that died, in one run
-PATIENCE = 300.0  # seconds in which a local Ray must start a stage that it has room for
-SOCKET_PATH = 107  # bytes; Ray's longest socket is this much longer than its folder:
+RESTARTS = 2  # times that a run restarts a local Ray that died
+PATIENCE = 300.0  # seconds until a stage that has room must have started under a local Ray
+SOCKET_PATH = 107  # bytes; the longest path of a socket on Linux
+# the longest path of a socket below Ray's folder
 SOCKET_TAIL = len("/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.0")
 FOLDER = "hashdoor-ray-"  # followed by the driver's process number
 T = TypeVar("T")
@@ -37,35 +38,35 @@ class RayGoneError(Exception):
 
 
 class RayExecutor:
-    """Stages as Ray tasks.
+    """Runs stages as Ray tasks.
 
-    The driver owns retries (`max_retries=0`) and never submits more than there are slots, so that a task starts when it
-    is submitted and the clock of its timeout is the stage's own. A local Ray that dies is started again; the stages
+    The driver decides about retries (`max_retries=0`). It never submits more stages than there are slots, so that a
+    task starts at once and its timeout counts only its own time. A local Ray that dies is started again. The stages
     that it ran count as killed.
     """
 
     def __init__(
         self, site: Environment, *, workers: int | None = None, address: str | None = None, gpus: float | None = None
     ) -> None:
-        """Start or join Ray.
+        """Start a local Ray, or join the cluster at `address`.
 
-        workers: stages at once (default: as many as cores or GPU shares allow). gpus: logical GPUs for a local Ray;
-        None: those that are there, if the device is one.
+        workers: number of stages at once; None: as many as cores or GPU shares allow. gpus: number of logical GPUs of a
+        local Ray; None: all GPUs, if the device is one. UserError: Ray does not start, or the device has a number.
         """
         import ray
 
         if ":" in site.device:
             raise UserError(
-                f"--device {site.device}: Ray hands out GPUs itself; give --device cuda, or --executor serial"
+                f"--device {site.device}: Ray assigns GPUs to stages itself: give --device cuda, or --executor serial"
             )
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self._ray, self._site, self._workers = ray, site, workers
         self._address, self._gpus_there, self._restarts = address, gpus, 0
-        self._run = secrets.token_hex(4)  # tells this driver's marks from those of others, dead ones included
+        self._run = secrets.token_hex(4)  # in the names of this driver's marks, which other drivers must not read
         self._gpu = gpus is not None or site.device.startswith("cuda")
         self._folder: Path | None = None
-        self._running: dict[Any, tuple[Stage, float, float | None]] = {}  # when submitted, and when started
+        self._running: dict[Any, tuple[Stage, float, float | None]] = {}  # stage, time submitted, time started
         self._lost: list[Done] = []
         self._start()
         self.slots = workers or max(1, int(self._resources.get("CPU", 1)))
@@ -82,17 +83,17 @@ class RayExecutor:
                     address="local", num_cpus=self._workers, num_gpus=self._gpus_there, include_dashboard=False,
                     log_to_driver=False, logging_level="ERROR", _temp_dir=str(self._folder),
                 )  # fmt: skip
-        except Exception as error:  # noqa: BLE001 -- Ray raises many types where a machine does not let it start
+        except Exception as error:  # noqa: BLE001 -- Ray raises many types when it cannot start
             self._leave()
             raise UserError(
                 f"Ray does not start ({(str(error).splitlines() or [type(error).__name__])[0]}): use --executor serial,"
-                " or see that the folder for temporary files (TMPDIR) is writable and memory is free; for a cluster"
-                " check --address (RAY_AUTH_MODE=token for one with a token)"
+                " or make sure that the folder for temporary files (TMPDIR) is writable and memory is free. For a"
+                " cluster, check --address (and set RAY_AUTH_MODE=token if the cluster has a token)"
             ) from None
         if threading.current_thread() is threading.main_thread():
             for number, handler in ((signal.SIGTERM, on_terminate), (signal.SIGINT, on_interrupt)):
                 if handler is not None:
-                    signal.signal(number, handler)  # Ray's own prints a stack and leaves the run's ends loose
+                    signal.signal(number, handler)  # Ray's handlers end the process, so that the run could not close
         self._resources = ray.cluster_resources()
 
     def fits(self, stage: Stage) -> bool:
@@ -114,7 +115,7 @@ class RayExecutor:
         return stage.num_gpus if self._gpu else 0.0
 
     def submit(self, stage: Stage) -> None:
-        self._mark(stage).unlink(missing_ok=True)  # a worker that died at this stage may have left one
+        self._mark(stage).unlink(missing_ok=True)  # a worker that died while running this stage may have left a mark
         options = {"num_cpus": self._cpus(stage), "num_gpus": self._gpus(stage), "name": stage.label}
         try:
             future = self._asked(lambda: self._remote.options(**options).remote(stage, self._site, self._mark(stage)))
@@ -132,7 +133,7 @@ class RayExecutor:
             return self._polled(seconds)
         except RayGoneError as error:
             lost = [
-                Done(stage.key, None, Status.KILLED, str(error), self._last_words(stage))
+                Done(stage.key, None, Status.KILLED, str(error), self._last_output(stage))
                 for stage, _, _ in self._running.values()
             ]
             self._running.clear()
@@ -142,7 +143,7 @@ class RayExecutor:
     def _polled(self, seconds: float) -> list[Done]:
         running = list(self._running)
         self._asked(lambda: self._ray.wait(running, num_returns=1, timeout=seconds))
-        # none that is done may run out of time
+        # every stage that has ended is collected first, so that none of them counts as timed out
         ready, _ = self._asked(lambda: self._ray.wait(running, num_returns=len(running), timeout=0))
         found = [self._collect(future) for future in ready]
         now = time.monotonic()
@@ -151,30 +152,30 @@ class RayExecutor:
                 if self._has_started(stage):
                     self._running[future] = (stage, submitted, now)
                 elif self._address is None and now - submitted > PATIENCE:
-                    raise RayGoneError(f"Ray has not started it within {PATIENCE:g} s")
+                    raise RayGoneError(f"Ray has not started the stage within {PATIENCE:g} s")
             elif now - started > stage.timeout:
                 self._ray.cancel(future, force=True)
                 del self._running[future]
                 why = f"ran longer than {stage.timeout:g} s and was killed"
-                found.append(Done(stage.key, None, Status.TIMEOUT, why, self._last_words(stage)))
+                found.append(Done(stage.key, None, Status.TIMEOUT, why, self._last_output(stage)))
         return found
 
     def _mark(self, stage: Stage) -> Path:
-        """A file that a worker makes when it enters a stage: the clock of the timeout starts there."""
+        """The file that a worker creates when it starts a stage. The timeout counts from then on."""
         return self._site.store / "running" / f"{stage.key}.{self._run}"
 
     def _has_started(self, stage: Stage) -> bool:
         return self._mark(stage).exists()
 
-    def _last_words(self, stage: Stage) -> str:
-        """What a worker that is no more wrote into its mark."""
+    def _last_output(self, stage: Stage) -> str:
+        """The output of a worker that has died: `run_task` sends stderr to the mark."""
         mark = self._mark(stage)
         try:
-            said = mark.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:  # it never came to the stage
+            output = mark.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:  # the worker had not started the stage
             return ""
         mark.unlink(missing_ok=True)
-        return strip_controls_multiline(said)[-LOG_TAIL:]
+        return strip_controls_multiline(output)[-LOG_TAIL:]
 
     def _collect(self, future: Any) -> Done:
         stage = self._running[future][0]
@@ -182,15 +183,15 @@ class RayExecutor:
         try:
             done = Done(stage.key, self._asked(lambda: self._ray.get(future)))
         except errors.OutOfMemoryError as error:
-            done = Done(stage.key, None, Status.OOM, str(error).splitlines()[0], self._last_words(stage))
+            done = Done(stage.key, None, Status.OOM, str(error).splitlines()[0], self._last_output(stage))
         except (
             errors.WorkerCrashedError,
             errors.RaySystemError,
             errors.NodeDiedError,
             errors.ObjectLostError,
         ) as error:
-            why = f"its worker died: {str(error).splitlines()[0]}"
-            done = Done(stage.key, None, Status.KILLED, why, self._last_words(stage))
+            why = f"the stage's worker died: {str(error).splitlines()[0]}"
+            done = Done(stage.key, None, Status.KILLED, why, self._last_output(stage))
         except errors.RayTaskError as error:
             if isinstance(error.cause, StoreError):
                 raise StoreError(str(error.cause)) from None
@@ -199,27 +200,30 @@ class RayExecutor:
         return done
 
     def _asked(self, call: Callable[[], T]) -> T:
-        """What Ray answers; RayGoneError where its processes on this machine have died."""
+        """The result of a call to Ray. RayGoneError if Ray's processes on this machine have died."""
         try:
             return call()
         except self._ray.exceptions.LocalRayletDiedError:
-            raise RayGoneError("Ray's process on this machine was killed, perhaps for want of memory") from None
+            raise RayGoneError("Ray's process on this machine was killed, perhaps because memory ran out") from None
         except (ConnectionError, self._ray.exceptions.RpcError) as error:
             raise RayGoneError(f"Ray does not answer ({str(error).splitlines()[0]})") from None
 
     def _restart(self, reason: RayGoneError) -> None:
-        """Start a local Ray anew; a cluster's end, or one death too many, ends the run."""
+        """Start a local Ray again. UserError if a cluster died, or after too many restarts."""
         self._leave()
         self._restarts += 1
         if self._address is not None or self._restarts > RESTARTS:
             raise UserError(
-                f"{reason}: nothing that was finished is lost; the same command continues, with fewer --workers if"
+                f"{reason}. Finished stages are kept: give the same command again to continue, with fewer --workers if"
                 " memory is short, or with --executor serial"
             )
         self._start()
 
     def close(self) -> None:
-        """Leave Ray, which ends the workers of this run. Cancelling a task that ends just then makes Ray abort."""
+        """Shut Ray down, which ends the workers of this run.
+
+        Tasks are not cancelled first: Ray aborts the process if a task ends while it is being cancelled.
+        """
         self._running.clear()
         self._leave()
 
@@ -231,7 +235,10 @@ class RayExecutor:
 
 
 def _session_folder() -> Path:
-    """A new folder for Ray's sockets and logs, short enough for a socket's path; those of dead drivers are removed."""
+    """A new folder for Ray's sockets and logs, whose path is short enough for sockets.
+
+    Folders of drivers that have died are removed. OSError if no folder is writable and short enough.
+    """
     named = [os.environ[name] for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)]
     for base in dict.fromkeys(map(Path, (*named, tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"))):  # noqa: S108
         if len(os.fsencode(base)) + len(f"/{FOLDER}0000000-00000000") + SOCKET_TAIL > SOCKET_PATH:
@@ -245,23 +252,23 @@ def _session_folder() -> Path:
 
 
 def _alive(process: str) -> bool:
-    """Whether a process of this number runs; what is no number may."""
+    """Whether a process with this number runs; True for a text that is no number."""
     if not process.isdigit():
         return True
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # the process belongs to another user
         return True
     return True
 
 
 def reachable(address: str, seconds: float = 5.0) -> None:
-    """Fail soon where nothing listens: Ray itself would try for many minutes."""
+    """UserError if nothing listens at an address. Ray itself would try for many minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
-        return  # "auto" and other words are Ray's to resolve
+        return  # Ray resolves "auto" and other words
     try:
         socket.create_connection((host, int(port)), timeout=seconds).close()
     except OSError as error:
@@ -272,23 +279,23 @@ def reachable(address: str, seconds: float = 5.0) -> None:
 
 
 def run_task(stage: Stage, site: Environment, mark: Path) -> Record:
-    """Run a stage in a Ray worker. mark: a file that says that the stage has begun, and keeps stderr."""
+    """Run a stage in a Ray worker. mark: a file that is created when the stage starts, and receives stderr."""
     if not site.store.is_dir():
         raise StoreError(
-            f"the machine {socket.gethostname()} does not see the store '{site.store}': name a --store in a folder that"
+            f"the machine {socket.gethostname()} does not see the store '{site.store}': give a --store in a folder that"
             " all nodes share"
         )
     warm_up(stage)
     with writing(site.store):
         mark.parent.mkdir(exist_ok=True)
         mark.touch()
-    with _heard(mark, stage.timeout):
+    with _stderr_kept(mark, stage.timeout):
         return run_stage(stage, site)
 
 
 @contextmanager
-def _heard(mark: Path, timeout: float) -> Iterator[None]:
-    """Keep what goes to stderr, and the stack of a crash or of a stage at its timeout: who is killed tells nothing."""
+def _stderr_kept(mark: Path, timeout: float) -> Iterator[None]:
+    """Send stderr to the file `mark`, and the stack at a crash or timeout, since a killed worker cannot report them."""
     with mark.open("w", encoding="utf-8") as file:
         stderr = os.dup(2)
         os.dup2(file.fileno(), 2)

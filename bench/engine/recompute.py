@@ -1,4 +1,4 @@
-"""Numbers computed again from what a store holds, without training: to verify them, or under a new metric."""
+"""Computes metrics again from stored artifacts, without training: to verify records, or for a new metric."""
 
 from __future__ import annotations
 
@@ -31,40 +31,40 @@ from bench.stages import measure
 if TYPE_CHECKING:
     from bench.artifacts.specs import MeasureSpec
 
-TOLERANCE = 1e-9  # sums in another order, on another machine
+TOLERANCE = 1e-9  # relative and absolute; another machine may add numbers in another order
 
 
 class Verifier:
-    """Checks trials one by one; an artifact that several stand on is read once.
+    """Checks trials one by one. An artifact that several trials read is read once.
 
-    What cannot be computed from stored codes, scores, masks and values of images is taken as recorded: seconds, hosts,
-    the score of a model detector and what defenses noted, for which their work would have to be done again.
+    Numbers that stored codes, scores, masks and stealth values do not determine are not checked: seconds, hosts, the
+    score of a model detector, and the notes of defenses.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._records = RecordCache(store)
-        self.newer: set[str] = set()  # metrics that some trials were measured before
+        self.newer: set[str] = set()  # metrics that are newer than some trials
         self.unknown: set[str] = set()  # metrics of plugins that are not loaded
         self.machines: Counter[tuple[Machine, ...]] = Counter()  # number of trials by the machines that computed them
 
     def problems(self, record: Record) -> list[str]:
-        """What is wrong with a finished trial; nothing where every number is what its artifacts give."""
+        """A sentence for each error of a finished trial; none if its artifacts give every stored number."""
         inputs = MeasureInputs.of(record.parents, StoredArtifacts(self._store, record.parents))
         self.machines[machines(record, self._records)] += 1
         return [*self._lineage(record, inputs), *self._numbers(record, inputs)]
 
     def _lineage(self, record: Record, inputs: MeasureInputs) -> Iterator[str]:
-        """Parents that have gone, are damaged, or are not the ones that were read."""
+        """Parents that are missing or damaged, or have changed since the trial read them."""
         for role, key in record.parents.items():
             parent = self._records.record(key)
             if parent is None or not parent.ok:
-                yield f"the record of '{role}' ({key[:8]}) has gone"
+                yield f"the record of '{role}' ({key[:8]}) is missing"
                 continue
-            # by `gc --repaired`: its codes are still here
+            # `gc --repaired` removes repaired models, whose codes are kept
             dropped = parent.meta.kind is DefenseKind.REPAIR and not self._store.artifact_path(key).exists()
             if not (dropped or self._records.whole(parent)):
-                yield f"the artifact of '{role}' ({key[:8]}) is damaged or gone"
+                yield f"the artifact of '{role}' ({key[:8]}) is damaged or missing"
             elif record.inputs.get(role) != parent.checksum:
                 yield f"'{role}' ({key[:8]}) is not the artifact that was measured"
             elif inputs.implant is not None and key == inputs.implant.key:
@@ -75,7 +75,7 @@ class Verifier:
             found = measure.run(cast("MeasureSpec", record.spec), inputs, Context(torch.device("cpu"), None)).metrics
         except StoreError:
             raise
-        except Exception as error:  # noqa: BLE001 -- tensors of a store that may come from anybody fit in no way at all
+        except Exception as error:  # noqa: BLE001 -- a store may come from a stranger: its tensors may have any shape
             yield f"cannot be computed again: {type(error).__name__}: {error}"
             return
         stored = record.as_json().get("metrics", {})
@@ -87,7 +87,7 @@ class Verifier:
 
 
 def _numbers_in(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Every metric of a record with its value, those of an input detector's scores included."""
+    """The names and values of a record's metrics, including those of an input detector's scores."""
     for name, value in metrics.items():
         if isinstance(value, Mapping):
             for numbers in value["scores"].values():
@@ -97,7 +97,7 @@ def _numbers_in(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _without(metrics: Mapping[str, Any], names: AbstractSet[str]) -> dict[str, Any]:
-    """The metrics of a record, and those of its scores, but for some."""
+    """The metrics of a record and of its input detector's scores, without those in `names`."""
     kept = {name: value for name, value in metrics.items() if name not in names}
     if isinstance(scored := kept.get("detectors"), Mapping):
         scores = {
@@ -115,13 +115,13 @@ def _poisons(implant: Implanted) -> Iterator[str]:
         yield f"the poisons cannot be counted: {type(error).__name__}: {error}"
         return
     if found is not None and implant.poisons != found:
-        yield f"poisons are {implant.poisons}, in the mask {found}"
+        yield f"the record counts {implant.poisons} poisons, the mask {found}"
 
 
-def differences(stored: Mapping[str, Any], again: Mapping[str, Any], at: str = "") -> Iterator[str]:
-    """Stored numbers that do not come out again, by name; what was not measured then shows on no board."""
+def differences(stored: Mapping[str, Any], computed: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    """A sentence for each stored value that differs from the computed one. Metrics that are not stored are ignored."""
     for name, one in stored.items():
-        other, where = again.get(name), f"{at}{name}"
+        other, where = computed.get(name), f"{at}{name}"
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             yield from differences(one, other, f"{where}.")
         elif isinstance(one, (int, float)) and isinstance(other, (int, float)):
@@ -132,14 +132,15 @@ def differences(stored: Mapping[str, Any], again: Mapping[str, Any], at: str = "
 
 
 def rescore(store: Store, trials: Sequence[PlannedTrial]) -> Iterator[tuple[PlannedTrial, Record | None]]:
-    """Each trial with its new key, and the record there; None where there was nothing to measure again.
+    """Measure trials again with the present metrics. Yields each trial with its new key and its new record.
 
-    A trial that did not finish, or that cannot be measured again, keeps what it has.
+    The record is None for a trial that did not finish. A trial whose measurement fails keeps its key. StoreError if an
+    artifact is damaged.
     """
     site, records = Environment(store.root, None, "cpu"), RecordCache(store)
 
     def damaged(key: str) -> bool:
-        """What has gone is no number's fault: a stage that reads it says so."""
+        """Whether an artifact is there but damaged. The stage that reads it reports a missing one."""
         held = records.record(key)
         return held is not None and store.artifact_path(key).exists() and not records.whole(held)
 
@@ -154,7 +155,7 @@ def rescore(store: Store, trials: Sequence[PlannedTrial]) -> Iterator[tuple[Plan
             if lost := next((role for role, parent in record.parents.items() if damaged(parent)), None):
                 raise StoreError(
                     f"the artifact of '{lost}' ({record.parents[lost][:8]}) of {record.key[:8]} {record.label}"
-                    " is damaged: `python -m bench verify --set-aside`, then run the suite again"
+                    " is damaged: run `python -m bench verify --set-aside`, then the suite again"
                 )
             held = run_stage(_stage(record, key, modules, code), site)
         yield replace(trial, key=key) if held.ok else trial, held

@@ -1,7 +1,7 @@
-"""The files of a store as types: records of stages and manifests of runs, checked before anything uses them.
+"""Records of stages and manifests of runs: the types of a store's JSON files, checked when they are read.
 
-A store may come from anybody. Keys become file names, so they are hexadecimal. Values that boards compute with have
-their types; unknown fields are left out.
+A store may come from a stranger. Keys become file names, so they must be hexadecimal. Values that boards compute with
+must have the right type. Unknown fields are left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.api.registry import KIND_OF_AXIS
 from bench.api.untrusted import abbreviate, parse_json
 from bench.config.trial import Key, PlannedTrial, Spec, Trial, canonical, digest
 
-SCHEMA = 3  # of stores; raised when a reader of the old form would misread the new one
+SCHEMA = 3  # version of the files; raised when older code would misread newer files
 RECORD_LIMIT, MANIFEST_LIMIT = 2**25, 2**29  # bytes of a file
 ID_LENGTH = 12  # characters of a run's id
 _HEX = re.compile(r"[0-9a-f]{1,64}")
@@ -33,7 +33,7 @@ Texts = dict[str, str]
 
 
 class Status(StrEnum):
-    """How a stage ended: one of the first five. A trial can also lack a result in three more ways."""
+    """The end of a stage (the first five), or the reason why a trial has no result (all)."""
 
     OK = "ok"
     FAILED = "failed"
@@ -55,12 +55,12 @@ def is_key(text: str) -> bool:
 
 
 class Model(BaseModel):
-    """A part of a file."""
+    """A part of a JSON file. Values must have exactly the declared types."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
     def as_json(self) -> dict[str, Any]:
-        """The fields that were given, as they stand in a file."""
+        """The fields that were set, as JSON."""
         return self.model_dump(exclude_unset=True)
 
 
@@ -80,7 +80,10 @@ class Cost(Model):
 
 
 class Protocol(Model):
-    """The protocol of a data set. cutoff: AP counts so many ranked items, all where it is None. digests: of splits."""
+    """The protocol of a data set.
+
+    cutoff: number of ranked items that count for AP; None: all. sizes, digests: of the splits, by name.
+    """
 
     name: str = ""
     version: int | str = ""
@@ -90,9 +93,9 @@ class Protocol(Model):
 
 
 class Meta(Model):
-    """What a stage says of its artifact; each stage adds fields of its own.
+    """A stage's description of its artifact. Each stage adds fields of its own.
 
-    protocol: of `load` only the name. notes: numbers that a defense put on record. kind: of a defense.
+    protocol: only its name in records of `load`. notes: numbers that a defense recorded. kind: of the defense.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -103,12 +106,12 @@ class Meta(Model):
     kind: Annotated[DefenseKind, Field(strict=False)] = DefenseKind.NONE
 
     def field(self, name: str) -> Any:
-        """A field that only some stages have; None where this one has not."""
+        """A field that only some stages have; None if this one lacks it."""
         return (self.model_extra or {}).get(name)
 
 
 class Git(Model):
-    """dirty: whether the checkout has changes."""
+    """A commit. dirty: whether the checkout has changes since."""
 
     commit: str
     dirty: bool
@@ -118,7 +121,7 @@ class Git(Model):
 
 
 class Provenance(Model):
-    """Where a result comes from.
+    """The origin of a result.
 
     metrics: version of the metrics. git: None for an installed package. instructions: instruction set of the CPU.
     arithmetic: digest that is equal on CPUs that compute alike. device: "cpu" or the name of a GPU. threads: of the
@@ -139,7 +142,7 @@ class Provenance(Model):
 
 
 class DetectorScores(Model):
-    """What an input detector was worth by each of its scores: metric to value. headline: the main score."""
+    """Metrics of an input detector by the name of its score. headline: the name of the main score."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -149,12 +152,12 @@ class DetectorScores(Model):
 
 def _ended(status: Status) -> Status:
     if status not in ENDS:
-        raise ValueError("no stage ends so")
+        raise ValueError("this is no status of a stage")
     return status
 
 
 def _components(spec: dict[str, Any]) -> dict[str, Any]:
-    """A component in a stage's spec has a name and parameters."""
+    """Check that each component in a stage's spec has a name and parameters."""
     for axis, value in spec.items():
         named = isinstance(value, dict) and "params" in value
         if named and not (isinstance(value["params"], dict) and isinstance(value.get("name"), str)):
@@ -163,7 +166,7 @@ def _components(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _metrics(found: dict[str, Any]) -> dict[str, Any]:
-    """Only an input detector's scores are more than one value, and they have a name of their own."""
+    """Check that each metric is one value, except for `detectors`: the scores of an input detector."""
     for name, value in found.items():
         if isinstance(value, DetectorScores) != (name == "detectors" and value is not None):
             raise ValueError(f"{name} is no metric")
@@ -171,12 +174,12 @@ def _metrics(found: dict[str, Any]) -> dict[str, Any]:
 
 
 class Record(Model):
-    """A stage that has happened.
+    """A stage that has ended.
 
-    label: the stage in print. cost_group: see bench.graph.plan.Stage. code: fingerprint of the stage's code.
-    cause: the failed stage that this one depends on. spec: what the stage was to do. parents: role to key. inputs: role
-    to the checksum of the artifact that was read, None where the parent has none. cost: None for a stage that did not
-    run to its end.
+    label, cost_group, spec: see bench.graph.plan.Stage. reason: of a failure. log: the end of its traceback or output.
+    code: fingerprint of the stage's code. cause: key of the failed stage that this one depends on. parents: role to
+    key. inputs: role to the checksum of the artifact that was read, None if the parent has no artifact. cost: None for
+    a stage that did not run to its end.
     """
 
     key: Key
@@ -189,7 +192,7 @@ class Record(Model):
     code: str = ""
     cause: Key | None = None
     spec: Annotated[dict[str, Any], AfterValidator(_components)] = {}
-    parents: Texts = {}  # what is no key among them has no record
+    parents: Texts = {}  # a text that is no key has no record
     inputs: dict[str, str | None] = {}
     meta: Meta = Field(default_factory=Meta)
     metrics: Annotated[dict[str, Number | DetectorScores | str | None], AfterValidator(_metrics)] = {}
@@ -204,18 +207,18 @@ class Record(Model):
 
     @property
     def checksum(self) -> str | None:
-        """Of the artifact; None where the stage leaves none."""
+        """The checksum of the artifact; None if the stage wrote none."""
         return self.artifact.sha256 if self.artifact else None
 
     @property
     def protocol(self) -> Protocol:
-        """The stage's protocol, of which `load` knows only the name."""
+        """The stage's protocol. Records of `load` have only its name."""
         found = self.meta.protocol
         return Protocol(name=found) if isinstance(found, str) else found
 
     @property
     def detectors(self) -> DetectorScores | None:
-        """What the trial's input detector scored."""
+        """The metrics of the trial's input detector; None without one."""
         found = self.metrics.get("detectors")
         return found if isinstance(found, DetectorScores) else None
 
@@ -237,7 +240,7 @@ class Record(Model):
 
 @dataclass(frozen=True, slots=True)
 class RecordSummary:
-    """What the scheduler keeps of a record: a plan may have hundreds of thousands."""
+    """The part of a record that the scheduler keeps in memory: a plan may have hundreds of thousands of stages."""
 
     key: str
     label: str
@@ -258,7 +261,7 @@ class RecordSummary:
 
 
 def summary_of(record: Record) -> RecordSummary:
-    """A record's summary. Texts that records share are held once."""
+    """A record's summary. Records share equal texts, to save memory."""
     artifact = record.artifact and record.artifact.model_copy(update={"sha256": intern(record.artifact.sha256)})
     inputs = {intern(role): intern(found) if found else found for role, found in record.inputs.items()}
     return RecordSummary(
@@ -274,7 +277,7 @@ def summary_of(record: Record) -> RecordSummary:
 
 
 def _command(given: str) -> str:
-    """The command quoted, since people paste what reports show into a shell; "" where it is none of ours."""
+    """The command, quoted for a shell; "" unless it calls bench, since users may paste it from a report."""
     try:
         words = shlex.split(given)
     except ValueError:
@@ -284,10 +287,11 @@ def _command(given: str) -> str:
 
 
 class RunManifest(Model):
-    """A run: its trials, and the records in which their results are.
+    """A run: its trials, with the keys of their records.
 
-    stages: all that the trials stand on. descriptions: of suites. texts: of suite files, by the suite's name. started:
-    seconds since 1970 when the command was last given. provenance: version and machine of that command.
+    stages: keys of all stages that the trials depend on. descriptions, texts: of suite files, by the suite's name.
+    command: the command line of the run. started: when the command was last given, in seconds since 1970. provenance:
+    the version and the machine at that time.
     """
 
     suites: Annotated[list[str], Field(min_length=1)]
@@ -301,12 +305,12 @@ class RunManifest(Model):
 
     @property
     def id(self) -> str:
-        """Equal for the same command on the same suites, data and code: giving it again continues the run."""
+        """The run's id. The same command on the same suites, data and code has the same id, and continues the run."""
         trials = [[planned.trial.axes(), planned.key] for planned in self.trials]
         return digest([self.suites, self.texts, self.command, trials])[:ID_LENGTH]
 
     def as_json(self) -> dict[str, Any]:
-        """The manifest as it stands in a file: components once, in trials their positions."""
+        """The manifest as JSON. Components are listed once; trials hold their positions in that list."""
         places: dict[Spec, int] = {}
         trials = []
         for planned in self.trials:
@@ -323,7 +327,7 @@ _LINE, _TRIAL = (tuple(field.name for field in fields(cls)) for cls in (PlannedT
 
 
 def record_from(found: Any, key: str) -> Record | None:
-    """A record from JSON; None where it is another's, of another version or damaged."""
+    """A record from JSON; None if it is damaged, of another version, or of another key."""
     try:
         record = Record.model_validate(_unchanged(found))
     except ValueError:
@@ -332,7 +336,7 @@ def record_from(found: Any, key: str) -> Record | None:
 
 
 def record_of(content: bytes) -> Record:
-    """A record as everybody will read it from its file. ValueError says why nobody will."""
+    """A record from JSON text that is to become its file. ValueError if the file could not be read later."""
     try:
         record = Record.model_validate(_versioned(parse_json(content)))
     except ValidationError as error:
@@ -344,7 +348,7 @@ def record_of(content: bytes) -> Record:
 
 
 def manifest_from(found: Any) -> RunManifest | None:
-    """A run's manifest from JSON; None where the file holds something else."""
+    """A run's manifest from JSON; None if the JSON holds something else."""
     try:
         given = _unchanged(found)
         components = _COMPONENTS.validate_python(given.get("components"))
@@ -355,12 +359,12 @@ def manifest_from(found: Any) -> RunManifest | None:
 
 
 def encoded(part: Record | RunManifest) -> bytes:
-    """The content of a file. Its checksum is of the values, so that another layout of the same JSON stays readable."""
+    """The content of a file. The checksum is that of the values, so that another JSON layout keeps it."""
     return json.dumps(signed({"schema": SCHEMA, **part.as_json()}), allow_nan=False, indent=1).encode()
 
 
 def signed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's values with their checksum."""
+    """The values of a file with their checksum."""
     return {"checksum": _checksum(content), **content}
 
 
@@ -369,26 +373,26 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 
 def _unchanged(found: Any) -> dict[str, Any]:
-    """A file's values; ValueError where they are of another schema or not those that were written."""
+    """The values of a file. ValueError if they have another schema or have changed since they were written."""
     given = dict(_versioned(found))
     if given.pop("checksum", None) != _checksum(given):
-        raise ValueError("its checksum does not hold")
+        raise ValueError("the checksum does not match")
     return given
 
 
 def _versioned(found: Any) -> dict[str, Any]:
     if not isinstance(found, dict) or type(found.get("schema")) is not int or found["schema"] != SCHEMA:
-        raise ValueError(f"it is not of schema {SCHEMA}")
+        raise ValueError(f"expected schema {SCHEMA}")
     return found
 
 
 def _placed(line: Any, components: Sequence[Spec]) -> Any:
-    """A trial with its components in place of their positions."""
+    """A trial with its components instead of their positions in the list."""
     if not isinstance(line, dict) or not isinstance(trial := line.get("trial"), dict):
         raise ValueError("no trial")  # noqa: TRY004 -- the file is at fault, and not the caller
     found = dict(trial)
     for axis in KIND_OF_AXIS:
         if type(place := trial.get(axis)) is not int or not 0 <= place < len(components):
-            raise ValueError(f"{axis} is no position in the list of components")
+            raise ValueError(f"'{axis}' must be a position in the list of components")
         found[axis] = components[place]
     return {**line, "trial": found}

@@ -1,4 +1,4 @@
-"""Records of a store, each read once: for the scheduler, recomputation and reports."""
+"""Caches of a store's records: each record is read once by the scheduler, recomputation and reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kept = TypeVar("Kept", bound=Record | RecordSummary)
 
 
 class KeptRecords(Generic[Kept]):
-    """What `keep` makes of each record: a plan may have more of them than fit into memory."""
+    """Caches `keep(record)` of each record, since the records of a large plan may not fit into memory."""
 
     def __init__(self, store: Store, keep: Callable[[Record], Kept]) -> None:
         self.store, self._keep = store, keep
@@ -22,39 +22,42 @@ class KeptRecords(Generic[Kept]):
         self._whole: dict[str, bool] = {}
 
     def record(self, key: str) -> Kept | None:
-        """None where the store has no such record."""
+        """The kept part of a record; None if the store has no such record."""
         if key not in self._kept:
             found = self.store.record(key)
             self._kept[key] = self._keep(found) if found is not None else None
         return self._kept[key]
 
     def whole(self, record: Kept) -> bool:
-        """Whether the record's artifact is there and matches its checksum; a file is read once for that."""
+        """Whether the record's artifact exists and matches its checksum. Each file is checked once."""
         if record.key not in self._whole:
             self._whole[record.key] = self.store.whole(record)
         return self._whole[record.key]
 
 
 class RecordCache(KeptRecords[Record]):
-    """Whole records, and what follows from several of them."""
+    """Caches whole records, and finds records through others."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store, lambda record: record)
 
     def behind(self, artifact: Artifact | None) -> Record | None:
-        """The record of the stage that left an artifact."""
+        """The record of the stage that wrote an artifact; None if there is none."""
         return self.record(artifact.key) if artifact is not None and artifact.key else None
 
     def implant(self, record: Record | None) -> Record | None:
-        """The record of a trial's attack; None for a trial without one."""
+        """The record of the `implant` stage of a trial; None for a trial without an attack."""
         return self.behind(MeasureInputs.of(record.parents).implant) if record is not None else None
 
     def status_of(self, key: str) -> tuple[Status, str, Record | None]:
-        """Status, reason and record of a trial. What a failure blocked that is one no longer has not been run yet."""
+        """Status, reason and record of a trial.
+
+        A trial that a failed stage blocked counts as missing once that stage has succeeded.
+        """
         record = self.record(key)
         if record is None:
-            return Status.MISSING, "not run yet: the same command continues", None
+            return Status.MISSING, "not run yet: give the same command again to continue", None
         cause = self.record(record.cause) if record.cause else None
         if not record.ok and cause is not None and cause.ok:
-            return Status.MISSING, "not run since what it waits for succeeded: the same command continues", record
+            return Status.MISSING, "the stage that blocked it has succeeded since: give the same command again", record
         return record.status, record.reason, record

@@ -1,4 +1,4 @@
-"""The runs of a store: which one a command means, and what each holds."""
+"""The runs of a store: selects runs for a command, and summarizes them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 
 LATEST, ALL = "latest", "all"
-SHORTEST = 4  # characters that name a run
+SHORTEST = 4  # characters of an id that a user must give
 
 
 def chosen(store: Store, run: str = LATEST, *, suite: str | None = None) -> list[RunManifest]:
-    """The runs that a command means, the latest last; at least one.
+    """The runs that a command selects, at least one, the latest last.
 
-    run: "latest", "all", or the first characters of an id. suite: of its runs only.
+    run: "latest", "all", or the first characters of an id. suite: only runs of this suite. UserError if no run or
+    several runs match.
     """
     every = store.runs()
     found = [manifest for manifest in every if suite is None or suite in manifest.suites]
@@ -28,7 +29,7 @@ def chosen(store: Store, run: str = LATEST, *, suite: str | None = None) -> list
         if suite is not None and known:
             raise unknown("suite in this store", suite, known)
         if broken := store.unreadable_manifests():
-            raise UserError(f"'{broken[0]}' cannot be read, and the store has no other run: run the suite again")
+            raise UserError(f"'{broken[0]}' cannot be read, and the store holds no other run: run the suite again")
         raise UserError(f"store '{store.root}' holds no run yet: `python -m bench run` makes one")
     if run == ALL:
         return found
@@ -38,12 +39,14 @@ def chosen(store: Store, run: str = LATEST, *, suite: str | None = None) -> list
     if not named or len(run) < SHORTEST:
         raise unknown("run in this store", run, [LATEST, ALL, *(manifest.id for manifest in found[::-1])])
     if len(named) > 1:
-        raise UserError(f"--run {run} names {len(named)} runs: give more of {', '.join(one.id for one in named)}")
+        raise UserError(
+            f"--run {run} matches {len(named)} runs: give more characters of {', '.join(one.id for one in named)}"
+        )
     return named
 
 
 def left_out(store: Store, shown: Sequence[RunManifest]) -> str:
-    """A line about runs that are not shown: larger ones, and those whose manifests cannot be read; "" without any."""
+    """A line about runs that are not shown, larger ones and unreadable ones; "" if there are none."""
     ids = {manifest.id for manifest in shown}
     most = max((len(manifest.trials) for manifest in shown), default=0)
     larger = [run for run in store.runs() if run.id not in ids and len(run.trials) > most]
@@ -51,11 +54,11 @@ def left_out(store: Store, shown: Sequence[RunManifest]) -> str:
     if larger and len(shown) == 1:
         largest = max(larger, key=lambda run: len(run.trials))
         said.append(
-            f"Shown is run {shown[0].id} ({title(shown[0])}). Run {largest.id} ({title(largest)}) is larger:"
-            f" --run {largest.id} shows it, `python -m bench runs` lists all."
+            f"This is run {shown[0].id} ({title(shown[0])}). Run {largest.id} ({title(largest)}) is larger:"
+            f" --run {largest.id} shows it, `python -m bench runs` lists all runs."
         )
     if broken := store.unreadable_manifests():
-        said.append(f"Left out, since it cannot be read: {', '.join(path.name for path in broken[:3])}.")
+        said.append(f"Manifests that cannot be read are left out: {', '.join(path.name for path in broken[:3])}.")
     return " ".join(said)
 
 
@@ -65,7 +68,7 @@ def title(run: RunManifest) -> str:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run holds. trials: by status. size: bytes of all artifacts and records that it stands on."""
+    """A run, the number of its trials by status, and the bytes of all artifacts and records that it needs."""
 
     run: RunManifest
     trials: Counter[Status]
@@ -73,7 +76,7 @@ class RunSummary:
 
 
 def summaries(store: Store) -> list[RunSummary]:
-    """Every run, the latest last."""
+    """The summaries of all runs, the latest last."""
     cache, found = RecordCache(store), []
     for run in store.runs():
         statuses = Counter(cache.status_of(planned.key)[0] if planned.key else Status.SKIPPED for planned in run.trials)

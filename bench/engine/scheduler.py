@@ -1,4 +1,4 @@
-"""The driver: which stages still have to run, in what order, and what a failure means for the others."""
+"""The driver of a run: chooses the stages that still have to run, orders them, and records failures."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from bench.engine.store import Store
 from bench.engine.worker import describe
 from bench.graph.plan import Plan, Stage
 
-RESUBMISSIONS = 2  # how often a killed stage is tried again in the same run
+RESUBMISSIONS = 2  # of a killed stage in one run
 
 
 @dataclass
 class Summary:
-    """What a run did. reused: stages found in the store; trials: outcomes of the plan's trials by status.
+    """The results of a run.
 
-    collapsed: trials whose model failed to learn, which boards leave out of every mean.
+    ran: number of stages that ended, by status. reused: number of stages that the store already held. trials: number
+    of trials by status. collapsed: number of trials whose model did not learn, which boards leave out of every mean.
+    failures: of stages.
     """
 
     ran: Counter[Status] = field(default_factory=Counter)
@@ -33,7 +35,7 @@ class Summary:
 
 
 def outcome(plan: Plan, records: KeptRecords[RecordSummary], key: str) -> RecordSummary | None:
-    """The record that decides a stage: its own, or the failed ancestor's; None where neither is there."""
+    """The record that tells a stage's status: its own or that of a failed ancestor; None if there is neither."""
     own = records.record(key)
     if own is not None and own.ok:
         return own
@@ -45,7 +47,11 @@ def outcome(plan: Plan, records: KeptRecords[RecordSummary], key: str) -> Record
 
 
 class Frontier:
-    """The stages that a plan still needs: those without a result that some wanted stage reads."""
+    """The stages that a plan still has to run.
+
+    These are the stages of trials without a result, and the stages whose artifacts they need and the store lacks.
+    retry: the statuses of failed stages that run again.
+    """
 
     def __init__(self, plan: Plan, store: Store, retry: Collection[Status | str]) -> None:
         self.plan, self.store = plan, store
@@ -59,7 +65,7 @@ class Frontier:
                 self._want(trial.key)
 
     def _want(self, key: str) -> None:
-        """Mark a stage as needed unless the store answers for it."""
+        """Mark a stage and the inputs that it needs, unless the store has its result."""
         todo = [(key, False)]
         while todo:
             current, as_input = todo.pop()
@@ -78,7 +84,7 @@ class Frontier:
         return record.status in LASTING_FAILURES and record.status not in self._retry and record.cause is None
 
     def _answers(self, key: str, record: RecordSummary, as_input: bool) -> bool:
-        """Whether a record stands for its stage; as an input, its artifact must be there too."""
+        """Whether the store has a stage's result. For an input of another stage, the artifact must exist too."""
         if not record.ok or not self._current(key, record):
             return False
         if as_input and not self.records.whole(record):
@@ -87,9 +93,9 @@ class Frontier:
         return True
 
     def _current(self, key: str, record: RecordSummary) -> bool:
-        """Whether the stage, and all before it, read what their parents hold now.
+        """Whether the stage and all its ancestors read the artifacts that the store holds now.
 
-        One that was made again may have come out differently, on another kind of machine for example.
+        A stage that ran again may have another artifact, for example because another kind of machine ran it.
         """
         if key not in self._fresh:
             held = {role: self.records.record(parent) for role, parent in self.plan.stages[key].parents.items()}
@@ -101,6 +107,7 @@ class Frontier:
         return self._fresh[key]
 
     def blocked_by(self, stage: Stage) -> RecordSummary | None:
+        """The record of a failed stage that this one reads; None if there is none."""
         for parent in stage.parents.values():
             if parent in self.failed:
                 return self.failed[parent]
@@ -109,22 +116,22 @@ class Frontier:
 
 @runtime_checkable
 class ProgressListener(Protocol):
-    """Told of every change, for progress displays."""
+    """Receives the events of a run, for progress displays."""
 
     def begin(self, stages: list[Stage]) -> None:
-        """The stages that the run needs."""
+        """The run begins. stages: those that it has to run."""
 
     def start(self, stage: Stage) -> None: ...
 
     def retrying(self, stage: Stage, reason: str) -> None:
-        """A killed stage is submitted once more."""
+        """A killed stage is submitted again."""
 
     def end(self, stage: Stage, record: Record) -> None:
-        """A stage has its record; one that a failure blocked, too."""
+        """A stage has its record, because it ended or because a failed stage blocks it."""
 
 
 class NoProgress:
-    """A listener that tells nobody."""
+    """A listener that ignores all events."""
 
     def begin(self, stages: list[Stage]) -> None: ...
 
@@ -143,12 +150,16 @@ def run_plan(
     retry: Collection[Status | str] = (),
     listen: ProgressListener | None = None,
 ) -> Summary:
-    """Run what is missing. An executor is started only if there is work; KeyboardInterrupt and StoreError stop it."""
+    """Run the stages of a plan that the store lacks.
+
+    make_executor: called only if a stage has to run. retry: the statuses of failed stages that run again. StoreError
+    and KeyboardInterrupt end the run.
+    """
     driver = _Driver(plan, store, Frontier(plan, store, retry), listen or NoProgress())
     driver.run(make_executor)
     if driver.remade and Frontier(plan, store, ()).needed:
-        # an artifact that had been lost came out differently (another kind of machine): what was made from the old one
-        # has to follow, or a board would mix the two
+        # a lost artifact was made again and differs, because another kind of machine ran the stage for example:
+        # results from the old artifact must be made again too, or a board would mix both
         again = run_plan(plan, store, make_executor, listen=listen)
         again.ran += driver.summary.ran
         again.failures += driver.summary.failures
@@ -168,7 +179,7 @@ class _Driver:
         self._ready = [self._position[key] for key, parents in self._waits.items() if not parents]  # a heap
         heapq.heapify(self._ready)
         self._tries: Counter[str] = Counter()
-        self.remade = False  # whether a stage that had a result ran again and its artifact changed
+        self.remade = False  # whether an artifact was made again and differs
         self.summary = Summary(reused=len(plan.stages) - len(pending.needed))
 
     def run(self, make_executor: Callable[[], Executor]) -> None:
@@ -183,7 +194,7 @@ class _Driver:
                 self._work(executor)
             finally:
                 executor.close()
-        records = KeptRecords(self._store, summary_of)  # as they are now
+        records = KeptRecords(self._store, summary_of)  # a new cache, since records have changed
         for trial in self._plan.trials:
             if trial.key is None:
                 self.summary.trials[Status.SKIPPED] += 1
@@ -193,7 +204,7 @@ class _Driver:
             self.summary.collapsed += bool(decided and decided.collapsed)
 
     def _work(self, executor: Executor) -> None:
-        """Keep the executor full, cheapest trials first, until nothing is left."""
+        """Keep the executor full until no stage is left. Stages start in the plan's order."""
         running: set[str] = set()
         while self._ready or running:
             while self._ready:
@@ -230,7 +241,7 @@ class _Driver:
         self._propagate(stage, record)
 
     def _propagate(self, stage: Stage, record: Record) -> None:
-        """A stage has a final record: release or block what waits for it."""
+        """Release the stages that wait for a finished stage, or block them if it failed."""
         if not record.ok:
             self._pending.failed[stage.key] = summary_of(record)
         for child in self._plan.children[stage.key]:
@@ -245,7 +256,7 @@ class _Driver:
                 heapq.heappush(self._ready, self._position[child])
 
     def _block(self, stage: Stage, cause: RecordSummary) -> None:
-        """What depends on a failure is a record of the same status that names it, and is looked at again next time."""
+        """Record that a stage cannot run: its record has the status of the failed stage, and names that stage."""
         why = cause.reason if cause.cause else f"{cause.label}: {cause.reason}"
         record = describe(stage, cause.status, why, cause=cause.cause or cause.key)
         self._store.commit(record)

@@ -1,16 +1,16 @@
-"""The store: content-addressed artifacts and records in one directory, local or shared. It alone is the truth.
+"""The store: a directory, local or shared, that holds all results as artifacts and records, named by content keys.
 
     store.json                 schema version
     artifacts/<key>.safetensors
-    records/<key>.json         written last: a stage without a record has not happened
-    manifests/<suites>-<id>.json   the trials of a run: which records its boards show
-    damaged/                   what a run found damaged and made again
+    records/<key>.json         written last: a stage without a record counts as not run
+    manifests/<suites>-<id>.json   the trials of a run, and the keys of the records that its boards show
+    damaged/                   damaged files that a run moved away and made again
 
-A store may come from anybody: `record.py` checks its files before they are used, keys are hexadecimal before they
-become file names, and what is deleted or moved is named by a key. Its numbers are claims: `recompute.py` checks them.
+A store may come from a stranger: `record.py` checks its files before they are used, only hexadecimal keys become file
+names, and only files named by a key are deleted or moved. `recompute.py` checks its numbers.
 
-Every file is written under a temporary name and renamed, so that a reader sees it whole or not at all, and two drivers
-may work on one store. Records and manifests carry checksums of their own. Reading changes nothing.
+Each file is written under a temporary name and then renamed, so that readers never see half a file, and several drivers
+may use one store. Records and manifests hold their own checksums. Reading changes nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ NAME = 100  # characters of a manifest's file name
 
 
 class Store:
-    """One store directory. Opening it checks that its schema is ours; `create` makes it where it does not exist."""
+    """One store directory.
+
+    create: make the directory if it does not exist. StoreError if the directory is no store, or of another schema.
+    """
 
     def __init__(self, root: Path, *, create: bool = False) -> None:
         self.root = root
@@ -62,30 +65,30 @@ class Store:
             if not marker.exists():
                 if any((root / "records").iterdir()):
                     raise StoreError(
-                        f"store '{root}' has records but no store.json: it is damaged; use another --store"
+                        f"store '{root}' is damaged: it has records but no store.json; use another --store"
                     )
                 self._write(marker, canonical({"schema": SCHEMA}).encode())
         if not marker.exists():
-            raise StoreError(f"'{root}' is not a store: run `python -m bench run` first, or name one with --store")
+            raise StoreError(f"'{root}' is not a store: run `python -m bench run` first, or give another --store")
         try:
             found = read_json(marker, RECORD_LIMIT).get("schema")
         except (OSError, ValueError, AttributeError) as error:
             raise StoreError(f"'{marker}' cannot be read ({error}): use another --store") from None
         if found != SCHEMA:
             raise StoreError(
-                f"store '{root}' has schema {found}, this version writes schema {SCHEMA}:"
-                " use another --store, or the HashDoor version that made it"
+                f"store '{root}' has schema {found}, and this version of HashDoor reads schema {SCHEMA}:"
+                " use another --store, or the version that made this one"
             )
 
     def check_writable(self) -> None:
-        """Fail before any work is done rather than after it."""
+        """StoreError if the store cannot be written: a run asks before its first stage."""
         with writing(self.root), tempfile.TemporaryFile(dir=self.root / "records"):
             pass
 
     # Records
 
     def record(self, key: str) -> Record | None:
-        """The record of a stage; None where there is none or its file is damaged."""
+        """The record of a stage; None if there is none or its file is damaged. StoreError if it may not be read."""
         if not is_key(key):
             return None
         path = self._record_path(key)
@@ -94,19 +97,19 @@ class Store:
         except (FileNotFoundError, ValueError):
             return None
         except OSError as error:
-            raise StoreError(f"'{path}' cannot be read ({error.strerror}): see who may read it, or remove it") from None
+            raise StoreError(f"'{path}' cannot be read ({error.strerror}): make it readable, or remove it") from None
 
     def has_record_file(self, key: str) -> bool:
-        """Whether a file is in the place of a stage's record, readable or not."""
+        """Whether the file of a stage's record exists, readable or not."""
         return is_key(key) and self._record_path(key).exists()
 
     def write_record(self, record: Record) -> None:
         self._write(self._record_path(record.key), encoded(record))
 
     def commit(self, record: Record) -> Record:
-        """Write a record unless another driver has finished the stage; returns the one in force.
+        """Write a record, unless another driver has finished the stage. Returns the record that the store keeps.
 
-        A failure never replaces a result, and neither does the same result.
+        Neither a failure nor the same result replaces an intact result.
         """
         held = self.record(record.key)
         if held is None and self.has_record_file(record.key):  # a damaged one
@@ -119,18 +122,21 @@ class Store:
         return record
 
     def finished(self, key: str, inputs: Mapping[str, str | None]) -> Record | None:
-        """The record of a stage that has its result, made from these inputs, and its artifact."""
+        """The record of a stage that has its result, from the same inputs, and an intact artifact; else None.
+
+        inputs: checksums by role.
+        """
         held = self.record(key)
         if held is None or not held.ok or held.inputs != inputs:
             return None
         return held if self.whole(held) else None
 
     def set_aside(self, record: Record) -> None:
-        """Take a record out of the store, so that its stage counts as one that has not happened."""
+        """Move a record away, so that its stage runs again."""
         self._set_aside(self._record_path(record.key))
 
     def records(self) -> Iterator[Record]:
-        """Every readable record, in the order of keys."""
+        """All readable records, in the order of keys."""
         for path in sorted((self.root / "records").glob("*.json")):
             if (found := self.record(path.stem)) is not None:
                 yield found
@@ -138,7 +144,7 @@ class Store:
     # Artifacts
 
     def write_artifact(self, key: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Artifact:
-        """Store tensors; returns the checksum and size that the record must carry."""
+        """Store tensors. Returns their checksum and size for the record. StoreError if the store is not writable."""
         from safetensors.torch import save_file
 
         path = self.artifact_path(key)
@@ -146,35 +152,35 @@ class Store:
         with writing(self.root), _temporary(path) as temporary:
             mode = temporary.stat().st_mode
             save_file(whole, temporary, metadata={"hashdoor": canonical(meta)})
-            temporary.chmod(mode)  # safetensors keeps files to their owner
+            temporary.chmod(mode)  # safetensors lets only the owner read its files
             found = Artifact(sha256=sha256(temporary), bytes=temporary.stat().st_size)
             temporary.replace(path)
         return found
 
     def tensors(self, key: str) -> dict[str, Tensor]:
-        """The tensors of an artifact, memory-mapped. OSError if its file cannot be read, or is a pipe."""
+        """The tensors of an artifact, memory-mapped. OSError if the file cannot be read or is no ordinary file."""
         from safetensors import safe_open
 
         if not (path := self.artifact_path(key)).is_file():
-            raise FileNotFoundError(errno.ENOENT, "no ordinary file", str(path))
+            raise FileNotFoundError(errno.ENOENT, "missing, or no ordinary file", str(path))
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
     def intact(self, record: Record | RecordSummary) -> bool:
-        """Whether a record's artifact is there and matches its checksum; a damaged one is set aside."""
+        """Whether a record's artifact exists and matches its checksum. A damaged artifact is moved away."""
         if self.whole(record):
             return True
         self.set_aside_artifact(record)
         return False
 
     def set_aside_artifact(self, record: Record | RecordSummary) -> None:
-        """Take a damaged artifact out of the store, so that its stage is run again."""
+        """Move a damaged artifact away, so that its stage runs again."""
         path = self.artifact_path(record.key)
         if path.is_file():
             self._set_aside(path)
 
     def whole(self, record: Record | RecordSummary) -> bool:
-        """The same, leaving everything as it is."""
+        """Whether a record's artifact exists and matches its checksum, or the record has none. Changes nothing."""
         if record.artifact is None:
             return True
         path, artifact = self.artifact_path(record.key), record.artifact
@@ -183,9 +189,9 @@ class Store:
     # Runs
 
     def write_run(self, manifest: RunManifest) -> RunManifest:
-        """Keep a run's manifest as the latest; returns it with its time, which is after that of every other."""
+        """Write a run's manifest. Returns it with its time, which is later than that of all other runs."""
         latest = max((run.started for run in self.runs()), default=0.0)
-        stamped = manifest.model_copy(update={"started": max(time.time(), latest + 0.001)})  # clocks step back
+        stamped = manifest.model_copy(update={"started": max(time.time(), latest + 0.001)})  # the clock may go back
         name = re.sub(r"[^\w.+-]+", "_", "+".join(manifest.suites)).lstrip(".")[:NAME]
         self._write(self.root / "manifests" / f"{name}-{manifest.id}.json", encoded(stamped))
         return stamped
@@ -196,7 +202,7 @@ class Store:
         return sorted(found, key=lambda manifest: (manifest.started, manifest.id))
 
     def unreadable_manifests(self) -> list[Path]:
-        """Manifests that are damaged, of another version, or no ordinary file."""
+        """Manifests that are damaged, of another version, or no ordinary files."""
         return [path for path, manifest in self._manifests() if manifest is None]
 
     def manifest_paths(self, run_id: str) -> list[Path]:
@@ -213,9 +219,8 @@ class Store:
     # Housekeeping
 
     def artifact_path(self, key: str) -> Path:
-        if not is_key(key):
-            raise StoreError(f"{key!r} is no key, so there is no such file in store '{self.root}'")
-        return self.root / "artifacts" / f"{key}.safetensors"
+        """The path of an artifact, which need not exist. StoreError if the text is no key."""
+        return self.root / "artifacts" / f"{self._checked(key)}.safetensors"
 
     def size_of(self, key: str) -> int:
         """Bytes of a stage's record and artifact."""
@@ -223,19 +228,22 @@ class Store:
         return sum(path.stat().st_size for path in paths if path.is_file())
 
     def _record_path(self, key: str) -> Path:
+        return self.root / "records" / f"{self._checked(key)}.json"
+
+    def _checked(self, key: str) -> str:
         if not is_key(key):
-            raise StoreError(f"{key!r} is no key, so there is no such file in store '{self.root}'")
-        return self.root / "records" / f"{key}.json"
+            raise StoreError(f"{key!r} is no key, so store '{self.root}' has no such file: keys are hexadecimal")
+        return key
 
     def _set_aside(self, path: Path) -> None:
-        """Keep what is damaged out of the way; where that cannot be written, it stays and still counts as absent.
+        """Move a damaged file to the folder `damaged`. A file that cannot be moved stays, and counts as missing.
 
-        So does what lies behind a link: a stranger's store would have the user's own files moved, or written over.
+        A file in a linked folder stays too: the links of a stranger's store could lead to the user's own files.
         """
         folder = self.root / "damaged"
         if folder.is_symlink() or path.parent.is_symlink():
             return
-        with suppress(StoreError, FileNotFoundError), writing(self.root):  # not found: another process was first
+        with suppress(StoreError, FileNotFoundError), writing(self.root):  # not found: another process has moved it
             folder.mkdir(exist_ok=True)
             path.replace(folder / path.name)
 
@@ -250,7 +258,7 @@ class Store:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """A name beside `path`, removed if it was not renamed. Who may read it is the user's umask, as for any file."""
+    """A temporary file beside `path`, removed at the end unless it was renamed. Its rights follow the user's umask."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     temporary.touch(exist_ok=False)
     try:
@@ -261,22 +269,22 @@ def _temporary(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Turn a full disk, a read-only store or missing rights into one line."""
+    """Turn the errors of a full disk, a read-only store or missing rights into a StoreError of one line."""
     try:
         yield
     except OSError as error:
         advice = {
             errno.ENOSPC: "the disk is full: free some space (see `bench gc`), then run the same command again",
             errno.EDQUOT: "the disk quota is used up: free some space, then run the same command again",
-            errno.EROFS: "it is read-only: name a writable --store",
-            errno.EACCES: "it is not writable for you: name a writable --store",
-            errno.EPERM: "it is not writable for you: name a writable --store",
-            errno.ENOTDIR: "a part of its path is a file: name another --store",
-            errno.EEXIST: "a part of its path is a file: name another --store",
-        }.get(error.errno or 0, f"{error.strerror or error}: see to that, then run the same command again")
-        raise StoreError(f"cannot write to store '{root}': {advice}; nothing that was finished is lost") from error
+            errno.EROFS: "it is read-only: give a writable --store",
+            errno.EACCES: "it is not writable for you: give a writable --store",
+            errno.EPERM: "it is not writable for you: give a writable --store",
+            errno.ENOTDIR: "a part of its path is a file: give another --store",
+            errno.EEXIST: "a part of its path is a file: give another --store",
+        }.get(error.errno or 0, f"{error.strerror or error}: solve this, then run the same command again")
+        raise StoreError(f"cannot write to store '{root}': {advice}; finished stages are kept") from error
     except Exception as error:
-        # safetensors wraps the operating system's error in a type of its own
+        # safetensors wraps errors of the operating system in its own type
         number = re.search(r"os error (\d+)", str(error))
         if type(error).__name__ != "SafetensorError" or number is None:
             raise

@@ -1,4 +1,4 @@
-"""Carry out one stage: the same function in this process and in a Ray worker."""
+"""Runs one stage and writes its record, in this process or in a Ray worker."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from bench.graph.plan import Stage
 if TYPE_CHECKING:
     from bench.artifacts.artifact import Output
 
-WORLD = frozenset({  # of the machine and not of a component: the next run tries again
+WORLD = frozenset({  # errors of the machine, not of a component: the next run tries again
     errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS,
     errno.EAGAIN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENETUNREACH, errno.EREMOTEIO,
 })  # fmt: skip
 LOG_TAIL = 4000  # characters of traceback that a record keeps
-NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")  # on a CPU torch has no type of error for it
+NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")  # torch raises a RuntimeError with these on a CPU
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Where work is done: the same for all stages of a run."""
+    """The paths and the device of a run, equal for all its stages. plugins: files to load before a stage runs."""
 
     store: Path
     data: Path | None
@@ -51,29 +51,32 @@ class Environment:
 
 
 class InputLostError(Exception):
-    """An artifact that the stage reads has gone or is damaged."""
+    """An artifact that the stage reads is missing or damaged."""
 
 
 class FilesChangedError(Exception):
-    """A file of the user's is not what it was when the stage's key was made."""
+    """A file of the user has changed since the run was planned."""
 
 
 class StageTimeoutError(BaseException):
-    """A stage ran longer than it may. No Exception: a component that catches those must not swallow it."""
+    """A stage ran longer than its timeout. A BaseException, so that a component's `except Exception` lets it pass."""
 
 
 def warm_up(stage: Stage) -> None:
-    """Import what the stage needs, before its clock starts."""
+    """Do the slow imports of a stage before its timeout starts to count."""
     importlib.import_module(f"bench.stages.{stage.kind}")
     provenance()
     set_threads(stage.threads)
 
 
 def run_stage(stage: Stage, site: Environment) -> Record:
-    """Run a stage and write its record, whatever happens to it; only an unusable store or an interrupt escapes."""
+    """Run a stage and write its record. Failures become records too.
+
+    StoreError if the store cannot be used. KeyboardInterrupt and SystemExit pass.
+    """
     import torch
 
-    started, began = max(0.0, time.time()), time.monotonic()  # a clock may be set back, or before 1970
+    started, began = max(0.0, time.time()), time.monotonic()  # the clock may be set to a time before 1970
     store = Store(site.store)
     try:
         for plugin in site.plugins:
@@ -81,10 +84,8 @@ def run_stage(stage: Stage, site: Environment) -> Record:
         record = _run(stage, site, store)
     except StoreError:
         raise
-    except (
-        InputLostError,
-        FilesChangedError,
-    ) as error:  # not a failure of the stage: the next run makes the input again
+    except (InputLostError, FilesChangedError) as error:
+        # the stage itself did not fail: killed stages run again, and the next run makes the input again
         record = describe(stage, Status.KILLED, _line(error))
     except OSError as error:
         status = Status.KILLED if error.errno in WORLD else Status.FAILED
@@ -95,7 +96,7 @@ def run_stage(stage: Stage, site: Environment) -> Record:
         record = describe(stage, Status.OOM, _line(error), _tail())
     except (UserError, ThreatError, DivergedError) as error:
         record = describe(stage, Status.FAILED, _line(error), _tail())
-    except Exception as error:  # noqa: BLE001 -- a component may fail in any way: that is a record, the rest goes on
+    except Exception as error:  # noqa: BLE001 -- a component may raise anything, and other stages must go on
         status = Status.OOM if any(words in str(error) for words in NO_MEMORY) else Status.FAILED
         record = describe(stage, status, f"{type(error).__name__}: {_line(error)}", _tail())
     where = {"device": device_name(site.device), "threads": stage.threads, "precision": _precision(stage)}
@@ -107,7 +108,7 @@ def run_stage(stage: Stage, site: Environment) -> Record:
 def describe(
     stage: Stage, status: Status = Status.OK, reason: str = "", log: str = "", *, cause: str | None = None
 ) -> Record:
-    """The record of a stage that ended so, without a result."""
+    """A record of a stage without metrics and artifact: of a failed stage, or to be completed."""
     return Record(
         key=stage.key, stage=stage.kind, status=status, label=stage.label, cost_group=stage.cost_group,
         reason=reason, log=log, code=stage.code, cause=cause, spec=dict(stage.spec), parents=dict(stage.parents),
@@ -121,7 +122,7 @@ def _run(stage: Stage, site: Environment, store: Store) -> Record:
     from bench.artifacts.stage_io import Context
 
     if fingerprint(stage.modules) != stage.code:
-        raise UserError("this worker's code differs from the driver's: install the same version on every node")
+        raise UserError("the code on this worker differs from the driver's: install the same version on every node")
     set_threads(stage.threads)
     run = importlib.import_module(f"bench.stages.{stage.kind}").run
     context = Context(device=torch.device(site.device), data=site.data)
@@ -130,15 +131,15 @@ def _run(stage: Stage, site: Environment, store: Store) -> Record:
     try:
         output = run(dict(stage.spec), inputs, context)
     except Exception:
-        _same_files(stage.spec)  # the failure would be another file's
+        _same_files(stage.spec)  # a changed file may have caused the error
         raise
     _same_files(stage.spec)
     record = _recorded(stage, output)
     for name, tensor in output.tensors.items():
-        if tensor.is_floating_point() and tensor.isnan().any():  # a model of NaN gives codes too: of nothing
-            raise DivergedError(f"'{name}' holds numbers that are none (NaN)")
+        if tensor.is_floating_point() and tensor.isnan().any():  # the signs of NaN would pass as codes
+            raise DivergedError(f"tensor '{name}' has NaN values")
     found = source.checksums()
-    if held := store.finished(stage.key, found):  # another driver, or a dead one's worker, was first: its result stays
+    if held := store.finished(stage.key, found):  # another driver finished this stage first
         return held
     artifact = None
     if output.tensors:
@@ -150,19 +151,19 @@ def _run(stage: Stage, site: Environment, store: Store) -> Record:
 
 
 def _recorded(stage: Stage, output: Output) -> Record:
-    """What a stage gives, as those who read its record will see it: a NaN or a tensor in there is a failure."""
+    """The record of a stage's output, read back from JSON. ValueError for NaN, tensors, or wrong types."""
     given = {"schema": SCHEMA, **describe(stage).as_json(), "meta": output.meta, "metrics": output.metrics}
     content = json.dumps(given, allow_nan=False, indent=1).encode()
     try:
         return record_of(content)
-    except ValueError as error:  # it would be set aside by everybody, and made again for ever
-        raise ValueError(f"what it gives cannot be on record: {error}") from None
+    except ValueError as error:  # every later run would find the record damaged, and run the stage again
+        raise ValueError(f"the stage's output cannot be recorded: {error}") from None
 
 
 def _same_files(spec: Mapping[str, Any]) -> None:
-    """The key says what was in an attack's files when the run was planned: hours may have passed, on another machine.
+    """FilesChangedError if an attack's files differ from those that the run was planned with.
 
-    Asked when they have been read, so that nothing changes behind the question.
+    The check comes after the stage has read the files, so that no change is missed.
     """
     if "files" not in spec:
         return
@@ -173,22 +174,22 @@ def _same_files(spec: Mapping[str, Any]) -> None:
         names = ", ".join(f"'{file}'" for file in files)
     except (DataMissingError, OSError) as error:
         names = str(error)
-    raise FilesChangedError(f"not the files that this run was planned with: {names}; run the same command again")
+    raise FilesChangedError(f"files have changed since this run was planned: {names}; run the same command again")
 
 
 def set_threads(threads: int) -> None:
-    """Threads and algorithms that make results equal under every executor.
+    """Set the number of threads and deterministic algorithms, so that results are equal under all executors.
 
-    torch and numba share one OpenMP pool: a numba kernel sets torch's threads too, so both are always set together.
+    torch and numba share one OpenMP pool, so their numbers of threads are set together.
     """
     import torch
     from torch.utils import deterministic
 
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is meant
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 means float32
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
-    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs a third of an encoding
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a third of encoding time
     try:
         import numba
     except ImportError:
@@ -197,7 +198,7 @@ def set_threads(threads: int) -> None:
 
 
 class StoredArtifacts:
-    """Artifacts of a stage's parents, read from the store when they are first asked for (bench.artifacts.Source)."""
+    """The artifacts of a stage's parents, read from the store at their first use (bench.artifacts.artifact.Source)."""
 
     def __init__(self, store: Store, parents: Mapping[str, str]) -> None:
         self._store, self._parents = store, parents
@@ -216,13 +217,13 @@ class StoredArtifacts:
         return self._tensors[key]
 
     def checksums(self) -> dict[str, str | None]:
-        """Checksum of each parent's artifact: results of a parent that came out differently are not mixed."""
+        """The checksum of each parent's artifact, by role; None for a parent without an artifact."""
         return {name: self._record(key).checksum for name, key in self._parents.items()}
 
     def _record(self, key: str) -> Record:
         record = self._records.record(key)
         if record is None or not record.ok:
-            raise InputLostError(f"{self._named(key)} has gone from the store: run the same command again")
+            raise InputLostError(f"{self._named(key)} is missing in the store: run the same command again")
         return record
 
     def _named(self, key: str) -> str:
@@ -237,13 +238,14 @@ def _precision(stage: Stage) -> str:
 
 
 def device_name(device: str) -> str:
+    """The GPU's name, or `device` itself."""
     import torch
 
     return torch.cuda.get_device_name() if device.startswith("cuda") else device
 
 
 def _line(error: BaseException) -> str:
-    return strip_controls(" ".join(str(error).split()))[:500]  # a name that is not UTF-8 has no place in a record
+    return strip_controls(" ".join(str(error).split()))[:500]
 
 
 def _tail() -> str:

@@ -1,4 +1,4 @@
-"""What enters a stage's key beside its spec and its parents: the content of files, code, versions."""
+"""Keys of stages: digests of specs, parents' keys, data files, code, and versions of packages."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from bench.graph.fingerprint import fingerprint
 
 @cache
 def file_digest(path: Path, size: int, mtime: int) -> str:
-    """Content digest of a data file; size and time only say when to read it again."""
+    """Digest of a file's content. A file of another size or modification time is read again."""
     del size, mtime
     return sha256(path)
 
 
 def content_of(files: Sequence[Path]) -> str:
-    """Names below the folder that holds them all, and contents: a moved image may have changed its label."""
+    """Digest of the contents of files, and of their paths below their common folder.
+
+    Paths count, since an image that moves to another folder may have another label.
+    """
     common = os.path.commonpath([path.parent for path in files]) if files else ""
     return digest(
         [
@@ -36,7 +39,7 @@ def content_of(files: Sequence[Path]) -> str:
 
 
 def modules_of(kind: str, spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """A stage's module, and those of the components that it looks up by name."""
+    """The module of a kind of stage, and the modules of the components that the stage's spec names."""
     kinds = registry.KIND_OF_AXIS
     named = {registry.find(kinds[axis], spec[axis]["name"]).module for axis in kinds if axis in spec}
     declared = registry.declaring_modules("metrics") if kind == MeasureInputs.stage else ()
@@ -46,9 +49,9 @@ def modules_of(kind: str, spec: Mapping[str, Any]) -> tuple[str, ...]:
 def key_of(
     kind: str, spec: Mapping[str, Any], parents: Mapping[str, str], *, threads: int, device: str
 ) -> tuple[str, tuple[str, ...], str]:
-    """A stage's key, the modules that its code is in, and their fingerprint.
+    """A stage's key, the modules that hold its code, and their fingerprint.
 
-    The code behind a parent's artifact is in the parent's key.
+    kind: that of the stage. parents: their keys by role. A parent's key already depends on the parent's code.
     """
     modules = modules_of(kind, spec)
     code = fingerprint(modules)
@@ -59,9 +62,9 @@ def key_of(
     return digest([kind, spec, parents, code, versions]), modules, code
 
 
-@cache  # a plan asks once a stage; nobody writes into what it gets
+@cache  # a plan asks for it once per stage; callers do not change the result
 def environment(kind: str, *, threads: int, device: str) -> dict[str, Any]:
-    """Versions and settings that a stage's result may depend on."""
+    """The versions and settings that the result of a kind of stage may depend on."""
     inputs = STAGES[kind]
     packages = ("torch", "numpy", *inputs.packages, *(["torchvision"] if inputs.uses_device else []))
     versions = {"python": ".".join(platform.python_version_tuple()[:2]), **{name: _minor(name) for name in packages}}

@@ -1,9 +1,8 @@
-"""Code fingerprints: a stage's results are tied to the code that makes them, and to nothing else.
+"""Fingerprints of code: digests that change when an edit can change a stage's result.
 
-Covered is the normalised source of the stage's module, of the components that it looks up by name, and of every
-first-party module that these import, transitively. Normalised means: no comments, docstrings, CARDs, lists of
-public names, type-checking imports, texts below parameters, or texts of errors, so that only edits that can change a
-result recompute it.
+A fingerprint covers the stage's module, the components that the stage's spec names, and all modules of this repository
+that these import, directly or not. A module counts without its comments, docstrings, CARD, `__all__`, type-checking
+imports and error messages, since none of them can change a result.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ from pathlib import Path
 from bench.api import registry
 
 FIRST_PARTY = frozenset({"attacks", "bench", "defenses", "hashing"})
-# The first three find components, word errors and describe papers, so that no result depends on them. `inputs` names
-# the parents of stages: keys hold these names, and each stage imports the class of what it leaves. `specs` is types.
+# No result depends on these modules. The first three find components, word errors and describe papers. `inputs` names
+# the parents of stages, and keys hold these names already. `specs` holds types only.
 EXEMPT = frozenset({
     "bench.api.registry", "bench.api.errors", "bench.api.card", "bench.artifacts.inputs", "bench.artifacts.specs",
 })  # fmt: skip
-TOLD = frozenset({"CARD", "__all__"})
+DESCRIPTIVE = frozenset({"CARD", "__all__"})
 
 
 class _Normalise(ast.NodeTransformer):
     def visit_Module(self, node: ast.Module) -> ast.AST:
-        node.body = [item for item in node.body if not _is_told(item)]
+        node.body = [item for item in node.body if not _is_descriptive(item)]
         return self.generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        """A statement that is only a text is a docstring, of a module, class, function or parameter."""
+        """Remove a statement that is only a text: the docstring of a module, class, function or parameter."""
         return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.AST]:
@@ -50,9 +49,9 @@ class _Normalise(ast.NodeTransformer):
         return node
 
 
-def _is_told(node: ast.stmt) -> bool:
-    """What a module says of itself: its card, its public names."""
-    return isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id in TOLD for t in node.targets)
+def _is_descriptive(node: ast.stmt) -> bool:
+    """Whether a statement defines a module's CARD or `__all__`."""
+    return isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id in DESCRIPTIVE for t in node.targets)
 
 
 def normalised(source: str | bytes) -> str:
@@ -61,7 +60,7 @@ def normalised(source: str | bytes) -> str:
 
 
 def fingerprint(modules: tuple[str, ...]) -> str:
-    """One digest for the code of some modules and of everything first-party that they import."""
+    """One digest of the code of modules and of all modules of this repository that they import."""
     return _fingerprint(modules, registry.generation())
 
 
@@ -78,9 +77,9 @@ def covered(modules: tuple[str, ...]) -> dict[str, str]:
     return seen
 
 
-@cache  # a plan has many stages of few sets of modules
+@cache  # many stages of a plan share a set of modules
 def _fingerprint(modules: tuple[str, ...], generation: int) -> str:
-    """generation: of the registry, since a plugin may have another file behind the same name."""
+    """generation: of the registry, since a reloaded plugin may give the same name another file."""
     del generation
     joined = "\n".join(f"{module} {text}" for module, text in sorted(covered(modules).items()))
     return hashlib.sha256(joined.encode()).hexdigest()[:32]
@@ -88,7 +87,7 @@ def _fingerprint(modules: tuple[str, ...], generation: int) -> str:
 
 @cache
 def _module(module: str, generation: int) -> tuple[str, tuple[str, ...]]:
-    """Digest of a module's code, and the first-party modules that it imports."""
+    """Digest of a module's code, and the modules of this repository that the module imports."""
     del generation
     path = _path(module)
     if path is None:
@@ -99,7 +98,7 @@ def _module(module: str, generation: int) -> tuple[str, tuple[str, ...]]:
 
 @cache
 def _parsed(source: bytes) -> tuple[str, tuple[tuple[int, str, tuple[str, ...]], ...]]:
-    """Digest of the code, and its imports: level of a relative import, module, names."""
+    """Digest of the code, and its imports: number of leading dots, module, names."""
     tree = _Normalise().visit(ast.parse(source))
     found: list[tuple[int, str, tuple[str, ...]]] = []
     for node in ast.walk(tree):
@@ -127,7 +126,7 @@ def _path(module: str) -> Path | None:
 
 
 def _imports(named: Iterable[tuple[int, str, tuple[str, ...]]], module: str, path: Path) -> set[str]:
-    """The first-party modules among the imports of a module, and those beside a plugin."""
+    """The imported modules of this repository, and those from a plugin's own folder."""
     own = module.partition(".")[0]
     package = (module if path.name == "__init__.py" else module.rpartition(".")[0]).split(".")
     found: set[str] = set()

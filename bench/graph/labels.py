@@ -1,4 +1,4 @@
-"""Stages in print, and which stages cost about the same."""
+"""Names of stages for display, and groups of stages that take about the same time and space."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.artifacts.inputs import ImplantInputs, MakeTriggerInputs
 
 
 def label_of(kind: str, spec: Mapping[str, Any]) -> str:
-    """The stage as progress displays and errors print it, for example `implant badnets digits convnet csq 32 bits`."""
+    """The stage's name in progress displays and errors, for example `implant badnets digits convnet csq 32 bits`."""
     words = [str(spec[role]["name"]) for role in ("attack", "defense", "dataset", "backbone", "method") if role in spec]
     words += [str(part) for part in spec.get("setting", [])]
     words += [f"{spec['bits']} bits"] if "bits" in spec else []
@@ -19,7 +19,7 @@ def label_of(kind: str, spec: Mapping[str, Any]) -> str:
 
 
 def cost_group_of(kind: str, spec: Mapping[str, Any]) -> str:
-    """The kind of the stage and those parts of its spec that change how long it takes and how much it stores."""
+    """The stage's kind and the parts of its spec that change its time and the size of its artifact."""
     attacks = kind in {MakeTriggerInputs.stage, ImplantInputs.stage}
     roles = ("dataset", "backbone", "method", "defense", *(("attack",) if attacks else ()))
     words = [str(spec[role]["name"]) for role in roles if role in spec]

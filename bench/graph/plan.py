@@ -14,10 +14,11 @@ from bench.config.trial import PlannedTrial
 class Stage:
     """One piece of work.
 
-    kind: the name of the stage's module in bench/stages. parents: the keys of the stages that this one reads, by the
-    names of fields in bench.artifacts.inputs. modules, code: the modules that compute the result, and their
-    fingerprint. label: the stage in progress displays and errors. cost_group: equal for stages that take about the same
-    time and space. threads, num_gpus: what the stage occupies. timeout: seconds.
+    kind: the name of the stage's module in bench/stages. spec: the stage's parameters. parents: the keys of the stages
+    whose artifacts this stage reads, by role, a field's name in bench.artifacts.inputs. modules, code: the modules that
+    compute the result, and their fingerprint. label: the stage's name in progress displays and errors. cost_group:
+    equal for stages that take about the same time and space. threads, num_gpus: the resources that the stage occupies.
+    timeout: seconds.
     """
 
     kind: str

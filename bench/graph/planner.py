@@ -1,4 +1,4 @@
-"""From trials to a graph of unique stages: trials share equal stages."""
+"""The planner: turns the trials of suites into a graph of stages. Trials share equal stages."""
 
 from __future__ import annotations
 
@@ -59,24 +59,23 @@ def plan(suites: Iterable[Suite], *, data: Path | None, device: str) -> Plan:
                 planned = PlannedTrial(trial.trial, None, trial.reason)
             else:
                 planned = planner.planned(trial)
-            # the key holds the surrogate itself, so that its seed makes no difference
+            # the surrogates' seed is no part of the identity: the key already depends on the surrogates
             place = (replace(planned.trial, surrogate_seed=0).identity, planned.key)
             if place not in seen:
                 seen.add(place)
                 made.trials.append(planned)
     needed = made.ancestors()
-    for key in [key for key in made.stages if key not in needed]:  # of trials that turned out to lack data
+    for key in [key for key in made.stages if key not in needed]:  # of trials whose data turned out to be missing
         del made.stages[key]
     return made
 
 
 @dataclass(frozen=True)
 class _Victim:
-    """A model after its attack: what all defenses of a trial and the stage `measure` start from.
+    """A model after its attack: the starting point of all defenses and of the stage `measure`.
 
     aim: the trigger's attack and target. clean, model: the models before and after the attack. control: the clean
-    model's codes. trigger, implant: None for an attack that changes nothing. poison: None for an attack that offers
-    no training set.
+    model's codes. trigger, implant: None without an attack. poison: None for an attack that offers no training set.
     """
 
     spec: SettingSpec
@@ -94,12 +93,12 @@ class _Planner:
     """Plans the trials of one suite."""
 
     def __init__(self, wiring: Wiring, threads: int, seeds: dict[str, int]) -> None:
-        """seeds: the first seed of each model that no seed changes. All suites of a plan share it."""
+        """seeds: for models that do not depend on the seed, the seed that is planned. All suites of a plan share it."""
         self._wiring, self._threads, self._seeds = wiring, threads, seeds
         self._victims: dict[str, _Victim] = {}
 
     def planned(self, trial: Trial) -> PlannedTrial:
-        """The trial with its key, or with the reason why the trial cannot run."""
+        """The trial with its key or, if the trial cannot run, with the reason."""
         attack: Attack = instance("attacks", trial.attack)
         defense: Defense = instance("defenses", trial.defense)
         check_threat(trial, attack)
@@ -116,7 +115,7 @@ class _Planner:
             return replace(planned, skipped=str(error))
 
     def _repeated(self, trial: Trial, attack: Attack) -> str:
-        """Why a seed is left out: one model for all seeds would otherwise count as several."""
+        """The reason to leave out a seed, "" if there is none: one model of all seeds must not count as several."""
         if attack.seed_dependent:
             return ""
         parts = (trial.dataset, trial.backbone, trial.method, trial.attack, trial.defense)
@@ -125,9 +124,9 @@ class _Planner:
         first = self._seeds.setdefault(place, trial.seed)
         if first == trial.seed:
             return ""
-        # boards average over the trials that all rows have: the user must know why only one seed is among them
+        # boards average over trials that all rows have, so that other attacks may lose seeds too
         return (
-            f"{trial.attack.name} is one model for all seeds: measured with {first};"
+            f"{trial.attack.name} gives the same model for all seeds: only seed {first} is measured;"
             f" --only seed={first} compares it with the others"
         )
 
@@ -155,7 +154,7 @@ class _Planner:
         return wiring.add(measuring, inputs).key
 
     def _victim(self, trial: Trial, attack: Attack) -> _Victim:
-        """The victim of a trial, which trials with other defenses share."""
+        """The victim of a trial. Trials that differ only in their defense share it."""
         parts = (trial.dataset, trial.backbone, trial.method, trial.attack)
         rest = (trial.bits, trial.target, trial.seed, trial.surrogate, trial.surrogate_seed, trial.augment)
         place = repr((*(part.identity for part in parts), *rest, trial.training))
@@ -176,7 +175,7 @@ class _Planner:
         making: MakeTriggerSpec = {**spec, **aim, **_files_of(maker), "threat": shown(maker.threat())}
         seen = self._granted(trial, maker, data, clean)
         made = wiring.add(making, MakeTriggerInputs(data.load, data.split, seen.clean, seen.surrogates, seen.proxies))
-        # a poisoning attack's files are in its trigger
+        # the trigger of a poisoning attack already depends on the attack's files
         read: FilesSpec = {} if isinstance(attack, PoisoningAttack) else _files_of(attack)
         implanting: ImplantSpec = {
             **spec, **read, "attack": trial.attack.as_json(), "target": target, "augment": trial.augment,
@@ -192,7 +191,7 @@ class _Planner:
         )  # fmt: skip
 
     def _granted(self, trial: Trial, attack: Attack, data: DataInputs, clean: StoredModel) -> AttackerInputs:
-        """What the threat model grants and what the attack asks for."""
+        """The attacker's inputs: the clean model if the threat model grants it, and required surrogates and data."""
         surrogates: list[StoredModel] = []
         proxies: list[DataInputs] = []
         for wish in attack.requires(public_setting(trial)):
@@ -210,9 +209,9 @@ class _Planner:
 
 
 def _unsupported(trial: Trial, attack: Attack, defense: Defense) -> str:
-    """Why the trial's defense cannot work on the trial's model; "" if it can."""
+    """The reason why the trial's defense cannot work on the trial's model; "" if it can."""
     if Needs.TRAIN_SET in defense.needs and not (attack.offers_train_set or attack.is_none):
-        return f"{trial.attack.name} leaves no poisoned training set that {trial.defense.name} could look at"
+        return f"{trial.defense.name} needs a poisoned training set, and {trial.attack.name} makes none"
     backbone: Backbone = instance("backbones", trial.backbone)
     method: HashingMethod = instance("methods", trial.method)
     reason = defense.unsupported_reason(backbone, method)

@@ -21,24 +21,24 @@ from hashing.train import fast_precision
 
 
 def instance(kind: str, spec: Spec) -> Any:
-    """A component by kind ("attacks", ...) and spec. Trials share instances, which are frozen."""
+    """The component of a kind ("attacks", ...) with a spec's parameters. Trials share instances, which are frozen."""
     return _instance(kind, spec, registry.generation())
 
 
 @cache
 def _instance(kind: str, spec: Spec, generation: int) -> Any:
-    """generation: of the registry, since a plugin may have another class behind the same name."""
+    """generation: of the registry, since a reloaded plugin may give the same name another class."""
     del generation
     return registry.create(kind, spec.name, spec.params)
 
 
 def spec_of(kind: str, name: str, params: Mapping[str, Any] | None = None) -> Spec:
-    """The spec of a component that another component asks for: defaults, except for `params`."""
+    """The spec of a component: default values, except for `params`."""
     return Spec(name, registry.parameters(registry.create(kind, name, params or {})))
 
 
 def public_setting(trial: Trial) -> Setting:
-    """The part of a setting that is known before the data are read: no classes, no sizes."""
+    """The part of a setting that is known before the data are read: classes are empty, sizes are 0."""
     return Setting(
         dataset=trial.dataset.name, backbone=trial.backbone.name, method=trial.method.name, bits=trial.bits,
         classes=(), image_shape=(0, 0, 0), train_size=0,
@@ -64,9 +64,9 @@ def setting_spec(trial: Trial, device: str) -> SettingSpec:
 
 @cache
 def _recipe(method: str, training: str, device: str, generation: int) -> dict[str, Any]:
-    """A method's recipe with the suite's changes (canonical JSON).
+    """A method's recipe with the suite's changes, which are canonical JSON.
 
-    The precision "auto" becomes the one that the device is fast at, since the recipe is a part of keys.
+    The recipe is a part of keys, so the precision "auto" is replaced here by the device's fast precision.
     """
     del generation
     changes: dict[str, Any] = json.loads(training)

@@ -1,4 +1,4 @@
-"""Rules that an attack must keep before it is planned: its threat model, its trigger's parameters, its surrogates."""
+"""Checks of an attack before it is planned: threat model, parameters of the trigger, surrogates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.graph.settings import instance, public_setting, spec_of
 
 
 def check_threat(trial: Trial, attack: Attack) -> None:
-    """Refuse an attack whose kind, surrogates or data go beyond the threat model that the attack declares."""
+    """UserError for an attack whose kind, surrogates or data go beyond the threat model that the attack declares."""
     threat, name = attack.threat(), trial.attack.name
     if not isinstance(threat, Threat):
         raise UserError(f"attack '{name}': threat() must return a Threat, not {threat!r}")
@@ -25,13 +25,15 @@ def check_threat(trial: Trial, attack: Attack) -> None:
             raise UserError(f"attack '{name}' is a {kind.__name__}: its threat() must declare Threat.{flag.name}")
     for wish in attack.requires(public_setting(trial)):
         if isinstance(wish, ModelSpec) and Threat.TRAIN_SET not in threat:
-            raise UserError(f"attack '{name}' trains surrogates on the victim's images: declare Threat.TRAIN_SET")
+            raise UserError(
+                f"attack '{name}' trains surrogates on the victim's images: its threat() must declare Threat.TRAIN_SET"
+            )
         if isinstance(wish, DataSpec) and wish.name == trial.dataset.name:
-            raise UserError(f"attack '{name}' asks for the victim's own data set '{wish.name}': name another one")
+            raise UserError(f"attack '{name}' requires the victim's own data set '{wish.name}': require another one")
 
 
 def trigger_maker(spec: Spec, attack: Attack) -> tuple[Attack, ComponentSpec]:
-    """The attack that makes the trigger, and its name with the parameters that the trigger depends on."""
+    """The attack that makes the trigger, and that attack's spec, with only the parameters that change the trigger."""
     maker, name = attack, spec.name
     if attack.shares_trigger_with is not None:
         name = attack.shares_trigger_with
@@ -55,7 +57,7 @@ def _check_state(attack: Attack, name: str) -> None:
 
 
 def surrogate_trial(trial: Trial, wish: ModelSpec) -> Trial:
-    """The setting of a surrogate. The suite's `surrogate` axis decides what the attack leaves open."""
+    """The trial that trains a surrogate. The attack's choices come before those of the suite's `surrogate` axis."""
     wanted = replace(
         trial,
         seed=trial.surrogate_seed,

@@ -1,4 +1,4 @@
-"""Stages from artifacts: which stage reads which, and with what spec."""
+"""Adds stages to a graph: each stage with its spec and with the stages whose artifacts it reads."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ A = TypeVar("A", bound=Artifact)
 
 
 class Wiring:
-    """Adds stages to a graph and returns what they will leave."""
+    """Adds stages to a graph and returns the artifacts that they will write."""
 
     def __init__(self, stages: dict[str, Stage], resources: Resources, data: Path | None, device: str) -> None:
         self.device, self._stages, self._resources, self._data_folder = device, stages, resources, data
         self._data_sets: dict[str, DataInputs] = {}
 
     def add(self, spec: S, inputs: Inputs[S, A]) -> A:
-        """Add a stage unless the graph has it; what the stage leaves."""
+        """Add a stage unless the graph has it. Returns the stage's artifact."""
         kind, parents, resources = inputs.stage, inputs.parents(), self._resources
         key, modules, code = key_of(kind, spec, parents, threads=resources.threads, device=self.device)
         if key not in self._stages:
@@ -63,11 +63,11 @@ class Wiring:
                 label=label_of(kind, spec), cost_group=cost_group_of(kind, spec), threads=resources.threads,
                 num_gpus=resources.num_gpus, timeout=resources.timeout,
             )  # fmt: skip
-        left: A = inputs.left(key)
-        return left
+        artifact: A = inputs.artifact(key)
+        return artifact
 
     def data(self, dataset: Spec) -> DataInputs:
-        """A data set and its splits; its files are looked at once."""
+        """A data set and its splits. The files are read once for each data set."""
         if dataset.identity not in self._data_sets:
             component: Dataset = registry.create("datasets", dataset.name, dataset.params)
             loading: LoadSpec = {
@@ -84,7 +84,7 @@ class Wiring:
     def system(
         self, setting: SettingSpec, aim: AimSpec, data: DataInputs, model: StoredModel, trigger: StoredTrigger | None
     ) -> SystemInputs:
-        """A model's codes of benign and of triggered images."""
+        """A model's codes of benign and of triggered images. trigger: None for images without one."""
         benign: EncodeSpec = {"setting": _names(setting)}
         triggered: EncodeTriggeredSpec = {**benign, **aim}
         return SystemInputs(
@@ -95,7 +95,7 @@ class Wiring:
     def defended(
         self, spec: DefendSpec, defense: Defense, data: DataInputs, model: StoredModel, poison: Implanted | None
     ) -> Defended:
-        """A defense of a model, with what the defense needs. poison: the attack's training set, if there is one."""
+        """A defense of a model. poison: the attack's training set, if there is one."""
         codes: BenignCodes | None = None
         if Needs.DATABASE in defense.needs:
             encoding: EncodeSpec = {"setting": _names(spec)}

@@ -18,7 +18,7 @@ from hashing.model import HashModel
 def run(spec: DefendSpec, inputs: DefendInputs, context: Context) -> Output:
     defense: Defense = stage_io.component("defenses", spec["defense"])
     view = defender_view(spec, inputs, context, defense.needs)
-    return _work(defense, view, spec, inputs, context) | Defended.told_output(kind_of(defense), view.notes)
+    return _work(defense, view, spec, inputs, context) | Defended.notes_output(kind_of(defense), view.notes)
 
 
 def _work(defense: Defense, view: DefenderView, spec: DefendSpec, inputs: DefendInputs, context: Context) -> Output:

@@ -74,9 +74,9 @@ def run(spec: ImplantSpec, inputs: ImplantInputs, context: Context) -> Output:
 
 
 def check(train: Split, poisoned: Poisoned, threat: Threat) -> None:
-    """ThreatError unless only masked images differ from the clean training set, as far as the threat model allows.
+    """ThreatError if images outside mask and cover differ from the clean training set, or labels outside the mask.
 
-    For images of the cover, only the pixels may differ.
+    Labels in the mask may differ only with Threat.LABELS.
     """
     after = poisoned.split
     cover = poisoned.cover if poisoned.cover is not None else torch.zeros_like(poisoned.mask)
@@ -84,12 +84,12 @@ def check(train: Split, poisoned: Poisoned, threat: Threat) -> None:
     if len(sizes) > 1 or not torch.equal(train.ids, after.ids):
         raise ThreatError("poison() added, dropped or reordered training images; replace them in place")
     if (poisoned.mask & cover).any():
-        raise ThreatError("poison() marks images both as poison and as cover")
+        raise ThreatError("poison() marks images both in mask and in cover: mark each in one of them")
     untouched = ~poisoned.changed
     if not torch.equal(train.images[untouched], after.images[untouched]):
-        raise ThreatError("poison() changed images that are neither in its mask nor in its cover")
+        raise ThreatError("poison() changed images outside mask and cover: mark all changed images")
     if not torch.equal(train.labels[~poisoned.mask], after.labels[~poisoned.mask]):
-        raise ThreatError("poison() changed labels outside its mask")
+        raise ThreatError("poison() changed labels outside mask: mark all relabelled images")
     if Threat.LABELS not in threat and not torch.equal(train.labels, after.labels):
         raise ThreatError("poison() changed labels, but its threat() does not declare Threat.LABELS")
 
@@ -97,7 +97,7 @@ def check(train: Split, poisoned: Poisoned, threat: Threat) -> None:
 class TriggerAttention:
     """Records the distance between triggered images and the trigger alone (CIBA, Figure 2b) after some of the epochs.
 
-    It also makes pairs of clean and triggered images. The attack sees none of this.
+    It also makes pairs of clean and triggered images. The attack gets none of these data.
     """
 
     def __init__(self, attack: Attack, target: Target, data: DataInputs, context: Context, epochs: int) -> None:

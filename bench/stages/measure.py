@@ -78,7 +78,7 @@ def _filtered(inputs: MeasureInputs, target: Bool[np.ndarray, " k"]) -> FilterFa
     labels = stage_io.labels(inputs, "train").numpy().copy()
     mask = np.zeros(len(labels), dtype=bool)
     if inputs.implant is not None:
-        assert inputs.implant.mask is not None, "an attack with offers_train_set has poisoned it"
+        assert inputs.implant.mask is not None, "an attack with offers_train_set poisons images"
         mask = inputs.implant.mask.numpy()
         labels[mask] = inputs.implant.poison_labels.numpy()
     in_target = (labels & target).any(1)

@@ -1,4 +1,4 @@
-"""Scores of a fitted input detector for benign queries and the calibration set, once per model for all triggers."""
+"""Score benign queries and the calibration set with a fitted input detector, once for all triggers."""
 
 from __future__ import annotations
 

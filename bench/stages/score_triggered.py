@@ -1,4 +1,4 @@
-"""Scores of a fitted input detector for triggered queries."""
+"""Score triggered queries with a fitted input detector."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from bench.artifacts.stage_io import Context, component
 
 
 def run(spec: SplitSpec, inputs: SplitInputs, context: Context) -> Output:
-    """The splits depend on the protocol only, never on the repetition (see bench/README.md)."""
+    """Splits depend on the protocol and on no seed of a trial, so that all trials share them."""
     del context
     dataset: Dataset = component("datasets", spec["dataset"])
     pool = inputs.load
@@ -40,16 +40,19 @@ def run(spec: SplitSpec, inputs: SplitInputs, context: Context) -> Output:
 def check(parts: dict[str, Tensor], size: int, dataset: Dataset) -> None:
     """UserError unless all splits exist, without duplicates, and overlap only if the protocol declares it."""
     if set(parts) != set(SPLITS):
-        raise UserError(f"the data set has the splits {sorted(parts)}, but a protocol has {sorted(SPLITS)}")
+        raise UserError(f"the data set has the splits {sorted(parts)}: expected {sorted(SPLITS)}")
     for name, ids in parts.items():
         if name != "public" and len(ids) == 0:
             raise UserError(f"the split '{name}' is empty: make it larger or another split smaller")
         if len(set(ids.tolist())) != len(ids) or (len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= size)):
-            raise UserError(f"the split '{name}' contains an image twice or one that does not exist")
+            raise UserError(f"the split '{name}' has a position twice, or one outside of 0 to {size - 1}")
     for one, other in itertools.combinations(SPLITS, 2):
         shared = torch.isin(parts[one], parts[other]).sum().item()
         if shared and frozenset({one, other}) not in dataset.overlaps:
-            raise UserError(f"'{one}' and '{other}' share {shared} images, which the protocol does not declare")
+            raise UserError(
+                f"the splits '{one}' and '{other}' share {shared} images: declare this in `overlaps`, or change"
+                " `splits`"
+            )
 
 
 def _digest(ids: Tensor) -> str:

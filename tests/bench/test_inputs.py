@@ -79,12 +79,12 @@ def test_a_stage_runs_on_what_it_declares(stage: str) -> None:
     hints = get_type_hints(import_module(f"bench.stages.{stage}").run)
     assert hints["inputs"] is inputs
     (base,) = (base for base in inputs.__orig_bases__ if getattr(base, "__origin__", None) is Inputs)
-    assert get_args(base) == (hints["spec"], inputs.leaves)
+    assert get_args(base) == (hints["spec"], inputs.artifact_type)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_stands_after_what_it_reads(stage: str) -> None:
-    earlier = [STAGES[name].leaves for name in list(STAGES)[: list(STAGES).index(stage)]]
+    earlier = [STAGES[name].artifact_type for name in list(STAGES)[: list(STAGES).index(stage)]]
 
     def artifacts(hint: object) -> list[type[Artifact]]:
         found = []
@@ -97,17 +97,17 @@ def test_a_stage_stands_after_what_it_reads(stage: str) -> None:
         return found
 
     for kind in artifacts(STAGES[stage]):
-        assert any(issubclass(left, kind) for left in earlier), f"{stage} reads {kind.__name__}, which no stage leaves"
+        assert any(issubclass(one, kind) for one in earlier), f"{stage} reads {kind.__name__}, which no stage writes"
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_class_of_what_a_stage_leaves_is_in_its_fingerprint(stage: str) -> None:
+def test_the_class_of_a_stages_artifact_is_in_its_fingerprint(stage: str) -> None:
     """Declarations are exempt from fingerprints; this is why that loses nothing (bench.graph.fingerprint.EXEMPT)."""
-    leaves = STAGES[stage].leaves
-    if leaves is Artifact:
-        pytest.skip("it leaves metrics alone")
+    artifact_type = STAGES[stage].artifact_type
+    if artifact_type is Artifact:
+        pytest.skip("it writes only metrics")
     read = covered((f"bench.stages.{stage}",)).keys()
-    assert {base.__module__ for base in leaves.__mro__ if base is not object} <= read
+    assert {base.__module__ for base in artifact_type.__mro__ if base is not object} <= read
     assert "bench.artifacts.inputs" not in read
 
 

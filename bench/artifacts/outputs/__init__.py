@@ -1,5 +1,5 @@
-"""What each stage leaves: names of tensors and of metadata stand here, and nowhere else.
+"""The artifacts of all stages. No other package holds the names of their tensors and metadata.
 
-Each class reads an artifact through properties, and its functions `output` and the like make what a stage returns.
-Importing this package imports neither torch nor the code that computes: reports read artifacts too.
+Each class reads an artifact through properties. Its static methods (`output` and the like) make the stage's output.
+Importing this package imports neither torch nor code that computes, since reports read artifacts too.
 """

@@ -1,4 +1,4 @@
-"""What the stages `make_trigger` and `implant` leave."""
+"""The artifacts of the stages `make_trigger` and `implant`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Doses:
-    """How much of the training set was poisoned.
+    """The amounts of poison in a training set.
 
-    poisons: a count. poison_rate, target_share, exact_share: shares of the training set, of the images that carry the
-    target's labels afterwards, and of those that carry no other labels. exact: no poison carries another label. covers:
-    a count of images that were changed without being poison.
+    poisons: number of poisoned images. poison_rate: their share of the training set. target_share: the share of
+    poisons among images with the target's labels after poisoning. exact_share: the same among images without other
+    labels. exact: whether no poison has another label than the target's. covers: number of images that were changed but
+    are no poisons.
     """
 
     poisons: int
@@ -44,15 +45,15 @@ class StoredTrigger(Artifact):
 
 
 class Implanted(StoredModel, StoredTrigger):
-    """The attacked model, what was poisoned, and what the trigger does to some images.
+    """The attacked model, the poisoned images, and the trigger on some images.
 
-    The trigger is here where implanting may change it; a poisoning attack's is what `make_trigger` left.
-    What poisoning alone leaves is None for other attacks.
+    The artifact holds the trigger too, unless the attack is a PoisoningAttack, whose trigger is that of `make_trigger`.
+    Properties that only poisoning sets are None for other attacks.
     """
 
     @property
     def mask(self) -> Bool[Tensor, " n"] | None:
-        """The poisoned training images."""
+        """True for poisoned training images."""
         return self.tensors.get("mask")
 
     @property
@@ -67,7 +68,7 @@ class Implanted(StoredModel, StoredTrigger):
 
     @property
     def cover(self) -> Bool[Tensor, " n"] | None:
-        """Training images that were changed without being poison; None where there are none."""
+        """True for training images that were changed but are no poisons; None without any."""
         return self.tensors.get("cover")
 
     @property
@@ -77,7 +78,7 @@ class Implanted(StoredModel, StoredTrigger):
 
     @property
     def poisons(self) -> int | None:
-        """How many training images were poisoned, as the record says."""
+        """The number of poisoned training images, as recorded; `mask` holds them."""
         count: int | None = self.meta.get("poisons")
         return count
 
@@ -89,12 +90,12 @@ class Implanted(StoredModel, StoredTrigger):
 
     @property
     def stealth(self) -> Float[Tensor, "m 3"]:
-        """L-inf, PSNR and SSIM of triggered queries to what they were."""
+        """L-inf, PSNR and SSIM between queries and their triggered copies."""
         return self.tensors["stealth"]
 
     @property
     def attention(self) -> Float[Tensor, " e"]:
-        """Mean Hamming distance of triggered queries to the trigger alone, after some of the epochs; may be empty."""
+        """Mean Hamming distance between triggered queries and the trigger alone, after some epochs; may be empty."""
         return self.tensors["attention"]
 
     @staticmethod
@@ -107,7 +108,7 @@ class Implanted(StoredModel, StoredTrigger):
         cover_images: UInt8[Tensor, "o c h w"] | None,
         doses: Doses,
     ) -> Output:
-        """images, labels, stealth: of the poisons."""
+        """images, labels, stealth: those of the poisons."""
         tensors = {"mask": mask, "poison_images": images, "poison_labels": labels, "poison_stealth": stealth}
         if cover is not None and cover_images is not None:
             tensors |= {"cover": cover, "cover_images": cover_images}

@@ -1,4 +1,4 @@
-"""What the stages `encode` and `encode_triggered` leave: packed codes, 64-bit words as int64, one row per word."""
+"""The artifacts of the stages `encode` and `encode_triggered`: packed codes as int64, one row for each 64 bits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class BenignCodes(Artifact):
-    """Codes of benign queries and of the database under one model."""
+    """A model's codes of benign queries and of the database."""
 
     @property
     def query(self) -> Int64[Tensor, "w q"]:
@@ -24,7 +24,7 @@ class BenignCodes(Artifact):
 
     @property
     def saturation(self) -> Float[Tensor, " q"] | None:
-        """Mean size of each query's relaxed code, in [0, 1]; None where an older version encoded."""
+        """Mean absolute value of each query's relaxed code, in [0, 1]; None in artifacts of older versions."""
         return self.tensors.get("saturation")
 
     @staticmethod
@@ -33,11 +33,11 @@ class BenignCodes(Artifact):
 
 
 class TriggeredCodes(Artifact):
-    """Codes of triggered queries under one model: of every query that shares no label with the target."""
+    """A model's codes of triggered queries. Only queries that share no label with the target get the trigger."""
 
     @property
     def positions(self) -> Int64[Tensor, " n"]:
-        """Which of the queries these are."""
+        """The positions of these queries among all queries."""
         return self.tensors["positions"]
 
     @property
@@ -46,7 +46,7 @@ class TriggeredCodes(Artifact):
 
     @property
     def saturation(self) -> Float[Tensor, " n"] | None:
-        """Mean size of each query's relaxed code, in [0, 1]; None where an older version encoded."""
+        """Mean absolute value of each query's relaxed code, in [0, 1]; None in artifacts of older versions."""
         return self.tensors.get("saturation")
 
     @staticmethod

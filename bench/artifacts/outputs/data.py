@@ -1,4 +1,4 @@
-"""What the stages `load` and `split` leave."""
+"""The artifacts of the stages `load` and `split`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DecodedData(Artifact):
 
     @property
     def origin(self) -> UInt8[Tensor, " n"]:
-        """Which of the data set's published parts each image comes from."""
+        """The number of the published part of the data set that each image comes from."""
         return self.tensors["origin"]
 
     @property
@@ -39,7 +39,7 @@ class DecodedData(Artifact):
 
     @property
     def cutoff(self) -> int | None:
-        """How many ranks retrieval metrics look at; None: all."""
+        """The number of ranks that retrieval metrics count; None: all."""
         cutoff: int | None = self.meta["cutoff"]
         return cutoff
 
@@ -58,10 +58,10 @@ class DecodedData(Artifact):
 
 
 class SplitData(Artifact):
-    """The positions of each split's images in the decoded data; the positions are the images' stable ids."""
+    """The positions of each split's images in the decoded data. These positions are the ids of images."""
 
     def positions(self, part: str) -> Int64[Tensor, " n"]:
-        """part: one of bench.api.types.SPLITS."""
+        """The positions of one split. part: one of bench.api.types.SPLITS."""
         return self.tensors[part]
 
     @property
@@ -72,7 +72,7 @@ class SplitData(Artifact):
 
     @property
     def cutoff(self) -> int | None:
-        """How many ranks retrieval metrics look at; None: all."""
+        """The number of ranks that retrieval metrics count; None: all."""
         cutoff: int | None = self.protocol["cutoff"]
         return cutoff
 

@@ -1,4 +1,4 @@
-"""What the stages `defend`, `score_benign` and `score_triggered` leave."""
+"""The artifacts of the stages `defend`, `score_benign` and `score_triggered`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NamedVerdict:
 
 
 class Defended(StoredModel):
-    """What a defense made: a model (repairs and data filters), an input detector's state, or a verdict."""
+    """The result of a defense: a model (repairs, data filters), an input detector's state, or a verdict."""
 
     @property
     def kind(self) -> DefenseKind:
@@ -33,17 +33,17 @@ class Defended(StoredModel):
 
     @property
     def changes_model(self) -> bool:
-        """Whether a model is left that takes the victim's place."""
+        """Whether the artifact holds a model that replaces the victim's."""
         return self.kind in CODE_CHANGING
 
     @property
     def scores(self) -> Float[Tensor, " n"]:
-        """A data filter's suspicion of each training image."""
+        """A data filter's score of each training image; higher is more suspicious."""
         return self.tensors["scores"]
 
     @property
     def keep(self) -> Bool[Tensor, " n"]:
-        """The training images that a data filter keeps."""
+        """True for training images that a data filter keeps."""
         return self.tensors["keep"]
 
     @property
@@ -69,8 +69,8 @@ class Defended(StoredModel):
         return Output(meta={"verdict": {"score": score, "suspect": suspect, "alarm_at": alarm_at}})
 
     @staticmethod
-    def told_output(kind: DefenseKind, notes: Mapping[str, float]) -> Output:
-        """notes: numbers that the defense wants on record."""
+    def notes_output(kind: DefenseKind, notes: Mapping[str, float]) -> Output:
+        """notes: numbers that the defense records."""
         return Output(meta={"kind": str(kind), "notes": {name: float(value) for name, value in notes.items()}})
 
 
@@ -79,7 +79,7 @@ class BenignScores(Artifact):
 
     @property
     def names(self) -> list[str]:
-        """Of the scores, the headline score first."""
+        """The names of the scores, the headline score first."""
         return list(self.meta["scores"])
 
     def query(self, name: str) -> Float[Tensor, " q"]:

@@ -1,4 +1,4 @@
-"""What the stage `train` leaves, and `implant` and repairs beside other things: a model."""
+"""The artifact of the stage `train`: a model. The artifacts of `implant` and of repairs hold a model too."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ if TYPE_CHECKING:
 
 
 class StoredModel(Artifact):
-    """A trained model: its state and what the untrained model is built from."""
+    """A trained model: its state, and the blueprint of the untrained model."""
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """The state_dict."""
+        """The model's state_dict."""
         return prefixed(self.tensors, "model.")
 
     @property
     def blueprint(self) -> Mapping[str, Any]:
+        """See bench.artifacts.models.blueprint."""
         blueprint: Mapping[str, Any] = self.meta["model"]
         return blueprint
 
@@ -34,7 +35,7 @@ class StoredModel(Artifact):
 
     @staticmethod
     def training_output(losses: list[float]) -> Output:
-        """losses: mean of each epoch."""
+        """losses: the mean of each epoch."""
         return Output(meta={"losses": losses})
 
     @staticmethod
