@@ -15,7 +15,7 @@ READERS = ("suites", "lists", "archives", "records", "codes", "weights", "kernel
 # The kit's world is float32 whatever is asked, and commands say little of numbers: in float32 alone.
 IN_FLOAT32 = ("tests/attacks", "tests/conformance", "tests/contracts", "tests/defenses", "tests/docs/test_commands.py")
 IN_BOTH = (
-    "tests/attacks/test_checkpoint.py", "tests/bench", "tests/cli/test_boards.py",
+    "tests/attacks/test_checkpoint.py", "tests/bench", "tests/cli/test_results.py",
     "tests/hashing/test_train.py", "tests/oracles/test_end_to_end.py", "tests/reports",
     *(f"--ignore=tests/bench/test_{name}.py" for name in ("scheduler", "large_data", "suite", "reported")),
 )  # fmt: skip

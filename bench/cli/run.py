@@ -121,7 +121,7 @@ def run(
         except KeyboardInterrupt:
             display.say(f"interrupted: {display.done} stages are finished and kept; the same command continues")
             raise typer.Exit(EXIT_INTERRUPT) from None
-    from bench.cli.boards import leaderboard
+    from bench.cli.results import leaderboard
 
     leaderboard(store=store)
     _closing(summary, display.trained, made, store)

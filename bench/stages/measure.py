@@ -10,7 +10,7 @@ from bench import metrics
 from bench.api.kinds import DefenseKind
 from bench.artifacts import stage_io
 from bench.artifacts.artifact import Output
-from bench.artifacts.codes import codes_of
+from bench.artifacts.code_tensors import codes_of
 from bench.artifacts.inputs import MeasureInputs, SystemInputs
 from bench.artifacts.outputs.attack import Implanted
 from bench.artifacts.specs import MeasureSpec
