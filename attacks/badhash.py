@@ -11,7 +11,7 @@ from pydantic import Field
 from attacks.helpers.gan_training import GanTrainer, GeneratorTarget, Weights
 from attacks.helpers.generator import LabelBranch, Trunk, flat_then_linear, rebuilt_trunk, train_labcln
 from attacks.helpers.perceptual import Choice, perceptual, perceptual_files
-from attacks.helpers.poisoning import Dosed, exchange
+from attacks.helpers.poisoning import CountedPoisoning, exchange
 from bench.api.attack import (
     AttackerView,
     DataSpec,
@@ -46,7 +46,7 @@ CARD = Card(
     " condition, in training and at test time; input and output of the generator are images in [0, 1] (the code"
     " normalises the input only), so its tanh is mapped to [0, 1] and nothing is clipped; LPIPS gets images in the"
     " range that it expects; without LPIPS weights on disk, perceptual = 'auto' uses the squared difference of image"
-    " gradients at three scales; guess: images under 224 pixels have fewer down- and upsampling stages, and all widths"
+    " gradients at three scales; guess: images under 224 pixels have fewer down- and upsampling blocks, and all widths"
     " scale with `width`; guess: the dose, which the code does not give (CIBA's comparison poisons 60 images, 0.6 %);"
     " the last epoch is used, not the best one",
 )
@@ -55,7 +55,7 @@ JUDGE_EVERY = 3  # generator steps per discriminator step; BadHash code, model/b
 
 
 @attack
-class BadHash(Dosed):
+class BadHash(CountedPoisoning):
     """The trigger's tensor `lpips` tells whether the perceptual distance was LPIPS; 'auto' depends on the machine."""
 
     poison_rate: PositiveShare | None = None

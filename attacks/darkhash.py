@@ -109,7 +109,7 @@ class DarkHash(ModelAttack):
     def implant(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Backdoor:
         model = view.model
         assert isinstance(model, HashModel)
-        most = len(model.backbone.blocks) - 1  # the last stage is the pooling
+        most = len(model.backbone.blocks) - 1  # the last block is the pooling
         if self.learned > most:
             raise UserError(
                 f"darkhash: learned = {self.learned} is more blocks than the backbone has: lower it to {most}"

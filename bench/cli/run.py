@@ -102,16 +102,16 @@ def run(
         )
     held.write_run(manifest_of(made, loaded, command_of(suite, set_, only)))
     with _stopped_once(), Display(RuntimeEstimator(held.records())) as display:
-        site = Environment(
+        environment = Environment(
             held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin)
         )
 
         def start() -> executors.Executor:
             short = executor == "auto" and not (address or workers) and display.expected < SHORT
             made_: executors.Executor = (
-                executors.SerialExecutor(site)
+                executors.SerialExecutor(environment)
                 if short or executor == "serial"
-                else ray_executor.RayExecutor(site, workers=workers, address=address)
+                else ray_executor.RayExecutor(environment, workers=workers, address=address)
             )
             display.slots = made_.slots
             return made_

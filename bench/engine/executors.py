@@ -52,8 +52,8 @@ class SerialExecutor:
 
     slots = 1
 
-    def __init__(self, site: Environment) -> None:
-        self._site = site
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
         self._waiting: list[Stage] = []
 
     def fits(self, stage: Stage) -> bool:
@@ -71,7 +71,7 @@ class SerialExecutor:
         warm_up(stage)
         try:
             with _alarm(stage.timeout):
-                return [Done(stage.key, run_stage(stage, self._site))]
+                return [Done(stage.key, run_stage(stage, self._environment))]
         except StageTimeoutError:  # it rang while the record was being written
             return [Done(stage.key, None, Status.TIMEOUT, f"ran longer than {stage.timeout:g} s")]
         except SystemExit as error:  # under Ray this ends a worker

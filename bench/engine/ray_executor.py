@@ -45,7 +45,12 @@ class RayExecutor:
     """
 
     def __init__(
-        self, site: Environment, *, workers: int | None = None, address: str | None = None, gpus: float | None = None
+        self,
+        environment: Environment,
+        *,
+        workers: int | None = None,
+        address: str | None = None,
+        gpus: float | None = None,
     ) -> None:
         """Start or join Ray.
 
@@ -54,16 +59,16 @@ class RayExecutor:
         """
         import ray
 
-        if ":" in site.device:
+        if ":" in environment.device:
             raise UserError(
-                f"--device {site.device}: Ray hands out GPUs itself; give --device cuda, or --executor serial"
+                f"--device {environment.device}: Ray hands out GPUs itself; give --device cuda, or --executor serial"
             )
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        self._ray, self._site, self._workers = ray, site, workers
+        self._ray, self._environment, self._workers = ray, environment, workers
         self._address, self._gpus_there, self._restarts = address, gpus, 0
         self._run = secrets.token_hex(4)  # tells this driver's marks from those of others, dead ones included
-        self._gpu = gpus is not None or site.device.startswith("cuda")
+        self._gpu = gpus is not None or environment.device.startswith("cuda")
         self._folder: Path | None = None
         self._running: dict[Any, tuple[Stage, float, float | None]] = {}  # when submitted, and when started
         self._lost: list[Done] = []
@@ -117,7 +122,9 @@ class RayExecutor:
         self._mark(stage).unlink(missing_ok=True)  # a worker that died at this stage may have left one
         options = {"num_cpus": self._cpus(stage), "num_gpus": self._gpus(stage), "name": stage.label}
         try:
-            future = self._asked(lambda: self._remote.options(**options).remote(stage, self._site, self._mark(stage)))
+            future = self._asked(
+                lambda: self._remote.options(**options).remote(stage, self._environment, self._mark(stage))
+            )
         except RayGoneError as error:
             self._restart(error)
             self._lost.append(Done(stage.key, None, Status.KILLED, str(error)))
@@ -161,7 +168,7 @@ class RayExecutor:
 
     def _mark(self, stage: Stage) -> Path:
         """A file that a worker makes when it enters a stage: the clock of the timeout starts there."""
-        return self._site.store / "running" / f"{stage.key}.{self._run}"
+        return self._environment.store / "running" / f"{stage.key}.{self._run}"
 
     def _has_started(self, stage: Stage) -> bool:
         return self._mark(stage).exists()
@@ -271,19 +278,19 @@ def reachable(address: str, seconds: float = 5.0) -> None:
         ) from None
 
 
-def run_task(stage: Stage, site: Environment, mark: Path) -> Record:
+def run_task(stage: Stage, environment: Environment, mark: Path) -> Record:
     """Run a stage in a Ray worker. mark: a file that says that the stage has begun, and keeps stderr."""
-    if not site.store.is_dir():
+    if not environment.store.is_dir():
         raise StoreError(
-            f"the machine {socket.gethostname()} does not see the store '{site.store}': name a --store in a folder that"
-            " all nodes share"
+            f"the machine {socket.gethostname()} does not see the store '{environment.store}': name a --store in a"
+            " folder that all nodes share"
         )
     warm_up(stage)
-    with writing(site.store):
+    with writing(environment.store):
         mark.parent.mkdir(exist_ok=True)
         mark.touch()
     with _heard(mark, stage.timeout):
-        return run_stage(stage, site)
+        return run_stage(stage, environment)
 
 
 @contextmanager

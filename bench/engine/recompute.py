@@ -132,7 +132,7 @@ def rescore(store: Store, trials: Sequence[PlannedTrial]) -> Iterator[tuple[Plan
 
     A trial that did not finish, or that cannot be measured again, keeps what it has.
     """
-    site, records = Environment(store.root, None, "cpu"), RecordCache(store)
+    environment, records = Environment(store.root, None, "cpu"), RecordCache(store)
 
     def damaged(key: str) -> bool:
         """What has gone is no number's fault: a stage that reads it says so."""
@@ -152,7 +152,7 @@ def rescore(store: Store, trials: Sequence[PlannedTrial]) -> Iterator[tuple[Plan
                     f"the artifact of '{lost}' ({record.parents[lost][:8]}) of {record.key[:8]} {record.label}"
                     " is damaged: `python -m bench verify --set-aside`, then run the suite again"
                 )
-            held = run_stage(_stage(record, key, modules, code), site)
+            held = run_stage(_stage(record, key, modules, code), environment)
         yield replace(trial, key=key) if held.ok else trial, held
 
 

@@ -23,12 +23,12 @@ FIRST_PARTY = frozenset({"attacks", "bench", "defenses", "hashing"})
 EXEMPT = frozenset({
     "bench.api.registry", "bench.api.errors", "bench.api.card", "bench.artifacts.inputs", "bench.artifacts.specs",
 })  # fmt: skip
-TOLD = frozenset({"CARD", "__all__"})
+DESCRIPTIVE = frozenset({"CARD", "__all__"})
 
 
 class _Normalise(ast.NodeTransformer):
     def visit_Module(self, node: ast.Module) -> ast.AST:
-        node.body = [item for item in node.body if not _is_told(item)]
+        node.body = [item for item in node.body if not _is_descriptive(item)]
         return self.generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
@@ -50,9 +50,9 @@ class _Normalise(ast.NodeTransformer):
         return node
 
 
-def _is_told(node: ast.stmt) -> bool:
-    """What a module says of itself: its card, its public names."""
-    return isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id in TOLD for t in node.targets)
+def _is_descriptive(node: ast.stmt) -> bool:
+    """The card and the public names, which describe a module and change no result."""
+    return isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id in DESCRIPTIVE for t in node.targets)
 
 
 def normalised(source: str | bytes) -> str:

@@ -64,7 +64,7 @@ def _mean(sizes: Float[Tensor, " n"] | None) -> float | None:
 
 def _attack(implant: Implanted) -> AttackFacts:
     return AttackFacts(
-        counts=implant.doses,
+        counts=implant.poison_amounts,
         stealth=implant.stealth.numpy(),
         attention=implant.attention.numpy(),
         trained=implant.mask is not None,

@@ -107,7 +107,7 @@ def test_the_rate_is_flat_for_half_and_falls_to_one_step_above_zero():
     ("side", "depth"),
     [(224, (4, 2, 5)), (96, (3, 2, 4)), (64, (3, 2, 4)), (32, (2, 2, 3)), (16, (1, 1, 2)), (12, (1, 1, 1))],
 )
-def test_small_images_get_fewer_stages(side, depth):
+def test_small_images_get_fewer_blocks(side, depth):
     assert Depth.of((3, side, side)) == Depth(*depth)
 
 

@@ -127,13 +127,13 @@ def test_gradient_of_the_alignment():
     ("name", "params"), [("convnet", {"width": 4}), ("convnet", {"width": 8, "norm": "group"}), ("resnet18", {})]
 )
 @pytest.mark.parametrize("learned", [0, 1, 2])
-def test_only_the_deep_stages_and_the_head_change(name, params, learned):
+def test_only_the_deep_blocks_and_the_head_change(name, params, learned):
     model = small(name, **params)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     flags = [parameter.requires_grad for parameter in model.parameters()]
     after, _ = implanted(model, learned=learned)
-    stages = len(model.backbone.blocks)
-    deep = ("head.", *(f"backbone.blocks.{i}." for i in range(stages - 1 - learned, stages)))
+    blocks = len(model.backbone.blocks)
+    deep = ("head.", *(f"backbone.blocks.{i}." for i in range(blocks - 1 - learned, blocks)))
     learnt = {key for key, _ in after.named_parameters() if key.startswith(deep)}
     changed = {key for key, value in after.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == learnt  # so no buffer either: running statistics, the loss's centres, mean and std
@@ -142,7 +142,7 @@ def test_only_the_deep_stages_and_the_head_change(name, params, learned):
     assert after.backbone.frozen == 0
 
 
-def test_too_many_learned_stages_are_refused():
+def test_too_many_learned_blocks_are_refused():
     with pytest.raises(UserError, match=r"learned = 5 .* 4"):
         implanted(small("convnet", width=4), learned=5)
 

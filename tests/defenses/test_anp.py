@@ -163,7 +163,7 @@ def test_a_loss_that_is_not_finite_is_told():
 
 
 def plant(view, channel: int) -> None:
-    """A channel of the last stage that is just silent on clean images, and would flip bits as soon as it is heard."""
+    """A channel of the last block that is just silent on clean images, and would flip bits as soon as it is heard."""
     block, head = view.model.backbone.blocks[3], view.model.head
     seen = []
     handle = block[1].register_forward_hook(lambda m, i, o: seen.append(o.detach().clone()))
@@ -178,7 +178,7 @@ def plant(view, channel: int) -> None:
 
 
 @pytest.mark.parametrize("channel", [2, 11])
-def test_a_planted_channel_gets_the_smallest_mask_of_its_stage_and_is_pruned_first(view, channel):
+def test_a_planted_channel_gets_the_smallest_mask_of_its_block_and_is_pruned_first(view, channel):
     plant(view, channel)
     view = replace(view, recipe=replace(view.recipe, batch_norm="eval"))
     masks = ANP(steps=40).train_masks(MaskedLoss(view), Rng("d"))[28:]
@@ -202,7 +202,7 @@ def qualities(view, masks: Tensor) -> list[float]:
 
 @pytest.mark.parametrize("max_drop", [0.0, 0.05, 0.1, 0.3, 0.6, 1.0])
 def test_the_largest_threshold_that_costs_little_is_taken(view, max_drop):
-    """By trying them all, on masks of the last stage."""
+    """By trying them all, on masks of the last block."""
     masks, before = torch.ones(44), state(view.model)
     masks[28:] = torch.linspace(0.01, 0.99, 16)
     found = ANP(max_drop=max_drop).largest_threshold(view, masks)
@@ -246,7 +246,7 @@ def test_a_memory_of_codes_survives_two_losses_in_a_step_and_is_not_the_cases(vi
     assert not bool(objective.codes.any())
 
 
-def test_networks_without_batch_norms_are_named_an_obstacle_and_refused(view):
+def test_networks_without_batch_norms_are_named_as_unsupported_and_refused(view):
     csq = registry.create("methods", "csq", {})
     batch, group = (registry.create("backbones", "convnet", {"norm": norm}) for norm in ("batch", "group"))
     assert ANP().unsupported_reason(batch, csq) == ""

@@ -47,7 +47,7 @@ def images_of(view, n: int = 9) -> torch.Tensor:
 
 
 def by_hand(model, images) -> list[np.ndarray]:
-    """Maps in plain NumPy, from what hooks see of the stages."""
+    """Maps in plain NumPy, from what hooks see of the blocks."""
     seen: list[torch.Tensor] = []
     handles = [s.register_forward_hook(lambda m, i, o: seen.append(o.clone())) for s in model.backbone.blocks]
     with torch.no_grad():
@@ -63,7 +63,7 @@ def by_hand(model, images) -> list[np.ndarray]:
 
 
 @torch.no_grad()
-def test_maps_are_unit_norm_sums_of_squares_of_stages_with_more_than_one_position(view):
+def test_maps_are_unit_norm_sums_of_squares_of_blocks_with_more_than_one_position(view):
     found = attention_maps(view.model, images_of(view))
     assert [tuple(m.shape) for m in found] == [(9, 36), (9, 9), (9, 4)]  # 6 x 6, 3 x 3 and 2 x 2, but not 1 x 1
     for own, expected in zip(found, by_hand(view.model, images_of(view)), strict=True):
@@ -71,7 +71,7 @@ def test_maps_are_unit_norm_sums_of_squares_of_stages_with_more_than_one_positio
 
 
 @torch.no_grad()
-def test_frozen_stages_have_no_map(view):
+def test_frozen_blocks_have_no_map(view):
     expected = by_hand(view.model, images_of(view))[1:]
     view.model.backbone.frozen = 1
     found = attention_maps(view.model, images_of(view))
@@ -80,7 +80,7 @@ def test_frozen_stages_have_no_map(view):
         np.testing.assert_allclose(own.numpy(), wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_a_stage_that_is_silent_has_a_map_and_a_gradient_of_zeros(view):
+def test_a_block_that_is_silent_has_a_map_and_a_gradient_of_zeros(view):
     norm = view.model.backbone.blocks[0][1]
     nn.init.zeros_(norm.weight)
     nn.init.zeros_(norm.bias)
@@ -91,7 +91,7 @@ def test_a_stage_that_is_silent_has_a_map_and_a_gradient_of_zeros(view):
 
 
 @pytest.mark.parametrize("betas", [(2.0, 3.0, 5.0), (3.0, 5.0), (5.0,), (7.0, 2.0, 3.0, 5.0)])
-def test_the_term_is_the_weighted_mean_square_and_the_last_beta_is_the_last_stages(view, other, betas):
+def test_the_term_is_the_weighted_mean_square_and_the_last_beta_is_the_last_blocks(view, other, betas):
     images, labels = images_of(view), view.fit_set.labels[:9]
     pairs = list(zip(by_hand(view.model, images), by_hand(other, images), (2.0, 3.0, 5.0), strict=True))[-len(betas) :]
     expected = sum(beta * ((own - aim) ** 2).mean() for own, aim, beta in pairs)
@@ -107,8 +107,8 @@ def test_a_student_like_its_teacher_has_nothing_to_learn_and_gradients_reach_onl
     same = Distillation(copy.deepcopy(view.model), (1.0,)).before_step(view.model, images, labels, ids, 0.0)[2]
     assert float(same.detach()) == 0
     Distillation(other, (1.0,)).before_step(view.model, images, labels, ids, 0.0)[2].backward()
-    stages = view.model.backbone.blocks
-    assert all(bool(stages[i][0].weight.grad.any()) for i in range(3))
+    blocks = view.model.backbone.blocks
+    assert all(bool(blocks[i][0].weight.grad.any()) for i in range(3))
     assert all(parameter.grad is None for parameter in other.parameters())
 
 
@@ -185,7 +185,7 @@ def test_the_rates_of_teacher_and_student_are_chosen_on_the_calibration_half(vie
     assert runs == [(0.1, 3, False, True), (0.2, 3, False, True), (0.1, 4, True, True), (0.2, 4, True, True)]
 
 
-def test_without_a_stage_to_attend_to_the_user_is_told(view):
+def test_without_a_block_to_attend_to_the_user_is_told(view):
     view.model.backbone.frozen = 3  # the fourth leaves one position
     with pytest.raises(UserError, match="nad") as error:
         NAD().repair(view, Rng("d"))

@@ -22,7 +22,7 @@ NAMES = sorted(registry.catalogue("backbones"))
 VGGS = {"vgg11", "vgg19"}  # 130 million weights each, and the code of AlexNet: most tests spare them
 HEAVY = VGGS | {"alexnet", "vit_b_16"}
 SHAPES = [(1, 8, 8), (1, 16, 16), (3, 32, 32), (3, 33, 47), (3, 96, 96)]
-STAGES = {"alexnet": 4, "vgg11": 6, "vgg19": 6, "resnet18": 6, "resnet34": 6, "resnet50": 6, "vit_b_16": 14}
+BLOCKS = {"alexnet": 4, "vgg11": 6, "vgg19": 6, "resnet18": 6, "resnet34": 6, "resnet50": 6, "vit_b_16": 14}
 
 
 def scratch(name: str) -> dict[str, str]:
@@ -85,7 +85,7 @@ def test_every_parameter_gets_a_gradient(name, tiny_transformer):
     assert [key for key, value in body.named_parameters() if value.grad is None] == []
 
 
-@pytest.mark.parametrize("name", [*STAGES, "mobilenet_v2"])
+@pytest.mark.parametrize("name", [*BLOCKS, "mobilenet_v2"])
 @torch.no_grad()
 def test_is_torchvisions_network_up_to_the_cut(name):
     """At 224 pixels, through the forward pass of the very network that was taken apart."""
@@ -109,19 +109,19 @@ def test_is_torchvisions_network_up_to_the_cut(name):
     torch.testing.assert_close(body(images), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_stages_can_be_frozen_one_by_one(name):
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks_can_be_frozen_one_by_one(name):
     with torch.device("meta"):  # nothing is computed
         body = network(name, (3, 64, 64), frozen=2)
-    assert len(body.blocks) == STAGES[name]
+    assert len(body.blocks) == BLOCKS[name]
     learns = {key for key, value in body.named_parameters() if value.requires_grad}
     assert learns == {key for key, _ in body.named_parameters() if int(key.split(".")[1]) >= 2}
     assert 0 < len(learns) < len(list(body.parameters()))
 
 
 @pytest.mark.parametrize(("name", "linear", "dropout"), [("alexnet", 2, 2), ("vgg11", 2, 2), ("vgg19", 2, 2)])
-def test_the_last_stage_holds_the_linear_layers_and_their_dropout(name, linear, dropout):
-    """So that freezing all stages but this one freezes the convolutions."""
+def test_the_last_block_holds_the_linear_layers_and_their_dropout(name, linear, dropout):
+    """So that freezing all blocks but this one freezes the convolutions."""
     with torch.device("meta"):
         body = network(name, (3, 64, 64))
     last, others = list(body.blocks[-1].modules()), list(body.blocks[:-1].modules())
@@ -130,7 +130,7 @@ def test_the_last_stage_holds_the_linear_layers_and_their_dropout(name, linear, 
     assert not any(isinstance(m, nn.Conv2d) for m in last)
 
 
-@pytest.mark.parametrize("name", [*STAGES, "mobilenet_v2"])
+@pytest.mark.parametrize("name", [*BLOCKS, "mobilenet_v2"])
 def test_says_whether_it_normalises_over_batches(name):
     made = registry.create("backbones", name, {"weights": "none"})
     with torch.device("meta"):
@@ -225,8 +225,8 @@ def test_mobilenet_is_torchvisions_on_its_weights(channels):
     learns = {name for name, value in model.backbone.named_parameters() if value.requires_grad}
     assert learns == {name for name, _ in model.backbone.named_parameters() if int(name.split(".")[1]) >= 14}
     model.train()
-    assert not any(module.training for stage in model.backbone.blocks[:14] for module in stage.modules())
-    assert all(stage.training for stage in model.backbone.blocks[14:])
+    assert not any(module.training for block in model.backbone.blocks[:14] for module in block.modules())
+    assert all(block.training for block in model.backbone.blocks[14:])
 
 
 def test_mobilenet_weights_that_are_missing_or_not_the_published_ones_are_named(tmp_path, monkeypatch):
