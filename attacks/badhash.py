@@ -108,7 +108,7 @@ class BadHash(CountedPoisoning):
             feature, code, _ = labcln(vector[None].float())
         distance, is_lpips = perceptual(self.perceptual, device)
         aim = GeneratorTarget(feature, torch.where(code[0] > 0, 1.0, -1.0), vector.float(), auxiliary, distance)
-        branch, trunk = self._learn(train, aim, rng)
+        branch, trunk = self.learn(train, aim, rng)
         with torch.no_grad():
             condition = branch(feature)[0]
         state = {f"trunk.{name}": value for name, value in trunk.state_dict().items()}
@@ -132,7 +132,8 @@ class BadHash(CountedPoisoning):
     def _weights(self) -> Weights:
         return Weights(rebuild=self.rebuild, hashing=self.hashing, gan=self.gan)
 
-    def _learn(self, train: Split, aim: GeneratorTarget, rng: Rng) -> tuple[LabelBranch, Trunk]:
+    def learn(self, train: Split, aim: GeneratorTarget, rng: Rng) -> tuple[LabelBranch, Trunk]:
+        """The generator's two parts, trained on `images` images per epoch. DivergedError: a loss is not finite."""
         trainer = GanTrainer(self._weights(), train, aim, width=self.width, rng=rng)
         count = min(len(train), self.images or len(train))
         batches = -(-count // self.batch)

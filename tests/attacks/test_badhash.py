@@ -233,7 +233,7 @@ def test_every_third_batch_of_an_epoch_is_the_discriminators(aim, train, steps):
     """The auxiliary model sees each redrawn batch once; the discriminator steps before the generator does."""
     seen = []
     aim.auxiliary.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    BadHash(width=4, epochs=2, batch=8, images=40, lr=1e-4)._learn(train, aim, Rng("learn"))
+    BadHash(width=4, epochs=2, batch=8, images=40, lr=1e-4).learn(train, aim, Rng("learn"))
     assert seen == [8] * 10
     judge, generator = (size for _, size in steps[:2])
     assert judge != generator
@@ -254,16 +254,14 @@ def test_training_brings_the_codes_to_the_wanted_one(aim, train):
 
         start, best = loss(images), loss(there)
         with torch.enable_grad():
-            branch, trunk = BadHash(width=8, epochs=12, batch=16, lr=3e-3, rebuild=20.0)._learn(
-                train, aim, Rng("learn")
-            )
+            branch, trunk = BadHash(width=8, epochs=12, batch=16, lr=3e-3, rebuild=20.0).learn(train, aim, Rng("learn"))
         redrawn = loss(trunk(images, branch(aim.feature)[0]))
     assert redrawn < (start + best) / 2
 
 
 def test_a_generator_that_diverges_is_an_error(aim, train):
     with pytest.raises(DivergedError, match="generator"):
-        BadHash(width=4, epochs=2, rebuild=1e39)._learn(train, aim, Rng("learn"))
+        BadHash(width=4, epochs=2, rebuild=1e39).learn(train, aim, Rng("learn"))
 
 
 def test_poisons_are_redrawn_target_images_with_their_labels(world):

@@ -182,7 +182,7 @@ def test_the_loss_is_the_two_huber_terms_and_15_alignments():
         slope[count:] /= (12 - count) * 16
         alignment = 15 * topological_alignment(outputs[:count], torch.from_numpy(goals[:count]))
         expected = slope.sum(0) + torch.autograd.grad(alignment, outputs)[0].sum(0).numpy()
-        attack._tune(model, hidden, clean, wanted, Rng("order"))
+        attack.fine_tune(model, hidden, clean, wanted, Rng("order"))
         found = model.head.bias.grad
     assert 2 < count < 10
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-5)
@@ -193,12 +193,12 @@ def test_the_target_output_is_that_of_the_public_image_of_the_class():
     view = world_of(model)
     clean, labels = torch.zeros(3, 16), torch.ones(3, 4, dtype=torch.bool)
     with torch.no_grad():
-        wanted = DarkHash()._wanted(view, model, clean, labels)
+        wanted = DarkHash().wanted_output(view, model, clean, labels)
         expected = model(to_unit(view.public.images))
     torch.testing.assert_close(wanted, expected[1])
     two = dataclasses.replace(view, target=Target(torch.tensor([False, True, False, True]), "q+s"))
     with torch.no_grad():
-        torch.testing.assert_close(DarkHash()._wanted(two, model, clean, labels), expected[[1, 3]].mean(0))
+        torch.testing.assert_close(DarkHash().wanted_output(two, model, clean, labels), expected[[1, 3]].mean(0))
 
 
 def test_the_published_target_is_the_mean_clean_output_of_the_foreign_class_0():
@@ -206,9 +206,9 @@ def test_the_published_target_is_the_mean_clean_output_of_the_foreign_class_0():
     view, attack = world_of(model), DarkHash(mode="surrogate")
     clean = Rng("clean").normal((5, 16))
     labels = torch.eye(4, dtype=torch.bool)[torch.tensor([0, 1, 0, 2, 3])]
-    torch.testing.assert_close(attack._wanted(view, model, clean, labels), (clean[0] + clean[2]) / 2)
+    torch.testing.assert_close(attack.wanted_output(view, model, clean, labels), (clean[0] + clean[2]) / 2)
     absent = labels[[1, 3, 4]]  # nothing of class 0: the first class that occurs
-    torch.testing.assert_close(attack._wanted(view, model, clean[:3], absent), clean[0])
+    torch.testing.assert_close(attack.wanted_output(view, model, clean[:3], absent), clean[0])
 
 
 ROWS = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0]], dtype=torch.bool)

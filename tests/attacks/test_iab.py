@@ -70,11 +70,11 @@ def test_shares_of_a_batch(n, rates, own, crossed):
 def test_a_poisoned_image_carries_its_own_trigger_and_a_cross_image_its_partners():
     _, _, trigger, hook = ready(attack_rate=0.2, cross_rate=0.3)
     images, labels, ids = batch(20)
-    hook._patterns.eval()  # so that a pattern does not depend on what else is in the batch
+    hook.patterns.eval()  # so that a pattern does not depend on what else is in the batch
     new, _, extra = hook.before_step(torch.nn.Identity(), images, labels, ids, 0.0)
 
     def pattern_and_mask(x):
-        patterns, masks = hook._patterns, hook._masks
+        patterns, masks = hook.patterns, hook.masks
         scaled = (x - trigger["mean"]) / trigger["std"]
         return patterns(scaled), nets.sharpen(masks(scaled))
 
@@ -186,8 +186,8 @@ def test_the_generator_steps_once_per_batch_and_forgets_the_gradient():
     name = "patterns.up.0.0.weight"
     moved = (hook.trigger()[name] - trigger[name]).abs()
     assert float(moved.max()) == pytest.approx(0.01, rel=1e-2)
-    assert all(parameter.grad is None for parameter in hook._patterns.parameters())
-    assert all(parameter.grad is None for parameter in hook._masks.parameters())
+    assert all(parameter.grad is None for parameter in hook.patterns.parameters())
+    assert all(parameter.grad is None for parameter in hook.masks.parameters())
 
 
 @pytest.mark.parametrize(
@@ -195,8 +195,12 @@ def test_the_generator_steps_once_per_batch_and_forgets_the_gradient():
 )
 def test_the_rate_falls_at_the_papers_shares(progress, factor):
     _, _, _, hook = ready(lr=0.02)
-    hook.before_step(torch.nn.Identity(), *batch(20), progress)
-    assert hook._optimizer.param_groups[0]["lr"] == pytest.approx(0.02 * factor)
+    new, _, extra = hook.before_step(torch.nn.Identity(), *batch(20), progress)
+    before = {name: value.clone() for name, value in hook.trigger().items()}
+    (new.square().mean() + extra).backward()
+    hook.after_step()  # Adam's first step moves a weight by the rate
+    moved = (hook.trigger()["patterns.up.0.0.weight"] - before["patterns.up.0.0.weight"]).abs()
+    assert float(moved.max()) == pytest.approx(0.02 * factor, rel=1e-2)
     assert [round(600 * fall) for fall in FALLS] == [200, 300, 400, 500]
 
 

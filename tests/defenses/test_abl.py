@@ -181,7 +181,7 @@ def test_unlearning_moves_poison_away_from_its_class_and_the_bound_holds(view):
         return float(own_losses(encode(of, split.images, device=of.device).tanh(), split.labels, anchors).mean())
 
     defense = ABL(epochs=3)
-    unlearned = defense._unlearned(view, model, rest, isolated, Rng("u"))
+    unlearned = defense.unlearned(view, model, rest, isolated, Rng("u"))
     assert loss(model, isolated) < 0.1
     assert loss(unlearned, isolated) > loss(model, isolated) + 0.1
     quality = [calibration_map(each, view.calibration_set) for each in (model, unlearned)]
@@ -199,7 +199,7 @@ def test_the_last_epoch_inside_the_bound_counts(view, beyond, taken):
     models = [model(0), *(model(last + more) for more in beyond)]
     trained = iter(models[1:])
     faked = replace(view, train_model=lambda *_, **__: next(trained))
-    found = ABL(epochs=3)._unlearned(faked, models[0], view.fit_set, view.calibration_set, Rng("u"))
+    found = ABL(epochs=3).unlearned(faked, models[0], view.fit_set, view.calibration_set, Rng("u"))
     assert found is models[taken]
 
 
@@ -208,7 +208,7 @@ def test_unlearning_that_diverges_leaves_the_model_before_it(view):
         raise DivergedError("the loss is nan: lower the rate")
 
     faked = replace(view, train_model=diverge)
-    assert ABL()._unlearned(faked, view.model, view.fit_set, view.calibration_set, Rng("u")) is view.model
+    assert ABL().unlearned(faked, view.model, view.fit_set, view.calibration_set, Rng("u")) is view.model
 
 
 def test_the_unlearning_term_is_clipped_weighted_and_leaves_batch_statistics(view, model):
