@@ -17,7 +17,10 @@ IN_FLOAT32 = ("tests/attacks", "tests/conformance", "tests/contracts", "tests/de
 IN_BOTH = (
     "tests/attacks/test_checkpoint.py", "tests/bench", "tests/cli/test_results.py",
     "tests/hashing/test_train.py", "tests/oracles/test_end_to_end.py", "tests/reports",
-    *(f"--ignore=tests/bench/test_{name}.py" for name in ("scheduler", "large_data", "suite", "reported")),
+    *(
+        f"--ignore=tests/bench/test_{name}.py"
+        for name in ("scheduler", "ray_executor", "large_data", "suite", "reported")
+    ),
 )  # fmt: skip
 OLD_CPU = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}  # torch without AVX, AVX-512 and bf16
 
