@@ -14,9 +14,12 @@ READERS = ("suites", "lists", "archives", "records", "codes", "weights", "kernel
 # files that train nothing.
 TRAINED = (
     "tests/attacks", "tests/conformance", "tests/contracts", "tests/defenses", "tests/docs/test_commands.py",
-    "tests/bench", "tests/cli/test_boards.py", "tests/hashing/test_train.py", "tests/oracles/test_end_to_end.py",
+    "tests/bench", "tests/cli/test_results.py", "tests/hashing/test_train.py", "tests/oracles/test_end_to_end.py",
     "tests/reports",
-    *(f"--ignore=tests/bench/test_{name}.py" for name in ("scheduler", "large_data", "suite", "reported")),
+    *(
+        f"--ignore=tests/bench/test_{name}.py"
+        for name in ("scheduler", "ray_executor", "large_data", "suite", "reported")
+    ),
 )  # fmt: skip
 OLD_CPU = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}  # torch without AVX and AVX-512
 

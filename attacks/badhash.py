@@ -11,7 +11,7 @@ from pydantic import Field
 from attacks.helpers.gan_training import GanTrainer, GeneratorTarget, Weights
 from attacks.helpers.generator import LabelBranch, Trunk, flat_then_linear, rebuilt_trunk, train_labcln
 from attacks.helpers.perceptual import Choice, perceptual, perceptual_files
-from attacks.helpers.poisoning import Dosed, exchange
+from attacks.helpers.poisoning import CountedPoisoning, exchange
 from bench.api.attack import (
     AttackerView,
     DataSpec,
@@ -46,7 +46,7 @@ CARD = Card(
     " condition, in training and at test time; input and output of the generator are images in [0, 1] (the code"
     " normalises the input only), so its tanh is mapped to [0, 1] and nothing is clipped; LPIPS gets images in the"
     " range that it expects; without LPIPS weights on disk, perceptual = 'auto' uses the squared difference of image"
-    " gradients at three scales; guess: images under 224 pixels have fewer down- and upsampling stages, and all widths"
+    " gradients at three scales; guess: images under 224 pixels have fewer down- and upsampling blocks, and all widths"
     " scale with `width`; guess: the dose, which the code does not give (CIBA's comparison poisons 60 images, 0.6 %);"
     " the last epoch is used, not the best one",
 )
@@ -55,7 +55,7 @@ JUDGE_EVERY = 3  # generator steps per discriminator step; BadHash code, model/b
 
 
 @attack
-class BadHash(Dosed):
+class BadHash(CountedPoisoning):
     """The trigger's tensor `lpips` tells whether the perceptual distance was LPIPS; 'auto' depends on the machine."""
 
     poison_rate: PositiveShare | None = None
@@ -108,7 +108,7 @@ class BadHash(Dosed):
             feature, code, _ = labcln(vector[None].float())
         distance, is_lpips = perceptual(self.perceptual, device)
         aim = GeneratorTarget(feature, torch.where(code[0] > 0, 1.0, -1.0), vector.float(), auxiliary, distance)
-        branch, trunk = self._learn(train, aim, rng)
+        branch, trunk = self.learn(train, aim, rng)
         with torch.no_grad():
             condition = branch(feature)[0]
         state = {f"trunk.{name}": value for name, value in trunk.state_dict().items()}
@@ -132,7 +132,8 @@ class BadHash(Dosed):
     def _weights(self) -> Weights:
         return Weights(rebuild=self.rebuild, hashing=self.hashing, gan=self.gan)
 
-    def _learn(self, train: Split, aim: GeneratorTarget, rng: Rng) -> tuple[LabelBranch, Trunk]:
+    def learn(self, train: Split, aim: GeneratorTarget, rng: Rng) -> tuple[LabelBranch, Trunk]:
+        """The generator's two parts, trained on `images` images per epoch. DivergedError: a loss is not finite."""
         trainer = GanTrainer(self._weights(), train, aim, width=self.width, rng=rng)
         count = min(len(train), self.images or len(train))
         batches = -(-count // self.batch)

@@ -109,7 +109,7 @@ class DarkHash(ModelAttack):
     def implant(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Backdoor:
         model = view.model
         assert isinstance(model, HashModel)
-        most = len(model.backbone.blocks) - 1  # the last stage is the pooling
+        most = len(model.backbone.blocks) - 1  # the last block is the pooling
         if self.learned > most:
             raise UserError(
                 f"darkhash: learned = {self.learned} is more blocks than the backbone has: lower it to {most}"
@@ -121,11 +121,11 @@ class DarkHash(ModelAttack):
             with torch.no_grad():
                 hidden = hidden_of(model, images, lambda unit: self.apply_trigger(unit, view.target, trigger))
                 clean = torch.cat([model.suffix(part) for part in chunks(hidden[: len(images)])])
-                wanted = self._wanted(view, model, clean, labels)
-            self._tune(model, hidden, clean, wanted, rng.child("order"))
+                wanted = self.wanted_output(view, model, clean, labels)
+            self.fine_tune(model, hidden, clean, wanted, rng.child("order"))
         return Backdoor(model)
 
-    def _wanted(
+    def wanted_output(
         self, view: AttackerView, model: HashModel, clean: Float[Tensor, "n b"], labels: Bool[Tensor, "n k"]
     ) -> Float[Tensor, " b"]:
         """The output that triggered images are trained to have: the mean over the images that stand for the target."""
@@ -136,7 +136,9 @@ class DarkHash(ModelAttack):
         first = int(labels.any(0).int().argmax())  # code: select_label 0, select_mode "ave"
         return clean[labels[:, first].to(clean.device)].mean(0)
 
-    def _tune(self, model: HashModel, hidden: Tensor, clean: Tensor, wanted: Tensor, rng: Rng) -> None:
+    def fine_tune(self, model: HashModel, hidden: Tensor, clean: Tensor, wanted: Tensor, rng: Rng) -> None:
+        """Fine-tune the deep part of a divided model, in place. hidden: prefix outputs, clean images first."""
+
         def loss_of(outputs: Tensor, rows: Tensor, triggered: int) -> Tensor:
             goals = torch.cat([wanted.expand(triggered, -1), clean[rows[triggered:]]])
             alignment = topological_alignment(outputs[:triggered], goals[:triggered])

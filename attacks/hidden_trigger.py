@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attacks.helpers.linf import Epsilon, bound, confined
-from attacks.helpers.poisoning import Dosed, exchange
+from attacks.helpers.poisoning import CountedPoisoning, exchange
 from attacks.helpers.triggers import paste, paste_at_random, patch_side
 from bench.api.attack import (
     AttackerView,
@@ -52,8 +52,8 @@ BATCH = 100  # images that are paired with as many sources; released code, gener
 
 
 @attack
-class HiddenTrigger(Dosed):
-    not_in_trigger: ClassVar[frozenset[str]] = Dosed.not_in_trigger | {
+class HiddenTrigger(CountedPoisoning):
+    not_in_trigger: ClassVar[frozenset[str]] = CountedPoisoning.not_in_trigger | {
         "eps", "iterations", "lr", "decay", "decay_every", "location",
     }  # fmt: skip
 

@@ -111,12 +111,15 @@ class InputAware(TrainingAttack):
 
 
 class _Hook:
-    """Takes part in the victim's training: poisons the first images of a batch, puts other triggers on the next."""
+    """Takes part in the victim's training: poisons the first images of a batch, puts other triggers on the next.
+
+    patterns: the generator, which learns. masks: the mask network, which does not.
+    """
 
     def __init__(
         self, attack: InputAware, target: Target, patterns: Generator, masks: Generator, scale: Trigger
     ) -> None:
-        self._attack, self._target, self._patterns, self._masks = attack, target, patterns, masks
+        self._attack, self._target, self.patterns, self.masks = attack, target, patterns, masks
         self._scale = {name: scale[name] for name in nets.SCALE}
         self._optimizer = torch.optim.Adam(patterns.parameters(), lr=attack.lr, betas=nets.BETAS)
 
@@ -132,9 +135,9 @@ class _Hook:
         partners = torch.arange(changed, changed + max(own, crossed), device=images.device) % len(images)
         sources = torch.cat([images[:own], images[partners]])
         scaled = scale_by(self._scale, sources)
-        made = self._patterns(scaled)
+        made = self.patterns(scaled)
         with torch.no_grad():
-            masks = sharpen(self._masks(scaled))
+            masks = sharpen(self.masks(scaled))
         triggered = mix(images[:changed], made[:changed], masks[:changed])
         labels = torch.cat([self._target.relabel(labels[:own]), labels[own:]])
         patterns = scale_by(self._scale, made)
@@ -146,4 +149,4 @@ class _Hook:
         self._optimizer.zero_grad(set_to_none=True)  # the victim's optimiser clears only the victim's gradients
 
     def trigger(self) -> Trigger:
-        return {**pack(patterns=self._patterns, masks=self._masks), **self._scale}
+        return {**pack(patterns=self.patterns, masks=self.masks), **self._scale}

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.helpers.linf import Epsilon, bound, confined
-from attacks.helpers.poisoning import Dosed, exchange
+from attacks.helpers.poisoning import CountedPoisoning, exchange
 from attacks.helpers.triggers import patch_side
 from bench.api.attack import (
     AttackerView,
@@ -51,8 +51,8 @@ PATTERN = ((-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, -1.0, 1.0))
 
 
 @attack
-class LabelConsistent(Dosed):
-    not_in_trigger: ClassVar[frozenset[str]] = Dosed.not_in_trigger | {"eps", "alpha", "steps"}
+class LabelConsistent(CountedPoisoning):
+    not_in_trigger: ClassVar[frozenset[str]] = CountedPoisoning.not_in_trigger | {"eps", "alpha", "steps"}
 
     trigger_size: PositiveShare = 3 / 32  # released code, CIFAR-10
     """Side of each corner pattern over the side of the image."""

@@ -68,7 +68,7 @@ class ABL(DataFilter):
         rest, isolated = train.select(on_device), train.select(~on_device)
         remaining = replace(view.recipe, epochs=max(0, view.recipe.epochs - epochs))
         model = view.train_model(warm, rest, remaining, rng.child("rest"))
-        return Filtered(scores, kept, self._unlearned(view, model, rest, isolated, rng.child("unlearn")))
+        return Filtered(scores, kept, self.unlearned(view, model, rest, isolated, rng.child("unlearn")))
 
     def _warmed_up(
         self, view: DefenderView, train: Split, epochs: int, rng: Rng
@@ -86,7 +86,7 @@ class ABL(DataFilter):
         warm.objective = objective
         return warm, torch.stack(watch.losses)
 
-    def _unlearned(self, view: DefenderView, model: nn.Module, rest: Split, isolated: Split, rng: Rng) -> nn.Module:
+    def unlearned(self, view: DefenderView, model: nn.Module, rest: Split, isolated: Split, rng: Rng) -> nn.Module:
         """The model after the last epoch of unlearning whose calibration mAP is inside the bound."""
         floor = (1 - self.max_drop) * calibration_map(model, view.calibration_set)
         anchors = voted(model, rest)[0].to(rest.images.device)

@@ -32,10 +32,10 @@ class NeuralCleanse(Reversing, ModelDetector):
         anchors = class_anchors(view.model, trusted_set(view))
         own = (view.fit_set.labels.float() @ anchors.classes.float().T) > 0
         found = self.reverse(view.model, view.fit_set.images, own, anchors.codes, rng)
-        index, median, spread = anomaly(found.sizes)
+        index, median, deviation = anomaly(found.sizes)
         first = anchors.classes.int().argmax(1).tolist()
         score, names = float(index.max()), [view.setting.classes[c] for c in first]
         view.notes.update({f"size of {name}": size for name, size in zip(names, found.sizes.tolist(), strict=True)})
-        view.notes.update({"median size": median, "median deviation": spread})
+        view.notes.update({"median size": median, "median deviation": deviation})
         suspect = first[int(index.argmax())] if score > 0 else None
         return Verdict(score, suspect, alarm_at=2.0)

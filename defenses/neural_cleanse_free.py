@@ -41,10 +41,10 @@ class NeuralCleanseFree(Reversing, ModelDetector):
         likeness = torch.where(logits > 0, 1.0, -1.0) @ medoids.T
         own = likeness == likeness.amax(1, keepdim=True)
         found = self.reverse(view.model, images, own, medoids, rng)
-        index, median, spread = anomaly(found.sizes)
+        index, median, deviation = anomaly(found.sizes)
         score, at = float(index.max()), int(index.argmax())
         view.notes.update({f"size of cluster {cluster}": size for cluster, size in enumerate(found.sizes.tolist())})
-        view.notes.update({"median size": median, "median deviation": spread})
+        view.notes.update({"median size": median, "median deviation": deviation})
         held = view.database.labels[belongs[:, at].to(signs.device)].sum(0)
         return Verdict(score, int(held.argmax()) if score > 0 else None, alarm_at=2.0)
 

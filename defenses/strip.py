@@ -73,11 +73,11 @@ class Strip(InputDetector):
         return {
             "entropy": -entropy(probabilities, state).mean(1),
             "consensus": -entropy(probabilities.mean(1), state),
-            "retrieval": self._retrieval(signs, state, n),
+            "retrieval": self.retrieval(signs, state, n),
             "dispersion": -dispersion(signs.reshape(n, len(overlays), -1)),
         }
 
-    def _retrieval(self, signs: Float[Tensor, "m b"], state: Mapping[str, Tensor], n: int) -> Float[Tensor, " n"]:
+    def retrieval(self, signs: Float[Tensor, "m b"], state: Mapping[str, Tensor], n: int) -> Float[Tensor, " n"]:
         """Minus the entropy of the labels of the nearest database items, pooled over the blended copies of an image.
 
         The database is distinct codes with counts. Items that are tied at the last rank share its places evenly.

@@ -31,7 +31,7 @@ class HashModel(nn.Module):
         self.backbone = backbone
         self.head = head
         self.objective = objective
-        self._method = method
+        self.method = method
         self.blueprint: Mapping[str, Any] = {}  # the parameters to build the network again; copies keep it
         mean, std = backbone.normalisation or ((0.5,) * channels, (0.5,) * channels)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
@@ -64,7 +64,7 @@ class HashModel(nn.Module):
 
     def relax(self, logits: Logits, progress: float = 1.0) -> Codes:
         """The method's relaxed codes in [-1, 1]."""
-        return self._method.relax(logits, progress)
+        return self.method.relax(logits, progress)
 
 
 def build_model(

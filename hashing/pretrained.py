@@ -155,10 +155,10 @@ class Pretrained(Backbone, ABC):
         # a tensor without a counterpart belongs to a first layer for grey or small images, which replaces torchvision's
         return found | dict(zip(other, left.values(), strict=True))
 
-    def extractor(self, stages: Sequence[nn.Module], features: int, linear: int = 0) -> FeatureExtractor:
+    def extractor(self, blocks: Sequence[nn.Module], features: int, linear: int = 0) -> FeatureExtractor:
         normalisation = None if self.weights == "none" else IMAGENET
         return FeatureExtractor(
-            stages, features=features, frozen=self.frozen, linear=linear, normalisation=normalisation
+            blocks, features=features, frozen=self.frozen, linear=linear, normalisation=normalisation
         )
 
 

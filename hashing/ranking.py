@@ -187,7 +187,7 @@ def expected_zero_ap(total: Histogram, relevant: Histogram, cutoff: int | None =
     before = np.where(np.arange(b.n.shape[1]) < last[:, None], b.shares(), 0).sum(1)
     low, high = np.maximum(0, m - (n - r)), np.minimum(r, m)
     value, kept = np.empty((2, len(rows)))
-    for part in _batches(high - low + 1):
+    for part in row_batches(high - low + 1):
         sizes = (high - low + 1)[part]
         starts = sizes.cumsum() - sizes
         of = np.repeat(rows[part], sizes)
@@ -342,7 +342,7 @@ def _hypergeometric(
     return np.asarray(weights / np.repeat(np.add.reduceat(weights, starts), sizes))
 
 
-def _batches(sizes: Int64[np.ndarray, " q"], limit: int = 1 << 20) -> Iterator[slice]:
+def row_batches(sizes: Int64[np.ndarray, " q"], limit: int = 1 << 20) -> Iterator[slice]:
     """Slices of consecutive rows with about `limit` entries in total."""
     ends = np.flatnonzero(np.diff(sizes.cumsum() // limit, append=-1)) + 1
     for start, end in zip([0, *ends], ends, strict=False):

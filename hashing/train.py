@@ -116,11 +116,11 @@ def _train_mode(model: HashModel, recipe: Recipe) -> None:
 
 def optimizer_of(model: HashModel, recipe: Recipe) -> optim.Optimizer:
     """The recipe's optimiser, with separate learning rates for backbone, head and objective."""
-    stages = model.backbone.blocks
-    first = len(stages) - model.backbone.linear
+    blocks = model.backbone.blocks
+    first = len(blocks) - model.backbone.linear
     parts = (
-        (stages[:first], recipe.backbone_lr),
-        (stages[first:], recipe.backbone_lr if recipe.linear_lr is None else recipe.linear_lr),
+        (blocks[:first], recipe.backbone_lr),
+        (blocks[first:], recipe.backbone_lr if recipe.linear_lr is None else recipe.linear_lr),
         (model.head, 1.0),
         (model.objective, 1.0),
     )

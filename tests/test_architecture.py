@@ -1,4 +1,4 @@
-"""Which folder may import which, and how long functions may be."""
+"""Which folder may import which, how long functions may be, and how fast commands start."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_the_harness_names_no_component() -> None:
                 assert not texts & names, f"{path}:{node.lineno} branches on a component's name"
 
 
-def test_only_execute_imports_ray() -> None:
+def test_only_the_ray_executor_imports_ray() -> None:
     for path in FILES:
         words = {
             alias.name for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Import) for alias in n.names

@@ -124,7 +124,7 @@ class LabelBranch(nn.Module):
         super().__init__()
         depth = Depth.of(image_shape)
         start = tuple(padded(side, depth) // 2**depth.label for side in image_shape[1:])
-        widths = [max(1, 2 * width >> stage) for stage in range(depth.label + 1)]  # 128 to 8 in the paper
+        widths = [max(1, 2 * width >> level) for level in range(depth.label + 1)]  # 128 to 8 in the paper
         layers = [layer for before, after in pairwise(widths) for layer in _up(before, after)]
         self.fc = nn.Sequential(
             nn.Linear(features, widths[0] * start[0] * start[1]), nn.ReLU(), nn.Unflatten(1, (widths[0], *start))
@@ -158,7 +158,7 @@ class Trunk(nn.Module):
     def __init__(self, image_shape: tuple[int, int, int], *, width: int) -> None:
         super().__init__()
         self._depth, channels = Depth.of(image_shape), image_shape[0]
-        widths = [width * 2**stage for stage in range(self._depth.trunk + 1)]
+        widths = [width * 2**level for level in range(self._depth.trunk + 1)]
         # Biases before an instance norm have no effect, so there are none.
         down: list[nn.Module] = [nn.Conv2d(2 * channels, width, 7, padding=3, bias=False), *_normal(width)]
         for before, after in pairwise(widths):
@@ -191,12 +191,12 @@ class Discriminator(nn.Module):
 
     def __init__(self, image_shape: tuple[int, int, int], *, classes: int, width: int) -> None:
         super().__init__()
-        stages = Depth.of(image_shape).judge
-        widths = [image_shape[0], *(width * 2**stage for stage in range(stages))]
+        downsamplings = Depth.of(image_shape).judge
+        widths = [image_shape[0], *(width * 2**level for level in range(downsamplings))]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
             layers += [spectral_norm(nn.Conv2d(before, after, 4, stride=2, padding=1)), nn.LeakyReLU(0.01)]
-        last = (image_shape[1] >> stages, image_shape[2] >> stages)
+        last = (image_shape[1] >> downsamplings, image_shape[2] >> downsamplings)
         self.main = nn.Sequential(*layers, nn.Conv2d(widths[-1], classes + 1, last, bias=False), nn.Flatten())
 
     def forward(self, images: Images) -> Float[Tensor, "n k1"]:

@@ -20,16 +20,16 @@ Loss = Callable[[Tensor, Tensor, int], Tensor]  # outputs, rows and the number o
 
 
 @contextmanager
-def divided(model: HashModel, stages: int) -> Iterator[None]:
-    """Inside the block, `model.prefix` is the first `stages` stages and `model.suffix` is the rest, which learns.
+def divided(model: HashModel, blocks: int) -> Iterator[None]:
+    """Inside the context, `model.prefix` is the first `blocks` blocks and `model.suffix` is the rest, which learns.
 
     Batch normalisation stays in evaluation mode, so that an image's output does not depend on its batch.
     """
     backbone = model.backbone
-    deep = [*backbone.blocks[stages:].parameters(), *model.head.parameters()]
+    deep = [*backbone.blocks[blocks:].parameters(), *model.head.parameters()]
     before, flags = backbone.frozen, [parameter.requires_grad for parameter in deep]
     model.eval()
-    backbone.frozen = stages
+    backbone.frozen = blocks
     for parameter in deep:
         parameter.requires_grad_()
     try:

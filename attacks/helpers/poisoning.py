@@ -16,19 +16,19 @@ from bench.api.attack import AttackerView, LabelMode, Poisoned, PoisoningAttack,
 from bench.api.errors import UserError
 from bench.api.types import Images, Split, Target, to_unit
 
-DOSES = ("poison_rate", "poisons", "target_share")
+POISON_AMOUNTS = ("poison_rate", "poisons", "target_share")
 
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Dosed(PoisoningAttack, ABC):
-    """A poisoning attack with a dose: exactly one of a rate, a count, or a share of the target's class.
+class CountedPoisoning(PoisoningAttack, ABC):
+    """A poisoning attack whose number of poisons is exactly one of a rate, a count, or a share of the target's class.
 
     poison_rate: share of the training set. poisons: count. target_share: poisons divided by the training images that
-    carry the target's labels after poisoning. A dose that is given replaces the default dose of the attack: the other
-    two parameters become None.
+    carry the target's labels after poisoning. If one of the three is given, the other two become None, so that the
+    attack's default does not hold beside it.
     """
 
-    not_in_trigger: ClassVar[frozenset[str]] = frozenset({*DOSES, "labels"})
+    not_in_trigger: ClassVar[frozenset[str]] = frozenset({*POISON_AMOUNTS, "labels"})
 
     poison_rate: PositiveShare | None = 0.05  # CIBA, Table 3
     """Share of the training set that is poisoned."""
@@ -39,12 +39,12 @@ class Dosed(PoisoningAttack, ABC):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_dose(cls, given: Any) -> Any:
+    def _one_amount(cls, given: Any) -> Any:
         named = dict(given.kwargs or {}) if isinstance(given, ArgsKwargs) else {}
-        doses = [dose for dose in DOSES if named.get(dose) is not None]
-        if len(doses) > 1:
-            raise ValueError(f"{' and '.join(doses)} both set the number of poisons: give one of them")
-        return ArgsKwargs((), {**named, **{dose: named.get(dose) for dose in DOSES}}) if doses else given
+        given_names = [name for name in POISON_AMOUNTS if named.get(name) is not None]
+        if len(given_names) > 1:
+            raise ValueError(f"{' and '.join(given_names)} both set the number of poisons: give one of them")
+        return ArgsKwargs((), {**named, **{name: named.get(name) for name in POISON_AMOUNTS}}) if given_names else given
 
     def count(self, train: Split, target: Target, labels: LabelMode) -> int:
         """How many images to poison. UserError: the share cannot be reached."""
@@ -61,12 +61,12 @@ class Dosed(PoisoningAttack, ABC):
         return round(self.target_share * held / (1 - self.target_share))
 
     def choose(self, train: Split, target: Target, labels: LabelMode, rng: Rng) -> Int64[Tensor, " m"]:
-        """Positions to poison (METHODOLOGY.md#poison-pool); attacks with the same seed and dose choose the same ones.
+        """Positions to poison (METHODOLOGY.md#poison-pool); attacks with the same seed and count choose the same ones.
 
-        UserError: the dose is zero, or larger than the number of images that may be poisoned.
+        UserError: the count is zero, or larger than the number of images that may be poisoned.
         """
         count = self.count(train, target, labels)
-        name, value = next((name, value) for name in DOSES if (value := getattr(self, name)) is not None)
+        name, value = next((name, value) for name in POISON_AMOUNTS if (value := getattr(self, name)) is not None)
         if count == 0:
             raise UserError(f"{name} = {value} of {len(train)} training images poisons no image: raise it")
         pool = target.candidates(train.labels, labels, count)
@@ -81,7 +81,7 @@ class Dosed(PoisoningAttack, ABC):
 
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class TriggerPoisoning(Dosed, ABC):
+class TriggerPoisoning(CountedPoisoning, ABC):
     """Puts the trigger on some training images; with labels = "dirty" they also get the target's labels."""
 
     labels: LabelMode = "dirty"

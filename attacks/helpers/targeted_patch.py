@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn
 
-from attacks.helpers.poisoning import Dosed, exchange
+from attacks.helpers.poisoning import CountedPoisoning, exchange
 from attacks.helpers.triggers import paste, patch_side
 from bench.api.attack import (
     AttackerView,
@@ -38,7 +38,7 @@ GREY = 127.5 / 255  # the patch before the first step; CIBA code
 
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class TargetedPatch(Dosed, ABC):
+class TargetedPatch(CountedPoisoning, ABC):
     """Poisons images of the target's class: calls `disturb`, then puts the patch into the corner. Labels stay."""
 
     poison_rate: PositiveShare | None = None

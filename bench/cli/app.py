@@ -13,7 +13,7 @@ import typer
 
 from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_OK, EXIT_USER, RenamedWarning, UserError
 from bench.api.untrusted import abbreviate, strip_controls
-from bench.cli import boards, component, doctor, kernels, listing, report, run, runs, verify
+from bench.cli import component, doctor, kernels, listing, report, results, run, runs, verify
 from bench.cli.options import memory_limit
 from bench.cli.streams import tolerant_streams
 
@@ -33,13 +33,13 @@ app.command(
 )(run.run)
 app.command("plan")(run.plan)
 app.command("list")(listing.list_)
-app.command("leaderboard")(boards.leaderboard)
-app.command("show")(boards.show)
+app.command("leaderboard")(results.leaderboard)
+app.command("show")(results.show)
 app.add_typer(report.app, name="report")
-app.command("compare")(boards.compare)
+app.command("compare")(results.compare)
 app.command("verify")(verify.verify)
 app.command("rescore")(verify.rescore)
-app.command("score")(boards.score)
+app.command("score")(results.score)
 app.command("kernels")(kernels.kernels)
 app.command("new")(component.new)
 app.command("check")(component.check)

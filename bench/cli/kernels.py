@@ -21,7 +21,7 @@ TITLES = {
     "ranking": "Ranking",
     "search": "Search and distances, one thread",
     "limits": "Limits of this machine",
-    "around": "Packing, encoding and training",
+    "throughput": "Packing, encoding and training",
     "growth": "Growth",
 }
 IN_TITLE = {"operation", "bits", "items", "threads"}
@@ -67,15 +67,15 @@ def _measured(quick: bool, trained: Retrieval | None, wanted: int, device: str) 
         raise UserError(f"--threads {workers}: at most {kernel_benchmark.cores()} can be used here")
     databases = [workloads.clustered(n, size.queries, bits) for n in size.items for bits in size.bits]
     for data in [*databases, *([trained] if trained is not None else [])]:
-        for race in kernel_benchmark.ranking_races(data, workers):
-            yield from race.run("ranking", size.rounds)
-        for race in kernel_benchmark.search_races(data, size.ks):
-            yield from race.run("search", size.rounds)
+        for comparison in kernel_benchmark.ranking_comparisons(data, workers):
+            yield from comparison.run("ranking", size.rounds)
+        for comparison in kernel_benchmark.search_comparisons(data, size.ks):
+            yield from comparison.run("search", size.rounds)
     yield from kernel_benchmark.one_query(size.large, 64, workers, size.rounds)
     yield kernel_benchmark.popcount_rate(size.rounds)
     yield from kernel_benchmark.packing(size.rounds, 54_000)
     networks = ("convnet",) if quick else ("convnet", "resnet18", "mobilenet_v2")
-    yield from throughput.around(
+    yield from throughput.encoding_and_training(
         networks, (32,) if quick else (1, 32, 256), 32, 2 if quick else 20, workers, size.rounds, device
     )
     if not quick:
@@ -83,7 +83,7 @@ def _measured(quick: bool, trained: Retrieval | None, wanted: int, device: str) 
 
 
 def print_rows(rows: list[Row], format_: str) -> None:
-    """Print measured rows: a table per race on a terminal, a table per section elsewhere, or JSON with the machine."""
+    """Print measured rows as one table per comparison (rich), one table per section, or JSON with the machine."""
     from dataclasses import asdict
 
     from bench.engine.provenance import installed, provenance
@@ -118,13 +118,13 @@ def print_rows(rows: list[Row], format_: str) -> None:
 
 
 def _print_section(title: str, rows: list[Row]) -> None:
-    """A table for each race: its sizes stand in the title, so that the columns fit into 80 characters."""
+    """A table for each comparison: its sizes stand in the title, so that the columns fit into 80 characters."""
     say(f"{title.upper()}\n")
-    for (operation, bits, items, threads), race in groupby(
+    for (operation, bits, items, threads), comparison in groupby(
         rows, lambda row: (row.operation, row.bits, row.items, row.threads)
     ):
         sizes = [f"{bits} bits"] * (bits > 0) + [f"{items:,} items"] * (items > 0)
-        lines = [{key: text for key, text in _words(row).items() if key not in IN_TITLE} for row in race]
+        lines = [{key: text for key, text in _words(row).items() if key not in IN_TITLE} for row in comparison]
         if any(line["times ours"] for line in lines):
             lines = [{key: text for key, text in line.items() if key != "10-90 %"} for line in lines]
         emit(", ".join([operation, *sizes, f"{threads} thread{'s' * (threads > 1)}"]), _without_empty(lines), "rich")

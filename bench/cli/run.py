@@ -92,7 +92,7 @@ def run(
         raise UserError(f"no trial can run on this machine: {'; '.join(dict.fromkeys(c.skipped for c in made.trials))}")
     written = held.write_run(manifest_of(made, loaded, command_of(suite, set_, only)))
     with _stopped_once(), Display(RuntimeEstimator(held.records())) as display:
-        site = Environment(
+        environment = Environment(
             held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin)
         )
 
@@ -100,7 +100,9 @@ def run(
             short = executor == "auto" and not (address or workers) and display.expected < SHORT
             serial = short or executor == "serial"
             ray = ray_executor.RayExecutor
-            started = executors.SerialExecutor(site) if serial else ray(site, workers=workers, address=address)
+            started = (
+                executors.SerialExecutor(environment) if serial else ray(environment, workers=workers, address=address)
+            )
             display.slots = started.slots
             return started
 
@@ -109,7 +111,7 @@ def run(
         except KeyboardInterrupt:
             display.say(f"interrupted: {display.done} stages are finished and kept; the same command continues")
             raise typer.Exit(EXIT_INTERRUPT) from None
-    from bench.cli.boards import leaderboard
+    from bench.cli.results import leaderboard
 
     leaderboard(store=store, run=written.id)
     _closing(summary, display.trained, made, store)

@@ -15,7 +15,7 @@ from bench.api.random import Rng
 from bench.api.types import SPLITS, Split, to_8bit
 from bench.artifacts import stage_io
 from bench.artifacts.artifact import Output
-from bench.artifacts.codes import as_tensor, saturation
+from bench.artifacts.code_tensors import as_tensor, saturation
 from bench.artifacts.inputs import AttackerInputs, DataInputs, DefendInputs
 from bench.artifacts.models import open_model
 from bench.artifacts.outputs.attack import Implanted

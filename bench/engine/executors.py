@@ -53,8 +53,8 @@ class SerialExecutor:
 
     slots = 1
 
-    def __init__(self, site: Environment) -> None:
-        self._site = site
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
         self._waiting: list[Stage] = []
 
     def fits(self, stage: Stage) -> bool:
@@ -72,7 +72,7 @@ class SerialExecutor:
         warm_up(stage)
         try:
             with _alarm(stage.timeout):
-                return [Done(stage.key, run_stage(stage, self._site))]
+                return [Done(stage.key, run_stage(stage, self._environment))]
         except StageTimeoutError:  # the alarm came while the record was being written
             return [Done(stage.key, None, Status.TIMEOUT, f"ran longer than {stage.timeout:g} s")]
         except SystemExit as error:  # under Ray this ends a worker, which counts as killed too

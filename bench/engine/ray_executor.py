@@ -46,7 +46,12 @@ class RayExecutor:
     """
 
     def __init__(
-        self, site: Environment, *, workers: int | None = None, address: str | None = None, gpus: float | None = None
+        self,
+        environment: Environment,
+        *,
+        workers: int | None = None,
+        address: str | None = None,
+        gpus: float | None = None,
     ) -> None:
         """Start a local Ray, or join the cluster at `address`.
 
@@ -55,16 +60,17 @@ class RayExecutor:
         """
         import ray
 
-        if ":" in site.device:
+        if ":" in environment.device:
             raise UserError(
-                f"--device {site.device}: Ray assigns GPUs to stages itself: give --device cuda, or --executor serial"
+                f"--device {environment.device}: Ray assigns GPUs to stages itself: give --device cuda, or --executor"
+                " serial"
             )
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        self._ray, self._site, self._workers = ray, site, workers
+        self._ray, self._environment, self._workers = ray, environment, workers
         self._address, self._gpus_there, self._restarts = address, gpus, 0
         self._run = secrets.token_hex(4)  # in the names of this driver's marks, which other drivers must not read
-        self._gpu = gpus is not None or site.device.startswith("cuda")
+        self._gpu = gpus is not None or environment.device.startswith("cuda")
         self._folder: Path | None = None
         self._running: dict[Any, tuple[Stage, float, float | None]] = {}  # stage, time submitted, time started
         self._lost: list[Done] = []
@@ -118,7 +124,9 @@ class RayExecutor:
         self._mark(stage).unlink(missing_ok=True)  # a worker that died while running this stage may have left a mark
         options = {"num_cpus": self._cpus(stage), "num_gpus": self._gpus(stage), "name": stage.label}
         try:
-            future = self._asked(lambda: self._remote.options(**options).remote(stage, self._site, self._mark(stage)))
+            future = self._asked(
+                lambda: self._remote.options(**options).remote(stage, self._environment, self._mark(stage))
+            )
         except RayGoneError as error:
             self._restart(error)
             self._lost.append(Done(stage.key, None, Status.KILLED, str(error)))
@@ -162,7 +170,7 @@ class RayExecutor:
 
     def _mark(self, stage: Stage) -> Path:
         """The file that a worker creates when it starts a stage. The timeout counts from then on."""
-        return self._site.store / "running" / f"{stage.key}.{self._run}"
+        return self._environment.store / "running" / f"{stage.key}.{self._run}"
 
     def _has_started(self, stage: Stage) -> bool:
         return self._mark(stage).exists()
@@ -278,19 +286,19 @@ def reachable(address: str, seconds: float = 5.0) -> None:
         ) from None
 
 
-def run_task(stage: Stage, site: Environment, mark: Path) -> Record:
+def run_task(stage: Stage, environment: Environment, mark: Path) -> Record:
     """Run a stage in a Ray worker. mark: a file that is created when the stage starts, and receives stderr."""
-    if not site.store.is_dir():
+    if not environment.store.is_dir():
         raise StoreError(
-            f"the machine {socket.gethostname()} does not see the store '{site.store}': give a --store in a folder that"
-            " all nodes share"
+            f"the machine {socket.gethostname()} does not see the store '{environment.store}': give a --store in a"
+            " folder that all nodes share"
         )
     warm_up(stage)
-    with writing(site.store):
+    with writing(environment.store):
         mark.parent.mkdir(exist_ok=True)
         mark.touch()
     with _stderr_kept(mark, stage.timeout):
-        return run_stage(stage, site)
+        return run_stage(stage, environment)
 
 
 @contextmanager

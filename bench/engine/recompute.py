@@ -137,7 +137,7 @@ def rescore(store: Store, trials: Sequence[PlannedTrial]) -> Iterator[tuple[Plan
     The record is None for a trial that did not finish. A trial whose measurement fails keeps its key. StoreError if an
     artifact is damaged.
     """
-    site, records = Environment(store.root, None, "cpu"), RecordCache(store)
+    environment, records = Environment(store.root, None, "cpu"), RecordCache(store)
 
     def damaged(key: str) -> bool:
         """Whether an artifact is there but damaged. The stage that reads it reports a missing one."""
@@ -157,7 +157,7 @@ def rescore(store: Store, trials: Sequence[PlannedTrial]) -> Iterator[tuple[Plan
                     f"the artifact of '{lost}' ({record.parents[lost][:8]}) of {record.key[:8]} {record.label}"
                     " is damaged: run `python -m bench verify --set-aside`, then the suite again"
                 )
-            held = run_stage(_stage(record, key, modules, code), site)
+            held = run_stage(_stage(record, key, modules, code), environment)
         yield replace(trial, key=key) if held.ok else trial, held
 
 

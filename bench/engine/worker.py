@@ -69,7 +69,7 @@ def warm_up(stage: Stage) -> None:
     set_threads(stage.threads)
 
 
-def run_stage(stage: Stage, site: Environment) -> Record:
+def run_stage(stage: Stage, environment: Environment) -> Record:
     """Run a stage and write its record. Failures become records too.
 
     StoreError if the store cannot be used. KeyboardInterrupt and SystemExit pass.
@@ -77,11 +77,11 @@ def run_stage(stage: Stage, site: Environment) -> Record:
     import torch
 
     started, began = max(0.0, time.time()), time.monotonic()  # the clock may be set to a time before 1970
-    store = Store(site.store)
+    store = Store(environment.store)
     try:
-        for plugin in site.plugins:
+        for plugin in environment.plugins:
             registry.load_plugin(plugin)
-        record = _run(stage, site, store)
+        record = _run(stage, environment, store)
     except StoreError:
         raise
     except (InputLostError, FilesChangedError) as error:
@@ -99,7 +99,7 @@ def run_stage(stage: Stage, site: Environment) -> Record:
     except Exception as error:  # noqa: BLE001 -- a component may raise anything, and other stages must go on
         status = Status.OOM if any(words in str(error) for words in NO_MEMORY) else Status.FAILED
         record = describe(stage, status, f"{type(error).__name__}: {_line(error)}", _tail())
-    where = {"device": device_name(site.device), "threads": stage.threads, "precision": _precision(stage)}
+    where = {"device": device_name(environment.device), "threads": stage.threads, "precision": _precision(stage)}
     origin = provenance().model_copy(update=where)
     cost = Cost(seconds=time.monotonic() - began, started=started, host=socket.gethostname())
     return store.commit(record.model_copy(update={"provenance": origin, "cost": cost}))
@@ -116,7 +116,7 @@ def describe(
     )  # fmt: skip
 
 
-def _run(stage: Stage, site: Environment, store: Store) -> Record:
+def _run(stage: Stage, environment: Environment, store: Store) -> Record:
     import torch
 
     from bench.artifacts.stage_io import Context
@@ -125,7 +125,7 @@ def _run(stage: Stage, site: Environment, store: Store) -> Record:
         raise UserError("the code on this worker differs from the driver's: install the same version on every node")
     set_threads(stage.threads)
     run = importlib.import_module(f"bench.stages.{stage.kind}").run
-    context = Context(device=torch.device(site.device), data=site.data)
+    context = Context(device=torch.device(environment.device), data=environment.data)
     source = StoredArtifacts(store, stage.parents)
     inputs = STAGES[stage.kind].of(stage.parents, source)
     try:
@@ -145,7 +145,7 @@ def _run(stage: Stage, site: Environment, store: Store) -> Record:
     if output.tensors:
         about = {"stage": stage.kind, "spec": dict(stage.spec), "backdoored": False, **output.meta}
         artifact = store.write_artifact(stage.key, output.tensors, about)
-    if site.device.startswith("cuda"):
+    if environment.device.startswith("cuda"):
         torch.cuda.empty_cache()
     return record.model_copy(update={"artifact": artifact, "inputs": found})
 

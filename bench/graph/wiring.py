@@ -113,10 +113,10 @@ class Wiring:
         trigger: StoredTrigger | None,
     ) -> tuple[BenignScores, TriggeredScores]:
         """An input detector's scores of benign and of triggered images. spec: of the defense."""
-        aimed: ScoreTriggeredSpec = {**spec, **aim}
+        triggered: ScoreTriggeredSpec = {**spec, **aim}
         return (
             self.add(spec, ScoreBenignInputs(data.load, data.split, model, detector)),
-            self.add(aimed, ScoreTriggeredInputs(data.load, data.split, model, detector, trigger)),
+            self.add(triggered, ScoreTriggeredInputs(data.load, data.split, model, detector, trigger)),
         )
 
 

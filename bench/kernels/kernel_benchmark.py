@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.kernels import baselines
-from bench.kernels.timing import Contender, Quantiles, Samples, race, threads, timed
+from bench.kernels.timing import Contender, Quantiles, Samples, threads, time_in_turn, timed
 from bench.kernels.workloads import Retrieval, clustered
 from hashing.codes import Backend, PackedCodes, hamming_distances, pack, topk
 from hashing.ranking import Denominator, Ties, average_precision, distance_histograms
@@ -44,11 +44,11 @@ FULL = Size(bits=(16, 32, 64, 128, 256), items=(10_000, 54_000, 117_000), querie
 
 @dataclass(frozen=True)
 class Row:
-    """One contender in one race.
+    """One contender in one comparison.
 
     seconds: per unit (10 %, median, 90 %); None: it did not run, for the reason in `note`. codes, nbytes: compared and
-    read per unit. faster: how many times longer it takes than HashDoor's kernel in this race. limit: share of the speed
-    at which this machine reads memory.
+    read per unit. faster: how many times longer it takes than HashDoor's kernel in this comparison. limit: share of the
+    speed at which this machine reads memory.
     """
 
     section: str
@@ -67,7 +67,7 @@ class Row:
 
 
 @dataclass
-class Race:
+class Comparison:
     """One operation on one database; contenders[0] is HashDoor's kernel.
 
     agree: raises AssertionError if two contenders differ. missing: baselines that cannot run here, with the reason.
@@ -84,7 +84,7 @@ class Race:
         bits, items = self.data.database.bits, len(self.data.database)
         with threads(self.threads):
             self.agree()
-            samples = race(self.contenders, rounds=rounds)
+            samples = time_in_turn(self.contenders, rounds=rounds)
         nbytes = self.data.database.words.nbytes
         row = Row(section, self.operation, "", self.threads, bits, items, codes=items, nbytes=nbytes)
         for by, seconds, faster in against_first(samples):
@@ -109,7 +109,7 @@ def cores() -> int:
     return min(here, int(numba.config.NUMBA_NUM_THREADS))
 
 
-def ranking_races(data: Retrieval, workers: int) -> Iterator[Race]:
+def ranking_comparisons(data: Retrieval, workers: int) -> Iterator[Comparison]:
     """Average precision in three forms: ties by index, expected over ties, and cut off at k."""
     q, base, own, relevance = data.queries, data.database, data.own, data.relevance
     few, slow = min(FEW, len(q)), data.signs(FEW)
@@ -139,14 +139,14 @@ def ranking_races(data: Retrieval, workers: int) -> Iterator[Race]:
         "numpy loop": loop(None),
         "torch argsort": sort,
     }
-    yield Race("AP, ties by index", data, workers, index, partial(same, None))
+    yield Comparison("AP, ties by index", data, workers, index, partial(same, None))
     expected = {"numba": ap("numba", len(q), ties="expected"), "torch": ap("torch", len(q), ties="expected")}
-    yield Race("AP, expected", data, workers, {**expected, "numpy loop": loop(None)}, equal_counts)
+    yield Comparison("AP, expected", data, workers, {**expected, "numpy loop": loop(None)}, equal_counts)
     cut = {"numba": ap("numba", len(q), CUTOFF), "torch": ap("torch", len(q), CUTOFF), "numpy loop": loop(CUTOFF)}
-    yield Race(f"AP@{CUTOFF}, ties by index", data, workers, cut, partial(same, CUTOFF))
+    yield Comparison(f"AP@{CUTOFF}, ties by index", data, workers, cut, partial(same, CUTOFF))
 
 
-def search_races(data: Retrieval, ks: tuple[int, ...]) -> Iterator[Race]:
+def search_comparisons(data: Retrieval, ks: tuple[int, ...]) -> Iterator[Comparison]:
     """Top-k and all distances, with one thread, because libraries differ in how they use several."""
     q, base = data.queries, data.database
     count = min(256, len(q))
@@ -162,7 +162,7 @@ def search_races(data: Retrieval, ks: tuple[int, ...]) -> Iterator[Race]:
         if index is not None and asked is not None:
             contenders["faiss"] = Contender(partial(index.search, asked, k), count)
             agree = partial(_as_far, index, asked, part, base, k)
-        yield Race(f"top-{k}", data, 1, contenders, agree, missing)
+        yield Comparison(f"top-{k}", data, 1, contenders, agree, missing)
     if hasattr(np, "bitwise_count"):
         few = part
         out = np.empty((len(few), len(base)), np.uint8 if base.bits <= 255 else np.uint16)
@@ -170,7 +170,7 @@ def search_races(data: Retrieval, ks: tuple[int, ...]) -> Iterator[Race]:
         loop = Contender(partial(baselines.numpy_distances, few, base, out), len(few))
         calls = {name: partial(hamming_distances, few, base, backend=name) for name in OWN}
         own = {str(name): Contender(call, len(few)) for name, call in calls.items()}
-        yield Race("distances", data, 1, {**own, "numpy bitwise_count": loop}, partial(_equal, few, base, out))
+        yield Comparison("distances", data, 1, {**own, "numpy bitwise_count": loop}, partial(_equal, few, base, out))
 
 
 def one_query(items: int, bits: int, workers: int, rounds: int) -> Iterator[Row]:
@@ -186,7 +186,7 @@ def one_query(items: int, bits: int, workers: int, rounds: int) -> Iterator[Row]
     }
     for used in sorted({1, workers}):
         with threads(used):
-            samples = race(contenders, rounds=rounds)
+            samples = time_in_turn(contenders, rounds=rounds)
         share = 1 / samples.ratio("numba", "reading memory")[1]
         row = Row("limits", "distances of one query", "numba", used, bits, items, codes=items, nbytes=words.nbytes)
         yield replace(row, seconds=samples.of("numba"), limit=share)
@@ -196,7 +196,7 @@ def one_query(items: int, bits: int, workers: int, rounds: int) -> Iterator[Row]
 def popcount_rate(rounds: int) -> Row:
     """The rate of XOR and popcount of one core on words in its cache."""
     with threads(1):
-        samples = race({"popcount": Contender(baselines.counting(1000), 1000)}, rounds=rounds)
+        samples = time_in_turn({"popcount": Contender(baselines.counting(1000), 1000)}, rounds=rounds)
     size = baselines.RESIDENT
     row = Row("limits", "xor and popcount in cache", "popcount", 1, 64, size, unit="pass", codes=size, nbytes=8 * size)
     return replace(row, seconds=samples.of("popcount"))
@@ -211,9 +211,9 @@ def packing(rounds: int, items: int) -> Iterator[Row]:
         "numpy packbits": Contender(lambda: np.packbits((logits > 0).reshape(-1), bitorder="little"), items),
     }
     with threads(1):
-        samples = race(contenders, rounds=rounds)
+        samples = time_in_turn(contenders, rounds=rounds)
     for by, seconds, faster in against_first(samples):
-        yield Row("around", "packing", by, 1, 64, items, "code", seconds, codes=1, nbytes=256, faster=faster)
+        yield Row("throughput", "packing", by, 1, 64, items, "code", seconds, codes=1, nbytes=256, faster=faster)
 
 
 def growth(

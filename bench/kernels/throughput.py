@@ -18,7 +18,7 @@ from bench.api.hashing import Backbone, HashingMethod, Recipe
 from bench.api.random import Rng
 from bench.api.types import Split
 from bench.kernels.kernel_benchmark import Row, against_first
-from bench.kernels.timing import Contender, race, threads
+from bench.kernels.timing import Contender, threads, time_in_turn
 from hashing.loader import Augmentation
 from hashing.model import HashModel, build_model, encode
 from hashing.train import fast_precision, fit, optimizer_of
@@ -29,7 +29,7 @@ LOADERS = 2  # processes beside the one that trains
 RECIPE = Recipe(optimizer="adam", lr=1e-3, weight_decay=0.0, batch=64, epochs=1, precision="auto")
 
 
-def around(
+def encoding_and_training(
     backbones: tuple[str, ...], batches: tuple[int, ...], side: int, steps: int, workers: int, rounds: int, device: str
 ) -> Iterator[Row]:
     """Rows of encoding and training. side: pixels of the square images. steps: of one timed training.
@@ -40,7 +40,7 @@ def around(
         try:
             model = untrained_model(name, side).to(torch.device(device))
         except DataMissingError as error:
-            yield Row("around", "encoding", name, workers, unit="image", note=str(error))
+            yield Row("throughput", "encoding", name, workers, unit="image", note=str(error))
             continue
         for batch in batches:
             images = Rng("kernels").integers(256, (batch, 3, side, side)).to(torch.uint8)
@@ -51,8 +51,8 @@ def around(
 
 def _timed(operation: str, name: str, note: str, contender: Contender, workers: int, rounds: int) -> Row:
     with threads(workers):
-        samples = race({name: contender}, rounds=rounds)
-    return Row("around", operation, name, workers, BITS, unit="image", seconds=samples.of(name), note=note)
+        samples = time_in_turn({name: contender}, rounds=rounds)
+    return Row("throughput", operation, name, workers, BITS, unit="image", seconds=samples.of(name), note=note)
 
 
 def _training(model: HashModel, side: int, steps: int, workers: int, rounds: int) -> Iterator[Row]:
@@ -66,9 +66,9 @@ def _training(model: HashModel, side: int, steps: int, workers: int, rounds: int
         plain = PlainLoop(model, split, RECIPE, pad=PAD, workers=LOADERS)
         own = partial(fit, model, there, RECIPE, rng, augmentation=Augmentation(flip=True, pad=PAD))
         calls: dict[str, Callable[[], object]] = {"hashdoor": own, f"plain loop, {LOADERS} loaders": plain}
-        samples = race({by: Contender(call, len(split)) for by, call in calls.items()}, rounds=rounds)
+        samples = time_in_turn({by: Contender(call, len(split)) for by, call in calls.items()}, rounds=rounds)
     precision = fast_precision(model.device.type)
-    row = Row("around", "training", "", workers, BITS, unit="image")
+    row = Row("throughput", "training", "", workers, BITS, unit="image")
     for by, seconds, faster in against_first(samples):
         note = f"batch {RECIPE.batch}, {side} px, {precision if faster is None else 'float32'}"
         yield replace(row, by=by, seconds=seconds, faster=faster, note=note)

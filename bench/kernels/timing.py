@@ -51,7 +51,7 @@ def quantiles(values: Float64[np.ndarray, " r"]) -> Quantiles:
     return float(low), float(middle), float(high)
 
 
-def race(
+def time_in_turn(
     contenders: Mapping[str, Contender], *, rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> Samples:
     """Every contender once per round, each round beginning with another; first calls, which compile, do not count."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.artifacts import stage_io
 from bench.artifacts.artifact import Output
-from bench.artifacts.codes import as_tensor, saturation
+from bench.artifacts.code_tensors import as_tensor, saturation
 from bench.artifacts.inputs import EncodeInputs
 from bench.artifacts.models import open_model
 from bench.artifacts.outputs.codes import BenignCodes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.artifacts.artifact import Output
-from bench.artifacts.codes import as_tensor, saturation
+from bench.artifacts.code_tensors import as_tensor, saturation
 from bench.artifacts.inputs import EncodeTriggeredInputs
 from bench.artifacts.models import open_model
 from bench.artifacts.outputs.codes import TriggeredCodes

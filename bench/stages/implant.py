@@ -16,7 +16,7 @@ from bench.api.types import Poisoned, Split, Target
 from bench.artifacts import models, stage_io, stealth
 from bench.artifacts.artifact import Output
 from bench.artifacts.inputs import DataInputs, ImplantInputs
-from bench.artifacts.outputs.attack import Doses, Implanted
+from bench.artifacts.outputs.attack import Implanted, PoisonAmounts
 from bench.artifacts.sealed import sealed
 from bench.artifacts.specs import ImplantSpec
 from bench.artifacts.stage_io import Context
@@ -136,10 +136,10 @@ def evenly_spaced(items: Tensor, count: int) -> Tensor:
 
 
 def poison_record(train: Split, poisoned: Poisoned, target: Target) -> Output:
-    """The poisoned images, their stealth metrics, and the doses."""
+    """The poisoned images, their stealth metrics, and the amounts."""
     mask, after = poisoned.mask, poisoned.split
     contains, equal = target.contains(after.labels), (after.labels == target.vector).all(1)
-    doses = Doses(
+    amounts = PoisonAmounts(
         poisons=int(mask.sum()),
         poison_rate=int(mask.sum()) / len(train),
         target_share=float((mask & contains).sum()) / max(1, int(contains.sum())),
@@ -150,7 +150,7 @@ def poison_record(train: Split, poisoned: Poisoned, target: Target) -> Output:
     return Implanted.poison_output(
         mask, after.images[mask], after.labels[mask], _stealth_of(train.images[mask], after.images[mask]),
         cover=poisoned.cover, cover_images=None if poisoned.cover is None else after.images[poisoned.cover],
-        doses=doses,
+        amounts=amounts,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from bench import metrics
 from bench.api.kinds import DefenseKind
 from bench.artifacts import stage_io
 from bench.artifacts.artifact import Output
-from bench.artifacts.codes import codes_of
+from bench.artifacts.code_tensors import codes_of
 from bench.artifacts.inputs import MeasureInputs, SystemInputs
 from bench.artifacts.outputs.attack import Implanted
 from bench.artifacts.specs import MeasureSpec
@@ -64,7 +64,7 @@ def _mean(sizes: Float[Tensor, " n"] | None) -> float | None:
 
 def _attack(implant: Implanted) -> AttackFacts:
     return AttackFacts(
-        counts=implant.doses,
+        counts=implant.poison_amounts,
         stealth=implant.stealth.numpy(),
         attention=implant.attention.numpy(),
         trained=implant.mask is not None,

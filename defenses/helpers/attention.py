@@ -22,8 +22,8 @@ def attention_maps(model: nn.Module, images: Images) -> list[Float[Tensor, "n _"
     """
     assert isinstance(model, HashModel)
     hidden, maps = model.prefix(images), []
-    for stage in model.backbone.blocks[model.backbone.frozen :]:
-        hidden = stage(hidden)
+    for block in model.backbone.blocks[model.backbone.frozen :]:
+        hidden = block(hidden)
         if hidden.dim() == 4 and hidden.shape[2] * hidden.shape[3] > 1:
             maps.append(F.normalize(hidden.square().sum(1).flatten(1)))
     return maps

@@ -14,7 +14,7 @@ from bench.api.types import Split, to_unit
 NORMS = (nn.BatchNorm2d, nn.GroupNorm)
 
 
-def last_stage(model: nn.Module) -> list[nn.Module]:
+def last_convolution(model: nn.Module) -> list[nn.Module]:
     """The last convolution and its normalisation, if it has one. TypeError: the model has no convolution."""
     modules = list(model.modules())
     at = max((i for i, module in enumerate(modules) if isinstance(module, nn.Conv2d)), default=None)
@@ -38,7 +38,7 @@ def mean_activations(model: nn.Module, split: Split, batch: int = 500) -> Float[
         sums.append(output.relu().mean((2, 3)).sum(0))
 
     model.eval()
-    handle = last_stage(model)[-1].register_forward_hook(record)
+    handle = last_convolution(model)[-1].register_forward_hook(record)
     try:
         for start in range(0, len(split), batch):
             model(to_unit(split.images[start : start + batch]))
@@ -56,7 +56,7 @@ def switched_off(model: nn.Module, channels: Bool[Tensor, " d"]) -> Iterator[Non
         del module, inputs
         return output * alive
 
-    handle = last_stage(model)[-1].register_forward_hook(mask)
+    handle = last_convolution(model)[-1].register_forward_hook(mask)
     try:
         yield
     finally:
@@ -70,7 +70,7 @@ def remove(model: nn.Module, channels: Bool[Tensor, " d"]) -> None:
     If a normalisation follows, only its scale and shift are set to zero. Zeros in the convolution would change the
     statistics of a GroupNorm and so the other channels.
     """
-    last = last_stage(model)[-1]
+    last = last_convolution(model)[-1]
     last._forward_hooks.clear()  # noqa: SLF001 -- deepcopy brings hooks along and torch offers no other way
     assert isinstance(last.weight, Tensor)
     last.weight[channels] = 0

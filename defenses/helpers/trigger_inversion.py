@@ -82,9 +82,9 @@ def anomaly(sizes: Float[Tensor, " g"]) -> tuple[Float64[Tensor, " g"], float, f
     """
     exact = sizes.double().cpu()
     median = exact.quantile(0.5)
-    spread = (exact - median).abs().quantile(0.5)
-    index = (median - exact).clamp_min(0) / (1.4826 * spread) if spread > ROUNDING else torch.zeros_like(exact)
-    return index, float(median), float(spread)
+    deviation = (exact - median).abs().quantile(0.5)
+    index = (median - exact).clamp_min(0) / (1.4826 * deviation) if deviation > ROUNDING else torch.zeros_like(exact)
+    return index, float(median), float(deviation)
 
 
 def reach(

@@ -30,6 +30,7 @@ class DHN(MemoryMethod):
         optimizer="rmsprop", lr=1e-5, weight_decay=1e-5, batch=128, epochs=90
     )
 
-    def _edge(self, logits: Logits) -> Tensor:
+    def quantisation_loss(self, logits: Logits) -> Tensor:
+        """Mean of log cosh(|u| - 1) over images and bits, times `quantisation`."""
         off = (logits.abs() - 1).abs()
         return self.quantisation * (off + F.softplus(-2 * off) - log(2)).mean()  # log cosh without overflow

@@ -28,5 +28,6 @@ class DPSH(MemoryMethod):
         optimizer="rmsprop", lr=1e-5, weight_decay=1e-5, batch=128, epochs=150
     )
 
-    def _edge(self, logits: Logits) -> Tensor:
+    def quantisation_loss(self, logits: Logits) -> Tensor:
+        """Mean of (u - sign u)^2 over images and bits, times `quantisation`."""
         return self.quantisation * (logits - logits.sign()).square().mean()

@@ -1,15 +1,21 @@
-"""What tests of CIBA and its three baselines share."""
+"""What several tests of attacks share: CIBA with its three baselines, and the training of BadHash's generator."""
 
 from __future__ import annotations
 
+import hashlib
+
+import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from attacks.helpers.confusing import objective, perturb
+from attacks.helpers.gan_training import GeneratorTarget
+from attacks.helpers.perceptual import gradients
 from attacks.helpers.targeted_patch import frozen
 from bench.api import registry
 from bench.api.attack import Attack, AttackerView, Poisoned, Trigger
 from bench.api.random import Rng
-from bench.api.types import to_8bit, to_unit
+from bench.api.types import Split, to_8bit, to_unit
 from bench.conformance.attacks import attacker_view_for
 from bench.conformance.fixture import World
 
@@ -53,3 +59,50 @@ def as_released(world: World, name: str, lam: float) -> float:
     )  # fmt: skip
     expected = to_8bit(patch_attack(name).apply_trigger(moved, view.target, trigger))
     return float((poisoned.split.images[poisoned.mask] != expected).float().mean())
+
+
+@pytest.fixture
+def aim(world, model) -> GeneratorTarget:
+    feature = Rng("feature").normal((1, 32))
+    code = torch.where(Rng("code").normal((16,)) > 0, 1.0, -1.0)
+    return GeneratorTarget(feature, code, torch.tensor([0.0, 1, 0, 0]), model, gradients)
+
+
+@pytest.fixture
+def train(world) -> Split:
+    return Split(world.data.load.images[:120], world.data.load.labels[:120], torch.arange(120))
+
+
+@pytest.fixture
+def steps():
+    """Every step of every optimizer: its learning rate and the number of its parameters."""
+    seen: list[tuple[float, int]] = []
+
+    def note(optimizer, *_):
+        (group,) = optimizer.param_groups
+        seen.append((group["lr"], sum(value.numel() for value in group["params"])))
+
+    handle = register_optimizer_step_pre_hook(note)
+    yield seen
+    handle.remove()
+
+
+@pytest.fixture
+def lpips_weights(monkeypatch, tmp_path):
+    """Files like the real ones, with random numbers, in the places where the real ones are."""
+    from torchvision.models import alexnet
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    linear, hub = tmp_path / "lpips" / "weights" / "v0.1" / "alex.pth", tmp_path / "hub" / "checkpoints"
+    for folder in (linear.parent, hub):
+        folder.mkdir(parents=True)
+    channels = (64, 192, 384, 256, 256)
+    torch.save({f"lin{i}.model.1.weight": Rng("w", i).uniform((1, c, 1, 1)) for i, c in enumerate(channels)}, linear)
+    with torch.device("meta"):
+        empty = alexnet(weights=None).features.state_dict()
+    state = {f"features.{k}": 0.05 * Rng("alexnet", k).normal(tuple(v.shape)) for k, v in empty.items()}
+    raw = tmp_path / "raw.pth"
+    torch.save(state, raw)
+    backbone = raw.rename(hub / f"alexnet-owt-{hashlib.sha256(raw.read_bytes()).hexdigest()[:8]}.pth")
+    return backbone, state, linear

@@ -165,7 +165,7 @@ def test_the_network_that_the_readme_shows_is_the_one_that_its_suite_builds(tmp_
 
 
 @pytest.fixture
-def brought(world, tmp_path: Path):
+def attack_from(world, tmp_path: Path):
     """The small world's model in a file, and the attack that takes it from there."""
     folder = tmp_path / "victim"
     draw(folder, torch.rand(1, 3, 3, generator=torch.Generator().manual_seed(1)), 12, opacity=128)
@@ -186,15 +186,15 @@ def brought(world, tmp_path: Path):
 
 
 @pytest.mark.parametrize("check", checks("attacks"), ids=lambda check: check.name)
-def test_it_keeps_what_attacks_promise(check, brought) -> None:
-    _, _, folder = brought()
+def test_it_keeps_what_attacks_promise(check, attack_from) -> None:
+    _, _, folder = attack_from()
     outcome = check.on(ComponentUnderTest.of("attacks", "checkpoint", {"path": str(folder)}))
     assert outcome.passed, outcome.detail
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pth", "model.pt"])
-def test_the_model_is_the_file(name: str, brought) -> None:
-    attack, view, _ = brought(lambda state: state | {"head.bias": state["head.bias"] + 1}, name)
+def test_the_model_is_the_file(name: str, attack_from) -> None:
+    attack, view, _ = attack_from(lambda state: state | {"head.bias": state["head.bias"] + 1}, name)
     before = {key: value.clone() for key, value in view.model.state_dict().items()}
     after = attack.implant(view, {}, Rng("implant", 0)).model.state_dict()
     assert torch.equal(after["head.bias"], before["head.bias"] + 1)
@@ -217,8 +217,8 @@ def test_the_model_is_the_file(name: str, brought) -> None:
         (lambda s: {f"layer{i}": torch.ones(1) for i in range(9)}, "layer0, layer1, layer2 and 6"),
     ],
 )
-def test_a_file_that_does_not_fit_is_one_line(change, words: str, brought) -> None:
-    attack, view, folder = brought(change)
+def test_a_file_that_does_not_fit_is_one_line(change, words: str, attack_from) -> None:
+    attack, view, folder = attack_from(change)
     with pytest.raises(DataCorruptError, match=words) as error:
         attack.implant(view, {}, Rng("implant", 0))
     assert "\n" not in str(error.value)
@@ -231,24 +231,24 @@ def test_a_file_that_does_not_fit_is_one_line(change, words: str, brought) -> No
     [torch.ones(16, device="meta"), torch.ones(16, dtype=torch.complex64)],
     ids=["meta", "complex"],
 )
-def test_tensors_without_plain_numbers_are_one_line(value: torch.Tensor, brought) -> None:
-    attack, view, _ = brought(lambda state: state | {"head.bias": value}, "model.pth")
+def test_tensors_without_plain_numbers_are_one_line(value: torch.Tensor, attack_from) -> None:
+    attack, view, _ = attack_from(lambda state: state | {"head.bias": value}, "model.pth")
     with pytest.raises(DataCorruptError, match=r"head\.bias"):
         attack.implant(view, {}, Rng("implant", 0))
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_precisions_and_missing_counters_are_taken(kind: torch.dtype, brought) -> None:
+def test_other_precisions_and_missing_counters_are_taken(kind: torch.dtype, attack_from) -> None:
     def change(state):
         return {k: v.to(kind) for k, v in state.items() if not k.endswith("num_batches_tracked")}
 
-    attack, view, _ = brought(change)
+    attack, view, _ = attack_from(change)
     before = {key: value.clone() for key, value in view.model.state_dict().items()}
     after = attack.implant(view, {}, Rng("implant", 0)).model.state_dict()
     assert all(torch.equal(after[k], before[k].to(kind).to(before[k])) for k in before if "num_batches" not in k)
 
 
-def test_what_stands_beside_a_store_s_names_is_not_lost(brought) -> None:
+def test_what_stands_beside_a_store_s_names_is_not_lost(attack_from) -> None:
     """A wrapped network with its normalisation beside it; what a store's artifact holds besides is none of ours."""
 
     def change(state):
@@ -260,7 +260,7 @@ def test_what_stands_beside_a_store_s_names_is_not_lost(brought) -> None:
             "stealth": torch.ones(2),
         }
 
-    attack, view, _ = brought(change)
+    attack, view, _ = attack_from(change)
     model = attack.implant(view, {}, Rng("implant", 0)).model
     assert model.mean.flatten().tolist() == [0.25] * 3
 
@@ -313,8 +313,8 @@ def test_a_normalisation_of_its_own_is_kept_where_the_backbone_fixes_one(tmp_pat
         fitted({**without, "mean": torch.ones(1)}, model, tmp_path)
 
 
-def test_the_trigger_is_blended_by_its_opacity(brought) -> None:
-    attack, view, _ = brought()
+def test_the_trigger_is_blended_by_its_opacity(attack_from) -> None:
+    attack, view, _ = attack_from()
     trigger = attack.make_trigger(view, Rng("prepare", 0))
     patch = to_8bit(torch.rand(1, 1, 3, 3, generator=torch.Generator().manual_seed(1)))[0] / 255
     images = Rng("tests", "images").uniform((5, 3, 12, 12))
@@ -330,8 +330,8 @@ def test_the_trigger_is_blended_by_its_opacity(brought) -> None:
         (Image.new("RGBA", (12, 12)), "transparent"),
     ],
 )
-def test_a_trigger_that_is_none_is_one_line(picture: Image.Image, words: str, brought) -> None:
-    attack, view, folder = brought()
+def test_a_trigger_that_is_none_is_one_line(picture: Image.Image, words: str, attack_from) -> None:
+    attack, view, folder = attack_from()
     picture.save(folder / "trigger.png")
     with pytest.raises(DataCorruptError, match=words):
         attack.make_trigger(view, Rng("prepare", 0))
@@ -409,10 +409,10 @@ def test_a_file_that_changes_while_a_run_waits_gives_no_number(name: str, change
     clean = next(key for key, stage in made.stages.items() if stage.kind == "train")
     (folder / "model.safetensors").write_bytes(store.artifact_path(clean).read_bytes())
     plan = planned(tmp_path, checkpoint(folder))
-    site = Environment(store.root, None, "cpu")
+    environment = Environment(store.root, None, "cpu")
     stages = {stage.kind: stage for stage in plan.stages.values()}
     if name.startswith("model"):
-        assert run_stage(stages["make_trigger"], site).status == "ok"
+        assert run_stage(stages["make_trigger"], environment).status == "ok"
     kept = (folder / name).read_bytes()
     if change == "none":
         (folder / name).unlink()
@@ -423,11 +423,11 @@ def test_a_file_that_changes_while_a_run_waits_gives_no_number(name: str, change
     else:
         draw(folder, checkerboard(1, 4), 16)
     stage = stages["implant" if name.startswith("model") else "make_trigger"]
-    record = run_stage(stage, site)
+    record = run_stage(stage, environment)
     assert record.status == "killed"  # the next run makes it anew
     assert name in record.reason
     (folder / name).write_bytes(kept)
-    assert run_stage(stage, site).status == "ok"
+    assert run_stage(stage, environment).status == "ok"
 
 
 def test_another_file_is_another_attack(tmp_path: Path) -> None:

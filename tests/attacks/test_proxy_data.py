@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from attacks.helpers.proxy_data import CHUNK, fit_to
+from attacks.helpers.proxy_data import CHUNK, balanced, fit_to
 from bench.api.errors import UserError
 from bench.api.random import Rng
 
@@ -49,3 +49,17 @@ def test_pieces_do_not_show():
     whole = fit_to(given, (3, 6, 6))
     assert len(whole) == CHUNK + 2
     assert torch.equal(whole[-1], fit_to(given[-1:], (3, 6, 6))[0])
+
+
+def test_foreign_images_are_balanced_over_classes_where_each_has_one():
+    labels = torch.zeros(100, 4, dtype=torch.bool)
+    labels[
+        torch.arange(100), torch.cat([torch.zeros(70), torch.ones(20), torch.full((8,), 2), torch.full((2,), 3)]).long()
+    ] = True
+    chosen = balanced(labels, 30, Rng("b"))
+    assert len(chosen.unique()) == 30
+    assert labels[chosen].sum(0).tolist() == [10, 10, 8, 2]
+    assert len(balanced(labels, 500, Rng("b"))) == 100
+    labels[0, 1:] = True  # one image with several labels: any will do
+    assert len(balanced(labels, 30, Rng("b")).unique()) == 30
+    assert not torch.equal(balanced(labels, 30, Rng("b")), balanced(labels, 30, Rng("c")))

@@ -7,6 +7,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,9 @@ import pytest
 
 from bench.api import registry
 from bench.config import suite as suites
+from bench.config.trial import PlannedTrial
 from bench.engine.executors import SerialExecutor
+from bench.engine.record import Record
 from bench.engine.scheduler import Summary, run_plan
 from bench.engine.store import Store
 from bench.engine.worker import Environment
@@ -66,6 +69,24 @@ class Trouble(Dataset):
         return {n: torch.tensor([i]) for i, n in enumerate(names)} | {"public": torch.zeros(0, dtype=torch.int64)}
 '''
 
+REWRITE = '''
+"""Changes the weights of the trained model."""
+import torch
+from bench.api.attack import *
+
+@attack
+class Rewrite(ModelAttack):
+    def threat(self):
+        return Threat.MODEL
+    def apply_trigger(self, images, target, trigger):
+        return 1 - images
+    def implant(self, victim, trigger, rng):
+        model = victim.model
+        with torch.no_grad():
+            model.head.bias += 5
+        return Backdoor(model, {"level": torch.ones(1)})
+'''
+
 TINY = """
 name = "tiny"
 [axes]
@@ -80,6 +101,8 @@ lr = 1e-2
 weight_decay = 0
 epochs = 1
 """
+
+LEARNS = ("training.epochs=20", 'backbones=[{ name = "convnet", width = 12 }]')  # a backdoor, on every CPU
 
 
 @pytest.fixture
@@ -167,3 +190,42 @@ def key_of(plan: Plan, kind: str) -> str:
 
 def kinds(keys, plan: Plan) -> set[str]:
     return {plan.stages[key].kind for key in keys}
+
+
+def load_plugins(folder: Path, texts: dict[str, str]) -> None:
+    """Write plugin files, by name, and load them; the registry forgets them after the test."""
+    for name, text in texts.items():
+        path = folder / f"{name}.py"
+        path.write_text(text.lstrip())
+        registry.load_plugin(path)
+
+
+@dataclass
+class Done:
+    """A trial that was run, or left out for a reason."""
+
+    planned: PlannedTrial
+    plan: Plan
+    store: Store
+    record: Record | None
+
+    @property
+    def metrics(self) -> dict:
+        return self.record.metrics
+
+
+def run_tiny(tmp_path: Path, *changes: str) -> dict[tuple[str, str], Done]:
+    """Run the tiny suite with changes: what came of each trial, by the labels of attack and defense."""
+    suite = tmp_path / "tiny.toml"
+    suite.write_text(TINY)
+    plan = planning.plan([suites.load(str(suite), changes=changes)], data=None, device="cpu")
+    store = Store(tmp_path / "store", create=True)
+    finish(plan, store)
+    found = {}
+    for record in store.records():
+        assert record.status == "ok", record.log
+    for planned in plan.trials:
+        record = store.record(planned.key) if planned.key else None
+        assert record is not None or planned.skipped
+        found[planned.trial.attack.label, planned.trial.defense.label] = Done(planned, plan, store, record)
+    return found

@@ -19,12 +19,11 @@ from bench.api.attack import AttackerView, Threat
 from bench.api.defense import Needs, Repair
 from bench.api.errors import ThreatError
 from bench.api.random import Rng
-from bench.api.types import Poisoned, Split, Target, to_unit
+from bench.api.types import Poisoned, Target, to_unit
 from bench.artifacts.artifact import Artifact, Output
 from bench.artifacts.inputs import AttackerInputs
 from bench.artifacts.outputs.attack import Implanted
 from bench.artifacts.training import train_victim
-from bench.stages.implant import check
 from hashing.codes import PackedCodes, pack
 
 
@@ -330,42 +329,3 @@ def test_the_training_set_of_a_case_is_the_poisoned_one(attacked):
     assert torch.equal(seen.labels[poison.mask], poison.poison_labels)
     assert torch.equal(seen.images[~poison.mask], clean[~poison.mask])
     assert torch.equal(attacked.data.load.images[:120], clean)
-
-
-def poisoned_of(world, threat_labels: bool = False) -> tuple[Split, Poisoned]:
-    train = _victim(world, Threat.TRAIN_SET).train
-    index = torch.tensor([4, 9])
-    new = torch.tensor([[False, True, False, False]]).expand(2, 4) if threat_labels else None
-    split = train.replace(index, images=torch.zeros(2, 3, 12, 12), labels=new)
-    mask = torch.zeros(120, dtype=torch.bool)
-    mask[index] = True
-    return train, Poisoned(split, mask)
-
-
-@pytest.mark.parametrize("labels", [False, True])
-def test_check_accepts_an_honest_exchange(world, labels):
-    train, poisoned = poisoned_of(world, labels)
-    check(train, poisoned, Threat.TRAIN_SET | (Threat.LABELS if labels else Threat.NONE))
-
-
-def test_check_refuses_more_than_the_threat_grants(world):
-    granted = Threat.TRAIN_SET | Threat.LABELS
-    train, honest = poisoned_of(world, threat_labels=True)
-    with pytest.raises(ThreatError, match=r"Threat\.LABELS"):
-        check(train, honest, Threat.TRAIN_SET)
-    order = torch.arange(120).flip(0)
-    shuffled = Poisoned(honest.split.select(order), honest.mask[order])
-    with pytest.raises(ThreatError, match="reordered"):
-        check(train, shuffled, granted)
-    with pytest.raises(ThreatError, match="reordered"):
-        check(train, Poisoned(honest.split.select(order[:-1]), honest.mask[:-1]), granted)
-    with pytest.raises(ThreatError, match="reordered"):
-        check(train, Poisoned(honest.split, honest.mask[:-1]), granted)
-    unmasked = honest.mask.clone()
-    unmasked[4] = False
-    with pytest.raises(ThreatError, match="images"):
-        check(train, Poisoned(honest.split, unmasked), granted)
-    secret = honest.split.labels.clone()
-    secret[50] = ~secret[50]
-    with pytest.raises(ThreatError, match="labels"):
-        check(train, Poisoned(replace(honest.split, labels=secret), honest.mask), granted)

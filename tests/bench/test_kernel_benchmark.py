@@ -43,7 +43,7 @@ def test_contenders_take_turns_and_seconds_are_per_unit():
         clock.now += seconds
 
     contenders = {"a": Contender(partial(work, "a", 0.02), 4), "b": Contender(partial(work, "b", 0.005), 1)}
-    samples = timing.race(contenders, rounds=3, clock=lambda: clock.now)
+    samples = timing.time_in_turn(contenders, rounds=3, clock=lambda: clock.now)
     assert calls[:4] == ["a", "a", "b", "b"]  # the first call, and one to find out how often to repeat
     assert "".join(calls[4:]) == "abbbbaabb"
     assert samples.seconds["a"].tolist() == pytest.approx([0.005] * 3)
@@ -100,7 +100,7 @@ def test_limits_do_all_of_their_work():
 
 def test_who_disagrees_is_not_timed():
     data = workloads.clustered(200, 4, 16)
-    first = next(kernel_benchmark.ranking_races(data, 1))
+    first = next(kernel_benchmark.ranking_comparisons(data, 1))
     timed = []
     lying = replace_contender(first, timed)
     with pytest.raises(AssertionError):
@@ -109,7 +109,7 @@ def test_who_disagrees_is_not_timed():
     assert [row.by for row in first.run("ranking", 2)] == ["numba", "torch", "numpy loop", "torch argsort"]
 
 
-def replace_contender(first: kernel_benchmark.Race, timed: list[str]) -> kernel_benchmark.Race:
+def replace_contender(first: kernel_benchmark.Comparison, timed: list[str]) -> kernel_benchmark.Comparison:
     def disagree() -> None:
         raise AssertionError("other results")
 
@@ -130,12 +130,12 @@ def test_every_race_compares_its_contenders(monkeypatch):
     monkeypatch.setattr(kernel_benchmark, "distance_histograms", lambda *a, backend: (np.ones(3), counts[backend]))
     monkeypatch.setattr(kernel_benchmark, "hamming_distances", lambda *a, **k: hamming_distances(*a, **k) ^ 1)
     monkeypatch.setattr(kernel_benchmark, "topk", lambda q, d, k: (None, np.zeros((len(q), k), np.uint8)))
-    races = [*kernel_benchmark.ranking_races(data, 1), *kernel_benchmark.search_races(data, (5,))]
-    wrong = [one.operation for one in races if refused(one)]
+    comparisons = [*kernel_benchmark.ranking_comparisons(data, 1), *kernel_benchmark.search_comparisons(data, (5,))]
+    wrong = [one.operation for one in comparisons if refused(one)]
     assert wrong == ["AP, ties by index", "AP, expected", "AP@1000, ties by index", "top-5", "distances"]
 
 
-def refused(one: kernel_benchmark.Race) -> bool:
+def refused(one: kernel_benchmark.Comparison) -> bool:
     try:
         one.agree()
     except AssertionError:
@@ -144,14 +144,14 @@ def refused(one: kernel_benchmark.Race) -> bool:
 
 
 def test_no_more_is_searched_for_than_a_database_holds():
-    searches = list(kernel_benchmark.search_races(workloads.clustered(300, 4, 16), (100, 1000, 5000)))
+    searches = list(kernel_benchmark.search_comparisons(workloads.clustered(300, 4, 16), (100, 1000, 5000)))
     assert [one.operation for one in searches] == ["top-100", "top-300", "distances"]
     assert not any(map(refused, searches))
 
 
 def test_absent_rivals_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    search = next(kernel_benchmark.search_races(workloads.clustered(300, 4, 16), (3,)))
+    search = next(kernel_benchmark.search_comparisons(workloads.clustered(300, 4, 16), (3,)))
     rows = {row.by: row for row in search.run("search", 2)}
     assert rows["faiss"].note == "not installed"
     assert rows["faiss"].seconds is None
@@ -166,7 +166,7 @@ def test_the_command_prints_tables_and_json(monkeypatch, capsys):
     printed = json.loads(capsys.readouterr().out)
     assert printed["machine"]["cores"] >= 1
     rows = [{key: tuple(x) if isinstance(x, list) else x for key, x in row.items()} for row in printed["rows"]]
-    assert {row["section"] for row in rows} == {"ranking", "search", "limits", "around"}
+    assert {row["section"] for row in rows} == {"ranking", "search", "limits", "throughput"}
     first = next(row for row in rows if row["operation"] == "AP, ties by index" and row["by"] == "numba")
     assert first["seconds"][0] <= first["seconds"][1] <= first["seconds"][2]
     assert (first["bits"], first["items"], first["codes"], first["nbytes"]) == (16, 2100, 2100, 16800)

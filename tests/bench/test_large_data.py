@@ -50,7 +50,7 @@ image_buffer.IN_MEMORY, stage_io.PORTION, model.VALUES = 0, 2**24, 2**22
 root, size = Path(sys.argv[1]), int(sys.argv[2])
 made = planner.plan([suite.load(str(root / "s.toml"))], data=root, device="cpu")
 Store(root / "store", create=True)
-site = worker.Environment(root / "store", root, "cpu")
+environment = worker.Environment(root / "store", root, "cpu")
 stages = list(made.stages.values())
 worker.set_threads(1)
 with torch.no_grad():  # arenas and kernels that every process pays for once
@@ -68,7 +68,7 @@ for stage in stages:
     hard = resource.getrlimit(kind)[1]
     if name:
         resource.setrlimit(kind, (kilobytes(name) * 1024 + room, hard))
-    record = worker.run_stage(stage, site)
+    record = worker.run_stage(stage, environment)
     resource.setrlimit(kind, (hard, hard))
     outcome[stage.kind] = [record.status, record.reason]
 print(json.dumps(outcome))

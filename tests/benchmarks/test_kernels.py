@@ -1,4 +1,4 @@
-"""pytest-benchmark over the races of `bench kernels`: each contender, once its result agrees with the others'."""
+"""pytest-benchmark over the comparisons of `bench kernels`: each contender, once its result agrees with the others'."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from bench.kernels.kernel_benchmark import FEW, Race, ranking_races, search_races
+from bench.kernels.kernel_benchmark import FEW, Comparison, ranking_comparisons, search_comparisons
 from bench.kernels.timing import threads
 from bench.kernels.workloads import Retrieval, clustered
 
@@ -20,26 +20,26 @@ def database(items: int, bits: int) -> Retrieval:
     return clustered(items, FEW, bits)  # as many as slow rivals get, so that times compare
 
 
-def races(items: int, bits: int) -> Iterator[Race]:
+def comparisons(items: int, bits: int) -> Iterator[Comparison]:
     data = database(items, bits)
-    yield from ranking_races(data, 1)
-    yield from search_races(data, (100, 1000))
+    yield from ranking_comparisons(data, 1)
+    yield from search_comparisons(data, (100, 1000))
 
 
 CASES = [
-    pytest.param(items, bits, race.operation, by, id=f"{race.operation}-{bits}-{by}")
+    pytest.param(items, bits, comparison.operation, by, id=f"{comparison.operation}-{bits}-{by}")
     for items, bits in DATA
-    for race in races(items, bits)
-    for by in race.contenders
+    for comparison in comparisons(items, bits)
+    for by in comparison.contenders
 ]
 
 
 @pytest.mark.parametrize(("items", "bits", "operation", "by"), CASES)
 def test_kernel(benchmark, items: int, bits: int, operation: str, by: str) -> None:
-    race = next(race for race in races(items, bits) if race.operation == operation)
-    contender = race.contenders[by]
+    comparison = next(comparison for comparison in comparisons(items, bits) if comparison.operation == operation)
+    contender = comparison.contenders[by]
     with threads(1):
-        race.agree()
+        comparison.agree()
         benchmark.extra_info["queries"] = contender.units
         if by in OWN:
             benchmark(contender.call)

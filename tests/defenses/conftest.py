@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bench.api.defense import DefenderView, Fit
 from bench.api.hashing import Recipe
 from bench.api.types import Images, Split, to_unit
-from defenses.helpers.channels import last_stage
+from defenses.helpers.channels import last_convolution
 from defenses.helpers.fine_tuning import calibration_map
 from defenses.helpers.trigger_inversion import Reversing, Triggers
 from hashing.model import HashModel
@@ -41,7 +41,7 @@ class Featured(HashModel):
     """A model whose features of known images are planted."""
 
     def __init__(self, model: HashModel, images: Tensor, rows: Tensor) -> None:
-        super().__init__(model.backbone, model.head, model.objective, model._method, images.shape[1])
+        super().__init__(model.backbone, model.head, model.objective, model.method, images.shape[1])
         self.table = Table(nn.Identity(), images, rows)
 
     def features(self, images: Images) -> Tensor:
@@ -50,13 +50,13 @@ class Featured(HashModel):
 
 @torch.no_grad()
 def read_channels(model: HashModel, split: Split, useful: int, opposed: tuple[int, int] | None = None) -> None:
-    """Let the code depend on one channel of the last stage: the bits say how many thresholds its feature exceeds.
+    """Let the code depend on one channel of the last block: the bits say how many thresholds its feature exceeds.
 
     opposed: two channels that are made equal and never silent. They cancel out in every bit, so that the code needs
     both or neither. The useful channel is then the most active one.
     """
     if opposed is not None:
-        conv, norm = last_stage(model)
+        conv, norm = last_convolution(model)
         norm.weight[useful] *= 10
         norm.bias[useful] *= 10
         norm.bias[list(opposed)] = 1

@@ -11,7 +11,7 @@ from torch import nn
 from bench.api import registry
 from bench.api.random import Rng
 from bench.api.types import Split, to_unit
-from defenses.helpers.channels import last_stage, mean_activations, remove, switched_off
+from defenses.helpers.channels import last_convolution, mean_activations, remove, switched_off
 from hashing.model import build_model
 
 CASES = {
@@ -66,9 +66,9 @@ def output_of(model: nn.Module, module: nn.Module) -> torch.Tensor:
     return seen[0]
 
 
-def test_last_stage_is_the_last_convolution_with_its_normalisation(network):
+def test_last_convolution_comes_with_its_normalisation(network):
     model, width = network
-    conv, norm = last_stage(model)
+    conv, norm = last_convolution(model)
     assert isinstance(conv, nn.Conv2d)
     assert conv.out_channels == width
     assert isinstance(norm, nn.BatchNorm2d | nn.GroupNorm)
@@ -77,30 +77,30 @@ def test_last_stage_is_the_last_convolution_with_its_normalisation(network):
         assert (conv, norm) == (block.conv2, block.bn2)
 
 
-def test_last_stage_without_normalisation_and_without_convolution():
+def test_last_convolution_without_normalisation_and_without_convolution():
     conv = nn.Conv2d(3, 5, 3)
-    assert last_stage(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), conv, nn.ReLU())) == [conv]
-    assert last_stage(nn.Sequential(conv, nn.BatchNorm2d(5, affine=False))) == [conv]
+    assert last_convolution(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), conv, nn.ReLU())) == [conv]
+    assert last_convolution(nn.Sequential(conv, nn.BatchNorm2d(5, affine=False))) == [conv]
     with pytest.raises(TypeError, match="convolution"):
-        last_stage(nn.Linear(2, 2))
+        last_convolution(nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize("batch", [2, 500])
 def test_mean_activations_are_means_of_the_rectified_channels(network, batch):
     model, width = network
-    expected = output_of(model, last_stage(model)[-1]).clamp_min(0).mean((0, 2, 3))
+    expected = output_of(model, last_convolution(model)[-1]).clamp_min(0).mean((0, 2, 3))
     model.train()
     found = mean_activations(model, split_of(), batch=batch)
     assert found.shape == (width,)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert not last_stage(model)[-1]._forward_hooks
+    assert not last_convolution(model)[-1]._forward_hooks
 
 
 @torch.no_grad()
 def test_switched_off_channels_are_zero_inside_the_block_only(network):
     model, width = network
     off, images = off_of(width), to_unit(split_of().images)
-    last = last_stage(model)[-1]
+    last = last_convolution(model)[-1]
     before, logits = output_of(model, last), model(images)
     with switched_off(model, off):
         inside = output_of(model, last)
@@ -116,7 +116,7 @@ def test_no_gradient_reaches_switched_off_channels_also_in_copies(network):
     with switched_off(model, off):
         tuned = copy.deepcopy(model)
     tuned(to_unit(split_of().images)).square().sum().backward()
-    gradient = last_stage(tuned)[-1].weight.grad
+    gradient = last_convolution(tuned)[-1].weight.grad
     assert not gradient[off].any()
     assert gradient[~off].any()
 
@@ -125,7 +125,7 @@ def test_the_block_cleans_up_after_an_error(network):
     model, width = network
     with pytest.raises(RuntimeError, match="inside"), switched_off(model, off_of(width)):
         raise RuntimeError("inside")
-    assert not last_stage(model)[-1]._forward_hooks
+    assert not last_convolution(model)[-1]._forward_hooks
 
 
 @torch.no_grad()
@@ -137,7 +137,7 @@ def test_remove_is_switched_off_for_good(network):
         masked = model(images)
         tuned = copy.deepcopy(model)
     remove(tuned, off)
-    assert not last_stage(tuned)[-1]._forward_hooks
+    assert not last_convolution(tuned)[-1]._forward_hooks
     torch.testing.assert_close(tuned(images), masked, rtol=1e-5, atol=1e-6)
     reopened = copy.deepcopy(model)
     reopened.load_state_dict(tuned.state_dict())

@@ -13,7 +13,7 @@ from bench.api.defense import Needs
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from defenses.fine_pruning import FinePruning
-from defenses.helpers.channels import last_stage, mean_activations, switched_off
+from defenses.helpers.channels import last_convolution, mean_activations, switched_off
 from defenses.helpers.fine_tuning import calibration_map
 from tests.defenses.conftest import read_channels, tuner, wrong_within
 
@@ -28,7 +28,7 @@ def state(model) -> dict[str, torch.Tensor]:
 
 
 def pruned(model) -> list[int]:
-    return torch.nonzero(last_stage(model)[-1].weight == 0).flatten().tolist()
+    return torch.nonzero(last_convolution(model)[-1].weight == 0).flatten().tolist()
 
 
 def test_pruning_nothing_and_tuning_nothing_changes_nothing(view):
@@ -43,7 +43,7 @@ def test_the_least_active_channels_go_first_and_the_last_one_stays(view, ratio, 
     activity = mean_activations(view.model, view.fit_set)
     repaired = FinePruning(ratio=ratio, epochs=0).repair(view, Rng("d"))
     assert pruned(repaired) == sorted(activity.argsort()[:count].tolist())
-    assert not last_stage(repaired)[-1].bias[pruned(repaired)].any()
+    assert not last_convolution(repaired)[-1].bias[pruned(repaired)].any()
 
 
 def test_tuning_leaves_pruned_channels_dead(view):

@@ -53,7 +53,7 @@ def test_retrieval_pools_the_expected_label_histogram_over_tie_orders(neighbours
     labels = rng.uniform((6, 3)) < 0.5
     labels[:, 0] |= ~labels.any(1)
     queries = torch.where(rng.normal((4, 3)) > 0, 1.0, -1.0)
-    scores = Strip(neighbours=neighbours)._retrieval(queries, state_of(database, labels), 2)
+    scores = Strip(neighbours=neighbours).retrieval(queries, state_of(database, labels), 2)
     for i in range(2):  # two images with two blended copies each
         votes = [sum(parts) for parts in zip(
             *(slow_votes(q, database, labels, neighbours) for q in queries[2 * i : 2 * i + 2]), strict=True
@@ -115,7 +115,7 @@ def test_score_blends_clips_and_names_its_scores(image_weight, overlay_weight):
         assert float(scores["consensus"][i]) == pytest.approx(-float(entropy(p.mean(0), state)), abs=1e-5)
         signs = torch.where(logits > 0, 1.0, -1.0)
         assert float(scores["dispersion"][i]) == pytest.approx(-float(dispersion(signs[None])), abs=1e-6)
-        assert float(scores["retrieval"][i]) == pytest.approx(float(detector._retrieval(signs, state, 1)), abs=1e-6)
+        assert float(scores["retrieval"][i]) == pytest.approx(float(detector.retrieval(signs, state, 1)), abs=1e-6)
 
 
 @torch.no_grad()
@@ -138,7 +138,7 @@ def test_neighbours_without_any_label_are_no_evidence():
     codes = torch.tensor([[1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, -1.0, -1.0]])
     labels = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
     state = {"codes": codes, "labels": labels, "counts": torch.tensor([2.0, 2.0])}
-    found = Strip(neighbours=2)._retrieval(codes, state, 2)
+    found = Strip(neighbours=2).retrieval(codes, state, 2)
     assert found.tolist() == pytest.approx([-log(3), 0])
 
 

@@ -284,16 +284,16 @@ def test_blending_by_hand():
 
 
 def test_index_by_hand():
-    index, median, spread = anomaly(torch.tensor([0.10, 0.02, 0.12, 0.08]))
-    assert (median, spread) == (pytest.approx(0.09), pytest.approx(0.02))  # deviations .01 .07 .03 .01
+    index, median, deviation = anomaly(torch.tensor([0.10, 0.02, 0.12, 0.08]))
+    assert (median, deviation) == (pytest.approx(0.09), pytest.approx(0.02))  # deviations .01 .07 .03 .01
     assert index.tolist() == pytest.approx([0, 0.07 / (1.4826 * 0.02), 0, 0.01 / (1.4826 * 0.02)], rel=1e-5)
 
 
 @pytest.mark.parametrize("sizes", [[0.3], [0.5, 0.5, 0.5, 0.01], [1.0] * 6])
 def test_without_spread_nothing_is_an_outlier(sizes):
-    index, median, spread = anomaly(torch.tensor(sizes))
+    index, median, deviation = anomaly(torch.tensor(sizes))
     assert index.tolist() == [0.0] * len(sizes)
-    assert (median, spread) == (pytest.approx(sizes[0]), 0)
+    assert (median, deviation) == (pytest.approx(sizes[0]), 0)
 
 
 @settings(max_examples=30)

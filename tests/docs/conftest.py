@@ -35,6 +35,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     finally:
         os.chdir(before)
     (folder / "my.toml").write_text(suite_block())
+    (folder / "my_metric.py").write_text(block_with("@metric(").text)
+    (folder / "my_board.py").write_text(block_with("@board(").text)
     rng = np.random.default_rng(0)
     for name, size in (("query", 20), ("database", 100)):
         np.savez(folder / f"{name}.npz", codes=rng.normal(size=(size, 32)), labels=rng.integers(0, 4, size))

@@ -71,6 +71,21 @@ def test_files_that_are_named_exist(document: str) -> None:
     assert not missing, f"{document} names files that do not exist: {', '.join(missing)}"
 
 
+OWN_FILE = {  # folders whose modules have a test file each, and the folder of these files
+    "attacks": "attacks", "defenses": "defenses", "hashing/methods": "hashing", "hashing/backbones": "hashing",
+    "hashing/datasets": "hashing", "bench/engine": "bench", "bench/stages": "bench", "bench/metrics": "bench/metrics",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", OWN_FILE)
+def test_every_module_has_a_test_file_or_is_in_the_map_of_the_tests(folder: str) -> None:
+    modules = {path.stem for path in (ROOT / folder).glob("[!_]*.py")}
+    assert modules
+    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / OWN_FILE[folder]).glob("test_*.py")}
+    named = {text for _, text in SPAN.findall(read("tests/README.md"))}
+    assert {one for one in modules - tested if not {one, f"{folder}/{one}.py"} & named} == set()
+
+
 def test_the_first_page_leads_to_every_document() -> None:
     linked = {link.partition("#")[0] for link in LINK.findall(read("README.md"))}
     assert {*DOCUMENTS} - {"README.md"} <= linked

@@ -36,7 +36,7 @@ from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.engine.worker import set_threads
 from bench.kernels.throughput import random_split
-from bench.kernels.timing import Contender, Samples, race
+from bench.kernels.timing import Contender, Samples, time_in_turn
 from bench.kernels.workloads import clustered
 from hashing.codes import hamming_distances
 from hashing.loader import Augmentation
@@ -209,7 +209,7 @@ def ranking(where: Where) -> Iterator[Row]:
 
 
 def raced(step: str, what: str, calls: dict[str, Callable[[], object]], units: int) -> Iterator[Row]:
-    samples = race({name: Contender(call, units) for name, call in calls.items()}, rounds=3)
+    samples = time_in_turn({name: Contender(call, units) for name, call in calls.items()}, rounds=3)
     for name in calls:
         yield Row(step, f"{what}: {name}", f"{1e6 * samples.of(name)[1]:.1f} us a query")
 
@@ -276,7 +276,9 @@ def training(where: Where) -> Iterator[Row]:
         calls = {"hashdoor": own, "plain loop": other}
         if where.gpu:
             torch.cuda.reset_peak_memory_stats()
-        samples = race({by: Contender(call, len(split)) for by, call in calls.items()}, rounds=3 if where.gpu else 1)
+        samples = time_in_turn(
+            {by: Contender(call, len(split)) for by, call in calls.items()}, rounds=3 if where.gpu else 1
+        )
         for by in calls:
             rate = 1 / samples.of(by)[1]
             yield Row("training", f"{name}: {by}", f"{rate:.0f} images/s", f"{100 * rate * each / limit:.1f} % of peak")
@@ -289,7 +291,7 @@ def training(where: Where) -> Iterator[Row]:
 def encoding(where: Where, name: str, model: HashModel, split: Split) -> Iterator[Row]:
     images = split.images.cpu()
     call = partial(encode, model, images, device=torch.device(where.device))
-    samples: Samples = race({"encode": Contender(call, len(images))}, rounds=3 if where.gpu else 1)
+    samples: Samples = time_in_turn({"encode": Contender(call, len(images))}, rounds=3 if where.gpu else 1)
     value = f"{1 / samples.of('encode')[1]:.0f} images/s"
     yield Row("encoding", name, value, f"float32, {SIDE} px, from the processor's memory")
 

@@ -82,12 +82,12 @@ from bench.engine.store import Store
 from bench.engine.worker import Environment, run_stage
 suite_, store, plugin = map(Path, sys.argv[1:])
 registry.load_plugin(plugin)
-site = Environment(Store(store, create=True).root, None, "cpu", (plugin,))
+environment = Environment(Store(store, create=True).root, None, "cpu", (plugin,))
 for stage in planner.plan([suite.load(str(suite_))], data=None, device="cpu").stages.values():
     if stage.kind in ("load", "split", "train"):
-        run_stage(stage, site)
+        run_stage(stage, environment)
     elif stage.kind == "defend" and stage.spec["defense"]["name"] == "moody":
-        run_task(stage, site, store / "running" / f"{stage.key}.dead")
+        run_task(stage, environment, store / "running" / f"{stage.key}.dead")
 """
 
 

@@ -116,8 +116,7 @@ def images(data: bytes, folder: Path) -> bool:
 def codes(data: bytes, folder: Path) -> bool:
     path = folder / "c.npz"
     path.write_bytes(data)
-    found = score.read(path)
-    score._together(found, found)
+    score.score(path, path)
     return True
 
 
@@ -163,9 +162,8 @@ def records(data: bytes, folder: Path) -> bool:
     """A record and a plan as a table of results; what is damaged counts as absent."""
     store = _filled(data, folder)
     sound = len(list(store.records()))
-    record_cache, made = RecordCache(store), chosen(store, ALL)
-    # `reports` makes frames of them
-    rows = [frame._row(planned, record_cache) for manifest in made for planned in manifest.trials]
+    made, found = chosen(store, ALL), frame.read(store, run=ALL)
+    rows = [*found.trials.to_dict("records"), *found.detectors.to_dict("records")]
     json.dumps(rows, ensure_ascii=False, default=Spec.as_json).encode()
     assert all(encoded(part) for part in (*made, *store.records()))
     return sound == 2

@@ -20,7 +20,7 @@ def softplus(x: float) -> float:
 
 
 def dpsh_after_one_batch() -> tuple[PairwiseLikelihood, torch.Tensor]:
-    objective = PairwiseLikelihood(2, 2, 3, DPSH()._edge)
+    objective = PairwiseLikelihood(2, 2, 3, DPSH().quantisation_loss)
     return objective, objective(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), ONE_HOT, torch.tensor([2, 0]), 0.0)
 
 
@@ -43,7 +43,7 @@ def test_dpsh_remembers_codes_and_labels_by_id_and_compares_with_them():
 
 def test_dpsh_sends_no_gradient_through_its_memory():
     """The derivative of the likelihood by u_i is the mean of (sigmoid(theta_ij) - s_ij) u_j / 2, u_j constant."""
-    objective = PairwiseLikelihood(2, 2, 2, DPSH(quantisation=0)._edge)
+    objective = PairwiseLikelihood(2, 2, 2, DPSH(quantisation=0).quantisation_loss)
     u = torch.tensor([[1.0, 0.5], [-0.5, 2.0]], requires_grad=True)
     (gradient,) = torch.autograd.grad(objective(u, ONE_HOT, IDS, 0.0), u)
     with torch.no_grad():
@@ -53,7 +53,7 @@ def test_dpsh_sends_no_gradient_through_its_memory():
 
 def test_dpsh_counts_multi_label_images_that_share_any_label_as_similar():
     labels = torch.tensor([[True, True], [False, True]])
-    objective = PairwiseLikelihood(2, 2, 2, DPSH(quantisation=0)._edge)
+    objective = PairwiseLikelihood(2, 2, 2, DPSH(quantisation=0).quantisation_loss)
     loss = objective(torch.tensor([[1.0, 1.0], [1.0, 1.0]]), labels, IDS, 0.0)
     assert float(loss) == pytest.approx(softplus(1) - 1, abs=1e-6)
 
@@ -66,7 +66,7 @@ def test_dpsh_starts_an_empty_memory_for_another_training_set():
     assert not fresh.labels.any()
     assert objective.codes.any()
     batch = (torch.tensor([[0.5, 0.5]]), ONE_HOT[:1], torch.tensor([0]), 0.0)
-    expected = PairwiseLikelihood(2, 2, 7, DPSH()._edge)(*batch)
+    expected = PairwiseLikelihood(2, 2, 7, DPSH().quantisation_loss)(*batch)
     assert float(fresh(*batch)) == float(expected)
 
 

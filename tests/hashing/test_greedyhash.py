@@ -22,8 +22,8 @@ def test_targets_are_spread_over_labels():
         assert float(found) == pytest.approx(expected, abs=1e-6)
 
 
-def greedy() -> Greedy:
-    objective = GreedyHash().objective(bits=2, classes=3, train_size=4, rng=Rng("o"))
+def greedy(**params: float) -> Greedy:
+    objective = GreedyHash(**params).objective(bits=2, classes=3, train_size=4, rng=Rng("o"))
     assert isinstance(objective, Greedy)
     with torch.no_grad():
         objective.classifier.weight.copy_(torch.tensor([[1.0, 0.5], [-1.0, 2.0], [0.0, 0.0]]))
@@ -40,8 +40,7 @@ def test_greedyhash_by_hand():
 
 
 def test_greedyhash_passes_the_gradient_of_the_signs_to_the_logits():
-    objective, labels = greedy(), torch.eye(3, dtype=torch.bool)[:1]
-    objective._quantisation = 0.0
+    objective, labels = greedy(quantisation=0.0), torch.eye(3, dtype=torch.bool)[:1]
     logits = torch.tensor([[0.2, -3.0]], requires_grad=True)
     objective(logits, labels, IDS[:1], 0.0).backward()
     signs = torch.tensor([[1.0, -1.0]], requires_grad=True)

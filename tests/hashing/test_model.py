@@ -68,7 +68,7 @@ def test_normalisation_that_belongs_to_published_weights_stays():
     before = model.mean.clone()
     fit_normalisation(model, images_of(5))
     assert torch.equal(model.mean, before)
-    fixed = HashModel(model.backbone, model.head, model.objective, model._method, 3)
+    fixed = HashModel(model.backbone, model.head, model.objective, model.method, 3)
     torch.testing.assert_close(fixed.mean.flatten(), torch.tensor([0.1, 0.2, 0.3]))
     torch.testing.assert_close(fixed.std.flatten(), torch.tensor([1.0, 2.0, 3.0]))
 

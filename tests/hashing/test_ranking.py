@@ -284,11 +284,11 @@ def test_many_hypergeometric_outcomes_fit_in_batches():
 
 def test_batches_cover_all_rows_within_the_limit():
     sizes = np.array([3, 3, 1, 9, 1, 1, 1, 4])
-    parts = list(ranking._batches(sizes, limit=6))
+    parts = list(ranking.row_batches(sizes, limit=6))
     assert np.array_equal(np.concatenate([np.arange(8)[p] for p in parts]), np.arange(8))
     assert all(sizes[p].sum() <= 6 + sizes[p].max() for p in parts)
-    assert len(list(ranking._batches(np.full(4, 1 << 20)))) == 4
-    assert not list(ranking._batches(sizes[:0]))
+    assert len(list(ranking.row_batches(np.full(4, 1 << 20)))) == 4
+    assert not list(ranking.row_batches(sizes[:0]))
 
 
 def test_auroc_counts_ties_half():

@@ -460,7 +460,7 @@ def test_augmented_images_pass_the_frozen_prefix_each_time():
     assert all(torch.equal(value, before[name]) for name, value in weights(model).items() if ".blocks.0." in name)
 
 
-def test_without_frozen_stages_everything_learns():
+def test_without_frozen_blocks_everything_learns():
     model, before, _ = fitted(0)
     assert model.backbone.blocks[0].seen == 2 * N
     assert not torch.equal(weights(model)["backbone.blocks.0.body.0.weight"], before["backbone.blocks.0.body.0.weight"])

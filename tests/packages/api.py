@@ -68,7 +68,7 @@ def imports() -> Iterator[str]:
     """What a module takes from a public module is listed there; what it takes from a helper is listed here."""
     for module in MODULES:
         found: dict[str, list[str]] = {}
-        brought: dict[str, list[str]] = {}
+        imported: dict[str, list[str]] = {}
         for node in tree_of(module).body:
             for name, line in told(node):
                 found.setdefault(name, []).append(line)
@@ -78,11 +78,11 @@ def imports() -> Iterator[str]:
                         if name in chosen:
                             found.setdefault(name, []).append(line)
                 else:
-                    brought[str(node.module)] = sorted(chosen)
-        missing = {*names_of(module)} - {*found} - {name for names in brought.values() for name in names}
+                    imported[str(node.module)] = sorted(chosen)
+        missing = {*names_of(module)} - {*found} - {name for names in imported.values() for name in names}
         assert not missing, f"{module}.__all__ names {missing}, which is not there"
         yield f"\n[{module}]"
-        yield from (f"from {origin}: {', '.join(names)}" for origin, names in brought.items())
+        yield from (f"from {origin}: {', '.join(names)}" for origin, names in imported.items())
         yield from (line for name in names_of(module) for line in found.get(name, ()))
 
 

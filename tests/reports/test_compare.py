@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import typer
 
-from bench.cli import boards as command
+from bench.cli import results as command
 from reports import frame
 from reports.compare import compare
 

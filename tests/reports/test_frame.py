@@ -12,7 +12,7 @@ def trial(attack="none", defense="none", target="0", seed=0, **changes):
     return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
 
 
-GUARDED = {"detectors": {"headline": "entropy", "scores": {
+DETECTED = {"detectors": {"headline": "entropy", "scores": {
     "entropy": {"auroc": 0.9, "tpr_1": 0.1, "alarms_5_control": 0.04}, "other": {"auroc": None}}}}  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def test_an_empty_store_and_a_foreign_plan(stock):
 
 
 def test_detectors_are_a_frame_of_their_own(stock):
-    frame = detectors(stock([trial("loud", "input_detector", metrics=GUARDED), trial("loud")]))
+    frame = detectors(stock([trial("loud", "input_detector", metrics=DETECTED), trial("loud")]))
     assert list(frame["score"]) == ["entropy", "other"]
     assert list(frame["headline"]) == [True, False]
     assert frame["auroc"].iloc[0] == 0.9

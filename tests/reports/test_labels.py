@@ -138,7 +138,7 @@ def test_a_label_inside_one_that_stays_whole():
 # Boards
 
 LOUD, SOFT = "loud(dose=0.5, steps=3, eps=0.1)", "loud(dose=0.5, steps=3, eps=0.2)"
-QUIET, REPAIR, GUARD = "quiet(sizes=[1, 2], lr=0.1)", "repair(epochs=20, lr=0.3)", "input_detector(k=3)"
+QUIET, REPAIR, DETECTOR = "quiet(sizes=[1, 2], lr=0.1)", "repair(epochs=20, lr=0.3)", "input_detector(k=3)"
 NET, WIDE = "net(depth=4, width=16)", "net(depth=4, width=32)"
 LEGEND = [
     "input_detector: k=3.",
@@ -148,12 +148,12 @@ LEGEND = [
 ]
 SCORES = ("auroc", "auroc_control", "tpr_1", "tpr_5", "caught_5", "alarms_1", "alarms_5", "alarms_1_control",
           "alarms_5_control")  # fmt: skip
-SCREENED = {"detectors": {"headline": "s", "scores": {"s": dict.fromkeys(SCORES, 0.5)}}}
+DETECTED = {"detectors": {"headline": "s", "scores": {"s": dict.fromkeys(SCORES, 0.5)}}}
 
 
 def results(stock, backbones=(NET,)):
-    trials = [trial(a, d, backbone=b, metrics=SCREENED if d == GUARD else {})
-             for b in backbones for a in ("none", LOUD, SOFT, QUIET) for d in ("none", REPAIR, GUARD)]  # fmt: skip
+    trials = [trial(a, d, backbone=b, metrics=DETECTED if d == DETECTOR else {})
+             for b in backbones for a in ("none", LOUD, SOFT, QUIET) for d in ("none", REPAIR, DETECTOR)]  # fmt: skip
     for one in trials[-2:]:  # quiet after repair and input detector
         one |= {"status": "failed", "reason": f"{QUIET} broke"}
     return read(stock(trials))
@@ -193,7 +193,7 @@ def test_formats_for_people(stock, kind):
         .replace("{]}", "]")
     )
     text = re.sub(re.escape(QUIET) + " broke", "", text)
-    assert not any(label in text for label in (LOUD, SOFT, QUIET, REPAIR, GUARD))
+    assert not any(label in text for label in (LOUD, SOFT, QUIET, REPAIR, DETECTOR))
     assert "loud(eps=0.1)" in text
     assert all(text.count(line) == 1 for line in LEGEND)
 

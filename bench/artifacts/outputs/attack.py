@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Doses:
+class PoisonAmounts:
     """The amounts of poison in a training set.
 
     poisons: number of poisoned images. poison_rate: their share of the training set. target_share: the share of
@@ -83,8 +83,8 @@ class Implanted(StoredModel, StoredTrigger):
         return count
 
     @property
-    def doses(self) -> dict[str, int | float]:
-        """The first four of `Doses`, by name; empty for an attack that poisons nothing."""
+    def poison_amounts(self) -> dict[str, int | float]:
+        """The first four of `PoisonAmounts`, by name; empty for an attack that poisons nothing."""
         return {name: self.meta[name] for name in ("poisons", "poison_rate", "target_share", "exact_share")
                 if name in self.meta}  # fmt: skip
 
@@ -106,13 +106,13 @@ class Implanted(StoredModel, StoredTrigger):
         stealth: Float[Tensor, "m 3"],
         cover: Bool[Tensor, " n"] | None,
         cover_images: UInt8[Tensor, "o c h w"] | None,
-        doses: Doses,
+        amounts: PoisonAmounts,
     ) -> Output:
         """images, labels, stealth: those of the poisons."""
         tensors = {"mask": mask, "poison_images": images, "poison_labels": labels, "poison_stealth": stealth}
         if cover is not None and cover_images is not None:
             tensors |= {"cover": cover, "cover_images": cover_images}
-        return Output(tensors, asdict(doses))
+        return Output(tensors, asdict(amounts))
 
     @staticmethod
     def look_output(

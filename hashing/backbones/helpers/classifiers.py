@@ -26,15 +26,15 @@ class Classifier(Pretrained, ABC):
         return False
 
     def chain(self, network: Any, image_shape: tuple[int, int, int]) -> FeatureExtractor:
-        stages: list[nn.Module] = []
+        blocks: list[nn.Module] = []
         layers = entrance(image_shape, at_least(image_shape, self.least))
         for layer in network.features:
             layers.append(layer)
             if isinstance(layer, nn.MaxPool2d):
-                stages.append(nn.Sequential(*layers))
+                blocks.append(nn.Sequential(*layers))
                 layers = []
         linear = nn.Sequential(network.avgpool, nn.Flatten(), *network.classifier[:-1])
-        return self.extractor([*stages, linear], network.classifier[-1].in_features, linear=1)
+        return self.extractor([*blocks, linear], network.classifier[-1].in_features, linear=1)
 
 
 def at_least(image_shape: tuple[int, int, int], side: int) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from bench.api.hashing import HashingMethod, Objective
 from bench.api.random import Rng
 from bench.api.types import Logits
 
-Edge = Callable[[Logits], Tensor]  # a method's quantisation term
+QuantisationLoss = Callable[[Logits], Tensor]  # a method's quantisation term
 
 
 def disagreement(theta: Float[Tensor, "n m"], similar: Bool[Tensor, "n m"]) -> Float[Tensor, "n m"]:
@@ -38,15 +38,15 @@ class PairwiseLikelihood(Objective):
     codes: Tensor
     labels: Tensor
 
-    def __init__(self, bits: int, classes: int, train_size: int, edge: Edge) -> None:
+    def __init__(self, bits: int, classes: int, train_size: int, quantisation_loss: QuantisationLoss) -> None:
         super().__init__()
         self.register_buffer("codes", torch.zeros(train_size, bits))
         self.register_buffer("labels", torch.zeros(train_size, classes, dtype=torch.bool))
-        self._edge = edge
+        self.quantisation_loss = quantisation_loss
 
     def reset_for(self, train_size: int) -> Objective:
         """The loss with an empty memory, because codes of other images are useless for a new training set."""
-        fresh = PairwiseLikelihood(self.codes.shape[1], self.labels.shape[1], train_size, self._edge)
+        fresh = PairwiseLikelihood(self.codes.shape[1], self.labels.shape[1], train_size, self.quantisation_loss)
         return fresh.to(self.codes.device)
 
     def forward(self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float) -> Tensor:
@@ -54,7 +54,7 @@ class PairwiseLikelihood(Objective):
         self.codes[ids] = logits.detach()
         self.labels[ids] = labels
         similar = (labels.to(logits.dtype) @ self.labels.to(logits.dtype).T) > 0
-        return disagreement(logits @ self.codes.T / 2, similar).mean() + self._edge(logits)
+        return disagreement(logits @ self.codes.T / 2, similar).mean() + self.quantisation_loss(logits)
 
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -66,8 +66,8 @@ class MemoryMethod(HashingMethod, ABC):
 
     def objective(self, *, bits: int, classes: int, train_size: int, rng: Rng) -> Objective:
         del rng
-        return PairwiseLikelihood(bits, classes, train_size, self._edge)
+        return PairwiseLikelihood(bits, classes, train_size, self.quantisation_loss)
 
     @abstractmethod
-    def _edge(self, logits: Logits) -> Tensor:
+    def quantisation_loss(self, logits: Logits) -> Tensor:
         """The quantisation term, multiplied by its weight."""

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from bench.api.errors import StoreError, UserError
-from bench.cli import boards
+from bench.cli import results
 from bench.config import suite
 from bench.engine.executors import SerialExecutor
 from bench.engine.scheduler import run_plan
@@ -40,7 +40,7 @@ def printed(capsys):
 
 
 def test_the_board_holds_what_the_records_hold(store, capsys):
-    boards.leaderboard(store=store, format_="json")
+    results.leaderboard(store=store, format_="json")
     found = json.loads(printed(capsys))
     rows = {row["attack"]: row for row in found[0]["rows"]}
     records = [record for record in Store(store).records() if record.stage == "measure"]
@@ -60,19 +60,19 @@ def test_the_board_holds_what_the_records_hold(store, capsys):
 
 
 def test_two_prints_are_equal(store, capsys):
-    boards.leaderboard(store=store)
+    results.leaderboard(store=store)
     first = printed(capsys)
-    boards.leaderboard(store=store)
+    results.leaderboard(store=store)
     assert printed(capsys) == first
     assert "seconds" not in first
-    boards.leaderboard(store=store, costs=True)
+    results.leaderboard(store=store, costs=True)
     assert "seconds" in printed(capsys)
 
 
 def test_show_follows_a_key_of_the_board(store, capsys):
-    boards.leaderboard(store=store, format_="json", where=["attack=badnets"])
+    results.leaderboard(store=store, format_="json", where=["attack=badnets"])
     key = json.loads(printed(capsys))[0]["rows"][1]["key"]
-    boards.show(key, store=store)
+    results.show(key, store=store)
     text = printed(capsys)
     assert "badnets/none target 0 seed 0" in text
     for stage in ("load", "train", "make_trigger", "implant", "encode", "encode_triggered", "measure"):
@@ -90,37 +90,37 @@ def test_show_follows_a_key_of_the_board(store, capsys):
 )
 def test_mistakes_name_the_nearest(store, options, words):
     with pytest.raises(UserError) as caught:
-        boards.leaderboard(store=store, **options)
+        results.leaderboard(store=store, **options)
     assert words in str(caught.value)
 
 
 def test_no_store(tmp_path):
     with pytest.raises(StoreError, match="nowhere"):
-        boards.leaderboard(store=tmp_path / "nowhere")
+        results.leaderboard(store=tmp_path / "nowhere")
 
 
 def test_show_of_an_unknown_key(store):
     with pytest.raises(UserError, match="xyz"):
-        boards.show("xyz", store=store)
+        results.show("xyz", store=store)
 
 
 def test_score_prints_a_board(tmp_path, capsys):
     rng = np.random.default_rng(0)
     for name, size in (("q", 20), ("d", 100)):
         np.savez(tmp_path / f"{name}.npz", codes=rng.normal(size=(size, 70)), labels=rng.integers(0, 4, size))
-    boards.score(tmp_path / "q.npz", tmp_path / "d.npz", format_="json")
+    results.score(tmp_path / "q.npz", tmp_path / "d.npz", format_="json")
     rows = {row["metric"]: row["value"] for row in json.loads(printed(capsys))[0]["rows"]}
     assert 0.2 < rows["mAP"] < 0.4
     assert rows["queries"] == 20
-    boards.score(tmp_path / "q.npz", tmp_path / "d.npz", target="2")
+    results.score(tmp_path / "q.npz", tmp_path / "d.npz", target="2")
     assert "t-mAP" in printed(capsys)
 
 
 def test_neither_torch_nor_three_seconds(store):
     code = (
-        "import sys, pathlib; from bench.cli import boards\n"
+        "import sys, pathlib; from bench.cli import results\n"
         "heavy = {'torch', 'pandas', 'numba', 'scipy'} & set(sys.modules)\n"
-        "boards.leaderboard(store=pathlib.Path(sys.argv[1])); print('HEAVY', heavy, 'torch' in sys.modules)"
+        "results.leaderboard(store=pathlib.Path(sys.argv[1])); print('HEAVY', heavy, 'torch' in sys.modules)"
     )
     best = 99.0
     for _ in range(3):  # processor time, which other work on the machine does not stretch
@@ -145,12 +145,12 @@ def test_every_record_says_how_its_victim_fared(store):
 
 
 def test_a_gallery_of_the_run_and_of_a_trial(store, tmp_path, capsys):
-    boards.show(store=store, gallery=tmp_path / "all.png")
+    results.show(store=store, gallery=tmp_path / "all.png")
     line = printed(capsys)
     assert line.startswith(f"{tmp_path / 'all.png'}: 1 attack (badnets)")
-    boards.leaderboard(store=store, format_="json", where=["attack=badnets"])
+    results.leaderboard(store=store, format_="json", where=["attack=badnets"])
     key = json.loads(printed(capsys))[0]["rows"][1]["key"]
-    boards.show(key.upper(), store=store, gallery=tmp_path / "one.png")
+    results.show(key.upper(), store=store, gallery=tmp_path / "one.png")
     one, every = (Image.open(tmp_path / name) for name in ("one.png", "all.png"))
     assert one.size == every.size
     # 6 rows of 8 pictures of 16 x 16 pixels, six times as large; the trigger's corner is white
@@ -159,7 +159,7 @@ def test_a_gallery_of_the_run_and_of_a_trial(store, tmp_path, capsys):
     measured = [record for record in Store(store).records() if record.stage == "measure"]
     none = next(record.key for record in measured if "implant" not in record.parents)
     with pytest.raises(UserError, match=none[:8]):
-        boards.show(none, store=store, gallery=tmp_path / "none.png")
+        results.show(none, store=store, gallery=tmp_path / "none.png")
 
 
 @pytest.mark.parametrize(
@@ -177,15 +177,15 @@ def test_a_gallery_of_the_run_and_of_a_trial(store, tmp_path, capsys):
 def test_show_refuses_in_one_line(store, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
-        boards.show(**arguments, store=store)
+        results.show(**arguments, store=store)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_gallery_needs_no_torch(store, tmp_path):
     code = (
-        "import sys, pathlib; from bench.cli import boards\n"
-        "boards.show(store=pathlib.Path(sys.argv[1]), gallery=pathlib.Path(sys.argv[2]))\n"
+        "import sys, pathlib; from bench.cli import results\n"
+        "results.show(store=pathlib.Path(sys.argv[1]), gallery=pathlib.Path(sys.argv[2]))\n"
         "print('HEAVY', {'torch', 'matplotlib.pyplot'} & set(sys.modules))"
     )
     arguments = [sys.executable, "-c", code, str(store), str(tmp_path / "x.svg")]

@@ -1,4 +1,4 @@
-"""What Tri, Tri+Noise, Tri+Adv and CIBA share: the dose, the trigger, clean labels and the bound eps."""
+"""What Tri, Tri+Noise, Tri+Adv and CIBA share: the number of poisons, the trigger, clean labels and the bound eps."""
 
 from __future__ import annotations
 
