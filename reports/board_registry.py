@@ -19,7 +19,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from bench.api import registry
 from bench.api.errors import UserError, nearest, unknown
 from bench.engine.record_cache import RecordCache
-from reports.context import Board, components
+from reports.board import Board
+from reports.context import components
 from reports.frame import Results
 
 __all__ = ["Board", "BoardData", "BoardKind", "BoardOption", "all_boards", "board", "make_boards", "parts_of"]

@@ -10,14 +10,17 @@ import numpy as np
 import pandas as pd
 
 from bench.config.trial import AXES
+from bench.engine.record import Status
 from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.metrics import METRICS
 from reports import statistics
+from reports.board import FREEDOM, HALF, Board
 from reports.common_cells import CommonCells, Group
-from reports.context import FREEDOM, HALF, Board, listed
-from reports.frame import VERSIONS, Results, groups
+from reports.context import listed
+from reports.frame import VERSIONS, Results
 from reports.rows import freedom, table
+from reports.selection import groups, with_result
 
 COMPARED = ("map", "t_map", "gain", "own_map", "auroc", "model_score")
 ROUNDING = 1e-9  # a smaller difference is equality
@@ -130,7 +133,7 @@ def _missing(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """Trials with a result in one store only, and their reason in the other."""
     on = ["training", *AXES]
     both = a[[*on, "status", "reason"]].merge(b[[*on, "status", "reason"]], on=on, how="outer", suffixes=(" A", " B"))
-    ok = {name: both[f"status {name}"] == "ok" for name in ("A", "B")}
+    ok = {name: both[f"status {name}"] == Status.OK.value for name in ("A", "B")}
     lost = both[ok["A"] != ok["B"]].copy()
     lost["only in"] = np.where(ok["A"][lost.index], "A", "B")
     why = np.where(lost["only in"] == "A", lost["reason B"], lost["reason A"])
@@ -164,7 +167,7 @@ def _provenance(a: pd.DataFrame, b: pd.DataFrame, first: Store, second: Store) -
 
 
 def _facts(trials: pd.DataFrame, store: Store) -> dict[str, str]:
-    done = trials[trials["status"] == "ok"]
+    done = with_result(trials)
     found = {name: listed(sorted(set(done[name].dropna().astype(str)))) for name in (*VERSIONS, "device", "protocol")}
     record_cache, seen = RecordCache(store), dict[str, set[str]]()
     for key in done["key"]:

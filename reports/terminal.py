@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.api.untrusted import strip_controls, strip_controls_multiline
+from bench.engine.record import Status
+from reports.board import Board
 from reports.cells import BLANK, holds_text, words
-from reports.context import Board
 
 # From blue (0) over grey to orange (1): readable with every common colour vision, on dark and light backgrounds.
 HEAT = ("#3b7dd8", "#5a8bc9", "#7b97b5", "#96988f", "#b08f66", "#cb8440", "#e67817")
@@ -21,7 +22,7 @@ HEAT = ("#3b7dd8", "#5a8bc9", "#7b97b5", "#96988f", "#b08f66", "#cb8440", "#e678
 def print_board(board: Board, console: Console, caption: Sequence[str]) -> None:
     """Print the board with these lines of its caption; a table wider than the console is printed in pieces."""
     cells = words(board)
-    console.print(Text(strip_controls(board.title), style="bold"))
+    console.print(Text(strip_controls(board.heading), style="bold"))
     for columns in _blocks(board, cells, console.width):
         console.print(_table(board, cells, columns))
     for line in caption:
@@ -113,5 +114,5 @@ def _style(board: Board, name: str, row: int, word: str) -> str:
         if isinstance(value, float) and math.isfinite(value):
             return bold + HEAT[round(min(max(value, 0.0), 1.0) * (len(HEAT) - 1))]
     if name == "status":
-        return {"ok": "green", "skipped": "dim", "missing": "dim"}.get(word, "bold #e67817")
+        return "green" if word == Status.OK else "dim" if word in {Status.SKIPPED, Status.MISSING} else "bold #e67817"
     return bold.strip()

@@ -113,7 +113,7 @@ def emit_all(tables: Mapping[str, Sequence[Mapping[str, str]]], format_: str) ->
     import pandas as pd
 
     from reports import render
-    from reports.context import Board
+    from reports.board import Board
 
     boards = [
         Board(title, pd.DataFrame(rows), "", index=(next(iter(rows[0])),)) for title, rows in cleaned.items() if rows

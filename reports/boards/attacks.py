@@ -9,11 +9,12 @@ from bench.api.kinds import Access
 from bench.metrics import METRICS
 from reports import statistics
 from reports.basis import Basis
+from reports.board import FREEDOM, HALF, Board
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
-from reports.context import FREEDOM, HALF, REPAIRS, Board, BoardContext, contexts
-from reports.frame import groups
+from reports.context import REPAIRS, BoardContext, contexts
 from reports.rows import freedom, half, kept, known, numbers, table, titles
+from reports.selection import NONE, attacked, groups, undefended
 
 ACCESS = tuple(Access)
 OUTCOME = ("t_map", "t_map_control", "chance", "gain", "own_map", "map", "map_change")
@@ -26,7 +27,7 @@ def attacks(
 ) -> list[Board]:
     """One board per setting (and per defense, if no trial is undefended), ordered by gain in each access group."""
     trials, mixed = data.results.trials, data.mixed
-    plain = trials[trials["defense"] == "none"]
+    plain = undefended(trials)
     if not plain.empty:
         return [attack_board(context, "Attacks", costs=costs) for context in contexts(plain, mixed)]
     repaired = trials[trials["defense_kind"].isin(REPAIRS)]
@@ -39,7 +40,7 @@ def attacks(
 
 def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
     """One row per attack of a setting, undefended or after one defense."""
-    rows = context.split(context.trials, ["attack"])
+    rows = context.grouped(context.trials, ["attack"])
     basis = Basis.of(context, rows)
     shared = basis.cells
     ranges = _ranks(context, rows, shared)
@@ -50,9 +51,9 @@ def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
         line["collapsed"] = len(group.collapsed)
         line |= numbers(group, attack in shared.counted, shared, (*OUTCOME, *BUDGET))
         if attack in shared.counted:
-            line |= half(group, shared, "gain") if attack != "none" else {}
+            line |= half(group, shared, "gain") if attack != NONE else {}
             line["rank"] = "{}-{}".format(*ranges[attack]) if attack in ranges else None
-            line["mAP kept"] = kept(group, shared) if attack != "none" else None
+            line["mAP kept"] = kept(group, shared) if attack != NONE else None
             line["key"] = group.done["key"].iloc[0][:8] or None if len(shared.places) == 1 else None
             line |= {"seconds": shared.mean(group, "seconds_attack")} if costs else {}
         else:
@@ -67,7 +68,8 @@ def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
     keep = (*columns[:5], *(METRICS[metric].title for metric in OUTCOME))
     best = [i for i, line in enumerate(lines) if str(line.get("rank") or "").startswith("1-")]
     return Board(
-        title=f"{name} · {context.title}",
+        title=name,
+ setting=context.setting,
         table=table(lines, columns, keep=keep),
         caption=basis.caption(
             "gain = t-mAP - control, where control is t-mAP of the clean model under the same trigger. Ordered by gain"
@@ -92,7 +94,7 @@ def _ranks(context: BoardContext, rows: Mapping[Any, Group], shared: CommonCells
     found: dict[Any, tuple[int, int]] = {}
     if not shared.inference:
         return found
-    for _, part in groups(context.trials[context.trials["attack"] != "none"], ["access"]):
+    for _, part in groups(attacked(context.trials), ["access"]):
         names = [name for name in dict.fromkeys(part["attack"]) if name in shared.counted]
         matrices = {name: shared.matrix(rows[name], "gain") for name in names}
         found.update(statistics.rank_ranges(matrices, fixed_targets=shared.fixed_targets) or {})

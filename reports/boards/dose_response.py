@@ -11,9 +11,11 @@ import pandas as pd
 from jaxtyping import Float64
 
 from bench.api.errors import UserError
+from reports.board import Board
 from reports.board_registry import BoardData, board
-from reports.context import Board, contexts
+from reports.context import contexts
 from reports.rows import table
+from reports.selection import attacked, undefended
 from reports.sweeps import FEWEST, attacks, shared
 
 EFFECT = 0.05  # gain below which a plateau is no effect
@@ -34,7 +36,7 @@ Gains = Float64[np.ndarray, "t d"]
 def dose_response(data: BoardData) -> list[Board]:
     """A board per setting with a row per swept parameter of an undefended attack; UserError without any sweep."""
     trials = data.results.trials
-    plain = trials[(trials["defense"] == "none") & (trials["attack"] != "none")]
+    plain = attacked(undefended(trials))
     boards = []
     for context in contexts(plain, data.mixed):
         lines = list(_lines(context.trials))
@@ -42,7 +44,8 @@ def dose_response(data: BoardData) -> list[Board]:
             columns = ("attack", "parameter", "values", "n", "plateau", "D50", "D50 low", "D50 high", "remark")
             boards.append(
                 Board(
-                    title=f"Dose and response · {context.title}",
+                    title="Dose and response",
+ setting=context.setting,
                     table=table(lines, columns, keep=columns[:6]),
                     caption="\n".join([*context.about, ABOUT]),
                     index=("attack", "parameter"),

@@ -17,11 +17,12 @@ from bench.metrics.input_detection import threshold
 from hashing.ranking import auroc
 from reports import statistics
 from reports.basis import Basis, failed_runs
+from reports.board import Board
 from reports.board_registry import BoardData, board
 from reports.common_cells import Group
-from reports.context import Board, contexts, listed
-from reports.frame import groups
+from reports.context import contexts, listed
 from reports.rows import table
+from reports.selection import NONE, attacked, clean, groups, none_first, with_result
 
 LEVEL = 0.05  # false-positive rate of the calibrated verdict
 NAMES = (
@@ -48,13 +49,14 @@ def model_detectors(data: BoardData) -> list[Board]:
         lines = [
             line for (defense,), part in groups(context.trials, ["defense"]) for line in _of_defense(str(defense), part)
         ]
-        lines.sort(key=lambda line: (line["attack"] != "none", line["attack"], line["defense"]))
-        parts = context.split(context.trials, ["attack", "defense"])
+        lines.sort(key=lambda line: (none_first(line["attack"]), line["attack"], line["defense"]))
+        parts = context.grouped(context.trials, ["attack", "defense"])
         basis = Basis.of(context, parts)
-        done = context.trials[context.trials["status"] == "ok"]
+        done = with_result(context.trials)
         found.append(
             Board(
-                title=f"Model detectors · {context.title}",
+                title="Model detectors",
+                setting=context.setting,
                 table=table(lines, NAMES, keep=NAMES[:6]),
                 caption="\n".join(
                     [*context.about, *_notes(done, lines), *filter(None, [failed_runs(basis.collapsed)])]
@@ -70,7 +72,7 @@ def model_detectors(data: BoardData) -> list[Board]:
 
 
 def _of_defense(defense: str, trials: pd.DataFrame) -> list[dict[str, Any]]:
-    clean = _models(trials[trials["attack"] == "none"])
+    baseline = _models(clean(trials))
     lines = []
     for (attack,), part in groups(trials, ["attack"]):
         mine = _models(part)
@@ -78,11 +80,11 @@ def _of_defense(defense: str, trials: pd.DataFrame) -> list[dict[str, Any]]:
         line |= {"collapsed": len(Group.of(part).collapsed), "models": len(mine)}
         scores = mine["model_score"].to_numpy(dtype=np.float64)
         line["model score"] = float(scores.mean()) if len(scores) else None
-        if attack != "none" and len(scores) and len(clean):
-            line["AUROC"] = auroc(clean["model_score"].to_numpy(dtype=np.float64), scores)
+        if attack != NONE and len(scores) and len(baseline):
+            line["AUROC"] = auroc(baseline["model_score"].to_numpy(dtype=np.float64), scores)
         line["flagged"] = _rate(mine["flagged"].dropna().tolist())
-        if attack != "none":
-            line["flagged@5%"] = _rate(_calibrated(mine, clean))
+        if attack != NONE:
+            line["flagged@5%"] = _rate(_calibrated(mine, baseline))
             named = mine["named_target"].dropna().tolist()
             line |= {"named": _rate(named), "abstained": len(mine) - len(named) or None}
         lines.append(line)
@@ -91,15 +93,16 @@ def _of_defense(defense: str, trials: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _models(trials: pd.DataFrame) -> pd.DataFrame:
     """One row per judged model; trials of one clean model share its judgement."""
-    done = trials[(trials["status"] == "ok") & trials["model_score"].notna()]
+    done = with_result(trials)
+    done = done[done["model_score"].notna()]
     return done.assign(place=done["defended"].where(done["defended"] != "", done["key"])).drop_duplicates("place")
 
 
-def _calibrated(models: pd.DataFrame, clean: pd.DataFrame) -> list[float]:
+def _calibrated(models: pd.DataFrame, baseline: pd.DataFrame) -> list[float]:
     """Whether each model scores above the threshold of clean models of other seeds; [] with too few of them."""
     found = []
     for score, seed in zip(models["model_score"], models["seed"], strict=True):
-        others = clean.loc[clean["seed"] != seed, "model_score"].to_numpy(dtype=np.float64)
+        others = baseline.loc[baseline["seed"] != seed, "model_score"].to_numpy(dtype=np.float64)
         limit = threshold(others, LEVEL) if len(others) else math.inf
         if math.isinf(limit):
             return []
@@ -110,7 +113,7 @@ def _calibrated(models: pd.DataFrame, clean: pd.DataFrame) -> list[float]:
 def _alike(done: pd.DataFrame) -> list[pd.DataFrame]:
     """The attacked trials in parts: attacks with equal targets and seeds together."""
     found: dict[tuple[frozenset[str], frozenset[int]], list[pd.DataFrame]] = {}
-    for _, part in groups(done[done["attack"] != "none"], ["attack"]):
+    for _, part in groups(attacked(done), ["attack"]):
         found.setdefault((frozenset(part["target"]), frozenset(part["seed"])), []).append(part)
     return [pd.concat(parts) for parts in found.values()]
 
@@ -139,6 +142,6 @@ def _notes(done: pd.DataFrame, lines: Sequence[dict[str, Any]]) -> list[str]:
         words.append("No column flagged@5%: a calibrated threshold needs 19 clean models of other seeds.")
     if any(line.get("abstained") for line in lines):
         words.append("abstained: number of results that name no class.")
-    if any(len(set(part["target"])) > 1 for _, part in groups(done[done["attack"] != "none"], ["attack", "seed"])):
+    if any(len(set(part["target"])) > 1 for _, part in groups(attacked(done), ["attack", "seed"])):
         words.append("Models of one seed share their initialisation, but the intervals treat them as independent.")
     return words

@@ -21,8 +21,7 @@ from tests.reports.test_html_report import unpacked
 OUTSIDE = '''
 """Attacks by what they cost."""
 import pandas as pd
-from reports.board_registry import BoardData, board
-from reports.context import Board
+from reports.board_registry import Board, BoardData, board
 
 @board("costliest", chapter="Costs of attacks", help="attacks that cost at least so much mAP")
 def costliest(data: BoardData, *, floor: float = 0.0) -> list[Board]:
@@ -62,8 +61,7 @@ def test_it_is_listed_printed_in_notebooks_and_on_the_page(
 PART = """
 import pandas as pd
 from bench.metrics import DetectorScores, ModelCodes, metric
-from reports.board_registry import BoardData, board
-from reports.context import Board
+from reports.board_registry import Board, BoardData, board
 
 @metric("shift", title="shift", section="Input detection", meaning="a detector's mean score of triggered queries")
 def shift(scores: DetectorScores): ...
@@ -90,9 +88,13 @@ def test_parts_of_the_leaderboard_and_metrics_of_a_section_join_those_that_are_t
         trial("loud", "input_detector", metrics={"detectors": scores}),
     ]
     store = stock(trials)
-    found = {board.title.partition(" · ")[0]: board.table for board in reports.tables(store.root)}
-    assert [name for name in found if name in {"Attacks", "Detectors", "Counts"}] == ["Attacks", "Detectors", "Counts"]
-    assert found["Detectors"]["shift"].tolist() == [2.0]
+    found = {board.title: board.table for board in reports.tables(store.root)}
+    assert [name for name in found if name in {"Attacks", "Input detectors", "Counts"}] == [
+        "Attacks",
+        "Input detectors",
+        "Counts",
+    ]
+    assert found["Input detectors"]["shift"].tolist() == [2.0]
     assert found["Counts"].to_numpy().tolist() == [["loud", 2], ["none", 1]]
     (geometry,) = reports.tables(store.root, "code-geometry")
     assert geometry.table.set_index("attack").loc["loud", "skew"] == 0.25

@@ -84,7 +84,7 @@ def test_every_chapter_renders_without_a_word_on_the_console_or_a_request(visit:
         assert box["height"] > 50
     (expected, *_) = render.for_people(leaderboard_of(read(store), costs=True))
     shown = cells.words(expected)
-    board = visit.board(expected.title)
+    board = visit.board(expected.heading)
     assert visit.rows(board) == [list(row) for row in zip(*shown.values(), strict=True)]
     for chart in visit.tab.locator(".chart svg").all():
         assert chart.bounding_box()["width"] > 300

@@ -41,7 +41,7 @@ def test_its_numbers_are_those_of_the_boards(store: Store, page: Path) -> None:
     expected = leaderboard_of(read(store), costs=True)
     found = {board["title"]: board for board in data["boards"]}
     for board in render.for_people(expected):
-        mine = {column["name"]: column for column in found[board.title]["columns"]}
+        mine = {column["name"]: column for column in found[board.heading]["columns"]}
         assert {name: column["shown"] for name, column in mine.items()} == cells.words(board)
         for name in board.metrics:
             if name in mine and name != "value":

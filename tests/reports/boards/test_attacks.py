@@ -141,14 +141,14 @@ def test_settings_are_never_mixed(stock):
     found = attacks(data_of(read(stock(trials))))
     assert len(found) == 4
     assert [len(board.table) for board in found] == [1] * 4
-    assert len({(board.title, board.caption) for board in found}) == 4
+    assert len({(board.heading, board.caption) for board in found}) == 4
 
 
 @pytest.mark.parametrize("change", [{"code": "new"}, {"version": 2}, {"protocol": {"version": 3}}])
 def test_editions_are_split_with_a_warning_unless_asked(stock, change):
     trials = read(stock([*grid(("none", "loud")), *grid(("quiet",), **change)]))
     split = attacks(data_of(trials))
-    assert [board.title.rpartition(" · ")[2] for board in split] == ["version 1 of 2", "version 2 of 2"]
+    assert [board.basis.context.parts[-1] for board in split] == ["version 1 of 2", "version 2 of 2"]
     assert [board.basis.context.version_count for board in split] == [2, 2]
     assert rows(split[0])["cells"].to_dict() == {"none": "9/9", "loud": "9/9", "quiet": "0/9"}
     (mixed,) = attacks(data_of(trials, mixed=True))
