@@ -10,6 +10,7 @@ from bench.api import registry
 from bench.api.errors import nearest
 from bench.api.untrusted import abbreviate
 from bench.config.reported import ReportedTable
+from bench.config.trial import SURROGATE
 
 COMPONENT_AXES = {kind: about.axis for kind, about in registry.KINDS.items()}
 AXES = COMPONENT_AXES | {
@@ -22,7 +23,7 @@ AXES = COMPONENT_AXES | {
 Named = str | dict[str, Any]
 Bits = Annotated[int, Field(ge=1, le=4096)]
 # whose clean model the attacker holds: another repetition's (of another backbone, method, length) or the victim's own
-Surrogate = Annotated[str, Field(pattern=r"^(other_seed|same|(backbone|method)=[a-z0-9_]+|bits=[1-9][0-9]*)$")]
+SurrogateText = Annotated[str, Field(pattern=SURROGATE)]
 
 
 class _Strict(BaseModel):
@@ -63,7 +64,7 @@ class Axes(_Strict):
     """Target classes by number or name; a list inside the list is a set of labels."""
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] | None = None
     """Repetitions: initialisation, batch order and the draws of the attacker."""
-    surrogate: list[Surrogate] | None = None
+    surrogate: list[SurrogateText] | None = None
     """Model on which an attacker prepares: other_seed, same, backbone=NAME, method=NAME or bits=N."""
     augment: list[Literal["victim", "none"]] | None = None
     """Poisons in training: augmented like all images (victim) or not at all (none)."""

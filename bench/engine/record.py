@@ -164,10 +164,10 @@ def _metrics(found: dict[str, Any]) -> dict[str, Any]:
 class Record(Model):
     """A stage that has happened.
 
-    label: the stage in print. cost_group: see bench.graph.plan.Stage. code: fingerprint of the stage's code.
-    cause: the failed stage that this one depends on. spec: what the stage was to do. parents: role to key. inputs: role
-    to the checksum of the artifact that was read, None where the parent has none. cost: None for a stage that did not
-    run to its end.
+    label: the stage in print. cost_group: the setting of its bench.graph.labels.CostGroup. code: fingerprint of
+    the stage's code. cause: the failed stage that this one depends on. spec: what the stage was to do. parents: role to
+    key. inputs: role to the checksum of the artifact that was read, None where the parent has none. cost: None for a
+    stage that did not run to its end.
     """
 
     key: Key
@@ -304,6 +304,7 @@ class RunManifest(Model):
             line = {name: getattr(planned, name) for name in _LINE}
             trial = {name: getattr(planned.trial, name) for name in _TRIAL}
             components = {axis: places.setdefault(spec, len(places)) for axis, spec in planned.trial.components.items()}
+            trial["surrogate"] = str(planned.trial.surrogate)
             trials.append({**line, "trial": {**trial, **components}})
         listed = [{**spec.as_json(), "given": dict(spec.given)} for spec in places]
         return {"id": self.id, **self.model_dump(exclude={"trials"}), "components": listed, "trials": trials}

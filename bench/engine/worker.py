@@ -108,7 +108,7 @@ def describe(
 ) -> Record:
     """The record of a stage that ended so, without a result."""
     return Record(
-        key=stage.key, stage=stage.kind, status=status, label=stage.label, cost_group=stage.cost_group,
+        key=stage.key, stage=stage.kind, status=status, label=stage.label, cost_group=stage.cost_group.setting,
         reason=reason, log=log, code=stage.code, cause=cause, spec=dict(stage.spec), parents=dict(stage.parents),
         inputs={}, meta=Meta(), metrics={}, artifact=None,
     )  # fmt: skip

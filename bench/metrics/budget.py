@@ -15,7 +15,7 @@ BUDGET = "Poisoning and stealth"
 
 @metrics_of(
     count("poisons", "poisons", "number of poisoned training images", BUDGET, "images"),
-    Metric("poison_rate", "poison rate", "poisoned share of the training set", BUDGET, direction=0),
+    Metric("poisoned_share", "poison rate", "poisoned share of the training set", BUDGET, direction=0),
     Metric("target_share", "target share", "poisoned share of the training images with the target label", BUDGET,
            direction=0),
     Metric("exact_share", "exact share", "poisoned share of the training images with exactly the target's labels",

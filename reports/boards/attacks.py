@@ -18,7 +18,7 @@ from reports.selection import NONE, attacked, groups, undefended
 
 ACCESS = tuple(Access)
 OUTCOME = ("t_map", "t_map_control", "chance", "gain", "own_map", "map", "map_change")
-BUDGET = ("poisons", "poison_rate", "target_share", "linf", "psnr", "ssim")
+BUDGET = ("poisons", "poisoned_share", "target_share", "linf", "psnr", "ssim")
 
 
 @board("attacks", chapter="Leaderboards", part_of="leaderboard", help="attacks by gain, inside each access group")

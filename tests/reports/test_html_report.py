@@ -20,6 +20,7 @@ from PIL import Image
 from bench.api.errors import EXIT_USER, UserError
 from bench.cli import report as command
 from bench.cli.app import main
+from bench.config.trial import Surrogate
 from bench.engine.store import Store
 from reports import cells, html_report, render
 from reports.frame import read
@@ -196,7 +197,7 @@ def test_trials_that_share_a_record_are_told_apart(stock: Any, tmp_path: Path) -
     made = stock([trial | {"surrogate": "other_seed"}])
     (manifest,) = made.runs()
     (one,) = manifest.trials
-    other = replace(one, trial=replace(one.trial, surrogate="same"))
+    other = replace(one, trial=replace(one.trial, surrogate=Surrogate(same_seed=True)))
     made.write_run(manifest.model_copy(update={"trials": [one, other]}))
     html_report.draw(made, tmp_path / "x.html", read(made))
     trials = unpacked((tmp_path / "x.html").read_text())["trials"]

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 class Doses:
     """How much of the training set was poisoned.
 
-    poisons: a count. poison_rate, target_share, exact_share: shares of the training set, of the images that carry the
-    target's labels afterwards, and of those that carry no other labels. exact: no poison carries another label. covers:
-    a count of images that were changed without being poison.
+    poisons: a count. poisoned_share, target_share, exact_share: shares of the training set, of the images that carry
+    the target's labels afterwards, and of those that carry no other labels. exact: no poison carries another label.
+    covers: a count of images that were changed without being poison.
     """
 
     poisons: int
-    poison_rate: float
+    poisoned_share: float
     target_share: float
     exact_share: float
     exact: bool
@@ -84,7 +84,7 @@ class Implanted(StoredModel, StoredTrigger):
     @property
     def doses(self) -> dict[str, int | float]:
         """The first four of `Doses`, by name; empty for an attack that poisons nothing."""
-        return {name: self.meta[name] for name in ("poisons", "poison_rate", "target_share", "exact_share")
+        return {name: self.meta[name] for name in ("poisons", "poisoned_share", "target_share", "exact_share")
                 if name in self.meta}  # fmt: skip
 
     @property
