@@ -5,14 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
+from typing import NamedTuple
 
 import pandas as pd
 
 from bench.config.trial import Spec
+from bench.metrics import METRICS
 from reports.basis import Basis
 
 HALF = " ±"  # the column "gain ±" holds half of the width of the interval of "gain"
 FREEDOM = " df"  # the column "gain df" holds the degrees of freedom of that interval
+
+
+class Column(NamedTuple):
+    """The meaning of a column that is no metric. methodology: the anchor of its section in the methodology."""
+
+    meaning: str
+    methodology: str = ""
+
+
+# Columns that mean the same on every board.
+COMMON = {
+    "attack": Column("attack with its parameters; none: the clean model"),
+    "defense": Column("defense with its parameters; none: undefended"),
+    "cells": Column("trials with a result / planned trials; a cell is one target and one seed", "common-cells"),
+    "n": Column("number of (target, seed) cells that a row is averaged over: those that all rows have", "common-cells"),
+    "collapsed": Column("number of trials that are left out because a training failed", "collapsed-models"),
+    "key": Column("first characters of the key of the trial, for `python -m bench show KEY`"),
+    f"x{HALF}": Column("half of the width of the 95 % interval of column x", "crossed-intervals"),
+    f"x{FREEDOM}": Column("degrees of freedom of the 95 % interval of column x", "crossed-intervals"),
+}
 
 
 @dataclass(frozen=True)
@@ -22,7 +44,8 @@ class Board:
     index: the columns that name a row. setting: the setting of the trials in print; "" for a board over several
     settings. metrics: the metric of METRICS that a column shows. heat: coloured columns. best: positions of the rows
     that no other row is significantly better than. quiet: columns that only csv and json hold. by_row: the metric of
-    each row in the column `value`. meanings: what columns mean that METRICS does not explain. components: all
+    each row in the column `value`. columns: the meaning of columns that neither METRICS
+    nor COMMON explains. components: all
     components of the printed boards; their labels are shortened. basis: the facts that the caption states, for boards
     that average over trials.
     """
@@ -37,7 +60,7 @@ class Board:
     best: frozenset[int] = frozenset()
     quiet: tuple[str, ...] = ()
     by_row: tuple[str, ...] = ()
-    meanings: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, Column] = field(default_factory=dict)
     components: frozenset[Spec] = frozenset()
     basis: Basis | None = None
 
@@ -45,6 +68,15 @@ class Board:
     def heading(self) -> str:
         """Title and setting, as tables print them."""
         return " · ".join(filter(None, [self.title, self.setting]))
+
+    def meaning(self, column: str) -> str:
+        """The meaning of a column; "" for a column that nothing explains."""
+        metric = METRICS.get(self.metrics.get(column, ""))
+        if column in self.columns:
+            return self.columns[column].meaning
+        if metric is not None:
+            return metric.meaning if metric.title == column else f"{metric.title}: {metric.meaning}"
+        return COMMON[column].meaning if column in COMMON else ""
 
     def _repr_html_(self) -> str:
         """The board as HTML for a notebook; texts are escaped."""

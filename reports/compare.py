@@ -15,7 +15,7 @@ from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.metrics import METRICS
 from reports import statistics
-from reports.board import FREEDOM, HALF, Board
+from reports.board import FREEDOM, HALF, Board, Column
 from reports.common_cells import CommonCells, Group
 from reports.context import listed
 from reports.frame import VERSIONS, Results
@@ -25,6 +25,14 @@ from reports.selection import groups, with_result
 COMPARED = ("map", "t_map", "gain", "own_map", "auroc", "model_score")
 ROUNDING = 1e-9  # a smaller difference is equality
 CLOSE = 0.02  # METHODOLOGY.md#equality-margin: without an interval, a larger difference is a change
+MEANINGS = {
+    **{axis: Column(f"value of the axis `{axis}`") for axis in AXES},
+    "metric": Column("metric that is compared"),
+    "A": Column("mean in the first store"),
+    "B": Column("mean in the second store"),
+    "difference": Column("B minus A, over the (target, seed) cells of both stores"),
+    "verdict": Column("whether the difference is more than noise", "equality-margin"),
+}
 SAME = ["training", "changes", *(axis for axis in AXES if axis not in {"target", "seed"})]
 ROW = [axis for axis in AXES if axis not in {"target", "seed"}]
 
@@ -63,6 +71,7 @@ def compare(one: Results, other: Results, first: Store, second: Store) -> Compar
             caption="\n".join(filter(None, [caption, freedom(shown, "difference")])),
             quiet=(f"difference{FREEDOM}",),
             index=(*axes, "metric"),
+            columns=MEANINGS,
             metrics={"A": "t_map", "B": "t_map", "difference": "gain", f"difference{HALF}": "gain"},
         ),
         _provenance(a, b, first, second),

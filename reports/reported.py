@@ -11,7 +11,7 @@ import pandas as pd
 from bench.config.reported import ReportedNumber
 from bench.config.trial import AXES
 from bench.metrics import METRICS
-from reports.board import FREEDOM, HALF, Board
+from reports.board import FREEDOM, HALF, Board, Column
 from reports.common_cells import CommonCells, Group
 from reports.context import BoardContext, contexts, listed
 from reports.rows import freedom, table
@@ -28,6 +28,15 @@ COLUMNS = (
     "cells",
     "remark",
 )
+MEANINGS = {
+    **{axis: Column(f"value of the axis `{axis}`") for axis in AXES},
+    "metric": Column("metric that the paper reports", "reported-numbers"),
+    "bound": Column("whether the paper gives a bound instead of a number"),
+    "reported": Column("number in the paper"),
+    "measured": Column("mean over the trials that were run, in the metric convention of the paper", "reported-numbers"),
+    "difference": Column("measured minus reported"),
+    "remark": Column("setting of the trials, if there are several, or why nothing was measured"),
+}
 AS_CONFIGURED = frozenset({"attack", "defense"})
 
 
@@ -61,6 +70,7 @@ def claims(trials: pd.DataFrame | None, found: Sequence[ReportedNumber], *, mixe
                 metrics=dict.fromkeys(("reported", "measured", f"measured{HALF}"), mine[0].metric)
                 | {"difference": "gain"},
                 quiet=(f"measured{FREEDOM}",),
+                columns=MEANINGS,
             )
         )
     return boards

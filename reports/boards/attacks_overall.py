@@ -12,7 +12,7 @@ from bench.engine.record import Status
 from bench.metrics import METRICS
 from reports.board import Board
 from reports.board_registry import BoardData, board
-from reports.boards.attacks import attack_board
+from reports.boards.attacks import COLUMNS, attack_board
 from reports.context import BoardContext, about, contexts, listed
 from reports.selection import groups, of_status, undefended, without_result
 
@@ -21,7 +21,8 @@ SAME = ("classes", "targeted", "target_labels")
 
 
 @board("attacks-overall", chapter="Leaderboards", part_of="leaderboard",
-       help="attacks by gain, averaged over the settings of a data set")  # fmt: skip
+       help="attacks by gain, averaged over the settings of a data set",
+       columns=COLUMNS)  # fmt: skip
 def attacks_overall(data: BoardData) -> list[Board]:
     """One board per data set with at least two settings that all its attacks share."""
     trials = data.results.trials

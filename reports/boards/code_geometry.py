@@ -14,7 +14,7 @@ import pandas as pd
 from bench.metrics import METRICS
 from bench.metrics.geometry import GEOMETRY
 from reports.basis import Basis
-from reports.board import Board
+from reports.board import Board, Column
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
 from reports.context import contexts
@@ -37,6 +37,10 @@ NOTE = (
     "code-geometry",
     chapter="Code geometry",
     help="distances of triggered codes, saturation of bits, attention to the trigger",
+    columns={
+        SEEN[0]: Column("highest mean AUROC of an input detector; chosen by the results of this board", "auroc"),
+        SEEN[1]: Column("the input detector with that AUROC"),
+    },
 )
 def code_geometry(data: BoardData) -> list[Board]:
     """A board per setting with attacks: undefended means over the (target, seed) cells that all attacks share."""

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.api.kinds import CODE_CHANGING
-from reports.board import Board
+from reports.board import Board, Column
 from reports.board_registry import BoardData, board
 from reports.context import contexts, listed
 from reports.rows import table
@@ -18,9 +18,20 @@ from reports.selection import NONE, attacked, clean, defended, groups, undefende
 PLACE = ["attack", "target", "seed"]
 NAMES = ("defense", "kind", "models", "seconds", "mAP lost", "mAP lost attacked", "t-mAP removed", "own-mAP back")
 
+COLUMNS = {
+    "kind": Column("kind of defense", "defenses-on-codes"),
+    "models": Column("number of defended models that the seconds are averaged over"),
+    "seconds": Column("mean seconds per model on a machine with other work; of input detectors, with all scores"),
+    "mAP lost": Column("mAP of clean models, undefended minus defended"),
+    "mAP lost attacked": Column("mAP of attacked models, undefended minus defended"),
+    "t-mAP removed": Column("t-mAP, undefended minus defended"),
+    "own-mAP back": Column("own-mAP, defended minus undefended", "own-map"),
+}
+
 
 @board("defense-costs", chapter="Leaderboards", part_of="leaderboard",
-       help="seconds, mAP lost, t-mAP removed and own-mAP recovered, per defense")  # fmt: skip
+       help="seconds, mAP lost, t-mAP removed and own-mAP recovered, per defense",
+       columns=COLUMNS)  # fmt: skip
 def defense_costs(
     data: BoardData, *, costs: Annotated[bool, "Print this board; seconds differ between runs."] = True
 ) -> list[Board]:

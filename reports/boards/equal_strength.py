@@ -19,7 +19,7 @@ from bench.api.untrusted import strip_controls
 from bench.metrics import METRICS
 from reports import statistics
 from reports.basis import Basis
-from reports.board import FREEDOM, HALF, Board
+from reports.board import FREEDOM, HALF, Board, Column
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
 from reports.context import REPAIRS, BoardContext, contexts, listed
@@ -31,6 +31,13 @@ NEAR = 0.15  # largest distance of a gain from the level
 BACK = ("removed", f"removed{HALF}", f"removed{FREEDOM}", "own-mAP back", "mAP lost", "mAP lost clean")
 CAUGHT = ("auroc", "tpr_5", "caught_5", "alarms_5_control")
 MEAN, WORST = "mean", "worst of them"
+COLUMNS = {
+    "attack": Column(f"variant of the attack with the nearest gain; {MEAN}, {WORST}: over all attacks"),
+    "removed": Column("gain without defense minus gain with it", "equal-strength"),
+    "own-mAP back": Column("own-mAP with defense minus without it", "own-map"),
+    "mAP lost": Column("mAP of attacked models without defense minus with it"),
+    "mAP lost clean": Column("mAP of clean models without defense minus with it"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Chosen:
     words: tuple[str, ...]
 
 
-@board("equal-strength", chapter="Strength", help="defenses against attacks of equal gain")
+@board("equal-strength", chapter="Strength", help="defenses against attacks of equal gain", columns=COLUMNS)
 def equal_strength(
     data: BoardData, *, gain: Annotated[float, "The gain at which attacks are compared: above 0, at most 1."] = LEVEL
 ) -> list[Board]:

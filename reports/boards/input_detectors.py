@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from bench.api.kinds import DefenseKind
 from bench.metrics import METRICS
 from reports.basis import Basis
-from reports.board import FREEDOM, HALF, Board
+from reports.board import FREEDOM, HALF, Board, Column
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
 from reports.context import contexts
@@ -16,9 +16,16 @@ from reports.frame import detector_metrics
 from reports.rows import freedom, half, numbers, table, titles
 from reports.selection import groups, none_first
 
+COLUMNS = {
+    "input detector": Column("input detector with its parameters"),
+    "score": Column("one of the scores of the input detector; *: its main score"),
+    "seconds": Column("mean seconds of fitting the input detector and scoring all queries"),
+}
+
 
 @board("input-detectors", chapter="Leaderboards", part_of="leaderboard",
-       help="how well each score of an input detector separates triggered from benign queries")  # fmt: skip
+       help="how well each score of an input detector separates triggered from benign queries",
+       columns=COLUMNS)  # fmt: skip
 def input_detectors(
     data: BoardData, *, costs: Annotated[bool, "Add seconds, which differ between runs."] = False
 ) -> list[Board]:

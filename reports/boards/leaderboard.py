@@ -12,11 +12,9 @@ from typing import Annotated
 
 from bench.engine.record import Status
 from reports.basis import Basis
-from reports.board import Board
-from reports.board_registry import BoardData, BoardKind, board, parts_of
-from reports.boards.attacks_overall import attacks_overall
+from reports.board import Board, Column
+from reports.board_registry import BoardData, BoardKind, all_boards, board, parts_of
 from reports.boards.defenses import matrix
-from reports.boards.no_result import no_result
 from reports.common_cells import CommonCells
 from reports.context import contexts
 from reports.frame import SETTING, Results
@@ -25,11 +23,11 @@ from reports.selection import BASED, NONE, TEXTS, attacked, axis_named, undefend
 NAME = "leaderboard"
 ORDER = ("attacks", "target-afterwards", "defenses", "data-filters", "input-detectors", "model-detectors",
          "defense-costs")  # then boards of plugins  # fmt: skip
-OF_WHOLE_RUNS = {"attacks-overall": attacks_overall, "no-result": no_result}  # never split by an axis
+OVERALL, LOST = "attacks-overall", "no-result"  # boards of whole runs, never split by an axis
 
 
 @board(NAME, chapter="Leaderboards", help="attacks, defenses, detectors, and trials without a result",
-       on_page={"costs": True})  # fmt: skip
+       on_page={"costs": True}, columns={"mean": Column("mean over the values of the axis")})  # fmt: skip
 def leaderboard(
     data: BoardData,
     *,
@@ -39,19 +37,19 @@ def leaderboard(
     """The boards in their order; with `by`, a set of boards per value of the axis."""
     axis = axis_named(by) if by is not None else None
     here = replace(data, results=_runnable(data.results))
-    found = attacks_overall(here) if axis is None else _gain_by_axis(here, axis) if axis in SETTING else []
+    found = all_boards()[OVERALL].make(here) if axis is None else _gain_by_axis(here, axis) if axis in SETTING else []
     for label, results in _slices(here.results, axis):
         part = replace(data, results=results)
         for kind in _parts():
             options = {"costs": costs} if "costs" in kind.options else {}
-            found += [_labelled(one, label) for one in kind.function(part, **options)]
-    return found + no_result(data)
+            found += [_labelled(one, label) for one in kind.make(part, **options)]
+    return found + all_boards()[LOST].make(data)
 
 
 def _parts() -> list[BoardKind]:
     """The kinds of boards of each slice, in their order."""
     place = {name: i for i, name in enumerate(ORDER)}
-    parts = [kind for kind in parts_of(NAME) if kind.name not in OF_WHOLE_RUNS]
+    parts = [kind for kind in parts_of(NAME) if kind.name not in {OVERALL, LOST}]
     return sorted(parts, key=lambda kind: place.get(kind.name, len(place)))
 
 

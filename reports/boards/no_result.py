@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.config.trial import AXES
 from bench.engine.record import Status
-from reports.board import Board
+from reports.board import Board, Column
 from reports.board_registry import BoardData, board
 from reports.context import listed
 from reports.rows import table
@@ -12,8 +12,22 @@ from reports.selection import groups, without_result
 
 ORDER = (Status.FAILED, Status.TIMEOUT, Status.OOM, Status.COLLAPSED, Status.KILLED, Status.MISSING, Status.SKIPPED)
 
+COLUMNS = {
+    "status": Column("how the trial ended"),
+    "trials": Column("number of trials with this status and reason"),
+    "which": Column("values of the axes that these trials share"),
+    "reason": Column("message of the stage that failed, or why the trial was left out"),
+    "key": Column("key of a failed stage or collapsed trial, for `python -m bench show KEY`"),
+}
 
-@board("no-result", chapter="Leaderboards", part_of="leaderboard", help="trials without a result, with their reasons")
+
+@board(
+    "no-result",
+    chapter="Leaderboards",
+    part_of="leaderboard",
+    help="trials without a result, with their reasons",
+    columns=COLUMNS,
+)
 def no_result(data: BoardData) -> list[Board]:
     """A row per status and reason; no board if every trial has a result."""
     trials = data.results.trials

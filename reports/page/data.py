@@ -17,7 +17,6 @@ from bench.engine.record import Record, Status
 from bench.engine.record_cache import RecordCache
 from bench.metrics import METRICS
 from reports import trial_details
-from reports.board import Board
 from reports.cells import BLANK, number, words
 from reports.frame import Results, detector_metrics, trial_metrics
 from reports.page.chapters import Chapter
@@ -47,7 +46,7 @@ def _tables(chapters: Sequence[Chapter]) -> Iterator[dict[str, Any]]:
             "columns": [
                 {
                     "name": strip_controls(column),
-                    "about": _meaning(board, column),
+                    "about": strip_controls(board.meaning(column)),
                     "shown": texts,
                     "sort": [_real(value) for value in board.table[column]],
                     "heat": column in board.heat,
@@ -57,12 +56,6 @@ def _tables(chapters: Sequence[Chapter]) -> Iterator[dict[str, Any]]:
             ],
             "best": sorted(board.best),
         }
-
-
-def _meaning(board: Board, column: str) -> str:
-    """The meaning of a column; "" if the column is no metric of METRICS but, for example, a difference of one."""
-    metric = METRICS.get(board.metrics.get(column, ""))
-    return strip_controls(metric.meaning) if metric is not None and metric.title == column else ""
 
 
 def _real(value: Any) -> float | None:

@@ -52,6 +52,11 @@ def test_its_numbers_are_those_of_the_boards(store: Store, page: Path) -> None:
     assert {board["part"] for board in data["boards"]} == {"leaderboards", "strength", "code-geometry", "conventions"}
 
 
+def test_every_column_has_a_tooltip(page: Path) -> None:
+    columns = [column for board in unpacked(page.read_text())["boards"] for column in board["columns"]]
+    assert not {column["name"] for column in columns if not column["about"]}
+
+
 def test_every_trial_is_in_it_with_the_command_that_runs_it_alone(store: Store, page: Path) -> None:
     shown = unpacked(page.read_text())["trials"]
     trials = read(store).trials
