@@ -39,9 +39,13 @@ ROW = [axis for axis in AXES if axis not in {"target", "seed"}]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Boards, and whether a number changed beyond noise or a result of the first store is missing."""
+    """Two stores side by side.
+
+    counts: rows by verdict. changed: whether a number changed beyond noise or a result of the first store is missing.
+    """
 
     boards: list[Board]
+    counts: Mapping[str, int]
     changed: bool
 
 
@@ -51,12 +55,13 @@ def compare(one: Results, other: Results, first: Store, second: Store) -> Compar
     lines = _judged(list(_rows(a, b)))
     moved = [line for line in lines if line["verdict"] not in {"equal", "within noise"}]
     lost = _missing(a, b)
-    counts = ", ".join(f"{sum(line['verdict'] == v for line in lines)} {v}" for v in dict.fromkeys(
-        ["equal", "within noise", *(line["verdict"] for line in lines)]))  # fmt: skip
+    verdicts = [line["verdict"] for line in lines]
+    counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(["equal", "within noise", *verdicts])}
+    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     shown = [line for line in lines if line["verdict"] != "equal"]
     axes = [axis for axis in ROW if len({line[axis] for line in lines}) > 1]
     caption = (
-        f"{counts}. Equal in all rows: {_shared(lines, axes)}. Equal rows are not shown."
+        f"{summary}. Equal in all rows: {_shared(lines, axes)}. Equal rows are not shown."
         " beyond noise: Holm-adjusted p below 0.05 over all rows, with targets and seeds crossed. Without an interval"
         f" (one target or seed), a mean difference above {CLOSE} counts as a change."
     )
@@ -79,7 +84,7 @@ def compare(one: Results, other: Results, first: Store, second: Store) -> Compar
     if not lost.empty:
         boards.insert(1, _lost(lost))
     changed = any("beyond" in line["verdict"] for line in moved) or bool((lost["only in"] == "A").any())
-    return Comparison(boards, changed)
+    return Comparison(boards, counts, changed)
 
 
 def _numbers(results: Results) -> pd.DataFrame:

@@ -42,10 +42,12 @@ def overall(trials: pd.DataFrame, *, mixed: bool = False) -> Iterator[BoardConte
         all_versions = dict.fromkeys(context.versions for context in whole)
         for versions in [()] if mixed else all_versions:
             alike = [context for context in whole if versions in {(), context.versions}]
-            yield from _over(str(dataset), alike, len(found), mixed)
+            yield from _over(str(dataset), alike, len(found), versions, mixed)
 
 
-def _over(dataset: str, alike: Sequence[BoardContext], planned: int, mixed: bool) -> Iterator[BoardContext]:
+def _over(
+    dataset: str, alike: Sequence[BoardContext], planned: int, versions: tuple[str, ...], mixed: bool
+) -> Iterator[BoardContext]:
     """The mean over settings of one version, if there is more than one setting."""
     ran = [set(context.done["attack"]) for context in alike]
     counts = {attack: sum(attack in names for names in ran) for attack in dict.fromkeys(chain.from_iterable(ran))}
@@ -64,7 +66,7 @@ def _over(dataset: str, alike: Sequence[BoardContext], planned: int, mixed: bool
         *([f"Left out, because they have fewer settings: {listed(without)}."] if without else []),
     ]
     yield BoardContext(
-        (dataset, f"{len(shared)} settings"), pd.DataFrame(lines), tuple(notes),
+        (dataset, f"{len(shared)} settings"), pd.DataFrame(lines), tuple(notes), versions,
         setting_counts=(len(shared), planned), mixed=mixed, scope="in these settings",
     )  # fmt: skip
 

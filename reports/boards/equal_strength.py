@@ -42,10 +42,26 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Chosen:
-    """labels: one variant per attack. words: sentences with the gains of chosen and of other variants."""
+    """The variants of attacks that are nearest to a gain.
 
-    labels: tuple[str, ...]
-    words: tuple[str, ...]
+    near: mean undefended gain of the variants that stand for their attacks, by label. far: mean gain of the nearest
+    variant of each other attack, by name; it is more than NEAR away.
+    """
+
+    near: Mapping[str, float]
+    far: Mapping[str, float]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The variants that stand for their attacks."""
+        return tuple(self.near)
+
+    @property
+    def words(self) -> list[str]:
+        """Sentences for the caption."""
+        near = ", ".join(f"{label} at {gain:.3f}" for label, gain in self.near.items())
+        far = ", ".join(f"{name} ({gain:.3f})" for name, gain in self.far.items())
+        return [*([f"Compared: {near}."] if near else []), *([f"Too far from it: {far}."] if far else [])]
 
 
 @board("equal-strength", chapter="Strength", help="defenses against attacks of equal gain", columns=COLUMNS)
@@ -58,7 +74,7 @@ def equal_strength(
     boards: list[Board] = []
     reasons: list[str] = []
     for context in contexts(data.results.trials, data.mixed):
-        chosen = _choose(context, gain)
+        chosen = choose(context, gain)
         if not chosen.labels:
             reasons += chosen.words
             continue
@@ -77,8 +93,11 @@ def equal_strength(
     return boards
 
 
-def _choose(context: BoardContext, level: float) -> Chosen:
-    # variants without a defended trial are of no use here
+def choose(context: BoardContext, level: float) -> Chosen:
+    """The variant of each attack with the gain nearest to `level`.
+
+    A variant counts if it has a result for all its undefended trials and for some defended one.
+    """
     met = set(attacked(defended(context.done))["attack"])
     plain = undefended(context.trials)
     plain = plain[plain["attack"].isin(met)]
@@ -88,17 +107,14 @@ def _choose(context: BoardContext, level: float) -> Chosen:
         if len(group.places) == len(group.planned) and np.isfinite(values).all():
             name = group.done["attack_spec"].iloc[0].name
             gains.setdefault(strip_controls(name), {})[str(label)] = float(values.mean())
-    labels, near, far = [], [], []
+    near, far = {}, {}
     for name, variants in gains.items():
         label = min(variants, key=lambda one: (abs(variants[one] - level), one))
         if abs(variants[label] - level) <= NEAR:
-            labels.append(label)
-            near.append(f"{label} at {variants[label]:.3f}")
+            near[label] = variants[label]
         else:
-            far.append(f"{name} ({variants[label]:.3f})")
-    words = [f"Compared: {', '.join(near)}."] if near else []
-    words += [f"Too far from it: {', '.join(far)}."] if far else []
-    return Chosen(tuple(labels), tuple(words))
+            far[name] = variants[label]
+    return Chosen(near, far)
 
 
 def _repairs(context: BoardContext, chosen: Chosen, words: Sequence[str]) -> Iterator[Board]:

@@ -76,7 +76,7 @@ def test_editions_are_not_averaged_with_each_other_unless_asked(stock):
     trials = read(store, run="all")
     (board,) = [b for b in leaderboard_of(trials) if b.title == "Attacks overall"]
     assert board.basis.context.setting_counts == (2, 3)
-    assert "Metrics v1, code" in board.caption
+    assert board.basis.context.versions[0] == "1"
     (asked,) = [b for b in leaderboard_of(trials, mixed=True) if b.title == "Attacks overall"]
     assert asked.basis.context.setting_counts == (3, 3)
     assert asked.basis.context.mixed
@@ -86,7 +86,8 @@ def test_settings_that_differ_in_training_alone_are_two(stock):
     slow = [one | {"training": {"lr": 0.1}} for one in grid(("none", "loud"), bits=(16,))]
     found = leaderboard_of(read(stock([*grid(("none", "loud"), bits=(16,)), *slow])))
     (board,) = [b for b in found if b.title == "Attacks overall"]
-    assert "16 bits · own recipe, net · csq · 16 bits · lr 0.1" in board.caption
+    assert board.basis.context.setting_counts == (2, 2)
+    assert [b.basis.context.parts[-1] for b in found if b.title == "Attacks"] == ["own recipe", "lr 0.1"]
     assert len({b.heading for b in found}) == len(found)
 
 
