@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = tuple(
     f"{folder}/README.md" for folder in ("attacks", "defenses", "hashing", "suites", "reports", "bench/cli")
 )
+METHODOLOGY = "bench/METHODOLOGY.md"
 PART = re.compile(r"(<!-- generated: (\S+) -->\n)(.*?)(<!-- end of \2 -->\n)", re.DOTALL)
 
 
@@ -154,7 +155,7 @@ def metrics() -> str:
 
 def linked(title: str, anchor: str) -> str:
     """The title of a column, as a link to its section of the methodology if there is one."""
-    return f"[{title}](../bench/METHODOLOGY.md#{anchor})" if anchor else title
+    return f"[{title}](../{METHODOLOGY}#{anchor})" if anchor else title
 
 
 def columns() -> str:
