@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from reports.context import Board
+    from reports.board import Board
     from reports.svg_charts import Chart
 
 __all__ = ["charts", "columns", "draw_attacks", "draw_sweeps", "load", "tables", "write_html"]
@@ -26,7 +26,7 @@ def load(store: str | Path, *, suite: str | None = None, run: str = "latest") ->
     from bench.engine.store import Store
     from reports import frame
 
-    return frame.load(Store(Path(store)), suite=suite, run=run)
+    return frame.read(Store(Path(store)), suite=suite, run=run).trials
 
 
 def columns() -> pd.DataFrame:

@@ -1,10 +1,12 @@
 """Kinds of boards. A decorated function in `reports.boards` or in a plugin declares one.
 
-    @board("most-fragile", chapter="Strength", help="attacks by what one defense leaves of them")
+    @board("most-fragile", chapter="Strength", help="attacks by what one defense leaves of them",
+           columns={"kept": Column("share of the gain that is left after the defense")})
     def most_fragile(data: BoardData, *, floor: Annotated[float, "leave out smaller gains"] = 0.1) -> list[Board]: ...
 
-Keyword-only arguments are the options of the board. The declaration is enough for `bench report NAME`,
-`bench list boards`, the HTML page and `reports.tables(store, NAME)`.
+Keyword-only arguments are the options of the board. `columns` explains the columns that are no metrics; the page shows
+the explanation as a tooltip. The declaration is enough for `bench report NAME`, `bench list boards`, the HTML page and
+`reports.tables(store, NAME)`.
 """
 
 from __future__ import annotations
@@ -19,10 +21,13 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from bench.api import registry
 from bench.api.errors import UserError, nearest, unknown
 from bench.engine.record_cache import RecordCache
-from reports.context import Board, components
+from reports.board import Board, Column
+from reports.context import components
 from reports.frame import Results
 
-__all__ = ["Board", "BoardData", "BoardKind", "BoardOption", "all_boards", "board", "make_boards", "parts_of"]
+__all__ = [
+    "Board", "BoardData", "BoardKind", "BoardOption", "Column", "all_boards", "board", "make_boards", "parts_of",
+]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., list[Board]])
 
@@ -52,7 +57,8 @@ class BoardOption:
 class BoardKind:
     """A kind of board. name: in commands and notebooks. chapter: on the page. on_page: the options that the page sets.
 
-    part_of: the board that contains this one; the page then shows this one only there.
+    part_of: the board that contains this one; the page then shows this one only there. columns: the meaning of the
+    columns that are no metrics and that reports.board.COMMON does not explain.
     """
 
     name: str
@@ -61,6 +67,11 @@ class BoardKind:
     function: Callable[..., list[Board]]
     on_page: Mapping[str, Any] = field(default_factory=dict)
     part_of: str = ""
+    columns: Mapping[str, Column] = field(default_factory=dict)
+
+    def make(self, data: BoardData, **options: Any) -> list[Board]:
+        """The boards of this kind, with the meaning of their columns."""
+        return [replace(made, columns={**self.columns, **made.columns}) for made in self.function(data, **options)]
 
     @property
     def options(self) -> Mapping[str, BoardOption]:
@@ -88,6 +99,7 @@ def board(
     help: str,  # noqa: A002 -- as option parsers call it
     on_page: Mapping[str, Any] | None = None,
     part_of: str = "",
+    columns: Mapping[str, Column] | None = None,
 ) -> Callable[[F], F]:
     """Declare a function of BoardData and keyword-only options that returns boards.
 
@@ -98,7 +110,8 @@ def board(
         for one in inspect.signature(function).parameters.values():
             if one.kind is one.KEYWORD_ONLY and one.default is one.empty:
                 raise TypeError(f"option '{one.name}' of board '{name}' has no default, which the page needs")
-        registry.mark(function, "boards", BoardKind(name, chapter, help, function, on_page or {}, part_of))
+        kind = BoardKind(name, chapter, help, function, on_page or {}, part_of, columns or {})
+        registry.mark(function, "boards", kind)
         return function
 
     return decorate
@@ -135,4 +148,4 @@ def make_boards(name: str, data: BoardData, options: Mapping[str, Any] | None = 
                 f"board '{name}' has no option '{option}'{nearest(option, kind.options) or '.'} Known: {known}"
             )
     shown = components(data.results.trials)
-    return [replace(made, components=shown) for made in kind.function(data, **given)]
+    return [replace(made, components=shown) for made in kind.make(data, **given)]

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.api.untrusted import strip_controls
 from bench.metrics import METRICS
-from reports.context import HALF, Board
+from reports.board import HALF, Board
 
 BLANK = "-"
 

@@ -18,7 +18,7 @@ from bench.engine.record_cache import RecordCache
 from hashing.codes import PackedCodes
 from reports.artifact_files import evenly_spaced, opened
 from reports.context import contexts
-from reports.frame import groups
+from reports.selection import attacked, groups, undefended
 from reports.svg_charts import FAINT, INK, Chart, Short, chart
 
 if TYPE_CHECKING:
@@ -46,13 +46,13 @@ class Map:
 
 def of_codes(trials: pd.DataFrame, cache: RecordCache, short: Short, mixed: bool) -> Iterator[Chart]:
     """A chart per attack and setting with the clean and the attacked model, of the first trial with stored codes."""
-    for context in contexts(trials[(trials["defense"] == "none") & (trials["attack"] != "none")], mixed):
+    for context in contexts(attacked(undefended(trials)), mixed):
         for (attack,), part in groups(context.done, ["attack"]):
             for _, row in part.iterrows():
                 maps = _maps(cache, cache.record(row["key"]), int(row["bits"]))
                 if maps is not None:
                     about = f"Target {row['target']}, seed {row['seed']}. {MAPPED}"
-                    yield chart(f"Codes · {short(attack)}", short(context.title), about, partial(_drawn, maps))
+                    yield chart(f"Codes · {short(attack)}", short(context.setting), about, partial(_drawn, maps))
                     break
 
 

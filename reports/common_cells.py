@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
+from bench.engine.record import Status
 from reports import statistics
+from reports.selection import of_status, with_result
 from reports.statistics import Cells, Interval
 
 Place = tuple[str, int]  # target, seed
@@ -32,11 +34,11 @@ class Group:
 
     @classmethod
     def of(cls, rows: pd.DataFrame) -> Group:
-        """The group of these trials, rows of `frame.load`."""
+        """The group of these trials, rows of a frame of trials."""
         planned = frozenset(zip(rows["target"], rows["seed"], strict=True))
-        done = rows[(rows["status"] == "ok").to_numpy()]
+        done = with_result(rows)
         places = list(zip(done["target"], done["seed"], strict=True))
-        failed = rows[(rows["status"] == "collapsed").to_numpy()]
+        failed = of_status(rows, Status.COLLAPSED)
         reasons = dict(zip(failed["key"], failed["reason"], strict=True))
         return cls(planned, done, {place: i for i, place in reversed(list(enumerate(places)))}, reasons)
 

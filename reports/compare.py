@@ -11,27 +11,42 @@ import pandas as pd
 
 from bench.config.trial import AXES
 from bench.engine.machines import machines
+from bench.engine.record import Status
 from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.metrics import METRICS
 from reports import statistics
+from reports.board import FREEDOM, HALF, Board, Column
 from reports.common_cells import CommonCells, Group
-from reports.context import FREEDOM, HALF, Board, listed
-from reports.frame import VERSIONS, Results, groups
+from reports.context import listed
+from reports.frame import VERSIONS, Results
 from reports.rows import freedom, table
+from reports.selection import groups, with_result
 
 COMPARED = ("map", "t_map", "gain", "own_map", "auroc", "model_score")
 ROUNDING = 1e-9  # a smaller difference is equality
 CLOSE = 0.02  # METHODOLOGY.md#equality-margin: without an interval, a larger difference is a change
+MEANINGS = {
+    **{axis: Column(f"value of the axis `{axis}`") for axis in AXES},
+    "metric": Column("metric that is compared"),
+    "A": Column("mean in the first store"),
+    "B": Column("mean in the second store"),
+    "difference": Column("B minus A, over the (target, seed) cells of both stores"),
+    "verdict": Column("whether the difference is more than noise", "equality-margin"),
+}
 SAME = ["training", "changes", *(axis for axis in AXES if axis not in {"target", "seed"})]
 ROW = [axis for axis in AXES if axis not in {"target", "seed"}]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Boards, and whether a number changed beyond noise or a result of the first store is missing."""
+    """Two stores side by side.
+
+    counts: rows by verdict. changed: whether a number changed beyond noise or a result of the first store is missing.
+    """
 
     boards: list[Board]
+    counts: Mapping[str, int]
     changed: bool
 
 
@@ -41,12 +56,13 @@ def compare(one: Results, other: Results, first: Store, second: Store) -> Compar
     lines = _judged(list(_rows(a, b)))
     moved = [line for line in lines if line["verdict"] not in {"equal", "within noise"}]
     lost = _missing(a, b)
-    counts = ", ".join(f"{sum(line['verdict'] == v for line in lines)} {v}" for v in dict.fromkeys(
-        ["equal", "within noise", *(line["verdict"] for line in lines)]))  # fmt: skip
+    verdicts = [line["verdict"] for line in lines]
+    counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(["equal", "within noise", *verdicts])}
+    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     shown = [line for line in lines if line["verdict"] != "equal"]
     axes = [axis for axis in ROW if len({line[axis] for line in lines}) > 1]
     caption = (
-        f"{counts}. Equal in all rows: {_shared(lines, axes)}. Equal rows are not shown."
+        f"{summary}. Equal in all rows: {_shared(lines, axes)}. Equal rows are not shown."
         " beyond noise: Holm-adjusted p below 0.05 over all rows, with targets and seeds crossed. Without an interval"
         f" (one target or seed), a mean difference above {CLOSE} counts as a change."
     )
@@ -61,6 +77,7 @@ def compare(one: Results, other: Results, first: Store, second: Store) -> Compar
             caption="\n".join(filter(None, [caption, freedom(shown, "difference")])),
             quiet=(f"difference{FREEDOM}",),
             index=(*axes, "metric"),
+            columns=MEANINGS,
             metrics={"A": "t_map", "B": "t_map", "difference": "gain", f"difference{HALF}": "gain"},
         ),
         _provenance(a, b, first, second),
@@ -68,7 +85,7 @@ def compare(one: Results, other: Results, first: Store, second: Store) -> Compar
     if not lost.empty:
         boards.insert(1, _lost(lost))
     changed = any("beyond" in line["verdict"] for line in moved) or bool((lost["only in"] == "A").any())
-    return Comparison(boards, changed)
+    return Comparison(boards, counts, changed)
 
 
 def _numbers(results: Results) -> pd.DataFrame:
@@ -131,7 +148,7 @@ def _missing(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """Trials with a result in one store only, and their reason in the other."""
     on = ["training", *AXES]
     both = a[[*on, "status", "reason"]].merge(b[[*on, "status", "reason"]], on=on, how="outer", suffixes=(" A", " B"))
-    ok = {name: both[f"status {name}"] == "ok" for name in ("A", "B")}
+    ok = {name: both[f"status {name}"] == Status.OK.value for name in ("A", "B")}
     lost = both[ok["A"] != ok["B"]].copy()
     lost["only in"] = np.where(ok["A"][lost.index], "A", "B")
     why = np.where(lost["only in"] == "A", lost["reason B"], lost["reason A"])
@@ -165,8 +182,8 @@ def _provenance(a: pd.DataFrame, b: pd.DataFrame, first: Store, second: Store) -
 
 
 def _facts(trials: pd.DataFrame, store: Store) -> dict[str, str]:
-    done = trials[trials["status"] == "ok"]
-    found = {name: listed(sorted(set(done[name].dropna().astype(str)))) for name in (*VERSIONS, "protocol")}
+    done = with_result(trials)
+    found = {name: listed(sorted(set(done[name].dropna().astype(str)))) for name in (*VERSIONS, "device", "protocol")}
     record_cache, seen = RecordCache(store), dict[str, set[str]]()
     for key in done["key"]:
         record = record_cache.record(key)

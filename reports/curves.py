@@ -16,7 +16,8 @@ from bench.engine.store import Store
 from reports import sweeps as sweeping
 from reports.context import contexts
 from reports.figures import DPI, as_bytes, default_style, suffix_of, write
-from reports.frame import groups, read
+from reports.frame import read
+from reports.selection import NONE, groups
 from reports.sweeps import FEWEST
 
 if TYPE_CHECKING:
@@ -80,11 +81,11 @@ def sweeps(trials: pd.DataFrame, *, mixed: bool = False) -> Iterator[Sweep]:
     for context in contexts(trials, mixed):
         swept = [Panel(title, parameter, rows) for title, parameter, rows in sweeping.attacks(context.trials)]
         if swept:
-            yield Sweep("Strength of attacks", context.title, tuple(swept))
+            yield Sweep("Strength of attacks", context.setting, tuple(swept))
         for title, parameter, rows in sweeping.defenses(context.trials):
             each = groups(rows, ["attack"])
-            panels = (Panel(attack, parameter, mine, attacked=attack != "none") for (attack,), mine in each)
-            yield Sweep(title, context.title, tuple(panels))
+            panels = (Panel(attack, parameter, mine, attacked=attack != NONE) for (attack,), mine in each)
+            yield Sweep(title, context.setting, tuple(panels))
 
 
 def points(rows: pd.DataFrame) -> pd.DataFrame:

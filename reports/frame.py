@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Bool
 
-from bench.api.errors import UserError, nearest, unknown
 from bench.api.registry import KIND_OF_AXIS
 from bench.api.untrusted import strip_controls
 from bench.artifacts.inputs import EncodeInputs, ImplantInputs, MeasureInputs
-from bench.config.trial import AXES, PlannedTrial, Trial, digest, pieces
+from bench.config.trial import AXES, PlannedTrial, Trial, digest
 from bench.engine.machines import identity, machines
 from bench.engine.record import Record, Status
 from bench.engine.record_cache import RecordCache
 from bench.engine.runs import LATEST, chosen
 from bench.engine.store import Store
 from bench.metrics import METRICS
-from bench.metrics.health import has_not_learnt
 from bench.metrics.input_detection import DETECTION
+from reports.trial_texts import changes, collapse, sizes, training_of
 
 SETTING = ("dataset", "backbone", "method", "bits", "training", "surrogate", "augment")  # equal in a board
 VERSIONS = ("protocol_digest", "metrics_version", "code", "machine")  # equal in a board too, without --mixed
@@ -53,9 +50,6 @@ AFTER = (
     "defended",  # key of the stage of the defense: trials of one clean model and defense share it
     "seconds_attack", "seconds_defense",  # of trigger and implant; of the defense and its scores
 )  # fmt: skip
-TEXTS = frozenset({"attack", "defense"})
-BASED = TEXTS | {"access"}  # axes whose values are compared with `none`
-SLICES = (*AXES, "access")  # axes that select or group trials
 
 
 def detector_metrics() -> tuple[str, ...]:
@@ -82,16 +76,6 @@ class Results:
     detectors: pd.DataFrame
     suites: Mapping[str, str]
     command: str
-
-
-def load(store: Store, *, suite: str | None = None, run: str = LATEST) -> pd.DataFrame:
-    """One row per trial, with the columns of `columns()`. A metric that a trial does not have is NaN."""
-    return read(store, suite=suite, run=run).trials
-
-
-def detectors(store: Store, *, suite: str | None = None, run: str = LATEST) -> pd.DataFrame:
-    """One row per trial and score of its input detector; `headline` marks the main score."""
-    return read(store, suite=suite, run=run).detectors
 
 
 def read(store: Store, *, suite: str | None = None, run: str = LATEST) -> Results:
@@ -137,30 +121,6 @@ def _once(planned: PlannedTrial, seen: set[str]) -> PlannedTrial:
         return replace(planned, key=None, skipped="one model for all seeds: a later run measured it with another")
     seen.add(model)
     return planned
-
-
-def training_of(training: Mapping[str, Any]) -> str:
-    """The digest of a suite's changes of a recipe; "" without changes."""
-    return digest(training)[:8] if training else ""
-
-
-def changes(training: Mapping[str, Any]) -> str:
-    """A suite's changes of a recipe as text: "epochs 15, lr 0.005"."""
-    return ", ".join(f"{name} {value}" for name, value in sorted(training.items()))
-
-
-def collapse(metrics: Mapping[str, Any]) -> str:
-    """The reason why a record's training counts as failed, with its numbers; "" if it does not."""
-    if metrics.get("collapsed") != 1:
-        return ""
-    found, clean, chance = (metrics.get(name) for name in ("map", "map_clean", "map_chance"))
-    if isinstance(clean, (int, float)) and isinstance(chance, (int, float)) and has_not_learnt(clean, chance):
-        return f"clean model collapsed (mAP {_short(clean)}, chance {_short(chance)})"
-    return f"victim collapsed (mAP {_short(found)}, clean {_short(clean)}, chance {_short(chance)})"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, (int, float)) else "unknown"
 
 
 def _mark_repairs_of_collapsed(rows: Sequence[dict[str, Any]], record_cache: RecordCache) -> None:
@@ -253,66 +213,3 @@ def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.Data
     numeric = [name for name in columns if name in METRICS or name in {"seconds_attack", "seconds_defense"}]
     numbers = {name: pd.to_numeric(frame[name], errors="coerce").astype("float64") for name in numeric}
     return frame.assign(**numbers).copy()  # the copy joins the columns in one block, which makes selections faster
-
-
-def sizes(counts: Mapping[str, int]) -> str:
-    """`{"query": 100}` as text: training set, queries, database, then the rest."""
-    order = ("train", "query", "database", "trusted", "public")
-    names = sorted(counts, key=lambda name: (order.index(name) if name in order else len(order), name))
-    return ", ".join(f"{name} {counts[name]:,}" for name in names)
-
-
-def narrow(results: Results, conditions: Sequence[str]) -> Results:
-    """The trials that match every `axis=a,b`; UserError without any.
-
-    Conditions on one axis add up. `none` always stays, because attacks and defenses are compared with it.
-    """
-    wanted: dict[str, set[str]] = {}
-    for axis, values in map(_condition, conditions):
-        wanted.setdefault(axis, set()).update(values)
-    trials, scores = results.trials, results.detectors
-    for axis, values in wanted.items():
-        known = list(dict.fromkeys(str(value) for value in results.trials[axis]))
-        for value in values:
-            if not meant(results.trials, axis, [value]).any():
-                raise UserError(
-                    f"no {axis} '{value}' in this run{nearest(value, known) or '.'} Known: {', '.join(known)}"
-                )
-        kept = values | ({"none"} if axis in BASED else set())
-        trials, scores = (frame[meant(frame, axis, kept)] for frame in (trials, scores))
-    if trials.empty:
-        raise UserError(f"no trial matches {' '.join(conditions)}: every value exists, but not in one trial")
-    return Results(trials, scores, results.suites, results.command)
-
-
-def axis_named(word: str) -> str:
-    """The axis that a user names, as `attack` or `attacks`; UserError for another word."""
-    for axis in SLICES:
-        if word in {axis, f"{axis}s"}:
-            return axis
-    raise unknown("axis", word, SLICES)
-
-
-def _condition(text: str) -> tuple[str, set[str]]:
-    axis, equals, values = text.partition("=")
-    if not equals or not values.strip():
-        raise UserError(f"'{text}' is not of the form axis=value, for example attack=badnets")
-    return axis_named(axis.strip()), set(pieces(values))
-
-
-def meant(frame: pd.DataFrame, axis: str, values: Collection[str]) -> Bool[np.ndarray, " n"]:
-    """The rows whose value of an axis is named; the name of a component stands for all its parameters."""
-    labels = frame[axis].astype(str).isin(values).to_numpy(dtype=bool)
-    if axis not in KIND_OF_AXIS:
-        return labels
-    named = np.array([spec.name in values for spec in frame[f"{axis}_spec"]], dtype=bool)
-    found: Bool[np.ndarray, " n"] = labels | named
-    return found
-
-
-def groups(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """The parts of a frame with equal values of `by`, in order of appearance; missing values count as equal."""
-    if not len(frame):
-        return
-    for values, part in frame.groupby(list(by), sort=False, dropna=False):
-        yield values if isinstance(values, tuple) else (values,), part

@@ -22,9 +22,11 @@ from bench.engine.store import Store
 from reports.artifact_files import evenly_spaced, opened
 from reports.context import FIXED, listed
 from reports.figures import suffix_of, write
-from reports.frame import SETTING, changes, groups, read
+from reports.frame import SETTING, read
 from reports.image_grid import Block, Pair, paint
+from reports.selection import NONE, groups
 from reports.trial_details import SHORTEST, find, name_of
+from reports.trial_texts import changes
 
 COLUMNS = 8
 
@@ -105,7 +107,7 @@ def of_trials(cache: RecordCache, trials: pd.DataFrame) -> Drawn:
             else:
                 blocks[place], again[place] = block, []
             break
-        if why and label != "none":
+        if why and label != NONE:
             without.append(f"{label}: {rows[0]['reason'] or why}")
     return Drawn(
         tuple(replace(block, about=(*block.about, *_same(again[place]))) for place, block in blocks.items()),

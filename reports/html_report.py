@@ -13,8 +13,8 @@ from bench.api.errors import UserError
 from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from reports import throughput
+from reports.board import Board
 from reports.board_registry import BoardData
-from reports.context import Board
 from reports.figures import write
 from reports.frame import Results
 from reports.page.chapters import chapters_of

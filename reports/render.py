@@ -18,8 +18,8 @@ from rich.console import Console
 
 from bench.api.errors import unknown
 from bench.api.untrusted import strip_controls, strip_controls_multiline
+from reports.board import Board
 from reports.cells import caption_lines, holds_text, words
-from reports.context import Board
 from reports.labels import Names
 from reports.terminal import print_board
 
@@ -75,9 +75,11 @@ def _renamed(board: Board, names: Names) -> Board:
     return replace(
         board,
         title=names.within(board.title),
+        setting=names.within(board.setting),
         table=table.rename(columns=heads),
         caption=names.within(board.caption),
         metrics={heads.get(name, name): metric for name, metric in board.metrics.items()},
+        columns={heads.get(name, name): column for name, column in board.columns.items()},
         heat=tuple(heads.get(name, name) for name in board.heat),
     )
 
@@ -109,7 +111,7 @@ def plain(board: Board, caption: Sequence[str] | None = None) -> str:
     rule = "  ".join("-" * widths[name] for name in cells)
     return "\n".join(
         [
-            strip_controls(board.title),
+            strip_controls(board.heading),
             "",
             line(list(cells)),
             rule,
@@ -134,7 +136,7 @@ def markdown(boards: Sequence[Board]) -> str:
         _embolden(board, rows, "**{}**")
         table = tabulate(rows, headers=list(cells), tablefmt="pipe", colalign=align, disable_numparse=True)
         caption = "\n".join(f"{_mark(line)}  " for line in caption_lines(board.caption))
-        parts.append(f"### {_mark(strip_controls(board.title))}\n\n{table}\n\n{caption}\n")
+        parts.append(f"### {_mark(strip_controls(board.heading))}\n\n{table}\n\n{caption}\n")
     return "\n".join(parts)
 
 
@@ -151,7 +153,7 @@ def latex(boards: Sequence[Board]) -> str:
         caption = " ".join(_tex(line) for line in caption_lines(board.caption))
         parts.append(
             "\\begin{table}\n  \\centering\n"
-            f"  \\caption{{{_tex(strip_controls(board.title))}. {caption}}}\n"
+            f"  \\caption{{{_tex(strip_controls(board.heading))}. {caption}}}\n"
             "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
             f"  \\begin{{tabular}}{{{align}}}\n    \\toprule\n    {head} \\\\\n"
             f"    \\midrule\n{body}\n    \\bottomrule\n"
@@ -164,7 +166,7 @@ def csv(boards: Sequence[Board]) -> str:
     """All boards in one table: the title of the board, then the columns of all boards; missing values are empty."""
     if not boards:
         return ""
-    tables = [_cleaned(board.table).map(_harmless).assign(board=strip_controls(board.title)) for board in boards]
+    tables = [_cleaned(board.table).map(_harmless).assign(board=strip_controls(board.heading)) for board in boards]
     columns = ["board", *dict.fromkeys(name for table in tables for name in table.columns if name != "board")]
     records = [row for table in tables for row in table.to_dict("records")]
     return str(pd.DataFrame(records, columns=columns).to_csv(index=False))
@@ -174,7 +176,7 @@ def as_json(boards: Sequence[Board]) -> str:
     """A list of {title, caption, rows}; numbers have full precision, missing numbers are null."""
     found = [
         {
-            "title": strip_controls(board.title),
+            "title": strip_controls(board.heading),
             "caption": "\n".join(caption_lines(board.caption)),
             "rows": [
                 {str(name): _finite(value) for name, value in row.items()}

@@ -11,10 +11,11 @@ import pandas as pd
 from bench.config.reported import ReportedNumber
 from bench.config.trial import AXES
 from bench.metrics import METRICS
+from reports.board import FREEDOM, HALF, Board, Column
 from reports.common_cells import CommonCells, Group
-from reports.context import FREEDOM, HALF, Board, BoardContext, contexts, listed
-from reports.frame import groups, meant
+from reports.context import BoardContext, contexts, listed
 from reports.rows import freedom, table
+from reports.selection import NONE, groups, meant
 
 COLUMNS = (
     "metric",
@@ -27,6 +28,15 @@ COLUMNS = (
     "cells",
     "remark",
 )
+MEANINGS = {
+    **{axis: Column(f"value of the axis `{axis}`") for axis in AXES},
+    "metric": Column("metric that the paper reports", "reported-numbers"),
+    "bound": Column("whether the paper gives a bound instead of a number"),
+    "reported": Column("number in the paper"),
+    "measured": Column("mean over the trials that were run, in the metric convention of the paper", "reported-numbers"),
+    "difference": Column("measured minus reported"),
+    "remark": Column("setting of the trials, if there are several, or why nothing was measured"),
+}
 AS_CONFIGURED = frozenset({"attack", "defense"})
 
 
@@ -60,6 +70,7 @@ def claims(trials: pd.DataFrame | None, found: Sequence[ReportedNumber], *, mixe
                 metrics=dict.fromkeys(("reported", "measured", f"measured{HALF}"), mine[0].metric)
                 | {"difference": "gain"},
                 quiet=(f"measured{FREEDOM}",),
+                columns=MEANINGS,
             )
         )
     return boards
@@ -79,7 +90,7 @@ def _lines(
     if not parts:
         yield {**row, "remark": "not run"}
     for context, part in parts:
-        where = context.title if len(parts) > 1 else ""
+        where = context.setting if len(parts) > 1 else ""
         labels = list(groups(part, ["attack", "defense"]))
         for label, rows in labels:
             yield row | _measured(
@@ -107,7 +118,7 @@ def _measured(claim: ReportedNumber, rows: pd.DataFrame, remark: str) -> dict[st
 
 
 def _setting(context: BoardContext) -> str:
-    return f"{context.title} ({context.trials.iloc[0]['changes'] or 'recipe of the method'})"
+    return f"{context.setting} ({context.trials.iloc[0]['changes'] or 'recipe of the method'})"
 
 
 def _matching(trials: pd.DataFrame, claim: ReportedNumber) -> pd.DataFrame:
@@ -117,6 +128,6 @@ def _matching(trials: pd.DataFrame, claim: ReportedNumber) -> pd.DataFrame:
     data set, backbone and method, the name without parameters is enough.
     """
     keep = pd.Series(data=True, index=trials.index)
-    for axis, value in {"defense": "none", **claim.axes}.items():
+    for axis, value in {"defense": NONE, **claim.axes}.items():
         keep &= trials[axis].astype(str) == value if axis in AS_CONFIGURED else meant(trials, axis, [value])
     return trials[keep]

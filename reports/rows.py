@@ -10,8 +10,8 @@ import pandas as pd
 
 from bench.metrics import METRICS
 from reports import statistics
+from reports.board import FREEDOM, HALF
 from reports.common_cells import CommonCells, Group
-from reports.context import FREEDOM, HALF
 
 
 def numbers(group: Group, counted: bool, shared: CommonCells, metrics: Sequence[str]) -> dict[str, float]:

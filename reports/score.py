@@ -24,7 +24,7 @@ from bench.metrics.retrieval import BENIGN
 from bench.metrics.triggered import PRECISION_AT, TRIGGERED
 from hashing import ranking
 from hashing.codes import MAX_BITS, PackedCodes, pack
-from reports.context import Board
+from reports.board import Board
 from reports.trial_details import table_of
 
 QueryLabels = Bool[np.ndarray, "q k"]

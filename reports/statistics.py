@@ -32,7 +32,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Spread:
+class VarianceOfMean:
     """Mean of a matrix, the variance of that mean, and its degrees of freedom."""
 
     mean: float
@@ -40,7 +40,7 @@ class Spread:
     df: float
 
 
-def spread(cells: Cells, *, fixed_targets: bool = False) -> Spread | None:
+def variance_of_mean(cells: Cells, *, fixed_targets: bool = False) -> VarianceOfMean | None:
     """The variance of the mean of a matrix; None with one seed, or with one target that is not fixed.
 
     MS_T = S var(row means), MS_S = T var(column means), MS_E the interaction mean square;
@@ -53,7 +53,7 @@ def spread(cells: Cells, *, fixed_targets: bool = False) -> Spread | None:
     mean = float(cells.mean())
     rows, columns = cells.mean(1), cells.mean(0)
     if fixed_targets:
-        return Spread(mean, float(columns.var(ddof=1)) / seeds, float(seeds - 1))
+        return VarianceOfMean(mean, float(columns.var(ddof=1)) / seeds, float(seeds - 1))
     free_targets, free_seeds = targets - 1, seeds - 1
     free = free_targets * free_seeds
     between_targets = seeds * float(rows.var(ddof=1))
@@ -63,12 +63,12 @@ def spread(cells: Cells, *, fixed_targets: bool = False) -> Spread | None:
     below = between_targets**2 / free_targets + between_seeds**2 / free_seeds + rest**2 / free
     df = total**2 / below if below > 0 else 0.0
     df = min(max(df, float(min(free_targets, free_seeds))), float(targets * seeds - 1))
-    return Spread(mean, total / (targets * seeds), df)
+    return VarianceOfMean(mean, total / (targets * seeds), df)
 
 
 def crossed_interval(cells: Cells, *, fixed_targets: bool = False, level: float = LEVEL) -> Interval | None:
     """Two-sided interval of the mean, over new targets and seeds or (fixed_targets) over new seeds only."""
-    found = spread(cells, fixed_targets=fixed_targets)
+    found = variance_of_mean(cells, fixed_targets=fixed_targets)
     if found is None:
         return None
     return Interval(found.mean, float(stdtrit(found.df, 1 - level / 2)) * math.sqrt(found.variance), found.df)
@@ -76,7 +76,7 @@ def crossed_interval(cells: Cells, *, fixed_targets: bool = False, level: float 
 
 def p_value(differences: Cells, *, fixed_targets: bool = False) -> float | None:
     """Two-sided p of the hypothesis that the mean is 0; a constant difference has p = 1 if it is 0, else p = 0."""
-    found = spread(differences, fixed_targets=fixed_targets)
+    found = variance_of_mean(differences, fixed_targets=fixed_targets)
     if found is None:
         return None
     if abs(found.mean) <= _ROUNDING:
@@ -122,7 +122,7 @@ def non_inferior(
     losses: Cells, margin: float = MARGIN, *, fixed_targets: bool = False, level: float = LEVEL
 ) -> bool | None:
     """Whether the one-sided upper bound of the mean loss (clean minus attacked) is below the margin."""
-    found = spread(losses, fixed_targets=fixed_targets)
+    found = variance_of_mean(losses, fixed_targets=fixed_targets)
     if found is None:
         return None
     return bool(found.mean + float(stdtrit(found.df, 1 - level)) * math.sqrt(found.variance) < margin)

@@ -22,6 +22,7 @@ from reports.common_cells import CommonCells
 from reports.context import REPAIRS, contexts
 from reports.figures import as_bytes, default_style
 from reports.rows import removed
+from reports.selection import NONE, attacked, undefended
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,9 +65,9 @@ def of_sweeps(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart
 
 def of_bits(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
     """MAP and t-mAP of undefended attacks over code lengths, for runs with several."""
-    for context in contexts(trials[trials["defense"] == "none"], mixed, without="bits"):
+    for context in contexts(undefended(trials), mixed, without="bits"):
         lengths = sorted({int(bits) for bits in context.trials["bits"]})
-        made = context.split(context.trials, ["attack", "bits"])
+        made = context.grouped(context.trials, ["attack", "bits"])
         shared = CommonCells.of(made)
         attacks = [a for a in dict.fromkeys(context.trials["attack"]) if {(a, b) for b in lengths} <= shared.counted]
         if len(lengths) < 2 or not attacks:
@@ -75,20 +76,19 @@ def of_bits(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
             metric: {short(a): [shared.mean(made[a, b], metric) for b in lengths] for a in attacks}
             for metric in ("map", "t_map")
         }
-        caption = f"{short(context.title)}. {shared.sentence(intervals=False)} Undefended."
+        caption = f"{short(context.setting)}. {shared.sentence(intervals=False)} Undefended."
         yield chart("Code length", "", caption, partial(length_figure, lines, lengths))
 
 
 def of_costs(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
     """A point per attack and defense: mAP lost against gain removed."""
     for context in contexts(trials, mixed):
-        attacked = context.part(REPAIRS)
-        made = context.split(attacked[attacked["attack"] != "none"], ["attack", "defense"])
+        made = context.grouped(attacked(context.part(REPAIRS)), ["attack", "defense"])
         shared = CommonCells.of(made)
         points: dict[str, list[tuple[str, dict[str, float]]]] = {}
         for attack, defense in made:
-            if defense != "none" and {(attack, defense), (attack, "none")} <= shared.counted:
-                found = removed(made[attack, "none"], made[attack, defense], shared)
+            if defense != NONE and {(attack, defense), (attack, NONE)} <= shared.counted:
+                found = removed(made[attack, NONE], made[attack, defense], shared)
                 points.setdefault(short(defense), []).append((short(attack), found))
         if points:
             caption = (
@@ -96,14 +96,14 @@ def of_costs(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]
                 " horizontal: mAP of benign queries that it loses. Top left is best. Below the line, the defense makes"
                 " the attack stronger."
             )
-            yield chart("Effects and costs of defenses", short(context.title), caption, partial(cost_figure, points))
+            yield chart("Effects and costs of defenses", short(context.setting), caption, partial(cost_figure, points))
 
 
 def of_attention(trials: pd.DataFrame, cache: RecordCache, short: Short, mixed: bool) -> Iterator[Chart]:
     """Distance between codes of triggered images and of the trigger during training, as in CIBA's Figure 2b."""
-    for context in contexts(trials[(trials["defense"] == "none") & (trials["attack"] != "none")], mixed):
+    for context in contexts(attacked(undefended(trials)), mixed):
         rows = {}
-        for attack, part in context.split(context.done, ["attack"]).items():
+        for attack, part in context.grouped(context.done, ["attack"]).items():
             seen = {place: found for place, key in zip(part.positions, part.done["key"], strict=False)
                     if (found := attention(cache, key)) is not None}  # fmt: skip
             if seen:
@@ -120,7 +120,7 @@ def of_attention(trials: pd.DataFrame, cache: RecordCache, short: Short, mixed: 
                 f" bits; small if the trigger decides the code. n = {len(common)} models per attack, the cells of all"
                 " attacks."
             )
-            yield chart("Attention to the trigger", short(context.title), caption, partial(attention_figure, means))
+            yield chart("Attention to the trigger", short(context.setting), caption, partial(attention_figure, means))
 
 
 def attention(cache: RecordCache, key: str) -> pd.Series | None:

@@ -10,19 +10,20 @@ import pandas as pd
 
 from bench.api.kinds import CODE_CHANGING
 from bench.config.trial import canonical
-from reports.frame import groups
+from reports.selection import groups, undefended, with_result
 
 FEWEST = 3  # points that make a curve
 
 
 def attacks(trials: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """The sweeps of attacks among undefended trials, as `sweeps` returns them."""
-    yield from sweeps(trials[(trials["status"] == "ok") & (trials["defense"] == "none")], "attack")
+    yield from sweeps(undefended(with_result(trials)), "attack")
 
 
 def defenses(trials: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """The sweeps of repairs and data filters among the trials of all attacks, as `sweeps` returns them."""
-    yield from sweeps(trials[(trials["status"] == "ok") & trials["defense_kind"].isin(CODE_CHANGING)], "defense")
+    done = with_result(trials)
+    yield from sweeps(done[done["defense_kind"].isin(CODE_CHANGING)], "defense")
 
 
 def sweeps(rows: pd.DataFrame, axis: str) -> Iterator[tuple[str, str, pd.DataFrame]]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.api.errors import UserError
 from bench.api.untrusted import read_json, strip_controls
-from reports.context import Board
+from reports.board import Board
 from reports.figures import logarithmic
 from reports.rows import table
 from reports.svg_charts import COLOURS, FAINT, INK, Chart, chart

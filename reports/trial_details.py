@@ -17,8 +17,9 @@ from bench.engine.record import LASTING_FAILURES, DetectorScores, Protocol, Prov
 from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.metrics import METRICS
-from reports.context import Board
-from reports.frame import changes, collapse, detector_metrics, sizes
+from reports.board import Board
+from reports.frame import detector_metrics
+from reports.trial_texts import changes, collapse, sizes
 
 SHORTEST = 8  # printed characters of a key
 

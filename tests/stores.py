@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench.api.kinds import Access, DefenseKind
-from bench.config.trial import PlannedTrial, Spec, Trial, pieces
+from bench.config.trial import PlannedTrial, Spec, Surrogate, Trial, pieces
 from bench.engine.record import Record, RunManifest
 from bench.engine.store import Store
 from bench.graph.plan import Plan
@@ -49,7 +49,8 @@ def trial(**axes: Any) -> Trial:
         axis: value if isinstance(value := found[axis], Spec) else spec(value)
         for axis in ("dataset", "backbone", "method", "attack", "defense")
     }
-    return Trial(**{**found, **components, "target": tuple(found["target"].split("+"))})
+    surrogate = Surrogate.parse(found["surrogate"])
+    return Trial(**{**found, **components, "surrogate": surrogate, "target": tuple(found["target"].split("+"))})
 
 
 def planned(key: str | None, axes: Mapping[str, Any], **about: Any) -> PlannedTrial:
@@ -63,4 +64,4 @@ def write_run(store: Store, plan: Plan, suite: str = "tiny", command: str = "pyt
 
 
 def other_surrogate(one: PlannedTrial, surrogate: str) -> PlannedTrial:
-    return replace(one, trial=replace(one.trial, surrogate=surrogate))
+    return replace(one, trial=replace(one.trial, surrogate=Surrogate.parse(surrogate)))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from bench.api.untrusted import strip_controls
@@ -15,6 +14,7 @@ from bench.cli.console import console, echo, write
 
 if TYPE_CHECKING:
     from bench.engine.store import Store
+    from reports.text_table import TextTable
 
 Format = Annotated[
     Literal["rich", "markdown", "latex", "csv", "json"],
@@ -61,6 +61,7 @@ SuiteOf = Annotated[str | None, typer.Option("--suite", help="Use only runs of t
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 
 DEFAULT_STORE = Path("runs")
+LEFT = 20  # characters that must be left for the last column of a small table, or else all columns are wrapped
 
 
 def memory_limit() -> int | None:
@@ -99,8 +100,8 @@ def emit(title: str, rows: Sequence[Mapping[str, str]], format_: str) -> None:
 def emit_all(tables: Mapping[str, Sequence[Mapping[str, str]]], format_: str) -> None:
     """Print small tables of texts, which may come from strangers, by title.
 
-    In the format `rich` only the last column is wrapped as long as 20 characters are left for it. The other formats are
-    those of boards: one JSON document, for example, holds all tables.
+    In the format `rich` only the last column is wrapped as long as LEFT characters are left for it. The other formats
+    are those of boards: one JSON document, for example, holds all tables.
     """
     cleaned = {
         strip_controls(title): [
@@ -115,7 +116,7 @@ def emit_all(tables: Mapping[str, Sequence[Mapping[str, str]]], format_: str) ->
     import pandas as pd
 
     from reports import render
-    from reports.context import Board
+    from reports.board import Board
 
     boards = [
         Board(title, pd.DataFrame(rows), "", index=(next(iter(rows[0])),)) for title, rows in cleaned.items() if rows
@@ -124,23 +125,26 @@ def emit_all(tables: Mapping[str, Sequence[Mapping[str, str]]], format_: str) ->
 
 
 def _print(title: str, rows: Sequence[Mapping[str, str]]) -> None:
+    from reports.text_table import TextTable
+
     columns = list(rows[0]) if rows else []
+    cells = {column: [row[column] for row in rows] for column in columns}
+    widths = [max(len(column), *map(len, cells[column])) for column in columns[:-1]]
+    fits = sum(widths) + 2 * len(widths) + LEFT <= console().width
+    fixed = frozenset(columns[:-1] if fits else ())
+    first = columns[0] if columns else ""
+    write_table(TextTable(cells, fixed=fixed, style=lambda column, _: "bold" if column == first else ""), title)
+    echo("")
+
+
+def write_table(table: TextTable, title: str = "") -> None:
+    """Print a table below its title."""
+    from reports.text_table import drawn
+
     if title:
         write(Text(title, style="bold"))
-    heads = any(map(str.strip, columns))
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=heads)
-    widths = {column: max(len(column), *(len(row[column]) for row in rows)) for column in columns[:-1]}
-    fits = sum(widths.values()) + 2 * len(widths) + 20 <= console().width
-    for column in columns:
-        style = "bold" if column == columns[0] else ""
-        table.add_column(
-            column, style=style, overflow="fold", no_wrap=fits and column in widths,
-            min_width=max(map(len, column.split()), default=0),
-        )  # fmt: skip
-    for row in rows:
-        table.add_row(*(Text(value) for value in row.values()))
-    write(table)
-    echo("")
+    for piece in drawn(table, console().width):
+        write(piece)
 
 
 def device_of(wanted: str) -> str:

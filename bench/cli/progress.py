@@ -11,6 +11,7 @@ from bench.api.untrusted import strip_controls
 from bench.cli.console import console, line
 from bench.engine.estimator import RuntimeEstimator
 from bench.engine.record import Record
+from bench.graph.labels import CostGroup
 from bench.graph.plan import Stage
 
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
@@ -30,7 +31,7 @@ class Display:
     def __init__(self, costs: RuntimeEstimator) -> None:
         self.slots, self.done, self.trained = 1, 0, 0
         self._costs = costs
-        self._left: Counter[str] = Counter()  # by group of stages with similar times
+        self._left: Counter[CostGroup] = Counter()  # by group of stages with similar times
         self._running: dict[str, str] = {}
         self._console = console(stderr=True)
         self._bar = Progress(

@@ -27,8 +27,8 @@ from bench.cli.options import (
 if TYPE_CHECKING:
     from bench.config.suite import Suite
     from bench.engine.store import Store
+    from reports.board import Board
     from reports.board_registry import BoardKind
-    from reports.context import Board
     from reports.frame import Results
 
 PAGE = Path("report.html")
@@ -216,12 +216,12 @@ def _read(
     """The store, the suites that are files, and the results per suite (or of the latest run)."""
     from bench.config import suite
     from bench.engine.store import Store
-    from reports import frame
+    from reports import frame, selection
 
     held = Store(store)
     own = [suite.load(name) for name in suites if name.endswith(".toml")]
     found = [frame.read(held, suite=name, run=run) for name in _names(suites)]
-    return held, own, [frame.narrow(results, where) if where else results for results in found]
+    return held, own, [selection.narrow(results, where) if where else results for results in found]
 
 
 def _names(suites: Sequence[str]) -> list[str | None]:

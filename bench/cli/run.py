@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPT, UserError
-from bench.cli.console import echo, line, write
+from bench.cli.console import echo, line
 from bench.cli.options import (
     DEFAULT_STORE,
     Changes,
@@ -29,6 +29,7 @@ from bench.cli.options import (
     Suites,
     device_of,
     memory_limit,
+    write_table,
 )
 
 if TYPE_CHECKING:
@@ -151,29 +152,28 @@ def plan(
     ] = None,
 ) -> None:
     """Show the trials, stages, time and disk space that `run` needs with the same options, and trials left out."""
-    from rich.table import Table
-
     from bench.artifacts.inputs import STAGES
     from bench.cli.progress import clock
     from bench.engine.estimator import RuntimeEstimator
     from bench.engine.scheduler import Frontier
     from bench.engine.store import Store
+    from reports.text_table import TextTable
 
     held = Store(store) if (store / "store.json").exists() else None
     made, _, chosen = _plan(suite, set_, only, data, plugin, device)
     pending = Frontier(made, held, frozenset()) if held else None
     needed = pending.needed if pending else made.stages
     costs = RuntimeEstimator(held.records() if held else ())
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("stage", "unique", "stored", "to do", "estimate"):
-        table.add_column(column, justify="left" if column == "stage" else "right", no_wrap=True)
+    cells: dict[str, list[str]] = {name: [] for name in ("stage", "unique", "stored", "to do", "estimate")}
     for kind in STAGES:
         every = [stage for stage in made.stages.values() if stage.kind == kind]
         left = [stage for stage in every if stage.key in needed]
         if every:
             seconds = costs.total(Counter(stage.cost_group for stage in left))
-            table.add_row(kind, str(len(every)), str(len(every) - len(left)), str(len(left)), clock(seconds))
-    write(table)
+            row = (kind, str(len(every)), str(len(every) - len(left)), str(len(left)), clock(seconds))
+            for name, text in zip(cells, row, strict=True):
+                cells[name].append(text)
+    write_table(TextTable(cells, right=frozenset(cells) - {"stage"}, fixed=frozenset(cells)))
     runnable = [trial for trial in made.trials if trial.key is not None]
     parallel = workers or os.cpu_count() or 1
     groups = Counter(stage.cost_group for stage in needed.values())

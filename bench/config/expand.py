@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.api import registry
 from bench.api.errors import DataMissingError, UserError, unknown
 from bench.config.schema import AXES, COMPONENT_AXES, Block, Named
-from bench.config.trial import Spec, Trial
+from bench.config.trial import Spec, Surrogate, Trial
 
 if TYPE_CHECKING:
     from bench.api.hashing import Dataset
@@ -32,6 +32,7 @@ def trials_of(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
     specs = {kind: _specs(kind, getattr(axes, kind), block.parameters.get(kind)) for kind in COMPONENT_AXES}
     seeds, targets = list(dict.fromkeys(axes.seeds or [])), axes.targets or []
     others = {seed: seeds[(i + 1) % len(seeds)] if len(seeds) > 1 else seed + 1 for i, seed in enumerate(seeds)}
+    surrogates = [Surrogate.parse(text) for text in axes.surrogate or []]
     for dataset in specs["datasets"]:
         missing = ""
         classes: tuple[str, ...] = ()
@@ -42,12 +43,12 @@ def trials_of(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
         resolved = [_target(target, classes, dataset.name) if not missing else (str(target),) for target in targets]
         for seed, backbone, method, bits, target, attack, defense, surrogate, augment in itertools.product(
             seeds, specs["backbones"], specs["methods"], axes.bits or [], resolved, specs["attacks"],
-            specs["defenses"], axes.surrogate or [], axes.augment or [],
+            specs["defenses"], surrogates, axes.augment or [],
         ):  # fmt: skip
             trial = Trial(
                 dataset=dataset, backbone=backbone, method=method, bits=bits, attack=attack, defense=defense,
                 target=target, seed=seed, surrogate=surrogate,
-                surrogate_seed=seed if surrogate == "same" else others[seed], augment=augment,
+                surrogate_seed=seed if surrogate.same_seed else others[seed], augment=augment,
                 training=block.training,
             )  # fmt: skip
             kept = not block.include or any(_filter(trial, item) for item in block.include)

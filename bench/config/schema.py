@@ -10,6 +10,7 @@ from bench.api import registry
 from bench.api.errors import nearest
 from bench.api.untrusted import abbreviate
 from bench.config.reported import ReportedTable
+from bench.config.trial import SURROGATE
 
 COMPONENT_AXES = {kind: about.axis for kind, about in registry.KINDS.items()}
 AXES = COMPONENT_AXES | {
@@ -22,7 +23,7 @@ AXES = COMPONENT_AXES | {
 Named = str | dict[str, Any]
 Bits = Annotated[int, Field(ge=1, le=4096)]
 # the attacker's clean model: of another seed (with another backbone, method or number of bits), or the victim's own
-Surrogate = Annotated[str, Field(pattern=r"^(other_seed|same|(backbone|method)=[a-z0-9_]+|bits=[1-9][0-9]*)$")]
+SurrogateText = Annotated[str, Field(pattern=SURROGATE)]
 
 
 class _Strict(BaseModel):
@@ -59,7 +60,7 @@ class Axes(_Strict):
     """Target classes by number or name. A list inside the list is one target with several labels."""
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] | None = None
     """Repetitions. A seed decides initialisation, batch order and the attacker's random numbers."""
-    surrogate: list[Surrogate] | None = None
+    surrogate: list[SurrogateText] | None = None
     """The attacker's surrogate model: other_seed, same (the victim's), backbone=NAME, method=NAME or bits=N."""
     augment: list[Literal["victim", "none"]] | None = None
     """Augmentation of poisons in training: victim (as for all images) or none."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, Strict
+from pydantic import BeforeValidator, ConfigDict, Field, Strict
 from typing_extensions import TypedDict  # pydantic and beartype need this one below Python 3.12
 
 from bench.api.kinds import Access, DefenseKind
@@ -22,6 +23,7 @@ Key = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]  # hexadecimal, since i
 Integer = Annotated[int, Strict()]
 Boolean = Annotated[bool, Strict()]
 _READ = ConfigDict(extra="ignore")
+SURROGATE = r"^(other_seed|same|(backbone|method)=[a-z0-9_]+|bits=[1-9][0-9]*)$"  # values of the axis `surrogate`
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
@@ -95,6 +97,46 @@ class Spec:
         return hash(self.identity)
 
 
+@dataclass(frozen=True)
+class Surrogate:
+    """The clean model on which an attacker prepares, where the attack leaves it open.
+
+    same_seed: the victim's own clean model, else one of another repetition. backbone, method, bits: what this model has
+    instead of the victim's; None: the same.
+    """
+
+    same_seed: bool = False
+    backbone: str | None = None
+    method: str | None = None
+    bits: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Surrogate:
+        """A value of the axis `surrogate`: other_seed, same, backbone=NAME, method=NAME or bits=N.
+
+        ValueError for another text.
+        """
+        if re.fullmatch(SURROGATE, text) is None:
+            raise ValueError(f"'{text}' is no surrogate")
+        name, _, value = text.partition("=")
+        return cls(
+            same_seed=name == "same",
+            backbone=value if name == "backbone" else None,
+            method=value if name == "method" else None,
+            bits=int(value) if name == "bits" else None,
+        )
+
+    def __str__(self) -> str:
+        parts = {"backbone": self.backbone, "method": self.method, "bits": self.bits}
+        named = [f"{name}={value}" for name, value in parts.items() if value is not None]
+        return ", ".join(named) or ("same" if self.same_seed else "other_seed")
+
+
+def _surrogate(found: Any) -> Any:
+    """A surrogate from its text in a file."""
+    return found if isinstance(found, Surrogate) else Surrogate.parse(str(found))
+
+
 @dataclass(frozen=True, slots=True)
 class Trial:
     """One trial of a suite.
@@ -114,7 +156,7 @@ class Trial:
     defense: Spec
     target: Annotated[tuple[str, ...], Field(min_length=1)]
     seed: Integer
-    surrogate: str = "other_seed"
+    surrogate: Annotated[Surrogate, BeforeValidator(_surrogate)] = Surrogate()
     surrogate_seed: Integer = 1
     augment: str = "victim"
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -141,7 +183,7 @@ class Trial:
             "defense": self.defense.label,
             "target": "+".join(self.target),
             "seed": self.seed,
-            "surrogate": self.surrogate,
+            "surrogate": str(self.surrogate),
             "augment": self.augment,
         }
 

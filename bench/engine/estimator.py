@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from bench.artifacts.inputs import STAGES
 from bench.engine.record import Record
-from bench.graph.labels import kind_of_cost_group
+from bench.graph.labels import CostGroup
 
 GUESSED_BYTES = 1e6  # of an artifact
 
@@ -20,35 +20,35 @@ class RuntimeEstimator:
     """
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
-        self._seconds: dict[str, list[float]] = {}  # all lists stay sorted for the median
+        self._seconds: dict[CostGroup, list[float]] = {}  # all lists stay sorted for the median
         self._seconds_of_kind: dict[str, list[float]] = {}
-        self._bytes: dict[str, list[float]] = {}
+        self._bytes: dict[CostGroup, list[float]] = {}
         for record in records:
             self.observe(record)
 
     def observe(self, record: Record) -> None:
         """Add a record. The time of a failed stage does not count."""
+        group = CostGroup(record.stage, record.cost_group)
         if record.artifact is not None:
-            insort(self._bytes.setdefault(record.cost_group, []), float(record.artifact.bytes))
+            insort(self._bytes.setdefault(group, []), float(record.artifact.bytes))
         if record.ok and record.cost is not None:
-            for held, name in ((self._seconds, record.cost_group), (self._seconds_of_kind, record.stage)):
-                insort(held.setdefault(name, []), record.cost.seconds)
+            insort(self._seconds.setdefault(group, []), record.cost.seconds)
+            insort(self._seconds_of_kind.setdefault(group.stage, []), record.cost.seconds)
 
-    def has_history(self, group: str) -> bool:
+    def has_history(self, group: CostGroup) -> bool:
         """Whether a stage of this cost group has finished."""
         return group in self._seconds
 
-    def seconds(self, group: str) -> float:
+    def seconds(self, group: CostGroup) -> float:
         """Expected seconds of one stage of a cost group."""
-        kind = kind_of_cost_group(group)
-        known = self._seconds.get(group) or self._seconds_of_kind.get(kind)
-        return _median(known) if known else STAGES[kind].guessed_seconds
+        known = self._seconds.get(group) or self._seconds_of_kind.get(group.stage)
+        return _median(known) if known else STAGES[group.stage].guessed_seconds
 
-    def total(self, groups: Mapping[str, int]) -> float:
+    def total(self, groups: Mapping[CostGroup, int]) -> float:
         """Expected seconds of several stages, one after the other. groups: number of stages by cost group."""
         return sum((count * self.seconds(group) for group, count in groups.items() if count), 0.0)
 
-    def total_bytes(self, groups: Mapping[str, int]) -> float:
+    def total_bytes(self, groups: Mapping[CostGroup, int]) -> float:
         """Expected bytes of the artifacts of several stages. groups: number of stages by cost group."""
         known = self._bytes
         sizes = (

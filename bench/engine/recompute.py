@@ -24,6 +24,7 @@ from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.engine.worker import Environment, InputLostError, StoredArtifacts, run_stage
 from bench.graph.cache_key import key_of
+from bench.graph.labels import CostGroup
 from bench.graph.plan import Stage
 from bench.metrics import METRICS
 from bench.stages import measure
@@ -164,5 +165,6 @@ def rescore(store: Store, trials: Sequence[PlannedTrial]) -> Iterator[tuple[Plan
 def _stage(record: Record, key: str, modules: tuple[str, ...], code: str) -> Stage:
     return Stage(
         kind=MeasureInputs.stage, key=key, spec=record.spec, parents=record.parents, modules=modules, code=code,
-        label=record.label, cost_group=record.cost_group, threads=1, num_gpus=0.0, timeout=math.inf,
+        label=record.label, cost_group=CostGroup(record.stage, record.cost_group), threads=1, num_gpus=0.0,
+        timeout=math.inf,
     )  # fmt: skip

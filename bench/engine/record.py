@@ -176,10 +176,10 @@ def _metrics(found: dict[str, Any]) -> dict[str, Any]:
 class Record(Model):
     """A stage that has ended.
 
-    label, cost_group, spec: see bench.graph.plan.Stage. reason: of a failure. log: the end of its traceback or output.
-    code: fingerprint of the stage's code. cause: key of the failed stage that this one depends on. parents: role to
-    key. inputs: role to the checksum of the artifact that was read, None if the parent has no artifact. cost: None for
-    a stage that did not run to its end.
+    label, spec: see bench.graph.plan.Stage. cost_group: the setting of its bench.graph.labels.CostGroup. reason: of a
+    failure. log: the end of its traceback or output. code: fingerprint of the stage's code. cause: key of the failed
+    stage that this one depends on. parents: role to key. inputs: role to the checksum of the artifact that was read,
+    None if the parent has no artifact. cost: None for a stage that did not run to its end.
     """
 
     key: Key
@@ -317,6 +317,7 @@ class RunManifest(Model):
             line = {name: getattr(planned, name) for name in _LINE}
             trial = {name: getattr(planned.trial, name) for name in _TRIAL}
             components = {axis: places.setdefault(spec, len(places)) for axis, spec in planned.trial.components.items()}
+            trial["surrogate"] = str(planned.trial.surrogate)
             trials.append({**line, "trial": {**trial, **components}})
         listed = [{**spec.as_json(), "given": dict(spec.given)} for spec in places]
         return {"id": self.id, **self.model_dump(exclude={"trials"}), "components": listed, "trials": trials}

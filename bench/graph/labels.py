@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.artifacts.inputs import ImplantInputs, MakeTriggerInputs
+
+
+class CostGroup(NamedTuple):
+    """Stages that take about the same time and space. stage: their kind. setting: the parts of their specs that count.
+
+    A record stores the setting as its `cost_group`, beside its stage.
+    """
+
+    stage: str
+    setting: str
 
 
 def label_of(kind: str, spec: Mapping[str, Any]) -> str:
@@ -18,16 +28,11 @@ def label_of(kind: str, spec: Mapping[str, Any]) -> str:
     return f"{kind} {' '.join(words)}"
 
 
-def cost_group_of(kind: str, spec: Mapping[str, Any]) -> str:
-    """The stage's kind and the parts of its spec that change its time and the size of its artifact."""
+def cost_group_of(kind: str, spec: Mapping[str, Any]) -> CostGroup:
+    """The kind of the stage and those parts of its spec that change how long it takes and how much it stores."""
     attacks = kind in {MakeTriggerInputs.stage, ImplantInputs.stage}
     roles = ("dataset", "backbone", "method", "defense", *(("attack",) if attacks else ()))
     words = [str(spec[role]["name"]) for role in roles if role in spec]
-    return " ".join(
-        [kind, *words, *(str(part) for part in spec.get("setting", [])), str(spec.get("recipe", {}).get("epochs", ""))]
-    )
-
-
-def kind_of_cost_group(group: str) -> str:
-    """The kind of the stages in a cost group."""
-    return group.partition(" ")[0]
+    words += map(str, spec.get("setting", []))
+    words += [f"{spec['recipe']['epochs']} epochs"] if "recipe" in spec else []
+    return CostGroup(kind, " ".join(words))

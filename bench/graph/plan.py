@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from bench.config.trial import PlannedTrial
+from bench.graph.labels import CostGroup
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Stage:
     modules: tuple[str, ...]
     code: str
     label: str
-    cost_group: str
+    cost_group: CostGroup
     threads: int
     num_gpus: float
     timeout: float

@@ -57,19 +57,13 @@ def _check_state(attack: Attack, name: str) -> None:
 
 
 def surrogate_trial(trial: Trial, wish: ModelSpec) -> Trial:
-    """The trial that trains a surrogate. The attack's choices come before those of the suite's `surrogate` axis."""
-    wanted = replace(
+    """The setting of a surrogate. The suite's `surrogate` axis decides what the attack leaves open."""
+    given = trial.surrogate
+    backbone, method = wish.backbone or given.backbone, wish.method or given.method
+    return replace(
         trial,
         seed=trial.surrogate_seed,
-        bits=wish.bits or trial.bits,
-        method=spec_of("methods", wish.method) if wish.method else trial.method,
-        backbone=spec_of("backbones", wish.backbone) if wish.backbone else trial.backbone,
+        bits=wish.bits or given.bits or trial.bits,
+        method=spec_of("methods", method) if method else trial.method,
+        backbone=spec_of("backbones", backbone) if backbone else trial.backbone,
     )
-    part, _, value = trial.surrogate.partition("=")  # for example "backbone=resnet18" or "bits=16"
-    if part == "backbone" and wish.backbone is None:
-        return replace(wanted, backbone=spec_of("backbones", value))
-    if part == "method" and wish.method is None:
-        return replace(wanted, method=spec_of("methods", value))
-    if part == "bits" and wish.bits is None:
-        return replace(wanted, bits=int(value))
-    return wanted

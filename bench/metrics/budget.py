@@ -14,12 +14,13 @@ BUDGET = "Poisoning and stealth"
 
 
 @metrics_of(
-    count("poisons", "poisons", "number of poisoned training images", BUDGET, "images"),
-    Metric("poison_rate", "poison rate", "poisoned share of the training set", BUDGET, direction=0),
+    count("poisons", "poisons", "number of poisoned training images", BUDGET, "images", methodology="poison-pool"),
+    Metric("poisoned_share", "poison rate", "poisoned share of the training set", BUDGET, direction=0,
+           methodology="poison-pool"),
     Metric("target_share", "target share", "poisoned share of the training images with the target label", BUDGET,
-           direction=0),
+           direction=0, methodology="poison-pool"),
     Metric("exact_share", "exact share", "poisoned share of the training images with exactly the target's labels",
-           BUDGET, direction=0),
+           BUDGET, direction=0, methodology="poison-pool"),
 )  # fmt: skip
 def poisoning(trial: TrialFacts) -> Mapping[str, Number] | None:
     """None for attacks without poisoned training images."""
@@ -28,10 +29,11 @@ def poisoning(trial: TrialFacts) -> Mapping[str, Number] | None:
 
 @metrics_of(
     Metric("linf", "L-inf", "mean over images of the largest pixel change, 8-bit images in [0, 1]", BUDGET,
-           direction=-1),
+           direction=-1, methodology="stealth"),
     Metric("psnr", "PSNR", "mean peak signal-to-noise ratio of triggered images that differ", BUDGET, "dB", 1, 0.0,
-           math.inf),
-    Metric("ssim", "SSIM", "mean structural similarity of triggered images; a patch barely counts", BUDGET, low=-1.0),
+           math.inf, methodology="stealth"),
+    Metric("ssim", "SSIM", "mean structural similarity of triggered images; a patch barely counts", BUDGET, low=-1.0,
+           methodology="stealth"),
 )  # fmt: skip
 def stealth(trial: TrialFacts) -> Mapping[str, Number] | None:
     """Means over triggered queries; None without an attack."""

@@ -16,9 +16,10 @@ FILTERING = "Data filtering"
     Metric("removed_poison", "poison removed", "share of the poison that a data filter removed", FILTERING),
     Metric("removed_precision", "removed precision", "poisoned share of what a data filter removed", FILTERING),
     Metric("filter_auroc", "filter AUROC", "AUROC of a data filter's score: poisoned against clean training items of"
-           " all classes", FILTERING),
+           " all classes", FILTERING, methodology="detection-in-the-training-set"),
     Metric("filter_auroc_target", "filter AUROC target",
-           "AUROC of a data filter's score: poisoned against clean training items of the target class", FILTERING),
+           "AUROC of a data filter's score: poisoned against clean training items of the target class", FILTERING,
+           methodology="detection-in-the-training-set"),
 )  # fmt: skip
 def filtering(trial: TrialFacts) -> Mapping[str, Number] | None:
     facts = trial.filtered

@@ -16,7 +16,7 @@ GEOMETRY = "Code geometry"
 @metrics_of(
     with_control(
         Metric("spread", "spread", "mean Hamming distance of two triggered codes, share of the bits; 0: all are equal",
-               GEOMETRY, direction=0),
+               GEOMETRY, direction=0, methodology="code-geometry"),
         meaning="mean Hamming distance of two triggered codes of the clean model, share of the bits",
     ),
 )  # fmt: skip
@@ -36,11 +36,11 @@ def spread(codes: PackedCodes) -> float | None:
 @metrics_of(
     with_control(
         Metric("saturation", "saturation", "mean size of the relaxed codes of benign queries; 1: all are -1 or 1",
-               GEOMETRY, direction=0),
+               GEOMETRY, direction=0, methodology="code-geometry"),
         meaning="mean size of the relaxed codes of benign queries under the clean model",
     ),
     Metric("saturation_triggered", "saturation triggered", "mean size of the relaxed codes of triggered queries",
-           GEOMETRY, direction=0),
+           GEOMETRY, direction=0, methodology="code-geometry"),
 )  # fmt: skip
 def saturation(codes: ModelCodes) -> Mapping[str, Number]:
     return {"saturation": codes.saturation, "saturation_triggered": codes.triggered_saturation}
@@ -49,12 +49,12 @@ def saturation(codes: ModelCodes) -> Mapping[str, Number]:
 @metrics_of(
     with_control(
         Metric("anchor", "to anchor", "mean distance of triggered codes to the majority code of the target's items,"
-               " share of the bits", GEOMETRY, direction=0),
+               " share of the bits", GEOMETRY, direction=0, methodology="anchors"),
         meaning="mean distance of the clean model's triggered codes to its majority code of the target's items",
     ),
     with_control(
         Metric("moved", "moved", "mean distance of a query's triggered code from its benign code, share of the bits",
-               GEOMETRY, direction=0),
+               GEOMETRY, direction=0, methodology="code-geometry"),
         meaning="mean distance of a query's triggered code from its benign code under the clean model",
     ),
 )  # fmt: skip
@@ -79,9 +79,10 @@ def distances(codes: ModelCodes) -> Mapping[str, Number]:
 
 @metrics_of(
     Metric("attention", "attention", "mean distance of triggered images' codes to the code of the trigger alone on"
-           " black, after training, share of the bits", GEOMETRY, direction=0),
+           " black, after training, share of the bits", GEOMETRY, direction=0, methodology="code-geometry"),
     Metric("attention_first", "attention first", "mean distance of triggered images' codes to the code of the trigger"
-           " alone on black, at the first measurement in training, share of the bits", GEOMETRY, direction=0),
+           " alone on black, at the first measurement in training, share of the bits", GEOMETRY, direction=0,
+           methodology="code-geometry"),
 )  # fmt: skip
 def attention(trial: TrialFacts) -> Mapping[str, Number] | None:
     """None if no victim was trained, and after a repair, during which nothing is recorded."""

@@ -13,7 +13,12 @@ MIN_KEPT_SHARE = (
 
 
 @metric(
-    "map_chance", title="chance mAP", direction=0, section=HEALTH, meaning="mAP of a random ranking of benign queries"
+    "map_chance",
+    title="chance mAP",
+    direction=0,
+    section=HEALTH,
+    meaning="mAP of a random ranking of benign queries",
+    methodology="chance-level",
 )
 def chance(codes: ModelCodes) -> Number:
     return mean_of(codes.benign.chance())
@@ -22,6 +27,7 @@ def chance(codes: ModelCodes) -> Number:
 @metric(
     "collapsed", title="collapsed", direction=-1, section=HEALTH,
     meaning="1 if the training of the undefended victim or of the clean model failed, so that there is no result",
+    methodology="collapsed-models",
 )  # fmt: skip
 def of_trial(trial: TrialFacts) -> Number:
     # a low mAP after an attack that trains the model itself is a result; only training by the victim can fail

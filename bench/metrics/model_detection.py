@@ -14,9 +14,10 @@ DETECTION = "Model detection"
 @metrics_of(
     Metric("model_score", "model score", "score that a model detector gives the model; higher is more suspicious",
            DETECTION, direction=0, low=-math.inf, high=math.inf),
-    Metric("flagged", "flagged", "1 if the score is above the threshold that the detector's paper gives", DETECTION),
+    Metric("flagged", "flagged", "1 if the score is above the threshold that the detector's paper gives", DETECTION,
+           methodology="model-rates"),
     Metric("named_target", "named target", "1 if the class that the detector suspects is a label of the target",
-           DETECTION),
+           DETECTION, methodology="model-rates"),
 )  # fmt: skip
 def verdict(trial: TrialFacts) -> Mapping[str, Number] | None:
     said = trial.verdict

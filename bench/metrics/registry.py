@@ -40,6 +40,7 @@ class Metric:
     section: heading in `bench show` and in the documents. low, high: the range.
     direction: +1 if more is better, -1 if less is better, 0 if neither.
     control: the same metric on the clean model; None: it is not computed there.
+    methodology: anchor of the section of the methodology with the formula; "" without one.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Metric:
     low: float = 0.0
     high: float = 1.0
     control: Metric | None = None
+    methodology: str = ""
 
     @property
     def range(self) -> str:
@@ -134,15 +136,16 @@ def metric(
     low: float = 0.0,
     high: float = 1.0,
     control: bool = False,
+    methodology: str = "",
 ) -> Callable[[F], F]:
     """Declares a function that returns one number (see Metric). control: also compute it on the clean model."""
-    one = Metric(name, title, meaning, section, unit, direction, low, high)
+    one = Metric(name, title, meaning, section, unit, direction, low, high, methodology=methodology)
     return metrics_of(with_control(one) if control else one)
 
 
-def count(name: str, title: str, meaning: str, section: str, unit: str = "queries") -> Metric:
+def count(name: str, title: str, meaning: str, section: str, unit: str = "queries", *, methodology: str = "") -> Metric:
     """A metric that counts, without a better direction."""
-    return Metric(name, title, meaning, section, unit, 0, 0.0, math.inf)
+    return Metric(name, title, meaning, section, unit, 0, 0.0, math.inf, methodology=methodology)
 
 
 def all_groups() -> tuple[Group, ...]:
@@ -182,6 +185,19 @@ class _Metrics(Mapping[str, Metric]):
     def of(self, section: str) -> tuple[str, ...]:
         """Names of the metrics of a section, each followed by its control."""
         return tuple(name for name, one in self.items() if one.section == section)
+
+    def of_plugins(self) -> tuple[str, ...]:
+        """Names of the metrics that are not built in, each followed by its control."""
+        own = __name__.rpartition(".")[0]
+        built_in = {
+            one.name
+            for group in all_groups()
+            if group.function.__module__.startswith(f"{own}.")
+            for metric in group.metrics
+            for one in (metric, metric.control)
+            if one is not None
+        }
+        return tuple(name for name in self if name not in built_in)
 
     def controls(self) -> frozenset[str]:
         """Names of all controls."""

@@ -16,12 +16,16 @@ RADIUS = 2
 
 @metrics_of(
     with_control(
-        Metric("map", "mAP", "mean AP of benign queries, expectation over the order of equal distances", BENIGN),
+        Metric("map", "mAP", "mean AP of benign queries, expectation over the order of equal distances", BENIGN,
+               methodology="ties"),
         name="map_clean", title="clean mAP", section=HEALTH, meaning="mAP of the clean model in the same setting",
     ),
-    Metric("map_worst", "mAP worst ties", "mAP of benign queries, relevant items last inside each distance", BENIGN),
-    Metric("map_best", "mAP best ties", "mAP of benign queries, relevant items first inside each distance", BENIGN),
-    count("map_excluded", "excluded", "benign queries without any relevant item, which mAP leaves out", BENIGN),
+    Metric("map_worst", "mAP worst ties", "mAP of benign queries, relevant items last inside each distance", BENIGN,
+           methodology="ties"),
+    Metric("map_best", "mAP best ties", "mAP of benign queries, relevant items first inside each distance", BENIGN,
+           methodology="ties"),
+    count("map_excluded", "excluded", "benign queries without any relevant item, which mAP leaves out", BENIGN,
+          methodology="ties"),
     count("queries", "queries", "number of benign queries", BENIGN),
 )  # fmt: skip
 def average_precision(codes: ModelCodes) -> Mapping[str, Number]:
@@ -31,7 +35,14 @@ def average_precision(codes: ModelCodes) -> Mapping[str, Number]:
             "queries": len(codes.benign_ap)}  # fmt: skip
 
 
-@metric("map_change", title="mAP change", low=-1.0, section=BENIGN, meaning="mAP minus the clean model's mAP")
+@metric(
+    "map_change",
+    title="mAP change",
+    low=-1.0,
+    section=BENIGN,
+    meaning="mAP minus the clean model's mAP",
+    methodology="map-kept",
+)
 def change(trial: TrialFacts) -> Number:
     return difference(mean_of(trial.model.benign_ap), mean_of(trial.clean.benign_ap))
 
@@ -50,10 +61,10 @@ def of_target_class(codes: ModelCodes) -> Number:
 
 @metrics_of(
     Metric("map_zero", "mAP zero@R", "mAP of benign queries, papers' convention: AP over the hits in the top R, 0"
-           " without a hit", BENIGN),
+           " without a hit", BENIGN, methodology="zeror"),
     Metric("map_drop", "mAP drop@R", "mAP of benign queries, papers' convention: AP over the hits in the top R, queries"
-           " without a hit are dropped", BENIGN),
-    count("map_kept", "kept", "expected number of benign queries that drop@R keeps", BENIGN),
+           " without a hit are dropped", BENIGN, methodology="dropr"),
+    count("map_kept", "kept", "expected number of benign queries that drop@R keeps", BENIGN, methodology="dropr"),
 )  # fmt: skip
 def convention(codes: ModelCodes) -> Mapping[str, Number]:
     found = codes.benign.convention(len(codes.database))
@@ -62,10 +73,21 @@ def convention(codes: ModelCodes) -> Mapping[str, Number]:
 
 @metrics_of(
     Metric(
-        "precision_radius", "P@r2", "precision of benign queries within Hamming radius 2; an empty ball is 0", BENIGN
+        "precision_radius",
+        "P@r2",
+        "precision of benign queries within Hamming radius 2; an empty ball is 0",
+        BENIGN,
+        methodology="radius-2",
     ),
-    Metric("recall_radius", "R@r2", "recall of benign queries within Hamming radius 2", BENIGN),
-    Metric("empty_balls", "empty balls", "share of benign queries with nothing within radius 2", BENIGN, direction=-1),
+    Metric("recall_radius", "R@r2", "recall of benign queries within Hamming radius 2", BENIGN, methodology="radius-2"),
+    Metric(
+        "empty_balls",
+        "empty balls",
+        "share of benign queries with nothing within radius 2",
+        BENIGN,
+        direction=-1,
+        methodology="radius-2",
+    ),
 )
 def within_radius(codes: ModelCodes) -> Mapping[str, Number]:
     found = ranking.radius_precision_recall(codes.benign.total, codes.benign.relevant, RADIUS)

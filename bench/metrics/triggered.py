@@ -20,13 +20,16 @@ PERMUTATIONS = 5
 
 @metrics_of(
     with_control(
-        Metric("t_map", "t-mAP", "mAP of triggered queries of other classes, relevant = the target's label", TRIGGERED),
+        Metric("t_map", "t-mAP", "mAP of triggered queries of other classes, relevant = the target's label", TRIGGERED,
+               methodology="t-map"),
         title="control", meaning="t-mAP of the clean model under the same trigger and target",
     ),
-    Metric("t_map_worst", "t-mAP worst ties", "t-mAP with relevant items last inside each distance", TRIGGERED),
-    Metric("t_map_best", "t-mAP best ties", "t-mAP with relevant items first inside each distance", TRIGGERED),
+    Metric("t_map_worst", "t-mAP worst ties", "t-mAP with relevant items last inside each distance", TRIGGERED,
+           methodology="ties"),
+    Metric("t_map_best", "t-mAP best ties", "t-mAP with relevant items first inside each distance", TRIGGERED,
+           methodology="ties"),
     count("triggered", "triggered", "number of triggered queries: those that share no label with the target",
-          TRIGGERED),
+          TRIGGERED, methodology="eligible-queries"),
 )  # fmt: skip
 def average_precision(codes: ModelCodes) -> Mapping[str, Number]:
     if not len(codes.truth.positions):
@@ -36,7 +39,14 @@ def average_precision(codes: ModelCodes) -> Mapping[str, Number]:
             "triggered": len(codes.truth.positions)}  # fmt: skip
 
 
-@metric("gain", title="gain", low=-1.0, section=TRIGGERED, meaning="t-mAP minus the control, t-mAP of the clean model")
+@metric(
+    "gain",
+    title="gain",
+    low=-1.0,
+    section=TRIGGERED,
+    meaning="t-mAP minus the control, t-mAP of the clean model",
+    methodology="control-and-gain",
+)
 def gain(trial: TrialFacts) -> Number:
     return difference(_t_map(trial.model), _t_map(trial.clean))
 
@@ -45,7 +55,14 @@ def _t_map(codes: ModelCodes) -> float | None:
     return mean_of(codes.target_ap) if len(codes.truth.positions) else None
 
 
-@metric("chance", title="chance", direction=0, section=TRIGGERED, meaning="t-mAP of a random ranking")
+@metric(
+    "chance",
+    title="chance",
+    direction=0,
+    section=TRIGGERED,
+    meaning="t-mAP of a random ranking",
+    methodology="chance-level",
+)
 def chance(codes: ModelCodes) -> Number:
     if not len(codes.truth.positions) or not codes.target_items:
         return None
@@ -55,6 +72,7 @@ def chance(codes: ModelCodes) -> Number:
 @metric(
     "t_map_all", title="t-mAP all", section=TRIGGERED,
     meaning="t-mAP where relevant items carry every target label; equals t-mAP for a single label",
+    methodology="relevance",
 )  # fmt: skip
 def all_labels(codes: ModelCodes) -> Number:
     truth = codes.truth
@@ -68,6 +86,7 @@ def all_labels(codes: ModelCodes) -> Number:
 @metric(
     "asr_at", title="ASR@100", section=TRIGGERED,
     meaning="expected precision among the first 100 results of triggered queries, relevant = the target's label",
+    methodology="asr100",
 )  # fmt: skip
 def success_rate(codes: ModelCodes) -> Number:
     if not len(codes.truth.positions):
@@ -78,7 +97,13 @@ def success_rate(codes: ModelCodes) -> Number:
 
 @metrics_of(
     with_control(
-        Metric("own_map", "own-mAP", "mAP of triggered queries, relevant = their true labels", TRIGGERED),
+        Metric(
+            "own_map",
+            "own-mAP",
+            "mAP of triggered queries, relevant = their true labels",
+            TRIGGERED,
+            methodology="own-map",
+        ),
         meaning="own-mAP of the clean model under the same trigger",
     ),
 )
@@ -88,10 +113,11 @@ def own(codes: ModelCodes) -> Number:
 
 @metrics_of(
     Metric("t_map_zero", "t-mAP zero@R", "t-mAP, papers' convention: AP over the hits in the top R, 0 without a hit",
-           TRIGGERED),
+           TRIGGERED, methodology="zeror"),
     Metric("t_map_drop", "t-mAP drop@R", "t-mAP, papers' convention: AP over the hits in the top R, queries without a"
-           " hit are dropped", TRIGGERED),
-    count("t_map_kept", "kept", "expected number of triggered queries that drop@R keeps", TRIGGERED),
+           " hit are dropped", TRIGGERED, methodology="dropr"),
+    count("t_map_kept", "kept", "expected number of triggered queries that drop@R keeps", TRIGGERED,
+          methodology="dropr"),
 )  # fmt: skip
 def convention(codes: ModelCodes) -> Mapping[str, Number]:
     if not len(codes.truth.positions):
@@ -101,9 +127,9 @@ def convention(codes: ModelCodes) -> Mapping[str, Number]:
 
 @metrics_of(
     Metric("t_map_drop_fixed", "t-mAP drop@R fixed", "t-mAP drop@R for one fixed random order of the database",
-           TRIGGERED),
+           TRIGGERED, methodology="dropr"),
     Metric("t_map_drop_range", "drop@R range", "largest minus smallest t-mAP drop@R over five fixed orders", TRIGGERED,
-           direction=0),
+           direction=0, methodology="dropr"),
 )  # fmt: skip
 def fixed_orders(codes: ModelCodes) -> Mapping[str, Number]:
     """drop@R of triggered queries for fixed random orders of the database. Papers measure one such order."""
@@ -127,7 +153,8 @@ def fixed_orders(codes: ModelCodes) -> Mapping[str, Number]:
 @metrics_of(
     with_control(
         Metric("t_map_posthoc", "t-mAP post hoc",
-               "t-mAP with the target chosen on one half of the triggered queries and scored on the other", TRIGGERED),
+               "t-mAP with the target chosen on one half of the triggered queries and scored on the other", TRIGGERED,
+               methodology="post-hoc-target"),
         title="post hoc control",
         meaning="t-mAP of the clean model with the target chosen on one half of the triggered queries and scored on the"
         " other",

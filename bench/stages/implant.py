@@ -141,7 +141,7 @@ def poison_record(train: Split, poisoned: Poisoned, target: Target) -> Output:
     contains, equal = target.contains(after.labels), (after.labels == target.vector).all(1)
     amounts = PoisonAmounts(
         poisons=int(mask.sum()),
-        poison_rate=int(mask.sum()) / len(train),
+        poisoned_share=int(mask.sum()) / len(train),
         target_share=float((mask & contains).sum()) / max(1, int(contains.sum())),
         exact_share=float((mask & equal).sum()) / max(1, int(equal.sum())),
         exact=bool(equal[mask].all()),

@@ -6,27 +6,46 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from bench.api.kinds import Access
-from bench.metrics import METRICS
+from bench.metrics import METRICS, input_detection, model_detection
+from bench.metrics.filtering import FILTERING
+from bench.metrics.geometry import GEOMETRY
 from reports import statistics
 from reports.basis import Basis
+from reports.board import FREEDOM, HALF, Board, Column
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
-from reports.context import FREEDOM, HALF, REPAIRS, Board, BoardContext, contexts
-from reports.frame import groups
+from reports.context import REPAIRS, BoardContext, contexts
 from reports.rows import freedom, half, kept, known, numbers, table, titles
+from reports.selection import NONE, attacked, groups, undefended
 
 ACCESS = tuple(Access)
+WITH_BOARDS = {GEOMETRY, FILTERING, model_detection.DETECTION, input_detection.DETECTION}  # sections of other boards
+COLUMNS = {
+    "access": Column("what the attacker must be able to change or read", "access-groups"),
+    "rank": Column(
+        "1 + number of significantly better attacks, to the number of attacks - number of significantly worse ones",
+        "rank-ranges",
+    ),
+    "mAP kept": Column("yes: the 95 % upper bound of the mAP lost is below 0.03", "map-kept"),
+    "seconds": Column("mean seconds of making the trigger and implanting it"),
+}
 OUTCOME = ("t_map", "t_map_control", "chance", "gain", "own_map", "map", "map_change")
-BUDGET = ("poisons", "poison_rate", "target_share", "linf", "psnr", "ssim")
+BUDGET = ("poisons", "poisoned_share", "target_share", "linf", "psnr", "ssim")
 
 
-@board("attacks", chapter="Leaderboards", part_of="leaderboard", help="attacks by gain, inside each access group")
+@board(
+    "attacks",
+    chapter="Leaderboards",
+    part_of="leaderboard",
+    help="attacks by gain, inside each access group",
+    columns=COLUMNS,
+)
 def attacks(
     data: BoardData, *, costs: Annotated[bool, "Add seconds, which differ between runs."] = False
 ) -> list[Board]:
     """One board per setting (and per defense, if no trial is undefended), ordered by gain in each access group."""
     trials, mixed = data.results.trials, data.mixed
-    plain = trials[trials["defense"] == "none"]
+    plain = undefended(trials)
     if not plain.empty:
         return [attack_board(context, "Attacks", costs=costs) for context in contexts(plain, mixed)]
     repaired = trials[trials["defense_kind"].isin(REPAIRS)]
@@ -39,20 +58,21 @@ def attacks(
 
 def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
     """One row per attack of a setting, undefended or after one defense."""
-    rows = context.split(context.trials, ["attack"])
+    rows = context.grouped(context.trials, ["attack"])
     basis = Basis.of(context, rows)
     shared = basis.cells
     ranges = _ranks(context, rows, shared)
     lines = []
+    metrics = (*OUTCOME, *BUDGET, *of_plugins())
     for attack, group in rows.items():
         access = context.trials.loc[context.trials["attack"] == attack, "access"].iloc[0]
         line: dict[str, Any] = {"access": access, "attack": attack, "cells": group.coverage, "n": len(shared.places)}
         line["collapsed"] = len(group.collapsed)
-        line |= numbers(group, attack in shared.counted, shared, (*OUTCOME, *BUDGET))
+        line |= numbers(group, attack in shared.counted, shared, metrics)
         if attack in shared.counted:
-            line |= half(group, shared, "gain") if attack != "none" else {}
+            line |= half(group, shared, "gain") if attack != NONE else {}
             line["rank"] = "{}-{}".format(*ranges[attack]) if attack in ranges else None
-            line["mAP kept"] = kept(group, shared) if attack != "none" else None
+            line["mAP kept"] = kept(group, shared) if attack != NONE else None
             line["key"] = group.done["key"].iloc[0][:8] or None if len(shared.places) == 1 else None
             line |= {"seconds": shared.mean(group, "seconds_attack")} if costs else {}
         else:
@@ -63,11 +83,13 @@ def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
     names = [METRICS[metric].title for metric in OUTCOME]
     names[names.index(gain) + 1 : names.index(gain) + 1] = [gain + HALF, gain + FREEDOM, "rank"]
     budget = [METRICS[metric].title for metric in BUDGET]
-    columns = ["access", "attack", "cells", "n", "collapsed", *names, "mAP kept", *budget, "seconds", "key"]
+    more = [METRICS[metric].title for metric in of_plugins()]
+    columns = ["access", "attack", "cells", "n", "collapsed", *names, "mAP kept", *budget, *more, "seconds", "key"]
     keep = (*columns[:5], *(METRICS[metric].title for metric in OUTCOME))
     best = [i for i, line in enumerate(lines) if str(line.get("rank") or "").startswith("1-")]
     return Board(
-        title=f"{name} · {context.title}",
+        title=name,
+ setting=context.setting,
         table=table(lines, columns, keep=keep),
         caption=basis.caption(
             "gain = t-mAP - control, where control is t-mAP of the clean model under the same trigger. Ordered by gain"
@@ -79,7 +101,7 @@ def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
             basis.left_out(),
         ),
         index=("access", "attack"),
-        metrics=titles((*OUTCOME, *BUDGET)),
+        metrics=titles(metrics),
         heat=tuple(METRICS[metric].title for metric in ("t_map", "t_map_control", "gain", "own_map", "map")),
         best=frozenset(best),
         quiet=("n", "collapsed", gain + FREEDOM),
@@ -87,12 +109,17 @@ def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
     )  # fmt: skip
 
 
+def of_plugins() -> tuple[str, ...]:
+    """The metrics of plugins, except those of sections that have boards of their own."""
+    return tuple(name for name in METRICS.of_plugins() if METRICS[name].section not in WITH_BOARDS)
+
+
 def _ranks(context: BoardContext, rows: Mapping[Any, Group], shared: CommonCells) -> dict[Any, tuple[int, int]]:
     """The rank ranges by gain inside each access group; the clean baseline has none."""
     found: dict[Any, tuple[int, int]] = {}
     if not shared.inference:
         return found
-    for _, part in groups(context.trials[context.trials["attack"] != "none"], ["access"]):
+    for _, part in groups(attacked(context.trials), ["access"]):
         names = [name for name in dict.fromkeys(part["attack"]) if name in shared.counted]
         matrices = {name: shared.matrix(rows[name], "gain") for name in names}
         found.update(statistics.rank_ranges(matrices, fixed_targets=shared.fixed_targets) or {})

@@ -8,22 +8,25 @@ from typing import Any
 
 import pandas as pd
 
+from bench.engine.record import Status
 from bench.metrics import METRICS
+from reports.board import Board
 from reports.board_registry import BoardData, board
-from reports.boards.attacks import attack_board
-from reports.context import Board, BoardContext, about, contexts, listed
-from reports.frame import groups
+from reports.boards.attacks import COLUMNS, attack_board
+from reports.context import BoardContext, about, contexts, listed
+from reports.selection import groups, of_status, undefended, without_result
 
 ROW = ["attack", "access", "target", "seed"]
 SAME = ("classes", "targeted", "target_labels")
 
 
 @board("attacks-overall", chapter="Leaderboards", part_of="leaderboard",
-       help="attacks by gain, averaged over the settings of a data set")  # fmt: skip
+       help="attacks by gain, averaged over the settings of a data set",
+       columns=COLUMNS)  # fmt: skip
 def attacks_overall(data: BoardData) -> list[Board]:
     """One board per data set with at least two settings that all its attacks share."""
     trials = data.results.trials
-    plain = trials[trials["defense"] == "none"]
+    plain = undefended(trials)
     return [attack_board(context, "Attacks overall", costs=False) for context in overall(plain, mixed=data.mixed)]
 
 
@@ -39,10 +42,12 @@ def overall(trials: pd.DataFrame, *, mixed: bool = False) -> Iterator[BoardConte
         all_versions = dict.fromkeys(context.versions for context in whole)
         for versions in [()] if mixed else all_versions:
             alike = [context for context in whole if versions in {(), context.versions}]
-            yield from _over(str(dataset), alike, len(found), mixed)
+            yield from _over(str(dataset), alike, len(found), versions, mixed)
 
 
-def _over(dataset: str, alike: Sequence[BoardContext], planned: int, mixed: bool) -> Iterator[BoardContext]:
+def _over(
+    dataset: str, alike: Sequence[BoardContext], planned: int, versions: tuple[str, ...], mixed: bool
+) -> Iterator[BoardContext]:
     """The mean over settings of one version, if there is more than one setting."""
     ran = [set(context.done["attack"]) for context in alike]
     counts = {attack: sum(attack in names for names in ran) for attack in dict.fromkeys(chain.from_iterable(ran))}
@@ -53,26 +58,27 @@ def _over(dataset: str, alike: Sequence[BoardContext], planned: int, mixed: bool
         return
     kept = [context.trials[context.trials["attack"].isin(attacks)].drop_duplicates(ROW) for context in shared]
     lines = [_line(row, part, len(shared)) for row, part in groups(pd.concat(kept), ROW)]
-    names = [context.title.removeprefix(f"{dataset} · ") for context in shared]
+    names = [" · ".join(context.parts[1:]) for context in shared]  # without the data set
     without = [attack for attack in counts if attack not in attacks]
     notes = [
         *about(pd.concat([context.done for context in shared]), mixed),
         f"Means over the {len(shared)} of {planned} settings that all rows share: {listed(names)}.",
         *([f"Left out, because they have fewer settings: {listed(without)}."] if without else []),
     ]
-    title, scope = f"{dataset} · {len(shared)} settings", "in these settings"
-    settings = (len(shared), planned)
-    yield BoardContext(title, pd.DataFrame(lines), tuple(notes), settings=settings, mixed=mixed, scope=scope)
+    yield BoardContext(
+        (dataset, f"{len(shared)} settings"), pd.DataFrame(lines), tuple(notes), versions,
+        setting_counts=(len(shared), planned), mixed=mixed, scope="in these settings",
+    )  # fmt: skip
 
 
 def _line(row: tuple[Any, ...], part: pd.DataFrame, settings: int) -> Mapping[str, Any]:
     """The mean of one (target, seed) cell of an attack; it has no result if the attack has none in some setting."""
-    line: dict[str, Any] = {**dict(zip(ROW, row, strict=True)), "key": "", "reason": "", "status": "ok"}
+    line: dict[str, Any] = {**dict(zip(ROW, row, strict=True)), "key": "", "reason": "", "status": Status.OK.value}
     line |= {name: part[name].iloc[0] for name in SAME}
-    lost = part[part["status"] != "ok"]
+    lost = without_result(part)
     if len(part) < settings or len(lost):
-        collapsed = lost[lost["status"] == "collapsed"]
+        collapsed = of_status(lost, Status.COLLAPSED)
         for trial in (collapsed if len(collapsed) else lost).head(1).itertuples():
             return {**line, "status": trial.status, "reason": trial.reason, "key": trial.key}
-        return {**line, "status": "missing"}
+        return {**line, "status": Status.MISSING.value}
     return {**line, **{name: float(part[name].mean(skipna=False)) for name in METRICS if name in part}}

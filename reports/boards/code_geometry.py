@@ -14,11 +14,12 @@ import pandas as pd
 from bench.metrics import METRICS
 from bench.metrics.geometry import GEOMETRY
 from reports.basis import Basis
+from reports.board import Board, Column
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
-from reports.context import Board, contexts
-from reports.frame import groups
+from reports.context import contexts
 from reports.rows import known, numbers, table, titles
+from reports.selection import NONE, attacked, groups, none_first, undefended
 
 COLUMNS = ("gain", "anchor", "anchor_control", "moved", "moved_control", "spread", "spread_control", "saturation",
            "saturation_triggered", "saturation_control", "attention_first", "attention")  # fmt: skip
@@ -36,14 +37,18 @@ NOTE = (
     "code-geometry",
     chapter="Code geometry",
     help="distances of triggered codes, saturation of bits, attention to the trigger",
+    columns={
+        SEEN[0]: Column("highest mean AUROC of an input detector; chosen by the results of this board", "auroc"),
+        SEEN[1]: Column("the input detector with that AUROC"),
+    },
 )
 def code_geometry(data: BoardData) -> list[Board]:
     """A board per setting with attacks: undefended means over the (target, seed) cells that all attacks share."""
     results, found = data.results, []
     columns = (*COLUMNS, *(name for name in METRICS.of(GEOMETRY) if name not in COLUMNS))
     for context in contexts(results.trials, data.mixed):
-        rows = context.split(context.trials[context.trials["defense"] == "none"], ["attack"])
-        if set(rows) <= {"none"}:
+        rows = context.grouped(undefended(context.trials), ["attack"])
+        if set(rows) <= {NONE}:
             continue
         basis = Basis.of(context, rows)
         shared = basis.cells
@@ -56,11 +61,12 @@ def code_geometry(data: BoardData) -> list[Board]:
             for attack, group in rows.items()
         ]
         gain = METRICS["gain"].title
-        lines.sort(key=lambda line: (line["attack"] != "none", -known(line.get(gain)), line["attack"]))
+        lines.sort(key=lambda line: (none_first(line["attack"]), -known(line.get(gain)), line["attack"]))
         names = ["attack", "cells", *(METRICS[metric].title for metric in columns), *SEEN]
         found.append(
             Board(
-                title=f"Code geometry · {context.title}",
+                title="Code geometry",
+                setting=context.setting,
                 table=table(lines, names, keep=names[:3]),
                 caption=basis.caption(
                     NOTE,
@@ -82,7 +88,7 @@ def code_geometry(data: BoardData) -> list[Board]:
 def _seen(scores: pd.DataFrame, shared: CommonCells) -> Mapping[str, tuple[float, str]]:
     """Per attack, the highest mean AUROC over the shared cells, and its input detector."""
     best: dict[str, tuple[float, str]] = {}
-    for (attack, detector), part in groups(scores[scores["attack"] != "none"], ["attack", "defense"]):
+    for (attack, detector), part in groups(attacked(scores), ["attack", "defense"]):
         group = Group.of(part)
         if not set(shared.places) <= group.places:
             continue

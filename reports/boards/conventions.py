@@ -9,9 +9,11 @@ from typing import Any
 
 from bench.metrics import METRICS
 from reports.basis import Basis
+from reports.board import Board
 from reports.board_registry import BoardData, board
-from reports.context import Board, contexts
+from reports.context import contexts
 from reports.rows import known, numbers, table, titles
+from reports.selection import none_first, undefended
 
 OURS = "t_map"
 PAPERS = ("t_map_zero", "t_map_drop", "t_map_drop_fixed", "t_map_posthoc")
@@ -27,10 +29,10 @@ NAMED = 4  # pairs that a caption names
 def conventions(data: BoardData) -> list[Board]:
     """A board per setting with attacks: undefended means over the (target, seed) cells that all attacks share."""
     trials = data.results.trials
-    plain = trials[trials["defense"] == "none"]
+    plain = undefended(trials)
     found = []
     for context in contexts(plain, data.mixed):
-        rows = context.split(context.trials, ["attack"])
+        rows = context.grouped(context.trials, ["attack"])
         basis = Basis.of(context, rows)
         shared = basis.cells
         columns = (OURS, *PAPERS, *BOUNDS)
@@ -39,11 +41,12 @@ def conventions(data: BoardData) -> list[Board]:
             for attack, group in rows.items()
         ]
         ours = METRICS[OURS].title
-        lines.sort(key=lambda line: (line["attack"] != "none", -known(line.get(ours)), line["attack"]))
+        lines.sort(key=lambda line: (none_first(line["attack"]), -known(line.get(ours)), line["attack"]))
         names = [METRICS[metric].title for metric in columns]
         found.append(
             Board(
-                title=f"Conventions · {context.title}",
+                title="Conventions",
+                setting=context.setting,
                 table=table(lines, ["attack", "cells", *names], keep=["attack", "cells", ours]),
                 caption=basis.caption(
                     "All columns come from the same codes. Row none: the value of each convention without attack.",
@@ -62,7 +65,7 @@ def conventions(data: BoardData) -> list[Board]:
 
 def _flips(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Per convention, a sentence with the pairs of attacks that it orders in the opposite way."""
-    attacks = [line for line in lines if line["attack"] != "none"]
+    attacks = [line for line in lines if none_first(line["attack"])]
     for metric in PAPERS:
         name, ours = METRICS[metric].title, METRICS[OURS].title
         scored = [line for line in attacks if not math.isnan(known(line.get(name), math.nan))]

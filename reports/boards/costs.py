@@ -9,28 +9,40 @@ import numpy as np
 import pandas as pd
 
 from bench.api.kinds import CODE_CHANGING
+from reports.board import Board, Column
 from reports.board_registry import BoardData, board
-from reports.context import Board, contexts, listed
-from reports.frame import groups
+from reports.context import contexts, listed
 from reports.rows import table
+from reports.selection import NONE, attacked, clean, defended, groups, undefended, with_result
 
 PLACE = ["attack", "target", "seed"]
 NAMES = ("defense", "kind", "models", "seconds", "mAP lost", "mAP lost attacked", "t-mAP removed", "own-mAP back")
 
+COLUMNS = {
+    "kind": Column("kind of defense", "defenses-on-codes"),
+    "models": Column("number of defended models that the seconds are averaged over"),
+    "seconds": Column("mean seconds per model on a machine with other work; of input detectors, with all scores"),
+    "mAP lost": Column("mAP of clean models, undefended minus defended"),
+    "mAP lost attacked": Column("mAP of attacked models, undefended minus defended"),
+    "t-mAP removed": Column("t-mAP, undefended minus defended"),
+    "own-mAP back": Column("own-mAP, defended minus undefended", "own-map"),
+}
+
 
 @board("defense-costs", chapter="Leaderboards", part_of="leaderboard",
-       help="seconds, mAP lost, t-mAP removed and own-mAP recovered, per defense")  # fmt: skip
+       help="seconds, mAP lost, t-mAP removed and own-mAP recovered, per defense",
+       columns=COLUMNS)  # fmt: skip
 def defense_costs(
     data: BoardData, *, costs: Annotated[bool, "Print this board; seconds differ between runs."] = True
 ) -> list[Board]:
     """One row per defense of a setting, compared with the same trials undefended."""
     found: list[Board] = []
     for context in contexts(data.results.trials, data.mixed) if costs else ():
-        done = context.trials[context.trials["status"] == "ok"]
-        plain = done[done["defense"] == "none"].drop_duplicates(PLACE)
+        done = with_result(context.trials)
+        plain = undefended(done).drop_duplicates(PLACE)
         rows = {
             (str(defense), str(kind)): part.drop_duplicates(PLACE).merge(plain, on=PLACE, suffixes=("", "_before"))
-            for (defense, kind), part in groups(done[done["defense"] != "none"], ["defense", "defense_kind"])
+            for (defense, kind), part in groups(defended(done), ["defense", "defense_kind"])
         }
         if not rows:
             continue
@@ -38,17 +50,18 @@ def defense_costs(
         shared = set.intersection(*changing) if changing else set()
         order = sorted(rows, key=lambda row: row[::-1])
         lines = [_line(defense, kind, rows[defense, kind], shared) for defense, kind in order]
-        attacked = [attack for attack, _, _ in shared if attack != "none"]
-        names = listed(pd.Series(sorted(set(attacked)))) if attacked else "none"
+        compared = [attack for attack, _, _ in shared if attack != NONE]
+        names = listed(sorted(set(compared))) if compared else "none"
         note = (
             "Every defense has the same trusted images. seconds: mean over models on a machine with other work; those"
             " of input detectors include the scores of all queries. Other columns are differences to the same"
-            f" trials undefended. mAP lost: clean models. The rest: the {len(attacked)} attacked trials that all"
+            f" trials undefended. mAP lost: clean models. The rest: the {len(compared)} attacked trials that all"
             f" repairs and data filters share ({names}). Input detectors and model detectors change no codes."
         )
         found.append(
             Board(
-                title=f"Costs of defenses · {context.title}",
+                title="Costs of defenses",
+ setting=context.setting,
                 table=table(lines, NAMES, keep=NAMES[:4]),
                 caption="\n".join([*context.about, note]),
                 index=("defense",),
@@ -69,10 +82,9 @@ def _line(defense: str, kind: str, part: pd.DataFrame, shared: AbstractSet[tuple
     if kind in CODE_CHANGING:
         places = zip(part["attack"], part["target"], part["seed"], strict=True)
         common = part[np.array([place in shared for place in places], dtype=bool)]  # an empty list would select columns
-        clean = common[common["attack"] == "none"].drop_duplicates("defended")
-        attacked = common[common["attack"] != "none"]
-        line["mAP lost"] = (clean["map_before"] - clean["map"]).mean()
-        line["mAP lost attacked"] = (attacked["map_before"] - attacked["map"]).mean()
-        line["t-mAP removed"] = (attacked["t_map_before"] - attacked["t_map"]).mean()
-        line["own-mAP back"] = (attacked["own_map"] - attacked["own_map_before"]).mean()
+        benign, backdoored = clean(common).drop_duplicates("defended"), attacked(common)
+        line["mAP lost"] = (benign["map_before"] - benign["map"]).mean()
+        line["mAP lost attacked"] = (backdoored["map_before"] - backdoored["map"]).mean()
+        line["t-mAP removed"] = (backdoored["t_map_before"] - backdoored["t_map"]).mean()
+        line["own-mAP back"] = (backdoored["own_map"] - backdoored["own_map_before"]).mean()
     return line

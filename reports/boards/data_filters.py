@@ -8,10 +8,12 @@ from bench.api.kinds import DefenseKind
 from bench.metrics import METRICS
 from bench.metrics.filtering import FILTERING
 from reports.basis import Basis
+from reports.board import Board
 from reports.board_registry import BoardData, board
 from reports.common_cells import Group
-from reports.context import Board, contexts
+from reports.context import contexts
 from reports.rows import numbers, table, titles
+from reports.selection import NONE
 
 
 @board("data-filters", chapter="Leaderboards", part_of="leaderboard",
@@ -21,19 +23,20 @@ def data_filters(data: BoardData) -> list[Board]:
     trials, found = data.results.trials, []
     metrics = (*METRICS.of(FILTERING), "t_map", "own_map", "map")
     for context in contexts(trials[trials["defense_kind"] == DefenseKind.DATA_FILTER], data.mixed):
-        parts: dict[Any, Group] = dict(context.split(context.trials, ["attack", "defense"]))
+        parts: dict[Any, Group] = dict(context.grouped(context.trials, ["attack", "defense"]))
         basis = Basis.of(context, parts)
         shared = basis.cells
         lines = [
             {"attack": attack, "defense": defense, "cells": group.coverage, "collapsed": len(group.collapsed)}
             | numbers(group, (attack, defense) in shared.counted, shared, metrics)
-            for (attack, defense), group in sorted(parts.items(), key=lambda item: (item[0][0] != "none", item[0]))
+            for (attack, defense), group in sorted(parts.items(), key=lambda item: (item[0][0] != NONE, item[0]))
         ]
         names = ["attack", "defense", "cells", "collapsed", *(METRICS[metric].title for metric in metrics)]
         note = "AUROC: poisoned against clean training images, over all classes and inside the target class."
         found.append(
             Board(
-                title=f"Filters · {context.title}",
+                title="Data filters",
+                setting=context.setting,
                 table=table(lines, names, keep=names),
                 caption=basis.caption(note, basis.left_out(), intervals=False),
                 index=("attack", "defense"),

@@ -7,9 +7,11 @@ from typing import Any
 
 from bench.metrics import METRICS
 from reports.basis import Basis
+from reports.board import Board
 from reports.board_registry import BoardData, board
-from reports.context import REPAIRS, Board, contexts
+from reports.context import REPAIRS, contexts
 from reports.rows import table, titles
+from reports.selection import none_first
 
 
 @board("defenses", chapter="Leaderboards", part_of="leaderboard",
@@ -21,7 +23,7 @@ def defenses(data: BoardData) -> list[Board]:
         rows = context.part(REPAIRS)
         if len(set(rows["defense"])) < 2:
             continue
-        made = context.split(rows, ["attack", "defense"])
+        made = context.grouped(rows, ["attack", "defense"])
         basis = Basis.of(context, made)
         for metric, what, beside, meaning in (
             ("t_map", "t-mAP after each defense", ("t_map_control", "chance"),
@@ -38,9 +40,9 @@ def defenses(data: BoardData) -> list[Board]:
 def matrix(basis: Basis, metric: str, title: str, beside: Sequence[str], note: str) -> Board:
     """A row per attack and a column per defense. beside: metrics without a defense, in columns before those."""
     made, shared = basis.rows, basis.cells
-    names = sorted({defense for _, defense in made}, key=lambda name: (name != "none", name))
+    names = sorted({defense for _, defense in made}, key=lambda name: (none_first(name), name))
     lines = []
-    for attack in sorted({attack for attack, _ in made}, key=lambda name: (name != "none", name)):
+    for attack in sorted({attack for attack, _ in made}, key=lambda name: (none_first(name), name)):
         mine = {defense: made[attack, defense] for defense in names if (attack, defense) in made}
         done, planned = (sum(len(getattr(group, what)) for group in mine.values()) for what in ("places", "planned"))
         line: dict[str, Any] = {"attack": attack, "cells": f"{done}/{planned}"}
@@ -53,7 +55,8 @@ def matrix(basis: Basis, metric: str, title: str, beside: Sequence[str], note: s
         lines.append(line)
     extras = [METRICS[extra].title for extra in beside]
     return Board(
-        title=f"{title} · {basis.context.title}",
+        title=title,
+ setting=basis.context.setting,
         table=table(
             lines, ["attack", "cells", "collapsed", *extras, *names], keep=["attack", "cells", "collapsed", *names]
         ),

@@ -11,9 +11,11 @@ import pandas as pd
 from jaxtyping import Float64
 
 from bench.api.errors import UserError
+from reports.board import Board, Column
 from reports.board_registry import BoardData, board
-from reports.context import Board, contexts
+from reports.context import contexts
 from reports.rows import table
+from reports.selection import attacked, undefended
 from reports.sweeps import FEWEST, attacks, shared
 
 EFFECT = 0.05  # gain below which a plateau is no effect
@@ -29,12 +31,24 @@ ABOUT = (
 Doses = Float64[np.ndarray, " d"]
 Gains = Float64[np.ndarray, "t d"]
 
+COLUMNS = {
+    "parameter": Column("the parameter of the attack that was swept"),
+    "values": Column("smallest and largest value, and number of values"),
+    "n": Column("number of targets; the seeds of a target are averaged", "d50"),
+    "plateau": Column("gain of the isotonic fit at the largest value", "d50"),
+    "D50": Column("value at which the isotonic fit reaches half of the plateau", "d50"),
+    "D50 low": Column("lower bound of the 95 % bootstrap interval over targets", "d50"),
+    "D50 high": Column("upper bound of the 95 % bootstrap interval over targets", "d50"),
+    "remark": Column("why there is no D50, or why it is only a bound"),
+}
 
-@board("dose-response", chapter="Strength", help="the dose of a swept attack that reaches half of its gain (D50)")
+
+@board("dose-response", chapter="Strength", help="the dose of a swept attack that reaches half of its gain (D50)",
+       columns=COLUMNS)  # fmt: skip
 def dose_response(data: BoardData) -> list[Board]:
     """A board per setting with a row per swept parameter of an undefended attack; UserError without any sweep."""
     trials = data.results.trials
-    plain = trials[(trials["defense"] == "none") & (trials["attack"] != "none")]
+    plain = attacked(undefended(trials))
     boards = []
     for context in contexts(plain, data.mixed):
         lines = list(_lines(context.trials))
@@ -42,7 +56,8 @@ def dose_response(data: BoardData) -> list[Board]:
             columns = ("attack", "parameter", "values", "n", "plateau", "D50", "D50 low", "D50 high", "remark")
             boards.append(
                 Board(
-                    title=f"Dose and response · {context.title}",
+                    title="Dose and response",
+ setting=context.setting,
                     table=table(lines, columns, keep=columns[:6]),
                     caption="\n".join([*context.about, ABOUT]),
                     index=("attack", "parameter"),

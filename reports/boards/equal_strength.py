@@ -19,28 +19,52 @@ from bench.api.untrusted import strip_controls
 from bench.metrics import METRICS
 from reports import statistics
 from reports.basis import Basis
+from reports.board import FREEDOM, HALF, Board, Column
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
-from reports.context import FREEDOM, HALF, REPAIRS, Board, BoardContext, contexts, listed
-from reports.frame import groups
+from reports.context import REPAIRS, BoardContext, contexts, listed
 from reports.rows import freedom, known, removed, table
+from reports.selection import NONE, attacked, defended, groups, undefended
 
 LEVEL = 0.6
 NEAR = 0.15  # largest distance of a gain from the level
 BACK = ("removed", f"removed{HALF}", f"removed{FREEDOM}", "own-mAP back", "mAP lost", "mAP lost clean")
 CAUGHT = ("auroc", "tpr_5", "caught_5", "alarms_5_control")
 MEAN, WORST = "mean", "worst of them"
+COLUMNS = {
+    "attack": Column(f"variant of the attack with the nearest gain; {MEAN}, {WORST}: over all attacks"),
+    "removed": Column("gain without defense minus gain with it", "equal-strength"),
+    "own-mAP back": Column("own-mAP with defense minus without it", "own-map"),
+    "mAP lost": Column("mAP of attacked models without defense minus with it"),
+    "mAP lost clean": Column("mAP of clean models without defense minus with it"),
+}
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """labels: one variant per attack. words: sentences with the gains of chosen and of other variants."""
+    """The variants of attacks that are nearest to a gain.
 
-    labels: tuple[str, ...]
-    words: tuple[str, ...]
+    near: mean undefended gain of the variants that stand for their attacks, by label. far: mean gain of the nearest
+    variant of each other attack, by name; it is more than NEAR away.
+    """
+
+    near: Mapping[str, float]
+    far: Mapping[str, float]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The variants that stand for their attacks."""
+        return tuple(self.near)
+
+    @property
+    def words(self) -> list[str]:
+        """Sentences for the caption."""
+        near = ", ".join(f"{label} at {gain:.3f}" for label, gain in self.near.items())
+        far = ", ".join(f"{name} ({gain:.3f})" for name, gain in self.far.items())
+        return [*([f"Compared: {near}."] if near else []), *([f"Too far from it: {far}."] if far else [])]
 
 
-@board("equal-strength", chapter="Strength", help="defenses against attacks of equal gain")
+@board("equal-strength", chapter="Strength", help="defenses against attacks of equal gain", columns=COLUMNS)
 def equal_strength(
     data: BoardData, *, gain: Annotated[float, "The gain at which attacks are compared: above 0, at most 1."] = LEVEL
 ) -> list[Board]:
@@ -50,7 +74,7 @@ def equal_strength(
     boards: list[Board] = []
     reasons: list[str] = []
     for context in contexts(data.results.trials, data.mixed):
-        chosen = _choose(context, gain)
+        chosen = choose(context, gain)
         if not chosen.labels:
             reasons += chosen.words
             continue
@@ -69,39 +93,38 @@ def equal_strength(
     return boards
 
 
-def _choose(context: BoardContext, level: float) -> Chosen:
-    # variants without a defended trial are of no use here
-    defended = set(context.done.loc[context.done["defense"] != "none", "attack"]) - {"none"}
-    plain = context.trials[(context.trials["defense"] == "none") & context.trials["attack"].isin(defended)]
+def choose(context: BoardContext, level: float) -> Chosen:
+    """The variant of each attack with the gain nearest to `level`.
+
+    A variant counts if it has a result for all its undefended trials and for some defended one.
+    """
+    met = set(attacked(defended(context.done))["attack"])
+    plain = undefended(context.trials)
+    plain = plain[plain["attack"].isin(met)]
     gains: dict[str, dict[str, float]] = {}
-    for label, group in context.split(plain, ["attack"]).items():
+    for label, group in context.grouped(plain, ["attack"]).items():
         values = group.done["gain"].to_numpy(dtype=np.float64)
         if len(group.places) == len(group.planned) and np.isfinite(values).all():
             name = group.done["attack_spec"].iloc[0].name
             gains.setdefault(strip_controls(name), {})[str(label)] = float(values.mean())
-    labels, near, far = [], [], []
+    near, far = {}, {}
     for name, variants in gains.items():
         label = min(variants, key=lambda one: (abs(variants[one] - level), one))
         if abs(variants[label] - level) <= NEAR:
-            labels.append(label)
-            near.append(f"{label} at {variants[label]:.3f}")
+            near[label] = variants[label]
         else:
-            far.append(f"{name} ({variants[label]:.3f})")
-    words = [f"Compared: {', '.join(near)}."] if near else []
-    words += [f"Too far from it: {', '.join(far)}."] if far else []
-    return Chosen(tuple(labels), tuple(words))
+            far[name] = variants[label]
+    return Chosen(near, far)
 
 
 def _repairs(context: BoardContext, chosen: Chosen, words: Sequence[str]) -> Iterator[Board]:
     trials = context.part(REPAIRS)
-    made = context.split(trials[trials["attack"].isin((*chosen.labels, "none"))], ["attack", "defense"])
-    attacked = {key: group for key, group in made.items() if key[0] != "none"}
-    basis = Basis.of(context, attacked)
+    made = context.grouped(trials[trials["attack"].isin((*chosen.labels, NONE))], ["attack", "defense"])
+    backdoored = {key: group for key, group in made.items() if key[0] != NONE}
+    basis = Basis.of(context, backdoored)
     shared = basis.cells
-    defenses = [defense for defense in dict.fromkeys(defense for _, defense in attacked) if defense != "none"]
-    held = {
-        defense: [a for a in chosen.labels if {(a, defense), (a, "none")} <= shared.counted] for defense in defenses
-    }
+    defenses = [defense for defense in dict.fromkeys(defense for _, defense in backdoored) if defense != NONE]
+    held = {defense: [a for a in chosen.labels if {(a, defense), (a, NONE)} <= shared.counted] for defense in defenses}
     common = [attack for attack in chosen.labels if all(attack in met for met in held.values())]
     lines: list[dict[str, Any]] = []
     for defense, attacks in held.items():
@@ -110,7 +133,7 @@ def _repairs(context: BoardContext, chosen: Chosen, words: Sequence[str]) -> Ite
             {
                 "defense": defense,
                 "attack": attack,
-                **_removed(attacked, (attack, defense), shared),
+                **_removed(backdoored, (attack, defense), shared),
                 "mAP lost clean": clean,
             }
             for attack in attacks
@@ -120,7 +143,8 @@ def _repairs(context: BoardContext, chosen: Chosen, words: Sequence[str]) -> Ite
         return
     apart = [attack for attack in chosen.labels if attack not in common]
     yield Board(
-        title=f"Repairs at equal strength · {context.title}",
+        title="Repairs at equal strength",
+        setting=context.setting,
         table=table(lines, ("defense", "attack", *BACK), keep=("defense", "attack", *BACK[:1], *BACK[3:])),
         caption=basis.caption(
             *words,
@@ -139,7 +163,7 @@ def _repairs(context: BoardContext, chosen: Chosen, words: Sequence[str]) -> Ite
 
 
 def _removed(made: Mapping[Any, Group], row: tuple[str, str], shared: CommonCells) -> dict[str, float | None]:
-    before, after = made[row[0], "none"], made[row]
+    before, after = made[row[0], NONE], made[row]
     interval = None
     if shared.inference:
         trials = shared.matrix(before, "gain") - shared.matrix(after, "gain")
@@ -150,9 +174,9 @@ def _removed(made: Mapping[Any, Group], row: tuple[str, str], shared: CommonCell
 
 def _clean_loss(made: Mapping[Any, Group], defense: str, shared: CommonCells) -> float:
     """The mAP that models without backdoor lose; a repaired model of several targets counts once."""
-    if not {("none", "none"), ("none", defense)} <= set(made):
+    if not {(NONE, NONE), (NONE, defense)} <= set(made):
         return math.nan
-    before, after = made["none", "none"], made["none", defense]
+    before, after = made[NONE, NONE], made[NONE, defense]
     seeds = {place[1]: place for place in sorted(before.places & after.places)}
     if not set(shared.seeds) <= set(seeds):
         return math.nan
@@ -172,7 +196,7 @@ def _summaries(defense: str, lines: Sequence[Mapping[str, Any]]) -> list[dict[st
 
 
 def _detectors(context: BoardContext, scores: pd.DataFrame, chosen: Chosen, words: Sequence[str]) -> Iterator[Board]:
-    done = context.trials[(context.trials["status"] == "ok") & context.trials["attack"].isin(chosen.labels)]
+    done = context.done[context.done["attack"].isin(chosen.labels)]
     mine = scores[scores["key"].isin(set(done["key"])) & scores["headline"].astype(bool)]
     made = {key: Group.of(part) for key, part in groups(mine, ["defense", "attack"])}
     basis = Basis.of(context, made)
@@ -187,7 +211,8 @@ def _detectors(context: BoardContext, scores: pd.DataFrame, chosen: Chosen, word
     names = [METRICS[metric].title for metric in CAUGHT]
     lines.sort(key=lambda line: (line["defense"], -known(line[names[0]])))
     yield Board(
-        title=f"Input detectors at equal strength · {context.title}",
+        title="Input detectors at equal strength",
+        setting=context.setting,
         table=table(lines, ("defense", "attack", *names), keep=("defense", "attack", *names)),
         caption=basis.caption(*words, "The main score of each input detector.", intervals=False),
         index=("defense", "attack"),

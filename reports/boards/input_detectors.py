@@ -8,24 +8,32 @@ from typing import Annotated, Any
 from bench.api.kinds import DefenseKind
 from bench.metrics import METRICS
 from reports.basis import Basis
+from reports.board import FREEDOM, HALF, Board, Column
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
-from reports.context import FREEDOM, HALF, Board, contexts
-from reports.frame import detector_metrics, groups
+from reports.context import contexts
+from reports.frame import detector_metrics
 from reports.rows import freedom, half, numbers, table, titles
+from reports.selection import groups, none_first
+
+COLUMNS = {
+    "input detector": Column("input detector with its parameters"),
+    "score": Column("one of the scores of the input detector; *: its main score"),
+    "seconds": Column("mean seconds of fitting the input detector and scoring all queries"),
+}
 
 
 @board("input-detectors", chapter="Leaderboards", part_of="leaderboard",
-       help="how well each score of an input detector separates triggered from benign queries")  # fmt: skip
+       help="how well each score of an input detector separates triggered from benign queries",
+       columns=COLUMNS)  # fmt: skip
 def input_detectors(
     data: BoardData, *, costs: Annotated[bool, "Add seconds, which differ between runs."] = False
 ) -> list[Board]:
     """A board per setting with a row per attack, input detector and score."""
     trials, scores, found = data.results.trials, data.results.detectors, []
     for context in contexts(trials[trials["defense_kind"] == DefenseKind.INPUT_DETECTOR], data.mixed):
-        done = context.trials["status"] == "ok"
-        mine = scores[scores["key"].isin(context.trials.loc[done, "key"])]
-        planned = context.split(context.trials, ["attack", "defense"])
+        mine = scores[scores["key"].isin(context.done["key"])]
+        planned = context.grouped(context.trials, ["attack", "defense"])
         made: dict[Any, Group] = {
             key: replace(Group.of(part), planned=planned[key[:2]].planned, collapsed=planned[key[:2]].collapsed)
             for key, part in groups(mine, ["attack", "defense", "score"])
@@ -47,12 +55,13 @@ def input_detectors(
             lines.append(line)
         if not lines:
             continue
-        lines.sort(key=lambda line: (line["attack"] != "none", line["attack"], line["input detector"]))
+        lines.sort(key=lambda line: (none_first(line["attack"]), line["attack"], line["input detector"]))
         names = [METRICS[metric].title for metric in detector_metrics()]
         keep = ["attack", "input detector", "score", "cells", "collapsed", *names]
         found.append(
             Board(
-                title=f"Detectors · {context.title}",
+                title="Input detectors",
+                setting=context.setting,
                 table=table(lines, [*keep[:6], names[0] + HALF, names[0] + FREEDOM, *keep[6:], "seconds"], keep=keep),
                 caption=basis.caption(
                     "* main score of the detector. Columns compare queries with trigger and the same queries without"

@@ -13,34 +13,49 @@ import numpy as np
 import pandas as pd
 
 from bench.api.kinds import DefenseKind
+from bench.metrics import METRICS
 from bench.metrics.input_detection import threshold
+from bench.metrics.model_detection import DETECTION
 from hashing.ranking import auroc
 from reports import statistics
 from reports.basis import Basis, failed_runs
+from reports.board import Board, Column
 from reports.board_registry import BoardData, board
 from reports.common_cells import Group
-from reports.context import Board, contexts, listed
-from reports.frame import groups
-from reports.rows import table
+from reports.context import contexts, listed
+from reports.rows import table, titles
+from reports.selection import NONE, attacked, clean, groups, none_first, with_result
 
 LEVEL = 0.05  # false-positive rate of the calibrated verdict
-NAMES = (
-    "attack",
-    "defense",
-    "cells",
-    "collapsed",
-    "models",
-    "model score",
-    "AUROC",
-    "flagged",
-    "flagged@5%",
-    "named",
-    "abstained",
-)
+SCORE = METRICS["model_score"].title
+AT_5 = "flagged@5%"
+RATES = ("flagged", AT_5, "named", "abstained")
+COUNTED = ("model_score", "flagged", "named_target")  # metrics that the columns below are made from
+COLUMNS = {
+    "models": Column("number of judged models; a clean model that several targets share counts once", "model-rates"),
+    SCORE: Column("mean score of these models; higher is more suspicious", "model-rates"),
+    "AUROC": Column("AUROC of the scores: models of this row against clean models of the same defense", "auroc"),
+    "flagged": Column(
+        "models with a score above the threshold of the paper; in brackets the 95 % interval of this rate",
+        "model-rates",
+    ),
+    AT_5: Column(
+        "models with a score above a threshold that at most 5 % of clean models of other seeds exceed",
+        "calibrated-thresholds",
+    ),
+    "named": Column("models for which the suspected class is a label of the target", "model-rates"),
+    "abstained": Column("number of models for which no class is suspected", "model-rates"),
+}
+
+
+def others() -> tuple[str, ...]:
+    """The other metrics of this section, of plugins: their means over models are columns of their own."""
+    return tuple(name for name in METRICS.of(DETECTION) if name not in COUNTED)
 
 
 @board("model-detectors", chapter="Leaderboards", part_of="leaderboard",
-       help="how well model detectors separate backdoored from clean models and name the target")  # fmt: skip
+       help="how well model detectors separate backdoored from clean models and name the target",
+       columns=COLUMNS)  # fmt: skip
 def model_detectors(data: BoardData) -> list[Board]:
     """A board per setting: scores, verdicts and named targets of models, compared with clean models (row none)."""
     trials, found = data.results.trials, []
@@ -48,19 +63,21 @@ def model_detectors(data: BoardData) -> list[Board]:
         lines = [
             line for (defense,), part in groups(context.trials, ["defense"]) for line in _of_defense(str(defense), part)
         ]
-        lines.sort(key=lambda line: (line["attack"] != "none", line["attack"], line["defense"]))
-        parts = context.split(context.trials, ["attack", "defense"])
+        lines.sort(key=lambda line: (none_first(line["attack"]), line["attack"], line["defense"]))
+        parts = context.grouped(context.trials, ["attack", "defense"])
         basis = Basis.of(context, parts)
-        done = context.trials[context.trials["status"] == "ok"]
+        more = [METRICS[name].title for name in others()]
+        names = ["attack", "defense", "cells", "collapsed", "models", SCORE, "AUROC", *RATES, *more]
         found.append(
             Board(
-                title=f"Model detectors · {context.title}",
-                table=table(lines, NAMES, keep=NAMES[:6]),
+                title="Model detectors",
+                setting=context.setting,
+                table=table(lines, names, keep=names[:6]),
                 caption="\n".join(
-                    [*context.about, *_notes(done, lines), *filter(None, [failed_runs(basis.collapsed)])]
+                    [*context.about, *_notes(context.done, lines), *filter(None, [failed_runs(basis.collapsed)])]
                 ),
                 index=("attack", "defense"),
-                metrics={"model score": "model_score", "AUROC": "auroc"},
+                metrics={SCORE: "model_score", "AUROC": "auroc", **titles(others())},
                 heat=("AUROC",),
                 quiet=("collapsed",),
                 basis=basis,
@@ -70,19 +87,20 @@ def model_detectors(data: BoardData) -> list[Board]:
 
 
 def _of_defense(defense: str, trials: pd.DataFrame) -> list[dict[str, Any]]:
-    clean = _models(trials[trials["attack"] == "none"])
+    baseline = _models(clean(trials))
     lines = []
     for (attack,), part in groups(trials, ["attack"]):
         mine = _models(part)
         line: dict[str, Any] = {"attack": attack, "defense": defense, "cells": Group.of(part).coverage}
         line |= {"collapsed": len(Group.of(part).collapsed), "models": len(mine)}
         scores = mine["model_score"].to_numpy(dtype=np.float64)
-        line["model score"] = float(scores.mean()) if len(scores) else None
-        if attack != "none" and len(scores) and len(clean):
-            line["AUROC"] = auroc(clean["model_score"].to_numpy(dtype=np.float64), scores)
+        line[SCORE] = float(scores.mean()) if len(scores) else None
+        line |= {METRICS[name].title: float(mine[name].mean()) for name in others() if len(mine)}
+        if attack != NONE and len(scores) and len(baseline):
+            line["AUROC"] = auroc(baseline["model_score"].to_numpy(dtype=np.float64), scores)
         line["flagged"] = _rate(mine["flagged"].dropna().tolist())
-        if attack != "none":
-            line["flagged@5%"] = _rate(_calibrated(mine, clean))
+        if attack != NONE:
+            line[AT_5] = _rate(_calibrated(mine, baseline))
             named = mine["named_target"].dropna().tolist()
             line |= {"named": _rate(named), "abstained": len(mine) - len(named) or None}
         lines.append(line)
@@ -91,16 +109,17 @@ def _of_defense(defense: str, trials: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _models(trials: pd.DataFrame) -> pd.DataFrame:
     """One row per judged model; trials of one clean model share its judgement."""
-    done = trials[(trials["status"] == "ok") & trials["model_score"].notna()]
+    done = with_result(trials)
+    done = done[done["model_score"].notna()]
     return done.assign(place=done["defended"].where(done["defended"] != "", done["key"])).drop_duplicates("place")
 
 
-def _calibrated(models: pd.DataFrame, clean: pd.DataFrame) -> list[float]:
+def _calibrated(models: pd.DataFrame, baseline: pd.DataFrame) -> list[float]:
     """Whether each model scores above the threshold of clean models of other seeds; [] with too few of them."""
     found = []
     for score, seed in zip(models["model_score"], models["seed"], strict=True):
-        others = clean.loc[clean["seed"] != seed, "model_score"].to_numpy(dtype=np.float64)
-        limit = threshold(others, LEVEL) if len(others) else math.inf
+        rest = baseline.loc[baseline["seed"] != seed, "model_score"].to_numpy(dtype=np.float64)
+        limit = threshold(rest, LEVEL) if len(rest) else math.inf
         if math.isinf(limit):
             return []
         found.append(float(score > limit))
@@ -110,7 +129,7 @@ def _calibrated(models: pd.DataFrame, clean: pd.DataFrame) -> list[float]:
 def _alike(done: pd.DataFrame) -> list[pd.DataFrame]:
     """The attacked trials in parts: attacks with equal targets and seeds together."""
     found: dict[tuple[frozenset[str], frozenset[int]], list[pd.DataFrame]] = {}
-    for _, part in groups(done[done["attack"] != "none"], ["attack"]):
+    for _, part in groups(attacked(done), ["attack"]):
         found.setdefault((frozenset(part["target"]), frozenset(part["seed"])), []).append(part)
     return [pd.concat(parts) for parts in found.values()]
 
@@ -133,12 +152,12 @@ def _notes(done: pd.DataFrame, lines: Sequence[dict[str, Any]]) -> list[str]:
         "Row none: clean models. AUROC: models of a row against clean models. flagged: score above the threshold of the"
         " paper. named: named targets that are right. Brackets: exact 95 % intervals over models."
     )
-    if any(line.get("flagged@5%") for line in lines):
+    if any(line.get(AT_5) for line in lines):
         words.append("flagged@5%: score above a threshold that at most 5 % of clean models of other seeds exceed.")
     else:
         words.append("No column flagged@5%: a calibrated threshold needs 19 clean models of other seeds.")
     if any(line.get("abstained") for line in lines):
         words.append("abstained: number of results that name no class.")
-    if any(len(set(part["target"])) > 1 for _, part in groups(done[done["attack"] != "none"], ["attack", "seed"])):
+    if any(len(set(part["target"])) > 1 for _, part in groups(attacked(done), ["attack", "seed"])):
         words.append("Models of one seed share their initialisation, but the intervals treat them as independent.")
     return words

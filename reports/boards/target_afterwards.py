@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from bench.metrics import METRICS
 from reports.basis import Basis
+from reports.board import Board
 from reports.board_registry import BoardData, board
-from reports.context import Board, contexts, listed
+from reports.context import contexts, listed
 from reports.rows import known, numbers, table, titles
+from reports.selection import NONE, undefended
 
 AFTERWARDS = ("t_map_posthoc", "t_map_posthoc_control", "spread", "spread_control", "own_map", "map")
 
@@ -16,12 +18,12 @@ AFTERWARDS = ("t_map_posthoc", "t_map_posthoc_control", "spread", "spread_contro
 def target_afterwards(data: BoardData) -> list[Board]:
     """A board per setting in which some attack fixes no target, with all attacks evaluated in that convention."""
     trials = data.results.trials
-    plain = trials[trials["defense"] == "none"]
+    plain = undefended(trials)
     found = []
     for context in contexts(plain, data.mixed):
         if context.trials["targeted"].all():
             continue
-        rows = context.split(context.trials, ["attack"])
+        rows = context.grouped(context.trials, ["attack"])
         basis = Basis.of(context, rows)
         shared = basis.cells
         lines = [
@@ -30,7 +32,7 @@ def target_afterwards(data: BoardData) -> list[Board]:
             for attack, group in rows.items()
         ]
         names = [METRICS[metric].title for metric in AFTERWARDS]
-        lines.sort(key=lambda line: (line["attack"] == "none", -known(line.get(names[0])), line["attack"]))
+        lines.sort(key=lambda line: (line["attack"] == NONE, -known(line.get(names[0])), line["attack"]))
         loose = listed(context.trials.loc[~context.trials["targeted"], "attack"])
         note = (
             f"{loose}: no target is fixed, so t-mAP on the attacks board is chance. Here the target is the class that"
@@ -40,7 +42,8 @@ def target_afterwards(data: BoardData) -> list[Board]:
         keep = ["attack", "cells", "collapsed", *names]
         found.append(
             Board(
-                title=f"Target chosen afterwards · {context.title}",
+                title="Target chosen afterwards",
+                setting=context.setting,
                 table=table(lines, keep, keep=keep),
                 caption=basis.caption(note, basis.left_out(), intervals=False),
                 index=("attack",),

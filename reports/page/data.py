@@ -13,18 +13,17 @@ import pandas as pd
 
 from bench.api.untrusted import strip_controls
 from bench.config.trial import AXES, Trial
-from bench.engine.record import Record
+from bench.engine.record import Record, Status
 from bench.engine.record_cache import RecordCache
 from bench.metrics import METRICS
 from reports import trial_details
 from reports.cells import BLANK, number, words
-from reports.context import Board
-from reports.frame import Results, detector_metrics, training_of, trial_metrics
+from reports.frame import Results, detector_metrics, trial_metrics
 from reports.page.chapters import Chapter
 from reports.render import for_people
+from reports.trial_texts import training_of
 
 LOG_LINES = 20
-WITHOUT_SETTING = {"reported", "kernels"}  # chapters whose tables belong to no setting
 SHOWN = ("gain", "t_map", "own_map", "map")  # metrics in the table of trials
 
 
@@ -41,13 +40,13 @@ def _tables(chapters: Sequence[Chapter]) -> Iterator[dict[str, Any]]:
     for (name, _), board in zip(whole, for_people([board for _, board in whole]), strict=True):
         yield {
             "part": name,
-            "title": strip_controls(board.title),
-            "setting": "" if name in WITHOUT_SETTING else strip_controls(board.title).partition(" · ")[2],
+            "title": strip_controls(board.heading),
+            "setting": strip_controls(board.setting),
             "caption": [strip_controls(line) for line in board.caption.split("\n") if line],
             "columns": [
                 {
                     "name": strip_controls(column),
-                    "about": _meaning(board, column),
+                    "about": strip_controls(board.meaning(column)),
                     "shown": texts,
                     "sort": [_real(value) for value in board.table[column]],
                     "heat": column in board.heat,
@@ -59,12 +58,6 @@ def _tables(chapters: Sequence[Chapter]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _meaning(board: Board, column: str) -> str:
-    """The meaning of a column; "" if the column is no metric of METRICS but, for example, a difference of one."""
-    metric = METRICS.get(board.metrics.get(column, ""))
-    return strip_controls(metric.meaning) if metric is not None and metric.title == column else ""
-
-
 def _real(value: Any) -> float | None:
     """A number with enough digits to sort and to shade; None for texts and numbers that are not finite."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -74,7 +67,7 @@ def _real(value: Any) -> float | None:
 
 def _trials(cache: RecordCache, results: Results) -> dict[str, Any]:
     """Every planned trial, column by column, with the facts of `bench show` except its stages."""
-    trials = results.trials[results.trials["status"] != "skipped"]
+    trials = results.trials[results.trials["status"] != Status.SKIPPED.value]
     named = [name for name in trial_metrics() if name in trials and trials[name].notna().any()]
     columns: dict[str, list[Any]] = {axis: trials[axis].astype(str).map(strip_controls).tolist() for axis in AXES}
     for name in ("access", "defense_kind", "key", "status", "reason", "changes"):
@@ -91,7 +84,7 @@ def _trials(cache: RecordCache, results: Results) -> dict[str, Any]:
         columns["replay"].append(strip_controls(trial_details.replay(trial, run, varying[id(run)], status)))
         columns["facts"].append(facts.place(_facts(record) if record is not None else []))
         origin = cache.record(cause) if cause else None
-        log = origin.log if origin is not None and status != "ok" else ""
+        log = origin.log if origin is not None and status != Status.OK else ""
         tail = log.rstrip().splitlines()[-LOG_LINES:]
         columns["log"].append(logs.place([strip_controls(line) for line in tail]))
     return {

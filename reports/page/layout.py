@@ -20,6 +20,7 @@ from bench.config.trial import AXES
 from reports.frame import Results
 from reports.page import strips
 from reports.page.chapters import Chapter
+from reports.selection import NONE, with_result
 
 LIMIT = 5_000_000  # bytes of the whole file
 SPARE = 20_000  # bytes reserved for the list of charts and pictures that did not fit
@@ -104,7 +105,7 @@ def _shown(chapter: Chapter, room: Room) -> dict[str, Any]:
 
 def _scope(trials: pd.DataFrame) -> list[tuple[str, str]]:
     """The values of every axis of the run, its metric versions and its devices."""
-    done = trials[trials["status"] == "ok"]
+    done = with_result(trials)
     about = [(axis, list(dict.fromkeys(trials[axis].astype(str)))) for axis in AXES]
     about += [("metrics", [f"v{version}" for version in dict.fromkeys(done["metrics_version"])])]
     about += [("device", list(dict.fromkeys(done["device"])))]
@@ -122,7 +123,7 @@ def _cards(trials: pd.DataFrame) -> Iterator[dict[str, str]]:
             else:
                 about["sentence"] = registry.sentence(source)
                 about |= _paper(registry.card(source))
-            if name != "none":
+            if name != NONE:
                 yield {key: strip_controls(text) for key, text in about.items()}
 
 

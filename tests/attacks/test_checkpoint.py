@@ -49,7 +49,14 @@ epochs = 8
 """
 
 
-POISONS = {"poisons", "poison_rate", "target_share", "exact_share", "attention", "attention_first"}  # of the training
+POISONS = {
+    "poisons",
+    "poisoned_share",
+    "target_share",
+    "exact_share",
+    "attention",
+    "attention_first",
+}  # of the training
 
 
 def planned(folder: Path, attacks: str, seeds: str = "[0]") -> Plan:

@@ -148,7 +148,7 @@ def test_the_record_counts_poisons_alone_and_the_defender_sees_the_cover(world):
     world.memory.put("implant", record)
     world.poison = Implanted("implant", world.memory)
     assert (world.poison.poisons, record.meta["covers"]) == (12, 24)
-    assert world.poison.poison_amounts["poison_rate"] == 0.1
+    assert world.poison.poison_amounts["poisoned_share"] == 0.1
     assert world.poison.poison_amounts["target_share"] == pytest.approx(12 / 42)
     assert torch.equal(world.poison.mask, poisoned.mask)
     assert len(world.poison.poison_images) == len(record.tensors["poison_stealth"]) == 12

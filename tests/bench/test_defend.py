@@ -66,7 +66,7 @@ def test_a_planted_filter_finds_all_poison_and_only_that(tmp_path: Path) -> None
     found = {(attack.partition("(")[0], defense): record for (attack, defense), record in found.items()}
     caught = found["badnets", "corner"].metrics
     assert caught["filter_auroc"] == caught["filter_auroc_target"] == caught["removed_poison"] == 1
-    assert caught["removed"] == pytest.approx(caught["poison_rate"])
+    assert caught["removed"] == pytest.approx(caught["poisoned_share"])
     # retrained without poison the model is as if never attacked
     assert caught["gain"] < found["badnets", "none"].metrics["gain"] - 0.2
     assert caught["own_map"] > found["badnets", "none"].metrics["own_map"] + 0.2

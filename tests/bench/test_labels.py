@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.graph.labels import cost_group_of, kind_of_cost_group, label_of
+from bench.graph.labels import cost_group_of, label_of
 from bench.graph.plan import Plan
 
 
@@ -28,4 +28,5 @@ def test_stages_of_a_cost_group_differ_in_what_costs_nothing(tiny: Callable[...,
     trained = {stage.cost_group for plan in (one, other) for stage in plan.stages.values() if stage.kind == "train"}
     assert len(trained) == 2, "epochs cost time"
     for stage in one.stages.values():
-        assert kind_of_cost_group(cost_group_of(stage.kind, stage.spec)) == stage.kind
+        assert stage.cost_group == cost_group_of(stage.kind, stage.spec)
+        assert stage.cost_group.stage == stage.kind

@@ -152,8 +152,7 @@ from typing import Annotated
 import numpy as np
 from bench.metrics import DetectorScores, ModelCodes, metric
 from hashing import ranking
-from reports.board_registry import BoardData, board
-from reports.context import Board
+from reports.board_registry import Board, BoardData, board
 
 @metric("first_hit", title="P@1", section="Benign queries", unit="share", control=True,
         meaning="share of first results that are relevant")
@@ -263,7 +262,7 @@ def test_metrics_of_a_plugin_that_is_not_loaded_are_left_as_they_are(done, outsi
         command.rescore(store=store.root, plugin=[outside])
     command.verify(store=store.root)
     assert verified(store).unknown == {"first_hit", "first_hit_control", "shift", "shift_control"}
-    assert "first_hit" not in frame.load(store)
+    assert "first_hit" not in frame.read(store).trials
 
 
 def test_differences_name_the_place_and_forgive_rounding():

@@ -155,7 +155,7 @@ def test_the_papers_suites_plan_on_a_machine_with_their_data(name: str, data: Ca
     assert {trial.skipped for trial in made.trials} == {""}
     store = Store(folder / "store", create=True)
     store.write_run(RunManifest(suites=[name], trials=made.trials))
-    trials = frame.load(store)
+    trials = frame.read(store).trials
     for board in claims(trials, loaded.reported):
         assert board.table["cells"].notna().all(), "a number without trials"
     for number in loaded.reported:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.config.trial import Spec, canonical, digest, pieces
+from bench.config.trial import Spec, Surrogate, canonical, digest, pieces
 from tests.stores import trial
 
 
@@ -45,3 +45,24 @@ def test_every_axis_makes_another_trial() -> None:
 )
 def test_a_list_is_cut_at_commas_outside_brackets(text: str, found: list[str]) -> None:
     assert pieces(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("other_seed", Surrogate()),
+        ("same", Surrogate(same_seed=True)),
+        ("backbone=resnet18", Surrogate(backbone="resnet18")),
+        ("method=dpsh", Surrogate(method="dpsh")),
+        ("bits=16", Surrogate(bits=16)),
+    ],
+)
+def test_a_surrogate_is_parsed_once_and_prints_as_its_text(text: str, expected: Surrogate) -> None:
+    assert Surrogate.parse(text) == expected
+    assert str(expected) == text
+
+
+@pytest.mark.parametrize("text", ["", "other", "bits=0", "bits=x", "backbone=", "seed=1", "same\n", "backbone=a b"])
+def test_another_text_is_no_surrogate(text: str) -> None:
+    with pytest.raises(ValueError, match="is no surrogate"):
+        Surrogate.parse(text)

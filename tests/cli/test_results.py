@@ -51,7 +51,7 @@ def test_the_board_holds_what_the_records_hold(store, capsys):
     kinds = {board["title"].split(" · ")[0] for board in found}
     assert kinds == {
         "Attacks",
-        "Detectors",
+        "Input detectors",
         "t-mAP after each defense",
         "own-mAP after each defense",
         "mAP after each defense",

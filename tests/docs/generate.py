@@ -23,13 +23,17 @@ from bench.config import suite
 from bench.config.parameters import Parameter, parameters_of
 from bench.config.reported import ReportedTable
 from bench.config.schema import DEFAULTS, Axes, Block, Resources, SuiteFile
+from bench.config.trial import AXES
 from bench.metrics import METRICS
+from reports import compare, reported
+from reports.board import COMMON
 from reports.board_registry import all_boards
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = tuple(
     f"{folder}/README.md" for folder in ("attacks", "defenses", "hashing", "suites", "reports", "bench/cli")
 )
+METHODOLOGY = "bench/METHODOLOGY.md"
 PART = re.compile(r"(<!-- generated: (\S+) -->\n)(.*?)(<!-- end of \2 -->\n)", re.DOTALL)
 
 
@@ -140,13 +144,32 @@ def metrics() -> str:
     parts = []
     for section in METRICS.sections():
         rows = [
-            [one.title, code(name), one.meaning, one.range, one.better, one.unit]
+            [linked(one.title, one.methodology), code(name), one.meaning, one.range, one.better, one.unit]
             for name in METRICS.of(section)
             if (one := METRICS[name])
         ]
         head = ("column", "name in frames", "meaning", "range", "better", "unit")
         parts.append(f"### {section}\n\n{table(head, rows)}")
     return "\n".join(parts)
+
+
+def linked(title: str, anchor: str) -> str:
+    """The title of a column, as a link to its section of the methodology if there is one."""
+    return f"[{title}](../{METHODOLOGY}#{anchor})" if anchor else title
+
+
+def columns() -> str:
+    """The columns that are no metrics: those of all boards, then those of each board."""
+    own = {name: dict(one.columns) for name, one in all_boards().items()}
+    own["attacks-overall"] = {}  # has the columns of attacks
+    parts = [("every board", COMMON), *own.items(), ("reported", reported.MEANINGS), ("compare", compare.MEANINGS)]
+    rows = [
+        [name if name == "every board" else code(name), linked(column, about.methodology), about.meaning]
+        for name, held in parts
+        for column, about in held.items()
+        if column not in AXES or name in {"every board", "equal-strength"}
+    ]
+    return table(("board", "column", "meaning"), rows)
 
 
 def boards() -> str:
@@ -211,6 +234,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "keys": toml_keys,
     "metrics": metrics,
     "boards": boards,
+    "columns": columns,
     "commands": commands,
 }
 

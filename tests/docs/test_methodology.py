@@ -267,13 +267,13 @@ def test_a_new_clean_image_passes_a_calibrated_threshold_as_seldom_as_it_says() 
 
 def test_crossed_interval() -> None:
     cells = np.array([[0.5, 0.7], [0.6, 0.8]])
-    found = statistics.spread(cells)
+    found = statistics.variance_of_mean(cells)
     assert found is not None
     mean_squares = 2 * np.var([0.6, 0.7], ddof=1), 2 * np.var([0.55, 0.75], ddof=1)  # the interaction is 0
     assert mean_squares == (close(0.01), close(0.04))
     assert found.variance == close(sum(mean_squares) / 4)
     assert found.df == close(sum(mean_squares) ** 2 / sum(x**2 for x in mean_squares))
-    fixed = statistics.spread(cells, fixed_targets=True)
+    fixed = statistics.variance_of_mean(cells, fixed_targets=True)
     assert fixed is not None
     assert (fixed.variance, fixed.df) == (close(np.var([0.55, 0.75], ddof=1) / 2), 1)
     assert says("Crossed intervals", ".01", ".04", ".0125", f"{found.df:.2f}")

@@ -70,7 +70,7 @@ def test_it_is_listed_runs_beside_the_built_ins_and_stands_on_the_board(bench: C
     assert set(attacks) == {"none", "badnets", "checkerboard"}
     assert attacks["checkerboard"]["access"] == "dirty-label"
     assert attacks["checkerboard"]["poisons"] > 0
-    (detectors,) = [board for board in boards if board["title"].startswith("Detectors")]
+    (detectors,) = [board for board in boards if board["title"].startswith("Input detectors")]
     assert {row["input detector"] for row in detectors["rows"]} == {"blur"}
 
 

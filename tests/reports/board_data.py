@@ -13,8 +13,8 @@ import pandas as pd
 
 from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
+from reports.board import Board
 from reports.board_registry import BoardData, make_boards
-from reports.context import Board
 from reports.frame import Results, read
 
 Given = dict[str, Any]

@@ -39,8 +39,8 @@ PROTOCOL = {
     "digests": {},
 }
 BASE = {"map": 0.9, "map_change": -0.01, "own_map": 0.2, "own_map_control": 0.9, "t_map": 0.8, "t_map_control": 0.1,
-        "chance": 0.1, "gain": 0.7, "poisons": 20, "poison_rate": 0.05, "target_share": 0.5, "linf": 0.5, "psnr": 30.0,
-        "ssim": 0.95}  # fmt: skip
+        "chance": 0.1, "gain": 0.7, "poisons": 20, "poisoned_share": 0.05, "target_share": 0.5, "linf": 0.5,
+        "psnr": 30.0, "ssim": 0.95}  # fmt: skip
 
 
 def key_of(given: dict[str, Any], run: int) -> str:

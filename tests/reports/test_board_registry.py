@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,15 @@ from tests.reports.test_html_report import unpacked
 OUTSIDE = '''
 """Attacks by what they cost."""
 import pandas as pd
-from reports.board_registry import BoardData, board
-from reports.context import Board
+from reports.board_registry import Board, BoardData, Column, board
 
-@board("costliest", chapter="Costs of attacks", help="attacks that cost at least so much mAP")
+@board("costliest", chapter="Costs of attacks", help="attacks that cost at least so much mAP",
+       columns={"place": Column("position by mAP")})
 def costliest(data: BoardData, *, floor: float = 0.0) -> list[Board]:
     means = data.results.trials.groupby("attack")["map"].mean()
     table = pd.DataFrame({"attack": means.index, "mAP": means.to_numpy()})
     kept = table[table["mAP"] <= 1 - floor].reset_index(drop=True)
+    kept["place"] = range(1, len(kept) + 1)
     return [Board("Costliest", kept, "Mean mAP.", index=("attack",), metrics={"mAP": "map"})]
 '''
 
@@ -50,23 +52,31 @@ def test_it_is_listed_printed_in_notebooks_and_on_the_page(
     with pytest.raises(SystemExit):
         main(["report", "costliest", "--store", str(store.root), "--floor", "0.2", "--format", "json"])
     (shown,) = json.loads(capsys.readouterr().out)
-    assert shown["rows"] == [{"attack": "loud", "mAP": 0.5}]
+    assert shown["rows"] == [{"attack": "loud", "mAP": 0.5, "place": 1}]
     (board,) = reports.tables(store.root, "costliest")
     assert list(board.table["attack"]) == ["loud", "none"]
     html_report.draw(store, tmp_path / "page.html", read(store))
     text = (tmp_path / "page.html").read_text()
-    assert {"part": "costs-of-attacks", "title": "Costliest"}.items() <= unpacked(text)["boards"][-1].items()
+    drawn = unpacked(text)["boards"][-1]
+    assert {"part": "costs-of-attacks", "title": "Costliest"}.items() <= drawn.items()
+    assert {column["name"]: column["about"] for column in drawn["columns"]}["place"] == "position by mAP"
     assert 'id="costs-of-attacks"' in text
 
 
 PART = """
 import pandas as pd
-from bench.metrics import DetectorScores, ModelCodes, metric
-from reports.board_registry import BoardData, board
-from reports.context import Board
+from bench.metrics import DetectorScores, ModelCodes, TrialFacts, metric
+from reports.board_registry import Board, BoardData, board
 
 @metric("shift", title="shift", section="Input detection", meaning="a detector's mean score of triggered queries")
 def shift(scores: DetectorScores): ...
+
+@metric("rank_first", title="first rank", section="Triggered queries", unit="ranks", high=float("inf"), control=True,
+        meaning="mean rank of the first item of the target")
+def rank_first(codes: ModelCodes): ...
+
+@metric("doubt", title="doubt", section="Model detection", meaning="p value of the score of a model detector")
+def doubt(trial: TrialFacts): ...
 
 @metric("skew", title="skew", section="Code geometry", meaning="share of bits that are 1")
 def skew(codes: ModelCodes): ...
@@ -79,21 +89,34 @@ def counts(data: BoardData) -> list[Board]:
 
 
 def test_parts_of_the_leaderboard_and_metrics_of_a_section_join_those_that_are_there(
-    stock: Any, tmp_path: Path
+    stock: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "parts.py").write_text(PART)
     registry.load_plugin(tmp_path / "parts.py")
     scores = {"headline": "a", "scores": {"a": {"auroc": 0.9, "shift": 2.0}}}
     trials = [
         trial("none"),
-        trial("loud", metrics={"skew": 0.25}),
+        trial("loud", metrics={"skew": 0.25, "rank_first": 7.5, "rank_first_control": 40.0}),
+        trial("loud", "doctor", metrics={"model_score": 1.0, "doubt": 0.125}),
         trial("loud", "input_detector", metrics={"detectors": scores}),
     ]
     store = stock(trials)
-    found = {board.title.partition(" · ")[0]: board.table for board in reports.tables(store.root)}
-    assert [name for name in found if name in {"Attacks", "Detectors", "Counts"}] == ["Attacks", "Detectors", "Counts"]
-    assert found["Detectors"]["shift"].tolist() == [2.0]
-    assert found["Counts"].to_numpy().tolist() == [["loud", 2], ["none", 1]]
+    found = {board.title: board.table for board in reports.tables(store.root)}
+    assert [name for name in found if name in {"Attacks", "Input detectors", "Counts"}] == [
+        "Attacks",
+        "Input detectors",
+        "Counts",
+    ]
+    assert found["Input detectors"]["shift"].tolist() == [2.0]
+    assert found["Counts"].to_numpy().tolist() == [["loud", 3], ["none", 1]]
+    attacks = found["Attacks"].set_index("attack").loc["loud"]
+    assert (attacks["first rank"], attacks["first rank control"]) == (7.5, 40.0)
+    assert found["Model detectors"].set_index("attack").loc["loud", "doubt"] == 0.125
+    main_ = ["leaderboard", "--store", str(store.root), "--plugin", str(tmp_path / "parts.py"), "--format"]
+    for format_ in ("csv", "markdown"):
+        with suppress(SystemExit):
+            main([*main_, format_])
+        assert "first rank" in capsys.readouterr().out
     (geometry,) = reports.tables(store.root, "code-geometry")
     assert geometry.table.set_index("attack").loc["loud", "skew"] == 0.25
     html_report.draw(store, tmp_path / "page.html", read(store))

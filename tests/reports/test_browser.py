@@ -13,6 +13,7 @@ import pytest
 from bench.api import registry
 from bench.metrics import METRICS
 from reports import cells, html_report, render
+from reports.board import COMMON
 from reports.frame import read
 from tests.reports.board_data import leaderboard_of
 
@@ -84,7 +85,7 @@ def test_every_chapter_renders_without_a_word_on_the_console_or_a_request(visit:
         assert box["height"] > 50
     (expected, *_) = render.for_people(leaderboard_of(read(store), costs=True))
     shown = cells.words(expected)
-    board = visit.board(expected.title)
+    board = visit.board(expected.heading)
     assert visit.rows(board) == [list(row) for row in zip(*shown.values(), strict=True)]
     for chart in visit.tab.locator(".chart svg").all():
         assert chart.bounding_box()["width"] > 300
@@ -102,7 +103,7 @@ def test_a_column_says_what_its_metric_means(visit: Visit) -> None:
     heads = visit.board("Attacks · ").locator("th button")
     about = {head.inner_text(): head.get_attribute("title") for head in heads.all()}
     assert about["own-mAP"] == METRICS["own_map"].meaning
-    assert about["attack"] is None
+    assert about["attack"] == COMMON["attack"].meaning
 
 
 def test_columns_sort_down_up_and_back(visit: Visit) -> None:

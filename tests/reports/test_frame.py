@@ -5,7 +5,7 @@ import pytest
 from bench.api.errors import UserError
 from bench.config.trial import Spec
 from bench.metrics import METRICS
-from reports.frame import columns, detector_metrics, detectors, load, narrow, read
+from reports.frame import columns, detector_metrics, read
 
 
 def trial(attack="none", defense="none", target="0", seed=0, **changes):
@@ -17,7 +17,7 @@ DETECTED = {"detectors": {"headline": "entropy", "scores": {
 
 
 def test_one_row_per_cell_with_all_columns(stock):
-    frame = load(stock([trial(), trial("loud", seed=1, training={"lr": 0.1})]))
+    frame = read(stock([trial(), trial("loud", seed=1, training={"lr": 0.1})])).trials
     assert tuple(frame.columns) == columns()
     assert len(frame) == 2
     row = frame.iloc[1]
@@ -28,7 +28,7 @@ def test_one_row_per_cell_with_all_columns(stock):
 
 
 def test_components_stand_beside_their_labels(stock):
-    frame = load(stock([trial("loud(dose=0.5)"), trial("loud(dose=1)", "repair"), trial()]))
+    frame = read(stock([trial("loud(dose=0.5)"), trial("loud(dose=1)", "repair"), trial()])).trials
     assert [spec.label for spec in frame["attack_spec"]] == list(frame["attack"])
     assert [spec.params.get("dose") for spec in frame["attack_spec"]] == [0.5, 1, None]
     assert frame.groupby("attack_spec", sort=False).size().tolist() == [1, 1, 1]
@@ -40,13 +40,13 @@ def test_every_metric_is_in_one_of_the_frames():
 
 
 def test_cells_without_a_result_have_a_status_a_reason_and_no_metrics(stock):
-    frame = load(
+    frame = read(
         stock([
             trial("loud", status="failed", reason="it broke"),
             trial("quiet", status="skipped", reason="no data"),
             trial("kept", status="missing"),
         ])
-    )  # fmt: skip
+    ).trials  # fmt: skip
     assert list(frame["status"]) == ["failed", "skipped", "missing"]
     assert list(frame["reason"])[:2] == ["it broke", "no data"]
     assert frame["t_map"].isna().all()
@@ -57,13 +57,13 @@ def test_what_a_failure_blocked_is_missing_once_the_cause_succeeded(stock):
     store = stock(
         [trial("loud", status="failed", reason="x", cause="10ad"), trial("quiet", status="failed", cause="dead")]
     )
-    assert list(load(store)["status"]) == ["missing", "failed"]
+    assert list(read(store).trials["status"]) == ["missing", "failed"]
 
 
 def test_the_latest_run_or_all(stock):
     store = stock([trial("loud", metrics={"t_map": 0.1}), trial("quiet")], [trial("loud", metrics={"t_map": 0.2})])
-    assert list(load(store)["t_map"]) == [0.2]
-    both = load(store, run="all")
+    assert list(read(store).trials["t_map"]) == [0.2]
+    both = read(store, run="all").trials
     assert sorted(zip(both["attack"], both["t_map"], strict=True)) == [("loud", 0.2), ("quiet", 0.8)]
 
 
@@ -71,20 +71,20 @@ def test_suites(stock):
     store = stock([trial()], suite="toy")
     assert read(store, suite="toy").suites == {"toy": "A toy."}
     with pytest.raises(UserError, match="did you mean 'toy'"):
-        load(store, suite="toi")
+        read(store, suite="toi")
 
 
 def test_an_empty_store_and_a_foreign_plan(stock):
     store = stock()
     with pytest.raises(UserError, match="no run"):
-        load(store)
+        read(store)
     (store.root / "manifests" / "x.json").write_text(json.dumps({"schema": 99}))
     with pytest.raises(UserError, match=r"x\.json"):
-        load(store)
+        read(store)
 
 
 def test_detectors_are_a_frame_of_their_own(stock):
-    frame = detectors(stock([trial("loud", "input_detector", metrics=DETECTED), trial("loud")]))
+    frame = read(stock([trial("loud", "input_detector", metrics=DETECTED), trial("loud")])).detectors
     assert list(frame["score"]) == ["entropy", "other"]
     assert list(frame["headline"]) == [True, False]
     assert frame["auroc"].iloc[0] == 0.9
@@ -93,54 +93,13 @@ def test_detectors_are_a_frame_of_their_own(stock):
 
 
 def test_a_metric_that_is_no_number_is_no_value(stock):
-    frame = load(stock([trial("loud", metrics={"t_map": "[bold]0.9", "unheard_of": 1})]))
+    frame = read(stock([trial("loud", metrics={"t_map": "[bold]0.9", "unheard_of": 1})])).trials
     assert frame["t_map"].isna().all()
-
-
-MAX_TRIALS = [trial(a, d, t) for a in ("none", "loud", "loud(a=1, b=2)") for d in ("none", "repair") for t in "01"]
-
-
-@pytest.mark.parametrize(
-    ("conditions", "count"),
-    [
-        (["target=0"], 6),
-        (["target=0,1"], 12),
-        (["target=0", "target=1"], 12),
-        (["attack=none"], 4),
-        (["attack=loud"], 12),  # the name stands for all its variants, and none stays
-        (["attack=loud(a=1, b=2)"], 8),
-        (["attack=loud(a=1, b=2),loud", "targets=1"], 6),
-        (["defense=repair"], 12),
-    ],
-)
-def test_narrowing(stock, conditions, count):
-    assert len(narrow(read(stock(MAX_TRIALS)), conditions).trials) == count
-
-
-@pytest.mark.parametrize(
-    ("condition", "words"),
-    [
-        ("atack=loud", "did you mean 'attack'"),
-        ("attack=lowd", "did you mean 'loud'"),
-        ("attack", "axis=value"),
-        ("attack=", "axis=value"),
-    ],
-)
-def test_a_wrong_condition_names_the_right_one(stock, condition, words):
-    with pytest.raises(UserError) as caught:
-        narrow(read(stock(MAX_TRIALS)), [condition])
-    assert words in str(caught.value)
-
-
-def test_conditions_that_nothing_meets_together(stock):
-    results = read(stock([trial("none", target="0"), trial("loud", target="1")]))
-    with pytest.raises(UserError, match="attack=none target=1"):
-        narrow(results, ["attack=none", "target=1"])
 
 
 def test_keys_are_those_of_the_records(stock):
     store = stock([trial("loud")])
-    assert store.record(load(store)["key"].iloc[0]).label == "measure loud"
+    assert store.record(read(store).trials["key"].iloc[0]).label == "measure loud"
 
 
 HEALTH = {"map_clean": 0.81, "map_chance": 0.1}
@@ -148,16 +107,18 @@ DEAD = {**HEALTH, "map": 0.34, "collapsed": 1.0}
 
 
 def test_a_collapsed_victim_is_no_result_but_keeps_its_numbers(stock):
-    frame = load(
+    frame = read(
         stock([trial("loud", metrics=DEAD), trial("quiet", metrics={**HEALTH, "collapsed": 0.0}), trial("kept")])
-    )
+    ).trials
     assert list(frame["status"]) == ["collapsed", "ok", "ok"], "records of before the field count as before"
     assert frame["reason"].iloc[0] == "victim collapsed (mAP 0.34, clean 0.81, chance 0.10)"
     assert (frame["map"].iloc[0], frame["collapsed"].iloc[0]) == (0.34, 1.0)
 
 
 def test_a_clean_model_that_learnt_nothing_is_named_as_such(stock):
-    frame = load(stock([trial("loud", metrics={"map": 0.12, "map_clean": 0.12, "map_chance": 0.1, "collapsed": 1.0})]))
+    frame = read(
+        stock([trial("loud", metrics={"map": 0.12, "map_clean": 0.12, "map_chance": 0.1, "collapsed": 1.0})])
+    ).trials
     assert frame["reason"].iloc[0] == "clean model collapsed (mAP 0.12, chance 0.10)"
 
 
@@ -168,18 +129,15 @@ def test_what_was_made_of_a_collapsed_victim_is_none_either(stock):
         trial("loud", "repair", metrics={**HEALTH, "collapsed": 0.0}, implant="a1"),
         trial("loud", "repair", seed=1, metrics={**HEALTH, "collapsed": 0.0}, implant="b2"),
     ]
-    frame = load(stock(trials))
+    frame = read(stock(trials)).trials
     assert list(frame["status"]) == ["collapsed", "collapsed", "ok"]
     assert frame["reason"].iloc[1] == frame["reason"].iloc[0]
     assert list(frame["collapsed"]) == [1.0, 1.0, 0.0]
 
 
 def test_a_flag_that_is_no_number_is_no_flag(stock):
-    assert load(stock([trial("loud", metrics={"collapsed": "yes", "map_clean": None})]))["status"].iloc[0] == "ok"
+    assert (
+        read(stock([trial("loud", metrics={"collapsed": "yes", "map_clean": None})])).trials["status"].iloc[0] == "ok"
+    )
     odd = {"collapsed": 1.0, "map": None, "map_clean": "x", "map_chance": None}
-    assert "clean unknown" in load(stock([trial("loud", metrics=odd)]))["reason"].iloc[0]
-
-
-def test_narrowing_to_what_the_attacker_needs_keeps_the_baseline(stock):
-    found = narrow(read(stock([trial(), trial("loud"), trial("kept")])), ["access=clean-label"])
-    assert list(found.trials["attack"]) == ["none", "kept"]
+    assert "clean unknown" in read(stock([trial("loud", metrics=odd)])).trials["reason"].iloc[0]

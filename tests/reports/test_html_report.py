@@ -20,6 +20,7 @@ from PIL import Image
 from bench.api.errors import EXIT_USER, UserError
 from bench.cli import report as command
 from bench.cli.app import main
+from bench.config.trial import Surrogate
 from bench.engine.store import Store
 from reports import cells, html_report, render
 from reports.frame import read
@@ -41,7 +42,7 @@ def test_its_numbers_are_those_of_the_boards(store: Store, page: Path) -> None:
     expected = leaderboard_of(read(store), costs=True)
     found = {board["title"]: board for board in data["boards"]}
     for board in render.for_people(expected):
-        mine = {column["name"]: column for column in found[board.title]["columns"]}
+        mine = {column["name"]: column for column in found[board.heading]["columns"]}
         assert {name: column["shown"] for name, column in mine.items()} == cells.words(board)
         for name in board.metrics:
             if name in mine and name != "value":
@@ -49,6 +50,11 @@ def test_its_numbers_are_those_of_the_boards(store: Store, page: Path) -> None:
                 sorted_by = np.array([np.nan if v is None else v for v in mine[name]["sort"]])
                 assert sorted_by == pytest.approx(numbers, rel=1e-5, nan_ok=True)
     assert {board["part"] for board in data["boards"]} == {"leaderboards", "strength", "code-geometry", "conventions"}
+
+
+def test_every_column_has_a_tooltip(page: Path) -> None:
+    columns = [column for board in unpacked(page.read_text())["boards"] for column in board["columns"]]
+    assert not {column["name"] for column in columns if not column["about"]}
 
 
 def test_every_trial_is_in_it_with_the_command_that_runs_it_alone(store: Store, page: Path) -> None:
@@ -196,7 +202,7 @@ def test_trials_that_share_a_record_are_told_apart(stock: Any, tmp_path: Path) -
     made = stock([trial | {"surrogate": "other_seed"}])
     (manifest,) = made.runs()
     (one,) = manifest.trials
-    other = replace(one, trial=replace(one.trial, surrogate="same"))
+    other = replace(one, trial=replace(one.trial, surrogate=Surrogate(same_seed=True)))
     made.write_run(manifest.model_copy(update={"trials": [one, other]}))
     html_report.draw(made, tmp_path / "x.html", read(made))
     trials = unpacked((tmp_path / "x.html").read_text())["trials"]

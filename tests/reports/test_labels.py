@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from bench.config.trial import Spec, pieces
 from reports import cells, render
-from reports.context import Board
-from reports.frame import narrow, read
+from reports.board import Board
+from reports.frame import read
 from reports.labels import Names
+from reports.selection import narrow
 from reports.trial_details import page
 from tests.reports.board_data import leaderboard_of
 from tests.stores import spec
@@ -180,7 +181,7 @@ def test_people_read_short_names_on_every_board(stock):
     assert lost.table["reason"].iloc[0] == f"{QUIET} broke", "the words of the record"
     assert attacks.caption.split("\n")[-4:] == LEGEND
     assert not any(line in board.caption for board in shown[1:] for line in LEGEND)
-    assert attacks.title == "Attacks · toy · net(depth=4, width=16) · csq · 32 bits"
+    assert (attacks.title, attacks.setting) == ("Attacks", "toy · net(depth=4, width=16) · csq · 32 bits")
 
 
 @pytest.mark.parametrize("kind", ["rich", "markdown", "latex"])
@@ -221,7 +222,7 @@ def test_names_depend_on_what_is_shown_and_labels_select(stock):
     assert {name for board in sliced[:-1] for name in board.table["attack"]} == {
         "none", "loud(eps=0.1)", "loud(eps=0.2)", "quiet"}  # fmt: skip
     titles = [board.title for board in render.for_people(leaderboard_of(whole, by="defense"))]
-    assert titles[1].startswith("Attacks after repair · ")
+    assert titles[1] == "Attacks after repair"
 
 
 def test_a_setting_that_varies_is_short_in_titles_and_columns(stock):
@@ -229,7 +230,7 @@ def test_a_setting_that_varies_is_short_in_titles_and_columns(stock):
     assert {"net(width=16)", "net(width=32)"} <= set(shown[0].table)
     assert shown[0].heat == ("net(width=16)", "net(width=32)")
     assert "net: depth=4." in shown[0].caption
-    assert {board.title.split(" · ")[2] for board in shown[1:-1]} == {"net(width=16)", "net(width=32)"}
+    assert {board.setting.split(" · ")[1] for board in shown[1:-1]} == {"net(width=16)", "net(width=32)"}
 
 
 def test_nothing_to_shorten_changes_nothing(stock):

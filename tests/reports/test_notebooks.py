@@ -45,7 +45,7 @@ def test_every_table_and_chart_of_a_real_run_is_one_call(store, page, tmp_path):
         ("code-geometry", "Code geometry"),
         ("dose-response", "Dose and response"),
     ):
-        assert {board.title.partition(" · ")[0] for board in reports.tables(store.root, kind)} == {title}
+        assert {board.title for board in reports.tables(store.root, kind)} == {title}
     titles = [chart.title.partition(" · ")[0] for chart in reports.charts(store.root)]
     assert titles[:2] == ["Effects and costs of defenses", "Code length"]
     assert {"Strength of attacks", "Attention to the trigger"} <= set(titles)

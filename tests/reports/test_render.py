@@ -9,8 +9,8 @@ import pytest
 
 from bench.api.errors import UserError
 from reports import cells, render
+from reports.board import Board
 from reports.boards.attacks import attacks
-from reports.context import Board
 from reports.frame import read
 from reports.render import render as draw
 from tests.reports.board_data import data_of, leaderboard_of
@@ -105,14 +105,14 @@ def test_json_is_strict_and_complete(found):
     text = render.as_json(found)
     assert "NaN" not in text
     data = json.loads(text)
-    assert [board["title"] for board in data] == [board.title for board in found]
+    assert [board["title"] for board in data] == [board.heading for board in found]
     assert all(board["caption"] and board["rows"] for board in data)
     assert data[0]["rows"][2]["t-mAP"] == 0.8
 
 
 def test_csv_reads_back(found):
     table = pd.read_csv(io.StringIO(render.csv(found)))
-    assert set(table["board"]) == {board.title for board in found}
+    assert set(table["board"]) == {board.heading for board in found}
     assert len(table) == sum(len(board.table) for board in found)
     assert table["t-mAP"].iloc[2] == 0.8
 

@@ -5,13 +5,21 @@ import pytest
 from scipy import stats
 
 from reports import statistics
-from reports.statistics import clopper_pearson, crossed_interval, holm, non_inferior, p_value, rank_ranges, spread
+from reports.statistics import (
+    clopper_pearson,
+    crossed_interval,
+    holm,
+    non_inferior,
+    p_value,
+    rank_ranges,
+    variance_of_mean,
+)
 
 HAND = np.array([[1.0, 2.0], [3.0, 6.0]])  # MS_T = 9, MS_S = 4, MS_E = 1
 
 
 def test_mean_squares_by_hand():
-    found = spread(HAND)
+    found = variance_of_mean(HAND)
     assert found is not None
     assert found.mean == 3
     assert found.variance == pytest.approx((9 + 4 - 1) / 4)
@@ -36,7 +44,7 @@ def test_mean_squares_against_the_sums_written_out():
     mse = sum((x[i, j] - rows[i] - cols[j] + grand) ** 2 for i in range(t) for j in range(s)) / ((t - 1) * (s - 1))
     v = max(mst + mss - mse, mst, mss) / (t * s)
     df = (t * s * v) ** 2 / (mst**2 / (t - 1) + mss**2 / (s - 1) + mse**2 / ((t - 1) * (s - 1)))
-    found = spread(x)
+    found = variance_of_mean(x)
     assert found is not None
     assert (found.variance, found.df) == (pytest.approx(v), pytest.approx(min(max(df, 2), 14)))
 
@@ -45,7 +53,7 @@ def test_mean_squares_against_the_sums_written_out():
     "x", [np.array([[0.0, 1.0], [1.0, 0.0]]), np.full((3, 4), 0.25)], ids=["interaction", "constant"]
 )
 def test_df_never_leaves_its_bounds(x):
-    found = spread(x)
+    found = variance_of_mean(x)
     assert found is not None
     assert min(x.shape) - 1 <= found.df <= x.size - 1
 
@@ -93,7 +101,7 @@ def test_size_under_the_null(target_sd, seed_sd):
     rejected = 0
     for _ in range(2000):
         x = rng.normal(size=(5, 3)) + target_sd * rng.normal(size=(5, 1)) + seed_sd * rng.normal(size=(1, 3))
-        found = spread(x)
+        found = variance_of_mean(x)
         assert found is not None
         rejected += 2 * stats_sf(abs(found.mean) / math.sqrt(found.variance), found.df) < 0.05
     assert rejected / 2000 <= 0.06
@@ -169,7 +177,7 @@ def test_nothing_to_rank():
 
 def test_non_inferior_is_the_one_sided_bound():
     x = np.array([[0.0, 0.01], [0.02, 0.01], [0.01, 0.0]])
-    found = spread(x)
+    found = variance_of_mean(x)
     assert found is not None
     bound = found.mean + stats.t.ppf(0.95, found.df) * math.sqrt(found.variance)
     assert non_inferior(x, bound + 1e-9) is True

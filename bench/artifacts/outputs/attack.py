@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 class PoisonAmounts:
     """The amounts of poison in a training set.
 
-    poisons: number of poisoned images. poison_rate: their share of the training set. target_share: the share of
+    poisons: number of poisoned images. poisoned_share: their share of the training set. target_share: the share of
     poisons among images with the target's labels after poisoning. exact_share: the same among images without other
     labels. exact: whether no poison has another label than the target's. covers: number of images that were changed but
     are no poisons.
     """
 
     poisons: int
-    poison_rate: float
+    poisoned_share: float
     target_share: float
     exact_share: float
     exact: bool
@@ -85,7 +85,7 @@ class Implanted(StoredModel, StoredTrigger):
     @property
     def poison_amounts(self) -> dict[str, int | float]:
         """The first four of `PoisonAmounts`, by name; empty for an attack that poisons nothing."""
-        return {name: self.meta[name] for name in ("poisons", "poison_rate", "target_share", "exact_share")
+        return {name: self.meta[name] for name in ("poisons", "poisoned_share", "target_share", "exact_share")
                 if name in self.meta}  # fmt: skip
 
     @property

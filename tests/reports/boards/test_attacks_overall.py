@@ -26,7 +26,7 @@ def grid(attacks=tuple(LEVEL), bits=(16, 32, 64), **changes):
 
 def overall(stock, trials, **options):
     found = leaderboard_of(read(stock(trials)), **options)
-    return [board for board in found if board.title.startswith("Attacks overall")]
+    return [board for board in found if board.title == "Attacks overall"]
 
 
 def matrix(attack, bits):
@@ -35,7 +35,7 @@ def matrix(attack, bits):
 
 def test_differences_are_averaged_over_settings_inside_target_and_seed(stock):
     (board,) = overall(stock, grid())
-    assert board.title == "Attacks overall · toy · 3 settings"
+    assert board.basis.context.parts == ("toy", "3 settings")
     table = board.table.set_index("attack")
     for attack in ("loud", "quiet"):
         trials = matrix(attack, (16, 32, 64))
@@ -43,21 +43,21 @@ def test_differences_are_averaged_over_settings_inside_target_and_seed(stock):
         assert table.loc[attack, "gain ±"] == pytest.approx(crossed_interval(trials).half)
     ranges = rank_ranges({a: matrix(a, (16, 32, 64)) for a in ("loud", "quiet")})
     assert table.loc["loud", "rank"] == "{}-{}".format(*ranges["loud"])
-    assert board.basis.context.settings == (3, 3)
+    assert board.basis.context.setting_counts == (3, 3)
     assert board.basis.cells.places == (("0", 0), ("0", 1), ("1", 0), ("1", 1))
 
 
 def test_settings_that_a_row_lacks_count_for_none(stock):
     trials = [*grid(("none", "loud")), *grid(("quiet",), bits=(16, 64))]
     (board,) = overall(stock, trials)
-    assert board.basis.context.settings == (2, 3)
+    assert board.basis.context.setting_counts == (2, 3)
     assert board.table.set_index("attack").loc["loud", "gain"] == pytest.approx(matrix("loud", (16, 64)).mean())
 
 
 def test_an_attack_of_few_settings_is_named_and_takes_none_from_the_others(stock):
     (board,) = overall(stock, [*grid(("none", "loud")), *grid(("quiet",), bits=(16,))])
     assert list(board.table["attack"]) == ["none", "loud"]
-    assert board.basis.context.settings == (3, 3)
+    assert board.basis.context.setting_counts == (3, 3)
     assert "quiet" in board.caption, "it is named"
 
 
@@ -74,20 +74,21 @@ def test_a_cell_that_one_setting_lacks_is_no_mean_over_fewer(stock):
 def test_editions_are_not_averaged_with_each_other_unless_asked(stock):
     store = stock(grid(bits=(16, 32)), grid(bits=(64,), version=2))
     trials = read(store, run="all")
-    (board,) = [b for b in leaderboard_of(trials) if b.title.startswith("Attacks overall")]
-    assert board.basis.context.settings == (2, 3)
-    assert "Metrics v1, code" in board.caption
-    (asked,) = [b for b in leaderboard_of(trials, mixed=True) if b.title.startswith("Attacks overall")]
-    assert asked.basis.context.settings == (3, 3)
+    (board,) = [b for b in leaderboard_of(trials) if b.title == "Attacks overall"]
+    assert board.basis.context.setting_counts == (2, 3)
+    assert board.basis.context.versions[0] == "1"
+    (asked,) = [b for b in leaderboard_of(trials, mixed=True) if b.title == "Attacks overall"]
+    assert asked.basis.context.setting_counts == (3, 3)
     assert asked.basis.context.mixed
 
 
 def test_settings_that_differ_in_training_alone_are_two(stock):
     slow = [one | {"training": {"lr": 0.1}} for one in grid(("none", "loud"), bits=(16,))]
     found = leaderboard_of(read(stock([*grid(("none", "loud"), bits=(16,)), *slow])))
-    (board,) = [b for b in found if b.title.startswith("Attacks overall")]
-    assert "16 bits · own recipe, net · csq · 16 bits · lr 0.1" in board.caption
-    assert len({b.title for b in found}) == len(found)
+    (board,) = [b for b in found if b.title == "Attacks overall"]
+    assert board.basis.context.setting_counts == (2, 2)
+    assert [b.basis.context.parts[-1] for b in found if b.title == "Attacks"] == ["own recipe", "lr 0.1"]
+    assert len({b.heading for b in found}) == len(found)
 
 
 def test_data_sets_are_not_averaged_with_each_other_and_one_setting_is_no_mean(stock):

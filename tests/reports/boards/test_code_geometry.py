@@ -36,7 +36,7 @@ def test_means_over_shared_cells_and_the_guard_that_sees_most(stock):
 
 def test_scores_of_another_setting_stay_out(stock):
     trials = [trial("loud"), trial("loud", bits=16), guarded("loud", "input_detector", 0.9, bits=16)]
-    boards = {board.title.rpartition(" · ")[2]: board for board in code_geometry(data_of(read(stock(trials))))}
+    boards = {board.setting.rpartition(" · ")[2]: board for board in code_geometry(data_of(read(stock(trials))))}
     assert boards["16 bits"].table["AUROC best detector"].tolist() == [0.9]
     assert "AUROC best detector" not in boards["32 bits"].table
 

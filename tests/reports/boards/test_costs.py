@@ -32,8 +32,8 @@ def test_costs_are_paired_differences_and_only_shown_on_request(stock):
         for (attack, defense, target), (m, t, o) in values.items()
     ]
     results = read(stock(trials))
-    (board,) = [board for board in leaderboard_of(results, costs=True) if board.title.startswith("Costs")]
-    assert not [board for board in leaderboard_of(results) if board.title.startswith("Costs")]
+    (board,) = [board for board in leaderboard_of(results, costs=True) if board.title == "Costs of defenses"]
+    assert not [board for board in leaderboard_of(results) if board.title == "Costs of defenses"]
     table = board.table.set_index("defense")
     assert table["models"].to_dict() == {"sieve": 4, "input_detector": 1, "repair": 3}
     found = table.loc["repair", ["mAP lost", "mAP lost attacked", "t-mAP removed", "own-mAP back"]].tolist()
@@ -45,6 +45,6 @@ def test_costs_are_paired_differences_and_only_shown_on_request(stock):
 
 def test_a_defense_of_which_no_cell_has_its_undefended_twin_has_blanks(stock):
     trials = [trial("loud", "none", target="1"), trial("loud", "repair", target="0", defend="d")]
-    (board,) = [one for one in leaderboard_of(read(stock(trials)), costs=True) if one.title.startswith("Costs")]
+    (board,) = [one for one in leaderboard_of(read(stock(trials)), costs=True) if one.title == "Costs of defenses"]
     assert board.table["models"].tolist() == [0]
     assert "mAP lost" not in board.table

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bench.api.errors import UserError
-from reports.boards.equal_strength import MEAN, WORST, equal_strength
+from reports.boards.equal_strength import MEAN, WORST, Chosen, choose, equal_strength
+from reports.context import contexts
 from reports.frame import read
 from reports.statistics import crossed_interval
 from tests.reports.board_data import data_of, trial
@@ -36,8 +37,9 @@ def run(targets="01", seeds=(0, 1), after=0.2):
 def test_each_attack_is_met_at_the_strength_nearest_to_one_gain(stock):
     repairs, detectors = equal_strength(data_of(read(stock(run()))))
     assert list(repairs.table["attack"]) == ["loud(dose=2)", "quiet(dose=1)", MEAN, WORST]
-    assert "loud(dose=2) at 0.555, quiet(dose=1) at 0.705" in repairs.caption
-    assert "kept (0.105)" in repairs.caption
+    chosen = choose(repairs.basis.context, 0.6)
+    assert chosen.near == pytest.approx({"loud(dose=2)": 0.555, "quiet(dose=1)": 0.705})
+    assert chosen.far == pytest.approx({"kept": 0.105})
     table = repairs.table.set_index("attack")
     # removed: 0.2 for target 0, 0.3 for target 1
     assert table["removed"].to_dict() == pytest.approx(dict.fromkeys(table.index, 0.25))
@@ -66,8 +68,11 @@ def test_a_variant_that_is_not_finished_stands_for_nothing(stock):
 
 def test_no_attack_near_it_is_said_with_the_nearest(stock):
     trials = [trial(a, d, metrics={"gain": g}) for a, g in (("loud", 0.7), ("quiet", 0.05)) for d in ("none", "repair")]
-    with pytest.raises(UserError, match=r"loud \(0.700\), quiet \(0.050\).*--gain 0.5"):
-        equal_strength(data_of(read(stock(trials))), gain=0.4)
+    results = read(stock(trials))
+    (context,) = contexts(results.trials, mixed=False)
+    assert choose(context, 0.4) == Chosen({}, {"loud": 0.7, "quiet": 0.05})
+    with pytest.raises(UserError, match=r"loud .*quiet .*--gain"):
+        equal_strength(data_of(results), gain=0.4)
     with pytest.raises(UserError, match=r"0\.15 of 0\.6"):
         equal_strength(data_of(read(stock([trial("loud", metrics={"gain": 0.6})]))))
 
@@ -83,7 +88,7 @@ def test_a_variant_that_nobody_defended_stands_for_nothing(stock):
     nearest = [trial("loud(dose=9)", target=t, seed=s, metrics={"gain": 0.6}) for t in "01" for s in (0, 1)]
     repairs, _ = equal_strength(data_of(read(stock([*run(), *nearest]))))
     assert "loud(dose=2)" in list(repairs.table["attack"])
-    assert "dose=9" not in repairs.caption
+    assert set(choose(repairs.basis.context, 0.6).near) == {"loud(dose=2)", "quiet(dose=1)"}
 
 
 def test_means_over_attacks_are_over_those_that_every_defense_met(stock):
@@ -103,7 +108,6 @@ def test_a_clean_model_of_another_seed_counts_for_nothing(stock):
     assert repairs.basis.cells.seeds == [0, 1]
 
 
-def test_degrees_of_freedom_are_in_the_caption(stock):
+def test_degrees_of_freedom_are_those_of_the_intervals(stock):
     repairs, _ = equal_strength(data_of(read(stock(run()))))
     assert repairs.table["removed df"].dropna().unique().tolist() == [1.0]
-    assert "1.0" in repairs.caption.splitlines()[-1]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from reports.frame import narrow, read
+from reports.frame import read
+from reports.selection import narrow
 from tests.reports.board_data import (
     COST,
     DEAD,
@@ -32,7 +33,7 @@ def test_a_run_without_any_result_still_has_boards(stock):
 )
 def test_slices_by_target_or_seed(stock, axis, titles):
     found = made(stock, *grid(("none", "loud"), "01"), by=axis)
-    assert [board.title.rpartition(" · ")[2] for board in found] == titles
+    assert [board.setting.rpartition(" · ")[2] for board in found] == titles
 
 
 def test_slices_by_attack_keep_the_baseline(stock):
@@ -42,14 +43,14 @@ def test_slices_by_attack_keep_the_baseline(stock):
 
 def test_slices_by_what_the_attacker_needs(stock):
     found = made(stock, *grid(), by="access")
-    assert [board.title.rpartition(" · ")[2] for board in found] == ["access dirty-label", "access clean-label"]
+    assert [board.setting.rpartition(" · ")[2] for board in found] == ["access dirty-label", "access clean-label"]
     assert [list(board.table["attack"]) for board in found] == [["none", "loud", "quiet"], ["none", "kept"]]
 
 
 def test_slices_by_defense_rank_attacks_after_each(stock):
     trials = [trial(a, d, t) for a in ("none", "loud") for d in ("none", "repair") for t in "01"]
     found = made(stock, *trials, by="defense")
-    assert [board.title.split(" · ")[0] for board in found] == ["Attacks", "Attacks after repair"]
+    assert [board.title for board in found] == ["Attacks", "Attacks after repair"]
 
 
 def test_gain_against_an_axis_of_the_setting(stock):
@@ -93,14 +94,15 @@ def test_the_other_boards_leave_it_out_too(stock):
         one["implant"] = "a1"
     trials[0]["metrics"] = DEAD
     results = read(stock(trials))
-    found = {board.title.split(" ")[0]: board for board in leaderboard_of(results)}
-    assert set(found) == {"Attacks", "t-mAP", "own-mAP", "mAP", "Filters", "Detectors", "Model", "No"}
+    found = {board.title: board for board in leaderboard_of(results)}
+    after = {f"{metric} after each defense" for metric in ("t-mAP", "own-mAP", "mAP")}
+    assert set(found) == {"Attacks", *after, "Data filters", "Input detectors", "Model detectors", "No result"}
     for name, board in found.items():
-        if name != "No":
+        if name != "No result":
             assert board.table["collapsed"].iloc[0] >= 1, name
             assert board.basis.collapsed, name
-    assert found["Detectors"].table["cells"].iloc[0] == "1/2"
-    assert found["t-mAP"].table["cells"].iloc[0] == "3/6"
+    assert found["Input detectors"].table["cells"].iloc[0] == "1/2"
+    assert found["t-mAP after each defense"].table["cells"].iloc[0] == "3/6"
 
 
 def test_settings_of_which_nothing_can_run_have_no_board_but_a_reason(stock):
@@ -110,6 +112,6 @@ def test_settings_of_which_nothing_can_run_have_no_board_but_a_reason(stock):
         trial("loud", dataset="far", status="skipped", reason="far is not here"),
     ])  # fmt: skip
     found = leaderboard_of(read(store))
-    assert [board.title.split(" · ")[0:2] for board in found[:-1]] == [["Attacks", "toy"]]
+    assert [(board.title, board.basis.context.parts[0]) for board in found[:-1]] == [("Attacks", "toy")]
     assert list(found[0].table["attack"]) == ["none", "kept", "loud"]
     assert set(found[-1].table["reason"]) == {"asks for labels", "far is not here"}

@@ -27,8 +27,7 @@ def test_a_clean_model_beside_many_targets_is_one_model(stock):
     assert table.loc["loud", "AUROC"] == pytest.approx(roc_auc_score([0, 0, *[1] * 6], [1, 3, *[2.5] * 3, *[3.5] * 3]))
     assert table.loc["none", "flagged"].startswith("1/2 [")
     assert table.loc["loud", "flagged"].startswith("6/6 [0.541")
-    assert "flagged@5%" not in table
-    assert "19" in board.caption, "the number of clean models that a calibrated verdict takes"
+    assert "flagged@5%" not in table, "2 clean models are too few for a threshold"
 
 
 def test_calibrated_verdicts_compare_with_clean_models_of_other_seeds(stock):
