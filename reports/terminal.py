@@ -33,7 +33,7 @@ def _room(board: Board, name: str, column: Sequence[str]) -> int:
     """The width of a column in characters. Headers and texts may be folded, numbers may not."""
     longest = max([*map(len, column), 1])
     if (heading := _heading(board)) and name == board.index[1]:
-        longest = max(longest + 2, *(len(str(value)) for value in board.table[heading]))
+        longest = max([longest + 2, *(len(str(value)) for value in board.table[heading])])
     return max(min(longest, 32) if holds_text(board, name) else longest, *map(len, name.split(" "))) + 2
 
 
@@ -43,7 +43,7 @@ def _blocks(board: Board, cells: dict[str, list[str]], width: int) -> list[list[
     rooms = {name: _room(board, name, column) for name, column in cells.items()}
     free = max(width + 2 - sum(rooms[name] for name in index), 1)
     rest = [name for name in cells if name not in board.index]
-    pieces = -(-sum(rooms[name] for name in rest) // free)
+    pieces = max(1, -(-sum(rooms[name] for name in rest) // free))
     while True:
         goal = min(
             free, sum(rooms[name] for name in rest) / pieces + max([rooms[name] for name in rest], default=0) / 2
@@ -64,6 +64,8 @@ def _blocks(board: Board, cells: dict[str, list[str]], width: int) -> list[list[
 def _table(board: Board, cells: dict[str, list[str]], columns: Sequence[str]) -> Table:
     rule = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
     table = Table(box=rule, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
+    if not columns:
+        return table
     heads = {name: _fold(name, max([*map(len, cells[name]), 1])) for name in columns}
     height = max(map(len, heads.values()))
     for name in columns:
