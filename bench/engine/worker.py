@@ -120,7 +120,11 @@ def _run(stage: Stage, site: Environment, store: Store) -> Record:
     from bench.artifacts.stage_io import Context
 
     if fingerprint(stage.modules) != stage.code:
-        raise UserError("this worker's code differs from the driver's: install the same version on every node")
+        raise StoreError(
+            f"the code in {Path(__file__).resolve().parents[2]} on {socket.gethostname()} is not the code that this run was"
+            " planned with: install the same version on every node and leave it unchanged while it runs, then run the"
+            " same command again"
+        )
     set_threads(stage.threads)
     run = importlib.import_module(f"bench.stages.{stage.kind}").run
     context = Context(device=torch.device(site.device), data=site.data)
