@@ -31,6 +31,7 @@ _ALIKE = str.maketrans(
 )
 _WIDE = "\uff21-\uff3a\uff41-\uff5a\U0001d400-\U0001d7ff"  # Latin letters in other shapes
 _LETTERS = "".join(map(chr, _ALIKE)) + _WIDE
+_WITHOUT_WIDTH = re.compile(f"[{_UNSEEN}]")
 # inside a Latin word such a letter is a disguise, in a word of its own script it is not
 _DISGUISED = re.compile(rf"[{_UNSEEN}]|(?<=[A-Za-z])[{_LETTERS}]|[{_LETTERS}](?=[A-Za-z])")
 
@@ -125,10 +126,11 @@ def _shown(text: str) -> str:
 
 
 def look_alikes(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of different names that most fonts print equally, as `strip_controls` shows them."""
+    """Pairs of different names that most fonts print equally."""
     found, first = [], dict[str, str]()
-    for name in dict.fromkeys(map(strip_controls, names)):
-        other = first.setdefault(" ".join(unicodedata.normalize("NFKC", name).translate(_ALIKE).split()), name)
+    for name in dict.fromkeys(names):
+        letters = unicodedata.normalize("NFKC", _WITHOUT_WIDTH.sub("", name)).translate(_ALIKE)
+        other = first.setdefault(" ".join(letters.split()), name)
         if other != name:
             found.append((other, name))
     return found
