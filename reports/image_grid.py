@@ -84,8 +84,8 @@ class Block:
 
     def lines(self) -> list[tuple[str, float]]:
         """The lines above the pictures with their sizes in points; none is wider than the block."""
-        texts = [(self.title, TITLE), *((line, SMALL) for line in self.about)]
-        return [(line, size) for text, size in texts for line in textwrap.wrap(shortened(text), int(self.width / LETTER[size]))]
+        texts = [(shortened(self.title), TITLE), *((shortened(line), SMALL) for line in self.about)]
+        return [(line, size) for text, size in texts for line in textwrap.wrap(text, int(self.width / LETTER[size]))]
 
     @property
     def height(self) -> int:

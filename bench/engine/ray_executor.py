@@ -270,9 +270,8 @@ def _first_on_path() -> Path:
 def _session_folder() -> Path:
     """A new folder for Ray's sockets and logs, short enough for a socket's path; those of dead drivers are removed."""
     named = [os.environ[name] for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)]
-    for base in dict.fromkeys(
-        map(Path.absolute, map(Path, (*named, tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm")))
-    ):  # noqa: S108
+    places = map(Path, (*named, tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"))  # noqa: S108
+    for base in dict.fromkeys(map(Path.absolute, places)):
         if len(os.fsencode(base)) + len(f"/{FOLDER}0000000-00000000") + SOCKET_TAIL > SOCKET_PATH:
             continue
         with suppress(OSError):

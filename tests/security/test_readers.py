@@ -83,8 +83,8 @@ SIGNS = re.compile(
 )
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
 FEW = (  # of each kind; the others take an hour
-    "honest", "measured: pipe", "data: pipe", "codes: device", "attacked model: folder", "manifest: socket", "store.json: pipe",
-    "records: pipe", "artifacts: text", "names that end: control", "names that end: unseen", "names that are: formula",
+    "honest", "measured: pipe", "data: pipe", "codes: device", "attacked model: folder", "manifest: socket",
+    "store.json: pipe", "records: pipe", "artifacts: text", "names that end: control", "names that end: unseen", "names that are: formula",
     "names that are: empty", "names that end: long", "defense named like a column: board", "a run without trials",
     "too many classes", "metrics: huge", "its own parent", "split: empty", "measured.benign: shorter", "pictures: wide",
 )  # fmt: skip
@@ -121,7 +121,8 @@ def test_no_reader_hangs_or_crashes_on_a_strangers_store(reading: Reading, row: 
 
 
 @pytest.mark.parametrize(("row", "shown"), [
-    ("names that end: unseen", "<U+200B>"), ("names that end: look-alike", "<U+0430>"), ("names that end: tags", "<U+E0041>"),
+    ("names that end: unseen", "<U+200B>"), ("names that end: look-alike", "<U+0430>"),
+    ("names that end: tags", "<U+E0041>"),
 ])  # fmt: skip
 def test_a_name_in_disguise_shows_what_it_is(reading: Reading, row: str, shown: str) -> None:
     for reader in ("leaderboard", "leaderboard csv", "leaderboard json", "compare", "show"):
