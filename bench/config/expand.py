@@ -126,8 +126,8 @@ def _target(value: int | str | list[int | str], classes: tuple[str, ...], datase
         raise UserError("a target is empty: give a class name, a class number, or a list of them")
     if len(set(found)) == len(classes):
         raise UserError(
-            f"target {'+'.join(found)} is every class of {dataset}: queries of the target's classes carry no trigger, so"
-            " none would be left to measure; leave a class out"
+            f"target {'+'.join(found)} is every class of {dataset}: queries of the target's classes carry no trigger,"
+            " so none would be left to measure; leave a class out"
         )
     return tuple(sorted(set(found), key=classes.index))
 
