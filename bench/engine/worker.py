@@ -122,8 +122,7 @@ def _run(stage: Stage, site: Environment, store: Store) -> Record:
     if fingerprint(stage.modules) != stage.code:
         raise StoreError(
             f"the code in {Path(__file__).resolve().parents[2]} on {socket.gethostname()} is not what this run was"
-            " planned with: install the same version on every node, leave it unchanged while it runs, and run the same command"
-            " again"
+            " planned with: install the same version on every node, leave it as it is, and run the same command again"
         )
     set_threads(stage.threads)
     run = importlib.import_module(f"bench.stages.{stage.kind}").run
