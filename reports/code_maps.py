@@ -87,8 +87,8 @@ def map_of(
         database, query = (_packed(codes[name], bits) for name in ("database", "query"))
         positions = triggered["positions"]
         shown = _sample(np.arange(len(positions)), ITEMS["queries"])
-        if not len(database.words[0]) == len(holds) > 0:
-            raise ValueError(f"{len(database.words[0])} codes of {len(holds)} items")
+        if not len(database.words[0]) == len(holds) > 0 or pool["labels"].shape[1] != len(classes):
+            raise ValueError(f"{len(database.words[0])} codes of {len(holds)} items of {len(classes)} classes")
         return Map(
             others=database.select(_sample(np.flatnonzero(~holds), ITEMS["others"])).unpack(),
             target=database.select(_sample(np.flatnonzero(holds), ITEMS["target"])).unpack(),
