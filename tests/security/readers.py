@@ -76,9 +76,10 @@ COMMANDS: dict[str, Words] = {
     "gc --dry-run": lambda at: at.words("gc", "--dry-run", "--repaired", "--damaged"),
     "gc": lambda at: at.words("gc", "--repaired"),
     "plan": lambda at: at.words("plan", "--suite", str(at.suite)),
+    "run": lambda at: at.words("run", "--suite", str(at.suite), "--executor", "serial", "--device", "cpu"),
     "doctor": lambda at: at.words("doctor"),
 }
-WRITES = {"verify --set-aside", "rescore", "gc"}
+WRITES = {"verify --set-aside", "rescore", "gc", "run"}
 
 
 def _boards() -> list[str]:

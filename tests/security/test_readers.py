@@ -82,11 +82,11 @@ SIGNS = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\U000e0000-\U000e0fff]"
 )
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
-FEW = (  # of each kind; the others take an hour
+FEW = (  # of each kind; all take an hour
     "honest", "measured: pipe", "data: pipe", "codes: device", "attacked model: folder", "manifest: socket",
     "store.json: pipe", "records: pipe", "artifacts: text", "names that end: control", "names that end: unseen",
-    "names that are: formula", "names that are: empty", "names that end: long", "defense named like a column: board",
-    "a run without trials", "too many classes", "metrics: huge", "its own parent", "split: empty",
+    "names that are: formula", "names that are: empty", "defense named like a column: board",
+    "a run without trials", "metrics: huge", "its own parent", "split: empty",
     "measured.benign: shorter", "pictures: wide",
 )  # fmt: skip
 assert set(FEW) <= set(HOSTILE)
@@ -98,16 +98,22 @@ def wrong(reader: str, ended: Ended) -> str:
         return f"code {ended.code}: {(ended.error or ended.said)[-1500:]}"
     if ended.changed:
         return f"it changed {ended.changed}"
-    if reader in COMMANDS and (ended.code == 2) != (len(re.findall(r"^error: ", ended.said, re.MULTILINE)) == 1):
-        return f"code {ended.code} and not one line: {ended.said[-1500:]}"
-    if sign := SIGNS.search(COLOURS.sub("", ended.said)):
+    said = COLOURS.sub("", ended.said)
+    if reader in COMMANDS and (ended.code == 2) != (len(re.findall(r"^error: ", said, re.MULTILINE)) == 1):
+        return f"code {ended.code} and not one line: {said[-1500:]}"
+    if sign := SIGNS.search(said):
         return f"{sign[0]!r} on the terminal"
-    if "csv" in reader and ended.code == 0:
-        cells = [cell for row in csv.reader(io.StringIO(ended.said)) for cell in row]
-        live = [cell for cell in cells if unicodedata.normalize("NFKC", cell.strip()[:1]) in {"=", "+", "@"}]
-        live += [cell for cell in cells if cell.startswith("-") and not re.fullmatch(r"-[\d.e+-]+", cell)]
-        return f"a spreadsheet runs {live}" if live else ""
-    return ""
+    live = list(formulas(said)) if "csv" in reader and ended.code == 0 else []
+    return f"a spreadsheet runs {live}" if live else ""
+
+
+def formulas(text: str) -> Iterator[str]:
+    """The cells of a CSV file that a spreadsheet would run."""
+    csv.field_size_limit(10**9)
+    for cell in (cell for row in csv.reader(io.StringIO(text)) for cell in row):
+        first = unicodedata.normalize("NFKC", cell.strip()[:1])
+        if first in {"=", "+", "@"} or (first == "-" and not re.fullmatch(r"-[\d.e+-]+", cell)):
+            yield cell
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, marks=[] if row in FEW else pytest.mark.slow) for row in HOSTILE])
