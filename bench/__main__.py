@@ -8,11 +8,14 @@ PACKAGES = ("attacks", "bench", "defenses", "hashing", "reports", "suites")
 
 
 def hidden(root: Path) -> str:
-    """A package of HashDoor's that another file or folder of the same name hides; "" without any."""
+    """A package of HashDoor's that another file or folder of the same name hides; "" without any.
+
+    root: the folder of HashDoor's packages, resolved.
+    """
     for name in PACKAGES:
         spec = find_spec(name)
-        places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
-        if not any(place and Path(place).is_relative_to(root) for place in places):
+        places = [] if spec is None else spec.submodule_search_locations or ()
+        if not any(Path(place).resolve() == root / name for place in places):
             return name
     return ""
 

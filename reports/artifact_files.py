@@ -29,10 +29,17 @@ def opened(cache: RecordCache, key: str) -> Iterator[Any]:
     if record is None or not path.is_file() or not cache.whole(record):
         raise damaged
     try:
-        with safe_open(path, framework="np") as file:
+        with fitting(key), safe_open(path, framework="np") as file:
             yield file
     except (SafetensorError, OSError):
         raise damaged from None
+
+
+@contextmanager
+def fitting(key: str) -> Iterator[None]:
+    """Whatever fails in the block because an artifact, or what is read beside it, has another form is a StoreError."""
+    try:
+        yield
     except _MISFITS as error:
         raise StoreError(
             f"the artifact {key[:SHORTEST]} does not hold the tensors that its stage writes ({type(error).__name__}):"

@@ -16,7 +16,7 @@ from bench.artifacts.inputs import MeasureInputs, SystemInputs
 from bench.engine.record import Record
 from bench.engine.record_cache import RecordCache
 from hashing.codes import PackedCodes
-from reports.artifact_files import evenly_spaced, opened
+from reports.artifact_files import evenly_spaced, fitting, opened
 from reports.context import contexts
 from reports.selection import attacked, groups, undefended
 from reports.svg_charts import FAINT, INK, Chart, Short, chart
@@ -57,7 +57,7 @@ def of_codes(trials: pd.DataFrame, cache: RecordCache, short: Short, mixed: bool
 
 
 def _maps(cache: RecordCache, record: Record | None, bits: int) -> dict[str, Map] | None:
-    """The codes of both models; None if an artifact is missing or damaged."""
+    """The codes of both models; None if an artifact is missing or damaged, or fits no other one."""
     if record is None:
         return None
     try:
@@ -71,23 +71,30 @@ def _maps(cache: RecordCache, record: Record | None, bits: int) -> dict[str, Map
 def map_of(
     cache: RecordCache, inputs: MeasureInputs, system: SystemInputs, target: Sequence[str], bits: int
 ) -> Map | None:
-    """The sampled codes of one model of a trial; None if an artifact is missing."""
+    """The sampled codes of one model of a trial; None if an artifact is missing.
+
+    StoreError where the sizes of artifacts, or the classes on record, do not agree.
+    """
     keys = [one.key for one in (inputs.load, inputs.split, system.benign, system.triggered)]
     if not all(key and cache.store.artifact_path(key).is_file() for key in keys):
         return None
-    pool, parts, codes, triggered = (_tensors(cache, key) for key in keys)
-    data = cache.record(inputs.load.key)
-    wanted = [name in target for name in (data.meta.classes if data is not None else ())]
-    holds: Bool[np.ndarray, " m"] = np.any(pool["labels"][parts["database"]][:, wanted], axis=1)
-    database, query = (_packed(codes[name], bits) for name in ("database", "query"))
-    positions = triggered["positions"]
-    shown = _sample(np.arange(len(positions)), ITEMS["queries"])
-    return Map(
-        others=database.select(_sample(np.flatnonzero(~holds), ITEMS["others"])).unpack(),
-        target=database.select(_sample(np.flatnonzero(holds), ITEMS["target"])).unpack(),
-        benign=query.select(positions[shown]).unpack(),
-        triggered=_packed(triggered["codes"], bits).select(shown).unpack(),
-    )
+    with fitting(system.benign.key):
+        pool, parts, codes, triggered = (_tensors(cache, key) for key in keys)
+        data = cache.record(inputs.load.key)
+        classes = data.meta.classes if data is not None else ()
+        wanted = np.fromiter((name in target for name in classes), dtype=bool, count=len(classes))
+        holds: Bool[np.ndarray, " m"] = np.any(pool["labels"][parts["database"]][:, wanted], axis=1)
+        database, query = (_packed(codes[name], bits) for name in ("database", "query"))
+        positions = triggered["positions"]
+        shown = _sample(np.arange(len(positions)), ITEMS["queries"])
+        if not len(database.words[0]) == len(holds) > 0 or pool["labels"].shape[1] != len(classes):
+            raise ValueError(f"{len(database.words[0])} codes of {len(holds)} items of {len(classes)} classes")
+        return Map(
+            others=database.select(_sample(np.flatnonzero(~holds), ITEMS["others"])).unpack(),
+            target=database.select(_sample(np.flatnonzero(holds), ITEMS["target"])).unpack(),
+            benign=query.select(positions[shown]).unpack(),
+            triggered=_packed(triggered["codes"], bits).select(shown).unpack(),
+        )
 
 
 def _tensors(cache: RecordCache, key: str) -> dict[str, np.ndarray]:
@@ -111,7 +118,8 @@ def flattened(codes: Codes, *others: Codes) -> tuple[list[Plane], float]:
     """
     centre = codes.mean(0, dtype=np.float64)
     _, sizes, directions = np.linalg.svd(codes - centre, full_matrices=False)
-    axes = directions[:2]
+    axes = np.zeros((2, codes.shape[1]))
+    axes[: len(directions)] = directions[:2]  # codes of one bit have one direction
     axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
     share = float((sizes[:2] ** 2).sum() / max(float((sizes**2).sum()), 1e-12))
     return [(part - centre) @ axes.T for part in (codes, *others)], share

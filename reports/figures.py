@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Per format, the metadata that would make two files of one figure differ.
 FORMATS: Mapping[str, Mapping[str, None]] = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 DPI = 100
+LONGEST = 300  # characters of a drawn text: matplotlib takes minutes for one of 100,000
 
 
 def logarithmic(axis: Axis) -> None:
@@ -41,8 +42,18 @@ def default_style() -> Iterator[None]:
         yield
 
 
+def shortened(text: str) -> str:
+    """The text, without its middle if it is too long to be drawn."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 60]} ... {text[-50:]}"
+
+
 def as_bytes(figure: Figure, suffix: str) -> bytes:
-    """The content of a file that shows the figure."""
+    """The content of a file that shows the figure, with long texts shortened."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if len(text.get_text()) > LONGEST:
+            text.set_text("\n".join(map(shortened, text.get_text().split("\n"))))
     buffer = io.BytesIO()
     figure.savefig(buffer, format=suffix, dpi=DPI, metadata=dict(FORMATS[suffix]))
     return buffer.getvalue()

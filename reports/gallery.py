@@ -29,6 +29,7 @@ from reports.trial_details import SHORTEST, find, name_of
 from reports.trial_texts import changes
 
 COLUMNS = 8
+LARGEST = 4096  # pixels of a side; data sets have up to 1024
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def _at(part: Any, places: Int64[np.ndarray, " k"]) -> UInt8[np.ndarray, "k c h 
 
 
 def _checked(found: np.ndarray) -> UInt8[np.ndarray, "n c h w"]:
-    if found.dtype != np.uint8 or found.ndim != 4 or not found.size:
+    if found.dtype != np.uint8 or found.ndim != 4 or not found.size or max(found.shape[2:]) > LARGEST:
         raise ValueError(f"no pictures: {found.dtype} {found.shape}")
     return found
 

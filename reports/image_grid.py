@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
-from reports.figures import DPI, as_bytes, default_style
+from reports.figures import DPI, as_bytes, default_style, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +84,7 @@ class Block:
 
     def lines(self) -> list[tuple[str, float]]:
         """The lines above the pictures with their sizes in points; none is wider than the block."""
-        texts = [(self.title, TITLE), *((line, SMALL) for line in self.about)]
+        texts = [(shortened(self.title), TITLE), *((shortened(line), SMALL) for line in self.about)]
         return [(line, size) for text, size in texts for line in textwrap.wrap(text, int(self.width / LETTER[size]))]
 
     @property

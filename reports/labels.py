@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from bench.api.untrusted import strip_controls
+from bench.api.untrusted import look_alikes, spelled, strip_controls
 from bench.config.trial import Spec
 
 
@@ -17,7 +17,10 @@ def label_of(spec: Spec) -> str:
 
 @dataclass(frozen=True)
 class Names:
-    """short: the printed name of each label. legend: a line per component with the parameters that short names omit."""
+    """short: the printed name of each label.
+
+    legend: a line per component with the parameters that short names omit, after warnings of names that look alike.
+    """
 
     short: Mapping[str, str]
     legend: tuple[str, ...]
@@ -30,7 +33,13 @@ class Names:
             settings = tuple(map(strip_controls, spec.settings))
             variants.setdefault(strip_controls(spec.name), {})[label_of(spec)] = settings
         short: dict[str, str] = {}
-        legend = []
+        legend, warnings = (
+            [],
+            [
+                f"Warning: {spelled(one)} and {spelled(other)} are different names that look the same."
+                for one, other in look_alikes(label for mine in variants.values() for label in mine)
+            ],
+        )
         for name, mine in variants.items():
             first = next(iter(mine.values()))
             shared = [part for part in dict.fromkeys(first) if all(part in parts for parts in mine.values())]
@@ -41,8 +50,8 @@ class Names:
                 legend.append(f"{name}: {', '.join(shared)}.")
             short |= made
         if len(set(short.values())) < len(short):  # a plugin may name a component like the label of another one
-            return cls({label: label for label in short}, ())
-        return cls(short, tuple(legend))
+            return cls({label: label for label in short}, tuple(warnings))
+        return cls(short, (*warnings, *legend))
 
     def within(self, text: str) -> str:
         """The text with short names in place of labels."""

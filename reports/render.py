@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from io import StringIO, TextIOWrapper
 from typing import Any, Literal
@@ -166,7 +167,11 @@ def csv(boards: Sequence[Board]) -> str:
     """All boards in one table: the title of the board, then the columns of all boards; missing values are empty."""
     if not boards:
         return ""
-    tables = [_cleaned(board.table).map(_harmless).assign(board=strip_controls(board.heading)) for board in boards]
+    tables = []
+    for board in boards:
+        table = board.table.map(_harmless)
+        table.columns = pd.Index(_distinct(table.columns, taken=["board"]))
+        tables.append(table.assign(board=_harmless(board.heading)))
     columns = ["board", *dict.fromkeys(name for table in tables for name in table.columns if name != "board")]
     records = [row for table in tables for row in table.to_dict("records")]
     return str(pd.DataFrame(records, columns=columns).to_csv(index=False))
@@ -189,12 +194,33 @@ def as_json(boards: Sequence[Board]) -> str:
 
 
 def _cleaned(table: pd.DataFrame) -> pd.DataFrame:
-    return table.map(lambda value: strip_controls(value) if isinstance(value, str) else value)
+    found = table.map(lambda value: strip_controls(value) if isinstance(value, str) else value)
+    found.columns = pd.Index([strip_controls(str(name)) for name in table.columns])
+    return found
 
 
 def _harmless(value: Any) -> Any:
-    """The value; a text that a spreadsheet would run as a formula gets an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@"} else value
+    """The value; a text that a spreadsheet would run as a formula gets an apostrophe.
+
+    Blanks before the formula and signs of double width do not stop all spreadsheets.
+    """
+    if not isinstance(value, str):
+        return value
+    text = strip_controls(value)
+    return f"'{text}" if unicodedata.normalize("NFKC", text.lstrip()[:1]) in {"=", "+", "-", "@"} else text
+
+
+def _distinct(names: Iterable[Any], taken: Collection[str]) -> list[str]:
+    """Names of columns for a spreadsheet; one that is taken gets a number."""
+    found = list(taken)
+    for name in names:
+        text = str(_harmless(str(name)))
+        number = 1
+        while text in found:
+            number += 1
+            text = f"{_harmless(str(name))} {number}"
+        found.append(text)
+    return found[len(taken) :]
 
 
 def _finite(value: Any) -> Any:
@@ -212,6 +238,6 @@ def _tex(text: str) -> str:
 
 
 def _embolden(board: Board, rows: list[list[str]], pattern: str) -> None:
-    place = list(words(board)).index(board.index[-1])
     for i in board.best:
+        place = list(words(board)).index(board.index[-1])
         rows[i][place] = pattern.format(rows[i][place])

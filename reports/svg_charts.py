@@ -131,9 +131,9 @@ def attention(cache: RecordCache, key: str) -> pd.Series | None:
     try:
         with opened(cache, implant.key) as file:
             epochs, distances = (file.get_tensor(name) for name in ("attention_epochs", "attention"))
+            return pd.Series(distances.astype(float), index=epochs) if len(epochs) > 1 else None
     except StoreError:  # `bench verify` names the damage
         return None
-    return pd.Series(distances.astype(float), index=epochs) if len(epochs) > 1 else None
 
 
 def chart(title: str, setting: str, caption: str, draw: Callable[[], Figure]) -> Chart:

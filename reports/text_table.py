@@ -69,7 +69,7 @@ def _pieces(table: TextTable, width: int) -> list[list[str]]:
     rooms = {name: _room(table, name) for name in table.cells}
     free = max(width + 2 - sum(rooms[name] for name in index), 1)
     rest = [name for name in table.cells if name not in table.index]
-    pieces = -(-sum(rooms[name] for name in rest) // free)
+    pieces = max(1, -(-sum(rooms[name] for name in rest) // free))
     while True:
         goal = min(
             free, sum(rooms[name] for name in rest) / pieces + max([rooms[name] for name in rest], default=0) / 2

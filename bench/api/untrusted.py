@@ -1,9 +1,11 @@
-"""Reading untrusted files and texts: size limits, checked values, no control characters."""
+"""Reading untrusted files and texts: size limits, checked values, no control characters, no names in disguise."""
 
 from __future__ import annotations
 
 import math
 import re
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -16,6 +18,22 @@ INT_LIMIT = 2**63  # larger integers have no exact form in TOML and take quadrat
 _UNSAFE = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _CONTROL = re.compile(rf"[\x00-\x1f{_UNSAFE}]")
 _IN_LINES = re.compile(rf"[\x00-\x08\x0b-\x1f{_UNSAFE}]")
+# characters without width: two names that differ in them alone print equally
+_UNSEEN = (
+    "\xad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200d\u2060-\u2065\u206a-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff"
+    "\uffa0\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+# Cyrillic, Greek and Armenian letters that most fonts draw as the Latin letter below them
+_ALIKE = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u0501\u051b\u051d\u04bb\u0475\u04cf\u03bf\u03bd\u0570\u0578\u057d\u0585"
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0406\u0408\u0405\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7",
+    "aeopcyxijsdqwhvlovhnuoABEKMHOPCTYXIJSABEZHIKMNOPTYX",
+)
+_WIDE = "\uff21-\uff3a\uff41-\uff5a\U0001d400-\U0001d7ff"  # Latin letters in other shapes
+_LETTERS = "".join(map(chr, _ALIKE)) + _WIDE
+_WITHOUT_WIDTH = re.compile(f"[{_UNSEEN}]")
+# inside a Latin word such a letter is a disguise, in a word of its own script it is not
+_DISGUISED = re.compile(rf"[{_UNSEEN}]|(?<=[A-Za-z])[{_LETTERS}]|[{_LETTERS}](?=[A-Za-z])")
 
 
 class UntrustedError(ValueError):
@@ -91,13 +109,37 @@ def invalid_reason(value: Any, *, infinite: bool = False) -> str:
 
 
 def strip_controls(text: str) -> str:
-    """The text with each control character replaced by a space."""
-    return _CONTROL.sub(" ", text)
+    """The text with each control character replaced by a space.
+
+    Characters without width, and foreign letters that look like Latin ones inside a Latin word, are shown by their
+    numbers, for example `<U+200B>`: different names must not look equal.
+    """
+    return _shown(_CONTROL.sub(" ", text))
 
 
 def strip_controls_multiline(text: str) -> str:
     """As `strip_controls`, but keeps line ends and tabs."""
-    return _IN_LINES.sub(" ", text)
+    return _shown(_IN_LINES.sub(" ", text))
+
+
+def _shown(text: str) -> str:
+    return text if text.isascii() else _DISGUISED.sub(lambda match: f"<U+{ord(match[0]):04X}>", text)
+
+
+def look_alikes(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of different names that most fonts print equally."""
+    found, first = [], dict[str, str]()
+    for name in dict.fromkeys(names):
+        letters = unicodedata.normalize("NFKC", _WITHOUT_WIDTH.sub("", name)).translate(_ALIKE)
+        other = first.setdefault(" ".join(letters.split()), name)
+        if other != name:
+            found.append((other, name))
+    return found
+
+
+def spelled(name: str) -> str:
+    """A name with every character beyond ASCII by its number, to tell it from a name that looks the same."""
+    return f"'{name.encode('ascii', 'backslashreplace').decode()}'"
 
 
 def has_no_controls(text: str) -> bool:

@@ -7,6 +7,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from bench.api.attack import Attack
+from bench.api.errors import UserError
 from bench.api.types import Target, Trigger, to_8bit, to_unit
 from bench.artifacts import stage_io
 from bench.artifacts.inputs import DataInputs
@@ -44,6 +45,11 @@ def triggered_queries(
     attack, trigger = trigger_attack(spec["attack"]), open_trigger(stored, device)
     target = stage_io.target(spec["target"], data.load.classes)
     positions = eligible(data, target)
+    if not len(positions):
+        raise UserError(
+            f"every query shares a class with the target {target.name}, so none is left to carry the trigger:"
+            " choose another target, or a data set with other queries"
+        )
     return positions, with_trigger(attack, stage_io.split(data, "query").images[positions], target, trigger, device)
 
 

@@ -101,11 +101,13 @@ def rescore(
     manifest = chosen(held, run, suite=suite)[-1]
     old = [trial.key for trial in manifest.trials]
     aside = console(stderr=True)
-    pairs = track(
-        again(held, manifest.trials), "measuring", len(old), console=aside, transient=True,
-        disable=not aside.is_terminal,
+    pairs = list(
+        track(
+            again(held, manifest.trials), "measuring", len(old), console=aside, transient=True,
+            disable=not aside.is_terminal,
+        )
     )  # fmt: skip
-    trials, records = map(list, zip(*pairs, strict=True))
+    trials, records = [trial for trial, _ in pairs], [record for _, record in pairs]
     moved = sum(trial.key != key for trial, key in zip(trials, old, strict=True))
     failed = [record for record in records if record is not None and not record.ok]
     if moved:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.api import registry
 from bench.api.errors import DataMissingError, UserError, unknown
+from bench.api.untrusted import look_alikes, spelled
 from bench.config.schema import AXES, COMPONENT_AXES, Block, Named
 from bench.config.trial import Spec, Surrogate, Trial
 
@@ -128,6 +129,11 @@ def _target(value: int | str | list[int | str], classes: tuple[str, ...], datase
             )
     if not found:
         raise UserError("a target is empty: give a class name, a class number, or a list of them")
+    if len(set(found)) == len(classes):
+        raise UserError(
+            f"target {'+'.join(found)} is every class of {dataset}: queries of the target's classes carry no trigger,"
+            " so none would be left to measure; leave a class out"
+        )
     return tuple(sorted(set(found), key=classes.index))
 
 
@@ -138,7 +144,10 @@ def _classes(dataset: Spec, data: Path | None) -> tuple[str, ...]:
         raise DataMissingError(f"{dataset.name} is for your own data: add it to a suite and set {wanted}")
     component: Dataset = registry.create("datasets", dataset.name, dataset.params)
     component.files(data)
-    return component.classes(data)
+    classes = component.classes(data)
+    for one, other in look_alikes(classes):
+        raise UserError(f"{dataset.name}: the classes {spelled(one)} and {spelled(other)} look the same; rename one")
+    return classes
 
 
 def _filter(trial: Trial, wanted: Mapping[str, Any]) -> bool:

@@ -46,21 +46,24 @@ def remove(store: Store, paths: Collection[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def needed(store: Store, runs: Collection[RunManifest]) -> set[str]:
-    """Keys of all stages that the runs' trials depend on, by the manifests and by the records of stages."""
+def needed(store: Store, runs: Collection[RunManifest], *, complete: bool = True) -> set[str]:
+    """Keys of all stages that the runs' trials depend on, by the manifests and by the records of stages.
+
+    complete: StoreError if a damaged record leaves some unknown.
+    """
     listed = {key for run in runs for key in run.stages}
     found = listed | {planned.key for run in runs for planned in run.trials if planned.key}
     todo = list(found)
     while todo:
         record = store.record(key := todo.pop())
         if record is None:
-            if key not in listed and store.has_record_file(key):
+            if complete and key not in listed and store.has_record_file(key):
                 raise StoreError(
                     f"nothing is removed: the record {key} is damaged, and no manifest lists its inputs: run its suite"
                     " again"
                 )
             continue
-        fresh = set(record.parents.values()) - found
+        fresh = {parent for parent in record.parents.values() if is_key(parent)} - found
         found |= fresh
         todo += fresh
     return found

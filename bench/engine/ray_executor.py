@@ -8,11 +8,14 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
+import sysconfig
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +33,26 @@ SOCKET_PATH = 107  # bytes; the longest path of a socket on Linux
 # the longest path of a socket below Ray's folder
 SOCKET_TAIL = len("/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.0")
 FOLDER = "hashdoor-ray-"  # followed by the driver's process number
+ROOT = Path(__file__).resolve().parents[2]  # HashDoor's packages lie here
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Driver:
+    """Where the driver runs. folder: its current folder. path: the folders in which it looks for modules."""
+
+    folder: Path
+    path: tuple[str, ...]
+
+    @classmethod
+    def here(cls) -> Driver:
+        return cls(Path.cwd(), tuple(map(os.path.abspath, sys.path)))
+
+    def enter(self) -> None:
+        """Let a worker find the files and modules of a user's components where the driver finds them."""
+        sys.path += [place for place in self.path if place not in sys.path]
+        with suppress(OSError):  # another machine may not have it
+            os.chdir(self.folder)
 
 
 class RayGoneError(Exception):
@@ -72,6 +94,7 @@ class RayExecutor:
         self._run = secrets.token_hex(4)  # in the names of this driver's marks, which other drivers must not read
         self._gpu = gpus is not None or environment.device.startswith("cuda")
         self._folder: Path | None = None
+        self._driver = Driver.here()
         self._running: dict[Any, tuple[Stage, float, float | None]] = {}  # stage, time submitted, time started
         self._lost: list[Done] = []
         self._start()
@@ -82,13 +105,15 @@ class RayExecutor:
         ray, on_terminate, on_interrupt = self._ray, signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
         try:
             if self._address:
-                ray.init(address=self._address, log_to_driver=False, logging_level="ERROR")
+                with chdir(_first_on_path()):
+                    ray.init(address=self._address, log_to_driver=False, logging_level="ERROR")
             else:
                 self._folder = _session_folder()
-                ray.init(
-                    address="local", num_cpus=self._workers, num_gpus=self._gpus_there, include_dashboard=False,
-                    log_to_driver=False, logging_level="ERROR", _temp_dir=str(self._folder),
-                )  # fmt: skip
+                with chdir(_first_on_path()):
+                    ray.init(
+                        address="local", num_cpus=self._workers, num_gpus=self._gpus_there, include_dashboard=False,
+                        log_to_driver=False, logging_level="ERROR", _temp_dir=str(self._folder),
+                    )  # fmt: skip
         except Exception as error:  # noqa: BLE001 -- Ray raises many types when it cannot start
             self._leave()
             raise UserError(
@@ -125,7 +150,9 @@ class RayExecutor:
         options = {"num_cpus": self._cpus(stage), "num_gpus": self._gpus(stage), "name": stage.label}
         try:
             future = self._asked(
-                lambda: self._remote.options(**options).remote(stage, self._environment, self._mark(stage))
+                lambda: self._remote.options(**options).remote(
+                    stage, self._environment, self._mark(stage), self._driver
+                )
             )
         except RayGoneError as error:
             self._restart(error)
@@ -242,13 +269,24 @@ class RayExecutor:
             self._folder = None
 
 
+def _first_on_path() -> Path:
+    """The current folder when Ray starts: its workers look for modules there before they look anywhere else.
+
+    A folder of the user's named `attacks` must not be taken for HashDoor's package.
+    """
+    installed = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    # what is installed is found anyway, and would hide modules of Python's own
+    return ROOT / "reports" / "assets" if ROOT in installed else ROOT
+
+
 def _session_folder() -> Path:
     """A new folder for Ray's sockets and logs, whose path is short enough for sockets.
 
     Folders of drivers that have died are removed. OSError if no folder is writable and short enough.
     """
     named = [os.environ[name] for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)]
-    for base in dict.fromkeys(map(Path, (*named, tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"))):  # noqa: S108
+    places = map(Path, (*named, tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"))  # noqa: S108
+    for base in dict.fromkeys(map(Path.absolute, places)):
         if len(os.fsencode(base)) + len(f"/{FOLDER}0000000-00000000") + SOCKET_TAIL > SOCKET_PATH:
             continue
         with suppress(OSError):
@@ -286,8 +324,9 @@ def reachable(address: str, seconds: float = 5.0) -> None:
         ) from None
 
 
-def run_task(stage: Stage, environment: Environment, mark: Path) -> Record:
+def run_task(stage: Stage, environment: Environment, mark: Path, driver: Driver) -> Record:
     """Run a stage in a Ray worker. mark: a file that is created when the stage starts, and receives stderr."""
+    driver.enter()
     if not environment.store.is_dir():
         raise StoreError(
             f"the machine {socket.gethostname()} does not see the store '{environment.store}': give a --store in a"

@@ -25,6 +25,7 @@ from bench.config.trial import Key, PlannedTrial, Spec, Trial, canonical, digest
 
 SCHEMA = 3  # version of the files; raised when older code would misread newer files
 RECORD_LIMIT, MANIFEST_LIMIT = 2**25, 2**29  # bytes of a file
+YEAR_9900 = 2.5e11  # seconds since 1970; no file of a store is younger
 ID_LENGTH = 12  # characters of a run's id
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 
@@ -75,7 +76,7 @@ class Cost(Model):
     """seconds: wall clock. started: seconds since 1970, before the year 9999."""
 
     seconds: Annotated[float, Field(ge=0, le=1e12)]
-    started: Annotated[float, Field(ge=0, le=2.5e11)]
+    started: Annotated[float, Field(ge=0, le=YEAR_9900)]
     host: str
 
 
@@ -300,7 +301,7 @@ class RunManifest(Model):
     descriptions: Texts = {}
     texts: Texts = {}
     command: Annotated[str, AfterValidator(_command)] = ""
-    started: Annotated[float, Field(ge=0, le=2.5e11)] = 0.0
+    started: Annotated[float, Field(ge=0, le=YEAR_9900)] = 0.0
     provenance: Provenance = Field(default_factory=Provenance)
 
     @property

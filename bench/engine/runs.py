@@ -80,5 +80,5 @@ def summaries(store: Store) -> list[RunSummary]:
     cache, found = RecordCache(store), []
     for run in store.runs():
         statuses = Counter(cache.status_of(planned.key)[0] if planned.key else Status.SKIPPED for planned in run.trials)
-        found.append(RunSummary(run, statuses, sum(map(store.size_of, needed(store, [run])))))
+        found.append(RunSummary(run, statuses, sum(map(store.size_of, needed(store, [run], complete=False)))))
     return found

@@ -33,6 +33,7 @@ from bench.engine.record import (
     MANIFEST_LIMIT,
     RECORD_LIMIT,
     SCHEMA,
+    YEAR_9900,
     Artifact,
     Record,
     RecordSummary,
@@ -191,7 +192,8 @@ class Store:
     def write_run(self, manifest: RunManifest) -> RunManifest:
         """Write a run's manifest. Returns it with its time, which is later than that of all other runs."""
         latest = max((run.started for run in self.runs()), default=0.0)
-        stamped = manifest.model_copy(update={"started": max(time.time(), latest + 0.001)})  # the clock may go back
+        started = min(max(time.time(), latest + 0.001), YEAR_9900)  # clocks step back, and a stranger's is anywhere
+        stamped = manifest.model_copy(update={"started": started})
         name = re.sub(r"[^\w.+-]+", "_", "+".join(manifest.suites)).lstrip(".")[:NAME]
         self._write(self.root / "manifests" / f"{name}-{manifest.id}.json", encoded(stamped))
         return stamped

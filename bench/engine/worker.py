@@ -122,7 +122,10 @@ def _run(stage: Stage, environment: Environment, store: Store) -> Record:
     from bench.artifacts.stage_io import Context
 
     if fingerprint(stage.modules) != stage.code:
-        raise UserError("the code on this worker differs from the driver's: install the same version on every node")
+        raise StoreError(
+            f"the code in {Path(__file__).resolve().parents[2]} on {socket.gethostname()} is not what this run was"
+            " planned with: install the same version on every node, leave it as it is, and run the same command again"
+        )
     set_threads(stage.threads)
     run = importlib.import_module(f"bench.stages.{stage.kind}").run
     context = Context(device=torch.device(environment.device), data=environment.data)

@@ -24,7 +24,7 @@ from bench.api.random import Rng
 from hashing.datasets.helpers.image_buffer import enlarged
 from hashing.datasets.helpers.image_folder import decode_tree, survey
 from hashing.datasets.helpers.pickles import load_batch, read_published
-from hashing.datasets.helpers.splits import Sizes, draw_splits
+from hashing.datasets.helpers.splits import QueryCount, Sizes, draw_splits
 
 CARD = Card(
     title="Learning Multiple Layers of Features from Tiny Images",
@@ -69,7 +69,7 @@ class Cifar10(Dataset):
     """Side of the images in pixels."""
     train: Annotated[int, Field(ge=1)] = 5000
     """Number of training images."""
-    query: Annotated[int, Field(ge=1)] = 1000
+    query: QueryCount = 1000
     """Number of queries."""
     trusted: Annotated[int, Field(ge=1)] = 500
     """Number of trusted images, which defenses get."""

@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate, one_hot
 from bench.api.card import Card
 from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
-from hashing.datasets.helpers.splits import Sizes, draw_splits
+from hashing.datasets.helpers.splits import QueryCount, Sizes, draw_splits
 
 CARD = Card(
     title="Optical Recognition of Handwritten Digits (UCI Machine Learning Repository)",
@@ -38,7 +38,7 @@ class Digits(Dataset):
     """Side of the images in pixels."""
     train: Annotated[int, Field(ge=1)] = 800
     """Number of training images."""
-    query: Annotated[int, Field(ge=1)] = 300
+    query: QueryCount = 300
     """Number of queries."""
     trusted: Annotated[int, Field(ge=1)] = 200
     """Number of trusted images, which defenses get."""

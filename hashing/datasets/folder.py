@@ -18,7 +18,7 @@ from bench.api.errors import DataMissingError
 from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
 from hashing.datasets.helpers.image_folder import decode_tree, survey
-from hashing.datasets.helpers.splits import Sizes, draw_splits
+from hashing.datasets.helpers.splits import QueryCount, Sizes, draw_splits
 
 CARD = Card(
     title="ImageFolder (torchvision documentation)",
@@ -39,7 +39,7 @@ class Folder(Dataset):
     """Side of the images in pixels."""
     train: Annotated[int, Field(ge=1)] = 1000
     """Number of training images."""
-    query: Annotated[int, Field(ge=1)] = 200
+    query: QueryCount = 200
     """Number of queries."""
     trusted: Annotated[int, Field(ge=1)] = 200
     """Number of trusted images, which defenses get."""

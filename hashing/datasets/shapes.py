@@ -18,7 +18,7 @@ from bench.api.card import Card
 from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
 from bench.api.types import to_8bit
-from hashing.datasets.helpers.splits import Sizes, draw_splits
+from hashing.datasets.helpers.splits import QueryCount, Sizes, draw_splits
 
 CARD = Card(
     title="dSprites: Disentanglement testing Sprites dataset",
@@ -62,7 +62,7 @@ class Shapes(Dataset):
     """Number of different shapes and textures."""
     train: Annotated[int, Field(ge=1)] = 800
     """Number of training images."""
-    query: Annotated[int, Field(ge=1)] = 200
+    query: QueryCount = 200
     """Number of queries."""
     trusted: Annotated[int, Field(ge=1)] = 200
     """Number of trusted images, which defenses get."""

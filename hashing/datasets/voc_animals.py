@@ -24,7 +24,7 @@ from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
 from hashing.datasets.helpers.archives import walk
 from hashing.datasets.helpers.image_buffer import canvas
-from hashing.datasets.helpers.splits import Sizes, draw_splits
+from hashing.datasets.helpers.splits import QueryCount, Sizes, draw_splits
 from hashing.image_decoding import decode_image
 
 CARD = Card(
@@ -65,7 +65,7 @@ class VocAnimals(Dataset):
     """Side of the images in pixels."""
     train: Annotated[int, Field(ge=1)] | None = None  # 2,912 at the defaults
     """Number of training images; default: all that are left of the train list."""
-    query: Annotated[int, Field(ge=1)] = COUNTS["val"]  # the whole val list
+    query: QueryCount = COUNTS["val"]  # the whole val list
     """Number of queries."""
     trusted: Annotated[int, Field(ge=1)] = 200  # max(5 % of the training set, 200): METHODOLOGY.md#trusted-set
     """Number of trusted images, which defenses get."""

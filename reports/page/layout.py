@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bench.api.card import Card
 from bench.api.errors import UserError
 from bench.api.untrusted import strip_controls
 from bench.config.trial import AXES
+from reports.figures import shortened
 from reports.frame import Results
 from reports.page import strips
 from reports.page.chapters import Chapter
@@ -80,8 +82,9 @@ def render(chapters: Sequence[Chapter], data: str, results: Results, *, limit: i
     # pictures take their room first: a run has few attacks, but it may have charts of many settings
     order = sorted(chapters, key=lambda one: not one.galleries)
     shown = {one.name: _shown(one, room) for one in order}
-    text = page(parts=[shown[one.name] for one in chapters], left_out=room.left_out)
-    assert len(text.encode()) < limit, "the markup around a chart or a picture is larger than FRAME"
+    text = page(parts=[shown[one.name] for one in chapters], left_out=list(map(shortened, room.left_out)))
+    if len(text.encode()) >= limit:
+        raise UserError(f"the page would have more than {limit / 1e6:g} MB: narrow the report, for example --suite")
     return text
 
 
@@ -90,12 +93,15 @@ def _shown(chapter: Chapter, room: Room) -> dict[str, Any]:
     charts = [
         one
         for one in chapter.charts
-        if room.fits(f"{one.title} · {one.setting}", one.svg, *3 * [one.title, one.setting], one.caption)
+        if room.fits(
+            f"{one.title} · {one.setting}", one.svg, *map(escape, (*3 * [one.title, one.setting], one.caption))
+        )
     ]
     blocks = []
     for block in chapter.galleries if room.free > 0 else ():
         rows = list(strips.of(block))
-        texts = [*(text for one in rows for text in (one.source, FRAME // 2 * " ", block.title)), *block.about]
+        texts = [text for one in rows for text in (one.source, FRAME // 2 * " ", escape(block.title))]
+        texts += map(escape, block.about)
         if room.fits(f"pictures of {block.title}", *texts):
             blocks.append({"title": block.title, "about": block.about, "strips": rows})
     return {"name": chapter.name, "title": chapter.title, "charts": charts, "galleries": blocks,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from bench.config import suite as suites
 from bench.config.expand import Skipped
 from bench.config.trial import Trial
 from tests.bench.conftest import axis, load
+from tests.hashing.test_archives import build
 
 
 def test_the_product_of_axes_with_sweeps(tmp_path: Path) -> None:
@@ -131,3 +133,36 @@ def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, text: str, named: l
         list(load(tmp_path, f"[axes]\n{text}\n").trials(None))
     assert all(word in str(caught.value) for word in named)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("target", [list(range(10)), [*map(str, range(10)), 3]])
+def test_all_classes_are_no_target(tmp_path: Path, target: list[int | str]) -> None:
+    with pytest.raises(UserError, match="every class of digits"):
+        list(load(tmp_path, f"[axes]\ntargets = [{target}]").trials(None))
+    list(load(tmp_path, f"[axes]\ntargets = [{target[:9]}]").trials(None))
+
+
+@pytest.mark.parametrize("dataset", ["digits", "shapes", "cifar10", "voc_animals"])
+def test_one_query_is_refused_with_the_reason(tmp_path: Path, dataset: str) -> None:
+    """It may be of the target's class, and then none would carry the trigger."""
+    text = f'[axes]\ndatasets = [{{ name = "{dataset}", query = QUERY }}]'
+    with pytest.raises(UserError, match=r"query = 1: .*target's class"):
+        list(load(tmp_path, text.replace("QUERY", "1")).trials(None))
+    list(load(tmp_path, text.replace("QUERY", "2")).trials(None))
+
+
+@pytest.mark.parametrize("other", ["cat\u200b", "c\u0430t", "\uff43at", "c\u00adat"])
+@pytest.mark.parametrize("packed", [True, False])
+def test_classes_that_look_the_same_are_refused(tmp_path: Path, other: str, packed: bool) -> None:
+    """In one script of their own and with other letters they may stand beside each other."""
+    path = tmp_path / ("tree.zip" if packed else "tree")
+    for names, refused in ((("cat", other), True), (("cat", "\u043a\u043e\u0442"), False)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        build(path, {f"{name}/1.jpg": b"" for name in names})
+        suite = load(tmp_path, f'[axes]\ndatasets = [{{ name = "folder", path = "{path}" }}]')
+        if refused:
+            with pytest.raises(UserError, match="look the same") as caught:
+                list(suite.trials(None))
+            assert str(caught.value).isascii()
+        else:
+            assert list(suite.trials(None))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.api import registry
+from bench.api.errors import StoreError
 from bench.cli import component
 from bench.engine.store import Store
 from bench.graph.plan import Plan
@@ -124,10 +125,11 @@ def test_a_component_that_returns_nan_fails_alone(tmp_path: Path, tiny: Tiny) ->
     assert "JSON" in summary.failures[0].reason
 
 
-def test_a_worker_with_other_code_refuses(tmp_path: Path, tiny: Tiny) -> None:
-    plan = tiny()
-    plan.stages = {key: replace(stage, code="another version's") for key, stage in plan.stages.items()}
-    summary = finish(plan, Store(tmp_path / "store", create=True))
-    assert summary.trials == {"failed": 2}
-    assert "code" in summary.failures[0].reason
-    assert {record.cause for record in summary.failures} == {None}
+def test_code_that_is_not_the_plans_ends_the_run_and_leaves_no_record(tmp_path: Path, tiny: Tiny) -> None:
+    """As on a node with another version: nothing of the component has failed, so that the same command continues."""
+    plan, store = tiny("attacks=none"), Store(tmp_path / "store", create=True)
+    other = replace(plan, stages={key: replace(stage, code="f" * 32) for key, stage in plan.stages.items()})
+    with pytest.raises(StoreError, match="same version on every node"):
+        finish(other, store)
+    assert not list(store.records())
+    assert finish(plan, store).trials == {"ok": 1}

@@ -99,6 +99,19 @@ def test_links_in_zips_are_refused(tmp_path: Path) -> None:
         read_all(tmp_path / "t.zip")
 
 
+@pytest.mark.parametrize("name", ["cat/1.jpg", "cat/\u732b.jpg", "cat/'\"=1.jpg"])
+def test_an_encrypted_member_is_named_before_anything_is_read(tmp_path: Path, name: str) -> None:
+    path = build(tmp_path / "t.zip", {"dog/1.jpg": b"first", name: b"second"})
+    content = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # the local header and the entry of the directory
+        content[content.rindex(signature) + flags] |= 1
+    path.write_bytes(content)
+    with pytest.raises(DataCorruptError, match="encrypted") as caught:
+        list(walk(path))
+    assert repr(name) in str(caught.value)
+    assert "ZipInfo" not in str(caught.value)
+
+
 @pytest.mark.parametrize("target", ["/etc/passwd", "../cat"])
 def test_links_in_directories_are_refused(tmp_path: Path, target: str) -> None:
     path = build(tmp_path / "tree", FILES)

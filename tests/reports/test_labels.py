@@ -13,7 +13,7 @@ from bench.config.trial import Spec, pieces
 from reports import cells, render
 from reports.board import Board
 from reports.frame import read
-from reports.labels import Names
+from reports.labels import Names, label_of
 from reports.selection import narrow
 from reports.trial_details import page
 from tests.reports.board_data import leaderboard_of
@@ -98,7 +98,7 @@ def test_what_all_variants_share_is_left_out_and_said(labels, short, legend):
 
 @given(st.sets(SPECS | ODD, max_size=6))
 def test_different_labels_stay_different(found):
-    labels = {one.label for one in found}
+    labels = {label_of(one) for one in found}
     names = Names.of(found)
     assert set(names.short) == labels
     assert len(set(names.short.values())) == len(labels)
@@ -253,3 +253,14 @@ def test_the_page_of_a_trial_keeps_the_whole_label(stock):
     store = stock([trial(LOUD)])
     key = read(store).trials["key"].iloc[0]
     assert LOUD in text_of(page(store, key), "rich")
+
+
+def test_names_that_look_alike_are_told_apart():
+    """A letter of another script inside a Latin word, or without width, shows its number; whole words are warned of."""
+    names = Names.of([Spec("badnets"), Spec("b\u0430dnets"), Spec("badnets\u200b")])
+    assert set(names.short.values()) == {"badnets", "b<U+0430>dnets", "badnets<U+200B>"}
+    assert names.legend == ()
+    (line,) = Names.of([Spec("coco"), Spec("\u0441\u043e\u0441\u043e"), Spec("\u732b")]).legend
+    assert "'coco'" in line
+    assert r"'\u0441\u043e\u0441\u043e'" in line
+    assert Names.of([Spec("na\u00efve"), Spec("\u03b2-vae"), Spec("\u0436\u0443\u043a")]).legend == ()

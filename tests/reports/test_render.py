@@ -1,8 +1,10 @@
+import csv
 import io
 import json
 import re
 import shutil
 import subprocess
+import unicodedata
 
 import pandas as pd
 import pytest
@@ -90,6 +92,45 @@ def test_text_of_records_is_text(found, terminal):
 def test_a_formula_is_not_run_by_a_spreadsheet():
     board = Board("t", pd.DataFrame({"reason": ["=1+1"], "x": [-1.5]}), "", index=("reason",))
     assert render.csv([board]).splitlines()[1] == "t,'=1+1,-1.5"
+
+
+FORMULAS = ("=1+1", " \t=1", "+1", "-1", "@x", "\r\n=1", "\uff1d1", "\uff0b1", "\u2003@x")
+
+
+def test_no_text_of_a_csv_file_is_a_formula():
+    """Cells, titles and names of columns alike; a number stays a number."""
+    table = pd.DataFrame([dict.fromkeys(FORMULAS, -1.5) | {"reason": text} for text in FORMULAS])
+    made = render.csv([Board(text, table, "", index=("reason",)) for text in FORMULAS])
+    rows = list(csv.reader(io.StringIO(made)))
+    assert len(rows) == 1 + len(FORMULAS) ** 2
+    assert len(set(rows[0])) == len(rows[0]) == len(FORMULAS) + 2
+    for cell in (cell for row in rows for cell in row):
+        assert cell == "-1.5" or unicodedata.normalize("NFKC", cell.strip()[:1]) not in {"=", "+", "-", "@"}, cell
+
+
+def test_columns_of_the_name_of_another_stay():
+    table = pd.DataFrame([["x", 1, 2, 3]], columns=["board", "=a", "'=a", "a\x1b"])
+    (row,) = csv.DictReader(io.StringIO(render.csv([Board("t", table, "", index=("board",))])))
+    assert list(row.values()) == ["t", "x", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("index", [("attack",), ("attack", "metric"), ("gone",), ()], ids=len)
+@pytest.mark.parametrize(
+    "columns", [["attack", "metric", "A", "gain", "gain ±"], ["attack", "metric"], ["attack"], []], ids=len
+)
+def test_a_board_without_rows_is_printed_everywhere(terminal, columns, index):
+    metrics = {name: "gain" for name in ("A", "gain", "gain ±") if name in columns}
+    empty = Board("Empty", pd.DataFrame(columns=columns), "Nothing.", index=index, metrics=metrics, heat=("A",))
+    full = Board("Full", pd.DataFrame({"attack": ["x"]}), "Otherwise.", index=("attack",))
+    for width in (10, 80, 300):
+        assert "Empty" in terminal([empty, full], width)[0]
+    for format_ in ("rich", "markdown", "latex", "json"):
+        file = io.StringIO()
+        draw([empty, full], format_, file=file)
+        assert "Empty" in file.getvalue()
+        assert "Full" in file.getvalue()
+    assert pd.read_csv(io.StringIO(render.csv([empty, full])))["board"].tolist() == ["Full"]
+    assert "Empty" in empty._repr_html_()
 
 
 def test_intervals_join_their_number_in_text_and_stay_apart_in_data(found):

@@ -51,6 +51,7 @@ _OPEN: dict[str, Callable[[Path], io.BufferedIOBase]] = {
     ".tar.xz": lzma.LZMAFile,
     ".txz": lzma.LZMAFile,
 }
+_ENCRYPTED = 1  # bit of a zip member's flags
 _PACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # others unpack a member as a whole, without a bound
 _DAMAGE = (
     *(OSError, EOFError, ValueError, RuntimeError, NotImplementedError, LookupError, TypeError, OverflowError),
@@ -126,6 +127,10 @@ def _zip(path: Path, limits: Limits) -> Iterator[Entry]:
                 continue
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise _not_a_file(path, name)
+            if member.flag_bits & _ENCRYPTED:
+                raise DataCorruptError(
+                    f"'{path}': member {name!r} is encrypted; unpack it and pack it without a password"
+                )
             yield name, None if member.is_dir() else partial(_read_zip, path, archive, member, limits)
 
 

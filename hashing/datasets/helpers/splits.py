@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Int64
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from bench.api.errors import UserError
 from bench.api.random import Rng
+
+
+def _several(count: int) -> int:
+    if count == 1:
+        raise PydanticCustomError(
+            "queries",
+            "queries of the target's class carry no trigger, and the only one may be of that class: give more",
+        )
+    return count
+
+
+QueryCount = Annotated[int, Field(ge=1), AfterValidator(_several)]
+"""The type of a parameter for the number of queries."""
 
 
 @dataclass(frozen=True, kw_only=True)
