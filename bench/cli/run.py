@@ -81,11 +81,7 @@ def run(
     from bench.engine.store import Store
     from bench.engine.worker import Environment
 
-    if (limit := memory_limit()) is not None and limit < ADDRESS_SPACE:
-        raise UserError(
-            f"`ulimit -v` is {limit / 1e9:.1f} GB of address space, and training needs {ADDRESS_SPACE / 1e9:.0f} GB or"
-            " more: raise this limit"
-        )
+    _check_memory()
     again = frozenset(word for word in retry.split(",") if word)
     if not again <= LASTING_FAILURES:
         raise UserError(f"--retry {retry}: expected some of {', '.join(sorted(LASTING_FAILURES))}, separated by commas")
@@ -226,6 +222,14 @@ def manifest_of(made: Plan, suites: Sequence[Suite], command: str) -> RunManifes
         stages=list(made.stages),
         provenance=provenance(),
     )
+
+
+def _check_memory() -> None:
+    if (limit := memory_limit()) is not None and limit < ADDRESS_SPACE:
+        raise UserError(
+            f"`ulimit -v` is {limit / 1e9:.1f} GB of address space, and training needs {ADDRESS_SPACE / 1e9:.0f} GB or"
+            " more: raise this limit"
+        )
 
 
 @contextmanager
