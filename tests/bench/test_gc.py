@@ -161,7 +161,7 @@ def test_old_runs_go_by_age_and_by_number(copied: Store) -> None:
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    ({"run": ["latest"]}, "by id"), ({"run": ["zzzz"]}, "zzzz"), ({"older_than": "30"}, "30d"),
+    ({"run": ["latest"]}, "bench runs"), ({"run": ["zzzz"]}, "zzzz"), ({"older_than": "30"}, "30d"),
     ({"older_than": "x"}, "30d"),
 ])  # fmt: skip
 def test_gc_refuses_in_one_line(copied: Store, options: dict[str, object], words: str) -> None:
