@@ -194,13 +194,20 @@ def _benign(
     codes = ModelCodes(queries.codes, base.codes, queries.codes.select(slice(0)), truth)
     found = metrics.of_codes(codes, BENIGN)
     values = {name: value for name, value in found.items() if name != "map_target"}  # benign queries have no target
-    board = table_of("Retrieval", values, _caption(queries, base, cutoff))
+    caption = _caption(queries, base, cutoff)
+    if excluded := int((~codes.answerable).sum()):
+        caption += (
+            f"\nEvery mean leaves out {excluded:,} of the {len(queries.codes):,} queries, because no item of the database"
+            " shares a label with them."
+        )
+    board = table_of("Retrieval", values, caption)
     assert board is not None
     depth = min(PRECISION_AT, len(base.codes))
-    precision = ranking.precision_at(codes.benign.total, codes.benign.relevant, depth)
+    total, relevant = (counts[codes.answerable] for counts in (codes.benign.total, codes.benign.relevant))
+    precision = mean_of(ranking.precision_at(total, relevant, depth))
     chance = mean_of(codes.benign.chance())
     extra: list[dict[str, Any]] = [
-        {"metric": f"P@{depth}", "value": float(precision.mean()), "unit": "",
+        {"metric": f"P@{depth}", "value": math.nan if precision is None else precision, "unit": "",
          "meaning": f"expected precision among the first {depth} results of benign queries"},
         {"metric": "chance", "value": math.nan if chance is None else chance, "unit": "",
          "meaning": "mAP of a random ranking"},
