@@ -32,11 +32,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             )
         file.seek(0)
         what = f"'{path}' (sha256 {digest[:8]}...)"
-        state = _safe(path, what) if path.suffix == SAFE else _saved(file, what)
+        remedy = "write it with torch.save(network.state_dict(), path)"
+        state = _safe(path, what) if path.suffix == SAFE else read_saved(file, what, remedy)
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise DataCorruptError(
-            f"{what} is no state dict (names with tensors): write it with torch.save(network.state_dict(), path)"
-        )
+        raise DataCorruptError(f"{what} is no state dict (names with tensors): {remedy}")
     return dict(state)
 
 
@@ -50,20 +49,19 @@ def _safe(path: Path, what: str) -> dict[str, Tensor]:
     return state
 
 
-def _saved(file: BinaryIO, what: str) -> Any:
-    """The content of a file of torch.save, if it is tensors and containers of tensors."""
+def read_saved(file: BinaryIO, what: str, remedy: str) -> Any:
+    """The content of a file of torch.save, if it is tensors and containers of tensors; else DataCorruptError.
+
+    what, remedy: the first and the last words of the error.
+    """
     if _packed(file):
-        raise DataCorruptError(
-            f"{what} has compressed members, which torch.save never writes: write it with"
-            " torch.save(network.state_dict(), path)"
-        )
+        raise DataCorruptError(f"{what} has compressed members, which torch.save never writes: {remedy}")
     file.seek(0)
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # unpacking and unpickling fail in any way on damaged files
         raise DataCorruptError(
-            f"{what} is damaged or holds more than tensors ({type(error).__name__}): write it with"
-            " torch.save(network.state_dict(), path)"
+            f"{what} is damaged or holds more than tensors ({type(error).__name__}): {remedy}"
         ) from error
 
 

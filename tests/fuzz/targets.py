@@ -29,7 +29,7 @@ from hashing.datasets.folder import Folder
 from hashing.datasets.helpers.archives import walk
 from hashing.datasets.lists import ListsOfImages
 from hashing.image_decoding import decode_image, decode_rgba
-from reports import frame, render, score, throughput, trial_details
+from reports import code_files, frame, render, score, throughput, trial_details
 from reports.board_registry import BoardData, all_boards, make_boards
 
 PARTS = b"\n\x1e\n"  # between the files of one input
@@ -116,8 +116,9 @@ def images(data: bytes, folder: Path) -> bool:
 def codes(data: bytes, folder: Path) -> bool:
     path = folder / "c.npz"
     path.write_bytes(data)
-    found = score.read(path)
+    found = code_files.read(path)
     score._together(found, found)
+    code_files.packed(found, found)
     return True
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from bench.api.errors import UserError
-from reports.score import read, score
+from reports.code_files import read
+from reports.score import score
 
 # three items: two of class 0 at distance 0 and 1, one of class 7 at distance 2
 DATABASE = np.array([[1, 1, 1, 1], [1, 1, 1, -1], [1, 1, -1, -1]])
