@@ -17,6 +17,8 @@ _UNSAFE = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _CONTROL = re.compile(rf"[\x00-\x1f{_UNSAFE}]")
 _IN_LINES = re.compile(rf"[\x00-\x08\x0b-\x1f{_UNSAFE}]")
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}", re.IGNORECASE)
+
 
 class UntrustedError(ValueError):
     """An untrusted file is malformed."""
@@ -97,6 +99,11 @@ def strip_controls(text: str) -> str:
 def strip_controls_multiline(text: str) -> str:
     """As `strip_controls`, but keeps line ends and tabs."""
     return _IN_LINES.sub(" ", text)
+
+
+def without_addresses(text: str) -> str:
+    """The text without addresses of memory, which differ in every run, as in `<_io.BytesIO object at 0x7f...>`."""
+    return _ADDRESS.sub("", text)
 
 
 def has_no_controls(text: str) -> bool:

@@ -129,8 +129,8 @@ def score(
         Path,
         typer.Argument(
             metavar="QUERY",
-            help="Arrays codes (n x bits) and labels (n, or n x k multi-hot), in a file of numpy (.npz, .npy), torch (.pt,"
-            " .pth) or MATLAB (.mat, up to version 7).",
+            help="Arrays codes (n x bits) and labels (n, or n x k multi-hot), in a file of numpy (.npz, .npy), torch"
+            " (.pt, .pth) or MATLAB (.mat, up to version 7).",
         ),
     ],
     database: Annotated[Path, typer.Argument(metavar="DATABASE", help="The same for the database.")],

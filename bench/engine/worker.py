@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from bench.api import registry
 from bench.api.attack import Attack
 from bench.api.errors import DataMissingError, DivergedError, StoreError, ThreatError, UserError
-from bench.api.untrusted import strip_controls, strip_controls_multiline
+from bench.api.untrusted import strip_controls, strip_controls_multiline, without_addresses
 from bench.artifacts.inputs import STAGES
 from bench.engine.provenance import provenance
 from bench.engine.record import SCHEMA, Cost, Meta, Record, Status, record_of
@@ -37,6 +37,7 @@ WORLD = frozenset({  # of the machine and not of a component: the next run tries
     errno.EAGAIN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENETUNREACH, errno.EREMOTEIO,
 })  # fmt: skip
 LOG_TAIL = 4000  # characters of traceback that a record keeps
+REASON = 2000  # characters of a reason
 NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")  # on a CPU torch has no type of error for it
 
 
@@ -236,7 +237,8 @@ def device_name(device: str) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return strip_controls(" ".join(str(error).split()))[:500]  # a name that is not UTF-8 has no place in a record
+    text = without_addresses(" ".join(str(error).split()))  # equal faults have equal reasons
+    return strip_controls(text)[:REASON]  # a name that is not UTF-8 has no place in a record
 
 
 def _tail() -> str:

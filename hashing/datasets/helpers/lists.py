@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,9 @@ from torch import Tensor
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.untrusted import has_no_controls, read_bytes
 from hashing.datasets.helpers.archives import LIMITS
+from hashing.datasets.helpers.damaged import DamagedPictures
 from hashing.datasets.helpers.image_buffer import canvas
-from hashing.image_decoding import decode_image
+from hashing.image_decoding import PictureError
 
 BIT = {"train": 1, "test": 2, "database": 4}  # `DecodedDataset.origin` is their sum
 FILES = {"train": ("train.txt",), "test": ("test.txt", "query.txt"), "database": ("database.txt",)}  # CIBA: query.txt
@@ -193,19 +194,27 @@ def class_names(folder: Path, count: int) -> tuple[str, ...]:
 
 
 def decode_listed(names: Sequence[str], folder: Path, size: int) -> UInt8[Tensor, "n 3 h w"]:
-    """Every image resized to `size` x `size`. Missing images are reported before the first is decoded."""
+    """Every image resized to `size` x `size`. Missing images are reported before the first is decoded.
+
+    DataCorruptError: names all pictures that cannot be used.
+    """
     paths = [Path(path) for path in _locate(names, folder)]
     pixels = canvas(len(paths), 3, size, size)
+    damaged = DamagedPictures(folder, "image")
     for row, (name, path) in enumerate(zip(names, paths, strict=True)):
-        where = f"'{folder}': image '{name}'"
-        try:
-            if path.stat().st_size > LIMITS.member:
-                raise DataCorruptError(f"{where} has more than {LIMITS.member} bytes and is refused; replace it")
-            content = path.read_bytes()
-        except OSError as error:
-            raise DataCorruptError(f"{where} cannot be read: {error.strerror}; get it again") from error
-        pixels[row] = decode_image(content, size, where, whole=True)
+        if (picture := damaged.decode(name, partial(_content, name, path), size, whole=True)) is not None:
+            pixels[row] = picture
+    damaged.check()
     return torch.from_numpy(pixels)
+
+
+def _content(name: str, path: Path) -> bytes:
+    try:
+        if path.stat().st_size > LIMITS.member:
+            raise PictureError(name, f"has more than {LIMITS.member} bytes and is refused")
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError(name, f"cannot be read: {error.strerror}") from error
 
 
 def _locate(names: Sequence[str], folder: Path) -> list[str]:
