@@ -82,6 +82,7 @@ def run(
     from bench.engine.scheduler import run_plan
     from bench.engine.store import Store
     from bench.engine.worker import Environment
+    from hashing.numba_threads import start_threads
 
     if (limit := memory_limit()) is not None and limit < ADDRESS_SPACE:
         raise UserError(
@@ -91,6 +92,7 @@ def run(
     again = frozenset(word for word in retry.split(",") if word)
     if not again <= LASTING_FAILURES:
         raise UserError(f"--retry {retry}: expected some of {', '.join(sorted(LASTING_FAILURES))}, separated by commas")
+    start_threads()
     if address:
         ray_executor.reachable(address)
     held = Store(store, create=True)

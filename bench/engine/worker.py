@@ -28,6 +28,7 @@ from bench.engine.store import Store
 from bench.graph.cache_key import content_of
 from bench.graph.fingerprint import fingerprint
 from bench.graph.plan import Stage
+from hashing.numba_threads import start_threads
 
 if TYPE_CHECKING:
     from bench.artifacts.artifact import Output
@@ -189,6 +190,7 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs a third of an encoding
+    start_threads()
     try:
         import numba
     except ImportError:
