@@ -28,7 +28,9 @@ RESTARTS = 2  # of a local Ray that died, in one run
 PATIENCE = 300.0  # seconds in which a local Ray must start a stage that it has room for
 SOCKET_PATH = 107  # bytes; Ray's longest socket is this much longer than its folder:
 SOCKET_TAIL = len("/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.0")
+REASON = 300  # characters of Ray's own words
 FOLDER = "hashdoor-ray-"  # followed by the driver's process number
+AUTH_MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 T = TypeVar("T")
 
 
@@ -65,6 +67,7 @@ class RayExecutor:
         self._run = secrets.token_hex(4)  # tells this driver's marks from those of others, dead ones included
         self._gpu = gpus is not None or site.device.startswith("cuda")
         self._folder: Path | None = None
+        self._gave_token = False
         self._running: dict[Any, tuple[Stage, float, float | None]] = {}  # when submitted, and when started
         self._lost: list[Done] = []
         self._start()
@@ -78,22 +81,25 @@ class RayExecutor:
                 ray.init(address=self._address, log_to_driver=False, logging_level="ERROR")
             else:
                 self._folder = _session_folder()
+                self._give_token()
                 ray.init(
                     address="local", num_cpus=self._workers, num_gpus=self._gpus_there, include_dashboard=False,
                     log_to_driver=False, logging_level="ERROR", _temp_dir=str(self._folder),
                 )  # fmt: skip
-        except Exception as error:  # noqa: BLE001 -- Ray raises many types where a machine does not let it start
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- Ray raises many types where a machine hinders it
             self._leave()
-            raise UserError(
-                f"Ray does not start ({(str(error).splitlines() or [type(error).__name__])[0]}): use --executor serial,"
-                " or see that the folder for temporary files (TMPDIR) is writable and memory is free; for a cluster"
-                " check --address (RAY_AUTH_MODE=token for one with a token)"
-            ) from None
+            raise UserError(f"Ray does not start ({_first_line(error)}): {_help(self._address)}") from None
         if threading.current_thread() is threading.main_thread():
             for number, handler in ((signal.SIGTERM, on_terminate), (signal.SIGINT, on_interrupt)):
                 if handler is not None:
                     signal.signal(number, handler)  # Ray's own prints a stack and leaves the run's ends loose
         self._resources = ray.cluster_resources()
+
+    def _give_token(self) -> None:
+        """A token for a Ray of our own, which would otherwise write one to HOME."""
+        if os.environ.get(AUTH_MODE, "token") == "token" and not any(map(os.environ.get, (TOKEN, TOKEN_PATH))):
+            os.environ[TOKEN] = secrets.token_hex(32)
+            self._gave_token = True
 
     def fits(self, stage: Stage) -> bool:
         running = [other for other, _, _ in self._running.values()]
@@ -225,9 +231,32 @@ class RayExecutor:
 
     def _leave(self) -> None:
         self._ray.shutdown()
+        if self._gave_token:
+            os.environ.pop(TOKEN, None)
+            self._gave_token = False
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:REASON]
+
+
+def _help(address: str | None) -> str:
+    """The end of the line about a Ray that does not start."""
+    if address:
+        return (
+            "check --address; a cluster with a token needs RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or the token's file"
+            " in HOME"
+        )
+    given = [name for name in (AUTH_MODE, TOKEN, TOKEN_PATH, "RAY_TMPDIR") if name in os.environ]
+    unset = f", or unset {' and '.join(given)}" if given else ""
+    return (
+        "--executor serial works without Ray; Ray needs free memory, a folder for temporary files (TMPDIR) that is"
+        " writable, short and not full, and a HOME that can be written or"
+        f" RAY_AUTH_TOKEN{unset}"
+    )
 
 
 def _session_folder() -> Path:
