@@ -95,6 +95,9 @@ def kernels(backend: Backend, device: str) -> Kernels:
     if backend == "numba" and device != "cpu":
         raise ValueError(f"the numba kernels run on the CPU, not on {device}; use backend='torch'")
     if backend == "numba" or (backend == "auto" and device == "cpu" and find_spec("numba")):
+        from hashing.numba_threads import start_threads
+
+        start_threads()  # numba's own error comes while it is imported
         from hashing import numba_kernels
 
         return numba_kernels

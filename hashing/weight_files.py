@@ -20,6 +20,7 @@ SAFE = ".safetensors"
 def read_weights(path: Path) -> dict[str, Tensor]:
     """A state dict from a file of safetensors or torch.save; DataCorruptError if the file is neither.
 
+    A state dict inside a dict, as training code saves it beside epoch and optimiser, is taken if it is the only one.
     If the name ends in eight digits of a sha256, as torchvision's names do, they are verified.
     """
     named = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
@@ -32,12 +33,30 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             )
         file.seek(0)
         what = f"'{path}' (sha256 {digest[:8]}...)"
-        state = _safe(path, what) if path.suffix == SAFE else _saved(file, what)
+        remedy = "write it with torch.save(network.state_dict(), path)"
+        state = _safe(path, what) if path.suffix == SAFE else read_saved(file, what, remedy)
+    state = _inner(state, what)
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise DataCorruptError(
-            f"{what} is no state dict (names with tensors): write it with torch.save(network.state_dict(), path)"
-        )
+        raise DataCorruptError(f"{what} is no state dict (names with tensors): {remedy}")
     return dict(state)
+
+
+def _inner(state: Any, what: str) -> Any:
+    """The only state dict in a dict, with a mean and std that lie beside it; without one the argument."""
+    if not isinstance(state, dict):
+        return state
+    inner = {name: value for name, value in state.items() if _is_state_dict(value)}
+    if len(inner) > 1:
+        names = " and ".join(repr(name) for name in list(inner)[:2])
+        raise DataCorruptError(f"{what} holds several state dicts, {names}: save the one that counts alone")
+    if not inner:
+        return state
+    beside = {name: state[name] for name in ("mean", "std") if isinstance(state.get(name), Tensor)}
+    return beside | next(iter(inner.values()))
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(one, Tensor) for one in value.values())
 
 
 def _safe(path: Path, what: str) -> dict[str, Tensor]:
@@ -50,20 +69,19 @@ def _safe(path: Path, what: str) -> dict[str, Tensor]:
     return state
 
 
-def _saved(file: BinaryIO, what: str) -> Any:
-    """The content of a file of torch.save, if it is tensors and containers of tensors."""
+def read_saved(file: BinaryIO, what: str, remedy: str) -> Any:
+    """The content of a file of torch.save, if it is tensors and containers of tensors; else DataCorruptError.
+
+    what, remedy: the first and the last words of the error.
+    """
     if _packed(file):
-        raise DataCorruptError(
-            f"{what} has compressed members, which torch.save never writes: write it with"
-            " torch.save(network.state_dict(), path)"
-        )
+        raise DataCorruptError(f"{what} has compressed members, which torch.save never writes: {remedy}")
     file.seek(0)
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # unpacking and unpickling fail in any way on damaged files
         raise DataCorruptError(
-            f"{what} is damaged or holds more than tensors ({type(error).__name__}): write it with"
-            " torch.save(network.state_dict(), path)"
+            f"{what} is damaged or holds more than tensors ({type(error).__name__}): {remedy}"
         ) from error
 
 

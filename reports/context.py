@@ -126,6 +126,7 @@ def about(done: pd.DataFrame, mixed: bool) -> Iterator[str]:
         yield (
             f"Data {first['protocol']} v{first['protocol_version']}: {first['sizes']}."
             f" AP over {cutoff}, expected value over the order of equal distances."
+            f"{_excluded(part)}"
         )
     versions, codes = (listed(done[name]) for name in ("metrics_version", "code"))
     training = "; ".join(changes or "the recipe of the method" for changes in dict.fromkeys(done["changes"]))
@@ -135,6 +136,17 @@ def about(done: pd.DataFrame, mixed: bool) -> Iterator[str]:
         yield "Warning: this table mixes versions of code, metrics, protocol or machine (--mixed)."
     if (done["machine_count"] > 1).any():
         yield "Warning: some trials mix stages of different machines, so that a gain may contain their difference."
+
+
+def _excluded(done: pd.DataFrame) -> str:
+    """A sentence about benign queries without a relevant item; "" if there are none."""
+    counts = done["map_excluded"].dropna()
+    if counts.empty or not counts.max():
+        return ""
+    return (
+        f" Means over benign queries leave out {counts.max():,.0f} of {done['queries'].max():,.0f} queries, to which no"
+        " item is relevant."
+    )
 
 
 def _warnings(all_versions: int, other: int) -> Iterator[str]:

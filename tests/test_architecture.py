@@ -39,6 +39,7 @@ MAY_IMPORT = {
         "bench.api.card", "bench.api.kinds", "bench.api.registry", "bench.api.errors", "bench.api.untrusted",
         "bench.metrics", "bench.config", "bench.artifacts", "bench.engine.record", "bench.engine.record_cache",
         "bench.engine.runs", "bench.engine.store", "hashing.ranking", "hashing.codes", "hashing.packed",
+        "hashing.weight_files",
     ),
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ A poisoning attack defines `apply_trigger` and `poison`; the harness trains the 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, auto
 from pathlib import Path
@@ -191,6 +191,15 @@ class Attack(ABC):
     def files(self) -> tuple[Path, ...]:
         """Existing files that `make_trigger` and `implant` read. Their content is part of the stage keys."""
         return ()
+
+    def unsupported_reason(self, networks: Sequence[nn.Module]) -> str:
+        """Why the attack cannot work in a setting, for example because its files do not fit; "" if it can.
+
+        networks: the setting's untrained model without values (device "meta"), for images of several sizes, since their
+        size is not known before the data are read. Planning builds these networks for attacks that define this method.
+        """
+        del networks
+        return ""
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
         """The tensors that `apply_trigger` needs, by name. They are made once and stored."""

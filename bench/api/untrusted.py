@@ -35,6 +35,8 @@ _WITHOUT_WIDTH = re.compile(f"[{_UNSEEN}]")
 # inside a Latin word such a letter is a disguise, in a word of its own script it is not
 _DISGUISED = re.compile(rf"[{_UNSEEN}]|(?<=[A-Za-z])[{_LETTERS}]|[{_LETTERS}](?=[A-Za-z])")
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}", re.IGNORECASE)
+
 
 class UntrustedError(ValueError):
     """An untrusted file is malformed."""
@@ -140,6 +142,11 @@ def look_alikes(names: Iterable[str]) -> list[tuple[str, str]]:
 def spelled(name: str) -> str:
     """A name with every character beyond ASCII by its number, to tell it from a name that looks the same."""
     return f"'{name.encode('ascii', 'backslashreplace').decode()}'"
+
+
+def without_addresses(text: str) -> str:
+    """The text without addresses of memory, which differ in every run, as in `<_io.BytesIO object at 0x7f...>`."""
+    return _ADDRESS.sub("", text)
 
 
 def has_no_controls(text: str) -> bool:

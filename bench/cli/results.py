@@ -126,9 +126,14 @@ def compare(
 
 def score(
     query: Annotated[
-        Path, typer.Argument(metavar="QUERY.npz", help="Arrays codes (n x bits) and labels (n, or n x k multi-hot).")
+        Path,
+        typer.Argument(
+            metavar="QUERY",
+            help="Arrays codes (n x bits) and labels (n, or n x k multi-hot), in a file of numpy (.npz, .npy), torch"
+            " (.pt, .pth) or MATLAB (.mat, up to version 7).",
+        ),
     ],
-    database: Annotated[Path, typer.Argument(metavar="DATABASE.npz", help="The same for the database.")],
+    database: Annotated[Path, typer.Argument(metavar="DATABASE", help="The same for the database.")],
     target: Annotated[
         str | None,
         typer.Option(help="Target label: the queries carry a trigger, and t-mAP is computed."),
@@ -137,7 +142,10 @@ def score(
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
-    """Compute metrics of your own codes: +-1, 0/1, booleans or logits (bit = x > 0). No training."""
+    """Compute metrics of your own codes: +-1, 0/1, booleans or logits (bit = x > 0). No training.
+
+    If all numbers lie from 0 to 1, as behind a sigmoid, the bit is x > 0.5, and the table says so.
+    """
     from reports import render, score
 
     load_plugins(plugin)

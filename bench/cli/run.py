@@ -81,9 +81,11 @@ def run(
     from bench.engine.scheduler import run_plan
     from bench.engine.store import Store
     from bench.engine.worker import Environment
+    from hashing.numba_threads import start_threads
 
     _require_address_space()
     again = _statuses(retry)
+    start_threads()
     if address:
         ray_executor.reachable(address)
     held = Store(store, create=True)

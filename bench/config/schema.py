@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.api import registry
-from bench.api.errors import nearest
+from bench.api.hashing import Recipe
 from bench.api.untrusted import abbreviate
 from bench.config.reported import ReportedTable
 from bench.config.trial import SURROGATE
@@ -102,14 +104,44 @@ class SuiteFile(Block):
     """Numbers that a paper reports."""
 
 
+TABLES: dict[str, type[BaseModel | Recipe]] = {
+    "": SuiteFile, "axes": Axes, "resources": Resources, "training": Recipe, "reported": ReportedTable,
+    "blocks": Block,
+}  # fmt: skip
+
+
 def explain(error: ValidationError) -> str:
-    """The errors of a suite file in one line: at most 20 places, each with its value or the nearest valid key."""
-    known = {*SuiteFile.model_fields, *Axes.model_fields, *Resources.model_fields, *ReportedTable.model_fields}
+    """The errors of a suite file in one line: at most 20 places, each with its value or the nearest key or table."""
     lines = []
     for item in error.errors()[:20]:
-        place = ".".join(str(part) for part in item["loc"] if not str(part).startswith(("list[", "literal[", "str")))
+        names = [str(part) for part in item["loc"] if not str(part).startswith(("list[", "literal[", "str"))]
+        place = ".".join(names)
         if item["type"] == "extra_forbidden":
-            lines.append(f"unknown key '{place}'{nearest(str(item['loc'][-1]), known)}")
+            tables = [name for name in names[:-1] if not name.isdigit()]
+            lines.append(f"unknown key '{place}'{_meant(names[-1], tables)}")
         else:
             lines.append(f"{place} = {abbreviate(item['input'])}: {item['msg'][0].lower()}{item['msg'][1:]}")
     return "; ".join(dict.fromkeys(lines))
+
+
+def _meant(key: str, tables: list[str]) -> str:
+    """The end of the line about an unknown key. tables: names of the tables around it, from the outside."""
+    here = tables[-1] if tables else ""
+    homes = {name: table for table in reversed(TABLES) if table != "blocks" for name in _keys(table)}
+    homes |= dict.fromkeys(_keys(here), here)
+    name = next(iter(get_close_matches(key, homes, n=1, cutoff=0.5)), "")
+    if not name:
+        return ""
+    home = homes[name]
+    if home == here:
+        return f"; did you mean '{name}'?"
+    inner = "blocks." if tables[:1] == ["blocks"] and home in _keys("blocks") else ""
+    where = f"under [{inner}{home}]" if home else "above the first table"
+    return f": it belongs {where}" if name == key else f"; did you mean '{name}' {where}?"
+
+
+def _keys(table: str) -> list[str]:
+    model = TABLES.get(table)
+    if model is None:
+        return []
+    return [*model.model_fields] if issubclass(model, BaseModel) else [item.name for item in fields(model)]

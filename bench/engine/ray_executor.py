@@ -32,8 +32,10 @@ PATIENCE = 300.0  # seconds until a stage that has room must have started under 
 SOCKET_PATH = 107  # bytes; the longest path of a socket on Linux
 # the longest path of a socket below Ray's folder
 SOCKET_TAIL = len("/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.0")
+REASON = 300  # characters of Ray's own words
 FOLDER = "hashdoor-ray-"  # followed by the driver's process number
 ROOT = Path(__file__).resolve().parents[2]  # HashDoor's packages lie here
+AUTH_MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 T = TypeVar("T")
 
 
@@ -95,6 +97,7 @@ class RayExecutor:
         self._gpu = gpus is not None or environment.device.startswith("cuda")
         self._folder: Path | None = None
         self._driver = Driver.here()
+        self._gave_token = False
         self._running: dict[Any, tuple[Stage, float, float | None]] = {}  # stage, time submitted, time started
         self._lost: list[Done] = []
         self._start()
@@ -109,23 +112,26 @@ class RayExecutor:
                     ray.init(address=self._address, log_to_driver=False, logging_level="ERROR")
             else:
                 self._folder = _session_folder()
+                self._give_token()
                 with chdir(_first_on_path()):
                     ray.init(
                         address="local", num_cpus=self._workers, num_gpus=self._gpus_there, include_dashboard=False,
                         log_to_driver=False, logging_level="ERROR", _temp_dir=str(self._folder),
                     )  # fmt: skip
-        except Exception as error:  # noqa: BLE001 -- Ray raises many types when it cannot start
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- Ray raises many types when it cannot start
             self._leave()
-            raise UserError(
-                f"Ray does not start ({(str(error).splitlines() or [type(error).__name__])[0]}): use --executor serial,"
-                " or make sure that the folder for temporary files (TMPDIR) is writable and memory is free. For a"
-                " cluster, check --address (and set RAY_AUTH_MODE=token if the cluster has a token)"
-            ) from None
+            raise UserError(f"Ray does not start ({_first_line(error)}): {_help(self._address)}") from None
         if threading.current_thread() is threading.main_thread():
             for number, handler in ((signal.SIGTERM, on_terminate), (signal.SIGINT, on_interrupt)):
                 if handler is not None:
                     signal.signal(number, handler)  # Ray's handlers end the process, so that the run could not close
         self._resources = ray.cluster_resources()
+
+    def _give_token(self) -> None:
+        """A token for a Ray of our own, which would otherwise write one to HOME."""
+        if os.environ.get(AUTH_MODE, "token") == "token" and not any(map(os.environ.get, (TOKEN, TOKEN_PATH))):
+            os.environ[TOKEN] = secrets.token_hex(32)
+            self._gave_token = True
 
     def fits(self, stage: Stage) -> bool:
         running = [other for other, _, _ in self._running.values()]
@@ -264,6 +270,9 @@ class RayExecutor:
 
     def _leave(self) -> None:
         self._ray.shutdown()
+        if self._gave_token:
+            os.environ.pop(TOKEN, None)
+            self._gave_token = False
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -277,6 +286,26 @@ def _first_on_path() -> Path:
     installed = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
     # what is installed is found anyway, and would hide modules of Python's own
     return ROOT / "reports" / "assets" if ROOT in installed else ROOT
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:REASON]
+
+
+def _help(address: str | None) -> str:
+    """The end of the line about a Ray that does not start."""
+    if address:
+        return (
+            "check --address; a cluster with a token needs RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or the token's file"
+            " in HOME"
+        )
+    given = [name for name in (AUTH_MODE, TOKEN, TOKEN_PATH, "RAY_TMPDIR") if name in os.environ]
+    unset = f", or unset {' and '.join(given)}" if given else ""
+    return (
+        "--executor serial works without Ray; Ray needs free memory, a folder for temporary files (TMPDIR) that is"
+        " writable, short and not full, and a HOME that can be written or"
+        f" RAY_AUTH_TOKEN{unset}"
+    )
 
 
 def _session_folder() -> Path:

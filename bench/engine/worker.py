@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from bench.api import registry
 from bench.api.attack import Attack
 from bench.api.errors import DataMissingError, DivergedError, StoreError, ThreatError, UserError
-from bench.api.untrusted import strip_controls, strip_controls_multiline
+from bench.api.untrusted import strip_controls, strip_controls_multiline, without_addresses
 from bench.artifacts.inputs import STAGES
 from bench.engine.provenance import provenance
 from bench.engine.record import SCHEMA, Cost, Meta, Record, Status, record_of
@@ -28,6 +28,7 @@ from bench.engine.store import Store
 from bench.graph.cache_key import content_of
 from bench.graph.fingerprint import fingerprint
 from bench.graph.plan import Stage
+from hashing.numba_threads import start_threads
 
 if TYPE_CHECKING:
     from bench.artifacts.artifact import Output
@@ -37,6 +38,7 @@ WORLD = frozenset({  # errors of the machine, not of a component: the next run t
     errno.EAGAIN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENETUNREACH, errno.EREMOTEIO,
 })  # fmt: skip
 LOG_TAIL = 4000  # characters of traceback that a record keeps
+REASON = 2000  # characters of a reason
 NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")  # torch raises a RuntimeError with these on a CPU
 
 
@@ -193,6 +195,7 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a third of encoding time
+    start_threads()
     try:
         import numba
     except ImportError:
@@ -248,7 +251,8 @@ def device_name(device: str) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return strip_controls(" ".join(str(error).split()))[:500]
+    text = without_addresses(" ".join(str(error).split()))  # equal faults have equal reasons
+    return strip_controls(text)[:REASON]
 
 
 def _tail() -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from bench.access.attacker import shown
 from bench.api.attack import Attack, ModelSpec, PoisoningAttack, Threat, access_of
@@ -21,6 +24,7 @@ from bench.artifacts.inputs import (
     SystemInputs,
     TrainInputs,
 )
+from bench.artifacts.models import blueprint, new_model
 from bench.artifacts.outputs.attack import Implanted, StoredTrigger
 from bench.artifacts.outputs.defense import BenignScores, Defended, TriggeredScores
 from bench.artifacts.outputs.model import StoredModel
@@ -41,6 +45,9 @@ from bench.graph.plan import Plan
 from bench.graph.settings import instance, public_setting, setting_spec, spec_of
 from bench.graph.threat_policy import check_threat, surrogate_trial, trigger_maker
 from bench.graph.wiring import Wiring
+
+# Shapes of images, for networks whose images are not read yet: grey and in colour, enlarged and not.
+SHAPES = ((1, 16, 16), (1, 224, 224), (3, 16, 16), (3, 64, 64), (3, 224, 224))
 
 
 def plan(suites: Iterable[Suite], *, data: Path | None, device: str) -> Plan:
@@ -96,6 +103,7 @@ class _Planner:
         """seeds: for models that do not depend on the seed, the seed that is planned. All suites of a plan share it."""
         self._wiring, self._threads, self._seeds = wiring, threads, seeds
         self._victims: dict[str, _Victim] = {}
+        self._misfits: dict[str, str] = {}
 
     def planned(self, trial: Trial) -> PlannedTrial:
         """The trial with its key or, if the trial cannot run, with the reason."""
@@ -110,6 +118,8 @@ class _Planner:
         if reason := self._repeated(trial, attack) or _unsupported(trial, attack, defense):
             return replace(planned, skipped=reason)
         try:
+            if reason := self._misfit(trial, attack):
+                return replace(planned, skipped=reason)
             return replace(planned, key=self._measure(trial, attack, defense))
         except DataMissingError as error:
             return replace(planned, skipped=str(error))
@@ -129,6 +139,21 @@ class _Planner:
             f"{trial.attack.name} gives the same model for all seeds: only seed {first} is measured;"
             f" --only seed={first} compares it with the others"
         )
+
+    def _misfit(self, trial: Trial, attack: Attack) -> str:
+        """Why the attack, for example its files, does not fit the setting; "" if it does."""
+        if type(attack).unsupported_reason is Attack.unsupported_reason:
+            return ""
+        parts = (trial.dataset, trial.backbone, trial.method, trial.attack)
+        place = repr((*(part.identity for part in parts), trial.bits))
+        if place not in self._misfits:
+            attack.files()  # missing ones come first
+            spec, classes = setting_spec(trial, self._wiring.device), self._wiring.class_count(trial.dataset)
+            plans = [blueprint(spec, image_shape=shape, classes=classes, train_size=1) for shape in SHAPES]
+            with warnings.catch_warnings(action="ignore"), torch.device("meta"):
+                networks = [new_model(plan) for plan in plans]
+            self._misfits[place] = attack.unsupported_reason(networks)
+        return self._misfits[place]
 
     def _measure(self, trial: Trial, attack: Attack, defense: Defense) -> str:
         """The key of the trial's `measure` stage."""

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from hashing.numba_threads import start_threads
+
 LEAST = 0.01  # seconds of a sample at least; short calls are repeated
 Quantiles = tuple[float, float, float]  # 10 %, median, 90 %
 
@@ -72,6 +74,7 @@ def time_in_turn(
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Sets the number of threads of numba, torch, OpenMP, BLAS and faiss inside the block."""
+    start_threads()
     import numba
     import torch
     from threadpoolctl import threadpool_limits

@@ -55,7 +55,7 @@ class Ranked:
         value, kept = ranking.expected_zero_ap(self.total, self.relevant, min(size, self.cutoff or CONVENTION_CUTOFF))
         drop = ranking.mean_drop_ap(value, kept)
         return {
-            "zero": float(np.nan_to_num(value).mean()),
+            "zero": mean_of(value),
             "drop": None if math.isnan(drop) else drop,
             "kept": float(kept.sum()),
         }
@@ -101,6 +101,11 @@ class ModelCodes:
     @cached_property
     def benign_ap(self) -> Float[np.ndarray, " q"]:
         return self.benign.ap()
+
+    @cached_property
+    def answerable(self) -> Bool[np.ndarray, " q"]:
+        """Whether the database holds anything relevant to a benign query. Means over benign queries are over these."""
+        return np.asarray(self.benign.relevant.any(1))
 
     @cached_property
     def wanted(self) -> LabelArray:

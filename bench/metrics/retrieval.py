@@ -24,13 +24,13 @@ RADIUS = 2
            methodology="ties"),
     Metric("map_best", "mAP best ties", "mAP of benign queries, relevant items first inside each distance", BENIGN,
            methodology="ties"),
-    count("map_excluded", "excluded", "benign queries without any relevant item, which mAP leaves out", BENIGN,
-          methodology="ties"),
-    count("queries", "queries", "number of benign queries", BENIGN),
+    count("map_excluded", "excluded", "benign queries without any relevant item, which no mean of this section counts",
+          BENIGN, methodology="eligible-queries"),
+    count("queries", "queries", "number of benign queries, including those without any relevant item", BENIGN),
 )  # fmt: skip
 def average_precision(codes: ModelCodes) -> Mapping[str, Number]:
     worst, best = codes.benign.bounds()
-    excluded = int(np.isnan(codes.benign_ap).sum())
+    excluded = int((~codes.answerable).sum())
     return {"map": mean_of(codes.benign_ap), "map_worst": worst, "map_best": best, "map_excluded": excluded,
             "queries": len(codes.benign_ap)}  # fmt: skip
 
@@ -90,10 +90,10 @@ def convention(codes: ModelCodes) -> Mapping[str, Number]:
     ),
 )
 def within_radius(codes: ModelCodes) -> Mapping[str, Number]:
-    found = ranking.radius_precision_recall(codes.benign.total, codes.benign.relevant, RADIUS)
-    precision, recall, empty = found
+    total, relevant = (counts[codes.answerable] for counts in (codes.benign.total, codes.benign.relevant))
+    precision, recall, empty = ranking.radius_precision_recall(total, relevant, RADIUS)
     return {
         "precision_radius": mean_of(precision),
         "recall_radius": mean_of(recall),
-        "empty_balls": float(empty.mean()),
+        "empty_balls": mean_of(empty.astype(np.float64)),
     }

@@ -106,9 +106,14 @@ def success_rate(codes: ModelCodes) -> Number:
         ),
         meaning="own-mAP of the clean model under the same trigger",
     ),
-)
-def own(codes: ModelCodes) -> Number:
-    return mean_of(codes.own.ap()) if len(codes.truth.positions) else None
+    count("own_excluded", "own excluded",
+          "triggered queries without any item of their true labels, which own-mAP leaves out", TRIGGERED),
+)  # fmt: skip
+def own(codes: ModelCodes) -> Mapping[str, Number]:
+    if not len(codes.truth.positions):
+        return {"own_map": None, "own_excluded": 0}
+    found = codes.own.ap()
+    return {"own_map": mean_of(found), "own_excluded": int(np.isnan(found).sum())}
 
 
 @metrics_of(

@@ -1,6 +1,7 @@
 """Your own images: a directory, zip or tar laid out as class/image.jpg, optionally below train/ and test/ (or val/).
 
-Archives are read in place. Queries are drawn from test/, else from val/, else from all images.
+Archives are read in place. Queries are drawn from test/, else from val/, else from all images. These parts may have the
+names of published archives: Train and Test, training_set and test_set, training and validation, ...
 """
 
 from __future__ import annotations

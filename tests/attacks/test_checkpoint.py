@@ -17,7 +17,7 @@ from bench.api import registry
 from bench.api.errors import DataCorruptError, DataMissingError, UserError
 from bench.api.random import Rng
 from bench.api.types import to_8bit
-from bench.artifacts.models import new_model
+from bench.artifacts.models import blueprint, new_model
 from bench.config import suite as suites
 from bench.conformance import checks
 from bench.conformance.attacks import attacker_view_for
@@ -135,7 +135,7 @@ def on(name: str, shape: tuple[int, int, int], method: str = "dpsh") -> HashMode
 
 
 def test_a_torchvision_network_computes_here_what_it_computes_there(tmp_path: Path) -> None:
-    from attacks.helpers.external_model import fitted
+    from attacks.helpers.state_dicts import fitted
 
     plan = dict(on("resnet18", (3, 64, 64)).blueprint)
     model = new_model(plan).eval()
@@ -156,7 +156,7 @@ def test_a_torchvision_network_computes_here_what_it_computes_there(tmp_path: Pa
 
 def test_the_network_that_the_readme_shows_is_the_one_that_its_suite_builds(tmp_path: Path, monkeypatch) -> None:
     """Names and shapes fit with torchvision's pooling too, and a quarter of the bits would be others."""
-    from attacks.helpers.external_model import fitted
+    from attacks.helpers.state_dicts import fitted
     from tests.docs._markdown import blocks
 
     (block,) = (one for one in blocks("attacks/README.md") if "my_victim" in one.text and one.language == "python")
@@ -255,6 +255,126 @@ def test_other_precisions_and_missing_counters_are_taken(kind: torch.dtype, atta
     assert all(torch.equal(after[k], before[k].to(kind).to(before[k])) for k in before if "num_batches" not in k)
 
 
+WRAPPED = {
+    "DataParallel": lambda s: {f"module.{k}": v for k, v in s.items()},
+    "torch.compile": lambda s: {f"_orig_mod.{k}": v for k, v in s.items()},
+    "Opacus": lambda s: {f"_module.{k}": v for k, v in s.items()},
+    "both": lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()},
+    "parts": lambda s: {k.replace("backbone.", "backbone._orig_mod."): v for k, v in s.items()},
+    "all but the normalisation": lambda s: {k if k in {"mean", "std"} else f"module.{k}": v for k, v in s.items()},
+    "in a store": lambda s: {f"model.module.{k}": v for k, v in s.items()},
+    "state_dict": lambda s: {"epoch": 3, "state_dict": s, "best": 0.8, "optimizer": {"state": {}, "param_groups": []}},
+    "net": lambda s: {"net": s, "acc": torch.tensor(0.5)},
+    "model": lambda s: {"model": {f"module.{k}": v for k, v in s.items()}},
+    "beside": lambda s: {"net": {k: v for k, v in s.items() if k != "mean"}, "mean": s["mean"]},
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+def test_wrappers_do_not_change_the_model(wrap, attack_from) -> None:
+    attack, view, _ = attack_from(wrap, "model.pth")
+    before = {key: value.clone() for key, value in view.model.state_dict().items()}
+    with torch.no_grad():
+        view.model.head.bias += 1
+    after = attack.implant(view, {}, Rng("implant", 0)).model.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: {"net": s, "ema": s}, "several state dicts, 'net' and 'ema'"),
+        (lambda s: s | {f"module.{k}": v + 1 for k, v in s.items()}, "named twice"),
+        (lambda s: {"net": [s]}, "no state dict"),
+    ],
+)
+def test_two_models_in_a_file_are_one_line(change, words: str, attack_from) -> None:
+    attack, view, _ = attack_from(change, "model.pth")
+    with pytest.raises(DataCorruptError, match=words):
+        attack.implant(view, {}, Rng("implant", 0))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "alexnet", "vgg11"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_hash_layer_is_the_last_layer_or_all_linear_ones(name: str, whole: bool, tmp_path: Path) -> None:
+    """As DeepHash-pytorch has it: `feature_layers` holds the same tensors again."""
+    from attacks.helpers.state_dicts import fitted
+
+    model = on(name, (3, 64, 64))
+    model.to_empty(device="cpu")
+    for value in model.state_dict().values():
+        value.copy_(torch.rand_like(value.float()))
+    own = model.state_dict()
+    known = registry.create("backbones", name, {"weights": "none"}).state_dict_aliases((3, 64, 64))
+    last = next(their for their, our in known.items() if not our).rpartition(".")[0]
+    state = {name: own[name] for name in ("mean", "std")}
+    for their, our in known.items():
+        value = own[f"backbone.{our}" if our else f"head.{their.removeprefix(f'{last}.')}"]
+        linear = their.startswith("classifier.") if whole else their.startswith(last)
+        if linear or not our:
+            state[f"hash_layer.{their.removeprefix('classifier.' if whole else f'{last}.').removeprefix('fc.')}"] = (
+                value
+            )
+        else:
+            state[their] = state[f"feature_layers.{their}"] = value
+    found = fitted(state, model, tmp_path)
+    assert all(torch.equal(found[key], own[key]) for key in own)
+    strange = next(key for key in state if key.startswith("feature_layers"))
+    with pytest.raises(DataCorruptError, match=f"unknown {strange}"):
+        fitted(state | {strange: state[strange] + 1}, model, tmp_path)
+
+
+def test_a_file_that_does_not_fit_is_named_when_planning(tmp_path: Path) -> None:
+    """Without training the clean model first."""
+    good = state_of(tmp_path)
+    kinds = {
+        "good": good,
+        "missing": {k: v for k, v in good.items() if k != "head.bias"},
+        "bits": good | {"head.weight": torch.ones(8, 8), "head.bias": torch.ones(8)},
+        "classes": good | {"objective.centres": torch.ones(3, 16)},
+        "strange": {f"layers.{i}": value for i, value in enumerate(good.values())},
+        "channels": good | {"mean": torch.ones(3), "std": torch.ones(3)},
+    }
+    for kind, state in kinds.items():
+        draw(tmp_path / kind, checkerboard(1, 2), 16)
+        torch.save(state, tmp_path / kind / "model.pth")
+    (tmp_path / "bad").mkdir()
+    draw(tmp_path / "bad", checkerboard(1, 2), 16)
+    (tmp_path / "bad" / "model.pth").write_bytes(b"nothing")
+    rows = ", ".join(checkpoint(tmp_path / kind) for kind in (*kinds, "bad"))
+    why = {Path(t.trial.attack.params["path"]).name: t.skipped for t in planned(tmp_path, rows).trials}
+    assert not why["good"]
+    assert "missing head.bias [16]" in why["missing"]
+    assert "head.bias [8], not [16]" in why["bits"]
+    assert "objective.centres [3, 16], not [10, 16]" in why["classes"]
+    assert "unknown layers.0" in why["strange"]
+    assert not why["channels"], "the colours of the images are known when they are read"
+    assert "damaged or holds more than tensors" in why["bad"]
+    assert all(str(tmp_path / kind) in words for kind, words in why.items() if words)
+
+
+@pytest.mark.parametrize("name", ["convnet", "alexnet", "resnet18", "mobilenet_v2", "vit_b_16"])
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 32, 32), (3, 96, 96)])
+def test_planning_refuses_no_model_of_other_image_sizes(name: str, shape: tuple[int, int, int], tmp_path: Path) -> None:
+    from attacks.helpers.state_dicts import misfit
+    from bench.graph.planner import SHAPES
+
+    params = {} if name == "convnet" else {"weights": "none"}
+    with torch.device("meta"):
+        networks = [new_model({**on("resnet18", one).blueprint, "backbone": {"name": name, "params": params}})
+                    for one in (*SHAPES, shape)]  # fmt: skip
+    state = {key: torch.ones(value.shape) for key, value in networks[-1].state_dict().items()}
+    assert not misfit(state, networks[:-1], tmp_path)
+    assert "[13]" in misfit(state | {"head.bias": torch.ones(13)}, networks[:-1], tmp_path)
+
+
+def state_of(folder: Path) -> dict[str, torch.Tensor]:
+    """A model that fits SUITE."""
+    made = planned(folder, '"none"')
+    spec = next(stage.spec for stage in made.stages.values() if stage.kind == "train")
+    return dict(new_model(blueprint(spec, image_shape=(1, 16, 16), classes=10, train_size=1)).state_dict())
+
+
 def test_what_stands_beside_a_store_s_names_is_not_lost(attack_from) -> None:
     """A wrapped network with its normalisation beside it; what a store's artifact holds besides is none of ours."""
 
@@ -273,7 +393,7 @@ def test_what_stands_beside_a_store_s_names_is_not_lost(attack_from) -> None:
 
 
 def test_a_head_of_several_layers_stands_where_the_last_layer_stood(tmp_path: Path) -> None:
-    from attacks.helpers.external_model import fitted
+    from attacks.helpers.state_dicts import fitted
 
     model = new_model({**on("resnet18", (3, 64, 64), "orthohash").blueprint})
     own = model.state_dict()
@@ -296,7 +416,7 @@ def test_a_head_of_several_layers_stands_where_the_last_layer_stood(tmp_path: Pa
 
 
 def test_memories_of_training_images_are_not_asked_for(tmp_path: Path) -> None:
-    from attacks.helpers.external_model import fitted
+    from attacks.helpers.state_dicts import fitted
 
     model = new_model({**on("resnet18", (3, 32, 32)).blueprint})
     own = model.state_dict()
@@ -306,7 +426,7 @@ def test_memories_of_training_images_are_not_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_normalisation_of_its_own_is_kept_where_the_backbone_fixes_one(tmp_path: Path) -> None:
-    from attacks.helpers.external_model import fitted
+    from attacks.helpers.state_dicts import fitted
 
     with Rng("tests", "network").ambient():
         torch.save(get_model("resnet18", weights=None).state_dict(), tmp_path / "weights.pth")
@@ -365,7 +485,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 def test_one_model_is_measured_with_one_seed(tmp_path: Path) -> None:
     """Several seeds of one model would look like several models, and give it an interval that it has not earned."""
     draw(tmp_path, checkerboard(1, 2), 16)
-    torch.save({}, tmp_path / "model.pth")
+    torch.save(state_of(tmp_path), tmp_path / "model.pth")
     trials = planned(tmp_path, f'"badnets", {checkpoint(tmp_path)}', "[4, 0, 1]").trials
     ours = [trial for trial in trials if trial.trial.attack.name == "checkpoint"]
     assert {trial.trial.seed for trial in ours if trial.key} == {4}
@@ -378,7 +498,7 @@ def test_one_model_is_measured_with_one_seed(tmp_path: Path) -> None:
 def test_boards_of_several_runs_count_one_model_once(tmp_path: Path) -> None:
     store = Store(tmp_path / "store", create=True)
     draw(tmp_path, checkerboard(1, 2), 16)
-    torch.save({}, tmp_path / "model.pth")
+    torch.save(state_of(tmp_path), tmp_path / "model.pth")
     for seed in (0, 1):
         plan = planned(tmp_path, f'"none", {checkpoint(tmp_path)}', f"[{seed}]")
         write_run(store, plan, f"own{seed}")
@@ -391,7 +511,7 @@ def test_boards_of_several_runs_count_one_model_once(tmp_path: Path) -> None:
 def test_two_suites_of_a_plan_measure_one_model_once(tmp_path: Path) -> None:
     """They share their boards, whatever order their seeds stand in."""
     draw(tmp_path, checkerboard(1, 2), 16)
-    torch.save({}, tmp_path / "model.pth")
+    torch.save(state_of(tmp_path), tmp_path / "model.pth")
     found = []
     for number, seeds in enumerate(["[0, 1]", "[1, 0]"]):
         path = tmp_path / f"suite{number}.toml"
@@ -441,6 +561,6 @@ def test_another_file_is_another_attack(tmp_path: Path) -> None:
     draw(tmp_path, checkerboard(1, 2), 16)
     keys = []
     for number in (0.0, 1.0):
-        torch.save({"a": torch.tensor(number)}, tmp_path / "model.pth")
+        torch.save(state_of(tmp_path) | {"head.bias": torch.full((16,), number)}, tmp_path / "model.pth")
         keys.append({trial.key for trial in planned(tmp_path, checkpoint(tmp_path)).trials})
     assert not keys[0] & keys[1]

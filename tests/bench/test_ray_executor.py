@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from bench.api.errors import UserError
 from bench.engine.ray_executor import RayExecutor
 from bench.engine.scheduler import Frontier, NoProgress, run_plan
 from bench.engine.store import Store
@@ -75,3 +77,43 @@ def test_both_executors_give_bit_identical_metrics(tmp_path: Path, tiny: Tiny) -
         assert one.status == other.status == "ok"
         assert one.metrics == other.metrics
         assert one.checksum == other.checksum, one.label
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), PermissionError(13, "Permission denied", "/nonexistent"), SystemExit(1),
+     OSError("AF_UNIX path length cannot exceed 107 bytes"), RuntimeError("raylet died\nlog\nmore"), ValueError(),
+     ConnectionError("x" * 10_000), TimeoutError("Timed out waiting for the GCS")],
+    ids=repr,
+)  # fmt: skip
+@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
+def test_every_way_in_which_ray_fails_to_start_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, address: str | None
+) -> None:
+    """Such machines are not to be had in a test: Ray's own call fails instead."""
+    import ray
+
+    def fail(**given: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    before = set(Path("/tmp").glob("hashdoor-ray-*"))
+    with pytest.raises(UserError) as caught:
+        RayExecutor(Environment(tmp_path, None, "cpu"), workers=1, address=address)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert len(said) < 900
+    wanted = ("--address", "RAY_AUTH_TOKEN") if address else ("--executor serial", "TMPDIR", "HOME", "RAY_AUTH_TOKEN")
+    assert all(word in said for word in wanted)
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    assert set(Path("/tmp").glob(f"hashdoor-ray-{os.getpid()}-*")) <= before
+
+
+def test_without_any_folder_for_sockets_ray_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**given: object) -> str:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    with pytest.raises(UserError, match=r"--executor serial.*TMPDIR"):
+        RayExecutor(Environment(tmp_path, None, "cpu"), workers=1)

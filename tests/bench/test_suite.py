@@ -32,6 +32,19 @@ def test_shipped_suites_parse_and_describe_themselves(name: str) -> None:
         ("[parameters.attacks.badnet]\n", ["'badnet'", "'badnets'"]),
         ("[[blocks]]\n[blocks.parameters.attacks.badnets]\n", ["[parameters]"]),
         ("[resources]\ntimeout = 0\n", ["resources.timeout = 0"]),
+        (
+            "datasets = ['digits']\nbits = [16]\n",
+            ["'datasets': it belongs under [axes]", "'bits': it belongs under [axes]"],
+        ),
+        ("atacks = ['none']\n", ["'attacks' under [axes]"]),
+        ("epochs = 3\n", ["'epochs': it belongs under [training]"]),
+        ("[axes]\nepochs = 3\n", ["'axes.epochs': it belongs under [training]"]),
+        ("[axes]\ntimeout = 3\n", ["'axes.timeout': it belongs under [resources]"]),
+        ("[axes]\nname = 'mine'\n", ["'axes.name': it belongs above the first table"]),
+        ("[[blocks]]\nseeds = [1]\n", ["'blocks.0.seeds': it belongs under [blocks.axes]"]),
+        ("[[blocks]]\n[blocks.axes]\nlr = 1.0\n", ["'blocks.0.axes.lr': it belongs under [blocks.training]"]),
+        ("[[blocks]]\nthreads = 1\n", ["'blocks.0.threads': it belongs under [resources]"]),
+        ("[axes]\nzzzz = 1\n", ["unknown key 'axes.zzzz'"]),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, text: str, named: list[str]) -> None:

@@ -23,7 +23,7 @@ from bench.metrics.health import collapsed, has_not_learnt
 from bench.metrics.input_detection import threshold
 from hashing import ranking
 from hashing.codes import pack
-from reports import statistics
+from reports import score, statistics
 from reports.boards.dose_response import d50
 
 ROOT = Path(__file__).parents[2]
@@ -136,6 +136,17 @@ def test_chance_level() -> None:
     assert ranking.chance_ap(6, 2) == close(expected)
     assert f"{ranking.chance_ap(30_000, 3_000):.4f}" == "0.1003"
     assert says("Chance level", expected, ".1003")
+
+
+def test_which_queries_count(tmp_path: Path) -> None:
+    codes, labels = np.repeat([[1] * 4, [-1] * 4], 50, 0), np.repeat(np.eye(2, dtype=int), 50, 0)
+    np.savez(tmp_path / "database.npz", codes=codes, labels=labels)
+    np.savez(tmp_path / "query.npz", codes=codes[::25], labels=labels[::25] * [[1], [0], [1], [0]])
+    (board,) = score.score(tmp_path / "query.npz", tmp_path / "database.npz")
+    found = dict(zip(board.table["metric"], board.table["value"], strict=True))
+    assert [found[name] for name in ("mAP", "P@r2", "R@r2", "P@100")] == [1, 1, 1, Fraction(1, 2)]
+    assert (found["queries"], found["excluded"]) == (4, 2)
+    assert says("Which queries count", 100, 50, Fraction(1, 2), Fraction(1, 4))
 
 
 def test_zero_at_r() -> None:

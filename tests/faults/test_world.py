@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -119,6 +121,27 @@ def test_a_terminal_of_ascii_prints_boards(command, tmp_path: Path) -> None:
     assert "badnets" in done.stdout
 
 
+def test_boards_are_printed_in_ascii_in_every_format(command, tmp_path: Path) -> None:
+    assert ended(command()).returncode == 0
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    key = next(record["key"] for record in records(tmp_path) if record["stage"] == "measure")
+    reading = [["show", key], *(["leaderboard", "--format", form] for form in ("rich", "markdown", "csv", "json"))]
+    for words in reading:
+        done = ended([*command()[:3], *words, "--store", str(tmp_path / "store")], env=environment)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.isascii()
+        assert "badnets" in done.stdout or words[0] == "show"
+
+
+def test_the_closing_command_can_be_pasted(command, tmp_path: Path) -> None:
+    words = [word.replace("/store", "/my 'own' runs") for word in command()]
+    done = ended(words)
+    (pasted,) = re.findall(r"`(python .*)`", done.stdout)
+    again = ended([sys.executable, *shlex.split(pasted)[1:]])
+    assert again.returncode == 0, again.stderr
+    assert "badnets" in again.stdout
+
+
 @pytest.mark.parametrize("gigabytes", [1, 3])
 def test_too_little_memory_is_one_line(command, gigabytes: int) -> None:
     limit = (gigabytes * 10**9,) * 2
@@ -137,13 +160,14 @@ def sessions() -> set[Path]:
     return {path for path in found if not Path("/proc", path.name.split("-")[2]).exists()}
 
 
-@pytest.mark.parametrize("folder", ["long", "missing"])
-def test_ray_starts_whatever_tmpdir_is(command, tmp_path: Path, folder: str) -> None:
+@pytest.mark.parametrize("folder", ["long", "missing", "not writable"])
+def test_ray_starts_whatever_tmpdir_and_home_are(command, tmp_path: Path, folder: str) -> None:
     place = tmp_path / ("x" * 100)
     if folder == "long":
         place.mkdir()
+    named = "/proc" if folder == "not writable" else str(place)  # not even root makes a file there
     before = sessions()
-    done = ended(command("ray"), env={**os.environ, "TMPDIR": str(place), "RAY_TMPDIR": str(place)})
+    done = ended(command("ray"), env={**os.environ, "TMPDIR": named, "RAY_TMPDIR": named, "HOME": f"{named}/home"})
     assert done.returncode == 0, done.stderr
     assert sessions() <= before
 
@@ -170,6 +194,17 @@ def of_session(run: subprocess.Popen[str], word: str = "") -> list[int]:
         if not dead and f"hashdoor-ray-{run.pid}-" in line and word in line:
             found.append(int(folder.name))
     return found
+
+
+def test_ray_that_does_not_start_is_one_line(command, tmp_path: Path) -> None:
+    given = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "missing")}
+    done = ended(command("ray"), env={**os.environ, **given})
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "--executor serial" in line
+    assert "unset RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH" in line
+    assert "Traceback" not in done.stderr
+    assert ended(command()).returncode == 0
 
 
 def test_a_raylet_that_is_killed_is_started_again(command, tmp_path: Path) -> None:

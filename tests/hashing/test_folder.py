@@ -56,6 +56,67 @@ def test_a_test_part_gives_the_queries(tmp_path: Path, late: str, wrapper: str) 
     assert len(parts["database"]) == 36 - 6 - 9 - 3 - 3
 
 
+@pytest.mark.parametrize(
+    ("early", "late", "origin"),
+    [("Train", "Test", 1), ("training", "testing", 1), ("training_set", "test_set", 1), ("training", "validation", 2),
+     ("train_images", "test_images", 1), ("images_train", "images_test", 1), ("TRAIN", "VALID", 2),
+     ("trainset", "valset", 2), ("train2017", "val2017", 2), ("Training Data", "Test Data", 1)],
+)  # fmt: skip
+@pytest.mark.parametrize("wrapper", ["", "pets/"])
+def test_parts_are_known_by_the_names_of_published_archives(
+    tmp_path: Path, early: str, late: str, origin: int, wrapper: str
+) -> None:
+    path = write(tmp_path / "t.zip", tree(parts=(f"{wrapper}{early}/", f"{wrapper}{late}/"), per_class=4))
+    data = make("folder", path=str(path), size=8)
+    assert data.classes(None) == ("a", "b", "c")
+    pool = data.decode(None)
+    assert {0, origin} == set(pool.origin.tolist())
+    assert (pool.origin == origin).sum() == 12
+    assert (pool.labels.sum(0) == 8).all()
+
+
+def test_three_parts_are_three_parts(tmp_path: Path) -> None:
+    data = make("folder", path=str(write(tmp_path / "t.zip", tree(parts=("train/", "valid/", "Test/")))), size=8)
+    assert data.classes(None) == ("a", "b", "c")
+    assert set(data.decode(None).origin.tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (tree(parts=("art/", "photo/", "sketch/")), "art, photo, sketch hold the same folders"),
+        (tree(parts=("seen/", "unseen/")), "look like parts"),
+        (tree(parts=("query/", "gallery/")) | {"gallery/d/0.png": picture(1)}, "look like parts"),
+        (tree(parts=("Train/",)) | dict.fromkeys(("Test/0.png", "Test/1.png"), b""), "'Test/0.png' lies in no class"),
+        ({f"{part}/{i}.png": b"" for part in ("train", "test") for i in range(4)}, "lies in no class"),
+        (tree(parts=("train/", "Training/", "test/")), "'Training' and 'train' are the same part"),
+        (tree(parts=("train_set/", "test_set/", "extra/")), "'extra' lies beside train"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["t", "t.zip"])
+def test_parts_are_never_classes(tmp_path: Path, form: str, files: dict[str, bytes], message: str) -> None:
+    write(tmp_path / form, files)
+    with pytest.raises(UserError, match=message):
+        make("folder", path=form).classes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (("bus/day/0", "bus/night/0", "car/day/0", "car/fog/0"), ("bus", "car")),
+        (("n01/images/0", "n01/images/1", "n02/images/0"), ("n01", "n02")),
+        (("train/old/0", "train/new/0", "tram/1"), ("train", "tram")),
+        (("training shoes/0", "test tubes/0"), ("test tubes", "training shoes")),
+        (("testa/0", "trainer/0"), ("testa", "trainer")),
+    ],
+)
+def test_deeper_directories_and_names_like_those_of_parts_do_no_harm(
+    tmp_path: Path, names: tuple[str, ...], classes: tuple[str, ...]
+) -> None:
+    path = write(tmp_path / "t.zip", {f"{name}.png": picture(1) for name in names})
+    assert make("folder", path=str(path)).classes(None) == classes
+
+
 def test_pictures_are_cropped_to_the_centre_square(tmp_path: Path) -> None:
     wide = Image.new("RGB", (40, 20), (255, 0, 0))
     wide.paste((0, 0, 255), (10, 0, 30, 20))
@@ -80,6 +141,37 @@ def test_an_image_that_does_not_decode_is_named(tmp_path: Path, form: str, conte
     with pytest.raises(DataCorruptError, match=rf"{form}': member 'b/1\.png' ") as caught:
         data.decode(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+GIF, AVIF = b"GIF89a" + bytes(20), b"\0\0\0\x1cftypavif" + bytes(20)
+DAMAGED = {
+    "a/0.png": (GIF, "is a GIF"),
+    "a/1.png": (AVIF, "is an AVIF"),
+    "b/0.png": (picture(1, (99, 99), kind="JPEG")[:-99], "does not decode: image file is truncated"),
+    "b/2.png": (picture(1, kind="JPEG")[:20], "does not decode: its first part is damaged"),
+    "b/1.png": (b"", "is empty"),
+    "c/0.png": (b" <!DOCTYPE html>", "is a web page"),
+    "c/1.png": (b"nothing", "is no picture of a known kind"),
+}
+
+
+@pytest.mark.parametrize("form", ["t", "t.zip", "t.tar.gz"])
+def test_all_pictures_that_cannot_be_used_are_named_at_once(tmp_path: Path, form: str) -> None:
+    """With reasons that are the same in every run."""
+    write(tmp_path / form, tree() | {name: content for name, (content, _) in DAMAGED.items()})
+    with pytest.raises(DataCorruptError, match="7 pictures cannot be used") as caught:
+        make("folder", path=form, size=8).decode(tmp_path)
+    for name, (_, reason) in DAMAGED.items():
+        assert f"member '{name}' {reason}" in str(caught.value)
+    assert "0x" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_damaged_pictures_ends_somewhere(tmp_path: Path) -> None:
+    write(tmp_path / "t.zip", {f"{kind}/{i}.png": GIF for kind in "ab" for i in range(600)})
+    with pytest.raises(DataCorruptError, match=r"1000 pictures cannot be used.*and 980 more") as caught:
+        make("folder", path="t.zip", size=8).decode(tmp_path)
+    assert len(str(caught.value)) < 2000
 
 
 def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path) -> None:

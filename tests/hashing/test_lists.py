@@ -162,6 +162,62 @@ def test_a_wrong_line_is_named(tmp_path: Path, changed: Lines, message: str) -> 
         assert "\n" not in str(error.value)
 
 
+def absolute(lines: Lines, prefix: object) -> Lines:
+    return {name: [f"{prefix}/{row}" for row in rows] for name, rows in lines.items()}
+
+
+@pytest.mark.parametrize("spelling", ["{root}/mine", "{root}//mine/.", "{root}/link"])
+def test_absolute_paths_in_the_image_folder_are_those_images(tmp_path: Path, spelling: str) -> None:
+    root = build(tmp_path, HONEST)
+    plain, name = make().decode(root), make().protocol(root)
+    (root / "link").symlink_to(root / "mine")
+    images = "link" if "link" in spelling else "mine"
+    _written(root, absolute(HONEST, spelling.format(root=root)))
+    data = make(images=images)
+    data.files(root)
+    assert data.protocol(root) == name, "the lists say the same"
+    assert torch.equal(data.decode(root).images, plain.images)
+    assert torch.equal(data.decode(root).labels, plain.labels)
+
+
+def test_a_link_may_hide_the_folder_that_paths_name(tmp_path: Path) -> None:
+    root = build(tmp_path, HONEST)
+    (root / "link").symlink_to(root / "mine")
+    _written(root, absolute(HONEST, root / "mine"))
+    assert len(make(images="link").decode(root).images) == 22
+
+
+@pytest.mark.parametrize(
+    ("prefix", "hint"),
+    [
+        ("/data/set/ILSVRC", r"'/data/set/ILSVRC/a/0\.png'.*27 more.*cut off '/data/set/ILSVRC/'"),
+        ("/home/a b", "no spaces in the path"),
+        ("{root}/mine2", r"cut off '.*/mine2/'"),
+        ("{root}", r"cut off '.*/'"),
+    ],
+)
+def test_absolute_paths_of_another_machine_name_the_prefix_to_cut(tmp_path: Path, prefix: str, hint: str) -> None:
+    root = build(tmp_path, HONEST)
+    _written(root, absolute(HONEST, prefix.format(root=root)))
+    with pytest.raises(DataCorruptError, match=rf"train\.txt' line 1.*{hint}"):
+        make().files(root)
+
+
+def test_the_prefix_is_that_of_all_lists_where_no_image_is_found(tmp_path: Path) -> None:
+    lines = {name: [f"/far/away/{row.replace('.', 'x.')}" for row in rows] for name, rows in HONEST.items()}
+    with pytest.raises(DataCorruptError, match="all of them begin with '/far/away/'"):
+        make().files(_written(build(tmp_path, HONEST), lines))
+    lines["test.txt"] = [f"/else/{row.replace('.', 'x.')}" for row in QUERY]
+    with pytest.raises(DataCorruptError, match="write paths relative to it"):
+        make().files(_written(tmp_path, lines))
+
+
+def _written(root: Path, lines: Lines) -> Path:
+    for name, rows in lines.items():
+        (root / "mine" / name).write_text("\n".join(rows))
+    return root
+
+
 def test_text_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     root = build(tmp_path, HONEST)
     (root / "mine" / "test.txt").write_bytes(b"q/0.png 1 0 0\nq/\xff.png 1 0 0\n")

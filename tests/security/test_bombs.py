@@ -27,7 +27,7 @@ from hashing.datasets.folder import Folder
 from hashing.datasets.helpers.archives import Limits, walk
 from hashing.datasets.lists import ListsOfImages
 from hashing.image_decoding import decode_image
-from reports import score
+from reports import code_files, code_formats, score
 
 
 def pace() -> float:
@@ -230,16 +230,86 @@ def npz(path: Path, kind: str, shape: str, packing: int = zipfile.ZIP_DEFLATED, 
 @pytest.mark.parametrize(("kind", "rows"), [("<f8", 4 * 10**9), ("|b1", 10**8), ("<U1000000", 4 * 10**9)])
 def test_an_array_that_claims_gigabytes_is_not_made(tmp_path: Path, kind: str, rows: int) -> None:
     with cheaply(), pytest.raises(UserError, match="claims"):
-        score.read(npz(tmp_path / "c.npz", kind, f"({rows}, 8)"))
+        code_files.read(npz(tmp_path / "c.npz", kind, f"({rows}, 8)"))
 
 
 def test_codes_packed_without_a_bound_or_beyond_it_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="deflate"):
-        score.read(npz(tmp_path / "c.npz", "<f8", "(2, 4)", zipfile.ZIP_BZIP2))
+        code_files.read(npz(tmp_path / "c.npz", "<f8", "(2, 4)", zipfile.ZIP_BZIP2))
     path = npz(tmp_path / "c.npz", "|i1", "(1080000000, 1)", mebibytes=1030)
     assert path.stat().st_size < 2**24
     with cheaply(), pytest.raises(UserError, match="limit"):
-        score.read(path)
+        code_files.read(path)
+
+
+def test_a_lone_array_that_claims_gigabytes_is_not_made(tmp_path: Path) -> None:
+    head = b"{'descr': '<f8', 'fortran_order': False, 'shape': (4000000000, 8), }"
+    (tmp_path / "code.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head)
+    np.save(tmp_path / "label.npy", np.zeros(3))
+    with cheaply(), pytest.raises(UserError, match="claims"):
+        code_files.read(tmp_path / "code.npy")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        (torch.zeros(1).expand(4 * 10**9, 8), "claims"),
+        (torch.zeros(1).as_strided((10**5, 10**5), (0, 0)), "claims"),
+        (
+            torch.sparse_coo_tensor(torch.zeros(2, 1), torch.ones(1), (4 * 10**9, 8), check_invariants=True),
+            "no dense tensor|more than tensors",
+        ),
+        (torch.empty((4 * 10**9, 8), device="meta"), "no dense tensor"),
+        (torch.zeros(3, 8, dtype=torch.complex64), "complex64"),
+    ],
+)
+def test_a_tensor_is_no_larger_than_its_file(tmp_path: Path, tensor: torch.Tensor, words: str) -> None:
+    torch.save({"codes": tensor, "labels": torch.zeros(3)}, tmp_path / "c.pt")
+    with cheaply(), pytest.raises(UserError, match=words):
+        code_files.read(tmp_path / "c.pt")
+
+
+def test_codes_of_torch_that_are_compressed_are_not_unpacked(tmp_path: Path) -> None:
+    torch.save({"codes": torch.zeros(10**6, 8), "labels": torch.zeros(10**6)}, tmp_path / "c.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "c.pt") as good,
+        zipfile.ZipFile(tmp_path / "d.pt", "w", zipfile.ZIP_DEFLATED) as bad,
+    ):
+        for member in good.infolist():
+            bad.writestr(member.filename, good.read(member))
+    with cheaply(), pytest.raises(UserError, match="compressed"):
+        code_files.read(tmp_path / "d.pt")
+
+
+def matlab(path: Path, rows: int, kind: int = 6, *, compressed: bool = False) -> Path:
+    """A MATLAB file whose variable `codes` of this class claims rows x 8 numbers and has none."""
+    name = struct.pack("<II8s", 1, 5, b"codes")
+    body = struct.pack("<IIII", 6, 8, kind, 0) + struct.pack("<IIii", 5, 8, rows, 8) + name
+    body += struct.pack("<II", 9, (rows * 64) % 2**32)
+    element = struct.pack("<II", 14, len(body)) + body
+    if compressed:
+        packed = zlib.compress(element + bytes(2**25))
+        element = struct.pack("<II", 15, len(packed)) + packed
+    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + element)
+    return path
+
+
+@pytest.mark.parametrize(("kind", "words"), [(6, "claims"), (9, "claims"), (4, "no array"), (5, "no array")])
+def test_a_matlab_array_is_no_larger_than_its_file(tmp_path: Path, kind: int, words: str) -> None:
+    """Numbers, and as well the texts and sparse matrices that a file of some bytes can blow up."""
+    path = matlab(tmp_path / "c.mat", 2 * 10**9, kind)
+    content = path.read_bytes()
+    path.write_bytes(content + content[128:].replace(b"codes\0\0\0", b"label\0\0\0"))
+    with cheaply(), pytest.raises(UserError, match=words):
+        code_files.read(path)
+
+
+def test_a_matlab_file_is_unpacked_to_the_limit_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_formats, "FLOOR", 2**20)
+    path = matlab(tmp_path / "c.mat", 3, compressed=True)
+    assert path.stat().st_size * code_formats.RATIO < 2**25
+    with cheaply(nbytes=2**24), pytest.raises(UserError, match="limit"):
+        code_files.read(path)
 
 
 def test_every_item_its_own_class_is_no_table(tmp_path: Path) -> None:

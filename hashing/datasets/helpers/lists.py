@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,9 @@ from torch import Tensor
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.untrusted import has_no_controls, read_bytes
 from hashing.datasets.helpers.archives import LIMITS
+from hashing.datasets.helpers.damaged import DamagedPictures
 from hashing.datasets.helpers.image_buffer import canvas
-from hashing.image_decoding import decode_image
+from hashing.image_decoding import PictureError
 
 BIT = {"train": 1, "test": 2, "database": 4}  # `DecodedDataset.origin` is their sum
 FILES = {"train": ("train.txt",), "test": ("test.txt", "query.txt"), "database": ("database.txt",)}  # CIBA: query.txt
@@ -47,21 +48,33 @@ class Lists:
 
 @dataclass(frozen=True)
 class _Part:
-    """lines: line number and labels ("0100", or a class number) of each image. width: number of labels in a line."""
+    """lines: line number and labels ("0100", or a class number) of each image. width: number of labels in a line.
+
+    outside: the number of the first line of each absolute path outside the images' folder.
+    """
 
     file: Path
     lines: Mapping[str, tuple[int, str]]
     width: int
+    outside: Mapping[str, int]
 
 
-def read_lists(files: Mapping[str, Path]) -> Lists:
-    """The three lists, checked against each other. Files that do not change are read once per process."""
-    return _read(tuple((part, path, path.stat().st_size, path.stat().st_mtime_ns) for part, path in files.items()))
+def read_lists(files: Mapping[str, Path], images: Path) -> Lists:
+    """The three lists, checked against each other. Files that do not change are read once per process.
+
+    images: the folder of the images. Absolute paths of images in it are made relative to it; other absolute paths are
+    an error that names the prefix to cut off.
+    """
+    stamps = tuple((part, path, path.stat().st_size, path.stat().st_mtime_ns) for part, path in files.items())
+    return _read(stamps, tuple(dict.fromkeys((os.path.abspath(images), os.path.realpath(images)))))  # noqa: PTH100
 
 
 @lru_cache(maxsize=8)
-def _read(stamps: tuple[tuple[str, Path, int, int], ...]) -> Lists:
-    parts = {part: _parse(path) for part, path, _, _ in stamps}
+def _read(stamps: tuple[tuple[str, Path, int, int], ...], folders: tuple[str, ...]) -> Lists:
+    """folders: spellings of the images' folder."""
+    parts = {part: _parse(path, folders) for part, path, _, _ in stamps}
+    if outside := [(part, name) for part in parts.values() for name in part.outside]:
+        raise _outside(outside, folders[0])
     first = parts["train"]
     for other in parts.values():
         if other.width != first.width:
@@ -79,7 +92,34 @@ def _read(stamps: tuple[tuple[str, Path, int, int], ...]) -> Lists:
     return Lists(names, torch.from_numpy(labels), torch.from_numpy(member), sizes, bare, digest)
 
 
-def _parse(path: Path) -> _Part:
+def _outside(found: Sequence[tuple[_Part, str]], folder: str) -> DataCorruptError:
+    """The error for absolute paths outside the folder; names the prefix without which the images are in it."""
+    part, first = found[0]
+    words = first.strip("/").split("/")
+    inside = [n for n in range(1, len(words)) if os.path.isfile("/".join((folder, *words[n:])))]  # noqa: PTH113
+    shared = os.path.commonpath([name.rpartition("/")[0] or "/" for _, name in found])
+    prefix = f"/{'/'.join(words[: inside[0]])}/" if inside else f"{shared.rstrip('/')}/"
+    if prefix == "/":
+        hint = "write paths relative to it"
+    elif inside:
+        hint = f"cut off '{prefix}', and the first of them is found there"
+    else:
+        hint = f"all of them begin with '{prefix}': cut it off if it was the folder of the images elsewhere"
+    return DataCorruptError(
+        f"'{part.file}' line {part.outside[first]} names '{first}', which is not in the image folder '{folder}'"
+        f"{_more(len(found), 'such paths in the lists')}; {hint}"
+    )
+
+
+def _relative(name: str, folders: Sequence[str]) -> str:
+    """An absolute path relative to the folder that holds it; unchanged if none does."""
+    for folder in folders:
+        if name.startswith(f"{folder.rstrip('/')}/"):
+            return name[len(folder.rstrip("/")) + 1 :]
+    return name
+
+
+def _parse(path: Path, folders: Sequence[str]) -> _Part:
     try:
         content = read_bytes(path, LIST_LIMIT)
     except (OSError, ValueError) as error:
@@ -94,9 +134,13 @@ def _parse(path: Path) -> _Part:
     if not rows:
         raise DataCorruptError(f"'{path}' is empty: write one image per line, its path and its labels")
     lines: dict[str, tuple[int, str]] = {}
+    outside: dict[str, int] = {}
     width, wrong = len(rows[0].split()) - 1, []
     for number, row in enumerate(rows, start=1):
-        name, text, why = _entry(row, width)
+        name, text, why = _entry(row, width, folders)
+        if name.startswith("/") and not why:
+            outside.setdefault(name, number)
+            continue
         if not why and name in lines:
             why = f"names '{name}' again (first in line {lines[name][0]}): keep one of them"
         if why:
@@ -105,11 +149,11 @@ def _parse(path: Path) -> _Part:
             lines[name] = (number, text)
     if wrong:
         raise DataCorruptError(wrong[0] + _more(len(wrong), "lines with errors"))
-    return _Part(path, lines, width)
+    return _Part(path, lines, width, outside)
 
 
-def _entry(row: str, width: int) -> tuple[str, str, str]:
-    """(image, labels as text, error); the error is "" for a correct line."""
+def _entry(row: str, width: int, folders: Sequence[str]) -> tuple[str, str, str]:
+    """(image, labels as text, error); the error is "" for a correct line. A path outside the folders stays absolute."""
     words = row.split()
     if len(words) < 2:
         return "", "", "holds no image with labels: write its path and its labels, and no spaces in the path"
@@ -117,10 +161,12 @@ def _entry(row: str, width: int) -> tuple[str, str, str]:
     text = "".join(labels)
     parts = given.split("/")
     name = "/".join(part for part in parts if part not in {"", "."})
+    if given.startswith("/") and name:
+        name = _relative(f"/{name}", folders)
     if not has_no_controls(given) or not name:
         why = "which holds control characters: rename the image" if name else "which is no image: write its path"
         return "", "", f"names {given!r}, {why}"
-    if given.startswith("/") or ".." in parts or "\\" in given or "\0" in given or given[1:2] == ":":
+    if ".." in parts or "\\" in given or "\0" in given or given[1:2] == ":":
         return "", "", f"leads out of the image folder with '{given}': write paths relative to it, with /"
     if len(labels) != width:
         return "", "", f"has {len(labels)} labels where line 1 has {width}: give each line as many"
@@ -193,19 +239,27 @@ def class_names(folder: Path, count: int) -> tuple[str, ...]:
 
 
 def decode_listed(names: Sequence[str], folder: Path, size: int) -> UInt8[Tensor, "n 3 h w"]:
-    """Every image resized to `size` x `size`. Missing images are reported before the first is decoded."""
+    """Every image resized to `size` x `size`. Missing images are reported before the first is decoded.
+
+    DataCorruptError: names all pictures that cannot be used.
+    """
     paths = [Path(path) for path in _locate(names, folder)]
     pixels = canvas(len(paths), 3, size, size)
+    damaged = DamagedPictures(folder, "image")
     for row, (name, path) in enumerate(zip(names, paths, strict=True)):
-        where = f"'{folder}': image '{name}'"
-        try:
-            if path.stat().st_size > LIMITS.member:
-                raise DataCorruptError(f"{where} has more than {LIMITS.member} bytes and is refused; replace it")
-            content = path.read_bytes()
-        except OSError as error:
-            raise DataCorruptError(f"{where} cannot be read: {error.strerror}; get it again") from error
-        pixels[row] = decode_image(content, size, where, whole=True)
+        if (picture := damaged.decode(name, partial(_content, name, path), size, whole=True)) is not None:
+            pixels[row] = picture
+    damaged.check()
     return torch.from_numpy(pixels)
+
+
+def _content(name: str, path: Path) -> bytes:
+    try:
+        if path.stat().st_size > LIMITS.member:
+            raise PictureError(name, f"has more than {LIMITS.member} bytes and is refused")
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError(name, f"cannot be read: {error.strerror}") from error
 
 
 def _locate(names: Sequence[str], folder: Path) -> list[str]:

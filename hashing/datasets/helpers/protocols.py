@@ -150,7 +150,7 @@ class ListedDataset(Dataset, ABC):
 
     def _lists(self, root: Path | None) -> Lists:
         found, known = self._found(root), self.published()
-        lists = read_lists(found)
+        lists = read_lists(found, self._images(root))
         if known.labels not in {None, lists.labels.shape[1]}:
             raise DataCorruptError(
                 f"'{found['train']}' gives {lists.labels.shape[1]} labels, {known.name} has {known.labels}: get its "
@@ -174,9 +174,9 @@ class ListedDataset(Dataset, ABC):
         lines = ", ".join(
             f"{' or '.join(names)}{f' ({sizes[part]} lines)' if part in sizes else ''}" for part, names in FILES.items()
         )
+        label = f"of {known.labels} labels" if known.labels else "label"
         return (
-            f"give --data DIR where {below['lists']}/ holds {lines}, a line being an image's path below "
-            f"{below['images']}/ and then 0 or 1 for each {f'of {known.labels} labels' if known.labels else 'label'} "
-            f"or one class number ({NAMES}, a name per line, may lie beside them)"
-            + (f"; {known.source}" if known.source else "")
+            f"give --data DIR where {below['lists']}/ holds {lines}, a line being an image's path in "
+            f"{below['images']}/, relative or absolute, and then 0 or 1 for each {label} or one class number ({NAMES}, "
+            "a name per line, may lie beside them)" + (f"; {known.source}" if known.source else "")
         )

@@ -82,3 +82,11 @@ def test_collapsed_codes_score_chance() -> None:
     a, h = 4 / 9, sum(1 / i for i in range(1, 11))
     assert flat["chance"] == pytest.approx(((1 - a) * h + a * 10) / 10)
     assert flat["t_map_worst"] < flat["t_map"] < flat["t_map_best"] == 1
+
+
+def test_own_map_says_which_triggered_queries_it_leaves_out() -> None:
+    labels, database = one_hot([0, 2, 0], 3), one_hot([0, 0, 1], 3)
+    labels[2] = False
+    codes = CENTRES[[0, 2, 0]]
+    found = triggered_metrics(system(codes, CENTRES[[0, 0, 1]], codes), truth(labels, database, [1]))
+    assert (found["own_map"], found["own_excluded"], found["triggered"]) == (pytest.approx(1), 2, 3)

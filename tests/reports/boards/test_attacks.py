@@ -179,6 +179,17 @@ def test_single_cells_have_their_key(stock):
     assert list(board.table["key"]) == [key[:8] for key in results.trials["key"]]
 
 
+def test_captions_say_how_many_queries_no_mean_counts(stock):
+    def caption(excluded):
+        trials = grid()
+        for one in trials:
+            one["metrics"] |= {"queries": 100, "map_excluded": excluded}
+        return attacks(data_of(read(stock(trials))))[0].caption
+
+    assert "leave out 23 of 100 queries" in caption(23)
+    assert "leave out" not in caption(0)
+
+
 def test_costs_only_on_request(stock):
     trials = read(stock(grid()))
     trials.trials["seconds_attack"] = 2.0

@@ -1,0 +1,202 @@
+"""Arrays from the files that hashing code leaves: .npz and .npy, torch.save, and MATLAB before 7.3.
+
+All are untrusted: pickled objects are refused, and no array is made that claims more than its file holds.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import struct
+import tokenize
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.api.errors import UserError
+
+Choose = Callable[[Sequence[str]], Iterable[str]]
+HOW = "write it with numpy.savez(path, codes=..., labels=...)"
+ALONE = ""  # the name of the only array of a file without names
+FLOOR, RATIO = 2**30, 100  # an array may have FLOOR bytes, or RATIO times the size of the file if that is larger
+WIDEST = 16  # bytes of MATLAB's widest number
+
+_BROKEN = (OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, NotImplementedError, MemoryError,
+           OverflowError, RuntimeError, IndexError, AttributeError, struct.error, tokenize.TokenError,
+           zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)  # fmt: skip
+_MATLAB, _HDF5 = b"MATLAB", b"\x89HDF\r\n\x1a\n"
+_NUMBERS = {"double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+_COMPRESSED, _MATRIX = 15, 14  # types of MATLAB's elements
+_HEADER = 128  # bytes of a MATLAB file before its first element
+
+
+def load(path: Path, choose: Choose) -> dict[str, np.ndarray]:
+    """The arrays that `choose` picks from the names of all arrays in the file.
+
+    A file of a single array has the name ALONE. UserError with one line: the file is of another form, is damaged, holds
+    objects, or claims more than it holds. Errors of `choose` pass through.
+    """
+    if path.exists() and not path.is_file():  # reading a pipe could wait forever
+        raise UserError(f"'{path}' is no ordinary file: give a file with the arrays codes and labels")
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEADER)
+    except FileNotFoundError:
+        raise UserError(f"'{path}' does not exist: give a file with the arrays codes and labels") from None
+    if head.startswith((_HDF5, b"MATLAB 7.3")):
+        raise UserError(f"'{path}' is a MATLAB 7.3 file (HDF5), which is not read: save it with -v7, or {HOW}")
+    if head.startswith(_MATLAB) or path.suffix.lower() == ".mat":
+        return _matlab(path, choose)
+    if head.startswith(np.lib.format.MAGIC_PREFIX):
+        return _npy(path, choose)
+    if head.startswith(b"\x80") or (head.startswith(b"PK") and _of_torch(path)):
+        return _torch(path, choose)
+    if head.startswith(b"PK"):
+        return _npz(path, choose)
+    raise UserError(f"'{path}' is no file of numpy, torch or MATLAB: {HOW}")
+
+
+def _npz(path: Path, choose: Choose) -> dict[str, np.ndarray]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except _BROKEN as error:
+        raise UserError(f"'{path}' is not an .npz file ({_short(error)}): {HOW}") from None
+    archive = loaded.zip
+    with loaded:
+        return {name: _read(path, name, partial(_member, path, archive, name)) for name in choose(loaded.files)}
+
+
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    member = archive.getinfo(f"{name}.npy" if f"{name}.npy" in archive.NameToInfo else name)
+    if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise ValueError("its compression is not deflate")
+    with archive.open(member) as file:
+        _check_claim(file, member.file_size, path)
+    with archive.open(member) as file:
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def _npy(path: Path, choose: Choose) -> dict[str, np.ndarray]:
+    def only() -> np.ndarray:
+        with path.open("rb") as file:
+            _check_claim(file, path.stat().st_size, path)
+            file.seek(0)
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+    return {name: _read(path, name, only) for name in choose([ALONE])}
+
+
+def _check_claim(file: Any, held: int, path: Path) -> None:
+    """ValueError if the header of an array claims more bytes than the file holds, or more than the limit."""
+    version = np.lib.format.read_magic(file)
+    head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = head(file)
+    if not dtype.hasobject:  # objects are refused by numpy
+        _check_size(math.prod(shape) * dtype.itemsize, held, path)
+
+
+def _check_size(size: int, held: int, path: Path) -> None:
+    limit = _limit(path)
+    if size > min(limit, held):
+        raise ValueError(f"it claims {size} bytes, the file holds {held}, the limit is {limit}")
+
+
+def _limit(path: Path) -> int:
+    return max(FLOOR, RATIO * path.stat().st_size)
+
+
+def _of_torch(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
+    except _BROKEN:
+        return False
+
+
+def _torch(path: Path, choose: Choose) -> dict[str, np.ndarray]:
+    from torch import Tensor
+
+    from hashing.weight_files import read_saved
+
+    with path.open("rb") as file:
+        found = read_saved(file, f"'{path}'", HOW)
+    held = {ALONE: found} if isinstance(found, Tensor) else found
+    if not isinstance(held, Mapping):
+        raise UserError(f"'{path}' holds a {type(found).__name__}: save a dict of tensors, or {HOW}")
+    named = {name: value for name, value in held.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    return {name: _read(path, name, partial(_tensor, path, named[name])) for name in choose(list(named))}
+
+
+def _tensor(path: Path, value: Any) -> np.ndarray:
+    import torch
+
+    if value.layout is not torch.strided or value.device.type != "cpu" or value.is_quantized:
+        raise ValueError("it is no dense tensor of plain numbers")
+    _check_size(value.numel() * value.element_size(), value.untyped_storage().nbytes(), path)
+    if value.dtype.is_floating_point and value.dtype not in {torch.float16, torch.float32, torch.float64}:
+        value = value.float()  # numpy has no bfloat16
+    return np.asarray(value.detach().resolve_conj().resolve_neg().numpy())
+
+
+def _matlab(path: Path, choose: Choose) -> dict[str, np.ndarray]:
+    from scipy.io import loadmat, whosmat
+
+    def variables() -> tuple[bytes, dict[str, tuple[int, ...]]]:
+        content = path.read_bytes()
+        if content.startswith(_MATLAB):
+            content = _unpacked(content, _limit(path))
+        return content, {name: shape for name, shape, kind in whosmat(io.BytesIO(content)) if kind in _NUMBERS}
+
+    def one(name: str) -> np.ndarray:
+        _check_size(math.prod(shapes[name]), len(content), path)  # numbers may have one byte in the file
+        _check_size(math.prod(shapes[name]) * WIDEST, _limit(path), path)
+        return np.asarray(loadmat(io.BytesIO(content), variable_names=[name])[name])
+
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            content, shapes = variables()
+        except _BROKEN as error:
+            raise UserError(f"'{path}' is not a MATLAB file ({_short(error)}): {HOW}") from None
+        return {name: _read(path, name, partial(one, name)) for name in choose(list(shapes))}
+
+
+def _unpacked(content: bytes, limit: int) -> bytes:
+    """A MATLAB file whose compressed elements are unpacked; ValueError beyond `limit` bytes."""
+    order = {b"IM": "<", b"MI": ">"}[content[_HEADER - 2 : _HEADER]]
+    parts, place, left = [content[:_HEADER]], _HEADER, limit
+    while place < len(content):
+        kind, size = struct.unpack_from(f"{order}II", content, place)
+        body = content[place : place + 8 + size]
+        place += len(body)
+        if kind == _COMPRESSED:
+            body = zlib.decompressobj().decompress(body[8:], left + 1)
+            (kind,) = struct.unpack_from(f"{order}I", body)
+        if kind != _MATRIX:
+            raise ValueError(f"an element of type {kind}")
+        left -= len(body)
+        if left < 0:
+            raise ValueError(f"it unpacks to more than the limit of {limit} bytes")
+        parts.append(body)
+    return b"".join(parts)
+
+
+def _read(path: Path, name: str, read: Callable[[], np.ndarray]) -> np.ndarray:
+    try:
+        return read()
+    except _BROKEN as error:
+        what = f"array '{name}'" if name else "its array"
+        raise UserError(f"'{path}': {what} cannot be read ({_short(error)}); objects are not accepted") from None
+
+
+def _short(error: BaseException) -> str:
+    text = str(error)
+    if "pickle" in text:  # numpy advises to load the file unsafely
+        text = "it holds pickled objects"
+    return " ".join(f"{type(error).__name__}: {text}".split())[:120].rstrip(": ")
