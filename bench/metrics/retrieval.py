@@ -25,7 +25,7 @@ RADIUS = 2
     Metric("map_best", "mAP best ties", "mAP of benign queries, relevant items first inside each distance", BENIGN,
            methodology="ties"),
     count("map_excluded", "excluded", "benign queries without any relevant item, which no mean of this section counts",
-          BENIGN, methodology="eligible-queries"),
+          BENIGN, methodology="which-queries-count"),
     count("queries", "queries", "number of benign queries, including those without any relevant item", BENIGN),
 )  # fmt: skip
 def average_precision(codes: ModelCodes) -> Mapping[str, Number]:
