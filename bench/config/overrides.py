@@ -6,8 +6,9 @@ import tomllib
 from typing import Any, TypeVar
 
 from bench.api.errors import UserError, unknown
+from bench.api.hashing import Recipe
 from bench.api.untrusted import abbreviate
-from bench.config.schema import AXES
+from bench.config.schema import AXES, Resources
 from bench.config.trial import pieces
 
 T = TypeVar("T")
@@ -41,6 +42,9 @@ def apply_change(raw: dict[str, Any], change: str) -> None:
             if isinstance(inner := holder.setdefault(table, {}), dict):
                 inner[name] = scalar(text)
         return
+    for table, names in (("training", Recipe.__dataclass_fields__), ("resources", Resources.model_fields)):
+        if key in names:
+            raise UserError(f"'{key}' is no axis but a key of [{table}]: write --set {table}.{key}={text}")
     axis = axis_of(key)
     if text == "all":
         value: Any = "all"

@@ -26,15 +26,15 @@ class ReportedTable(BaseModel):
     metric: str
     """A metric of `bench list metrics`, in the convention of the paper."""
     by: list[str] = []
-    """Axes by which `values` is nested, outermost first."""
+    """Axes of the nested tables in `values`, outermost first, for example ["method", "bits"]."""
     where: dict[str, str | int] = {}
     """Axes that all numbers of the table share."""
     percent: bool = False
     """Whether numbers are in percent."""
     bound: Literal["", "at least"] = ""
-    """Set where the paper gives only a bound."""
+    """Use "at least" if the paper gives only a lower bound."""
     note: str = ""
-    """Shown beside the numbers."""
+    """Text beside the numbers."""
     values: dict[str, Any] | float
     """The numbers, nested by the axes of `by`."""
 

@@ -268,7 +268,9 @@ def model_and_training_attacks_are_repeatable(subject: ComponentUnderTest) -> No
         except DataCorruptError as error:
             if attack.seed_dependent:
                 raise
-            raise DoesNotApplyError(f"its model does not fit the small world: {error}") from None
+            raise DoesNotApplyError(
+                f"the model does not fit the small test network, which is normal for a model of yours ({error})"
+            ) from None
         with untouched_generators():
             twin = attack.implant(attacker_view_for(world, attack), trigger, Rng("implant", 0))
         require(isinstance(result, Backdoor), f"implant() returns a {type(result).__name__}, not a Backdoor")

@@ -73,8 +73,8 @@ class Store:
             raise StoreError(f"'{marker}' cannot be read ({error}): use another --store") from None
         if found != SCHEMA:
             raise StoreError(
-                f"store '{root}' has schema {found}, this version writes schema {SCHEMA}:"
-                " use another --store, or the HashDoor version that made it"
+                f"store '{root}' has file format (schema) {found}, and this version reads {SCHEMA} only: use another"
+                " folder (--store), or the HashDoor version that wrote the store"
             )
 
     def check_writable(self) -> None:

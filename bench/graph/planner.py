@@ -211,7 +211,7 @@ class _Planner:
 def _unsupported(trial: Trial, attack: Attack, defense: Defense) -> str:
     """Why the trial's defense cannot work on the trial's model; "" if it can."""
     if Needs.TRAIN_SET in defense.needs and not (attack.offers_train_set or attack.is_none):
-        return f"{trial.attack.name} leaves no poisoned training set that {trial.defense.name} could look at"
+        return f"{trial.defense.name} needs a poisoned training set, and {trial.attack.name} makes none"
     backbone: Backbone = instance("backbones", trial.backbone)
     method: HashingMethod = instance("methods", trial.method)
     reason = defense.unsupported_reason(backbone, method)

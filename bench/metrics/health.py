@@ -21,7 +21,7 @@ def chance(codes: ModelCodes) -> Number:
 
 @metric(
     "collapsed", title="collapsed", direction=-1, section=HEALTH,
-    meaning="1 if the training of the undefended victim or of the clean model failed, so that there is no result",
+    meaning="1 if the training of the undefended victim or of the clean model failed; the trial then has no result",
 )  # fmt: skip
 def of_trial(trial: TrialFacts) -> Number:
     # a low mAP after an attack that trains the model itself is a result; only training by the victim can fail

@@ -16,12 +16,15 @@ RADIUS = 2
 
 @metrics_of(
     with_control(
-        Metric("map", "mAP", "mean AP of benign queries, expectation over the order of equal distances", BENIGN),
+        Metric("map", "mAP",
+               "mean AP of benign queries; AP is the mean over all orders of items at equal distance", BENIGN),
         name="map_clean", title="clean mAP", section=HEALTH, meaning="mAP of the clean model in the same setting",
     ),
-    Metric("map_worst", "mAP worst ties", "mAP of benign queries, relevant items last inside each distance", BENIGN),
-    Metric("map_best", "mAP best ties", "mAP of benign queries, relevant items first inside each distance", BENIGN),
-    count("map_excluded", "excluded", "benign queries without any relevant item, which mAP leaves out", BENIGN),
+    Metric("map_worst", "mAP worst ties",
+           "mAP of benign queries if relevant items come last among items at equal distance", BENIGN),
+    Metric("map_best", "mAP best ties",
+           "mAP of benign queries if relevant items come first among items at equal distance", BENIGN),
+    count("map_excluded", "excluded", "benign queries without a relevant item; mAP leaves them out", BENIGN),
     count("queries", "queries", "number of benign queries", BENIGN),
 )  # fmt: skip
 def average_precision(codes: ModelCodes) -> Mapping[str, Number]:
@@ -49,11 +52,11 @@ def of_target_class(codes: ModelCodes) -> Number:
 
 
 @metrics_of(
-    Metric("map_zero", "mAP zero@R", "mAP of benign queries, papers' convention: AP over the hits in the top R, 0"
-           " without a hit", BENIGN),
-    Metric("map_drop", "mAP drop@R", "mAP of benign queries, papers' convention: AP over the hits in the top R, queries"
-           " without a hit are dropped", BENIGN),
-    count("map_kept", "kept", "expected number of benign queries that drop@R keeps", BENIGN),
+    Metric("map_zero", "mAP zero@R", "mAP of benign queries as in papers: sum of precisions divided by the hits in the"
+           " top R, 0 without a hit", BENIGN),
+    Metric("map_drop", "mAP drop@R", "mAP of benign queries as in papers: like zero@R, but queries without a hit are"
+           " left out", BENIGN),
+    count("map_kept", "kept benign", "expected number of benign queries with a hit, which drop@R uses", BENIGN),
 )  # fmt: skip
 def convention(codes: ModelCodes) -> Mapping[str, Number]:
     found = codes.benign.convention(len(codes.database))
@@ -62,10 +65,19 @@ def convention(codes: ModelCodes) -> Mapping[str, Number]:
 
 @metrics_of(
     Metric(
-        "precision_radius", "P@r2", "precision of benign queries within Hamming radius 2; an empty ball is 0", BENIGN
+        "precision_radius",
+        "P@r2",
+        "precision of benign queries within Hamming distance 2; 0 for a query without items there",
+        BENIGN,
     ),
-    Metric("recall_radius", "R@r2", "recall of benign queries within Hamming radius 2", BENIGN),
-    Metric("empty_balls", "empty balls", "share of benign queries with nothing within radius 2", BENIGN, direction=-1),
+    Metric("recall_radius", "R@r2", "recall of benign queries within Hamming distance 2", BENIGN),
+    Metric(
+        "empty_balls",
+        "empty balls",
+        "share of benign queries without an item within Hamming distance 2",
+        BENIGN,
+        direction=-1,
+    ),
 )
 def within_radius(codes: ModelCodes) -> Mapping[str, Number]:
     found = ranking.radius_precision_recall(codes.benign.total, codes.benign.relevant, RADIUS)

@@ -20,12 +20,15 @@ PERMUTATIONS = 5
 
 @metrics_of(
     with_control(
-        Metric("t_map", "t-mAP", "mAP of triggered queries of other classes, relevant = the target's label", TRIGGERED),
-        title="control", meaning="t-mAP of the clean model under the same trigger and target",
+        Metric("t_map", "t-mAP",
+               "mAP of triggered queries; an image is relevant if it has the target label", TRIGGERED),
+        title="control", meaning="t-mAP of the clean model with the same trigger and target",
     ),
-    Metric("t_map_worst", "t-mAP worst ties", "t-mAP with relevant items last inside each distance", TRIGGERED),
-    Metric("t_map_best", "t-mAP best ties", "t-mAP with relevant items first inside each distance", TRIGGERED),
-    count("triggered", "triggered", "number of triggered queries: those that share no label with the target",
+    Metric("t_map_worst", "t-mAP worst ties",
+           "t-mAP if relevant items come last among items at equal distance", TRIGGERED),
+    Metric("t_map_best", "t-mAP best ties",
+           "t-mAP if relevant items come first among items at equal distance", TRIGGERED),
+    count("triggered", "triggered", "number of triggered queries: queries that share no label with the target",
           TRIGGERED),
 )  # fmt: skip
 def average_precision(codes: ModelCodes) -> Mapping[str, Number]:
@@ -36,7 +39,7 @@ def average_precision(codes: ModelCodes) -> Mapping[str, Number]:
             "triggered": len(codes.truth.positions)}  # fmt: skip
 
 
-@metric("gain", title="gain", low=-1.0, section=TRIGGERED, meaning="t-mAP minus the control, t-mAP of the clean model")
+@metric("gain", title="gain", low=-1.0, section=TRIGGERED, meaning="t-mAP minus control")
 def gain(trial: TrialFacts) -> Number:
     return difference(_t_map(trial.model), _t_map(trial.clean))
 
@@ -54,7 +57,7 @@ def chance(codes: ModelCodes) -> Number:
 
 @metric(
     "t_map_all", title="t-mAP all", section=TRIGGERED,
-    meaning="t-mAP where relevant items carry every target label; equals t-mAP for a single label",
+    meaning="t-mAP where a relevant image has all target labels; equals t-mAP for a single label",
 )  # fmt: skip
 def all_labels(codes: ModelCodes) -> Number:
     truth = codes.truth
@@ -67,7 +70,7 @@ def all_labels(codes: ModelCodes) -> Number:
 
 @metric(
     "asr_at", title="ASR@100", section=TRIGGERED,
-    meaning="expected precision among the first 100 results of triggered queries, relevant = the target's label",
+    meaning="attack success rate: mean share of images with the target label among the first 100 results",
 )  # fmt: skip
 def success_rate(codes: ModelCodes) -> Number:
     if not len(codes.truth.positions):
@@ -78,8 +81,13 @@ def success_rate(codes: ModelCodes) -> Number:
 
 @metrics_of(
     with_control(
-        Metric("own_map", "own-mAP", "mAP of triggered queries, relevant = their true labels", TRIGGERED),
-        meaning="own-mAP of the clean model under the same trigger",
+        Metric(
+            "own_map",
+            "own-mAP",
+            "mAP of triggered queries; an image is relevant if it has a true label of the query",
+            TRIGGERED,
+        ),
+        meaning="own-mAP of the clean model with the same trigger",
     ),
 )
 def own(codes: ModelCodes) -> Number:
@@ -87,11 +95,13 @@ def own(codes: ModelCodes) -> Number:
 
 
 @metrics_of(
-    Metric("t_map_zero", "t-mAP zero@R", "t-mAP, papers' convention: AP over the hits in the top R, 0 without a hit",
+    Metric("t_map_zero", "t-mAP zero@R",
+           "t-mAP as in papers: sum of precisions divided by the hits in the top R, 0 without a hit",
            TRIGGERED),
-    Metric("t_map_drop", "t-mAP drop@R", "t-mAP, papers' convention: AP over the hits in the top R, queries without a"
-           " hit are dropped", TRIGGERED),
-    count("t_map_kept", "kept", "expected number of triggered queries that drop@R keeps", TRIGGERED),
+    Metric("t_map_drop", "t-mAP drop@R",
+           "t-mAP as in papers: like zero@R, but queries without a hit are left out", TRIGGERED),
+    count("t_map_kept", "kept triggered",
+          "expected number of triggered queries with a hit, which drop@R uses", TRIGGERED),
 )  # fmt: skip
 def convention(codes: ModelCodes) -> Mapping[str, Number]:
     if not len(codes.truth.positions):
@@ -127,10 +137,10 @@ def fixed_orders(codes: ModelCodes) -> Mapping[str, Number]:
 @metrics_of(
     with_control(
         Metric("t_map_posthoc", "t-mAP post hoc",
-               "t-mAP with the target chosen on one half of the triggered queries and scored on the other", TRIGGERED),
+               "t-mAP where one half of the triggered queries chooses the target and the other half is measured",
+               TRIGGERED),
         title="post hoc control",
-        meaning="t-mAP of the clean model with the target chosen on one half of the triggered queries and scored on the"
-        " other",
+        meaning="t-mAP post hoc of the clean model, with a target of its own",
     ),
 )  # fmt: skip
 def posthoc(codes: ModelCodes) -> Number:
