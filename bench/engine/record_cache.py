@@ -53,8 +53,12 @@ class RecordCache(KeptRecords[Record]):
         """Status, reason and record of a trial. What a failure blocked that is one no longer has not been run yet."""
         record = self.record(key)
         if record is None:
-            return Status.MISSING, "not run yet: the same command continues", None
+            return Status.MISSING, "not run yet: start the same command again", None
         cause = self.record(record.cause) if record.cause else None
         if not record.ok and cause is not None and cause.ok:
-            return Status.MISSING, "not run since what it waits for succeeded: the same command continues", record
+            return (
+                Status.MISSING,
+                "not run yet, although its inputs are there now: start the same command again",
+                record,
+            )
         return record.status, record.reason, record
