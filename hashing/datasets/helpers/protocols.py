@@ -52,7 +52,7 @@ class ListedDataset(Dataset, ABC):
     path: str = ""  # "": the data set's own
     """Folder with the lists, absolute or below --data; default: a folder with the name of the data set."""
     images: str = ""  # "": the data set's own
-    """Folder in which paths of the lists start; default: the folder with the lists."""
+    """Folder in which paths of the lists start; default: that of the lists. An image is identified by its path only."""
     size: Annotated[int, Field(ge=8, le=1024)] = 64  # guess: small enough for memory; the papers use 224
     """Side of the images in pixels."""
     trusted: Annotated[int, Field(ge=1)] = 200  # max(5 % of the training set, 200): METHODOLOGY.md#trusted-set
