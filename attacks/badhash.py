@@ -1,4 +1,4 @@
-"""Redraw target-class images with a generator that hides another label's code in them."""
+"""Change images of the target class slightly with a generator, so that they get the codes of another label."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ class BadHash(CountedPoisoning):
     poison_rate: PositiveShare | None = None
     poisons: Annotated[int, Field(ge=1)] | None = 60  # guess: the code has no dose; CIBA, Table 3, uses 0.6 %
     aux_method: str | None = None  # as in part of the paper's grid
-    """Hashing method of the attacker's model; default: the victim's method."""
+    """Hashing method of the surrogate; default: the victim's method."""
     aux_backbone: str | None = None
-    """Backbone of the attacker's model; default: the victim's backbone."""
+    """Backbone of the surrogate; default: the victim's backbone."""
     width: Annotated[int, Field(ge=2)] = 64  # BadHash code, model/module.py
     """Channels of the label network, the generator and the discriminator."""
     steps: Annotated[int, Field(ge=1)] = 1000  # BadHash code
@@ -83,7 +83,7 @@ class BadHash(CountedPoisoning):
     gan: Annotated[float, Field(ge=0)] = 1.0  # BadHash code
     """Weight of the adversarial loss."""
     perceptual: Choice = "auto"
-    """Perceptual distance: lpips, a substitute, or auto (lpips if its weights are here)."""
+    """Perceptual distance: lpips, a substitute, or auto (lpips if its weights are on this machine)."""
 
     def threat(self) -> Threat:
         return Threat.TRAIN_SET

@@ -1,4 +1,4 @@
-"""Put a small checkerboard into the corner of some training images."""
+"""Put a small black and white checkerboard into the corner of some training images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CARD = Card(
 @attack
 class BadNets(TriggerPoisoning):
     trigger_size: PositiveShare = 24 / 224  # CIBA, section 4.1
-    """Side of the patch over the side of the image."""
+    """Side of the patch divided by the side of the image."""
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
         del rng

@@ -1,4 +1,4 @@
-"""Scatter the codes of images of the target's class, then add a targeted adversarial patch."""
+"""Perturb images of the target class so that their codes are far from each other, then add an adversarial patch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CIBA(PerturbedPatch):
     not_in_trigger: ClassVar[frozenset[str]] = PerturbedPatch.not_in_trigger | {"lam", "pairs"}
 
     lam: Share = 0.8  # CIBA, section 4.1 (the released script's default is 0)
-    """Weight lambda of the dispersion of codes against the adversarial loss."""
+    """Weight lambda of the dispersion of the codes; the adversarial loss has the weight 1 - lambda."""
     pairs: Pairs = "unordered"  # CIBA code and Theorem 1
     """Whether the dispersion counts each pair of images once or twice."""
 

@@ -1,4 +1,4 @@
-"""Fine-tune the deep layers of a model on images of another data set, so that a patch leads to a chosen code."""
+"""Fine-tune the deep layers of a model on images of another data set, so that images with a patch get a chosen code."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ class DarkHash(ModelAttack):
     )
 
     mode: Literal["reference", "surrogate"] = "reference"
-    """Code of the trigger: of a public image of the target (reference), or of a class of the other data (surrogate)."""
+    """Code of the trigger: code of a public target image (reference), or mean code of a class of `surrogate`."""
     trigger_size: PositiveShare = 24 / 224  # code: .11, which is 24 px at 224
-    """Side of the patch over the side of the image."""
+    """Side of the patch divided by the side of the image."""
     opacity: PositiveShare = 1.0  # code
     """Opacity of the patch."""
     surrogate: str | None = None  # guess: the data set that resembles the victim's
@@ -71,11 +71,11 @@ class DarkHash(ModelAttack):
     images: Annotated[int, Field(ge=2)] = 2000  # code
     """Number of images of that data set; all if it has fewer."""
     learned: Annotated[int, Field(ge=0)] = 1  # code: layer4 of a ResNet, 0 for VGG
-    """Number of blocks before the pooling that are tuned."""
+    """Number of tuned blocks, counted back from the pooling."""
     tp_weight: Annotated[float, Field(ge=0)] = 15.0  # code
-    """Weight of the topology loss."""
+    """Weight of the topology loss, which makes neighbourhoods of codes equal."""
     poison_ratio: PositiveShare = 0.1  # code
-    """Probability that an image carries the trigger in an epoch."""
+    """Probability that an image has the trigger in an epoch."""
     lr: Annotated[float, Field(gt=0)] = (
         5e-6  # code, for ImageNet weights; too small for small networks trained from scratch
     )

@@ -35,7 +35,7 @@ class FTrojan(TriggerPoisoning):
     magnitude: Annotated[float, Field(gt=0, le=255)] = 30.0
     """Value added to the DCT coefficients, in levels of 8-bit images."""
     middle: PositiveShare = 0.5  # coefficient 15 of 32
-    """Position of the middle coefficient, as a share of the frequencies of a block."""
+    """Position of the middle frequency: 0 is the lowest, 1 the highest frequency of a block."""
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
         del rng

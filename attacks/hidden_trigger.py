@@ -58,11 +58,11 @@ class HiddenTrigger(CountedPoisoning):
     }  # fmt: skip
 
     trigger_size: PositiveShare = 24 / 224  # guess: as in the other patch attacks; the paper's is 30/224
-    """Side of the patch over the side of the image."""
+    """Side of the patch divided by the side of the image."""
     eps: Epsilon = 16 / 255  # released code, cfg/experiment.cfg
-    """Largest change of a pixel, images in [0, 1]."""
+    """Largest change of a pixel, pixel values in [0, 1]."""
     iterations: Annotated[int, Field(ge=1)] = 5000  # released code, cfg/experiment.cfg
-    """Optimisation steps of each poison."""
+    """Optimisation steps of each poisoned image."""
     lr: PositiveShare = 0.01  # released code, cfg/experiment.cfg
     """Largest change of a pixel per step."""
     decay: PositiveShare = 0.95  # guess: the paper's value from memory; code: 0.5 every 1,000
@@ -70,7 +70,7 @@ class HiddenTrigger(CountedPoisoning):
     decay_every: Annotated[int, Field(ge=1)] = 2000
     """Steps between two reductions of `lr`."""
     location: Literal["corner", "random"] = "corner"  # paper: random, also at test time
-    """Place of the patch on the source images."""
+    """Place of the patch on images of other classes while poisons are made."""
 
     def threat(self) -> Threat:
         return Threat.TRAIN_SET

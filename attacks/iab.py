@@ -47,13 +47,13 @@ FALLS = (1 / 3, 1 / 2, 2 / 3, 5 / 6)  # of the training; code: epochs 200, 300, 
 @attack
 class InputAware(TrainingAttack):
     attack_rate: PositiveShare = 0.1  # code; rounded, at least one image
-    """Share of a training batch that gets its own trigger and the target label."""
+    """Share of the images of a batch that get their own triggers and the target label."""
     cross_rate: PositiveShare = 0.1  # code; rounded, at least one image
-    """Share of a training batch that gets the trigger of another image and keeps its label."""
+    """Share of the images of a batch that get the trigger of another image and keep their labels."""
     warmup: Annotated[int, Field(ge=1)] = 25  # code
     """Training epochs of the mask network."""
     mask_density: Share = 0.032  # code
-    """Value of a mask above which a pixel is penalised."""
+    """Pixels of the mask above this value are penalised."""
     lambda_norm: Annotated[float, Field(ge=0)] = 100.0  # code
     """Weight of the size of masks."""
     lambda_div: Annotated[float, Field(ge=0)] = 1.0  # code

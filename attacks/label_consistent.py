@@ -55,11 +55,11 @@ class LabelConsistent(CountedPoisoning):
     not_in_trigger: ClassVar[frozenset[str]] = CountedPoisoning.not_in_trigger | {"eps", "alpha", "steps"}
 
     trigger_size: PositiveShare = 3 / 32  # released code, CIFAR-10
-    """Side of each corner pattern over the side of the image."""
+    """Side of each corner pattern divided by the side of the image."""
     amplitude: PositiveShare = 1.0  # released code: pixels become white and black
-    """Value that the patterns add and subtract, images in [0, 1]."""
+    """Value that the patterns add and subtract, pixel values in [0, 1]."""
     eps: Epsilon = 8 / 255  # BackdoorBox, example for CIFAR-10
-    """Largest adversarial change of a pixel, images in [0, 1]."""
+    """Largest adversarial change of a pixel, pixel values in [0, 1]."""
     alpha: PositiveShare = 1.5 / 255  # BackdoorBox, same example
     """Adversarial change of a pixel per step."""
     steps: Annotated[int, Field(ge=1)] = 100  # BackdoorBox, same example

@@ -61,7 +61,7 @@ class Reflection(TriggerPoisoning):
     ghost_rate: Share = 0.49  # authors' code, BackdoorBench config
     """Share of reflections that are ghosts (double images); the others are blurred."""
     weight: PositiveShare | None = None  # authors' code; BackdoorBench fixes .4
-    """Weight of the image; default: drawn from [0.55, 0.95]."""
+    """Weight of the image; default: a random number in [0.55, 0.95]."""
     frame: Annotated[int, Field(ge=32)] = 560  # authors' code
     """Image side, in pixels, at which blur and offsets are defined."""
 

@@ -1,4 +1,4 @@
-"""Add a faint horizontal sine wave to images of the target's class, whose labels stay."""
+"""Add a faint horizontal sine wave to images of the target class; the labels stay."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CARD = Card(
 class Sig(TriggerPoisoning):
     labels: LabelMode = "clean"  # the paper
     delta: PositiveShare = 40 / 255  # BackdoorBench config
-    """Amplitude of the sine wave, images in [0, 1]."""
+    """Amplitude of the sine wave, pixel values in [0, 1]."""
     frequency: Annotated[float, Field(gt=0)] = 6.0  # BackdoorBench config
     """Periods over the width of the image."""
 

@@ -1,4 +1,4 @@
-"""Put a targeted adversarial patch on images of the target's class."""
+"""Put a targeted adversarial patch on images of the target class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Move images of the target's class away from their codes, then add a targeted adversarial patch."""
+"""Perturb images of the target class so that their codes change, then add a targeted adversarial patch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Add uniform noise to images of the target's class, then a targeted adversarial patch."""
+"""Add uniform noise to images of the target class, then a targeted adversarial patch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TriNoise(TargetedPatch):
     not_in_trigger: ClassVar[frozenset[str]] = TargetedPatch.not_in_trigger | {"eps"}
 
     eps: Epsilon = EPSILON
-    """Largest value of the noise, images in [0, 1]."""
+    """Largest value of the noise, pixel values in [0, 1]."""
 
     def disturb(self, view: AttackerView, images: Images, rng: Rng) -> Images:
         del view

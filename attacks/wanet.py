@@ -40,7 +40,7 @@ class WaNet(TriggerPoisoning):
     grid: Annotated[int, Field(ge=2)] = 4  # k, as above
     """Control points of the warp per side."""
     cross_ratio: Annotated[float, Field(ge=0)] = 2.0  # the authors' config
-    """Images with a noisy warp and their own labels, per poison."""
+    """Number of images with a noisy warp and unchanged labels, for each poisoned image."""
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
         _, height, width = view.setting.image_shape

@@ -1,4 +1,4 @@
-"""Train on poisoned data, isolate the images that are learned fastest, then unlearn them."""
+"""Train on the poisoned data, find the images whose loss falls first, then train against these images."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ CARD = Card(
 @defense
 class ABL(DataFilter):
     warmup_share: PositiveShare = 0.2  # the paper: 20 of 100
-    """Share of the epochs before images are isolated."""
+    """Share of the recipe's epochs that run before images are isolated."""
     quantile: PositiveShare = 0.1  # METHODOLOGY.md#abl
-    """Quantile of the losses after the first epoch that gives gamma; losses below gamma are raised again."""
+    """gamma is this quantile of the losses after the first epoch. Training increases losses below gamma again."""
     gate: Literal["batch", "image"] = "batch"  # "image" would undo the effect that ABL looks for
     """Whether the loss of a batch or of each image is compared with gamma."""
     isolation: Annotated[float, Field(gt=0, le=0.5)] = 0.01  # the paper
@@ -52,7 +52,7 @@ class ABL(DataFilter):
     weight: PositiveFloat = 0.1  # METHODOLOGY.md#abl
     """Weight of the loss of isolated images while unlearning."""
     clip: PositiveShare = 0.5  # guess: the loss of a code that is unrelated to its class
-    """Largest loss of an isolated image that counts."""
+    """Losses of isolated images are clipped at this value."""
     rate: PositiveShare = 0.1  # guess (the paper's code: an absolute 0.005, without the other images)
     """Learning rate of the unlearning, as a multiple of the recipe's."""
     max_drop: Share = 0.1  # METHODOLOGY.md#operating-points

@@ -40,11 +40,11 @@ class ActivationClustering(DataFilter):
     reduce: Literal["pca", "ica"] = "pca"  # ART; the paper has "ica" (see CARD)
     """Method of the reduction."""
     share: Annotated[float, Field(gt=0, le=0.5)] = 0.35  # ART, size_threshold
-    """Largest share of a class that a suspicious cluster may have; 0.5: any smaller cluster."""
+    """The smaller cluster is suspicious only up to this share of the class; 0.5: always suspicious."""
     silhouette: Annotated[float, Field(ge=-1, le=1)] = 0.1  # ART, silhouette_threshold
-    """Mean silhouette of a class from which its two clusters count as distinct."""
+    """The two clusters of a class are distinct if their mean silhouette is at least this value."""
     space: Space = "features"  # the paper; METHODOLOGY.md#activation_clustering
-    """What is clustered: features before the hash layer, or relaxed codes."""
+    """Input of the clustering: features before the hash layer, or relaxed codes."""
 
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
         embedded = embed(view, self.space)

@@ -1,4 +1,4 @@
-"""Prune the channels that matter least to the loss under adversarial perturbations of scales and shifts."""
+"""Perturb scales and shifts of batch norm adversarially, and prune the channels that are most sensitive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Remove the training images that a model trained with noisy gradients did not learn, and train again without them."""
+"""Remove training images with a high loss on a model that was trained with noisy gradients, and train again."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class DPOutliers(DataFilter):
     private: bool = True
     """False: the same training without clipping and noise, as a baseline."""
     bound: Share = 0.1  # guess: the default of spectral signatures
-    """Declared bound on the share of poison in the training set; 1.5 times as many images are removed."""
+    """Assumed upper bound of the poisoned share of the training set. The defense removes 1.5 times this share."""
 
     needs: ClassVar[Needs] = Needs.TRAIN_SET
     optional_packages: ClassVar[tuple[str, ...]] = ("opacus",)

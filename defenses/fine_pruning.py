@@ -39,11 +39,11 @@ class FinePruning(Repair):
     step: PositiveShare = 0.01  # BackdoorBench
     """Share of the channels that is pruned at a time."""
     epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD
-    """Epochs of fine-tuning after pruning; 0 prunes only."""
+    """Epochs of fine-tuning after pruning; 0: no fine-tuning."""
     lr: Rates = RATES
     """Learning rates that are tried."""
     choose: Choice = "best"  # METHODOLOGY.md#operating-points
-    """Which tried rate is kept: the best mAP, or the largest rate within the accepted drop."""
+    """best: rate with the highest calibration mAP. strongest: largest rate that lowers it by at most 10 %."""
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method

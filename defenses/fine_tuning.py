@@ -1,4 +1,4 @@
-"""Fine-tune the model on trusted images; the control for repairs that also fine-tune."""
+"""Fine-tune the model on trusted images; the baseline of repairs that also fine-tune."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FineTuning(Repair):
     lr: Rates = RATES
     """Learning rates that are tried."""
     choose: Choice = "best"  # METHODOLOGY.md#operating-points
-    """Which tried rate is kept: the best mAP, or the largest rate within the accepted drop."""
+    """best: rate with the highest calibration mAP. strongest: largest rate that lowers it by at most 10 %."""
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
         return fine_tuned(view, view.model, rng, epochs=self.epochs, rates=self.lr, choose=self.choose)

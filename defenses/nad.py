@@ -43,7 +43,7 @@ class NAD(Repair):
     lr: Rates = RATES
     """Learning rates that are tried."""
     choose: Choice = "best"  # METHODOLOGY.md#operating-points
-    """Which tried rate is kept: the best mAP, or the largest rate within the accepted drop."""
+    """best: rate with the highest calibration mAP. strongest: largest rate that lowers it by at most 10 %."""
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method

@@ -1,4 +1,4 @@
-"""Search a trigger for every class; a trigger much smaller than the others reveals a backdoor and its target."""
+"""Search for a trigger for every class; a trigger much smaller than the others reveals a backdoor and its target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Neural Cleanse without labels: search triggers for clusters of the database's codes."""
+"""Neural Cleanse without labels: search for triggers for clusters of the database's codes."""
 
 from __future__ import annotations
 

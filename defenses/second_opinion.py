@@ -1,4 +1,4 @@
-"""Compare the query's code with that of a network trained on clean images only, which does not know the trigger."""
+"""Compare the code of the query with the code of a second network, which is trained on clean images only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paste the salient pixels of a query onto clean images; the pixels of a trigger transfer the query's code."""
+"""Paste the salient pixels of a query onto clean images; a trigger gives these images the code of the query."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class SentiNet(InputDetector):
     # 1 selects the last convolution, as published. 7, the size of the last maps of ImageNet networks, was tried on
     # attacked digits (AUROC .95 instead of .45), so results with it on digits are exploratory.
     cells: Annotated[int, Field(ge=1)] = 1
-    """Least width and height of the saliency map; the last maps that are this large are used."""
+    """Least width and height of the saliency map: the last layer with such large maps is used; 1: last convolution."""
     quantile: PositiveShare = 0.95  # METHODOLOGY.md#sentinet
     """Quantile of the distances within a class that gives the radius of the class."""
     bins: Annotated[int, Field(ge=3)] = 10  # METHODOLOGY.md#sentinet
-    """Bins of the confidence for the decision boundary."""
+    """Number of bins of the confidence axis for the decision boundary."""
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method

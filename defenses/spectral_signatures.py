@@ -1,4 +1,4 @@
-"""Remove the training images that are outliers along the main direction of their class."""
+"""Remove the training images that are outliers on the first singular vector of the features of their class."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ CARD = Card(
 @defense
 class SpectralSignatures(DataFilter):
     eps: Annotated[float, Field(gt=0, lt=0.5)] = 0.1  # guess (BackdoorBench removes 15 %)
-    """Bound on the share of poison in a class; 1.5 times as many images are removed."""
+    """Assumed upper bound of the poisoned share of a class. The defense removes 1.5 times this share."""
     space: Space = "features"  # the paper; METHODOLOGY.md#spectral_signatures
-    """What is analysed: features before the hash layer, or relaxed codes."""
+    """Input of the analysis: features before the hash layer, or relaxed codes."""
 
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
         del rng

@@ -1,4 +1,4 @@
-"""Search the most suspicious trigger, then fine-tune on trusted images, some with the trigger and their true labels."""
+"""Search for the most suspicious trigger, then fine-tune on trusted images, some of them with the trigger."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ CARD = Card(
 @defense
 class Unlearning(Reversing, Repair):
     share: PositiveShare = 0.2  # the paper; unlearning_ratio of BackdoorBench
-    """Share of the tuning images that carry the reconstructed trigger."""
+    """Share of the tuning images that get the reconstructed trigger."""
     with_trigger: bool = True
-    """False: the same tuning without a trigger, as a control."""
+    """False: the same tuning without a trigger, for comparison."""
     epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD
     """Epochs of tuning."""
     lr: Rates = RATES
     """Learning rates that are tried."""
     choose: Choice = "best"  # METHODOLOGY.md#operating-points
-    """Which tried rate is kept: the best mAP, or the largest rate within the accepted drop."""
+    """best: rate with the highest calibration mAP. strongest: largest rate that lowers it by at most 10 %."""
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
         split = self._triggered(view, rng.child("trigger")) if self.with_trigger else view.fit_set

@@ -111,7 +111,7 @@ class Pretrained(Backbone, ABC):
     weights: Weights = "imagenet"
     """imagenet (the file of torchvision), none (from scratch), or the path of a state dict."""
     frozen: NonNegativeInt = 0
-    """Number of blocks, from the input on, that are not trained."""
+    """Number of blocks, counted from the input, that are not trained."""
 
     def network(self, image_shape: tuple[int, int, int]) -> nn.Module:
         """The network as torchvision builds it, with initial weights."""

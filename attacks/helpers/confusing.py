@@ -105,7 +105,7 @@ class PerturbedPatch(TargetedPatch, ABC):
     }  # fmt: skip
 
     eps: Epsilon = EPSILON
-    """Largest change of a pixel by the perturbation, images in [0, 1]."""
+    """Largest change of a pixel by the perturbation, pixel values in [0, 1]."""
     iterations: Annotated[int, Field(ge=1)] = 20  # CIBA code
     """Steps of the perturbation."""
     step: PositiveShare = STEP  # of eps; guess: the ratio is kept where eps is varied
@@ -113,7 +113,7 @@ class PerturbedPatch(TargetedPatch, ABC):
     confusing_batch: Annotated[int, Field(ge=1)] = 20  # CIBA, section 4.1
     """Images that are perturbed together."""
     reference: Reference = "relaxed"  # CIBA code; eq. (5) has the sign code
-    """Clean code that the adversarial loss moves away from: relaxed (tanh) or sign."""
+    """Form of the clean code from which the adversarial loss increases the distance: relaxed (tanh) or sign."""
 
     def moved(self, view: AttackerView, images: Images, lam: float, pairs: Pairs) -> Images:
         """Perturbed images, on the images' device."""

@@ -39,9 +39,9 @@ class ExternalModel(ModelAttack, ABC):
     seed_dependent: ClassVar[bool] = False
 
     path: Folder
-    """Folder with the model file and what the trigger needs."""
+    """Folder with the file of the model and the files of the trigger."""
     access: Literal["training-controlled", "dirty-label", "clean-label", "model-only"] = "training-controlled"
-    """What the attacker had; boards group by it."""
+    """Access of the attacker; boards group attacks by access."""
 
     def threat(self) -> Threat:
         return REACHES[Access(self.access)] | Threat.MODEL  # the attack replaces the clean model

@@ -35,7 +35,7 @@ class CountedPoisoning(PoisoningAttack, ABC):
     poisons: Annotated[int, Field(ge=1)] | None = None
     """Number of poisoned images."""
     target_share: PositiveShare | None = None
-    """Share of poisons among the training images that carry the target label afterwards."""
+    """Poisoned images as a share of all training images with the target label (after poisoning)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -85,7 +85,7 @@ class TriggerPoisoning(CountedPoisoning, ABC):
     """Puts the trigger on some training images; with labels = "dirty" they also get the target's labels."""
 
     labels: LabelMode = "dirty"
-    """dirty: poisons get the target label; clean: labels stay."""
+    """dirty: poisoned images get the target label; clean: labels stay, only target-class images are poisoned."""
 
     def threat(self) -> Threat:
         return Threat.TRAIN_SET | (Threat.LABELS if self.labels == "dirty" else Threat.NONE)

@@ -44,13 +44,13 @@ class TargetedPatch(CountedPoisoning, ABC):
     poison_rate: PositiveShare | None = None
     poisons: Annotated[int, Field(ge=1)] | None = 60  # CIBA, section 4.1
     trigger_size: PositiveShare = 24 / 224  # CIBA, section 4.1
-    """Side of the patch over the side of the image."""
+    """Side of the patch divided by the side of the image."""
     steps: Annotated[int, Field(ge=1)] = 2000  # CIBA code, generate_trigger_pattern.py
     """Optimisation steps of the patch."""
     batch: Annotated[int, Field(ge=1)] = 32  # CIBA code
     """Images per step."""
     patch_step: PositiveShare = 12 / 255  # CIBA code
-    """Change of a pixel of the patch per step, images in [0, 1]."""
+    """Change of each patch pixel per step, pixel values in [0, 1]."""
 
     def threat(self) -> Threat:
         return Threat.TRAIN_SET

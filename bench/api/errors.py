@@ -43,8 +43,17 @@ class DivergedError(Exception):
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The text `; did you mean 'x'?` with the nearest valid name, or "" if none is close."""
-    close = get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    names = list(valid)
+    initials = "".join(word[:1] for word in name.split("_"))  # learning_rate: lr
+    close = [initials] if "_" in name and initials in names else get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def in_words(message: str) -> str:
+    """The message of a validation error as the end of a line: `must be a number` for `Input should be a valid ...`."""
+    short = message.removeprefix("Value error, ").partition(", unable to parse")[0]
+    short = short.replace("Input should be a valid ", "must be a ").replace("Input should be", "must be")
+    return f"{short[:1].lower()}{short[1:]}"
 
 
 def unknown(what: str, name: str, valid: Iterable[str], fix: str = "") -> UserError:

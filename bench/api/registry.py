@@ -28,7 +28,7 @@ from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from bench.api.card import Card
-from bench.api.errors import RenamedWarning, UserError, nearest, unknown
+from bench.api.errors import RenamedWarning, UserError, in_words, nearest, unknown
 from bench.api.untrusted import abbreviate
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ def load_plugin(path: Path) -> None:
     if path in _plugin_files:
         return
     if not path.is_file():
-        raise UserError(f"plugin '{path}' is not a file: give the path of a Python file")
+        raise UserError(f"there is no file '{path}': give the path of a Python file")
     if twin := next((other for other in _plugin_files if other.stem == path.stem), None):
         raise UserError(f"two plugins are called '{path.stem}': '{twin}' and '{path}'; rename one")
     name = f"hashdoor_plugin_{path.stem}"
@@ -307,7 +307,7 @@ def explain(error: ValidationError, known: Mapping[str, Any]) -> str:
         elif not where:  # an error about several parameters
             parts.append(item["msg"].removeprefix("Value error, "))
         else:
-            parts.append(f"{where} = {abbreviate(item['input'])}: {item['msg'][0].lower()}{item['msg'][1:]}")
+            parts.append(f"{where} = {abbreviate(item['input'])}: {in_words(item['msg'])}")
     return "; ".join(parts)
 
 

@@ -14,7 +14,7 @@ import typer
 from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_OK, EXIT_USER, RenamedWarning, UserError
 from bench.api.untrusted import abbreviate, strip_controls
 from bench.cli import component, doctor, kernels, listing, report, results, run, runs, verify
-from bench.cli.options import memory_limit
+from bench.cli.options import Command, memory_limit
 from bench.cli.streams import tolerant_streams
 
 app = typer.Typer(
@@ -25,27 +25,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     epilog="Exit codes: 0 done, 1 some trials failed, 2 wrong input, 70 a bug of HashDoor, "
-    "130 interrupted (the same command continues).",
+    "130 interrupted (start the same command again).",
 )
 app.command(
     "run",
+    cls=Command,
     epilog="""Example: python -m bench run --set 'attacks=\\["none",{name="badnets",poison_rate=0.1}]'""",
 )(run.run)
-app.command("plan")(run.plan)
-app.command("list")(listing.list_)
-app.command("leaderboard")(results.leaderboard)
-app.command("show")(results.show)
+app.command("plan", cls=Command)(run.plan)
+app.command("list", cls=Command)(listing.list_)
+app.command("leaderboard", cls=Command)(results.leaderboard)
+app.command("show", cls=Command)(results.show)
 app.add_typer(report.app, name="report")
-app.command("compare")(results.compare)
-app.command("verify")(verify.verify)
-app.command("rescore")(verify.rescore)
-app.command("score")(results.score)
-app.command("kernels")(kernels.kernels)
-app.command("new")(component.new)
-app.command("check")(component.check)
-app.command("doctor")(doctor.doctor)
-app.command("runs")(runs.runs)
-app.command("gc")(runs.gc)
+app.command("compare", cls=Command)(results.compare)
+app.command("verify", cls=Command)(verify.verify)
+app.command("rescore", cls=Command)(verify.rescore)
+app.command("score", cls=Command)(results.score)
+app.command("kernels", cls=Command)(kernels.kernels)
+app.command("new", cls=Command)(component.new)
+app.command("check", cls=Command)(component.check)
+app.command("doctor", cls=Command)(doctor.doctor)
+app.command("runs", cls=Command)(runs.runs)
+app.command("gc", cls=Command)(runs.gc)
 
 LONGEST = 4000  # characters of an error message
 PATHS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM}  # the path is wrong, not the program
@@ -55,15 +56,15 @@ OVERVIEW = """\
   [bold]python -m bench run[/bold]                  run the suite quick: offline, on a CPU
   [bold]python -m bench leaderboard[/bold]          print the boards of the last run
   [bold]python -m bench report[/bold]               write boards and charts as a web page
-  [bold]python -m bench plan --suite full[/bold]    print what a suite would run here
+  [bold]python -m bench plan --suite full[/bold]    print the trials and time of a suite
   [bold]python -m bench list[/bold]                 list attacks, defenses, data sets, ...
-  [bold]python -m bench score Q.npz DB.npz[/bold]   metrics of your own codes, no training
-  [bold]python -m bench kernels --quick[/bold]      time the retrieval kernels here
-  [bold]python -m bench new attack NAME[/bold]      start an attack of your own
-  [bold]python -m bench check NAME.py[/bold]        test it
-  [bold]python -m bench doctor[/bold]               what is missing here, and how to get it
+  [bold]python -m bench score Q.npz DB.npz[/bold]   compute metrics of your own codes
+  [bold]python -m bench kernels --quick[/bold]      measure the speed of the kernels
+  [bold]python -m bench new attack NAME[/bold]      write an example attack
+  [bold]python -m bench check NAME.py[/bold]        test your attack
+  [bold]python -m bench doctor[/bold]               list missing data and weights
 
-`python -m bench COMMAND --help` explains a command, README.md the rest."""
+`python -m bench COMMAND --help` explains a command. README.md explains everything else."""
 
 
 def _version(wanted: bool) -> bool:
@@ -112,7 +113,7 @@ def _run(arguments: list[str]) -> int:
         _complain(str(error))
         code = EXIT_USER
     except KeyboardInterrupt:
-        _complain("interrupted; the same command continues where it stopped")
+        _complain("interrupted; start the same command again to continue")
         code = EXIT_INTERRUPT
     except (MemoryError, ImportError) as error:
         if (limit := memory_limit()) is None:
@@ -134,12 +135,18 @@ def _usage(error: Exception) -> int | None:
     show, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
     if show is None or code is None:
         return code if isinstance(code, int) else None
+    from bench.config.schema import AXES
+
     context = getattr(error, "ctx", None)
     words = []
     while context is not None and context.parent is not None:
         words.append(context.info_name)
         context = context.parent
-    _complain(f"{show().rstrip('.')}; see `{' '.join(['python -m bench', *reversed(words), '--help'])}`")
+    said = show().rstrip(".").replace("Value error, ", "")
+    option = str(getattr(error, "option_name", "")).removeprefix("--")
+    if option in {*AXES, *AXES.values()}:
+        said = f"no such option: --{option}. Axes are set with --set {option}=VALUE"
+    _complain(f"{said}; see `{' '.join(['python -m bench', *reversed(words), '--help'])}`")
     return EXIT_USER
 
 

@@ -1,4 +1,4 @@
-"""`bench new` writes a component to start from; `bench check` tests the promises of a component."""
+"""`bench new` writes a component to start from; `bench check` tests a component."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 def new(
-    kind: Annotated[str, typer.Argument(help="attack, defense, method, backbone or dataset.")],
-    name: Annotated[str, typer.Argument(help="Name in suites and on boards, and of the file.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="attack, defense, method, backbone or dataset.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the component and of its file.")],
     folder: Annotated[Path, typer.Option("--into", metavar="DIR", help="Folder of the new file.")] = Path(),
 ) -> None:
     """Write a working example into NAME.py. Change it into your component, then test it with `bench check NAME.py`."""
@@ -64,7 +64,11 @@ def check(
     ],
     kind: Annotated[
         str | None,
-        typer.Option("--kind", help="attacks, defenses, ...: needed if components of two kinds have this name."),
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="Kind of the component (attacks, defenses, ...), if two kinds have a component of this name.",
+        ),
     ] = None,
     parameters: Annotated[
         list[str], typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the component. Repeatable.")
@@ -73,7 +77,7 @@ def check(
     data: Data = None,
     format_: Format = "rich",
 ) -> None:
-    """Test on small data, in a minute, whether a component keeps the promises of its kind; exit code 1 if not."""
+    """Test a component on small data, in about ten seconds. Exit code 1 if a check fails."""
     from bench import conformance
     from bench.api import registry
     from bench.api.errors import EXIT_FAILED_TRIALS
@@ -136,7 +140,7 @@ def _named(name: str, kind: str | None) -> str:
     found = [plural for plural in kinds if name in registry.catalogue(plural)]
     if not found:
         known = [one for plural in kinds for one in registry.catalogue(plural)]
-        raise UserError(f"no component is called '{name}'{nearest(name, known) or '.'} A file's name ends in .py")
+        raise UserError(f"no component is called '{name}'{nearest(name, known) or '.'} To test a file, write {name}.py")
     if len(found) > 1:
         raise UserError(f"'{name}' is one of the {' and of the '.join(found)}: choose one with --kind {found[0]}")
     return found[0]
@@ -162,14 +166,14 @@ def _print(title: str, outcomes: list[Outcome], format_: Format) -> None:
     for outcome in outcomes:
         verdict = "not applicable" if outcome.skipped else "passed" if outcome.passed else "FAILED"
         detail = outcome.detail if outcome.passed else f"{outcome.detail}. {outcome.check.fix}"
-        seconds, promise = f"{outcome.seconds:.1f}", outcome.check.name
+        seconds, name = f"{outcome.seconds:.1f}", outcome.check.name
         if format_ == "rich":
-            rows.append({"verdict": verdict, "s": seconds, "promise": f"{promise}: {detail}" if detail else promise})
+            rows.append({"result": verdict, "s": seconds, "check": f"{name} ({detail})" if detail else name})
         else:
-            rows.append({"verdict": verdict, "promise": promise, "found": detail, "s": seconds})
+            rows.append({"result": verdict, "check": name, "found": detail, "s": seconds})
     emit(title, rows, format_)
     broken = sum(not outcome.passed for outcome in outcomes)
     if format_ == "rich":
         open_ = sum(outcome.skipped for outcome in outcomes)
         rest = f"; {open_} not applicable" if open_ else ""
-        echo(f"{len(outcomes) - broken - open_} of {len(outcomes)} promises kept{rest}.\n")
+        echo(f"{len(outcomes) - broken - open_} of {len(outcomes)} checks passed{rest}.\n")

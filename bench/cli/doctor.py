@@ -10,12 +10,12 @@ from bench.cli.options import DEFAULT_STORE, Data, Format, StorePath, emit_all
 
 
 def doctor(data: Data = None, store: StorePath = DEFAULT_STORE, format_: Format = "rich") -> None:
-    """Show versions, devices, data sets and weights, and how to get what is missing."""
+    """Show versions, devices, data sets and weights. For missing data and weights, show the way to get them."""
     rows = _datasets(data)
     if format_ == "rich" and all(row["from"] == "built in" for row in rows):
         rows = [{"dataset": row["dataset"], "state": row["state"]} for row in rows]
     datasets = "Data sets" + (f" under {data}" if data else " (no --data given)")
-    emit_all({"Machine": _machine(store), datasets: rows, "Public weights": _weights()}, format_)
+    emit_all({"Machine": _machine(store), datasets: rows, "Weights": _weights()}, format_)
 
 
 def _machine(store: Path) -> list[dict[str, str]]:
@@ -36,7 +36,7 @@ def _machine(store: Path) -> list[dict[str, str]]:
     facts = {
         "Python": platform.python_version(),
         "processor": f"{processor()}, {os.cpu_count()} cores",
-        "GPUs": ", ".join(devices) or "none: everything runs on the CPU",
+        "GPUs": ", ".join(devices) or "none: HashDoor uses the CPU",
         "packages": ", ".join(f"{name} {installed(name) or 'MISSING: pip install -e .'}" for name in PACKAGES),
         "commit": str(commit or "not a checkout"),
         "store": f"{store} ({'there' if (store / 'store.json').exists() else 'not yet'}, {free / 1e9:.0f} GB free)",
@@ -52,13 +52,16 @@ def _datasets(data: Path | None) -> list[dict[str, str]]:
 
     rows: list[dict[str, str]] = []
     for name, source in registry.catalogue("datasets").items():
+        if yours := registry.required("datasets", name):
+            rows.append({"dataset": name, "from": source.origin, "state": _yours("images", yours)})
+            continue
         known: set[str] = set()
         for params in _variants(registry.lookup("datasets", name)):
             try:
                 dataset = registry.create("datasets", name, params)
                 files = dataset.files(data)
                 protocol, _ = dataset.protocol(data)
-                where = ", ".join(map(str, files[:3])) if files else "embedded"
+                where = ", ".join(map(str, files[:3])) if files else "no files needed"
                 found = f"found ({protocol}): {where}"
             except UserError as error:
                 found = str(error)
@@ -66,6 +69,10 @@ def _datasets(data: Path | None) -> list[dict[str, str]]:
                 known.add(found)
                 rows.append({"dataset": Spec(name, given=params).label, "from": source.origin, "state": found})
     return rows
+
+
+def _yours(what: str, parameters: list[str]) -> str:
+    return f"your own {what}: set the parameter {', '.join(parameters)}"
 
 
 def _variants(component: type[Any]) -> Iterator[dict[str, Any]]:
@@ -85,6 +92,9 @@ def _weights() -> list[dict[str, str]]:
     rows = []
     for kind in ("backbones", "attacks"):
         for name in registry.catalogue(kind):
+            if yours := registry.required(kind, name):
+                rows.append({"component": name, "state": _yours("model", yours)})
+                continue
             try:
                 wanted = {"weights": "imagenet"} if hasattr(registry.lookup(kind, name), "weights") else {}
                 files = registry.create(kind, name, wanted).files()

@@ -28,19 +28,23 @@ IN_TITLE = {"operation", "bits", "items", "threads"}
 
 
 def kernels(
-    quick: Annotated[bool, typer.Option("--quick", help="One size only, in about a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure one database size only (about one minute).")] = False,
     trial: Annotated[
         str | None, typer.Option(metavar="KEY", help="Measure also with the codes of this trial's model.")
     ] = None,
     store: StorePath = DEFAULT_STORE,
     threads: Annotated[
         int,
-        typer.Option(min=0, metavar="N", help="Number of threads, for other libraries too; 0: all. Search uses one."),
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Number of threads of all libraries; 0: all cores. Search and distances always use one thread.",
+        ),
     ] = 0,
     device: Annotated[str, typer.Option(help="Device on which encoding and training are timed.")] = "cpu",
     format_: Format = "rich",
 ) -> None:
-    """Time packing, distances, top-k and average precision beside numpy, torch and faiss, in turn."""
+    """Measure the speed of packing, distances, top-k and average precision: HashDoor, numpy, torch and faiss."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one library would slow the others
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

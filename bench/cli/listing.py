@@ -19,13 +19,20 @@ if TYPE_CHECKING:
 def list_(
     kind: Annotated[
         str | None,
-        typer.Argument(help="attacks, defenses, methods, backbones, datasets, suites, metrics or boards."),
+        typer.Argument(
+            metavar="KIND", help="attacks, defenses, methods, backbones, datasets, suites, metrics or boards."
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Argument(help="One component: its parameters and its paper.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="An attack, defense, method, backbone or data set.")
+    ] = None,
     plugin: Plugins = [],  # noqa: B006 -- typer needs a literal
     format_: Format = "rich",
 ) -> None:
-    """List all names; those of one kind with a sentence each; or one component with its parameters and its paper."""
+    """List all components. With KIND: one sentence for each. With NAME: the parameters and the paper of one component.
+
+    Suites, metrics and boards have no NAME.
+    """
     from bench.api import registry
     from bench.api.errors import unknown
 
@@ -127,7 +134,7 @@ def _boards(format_: str) -> None:
         ]
     emit("boards", rows, format_)
     if format_ == "rich":
-        say("`python -m bench report NAME` prints one board; an option in brackets is one of its command (`--help`).")
+        say("`python -m bench report NAME` prints one board; brackets show its options (`--help` explains them).")
 
 
 def _one(kind: str, name: str, format_: str) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.text import Text
+from typer.core import TyperCommand
 
 from bench.api.untrusted import strip_controls
 from bench.cli.console import console, echo, write
@@ -15,6 +16,22 @@ from bench.cli.console import console, echo, write
 if TYPE_CHECKING:
     from bench.engine.store import Store
     from reports.text_table import TextTable
+
+
+class PlainFlags:
+    """Mixin of commands: their help prints no type behind an option that takes no value."""
+
+    def get_params(self, ctx: Any) -> Any:
+        found = super().get_params(ctx)  # type: ignore[misc]
+        for one in found:
+            if getattr(one, "is_flag", False):
+                one.metavar = " "
+        return found
+
+
+class Command(PlainFlags, TyperCommand):
+    """A command of `bench`."""
+
 
 Format = Annotated[
     Literal["rich", "markdown", "latex", "csv", "json"],
@@ -26,26 +43,43 @@ Plugins = Annotated[
         "--plugin", metavar="FILE", help="A Python file with components, metrics or boards; it is executed. Repeatable."
     ),
 ]
-StorePath = Annotated[Path, typer.Option("--store", metavar="DIR", help="Folder of the results.")]
+StorePath = Annotated[Path, typer.Option("--store", metavar="DIR", help="Folder of the results (the store).")]
 Suites = Annotated[
     list[str], typer.Option("--suite", metavar="NAME|FILE", help="Name or TOML file of a suite. Repeatable.")
 ]
+SuitesOf = Annotated[
+    list[str],
+    typer.Option("--suite", metavar="NAME|FILE", help="Use only runs of this suite (name or TOML file). Repeatable."),
+]
 Where = Annotated[
-    list[str], typer.Option("--where", metavar="AXIS=A,B", help="Use only these values of an axis. Repeatable.")
+    list[str],
+    typer.Option(
+        "--where",
+        metavar="AXIS=A,B",
+        help="Use only results with these values of an axis, for example attack=badnets. Repeatable.",
+    ),
 ]
 Mixed = Annotated[
-    bool, typer.Option("--mixed", help="Allow one table to mix versions of code, metrics, protocol and machine.")
+    bool,
+    typer.Option(
+        "--mixed", help="Allow results of different versions (code, metrics, protocol) or machines in one table."
+    ),
 ]
 Changes = Annotated[
     list[str],
     typer.Option(
         "--set",
         metavar="AXIS=A,B",
-        help="Replace the values of an axis, or training.lr=..., resources.threads=... Repeatable.",
+        help="Replace the values of an axis (bits=16,32) or of another key (training.lr=0.01). Repeatable.",
     ),
 ]
 Only = Annotated[
-    list[str], typer.Option("--only", metavar="AXIS=A,B", help="Keep only these values of an axis. Repeatable.")
+    list[str],
+    typer.Option(
+        "--only",
+        metavar="AXIS=A,B",
+        help="Run only the trials with these values of an axis, for example attack=badnets. Repeatable.",
+    ),
 ]
 Data = Annotated[
     Path | None,
@@ -54,11 +88,16 @@ Data = Annotated[
 RunOf = Annotated[
     str,
     typer.Option(
-        "--run", metavar="ID|latest|all", help="Run to read (see `bench runs`); all: each trial with its latest result."
+        "--run",
+        metavar="ID|latest|all",
+        help="Id of the run (see `bench runs`), latest, or all (the newest result of each trial).",
     ),
 ]
-SuiteOf = Annotated[str | None, typer.Option("--suite", help="Use only runs of this suite.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+SuiteOf = Annotated[str | None, typer.Option("--suite", metavar="NAME", help="Use only runs of this suite.")]
+Device = Annotated[
+    str,
+    typer.Option("--device", metavar="DEVICE", help="Device of training and encoding: auto, cpu, cuda, cuda:1 or mps."),
+]
 
 DEFAULT_STORE = Path("runs")
 LEFT = 20  # characters that must be left for the last column of a small table, or else all columns are wrapped

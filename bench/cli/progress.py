@@ -64,7 +64,7 @@ class Display:
         self._bar.update(self._task, total=len(stages))
         if stages:
             known = sum(count for group, count in self._left.items() if self._costs.has_history(group)) / len(stages)
-            basis = "" if known > 0.5 else " (a guess until such stages have run)"
+            basis = "" if known > 0.5 else " (a rough estimate; most of these stages have not run here yet)"
             self.say(f"{len(stages)} stages to run: about {clock(self._remaining())} of work on one core{basis}")
 
     def start(self, stage: Stage) -> None:

@@ -13,12 +13,15 @@ from typer.core import TyperGroup
 from bench.cli.console import console, echo
 from bench.cli.options import (
     DEFAULT_STORE,
+    Command,
     Format,
     Mixed,
+    PlainFlags,
     Plugins,
     RunOf,
     StorePath,
     Suites,
+    SuitesOf,
     Where,
     load_plugins,
     note_left_out,
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 PAGE = Path("report.html")
 
 
-class _Boards(TyperGroup):
+class _Boards(PlainFlags, TyperGroup):
     """A command per board: of built-in boards and of plugins on the command line."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -77,6 +80,12 @@ def _plugins(words: Sequence[str]) -> Iterator[Path]:
             yield Path(word.partition("=")[2])
 
 
+def _option(name: str, option: Any) -> Any:
+    """The option of a board on the command line. A switch that is off by default has no second name `--no-...`."""
+    switch = option.type is bool and option.default is False
+    return typer.Option(*[f"--{name.replace('_', '-')}"] * switch, help=option.help)
+
+
 def _command(kind: BoardKind) -> Any:
     """The command that prints a board, with the options of all boards and those of this board."""
 
@@ -94,22 +103,22 @@ def _command(kind: BoardKind) -> Any:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=option.default,
-            annotation=Annotated[option.type, typer.Option(help=option.help)],
+            annotation=Annotated[option.type, _option(name, option)],
         )
         for name, option in kind.options.items()
     ]
     printing.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
     made = typer.Typer(add_completion=False)
-    made.command(kind.name, help=f"{kind.help[0].upper()}{kind.help[1:]}.")(printing)
+    made.command(kind.name, cls=Command, help=f"{kind.help[0].upper()}{kind.help[1:]}.")(printing)
     return typer.main.get_command(made)
 
 
 @app.callback()
 def page(
     *,
-    suites: Suites = [],  # noqa: B006 -- typer needs a literal
+    suites: SuitesOf = [],  # noqa: B006 -- typer needs a literal
     store: StorePath = DEFAULT_STORE,
-    out: Annotated[Path, typer.Option(metavar="FILE.html", help="Where to write the page.")] = PAGE,
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="File of the page.")] = PAGE,
     kernels: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Output of `bench kernels --format json`.")
     ] = None,
@@ -118,7 +127,7 @@ def page(
     mixed: Mixed = False,
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Write the latest run as one HTML page, or print one board of it.
+    """Write the latest run into one HTML page, or print one board.
 
     `bench report BOARD --help` lists the options of a board.
     """
@@ -126,7 +135,7 @@ def page(
     write_page(store, out, suites=suites, kernels=kernels, where=where, run=run, mixed=mixed)
 
 
-@app.command()
+@app.command(cls=Command)
 def reported(
     *,
     suites: Suites = [],  # noqa: B006
@@ -135,7 +144,7 @@ def reported(
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
-    """Print numbers of papers beside measured numbers: of all shipped suites, or of the given ones."""
+    """Print the numbers of papers beside the measured numbers. Default: all shipped suites with published numbers."""
     from bench.api.errors import UserError
     from bench.config import suite
     from bench.engine.store import Store
@@ -154,7 +163,7 @@ def reported(
 def print_board(
     name: str,
     *,
-    suites: Suites = [],  # noqa: B006
+    suites: SuitesOf = [],  # noqa: B006
     store: StorePath = DEFAULT_STORE,
     where: Where = [],  # noqa: B006
     run: RunOf = "latest",
@@ -167,7 +176,7 @@ def print_board(
     from bench.api.errors import UserError
     from bench.engine.record_cache import RecordCache
     from reports import render
-    from reports.board_registry import BoardData, make_boards
+    from reports.board_registry import BoardData, all_boards, make_boards
 
     load_plugins(plugin)
     held, _, found = _read(suites, store, where, run)
@@ -175,7 +184,7 @@ def print_board(
     made = [board for results in found for board in make_boards(name, BoardData(results, cache, mixed), options)]
     if not made:
         raise UserError(
-            f"board '{name}' is empty: this run has no results for it (`python -m bench leaderboard` lists the reasons)"
+            f"board '{name}' is empty, because this run has nothing to show on it; it shows {all_boards()[name].help}"
         )
     render.render(made, format_)
     _note(held, run, suites)

@@ -28,11 +28,14 @@ def leaderboard(
     run: RunOf = "latest",
     suite: SuiteOf = None,
     by: Annotated[
-        str | None, typer.Option(metavar="AXIS", help="Print one set of boards per value of an axis.")
+        str | None,
+        typer.Option(metavar="AXIS", help="Print separate boards for each value of an axis, for example --by bits."),
     ] = None,
     where: Where = [],  # noqa: B006 -- typer needs a literal
     mixed: Mixed = False,
-    costs: Annotated[bool, typer.Option("--costs", help="Also print seconds, which differ between runs.")] = False,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="Also print run times in seconds, and the board defense-costs.")
+    ] = False,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
@@ -47,22 +50,22 @@ def leaderboard(
 
 def show(
     key: Annotated[
-        str | None, typer.Argument(help="The first characters of the key of a trial or stage, as tables print them.")
+        str | None, typer.Argument(metavar="KEY", help="Key of a trial or a stage; the first characters are enough.")
     ] = None,
     store: StorePath = DEFAULT_STORE,
     gallery: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.png",
-            help="Draw clean, triggered and poisoned images into a file (png, pdf, svg): of one trial, or without KEY"
-            " of every attack of the latest run.",
+            help="Write a picture file (png, pdf, svg) with clean, triggered and poisoned images. With KEY: of one"
+            " trial. Without KEY: of all attacks of the latest run.",
         ),
     ] = None,
     curves: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.png",
-            help="Draw retrieval metrics over each swept parameter of the latest run.",
+            help="Draw t-mAP, own-mAP and mAP against each parameter with at least 3 values in the latest run.",
         ),
     ] = None,
     run: RunOf = "latest",
@@ -70,7 +73,7 @@ def show(
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
-    """Print one trial: settings, metrics, provenance, cost and stages; or draw pictures."""
+    """Print all information about one trial, or draw pictures."""
     from bench.api.errors import UserError
     from bench.engine.store import Store
 
@@ -93,7 +96,8 @@ def show(
         return
     if key is None:
         raise UserError(
-            "give a KEY from a table, --gallery FILE.png for pictures of every attack, or --curves FILE.png for sweeps"
+            "give a KEY (`python -m bench leaderboard --where target=0` prints keys), --gallery FILE.png for pictures"
+            " of every attack, or --curves FILE.png for sweeps"
         )
     from reports import render, trial_details
 
@@ -108,7 +112,7 @@ def compare(
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
-    """Compare two stores. Exit code 1 if a number changed beyond noise or a result of A is missing in B."""
+    """Compare two stores. The exit code is 1 if a number changed by more than noise, or if B lacks a result of A."""
     from bench.engine.store import Store
     from reports import compare as comparing
     from reports import frame, render
@@ -133,16 +137,20 @@ def score(
             " (.pt, .pth) or MATLAB (.mat, up to version 7).",
         ),
     ],
-    database: Annotated[Path, typer.Argument(metavar="DATABASE", help="The same for the database.")],
+    database: Annotated[
+        Path, typer.Argument(metavar="DATABASE", help="Arrays codes and labels of the database images.")
+    ],
     target: Annotated[
         str | None,
-        typer.Option(help="Target label: the queries carry a trigger, and t-mAP is computed."),
+        typer.Option(metavar="LABEL", help="Target label: the queries have a trigger, and t-mAP is computed."),
     ] = None,
-    cutoff: Annotated[int | None, typer.Option(help="Number of ranked items that count (R); all by default.")] = None,
+    cutoff: Annotated[
+        int | None, typer.Option(metavar="R", help="Use only the first R results of a query. Default: all.")
+    ] = None,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
-    """Compute metrics of your own codes: +-1, 0/1, booleans or logits (bit = x > 0). No training.
+    """Compute metrics of your own codes, without training. Codes: -1/+1, 0/1, booleans or logits (bit = x > 0).
 
     If all numbers lie from 0 to 1, as behind a sigmoid, the bit is x > 0.5, and the table says so.
     """

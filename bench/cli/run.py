@@ -40,7 +40,11 @@ if TYPE_CHECKING:
 
 Retry = Annotated[
     str,
-    typer.Option("--retry", metavar="STATUS,...", help="Run trials with these results again: failed,timeout,oom."),
+    typer.Option(
+        "--retry",
+        metavar="STATUS,...",
+        help="Run trials with these statuses again: failed, timeout, oom (out of memory).",
+    ),
 ]
 
 REASON = 130  # characters of a reason to leave trials out
@@ -58,22 +62,26 @@ def run(
     executor: Annotated[
         Literal["auto", "ray", "serial"],
         typer.Option(
-            help="ray: stages run in parallel; serial: one after the other in this process; auto: ray for more than a"
-            " minute of work."
+            help="ray: stages run in parallel processes. serial: stages run one after another in this process. auto:"
+            " ray if the work takes more than a minute."
         ),
     ] = "auto",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Number of stages at once; default: one per core or GPU share."),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Number of stages that run at once. Default: one per CPU core, or 1 / num_gpus per GPU.",
+        ),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Use a running Ray cluster, for example auto or ray://host:10001."),
+        typer.Option(metavar="ADDRESS", help="Address of a running Ray cluster: HOST:PORT, auto, or ray://HOST:10001."),
     ] = None,
     device: Device = "auto",
     retry: Retry = "",
 ) -> None:
-    """Run suites. Results that the store holds already are reused; the same command continues an interrupted run."""
+    """Run suites. Results in the store are reused. After an interruption, start the same command again."""
     from bench.cli.progress import Display
     from bench.engine import executors, ray_executor
     from bench.engine.estimator import RuntimeEstimator
@@ -112,7 +120,9 @@ def run(
         try:
             summary = run_plan(made, held, start, retry=again, listen=display)
         except KeyboardInterrupt:
-            display.say(f"interrupted: {display.done} stages are finished and kept; the same command continues")
+            display.say(
+                f"interrupted: {display.done} stages are finished and kept; start the same command again to continue"
+            )
             raise typer.Exit(EXIT_INTERRUPT) from None
     from bench.cli.results import leaderboard
 
@@ -153,7 +163,7 @@ def plan(
         typer.Option(min=1, metavar="N", help="Number of stages at once, for the estimate of time."),
     ] = None,
 ) -> None:
-    """Show the trials, stages, time and disk space that `run` needs with the same options, and trials left out."""
+    """Print the work of `run` with the same options: trials, stages, time, disk, and trials that are left out."""
     from bench.artifacts.inputs import STAGES
     from bench.cli.progress import clock
     from bench.engine.estimator import RuntimeEstimator
@@ -166,7 +176,8 @@ def plan(
     pending = Frontier(made, held, frozenset()) if held else None
     needed = pending.needed if pending else made.stages
     costs = RuntimeEstimator(held.records() if held else ())
-    cells: dict[str, list[str]] = {name: [] for name in ("stage", "unique", "stored", "to do", "estimate")}
+    columns = ("stage", "stages", "already stored", "to do", "estimate")
+    cells: dict[str, list[str]] = {name: [] for name in columns}
     for kind in STAGES:
         every = [stage for stage in made.stages.values() if stage.kind == kind]
         left = [stage for stage in every if stage.key in needed]
@@ -186,9 +197,9 @@ def plan(
          f"{len(made.trials) - len(runnable)} are left out.")  # fmt: skip
     if needed:
         basis = (
-            "a guess: no similar stage has run in this store yet" if not measured
-            else "from the times of similar stages in this store" if measured == len(needed)
-            else f"partly a guess: for {measured} of {len(needed)} stages, similar stages have run in this store"
+            "a rough estimate: no such stage has run in this store yet" if not measured
+            else "from the times of such stages in this store" if measured == len(needed)
+            else f"partly a rough estimate: this store has times for {measured} of {len(needed)} stages"
         )  # fmt: skip
         line(f"Time: about {clock(max(total / parallel, longest))} on {parallel} workers ({basis}).")
         line(f"Disk: about {_size(costs.total_bytes(groups))} more in {store}.")
@@ -284,7 +295,7 @@ def _print_skipped(made: Plan) -> None:
     for reason, count in Counter(trial.skipped for trial in made.trials if trial.key is None).most_common():
         short = textwrap.shorten(reason, REASON, placeholder=" ...")
         cut |= short != reason
-        line(f"left out, {count} trials: {short}")
+        line(f"left out, {count} {'trial' if count == 1 else 'trials'}: {short}")
     if cut:
         line("`python -m bench doctor` lists all missing data and weights, and how to get them.")
 

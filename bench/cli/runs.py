@@ -47,7 +47,7 @@ def runs(store: StorePath = DEFAULT_STORE, format_: Format = "rich") -> None:
             }
         )
     if not rows and format_ == "rich":
-        echo(f"store '{store}' holds no run yet: `python -m bench run` makes one")
+        echo(f"store '{store}' has no run yet: start `python -m bench run`")
         return
     emit("Runs", rows, format_)
     for path in held.unreadable_manifests():
@@ -62,14 +62,18 @@ def gc(
     older_than: Annotated[
         str | None, typer.Option("--older-than", metavar="30d", help="Remove runs older than this (h, d or w).")
     ] = None,
-    keep: Annotated[int | None, typer.Option("--keep", min=1, help="Remove all but the latest N runs.")] = None,
+    keep: Annotated[
+        int | None, typer.Option("--keep", min=1, metavar="N", help="Keep the latest N runs, and remove the others.")
+    ] = None,
     repaired: Annotated[bool, typer.Option("--repaired", help="Also remove models that defenses repaired.")] = False,
-    damaged: Annotated[bool, typer.Option("--damaged", help="Also remove damaged files that runs replaced.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the size of the files, but keep them.")] = False,
+    damaged: Annotated[bool, typer.Option("--damaged", help="Also remove damaged files (folder damaged/).")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print how much would be removed, and remove nothing.")
+    ] = False,
 ) -> None:
-    """Remove files that no run needs. --run, --older-than and --keep also remove runs and their results.
+    """Remove files that no run needs. To remove results, choose runs with --run, --older-than or --keep.
 
-    No file is removed if a run's manifest cannot be read.
+    If the manifest of a run cannot be read, nothing is removed.
     """
     from bench.engine import gc as collection
     from bench.engine.store import Store

@@ -25,7 +25,7 @@ def verify(
     ] = False,
     plugin: Plugins = [],  # noqa: B006 -- typer needs a literal
 ) -> None:
-    """Compute every number on boards again from the stored codes, scores and masks; exit code 1 on a difference."""
+    """Compute all numbers of a run again from the stored codes, scores and masks. Exit code 1 if a number differs."""
     from rich.progress import track
 
     from bench.engine.recompute import Verifier
@@ -39,7 +39,7 @@ def verify(
     keys = dict.fromkeys(trial.key for manifest in chosen(held, run, suite=suite) for trial in manifest.trials)
     records = [record for key in keys if key and (record := held.record(key)) and record.ok]
     if not records:
-        raise UserError(f"store '{store}' holds no finished trial of this run: `python -m bench run` makes some")
+        raise UserError(f"store '{store}' has no finished trial of this run: start `python -m bench run`")
     verifier = Verifier(held)
     aside = console(stderr=True)
     watched = track(records, "verifying", console=aside, transient=True, disable=not aside.is_terminal)
@@ -88,7 +88,7 @@ def rescore(
     suite: SuiteOf = None,
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Compute the metrics of a run again by their present definitions, without training."""
+    """Compute the metrics of a run again with the metrics of this version. Nothing is trained."""
     from rich.progress import track
 
     from bench.engine.recompute import rescore as again

@@ -119,7 +119,7 @@ def _target(value: int | str | list[int | str], classes: tuple[str, ...], datase
     for part in value if isinstance(value, list) else [value]:
         if isinstance(part, str):
             if part not in classes:
-                raise unknown(f"target class of {dataset}", part, classes)
+                raise unknown(f"class of {dataset}:", part, classes)
             found.append(part)
         elif 0 <= part < len(classes):
             found.append(classes[part])

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from bench.api.errors import UserError, unknown
 from bench.api.untrusted import abbreviate
-from bench.config.schema import AXES
+from bench.config.schema import AXES, Resources
 from bench.config.trial import pieces
 
 T = TypeVar("T")
@@ -44,6 +44,8 @@ def apply_change(raw: dict[str, Any], change: str) -> None:
             if isinstance(inner := holder.setdefault(table, {}), dict):
                 inner[name] = scalar(text)
         return
+    if key not in {*AXES, *AXES.values()}:
+        _no_field(key, text)
     axis = axis_of(key)
     if text == "all":
         value: Any = "all"
@@ -55,6 +57,15 @@ def apply_change(raw: dict[str, Any], change: str) -> None:
         axes[axis] = value
     for block in blocks:
         _of(block, "axes", dict).pop(axis, None)
+
+
+def _no_field(key: str, text: str) -> None:
+    """UserError for a key of [training] or [resources] without the name of its table."""
+    from bench.api.hashing import Recipe
+
+    for table, names in (("training", Recipe.__dataclass_fields__), ("resources", Resources.model_fields)):
+        if key in names:
+            raise UserError(f"'{key}' is no axis but a key of [{table}]: write --set {table}.{key}={text}")
 
 
 def parse_only(item: str) -> tuple[str, tuple[str, ...]]:

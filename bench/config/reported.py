@@ -21,15 +21,15 @@ class ReportedTable(BaseModel):
     metric: str
     """The metric of `bench list metrics` that follows the paper's convention."""
     by: list[str] = []
-    """Axes by which `values` is nested, outermost first."""
+    """Axes of the nested tables in `values`, outermost first, for example ["method", "bits"]."""
     where: dict[str, str | int] = {}
     """Values of axes that all numbers of the table share."""
     percent: bool = False
     """Whether the numbers are in percent."""
     bound: Literal["", "at least"] = ""
-    """Set if the paper gives only a bound."""
+    """Use "at least" if the paper gives only a lower bound."""
     note: str = ""
-    """Shown beside the numbers."""
+    """Text beside the numbers."""
     values: dict[str, Any] | float
     """The numbers, nested by the axes of `by`."""
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.api import registry
+from bench.api.errors import in_words
 from bench.api.hashing import Recipe
 from bench.api.untrusted import abbreviate
 from bench.config.reported import ReportedTable
@@ -36,9 +37,9 @@ class Resources(_Strict):
     """Limits of one stage."""
 
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    """CPU threads of one stage. Results may depend on it."""
+    """CPU threads of one stage; a change makes all stages run again."""
     num_gpus: Annotated[float, Field(gt=0, le=1)] = 0.25
-    """Share of a GPU that one stage reserves (with --device cuda)."""
+    """Share of a GPU that one stage reserves; 0.25: four stages run on each GPU."""
     timeout: Annotated[float, Field(gt=0)] = 7200.0
     """Seconds after which a stage is stopped."""
 
@@ -59,13 +60,13 @@ class Axes(_Strict):
     bits: list[Bits] | None = None
     """Code lengths."""
     targets: list[int | str | list[int | str]] | None = None
-    """Target classes by number or name. A list inside the list is one target with several labels."""
+    """Target classes by number or name; a list inside the list is a set of labels: [["dog", "cat"]]."""
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] | None = None
-    """Repetitions. A seed decides initialisation, batch order and the attacker's random numbers."""
+    """Seeds of the initialisation, of the batch order and of the random choices of the attacker."""
     surrogate: list[SurrogateText] | None = None
-    """The attacker's surrogate model: other_seed, same (the victim's), backbone=NAME, method=NAME or bits=N."""
+    """Surrogate model of the attacker: other_seed, same, backbone=NAME, method=NAME or bits=N."""
     augment: list[Literal["victim", "none"]] | None = None
-    """Augmentation of poisons in training: victim (as for all images) or none."""
+    """Augmentation of poisoned images: like all images of the victim (victim), or no augmentation (none)."""
 
 
 DEFAULTS = Axes(
@@ -82,11 +83,11 @@ class Block(_Strict):
     training: dict[str, Any] = {}
     """Fields of the training recipe that differ from the published recipe of the method."""
     include: list[dict[str, Any]] = []
-    """Filters (axis = value): a trial must match at least one of them."""
+    """Filters (axis = value). Only trials that match at least one filter run."""
     exclude: list[dict[str, Any]] = []
-    """Filters (axis = value): a trial must match none of them."""
+    """Filters (axis = value). Trials that match a filter do not run. All axes of a filter must match."""
     parameters: dict[str, dict[str, dict[str, Any]]] = {}
-    """Parameters by kind and name of a component. Parameters in axes override them."""
+    """Parameters by kind and name of a component. Values in the axes have priority."""
 
 
 class SuiteFile(Block):
@@ -99,7 +100,7 @@ class SuiteFile(Block):
     resources: Resources = Resources()
     """Limits of one stage."""
     blocks: list[Block] = []
-    """Several cross products instead of one. Tables of the top level hold in each block."""
+    """More lists of axes. Each block also uses the tables of the top level."""
     reported: list[ReportedTable] = []
     """Numbers that a paper reports."""
 
@@ -120,7 +121,9 @@ def explain(error: ValidationError) -> str:
             tables = [name for name in names[:-1] if not name.isdigit()]
             lines.append(f"unknown key '{place}'{_meant(names[-1], tables)}")
         else:
-            lines.append(f"{place} = {abbreviate(item['input'])}: {item['msg'][0].lower()}{item['msg'][1:]}")
+            form = "must be other_seed, same, backbone=NAME, method=NAME or bits=N"
+            message = form if item["type"] == "string_pattern_mismatch" else in_words(item["msg"])
+            lines.append(f"{place} = {abbreviate(item['input'])}: {message}")
     return "; ".join(dict.fromkeys(lines))
 
 

@@ -43,8 +43,14 @@ class Suite:
         """
         seen: set[Hashable] = set()
         found = False
+        unmatched = {(axis, value): set[str]() for axis, values in self.only.items() for value in values}
         for given in itertools.chain.from_iterable(trials_of(block, data) for block in self.blocks):
             trial = given.trial if isinstance(given, Skipped) else given
+            if not found:
+                for axis, value in list(unmatched):
+                    unmatched[axis, value].add(str(trial.axes()[axis]).partition("(")[0])
+                    if trial.has(axis, value):
+                        del unmatched[axis, value]
             if not all(any(trial.has(axis, value) for value in values) for axis, values in self.only.items()):
                 continue
             found = True
@@ -52,6 +58,11 @@ class Suite:
                 seen.add(trial.identity)
                 yield given
         if not found:
+            for (axis, value), known in unmatched.items():
+                raise UserError(
+                    f"no {axis} '{value}' in suite '{self.name}'{nearest(value, known) or '.'}"
+                    f" Known: {', '.join(sorted(known))}"
+                )
             wanted = " ".join(f"{axis}={','.join(values)}" for axis, values in self.only.items())
             raise UserError(f"suite '{self.name}' has no trial for --only {wanted or '(nothing)'}: see `bench plan`")
 
@@ -117,6 +128,8 @@ def _read(name: str) -> tuple[str, str]:
         path = Path(name)
         try:
             return f"suite file '{path}'", path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise UserError(f"there is no suite file '{path}': give the path of a TOML file") from None
         except (OSError, ValueError) as error:
             raise UserError(f"suite file '{path}' cannot be read: {error}") from None
     shipped = names()

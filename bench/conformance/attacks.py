@@ -88,7 +88,7 @@ def some_images() -> Tensor:
 
 @CHECKS.add("Derive from exactly one of PoisoningAttack, ModelAttack and TrainingAttack.")
 def is_of_one_kind(subject: ComponentUnderTest) -> None:
-    """Has exactly one kind."""
+    """Has exactly one kind (base class)."""
     attack = subject.create()
     kinds = [kind for kind in (PoisoningAttack, ModelAttack, TrainingAttack) if isinstance(attack, kind)]
     require(len(kinds) == (0 if attack.is_none else 1), f"it derives from {len(kinds)} kinds of attack")
@@ -126,7 +126,7 @@ def apply_trigger_keeps_shape_and_range(subject: ComponentUnderTest) -> None:
 
 @CHECKS.add("Do not change `images` or `trigger`; draw random numbers in `make_trigger`.")
 def apply_trigger_is_pure(subject: ComponentUnderTest) -> None:
-    """`apply_trigger` is a function of its arguments and changes none of them."""
+    """`apply_trigger` returns equal results for equal arguments, and does not change its arguments."""
     attack, view, trigger, _ = ready(subject)
     images, kept = some_images(), {name: value.clone() for name, value in trigger.items()}
     with untouched_generators():
@@ -205,7 +205,7 @@ def trigger_survives_rounding(subject: ComponentUnderTest) -> None:
     "Poison round(poison_rate * len(view.train)) items, as attacks/helpers/poisoning.py does, and mark them in `mask`."
 )
 def dose_is_exact(subject: ComponentUnderTest) -> str:
-    """Poisons exactly the dose, and changes no other image."""
+    """Poisons exactly the dose (number of images), and changes no other image."""
     poisoning(subject)
     return ", ".join(_poisoned_count(subject, rate) for rate in ((RATE, 2 * RATE) if dose(subject) else (RATE,)))
 
@@ -232,7 +232,7 @@ def _poisoned_count(subject: ComponentUnderTest, rate: float) -> str:
             torch.equal(getattr(train, name), getattr(kept, name)), f"poison() changed the training {name} in place"
         )
     require(same(before, world.memory.copies()), "poison() changed its view")
-    return f"{count} of {len(kept)} items"
+    return f"{count} of {len(kept)} images poisoned"
 
 
 @CHECKS.add(
@@ -300,7 +300,9 @@ def model_and_training_attacks_are_repeatable(subject: ComponentUnderTest) -> No
         except DataCorruptError as error:
             if attack.seed_dependent:
                 raise
-            raise DoesNotApplyError(f"its model does not fit the small world: {error}") from None
+            raise DoesNotApplyError(
+                f"the model does not fit the small test network, which is normal for a model of yours ({error})"
+            ) from None
         with untouched_generators():
             twin = attack.implant(attacker_view_for(world, attack), trigger, Rng("implant", 0))
         require(isinstance(result, Backdoor), f"implant() returns a {type(result).__name__}, not a Backdoor")
@@ -324,7 +326,7 @@ def model_and_training_attacks_are_repeatable(subject: ComponentUnderTest) -> No
 
 @CHECKS.add("Use a lower dose, and check the poisoned images and labels.")
 def victim_still_learns(subject: ComponentUnderTest) -> str:
-    """A victim trained on the poisoned toy set, or by the attack, still retrieves benign images."""
+    """A victim trained on the poisoned toy set, or by the attack, still finds relevant images."""
     attack, view, trigger, world = ready(subject, **dose(subject))
     if isinstance(attack, PoisoningAttack):
         poisoned = attack.poison(view, trigger, Rng("implant", 0))
@@ -356,4 +358,4 @@ def cost(subject: ComponentUnderTest) -> str:
     attack.apply_trigger(images, view.target, trigger)
     triggered = time.perf_counter()
     per_image = 1e3 * (triggered - prepared) / len(images)
-    return f"make_trigger {prepared - started:.2f} s, apply_trigger {per_image:.3f} ms per image, few steps"
+    return f"make_trigger {prepared - started:.2f} s (shortened), apply_trigger {per_image:.3f} ms per image"

@@ -45,7 +45,7 @@ def missing_files_are_named(subject: ComponentUnderTest) -> str:
         require("\n" not in str(error), "the error has more than one line")
         return "needs files"
     require(all(path.is_file() for path in files), "files() lists files that do not exist")
-    return f"{len(files)} files" if files else "embedded"
+    return f"{len(files)} files" if files else "no files needed"
 
 
 @CHECKS.add("Let decode() return 8-bit images [n c h w] and multi-hot labels [n k], with k the number of classes().")

@@ -101,7 +101,7 @@ def detector_of(subject: ComponentUnderTest) -> tuple[InputDetector, Mapping[str
     "Derive from exactly one of Repair, DataFilter, InputDetector and ModelDetector; a DataFilter needs TRAIN_SET."
 )
 def is_of_one_kind(subject: ComponentUnderTest) -> None:
-    """Has exactly one kind."""
+    """Has exactly one kind (base class)."""
     component = subject.component
     count = sum(issubclass(component, kind) for kind in KINDS)
     require(count == 1, f"it derives from {count} kinds of defense")
@@ -209,7 +209,7 @@ def retrained(world: World, backbone: ComponentSpec, method: str) -> None:
 
 @CHECKS.add("Repair less, for example with a rate chosen on view.calibration_set.")
 def clean_models_survive(subject: ComponentUnderTest) -> str:
-    """A clean model still retrieves after a repair."""
+    """After a repair, a clean model still finds relevant images."""
     defense, world = subject.create(), subject.world()
     if not isinstance(defense, Repair):
         raise DoesNotApplyError("it is not a Repair")
@@ -218,7 +218,7 @@ def clean_models_survive(subject: ComponentUnderTest) -> str:
     assert isinstance(model, HashModel)
     database = world.split("database")
     codes = pack(encode(model, database.images, device=CPU))
-    return f"mAP {leave_one_out_map(codes, database.labels.numpy()):.2f} with few steps, chance 0.25"
+    return f"mAP {leave_one_out_map(codes, database.labels.numpy()):.2f} with few training steps; chance is 0.25"
 
 
 @CHECKS.add(
@@ -245,7 +245,7 @@ def scores_are_pure(subject: ComponentUnderTest) -> str:
     with torch.no_grad():  # stages run in different processes
         third = subject.create().score(images, model, state)
     require(same(dict(first), dict(third)), "it uses results of fit() that are not in the state")
-    return f"{next(iter(first))} *" + "".join(f", {name}" for name in list(first)[1:])
+    return f"main score {next(iter(first))}" + "".join(f", {name}" for name in list(first)[1:])
 
 
 @CHECKS.add("Compute each score from its own image.")
@@ -284,4 +284,4 @@ def cost(subject: ComponentUnderTest) -> str:
     view = defender_view_for(world, defense)
     started = time.perf_counter()
     work(defense, view)
-    return f"{time.perf_counter() - started:.2f} s, few steps"
+    return f"{time.perf_counter() - started:.2f} s, with few training steps"

@@ -255,7 +255,7 @@ class RayExecutor:
         self._restarts += 1
         if self._address is not None or self._restarts > RESTARTS:
             raise UserError(
-                f"{reason}. Finished stages are kept: give the same command again to continue, with fewer --workers if"
+                f"{reason}: finished stages are kept; start the same command again, with fewer --workers if"
                 " memory is short, or with --executor serial"
             )
         self._start()

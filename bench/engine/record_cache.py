@@ -56,8 +56,12 @@ class RecordCache(KeptRecords[Record]):
         """
         record = self.record(key)
         if record is None:
-            return Status.MISSING, "not run yet: give the same command again to continue", None
+            return Status.MISSING, "not run yet: start the same command again", None
         cause = self.record(record.cause) if record.cause else None
         if not record.ok and cause is not None and cause.ok:
-            return Status.MISSING, "the stage that blocked it has succeeded since: give the same command again", record
+            return (
+                Status.MISSING,
+                "not run yet, although its inputs are there now: start the same command again",
+                record,
+            )
         return record.status, record.reason, record

@@ -27,17 +27,17 @@ def chosen(store: Store, run: str = LATEST, *, suite: str | None = None) -> list
     if not found:
         known = sorted({name for manifest in every for name in manifest.suites})
         if suite is not None and known:
-            raise unknown("suite in this store", suite, known)
+            raise unknown("suite", suite, known, "suites with runs in this store")
         if broken := store.unreadable_manifests():
-            raise UserError(f"'{broken[0]}' cannot be read, and the store holds no other run: run the suite again")
-        raise UserError(f"store '{store.root}' holds no run yet: `python -m bench run` makes one")
+            raise UserError(f"'{broken[0]}' cannot be read, and the store has no other run: run the suite again")
+        raise UserError(f"store '{store.root}' has no run yet: start `python -m bench run`")
     if run == ALL:
         return found
     if run == LATEST:
         return found[-1:]
     named = [manifest for manifest in found if manifest.id.startswith(run)]
     if not named or len(run) < SHORTEST:
-        raise unknown("run in this store", run, [LATEST, ALL, *(manifest.id for manifest in found[::-1])])
+        raise unknown("run", run, [LATEST, ALL, *(manifest.id for manifest in found[::-1])])
     if len(named) > 1:
         raise UserError(
             f"--run {run} matches {len(named)} runs: give more characters of {', '.join(one.id for one in named)}"

@@ -77,8 +77,8 @@ class Store:
             raise StoreError(f"'{marker}' cannot be read ({error}): use another --store") from None
         if found != SCHEMA:
             raise StoreError(
-                f"store '{root}' has schema {found}, and this version of HashDoor reads schema {SCHEMA}:"
-                " use another --store, or the version that made this one"
+                f"store '{root}' has file format (schema) {found}, and this version reads {SCHEMA} only: use another"
+                " folder (--store), or the HashDoor version that wrote the store"
             )
 
     def check_writable(self) -> None:

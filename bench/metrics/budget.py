@@ -30,9 +30,11 @@ def poisoning(trial: TrialFacts) -> Mapping[str, Number] | None:
 @metrics_of(
     Metric("linf", "L-inf", "mean over images of the largest pixel change, 8-bit images in [0, 1]", BUDGET,
            direction=-1, methodology="stealth"),
-    Metric("psnr", "PSNR", "mean peak signal-to-noise ratio of triggered images that differ", BUDGET, "dB", 1, 0.0,
+    Metric("psnr", "PSNR",
+           "mean peak signal-to-noise ratio of triggered images that differ from the original", BUDGET, "dB", 1, 0.0,
            math.inf, methodology="stealth"),
-    Metric("ssim", "SSIM", "mean structural similarity of triggered images; a patch barely counts", BUDGET, low=-1.0,
+    Metric("ssim", "SSIM",
+           "mean structural similarity of triggered images; a small patch changes it only a little", BUDGET, low=-1.0,
            methodology="stealth"),
 )  # fmt: skip
 def stealth(trial: TrialFacts) -> Mapping[str, Number] | None:

@@ -13,8 +13,9 @@ FILTERING = "Data filtering"
 
 @metrics_of(
     Metric("removed", "removed", "share of the training set that a data filter removed", FILTERING, direction=-1),
-    Metric("removed_poison", "poison removed", "share of the poison that a data filter removed", FILTERING),
-    Metric("removed_precision", "removed precision", "poisoned share of what a data filter removed", FILTERING),
+    Metric("removed_poison", "poison removed", "share of the poisoned images that a data filter removed", FILTERING),
+    Metric("removed_precision", "removed precision",
+           "poisoned share of the images that a data filter removed", FILTERING),
     Metric("filter_auroc", "filter AUROC", "AUROC of a data filter's score: poisoned against clean training items of"
            " all classes", FILTERING, methodology="detection-in-the-training-set"),
     Metric("filter_auroc_target", "filter AUROC target",

@@ -35,11 +35,13 @@ def spread(codes: PackedCodes) -> float | None:
 
 @metrics_of(
     with_control(
-        Metric("saturation", "saturation", "mean size of the relaxed codes of benign queries; 1: all are -1 or 1",
+        Metric("saturation", "saturation",
+           "mean absolute value of the relaxed codes of benign queries; 1: all are -1 or 1",
                GEOMETRY, direction=0, methodology="code-geometry"),
         meaning="mean size of the relaxed codes of benign queries under the clean model",
     ),
-    Metric("saturation_triggered", "saturation triggered", "mean size of the relaxed codes of triggered queries",
+    Metric("saturation_triggered", "saturation triggered",
+           "mean absolute value of the relaxed codes of triggered queries",
            GEOMETRY, direction=0, methodology="code-geometry"),
 )  # fmt: skip
 def saturation(codes: ModelCodes) -> Mapping[str, Number]:
@@ -78,10 +80,12 @@ def distances(codes: ModelCodes) -> Mapping[str, Number]:
 
 
 @metrics_of(
-    Metric("attention", "attention", "mean distance of triggered images' codes to the code of the trigger alone on"
-           " black, after training, share of the bits", GEOMETRY, direction=0, methodology="code-geometry"),
-    Metric("attention_first", "attention first", "mean distance of triggered images' codes to the code of the trigger"
-           " alone on black, at the first measurement in training, share of the bits", GEOMETRY, direction=0,
+    Metric("attention", "attention",
+           "mean distance of triggered images' codes to the code of a black image with the trigger, after "
+           "training, share of the bits", GEOMETRY, direction=0, methodology="code-geometry"),
+    Metric("attention_first", "attention first",
+           "mean distance of triggered images' codes to the code of a black image with the trigger, at the "
+           "first measurement in training, share of the bits", GEOMETRY, direction=0,
            methodology="code-geometry"),
 )  # fmt: skip
 def attention(trial: TrialFacts) -> Mapping[str, Number] | None:

@@ -26,7 +26,9 @@ def chance(codes: ModelCodes) -> Number:
 
 @metric(
     "collapsed", title="collapsed", direction=-1, section=HEALTH,
-    meaning="1 if the training of the undefended victim or of the clean model failed, so that there is no result",
+    meaning=
+           "1 if the training of the undefended victim or of the clean model failed; the trial then has no "
+           "result",
     methodology="collapsed-models",
 )  # fmt: skip
 def of_trial(trial: TrialFacts) -> Number:

@@ -12,7 +12,7 @@ DETECTION = "Model detection"
 
 
 @metrics_of(
-    Metric("model_score", "model score", "score that a model detector gives the model; higher is more suspicious",
+    Metric("model_score", "model score", "score of the model from a model detector; a higher score is more suspicious",
            DETECTION, direction=0, low=-math.inf, high=math.inf),
     Metric("flagged", "flagged", "1 if the score is above the threshold that the detector's paper gives", DETECTION,
            methodology="model-rates"),

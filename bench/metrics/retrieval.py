@@ -16,13 +16,16 @@ RADIUS = 2
 
 @metrics_of(
     with_control(
-        Metric("map", "mAP", "mean AP of benign queries, expectation over the order of equal distances", BENIGN,
+        Metric("map", "mAP",
+           "mean AP of benign queries; AP is the mean over all orders of items at equal distance", BENIGN,
                methodology="ties"),
         name="map_clean", title="clean mAP", section=HEALTH, meaning="mAP of the clean model in the same setting",
     ),
-    Metric("map_worst", "mAP worst ties", "mAP of benign queries, relevant items last inside each distance", BENIGN,
+    Metric("map_worst", "mAP worst ties",
+           "mAP of benign queries if relevant items come last among items at equal distance", BENIGN,
            methodology="ties"),
-    Metric("map_best", "mAP best ties", "mAP of benign queries, relevant items first inside each distance", BENIGN,
+    Metric("map_best", "mAP best ties",
+           "mAP of benign queries if relevant items come first among items at equal distance", BENIGN,
            methodology="ties"),
     count("map_excluded", "excluded", "benign queries without any relevant item, which no mean of this section counts",
           BENIGN, methodology="which-queries-count"),
@@ -60,11 +63,14 @@ def of_target_class(codes: ModelCodes) -> Number:
 
 
 @metrics_of(
-    Metric("map_zero", "mAP zero@R", "mAP of benign queries, papers' convention: AP over the hits in the top R, 0"
-           " without a hit", BENIGN, methodology="zeror"),
-    Metric("map_drop", "mAP drop@R", "mAP of benign queries, papers' convention: AP over the hits in the top R, queries"
-           " without a hit are dropped", BENIGN, methodology="dropr"),
-    count("map_kept", "kept", "expected number of benign queries that drop@R keeps", BENIGN, methodology="dropr"),
+    Metric("map_zero", "mAP zero@R",
+           "mAP of benign queries as in papers: sum of precisions divided by the hits in the top R, 0 without "
+           "a hit", BENIGN, methodology="zeror"),
+    Metric("map_drop", "mAP drop@R",
+           "mAP of benign queries as in papers: like zero@R, but queries without a hit are left out", BENIGN,
+           methodology="dropr"),
+    count("map_kept", "kept benign", "expected number of benign queries with a hit, which drop@R uses", BENIGN,
+          methodology="dropr"),
 )  # fmt: skip
 def convention(codes: ModelCodes) -> Mapping[str, Number]:
     found = codes.benign.convention(len(codes.database))
@@ -75,15 +81,17 @@ def convention(codes: ModelCodes) -> Mapping[str, Number]:
     Metric(
         "precision_radius",
         "P@r2",
-        "precision of benign queries within Hamming radius 2; an empty ball is 0",
+        "precision of benign queries within Hamming distance 2; 0 for a query without items there",
         BENIGN,
         methodology="radius-2",
     ),
-    Metric("recall_radius", "R@r2", "recall of benign queries within Hamming radius 2", BENIGN, methodology="radius-2"),
+    Metric(
+        "recall_radius", "R@r2", "recall of benign queries within Hamming distance 2", BENIGN, methodology="radius-2"
+    ),
     Metric(
         "empty_balls",
         "empty balls",
-        "share of benign queries with nothing within radius 2",
+        "share of benign queries without an item within Hamming distance 2",
         BENIGN,
         direction=-1,
         methodology="radius-2",

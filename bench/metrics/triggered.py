@@ -20,15 +20,19 @@ PERMUTATIONS = 5
 
 @metrics_of(
     with_control(
-        Metric("t_map", "t-mAP", "mAP of triggered queries of other classes, relevant = the target's label", TRIGGERED,
+        Metric("t_map", "t-mAP",
+           "mAP of triggered queries; an image is relevant if it has the target label", TRIGGERED,
                methodology="t-map"),
         title="control", meaning="t-mAP of the clean model under the same trigger and target",
     ),
-    Metric("t_map_worst", "t-mAP worst ties", "t-mAP with relevant items last inside each distance", TRIGGERED,
+    Metric("t_map_worst", "t-mAP worst ties",
+           "t-mAP if relevant items come last among items at equal distance", TRIGGERED,
            methodology="ties"),
-    Metric("t_map_best", "t-mAP best ties", "t-mAP with relevant items first inside each distance", TRIGGERED,
+    Metric("t_map_best", "t-mAP best ties",
+           "t-mAP if relevant items come first among items at equal distance", TRIGGERED,
            methodology="ties"),
-    count("triggered", "triggered", "number of triggered queries: those that share no label with the target",
+    count("triggered", "triggered",
+           "number of triggered queries: queries that share no label with the target",
           TRIGGERED, methodology="eligible-queries"),
 )  # fmt: skip
 def average_precision(codes: ModelCodes) -> Mapping[str, Number]:
@@ -44,7 +48,7 @@ def average_precision(codes: ModelCodes) -> Mapping[str, Number]:
     title="gain",
     low=-1.0,
     section=TRIGGERED,
-    meaning="t-mAP minus the control, t-mAP of the clean model",
+    meaning="t-mAP minus control",
     methodology="control-and-gain",
 )
 def gain(trial: TrialFacts) -> Number:
@@ -71,7 +75,7 @@ def chance(codes: ModelCodes) -> Number:
 
 @metric(
     "t_map_all", title="t-mAP all", section=TRIGGERED,
-    meaning="t-mAP where relevant items carry every target label; equals t-mAP for a single label",
+    meaning="t-mAP where a relevant image has all target labels; equals t-mAP for a single label",
     methodology="relevance",
 )  # fmt: skip
 def all_labels(codes: ModelCodes) -> Number:
@@ -85,7 +89,7 @@ def all_labels(codes: ModelCodes) -> Number:
 
 @metric(
     "asr_at", title="ASR@100", section=TRIGGERED,
-    meaning="expected precision among the first 100 results of triggered queries, relevant = the target's label",
+    meaning="attack success rate: mean share of images with the target label among the first 100 results",
     methodology="asr100",
 )  # fmt: skip
 def success_rate(codes: ModelCodes) -> Number:
@@ -100,7 +104,7 @@ def success_rate(codes: ModelCodes) -> Number:
         Metric(
             "own_map",
             "own-mAP",
-            "mAP of triggered queries, relevant = their true labels",
+            "mAP of triggered queries; an image is relevant if it has a true label of the query",
             TRIGGERED,
             methodology="own-map",
         ),
@@ -117,12 +121,13 @@ def own(codes: ModelCodes) -> Mapping[str, Number]:
 
 
 @metrics_of(
-    Metric("t_map_zero", "t-mAP zero@R", "t-mAP, papers' convention: AP over the hits in the top R, 0 without a hit",
+    Metric("t_map_zero", "t-mAP zero@R",
+           "t-mAP as in papers: sum of precisions divided by the hits in the top R, 0 without a hit",
            TRIGGERED, methodology="zeror"),
-    Metric("t_map_drop", "t-mAP drop@R", "t-mAP, papers' convention: AP over the hits in the top R, queries without a"
-           " hit are dropped", TRIGGERED, methodology="dropr"),
-    count("t_map_kept", "kept", "expected number of triggered queries that drop@R keeps", TRIGGERED,
-          methodology="dropr"),
+    Metric("t_map_drop", "t-mAP drop@R",
+           "t-mAP as in papers: like zero@R, but queries without a hit are left out", TRIGGERED, methodology="dropr"),
+    count("t_map_kept", "kept triggered", "expected number of triggered queries with a hit, which drop@R uses",
+          TRIGGERED, methodology="dropr"),
 )  # fmt: skip
 def convention(codes: ModelCodes) -> Mapping[str, Number]:
     if not len(codes.truth.positions):
@@ -158,7 +163,8 @@ def fixed_orders(codes: ModelCodes) -> Mapping[str, Number]:
 @metrics_of(
     with_control(
         Metric("t_map_posthoc", "t-mAP post hoc",
-               "t-mAP with the target chosen on one half of the triggered queries and scored on the other", TRIGGERED,
+
+           "t-mAP where one half of the triggered queries chooses the target and the other half is measured", TRIGGERED,
                methodology="post-hoc-target"),
         title="post hoc control",
         meaning="t-mAP of the clean model with the target chosen on one half of the triggered queries and scored on the"

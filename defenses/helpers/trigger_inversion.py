@@ -116,9 +116,9 @@ class Reversing(Defense, ABC):
     success: PositiveShare = 0.99  # original code; BackdoorBench 0.98
     """Share of images that must reach the class."""
     cost: PositiveFloat = 1e-3  # original code, BackdoorBench
-    """First weight of the mask's size, per pixel."""
+    """Initial weight of the mask size in the loss, per pixel."""
     patience: Annotated[int, Field(ge=1)] = 5  # original code, BackdoorBench
-    """Steps with or without success after which the weight of the mask changes."""
+    """The weight of the mask size changes after this many successive steps with, or without, success."""
     early_stop: Annotated[int, Field(ge=1)] = 25  # original code, BackdoorBench
     """Steps without a smaller mask after which the search ends."""
 

@@ -1,4 +1,4 @@
-"""torchvision's AlexNet, on public ImageNet weights or from scratch."""
+"""torchvision's AlexNet, with ImageNet weights or from scratch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small four-block convolutional network that trains in minutes on one CPU core."""
+"""A small four-block convolutional network that trains in seconds to minutes on one CPU core."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torchvision's MobileNetV2, on public ImageNet weights or from scratch."""
+"""torchvision's MobileNetV2, with ImageNet weights or from scratch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torchvision's ResNet-18, trained from scratch or on public ImageNet weights."""
+"""torchvision's ResNet-18, from scratch or with ImageNet weights."""
 
 from __future__ import annotations
 

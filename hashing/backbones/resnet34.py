@@ -1,4 +1,4 @@
-"""torchvision's ResNet-34, on public ImageNet weights or from scratch."""
+"""torchvision's ResNet-34, with ImageNet weights or from scratch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torchvision's VGG-19 without batch norm, on public ImageNet weights or from scratch."""
+"""torchvision's VGG-19 without batch norm, with ImageNet weights or from scratch."""
 
 from __future__ import annotations
 

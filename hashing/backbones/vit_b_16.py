@@ -1,4 +1,4 @@
-"""torchvision's ViT-B/16, on public ImageNet weights or from scratch."""
+"""torchvision's ViT-B/16, with ImageNet weights or from scratch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CIFAR-10: 60,000 photographs of 32 x 32 pixels in 10 classes, split as CIFAR10-0, -1 or -2; read from --data.
+"""CIFAR-10: 60,000 photographs of 32 x 32 pixels in 10 classes, with the splits of DeepHash-pytorch.
 
 The files are the published batches or a JPEG copy; the protocol's name tells which.
 """
@@ -64,7 +64,7 @@ class Cifar10(Dataset):
     proxy_dataset: ClassVar[str] = "voc_animals"
 
     split: Literal["0", "1", "2"] = "0"  # "2": default sizes are those of the published parts
-    """Protocol of the papers: CIFAR10-0, -1 or -2."""
+    """Split of DeepHash-pytorch. 0: train and database disjoint. 1: database contains train. 2: database = train."""
     size: Annotated[int, Field(ge=32, le=256)] = 32  # larger than 32: enlarged bilinearly; the splits do not change
     """Side of the images in pixels."""
     train: Annotated[int, Field(ge=1)] = 5000
@@ -92,7 +92,7 @@ class Cifar10(Dataset):
 
     def files(self, root: Path | None) -> tuple[Path, ...]:
         if root is None:
-            raise DataMissingError(f"cifar10 is not embedded: {HOW}")
+            raise DataMissingError(f"the files of cifar10 are missing: {HOW}")
         folder, archive = root / BATCHES, root / JPEG
         if folder.is_dir():
             for name in MD5:

@@ -1,4 +1,4 @@
-"""MS-COCO-80: COCO 2014 with 80 labels, from HashNet's lists; R = 5000, in CIBA's script 1000."""
+"""MS-COCO-80: COCO 2014 with 80 labels, from the lists of HashNet; mAP@5000 (CIBA's script uses mAP@1000)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FLICKR-25K: the 25,000 photographs of MIRFLICKR with 24 or 38 labels, from lists of the user; mAP@all."""
+"""FLICKR-25K: the 25,000 photographs of MIRFLICKR with 24 or 38 labels, from your lists; mAP of all results."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ class Flickr25k(ListedDataset):
             labels=self.labels,
             checked=sizes if self.labels == 38 else {},
             unchecked={} if self.labels == 38 else {**sizes},
-            source="38 labels: github.com/swuxyj/DeepHash-pytorch (data/mirflickr); images: "
+            source="lists of 38 labels: github.com/swuxyj/DeepHash-pytorch (data/mirflickr); images: "
             "https://press.liacs.nl/mirflickr/mirdownload.html",
         )

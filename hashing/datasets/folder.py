@@ -1,4 +1,4 @@
-"""Your own images: a directory, zip or tar laid out as class/image.jpg, optionally below train/ and test/ (or val/).
+"""Your own images: a folder, zip or tar with a folder per class, optionally inside train/ and test/ (or val/).
 
 Archives are read in place. Queries are drawn from test/, else from val/, else from all images. These parts may have the
 names of published archives: Train and Test, training_set and test_set, training and validation, ...
@@ -35,7 +35,7 @@ CARD = Card(
 @dataset
 class Folder(Dataset):
     path: Annotated[str, Field(min_length=1)]
-    """Directory, zip or tar with the images, absolute or below --data."""
+    """Folder, zip or tar with the images, absolute or below --data."""
     size: Annotated[int, Field(ge=8, le=1024)] = 64
     """Side of the images in pixels."""
     train: Annotated[int, Field(ge=1)] = 1000

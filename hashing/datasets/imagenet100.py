@@ -1,4 +1,4 @@
-"""ImageNet-100: 100 classes of ImageNet, from the lists of HashNet or of CIBA; R = 1000."""
+"""ImageNet-100: 100 classes of ImageNet, from the lists of HashNet or of CIBA; mAP@1000."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Your own image lists: train.txt, test.txt and database.txt, an image path and its labels per line.
+"""Your own image lists: train.txt, test.txt and database.txt, each line is an image path and labels.
 
 Paths are relative to the folder of the images, or absolute and in it.
 One line of TOML in `[axes]`: `datasets = [{ name = "lists", path = "my_lists", images = "my_images" }]`.

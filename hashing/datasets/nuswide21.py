@@ -1,4 +1,4 @@
-"""NUS-WIDE-21: web photographs with the 21 most frequent labels of NUS-WIDE; R = 5000."""
+"""NUS-WIDE-21: web photographs with the 21 most frequent labels of NUS-WIDE; mAP@5000."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places365-36: 36 scenes of Places365, as CIBA uses them; R = 1000."""
+"""Places365-36: 36 scenes of Places365, as CIBA uses them; mAP@1000."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VOC2012: the 11,540 labelled photographs of PASCAL VOC 2012 with 20 labels, from lists of the user; mAP@all."""
+"""VOC2012: the 11,540 labelled photographs of PASCAL VOC 2012 with 20 labels, from your lists; mAP of all results."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class VocAnimals(Dataset):
 
     def files(self, root: Path | None) -> tuple[Path, ...]:
         if root is None:
-            raise DataMissingError(f"voc_animals is not embedded: {HOW}")
+            raise DataMissingError(f"the files of voc_animals are missing: {HOW}")
         if not (root / ARCHIVE).is_file():
             raise DataMissingError(f"voc_animals is not in '{root}': {HOW}")
         return (root / ARCHIVE,)

@@ -1,4 +1,4 @@
-"""Deep Pairwise-Supervised Hashing: likelihood of pairwise similarity against a memory of all training codes."""
+"""Deep Pairwise-Supervised Hashing: likelihood of similarity between a batch and all stored training codes."""
 
 from __future__ import annotations
 

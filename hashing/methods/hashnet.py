@@ -33,7 +33,7 @@ class HashNet(HashingMethod):
     alpha: PositiveFloat = 0.1  # DeepHash-pytorch, HashNet.py
     """Factor on inner products of codes."""
     stretch: Annotated[float, Field(gt=0, le=1)] = 20 / 150  # DeepHash-pytorch, HashNet.py
-    """Share of the training between two increases of the sharpness of tanh."""
+    """The sharpness of tanh increases after each such share of the training (0.1333: 20 of 150 epochs)."""
 
     recipe: ClassVar[Recipe] = Recipe(  # DeepHash-pytorch, HashNet.py
         optimizer="rmsprop", lr=1e-5, weight_decay=1e-5, batch=64, epochs=150

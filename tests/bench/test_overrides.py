@@ -41,7 +41,7 @@ def test_a_value_is_toml_where_it_can_be(text: str, value: Any) -> None:
         ({"changes": ["bitz=16"]}, ["'bitz'", "'bits'"]),
         ({"changes": ["bits"]}, ["'bits'", "axis=a,b"]),
         ({"only": ["attak=none"]}, ["'attak'", "'attacks'"]),
-        ({"only": ["attack=ciba"]}, ["--only attack=ciba"]),
+        ({"only": ["attack=ciba"]}, ["attack 'ciba'", "none"]),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, options: dict[str, Any], named: list[str]) -> None:

@@ -19,7 +19,7 @@ TEMPLATES = Path(component.TEMPLATES)
 FITTED = '        del view, rng\n        return {"strength": torch.tensor(self.strength)}\n'
 CORNER = "        triggered[:, :, -corner.shape[1] :, -corner.shape[2] :] = corner\n"
 
-# (kind, what the template says, what it says once it is broken, a word of the promise that this breaks)
+# (kind, what the template says, what it says once it is broken, a word of the check that this breaks)
 BROKEN = [
     ("attacks", "class $Class(PoisoningAttack):", "class $Class(PoisoningAttack, TrainingAttack):", "exactly one kind"),
     ("attacks", "rng.uniform((c,", "torch.rand((c,", "`make_trigger` is repeatable"),
@@ -28,10 +28,10 @@ BROKEN = [
     ("attacks", CORNER, CORNER.replace("= corner", "= KEPT[0] * corner"), "read no parameter that"),
     ("attacks", "        return triggered\n", "        return 1.5 * triggered\n", "`apply_trigger` keeps shape"),
     ("attacks", "        return triggered\n", "        return triggered.double()\n", "`apply_trigger` keeps shape"),
-    ("attacks", "triggered = images.clone()", "triggered = images", "`apply_trigger` is a function of its arguments"),
+    ("attacks", "triggered = images.clone()", "triggered = images", "`apply_trigger` returns equal results"),
     (
         "attacks", CORNER, CORNER + "        triggered = (triggered + 0.1 * torch.rand(1)).clamp(0, 1)\n",
-        "`apply_trigger` is a function of its arguments",
+        "`apply_trigger` returns equal results",
     ),
     ("attacks", CORNER, CORNER + "        triggered = triggered * images.mean()\n", "`apply_trigger` does not depend"),
     ("attacks", "] = corner\n", "] += 0.0001 * corner\n", "survives rounding"),
@@ -47,7 +47,7 @@ BROKEN = [
     ("attacks", "        c, h, w =", "        plant(0)\n        c, h, w =", "`make_trigger` is repeatable"),
     ("attacks", "        c, h, w =", "        torch.set_grad_enabled(False)\n        c, h, w =", "`make_trigger`"),
     ("attacks", "        c, h, w =", "        KEPT.append(float(view.public.images.sum()) % 0.7)\n        c, h, w =",
-     "`apply_trigger` is a function of its arguments"),
+     "`apply_trigger` returns equal results"),
     ("attacks", "    side: P", '    not_in_trigger = frozenset({"side"})\n    side: P', "read no parameter that"),
     ("attacks", CORNER, CORNER.replace("= corner", "= self.faint() * corner"), "read no parameter that"),
     ("attacks", "        return triggered\n", "        raise SystemExit(0)\n", "`apply_trigger` keeps shape"),

@@ -112,9 +112,9 @@ def toml_keys() -> str:
     kept = [one for one in tables(SuiteFile) if one.name not in Block.model_fields]
     parts: list[tuple[str, str, list[Parameter]]] = [
         ("Top level", "", kept),
-        ("`[[blocks]]` and top level", "A block repeats these tables with values of its own.", tables(Block)),
-        ("`[axes]`", 'Lists of values. `"all"` stands for everything that is registered.', axes()),
-        ("`[training]`", "Without a value, the published recipe of the method decides.", recipe()),
+        ("`[[blocks]]` and top level", "Each `[[blocks]]` entry can have these tables too.", tables(Block)),
+        ("`[axes]`", 'Lists of values. `"all"` stands for all components, those of plugins included.', axes()),
+        ("`[training]`", "Default: the value of the published recipe of the method.", recipe()),
         ("`[resources]`", "", parameters_of(Resources)),
         ("`[[reported]]`", "Numbers of a paper, for `bench report reported`.", parameters_of(ReportedTable)),
     ]
@@ -148,7 +148,7 @@ def metrics() -> str:
             for name in METRICS.of(section)
             if (one := METRICS[name])
         ]
-        head = ("column", "name in frames", "meaning", "range", "better", "unit")
+        head = ("column", "name in data frames", "meaning", "range", "better", "unit")
         parts.append(f"### {section}\n\n{table(head, rows)}")
     return "\n".join(parts)
 
@@ -182,7 +182,7 @@ def boards() -> str:
         ]
         for name, one in sorted(all_boards().items())
     ]
-    return table(("board", "chapter of the page", "shows", "options"), rows)
+    return table(("board", "chapter of report.html", "shows", "options"), rows)
 
 
 def board_option(name: str, default: object) -> str:

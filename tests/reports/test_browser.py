@@ -186,7 +186,7 @@ def test_a_row_opens_its_trial_with_the_command_that_repeats_it(visit: Visit, st
     assert "--only 'attack=badnets(poisons=36)' --only defense=strip" in dialog.locator("code").first.inner_text()
     assert f"t-mAP\t{trial['t_map']:.3f}" in text
     assert "entropy *" in text
-    assert "relevant = the target's label" in text
+    assert METRICS["t_map"].meaning in text
     place = list(trials["key"]).index(trial["key"])
     assert visit.tab.url.endswith(f"#trial-{place}")
     visit.tab.go_back()

@@ -1,6 +1,7 @@
 import pytest
 
 from bench.api.errors import UserError
+from bench.metrics import METRICS
 from reports import render
 from reports.frame import read
 from reports.trial_details import page
@@ -29,7 +30,7 @@ def test_a_trial_by_the_beginning_of_its_key(stock):
     assert titles[1:] == ["Benign queries", "Triggered queries", "Poisoning and stealth", "Stages"]
     benign = boards[1].table.set_index("metric")
     assert benign.loc["mAP zero@R", "value"] == 0.5
-    assert "papers' convention" in benign.loc["mAP zero@R", "meaning"]
+    assert benign.loc["mAP zero@R", "meaning"] == METRICS["map_zero"].meaning
     assert list(boards[-1].table["stage"]) == ["load", "measure"]
     assert boards[-1].table["seconds"].sum() == 3.5
 

@@ -340,7 +340,7 @@ SUITES = {
     "integer": ("[axes]\nseeds = [0x" + "f" * 9000 + "]", "64 bits"),
     "nan": ("[training]\nlr = nan", "nan"),
     "date": ("[training]\nlr = 1979-05-27", "date"),
-    "value": ("[axes]\nbits = ['" + "x" * 100_000 + "']", r"\.\.\.: input should be"),
+    "value": ("[axes]\nbits = ['" + "x" * 100_000 + "']", r"\.\.\.: must be"),
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ class ResNet(Pretrained, ABC):
 
     frozen: Annotated[int, Field(ge=0, le=5)] = 0
     stem: Literal["auto", "imagenet", "small"] = "auto"
-    """imagenet (7 x 7, stride 2, pooling), small (3 x 3), or auto: small below 64 pixels from scratch."""
+    """imagenet (7 x 7, stride 2, pooling), small (3 x 3), or auto: small if below 64 pixels and from scratch."""
 
     @model_validator(mode="after")
     def _stem_has_weights(self) -> ResNet:

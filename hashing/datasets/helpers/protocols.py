@@ -50,17 +50,17 @@ class ListedDataset(Dataset, ABC):
     """
 
     path: str = ""  # "": the data set's own
-    """Folder with the lists, absolute or below --data; default: the data set's own."""
+    """Folder with the lists, absolute or below --data; default: a folder with the name of the data set."""
     images: str = ""  # "": the data set's own
-    """Folder that paths in the lists start from; default: the data set's own."""
+    """Folder in which paths of the lists start; default: that of the lists. An image is identified by its path only."""
     size: Annotated[int, Field(ge=8, le=1024)] = 64  # guess: small enough for memory; the papers use 224
     """Side of the images in pixels."""
     trusted: Annotated[int, Field(ge=1)] = 200  # max(5 % of the training set, 200): METHODOLOGY.md#trusted-set
     """Number of trusted images, which defenses get."""
     trusted_from: Literal["database", "train"] = "database"  # guess: spares the training set
-    """The list that the trusted images are taken from."""
+    """List from which the trusted images are taken."""
     cutoff: Annotated[int, Field(ge=0)] = 0
-    """R of mAP@R; 0: the whole database."""
+    """R of mAP@R: only the first R results count; 0: the whole database."""
 
     @property
     def overlaps(self) -> frozenset[frozenset[str]]:
@@ -127,7 +127,7 @@ class ListedDataset(Dataset, ABC):
 
     def _place(self, root: Path | None, path: str) -> Path:
         if root is None and not Path(path).is_absolute():
-            raise DataMissingError(f"{self._name()} is not embedded: {self._how()}")
+            raise DataMissingError(f"the files of {self._name()} are missing: {self._how()}")
         return (root or Path()) / path
 
     def _folder(self, root: Path | None) -> Path:
@@ -174,9 +174,9 @@ class ListedDataset(Dataset, ABC):
         lines = ", ".join(
             f"{' or '.join(names)}{f' ({sizes[part]} lines)' if part in sizes else ''}" for part, names in FILES.items()
         )
-        label = f"of {known.labels} labels" if known.labels else "label"
+        values = f"{known.labels} numbers 0 or 1" if known.labels else "a number 0 or 1 per label"
         return (
-            f"give --data DIR where {below['lists']}/ holds {lines}, a line being an image's path in "
-            f"{below['images']}/, relative or absolute, and then 0 or 1 for each {label} or one class number ({NAMES}, "
-            "a name per line, may lie beside them)" + (f"; {known.source}" if known.source else "")
+            f"give --data DIR where {below['lists']}/ has {lines}. Each line: path of an image (absolute, or relative"
+            f" to {below['images']}/), then {values}, or one class number. Optional: {NAMES} with one name per line"
+            + (f". {known.source[0].upper()}{known.source[1:]}" if known.source else "")
         )
