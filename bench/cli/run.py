@@ -97,9 +97,8 @@ def run(
     held.check_writable()
     made, loaded, chosen = _plan(suite, set_, only, data, plugin, device)
     if all(trial.key is None for trial in made.trials):
-        raise UserError(
-            f"nothing of this suite can run here: {'; '.join(dict.fromkeys(c.skipped for c in made.trials))}"
-        )
+        reasons = "; ".join(dict.fromkeys(trial.skipped for trial in made.trials))
+        raise UserError(f"nothing of this suite can run here: {reasons}")
     held.write_run(manifest_of(made, loaded, command_of(suite, set_, only)))
     with _stopped_once(), Display(RuntimeEstimator(held.records())) as display:
         environment = Environment(
@@ -108,11 +107,9 @@ def run(
 
         def start() -> executors.Executor:
             short = executor == "auto" and not (address or workers) and display.expected < SHORT
-            made_: executors.Executor = (
-                executors.SerialExecutor(environment)
-                if short or executor == "serial"
-                else ray_executor.RayExecutor(environment, workers=workers, address=address)
-            )
+            made_: executors.Executor = executors.SerialExecutor(environment)
+            if executor != "serial" and not short:
+                made_ = ray_executor.RayExecutor(environment, workers=workers, address=address)
             display.slots = made_.slots
             return made_
 
