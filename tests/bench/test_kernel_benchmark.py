@@ -1,4 +1,4 @@
-"""What `bench kernels` times and how: fair turns, honest ratios, contenders that agree, rivals that are right."""
+"""What `bench kernels` times and how: fair turns, honest ratios, contenders that agree, baselines that are right."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_clustered_codes_flip_the_share_of_bits_that_they_say(bits):
 
 
 @pytest.mark.parametrize("cutoff", [None, 7])
-def test_rivals_find_what_brute_force_finds(cutoff):
+def test_baselines_find_what_brute_force_finds(cutoff):
     data = workloads.clustered(300, 6, 12)
     slow = data.signs(6)
     apart = (data.queries.unpack()[:, None] != data.database.unpack()).sum(2)
@@ -124,7 +124,7 @@ class OtherSigns(workloads.Retrieval):
         return -few, own, database, labels
 
 
-def test_every_race_compares_its_contenders(monkeypatch):
+def test_every_comparison_checks_its_contenders(monkeypatch):
     data = OtherSigns(**vars(workloads.clustered(400, 5, 16)))
     counts = {"numba": np.ones(3), "torch": np.zeros(3)}
     monkeypatch.setattr(kernel_benchmark, "distance_histograms", lambda *a, backend: (np.ones(3), counts[backend]))
@@ -149,7 +149,7 @@ def test_no_more_is_searched_for_than_a_database_holds():
     assert not any(map(refused, searches))
 
 
-def test_absent_rivals_are_named(monkeypatch):
+def test_absent_baselines_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     search = next(kernel_benchmark.search_comparisons(workloads.clustered(300, 4, 16), (3,)))
     rows = {row.by: row for row in search.run("search", 2)}

@@ -17,7 +17,7 @@ OWN = ("numba", "torch")
 
 @cache
 def database(items: int, bits: int) -> Retrieval:
-    return clustered(items, FEW, bits)  # as many as slow rivals get, so that times compare
+    return clustered(items, FEW, bits)  # as many as slow baselines get, so that times compare
 
 
 def comparisons(items: int, bits: int) -> Iterator[Comparison]:

@@ -198,7 +198,7 @@ class Tags(HTMLParser):
 def test_no_text_of_a_store_or_of_measured_kernels_is_markup(tmp_path: Path) -> None:
     store = store_of(tmp_path / "s", TAGS)
     rows = spoiled(KERNELS, TAGS)
-    rows["rows"] += [copy.deepcopy(rows["rows"][0]) | {"by": f"rival{TAGS}", "faster": [1.0, 2.0, 3.0]}]
+    rows["rows"] += [copy.deepcopy(rows["rows"][0]) | {"by": f"baseline{TAGS}", "faster": [1.0, 2.0, 3.0]}]
     (tmp_path / "k.json").write_text(json.dumps(rows))
     results = frame.read(store)
     boards, _ = throughput.read(tmp_path / "k.json")
