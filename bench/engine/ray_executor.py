@@ -309,9 +309,10 @@ def reachable(address: str, seconds: float = 5.0) -> None:
         ) from None
 
 
-def run_task(stage: Stage, site: Environment, mark: Path, driver: Driver) -> Record:
+def run_task(stage: Stage, site: Environment, mark: Path, driver: Driver | None = None) -> Record:
     """Run a stage in a Ray worker. mark: a file that says that the stage has begun, and keeps stderr."""
-    driver.enter()
+    if driver is not None:
+        driver.enter()
     if not site.store.is_dir():
         raise StoreError(
             f"the machine {socket.gethostname()} does not see the store '{site.store}': name a --store in a folder that"

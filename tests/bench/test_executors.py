@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.engine.executors import RayExecutor, SerialExecutor
+from bench.engine.executors import SerialExecutor
+from bench.engine.ray_executor import RayExecutor
 from bench.engine.scheduler import Frontier, NoProgress, run_plan
 from bench.engine.store import Store
 from bench.engine.worker import Environment
