@@ -14,8 +14,8 @@ def hidden(root: Path) -> str:
     """
     for name in PACKAGES:
         spec = find_spec(name)
-        places = [] if spec is None else spec.submodule_search_locations or ()
-        if not any(Path(place).resolve() == root / name for place in places):
+        # asked for the file and not for the folder: a strict editable install has folders of links
+        if spec is None or not spec.origin or Path(spec.origin).resolve() != (root / name / "__init__.py").resolve():
             return name
     return ""
 

@@ -353,9 +353,10 @@ def reachable(address: str, seconds: float = 5.0) -> None:
         ) from None
 
 
-def run_task(stage: Stage, environment: Environment, mark: Path, driver: Driver) -> Record:
+def run_task(stage: Stage, environment: Environment, mark: Path, driver: Driver | None = None) -> Record:
     """Run a stage in a Ray worker. mark: a file that is created when the stage starts, and receives stderr."""
-    driver.enter()
+    if driver is not None:
+        driver.enter()
     if not environment.store.is_dir():
         raise StoreError(
             f"the machine {socket.gethostname()} does not see the store '{environment.store}': give a --store in a"

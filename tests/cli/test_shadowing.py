@@ -97,10 +97,24 @@ def test_the_installed_command_does_not_look_into_the_current_folder(installed, 
 
 
 def test_python_m_bench_works_in_the_checkout_and_in_its_folders(installed, work) -> None:
-    for place in (ROOT, ROOT / "tests", work):
+    for place in (ROOT, ROOT / "reports", work):
         done = ended([sys.executable, "-m", "bench", "list", "attacks"], place, installed)
         assert done.returncode == 0, (place, done.stderr)
         assert "badnets" in done.stdout
+
+
+def test_folders_of_links_to_the_packages_are_the_packages(installed, work) -> None:
+    """As a strict editable install makes them."""
+    for name in (*PACKAGES, "bench"):
+        for path in (ROOT / name).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                place = work / "links" / path.relative_to(ROOT)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.symlink_to(path)
+    environment = {**installed, "PYTHONPATH": str(work / "links")}
+    done = ended([sys.executable, "-m", "bench", "list", "attacks"], work, environment)
+    assert done.returncode == 0, done.stderr
+    assert "badnets" in done.stdout
 
 
 def test_a_checkout_behind_a_link_is_no_other_one(work, installed) -> None:

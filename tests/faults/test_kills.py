@@ -77,7 +77,7 @@ from pathlib import Path
 from bench.config import suite
 from bench.graph import planner
 from bench.api import registry
-from bench.engine.ray_executor import Driver, run_task
+from bench.engine.ray_executor import run_task
 from bench.engine.store import Store
 from bench.engine.worker import Environment, run_stage
 suite_, store, plugin = map(Path, sys.argv[1:])
@@ -87,7 +87,7 @@ for stage in planner.plan([suite.load(str(suite_))], data=None, device="cpu").st
     if stage.kind in ("load", "split", "train"):
         run_stage(stage, environment)
     elif stage.kind == "defend" and stage.spec["defense"]["name"] == "moody":
-        run_task(stage, environment, store / "running" / f"{stage.key}.dead", Driver.here())
+        run_task(stage, environment, store / "running" / f"{stage.key}.dead")
 """
 
 
