@@ -86,11 +86,7 @@ def run(
     from bench.engine.store import Store
     from bench.engine.worker import Environment
 
-    if (limit := memory_limit()) is not None and limit < ADDRESS_SPACE:
-        raise UserError(
-            f"`ulimit -v` leaves this process {limit / 1e9:.1f} GB, and training takes {ADDRESS_SPACE / 1e9:.0f} GB of"
-            " address space at least: raise it"
-        )
+    _check_memory()
     again = frozenset(word for word in retry.split(",") if word)
     if not again <= LASTING_FAILURES:
         raise UserError(f"--retry {retry}: expected some of {', '.join(sorted(LASTING_FAILURES))}, separated by commas")
@@ -180,6 +176,15 @@ def plan(
         line(
             f"{len(pending.failed)} stages failed before and are not run again: `python -m bench leaderboard`"
             " names the reasons, `run --retry failed,timeout,oom` runs them again."
+        )
+
+
+def _check_memory() -> None:
+    """UserError if a limit of address space would end the training of models."""
+    if (limit := memory_limit()) is not None and limit < ADDRESS_SPACE:
+        raise UserError(
+            f"`ulimit -v` leaves this process {limit / 1e9:.1f} GB, and training takes {ADDRESS_SPACE / 1e9:.0f} GB of"
+            " address space at least: raise it"
         )
 
 
