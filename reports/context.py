@@ -17,10 +17,7 @@ from reports.selection import groups, with_result, without_result
 
 # Contexts that join all values of such an axis always differ in these versions.
 DIFFERENT = {"dataset": ("protocol_digest", "code"), "backbone": ("code",), "method": ("code",)}
-REPAIRS = (
-    DefenseKind.NONE,
-    *CODE_CHANGING,
-)  # defense kinds that have codes of their own
+REPAIRS = (DefenseKind.NONE, *CODE_CHANGING)  # defense kinds that have codes of their own
 FIXED = {"surrogate": "other_seed", "augment": "victim"}  # default values, which the names of settings leave out
 
 

@@ -8,7 +8,7 @@ import signal
 import textwrap
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -34,9 +34,11 @@ from bench.cli.options import (
 
 if TYPE_CHECKING:
     from bench.config.suite import Suite
+    from bench.engine.estimator import RuntimeEstimator
     from bench.engine.record import RunManifest
     from bench.engine.scheduler import Summary
     from bench.graph.plan import Plan
+    from reports.text_table import TextTable
 
 Retry = Annotated[
     str,
@@ -164,29 +166,17 @@ def plan(
     ] = None,
 ) -> None:
     """Print the work of `run` with the same options: trials, stages, time, disk, and trials that are left out."""
-    from bench.artifacts.inputs import STAGES
     from bench.cli.progress import clock
     from bench.engine.estimator import RuntimeEstimator
     from bench.engine.scheduler import Frontier
     from bench.engine.store import Store
-    from reports.text_table import TextTable
 
     held = Store(store) if (store / "store.json").exists() else None
     made, _, chosen = _plan(suite, set_, only, data, plugin, device)
     pending = Frontier(made, held, frozenset()) if held else None
     needed = pending.needed if pending else made.stages
     costs = RuntimeEstimator(held.records() if held else ())
-    columns = ("stage", "stages", "already stored", "to do", "estimate")
-    cells: dict[str, list[str]] = {name: [] for name in columns}
-    for kind in STAGES:
-        every = [stage for stage in made.stages.values() if stage.kind == kind]
-        left = [stage for stage in every if stage.key in needed]
-        if every:
-            seconds = costs.total(Counter(stage.cost_group for stage in left))
-            row = (kind, str(len(every)), str(len(every) - len(left)), str(len(left)), clock(seconds))
-            for name, text in zip(cells, row, strict=True):
-                cells[name].append(text)
-    write_table(TextTable(cells, right=frozenset(cells) - {"stage"}, fixed=frozenset(cells)))
+    write_table(_stages(made, needed, costs))
     runnable = [trial for trial in made.trials if trial.key is not None]
     parallel = workers or os.cpu_count() or 1
     groups = Counter(stage.cost_group for stage in needed.values())
@@ -211,6 +201,24 @@ def plan(
             f"{len(pending.failed)} stages failed before and do not run again: `python -m bench leaderboard` shows the"
             " reasons, `python -m bench run --retry failed,timeout,oom` runs them again."
         )
+
+
+def _stages(made: Plan, needed: Collection[str], costs: RuntimeEstimator) -> TextTable:
+    """A row per kind of stage: their number, the number without a result, and the expected time of these."""
+    from bench.artifacts.inputs import STAGES
+    from bench.cli.progress import clock
+    from reports.text_table import TextTable
+
+    cells: dict[str, list[str]] = {name: [] for name in ("stage", "stages", "already stored", "to do", "estimate")}
+    for kind in STAGES:
+        every = [stage for stage in made.stages.values() if stage.kind == kind]
+        left = [stage for stage in every if stage.key in needed]
+        if every:
+            seconds = costs.total(Counter(stage.cost_group for stage in left))
+            row = (kind, str(len(every)), str(len(every) - len(left)), str(len(left)), clock(seconds))
+            for name, text in zip(cells, row, strict=True):
+                cells[name].append(text)
+    return TextTable(cells, right=frozenset(cells) - {"stage"}, fixed=frozenset(cells))
 
 
 def _plan(

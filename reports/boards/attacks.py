@@ -89,7 +89,7 @@ def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
     best = [i for i, line in enumerate(lines) if str(line.get("rank") or "").startswith("1-")]
     return Board(
         title=name,
- setting=context.setting,
+        setting=context.setting,
         table=table(lines, columns, keep=keep),
         caption=basis.caption(
             "gain = t-mAP - control, where control is t-mAP of the clean model under the same trigger. Ordered by gain"

@@ -61,7 +61,7 @@ def defense_costs(
         found.append(
             Board(
                 title="Costs of defenses",
- setting=context.setting,
+                setting=context.setting,
                 table=table(lines, NAMES, keep=NAMES[:4]),
                 caption="\n".join([*context.about, note]),
                 index=("defense",),

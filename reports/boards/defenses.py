@@ -56,7 +56,7 @@ def matrix(basis: Basis, metric: str, title: str, beside: Sequence[str], note: s
     extras = [METRICS[extra].title for extra in beside]
     return Board(
         title=title,
- setting=basis.context.setting,
+        setting=basis.context.setting,
         table=table(
             lines, ["attack", "cells", "collapsed", *extras, *names], keep=["attack", "cells", "collapsed", *names]
         ),

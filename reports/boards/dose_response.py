@@ -57,7 +57,7 @@ def dose_response(data: BoardData) -> list[Board]:
             boards.append(
                 Board(
                     title="Dose and response",
- setting=context.setting,
+                    setting=context.setting,
                     table=table(lines, columns, keep=columns[:6]),
                     caption="\n".join([*context.about, ABOUT]),
                     index=("attack", "parameter"),

@@ -56,12 +56,8 @@ def _parts() -> list[BoardKind]:
 def _runnable(results: Results) -> Results:
     """The results without settings that cannot run because data are missing; the board of no result names those."""
     trials = results.trials
-    left_out = (
-        trials["status"]
-        .eq(Status.SKIPPED.value)
-        .groupby([trials[axis] for axis in SETTING], dropna=False)
-        .transform("all")
-    )
+    settings = [trials[axis] for axis in SETTING]
+    left_out = trials["status"].eq(Status.SKIPPED.value).groupby(settings, dropna=False).transform("all")
     return replace(results, trials=trials[~left_out.astype(bool)])
 
 
