@@ -114,11 +114,12 @@ def images(data: bytes, folder: Path) -> bool:
 
 
 def codes(data: bytes, folder: Path) -> bool:
-    path = folder / "c.npz"
-    path.write_bytes(data)
-    found = code_files.read(path)
-    score._together(found, found)
-    code_files.packed(found, found)
+    for path in (folder / "c.mat", folder / "c.npz"):
+        path.write_bytes(data)
+        with suppress(UserError) if path.suffix == ".mat" else nullcontext():
+            found = code_files.read(path)
+            score._together(found, found)
+            code_files.packed(found, found)
     return True
 
 
