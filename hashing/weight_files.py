@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -78,7 +79,8 @@ def read_saved(file: BinaryIO, what: str, remedy: str) -> Any:
         raise DataCorruptError(f"{what} has compressed members, which torch.save never writes: {remedy}")
     file.seek(0)
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about what an odd file holds
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # unpacking and unpickling fail in any way on damaged files
         raise DataCorruptError(
             f"{what} is damaged or holds more than tensors ({type(error).__name__}): {remedy}"

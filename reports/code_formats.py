@@ -1,16 +1,14 @@
-"""Arrays from the files that hashing code leaves: .npz and .npy, torch.save, and MATLAB before 7.3.
+"""Arrays from the files that hashing code leaves: .npz and .npy, torch.save, and MATLAB 5 to 7.
 
 All are untrusted: pickled objects are refused, and no array is made that claims more than its file holds.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import pickle
 import struct
 import tokenize
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,20 +19,17 @@ from typing import Any
 import numpy as np
 
 from bench.api.errors import UserError
+from reports import matlab_files
 
 Choose = Callable[[Sequence[str]], Iterable[str]]
 HOW = "write it with numpy.savez(path, codes=..., labels=...)"
 ALONE = ""  # the name of the only array of a file without names
 FLOOR, RATIO = 2**30, 100  # an array may have FLOOR bytes, or RATIO times the size of the file if that is larger
-WIDEST = 16  # bytes of MATLAB's widest number
 
 _BROKEN = (OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, NotImplementedError, MemoryError,
            OverflowError, RuntimeError, IndexError, AttributeError, struct.error, tokenize.TokenError,
            zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)  # fmt: skip
-_MATLAB, _HDF5 = b"MATLAB", b"\x89HDF\r\n\x1a\n"
-_NUMBERS = {"double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
-_COMPRESSED, _MATRIX = 15, 14  # types of MATLAB's elements
-_HEADER = 128  # bytes of a MATLAB file before its first element
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def load(path: Path, choose: Choose) -> dict[str, np.ndarray]:
@@ -47,12 +42,12 @@ def load(path: Path, choose: Choose) -> dict[str, np.ndarray]:
         raise UserError(f"'{path}' is no ordinary file: give a file with the arrays codes and labels")
     try:
         with path.open("rb") as file:
-            head = file.read(_HEADER)
+            head = file.read(64)
     except FileNotFoundError:
         raise UserError(f"'{path}' does not exist: give a file with the arrays codes and labels") from None
     if head.startswith((_HDF5, b"MATLAB 7.3")):
         raise UserError(f"'{path}' is a MATLAB 7.3 file (HDF5), which is not read: save it with -v7, or {HOW}")
-    if head.startswith(_MATLAB) or path.suffix.lower() == ".mat":
+    if head.startswith(matlab_files.MARK) or path.suffix.lower() == ".mat":
         return _matlab(path, choose)
     if head.startswith(np.lib.format.MAGIC_PREFIX):
         return _npy(path, choose)
@@ -146,45 +141,11 @@ def _tensor(path: Path, value: Any) -> np.ndarray:
 
 
 def _matlab(path: Path, choose: Choose) -> dict[str, np.ndarray]:
-    from scipy.io import loadmat, whosmat
-
-    def variables() -> tuple[bytes, dict[str, tuple[int, ...]]]:
-        content = path.read_bytes()
-        if content.startswith(_MATLAB):
-            content = _unpacked(content, _limit(path))
-        return content, {name: shape for name, shape, kind in whosmat(io.BytesIO(content)) if kind in _NUMBERS}
-
-    def one(name: str) -> np.ndarray:
-        _check_size(math.prod(shapes[name]), len(content), path)  # numbers may have one byte in the file
-        _check_size(math.prod(shapes[name]) * WIDEST, _limit(path), path)
-        return np.asarray(loadmat(io.BytesIO(content), variable_names=[name])[name])
-
-    with warnings.catch_warnings(action="ignore"):
-        try:
-            content, shapes = variables()
-        except _BROKEN as error:
-            raise UserError(f"'{path}' is not a MATLAB file ({_short(error)}): {HOW}") from None
-        return {name: _read(path, name, partial(one, name)) for name in choose(list(shapes))}
-
-
-def _unpacked(content: bytes, limit: int) -> bytes:
-    """A MATLAB file whose compressed elements are unpacked; ValueError beyond `limit` bytes."""
-    order = {b"IM": "<", b"MI": ">"}[content[_HEADER - 2 : _HEADER]]
-    parts, place, left = [content[:_HEADER]], _HEADER, limit
-    while place < len(content):
-        kind, size = struct.unpack_from(f"{order}II", content, place)
-        body = content[place : place + 8 + size]
-        place += len(body)
-        if kind == _COMPRESSED:
-            body = zlib.decompressobj().decompress(body[8:], left + 1)
-            (kind,) = struct.unpack_from(f"{order}I", body)
-        if kind != _MATRIX:
-            raise ValueError(f"an element of type {kind}")
-        left -= len(body)
-        if left < 0:
-            raise ValueError(f"it unpacks to more than the limit of {limit} bytes")
-        parts.append(body)
-    return b"".join(parts)
+    try:
+        held = matlab_files.arrays(path.read_bytes(), _limit(path))
+    except _BROKEN as error:
+        raise UserError(f"'{path}' is not a MATLAB file of version 5 to 7 ({_short(error)}): {HOW}") from None
+    return {name: _read(path, name, held[name].read) for name in choose(list(held))}
 
 
 def _read(path: Path, name: str, read: Callable[[], np.ndarray]) -> np.ndarray:

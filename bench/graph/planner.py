@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -45,6 +46,7 @@ from bench.graph.plan import Plan
 from bench.graph.settings import instance, public_setting, setting_spec, spec_of
 from bench.graph.threat_policy import check_threat, surrogate_trial, trigger_maker
 from bench.graph.wiring import Wiring
+from hashing.model import HashModel
 
 # Shapes of images, for networks whose images are not read yet: grey and in colour, enlarged and not.
 SHAPES = ((1, 16, 16), (1, 224, 224), (3, 16, 16), (3, 64, 64), (3, 224, 224))
@@ -150,9 +152,8 @@ class _Planner:
             attack.files()  # missing ones come first
             spec, classes = setting_spec(trial, self._wiring.device), self._wiring.class_count(trial.dataset)
             plans = [blueprint(spec, image_shape=shape, classes=classes, train_size=1) for shape in SHAPES]
-            with warnings.catch_warnings(action="ignore"), torch.device("meta"):
-                networks = [new_model(plan) for plan in plans]
-            self._misfits[place] = attack.unsupported_reason(networks)
+            networks = [network for network in map(_without_values, plans) if network is not None]
+            self._misfits[place] = attack.unsupported_reason(networks) if networks else ""
         return self._misfits[place]
 
     def _measure(self, trial: Trial, attack: Attack, defense: Defense) -> str:
@@ -231,6 +232,15 @@ class _Planner:
             data.load, data.split, clean=clean if Threat.MODEL in attack.threat() else None,
             surrogates=tuple(surrogates), proxies=tuple(proxies),
         )  # fmt: skip
+
+
+def _without_values(plan: dict[str, Any]) -> HashModel | None:
+    """The untrained model of a blueprint, without values; None if a component cannot build it."""
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.device("meta"):
+            return new_model(plan)
+    except Exception:  # noqa: BLE001 -- a plugin's may need values or other images; the attack step compares them
+        return None
 
 
 def _unsupported(trial: Trial, attack: Attack, defense: Defense) -> str:

@@ -368,6 +368,36 @@ def test_planning_refuses_no_model_of_other_image_sizes(name: str, shape: tuple[
     assert "[13]" in misfit(state | {"head.bias": torch.ones(13)}, networks[:-1], tmp_path)
 
 
+STRICT = """
+import torch
+from bench.api.hashing import Backbone, FeatureExtractor, backbone
+
+@backbone
+class Strict(Backbone):
+    def build(self, image_shape):
+        layer = torch.nn.Linear(image_shape[1] * image_shape[2], 8)
+        if {forbidden}:
+            raise ValueError("not on this device, or not for such images")
+        return FeatureExtractor([torch.nn.Sequential(torch.nn.Flatten(), layer)], features=8)
+"""
+
+
+@pytest.mark.parametrize("forbidden", ["layer.weight.device.type == 'meta'", "image_shape[0] == 3"])
+def test_components_that_need_values_are_compared_when_they_run(tmp_path: Path, forbidden: str) -> None:
+    (tmp_path / "strict.py").write_text(STRICT.format(forbidden=forbidden))
+    registry.load_plugin(tmp_path / "strict.py")
+    draw(tmp_path / "mine", checkerboard(1, 2), 16)
+    torch.save({"a": torch.ones(1)}, tmp_path / "mine" / "model.pth")
+    path = tmp_path / "own.toml"
+    text = SUITE.format(attacks=checkpoint(tmp_path / "mine"), seeds="[0]")
+    path.write_text(
+        text.replace('{ name = "convnet", width = 8 }', '"strict"').replace(', "fine_pruning", "strip"', "")
+    )
+    (trial,) = planning.plan([suites.load(str(path))], data=None, device="cpu").trials
+    assert bool(trial.key) == ("meta" in forbidden), trial.skipped
+    assert trial.key or "unknown a" in trial.skipped
+
+
 def state_of(folder: Path) -> dict[str, torch.Tensor]:
     """A model that fits SUITE."""
     made = planned(folder, '"none"')

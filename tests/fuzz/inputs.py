@@ -278,6 +278,9 @@ def pictures() -> tuple[bytes, ...]:
 
 @cache
 def code_files() -> tuple[bytes, ...]:
+    import scipy.io
+    import torch
+
     found = []
     codes = np.sign(np.random.default_rng(0).normal(size=(6, 8)))
     hot = np.eye(6, 3, dtype=bool)
@@ -286,6 +289,12 @@ def code_files() -> tuple[bytes, ...]:
             save(buffer := io.BytesIO(), codes=codes, labels=labels)
             found.append(buffer.getvalue())
     np.save(buffer := io.BytesIO(), codes)
+    found.append(buffer.getvalue())
+    arrays = {"codes": codes, "labels": np.arange(6)}
+    for options in ({}, {"do_compression": True}):
+        scipy.io.savemat(buffer := io.BytesIO(), arrays, **options)
+        found.append(buffer.getvalue())
+    torch.save({name: torch.tensor(array) for name, array in arrays.items()}, buffer := io.BytesIO())
     return (*found, buffer.getvalue())
 
 

@@ -18,7 +18,7 @@ FOLLOWED = ["bench.config.suite", "bench.config.reported",
             "bench.engine.store", "bench.engine.record", "bench.api.untrusted",
             "hashing.datasets",
             "hashing.weight_files", "reports.frame", "reports.trial_details", "reports.score", "reports.code_files",
-            "reports.code_formats", "reports.throughput",
+            "reports.code_formats", "reports.matlab_files", "reports.throughput",
             "reports.boards", "reports.render", "tarfile", "zipfile", "tomllib"]  # fmt: skip
 SEEDS = 300  # inputs to begin with
 LARGEST = 2**16  # bytes of an input

@@ -114,9 +114,10 @@ def images(data: bytes, folder: Path) -> bool:
 
 
 def codes(data: bytes, folder: Path) -> bool:
-    path = folder / "c.npz"
-    path.write_bytes(data)
-    score.score(path, path)
+    for path in (folder / "c.mat", folder / "c.npz"):
+        path.write_bytes(data)
+        with suppress(UserError) if path.suffix == ".mat" else nullcontext():
+            score.score(path, path)
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from bench.api.errors import UserError
 from reports.code_files import CodeFile, packed, read
 from reports.context import Board
+from reports.matlab_files import arrays
 from reports.score import score
 
 RNG = np.random.default_rng(0)
@@ -44,10 +46,10 @@ def both(folder: Path, codes: dict[str, np.ndarray] = LOGITS, suffix: str = ".np
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".pt", ".pth", ".mat"])
-@pytest.mark.parametrize("kind", ["logits", "half", "signs", "bits"])
+@pytest.mark.parametrize("kind", ["logits", "half", "signs", "bits", "booleans"])
 def test_all_formats_hold_the_same_numbers(tmp_path: Path, suffix: str, kind: str) -> None:
     changes = {"logits": lambda x: x, "half": np.float16, "signs": lambda x: np.sign(x).astype(np.int8),
-               "bits": lambda x: (x > 0).astype(np.uint8)}  # fmt: skip
+               "bits": lambda x: (x > 0).astype(np.uint8), "booleans": lambda x: x > 0}  # fmt: skip
     codes = {side: changes[kind](array) for side, array in LOGITS.items()}
     if kind == "half" and suffix == ".mat":
         codes = {side: array.astype(np.float32) for side, array in codes.items()}  # MATLAB has no half
@@ -125,6 +127,39 @@ def test_other_files_are_named(tmp_path: Path, content: bytes, words: str) -> No
         read(path)
     assert "numpy.savez" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("kind", ["f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "b1"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (4, 2), (5, 7), (0, 3)])
+def test_matlab_s_arrays_are_those_that_scipy_reads(
+    tmp_path: Path, compressed: bool, kind: str, shape: tuple[int, int]
+) -> None:
+    written = {"A": (10 * RNG.random(shape)).astype(kind), "words": "abc", "cell": np.array([[1, "a"]], object)}
+    scipy.io.savemat(tmp_path / "c.mat", written, do_compression=compressed)
+    (found,) = arrays((tmp_path / "c.mat").read_bytes(), 2**20).items()
+    theirs = scipy.io.loadmat(tmp_path / "c.mat", mat_dtype=False)["A"]
+    assert found[0] == "A"
+    assert np.array_equal(found[1].read(), theirs)
+    assert found[1].read().dtype == np.dtype(kind)
+
+
+def test_matlab_of_other_machines_is_read() -> None:
+    def element(kind: int, data: bytes) -> bytes:
+        return struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)
+
+    flags, sides, numbers = struct.pack(">II", 6, 0), struct.pack(">ii", 2, 3), struct.pack(">6h", *range(6))
+    parts = [(6, flags), (5, sides), (1, b"codes"), (3, numbers)]
+    content = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x01\x00MI" + element(14, b"".join(element(*one) for one in parts))
+    found = arrays(content, 2**20)["codes"].read()
+    assert found.tolist() == [[0, 2, 4], [1, 3, 5]]
+    assert found.dtype == np.float64
+
+
+def test_a_matlab_file_of_version_4_is_named(tmp_path: Path) -> None:
+    scipy.io.savemat(tmp_path / "c.mat", {"codes": np.ones((3, 4)), "labels": np.arange(3)}, format="4")
+    with pytest.raises(UserError, match="not a MATLAB file of version 5 to 7"):
+        read(tmp_path / "c.mat")
 
 
 def test_what_matlab_calls_something_else_is_no_array(tmp_path: Path) -> None:
