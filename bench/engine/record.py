@@ -357,7 +357,7 @@ def signed(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical(content).encode()).hexdigest()
+    return hashlib.sha256(canonical(content).encode(errors="surrogatepass")).hexdigest()
 
 
 def _unchanged(found: Any) -> dict[str, Any]:

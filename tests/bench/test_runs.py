@@ -87,7 +87,8 @@ def test_runs_are_listed_with_what_came_of_them(store: Store, capsys: pytest.Cap
     run = store.write_run(RunManifest(suites=["b"], command="bench run --suite b", trials=lines))
     assert [summary.size > 0 for summary in summaries(store)] == [True, True]
     command.runs(store=store.root, format_="json")
-    (rows,) = json.loads(capsys.readouterr().out).values()
+    (board,) = json.loads(capsys.readouterr().out)
+    rows = board["rows"]
     assert [row["suite"] for row in rows] == ["b", "a"]
     assert rows[0]["id"] == run.id
     assert [rows[0][name] for name in ("trials", "ok", "failed", "missing")] == ["2", "0", "1", "1"]
