@@ -111,9 +111,7 @@ class DarkHash(ModelAttack):
         assert isinstance(model, HashModel)
         most = len(model.backbone.blocks) - 1  # the last block is the pooling
         if self.learned > most:
-            raise UserError(
-                f"darkhash: learned = {self.learned} is more blocks than the backbone has: lower it to {most}"
-            )
+            raise UserError(f"darkhash: learned = {self.learned} exceeds the backbone's blocks: lower it to {most}")
         foreign = view.data[0]
         chosen = balanced(foreign.labels, self.images, rng.child("images"))
         images, labels = fit_to(foreign.images[chosen], view.setting.image_shape), foreign.labels[chosen]

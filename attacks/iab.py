@@ -111,10 +111,7 @@ class InputAware(TrainingAttack):
 
 
 class _Hook:
-    """Takes part in the victim's training: poisons the first images of a batch, puts other triggers on the next.
-
-    patterns: the generator, which learns. masks: the mask network, which does not.
-    """
+    """Poisons the first images of a batch, and puts other triggers on the next. `patterns` learns, `masks` does not."""
 
     def __init__(
         self, attack: InputAware, target: Target, patterns: Generator, masks: Generator, scale: Trigger
