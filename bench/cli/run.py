@@ -82,17 +82,11 @@ def run(
     from bench.engine.scheduler import run_plan
     from bench.engine.store import Store
     from bench.engine.worker import Environment
-    from hashing.numba_threads import start_threads
 
-    if (limit := memory_limit()) is not None and limit < ADDRESS_SPACE:
-        raise UserError(
-            f"`ulimit -v` leaves this process {limit / 1e9:.1f} GB, and training takes {ADDRESS_SPACE / 1e9:.0f} GB of"
-            " address space at least: raise it"
-        )
+    _check_machine()
     again = frozenset(word for word in retry.split(",") if word)
     if not again <= LASTING_FAILURES:
         raise UserError(f"--retry {retry}: expected some of {', '.join(sorted(LASTING_FAILURES))}, separated by commas")
-    start_threads()
     if address:
         ray_executor.reachable(address)
     held = Store(store, create=True)
@@ -129,6 +123,18 @@ def run(
     _closing(summary, display.trained, made, store)
     if any(summary.trials[status] for status in (*LASTING_FAILURES, Status.KILLED, Status.MISSING)):
         raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+def _check_machine() -> None:
+    """UserError where limits or settings of this machine let no stage run."""
+    from hashing.numba_threads import start_threads
+
+    if (limit := memory_limit()) is not None and limit < ADDRESS_SPACE:
+        raise UserError(
+            f"`ulimit -v` leaves this process {limit / 1e9:.1f} GB, and training takes {ADDRESS_SPACE / 1e9:.0f} GB of"
+            " address space at least: raise it"
+        )
+    start_threads()
 
 
 def plan(
