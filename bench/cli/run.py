@@ -91,11 +91,9 @@ def run(
     from bench.engine.scheduler import run_plan
     from bench.engine.store import Store
     from bench.engine.worker import Environment
-    from hashing.numba_threads import start_threads
 
-    _require_address_space()
+    _check_machine()
     again = _statuses(retry)
-    start_threads()
     if address:
         ray_executor.reachable(address)
     held = Store(store, create=True)
@@ -134,12 +132,16 @@ def run(
         raise typer.Exit(EXIT_FAILED_TRIALS)
 
 
-def _require_address_space() -> None:
+def _check_machine() -> None:
+    """UserError if limits or settings of this machine let no stage run."""
+    from hashing.numba_threads import start_threads
+
     if (limit := memory_limit()) is not None and limit < ADDRESS_SPACE:
         raise UserError(
             f"`ulimit -v` is {limit / 1e9:.1f} GB of address space, and training needs {ADDRESS_SPACE / 1e9:.0f} GB or"
             " more: raise this limit"
         )
+    start_threads()
 
 
 def _statuses(retry: str) -> frozenset[str]:

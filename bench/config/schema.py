@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.api import registry
 from bench.api.errors import in_words
-from bench.api.hashing import Recipe
 from bench.api.untrusted import abbreviate
 from bench.config.reported import ReportedTable
 from bench.config.trial import SURROGATE
@@ -105,9 +104,8 @@ class SuiteFile(Block):
     """Numbers that a paper reports."""
 
 
-TABLES: dict[str, type[BaseModel | Recipe]] = {
-    "": SuiteFile, "axes": Axes, "resources": Resources, "training": Recipe, "reported": ReportedTable,
-    "blocks": Block,
+TABLES: dict[str, type[BaseModel]] = {
+    "": SuiteFile, "axes": Axes, "resources": Resources, "reported": ReportedTable, "blocks": Block,
 }  # fmt: skip
 
 
@@ -130,7 +128,7 @@ def explain(error: ValidationError) -> str:
 def _meant(key: str, tables: list[str]) -> str:
     """The end of the line about an unknown key. tables: names of the tables around it, from the outside."""
     here = tables[-1] if tables else ""
-    homes = {name: table for table in reversed(TABLES) if table != "blocks" for name in _keys(table)}
+    homes = {name: table for table in ("reported", "training", "resources", "axes", "") for name in _keys(table)}
     homes |= dict.fromkeys(_keys(here), here)
     name = next(iter(get_close_matches(key, homes, n=1, cutoff=0.5)), "")
     if not name:
@@ -144,7 +142,9 @@ def _meant(key: str, tables: list[str]) -> str:
 
 
 def _keys(table: str) -> list[str]:
+    if table == "training":
+        from bench.api.hashing import Recipe  # imports torch, which takes a second
+
+        return [item.name for item in fields(Recipe)]
     model = TABLES.get(table)
-    if model is None:
-        return []
-    return [*model.model_fields] if issubclass(model, BaseModel) else [item.name for item in fields(model)]
+    return [*model.model_fields] if model is not None else []
