@@ -95,7 +95,7 @@ def _news(board: Board, said: set[str]) -> list[str]:
     lines = caption_lines(board.caption)
     fresh = [line for line in lines if line not in said]
     said |= set(lines)
-    return fresh if len(fresh) == len(lines) else [*fresh, "Otherwise as above."]
+    return fresh if len(fresh) == len(lines) else [*fresh, "The other notes are the same as above."]
 
 
 def plain(board: Board, caption: Sequence[str] | None = None) -> str:

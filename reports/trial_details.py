@@ -61,7 +61,8 @@ def _find(store: Store, prefix: str, trials: Mapping[str, Trial]) -> str:
     if not found:
         raise UserError(
             f"no trial or stage of store '{store.root}' has a key that begins with '{prefix}':"
-            " boards of one target and one seed print them (leaderboard --where target=... --where seed=...)"
+            " `python -m bench leaderboard --where target=... --where seed=...` prints keys of undefended trials, the"
+            " column `key` of reports.load() all keys"
         )
     if len(found) > 1:
         shown = [f"{key[:SHORTEST]} ({name_of(trials[key])})" if key in trials else key[:SHORTEST] for key in found[:4]]
@@ -120,7 +121,7 @@ def protocol(protocol: Protocol) -> dict[str, str]:
     return {
         "protocol": f"{protocol.name} v{protocol.version}, AP over {scope}",
         "sizes": sizes(protocol.sizes),
-        "digests": ", ".join(f"{name} {value}" for name, value in protocol.digests.items()),
+        "hashes of the splits": ", ".join(f"{name} {value}" for name, value in protocol.digests.items()),
     }
 
 
