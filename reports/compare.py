@@ -62,7 +62,8 @@ def compare(one: Results, other: Results, first: Store, second: Store) -> Compar
     shown = [line for line in lines if line["verdict"] != "equal"]
     axes = [axis for axis in ROW if len({line[axis] for line in lines}) > 1]
     caption = (
-        f"{summary}. Equal in all rows: {_shared(lines, axes)}. Equal rows are not shown."
+        f"Number of rows: {summary}. {'' if shown else 'No number changed. '}Equal in all rows: {_shared(lines, axes)}."
+        " Equal rows are not shown."
         " beyond noise: Holm-adjusted p below 0.05 over all rows, with targets and seeds crossed. Without an interval"
         f" (one target or seed), a mean difference above {CLOSE} counts as a change."
     )

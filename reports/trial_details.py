@@ -91,7 +91,7 @@ def _facts(
         facts["training"] = changes(planned.trial.training)
         facts |= {"access": planned.access, "defense kind": planned.defense_kind}
         facts["suites"] = ", ".join(manifest.suites)
-        facts["replay"] = replay(planned.trial, manifest, varying(manifest), status)
+        facts["command"] = replay(planned.trial, manifest, varying(manifest), status)
         if record is not None and MeasureInputs.of(record.parents).implant is not None:
             facts["pictures"] = f"python -m bench show {key[:SHORTEST]} --gallery attack.png"
     elif record is not None:
@@ -100,7 +100,7 @@ def _facts(
         facts |= {**protocol(record.protocol), "code": record.code, **provenance(record.provenance)}
         if cost := record.cost:
             started = datetime.fromtimestamp(cost.started, UTC).isoformat(timespec="seconds")
-            facts["cost"] = f"{cost.seconds:.2f} s for this stage, started {started}, host {cost.host}"
+            facts["time"] = f"{cost.seconds:.2f} s for this stage, started {started}, host {cost.host}"
     rows = [{"field": name, "value": str(value)} for name, value in facts.items() if value not in {None, ""}]
     what, name = ("Trial", name_of(planned.trial)) if planned is not None else ("Stage", label)
     return Board(f"{what} {key[:SHORTEST]} · {name}", pd.DataFrame(rows), "", index=("field",))

@@ -78,7 +78,7 @@ def _places(part: pd.DataFrame) -> set[tuple[str, str, int]]:
 
 
 def _line(defense: str, kind: str, part: pd.DataFrame, shared: AbstractSet[tuple[str, str, int]]) -> dict[str, Any]:
-    line: dict[str, Any] = {"defense": defense, "kind": kind, "models": part["defended"].nunique()}
+    line: dict[str, Any] = {"defense": defense, "kind": kind.replace("_", " "), "models": part["defended"].nunique()}
     line["seconds"] = part.drop_duplicates("defended")["seconds_defense"].mean()
     if kind in CODE_CHANGING:
         places = zip(part["attack"], part["target"], part["seed"], strict=True)

@@ -236,7 +236,7 @@ def test_the_command_that_reports_offer_is_one_of_ours_and_quoted(tmp_path: Path
         put(store, "manifests/p", RUN | {"command": given, "suites": ["a b;id"]})
         (board, *_) = trial_details.page(store, KEY)
         values = dict(zip(board.table["field"], board.table["value"], strict=True))
-        assert values["replay"].startswith(offered), values["replay"]
+        assert values["command"].startswith(offered), values["command"]
 
 
 def test_only_plugins_are_executed_and_the_help_says_so(tmp_path: Path) -> None:
