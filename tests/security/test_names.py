@@ -35,7 +35,19 @@ ROOT = Path(__file__).parents[2]
 STEER = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202e\r"
 SIGNS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 TAGS = "</script></svg><evil onload=alert(1) x=\"'>$\\frac$"
-KEPT = {"key", "schema", "status", "parents", "cause", "sha256", "command", "stage", "access", "defense_kind"}
+KEPT = {
+    "key",
+    "schema",
+    "status",
+    "parents",
+    "cause",
+    "sha256",
+    "command",
+    "stage",
+    "access",
+    "defense_kind",
+    "surrogate",
+}
 # these have a form of their own
 
 
