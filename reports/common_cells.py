@@ -133,8 +133,9 @@ class CommonCells:
         if not intervals:
             return f"{words} Means over these cells."
         if not self.inference:
-            few = "n = 1" if len(self.places) == 1 else "One seed" if len(seeds) == 1 else "One target"
-            return f"{words} {few if self.crossed else 'An incomplete cross'}: no interval, no rank."
+            few = "cell" if len(self.places) == 1 else "seed" if len(seeds) == 1 else "target"
+            why = f"With one {few}," if self.crossed else "Some combinations of target and seed are missing:"
+            return f"{words} {why} no interval and no rank can be computed."
         over = (
             "for these targets, which are all classes, over new seeds"
             if self.fixed_targets

@@ -62,7 +62,8 @@ def compare(one: Results, other: Results, first: Store, second: Store) -> Compar
     shown = [line for line in lines if line["verdict"] != "equal"]
     axes = [axis for axis in ROW if len({line[axis] for line in lines}) > 1]
     caption = (
-        f"{summary}. Equal in all rows: {_shared(lines, axes)}. Equal rows are not shown."
+        f"Number of rows: {summary}. {'' if shown else 'No number changed. '}Equal in all rows: {_shared(lines, axes)}."
+        " Equal rows are not shown."
         " beyond noise: Holm-adjusted p below 0.05 over all rows, with targets and seeds crossed. Without an interval"
         f" (one target or seed), a mean difference above {CLOSE} counts as a change."
     )
@@ -152,17 +153,17 @@ def _missing(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     lost = both[ok["A"] != ok["B"]].copy()
     lost["only in"] = np.where(ok["A"][lost.index], "A", "B")
     why = np.where(lost["only in"] == "A", lost["reason B"], lost["reason A"])
-    lost["there"] = [text if isinstance(text, str) and text else "not planned" for text in why]
+    lost["missing because"] = [text if isinstance(text, str) and text else "not part of the other run" for text in why]
     return lost
 
 
 def _lost(lost: pd.DataFrame) -> Board:
-    found = lost.groupby(["only in", "attack", "defense", "there"], sort=False).size()
+    found = lost.groupby(["only in", "attack", "defense", "missing because"], sort=False).size()
     frame = found.rename("trials").reset_index()
     return Board(
         title="Results in one store only",
-        table=frame[["only in", "attack", "defense", "trials", "there"]],
-        caption="there: the reason in the other store.",
+        table=frame[["only in", "attack", "defense", "trials", "missing because"]],
+        caption="missing because: the reason in the other store.",
         index=("only in", "attack", "defense"),
     )
 

@@ -121,13 +121,13 @@ def about(done: pd.DataFrame, mixed: bool) -> Iterator[str]:
         first = part.iloc[0]
         cutoff = "the whole database" if pd.isna(first["cutoff"]) else f"the first {int(first['cutoff']):,}"
         yield (
-            f"Data {first['protocol']} v{first['protocol_version']}: {first['sizes']}."
-            f" AP over {cutoff}, expected value over the order of equal distances."
+            f"Data: protocol {first['protocol']}, version {first['protocol_version']}: {first['sizes']}."
+            f" AP uses {cutoff}. Items at equal distance: mean over all orders."
             f"{_excluded(part)}"
         )
     versions, codes = (listed(done[name]) for name in ("metrics_version", "code"))
     training = "; ".join(changes or "the recipe of the method" for changes in dict.fromkeys(done["changes"]))
-    yield f"Training: {training}. {_chance(done)}Metrics v{versions}, code {codes}."
+    yield f"Training: {training}. {_chance(done)}Version of metrics: {versions}. Hash of the source code: {codes}."
     yield f"Computed on {'; '.join(dict.fromkeys(done['computed_on']))}."
     if mixed and any(len(set(done[name])) > 1 for name in VERSIONS):
         yield "Warning: this table mixes versions of code, metrics, protocol or machine (--mixed)."
@@ -141,8 +141,8 @@ def _excluded(done: pd.DataFrame) -> str:
     if counts.empty or not counts.max():
         return ""
     return (
-        f" Means over benign queries leave out {counts.max():,.0f} of {done['queries'].max():,.0f} queries, to which no"
-        " item is relevant."
+        f" Means over benign queries leave out {counts.max():,.0f} of {done['queries'].max():,.0f} queries, because no"
+        " database item is relevant to them."
     )
 
 

@@ -19,11 +19,18 @@ def label_of(spec: Spec) -> str:
 class Names:
     """short: the printed name of each label.
 
-    legend: a line per component with the parameters that short names omit, after warnings of names that look alike.
+    warnings: a line per pair of names that look alike. parameters: a line per component with the parameters that short
+    names omit.
     """
 
     short: Mapping[str, str]
-    legend: tuple[str, ...]
+    warnings: tuple[str, ...]
+    parameters: tuple[str, ...]
+
+    @property
+    def legend(self) -> tuple[str, ...]:
+        """All lines."""
+        return (*self.warnings, *self.parameters)
 
     @classmethod
     def of(cls, specs: Iterable[Spec]) -> Names:
@@ -50,8 +57,8 @@ class Names:
                 legend.append(f"{name}: {', '.join(shared)}.")
             short |= made
         if len(set(short.values())) < len(short):  # a plugin may name a component like the label of another one
-            return cls({label: label for label in short}, tuple(warnings))
-        return cls(short, (*warnings, *legend))
+            return cls({label: label for label in short}, tuple(warnings), ())
+        return cls(short, tuple(warnings), tuple(legend))
 
     def within(self, text: str) -> str:
         """The text with short names in place of labels."""

@@ -29,6 +29,7 @@ Format = Literal["rich", "markdown", "latex", "csv", "json"]
 _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
           "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "·": r"$\cdot$",
           "<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}", "]": "{]}"}  # fmt: skip
+PARAMETERS = "Parameters that differ from the default:"  # above the legend of short names
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#])")
 
 
@@ -62,7 +63,8 @@ def for_people(boards: Sequence[Board]) -> list[Board]:
     if not names.legend:
         return list(boards)
     first, *others = (_renamed(board, names) for board in boards)
-    return [replace(first, caption="\n".join([first.caption, *names.legend])), *others]
+    notes = [*names.warnings, *([PARAMETERS] if names.parameters else []), *names.parameters]
+    return [replace(first, caption="\n".join([first.caption, *notes])), *others]
 
 
 def _renamed(board: Board, names: Names) -> Board:
@@ -95,7 +97,7 @@ def _news(board: Board, said: set[str]) -> list[str]:
     lines = caption_lines(board.caption)
     fresh = [line for line in lines if line not in said]
     said |= set(lines)
-    return fresh if len(fresh) == len(lines) else [*fresh, "Otherwise as above."]
+    return fresh if len(fresh) == len(lines) else [*fresh, "The other notes are the same as above."]
 
 
 def plain(board: Board, caption: Sequence[str] | None = None) -> str:

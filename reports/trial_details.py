@@ -61,7 +61,8 @@ def _find(store: Store, prefix: str, trials: Mapping[str, Trial]) -> str:
     if not found:
         raise UserError(
             f"no trial or stage of store '{store.root}' has a key that begins with '{prefix}':"
-            " boards of one target and one seed print them (leaderboard --where target=... --where seed=...)"
+            " `python -m bench leaderboard --where target=... --where seed=...` prints keys of undefended trials, the"
+            " column `key` of reports.load() all keys"
         )
     if len(found) > 1:
         shown = [f"{key[:SHORTEST]} ({name_of(trials[key])})" if key in trials else key[:SHORTEST] for key in found[:4]]
@@ -90,7 +91,7 @@ def _facts(
         facts["training"] = changes(planned.trial.training)
         facts |= {"access": planned.access, "defense kind": planned.defense_kind}
         facts["suites"] = ", ".join(manifest.suites)
-        facts["replay"] = replay(planned.trial, manifest, varying(manifest), status)
+        facts["command"] = replay(planned.trial, manifest, varying(manifest), status)
         if record is not None and MeasureInputs.of(record.parents).implant is not None:
             facts["pictures"] = f"python -m bench show {key[:SHORTEST]} --gallery attack.png"
     elif record is not None:
@@ -99,7 +100,7 @@ def _facts(
         facts |= {**protocol(record.protocol), "code": record.code, **provenance(record.provenance)}
         if cost := record.cost:
             started = datetime.fromtimestamp(cost.started, UTC).isoformat(timespec="seconds")
-            facts["cost"] = f"{cost.seconds:.2f} s for this stage, started {started}, host {cost.host}"
+            facts["time"] = f"{cost.seconds:.2f} s for this stage, started {started}, host {cost.host}"
     rows = [{"field": name, "value": str(value)} for name, value in facts.items() if value not in {None, ""}]
     what, name = ("Trial", name_of(planned.trial)) if planned is not None else ("Stage", label)
     return Board(f"{what} {key[:SHORTEST]} · {name}", pd.DataFrame(rows), "", index=("field",))
@@ -120,7 +121,7 @@ def protocol(protocol: Protocol) -> dict[str, str]:
     return {
         "protocol": f"{protocol.name} v{protocol.version}, AP over {scope}",
         "sizes": sizes(protocol.sizes),
-        "digests": ", ".join(f"{name} {value}" for name, value in protocol.digests.items()),
+        "hashes of the splits": ", ".join(f"{name} {value}" for name, value in protocol.digests.items()),
     }
 
 

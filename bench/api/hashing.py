@@ -77,15 +77,15 @@ class Recipe:
     schedule: Literal["constant", "cosine", "onecycle", "step"] = "constant"
     """Learning rate over the steps; onecycle warms up over the first 30 %."""
     step_at: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """For `schedule = "step"`: share of all steps after which the learning rate falls to a tenth."""
+    """For `schedule = "step"`: after this share of all steps the learning rate is divided by ten."""
     flip: bool | None = None
-    """Whether images are mirrored at random; default: the data set's choice."""
+    """Whether images are mirrored at random; default: depends on the data set."""
     pad: NonNegativeInt | None = None
-    """Pixels of padding before a random crop; default: the data set's choice."""
+    """Pixels of padding before a random crop; default: depends on the data set."""
     batch_norm: Literal["train", "eval"] = "train"
-    """eval does not update the running statistics of batch norm, which suits small batches on public weights."""
+    """eval: do not update the running statistics of batch norm; useful for small batches and public weights."""
     precision: Literal["float32", "bf16", "auto"] = "float32"
-    """Precision of the training loop (bf16: autocast). auto is bf16 on devices that are fast in it, else float32."""
+    """Precision of the training loop (bf16: autocast). auto: bf16 on devices with fast bf16, otherwise float32."""
     compile: bool = False
     """Whether to run torch.compile."""
 
@@ -122,7 +122,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def files(self, root: Path | None) -> tuple[Path, ...]:
-        """Files that `decode` reads (none for embedded data). DataMissingError tells how to get missing files."""
+        """Files that `decode` reads, if any. DataMissingError: a file is missing; the message says where to get it."""
 
     @abstractmethod
     def classes(self, root: Path | None) -> tuple[str, ...]:

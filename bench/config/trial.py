@@ -101,7 +101,7 @@ class Spec:
 class Surrogate:
     """The clean model on which an attacker prepares, where the attack leaves it open.
 
-    same_seed: the victim's own clean model, else one of another repetition. backbone, method, bits: what this model has
+    same_seed: the victim's own clean model, else one with another seed. backbone, method, bits: what this model has
     instead of the victim's; None: the same.
     """
 
@@ -198,9 +198,9 @@ class Trial:
 class PlannedTrial:
     """A trial with the key of its `measure` stage, or with the reason why it cannot run (`skipped`).
 
-    access: the access that the attacker needs, by which boards group. targeted: whether the attack fixes its target
-    beforehand. threads: of each stage. surrogate_seed: None if the attack trains no surrogate. seed_dependent: whether
-    another seed makes another model; boards count a model that is the same for all seeds once.
+    access: the part of the system that the attacker can change; boards group attacks by it. targeted: whether the
+    attack fixes its target beforehand. threads: of each stage. surrogate_seed: None if the attack trains no surrogate.
+    seed_dependent: whether another seed makes another model; boards count a model that is the same for all seeds once.
     """
 
     __pydantic_config__ = _READ

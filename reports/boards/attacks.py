@@ -40,9 +40,7 @@ BUDGET = ("poisons", "poisoned_share", "target_share", "linf", "psnr", "ssim")
     help="attacks by gain, inside each access group",
     columns=COLUMNS,
 )
-def attacks(
-    data: BoardData, *, costs: Annotated[bool, "Add seconds, which differ between runs."] = False
-) -> list[Board]:
+def attacks(data: BoardData, *, costs: Annotated[bool, "Add run times in seconds."] = False) -> list[Board]:
     """One board per setting (and per defense, if no trial is undefended), ordered by gain in each access group."""
     trials, mixed = data.results.trials, data.mixed
     plain = undefended(trials)
@@ -92,8 +90,8 @@ def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
         setting=context.setting,
         table=table(lines, columns, keep=keep),
         caption=basis.caption(
-            "gain = t-mAP - control, where control is t-mAP of the clean model under the same trigger. Ordered by gain"
-            " inside each access.",
+            "gain = t-mAP - control, where control is t-mAP of the clean model with the same trigger. Within each"
+            " access, rows are ordered by gain.",
             "rank = [1 + significantly better, all - significantly worse] among the attacks of the same access"
             " (Holm, 5 %); bold: no attack is better." if ranges else "",
             freedom(lines, gain),

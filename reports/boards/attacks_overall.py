@@ -21,7 +21,7 @@ SAME = ("classes", "targeted", "target_labels")
 
 
 @board("attacks-overall", chapter="Leaderboards", part_of="leaderboard",
-       help="attacks by gain, averaged over the settings of a data set",
+       help="attacks by gain, averaged over at least two settings of a data set (for example two code lengths)",
        columns=COLUMNS)  # fmt: skip
 def attacks_overall(data: BoardData) -> list[Board]:
     """One board per data set with at least two settings that all its attacks share."""

@@ -36,7 +36,8 @@ NOTE = (
 @board(
     "code-geometry",
     chapter="Code geometry",
-    help="distances of triggered codes, saturation of bits, attention to the trigger",
+    help="distances of triggered codes, absolute values of relaxed codes (saturation), distance to the code of the"
+    " trigger alone (attention)",
     columns={
         SEEN[0]: Column("highest mean AUROC of an input detector; chosen by the results of this board", "auroc"),
         SEEN[1]: Column("the input detector with that AUROC"),
@@ -70,7 +71,8 @@ def code_geometry(data: BoardData) -> list[Board]:
                 table=table(lines, names, keep=names[:3]),
                 caption=basis.caption(
                     NOTE,
-                    "best detector: the input detector with the highest AUROC; it was chosen by these results."
+                    "best detector: the input detector with the highest AUROC. The same results were used to choose it,"
+                    " so its AUROC is too high."
                     if seen
                     else "",
                     basis.left_out(),

@@ -24,7 +24,7 @@ NAMED = 4  # pairs that a caption names
 @board(
     "conventions",
     chapter="Conventions",
-    help="every metric convention that papers use, and the attacks whose order it changes",
+    help="the metrics as papers define them, and the pairs of attacks whose order differs",
 )
 def conventions(data: BoardData) -> list[Board]:
     """A board per setting with attacks: undefended means over the (target, seed) cells that all attacks share."""
@@ -74,7 +74,7 @@ def _flips(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
         if not pairs:
             continue
         if not flipped:
-            yield f"{name}: the order of all {len(scored)} attacks is that of {ours}."
+            yield f"{name} orders the attacks in the same way as {ours}."
             continue
         # the largest difference comes first
         flipped.sort(key=lambda pair: -abs(pair[0][name] - pair[1][name]))

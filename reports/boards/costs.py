@@ -30,7 +30,7 @@ COLUMNS = {
 
 
 @board("defense-costs", chapter="Leaderboards", part_of="leaderboard",
-       help="seconds, mAP lost, t-mAP removed and own-mAP recovered, per defense",
+       help="seconds, mAP lost, t-mAP removed and own-mAP gained, for each defense",
        columns=COLUMNS)  # fmt: skip
 def defense_costs(
     data: BoardData, *, costs: Annotated[bool, "Print this board; seconds differ between runs."] = True
@@ -53,10 +53,11 @@ def defense_costs(
         compared = [attack for attack, _, _ in shared if attack != NONE]
         names = listed(sorted(set(compared))) if compared else "none"
         note = (
-            "Every defense has the same trusted images. seconds: mean over models on a machine with other work; those"
-            " of input detectors include the scores of all queries. Other columns are differences to the same"
-            f" trials undefended. mAP lost: clean models. The rest: the {len(compared)} attacked trials that all"
-            f" repairs and data filters share ({names}). Input detectors and model detectors change no codes."
+            "Every defense has the same trusted images. Times are means over models; the machine also did other work."
+            " Times of input detectors include the scores of all queries. The other columns are differences from the"
+            ' same trials without defense. "mAP lost" is measured on clean models; negative: mAP increased. The rest:'
+            f" means over the {len(compared)} attacked trials that all repairs and data filters share ({names})."
+            " Input detectors and model detectors do not change codes."
         )
         found.append(
             Board(
@@ -77,7 +78,7 @@ def _places(part: pd.DataFrame) -> set[tuple[str, str, int]]:
 
 
 def _line(defense: str, kind: str, part: pd.DataFrame, shared: AbstractSet[tuple[str, str, int]]) -> dict[str, Any]:
-    line: dict[str, Any] = {"defense": defense, "kind": kind, "models": part["defended"].nunique()}
+    line: dict[str, Any] = {"defense": defense, "kind": kind.replace("_", " "), "models": part["defended"].nunique()}
     line["seconds"] = part.drop_duplicates("defended")["seconds_defense"].mean()
     if kind in CODE_CHANGING:
         places = zip(part["attack"], part["target"], part["seed"], strict=True)

@@ -27,12 +27,14 @@ def defenses(data: BoardData) -> list[Board]:
         basis = Basis.of(context, made)
         for metric, what, beside, meaning in (
             ("t_map", "t-mAP after each defense", ("t_map_control", "chance"),
-             "The attack is removed if t-mAP equals the control: t-mAP of the clean model under the same trigger."),
+             ("The attack is removed if t-mAP equals the control: t-mAP of the clean model with the same trigger."
+              " Row none: models without attack.")),
             ("own_map", "own-mAP after each defense", ("own_map_control",),
              "The model is repaired only if own-mAP equals the control: own-mAP of the clean model."),
-            ("map", "mAP after each defense", (), "mAP of benign queries; row none: without attack."),
+            ("map", "mAP after each defense", (),
+             "mAP of benign queries. Row none: models without attack. Column none: models without defense."),
         ):  # fmt: skip
-            note = f"{meaning} Input detectors change no codes and have a board of their own."
+            note = f'{meaning} Input detectors do not change codes; see the board "Input detectors".'
             found.append(matrix(basis, metric, what, beside, note))
     return found
 

@@ -43,8 +43,13 @@ COLUMNS = {
 }
 
 
-@board("dose-response", chapter="Strength", help="the dose of a swept attack that reaches half of its gain (D50)",
-       columns=COLUMNS)  # fmt: skip
+@board(
+    "dose-response",
+    chapter="Strength",
+    help="the number or share of poisoned images (or another swept value) at which an attack reaches half of its gain"
+    " (D50)",
+    columns=COLUMNS,
+)
 def dose_response(data: BoardData) -> list[Board]:
     """A board per setting with a row per swept parameter of an undefended attack; UserError without any sweep."""
     trials = data.results.trials

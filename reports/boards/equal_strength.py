@@ -61,7 +61,10 @@ class Chosen:
         """Sentences for the caption."""
         near = ", ".join(f"{label} at {gain:.3f}" for label, gain in self.near.items())
         far = ", ".join(f"{name} ({gain:.3f})" for name, gain in self.far.items())
-        return [*([f"Compared: {near}."] if near else []), *([f"Too far from it: {far}."] if far else [])]
+        return [
+            *([f"Compared: {near}."] if near else []),
+            *([f"Left out, because their nearest gain is too far away: {far}."] if far else []),
+        ]
 
 
 @board("equal-strength", chapter="Strength", help="defenses against attacks of equal gain", columns=COLUMNS)
@@ -72,11 +75,11 @@ def equal_strength(
     if not 0 < gain <= 1:
         raise UserError(f"gain = {gain:g}: give a gain above 0 and at most 1")
     boards: list[Board] = []
-    reasons: list[str] = []
+    far: list[tuple[str, float]] = []
     for context in contexts(data.results.trials, data.mixed):
         chosen = choose(context, gain)
         if not chosen.labels:
-            reasons += chosen.words
+            far += chosen.far.items()
             continue
         note = (
             f"For every attack, the variant with the undefended gain nearest to {gain:g}, at most {NEAR:g} away; it was"
@@ -85,10 +88,12 @@ def equal_strength(
         words = [note, *chosen.words]
         boards += [*_repairs(context, chosen, words), *_detectors(context, data.results.detectors, chosen, words)]
     if not boards:
-        told = f": {' '.join(dict.fromkeys(reasons))}" if reasons else "."
+        nearest = sorted(far, key=lambda attack: abs(attack[1] - gain))
+        told = f" The nearest: {listed(f'{name} ({value:.3f})' for name, value in nearest)}." if far else ""
+        other = f"the nearest gain (--gain {nearest[0][1]:.2f})" if far and nearest[0][1] > 0.01 else "another gain"
         raise UserError(
-            f"no defended attack of this run has a gain within {NEAR:g} of {gain:g}{told} Sweep a parameter in a suite,"
-            """ for example { name = "badnets", poisons = [2, 5, 10] }, or ask for another gain (--gain 0.5)"""
+            f"no defended attack of this run has a gain within {NEAR:g} of {gain:g}.{told} Sweep a parameter in a"
+            f""" suite, for example {{ name = "badnets", poisons = [2, 5, 10] }}, or ask for {other}"""
         )
     return boards
 

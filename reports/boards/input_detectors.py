@@ -26,9 +26,7 @@ COLUMNS = {
 @board("input-detectors", chapter="Leaderboards", part_of="leaderboard",
        help="how well each score of an input detector separates triggered from benign queries",
        columns=COLUMNS)  # fmt: skip
-def input_detectors(
-    data: BoardData, *, costs: Annotated[bool, "Add seconds, which differ between runs."] = False
-) -> list[Board]:
+def input_detectors(data: BoardData, *, costs: Annotated[bool, "Add run times in seconds."] = False) -> list[Board]:
     """A board per setting with a row per attack, input detector and score."""
     trials, scores, found = data.results.trials, data.results.detectors, []
     for context in contexts(trials[trials["defense_kind"] == DefenseKind.INPUT_DETECTOR], data.mixed):
@@ -64,9 +62,10 @@ def input_detectors(
                 setting=context.setting,
                 table=table(lines, [*keep[:6], names[0] + HALF, names[0] + FREEDOM, *keep[6:], "seconds"], keep=keep),
                 caption=basis.caption(
-                    "* main score of the detector. Columns compare queries with trigger and the same queries without"
-                    " it; in row none both are equal. Thresholds come from trusted images. clean: the model without"
-                    " backdoor.",
+                    "* = main score of the detector. AUROC and TPR compare queries with trigger and the same queries"
+                    " without trigger. Row none: no trigger, so AUROC is 0.5. Thresholds are computed on trusted"
+                    " images."
+                    ' "control" and "clean" = on the clean model.',
                     freedom(lines, names[0]),
                     basis.left_out(),
                 ),

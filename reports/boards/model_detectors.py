@@ -144,20 +144,24 @@ def _rate(verdicts: Sequence[float]) -> str | None:
 
 def _notes(done: pd.DataFrame, lines: Sequence[dict[str, Any]]) -> list[str]:
     words = [
-        f"{listed(part['attack'])}: targets {', '.join(sorted(set(part['target'])))}, seeds"
+        f"Models: {listed(part['attack'])} with targets {', '.join(sorted(set(part['target'])))} and seeds"
         f" {', '.join(map(str, sorted(set(part['seed']))))}."
         for part in _alike(done)
     ]
     words.append(
-        "Row none: clean models. AUROC: models of a row against clean models. flagged: score above the threshold of the"
-        " paper. named: named targets that are right. Brackets: exact 95 % intervals over models."
+        "Row none: clean models. AUROC compares the models of a row with the clean models."
+        ' "flagged" counts models whose score is above the threshold of the paper.'
+        ' "named" counts models for which the detector found the right target.'
+        " Brackets are exact 95 % intervals over models."
     )
     if any(line.get(AT_5) for line in lines):
-        words.append("flagged@5%: score above a threshold that at most 5 % of clean models of other seeds exceed.")
+        words.append(
+            '"flagged@5%" counts models above a threshold that at most 5 % of clean models of other seeds exceed.'
+        )
     else:
-        words.append("No column flagged@5%: a calibrated threshold needs 19 clean models of other seeds.")
+        words.append('No column "flagged@5%": a calibrated threshold needs 19 clean models of other seeds.')
     if any(line.get("abstained") for line in lines):
-        words.append("abstained: number of results that name no class.")
+        words.append('"abstained" counts models for which the detector found no class.')
     if any(len(set(part["target"])) > 1 for _, part in groups(attacked(done), ["attack", "seed"])):
         words.append("Models of one seed share their initialisation, but the intervals treat them as independent.")
     return words

@@ -25,7 +25,7 @@ COLUMNS = {
     "no-result",
     chapter="Leaderboards",
     part_of="leaderboard",
-    help="trials without a result, with their reasons",
+    help="trials without a result, with their reasons; empty if every trial has a result",
     columns=COLUMNS,
 )
 def no_result(data: BoardData) -> list[Board]:

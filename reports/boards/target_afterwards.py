@@ -13,8 +13,12 @@ from reports.selection import NONE, undefended
 AFTERWARDS = ("t_map_posthoc", "t_map_posthoc_control", "spread", "spread_control", "own_map", "map")
 
 
-@board("target-afterwards", chapter="Leaderboards", part_of="leaderboard",
-       help="attacks evaluated on the class that they retrieve most, for runs with an untargeted attack")  # fmt: skip
+@board(
+    "target-afterwards",
+    chapter="Leaderboards",
+    part_of="leaderboard",
+    help='attacks without a fixed target, evaluated on the class that is retrieved most often (columns "post hoc")',
+)
 def target_afterwards(data: BoardData) -> list[Board]:
     """A board per setting in which some attack fixes no target, with all attacks evaluated in that convention."""
     trials = data.results.trials

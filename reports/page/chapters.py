@@ -64,7 +64,8 @@ def chapters_of(
         unmapped = title == GEOMETRY and found and not any(chart.title.startswith("Codes") for chart in shown)
         yield Chapter(
             _slug(title), title, found, shown,
-            hint='No number was swept: lists such as { name = "badnets", poisons = [4, 8, 16] } make curves.'
+            hint="This run has no sweep. Give a parameter a list of at least 3 values, for example"
+            ' { name = "badnets", poisons = [4, 8, 16] }.'
             if title == STRENGTH else "",
             note="No map of codes: their artifacts are not in the store." if unmapped else "",
         )  # fmt: skip

@@ -67,7 +67,7 @@ def test_only_cells_of_both_count_and_a_lost_result_is_a_change(verdicts):
     rows, found = verdicts(whole, broken)
     assert rows == {}
     (lost,) = found.boards[1].table.to_dict("records")
-    assert (lost["only in"], lost["trials"], lost["there"]) == ("A", 1, "it broke")
+    assert (lost["only in"], lost["trials"], lost["missing because"]) == ("A", 1, "it broke")
     assert found.changed
     assert not verdicts(broken, whole)[1].changed  # a result won
 

@@ -60,9 +60,9 @@ def test_the_terminal_shows_every_number_whole_at_any_width(found, width, termin
 
 def test_captions_of_one_setting_are_printed_once(found, terminal):
     text, _ = terminal(found, 400)
-    assert text.count("Data toy v2") == 1
-    assert "Otherwise as above." in text
-    assert all("Data toy v2" in board.caption for board in found[:-1])
+    assert text.count("protocol toy") == 1
+    assert "same as above" in text
+    assert all("protocol toy" in board.caption for board in found[:-1])
 
 
 def test_piped_output_is_plain_and_unbroken(found):

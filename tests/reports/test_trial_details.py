@@ -23,9 +23,9 @@ def test_a_trial_by_the_beginning_of_its_key(stock):
     about = facts(boards[0])
     assert (about["key"], about["status"], about["attack"], about["protocol"]) == (
         key, "ok", "loud", "toy v2, AP over the whole database")  # fmt: skip
-    assert about["replay"] == "python -m bench run --suite toy --only attack=loud --only target=0"
+    assert about["command"] == "python -m bench run --suite toy --only attack=loud --only target=0"
     assert "torch 2.4" in about["packages"]
-    assert "2.00 s" in about["cost"]
+    assert "2.00 s" in about["time"]
     titles = [board.title for board in boards]
     assert titles[1:] == ["Benign queries", "Triggered queries", "Poisoning and stealth", "Stages"]
     benign = boards[1].table.set_index("metric")
@@ -58,7 +58,7 @@ def test_every_parameter_is_there_with_its_value(stock):
 def test_a_failure_shows_the_end_of_its_log(stock):
     store = stock([trial("loud", status="failed", reason="ValueError: x", log="Traceback\n  boom \x1b[31m[red]")])
     boards = page(store, read(store).trials["key"].iloc[0])
-    assert facts(boards[0])["replay"].endswith("--retry failed")
+    assert facts(boards[0])["command"].endswith("--retry failed")
     assert list(boards[1].table["text"]) == ["Traceback", "  boom \x1b[31m[red]"]
     assert "\x1b" not in render.plain(boards[1])
     assert "[red]" in render.plain(boards[1])
@@ -98,7 +98,7 @@ def test_a_beginning_that_several_have_names_them(stock):
 def test_names_with_commas_are_replayed_whole(stock):
     """`--only` leaves commas inside brackets alone: the other variant is not run."""
     store = stock([trial("loud(a=1, b=2)"), trial("loud(a=1, b=3)")])
-    told = facts(page(store, read(store).trials["key"].iloc[0])[0])["replay"]
+    told = facts(page(store, read(store).trials["key"].iloc[0])[0])["command"]
     assert told.endswith("--only 'attack=loud(a=1, b=2)'")
 
 
