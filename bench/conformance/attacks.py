@@ -159,7 +159,7 @@ def not_in_trigger_is_true(subject: ComponentUnderTest) -> None:
         require(torch.equal(expected, triggered(changed)), "other values of these parameters change triggered images")
 
 
-def _other(value: Any) -> bool | float | None:
+def _other(value: Any) -> bool | int | float | None:
     """Another value of a parameter; None for a type that the kit cannot vary."""
     if isinstance(value, bool):
         return not value
