@@ -28,8 +28,8 @@ class Column(NamedTuple):
 COMMON = {
     "attack": Column("attack with its parameters; none: the clean model"),
     "defense": Column("defense with its parameters; none: undefended"),
-    "cells": Column("trials with a result / planned trials; a cell is one target and one seed", "common-cells"),
-    "n": Column("number of (target, seed) cells that a row is averaged over: those that all rows have", "common-cells"),
+    "cells": Column("trials with a result / planned trials; on boards of defenses: of all defenses", "common-cells"),
+    "n": Column("number of (target, seed) cells that all rows share; means are over these cells", "common-cells"),
     "collapsed": Column("number of trials that are left out because a training failed", "collapsed-models"),
     "key": Column("first characters of the key of the trial, for `python -m bench show KEY`"),
     f"x{HALF}": Column("half of the width of the 95 % interval of column x", "crossed-intervals"),

@@ -223,14 +223,19 @@ def _read(
     suites: Sequence[str], store: Path, where: Sequence[str], run: str
 ) -> tuple[Store, list[Suite], list[Results]]:
     """The store, the suites that are files, and the results per suite (or of the latest run)."""
-    from bench.config import suite
     from bench.engine.store import Store
     from reports import frame, selection
 
     held = Store(store)
-    own = [suite.load(name) for name in suites if name.endswith(".toml")]
+    own = [_loaded(name) for name in suites if name.endswith(".toml")]
     found = [frame.read(held, suite=name, run=run) for name in _names(suites)]
     return held, own, [selection.narrow(results, where) if where else results for results in found]
+
+
+def _loaded(name: str) -> Suite:
+    from bench.config import suite  # imports torch, which other commands need not wait for
+
+    return suite.load(name)
 
 
 def _names(suites: Sequence[str]) -> list[str | None]:

@@ -21,13 +21,13 @@ from reports.selection import NONE, attacked, groups, undefended
 ACCESS = tuple(Access)
 WITH_BOARDS = {GEOMETRY, FILTERING, model_detection.DETECTION, input_detection.DETECTION}  # sections of other boards
 COLUMNS = {
-    "access": Column("what the attacker must be able to change or read", "access-groups"),
+    "access": Column("the part of the system that the attacker can change", "access-groups"),
     "rank": Column(
         "1 + number of significantly better attacks, to the number of attacks - number of significantly worse ones",
         "rank-ranges",
     ),
     "mAP kept": Column("yes: the 95 % upper bound of the mAP lost is below 0.03", "map-kept"),
-    "seconds": Column("mean seconds of making the trigger and implanting it"),
+    "seconds": Column("mean seconds of the stages make_trigger and implant"),
 }
 OUTCOME = ("t_map", "t_map_control", "chance", "gain", "own_map", "map", "map_change")
 BUDGET = ("poisons", "poisoned_share", "target_share", "linf", "psnr", "ssim")

@@ -39,7 +39,9 @@ NOTE = (
     help="distances of triggered codes, absolute values of relaxed codes (saturation), distance to the code of the"
     " trigger alone (attention)",
     columns={
-        SEEN[0]: Column("highest mean AUROC of an input detector; chosen by the results of this board", "auroc"),
+        SEEN[0]: Column(
+            "highest mean AUROC of an input detector; too high, as the same results chose the detector", "auroc"
+        ),
         SEEN[1]: Column("the input detector with that AUROC"),
     },
 )

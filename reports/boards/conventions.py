@@ -74,7 +74,7 @@ def _flips(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
         if not pairs:
             continue
         if not flipped:
-            yield f"{name} orders the attacks in the same way as {ours}."
+            yield f"{name}: the same order of attacks as {ours}."
             continue
         # the largest difference comes first
         flipped.sort(key=lambda pair: -abs(pair[0][name] - pair[1][name]))

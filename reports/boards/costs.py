@@ -20,9 +20,9 @@ NAMES = ("defense", "kind", "models", "seconds", "mAP lost", "mAP lost attacked"
 
 COLUMNS = {
     "kind": Column("kind of defense", "defenses-on-codes"),
-    "models": Column("number of defended models that the seconds are averaged over"),
-    "seconds": Column("mean seconds per model on a machine with other work; of input detectors, with all scores"),
-    "mAP lost": Column("mAP of clean models, undefended minus defended"),
+    "models": Column("number of defended models; the seconds are means over these models"),
+    "seconds": Column("mean seconds per model; the machine also did other work; of input detectors, with all scores"),
+    "mAP lost": Column("mAP of clean models, undefended minus defended; negative: mAP increased"),
     "mAP lost attacked": Column("mAP of attacked models, undefended minus defended"),
     "t-mAP removed": Column("t-mAP, undefended minus defended"),
     "own-mAP back": Column("own-mAP, defended minus undefended", "own-map"),

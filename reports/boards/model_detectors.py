@@ -32,7 +32,9 @@ AT_5 = "flagged@5%"
 RATES = ("flagged", AT_5, "named", "abstained")
 COUNTED = ("model_score", "flagged", "named_target")  # metrics that the columns below are made from
 COLUMNS = {
-    "models": Column("number of judged models; a clean model that several targets share counts once", "model-rates"),
+    "models": Column(
+        "number of models with a score; a clean model that several targets share counts once", "model-rates"
+    ),
     SCORE: Column("mean score of these models; higher is more suspicious", "model-rates"),
     "AUROC": Column("AUROC of the scores: models of this row against clean models of the same defense", "auroc"),
     "flagged": Column(

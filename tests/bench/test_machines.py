@@ -17,9 +17,9 @@ from bench.engine.provenance import arithmetic
 from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from reports import frame
+from reports.board import Board
 from reports.board_registry import BoardData, make_boards
 from reports.compare import compare
-from reports.context import Board
 from tests.bench.conftest import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def test_the_digest_tells_instruction_sets_apart_and_processes_not() -> None:
 def test_keys_are_equal_and_machines_are_not(stores: dict[str, Store]) -> None:
     keys = [{record.key for record in stores[name].records()} for name in ("here", "there")]
     assert keys[0] == keys[1]
-    trials = [frame.load(stores[name]) for name in ("here", "there")]
+    trials = [frame.read(stores[name]).trials for name in ("here", "there")]
     assert set(trials[0]["machine"]).isdisjoint(trials[1]["machine"])
     assert {*trials[0]["machine_count"], *trials[1]["machine_count"]} == {1}
     assert "SSE41" in trials[1]["computed_on"].iloc[0]
@@ -101,7 +101,7 @@ def test_results_of_all_runs_from_two_machines_stay_apart(stores: dict[str, Stor
     suite = tmp_path / "tiny.toml"
     suite.write_text(SUITE)
     bench("run", "--suite", str(suite), "--set", "seeds=[1]", "--store", str(joined), **OTHER)
-    trials = frame.load(Store(joined), run="all")
+    trials = frame.read(Store(joined), run="all").trials
     assert trials.groupby("machine").size().to_dict() == dict.fromkeys(set(trials["machine"]), 2)
     assert len(set(trials["machine"])) == 2
 

@@ -14,7 +14,7 @@ from bench.config.schema import AXES
 from tests.docs._markdown import Shown, all_blocks, blocks
 from tests.faults._bench import bench
 
-# What stands for a name of the reader's. KEY, and gains of `report equal-strength`, come from the small store itself.
+# What stands for a name of the reader's. KEY, ID, and gains of `report equal-strength` come from the small store.
 NAMES = {
     "DIR": "data", "A": "runs", "B": "again", "N": "2", "FILE": "my_attack.py", "FILE.png": "file.png",
     "NAME": "my_part", "BOARD": "conventions", "REVISION": "HEAD", "FIRST": "127.0.0.1",

@@ -55,7 +55,7 @@ def exchanged(text: str, place: Place) -> list[str]:
     """The words of a command with what is there for what the reader has."""
     best = strongest(place.folder / "runs")
     words = shlex.split(text.replace("--store DIR", "--store runs"))
-    words = named(words, KEY=best.key[:12])
+    words = named(words, KEY=best.key[:12], ID=Store(place.folder / "runs").runs()[-1].id)
     if words[0] == "new":  # the name of a command alone; a kind without a name
         words += ["--help"] if len(words) == 1 else ["my_part"] if len(words) == 2 else []
     if words[:2] == ["report", "equal-strength"]:  # so small a network gains less or more than the default 0.6 and 0.8

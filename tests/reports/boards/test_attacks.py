@@ -159,9 +159,10 @@ def test_editions_are_split_with_a_warning_unless_asked(stock, change):
 def test_a_row_of_several_runs_has_results_of_one_code_of_its_attack(stock):
     """The first run's attack had other code than the second's; the clean model and the data had the same."""
     old = [trial("loud", target=t, implant="01d", metrics={"gain": 0.1}) for t in "01"]
-    new = [trial("loud", target="0", implant="3e7", metrics={"gain": 0.5}), trial("quiet", target="0")]
-    store = stock([*old, trial("quiet", target="0"), trial("quiet", target="1")], new)
-    for key in ("01d", "3e7"):
+    quiet = [trial("quiet", target=t, implant="9a1") for t in "01"]
+    new = [trial("loud", target="0", implant="3e7", metrics={"gain": 0.5}), quiet[0]]
+    store = stock([*old, *quiet], new)
+    for key in ("01d", "3e7", "9a1"):
         store.write_record(record(key, "implant", code=f"code of {key}", cost=COST))
     trials = read(store, run="all")
     (board,) = attacks(data_of(trials))
