@@ -87,7 +87,6 @@ def run(
     from bench.cli.progress import Display
     from bench.engine import executors, ray_executor
     from bench.engine.estimator import RuntimeEstimator
-    from bench.engine.record import LASTING_FAILURES, Status
     from bench.engine.scheduler import run_plan
     from bench.engine.store import Store
     from bench.engine.worker import Environment
@@ -124,10 +123,16 @@ def run(
                 f"interrupted: {display.done} stages are finished and kept; start the same command again to continue"
             )
             raise typer.Exit(EXIT_INTERRUPT) from None
-    from bench.cli.results import leaderboard
+    _show(written, summary, display.trained, made, store)
 
-    leaderboard(store=store, run=written.id)
-    _closing(summary, display.trained, made, store)
+
+def _show(run: RunManifest, summary: Summary, trained: int, made: Plan, store: Path) -> None:
+    """Print boards and a summary of a finished run. Exit code 1 if a trial has no result."""
+    from bench.cli.results import leaderboard
+    from bench.engine.record import LASTING_FAILURES, Status
+
+    leaderboard(store=store, run=run.id)
+    _closing(summary, trained, made, store)
     if any(summary.trials[status] for status in (*LASTING_FAILURES, Status.KILLED, Status.MISSING)):
         raise typer.Exit(EXIT_FAILED_TRIALS)
 

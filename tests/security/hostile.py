@@ -190,7 +190,6 @@ def _names(text: str) -> Row:
                 line["trial"]["training"] = {
                     f"{name}{text}": value for name, value in line["trial"]["training"].items()
                 }
-                line["trial"]["surrogate"] += text
 
         def record(found: dict[str, Any]) -> None:
             found["label"] += text
