@@ -26,6 +26,7 @@ def test_a_store_is_a_frame_whose_columns_are_explained(stock):
     assert about.loc["psnr", "unit"] == "dB"
     assert set(trials.select_dtypes("number").columns) - set(about.index) <= {
         "bits", "seed", "classes", "target_labels", "cutoff", "seconds_attack", "seconds_defense", "training",
+        "machine_count",
     }  # fmt: skip
 
 
