@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -130,7 +131,7 @@ class RayExecutor:
     def _give_token(self) -> None:
         """A token for a Ray of our own, which would otherwise write one to HOME."""
         if os.environ.get(AUTH_MODE, "token") == "token" and not any(map(os.environ.get, (TOKEN, TOKEN_PATH))):
-            os.environ[TOKEN] = secrets.token_hex(32)
+            os.environ[TOKEN] = _token()
             self._gave_token = True
 
     def fits(self, stage: Stage) -> bool:
@@ -286,6 +287,12 @@ def _first_on_path() -> Path:
     installed = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
     # what is installed is found anyway, and would hide modules of Python's own
     return ROOT / "reports" / "assets" if ROOT in installed else ROOT
+
+
+@cache
+def _token() -> str:
+    """A token for local Rays. One per process, because Ray keeps the first one that a process uses."""
+    return secrets.token_hex(32)
 
 
 def _first_line(error: BaseException) -> str:
