@@ -12,8 +12,8 @@ import scipy.io
 import torch
 
 from bench.api.errors import UserError
+from reports.board import Board
 from reports.code_files import CodeFile, packed, read
-from reports.context import Board
 from reports.matlab_files import arrays
 from reports.score import score
 
