@@ -127,7 +127,7 @@ def test_a_checkout_behind_a_link_is_no_other_one(work, installed) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("kind", ["folder", "package"])
+@pytest.mark.parametrize("kind", ["package", pytest.param("folder", marks=pytest.mark.slow)])
 def test_workers_of_ray_take_the_packages_of_the_driver(installed, work, script, kind) -> None:
     """Ray lets its workers look into the current folder first."""
     put(work, "attacks", kind)

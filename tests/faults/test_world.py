@@ -71,7 +71,11 @@ def stepping(tmp_path: Path, clock: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
 
 
-@pytest.mark.parametrize("clock", ["_start - 3 * (_true() - _start)", "-1e8 + _true() - _start"], ids=["back", "1966"])
+@pytest.mark.parametrize(
+    "clock",
+    ["_start - 3 * (_true() - _start)", pytest.param("-1e8 + _true() - _start", marks=pytest.mark.slow)],
+    ids=["back", "1966"],
+)
 def test_a_clock_that_steps_back_loses_nothing(command, tmp_path: Path, clock: str) -> None:
     done = ended(command(), env=stepping(tmp_path, clock))
     assert done.returncode == 0, done.stderr
@@ -93,7 +97,7 @@ def test_a_file_that_may_not_grow_is_no_failure_of_a_stage(command, tmp_path: Pa
     assert ended(command()).returncode == 0
 
 
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("stream", ["stdout", pytest.param("stderr", marks=pytest.mark.slow)])
 def test_output_that_cannot_be_written_does_not_stop_a_run(command, tmp_path: Path, stream: str) -> None:
     with Path("/dev/full").open("w") as full:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "capture_output": False} | {stream: full}
@@ -160,7 +164,9 @@ def sessions() -> set[Path]:
     return {path for path in found if not Path("/proc", path.name.split("-")[2]).exists()}
 
 
-@pytest.mark.parametrize("folder", ["long", "missing", "not writable"])
+@pytest.mark.parametrize(
+    "folder", ["long", *(pytest.param(how, marks=pytest.mark.slow) for how in ("missing", "not writable"))]
+)
 def test_ray_starts_whatever_tmpdir_and_home_are(command, tmp_path: Path, folder: str) -> None:
     place = tmp_path / ("x" * 100)
     if folder == "long":
