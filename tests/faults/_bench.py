@@ -72,6 +72,12 @@ def finished(store: Path) -> dict[str, bytes]:
     return {key: content for key, content in files.items() if json.loads(content)["status"] == "ok"}
 
 
+def unfinished(store: Path) -> list[str]:
+    """Status, label and reason of every stage that ended without a result."""
+    found = [json.loads(path.read_bytes()) for path in sorted(store.glob("records/*.json"))]
+    return [f"{one['status']}: {one['label']}: {one['reason']}" for one in found if one["status"] != "ok"]
+
+
 def sober(content: bytes) -> dict:
     """A record without time and host, and without what was committed while tests ran."""
     record = json.loads(content)

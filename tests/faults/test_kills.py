@@ -11,7 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults._bench import PATIENCE, ROOT, SUITE, Driver, board, finished, results, run, until, verified
+from tests.faults._bench import (
+    PATIENCE,
+    ROOT,
+    SUITE,
+    Driver,
+    board,
+    finished,
+    results,
+    run,
+    unfinished,
+    until,
+    verified,
+)
 
 Start = Callable[..., Driver]
 Undisturbed = tuple[str, dict[str, bytes]]
@@ -52,7 +64,7 @@ def kill_again_and_again(
         if number < kills:
             hit += survive(driver, store, rng, len(records) - len(before))
         else:
-            assert driver.finish() == 0, driver.err
+            assert driver.finish() == 0, (driver.err, unfinished(store))
         snapshots.append(before)
         # workers of the dead driver may have finished a stage in between: then there is less to do, never more
         assert driver.planned is None or driver.planned <= len(records) - len(before), "finished stages were done again"
