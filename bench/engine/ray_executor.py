@@ -327,10 +327,19 @@ def _session_folder() -> Path:
             continue
         with suppress(OSError):
             for old in base.glob(f"{FOLDER}*"):
-                if not _alive(old.name.removeprefix(FOLDER).partition("-")[0]):
+                if not (_alive(old.name.removeprefix(FOLDER).partition("-")[0]) or _in_use(old)):
                     shutil.rmtree(old, ignore_errors=True)
             return Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-", dir=base))
     raise OSError("no folder for temporary files is writable and short enough for Ray's sockets")
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether a process of a Ray runs that was started with this folder: its workers may still finish stages."""
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if os.fsencode(folder.name) in command.read_bytes():
+                return True
+    return False
 
 
 def _alive(process: str) -> bool:

@@ -109,6 +109,7 @@ def test_output_that_cannot_be_written_does_not_stop_a_run(command, tmp_path: Pa
     assert "Stages: 0 run" in ended(command()).stdout
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_changes_no_exit_code(command, tmp_path: Path) -> None:
     done = ended(["bash", "-c", f"{' '.join(command())} | head -1; echo ${{PIPESTATUS[0]}}"])
     assert done.stdout.splitlines()[-1] == "0"
@@ -125,6 +126,7 @@ def test_a_terminal_of_ascii_prints_boards(command, tmp_path: Path) -> None:
     assert "badnets" in done.stdout
 
 
+@pytest.mark.slow
 def test_boards_are_printed_in_ascii_in_every_format(command, tmp_path: Path) -> None:
     assert ended(command()).returncode == 0
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
@@ -225,6 +227,7 @@ def test_a_raylet_that_is_killed_is_started_again(command, tmp_path: Path) -> No
     until(lambda: not of_session(run), "Ray's processes to end", 60)
 
 
+@pytest.mark.slow
 def test_impatient_interrupts_end_a_run_as_one_does(command, tmp_path: Path) -> None:
     before = sessions()
     run = started(command("ray"), tmp_path)
