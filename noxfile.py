@@ -18,7 +18,7 @@ TRAINED = (
     "tests/reports",
     *(
         f"--ignore=tests/bench/test_{name}.py"
-        for name in ("scheduler", "ray_executor", "large_data", "suite", "reported")
+        for name in ("scheduler", "ray_executor", "machines", "large_data", "suite", "reported")
     ),
 )  # fmt: skip
 OLD_CPU = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}  # torch without AVX and AVX-512

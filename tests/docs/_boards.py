@@ -36,5 +36,5 @@ def boards(text: str) -> dict[str, Board]:
 
 
 def shape(sentence: str) -> str:
-    """A sentence without its numbers, and a list of numbers as one."""
-    return re.sub(r"#(, #)+", "#", NUMBER.sub("#", sentence))
+    """A sentence without its numbers and its processor, and a list of numbers as one."""
+    return re.sub(r"#(, #)+", "#", NUMBER.sub("#", re.sub(r"CPU \([^)]*\)", "CPU", sentence)))
