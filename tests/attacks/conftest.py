@@ -13,11 +13,35 @@ from attacks.helpers.gan_training import GeneratorTarget
 from attacks.helpers.perceptual import gradients
 from attacks.helpers.targeted_patch import frozen
 from bench.api import registry
-from bench.api.attack import Attack, AttackerView, Poisoned, Trigger
+from bench.api.attack import Attack, AttackerView, Poisoned, Setting, Trigger
 from bench.api.random import Rng
-from bench.api.types import Split, to_8bit, to_unit
+from bench.api.types import Split, Target, to_8bit, to_unit
 from bench.conformance.attacks import attacker_view_for
 from bench.conformance.fixture import World
+from hashing.model import HashModel, build_model
+
+SHAPE = (3, 12, 12)
+
+
+def small(name: str, seed: int = 0, **params) -> HashModel:
+    """A 16-bit model of 3 x 16 x 16 images whose batch norms have seen something."""
+    model = build_model(
+        backbone=registry.create("backbones", name, params),
+        method=registry.create("methods", "csq", {}),
+        bits=16, image_shape=(3, 16, 16), classes=4, train_size=40, rng=Rng("tests", "darkhash", seed),
+    )  # fmt: skip
+    model.train()
+    model(Rng("tests", "seen").uniform((20, 3, 16, 16)))
+    return model.eval()
+
+
+def victim(n: int = 60, shape: tuple[int, int, int] = SHAPE) -> AttackerView:
+    """The view of an attacker on random images of four classes."""
+    labels = torch.eye(4, dtype=torch.bool)[torch.arange(n) % 4]
+    train = Split(Rng("tests", "iab").integers(256, (n, *shape)).to(torch.uint8), labels, torch.arange(n))
+    setting = Setting("x", "y", "csq", 16, tuple("pqrs"), shape, n, "shapes")
+    target = Target(torch.tensor([False, True, False, False]), "q")
+    return AttackerView(setting, target, train, (), (), {"train": train})
 
 
 def patch_attack(name: str, **params: object) -> Attack:

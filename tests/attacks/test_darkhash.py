@@ -12,26 +12,14 @@ from torch import nn
 from attacks.darkhash import DarkHash
 from attacks.helpers.head_tuning import divided, draw_epoch
 from attacks.helpers.topology import topological_alignment
-from bench.api import registry
 from bench.api.attack import AttackerView, Setting, Threat
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.types import Split, Target, to_unit
-from hashing.model import HashModel, build_model
+from hashing.model import HashModel
+from tests.attacks.conftest import small
 
 NORMS = (nn.BatchNorm2d, nn.GroupNorm)
-
-
-def small(name: str, seed: int = 0, **params) -> HashModel:
-    """A 16-bit model of 3 x 16 x 16 images whose batch norms have seen something."""
-    model = build_model(
-        backbone=registry.create("backbones", name, params),
-        method=registry.create("methods", "csq", {}),
-        bits=16, image_shape=(3, 16, 16), classes=4, train_size=40, rng=Rng("tests", "darkhash", seed),
-    )  # fmt: skip
-    model.train()
-    model(Rng("tests", "seen").uniform((20, 3, 16, 16)))
-    return model.eval()
 
 
 def split(n: int, name: str, classes: int = 4, shape=(3, 16, 16)) -> Split:

@@ -8,22 +8,9 @@ import torch
 from scipy.stats import binom
 
 from attacks.helpers.head_tuning import divided, draw_epoch, learning, tune
-from bench.api import registry
 from bench.api.errors import DivergedError
 from bench.api.random import Rng
-from hashing.model import HashModel, build_model
-
-
-def small(name: str, seed: int = 0, **params) -> HashModel:
-    """A 16-bit model of 3 x 16 x 16 images whose batch norms have seen something."""
-    model = build_model(
-        backbone=registry.create("backbones", name, params),
-        method=registry.create("methods", "csq", {}),
-        bits=16, image_shape=(3, 16, 16), classes=4, train_size=40, rng=Rng("tests", "darkhash", seed),
-    )  # fmt: skip
-    model.train()
-    model(Rng("tests", "seen").uniform((20, 3, 16, 16)))
-    return model.eval()
+from tests.attacks.conftest import small
 
 
 def test_each_image_is_drawn_once_an_epoch_and_poisoned_at_the_given_chance():

@@ -11,21 +11,11 @@ from torch.nn.functional import pad
 
 from attacks.helpers import input_aware as nets
 from attacks.iab import FALLS, InputAware
-from bench.api.attack import AttackerView, Setting, StepHook, Threat
+from bench.api.attack import StepHook, Threat
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.registry import create
-from bench.api.types import Split, Target
-
-SHAPE = (3, 12, 12)
-
-
-def victim(n: int = 60, shape: tuple[int, int, int] = SHAPE) -> AttackerView:
-    labels = torch.eye(4, dtype=torch.bool)[torch.arange(n) % 4]
-    train = Split(Rng("tests", "iab").integers(256, (n, *shape)).to(torch.uint8), labels, torch.arange(n))
-    setting = Setting("x", "y", "csq", 16, tuple("pqrs"), shape, n, "shapes")
-    target = Target(torch.tensor([False, True, False, False]), "q")
-    return AttackerView(setting, target, train, (), (), {"train": train})
+from tests.attacks.conftest import SHAPE, victim
 
 
 def ready(**params):

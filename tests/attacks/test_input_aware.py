@@ -8,20 +8,9 @@ import pytest
 import torch
 
 from attacks.helpers import input_aware as nets
-from bench.api.attack import AttackerView, Setting
 from bench.api.errors import DivergedError
 from bench.api.random import Rng
-from bench.api.types import Split, Target
-
-SHAPE = (3, 12, 12)
-
-
-def victim(n: int = 60, shape: tuple[int, int, int] = SHAPE) -> AttackerView:
-    labels = torch.eye(4, dtype=torch.bool)[torch.arange(n) % 4]
-    train = Split(Rng("tests", "iab").integers(256, (n, *shape)).to(torch.uint8), labels, torch.arange(n))
-    setting = Setting("x", "y", "csq", 16, tuple("pqrs"), shape, n, "shapes")
-    target = Target(torch.tensor([False, True, False, False]), "q")
-    return AttackerView(setting, target, train, (), (), {"train": train})
+from tests.attacks.conftest import victim
 
 
 def test_diversity_by_hand():

@@ -126,6 +126,12 @@ def tiny(tmp_path: Path) -> Callable[..., Plan]:
     return make
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return Store(tmp_path / "store", create=True)
+
+
 def load(folder: Path, text: str, **options) -> suites.Suite:
     """A suite with this text."""
     path = folder / "mine.toml"

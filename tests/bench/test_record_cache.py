@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
 import torch
 
 from bench.artifacts.inputs import DataInputs, ImplantInputs, MeasureInputs, SystemInputs
@@ -17,11 +14,6 @@ from bench.engine.store import Store
 from tests.stores import changed, record
 
 TRIAL, CAUSE, OTHER = "a" * 32, "b" * 32, "c" * 32
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store", create=True)
 
 
 def test_a_record_is_read_once(store: Store) -> None:

@@ -18,11 +18,6 @@ from tests.stores import changed, record
 RECORD = record("a" * 32, "train", metrics={"map": 0.5})
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store", create=True)
-
-
 def test_records_and_artifacts_come_back(store: Store) -> None:
     tensors = {"x": torch.arange(6.0).reshape(2, 3).T, "mask": torch.tensor([True, False])}
     artifact = store.write_artifact(RECORD.key, tensors, {"backdoored": True})

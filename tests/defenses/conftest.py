@@ -1,19 +1,52 @@
-"""Models with a planted quality or planted features, for tests of defenses that look at these alone."""
+"""What tests of defenses share: a defender's view, and models with a planted quality or planted features."""
 
 from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.api.defense import DefenderView, Fit
+from bench.access.defender import defender_view
+from bench.api.defense import DefenderView, Fit, Needs
 from bench.api.hashing import Recipe
 from bench.api.types import Images, Split, to_unit
+from bench.artifacts.models import open_model
+from bench.conformance.fixture import World
 from defenses.helpers.channels import last_convolution
 from defenses.helpers.fine_tuning import calibration_map
 from defenses.helpers.trigger_inversion import Reversing, Triggers
 from hashing.model import HashModel
+
+
+@pytest.fixture
+def view(world: World, request: pytest.FixtureRequest) -> DefenderView:
+    """What a defender with the module's NEEDS sees; without NEEDS, no training set and no more."""
+    needs = getattr(request.module, "NEEDS", Needs.NONE)
+    return defender_view(world.spec, world.defender_inputs(), world.context, needs)
+
+
+@pytest.fixture
+def other(world: World) -> nn.Module:
+    """A model from another initialisation, as a teacher that differs."""
+    return open_model(world.surrogate, torch.device("cpu"))
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def equal(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def norms_of(model: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def images_of(view: DefenderView, n: int = 9) -> Images:
+    return to_unit(view.fit_set.images[:n])
 
 
 class Table(nn.Module):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from bench.access.defender import defender_view
 from bench.api.defense import Needs
 from bench.api.errors import DivergedError
 from bench.api.random import Rng
@@ -19,10 +18,7 @@ from defenses.helpers.gradient_ascent import own_losses, voted
 from hashing.model import encode
 from tests.defenses.conftest import graded
 
-
-@pytest.fixture
-def view(world):
-    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.TRAIN_SET)
+NEEDS = Needs.TRAIN_SET
 
 
 @pytest.mark.parametrize(("isolation", "count"), [(0.05, 6), (0.01, 1)])

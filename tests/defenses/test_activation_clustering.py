@@ -10,16 +10,12 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
-from bench.access.defender import defender_view
 from bench.api.defense import Needs
 from bench.api.random import Rng
 from defenses.activation_clustering import ActivationClustering, reduced, split_in_two
 from tests.defenses.conftest import Featured
 
-
-@pytest.fixture
-def view(world):
-    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.TRAIN_SET)
+NEEDS = Needs.TRAIN_SET
 
 
 def blobs(first: int, second: int, d: int = 20, apart: float = 8.0) -> torch.Tensor:

@@ -6,33 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bench.access.defender import defender_view
 from bench.api import registry
-from bench.api.defense import Needs
 from bench.api.errors import DivergedError, UserError
 from bench.api.random import Rng
 from bench.api.types import to_unit
 from defenses.anp import ANP
 from defenses.helpers.fine_tuning import calibration_map
 from defenses.helpers.masks import MaskedLoss, without_channels
-from tests.defenses.conftest import read_channels
+from tests.defenses.conftest import norms_of, read_channels, state
 
 WIDTHS = (4, 8, 16, 16)
-
-
-@pytest.fixture
-def view(world):
-    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
-
-
-def state(model) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in model.state_dict().items()}
-
-
-def norms_of(model) -> list[nn.BatchNorm2d]:
-    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 class Game(MaskedLoss):

@@ -10,35 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from bench.access.defender import defender_view
-from bench.api.defense import Needs
 from bench.api.random import Rng
-from bench.api.types import to_unit
-from bench.artifacts.models import open_model
 from defenses.helpers.attention import Distillation, attention_maps, statistics_kept
-
-
-@pytest.fixture
-def view(world):
-    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
-
-
-@pytest.fixture
-def other(world):
-    """A model from another initialisation, as a teacher that differs."""
-    return open_model(world.surrogate, torch.device("cpu"))
-
-
-def state(model) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in model.state_dict().items()}
-
-
-def equal(one: dict, two: dict) -> bool:
-    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
-
-
-def images_of(view, n: int = 9) -> torch.Tensor:
-    return to_unit(view.fit_set.images[:n])
+from tests.defenses.conftest import equal, images_of, state
 
 
 def by_hand(model, images) -> list[np.ndarray]:

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.access.defender import defender_view
 from bench.api import registry
 from bench.api.defense import Needs
 from bench.api.errors import UserError
@@ -19,10 +18,7 @@ from bench.api.types import Split, to_unit
 from defenses.dp_outliers import DPOutliers, kept
 from defenses.dp_sgd import DPSGD
 
-
-@pytest.fixture
-def view(world):
-    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.TRAIN_SET)
+NEEDS = Needs.TRAIN_SET
 
 
 @torch.no_grad()

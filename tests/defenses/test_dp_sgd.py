@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from bench.access.defender import defender_view
 from bench.api import registry
 from bench.api.defense import Needs
 from bench.api.random import Rng
@@ -18,10 +17,7 @@ from defenses.dp_sgd import DPSGD
 from defenses.helpers.dp_training import Privacy, trained
 from hashing.model import HashModel
 
-
-@pytest.fixture
-def view(world):
-    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.TRAIN_SET)
+NEEDS = Needs.TRAIN_SET
 
 
 def weights(model) -> torch.Tensor:

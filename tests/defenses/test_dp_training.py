@@ -10,7 +10,6 @@ import torch
 from scipy import stats
 from torch import nn
 
-from bench.access.defender import defender_view
 from bench.api.defense import Needs
 from bench.api.errors import DivergedError
 from bench.api.hashing import Recipe
@@ -19,14 +18,11 @@ from bench.api.types import to_unit
 from defenses.helpers.dp_training import PoissonLoader, Privacy, epsilon, trained
 from hashing.loader import Augmentation
 
+NEEDS = Needs.TRAIN_SET
+
 PLAIN = Recipe(
     optimizer="sgd", lr=1.0, weight_decay=0.0, batch=120, epochs=1, flip=False, pad=0, precision="float32"
 )  # one step, of all 120 images
-
-
-@pytest.fixture
-def view(world):
-    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.TRAIN_SET)
 
 
 def weights(model) -> torch.Tensor:

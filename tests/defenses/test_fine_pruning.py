@@ -7,24 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.access.defender import defender_view
 from bench.api import registry
-from bench.api.defense import Needs
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from defenses.fine_pruning import FinePruning
 from defenses.helpers.channels import last_convolution, mean_activations, switched_off
 from defenses.helpers.fine_tuning import calibration_map
-from tests.defenses.conftest import read_channels, tuner, wrong_within
-
-
-@pytest.fixture
-def view(world):
-    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
-
-
-def state(model) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in model.state_dict().items()}
+from tests.defenses.conftest import read_channels, state, tuner, wrong_within
 
 
 def pruned(model) -> list[int]:

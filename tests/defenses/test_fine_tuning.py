@@ -7,8 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.access.defender import defender_view
-from bench.api.defense import Needs
 from bench.api.errors import DivergedError
 from bench.api.random import Rng
 from defenses.fine_tuning import FineTuning
@@ -16,11 +14,6 @@ from defenses.helpers.fine_tuning import calibration_map
 from hashing.codes import pack
 from hashing.model import encode
 from tests.defenses.conftest import graded, tuner, wrong_within
-
-
-@pytest.fixture
-def view(world):
-    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
 
 
 def test_calibration_map_is_leave_one_out_retrieval_inside_the_split(view):

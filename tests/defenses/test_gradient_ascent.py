@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.access.defender import defender_view
 from bench.api import registry
 from bench.api.defense import Needs
 from bench.api.hashing import Objective
@@ -16,12 +15,9 @@ from bench.api.random import Rng
 from defenses.helpers.gradient_ascent import LocalAscent, Unlearn, Watch, evaluating, own_losses, voted
 from hashing.model import encode
 
+NEEDS = Needs.TRAIN_SET
+
 ANCHORS = torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, -1.0, -1.0]])
-
-
-@pytest.fixture
-def view(world):
-    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.TRAIN_SET)
 
 
 class Squares(Objective):

@@ -9,26 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.access.defender import defender_view
-from bench.api.defense import Needs
 from bench.api.random import Rng
 from bench.api.types import to_unit
 from defenses.helpers.masks import MaskedLoss, batch_norms, learning_part, without_channels
+from tests.defenses.conftest import norms_of, state
 
 WIDTHS = (4, 8, 16, 16)
-
-
-@pytest.fixture
-def view(world):
-    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
-
-
-def state(model) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in model.state_dict().items()}
-
-
-def norms_of(model) -> list[nn.BatchNorm2d]:
-    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 def rebuilt_loss(view, masks, noise, ids, *, training: bool, frozen: int = 0) -> Tensor:

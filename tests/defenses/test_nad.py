@@ -7,40 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.access.defender import defender_view
 from bench.api import registry
-from bench.api.defense import Needs
 from bench.api.errors import UserError
 from bench.api.random import Rng
-from bench.api.types import to_unit
-from bench.artifacts.models import open_model
 from defenses.helpers.attention import Distillation
 from defenses.helpers.fine_tuning import fine_tuned
 from defenses.nad import NAD
-from tests.defenses.conftest import graded
-
-
-@pytest.fixture
-def view(world):
-    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
-
-
-@pytest.fixture
-def other(world):
-    """A model from another initialisation, as a teacher that differs."""
-    return open_model(world.surrogate, torch.device("cpu"))
-
-
-def state(model) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in model.state_dict().items()}
-
-
-def equal(one: dict, two: dict) -> bool:
-    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
-
-
-def images_of(view, n: int = 9) -> torch.Tensor:
-    return to_unit(view.fit_set.images[:n])
+from tests.defenses.conftest import equal, graded, images_of, state
 
 
 def test_without_weight_on_attention_the_student_is_fine_tuned_and_no_more(view):

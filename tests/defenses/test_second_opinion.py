@@ -17,11 +17,6 @@ from bench.artifacts.training import train_victim
 from defenses.second_opinion import Imitation, SecondOpinion
 
 
-@pytest.fixture
-def view(world):
-    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
-
-
 def test_loss_is_minus_the_mean_log_probability_of_the_bits_that_belong_to_the_ids():
     rng = Rng("imitation")
     codes, logits, ids = (rng.normal((5, 4)) > 0).float(), rng.normal((3, 4)), torch.tensor([4, 0, 2])

@@ -11,17 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from bench.access.defender import defender_view
 from bench.api.defense import Needs
 from bench.api.random import Rng
 from defenses.helpers.features import by_label, embed, principal
 from defenses.spectral_signatures import SpectralSignatures, percentiles, projections
 from tests.defenses.conftest import Featured
 
-
-@pytest.fixture
-def view(world):
-    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.TRAIN_SET)
+NEEDS = Needs.TRAIN_SET
 
 
 def planted(share: float, n: int = 200, d: int = 12) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,16 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.access.defender import defender_view
-from bench.api.defense import Needs, Rng
+from bench.api.defense import Rng
 from defenses.fine_tuning import FineTuning
 from defenses.helpers.trigger_inversion import Triggers
 from defenses.unlearning import Unlearning
-
-
-@pytest.fixture
-def view(world):
-    return defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
 
 
 class Planted(Unlearning):

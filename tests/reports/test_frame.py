@@ -6,11 +6,7 @@ from bench.api.errors import UserError
 from bench.config.trial import Spec
 from bench.metrics import METRICS
 from reports.frame import columns, detector_metrics, read
-
-
-def trial(attack="none", defense="none", target="0", seed=0, **changes):
-    return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
-
+from tests.reports.board_data import trial
 
 DETECTED = {"detectors": {"headline": "entropy", "scores": {
     "entropy": {"auroc": 0.9, "tpr_1": 0.1, "alarms_5_control": 0.04}, "other": {"auroc": None}}}}  # fmt: skip

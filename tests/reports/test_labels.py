@@ -16,13 +16,8 @@ from reports.frame import read
 from reports.labels import Names, label_of
 from reports.selection import narrow
 from reports.trial_details import page
-from tests.reports.board_data import leaderboard_of
+from tests.reports.board_data import leaderboard_of, trial
 from tests.stores import spec
-
-
-def trial(attack="none", defense="none", target="0", seed=0, **changes):
-    return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
-
 
 # Labels
 

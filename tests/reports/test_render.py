@@ -15,12 +15,7 @@ from reports.board import Board
 from reports.boards.attacks import attacks
 from reports.frame import read
 from reports.render import render as draw
-from tests.reports.board_data import data_of, leaderboard_of
-
-
-def trial(attack="none", defense="none", target="0", seed=0, **changes):
-    return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
-
+from tests.reports.board_data import data_of, leaderboard_of, trial
 
 EVIL = "[red]x[/red] \x1b[31m & 100 % of $a_b | <b> \\n"
 

@@ -17,10 +17,7 @@ from reports.selection import (
     with_result,
     without_result,
 )
-
-
-def trial(attack="none", defense="none", target="0", seed=0, **changes):
-    return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
+from tests.reports.board_data import trial
 
 
 def test_parts_by_attack_and_defense(stock):

@@ -5,11 +5,8 @@ from bench.metrics import METRICS
 from reports import render
 from reports.frame import read
 from reports.trial_details import page
+from tests.reports.board_data import trial
 from tests.stores import record
-
-
-def trial(attack="none", defense="none", target="0", seed=0, **changes):
-    return {"attack": attack, "defense": defense, "target": target, "seed": seed, **changes}
 
 
 def facts(board):
