@@ -44,10 +44,9 @@ class Board:
     index: the columns that name a row. setting: the setting of the trials in print; "" for a board over several
     settings. metrics: the metric of METRICS that a column shows. heat: coloured columns. best: positions of the rows
     that no other row is significantly better than. quiet: columns that only csv and json hold. by_row: the metric of
-    each row in the column `value`. columns: the meaning of columns that neither METRICS
-    nor COMMON explains. components: all
-    components of the printed boards; their labels are shortened. basis: the facts that the caption states, for boards
-    that average over trials.
+    each row in the column `value`. columns: the meaning of columns that neither METRICS nor COMMON explains.
+    components: all components of the printed boards; their labels are shortened. basis: the facts that the caption
+    states, for boards that average over trials.
     """
 
     title: str

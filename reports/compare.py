@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from bench.config.trial import AXES
-from bench.engine.machines import machines
 from bench.engine.record import Status
 from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
@@ -185,6 +184,7 @@ def _provenance(a: pd.DataFrame, b: pd.DataFrame, first: Store, second: Store) -
 def _facts(trials: pd.DataFrame, store: Store) -> dict[str, str]:
     done = with_result(trials)
     found = {name: listed(sorted(set(done[name].dropna().astype(str)))) for name in (*VERSIONS, "device", "protocol")}
+    found["computed on"] = listed(sorted(set(done["computed_on"])))
     record_cache, seen = RecordCache(store), dict[str, set[str]]()
     for key in done["key"]:
         record = record_cache.record(key)
@@ -193,7 +193,6 @@ def _facts(trials: pd.DataFrame, store: Store) -> dict[str, str]:
         about = record.provenance
         facts = {"python": about.python, "system": about.system, "processor": about.processor, **about.packages}
         facts["commit"] = str(about.git or "")
-        facts["computed on"] = "; ".join(map(str, machines(record, record_cache)))
         for name, value in facts.items():
             if value:
                 seen.setdefault(name, set()).add(str(value))

@@ -14,11 +14,7 @@ from bench.api.hashing import Backbone
 from hashing.model import HashModel
 from hashing.pretrained import LATER
 
-OWN = (
-    "backbone.",
-    "head.",
-    "objective.",
-)  # prefixes of HashDoor's tensor names; names of other libraries have none of these
+OWN = ("backbone.", "head.", "objective.")  # prefixes of HashDoor's tensor names, which other libraries do not use
 WRAPPERS = ("module.", "_module.")  # of DataParallel and of Opacus
 COMPILED = "_orig_mod."
 HASH_LAYER = "hash_layer."  # the last layer, or all linear ones, in DeepHash-pytorch and code that follows it

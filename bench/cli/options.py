@@ -11,7 +11,7 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from bench.api.untrusted import strip_controls
-from bench.cli.console import console, echo, write
+from bench.cli.console import console, echo, line, write
 
 if TYPE_CHECKING:
     from bench.engine.store import Store
@@ -115,12 +115,10 @@ def memory_limit() -> int | None:
 
 def note_left_out(store: Store, run: str, suite: str | None) -> None:
     """Say on stderr which larger run, or unreadable one, a command did not show."""
-    from rich.text import Text
+    from bench.engine.runs import left_out
 
-    from bench.engine.runs import chosen, left_out
-
-    if said := left_out(store, chosen(store, run, suite=suite)):
-        console(stderr=True, soft_wrap=True).print(Text(strip_controls(f"note: {said}")))
+    if said := left_out(store, run, suite=suite):
+        line(f"note: {said}", out=console(stderr=True))
 
 
 def load_plugins(files: Sequence[Path]) -> None:

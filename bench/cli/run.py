@@ -28,6 +28,7 @@ from bench.cli.options import (
     StorePath,
     Suites,
     device_of,
+    load_plugins,
     memory_limit,
     write_table,
 )
@@ -231,12 +232,10 @@ def _stages(made: Plan, needed: Collection[str], costs: RuntimeEstimator) -> Tex
 def _plan(
     suites: list[str], changes: list[str], only: list[str], data: Path | None, plugins: list[Path], device: str
 ) -> tuple[Plan, list[Suite], str]:
-    from bench.api import registry
     from bench.config import suite as suites_
     from bench.graph import planner as planning
 
-    for path in plugins:
-        registry.load_plugin(path)
+    load_plugins(plugins)
     if data is not None and not data.is_dir():
         raise UserError(f"--data '{data}' is not a directory: `python -m bench doctor` lists the files of data sets")
     loaded = [suites_.load(name, changes=changes, only=only) for name in suites]

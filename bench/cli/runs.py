@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.api.errors import UserError
-from bench.cli.console import console, echo
+from bench.cli.console import console, echo, line
 from bench.cli.options import DEFAULT_STORE, Format, StorePath, emit
 
 if TYPE_CHECKING:
@@ -23,15 +23,14 @@ SECONDS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 def runs(store: StorePath = DEFAULT_STORE, format_: Format = "rich") -> None:
     """List the runs of a store, the latest first: id, time, suite, trials, size and command."""
-    from rich.text import Text
-
     from bench.engine.record import LASTING_FAILURES, Status
     from bench.engine.runs import summaries
     from bench.engine.store import Store
 
     held = Store(store)
+    manifests = held.manifests()
     rows = []
-    for one in summaries(held)[::-1]:
+    for one in summaries(held, manifests.runs[::-1]):
         failed = sum(one.trials[status] for status in (*LASTING_FAILURES, Status.KILLED))
         rows.append(
             {
@@ -50,8 +49,8 @@ def runs(store: StorePath = DEFAULT_STORE, format_: Format = "rich") -> None:
         echo(f"store '{store}' has no run yet: start `python -m bench run`")
         return
     emit("Runs", rows, format_)
-    for path in held.unreadable_manifests():
-        console(stderr=True, soft_wrap=True).print(Text(f"cannot be read: {path}"))
+    for path in manifests.unreadable:
+        line(f"cannot be read: {path}", out=console(stderr=True))
 
 
 def gc(
@@ -92,8 +91,8 @@ def gc(
         collection.remove(held, unneeded)
     total = sum(path.stat().st_size for path in held.root.rglob("*") if path.is_file())
     verb = "would free" if dry_run else "freed"
-    removed = f" and remove {len(dropped)} of {len(every)} runs" if dropped and dry_run else ""
-    removed = f", {len(dropped)} of {len(every)} runs removed" if dropped and not dry_run else removed
+    of_all = f"{len(dropped)} of {len(every)} runs"
+    removed = "" if not dropped else f" and remove {of_all}" if dry_run else f", {of_all} removed"
     echo(f"{verb} {size / 1e6:.1f} MB in {len(unneeded)} files{removed}; the store holds {total / 1e6:.1f} MB")
 
 

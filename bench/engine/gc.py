@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from bench.api.errors import StoreError
 from bench.api.kinds import DefenseKind
-from bench.engine.record import RunManifest, is_key
+from bench.engine.record import Record, RunManifest, is_key
 from bench.engine.store import Store, writing
 
 DAY = 86400.0  # seconds
@@ -23,17 +23,18 @@ def unneeded(
     files that earlier runs moved away count as unneeded. StoreError if the store has no manifest or one that cannot be
     read, since the files that runs need are unknown then.
     """
-    if broken := store.unreadable_manifests():
+    manifests = store.manifests()
+    if broken := manifests.unreadable:
         names = ", ".join(f"'{path}'" for path in broken[:3])
         raise StoreError(
             f"nothing is removed: the manifest {names} cannot be read, so the files that its run needs are unknown."
             " Restore the file from a copy, run its suite again, or remove the file if its results may go"
         )
-    runs = store.runs()
+    runs = manifests.runs
     if not runs:
         raise StoreError(f"nothing is removed: store '{store.root}' has no run, so the needed files are unknown")
     kept = [run for run in runs if run.id not in dropped]
-    found = [path for run in runs if run.id in dropped for path in store.manifest_paths(run.id)]
+    found = [path for run in runs if run.id in dropped for path in manifests.paths[run.id]]
     found += _of_no_run(store, needed(store, kept), repaired=repaired)
     found += [*(_damaged(store) if damaged else ()), *_leftovers(store)]
     return [path for path in found if path.is_symlink() or path.is_file()]
@@ -46,16 +47,24 @@ def remove(store: Store, paths: Collection[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def needed(store: Store, runs: Collection[RunManifest], *, complete: bool = True) -> set[str]:
+def needed(
+    store: Store,
+    runs: Collection[RunManifest],
+    *,
+    complete: bool = True,
+    read: Callable[[str], Record | None] | None = None,
+) -> set[str]:
     """Keys of all stages that the runs' trials depend on, by the manifests and by the records of stages.
 
-    complete: StoreError if a damaged record leaves some unknown.
+    complete: StoreError if a damaged record leaves some unknown. read: a cache of the store's records; by default each
+    record is read from its file.
     """
+    read = read or store.record
     listed = {key for run in runs for key in run.stages}
     found = listed | {planned.key for run in runs for planned in run.trials if planned.key}
     todo = list(found)
     while todo:
-        record = store.record(key := todo.pop())
+        record = read(key := todo.pop())
         if record is None:
             if complete and key not in listed and store.has_record_file(key):
                 raise StoreError(

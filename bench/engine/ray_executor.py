@@ -108,17 +108,9 @@ class RayExecutor:
     def _start(self) -> None:
         ray, on_terminate, on_interrupt = self._ray, signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
         try:
-            if self._address:
-                with chdir(_first_on_path()):
-                    ray.init(address=self._address, log_to_driver=False, logging_level="ERROR")
-            else:
-                self._folder = _session_folder()
-                self._give_token()
-                with chdir(_first_on_path()):
-                    ray.init(
-                        address="local", num_cpus=self._workers, num_gpus=self._gpus_there, include_dashboard=False,
-                        log_to_driver=False, logging_level="ERROR", _temp_dir=str(self._folder),
-                    )  # fmt: skip
+            where = {"address": self._address} if self._address else self._local()
+            with chdir(_first_on_path()):
+                ray.init(**where, log_to_driver=False, logging_level="ERROR")
         except (Exception, SystemExit) as error:  # noqa: BLE001 -- Ray raises many types when it cannot start
             self._leave()
             raise UserError(f"Ray does not start ({_first_line(error)}): {_help(self._address)}") from None
@@ -128,11 +120,16 @@ class RayExecutor:
                     signal.signal(number, handler)  # Ray's handlers end the process, so that the run could not close
         self._resources = ray.cluster_resources()
 
-    def _give_token(self) -> None:
-        """A token for a Ray of our own, which would otherwise write one to HOME."""
+    def _local(self) -> dict[str, Any]:
+        """The arguments of `ray.init` for a local Ray. It gets a folder and a token, which it would write to HOME."""
+        self._folder = _session_folder()
         if os.environ.get(AUTH_MODE, "token") == "token" and not any(map(os.environ.get, (TOKEN, TOKEN_PATH))):
             os.environ[TOKEN] = _token()
             self._gave_token = True
+        return {
+            "address": "local", "num_cpus": self._workers, "num_gpus": self._gpus_there, "include_dashboard": False,
+            "_temp_dir": str(self._folder),
+        }  # fmt: skip
 
     def fits(self, stage: Stage) -> bool:
         running = [other for other, _, _ in self._running.values()]

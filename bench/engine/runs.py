@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bench.api.errors import UserError, unknown
 from bench.engine.gc import needed
 from bench.engine.record import RunManifest, Status
 from bench.engine.record_cache import RecordCache
-from bench.engine.store import Store
+from bench.engine.store import Manifests, Store
 
 LATEST, ALL = "latest", "all"
 SHORTEST = 4  # characters of an id that a user must give
@@ -22,13 +22,16 @@ def chosen(store: Store, run: str = LATEST, *, suite: str | None = None) -> list
     run: "latest", "all", or the first characters of an id. suite: only runs of this suite. UserError if no run or
     several runs match.
     """
-    every = store.runs()
-    found = [manifest for manifest in every if suite is None or suite in manifest.suites]
+    return _chosen(store, store.manifests(), run, suite)
+
+
+def _chosen(store: Store, manifests: Manifests, run: str, suite: str | None) -> list[RunManifest]:
+    found = [manifest for manifest in manifests.runs if suite is None or suite in manifest.suites]
     if not found:
-        known = sorted({name for manifest in every for name in manifest.suites})
+        known = sorted({name for manifest in manifests.runs for name in manifest.suites})
         if suite is not None and known:
             raise unknown("suite", suite, known, "suites with runs in this store")
-        if broken := store.unreadable_manifests():
+        if broken := manifests.unreadable:
             raise UserError(f"'{broken[0]}' cannot be read, and the store has no other run: run the suite again")
         raise UserError(f"store '{store.root}' has no run yet: start `python -m bench run`")
     if run == ALL:
@@ -45,19 +48,21 @@ def chosen(store: Store, run: str = LATEST, *, suite: str | None = None) -> list
     return named
 
 
-def left_out(store: Store, shown: Sequence[RunManifest]) -> str:
-    """A line about runs that are not shown, larger ones and unreadable ones; "" if there are none."""
+def left_out(store: Store, run: str = LATEST, *, suite: str | None = None) -> str:
+    """A line about runs that `chosen` leaves out, larger ones and unreadable ones; "" if there are none."""
+    manifests = store.manifests()
+    shown = _chosen(store, manifests, run, suite)
     ids = {manifest.id for manifest in shown}
-    most = max((len(manifest.trials) for manifest in shown), default=0)
-    larger = [run for run in store.runs() if run.id not in ids and len(run.trials) > most]
+    most = max(len(manifest.trials) for manifest in shown)
+    larger = [one for one in manifests.runs if one.id not in ids and len(one.trials) > most]
     said = []
     if larger and len(shown) == 1:
-        largest = max(larger, key=lambda run: len(run.trials))
+        largest = max(larger, key=lambda one: len(one.trials))
         said.append(
             f"This is run {shown[0].id} ({title(shown[0])}). Run {largest.id} ({title(largest)}) is larger:"
             f" --run {largest.id} shows it, `python -m bench runs` lists all runs."
         )
-    if broken := store.unreadable_manifests():
+    if broken := manifests.unreadable:
         said.append(f"Manifests that cannot be read are left out: {', '.join(path.name for path in broken[:3])}.")
     return " ".join(said)
 
@@ -75,10 +80,11 @@ class RunSummary:
     size: int
 
 
-def summaries(store: Store) -> list[RunSummary]:
-    """The summaries of all runs, the latest last."""
+def summaries(store: Store, runs: Iterable[RunManifest]) -> list[RunSummary]:
+    """The summaries of runs. Each record is read once, since runs share most of them."""
     cache, found = RecordCache(store), []
-    for run in store.runs():
+    for run in runs:
         statuses = Counter(cache.status_of(planned.key)[0] if planned.key else Status.SKIPPED for planned in run.trials)
-        found.append(RunSummary(run, statuses, sum(map(store.size_of, needed(store, [run], complete=False)))))
+        keys = needed(store, [run], complete=False, read=cache.record)
+        found.append(RunSummary(run, statuses, sum(map(store.size_of, keys))))
     return found

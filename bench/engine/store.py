@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = 100  # characters of a manifest's file name
+
+
+@dataclass(frozen=True)
+class Manifests:
+    """The manifests of a store.
+
+    runs: of the manifests that can be read, the latest last. unreadable: files that are damaged, of another version, or
+    no ordinary files. paths: the files that hold a run's manifest, by the id of the run.
+    """
+
+    runs: list[RunManifest]
+    unreadable: list[Path]
+    paths: Mapping[str, list[Path]]
 
 
 class Store:
@@ -200,23 +214,25 @@ class Store:
 
     def runs(self) -> list[RunManifest]:
         """The runs of this store whose manifests can be read, the latest last."""
-        found = [manifest for _, manifest in self._manifests() if manifest is not None]
-        return sorted(found, key=lambda manifest: (manifest.started, manifest.id))
+        return self.manifests().runs
 
-    def unreadable_manifests(self) -> list[Path]:
-        """Manifests that are damaged, of another version, or no ordinary files."""
-        return [path for path, manifest in self._manifests() if manifest is None]
-
-    def manifest_paths(self, run_id: str) -> list[Path]:
-        """The files that hold a run's manifest."""
-        return [path for path, manifest in self._manifests() if manifest is not None and manifest.id == run_id]
-
-    def _manifests(self) -> Iterator[tuple[Path, RunManifest | None]]:
+    def manifests(self) -> Manifests:
+        """All manifests of this store, read now; those of large runs take a second."""
+        runs: list[RunManifest] = []
+        unreadable: list[Path] = []
+        paths: dict[str, list[Path]] = {}
         for path in sorted((self.root / "manifests").glob("*.json")):
             try:
-                yield path, manifest_from(read_json(path, MANIFEST_LIMIT))
+                manifest = manifest_from(read_json(path, MANIFEST_LIMIT))
             except (OSError, ValueError):
-                yield path, None
+                manifest = None
+            if manifest is None:
+                unreadable.append(path)
+            else:
+                runs.append(manifest)
+                paths.setdefault(manifest.id, []).append(path)
+        runs.sort(key=lambda manifest: (manifest.started, manifest.id))
+        return Manifests(runs, unreadable, paths)
 
     # Housekeeping
 

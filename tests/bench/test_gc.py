@@ -121,7 +121,7 @@ def test_a_dry_run_writes_nothing_even_where_records_are_damaged(copied: Store) 
 
 def test_a_damaged_record_whose_inputs_no_manifest_lists_stops_gc(copied: Store) -> None:
     first = copied.runs()[0]
-    for path in copied.manifest_paths(first.id):
+    for path in copied.manifests().paths[first.id]:
         path.unlink()
     copied.write_run(first.model_copy(update={"stages": []}))
     path = copied.root / "records" / f"{'c' * 32}.json"

@@ -20,11 +20,6 @@ from tests.bench.conftest import TINY
 from tests.stores import planned, record
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store", create=True)
-
-
 def made(store: Store, suite: str, trials: int = 1) -> RunManifest:
     """A run whose trials are finished."""
     lines = [planned(f"{number:032x}", {"dataset": suite, "seed": number}) for number in range(trials)]
@@ -65,18 +60,18 @@ def test_the_same_command_again_is_the_same_run_and_the_latest(store: Store) -> 
 
 def test_a_smaller_run_hides_a_larger_one_only_with_a_line(store: Store) -> None:
     large = made(store, "large", 3)
-    assert left_out(store, chosen(store)) == ""
+    assert left_out(store) == ""
     made(store, "small")
-    assert f"--run {large.id}" in left_out(store, chosen(store))
-    assert left_out(store, chosen(store, ALL)) == ""
-    assert left_out(store, chosen(store, large.id)) == ""
+    assert f"--run {large.id}" in left_out(store)
+    assert left_out(store, ALL) == ""
+    assert left_out(store, large.id) == ""
 
 
 def test_a_manifest_that_cannot_be_read_is_left_out_and_named(store: Store) -> None:
     made(store, "a")
     torn = store.root / "manifests" / "torn.json"
     torn.write_text("{")
-    assert "torn.json" in left_out(store, chosen(store))
+    assert "torn.json" in left_out(store)
     assert torn.read_text() == "{"
 
 
@@ -85,7 +80,7 @@ def test_runs_are_listed_with_what_came_of_them(store: Store, capsys: pytest.Cap
     lines = [planned("f" * 32, {"seed": 9}), planned("e" * 32, {"seed": 10})]
     store.write_record(record("f" * 32, status="failed", reason="no"))
     run = store.write_run(RunManifest(suites=["b"], command="bench run --suite b", trials=lines))
-    assert [summary.size > 0 for summary in summaries(store)] == [True, True]
+    assert [summary.size > 0 for summary in summaries(store, store.runs())] == [True, True]
     command.runs(store=store.root, format_="json")
     (table,) = json.loads(capsys.readouterr().out)
     rows = table["rows"]

@@ -140,4 +140,4 @@ def test_a_run_after_one_of_the_year_9900_is_read(tmp_path: Path) -> None:
     (store.root / "manifests" / "late.json").write_bytes(encoded(late))
     store.write_run(RunManifest(suites=["mine"], trials=[]))
     assert [run.suites for run in store.runs()] in ([["late"], ["mine"]], [["mine"], ["late"]])
-    assert not store.unreadable_manifests()
+    assert not store.manifests().unreadable
