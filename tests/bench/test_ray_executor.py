@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +79,25 @@ def test_both_executors_give_bit_identical_metrics(tmp_path: Path, tiny: Tiny) -
         assert one.status == other.status == "ok"
         assert one.metrics == other.metrics
         assert one.checksum == other.checksum, one.label
+
+
+def test_a_folder_of_a_dead_driver_goes_once_none_of_its_processes_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that outlive their driver for a moment still need it."""
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    needed, left = (Path("/tmp", f"hashdoor-ray-{dead.pid}-{name}") for name in ("needed", "left"))
+    needed.mkdir()
+    left.mkdir()
+    try:
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", str(needed)]) as living:
+            RayExecutor(Environment(tmp_path, None, "cpu"), workers=1).close()
+            living.kill()
+        assert (needed.exists(), left.exists()) == (True, False)
+    finally:
+        needed.rmdir()
 
 
 @pytest.mark.parametrize(
