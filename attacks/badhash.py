@@ -30,6 +30,7 @@ from bench.api.attack import (
 from bench.api.card import Card
 from bench.api.errors import DivergedError
 from bench.api.types import to_unit
+from hashing.inference import frozen
 from hashing.model import HashModel
 
 CARD = Card(
@@ -96,7 +97,7 @@ class BadHash(CountedPoisoning):
         return perceptual_files(self.perceptual)
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
-        auxiliary = view.surrogates[0]
+        auxiliary = frozen(view.surrogates[0], view.train.images.shape[1:])
         assert isinstance(auxiliary, HashModel)
         device, train = auxiliary.device, view.train.to(auxiliary.device)
         vector = view.target.vector.to(device)

@@ -29,6 +29,7 @@ from bench.api.attack import (
 from bench.api.card import Card
 from bench.api.errors import DivergedError, UserError
 from bench.api.types import to_unit
+from hashing.inference import frozen
 from hashing.model import HashModel
 
 CARD = Card(
@@ -91,7 +92,8 @@ class HiddenTrigger(CountedPoisoning):
         return paste(images, trigger["patch"])
 
     def poison(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Poisoned:
-        model, train = view.surrogates[0], view.train
+        train = view.train
+        model = frozen(view.surrogates[0], train.images.shape[1:])
         assert isinstance(model, HashModel)
         chosen = self.choose(train, view.target, "clean", rng)
         others = torch.nonzero(~view.target.shares(train.labels)).flatten()

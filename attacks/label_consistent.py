@@ -29,6 +29,7 @@ from bench.api.attack import (
 from bench.api.card import Card
 from bench.api.errors import DivergedError
 from bench.api.types import to_unit
+from hashing.inference import frozen
 from hashing.model import HashModel
 
 CARD = Card(
@@ -82,7 +83,8 @@ class LabelConsistent(CountedPoisoning):
         return (images + trigger["corners"].to(images)).clamp(0, 1)
 
     def poison(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Poisoned:
-        model, train = view.surrogates[0], view.train
+        train = view.train
+        model = frozen(view.surrogates[0], train.images.shape[1:])
         assert isinstance(model, HashModel)
         chosen = self.choose(train, view.target, "clean", rng)
         hard = [

@@ -15,7 +15,7 @@ from bench.api.errors import UserError
 from bench.api.types import Labels
 from defenses.helpers import dp_training
 from defenses.helpers.dp_training import Privacy
-from hashing.model import encode
+from hashing.inference import encode
 
 CARD = Card(
     title="Robust anomaly detection and backdoor attack detection via differential privacy",

@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from bench.api.card import Card
 from bench.api.defense import DefenderView, Images, InputDetector, Needs, Rng, defense
 from bench.api.types import to_unit
+from hashing.inference import Inference
 
 CARD = Card(
     title="Unsupervised Multi-Criteria Adversarial Detection in Deep Image Retrieval",
@@ -79,7 +80,8 @@ class HammingDetector(InputDetector):
         }
 
     def _criteria(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> Float[Tensor, "3 n"]:
-        logits, denoised = model(images), model(median(images, self.window))
+        inference = Inference(model, images.shape[1:])
+        logits, denoised = inference.logits(images), inference.logits(median(images, self.window))
         signs = torch.where(logits > 0, 1.0, -1.0)
         return torch.stack([
             nearest(signs, state["codes"], state["counts"], self.neighbours),

@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.api.card import Card
 from bench.api.defense import DefenderView, ModelDetector, Needs, Rng, Verdict, defense
 from defenses.helpers.trigger_inversion import Reversing, anomaly
-from hashing.model import encode
+from hashing.inference import encode
 
 CARD = Card(
     title="Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural Networks",

@@ -17,7 +17,8 @@ from bench.api.card import Card
 from bench.api.defense import DefenderView, Images, InputDetector, Rng, defense
 from bench.api.hashing import Objective
 from bench.api.types import Logits
-from hashing.model import HashModel, encode
+from hashing.inference import Inference, encode
+from hashing.model import HashModel
 
 CARD = Card(
     title="HashDoor's own idea, not published; its one step is Distilling the Knowledge in a Neural Network",
@@ -65,7 +66,7 @@ class SecondOpinion(InputDetector):
 
     def score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Float[Tensor, " n"]]:
         model.eval()
-        signs = torch.where(model(images) > 0, 1.0, -1.0)
+        signs = torch.where(Inference(model, images.shape[1:]).logits(images) > 0, 1.0, -1.0)
         logits: Tensor = functional_call(model, dict(state), (images,))
         return {
             "cosine": -F.cosine_similarity(signs, logits),

@@ -17,7 +17,7 @@ from bench.api.errors import UserError
 from bench.api.hashing import Backbone, HashingMethod
 from bench.api.types import to_unit
 from defenses.helpers.saliency import grad_cam, salient
-from hashing.model import encode
+from hashing.inference import Inference, encode
 
 CARD = Card(
     title="SentiNet: Detecting Localized Universal Attacks Against Deep Learning Systems",
@@ -95,11 +95,12 @@ class SentiNet(InputDetector):
         if skip is not None:
             kept = (~skip).float()
         region = salient(grad_cam(model, images, self.cells), self.region)
+        inference = Inference(model, images.shape[1:])
         fooled, intact = [], []
         for image, where in zip(images, region, strict=True):
             pasted = torch.where(where, image, overlays)
             inert = torch.where(where, state["noise"], overlays)
-            logits = model(torch.cat([image[None], pasted, inert]))
+            logits = inference.logits(torch.cat([image[None], pasted, inert]))
             signs = torch.where(logits > 0, 1.0, -1.0)
             own, taken, disturbed = signs[:1], signs[1 : 1 + len(overlays)], signs[1 + len(overlays) :]
             fooled.append((distance(taken, own) <= state["radius"]).float())

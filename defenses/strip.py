@@ -14,6 +14,7 @@ from bench.api.card import Card
 from bench.api.defense import DefenderView, Images, InputDetector, Needs, PositiveShare, Rng, defense
 from bench.api.types import to_unit
 from defenses.helpers.code_posterior import entropy, fit_posterior, posterior
+from hashing.inference import Inference
 
 CARD = Card(
     title="STRIP: A Defence Against Trojan Attacks on Deep Neural Networks",
@@ -60,14 +61,17 @@ class Strip(InputDetector):
         }
 
     def score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Float[Tensor, " n"]]:
+        inference = Inference(model, images.shape[1:])
         portions = torch.split(images, max(1, LIMIT // state["overlays"].numel()))
-        parts = [self._score(portion, model, state) for portion in portions]
+        parts = [self._score(portion, inference, state) for portion in portions]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Float[Tensor, " n"]]:
+    def _score(
+        self, images: Images, inference: Inference, state: Mapping[str, Tensor]
+    ) -> dict[str, Float[Tensor, " n"]]:
         n, overlays = len(images), state["overlays"]
         mixed = self.image_weight * images[:, None] + self.overlay_weight * overlays
-        logits = model(mixed.clamp(0, 1).flatten(0, 1))
+        logits = inference.logits(mixed.clamp(0, 1).flatten(0, 1))
         probabilities = posterior(logits, state).reshape(n, len(overlays), -1)
         signs = torch.where(logits > 0, 1.0, -1.0)
         return {

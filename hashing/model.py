@@ -11,11 +11,9 @@ from torch import Tensor, nn
 
 from bench.api.hashing import Backbone, FeatureExtractor, HashingMethod, Objective
 from bench.api.random import Rng
-from bench.api.types import Codes, Images, Logits, to_unit
+from bench.api.types import Codes, Images, Logits
 
-__all__ = ["HashModel", "encode"]
-
-VALUES = 2**27  # pixel values in a batch of `encode`; 500 colour images of 224 x 224 pixels have about half
+__all__ = ["HashModel"]
 
 
 class HashModel(nn.Module):
@@ -97,17 +95,3 @@ def fit_normalisation(model: HashModel, images: UInt8[Tensor, "n c h w"]) -> Non
         variance = (counts * (levels - mean) ** 2).sum() / counts.sum()
         model.mean[0, channel, 0, 0] = mean.to(torch.float32)
         model.std[0, channel, 0, 0] = variance.sqrt().clamp_min(1e-3).to(torch.float32)
-
-
-@torch.inference_mode()
-def encode(model: nn.Module, images: UInt8[Tensor, "n c h w"], *, device: torch.device, batch: int = 500) -> Logits:
-    """Logits of 8-bit images, computed in float32 and evaluation mode; on the CPU, after one transfer at the end.
-
-    batch: largest number of images per forward pass; large images get smaller batches. ValueError: there are no images.
-    """
-    model.eval()
-    if not len(images):
-        raise ValueError("no images to encode")
-    step = max(1, min(batch, VALUES // images[0].numel()))
-    parts = [model(to_unit(images[i : i + step].to(device))) for i in range(0, len(images), step)]
-    return torch.cat(parts).float().cpu()

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from attacks.helpers.linf import Epsilon, levels
 from attacks.helpers.linf import bound as bound_of
-from attacks.helpers.targeted_patch import TargetedPatch, device_of, frozen
+from attacks.helpers.targeted_patch import TargetedPatch, device_of
 from bench.api.attack import AttackerView, Images, PositiveShare
 from bench.api.errors import DivergedError
 from bench.api.types import Codes, Logits
+from hashing.inference import frozen
 
 Pairs = Literal["unordered", "ordered"]
 Reference = Literal["relaxed", "sign"]
@@ -122,7 +123,7 @@ class PerturbedPatch(TargetedPatch, ABC):
             goal = clean if self.reference == "relaxed" else torch.where(clean > 0, 1.0, -1.0)
             return objective(codes, goal, lam, pairs)
 
-        model = frozen(view.surrogates[0])
+        model = frozen(view.surrogates[0], images.shape[1:])
         found = perturb(
             model, images.to(device_of(model)), maximise, eps=self.eps, iterations=self.iterations,
             step=self.step * self.eps, batch=self.confusing_batch,

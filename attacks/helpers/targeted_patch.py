@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC
 from typing import Annotated
 
@@ -30,8 +29,8 @@ from bench.api.attack import (
 )
 from bench.api.errors import DivergedError, UserError
 from bench.api.types import to_unit
+from hashing.inference import encode, frozen
 from hashing.majority_code import component_vote
-from hashing.model import encode
 
 FACTORS = (0.1, 0.1, 0.1, 0.1, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # of tanh, per tenth of the steps; CIBA code
 GREY = 127.5 / 255  # the patch before the first step; CIBA code
@@ -60,7 +59,8 @@ class TargetedPatch(CountedPoisoning, ABC):
         return (ModelSpec(),)
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
-        model, train = frozen(view.surrogates[0]), view.train
+        train = view.train
+        model = frozen(view.surrogates[0], train.images.shape[1:])
         images = train.images.to(device_of(model))
         patch = optimise_patch(
             model, images, anchor_code(model, train, view.target),
@@ -83,11 +83,6 @@ class TargetedPatch(CountedPoisoning, ABC):
         """The chosen images as they are before the patch is put on; subclasses perturb them."""
         del view, rng
         return images
-
-
-def frozen(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose parameters require no gradient."""
-    return copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -80,7 +80,7 @@ def _measured(quick: bool, trained: Retrieval | None, wanted: int, device: str) 
     yield from kernel_benchmark.packing(size.rounds, 54_000)
     networks = ("convnet",) if quick else ("convnet", "resnet18", "mobilenet_v2")
     yield from throughput.encoding_and_training(
-        networks, (32,) if quick else (1, 32, 256), 32, 2 if quick else 20, workers, size.rounds, device
+        networks, 128 if quick else 1000, 32, 2 if quick else 20, workers, size.rounds, device
     )
     if not quick:
         yield from kernel_benchmark.growth(workers)

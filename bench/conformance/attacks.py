@@ -44,7 +44,7 @@ from bench.conformance.kit import (
 )
 from bench.stages.implant import check
 from hashing.codes import pack
-from hashing.model import encode
+from hashing.inference import encode
 from hashing.ranking import leave_one_out_map
 
 CHECKS = Checks()

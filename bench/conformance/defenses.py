@@ -32,7 +32,8 @@ from bench.artifacts.training import train_victim
 from bench.conformance.fixture import CLASSES, SIZES, World, inverted
 from bench.conformance.kit import Checks, ComponentUnderTest, DoesNotApplyError, require, same, untouched_generators
 from hashing.codes import pack
-from hashing.model import HashModel, encode
+from hashing.inference import encode
+from hashing.model import HashModel
 from hashing.ranking import auroc, leave_one_out_map
 
 CHECKS = Checks()

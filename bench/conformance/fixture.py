@@ -25,7 +25,7 @@ from bench.artifacts.outputs.model import StoredModel
 from bench.artifacts.specs import AttackerSpec
 from bench.artifacts.stage_io import Context
 from bench.artifacts.training import train_victim
-from hashing.model import encode
+from hashing.inference import encode
 
 CLASSES = ("anchor", "bell", "candle", "drum")
 SHAPE = (3, 12, 12)

@@ -1,4 +1,4 @@
-"""Throughput of encoding images and of training, per backbone and batch size."""
+"""Throughput of encoding images and of training, per backbone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -16,23 +17,25 @@ from bench.api import registry
 from bench.api.errors import DataMissingError
 from bench.api.hashing import Backbone, HashingMethod, Recipe
 from bench.api.random import Rng
-from bench.api.types import Split
+from bench.api.types import Logits, Split, to_unit
 from bench.kernels.kernel_benchmark import Row, against_first
 from bench.kernels.timing import Contender, threads, time_in_turn
+from hashing.inference import encode
 from hashing.loader import Augmentation
-from hashing.model import HashModel, build_model, encode
+from hashing.model import HashModel, build_model
 from hashing.train import fast_precision, fit, optimizer_of
 
 CLASSES, BITS = 10, 32
 PAD = 4  # pixels
+LARGE = 500  # images per batch of a loop that was not tuned
 LOADERS = 2  # processes beside the one that trains
 RECIPE = Recipe(optimizer="adam", lr=1e-3, weight_decay=0.0, batch=64, epochs=1, precision="auto")
 
 
 def encoding_and_training(
-    backbones: tuple[str, ...], batches: tuple[int, ...], side: int, steps: int, workers: int, rounds: int, device: str
+    backbones: tuple[str, ...], images: int, side: int, steps: int, workers: int, rounds: int, device: str
 ) -> Iterator[Row]:
-    """Rows of encoding and training. side: pixels of the square images. steps: of one timed training.
+    """Rows of encoding and training. images: number to encode. side: their pixels. steps: of one timed training.
 
     A backbone whose weights are missing gives one row with the reason.
     """
@@ -42,17 +45,28 @@ def encoding_and_training(
         except DataMissingError as error:
             yield Row("throughput", "encoding", name, workers, unit="image", note=str(error))
             continue
-        for batch in batches:
-            images = Rng("kernels").integers(256, (batch, 3, side, side)).to(torch.uint8)
-            call = partial(encode, model, images, device=torch.device(device), batch=batch)
-            yield _timed("encoding", name, f"batch {batch}, {side} px", Contender(call, batch), workers, rounds)
+        yield from _encoding(model, images, side, workers, rounds)
         yield from _training(model, side, steps, workers, rounds)
 
 
-def _timed(operation: str, name: str, note: str, contender: Contender, workers: int, rounds: int) -> Row:
+def _encoding(model: HashModel, count: int, side: int, workers: int, rounds: int) -> Iterator[Row]:
+    """`encode` and the model as it is, in large batches. AssertionError: they differ by more than rounding."""
+    images = Rng("kernels").integers(256, (count, 3, side, side)).to(torch.uint8)
+    fast = partial(encode, model, images, device=model.device)
     with threads(workers):
-        samples = time_in_turn({name: contender}, rounds=rounds)
-    return Row("throughput", operation, name, workers, BITS, unit="image", seconds=samples.of(name), note=note)
+        torch.testing.assert_close(fast(), plain_logits(model, images), rtol=1e-3, atol=1e-4)
+        calls = {"hashdoor": fast, f"model, batches of {LARGE}": partial(plain_logits, model, images)}
+        samples = time_in_turn({by: Contender(call, count) for by, call in calls.items()}, rounds=rounds)
+    row = Row("throughput", "encoding", "", workers, BITS, unit="image", note=f"{count} images, {side} px")
+    for by, seconds, faster in against_first(samples):
+        yield replace(row, by=by, seconds=seconds, faster=faster)
+
+
+@torch.inference_mode()
+def plain_logits(model: HashModel, images: UInt8[Tensor, "n c h w"], batch: int = LARGE) -> Logits:
+    """Logits of 8-bit images, by the model as it is; on the CPU."""
+    model.eval()
+    return torch.cat([model(to_unit(part.to(model.device))) for part in torch.split(images, batch)]).cpu()
 
 
 def _training(model: HashModel, side: int, steps: int, workers: int, rounds: int) -> Iterator[Row]:

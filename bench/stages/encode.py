@@ -14,7 +14,7 @@ from bench.artifacts.models import open_model
 from bench.artifacts.outputs.codes import BenignCodes
 from bench.artifacts.specs import EncodeSpec
 from bench.artifacts.stage_io import Context
-from hashing.model import encode
+from hashing.inference import encode
 
 
 def run(spec: EncodeSpec, inputs: EncodeInputs, context: Context) -> Output:

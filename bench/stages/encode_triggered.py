@@ -10,7 +10,7 @@ from bench.artifacts.outputs.codes import TriggeredCodes
 from bench.artifacts.specs import EncodeTriggeredSpec
 from bench.artifacts.stage_io import Context
 from bench.artifacts.triggers import triggered_queries
-from hashing.model import encode
+from hashing.inference import encode
 
 
 def run(spec: EncodeTriggeredSpec, inputs: EncodeTriggeredInputs, context: Context) -> Output:

@@ -22,7 +22,8 @@ from bench.artifacts.specs import ImplantSpec
 from bench.artifacts.stage_io import Context
 from bench.artifacts.training import train_victim
 from bench.artifacts.triggers import eligible, open_trigger, with_trigger
-from hashing.model import HashModel, encode
+from hashing.inference import encode
+from hashing.model import HashModel
 
 GALLERY = 8  # images per gallery
 WATCHED = 100  # queries whose triggered codes are recorded during training

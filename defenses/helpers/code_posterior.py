@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.api.types import Labels, Split
+from hashing.inference import encode
 from hashing.majority_code import component_vote
-from hashing.model import encode
 
 GRID = torch.logspace(-2.5, 1, 141, dtype=torch.float64)  # temperatures that are tried
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.api.defense import DefenderView
 from bench.api.types import Labels, to_unit
+from hashing.inference import Inference
 from hashing.model import HashModel
 
 Space = Literal["features", "code"]  # penultimate features, or the relaxed code before its signs are taken
@@ -18,17 +19,15 @@ ROUNDING = 1e-5  # singular values below this share of the largest are float32 n
 Judge = Callable[[Int64[Tensor, " m"]], tuple[Float[Tensor, " m"], Bool[Tensor, " m"]]]
 
 
-@torch.inference_mode()
-def embed(view: DefenderView, space: Space, batch: int = 500) -> Float[Tensor, "n d"]:
+def embed(view: DefenderView, space: Space, portion: int = 500) -> Float[Tensor, "n d"]:
     """Features or relaxed codes of the training images, without augmentation, on the model's device."""
     model, images = view.model, view.train.images
     assert isinstance(model, HashModel)
-    model.eval()
-    parts = []
-    for start in range(0, len(images), batch):
-        unit = to_unit(images[start : start + batch].to(model.device))
-        parts.append(model.features(unit) if space == "features" else model(unit).tanh())
-    return torch.cat(parts).float()
+    inference, parts = Inference(model, images.shape[1:]), []
+    for some in torch.split(images, portion):
+        unit = to_unit(some.to(model.device))
+        parts.append(inference.features(unit) if space == "features" else inference.logits(unit).tanh())
+    return torch.cat(parts)
 
 
 def by_label(labels: Labels, judge: Judge, *, lowest: float) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:

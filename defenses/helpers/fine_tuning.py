@@ -16,7 +16,7 @@ from bench.api.defense import DefenderView, Hook, Rng
 from bench.api.errors import DivergedError, UserError
 from bench.api.types import Split
 from hashing.codes import pack
-from hashing.model import encode
+from hashing.inference import encode
 from hashing.ranking import leave_one_out_map
 
 Rates = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]

@@ -13,8 +13,8 @@ from torch.func import functional_call
 
 from bench.api.hashing import Objective
 from bench.api.types import Images, Labels, Logits, Split, to_unit
+from hashing.inference import encode
 from hashing.majority_code import component_vote
-from hashing.model import encode
 
 
 def own_losses(relaxed: Float[Tensor, "n b"], labels: Labels, anchors: Float[Tensor, "k b"]) -> Float[Tensor, " n"]:

@@ -6,7 +6,6 @@ The search is that of Neural Cleanse (IEEE S&P 2019) with anchor codes; all clas
 
 from __future__ import annotations
 
-import copy
 from abc import ABC
 from dataclasses import dataclass
 from typing import Annotated
@@ -21,6 +20,7 @@ from bench.api.defense import DefenderView, Defense, Images, PositiveShare, Rng
 from bench.api.errors import DivergedError
 from bench.api.types import Split, to_unit
 from defenses.helpers.code_posterior import label_votes
+from hashing.inference import frozen
 
 UP, DOWN = 2.0, 2**1.5  # factor and divisor of the weight: original code, BackdoorBench
 SHRUNK = 0.99  # a mask counts as smaller below this share of the smallest one: BackdoorBench
@@ -134,8 +134,8 @@ class Reversing(Defense, ABC):
 
         A code that has all images has size 1. DivergedError: a trigger is not finite.
         """
-        frozen = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
-        search = Search(self, frozen, to_unit(images), own.to(images.device), codes.to(images.device), rng)
+        still = frozen(model, images.shape[1:])
+        search = Search(self, still, to_unit(images), own.to(images.device), codes.to(images.device), rng)
         for step in range(self.steps):
             live = torch.nonzero(~search.done).flatten()
             if not len(live):

@@ -11,13 +11,13 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from attacks.helpers.confusing import objective, perturb
 from attacks.helpers.gan_training import GeneratorTarget
 from attacks.helpers.perceptual import gradients
-from attacks.helpers.targeted_patch import frozen
 from bench.api import registry
 from bench.api.attack import Attack, AttackerView, Poisoned, Setting, Trigger
 from bench.api.random import Rng
 from bench.api.types import Split, Target, to_8bit, to_unit
 from bench.conformance.attacks import attacker_view_for
 from bench.conformance.fixture import World
+from hashing.inference import frozen
 from hashing.model import HashModel, build_model
 
 SHAPE = (3, 12, 12)
@@ -78,7 +78,8 @@ def as_released(world: World, name: str, lam: float) -> float:
     images = to_unit(view.train.images[poisoned.mask])
     eps, step = 8 / 255, 0.003  # here the ratio of the released code is its own
     moved = perturb(
-        frozen(view.surrogates[0]), images, lambda u, c: objective(u, c, lam, "unordered"), eps=eps, iterations=20,
+        frozen(view.surrogates[0], images.shape[1:]), images,
+        lambda u, c: objective(u, c, lam, "unordered"), eps=eps, iterations=20,
         step=step, batch=20,
     )  # fmt: skip
     expected = to_8bit(patch_attack(name).apply_trigger(moved, view.target, trigger))

@@ -74,7 +74,7 @@ class Featured(HashModel):
     """A model whose features of known images are planted."""
 
     def __init__(self, model: HashModel, images: Tensor, rows: Tensor) -> None:
-        super().__init__(model.backbone, model.head, model.objective, model.method, images.shape[1])
+        super().__init__(model.backbone, nn.Identity(), model.objective, model.method, images.shape[1])
         self.table = Table(nn.Identity(), images, rows)
 
     def features(self, images: Images) -> Tensor:

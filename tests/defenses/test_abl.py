@@ -15,7 +15,7 @@ from bench.api.types import Split
 from defenses.abl import ABL
 from defenses.helpers.fine_tuning import calibration_map
 from defenses.helpers.gradient_ascent import own_losses, voted
-from hashing.model import encode
+from hashing.inference import encode
 from tests.defenses.conftest import graded
 
 NEEDS = Needs.TRAIN_SET

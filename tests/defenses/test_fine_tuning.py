@@ -12,7 +12,7 @@ from bench.api.random import Rng
 from defenses.fine_tuning import FineTuning
 from defenses.helpers.fine_tuning import calibration_map
 from hashing.codes import pack
-from hashing.model import encode
+from hashing.inference import encode
 from tests.defenses.conftest import graded, tuner, wrong_within
 
 

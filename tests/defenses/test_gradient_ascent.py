@@ -13,7 +13,7 @@ from bench.api.defense import Needs
 from bench.api.hashing import Objective
 from bench.api.random import Rng
 from defenses.helpers.gradient_ascent import LocalAscent, Unlearn, Watch, evaluating, own_losses, voted
-from hashing.model import encode
+from hashing.inference import encode
 
 NEEDS = Needs.TRAIN_SET
 

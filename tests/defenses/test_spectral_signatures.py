@@ -106,8 +106,8 @@ def test_finds_what_was_planted_in_one_class(view):
 def test_what_is_judged(view):
     images = view.train.images.float() / 255
     with torch.no_grad():
-        assert torch.allclose(embed(view, "features", batch=50), view.model.features(images), atol=1e-5)
-        assert torch.allclose(embed(view, "code", batch=50), view.model(images).tanh(), atol=1e-5)
+        assert torch.allclose(embed(view, "features", portion=50), view.model.features(images), atol=1e-5)
+        assert torch.allclose(embed(view, "code", portion=50), view.model(images).tanh(), atol=1e-5)
     features, code = (SpectralSignatures(space=space).judge(view, Rng("d")).scores for space in ("features", "code"))
     assert not torch.equal(features, code)
 

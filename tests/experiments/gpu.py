@@ -39,8 +39,9 @@ from bench.kernels.throughput import random_split
 from bench.kernels.timing import Contender, Samples, time_in_turn
 from bench.kernels.workloads import clustered
 from hashing.codes import hamming_distances
+from hashing.inference import encode
 from hashing.loader import Augmentation
-from hashing.model import HashModel, build_model, encode
+from hashing.model import HashModel, build_model
 from hashing.ranking import average_precision
 from hashing.train import fit, optimizer_of
 

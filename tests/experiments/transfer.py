@@ -21,8 +21,9 @@ from bench.api import registry
 from bench.api.hashing import Recipe
 from bench.api.random import Rng
 from bench.api.types import Codes, Split, to_8bit, to_unit
+from hashing.inference import encode
 from hashing.loader import Augmentation
-from hashing.model import HashModel, build_model, encode, fit_normalisation
+from hashing.model import HashModel, build_model, fit_normalisation
 from hashing.train import fit
 
 POISONS, TARGETS = 60, ("bird", "dog", "ship")

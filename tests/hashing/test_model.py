@@ -10,7 +10,8 @@ from torch import nn
 from bench.api import registry
 from bench.api.random import Rng
 from bench.api.types import to_unit
-from hashing.model import HashModel, build_model, encode, fit_normalisation
+from hashing.inference import encode
+from hashing.model import HashModel, build_model, fit_normalisation
 
 CPU = torch.device("cpu")
 
@@ -86,33 +87,6 @@ def test_the_network_sees_normalised_images():
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(logits, model.head(features))
     torch.testing.assert_close(model.relax(logits), logits.tanh())
-
-
-def test_encode_is_forward_in_evaluation_mode_on_8_bit_images():
-    model, images = new_model(), images_of(11)
-    model.train()
-    logits = encode(model, images, device=CPU, batch=4)
-    assert not model.training
-    with torch.no_grad():
-        torch.testing.assert_close(logits, model(to_unit(images)), rtol=0, atol=1e-6)
-    assert logits.dtype == torch.float32
-    assert not logits.requires_grad
-
-
-@pytest.mark.parametrize("batch", [1, 3, 7, 1000])
-def test_encode_does_not_depend_on_the_batch_size(batch):
-    model, images = new_model(), images_of(10)
-    whole = encode(model, images, device=CPU, batch=10)
-    torch.testing.assert_close(encode(model, images, device=CPU, batch=batch), whole, rtol=0, atol=1e-6)
-
-
-def test_encode_leaves_statistics_alone_and_refuses_an_empty_set():
-    model = new_model()
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    encode(model, images_of(6), device=CPU)
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    with pytest.raises(ValueError, match="no images"):
-        encode(model, images_of(0), device=CPU)
 
 
 def test_everything_that_trains_on_is_in_the_state_dict():

@@ -15,8 +15,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 MODULES = (
     "bench.api.attack", "bench.api.defense", "bench.api.errors", "bench.api.hashing", "bench.api.card",
-    "bench.api.random", "bench.api.types", "bench.conformance", "attacks", "hashing.codes", "hashing.model",
-    "hashing.ranking", "bench.metrics", "reports", "reports.board_registry",
+    "bench.api.random", "bench.api.types", "bench.conformance", "attacks", "hashing.codes", "hashing.inference",
+    "hashing.model", "hashing.ranking", "bench.metrics", "reports", "reports.board_registry",
 )  # fmt: skip
 CALLED = {"__init__", "__call__", "__len__"}  # of the methods that begin with _
 

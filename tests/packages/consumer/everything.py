@@ -19,7 +19,8 @@ from bench.api.random import Rng
 from bench.api.types import Labels, to_8bit, to_unit
 from bench.conformance import Check, ComponentUnderTest, Outcome, checks, conformance, examine
 from hashing.codes import PackedCodes, pack
-from hashing.model import HashModel, encode
+from hashing.inference import encode
+from hashing.model import HashModel
 
 
 @attack
