@@ -13,7 +13,7 @@ from bench.config.trial import Spec
 from bench.engine.record import Status
 from reports.common_cells import Group
 from reports.frame import SETTING, VERSIONS
-from reports.selection import groups, with_result, without_result
+from reports.selection import groups, repeated, with_result, without_result
 
 # Contexts that join all values of such an axis always differ in these versions.
 DIFFERENT = {"dataset": ("protocol_digest", "code"), "backbone": ("code",), "method": ("code",)}
@@ -131,6 +131,8 @@ def about(done: pd.DataFrame, mixed: bool) -> Iterator[str]:
     yield f"Computed on {'; '.join(dict.fromkeys(done['computed_on']))}."
     if mixed and any(len(set(done[name])) > 1 for name in VERSIONS):
         yield "Warning: this table mixes versions of code, metrics, protocol or machine (--mixed)."
+    if twice := repeated(done):
+        yield f"Warning: {twice}"
     if (done["machine_count"] > 1).any():
         yield "Warning: some trials mix stages of different machines, so that a gain may contain their difference."
 

@@ -34,6 +34,13 @@ def without_result(trials: pd.DataFrame) -> pd.DataFrame:
     return trials[(trials["status"] != Status.OK.value).to_numpy(dtype=bool)]
 
 
+def repeated(trials: pd.DataFrame) -> str:
+    """A sentence if a trial has several results, as of two numbers of threads; "" if there are none."""
+    count = int(with_result(trials).duplicated([*AXES, "training"]).sum())
+    which = "trial has" if count == 1 else "trials have"
+    return f"{count} {which} several results, of which the one of the latest run counts." if count else ""
+
+
 def of_status(trials: pd.DataFrame, status: Status) -> pd.DataFrame:
     """The trials of a status."""
     return trials[(trials["status"] == status.value).to_numpy(dtype=bool)]

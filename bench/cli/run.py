@@ -36,6 +36,7 @@ from bench.cli.options import (
 if TYPE_CHECKING:
     from bench.config.suite import Suite
     from bench.engine.estimator import RuntimeEstimator
+    from bench.engine.interruption import Interruption
     from bench.engine.record import RunManifest
     from bench.engine.scheduler import Summary
     from bench.graph.plan import Plan
@@ -88,6 +89,7 @@ def run(
     from bench.cli.progress import Display
     from bench.engine import executors, ray_executor
     from bench.engine.estimator import RuntimeEstimator
+    from bench.engine.interruption import Interruption
     from bench.engine.scheduler import run_plan
     from bench.engine.store import Store
     from bench.engine.worker import Environment
@@ -102,7 +104,8 @@ def run(
     if all(trial.key is None for trial in made.trials):
         raise UserError(f"no trial can run on this machine: {'; '.join(dict.fromkeys(c.skipped for c in made.trials))}")
     written = held.write_run(manifest_of(made, loaded, command_of(suite, set_, only)))
-    with _stopped_once(), Display(RuntimeEstimator(held.records())) as display:
+    interruption = Interruption()
+    with _stopped_by_signals(interruption), Display(RuntimeEstimator(held.records())) as display:
         environment = Environment(
             held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin)
         )
@@ -112,13 +115,15 @@ def run(
             serial = short or executor == "serial"
             ray = ray_executor.RayExecutor
             started = (
-                executors.SerialExecutor(environment) if serial else ray(environment, workers=workers, address=address)
+                executors.SerialExecutor(environment, interruption)
+                if serial
+                else ray(environment, workers=workers, address=address)
             )
             display.slots = started.slots
             return started
 
         try:
-            summary = run_plan(made, held, start, retry=again, listen=display)
+            summary = run_plan(made, held, start, retry=again, listen=display, interruption=interruption)
         except KeyboardInterrupt:
             display.say(
                 f"interrupted: {display.done} stages are finished and kept; start the same command again to continue"
@@ -268,8 +273,8 @@ def manifest_of(made: Plan, suites: Sequence[Suite], command: str) -> RunManifes
 
 
 @contextmanager
-def _stopped_once() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP stop a run as Ctrl-C does. Further signals are ignored while the run stops."""
+def _stopped_by_signals(interruption: Interruption) -> Iterator[None]:
+    """Let SIGTERM and SIGHUP stop a run as Ctrl-C does."""
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         numbers = []
@@ -277,9 +282,7 @@ def _stopped_once() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         del number, frame
-        for other in numbers:
-            signal.signal(other, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        interruption.ask()
 
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:  # nohup ignores SIGHUP, and so does the run then

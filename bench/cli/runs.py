@@ -107,6 +107,6 @@ def _named(held: Store, names: Sequence[str]) -> list[RunManifest]:
 
 def _age(text: str) -> float:
     """The seconds of a text such as "12h", "30d" or "4w"."""
-    if (found := re.fullmatch(r"(\d+)([hdw])", text)) is None:
-        raise UserError(f"--older-than {text}: expected a number with h, d or w, for example 30d")
+    if (found := re.fullmatch(r"(\d{1,6})([hdw])", text)) is None:
+        raise UserError(f"--older-than {text}: expected a number of up to six digits with h, d or w, for example 30d")
     return int(found[1]) * SECONDS[found[2]]

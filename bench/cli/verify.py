@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,7 @@ from bench.cli.options import DEFAULT_STORE, Plugins, RunOf, StorePath, SuiteOf,
 
 if TYPE_CHECKING:
     from bench.engine.recompute import Verifier
+    from bench.engine.record import Record, RunManifest
 
 SHOWN = 20  # number of trials whose differences are printed
 
@@ -98,22 +100,26 @@ def rescore(
     load_plugins(plugin)
     held = Store(store)
     held.check_writable()
-    manifest = chosen(held, run, suite=suite)[-1]
-    old = [trial.key for trial in manifest.trials]
-    aside = console(stderr=True)
-    pairs = list(
-        track(
-            again(held, manifest.trials), "measuring", len(old), console=aside, transient=True,
-            disable=not aside.is_terminal,
-        )
+    manifests = chosen(held, run, suite=suite)
+    count = sum(len(manifest.trials) for manifest in manifests)
+    aside, moved = console(stderr=True), 0
+    records: list[Record | None] = []
+    scored: list[RunManifest] = []
+    measured = track(
+        again(held, [trial for manifest in manifests for trial in manifest.trials]),
+        "measuring", count, console=aside, transient=True, disable=not aside.is_terminal,
     )  # fmt: skip
-    trials, records = [trial for trial, _ in pairs], [record for _, record in pairs]
-    moved = sum(trial.key != key for trial, key in zip(trials, old, strict=True))
+    for manifest in manifests:
+        pairs = list(islice(measured, len(manifest.trials)))
+        trials, found = [trial for trial, _ in pairs], [record for _, record in pairs]
+        moved += sum(trial.key != old.key for trial, old in zip(trials, manifest.trials, strict=True))
+        scored.append(manifest.model_copy(update={"trials": trials}))
+        records += found
+    for manifest in scored if moved else ():  # all of them, so that their order stays
+        held.write_run(manifest)
     failed = [record for record in records if record is not None and not record.ok]
-    if moved:
-        held.write_run(manifest.model_copy(update={"trials": trials}))
     without = records.count(None)
-    said = f"{len(old) - without - len(failed)} trials measured, {moved} of them anew; {without} have no result"
+    said = f"{count - without - len(failed)} trials measured, {moved} of them anew; {without} have no result"
     line(said + (f"; {len(failed)} could not be measured and keep what they have." if failed else "."))
     for record in failed[:SHOWN]:
         line(f"{record.status}: {record.label}: {record.reason}")

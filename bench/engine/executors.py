@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol, runtime_checkable
 
+from bench.engine.interruption import Interruption
 from bench.engine.record import Record, Status
 from bench.engine.worker import LOG_TAIL, Environment, StageTimeoutError, run_stage, warm_up
 from bench.graph.plan import Stage
@@ -53,8 +54,8 @@ class SerialExecutor:
 
     slots = 1
 
-    def __init__(self, environment: Environment) -> None:
-        self._environment = environment
+    def __init__(self, environment: Environment, interruption: Interruption | None = None) -> None:
+        self._environment, self._interruption = environment, interruption
         self._waiting: list[Stage] = []
 
     def fits(self, stage: Stage) -> bool:
@@ -72,7 +73,7 @@ class SerialExecutor:
         warm_up(stage)
         try:
             with _alarm(stage.timeout):
-                return [Done(stage.key, run_stage(stage, self._environment))]
+                return [Done(stage.key, run_stage(stage, self._environment, self._interruption))]
         except StageTimeoutError:  # the alarm came while the record was being written
             return [Done(stage.key, None, Status.TIMEOUT, f"ran longer than {stage.timeout:g} s")]
         except SystemExit as error:  # under Ray this ends a worker, which counts as killed too

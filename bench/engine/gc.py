@@ -21,8 +21,15 @@ def unneeded(
 
     dropped: ids of runs that do not count. repaired: models that defenses repaired count as unneeded. damaged: damaged
     files that earlier runs moved away count as unneeded. StoreError if the store has no manifest or one that cannot be
-    read, since the files that runs need are unknown then.
+    read, since the files that runs need are unknown then, or if a folder is a link, since its files may be those of
+    another store.
     """
+    for folder in ("records", "artifacts", "manifests"):
+        if (linked := store.root / folder).is_symlink():
+            raise StoreError(
+                f"nothing is removed: '{linked}' is a link to '{linked.resolve()}', whose files another store may need."
+                " Remove results in the store that owns the folder"
+            )
     manifests = store.manifests()
     if broken := manifests.unreadable:
         names = ", ".join(f"'{path}'" for path in broken[:3])
@@ -79,10 +86,7 @@ def needed(
 
 
 def _of_no_run(store: Store, kept: set[str], *, repaired: bool) -> Iterator[Path]:
-    """Records and artifacts that no run needs.
-
-    Only files that are named by a key count: the store may come from a stranger, and its folders may be links.
-    """
+    """Records and artifacts that no run needs. Only files that are named by a key count."""
     for pattern in ("records/*.json", "artifacts/*.safetensors"):
         yield from (path for path in store.root.glob(pattern) if is_key(path.stem) and path.stem not in kept)
     for key in kept if repaired else ():

@@ -62,11 +62,12 @@ def instructions() -> str:
 
 @cache
 def arithmetic() -> str:
-    """Digest of what a small training step comes to on the CPU, bit by bit.
+    """Digest of what a small training step and some decompositions of matrices come to on the CPU, bit by bit.
 
     Sums of floats depend on instruction sets and libraries, whose names do not tell which kernels they choose. Machines
     with equal digests can be expected to compute equal results, machines with different ones cannot.
     """
+    import numpy as np
     import torch
     from torch.nn import functional
 
@@ -86,6 +87,11 @@ def arithmetic() -> str:
             loss = functional.softplus(codes @ codes.T).mean()
         for part in (loss.detach(), *torch.autograd.grad(loss, weights)):
             found.update(part.float().numpy().tobytes())
+    matrix = torch.randn(80, 60, generator=generator)
+    parts = [torch.linalg.eigh(matrix.T @ matrix)[0], torch.linalg.svd(matrix)[1]]  # of torch's LAPACK
+    arrays = [matrix.numpy() @ matrix.numpy().T, np.linalg.svd(matrix.numpy())[1]]  # of numpy's BLAS and LAPACK
+    for array in (*(part.numpy() for part in parts), *arrays):
+        found.update(array.tobytes())
     torch.set_num_threads(threads)
     return found.hexdigest()[:8]
 

@@ -49,10 +49,30 @@ class RecordCache(KeptRecords[Record]):
         """The record of the `implant` stage of a trial; None for a trial without an attack."""
         return self.behind(MeasureInputs.of(record.parents).implant) if record is not None else None
 
+    def current(self, record: Record) -> bool:
+        """Whether the stage and all its ancestors read the artifacts whose records the store holds now.
+
+        A merged store may hold the codes of one machine and the metrics of another.
+        """
+        seen, waiting = {record.key}, [record]
+        while waiting:
+            one = waiting.pop()
+            for role, key in one.parents.items():
+                parent = self.record(key)
+                if parent is None or not parent.ok:
+                    continue
+                if one.inputs.get(role) != parent.checksum:
+                    return False
+                if key not in seen:
+                    seen.add(key)
+                    waiting.append(parent)
+        return True
+
     def status_of(self, key: str) -> tuple[Status, str, Record | None]:
         """Status, reason and record of a trial.
 
-        A trial that a failed stage blocked counts as missing once that stage has succeeded.
+        A trial that a failed stage blocked counts as missing once that stage has succeeded. So does a trial if its
+        inputs were replaced.
         """
         record = self.record(key)
         if record is None:
@@ -64,4 +84,7 @@ class RecordCache(KeptRecords[Record]):
                 "not run yet, although its inputs are there now: start the same command again",
                 record,
             )
+        if record.ok and not self.current(record):
+            replaced = "its inputs were replaced by those of another run or machine: start the same command again"
+            return Status.MISSING, replaced, record
         return record.status, record.reason, record

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from bench.engine.executors import Done, Executor
+from bench.engine.interruption import Interruption
 from bench.engine.record import LASTING_FAILURES, Record, RecordSummary, Status, summary_of
 from bench.engine.record_cache import KeptRecords
 from bench.engine.store import Store
@@ -149,18 +150,20 @@ def run_plan(
     *,
     retry: Collection[Status | str] = (),
     listen: ProgressListener | None = None,
+    interruption: Interruption | None = None,
 ) -> Summary:
     """Run the stages of a plan that the store lacks.
 
-    make_executor: called only if a stage has to run. retry: the statuses of failed stages that run again. StoreError
-    and KeyboardInterrupt end the run.
+    make_executor: called only if a stage has to run. retry: the statuses of failed stages that run again.
+    interruption: a request to stop, which ends the run with KeyboardInterrupt. StoreError ends it too.
     """
-    driver = _Driver(plan, store, Frontier(plan, store, retry), listen or NoProgress())
+    interruption = interruption or Interruption()
+    driver = _Driver(plan, store, Frontier(plan, store, retry), listen or NoProgress(), interruption)
     driver.run(make_executor)
     if driver.remade and Frontier(plan, store, ()).needed:
         # a lost artifact was made again and differs, because another kind of machine ran the stage for example:
         # results from the old artifact must be made again too, or a board would mix both
-        again = run_plan(plan, store, make_executor, listen=listen)
+        again = run_plan(plan, store, make_executor, listen=listen, interruption=interruption)
         again.ran += driver.summary.ran
         again.failures += driver.summary.failures
         return again
@@ -168,7 +171,10 @@ def run_plan(
 
 
 class _Driver:
-    def __init__(self, plan: Plan, store: Store, pending: Frontier, listener: ProgressListener) -> None:
+    def __init__(
+        self, plan: Plan, store: Store, pending: Frontier, listener: ProgressListener, interruption: Interruption
+    ) -> None:
+        self._interruption = interruption
         self._plan, self._store, self._pending, self._listener = plan, store, pending, listener
         self._keys = list(plan.stages)
         self._position = {key: number for number, key in enumerate(self._keys)}
@@ -191,8 +197,10 @@ class _Driver:
         if any(key not in self._pending.failed for key in self._pending.needed):
             executor = make_executor()
             try:
+                self._interruption.open()
                 self._work(executor)
             finally:
+                self._interruption.close()
                 executor.close()
         records = KeptRecords(self._store, summary_of)  # a new cache, since records have changed
         for trial in self._plan.trials:
@@ -221,6 +229,7 @@ class _Driver:
             for done in executor.poll(0.5):
                 running.discard(done.key)
                 self._finish(done)
+            self._interruption.check()
 
     def _finish(self, done: Done) -> None:
         stage = self._plan.stages[done.key]

@@ -21,6 +21,7 @@ from bench.api.attack import Attack
 from bench.api.errors import DataMissingError, DivergedError, StoreError, ThreatError, UserError
 from bench.api.untrusted import strip_controls, strip_controls_multiline, without_addresses
 from bench.artifacts.inputs import STAGES
+from bench.engine.interruption import Interruption
 from bench.engine.provenance import provenance
 from bench.engine.record import SCHEMA, Cost, Meta, Record, Status, record_of
 from bench.engine.record_cache import RecordCache
@@ -71,10 +72,11 @@ def warm_up(stage: Stage) -> None:
     set_threads(stage.threads)
 
 
-def run_stage(stage: Stage, environment: Environment) -> Record:
+def run_stage(stage: Stage, environment: Environment, interruption: Interruption | None = None) -> Record:
     """Run a stage and write its record. Failures become records too.
 
-    StoreError if the store cannot be used. KeyboardInterrupt and SystemExit pass.
+    StoreError if the store cannot be used. KeyboardInterrupt and SystemExit pass. interruption: of this process's run;
+    an error after a request to stop counts as the interrupt.
     """
     import torch
 
@@ -101,6 +103,8 @@ def run_stage(stage: Stage, environment: Environment) -> Record:
     except Exception as error:  # noqa: BLE001 -- a component may raise anything, and other stages must go on
         status = Status.OOM if any(words in str(error) for words in NO_MEMORY) else Status.FAILED
         record = describe(stage, status, f"{type(error).__name__}: {_line(error)}", _tail())
+    if interruption is not None and not record.ok:
+        interruption.check()
     where = {"device": device_name(environment.device), "threads": stage.threads, "precision": _precision(stage)}
     origin = provenance().model_copy(update=where)
     cost = Cost(seconds=time.monotonic() - began, started=started, host=socket.gethostname())

@@ -162,7 +162,7 @@ def test_old_runs_go_by_age_and_by_number(copied: Store) -> None:
 
 @pytest.mark.parametrize(("options", "words"), [
     ({"run": ["latest"]}, "bench runs"), ({"run": ["zzzz"]}, "zzzz"), ({"older_than": "30"}, "30d"),
-    ({"older_than": "x"}, "30d"),
+    ({"older_than": "x"}, "30d"), ({"older_than": "9" * 400 + "d"}, "30d"),
 ])  # fmt: skip
 def test_gc_refuses_in_one_line(copied: Store, options: dict[str, object], words: str) -> None:
     before = tree(copied)
@@ -199,6 +199,14 @@ def test_files_that_are_not_the_stores_stay(copied: Store, tmp_path: Path) -> No
     (copied.root / "records" / "notes.json").write_text("{}")
     (copied.root / "records" / ".fresh.tmp").write_text("half")
     assert [path.stem for path in gc.unneeded(copied, damaged=True)] == ["1" * 32]
+
+
+@pytest.mark.parametrize("folder", ["records", "artifacts", "manifests"])
+def test_nothing_is_removed_through_a_link_to_another_store(copied: Store, tmp_path: Path, folder: str) -> None:
+    (copied.root / folder).rename(tmp_path / "theirs")
+    (copied.root / folder).symlink_to(tmp_path / "theirs")
+    with pytest.raises(StoreError, match=f"'{copied.root / folder}' is a link"):
+        gc.unneeded(copied)
 
 
 def test_leftovers_of_killed_processes_go_when_they_are_a_day_old(copied: Store) -> None:

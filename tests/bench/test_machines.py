@@ -60,9 +60,10 @@ def test_the_digest_tells_instruction_sets_apart_and_processes_not() -> None:
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
             env={**os.environ, **environment},
         ).stdout.strip()
-        for environment in ({}, {"OMP_NUM_THREADS": "2"}, OTHER)
+        for environment in ({}, {"OMP_NUM_THREADS": "2"}, OTHER, {"OPENBLAS_CORETYPE": "Nehalem"})
     ]  # fmt: skip
-    assert digests[0] == digests[1] == arithmetic() != digests[2]
+    assert digests[0] == digests[1] == arithmetic()
+    assert len(set(digests)) == 3
 
 
 def test_keys_are_equal_and_machines_are_not(stores: dict[str, Store]) -> None:
@@ -104,6 +105,40 @@ def test_results_of_all_runs_from_two_machines_stay_apart(stores: dict[str, Stor
     trials = frame.read(Store(joined), run="all").trials
     assert trials.groupby("machine").size().to_dict() == dict.fromkeys(set(trials["machine"]), 2)
     assert len(set(trials["machine"])) == 2
+
+
+def test_a_store_merged_from_a_half_run_and_another_machine_shows_no_number_of_both(
+    stores: dict[str, Store], tmp_path: Path
+) -> None:
+    """`cp -rn`: equal names stay, so that the metrics of the other machine lie beside the codes of this one."""
+    joined = tmp_path / "joined"
+    shutil.copytree(stores["here"].root, joined)
+    for record in stores["here"].records():
+        if record.stage == "measure":
+            theirs = stores["there"].root / "records" / f"{record.key}.json"
+            shutil.copy(theirs, joined / "records")
+    trials = frame.read(Store(joined)).trials
+    assert set(trials["status"]) == {"missing"}
+    assert all("replaced" in reason for reason in trials["reason"])
+    suite = tmp_path / "tiny.toml"
+    suite.write_text(SUITE)
+    bench("run", "--suite", str(suite), "--store", str(joined))
+    again, here = (frame.read(Store(root)).trials for root in (joined, stores["here"].root))
+    assert again["t_map"].tolist() == here["t_map"].tolist()
+
+
+def test_two_results_of_one_trial_are_said_to_be_two(stores: dict[str, Store], tmp_path: Path) -> None:
+    """As of runs with one thread and with two: the number of threads is part of keys."""
+    joined = tmp_path / "joined"
+    shutil.copytree(stores["here"].root, joined)
+    suite = tmp_path / "tiny.toml"
+    suite.write_text(SUITE)
+    bench("run", "--suite", str(suite), "--set", "resources.threads=2", "--store", str(joined))
+    both = frame.read(Store(joined), run="all")
+    changes, *_ = compare(frame.read(stores["here"]), both, stores["here"], Store(joined)).boards
+    assert "in B, 2 trials have several results" in changes.caption
+    data = BoardData(both, RecordCache(Store(joined)), mixed=True)
+    assert all("2 trials have several results" in board.caption for board in make_boards("leaderboard", data)[:1])
 
 
 def test_only_what_computes_floats_counts(stores: dict[str, Store]) -> None:

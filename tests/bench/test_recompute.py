@@ -18,7 +18,7 @@ from bench.cli import verify as command
 from bench.cli.app import main
 from bench.config import suite as suites
 from bench.engine.recompute import Verifier, differences, rescore
-from bench.engine.record import Record
+from bench.engine.record import Record, RunManifest
 from bench.engine.store import Store
 from bench.graph import planner as planning
 from bench.graph.plan import Plan
@@ -187,6 +187,18 @@ def rows(capsys, *command) -> list[dict]:
         main([*map(str, command), "--format", "json"])
     assert not stop.value.code
     return [row for table in json.loads(capsys.readouterr().out) for row in table["rows"]]
+
+
+def test_all_runs_are_measured_again_and_keep_their_order(done, outside):
+    plan, store = done
+    store.write_run(RunManifest(suites=["small"], trials=plan.trials[:1], stages=list(plan.stages)))
+    before, old = store.runs(), {trial.key for trial in plan.trials}
+    registry.load_plugin(outside)
+    command.rescore(store=store.root, run="all")
+    first, second = (run for run in store.runs() if run.id not in {one.id for one in before})
+    assert [first.suites, second.suites] == [one.suites for one in before]
+    assert [len(first.trials), len(second.trials)] == [len(plan.trials), 1]
+    assert all(old.isdisjoint(trial.key for trial in run.trials) for run in (first, second))
 
 
 def test_a_metric_and_a_board_from_a_file_outside_are_found_in_every_place(done, outside, tmp_path, capsys):

@@ -62,3 +62,23 @@ def test_a_trial_whose_cause_has_recovered_is_missing(store: Store) -> None:
     assert (status, held) == (Status.MISSING, blocked)
     store.write_record(changed(blocked, status="ok", cause=None, reason=""))
     assert RecordCache(store).status_of(TRIAL)[0] is Status.OK
+
+
+def test_a_trial_whose_inputs_were_replaced_is_missing(store: Store) -> None:
+    """As in a store that was merged from two machines: equal keys, other artifacts."""
+    codes, trial = {"model": CAUSE}, {"measured.benign": OTHER}
+    old, new = ({"sha256": letter * 64, "bytes": 8, "tensors": {}} for letter in "01")
+    store.write_record(record(CAUSE, "train", artifact=old))
+    store.write_record(record(OTHER, "encode", parents=codes, inputs={"model": "0" * 64}, artifact=old))
+    store.write_record(record(TRIAL, parents=trial, inputs={"measured.benign": "0" * 64}))
+    assert RecordCache(store).status_of(TRIAL)[0] is Status.OK
+    store.write_record(record(CAUSE, "train", artifact=new))
+    status, why, held = RecordCache(store).status_of(TRIAL)
+    assert (status, held) == (Status.MISSING, store.record(TRIAL))
+    assert "replaced" in why
+
+
+def test_records_that_are_their_own_ancestors_end(store: Store) -> None:
+    store.write_record(record(OTHER, "encode", parents={"model": TRIAL}, inputs={"model": None}))
+    store.write_record(record(TRIAL, parents={"measured.benign": OTHER}, inputs={"measured.benign": None}))
+    assert RecordCache(store).status_of(TRIAL)[0] is Status.OK

@@ -20,7 +20,9 @@ def store(tmp_path):
 
 def write(store, key, stage, *, tensors=None, parents=None, status="ok", reason=""):
     artifact = store.write_artifact(key, tensors, {}) if tensors else None
-    fields = {"label": f"{stage} toy", "status": status, "reason": reason, "parents": parents or {}}
+    read = {role: store.record(parent) for role, parent in (parents or {}).items()}
+    inputs = {role: found.checksum for role, found in read.items() if found is not None}
+    fields = {"label": f"{stage} toy", "status": status, "reason": reason, "parents": parents or {}, "inputs": inputs}
     store.write_record(record(key, stage, artifact=artifact, **fields))
 
 
