@@ -35,7 +35,8 @@ class PictureError(DataCorruptError):
 def decode_image(data: bytes, size: int, where: str, *, whole: bool = False) -> UInt8[np.ndarray, "3 h w"]:
     """The picture as a square of `size` pixels: its centre square, or with `whole` all of it, squeezed.
 
-    where: file and member, for the error. PictureError: the picture does not decode, or has too many pixels.
+    where: file and member, for the error. PictureError: the picture does not decode, or has too many pixels. Pillow's
+    warnings pass through.
     """
     try:
         picture = _pixels(data, "RGB")
@@ -57,7 +58,8 @@ def decode_rgba(data: bytes, where: str, *, channels: int) -> tuple[UInt8[Tensor
     PictureError: the picture does not decode, or has too many pixels.
     """
     try:
-        picture = _pixels(data, "RGBA")
+        with warnings.catch_warnings(action="ignore"):
+            picture = _pixels(data, "RGBA")
     except Exception as error:
         raise _undecoded(data, where, error) from error
     opacity = picture.getchannel("A")
@@ -80,7 +82,7 @@ def _undecoded(data: bytes, where: str, error: Exception) -> PictureError:
 
 
 def _pixels(data: bytes, mode: str) -> Image.Image:
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > PIXEL_LIMIT:  # the size is in the header, before anything is unpacked
             raise ValueError(f"{image.width} x {image.height} pixels, limit {PIXEL_LIMIT}")
         if image.mode.startswith(("I", "F")):

@@ -23,8 +23,8 @@ from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
 from hashing.datasets.helpers.archives import walk
-from hashing.datasets.helpers.damaged import DamagedPictures
 from hashing.datasets.helpers.image_buffer import canvas
+from hashing.datasets.helpers.pictures import decode_pictures
 from hashing.datasets.helpers.splits import QueryCount, Sizes, draw_splits
 
 CARD = Card(
@@ -95,13 +95,9 @@ class VocAnimals(Dataset):
         path = self.files(root)[0]
         rows = _listing(path)
         left = {f"images/{row[0]}": number for number, row in enumerate(rows)}
-        pixels, damaged = canvas(len(rows), 3, self.size, self.size), DamagedPictures(path, "member")
-        for name, read in walk(path):
-            if read is not None and name in left:
-                number = left.pop(name)
-                if (picture := damaged.decode(name, read, self.size, whole=True)) is not None:
-                    pixels[number] = picture
-        damaged.check()
+        pixels = canvas(len(rows), 3, self.size, self.size)
+        pictures = ((left.pop(name), name, read) for name, read in walk(path) if read is not None and name in left)
+        decode_pictures(pictures, pixels, source=path, word="member", whole=True)
         if left:
             raise DataCorruptError(f"'{path}': {LABELS} names {min(left)!r}, which is not there; get it again")
         labels = torch.tensor([[cell == "1" for cell in row[len(BESIDE) :]] for row in rows])

@@ -12,8 +12,8 @@ import torch
 from bench.api.errors import DataCorruptError, UserError
 from bench.api.hashing import DecodedDataset
 from hashing.datasets.helpers.archives import walk
-from hashing.datasets.helpers.damaged import DamagedPictures
 from hashing.datasets.helpers.image_buffer import canvas
+from hashing.datasets.helpers.pictures import decode_pictures
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
 PARTS = {"train": 0, "test": 1, "val": 2}  # directories above the classes: their origin
@@ -111,13 +111,9 @@ def decode_tree(path: Path, size: int, tree: Tree) -> DecodedDataset:
     """
     row = {name: index for index, name in enumerate(tree.items)}
     pixels = canvas(len(row), 3, size, size)
-    left, damaged = len(row), DamagedPictures(path, "member")
-    for name, read in walk(path):
-        if read is not None and name in row:
-            left -= 1
-            if (picture := damaged.decode(name, read, size)) is not None:
-                pixels[row[name]] = picture
-    damaged.check()
+    left = {**row}
+    pictures = ((left.pop(name), name, read) for name, read in walk(path) if read is not None and name in left)
+    decode_pictures(pictures, pixels, source=path, word="member")
     if left:
         raise DataCorruptError(f"'{path}' changed while it was read: run again")
     places = torch.tensor(list(tree.items.values()), dtype=torch.int64)

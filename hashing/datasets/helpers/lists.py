@@ -20,8 +20,8 @@ from torch import Tensor
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.untrusted import has_no_controls, read_bytes
 from hashing.datasets.helpers.archives import LIMITS
-from hashing.datasets.helpers.damaged import DamagedPictures
 from hashing.datasets.helpers.image_buffer import canvas
+from hashing.datasets.helpers.pictures import decode_pictures
 from hashing.image_decoding import PictureError
 
 BIT = {"train": 1, "test": 2, "database": 4}  # `DecodedDataset.origin` is their sum
@@ -245,11 +245,9 @@ def decode_listed(names: Sequence[str], folder: Path, size: int) -> UInt8[Tensor
     """
     paths = [Path(path) for path in _locate(names, folder)]
     pixels = canvas(len(paths), 3, size, size)
-    damaged = DamagedPictures(folder, "image")
-    for row, (name, path) in enumerate(zip(names, paths, strict=True)):
-        if (picture := damaged.decode(name, partial(_content, name, path), size, whole=True)) is not None:
-            pixels[row] = picture
-    damaged.check()
+    named = enumerate(zip(names, paths, strict=True))
+    pictures = ((row, name, partial(_content, name, path)) for row, (name, path) in named)
+    decode_pictures(pictures, pixels, source=folder, word="image", whole=True)
     return torch.from_numpy(pixels)
 
 
