@@ -290,8 +290,9 @@ def _stopped_by_signals(interruption: Interruption) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not interruption.asked:  # else the process ends now, with its exit code, whatever else arrives
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _closing(summary: Summary, trained: int, made: Plan, store: Path) -> None:

@@ -15,6 +15,7 @@ from bench.engine.record import Record, Status
 from bench.engine.worker import LOG_TAIL, Environment, StageTimeoutError, run_stage, warm_up
 from bench.graph.plan import Stage
 
+AGAIN = 5.0  # seconds after which an alarm rings again: an exception in a destructor is lost
 FOREVER = 1e7  # seconds; a suite may set an infinite timeout, which system timers refuse
 
 
@@ -96,7 +97,7 @@ def _alarm(seconds: float) -> Iterator[None]:
         raise StageTimeoutError
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, min(seconds, FOREVER))
+    signal.setitimer(signal.ITIMER_REAL, min(seconds, FOREVER), AGAIN)
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from safetensors import SafetensorError
 
-from bench.api.errors import StoreError
+from bench.api.errors import StoreError, UserError
 from bench.api.kinds import DefenseKind
 from bench.artifacts.inputs import MeasureInputs
 from bench.artifacts.outputs.attack import Implanted
@@ -22,12 +22,13 @@ from bench.engine.machines import Machine, machines
 from bench.engine.record import Record
 from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
-from bench.engine.worker import Environment, InputLostError, StoredArtifacts, run_stage
+from bench.engine.worker import WORLD, Environment, InputLostError, StoredArtifacts, run_stage
 from bench.graph.cache_key import key_of
 from bench.graph.labels import CostGroup
 from bench.graph.plan import Stage
 from bench.metrics import METRICS
 from bench.stages import measure
+from hashing.numba_threads import start_threads
 
 if TYPE_CHECKING:
     from bench.artifacts.specs import MeasureSpec
@@ -43,6 +44,8 @@ class Verifier:
     """
 
     def __init__(self, store: Store) -> None:
+        """UserError if this machine cannot compute: no record is to blame for that."""
+        start_threads()
         self._store = store
         self._records = RecordCache(store)
         self.newer: set[str] = set()  # metrics that are newer than some trials
@@ -77,6 +80,11 @@ class Verifier:
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 -- a store may come from a stranger: its tensors may have any shape
+            if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in WORLD):
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise UserError(
+                    f"this machine cannot compute {record.key[:8]} {record.label} again ({reason})"
+                ) from None
             yield f"cannot be computed again: {type(error).__name__}: {error}"
             return
         stored = record.as_json().get("metrics", {})
@@ -138,6 +146,7 @@ def rescore(store: Store, trials: Sequence[PlannedTrial]) -> Iterator[tuple[Plan
     The record is None for a trial that did not finish. A trial whose measurement fails keeps its key. StoreError if an
     artifact is damaged.
     """
+    start_threads()
     environment, records = Environment(store.root, None, "cpu"), RecordCache(store)
 
     def damaged(key: str) -> bool:

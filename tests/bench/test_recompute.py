@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,7 @@ import typer
 
 import reports
 from bench.api import registry
-from bench.api.errors import StoreError
+from bench.api.errors import StoreError, UserError
 from bench.cli import runs
 from bench.cli import verify as command
 from bench.cli.app import main
@@ -312,3 +316,29 @@ def test_repaired_models_that_gc_dropped_are_not_missed(tmp_path):
     key = of(plan, store, "defense", attack="none", defense=plan.trials[0].trial.defense.label).key
     assert not store.artifact_path(key).exists()
     verified(store)
+
+
+@pytest.mark.parametrize("error", [MemoryError("18 GB"), OSError(errno.EIO, "Input/output error")])
+def test_a_fault_of_the_machine_is_no_fault_of_the_record(done, monkeypatch, error):
+    """`--set-aside` would remove good records."""
+    plan, store = done
+    before = {path.name for path in (store.root / "records").iterdir()}
+
+    def broken(*_):
+        raise error
+
+    monkeypatch.setattr("bench.engine.recompute.measure.run", broken)
+    with pytest.raises(UserError, match="this machine cannot"):
+        command.verify(store=store.root, set_aside=True)
+    assert {path.name for path in (store.root / "records").iterdir()} == before
+
+
+def test_numba_that_cannot_start_is_no_fault_of_the_record(done):
+    plan, store = done
+    ran = subprocess.run(
+        [sys.executable, "-m", "bench", "verify", "--set-aside", "--store", str(store.root)],
+        capture_output=True, text=True, check=False, env={**os.environ, "NUMBA_NUM_THREADS": "0"},
+    )  # fmt: skip
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("error: numba cannot start")
+    assert not (store.root / "damaged").exists()
