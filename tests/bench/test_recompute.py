@@ -321,7 +321,7 @@ def test_repaired_models_that_gc_dropped_are_not_missed(tmp_path):
 @pytest.mark.parametrize("error", [MemoryError("18 GB"), OSError(errno.EIO, "Input/output error")])
 def test_a_fault_of_the_machine_is_no_fault_of_the_record(done, monkeypatch, error):
     """`--set-aside` would remove good records."""
-    plan, store = done
+    _plan, store = done
     before = {path.name for path in (store.root / "records").iterdir()}
 
     def broken(*_):
@@ -334,7 +334,7 @@ def test_a_fault_of_the_machine_is_no_fault_of_the_record(done, monkeypatch, err
 
 
 def test_numba_that_cannot_start_is_no_fault_of_the_record(done):
-    plan, store = done
+    _plan, store = done
     ran = subprocess.run(
         [sys.executable, "-m", "bench", "verify", "--set-aside", "--store", str(store.root)],
         capture_output=True, text=True, check=False, env={**os.environ, "NUMBA_NUM_THREADS": "0"},
