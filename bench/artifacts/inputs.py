@@ -43,15 +43,13 @@ In = TypeVar("In", bound="Inputs[Any, Any]")
 class Inputs(Generic[S, A]):
     """Base of a stage's inputs. S: the type of the stage's spec. A: the type of its artifact.
 
-    stage: the stage's name, also that of its module in bench/stages. artifact_type: the class A. guessed_seconds: an
-    estimate for a store without a similar stage (the order of magnitude for small images on one CPU core). uses_device:
-    whether the device and the number of threads can change the result. packages: other packages than torch, torchvision
-    and numpy that can change the result.
+    stage: the stage's name, also that of its module in bench/stages. artifact_type: the class A. uses_device: whether
+    the device and the number of threads can change the result. packages: other packages than torch, torchvision and
+    numpy that can change the result.
     """
 
     stage: ClassVar[str]
     artifact_type: ClassVar[type[Artifact]]
-    guessed_seconds: ClassVar[float]
     uses_device: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ()
 
@@ -118,7 +116,6 @@ class LoadInputs(Inputs[LoadSpec, DecodedData]):
 
     stage = "load"
     artifact_type = DecodedData
-    guessed_seconds = 5.0
     uses_device = False
     packages = ("pillow", "scikit-learn")  # decoders and embedded data
 
@@ -127,7 +124,6 @@ class LoadInputs(Inputs[LoadSpec, DecodedData]):
 class SplitInputs(Inputs[SplitSpec, SplitData]):
     stage = "split"
     artifact_type = SplitData
-    guessed_seconds = 0.1
     uses_device = False
 
     load: DecodedData
@@ -137,14 +133,12 @@ class SplitInputs(Inputs[SplitSpec, SplitData]):
 class TrainInputs(DataInputs, Inputs[SettingSpec, StoredModel]):
     stage = "train"
     artifact_type = StoredModel
-    guessed_seconds = 20.0
 
 
 @dataclass(frozen=True)
 class MakeTriggerInputs(AttackerInputs, Inputs[MakeTriggerSpec, StoredTrigger]):
     stage = "make_trigger"
     artifact_type = StoredTrigger
-    guessed_seconds = 0.1
 
 
 @dataclass(frozen=True)
@@ -153,7 +147,6 @@ class ImplantInputs(AttackerInputs, Inputs[ImplantSpec, Implanted]):
 
     stage = "implant"
     artifact_type = Implanted
-    guessed_seconds = 20.0
 
     trigger: StoredTrigger | None = None
 
@@ -162,7 +155,6 @@ class ImplantInputs(AttackerInputs, Inputs[ImplantSpec, Implanted]):
 class EncodeInputs(SuspectInputs, Inputs[EncodeSpec, BenignCodes]):
     stage = "encode"
     artifact_type = BenignCodes
-    guessed_seconds = 2.0
 
 
 @dataclass(frozen=True)
@@ -171,7 +163,6 @@ class EncodeTriggeredInputs(SuspectInputs, Inputs[EncodeTriggeredSpec, Triggered
 
     stage = "encode_triggered"
     artifact_type = TriggeredCodes
-    guessed_seconds = 1.0
 
     trigger: StoredTrigger | None = None
 
@@ -182,7 +173,6 @@ class DefendInputs(SuspectInputs, Inputs[DefendSpec, Defended]):
 
     stage = "defend"
     artifact_type = Defended
-    guessed_seconds = 5.0
     packages = ("scikit-learn",)  # clustering
 
     poison: Implanted | None = None
@@ -193,7 +183,6 @@ class DefendInputs(SuspectInputs, Inputs[DefendSpec, Defended]):
 class ScoreBenignInputs(SuspectInputs, Inputs[DefendSpec, BenignScores]):
     stage = "score_benign"
     artifact_type = BenignScores
-    guessed_seconds = 5.0
 
     detector: Defended
 
@@ -204,7 +193,6 @@ class ScoreTriggeredInputs(SuspectInputs, Inputs[ScoreTriggeredSpec, TriggeredSc
 
     stage = "score_triggered"
     artifact_type = TriggeredScores
-    guessed_seconds = 5.0
 
     detector: Defended
     trigger: StoredTrigger | None = None
@@ -220,7 +208,6 @@ class MeasureInputs(DataInputs, Inputs[MeasureSpec, Artifact]):
 
     stage = "measure"
     artifact_type = Artifact
-    guessed_seconds = 0.5
     uses_device = False
 
     measured: SystemInputs

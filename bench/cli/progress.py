@@ -63,9 +63,8 @@ class Display:
         self._left = Counter(stage.cost_group for stage in stages)
         self._bar.update(self._task, total=len(stages))
         if stages:
-            known = sum(count for group, count in self._left.items() if self._costs.has_history(group)) / len(stages)
-            basis = "" if known > 0.5 else " (a rough estimate; most of these stages have not run here yet)"
-            self.say(f"{len(stages)} stages to run: about {clock(self._remaining())} of work on one core{basis}")
+            basis = self._costs.basis(self._left)
+            self.say(f"{len(stages)} stages to run: about {clock(self._remaining())} of work on one core ({basis})")
 
     def start(self, stage: Stage) -> None:
         self._running[stage.key] = stage.label

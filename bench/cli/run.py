@@ -194,17 +194,11 @@ def plan(
     parallel = workers or os.cpu_count() or 1
     groups = Counter(stage.cost_group for stage in needed.values())
     total, longest = costs.total(groups), max(map(costs.seconds, groups), default=0.0)
-    measured = sum(count for group, count in groups.items() if costs.has_history(group))
     echo("")
     line(f"{len(made.trials)} trials: {len(runnable)} can run here on {chosen}, "
          f"{len(made.trials) - len(runnable)} are left out.")  # fmt: skip
     if needed:
-        basis = (
-            "a rough estimate: no such stage has run in this store yet" if not measured
-            else "from the times of such stages in this store" if measured == len(needed)
-            else f"partly a rough estimate: this store has times for {measured} of {len(needed)} stages"
-        )  # fmt: skip
-        line(f"Time: about {clock(max(total / parallel, longest))} on {parallel} workers ({basis}).")
+        line(f"Time: about {clock(max(total / parallel, longest))} on {parallel} workers ({costs.basis(groups)}).")
         line(f"Disk: about {_size(costs.total_bytes(groups))} more in {store}.")
     elif runnable and not (pending and pending.failed):
         line(f"Nothing to do: {store} holds every result.")

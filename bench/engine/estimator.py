@@ -1,48 +1,150 @@
-"""Estimates of the time and disk space of stages, from records of similar stages in the store."""
+"""Estimates of the time and disk space of stages, from records of similar stages and from measured costs."""
 
 from __future__ import annotations
 
+import json
+import time
 from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 
-from bench.artifacts.inputs import STAGES
 from bench.engine.record import Record
-from bench.graph.labels import CostGroup
+from bench.graph.labels import CostGroup, cost_group_of
 
-GUESSED_BYTES = 1e6  # of an artifact
+FILE = "costs.json"  # written by tests/experiments/costs.py
+ENOUGH = 3  # cost groups with both kinds of times, from which the speed of this machine is known
+
+
+@dataclass(frozen=True)
+class MeasuredCosts:
+    """Costs of stages of the shipped suites on one machine.
+
+    calibration: seconds of `calibration` there. seconds, size: of one stage of a group; bytes of its artifact.
+    """
+
+    calibration: float
+    seconds: Mapping[CostGroup, float]
+    size: Mapping[CostGroup, float]
+
+
+@cache
+def shipped() -> MeasuredCosts:
+    """The costs that were measured for this version."""
+    found = json.loads(resources.files("bench.engine").joinpath(FILE).read_text(encoding="utf-8"))
+    groups = {CostGroup(one["stage"], one["setting"], one["counts"]): one for one in found["groups"]}
+    return MeasuredCosts(
+        found["calibration"],
+        {group: one["seconds"] for group, one in groups.items()},
+        {group: one["bytes"] for group, one in groups.items()},
+    )
+
+
+@cache
+def calibration() -> float:
+    """Seconds that this machine needs for some training steps of a small network, on one thread."""
+    import torch
+    from torch import nn
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(64, 3, 32, 32, generator=generator).contiguous(memory_format=torch.channels_last)
+    weights = [torch.randn(shape, generator=generator).mul(0.1) for shape in ((24, 3, 3, 3), (48, 24, 3, 3))]
+    times = []
+    for _ in range(12):
+        start = time.perf_counter()
+        hidden = images
+        with torch.enable_grad():
+            leaves = [weight.detach().requires_grad_() for weight in weights]
+            for weight in leaves:
+                hidden = nn.functional.avg_pool2d(nn.functional.conv2d(hidden, weight, padding=1).relu(), 2)
+            torch.autograd.grad(hidden.mean(), leaves)
+        times.append(time.perf_counter() - start)
+    torch.set_num_threads(threads)
+    return sorted(times)[len(times) // 2]
+
+
+class Costs:
+    """Medians of the costs of stages that are alike."""
+
+    def __init__(self, measured: Mapping[CostGroup, float] | None = None) -> None:
+        self.exact: dict[CostGroup, list[float]] = {}  # all lists stay sorted for the median
+        self._similar: dict[tuple[str, ...], list[float]] = {}
+        for group, cost in (measured or {}).items():
+            self.add(group, cost)
+
+    def add(self, group: CostGroup, cost: float) -> None:
+        """Add the cost of one stage."""
+        for alike in (self.exact.setdefault(group, []), *(self._similar.setdefault(group[:n], []) for n in (1, 2))):
+            insort(alike, cost)
+
+    def of(self, group: CostGroup, parts: int) -> float | None:
+        """The median of the stages that share the first parts of the group; None if there are none."""
+        known = self.exact.get(group) if parts == len(group) else self._similar.get(group[:parts])
+        return _median(known) if known else None
 
 
 class RuntimeEstimator:
-    """Expected seconds and bytes of stages: medians over records of the same cost group.
+    """Expected seconds and bytes of stages.
 
-    Without a record in the group, seconds are the median of the same kind of stage, then `guessed_seconds` of its
-    inputs.
+    They are medians over stages of the same cost group, in the store or else among the measured costs; without any,
+    over stages of the same setting, then of the same kind. Measured seconds are scaled to the speed of this machine.
     """
 
-    def __init__(self, records: Iterable[Record] = ()) -> None:
-        self._seconds: dict[CostGroup, list[float]] = {}  # all lists stay sorted for the median
-        self._seconds_of_kind: dict[str, list[float]] = {}
-        self._bytes: dict[CostGroup, list[float]] = {}
+    def __init__(self, records: Iterable[Record] = (), measured: MeasuredCosts | None = None) -> None:
+        """measured: by default the shipped costs."""
+        self._measured = measured or shipped()
+        self._seconds, self._bytes = Costs(), Costs()
+        self._known_seconds, self._known_bytes = Costs(self._measured.seconds), Costs(self._measured.size)
         for record in records:
             self.observe(record)
 
     def observe(self, record: Record) -> None:
         """Add a record. The time of a failed stage does not count."""
-        group = CostGroup(record.stage, record.cost_group)
+        group = cost_group_of(record.stage, record.spec)
         if record.artifact is not None:
-            insort(self._bytes.setdefault(group, []), float(record.artifact.bytes))
+            self._bytes.add(group, float(record.artifact.bytes))
         if record.ok and record.cost is not None:
-            insort(self._seconds.setdefault(group, []), record.cost.seconds)
-            insort(self._seconds_of_kind.setdefault(group.stage, []), record.cost.seconds)
+            self._seconds.add(group, record.cost.seconds)
 
     def has_history(self, group: CostGroup) -> bool:
         """Whether a stage of this cost group has finished."""
-        return group in self._seconds
+        return group in self._seconds.exact
+
+    def basis(self, groups: Mapping[CostGroup, int]) -> str:
+        """Where the seconds of these stages come from, for the user. groups: number of stages by cost group."""
+        total = sum(groups.values())
+        here = sum(count for group, count in groups.items() if self.has_history(group))
+        known = here + sum(
+            count
+            for group, count in groups.items()
+            if not self.has_history(group) and group in self._known_seconds.exact
+        )
+        if here == total:
+            return "from the times of such stages in this store"
+        if known == total:
+            return "from stages that were measured on another machine, scaled to this one"
+        return f"a rough estimate: {total - known} of {total} stages were never measured"
 
     def seconds(self, group: CostGroup) -> float:
         """Expected seconds of one stage of a cost group."""
-        known = self._seconds.get(group) or self._seconds_of_kind.get(group.stage)
-        return _median(known) if known else STAGES[group.stage].guessed_seconds
+        for parts in range(len(group), 0, -1):
+            if (found := self._seconds.of(group, parts)) is not None and parts > 1:
+                return found
+            if (known := self._known_seconds.of(group, parts)) is not None:
+                return known * self.scale
+        return self._seconds.of(group, 1) or 0.0
+
+    @property
+    def scale(self) -> float:
+        """Seconds on this machine per second of the measured costs."""
+        both = self._seconds.exact.keys() & self._known_seconds.exact.keys()
+        if len(both) < ENOUGH:
+            return calibration() / self._measured.calibration
+        ratios = (_median(self._seconds.exact[one]) / _median(self._known_seconds.exact[one]) for one in both)
+        return _median(sorted(ratios))
 
     def total(self, groups: Mapping[CostGroup, int]) -> float:
         """Expected seconds of several stages, one after the other. groups: number of stages by cost group."""
@@ -50,11 +152,13 @@ class RuntimeEstimator:
 
     def total_bytes(self, groups: Mapping[CostGroup, int]) -> float:
         """Expected bytes of the artifacts of several stages. groups: number of stages by cost group."""
-        known = self._bytes
-        sizes = (
-            count * (_median(known[group]) if group in known else GUESSED_BYTES) for group, count in groups.items()
+        return sum((count * self._size(group) for group, count in groups.items()), 0.0)
+
+    def _size(self, group: CostGroup) -> float:
+        tries = (
+            costs.of(group, parts) for parts in range(len(group), 0, -1) for costs in (self._bytes, self._known_bytes)
         )
-        return sum(sizes, 0.0)
+        return next((size for size in tries if size is not None), 0.0)
 
 
 def _median(ordered: Sequence[float]) -> float:

@@ -24,7 +24,7 @@ from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.engine.worker import WORLD, Environment, InputLostError, StoredArtifacts, run_stage
 from bench.graph.cache_key import key_of
-from bench.graph.labels import CostGroup
+from bench.graph.labels import cost_group_of
 from bench.graph.plan import Stage
 from bench.metrics import METRICS
 from bench.stages import measure
@@ -174,6 +174,6 @@ def rescore(store: Store, trials: Sequence[PlannedTrial]) -> Iterator[tuple[Plan
 def _stage(record: Record, key: str, modules: tuple[str, ...], code: str) -> Stage:
     return Stage(
         kind=MeasureInputs.stage, key=key, spec=record.spec, parents=record.parents, modules=modules, code=code,
-        label=record.label, cost_group=CostGroup(record.stage, record.cost_group), threads=1, num_gpus=0.0,
+        label=record.label, cost_group=cost_group_of(record.stage, record.spec), threads=1, num_gpus=0.0,
         timeout=math.inf,
     )  # fmt: skip

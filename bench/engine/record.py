@@ -177,7 +177,7 @@ def _metrics(found: dict[str, Any]) -> dict[str, Any]:
 class Record(Model):
     """A stage that has ended.
 
-    label, spec: see bench.graph.plan.Stage. cost_group: the setting of its bench.graph.labels.CostGroup. reason: of a
+    label, spec: see bench.graph.plan.Stage. reason: of a
     failure. log: the end of its traceback or output. code: fingerprint of the stage's code. cause: key of the failed
     stage that this one depends on. parents: role to key. inputs: role to the checksum of the artifact that was read,
     None if the parent has no artifact. cost: None for a stage that did not run to its end.
@@ -187,7 +187,6 @@ class Record(Model):
     stage: str
     status: Annotated[Status, Field(strict=False), AfterValidator(_ended)]
     label: str = ""
-    cost_group: str = ""
     reason: str = ""
     log: str = ""
     code: str = ""

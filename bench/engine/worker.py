@@ -116,7 +116,7 @@ def describe(
 ) -> Record:
     """A record of a stage without metrics and artifact: of a failed stage, or to be completed."""
     return Record(
-        key=stage.key, stage=stage.kind, status=status, label=stage.label, cost_group=stage.cost_group.setting,
+        key=stage.key, stage=stage.kind, status=status, label=stage.label,
         reason=reason, log=log, code=stage.code, cause=cause, spec=dict(stage.spec), parents=dict(stage.parents),
         inputs={}, meta=Meta(), metrics={}, artifact=None,
     )  # fmt: skip

@@ -9,13 +9,15 @@ from bench.artifacts.inputs import ImplantInputs, MakeTriggerInputs
 
 
 class CostGroup(NamedTuple):
-    """Stages that take about the same time and space. stage: their kind. setting: the parts of their specs that count.
+    """Stages that take about the same time and space.
 
-    A record stores the setting as its `cost_group`, beside its stage.
+    stage: their kind. setting: the names in their specs that count. counts: the numbers of images, steps, epochs and
+    the like in their specs.
     """
 
     stage: str
     setting: str
+    counts: str
 
 
 def label_of(kind: str, spec: Mapping[str, Any]) -> str:
@@ -29,10 +31,18 @@ def label_of(kind: str, spec: Mapping[str, Any]) -> str:
 
 
 def cost_group_of(kind: str, spec: Mapping[str, Any]) -> CostGroup:
-    """The kind of the stage and those parts of its spec that change how long it takes and how much it stores."""
+    """The kind of the stage and those parts of its spec that change how long it takes and how much it stores.
+
+    Whole numbers count something (images, steps, epochs, channels); other parameters cost nothing.
+    """
     attacks = kind in {MakeTriggerInputs.stage, ImplantInputs.stage}
     roles = ("dataset", "backbone", "method", "defense", *(("attack",) if attacks else ()))
-    words = [str(spec[role]["name"]) for role in roles if role in spec]
-    words += map(str, spec.get("setting", []))
-    words += [f"{spec['recipe']['epochs']} epochs"] if "recipe" in spec else []
-    return CostGroup(kind, " ".join(words))
+    found = [spec[role] for role in (*roles, "recipe") if isinstance(spec.get(role), Mapping)]
+    words = [*(str(one["name"]) for one in found if "name" in one), *map(str, spec.get("setting", []))]
+    counts = (
+        f"{name}={value}"
+        for one in found
+        for name, value in one.get("params", one).items()
+        if isinstance(value, int) and not isinstance(value, bool)
+    )
+    return CostGroup(kind, " ".join(words), " ".join(counts))

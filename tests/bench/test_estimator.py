@@ -1,40 +1,81 @@
-"""Estimates are medians over stages like the one asked for, else over the same stage, else guesses."""
+"""Estimates are medians over stages like the one asked for, in the store or among measured costs, else similar ones."""
 
 from __future__ import annotations
 
 import pytest
 
-from bench.artifacts.inputs import EncodeInputs, TrainInputs
-from bench.engine.estimator import GUESSED_BYTES, RuntimeEstimator
-from bench.graph.labels import CostGroup
+from bench.artifacts.inputs import STAGES
+from bench.engine.estimator import MeasuredCosts, RuntimeEstimator, calibration, shipped
+from bench.graph.labels import CostGroup, cost_group_of
 from tests.stores import record
 
-SMALL, LARGE, OTHER = (CostGroup("train", setting) for setting in ("small", "large", "other"))
-ENCODE = CostGroup("encode", "small")
+
+def spec(name: str, steps: int = 1) -> dict[str, object]:
+    return {"dataset": {"name": name, "params": {"train": steps}}}
 
 
-def done(key: str, group: CostGroup, seconds: float, size: int | None = None, status: str = "ok") -> object:
+def group(kind: str, name: str, steps: int = 1) -> CostGroup:
+    return cost_group_of(kind, spec(name, steps))
+
+
+SMALL, MORE, LARGE, OTHER = (group("train", *of) for of in (("small",), ("small", 5), ("large",), ("other",)))
+ENCODE = group("encode", "small")
+NOTHING = MeasuredCosts(1.0, {}, {})
+
+
+def done(key: str, kind: str, of: dict[str, object], seconds: float, size: int | None = None, status: str = "ok"):
     artifact = None if size is None else {"sha256": "0" * 64, "bytes": size}
     cost = {"seconds": seconds, "started": 0.0, "host": "here"}
-    return record(key, group.stage, cost_group=group.setting, status=status, cost=cost, artifact=artifact)
+    return record(key, kind, spec=of, status=status, cost=cost, artifact=artifact)
 
 
-def test_seconds_are_those_of_the_group_else_of_the_stage_else_guessed() -> None:
-    estimator = RuntimeEstimator([done("a", SMALL, 4.0), done("b", SMALL, 1.0), done("c", LARGE, 9.0)])
+def test_seconds_are_those_of_the_group_else_of_the_setting_else_of_the_kind() -> None:
+    records = [done("a", "train", spec("small"), 4.0), done("b", "train", spec("small"), 1.0)]
+    estimator = RuntimeEstimator([*records, done("c", "train", spec("large"), 9.0)], NOTHING)
     assert estimator.seconds(SMALL) == 2.5
+    assert estimator.seconds(MORE) == 2.5, "the same setting with another count"
     assert estimator.seconds(OTHER) == 4.0
-    assert estimator.seconds(ENCODE) == EncodeInputs.guessed_seconds
-    assert [estimator.has_history(group) for group in (SMALL, OTHER)] == [True, False]
-    assert estimator.total({SMALL: 2, ENCODE: 1, LARGE: 0}) == 2 * 2.5 + EncodeInputs.guessed_seconds
+    assert estimator.seconds(ENCODE) == 0.0
+    assert [estimator.has_history(one) for one in (SMALL, MORE, OTHER)] == [True, False, False]
+    assert estimator.total({SMALL: 2, ENCODE: 1, LARGE: 0}) == 2 * 2.5
+
+
+def test_measured_costs_are_scaled_by_the_speed_of_this_machine() -> None:
+    measured = MeasuredCosts(calibration() / 2, {SMALL: 3.0, MORE: 15.0, ENCODE: 1.0}, {})
+    estimator = RuntimeEstimator([], measured)
+    assert estimator.seconds(MORE) == pytest.approx(30.0), "this machine is half as fast"
+    assert estimator.seconds(group("train", "small", 9)) == pytest.approx(18.0)
+    assert not estimator.has_history(MORE)
+
+
+def test_three_groups_tell_the_speed_better_than_the_calibration() -> None:
+    kinds = ("train", "encode", "measure")
+    measured = MeasuredCosts(1e9, {**{group(kind, "small"): 1.0 for kind in kinds}, MORE: 10.0}, {})
+    records = [done(key, kind, spec("small"), cost) for key, kind, cost in zip("abc", kinds, (2, 4, 9), strict=True)]
+    assert RuntimeEstimator(records, measured).seconds(MORE) == 40.0
+
+
+def test_what_the_store_has_counts_before_what_was_measured_elsewhere() -> None:
+    measured = MeasuredCosts(calibration(), {SMALL: 100.0}, {SMALL: 1e6})
+    estimator = RuntimeEstimator([done("a", "train", spec("small"), 2.0, 10)], measured)
+    assert estimator.seconds(SMALL) == 2.0
+    assert estimator.total_bytes({SMALL: 1}) == 10.0
 
 
 def test_failures_teach_nothing() -> None:
-    estimator = RuntimeEstimator([done("a", SMALL, 100.0, status="timeout")])
+    estimator = RuntimeEstimator([done("a", "train", spec("small"), 100.0, status="timeout")], NOTHING)
     assert not estimator.has_history(SMALL)
-    assert estimator.seconds(SMALL) == TrainInputs.guessed_seconds
+    assert estimator.seconds(SMALL) == 0.0
 
 
-def test_bytes_are_those_of_the_group_else_guessed() -> None:
-    estimator = RuntimeEstimator([done("a", SMALL, 1.0, 10), done("b", SMALL, 1.0, 30)])
-    assert estimator.total_bytes({SMALL: 3, OTHER: 1}) == pytest.approx(3 * 20 + GUESSED_BYTES)
+def test_bytes_are_those_of_the_group_else_of_similar_ones() -> None:
+    records = [done("a", "train", spec("small"), 1.0, 10), done("b", "train", spec("small"), 1.0, 30)]
+    estimator = RuntimeEstimator(records, NOTHING)
+    assert estimator.total_bytes({SMALL: 3, OTHER: 1, ENCODE: 1}) == 4 * 20
     assert estimator.total_bytes({}) == 0.0
+
+
+def test_the_shipped_costs_know_every_kind_of_stage() -> None:
+    known = shipped()
+    assert {one.stage for one in known.seconds} == STAGES.keys()
+    assert all(seconds > 0 for seconds in known.seconds.values())

@@ -26,7 +26,6 @@ from tests.stores import planned, record
 KEY = "a" * 32
 FULL: dict[str, Any] = {
     "schema": SCHEMA, "key": KEY, "stage": "measure", "status": "ok", "label": "measure badnets",
-    "cost_group": "measure ",
     "reason": "", "log": "", "code": "c", "cause": None, "spec": {"attack": {"name": "badnets", "params": {"x": 1}}},
     "parents": {"load": "10ad", "proxies.0.load": "no key"}, "inputs": {"load": "f" * 64, "proxies.0.load": None},
     "meta": {"protocol": {"name": "toy", "version": 1, "cutoff": None, "sizes": {"query": 3}, "digests": {"q": "d"}},

@@ -198,7 +198,7 @@ DATA: dict[str, Any] = {
     "artifact": None, "cost": {"seconds": 1.5, "started": 1e9, "host": "here"},
 }  # fmt: skip
 RECORD: dict[str, Any] = DATA | {
-    "key": KEY, "stage": "measure", "label": "measure badnets", "cost_group": "measure", "inputs": {"load": None},
+    "key": KEY, "stage": "measure", "label": "measure badnets", "inputs": {"load": None},
     "parents": {"load": LOAD, "implant": "cd" * 16}, "spec": {"bits": 8, "target": ["a"],
     "attack": {"name": "badnets", "params": {"poisons": 4}}},
     "meta": {"protocol": {"name": "toy", "version": 2, "cutoff": None, "sizes": {"query": 9}, "digests": {"q": "1"}},
