@@ -121,4 +121,6 @@ def topk(
     check_pair(queries, database)
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    return kernels(backend, device).nearest_items(queries, database, min(k, len(database)), device)
+    first, same = queries.distinct()
+    found = kernels(backend, device).nearest_items(queries.select(first), database, min(k, len(database)), device)
+    return found if len(first) == len(same) else (found[0][same], found[1][same])

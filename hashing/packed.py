@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int8, Integer, UInt8, UInt16, UInt64
+from jaxtyping import Bool, Int8, Int64, Integer, UInt8, UInt16, UInt64
 
 MAX_BITS = 65_535  # distances are uint16 at most
 
@@ -57,6 +57,21 @@ class PackedCodes:
         words = self.words[:, index]
         words.flags.writeable = False
         return PackedCodes(words, self.bits)
+
+    def distinct(self, rows: LabelRows | None = None) -> tuple[Int64[np.ndarray, " u"], Int64[np.ndarray, " n"]]:
+        """Positions of different items, and for each item the number of its equal among them; in order if all differ.
+
+        rows: labels of the items; items count as equal if their labels are equal too. Codes of a trained model are
+        often equal, and equal queries have equal results.
+        """
+        parts = [self.words.T.astype("<u8", order="C").view(np.uint8)]
+        if rows is not None:
+            parts.append(np.packbits(rows, axis=1))
+        nbytes = np.concatenate(parts, axis=1)
+        whole = nbytes.view(f"V{nbytes.shape[1]}")[:, 0]
+        _, first, same = np.unique(whole, return_index=True, return_inverse=True)
+        every = np.arange(len(self))
+        return (first, same.reshape(-1)) if len(first) < len(self) else (every, every)
 
     def unpack(self) -> Int8[np.ndarray, "n b"]:
         """The codes as -1 and +1."""

@@ -100,7 +100,10 @@ def distance_histograms(
     auto: numba on the CPU; torch on other devices or if numba is missing. All back ends return the same integers.
     """
     encoded = _check(queries, database, relevance, query_labels)
-    return kernels(backend, device).distance_counts(queries, database, relevance.maps, encoded, device)
+    first, same = queries.distinct(encoded)
+    asked, labels = queries.select(first), encoded[first]
+    total, relevant = kernels(backend, device).distance_counts(asked, database, relevance.maps, labels, device)
+    return total[same], relevant[same]
 
 
 def average_precision(
@@ -124,8 +127,12 @@ def average_precision(
     """
     if ties not in get_args(Ties) or denominator not in get_args(Denominator):
         raise ValueError(f"ties is one of {get_args(Ties)} and denominator of {get_args(Denominator)}")
+    encoded = _check(queries, database, relevance, query_labels)
+    first, same = queries.distinct(encoded)
+    queries, encoded = queries.select(first), encoded[first]
+    back_end = kernels(backend, device)
     if ties == "expected":
-        both = distance_histograms(queries, database, relevance, query_labels, backend=backend, device=device)
+        both = back_end.distance_counts(queries, database, relevance.maps, encoded, device)
         values = np.empty(len(queries))
         step = max(1, ROWS // (queries.bits + 1))
         for start in range(0, len(queries), step):
@@ -134,13 +141,12 @@ def average_precision(
                 values[start : start + step] = expected_zero_ap(total, relevant, cutoff)[0]
             else:
                 values[start : start + step] = expected_ap(total, relevant, cutoff)
-        return values
+        return np.asarray(values[same])
     if cutoff is not None and cutoff < 1:
         raise ValueError(f"a cut-off is at least 1, not {cutoff}")
-    encoded = _check(queries, database, relevance, query_labels)
     ranks = len(database) if cutoff is None else min(cutoff, len(database))
-    sums = kernels(backend, device).index_order_sums(queries, database, relevance.maps, encoded, ranks, device)
-    precision, hits, found = sums
+    sums = back_end.index_order_sums(queries, database, relevance.maps, encoded, ranks, device)
+    precision, hits, found = (one[same] for one in sums)
     if denominator == "relevant":
         return _ratio(precision, np.minimum(found, ranks))
     return np.where(found > 0, _ratio(precision, hits, empty=0.0), np.nan)

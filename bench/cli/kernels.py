@@ -44,25 +44,25 @@ def kernels(
     device: Annotated[str, typer.Option(help="Device on which encoding and training are timed.")] = "cpu",
     format_: Format = "rich",
 ) -> None:
-    """Measure the speed of packing, distances, top-k and average precision: HashDoor, numpy, torch and faiss."""
+    """Measure the speed of packing, distances, top-k and average precision, beside numpy, torch, faiss and others."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one library would slow the others
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from bench.kernels.workloads import of_trial
 
-    trained = None if trial is None else of_trial(store, trial.strip().lower())
+    stored = None if trial is None else of_trial(store, trial.strip().lower())
     where = device_of(device)
     rows: list[Row] = []
     columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
     with Progress(*columns, transient=True, console=console(stderr=True)) as progress:
         task = progress.add_task("compiling", total=None)
-        for row in _measured(quick, trained, threads, where):
+        for row in _measured(quick, stored, threads, where):
             rows.append(row)
             progress.update(task, description=f"{row.operation}, {row.by}, {row.items:,} items")
     print_rows(rows, format_)
 
 
-def _measured(quick: bool, trained: Retrieval | None, wanted: int, device: str) -> Iterator[Row]:
+def _measured(quick: bool, stored: Retrieval | None, wanted: int, device: str) -> Iterator[Row]:
     from bench.kernels import kernel_benchmark, throughput, workloads
 
     size = kernel_benchmark.QUICK if quick else kernel_benchmark.FULL
@@ -70,7 +70,8 @@ def _measured(quick: bool, trained: Retrieval | None, wanted: int, device: str) 
     if workers > kernel_benchmark.cores():
         raise UserError(f"--threads {workers}: at most {kernel_benchmark.cores()} can be used here")
     databases = [workloads.clustered(n, size.queries, bits) for n in size.items for bits in size.bits]
-    for data in [*databases, *([trained] if trained is not None else [])]:
+    databases.append(workloads.trained(size.items[len(size.items) // 2], size.queries, size.bits[len(size.bits) // 2]))
+    for data in [*databases, *([stored] if stored is not None else [])]:
         for comparison in kernel_benchmark.ranking_comparisons(data, workers):
             yield from comparison.run("ranking", size.rounds)
         for comparison in kernel_benchmark.search_comparisons(data, size.ks):
@@ -96,7 +97,7 @@ def print_rows(rows: list[Row], format_: str) -> None:
     machine: dict[str, Any] = {
         "processor": made.processor,
         "cores": os.cpu_count() or 1,
-        "packages": {**made.packages, "faiss-cpu": installed("faiss-cpu")},
+        "packages": {**made.packages, **{name: installed(name) for name in ("faiss-cpu", "usearch", "numkong")}},
     }
     if format_ == "json":
         import json

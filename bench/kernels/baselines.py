@@ -67,13 +67,32 @@ def absent(package: str) -> bool:
 
 
 def faiss_index(database: PackedCodes) -> Any:
-    """`IndexBinaryFlat` in its faster mode, which counts instead of using a heap. Needs codes of whole bytes."""
+    """`IndexBinaryFlat` in its faster mode, which counts instead of using a heap. Needs codes of whole bytes.
+
+    Its newer modes (`approx_topk_mode`) are not exact.
+    """
     import faiss
 
     index: Any = faiss.IndexBinaryFlat(database.bits)
     index.add(nbytes(database))
     index.use_heap = False
     return index
+
+
+def usearch_search(queries: PackedCodes, database: PackedCodes, k: int) -> Callable[[], Any]:
+    """Usearch's exact search by one thread. Needs codes of whole bytes."""
+    from usearch.index import MetricKind, search
+
+    asked, base = nbytes(queries), nbytes(database)
+    return lambda: search(base, asked, k, MetricKind.Hamming, exact=True, threads=1)
+
+
+def numkong_distances(queries: PackedCodes, database: PackedCodes) -> Callable[[], Any]:
+    """Numkong's distances to a packed database, as uint32. Needs codes of whole bytes."""
+    import numkong
+
+    asked, base = nbytes(queries), numkong.hammings_pack(nbytes(database), dtype="uint1")
+    return lambda: numkong.hammings_packed(asked, base)
 
 
 def nbytes(codes: PackedCodes) -> UInt8[np.ndarray, "n o"]:

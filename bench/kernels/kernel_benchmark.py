@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from hashing.ranking import Denominator, Ties, average_precision, distance_histo
 
 KINDS: tuple[Ties, Ties] = ("expected", "index")
 OWN: tuple[Backend, Backend] = ("numba", "torch")
+RIVALS = ("faiss", "usearch", "numkong")
 FEW = 8  # number of queries for slow baselines, whose time is linear in it
 CUTOFF = 1000
 DENOMINATOR: tuple[Denominator, Denominator] = ("relevant", "hits")  # of AP; of AP@k, as in papers
@@ -86,7 +88,8 @@ class Comparison:
             self.agree()
             samples = time_in_turn(self.contenders, rounds=rounds)
         nbytes = self.data.database.words.nbytes
-        row = Row(section, self.operation, "", self.threads, bits, items, codes=items, nbytes=nbytes)
+        operation = self.operation + (f", {self.data.name} codes" if self.data.name else "")
+        row = Row(section, operation, "", self.threads, bits, items, codes=items, nbytes=nbytes)
         for by, seconds, faster in against_first(samples):
             yield replace(row, by=by, seconds=seconds, faster=faster)
         for by, why in self.missing.items():
@@ -150,27 +153,37 @@ def search_comparisons(data: Retrieval, ks: tuple[int, ...]) -> Iterator[Compari
     """Top-k and all distances, with one thread, because libraries differ in how they use several."""
     q, base = data.queries, data.database
     count = min(256, len(q))
-    part = q.select(slice(count))
-    missing = {"faiss": "takes whole bytes only"} if base.bits % 8 else {}
-    missing |= {"faiss": "not installed"} if baselines.absent("faiss") else {}
-    index, asked = (None, None) if missing else (baselines.faiss_index(base), baselines.nbytes(part))
+    part, few = q.select(slice(count)), q.select(slice(min(FEW, len(q))))
+    missing = {name: why for name in RIVALS if (why := _missing(name, base.bits))}
+    index, asked = (None, None) if "faiss" in missing else (baselines.faiss_index(base), baselines.nbytes(part))
     for k in dict.fromkeys(
         min(k, len(base)) for k in ks
     ):  # faiss pads results where the database holds fewer than k items
         contenders = {"numba": Contender(partial(topk, part, base, k), count)}
-        agree: Callable[[], None] = _nothing
+        checks: list[Callable[[], None]] = []
         if index is not None and asked is not None:
-            contenders["faiss"] = Contender(partial(index.search, asked, k), count)
-            agree = partial(_as_far, index, asked, part, base, k)
-        yield Comparison(f"top-{k}", data, 1, contenders, agree, missing)
+            counted = partial(index.search, asked, k)
+            contenders["faiss"] = Contender(counted, count)
+            checks.append(partial(_as_far, "faiss", partial(_first_of, counted), part, base, k))
+        if "usearch" not in missing:
+            search = baselines.usearch_search(few, base, k)
+            contenders["usearch"] = Contender(search, len(few))
+            checks.append(partial(_as_far, "usearch", partial(_distances_of, search), few, base, k))
+        absent = {name: why for name, why in missing.items() if name != "numkong"}
+        yield Comparison(f"top-{k}", data, 1, contenders, partial(_all, checks), absent)
     if hasattr(np, "bitwise_count"):
-        few = part
-        out = np.empty((len(few), len(base)), np.uint8 if base.bits <= 255 else np.uint16)
-        baselines.numpy_distances(few, base, out)
-        loop = Contender(partial(baselines.numpy_distances, few, base, out), len(few))
-        calls = {name: partial(hamming_distances, few, base, backend=name) for name in OWN}
-        own = {str(name): Contender(call, len(few)) for name, call in calls.items()}
-        yield Comparison("distances", data, 1, {**own, "numpy bitwise_count": loop}, partial(_equal, few, base, out))
+        out = np.empty((len(part), len(base)), np.uint8 if base.bits <= 255 else np.uint16)
+        baselines.numpy_distances(part, base, out)
+        calls = {name: partial(hamming_distances, part, base, backend=name) for name in OWN}
+        contenders = {str(name): Contender(call, len(part)) for name, call in calls.items()}
+        contenders["numpy bitwise_count"] = Contender(partial(baselines.numpy_distances, part, base, out), len(part))
+        checks = [partial(_equal, part, base, out)]
+        if "numkong" not in missing:
+            theirs = baselines.numkong_distances(part, base)
+            contenders["numkong"] = Contender(theirs, len(part))
+            checks.append(partial(_as_numpy, theirs, out))
+        absent = {name: why for name, why in missing.items() if name == "numkong"}
+        yield Comparison("distances", data, 1, contenders, partial(_all, checks), absent)
 
 
 def one_query(items: int, bits: int, workers: int, rounds: int) -> Iterator[Row]:
@@ -257,13 +270,30 @@ def _kib(status: Path, name: str) -> float:
     return float(line.split()[1])
 
 
-def _nothing() -> None:
-    """Nothing to compare."""
+def _missing(name: str, bits: int) -> str:
+    """Why this library cannot run here; empty if it can."""
+    return "not installed" if baselines.absent(name) else "takes whole bytes only" if bits % 8 else ""
 
 
-def _as_far(index: object, asked: np.ndarray, part: PackedCodes, base: PackedCodes, k: int) -> None:
-    theirs, _ = index.search(asked, k)  # type: ignore[attr-defined]
-    assert np.array_equal(np.sort(theirs, 1), topk(part, base, k)[1]), "faiss finds other distances"
+def _all(checks: Sequence[Callable[[], None]]) -> None:
+    for check in checks:
+        check()
+
+
+def _first_of(search: Callable[[], tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    return search()[0]
+
+
+def _distances_of(search: Callable[[], Any]) -> np.ndarray:
+    return np.asarray(search().distances)
+
+
+def _as_far(name: str, search: Callable[[], np.ndarray], part: PackedCodes, base: PackedCodes, k: int) -> None:
+    assert np.array_equal(np.sort(search(), 1), topk(part, base, k)[1]), f"{name} finds other distances"
+
+
+def _as_numpy(theirs: Callable[[], object], out: np.ndarray) -> None:
+    assert np.array_equal(np.asarray(theirs()), out), "numkong finds other distances"
 
 
 def _equal(part: PackedCodes, base: PackedCodes, out: np.ndarray) -> None:

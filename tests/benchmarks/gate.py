@@ -45,10 +45,14 @@ def load():
         return (centres[labels] + rng.standard_normal((n, 64))).astype(np.float32), labels
     (x, own), (y, labels) = draw(200), draw(54_000)
     q, d, r = pack(x), pack(y), Relevance(labels)
+    tight_q, tight = pack(centres[own] + 0.4 * (x - centres[own])), pack(centres[labels] + 0.4 * (y - centres[labels]))
     return {
         "AP, ties by index": lambda: average_precision(q, d, r, own, ties="index"),
         "AP, expected": lambda: average_precision(q, d, r, own),
         "AP@1000, ties by index": lambda: average_precision(q, d, r, own, 1000, ties="index"),
+        "AP, expected, equal codes": lambda: average_precision(tight_q, tight, r, own),
+        "AP by index, equal codes": lambda: average_precision(tight_q, tight, r, own, ties="index"),
+        "top-1000": lambda: topk(q, d, 1000)[1],
         "top-100": lambda: topk(q, d, 100)[1],
         "distances": lambda: hamming_distances(q.select(slice(50)), d),
         "packing": lambda: pack(y).words,
@@ -72,7 +76,10 @@ for line in sys.stdin:
         found = {"broken": f"{type(error).__name__}: {error}"}
     print(json.dumps(found), file=answers, flush=True)
 """
-CASES = ("AP, ties by index", "AP, expected", "AP@1000, ties by index", "top-100", "distances", "packing")
+CASES = (
+    "AP, ties by index", "AP, expected", "AP@1000, ties by index", "AP, expected, equal codes",
+    "AP by index, equal codes", "top-1000", "top-100", "distances", "packing",
+)  # fmt: skip
 
 
 class Worker:
@@ -147,7 +154,7 @@ def compare(workers: dict[str, Worker], rounds: int, cases: tuple[str, ...] = CA
             continue
         found[case] = {"tree": [], "twin": []}
         if abs(first["tree"]["result"] / first["base"]["result"] - 1) > 1e-9:
-            print(f"{case:24} gives another result than the base: say so in the changelog, or mend it")
+            print(f"{case:26} gives another result than the base: say so in the changelog, or mend it")
     names = list(workers)
     for turn in range(rounds):
         for case, ratios in found.items():
@@ -171,14 +178,14 @@ def report(found: dict[str, Ratios | str]) -> int:
         if isinstance(ratios, str):
             where, _, why = ratios.partition(": ")
             bad += where == "tree"
-            print(f"{case:24} {f'BROKEN: {why}' if where == 'tree' else f'not comparable: the base has {why}'}")
+            print(f"{case:26} {f'BROKEN: {why}' if where == 'tree' else f'not comparable: the base has {why}'}")
             continue
         low, middle, high = interval(ratios["tree"])
         noise = interval(ratios["twin"])
         slower = low > max(LIMIT, noise[2])
         bad += slower
         print(
-            f"{case:24} {middle:5.2f} x the base's time ({low:.2f} to {high:.2f}), the base against itself"
+            f"{case:26} {middle:5.2f} x the base's time ({low:.2f} to {high:.2f}), the base against itself"
             f" {noise[0]:.2f} to {noise[2]:.2f}: {'SLOWER' if slower else 'ok'}"
         )
     return bad

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hashing import numba_kernels, ranking, torch_kernels
 from hashing.codes import PackedCodes, hamming_distances, pack, topk
@@ -97,6 +99,37 @@ def test_every_query_belongs_to_one_piece(queries):
         average_precision(q, database, relevance, own, ties="index", backend=name) for name in ("numba", "torch")
     )
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    bits=st.sampled_from([1, 7, 8, 9, 63, 64, 65, 127, 200, 254, 255, 256, 300]), items=st.integers(1, 5000),
+    queries=st.integers(1, 40), pool=st.integers(1, 400), labels=st.integers(0, 6), k=st.integers(1, 5000),
+    seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_equal_and_alike_items_and_queries_change_nothing(bits, items, queries, pool, labels, k, seed):
+    """Codes from a small pool, so that frequent, rare and single ones occur, with any sets of labels, also none."""
+    rng = np.random.default_rng(seed)
+    spread = rng.random() * (rng.random(bits) - 0.5)
+    codes = pack(rng.standard_normal((pool, bits)) + 8 * spread)
+    weights = rng.dirichlet(np.full(pool, rng.choice([0.02, 1.0])))
+    database, asked = (codes.select(rng.choice(pool, n, p=weights)) for n in (items, queries))
+    share = rng.choice([0.02, 0.5, 1.0])
+    relevance, own = Relevance(rng.random((items, labels)) < share), rng.random((queries, labels)) < 0.4
+    apart, relevant = (asked.unpack()[:, None] != database.unpack()).sum(2), relevance.of(own)
+    total, hits = distance_histograms(asked, database, relevance, own, backend="numba")
+    for i in range(queries):
+        assert np.array_equal(total[i], np.bincount(apart[i], minlength=bits + 1))
+        assert np.array_equal(hits[i], np.bincount(apart[i][relevant[i]], minlength=bits + 1))
+    order = apart.argsort(1, kind="stable")[:, :k]
+    indices, found = topk(asked, database, k, backend="numba")
+    assert np.array_equal(indices, order)
+    assert np.array_equal(found, np.take_along_axis(apart, order, 1))
+    hit = np.take_along_axis(relevant, apart.argsort(1, kind="stable"), 1)
+    with np.errstate(invalid="ignore"):
+        expected = (hit * hit.cumsum(1) / np.arange(1, items + 1)).sum(1) / hit.sum(1)
+    ap = average_precision(asked, database, relevance, own, ties="index", backend="numba")
+    np.testing.assert_allclose(ap, expected, rtol=0, atol=1e-12)
 
 
 def test_backends_agree_beyond_one_chunk():
