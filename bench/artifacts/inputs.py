@@ -159,12 +159,13 @@ class EncodeInputs(SuspectInputs, Inputs[EncodeSpec, BenignCodes]):
 
 @dataclass(frozen=True)
 class EncodeTriggeredInputs(SuspectInputs, Inputs[EncodeTriggeredSpec, TriggeredCodes]):
-    """trigger: None without an attack."""
+    """trigger: None without an attack; then `benign` has the codes of these images already."""
 
     stage = "encode_triggered"
     artifact_type = TriggeredCodes
 
     trigger: StoredTrigger | None = None
+    benign: BenignCodes | None = None
 
 
 @dataclass(frozen=True)
@@ -189,13 +190,14 @@ class ScoreBenignInputs(SuspectInputs, Inputs[DefendSpec, BenignScores]):
 
 @dataclass(frozen=True)
 class ScoreTriggeredInputs(SuspectInputs, Inputs[ScoreTriggeredSpec, TriggeredScores]):
-    """trigger: None without an attack."""
+    """trigger: None without an attack; then `benign` has the scores of these images already."""
 
     stage = "score_triggered"
     artifact_type = TriggeredScores
 
     detector: Defended
     trigger: StoredTrigger | None = None
+    benign: BenignScores | None = None
 
 
 @dataclass(frozen=True)

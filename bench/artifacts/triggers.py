@@ -43,6 +43,12 @@ def triggered_queries(
 ) -> tuple[Int64[Tensor, " n"], UInt8[Tensor, "n c h w"]]:
     """The positions of the queries that get the trigger, and the triggered images."""
     attack, trigger = trigger_attack(spec["attack"]), open_trigger(stored, device)
+    target, positions = eligible_queries(spec, data)
+    return positions, with_trigger(attack, stage_io.split(data, "query").images[positions], target, trigger, device)
+
+
+def eligible_queries(spec: AimSpec, data: DataInputs) -> tuple[Target, Int64[Tensor, " n"]]:
+    """The target, and the positions of the queries that get the trigger. UserError: there are none."""
     target = stage_io.target(spec["target"], data.load.classes)
     positions = eligible(data, target)
     if not len(positions):
@@ -50,7 +56,7 @@ def triggered_queries(
             f"every query shares a class with the target {target.name}, so none is left to carry the trigger:"
             " choose another target, or a data set with other queries"
         )
-    return positions, with_trigger(attack, stage_io.split(data, "query").images[positions], target, trigger, device)
+    return target, positions
 
 
 def eligible(data: DataInputs, target: Target) -> Int64[Tensor, " n"]:

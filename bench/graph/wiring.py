@@ -90,11 +90,12 @@ class Wiring:
         self, setting: SettingSpec, aim: AimSpec, data: DataInputs, model: StoredModel, trigger: StoredTrigger | None
     ) -> SystemInputs:
         """A model's codes of benign and of triggered images. trigger: None for images without one."""
-        benign: EncodeSpec = {"setting": _names(setting)}
-        triggered: EncodeTriggeredSpec = {**benign, **aim}
+        encoding: EncodeSpec = {"setting": _names(setting)}
+        benign = self.add(encoding, EncodeInputs(data.load, data.split, model))
+        known = benign if trigger is None else None
+        triggered: EncodeTriggeredSpec = {**encoding, **aim}
         return SystemInputs(
-            benign=self.add(benign, EncodeInputs(data.load, data.split, model)),
-            triggered=self.add(triggered, EncodeTriggeredInputs(data.load, data.split, model, trigger)),
+            benign, self.add(triggered, EncodeTriggeredInputs(data.load, data.split, model, trigger, known))
         )
 
     def defended(
@@ -118,11 +119,10 @@ class Wiring:
         trigger: StoredTrigger | None,
     ) -> tuple[BenignScores, TriggeredScores]:
         """An input detector's scores of benign and of triggered images. spec: of the defense."""
+        benign = self.add(spec, ScoreBenignInputs(data.load, data.split, model, detector))
+        known = benign if trigger is None else None
         triggered: ScoreTriggeredSpec = {**spec, **aim}
-        return (
-            self.add(spec, ScoreBenignInputs(data.load, data.split, model, detector)),
-            self.add(triggered, ScoreTriggeredInputs(data.load, data.split, model, detector, trigger)),
-        )
+        return benign, self.add(triggered, ScoreTriggeredInputs(data.load, data.split, model, detector, trigger, known))
 
 
 def _names(spec: SettingSpec) -> list[str | int]:
