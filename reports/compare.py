@@ -14,17 +14,17 @@ from bench.engine.record import Status
 from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.metrics import METRICS
-from reports import statistics
+from reports import noise_floor, statistics
 from reports.board import FREEDOM, HALF, Board, Column
 from reports.common_cells import CommonCells, Group
 from reports.context import listed
 from reports.frame import VERSIONS, Results
 from reports.rows import freedom, table
-from reports.selection import groups, with_result
+from reports.selection import groups, repeated, with_result
 
 COMPARED = ("map", "t_map", "gain", "own_map", "auroc", "model_score")
 ROUNDING = 1e-9  # a smaller difference is equality
-CLOSE = 0.02  # METHODOLOGY.md#equality-margin: without an interval, a larger difference is a change
+CLOSE = 0.02  # METHODOLOGY.md#equality-margin: for metrics of kinds of trials whose noise floor is not measured
 MEANINGS = {
     **{axis: Column(f"value of the axis `{axis}`") for axis in AXES},
     "metric": Column("metric that is compared"),
@@ -64,8 +64,10 @@ def compare(one: Results, other: Results, first: Store, second: Store) -> Compar
         f"Number of rows: {summary}. {'' if shown else 'No number changed. '}Equal in all rows: {_shared(lines, axes)}."
         " Equal rows are not shown."
         " beyond noise: Holm-adjusted p below 0.05 over all rows, with targets and seeds crossed. Without an interval"
-        f" (one target or seed), a mean difference above {CLOSE} counts as a change."
+        " (one target or seed), a mean difference above the noise floor counts as a change: 95 % of the trials of this"
+        " kind (suite quick) moved less when only the machine changed."
     )
+    twice = [f"Warning: in {name}, {said}" for name, frame in (("A", a), ("B", b)) if (said := repeated(frame))]
     boards = [
         Board(
             title="Changes (B minus A)",
@@ -74,7 +76,7 @@ def compare(one: Results, other: Results, first: Store, second: Store) -> Compar
                 (*axes, "metric", "A", "B", "difference", f"difference{HALF}", f"difference{FREEDOM}", "n", "verdict"),
                 keep=(*axes, "metric", "A", "B", "difference", "n", "verdict"),
             ),
-            caption="\n".join(filter(None, [caption, freedom(shown, "difference")])),
+            caption="\n".join(filter(None, [caption, *twice, freedom(shown, "difference")])),
             quiet=(f"difference{FREEDOM}",),
             index=(*axes, "metric"),
             columns=MEANINGS,
@@ -109,15 +111,22 @@ def _rows(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[dict[str, Any]]:
             both = [group.values(metric, shared.places) for group in pair.values()]
             apart = both[1] - both[0]
             if np.isfinite(apart).all():
-                yield _row(dict(zip(SAME, key, strict=True)), metric, both, shared, pair)
+                floor = _floor(metric, part.iloc[0])
+                yield _row(dict(zip(SAME, key, strict=True)), metric, both, shared, pair, floor)
 
 
 def _only(group: Group, places: frozenset[Any]) -> Group:
     return Group(places, group.done, {p: i for p, i in group.positions.items() if p in places}, group.collapsed)
 
 
+def _floor(metric: str, trial: Any) -> float:
+    """How far this metric of such trials moves between machines, in 95 % of cases."""
+    found = noise_floor.floor_of(metric, trial["attack_spec"].name, str(trial["defense_kind"]))
+    return CLOSE if found is None else found.p95
+
+
 def _row(
-    axes: Mapping[str, Any], metric: str, both: Any, shared: CommonCells, pair: Mapping[str, Group]
+    axes: Mapping[str, Any], metric: str, both: Any, shared: CommonCells, pair: Mapping[str, Group], floor: float
 ) -> dict[str, Any]:
     apart = both[1] - both[0]
     found: dict[str, Any] = {axis: axes[axis] for axis in ROW}
@@ -126,8 +135,8 @@ def _row(
     if np.abs(apart).max() <= ROUNDING:
         return found | {"verdict": "equal"}
     if not shared.inference:
-        close = abs(found["difference"]) <= CLOSE
-        return found | {"verdict": f"no interval, {'within' if close else 'beyond'} {CLOSE}"}
+        close = abs(found["difference"]) <= floor
+        return found | {"verdict": f"no interval, {'within' if close else 'beyond'} the noise floor {floor:.3f}"}
     trials = shared.matrix(pair["B"], metric) - shared.matrix(pair["A"], metric)
     interval = statistics.crossed_interval(trials, fixed_targets=shared.fixed_targets)
     p = statistics.p_value(trials, fixed_targets=shared.fixed_targets)

@@ -1,6 +1,6 @@
 """Measure how far numbers move if only the machine, the seed or the target changes (the noise floor).
 
-    python -m tests.experiments.noise_floor STORE ... > noise_floor.json
+    python -m tests.experiments.noise_floor STORE ... > reports/assets/noise_floor.json
 
 The stores hold one suite, run on different machines, for example `quick` with `--set seeds=0,1,2,3,4`. One machine can
 stand for several: ATEN_CPU_CAPABILITY and ONEDNN_MAX_CPU_ISA limit its instruction sets, and `resources.threads=2`
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 
@@ -21,44 +21,25 @@ import pandas as pd
 
 from bench.engine.store import Store
 from reports import frame
-from reports.selection import NONE
+from reports.noise_floor import Floor, kinds_of
 
 METRICS = ("map", "t_map", "gain", "own_map", "auroc", "model_score")
 SOURCES = {"machine": ["target", "seed"], "seed": ["machine", "target"], "target": ["machine", "seed"]}  # held equal
 TRIAL = ["attack", "defense"]
 
 
-@dataclass(frozen=True)
-class Floor:
-    """Absolute differences of a metric between two trials of one kind that differ in `source` alone.
-
-    kind: see `kind_of`. pairs: how many were compared. median, p95, largest: of the differences, in the metric's unit.
-    """
-
-    metric: str
-    kind: str
-    source: str
-    pairs: int
-    median: float
-    p95: float
-    largest: float
-
-
-def kind_of(attack: str, defense_kind: str) -> str:
-    """The kind of a trial: "clean" or "attacked", and the kind of its defense: for example "attacked, repair"."""
-    return ", ".join(filter(None, ["clean" if attack == NONE else "attacked", defense_kind]))
-
-
 def floors(trials: pd.DataFrame) -> Iterator[Floor]:
     """Floors of finished trials of one suite on several machines, with the columns of a frame and `METRICS`."""
-    kinds = [kind_of(*pair) for pair in zip(trials["attack"], trials["defense_kind"], strict=True)]
-    for kind, part in trials.assign(kind=kinds).groupby("kind", sort=True):
+    pairs = zip(trials["attack_spec"], trials["defense_kind"], strict=True)
+    kinds = [kinds_of(attack.name, defense) for attack, defense in pairs]
+    for kind, part in trials.assign(kind=kinds).explode("kind").groupby("kind", sort=True):
         for source, equal in SOURCES.items():
             for metric in METRICS:
                 found = np.array([*_differences(part, metric, [*TRIAL, *equal])])
                 if len(found):
                     median, p95 = np.quantile(found, [0.5, 0.95])
-                    yield Floor(metric, str(kind), source, len(found), float(median), float(p95), float(found.max()))
+                    numbers = (round(float(value), 5) for value in (median, p95, found.max()))
+                    yield Floor(metric, str(kind), source, len(found), *numbers)
 
 
 def _differences(trials: pd.DataFrame, metric: str, equal: Sequence[str]) -> Iterator[float]:
@@ -77,4 +58,5 @@ def trials_of(store: Path) -> pd.DataFrame:
 if __name__ == "__main__":
     found = pd.concat([trials_of(Path(name)) for name in sys.argv[1:]])
     about = {axis: sorted(map(str, set(found[axis]))) for axis in ("computed_on", "seed", "target")}
-    sys.stdout.write(json.dumps({"about": about, "floors": [asdict(one) for one in floors(found)]}, indent=1) + "\n")
+    lines = ",\n".join(json.dumps(asdict(one)) for one in floors(found))
+    sys.stdout.write(f'{{"about": {json.dumps(about)},\n"floors": [\n{lines}\n]}}\n')

@@ -8,6 +8,7 @@ import typer
 from bench.cli import results as command
 from reports import frame
 from reports.compare import compare
+from reports.noise_floor import floor_of
 
 
 def trials(shift=(), **changes):
@@ -54,10 +55,11 @@ def test_a_shift_of_all_cells_is_beyond_noise_and_one_that_scatters_is_not(verdi
     assert not found.changed
 
 
-@pytest.mark.parametrize(("by", "verdict", "changed"), [(0.01, "within 0.02", False), (0.05, "beyond 0.02", True)])
-def test_a_single_cell_has_no_interval(verdicts, by, verdict, changed):
-    rows, found = verdicts(trials()[:1], trials([by])[:1])
-    assert rows == {"t-mAP": f"no interval, {verdict}"}
+@pytest.mark.parametrize(("by", "verdict", "changed"), [(-0.001, "within", False), (0.001, "beyond", True)])
+def test_a_single_cell_is_compared_with_the_noise_floor(verdicts, by, verdict, changed):
+    floor = floor_of("t_map", "loud", "none").p95
+    rows, found = verdicts(trials()[:1], trials([floor + by])[:1])
+    assert rows == {"t-mAP": f"no interval, {verdict} the noise floor {floor:.3f}"}
     assert found.changed == changed
 
 
