@@ -244,8 +244,20 @@ def _plan(
     if data is not None and not data.is_dir():
         raise UserError(f"--data '{data}' is not a directory: `python -m bench doctor` lists the files of data sets")
     loaded = [suites_.load(name, changes=changes, only=only) for name in suites]
+    _check_names(loaded)
     chosen = device_of(device)
     return planning.plan(loaded, data=data, device=chosen.partition(":")[0]), loaded, chosen
+
+
+def _check_names(suites: Sequence[Suite]) -> None:
+    """UserError if two suites have one name: a run keeps one text per name, and its results are found by both."""
+    texts: dict[str, str] = {}
+    for one in suites:
+        if texts.setdefault(one.name, one.text) != one.text:
+            raise UserError(
+                f"two suite files with different texts are called '{one.name}': give one of them another name"
+                " (key `name` at its top), or run them one after the other"
+            )
 
 
 def command_of(suites: list[str], changes: list[str], only: list[str]) -> str:

@@ -121,6 +121,14 @@ def test_malformed_toml(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     assert path.name in refused(capsys, "run", "--suite", str(path), "--store", str(tmp_path / "s"))
 
 
+def test_two_suites_of_one_name_in_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    paths = [tmp_path / "a.toml", tmp_path / "b.toml"]
+    for number, path in enumerate(paths):
+        path.write_text(f'name = "same"\n# {number}\n{SMALL.replace("DATASET", chr(34) + "digits" + chr(34))}')
+    assert "'same'" in refused(capsys, "plan", "--suite", str(paths[0]), "--suite", str(paths[1]))
+    assert bench(capsys, "plan", "--suite", str(paths[0]), "--suite", str(paths[0]))[0] == 0
+
+
 def test_missing_archive(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     line = refused(capsys, "run", "--suite", "cifar10_small", "--store", str(tmp_path / "s"), *FAST)
     assert "--data" in line
