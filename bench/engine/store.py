@@ -48,7 +48,7 @@ from bench.engine.record import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-NAME = 100  # characters of a manifest's file name
+NAME = 100  # bytes of a manifest's file name
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class Store:
         latest = max((run.started for run in self.runs()), default=0.0)
         started = min(max(time.time(), latest + 0.001), YEAR_9900)  # clocks step back, and a stranger's is anywhere
         stamped = manifest.model_copy(update={"started": started})
-        name = re.sub(r"[^\w.+-]+", "_", "+".join(manifest.suites)).lstrip(".")[:NAME]
+        name = re.sub(r"[^\w.+-]+", "_", "+".join(manifest.suites)).lstrip(".").encode()[:NAME].decode(errors="ignore")
         self._write(self.root / "manifests" / f"{name}-{manifest.id}.json", encoded(stamped))
         return stamped
 
@@ -266,18 +266,24 @@ class Store:
             path.replace(folder / path.name)
 
     def _write(self, path: Path, content: bytes) -> None:
-        with writing(self.root), _temporary(path) as temporary:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+        with writing(self.root):
+            write_whole(path, content)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it: no error leaves half of it, or loses an older file."""
+    with _temporary(path) as temporary:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
 
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     """A temporary file beside `path`, removed at the end unless it was renamed. Its rights follow the user's umask."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # a longer name could be too long
     temporary.touch(exist_ok=False)
     try:
         yield temporary

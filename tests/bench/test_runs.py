@@ -162,9 +162,9 @@ def test_a_suite_that_was_edited_is_another_run(tmp_path: Path, capsys: pytest.C
     assert first.provenance.packages["torch"]
     assert all(store.record(planned.key).ok for run in (first, second) for planned in run.trials)
     assert "12 bits" in bench("leaderboard", "--run", first.id, "--format", "json")
-    for command in (["leaderboard"], ["report", "conventions"]):
-        assert "8 bits" in bench(*command, "--suite", str(path), "--format", "json")
+    for words in (["leaderboard"], ["report", "conventions"]):
+        assert "8 bits" in bench(*words, "--suite", str(path), "--format", "json")
     path.write_text(first.texts["tiny"])
-    for command in (["leaderboard"], ["report", "conventions"]):
-        assert "12 bits" in bench(*command, "--suite", str(path), "--format", "json")
+    for words in (["leaderboard"], ["report", "conventions"]):
+        assert "12 bits" in bench(*words, "--suite", str(path), "--format", "json")
     assert "1 of 1 trials" in bench("verify", "--suite", str(path))
