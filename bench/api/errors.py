@@ -41,6 +41,13 @@ class DivergedError(Exception):
     """Training produced a loss or weight that is not finite. The trial fails; it is never reported as a weak result."""
 
 
+class StageTimeoutError(BaseException):
+    """A stage ran longer than its timeout. A BaseException, so that a component's `except Exception` lets it pass."""
+
+
+STOPS = (KeyboardInterrupt, StageTimeoutError)  # these pass where code of others may raise anything
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The text `; did you mean 'x'?` with the nearest valid name, or "" if none is close."""
     names = list(valid)

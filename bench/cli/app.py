@@ -120,14 +120,16 @@ def _run(arguments: list[str]) -> int:
             return _bug()
         _complain(f"{limit / 1e9:.1f} GB is too little memory for this process ({error}): raise `ulimit -v`")
         code = EXIT_USER
-    except Exception as error:  # noqa: BLE001 -- whatever it is, its traceback is printed
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 -- whatever it is, its traceback is printed
         code = _usage(error)
         if code is None:
             return _bug()
     return code if isinstance(code, int) else EXIT_OK
 
 
-def _usage(error: Exception) -> int | None:
+def _usage(error: BaseException) -> int | None:
     """The exit code for an unusable path or option, whose message is printed; None for every other error."""
     if isinstance(error, OSError) and error.errno in PATHS:
         _complain(f"{abbreviate(error.filename)} cannot be used ({error.strerror}): give another path")

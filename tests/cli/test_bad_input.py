@@ -129,6 +129,28 @@ def test_two_suites_of_one_name_in_a_run(capsys: pytest.CaptureFixture[str], tmp
     assert bench(capsys, "plan", "--suite", str(paths[0]), "--suite", str(paths[0]))[0] == 0
 
 
+ODD = """
+from bench.api.hashing import *
+
+@dataset
+class Odd(Dataset):
+    def files(self, root): return ()
+    def classes(self, root): raise BaseException("so")
+    def decode(self, root): ...
+    def splits(self, labels, origin, rng): ...
+"""
+
+
+def test_an_error_of_a_plugin_that_is_no_exception_has_its_exit_code(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    plugin = tmp_path / "odd.py"
+    plugin.write_text(ODD)
+    code, _, err = bench(capsys, "plan", "--plugin", str(plugin), "--set", "datasets=odd")
+    assert code == 70
+    assert "BaseException: so" in err
+
+
 def test_missing_archive(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     line = refused(capsys, "run", "--suite", "cifar10_small", "--store", str(tmp_path / "s"), *FAST)
     assert "--data" in line
