@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -102,6 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str]) -> int:
     code: object = EXIT_BUG
     try:
+        _check_folder()
         if arguments:
             code = app(arguments, standalone_mode=False)
         else:
@@ -127,6 +129,14 @@ def _run(arguments: list[str]) -> int:
         if code is None:
             return _bug()
     return code if isinstance(code, int) else EXIT_OK
+
+
+def _check_folder() -> None:
+    """UserError if the current folder was deleted: libraries of torch would end the process with an odd message."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UserError(f"the current folder cannot be used ({error.strerror}): change to another folder") from None
 
 
 def _usage(error: BaseException) -> int | None:
