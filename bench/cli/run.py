@@ -182,8 +182,9 @@ def plan(
     from bench.cli.progress import clock
     from bench.engine.estimator import RuntimeEstimator
     from bench.engine.scheduler import Frontier
-    from bench.engine.store import Store
+    from bench.engine.store import Store, nearest_folder
 
+    nearest_folder(store)
     held = Store(store) if (store / "store.json").exists() else None
     made, _, chosen = _plan(suite, set_, only, data, plugin, device)
     pending = Frontier(made, held, frozenset()) if held else None

@@ -19,6 +19,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -49,6 +50,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = 100  # bytes of a manifest's file name
+
+
+def nearest_folder(root: Path) -> Path:
+    """The folder that exists nearest to a store that is there or can be made. StoreError if it cannot be made there."""
+    with writing(root):
+        for path in (root, *root.parents):
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                if path.is_symlink():  # to nothing
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
+                continue
+            if not stat.S_ISDIR(found.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+            return path
+    return Path()
 
 
 @dataclass(frozen=True)
@@ -305,6 +322,8 @@ def writing(root: Path) -> Iterator[None]:
             errno.EPERM: "it is not writable for you: give a writable --store",
             errno.ENOTDIR: "a part of its path is a file: give another --store",
             errno.EEXIST: "a part of its path is a file: give another --store",
+            errno.ELOOP: "a part of its path is a link to itself: give another --store",
+            errno.ENAMETOOLONG: "its path is too long: give another --store",
         }.get(error.errno or 0, f"{error.strerror or error}: solve this, then run the same command again")
         raise StoreError(f"cannot write to store '{root}': {advice}; finished stages are kept") from error
     except Exception as error:

@@ -115,6 +115,24 @@ def test_refused_with_one_line(
     assert message in refused(capsys, *arguments)
 
 
+@pytest.mark.parametrize("place", ["loop", "loop/x", "file", "file/x", "nowhere", "nowhere/x"])
+def test_a_store_that_cannot_be_made_is_refused_before_planning(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("loop").symlink_to("loop")
+    Path("nowhere").symlink_to("gone")
+    lines = {refused(capsys, command, "--store", place) for command in ("run", "plan")}
+    assert all("give another --store" in line for line in lines)
+    code, out, _ = bench(capsys, "doctor", "--store", place)
+    assert code == 0
+    assert "give another" in " ".join(out.split())
+    before = sorted(tmp_path.iterdir())
+    assert bench(capsys, "plan", "--store", "deep/folder/store")[0] == 0
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_malformed_toml(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text("[axes\nbits = 3")
