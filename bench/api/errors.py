@@ -63,6 +63,9 @@ def in_words(message: str) -> str:
     return f"{short[:1].lower()}{short[1:]}"
 
 
+NO_BOOLEAN = "must be a number, and not true or false"
+
+
 def unknown(what: str, name: str, valid: Iterable[str], fix: str = "") -> UserError:
     """The error for an unknown name: suggests the nearest valid name and lists all."""
     names = sorted(valid)

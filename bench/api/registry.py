@@ -28,8 +28,8 @@ from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from bench.api.card import Card
-from bench.api.errors import STOPS, RenamedWarning, UserError, in_words, nearest, unknown
-from bench.api.untrusted import abbreviate
+from bench.api.errors import NO_BOOLEAN, STOPS, RenamedWarning, UserError, in_words, nearest, unknown
+from bench.api.untrusted import abbreviate, boolean_as_number
 
 T = TypeVar("T")
 
@@ -270,10 +270,14 @@ def create(kind: str, name: str, params: Mapping[str, Any]) -> Any:
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         source = find(kind, name)
         raise UserError(f"{kind.removesuffix('s')} '{name}' ({source.origin}) does not define {', '.join(missing)}")
+    given = current(kind, name, params)
     try:
-        return cls(**current(kind, name, params))
+        made = cls(**given)
     except ValidationError as error:
         raise UserError(f"{kind.removesuffix('s')} '{name}': {explain(error, cls.__dataclass_fields__)}") from None
+    if place := boolean_as_number(given, made):
+        raise UserError(f"{kind.removesuffix('s')} '{name}': {place} {NO_BOOLEAN}")
+    return made
 
 
 def required(kind: str, name: str) -> list[str]:

@@ -51,6 +51,7 @@ Retry = Annotated[
     ),
 ]
 
+MOST_WORKERS = 10**6
 REASON = 130  # characters of a reason to leave trials out
 ADDRESS_SPACE = 5e9  # bytes; with less, torch ends the process without a message
 SHORT = 60.0  # seconds of work that are not worth the start of Ray
@@ -74,6 +75,7 @@ def run(
         int | None,
         typer.Option(
             min=1,
+            max=MOST_WORKERS,
             metavar="N",
             help="Number of stages that run at once. Default: one per CPU core, or 1 / num_gpus per GPU.",
         ),
@@ -175,7 +177,7 @@ def plan(
     device: Device = "auto",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Number of stages at once, for the estimate of time."),
+        typer.Option(min=1, max=MOST_WORKERS, metavar="N", help="Number of stages at once, for the estimate of time."),
     ] = None,
 ) -> None:
     """Print the work of `run` with the same options: trials, stages, time, disk, and trials that are left out."""

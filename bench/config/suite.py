@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.api import registry
-from bench.api.errors import UserError, nearest, unknown
-from bench.api.untrusted import invalid_reason
+from bench.api.errors import NO_BOOLEAN, UserError, nearest, unknown
+from bench.api.untrusted import boolean_as_number, invalid_reason
 from bench.config.expand import Skipped, size_of, trials_of
 from bench.config.overrides import apply_change, parse_only
 from bench.config.reported import ReportedNumber, reported_numbers
@@ -91,6 +91,8 @@ def load(name: str, *, changes: Sequence[str] = (), only: Sequence[str] = ()) ->
         parsed = SuiteFile.model_validate(raw)
     except ValidationError as error:
         raise UserError(f"{where}: {explain(error)}") from None
+    if place := boolean_as_number(raw, parsed):
+        raise UserError(f"{where}: {place} {NO_BOOLEAN}")
     base = parsed.axes
     blocks = tuple(
         Block(
