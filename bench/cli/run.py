@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from bench.engine.interruption import Interruption
     from bench.engine.record import RunManifest
     from bench.engine.scheduler import Summary
+    from bench.engine.store import Store
     from bench.graph.plan import Plan
     from reports.text_table import TextTable
 
@@ -105,9 +106,9 @@ def run(
     made, loaded, chosen = _plan(suite, set_, only, data, plugin, device)
     if all(trial.key is None for trial in made.trials):
         raise UserError(f"no trial can run on this machine: {'; '.join(dict.fromkeys(c.skipped for c in made.trials))}")
-    written = held.write_run(manifest_of(made, loaded, command_of(suite, set_, only)))
+    manifest = manifest_of(made, loaded, command_of(suite, set_, only))
     interruption = Interruption()
-    with _stopped_by_signals(interruption), Display(RuntimeEstimator(held.records())) as display:
+    with _going_on(held, manifest, interruption) as written, Display(RuntimeEstimator(held.records())) as display:
         environment = Environment(
             held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin)
         )
@@ -247,20 +248,8 @@ def _plan(
     if data is not None and not data.is_dir():
         raise UserError(f"--data '{data}' is not a directory: `python -m bench doctor` lists the files of data sets")
     loaded = [suites_.load(name, changes=changes, only=only) for name in suites]
-    _check_names(loaded)
     chosen = device_of(device)
     return planning.plan(loaded, data=data, device=chosen.partition(":")[0]), loaded, chosen
-
-
-def _check_names(suites: Sequence[Suite]) -> None:
-    """UserError if two suites have one name: a run keeps one text per name, and its results are found by both."""
-    texts: dict[str, str] = {}
-    for one in suites:
-        if texts.setdefault(one.name, one.text) != one.text:
-            raise UserError(
-                f"two suite files with different texts are called '{one.name}': give one of them another name"
-                " (key `name` at its top), or run them one after the other"
-            )
 
 
 def command_of(suites: list[str], changes: list[str], only: list[str]) -> str:
@@ -271,6 +260,14 @@ def command_of(suites: list[str], changes: list[str], only: list[str]) -> str:
     return shlex.join(words)
 
 
+def _texts(suites: Sequence[Suite]) -> dict[str, str]:
+    """The texts of suites by name; one below the other if two suites have one name, so that none is lost."""
+    texts: dict[str, dict[str, None]] = {}
+    for suite in suites:
+        texts.setdefault(suite.name, {})[suite.text] = None
+    return {name: "\n".join(found) for name, found in texts.items()}
+
+
 def manifest_of(made: Plan, suites: Sequence[Suite], command: str) -> RunManifest:
     """The manifest of a run, for the store."""
     from bench.engine.provenance import provenance
@@ -279,12 +276,21 @@ def manifest_of(made: Plan, suites: Sequence[Suite], command: str) -> RunManifes
     return RunManifest(
         suites=[suite.name for suite in suites],
         descriptions={suite.name: suite.description for suite in suites},
-        texts={suite.name: suite.text for suite in suites},
+        texts=_texts(suites),
         command=command,
         trials=made.trials,
         stages=list(made.stages),
         provenance=provenance(),
     )
+
+
+@contextmanager
+def _going_on(store: Store, manifest: RunManifest, interruption: Interruption) -> Iterator[RunManifest]:
+    """Write the manifest; inside the block `gc` does not remove the run, and signals stop it."""
+    from bench.engine.running import marked
+
+    with marked(store, manifest.id), _stopped_by_signals(interruption):
+        yield store.write_run(manifest)
 
 
 @contextmanager

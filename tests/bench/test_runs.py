@@ -108,6 +108,18 @@ def test_a_suite_file_that_was_edited_shows_its_earlier_runs_with_a_line(store: 
         select(store, suite=str(tmp_path / "gone.toml"))
 
 
+def test_a_run_of_two_files_with_one_name_keeps_both_texts_and_is_the_run_of_neither(tmp_path: Path) -> None:
+    paths, texts, root = [tmp_path / "a.toml", tmp_path / "b.toml"], [], tmp_path / "store"
+    for number, path in enumerate(paths):
+        texts.append(f"# {number}" + TINY.replace(', "badnets"', ""))
+        path.write_text(texts[-1])
+    with pytest.raises(SystemExit):
+        main(["run", *(f"--suite={path}" for path in paths), "--store", str(root), "--executor", "serial"])
+    (run,) = Store(root).runs()
+    assert all(text in run.texts["tiny"] for text in texts)
+    assert all("another text" in said(Store(root), suite=str(path)) for path in paths)
+
+
 def test_large_runs_are_not_read_as_a_whole(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """To know that a run has more results than the 2 of this one, 3 are enough."""
     made(store, "large", 50)

@@ -110,9 +110,9 @@ def tree(root: Path, count: int = 12) -> Path:
         (["plan", "--set", "resources.timeout=true"], "resources.timeout must be a number"),
         (["plan", "--set", 'attacks=[{ name = "badnets", poison_rate = [0.1, true] }]'], "poison_rate must be"),
         (["check", "badnets", "--set", "poison_rate=true"], "poison_rate must be a number"),
-        (["plan", "--set", "surrogate=backbone=nope"], "unknown backbone 'nope'"),
-        (["plan", "--set", "surrogate=method=csk"], "did you mean 'csq'"),
-        (["plan", "--set", "surrogate=bits=99999"], "4096"),
+        (["plan", "--suite", "smoke", "--set", "surrogate=backbone=nope"], "unknown backbone 'nope'"),
+        (["plan", "--suite", "smoke", "--set", "surrogate=method=csk"], "did you mean 'csq'"),
+        (["plan", "--suite", "smoke", "--set", "surrogate=bits=99999"], "4096"),
         (["plan", "--workers", "9" * 400], "--workers"),
         (["run", "--workers", "9" * 400], "--workers"),
     ],
@@ -150,14 +150,6 @@ def test_malformed_toml(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     path = tmp_path / "bad.toml"
     path.write_text("[axes\nbits = 3")
     assert path.name in refused(capsys, "run", "--suite", str(path), "--store", str(tmp_path / "s"))
-
-
-def test_two_suites_of_one_name_in_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    paths = [tmp_path / "a.toml", tmp_path / "b.toml"]
-    for number, path in enumerate(paths):
-        path.write_text(f'name = "same"\n# {number}\n{SMALL.replace("DATASET", chr(34) + "digits" + chr(34))}')
-    assert "'same'" in refused(capsys, "plan", "--suite", str(paths[0]), "--suite", str(paths[1]))
-    assert bench(capsys, "plan", "--suite", str(paths[0]), "--suite", str(paths[0]))[0] == 0
 
 
 ODD = """
