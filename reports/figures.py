@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import warnings
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.api.errors import UserError, unknown
+from bench.engine.store import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
@@ -68,8 +70,14 @@ def suffix_of(path: Path) -> str:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file; UserError if the system refuses."""
+    """Write a file; UserError if the system refuses, and then an older file of that name stays as it was."""
     try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise UserError(f"cannot write '{path}' ({error.strerror}): name a file in an existing folder") from None
+        place = path.resolve()  # behind a link
+        if place.exists() and not place.is_file():  # a pipe cannot be replaced
+            place.write_bytes(content)
+        else:
+            write_whole(place, content)
+    except (OSError, RuntimeError) as error:  # the latter: links in a circle
+        full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        advice = "free some space" if full else "name a file in an existing folder"
+        raise UserError(f"cannot write '{path}' ({getattr(error, 'strerror', None) or error}): {advice}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -14,7 +14,7 @@ from bench.api.untrusted import strip_controls
 from bench.artifacts.inputs import EncodeInputs, ImplantInputs, MeasureInputs
 from bench.config.trial import AXES, PlannedTrial, Trial, digest
 from bench.engine.machines import identity, machines
-from bench.engine.record import Record, Status
+from bench.engine.record import Record, RunManifest, Status
 from bench.engine.record_cache import RecordCache
 from bench.engine.runs import LATEST, chosen
 from bench.engine.store import Store
@@ -81,16 +81,17 @@ class Results:
 def read(store: Store, *, suite: str | None = None, run: str = LATEST) -> Results:
     """The trials of a run, or of all runs; a trial of several runs has its latest result.
 
-    run: "latest", "all" or the beginning of an id. suite: only runs of this suite count.
+    run: "latest", "all" or the beginning of an id. suite: only runs of this suite count, by its name or file.
     """
-    used = chosen(store, run, suite=suite)[::-1]
-    record_cache = RecordCache(store)
-    rows, scores, seen = [], [], set()
-    for planned in chain.from_iterable(manifest.trials for manifest in used):
-        if (identity := _identity(planned, planned.surrogate_seed)) in seen:
-            continue
-        seen.add(identity)
-        row, found = _row(_once(planned, seen), record_cache)
+    return results_of(chosen(store, run, suite=suite), RecordCache(store))
+
+
+def results_of(runs: Sequence[RunManifest], record_cache: RecordCache) -> Results:
+    """The trials of runs, of which the latest is the last; a trial of several runs has its latest result."""
+    used = runs[::-1]
+    rows, scores = [], []
+    for planned in _once_per_model(_once_per_trial(used, record_cache), record_cache):
+        row, found = _row(planned, record_cache)
         rows.append(row)
         scores += found
     _mark_repairs_of_collapsed(rows, record_cache)
@@ -112,15 +113,33 @@ def _identity(planned: PlannedTrial, *more: object, **axes: str) -> str:
     return digest([planned.trial.axes() | axes, planned.trial.training, planned.threads, *more])
 
 
-def _once(planned: PlannedTrial, seen: set[str]) -> PlannedTrial:
-    """The trial, without its result if its model does not depend on the seed and another seed already has it."""
-    if not planned.key or planned.seed_dependent:
-        return planned
-    model = _identity(planned, "one model", seed="")
-    if model in seen:
-        return replace(planned, key=None, skipped="one model for all seeds: a later run measured it with another")
-    seen.add(model)
-    return planned
+def _once_per_trial(runs: Sequence[RunManifest], record_cache: RecordCache) -> Iterable[PlannedTrial]:
+    """Each trial as the latest run with a result has it; without any result, as the latest run has it.
+
+    runs: the latest first.
+    """
+    found: dict[str, PlannedTrial] = {}
+    for planned in chain.from_iterable(manifest.trials for manifest in runs):
+        held = found.setdefault(identity := _identity(planned, planned.surrogate_seed), planned)
+        if not record_cache.has_result(held.key) and record_cache.has_result(planned.key):
+            found[identity] = planned
+    return found.values()
+
+
+def _once_per_model(trials: Iterable[PlannedTrial], record_cache: RecordCache) -> list[PlannedTrial]:
+    """The trials; of those whose model is equal for all seeds, only one per model, with a result if any has one."""
+    given = list(trials)
+    models = [_identity(one, "one model", seed="") if one.key and not one.seed_dependent else "" for one in given]
+    counted: dict[str, PlannedTrial] = {}
+    for planned, model in zip(given, models, strict=True):
+        held = counted.setdefault(model, planned)
+        if not record_cache.has_result(held.key) and record_cache.has_result(planned.key):
+            counted[model] = planned
+    skipped = "one model for all seeds: another run measured it with another seed"
+    return [
+        planned if not model or counted[model] is planned else replace(planned, key=None, skipped=skipped)
+        for planned, model in zip(given, models, strict=True)
+    ]
 
 
 def _mark_repairs_of_collapsed(rows: Sequence[dict[str, Any]], record_cache: RecordCache) -> None:

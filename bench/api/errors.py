@@ -41,6 +41,13 @@ class DivergedError(Exception):
     """Training produced a loss or weight that is not finite. The trial fails; it is never reported as a weak result."""
 
 
+class StageTimeoutError(BaseException):
+    """A stage ran longer than its timeout. A BaseException, so that a component's `except Exception` lets it pass."""
+
+
+STOPS = (KeyboardInterrupt, StageTimeoutError)  # these pass where code of others may raise anything
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The text `; did you mean 'x'?` with the nearest valid name, or "" if none is close."""
     names = list(valid)
@@ -54,6 +61,9 @@ def in_words(message: str) -> str:
     short = message.removeprefix("Value error, ").partition(", unable to parse")[0]
     short = short.replace("Input should be a valid ", "must be a ").replace("Input should be", "must be")
     return f"{short[:1].lower()}{short[1:]}"
+
+
+NO_BOOLEAN = "must be a number, and not true or false"
 
 
 def unknown(what: str, name: str, valid: Iterable[str], fix: str = "") -> UserError:

@@ -28,8 +28,8 @@ from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from bench.api.card import Card
-from bench.api.errors import RenamedWarning, UserError, in_words, nearest, unknown
-from bench.api.untrusted import abbreviate
+from bench.api.errors import NO_BOOLEAN, STOPS, RenamedWarning, UserError, in_words, nearest, unknown
+from bench.api.untrusted import abbreviate, boolean_as_number
 
 T = TypeVar("T")
 
@@ -106,8 +106,10 @@ def load_plugin(path: Path) -> None:
     sys.modules[name] = module  # pydantic resolves annotations through sys.modules
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # a plugin may raise anything
+    except BaseException as error:  # a plugin may raise anything
         del sys.modules[name]
+        if isinstance(error, STOPS):
+            raise
         raise UserError(f"plugin '{path}' does not load: {type(error).__name__}: {error}") from error
     if not any(_classes(module, kind) for kind in KINDS) and not any(_declared(module, kind) for kind in DECLARED):
         raise UserError(
@@ -178,12 +180,15 @@ def _declaring(kind: str) -> Iterator[tuple[ModuleType, str]]:
                 yield importlib.import_module(f"{DECLARED[kind]}.{file.stem}"), "built in"
     for point in entry_points(group=f"hashdoor.{kind}"):
         try:
-            yield importlib.import_module(point.module), f"entry point {point.name}"
-        except (Exception, SystemExit) as error:
+            module = importlib.import_module(point.module)
+        except STOPS:
+            raise
+        except BaseException as error:
             raise UserError(
                 f"the {kind.removesuffix('s')} '{point.name}' ({point.module}) does not load:"
                 f" {type(error).__name__}: {error}"
             ) from error
+        yield module, f"entry point {point.name}"
     for path, module in _plugin_files.items():
         yield module, f"plugin {path}"
 
@@ -209,7 +214,9 @@ def catalogue(kind: str) -> Mapping[str, Source]:
         spec, error = None, ""
         try:
             spec = importlib.util.find_spec(point.module)
-        except Exception as failure:  # noqa: BLE001 -- finding a module runs the package around it
+        except STOPS:
+            raise
+        except BaseException as failure:  # noqa: BLE001 -- finding a module runs the package around it
             error = f"{type(failure).__name__}: {failure}"
         if spec is None:
             error = error or f"no module named '{point.module}'"
@@ -245,8 +252,8 @@ def lookup(kind: str, name: str) -> type[Any]:
         raise UserError(f"{kind.removesuffix('s')} '{name}' ({source.origin}) does not load: {source.error}")
     try:
         module = importlib.import_module(source.module)
-    except (Exception, SystemExit) as error:
-        if source.origin == "built in":
+    except BaseException as error:
+        if source.origin == "built in" or isinstance(error, STOPS):
             raise
         raise UserError(
             f"{kind.removesuffix('s')} '{name}' ({source.origin}) does not load: {type(error).__name__}: {error}"
@@ -263,10 +270,14 @@ def create(kind: str, name: str, params: Mapping[str, Any]) -> Any:
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         source = find(kind, name)
         raise UserError(f"{kind.removesuffix('s')} '{name}' ({source.origin}) does not define {', '.join(missing)}")
+    given = current(kind, name, params)
     try:
-        return cls(**current(kind, name, params))
+        made = cls(**given)
     except ValidationError as error:
         raise UserError(f"{kind.removesuffix('s')} '{name}': {explain(error, cls.__dataclass_fields__)}") from None
+    if place := boolean_as_number(given, made):
+        raise UserError(f"{kind.removesuffix('s')} '{name}': {place} {NO_BOOLEAN}")
+    return made
 
 
 def required(kind: str, name: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -108,6 +108,23 @@ def invalid_reason(value: Any, *, infinite: bool = False) -> str:
         elif item is not None and not isinstance(item, str):
             return f"it holds a {type(item).__name__}, {item}"
     return ""
+
+
+def boolean_as_number(given: Any, made: Any, place: str = "") -> str:
+    """The place of a boolean in a user's values that validation has turned into a number; "" if there is none.
+
+    made: the validated values: a class with the names as attributes, a table, a list, or a value.
+    """
+    if isinstance(given, bool):
+        return place if isinstance(made, (int, float)) and not isinstance(made, bool) else ""
+    pairs: Iterable[tuple[object, Any, Any]] = ()
+    if isinstance(given, Mapping):
+        inner = made if isinstance(made, Mapping) else vars(made) if hasattr(made, "__dict__") else {}
+        pairs = ((key, value, inner.get(key)) for key, value in given.items())
+    elif isinstance(given, (list, tuple)) and isinstance(made, (list, tuple)):
+        pairs = ((number, *both) for number, both in enumerate(zip(given, made, strict=False)))
+    found = (boolean_as_number(value, other, f"{place}.{key}" if place else str(key)) for key, value, other in pairs)
+    return next(filter(None, found), "")
 
 
 def strip_controls(text: str) -> str:

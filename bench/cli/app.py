@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -102,6 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str]) -> int:
     code: object = EXIT_BUG
     try:
+        _check_folder()
         if arguments:
             code = app(arguments, standalone_mode=False)
         else:
@@ -120,14 +122,24 @@ def _run(arguments: list[str]) -> int:
             return _bug()
         _complain(f"{limit / 1e9:.1f} GB is too little memory for this process ({error}): raise `ulimit -v`")
         code = EXIT_USER
-    except Exception as error:  # noqa: BLE001 -- whatever it is, its traceback is printed
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 -- whatever it is, its traceback is printed
         code = _usage(error)
         if code is None:
             return _bug()
     return code if isinstance(code, int) else EXIT_OK
 
 
-def _usage(error: Exception) -> int | None:
+def _check_folder() -> None:
+    """UserError if the current folder was deleted: libraries of torch would end the process with an odd message."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UserError(f"the current folder cannot be used ({error.strerror}): change to another folder") from None
+
+
+def _usage(error: BaseException) -> int | None:
     """The exit code for an unusable path or option, whose message is printed; None for every other error."""
     if isinstance(error, OSError) and error.errno in PATHS:
         _complain(f"{abbreviate(error.filename)} cannot be used ({error.strerror}): give another path")

@@ -29,6 +29,7 @@ def new(
 
     from bench.api import registry
     from bench.api.errors import UserError
+    from bench.engine.store import write_whole
 
     plural = _kind(kind)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
@@ -47,7 +48,7 @@ def new(
         class_ += plural.removesuffix("s").capitalize()
     text = Template(template).substitute({"name": name, "Class": class_})
     try:
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text.encode())
     except OSError as error:
         raise UserError(f"cannot write '{path}' ({error.strerror}): --into a folder that is there") from None
     axis = "none," if plural in {"attacks", "defenses"} else ""

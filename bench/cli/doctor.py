@@ -25,10 +25,15 @@ def _machine(store: Path) -> list[dict[str, str]]:
 
     import torch
 
+    from bench.api.errors import StoreError
     from bench.engine.provenance import PACKAGES, git, installed, processor
+    from bench.engine.store import nearest_folder
 
-    nearest_folder = next(path for path in (store.resolve(), *store.resolve().parents) if path.exists())
-    free = shutil.disk_usage(nearest_folder).free
+    try:
+        free = shutil.disk_usage(nearest_folder(store)).free
+        state = f"{'there' if (store / 'store.json').exists() else 'not yet'}, {free / 1e9:.0f} GB free"
+    except StoreError as error:
+        state = str(error)
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         devices.append("mps")
@@ -39,7 +44,7 @@ def _machine(store: Path) -> list[dict[str, str]]:
         "GPUs": ", ".join(devices) or "none: HashDoor uses the CPU",
         "packages": ", ".join(f"{name} {installed(name) or 'MISSING: pip install -e .'}" for name in PACKAGES),
         "commit": str(commit or "not a checkout"),
-        "store": f"{store} ({'there' if (store / 'store.json').exists() else 'not yet'}, {free / 1e9:.0f} GB free)",
+        "store": f"{store} ({state})",
     }
     return [{"what": name, "found": value} for name, value in facts.items()]
 

@@ -14,7 +14,8 @@ from bench.api.untrusted import strip_controls
 from bench.cli.console import console, echo, line, write
 
 if TYPE_CHECKING:
-    from bench.engine.store import Store
+    from bench.engine.record_cache import RecordCache
+    from bench.engine.runs import Selection
     from reports.text_table import TextTable
 
 
@@ -49,7 +50,11 @@ Suites = Annotated[
 ]
 SuitesOf = Annotated[
     list[str],
-    typer.Option("--suite", metavar="NAME|FILE", help="Use only runs of this suite (name or TOML file). Repeatable."),
+    typer.Option(
+        "--suite",
+        metavar="NAME|FILE",
+        help="Use only runs of this suite. A TOML file stands for the runs of its present text. Repeatable.",
+    ),
 ]
 Where = Annotated[
     list[str],
@@ -93,7 +98,14 @@ RunOf = Annotated[
         help="Id of the run (see `bench runs`), latest, or all (the newest result of each trial).",
     ),
 ]
-SuiteOf = Annotated[str | None, typer.Option("--suite", metavar="NAME", help="Use only runs of this suite.")]
+SuiteOf = Annotated[
+    str | None,
+    typer.Option(
+        "--suite",
+        metavar="NAME|FILE",
+        help="Use only runs of this suite. A TOML file stands for the runs of its present text.",
+    ),
+]
 Device = Annotated[
     str,
     typer.Option("--device", metavar="DEVICE", help="Device of training and encoding: auto, cpu, cuda, cuda:1 or mps."),
@@ -113,11 +125,11 @@ def memory_limit() -> int | None:
     return None if limit == resource.RLIM_INFINITY else limit
 
 
-def note_left_out(store: Store, run: str, suite: str | None) -> None:
-    """Say on stderr which larger run, or unreadable one, a command did not show."""
+def note_left_out(selection: Selection, records: RecordCache) -> None:
+    """Say on stderr which run with more results, of another text or unreadable a command did not show."""
     from bench.engine.runs import left_out
 
-    if said := left_out(store, run, suite=suite):
+    if said := left_out(selection, records):
         line(f"note: {said}", out=console(stderr=True))
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from bench.cli.console import console, echo
+from bench.cli.console import console, echo, line
 from bench.cli.options import (
     DEFAULT_STORE,
     Command,
@@ -29,7 +29,8 @@ from bench.cli.options import (
 
 if TYPE_CHECKING:
     from bench.config.suite import Suite
-    from bench.engine.store import Store
+    from bench.engine.record_cache import RecordCache
+    from bench.engine.runs import Selection
     from reports.board import Board
     from reports.board_registry import BoardKind
     from reports.frame import Results
@@ -147,17 +148,21 @@ def reported(
     """Print the numbers of papers beside the measured numbers. Default: all shipped suites with published numbers."""
     from bench.api.errors import UserError
     from bench.config import suite
+    from bench.engine.record_cache import RecordCache
     from bench.engine.store import Store
     from reports import render
 
     load_plugins(plugin)
-    wanted = [suite.load(name) for name in suites or suite.names()]
-    holding = [one for one in wanted if one.reported]
+    wanted = {name: suite.load(name) for name in suites or suite.names()}
+    holding = {name: one for name, one in wanted.items() if one.reported}
     if not holding:
         raise UserError(
-            f"no reported numbers in {', '.join(one.name for one in wanted)}: `python -m bench list suites`"
+            f"no reported numbers in {', '.join(one.name for one in wanted.values())}: `python -m bench list suites`"
         )
-    render.render(_measured(Store(store) if store.exists() else None, holding, mixed), format_)
+    boards, said = _measured(RecordCache(Store(store)) if store.exists() else None, holding, mixed)
+    render.render(boards, format_)
+    for note in said:
+        line(f"note: {note}", out=console(stderr=True))
 
 
 def print_board(
@@ -174,20 +179,19 @@ def print_board(
 ) -> None:
     """Print a board of the latest run; UserError if it is empty. options: those that the board declares."""
     from bench.api.errors import UserError
-    from bench.engine.record_cache import RecordCache
     from reports import render
     from reports.board_registry import BoardData, all_boards, make_boards
 
     load_plugins(plugin)
-    held, _, found = _read(suites, store, where, run)
-    cache = RecordCache(held)
+    cache, selections, found = _read(suites, store, where, run)
     made = [board for results in found for board in make_boards(name, BoardData(results, cache, mixed), options)]
     if not made:
         raise UserError(
             f"board '{name}' is empty, because this run has nothing to show on it; it shows {all_boards()[name].help}"
         )
     render.render(made, format_)
-    _note(held, run, suites)
+    for selection in selections:
+        note_left_out(selection, cache)
 
 
 def write_page(
@@ -207,56 +211,51 @@ def write_page(
     from bench.config import suite
     from reports import html_report
 
-    held, own, found = _read(suites, store, where, run)
+    cache, selections, found = _read(suites, store, where, run)
     if len(found) > 1:
         raise UserError("--suite is given more than once, but a page shows one run: use --run all for several")
     (results,) = found
-    shipped = [suite.load(name) for name in results.suites if name in suite.names()]
-    claims = _measured(held, [*own, *shipped], mixed)
+    given = [*(name for name in suites if suite.is_file(name)), *(n for n in results.suites if n in suite.names())]
+    claims, _ = _measured(cache, {name: suite.load(name) for name in given}, mixed)
     with console(stderr=True).status(f"writing {escape(str(out))}"):
-        said = html_report.draw(held, out, results, claims, kernels=kernels, mixed=mixed)
+        said = html_report.draw(cache.store, out, results, claims, kernels=kernels, mixed=mixed)
     echo(f"{out}: {said}")
-    _note(held, run, suites)
+    for selection in selections:
+        note_left_out(selection, cache)
 
 
 def _read(
     suites: Sequence[str], store: Path, where: Sequence[str], run: str
-) -> tuple[Store, list[Suite], list[Results]]:
-    """The store, the suites that are files, and the results per suite (or of the latest run)."""
+) -> tuple[RecordCache, list[Selection], list[Results]]:
+    """The records of the store, and the runs and results per suite (or of the latest run)."""
+    from bench.engine.record_cache import RecordCache
+    from bench.engine.runs import select
     from bench.engine.store import Store
     from reports import frame, selection
 
-    held = Store(store)
-    own = [_loaded(name) for name in suites if name.endswith(".toml")]
-    found = [frame.read(held, suite=name, run=run) for name in _names(suites)]
-    return held, own, [selection.narrow(results, where) if where else results for results in found]
+    cache = RecordCache(Store(store))
+    names: list[str | None] = [*suites] or [None]
+    selections = [select(cache.store, run, suite=name) for name in names]
+    found = [frame.results_of(one.shown, cache) for one in selections]
+    return cache, selections, [selection.narrow(results, where) if where else results for results in found]
 
 
-def _loaded(name: str) -> Suite:
-    from bench.config import suite  # imports torch, which other commands need not wait for
+def _measured(cache: RecordCache | None, suites: Mapping[str, Suite], mixed: bool) -> tuple[list[Board], list[str]]:
+    """Reported beside measured numbers of suites, and lines about the runs that count.
 
-    return suite.load(name)
-
-
-def _names(suites: Sequence[str]) -> list[str | None]:
-    """The names of suites, which may be given as files; None is any suite."""
-    return [Path(name).stem if name.endswith(".toml") else name for name in suites] or [None]
-
-
-def _note(store: Store, run: str, suites: Sequence[str]) -> None:
-    for name in _names(suites):
-        note_left_out(store, run, name)
-
-
-def _measured(store: Store | None, suites: list[Suite], mixed: bool) -> list[Board]:
-    """Reported beside measured numbers of suites. All measured trials of the store count, also with --where."""
+    cache: None without a store. suites: by name or file. All measured trials of the store count, also with --where.
+    """
+    from bench.engine.runs import ALL, select
     from reports import frame, reported
 
-    runs = {name for manifest in store.runs() for name in manifest.suites} if store is not None else set()
-    boards = []
-    for one in suites:
+    runs = {name for manifest in cache.store.runs() for name in manifest.suites} if cache is not None else set()
+    boards, said = [], []
+    for given, one in suites.items():
+        trials = None
+        if cache is not None and one.reported and one.name in runs:
+            selection = select(cache.store, ALL, suite=given)
+            trials = frame.results_of(selection.shown, cache).trials
+            said.append(selection.about_text)
         if one.reported:
-            held = store is not None and one.name in runs
-            trials = frame.read(store, suite=one.name, run="all").trials if store is not None and held else None
             boards += reported.claims(trials, one.reported, mixed=mixed)
-    return boards
+    return boards, list(filter(None, said))

@@ -87,12 +87,15 @@ def show(
         from reports import curves as sweeps
 
         echo(f"{curves}: {sweeps.draw(Store(store), curves, suite=suite, run=run)}")
+        _note(store, run, suite)
         return
     if gallery is not None:
         from reports import gallery as pictures
 
         found = pictures.draw(Store(store), gallery, key=key, suite=suite, run=run)
         echo(f"{gallery}: {found}")
+        if key is None:
+            _note(store, run, suite)
         return
     if key is None:
         raise UserError(
@@ -104,6 +107,16 @@ def show(
     render.render(trial_details.page(Store(store), key), format_)
 
 
+def _note(store: Path, run: str, suite: str | None) -> None:
+    """Say what the pictures leave out."""
+    from bench.engine.record_cache import RecordCache
+    from bench.engine.runs import select
+    from bench.engine.store import Store
+
+    held = Store(store)
+    note_left_out(select(held, run, suite=suite), RecordCache(held))
+
+
 def compare(
     one: Annotated[Path, typer.Argument(metavar="A", help="A store.")],
     other: Annotated[Path, typer.Argument(metavar="B", help="The store to compare with it.")],
@@ -113,17 +126,21 @@ def compare(
     format_: Format = "rich",
 ) -> None:
     """Compare two stores. The exit code is 1 if a number changed by more than noise, or if B lacks a result of A."""
+    from bench.engine.record_cache import RecordCache
+    from bench.engine.runs import select
     from bench.engine.store import Store
     from reports import compare as comparing
     from reports import frame, render
 
     load_plugins(plugin)
     first, second = Store(one), Store(other)
-    results = [frame.read(store, suite=suite, run=run) for store in (first, second)]
+    caches = [RecordCache(store) for store in (first, second)]
+    selections = [select(store, run, suite=suite) for store in (first, second)]
+    results = [frame.results_of(one.shown, cache) for one, cache in zip(selections, caches, strict=True)]
     found = comparing.compare(results[0], results[1], first, second)
     render.render(found.boards, format_)
-    for store in (first, second):
-        note_left_out(store, run, suite)
+    for selection, cache in zip(selections, caches, strict=True):
+        note_left_out(selection, cache)
     if found.changed:
         raise typer.Exit(EXIT_FAILED_TRIALS)
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from bench.engine.interruption import Interruption
     from bench.engine.record import RunManifest
     from bench.engine.scheduler import Summary
+    from bench.engine.store import Store
     from bench.graph.plan import Plan
     from reports.text_table import TextTable
 
@@ -51,6 +52,7 @@ Retry = Annotated[
     ),
 ]
 
+MOST_WORKERS = 10**6
 REASON = 130  # characters of a reason to leave trials out
 ADDRESS_SPACE = 5e9  # bytes; with less, torch ends the process without a message
 SHORT = 60.0  # seconds of work that are not worth the start of Ray
@@ -74,6 +76,7 @@ def run(
         int | None,
         typer.Option(
             min=1,
+            max=MOST_WORKERS,
             metavar="N",
             help="Number of stages that run at once. Default: one per CPU core, or 1 / num_gpus per GPU.",
         ),
@@ -103,9 +106,9 @@ def run(
     made, loaded, chosen = _plan(suite, set_, only, data, plugin, device)
     if all(trial.key is None for trial in made.trials):
         raise UserError(f"no trial can run on this machine: {'; '.join(dict.fromkeys(c.skipped for c in made.trials))}")
-    written = held.write_run(manifest_of(made, loaded, command_of(suite, set_, only)))
+    manifest = manifest_of(made, loaded, command_of(suite, set_, only))
     interruption = Interruption()
-    with _stopped_by_signals(interruption), Display(RuntimeEstimator(held.records())) as display:
+    with _going_on(held, manifest, interruption) as written, Display(RuntimeEstimator(held.records())) as display:
         environment = Environment(
             held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin)
         )
@@ -175,15 +178,16 @@ def plan(
     device: Device = "auto",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Number of stages at once, for the estimate of time."),
+        typer.Option(min=1, max=MOST_WORKERS, metavar="N", help="Number of stages at once, for the estimate of time."),
     ] = None,
 ) -> None:
     """Print the work of `run` with the same options: trials, stages, time, disk, and trials that are left out."""
     from bench.cli.progress import clock
     from bench.engine.estimator import RuntimeEstimator
     from bench.engine.scheduler import Frontier
-    from bench.engine.store import Store
+    from bench.engine.store import Store, nearest_folder
 
+    nearest_folder(store)
     held = Store(store) if (store / "store.json").exists() else None
     made, _, chosen = _plan(suite, set_, only, data, plugin, device)
     pending = Frontier(made, held, frozenset()) if held else None
@@ -250,6 +254,14 @@ def command_of(suites: list[str], changes: list[str], only: list[str]) -> str:
     return shlex.join(words)
 
 
+def _texts(suites: Sequence[Suite]) -> dict[str, str]:
+    """The texts of suites by name; one below the other if two suites have one name, so that none is lost."""
+    texts: dict[str, dict[str, None]] = {}
+    for suite in suites:
+        texts.setdefault(suite.name, {})[suite.text] = None
+    return {name: "\n".join(found) for name, found in texts.items()}
+
+
 def manifest_of(made: Plan, suites: Sequence[Suite], command: str) -> RunManifest:
     """The manifest of a run, for the store."""
     from bench.engine.provenance import provenance
@@ -258,12 +270,21 @@ def manifest_of(made: Plan, suites: Sequence[Suite], command: str) -> RunManifes
     return RunManifest(
         suites=[suite.name for suite in suites],
         descriptions={suite.name: suite.description for suite in suites},
-        texts={suite.name: suite.text for suite in suites},
+        texts=_texts(suites),
         command=command,
         trials=made.trials,
         stages=list(made.stages),
         provenance=provenance(),
     )
+
+
+@contextmanager
+def _going_on(store: Store, manifest: RunManifest, interruption: Interruption) -> Iterator[RunManifest]:
+    """Write the manifest; inside the block `gc` does not remove the run, and signals stop it."""
+    from bench.engine.running import marked
+
+    with marked(store, manifest.id), _stopped_by_signals(interruption):
+        yield store.write_run(manifest)
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def gc(
 ) -> None:
     """Remove files that no run needs. To remove results, choose runs with --run, --older-than or --keep.
 
-    If the manifest of a run cannot be read, nothing is removed.
+    If the manifest of a run cannot be read, or a chosen run is going on, nothing is removed.
     """
     from bench.engine import gc as collection
     from bench.engine.store import Store

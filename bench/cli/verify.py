@@ -31,14 +31,16 @@ def verify(
     from rich.progress import track
 
     from bench.engine.recompute import Verifier
-    from bench.engine.runs import chosen
+    from bench.engine.record_cache import RecordCache
+    from bench.engine.runs import select
     from bench.engine.store import Store
 
     load_plugins(plugin)
     held = Store(store)
     if set_aside:
         held.check_writable()
-    keys = dict.fromkeys(trial.key for manifest in chosen(held, run, suite=suite) for trial in manifest.trials)
+    selection = select(held, run, suite=suite)
+    keys = dict.fromkeys(trial.key for manifest in selection.shown for trial in manifest.trials)
     records = [record for key in keys if key and (record := held.record(key)) and record.ok]
     if not records:
         raise UserError(f"store '{store}' has no finished trial of this run: start `python -m bench run`")
@@ -55,7 +57,7 @@ def verify(
         " checksums of these files are right."
     )
     _print_limits(verifier)
-    note_left_out(held, run, suite)
+    note_left_out(selection, RecordCache(held))
     if wrong:
         if set_aside:
             for record, _ in wrong:
@@ -94,13 +96,16 @@ def rescore(
     from rich.progress import track
 
     from bench.engine.recompute import rescore as again
-    from bench.engine.runs import chosen
+    from bench.engine.record_cache import RecordCache
+    from bench.engine.runs import select
     from bench.engine.store import Store
 
     load_plugins(plugin)
     held = Store(store)
     held.check_writable()
-    manifests = chosen(held, run, suite=suite)
+    selection = select(held, run, suite=suite)
+    manifests = selection.shown
+    note_left_out(selection, RecordCache(held))
     count = sum(len(manifest.trials) for manifest in manifests)
     aside, moved = console(stderr=True), 0
     records: list[Record | None] = []

@@ -13,7 +13,7 @@ from bench.api import registry
 from bench.api.errors import DataMissingError, UserError, unknown
 from bench.api.untrusted import look_alikes, spelled
 from bench.config.schema import AXES, COMPONENT_AXES, Block, Named
-from bench.config.trial import Spec, Surrogate, Trial
+from bench.config.trial import MOST_BITS, Spec, Surrogate, Trial
 
 if TYPE_CHECKING:
     from bench.api.hashing import Dataset
@@ -33,7 +33,7 @@ def trials_of(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
     specs = {kind: _specs(kind, getattr(axes, kind), block.parameters.get(kind)) for kind in COMPONENT_AXES}
     seeds, targets = list(dict.fromkeys(axes.seeds or [])), axes.targets or []
     others = {seed: seeds[(i + 1) % len(seeds)] if len(seeds) > 1 else seed + 1 for i, seed in enumerate(seeds)}
-    surrogates = [Surrogate.parse(text) for text in axes.surrogate or []]
+    surrogates = [_surrogate(text) for text in axes.surrogate or []]
     for dataset in specs["datasets"]:
         missing = ""
         classes: tuple[str, ...] = ()
@@ -55,6 +55,17 @@ def trials_of(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
             kept = not block.include or any(_filter(trial, item) for item in block.include)
             if kept and not any(_filter(trial, item) for item in block.exclude):
                 yield Skipped(trial, missing) if missing else trial
+
+
+def _surrogate(text: str) -> Surrogate:
+    """A value of the axis `surrogate`. UserError: the component is unknown or needs a parameter, or too many bits."""
+    found = Surrogate.parse(text)
+    for kind, name in (("backbones", found.backbone), ("methods", found.method)):
+        if name is not None:
+            registry.create(kind, name, {})
+    if (found.bits or 1) > MOST_BITS:
+        raise UserError(f"surrogate {text}: must be at most {MOST_BITS} bits")
+    return found
 
 
 def size_of(block: Block) -> int:

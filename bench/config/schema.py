@@ -12,7 +12,7 @@ from bench.api import registry
 from bench.api.errors import in_words
 from bench.api.untrusted import abbreviate
 from bench.config.reported import ReportedTable
-from bench.config.trial import SURROGATE
+from bench.config.trial import MOST_BITS, SURROGATE
 
 COMPONENT_AXES = {kind: about.axis for kind, about in registry.KINDS.items()}
 AXES = COMPONENT_AXES | {
@@ -23,7 +23,7 @@ AXES = COMPONENT_AXES | {
     "augment": "augment",
 }
 Named = str | dict[str, Any]
-Bits = Annotated[int, Field(ge=1, le=4096)]
+Bits = Annotated[int, Field(ge=1, le=MOST_BITS)]
 # the attacker's clean model: of another seed (with another backbone, method or number of bits), or the victim's own
 SurrogateText = Annotated[str, Field(pattern=SURROGATE)]
 

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.api import registry
-from bench.api.errors import UserError, nearest, unknown
-from bench.api.untrusted import invalid_reason
+from bench.api.errors import NO_BOOLEAN, UserError, nearest, unknown
+from bench.api.untrusted import boolean_as_number, invalid_reason
 from bench.config.expand import Skipped, size_of, trials_of
 from bench.config.overrides import apply_change, parse_only
 from bench.config.reported import ReportedNumber, reported_numbers
@@ -82,12 +82,7 @@ def load(name: str, *, changes: Sequence[str] = (), only: Sequence[str] = ()) ->
     changes, only: the texts of `--set` and `--only`. UserError: the file cannot be read or is invalid.
     """
     where, text = _read(name)
-    try:
-        raw = tomllib.loads(text)
-    except RecursionError:
-        raise UserError(f"{where} cannot be read: its tables or lists are nested too deeply") from None
-    except ValueError as error:  # a TOMLDecodeError, or a number with thousands of digits
-        raise UserError(f"{where} is not TOML: {error}") from None
+    raw = _parsed(where, text)
     for change in changes:
         apply_change(raw, change)
     if why := invalid_reason({**raw, "resources": None}) or invalid_reason(raw.get("resources"), infinite=True):
@@ -96,6 +91,8 @@ def load(name: str, *, changes: Sequence[str] = (), only: Sequence[str] = ()) ->
         parsed = SuiteFile.model_validate(raw)
     except ValidationError as error:
         raise UserError(f"{where}: {explain(error)}") from None
+    if place := boolean_as_number(raw, parsed):
+        raise UserError(f"{where}: {place} {NO_BOOLEAN}")
     base = parsed.axes
     blocks = tuple(
         Block(
@@ -123,8 +120,32 @@ def load(name: str, *, changes: Sequence[str] = (), only: Sequence[str] = ()) ->
     )
 
 
+def is_file(name: str) -> bool:
+    """Whether a user's word is the path of a suite file, and not the name of a suite."""
+    return name.endswith(".toml") or "/" in name
+
+
+def name_and_text(path: str) -> tuple[str, str]:
+    """The name that runs of a suite file have in the store, and the text of the file. Its axes are not checked.
+
+    UserError: the file cannot be read.
+    """
+    where, text = _read(path)
+    given = _parsed(where, text).get("name")
+    return (given if isinstance(given, str) else "") or Path(path).stem, text
+
+
+def _parsed(where: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise UserError(f"{where} cannot be read: its tables or lists are nested too deeply") from None
+    except ValueError as error:  # a TOMLDecodeError, or a number with thousands of digits
+        raise UserError(f"{where} is not TOML: {error}") from None
+
+
 def _read(name: str) -> tuple[str, str]:
-    if name.endswith(".toml") or "/" in name:
+    if is_file(name):
         path = Path(name)
         try:
             return f"suite file '{path}'", path.read_text(encoding="utf-8")

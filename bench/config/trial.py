@@ -23,6 +23,7 @@ Key = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]  # hexadecimal, since i
 Integer = Annotated[int, Strict()]
 Boolean = Annotated[bool, Strict()]
 _READ = ConfigDict(extra="ignore")
+MOST_BITS = 4096
 SURROGATE = r"^(other_seed|same|(backbone|method)=[a-z0-9_]+|bits=[1-9][0-9]*)$"  # values of the axis `surrogate`
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
@@ -151,7 +152,7 @@ class Trial:
     dataset: Spec
     backbone: Spec
     method: Spec
-    bits: Annotated[int, Strict(), Field(ge=1, le=4096)]
+    bits: Annotated[int, Strict(), Field(ge=1, le=MOST_BITS)]
     attack: Spec
     defense: Spec
     target: Annotated[tuple[str, ...], Field(min_length=1)]

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol, runtime_checkable
 
+from bench.api.errors import StageTimeoutError
 from bench.engine.interruption import Interruption
 from bench.engine.record import Record, Status
-from bench.engine.worker import LOG_TAIL, Environment, StageTimeoutError, run_stage, warm_up
+from bench.engine.worker import LOG_TAIL, Environment, run_stage, warm_up
 from bench.graph.plan import Stage
 
 AGAIN = 5.0  # seconds after which an alarm rings again: an exception in a destructor is lost

@@ -9,9 +9,8 @@ from pathlib import Path
 from bench.api.errors import StoreError
 from bench.api.kinds import DefenseKind
 from bench.engine.record import Record, RunManifest, is_key
+from bench.engine.running import DAY, going_on
 from bench.engine.store import Store, writing
-
-DAY = 86400.0  # seconds
 
 
 def unneeded(
@@ -19,10 +18,10 @@ def unneeded(
 ) -> list[Path]:
     """The files that no run of the store needs. Nothing is removed.
 
-    dropped: ids of runs that do not count. repaired: models that defenses repaired count as unneeded. damaged: damaged
-    files that earlier runs moved away count as unneeded. StoreError if the store has no manifest or one that cannot be
-    read, since the files that runs need are unknown then, or if a folder is a link, since its files may be those of
-    another store.
+    dropped: ids of runs that do not count; StoreError if one of them is going on. repaired: models that defenses
+    repaired count as unneeded. damaged: damaged files that earlier runs moved away count as unneeded. StoreError if the
+    store has no manifest or one that cannot be read, since the files that runs need are unknown then, or if a folder is
+    a link, since its files may be those of another store.
     """
     for folder in ("records", "artifacts", "manifests"):
         if (linked := store.root / folder).is_symlink():
@@ -40,6 +39,11 @@ def unneeded(
     runs = manifests.runs
     if not runs:
         raise StoreError(f"nothing is removed: store '{store.root}' has no run, so the needed files are unknown")
+    for run, host in going_on(store).items():
+        if run in dropped:
+            raise StoreError(
+                f"nothing is removed: run {run} is going on on machine '{host}'. Stop it first, or wait for its end"
+            )
     kept = [run for run in runs if run.id not in dropped]
     found = [path for run in runs if run.id in dropped for path in manifests.paths[run.id]]
     found += _of_no_run(store, needed(store, kept), repaired=repaired)

@@ -11,6 +11,7 @@ from bench.engine.record import Record, RecordSummary, Status
 from bench.engine.store import Store
 
 Kept = TypeVar("Kept", bound=Record | RecordSummary)
+Outcome = tuple[Status, str, Record | None]  # status, reason and record of a trial
 
 
 class KeptRecords(Generic[Kept]):
@@ -40,6 +41,7 @@ class RecordCache(KeptRecords[Record]):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store, lambda record: record)
+        self._outcomes: dict[str, Outcome] = {}
 
     def behind(self, artifact: Artifact | None) -> Record | None:
         """The record of the stage that wrote an artifact; None if there is none."""
@@ -68,12 +70,21 @@ class RecordCache(KeptRecords[Record]):
                     waiting.append(parent)
         return True
 
-    def status_of(self, key: str) -> tuple[Status, str, Record | None]:
+    def status_of(self, key: str) -> Outcome:
         """Status, reason and record of a trial.
 
         A trial that a failed stage blocked counts as missing once that stage has succeeded. So does a trial if its
         inputs were replaced.
         """
+        if key not in self._outcomes:
+            self._outcomes[key] = self._status_of(key)
+        return self._outcomes[key]
+
+    def has_result(self, key: str | None) -> bool:
+        """Whether a trial has a result. key: None for a trial that cannot run."""
+        return key is not None and self.status_of(key)[0] is Status.OK
+
+    def _status_of(self, key: str) -> Outcome:
         record = self.record(key)
         if record is None:
             return Status.MISSING, "not run yet: start the same command again", None

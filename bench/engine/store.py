@@ -19,6 +19,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -48,7 +49,23 @@ from bench.engine.record import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-NAME = 100  # characters of a manifest's file name
+NAME = 100  # bytes of a manifest's file name
+
+
+def nearest_folder(root: Path) -> Path:
+    """The folder that exists nearest to a store that is there or can be made. StoreError if it cannot be made there."""
+    with writing(root):
+        for path in (root, *root.parents):
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                if path.is_symlink():  # to nothing
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
+                continue
+            if not stat.S_ISDIR(found.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+            return path
+    return Path()
 
 
 @dataclass(frozen=True)
@@ -208,7 +225,7 @@ class Store:
         latest = max((run.started for run in self.runs()), default=0.0)
         started = min(max(time.time(), latest + 0.001), YEAR_9900)  # clocks step back, and a stranger's is anywhere
         stamped = manifest.model_copy(update={"started": started})
-        name = re.sub(r"[^\w.+-]+", "_", "+".join(manifest.suites)).lstrip(".")[:NAME]
+        name = re.sub(r"[^\w.+-]+", "_", "+".join(manifest.suites)).lstrip(".").encode()[:NAME].decode(errors="ignore")
         self._write(self.root / "manifests" / f"{name}-{manifest.id}.json", encoded(stamped))
         return stamped
 
@@ -266,18 +283,24 @@ class Store:
             path.replace(folder / path.name)
 
     def _write(self, path: Path, content: bytes) -> None:
-        with writing(self.root), _temporary(path) as temporary:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+        with writing(self.root):
+            write_whole(path, content)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it: no error leaves half of it, or loses an older file."""
+    with _temporary(path) as temporary:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
 
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     """A temporary file beside `path`, removed at the end unless it was renamed. Its rights follow the user's umask."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # a longer name could be too long
     temporary.touch(exist_ok=False)
     try:
         yield temporary
@@ -299,6 +322,8 @@ def writing(root: Path) -> Iterator[None]:
             errno.EPERM: "it is not writable for you: give a writable --store",
             errno.ENOTDIR: "a part of its path is a file: give another --store",
             errno.EEXIST: "a part of its path is a file: give another --store",
+            errno.ELOOP: "a part of its path is a link to itself: give another --store",
+            errno.ENAMETOOLONG: "its path is too long: give another --store",
         }.get(error.errno or 0, f"{error.strerror or error}: solve this, then run the same command again")
         raise StoreError(f"cannot write to store '{root}': {advice}; finished stages are kept") from error
     except Exception as error:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from bench.api import registry
 from bench.api.attack import Attack
-from bench.api.errors import DataMissingError, DivergedError, StoreError, ThreatError, UserError
+from bench.api.errors import DataMissingError, DivergedError, StageTimeoutError, StoreError, ThreatError, UserError
 from bench.api.untrusted import strip_controls, strip_controls_multiline, without_addresses
 from bench.artifacts.inputs import STAGES
 from bench.engine.interruption import Interruption
@@ -61,10 +61,6 @@ class FilesChangedError(Exception):
     """A file of the user has changed since the run was planned."""
 
 
-class StageTimeoutError(BaseException):
-    """A stage ran longer than its timeout. A BaseException, so that a component's `except Exception` lets it pass."""
-
-
 def warm_up(stage: Stage) -> None:
     """Do the slow imports of a stage before its timeout starts to count."""
     importlib.import_module(f"bench.stages.{stage.kind}")
@@ -78,37 +74,42 @@ def run_stage(stage: Stage, environment: Environment, interruption: Interruption
     StoreError if the store cannot be used. KeyboardInterrupt and SystemExit pass. interruption: of this process's run;
     an error after a request to stop counts as the interrupt.
     """
-    import torch
-
     started, began = max(0.0, time.time()), time.monotonic()  # the clock may be set to a time before 1970
     store = Store(environment.store)
     try:
         for plugin in environment.plugins:
             registry.load_plugin(plugin)
         record = _run(stage, environment, store)
-    except StoreError:
+    except (StoreError, KeyboardInterrupt, SystemExit):
         raise
-    except (InputLostError, FilesChangedError) as error:
-        # the stage itself did not fail: killed stages run again, and the next run makes the input again
-        record = describe(stage, Status.KILLED, _line(error))
-    except OSError as error:
-        status = Status.KILLED if error.errno in WORLD else Status.FAILED
-        record = describe(stage, status, f"{type(error).__name__}: {_line(error)}", _tail())
-    except StageTimeoutError:
-        record = describe(stage, Status.TIMEOUT, f"ran longer than {stage.timeout:g} s", _tail())
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        record = describe(stage, Status.OOM, _line(error), _tail())
-    except (UserError, ThreatError, DivergedError) as error:
-        record = describe(stage, Status.FAILED, _line(error), _tail())
-    except Exception as error:  # noqa: BLE001 -- a component may raise anything, and other stages must go on
-        status = Status.OOM if any(words in str(error) for words in NO_MEMORY) else Status.FAILED
-        record = describe(stage, status, f"{type(error).__name__}: {_line(error)}", _tail())
+    except BaseException as error:  # noqa: BLE001 -- a component may raise anything, and other stages must go on
+        record = _failure(stage, error)
     if interruption is not None and not record.ok:
         interruption.check()
     where = {"device": device_name(environment.device), "threads": stage.threads, "precision": _precision(stage)}
     origin = provenance().model_copy(update=where)
     cost = Cost(seconds=time.monotonic() - began, started=started, host=socket.gethostname())
     return store.commit(record.model_copy(update={"provenance": origin, "cost": cost}))
+
+
+def _failure(stage: Stage, error: BaseException) -> Record:
+    """The record of a stage that raised an error; for `except` clauses."""
+    import torch
+
+    if isinstance(error, InputLostError | FilesChangedError):
+        # the stage itself did not fail: killed stages run again, and the next run makes the input again
+        return describe(stage, Status.KILLED, _line(error))
+    if isinstance(error, StageTimeoutError):
+        return describe(stage, Status.TIMEOUT, f"ran longer than {stage.timeout:g} s", _tail())
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return describe(stage, Status.OOM, _line(error), _tail())
+    if isinstance(error, UserError | ThreatError | DivergedError):
+        return describe(stage, Status.FAILED, _line(error), _tail())
+    if isinstance(error, OSError):
+        status = Status.KILLED if error.errno in WORLD else Status.FAILED
+    else:
+        status = Status.OOM if any(words in str(error) for words in NO_MEMORY) else Status.FAILED
+    return describe(stage, status, f"{type(error).__name__}: {_line(error)}", _tail())
 
 
 def describe(

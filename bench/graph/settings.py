@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.api import registry
-from bench.api.errors import UserError
+from bench.api.errors import NO_BOOLEAN, UserError
 from bench.api.hashing import Backbone, Recipe
 from bench.api.types import Setting
+from bench.api.untrusted import boolean_as_number
 from bench.artifacts.specs import SettingSpec
 from bench.config.trial import Spec, Trial, canonical
 from bench.graph.cache_key import content_of
@@ -75,4 +76,6 @@ def _recipe(method: str, training: str, device: str, generation: int) -> dict[st
         recipe = Recipe(**{**asdict(paper), **changes})
     except ValidationError as error:
         raise UserError(f"training: {registry.explain(error, asdict(paper))}") from None
+    if place := boolean_as_number(changes, recipe):
+        raise UserError(f"training: {place} {NO_BOOLEAN}")
     return asdict(recipe) | ({"precision": fast_precision(device)} if recipe.precision == "auto" else {})

@@ -155,6 +155,32 @@ def test_metrics_and_boards_of_installed_packages_are_found_and_enter_keys(
         len(METRICS)
 
 
+ODDER = "class Odder(BaseException): ...\nraise Odder('so')\n"
+
+
+def test_a_plugin_may_raise_what_is_no_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.metrics import METRICS
+
+    plugin = tmp_path / "odder_plugin.py"
+    plugin.write_text(ODDER)
+    with pytest.raises(UserError, match="does not load: Odder: so"):
+        registry.load_plugin(plugin)
+    plugin.write_text("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        registry.load_plugin(plugin)
+    (tmp_path / "outside_odder.py").write_text(ODDER)
+    (tmp_path / "odder_package").mkdir()
+    (tmp_path / "odder_package" / "__init__.py").write_text(ODDER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    install(tmp_path, "[hashdoor.attacks]\nodd = outside_odder\ninner = odder_package.inner\n")
+    for name in ("odd", "inner"):
+        with pytest.raises(UserError, match=f"attack '{name}'.*does not load: Odder: so"):
+            registry.lookup("attacks", name)
+    install(tmp_path, "[hashdoor.metrics]\nodd = outside_odder\n")
+    with pytest.raises(UserError, match=r"metric 'odd'.*does not load: Odder: so"):
+        len(METRICS)
+
+
 @pytest.mark.parametrize("name", ["map", "map_clean", "detectors"])
 def test_a_metric_whose_name_is_taken_is_a_mistake(tmp_path: Path, name: str) -> None:
     from bench.metrics import METRICS

@@ -64,6 +64,14 @@ def test_nothing_temporary_is_left_when_writing_fails(store: Store, monkeypatch:
     assert list((store.root / "records").iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["\u6f22" * 300, "../" * 100 + "x" * 300, "\U0001f600" * 80, " "])
+def test_every_name_of_a_suite_becomes_a_file(store: Store, name: str) -> None:
+    run = store.write_run(RunManifest(suites=[name, name], trials=[]))
+    (path,) = (store.root / "manifests").iterdir()
+    assert len(os.fsencode(path.name)) <= 120
+    assert store.runs() == [run]
+
+
 def test_another_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     root = tmp_path / "old"
     Store(root, create=True)

@@ -93,6 +93,13 @@ def test_a_component_that_ends_the_process_is_a_record(run) -> None:
     assert "in apply_trigger" in record.log
 
 
+def test_a_component_may_raise_what_is_no_exception(run) -> None:
+    raising = "raise type('Odder', (BaseException,), {})('so')"
+    trials, failures, _ = run("attacks", ATTACK.format(apply_trigger=raising, poison="return Poisoned(train, mask)"))
+    assert trials == {"failed": 1}
+    assert failures[0].reason == "Odder: so"
+
+
 def test_a_reason_that_is_not_utf8_is_on_record(run) -> None:
     trials, _, store = run(
         "attacks",

@@ -102,6 +102,19 @@ def tree(root: Path, count: int = 12) -> Path:
         (["plan", "--set", f'backbones=[{{ name = "vgg11", weights = "{"a" * 300}.pth" }}]'], "long"),
         (["plan", "--set", "resources.threads=100000"], "1024"),
         (["plan", "--set", f"seeds={2**63 - 1}"], "2147483648"),
+        (["plan", "--set", "seeds=true"], "axes.seeds.0 must be a number"),
+        (["plan", "--set", "bits=16,true"], "axes.bits.1 must be a number"),
+        (["plan", "--set", "targets=[true]"], "axes.targets.0 must be a number"),
+        (["plan", "--set", "targets=[[1, true]]"], "axes.targets.0.1 must be a number"),
+        (["plan", "--set", "training.epochs=true"], "epochs must be a number"),
+        (["plan", "--set", "resources.timeout=true"], "resources.timeout must be a number"),
+        (["plan", "--set", 'attacks=[{ name = "badnets", poison_rate = [0.1, true] }]'], "poison_rate must be"),
+        (["check", "badnets", "--set", "poison_rate=true"], "poison_rate must be a number"),
+        (["plan", "--suite", "smoke", "--set", "surrogate=backbone=nope"], "unknown backbone 'nope'"),
+        (["plan", "--suite", "smoke", "--set", "surrogate=method=csk"], "did you mean 'csq'"),
+        (["plan", "--suite", "smoke", "--set", "surrogate=bits=99999"], "4096"),
+        (["plan", "--workers", "9" * 400], "--workers"),
+        (["run", "--workers", "9" * 400], "--workers"),
     ],
 )
 def test_refused_with_one_line(
@@ -115,10 +128,50 @@ def test_refused_with_one_line(
     assert message in refused(capsys, *arguments)
 
 
+@pytest.mark.parametrize("place", ["loop", "loop/x", "file", "file/x", "nowhere", "nowhere/x"])
+def test_a_store_that_cannot_be_made_is_refused_before_planning(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("loop").symlink_to("loop")
+    Path("nowhere").symlink_to("gone")
+    lines = {refused(capsys, command, "--store", place) for command in ("run", "plan")}
+    assert all("give another --store" in line for line in lines)
+    code, out, _ = bench(capsys, "doctor", "--store", place)
+    assert code == 0
+    assert "give another" in " ".join(out.split())
+    before = sorted(tmp_path.iterdir())
+    assert bench(capsys, "plan", "--store", "deep/folder/store")[0] == 0
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_malformed_toml(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text("[axes\nbits = 3")
     assert path.name in refused(capsys, "run", "--suite", str(path), "--store", str(tmp_path / "s"))
+
+
+ODD = """
+from bench.api.hashing import *
+
+@dataset
+class Odd(Dataset):
+    def files(self, root): return ()
+    def classes(self, root): raise BaseException("so")
+    def decode(self, root): ...
+    def splits(self, labels, origin, rng): ...
+"""
+
+
+def test_an_error_of_a_plugin_that_is_no_exception_has_its_exit_code(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    plugin = tmp_path / "odd.py"
+    plugin.write_text(ODD)
+    code, _, err = bench(capsys, "plan", "--plugin", str(plugin), "--set", "datasets=odd")
+    assert code == 70
+    assert "BaseException: so" in err
 
 
 def test_missing_archive(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -20,6 +20,20 @@ def bench(*words: str, **changes: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+@pytest.mark.parametrize(
+    "words", [["run", "--suite", "smoke"], ["plan"], ["doctor"], ["runs"], ["score", "a", "b"], []]
+)
+def test_a_current_folder_that_was_deleted_is_one_line(tmp_path: Path, words: list[str]) -> None:
+    (folder := tmp_path / "gone").mkdir()
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        ["sh", "-c", 'rmdir "$PWD" && exec "$0" -m bench "$@"', sys.executable, *words],
+        cwd=folder, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n"), done.stdout) == (2, 1, "")
+    assert "change to another folder" in done.stderr
+
+
 @pytest.fixture
 def codes(tmp_path: Path) -> Path:
     np.savez(tmp_path / "codes.npz", codes=np.eye(4) - 0.5, labels=np.arange(4) % 2)

@@ -51,6 +51,7 @@ BROKEN = [
     ("attacks", "    side: P", '    not_in_trigger = frozenset({"side"})\n    side: P', "read no parameter that"),
     ("attacks", CORNER, CORNER.replace("= corner", "= self.faint() * corner"), "read no parameter that"),
     ("attacks", "        return triggered\n", "        raise SystemExit(0)\n", "`apply_trigger` keeps shape"),
+    ("attacks", "        return triggered\n", "        raise BaseException\n", "`apply_trigger` keeps shape"),
     ("defenses", "class $Class(InputDetector):", "class $Class(InputDetector, ModelDetector):", "exactly one kind"),
     ("defenses", FITTED, "        return {'strength': 2}\n", "result fits the kind"),
     ("defenses", FITTED, "        return {'strength': torch.rand(())}\n", "Is repeatable"),

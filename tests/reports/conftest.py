@@ -78,6 +78,7 @@ def _plan(store: Store, given: dict[str, Any], run: int) -> PlannedTrial:
         skipped=given["reason"] if status == "skipped" else "",
         access=Access(ACCESS.get(attack.partition("(")[0], "clean-label")),
         targeted=given.get("targeted", True),
+        seed_dependent=given.get("seed_dependent", True),
         defense_kind=DefenseKind(KINDS[defense.partition("(")[0]]),
     )
     if status not in {"skipped", "missing"}:

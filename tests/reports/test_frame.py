@@ -63,6 +63,35 @@ def test_the_latest_run_or_all(stock):
     assert sorted(zip(both["attack"], both["t_map"], strict=True)) == [("loud", 0.2), ("quiet", 0.8)]
 
 
+@pytest.mark.parametrize("status", ["failed", "missing", "skipped"])
+def test_with_all_no_later_run_hides_a_result(stock, status):
+    """The newest result counts; without any result, the newest reason."""
+    later = {"status": status, "reason": "later"}
+    store = stock(
+        [trial("loud", metrics={"t_map": 0.1}), trial("quiet", status="failed", reason="before")],
+        [trial("loud", metrics={"t_map": 0.2}), trial("quiet", **later), trial("kept")],
+        [trial("loud", **later)],
+    )
+    frame = read(store, run="all").trials.set_index("attack")
+    assert dict(frame["status"]) == {"loud": "ok", "quiet": status, "kept": "ok"}
+    assert frame["t_map"]["loud"] == 0.2
+    assert "before" not in frame["reason"]["quiet"]
+    assert list(read(store).trials["status"]) == [status]
+
+
+def test_with_all_a_collapsed_victim_is_the_newest_result(stock):
+    frame = read(stock([trial("loud")], [trial("loud", metrics=DEAD)]), run="all").trials
+    assert list(frame["status"]) == ["collapsed"]
+
+
+@pytest.mark.parametrize(("later", "shown"), [("ok", ["ok", "skipped"]), ("failed", ["skipped", "ok"])])
+def test_one_model_for_all_seeds_counts_once_with_a_result(stock, later, shown):
+    runs = [trial("loud", seed=0, seed_dependent=False)], [trial("loud", seed=1, seed_dependent=False, status=later)]
+    frame = read(stock(*runs), run="all").trials
+    assert list(frame["seed"]) == [1, 0]
+    assert list(frame["status"]) == shown
+
+
 def test_suites(stock):
     store = stock([trial()], suite="toy")
     assert read(store, suite="toy").suites == {"toy": "A toy."}

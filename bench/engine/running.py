@@ -1,0 +1,88 @@
+"""Marks of the runs that are going on, so that `gc` does not remove their results.
+
+A mark is a file in `running/` that the driver of a run locks and touches every hour. It names the driver's machine,
+since only there the lock is sure: a mark of another machine counts for a day after its last touch. A kill leaves a mark
+without a lock.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from bench.api.untrusted import read_bytes, strip_controls
+from bench.engine.store import Store, writing
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
+
+DAY, HOUR = 86400.0, 3600.0  # seconds
+LONGEST = 1000  # bytes of a mark
+
+
+@contextmanager
+def marked(store: Store, run: str) -> Iterator[None]:
+    """Mark a run as going on inside the block. StoreError if the store is not writable."""
+    path = store.root / "running" / f"{run}.{secrets.token_hex(4)}.run"  # two drivers may have the same run
+    with writing(store.root):
+        path.parent.mkdir(exist_ok=True)
+        file = path.open("xb")
+    ended = threading.Event()
+    try:
+        with writing(store.root):
+            _lock(file)
+            file.write(socket.gethostname().encode())
+            file.flush()
+        threading.Thread(target=_touch, args=(path, ended), daemon=True).start()
+        yield
+    finally:
+        ended.set()
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            file.close()
+
+
+def going_on(store: Store) -> dict[str, str]:
+    """Ids of the runs that are going on, with the machine of each. A link in place of the folder is not followed."""
+    folder, found = store.root / "running", {}
+    for path in () if folder.is_symlink() else folder.glob("*.run"):
+        with suppress(OSError, ValueError):  # it has gone, or it is no ordinary file
+            host = strip_controls(read_bytes(path, LONGEST).decode())
+            if abs(time.time() - path.stat().st_mtime) < DAY and (host != socket.gethostname() or _locked(path)):
+                found[path.name.partition(".")[0]] = host
+    return found
+
+
+def _touch(path: Path, ended: threading.Event) -> None:
+    while not ended.wait(HOUR):
+        with suppress(OSError):
+            os.utime(path)
+
+
+def _lock(file: IO[bytes]) -> None:
+    if fcntl is not None:
+        with suppress(OSError):  # a file system without locks: the time of the mark decides
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _locked(path: Path) -> bool:
+    """Whether a process holds a mark's lock, or nobody can tell."""
+    if fcntl is None:
+        return True
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
