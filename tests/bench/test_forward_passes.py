@@ -1,4 +1,4 @@
-"""How many images go through models in a run: none twice, where equal images under equal models have results already."""
+"""How many images go through models in a run: none whose results are there already."""
 
 from __future__ import annotations
 
