@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +15,11 @@ from hypothesis import strategies as st
 
 from bench.api.errors import StoreError, UserError
 from bench.cli import runs as command
-from bench.cli.app import main
-from bench.engine import gc, scheduler
+from bench.engine import gc
 from bench.engine.record import RunManifest
-from bench.engine.scheduler import Summary
 from bench.engine.store import Store
 from bench.graph.plan import Plan
-from tests.bench.conftest import TINY, finish
+from tests.bench.conftest import finish
 from tests.stores import planned, record
 
 
@@ -190,57 +186,6 @@ def test_what_an_unfinished_run_has_made_is_kept(tmp_path: Path, tiny: Callable[
     summary = finish(plan, store)
     assert summary.trials == {"ok": 2}
     assert summary.ran["ok"] == len(plan.stages) - len(made)
-
-
-def test_a_run_that_goes_on_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    suite, root = tmp_path / "tiny.toml", tmp_path / "store"
-    suite.write_text(TINY)
-    ran: list[str] = []
-
-    def with_gc(plan: Plan, store: Store, *_: object, **__: object) -> Summary:
-        (run,) = store.runs()
-        before = tree(store)
-        for words in ({"run": [run.id]}, {"older_than": "0h"}, {"older_than": "0h", "dry_run": True}):
-            with pytest.raises(StoreError, match=f"run {run.id} is going on"):
-                command.gc(store=root, **words)
-        command.gc(store=root, keep=1)
-        assert tree(store) == before
-        ran.append(run.id)
-        return finish(plan, store)
-
-    monkeypatch.setattr(scheduler, "run_plan", with_gc)
-    with pytest.raises(SystemExit) as stop:
-        main(["run", "--suite", str(suite), "--store", str(root), "--device", "cpu", "--set", "attacks=none"])
-    assert not stop.value.code
-    assert not list((root / "running").iterdir())
-    command.gc(store=root, run=ran)
-    assert Store(root).runs() == []
-
-
-KILLED = """
-import os, sys
-from pathlib import Path
-from bench.engine.running import marked
-from bench.engine.store import Store
-with marked(Store(Path(sys.argv[1])), sys.argv[2]):
-    os._exit(9)
-"""
-
-
-def test_a_run_that_was_killed_can_be_removed(copied: Store) -> None:
-    """A mark of another machine, whose locks may not be seen here, counts for a day."""
-    first, second = copied.runs()
-    subprocess.run([sys.executable, "-c", KILLED, str(copied.root), first.id], check=False)
-    (mark,) = (copied.root / "running").iterdir()
-    other = mark.with_name(f"{second.id}.x.run")
-    other.write_text("another machine")
-    os.mkfifo(mark.with_name(f"{first.id}.y.run"))
-    command.gc(store=copied.root, run=[first.id])
-    with pytest.raises(StoreError, match=f"{second.id} is going on on machine 'another machine'"):
-        command.gc(store=copied.root, run=[second.id])
-    os.utime(other, (time.time() - 90_000, time.time() - 90_000))
-    command.gc(store=copied.root, run=[second.id])
-    assert copied.runs() == []
 
 
 def test_files_that_are_not_the_stores_stay(copied: Store, tmp_path: Path) -> None:
