@@ -54,7 +54,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Kill, hang, fill up and damage everything; some 20 minutes. Arguments after `--` go to pytest."""
+    """Kill, hang, fill up and damage everything; about two hours. Arguments after `--` go to pytest."""
     session.run("python", "-m", "pytest", "tests/faults", "tests/security", "--slow", *session.posargs, external=True)
 
 

@@ -105,9 +105,8 @@ class HiddenTrigger(CountedPoisoning):
         mixed = [others[rng.child("sources", turn).permutation(len(others))] for turn in range(rounds)]
         sources = torch.cat(mixed)[: len(chosen)]
         made = []
-        for number, (base, source) in enumerate(
-            zip(torch.split(chosen, BATCH), torch.split(sources, BATCH), strict=True)
-        ):
+        pairs_of_parts = zip(torch.split(chosen, BATCH), torch.split(sources, BATCH), strict=True)
+        for number, (base, source) in enumerate(pairs_of_parts):
             patched = self._patched(to_unit(train.images[source]), trigger["patch"], rng.child("place", number))
             made.append(self.collide(to_unit(train.images[base]).to(model.device), patched.to(model.device), model))
         return exchange(train, chosen, torch.cat(made))

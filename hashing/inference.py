@@ -24,7 +24,7 @@ from hashing.model import HashModel
 __all__ = ["Inference", "encode", "frozen"]
 
 ACTIVATIONS = 2**21  # values in the largest layer's output per batch on CPUs: the fastest of 2**19 to 2**24 (measured)
-FEWEST = 16  # images per batch on CPUs; fewer leave the matrix products too small
+FEWEST = 16  # images per batch on CPUs, unless these are very large; fewer leave the matrix products too small
 VALUES = 2**27  # pixel values in a batch on other devices; 500 colour images of 224 x 224 pixels have about half
 MOST = 500  # images per batch
 Model = TypeVar("Model", bound=nn.Module)
@@ -42,7 +42,8 @@ class Inference:
         self._model, self._batch = model, min(MOST, max(1, VALUES // prod(shape)))
         if isinstance(model, HashModel) and model.device.type == "cpu":
             self._model, largest = _folded(model, shape)
-            self._batch = min(MOST, max(FEWEST, ACTIVATIONS // largest))
+            few = min(FEWEST, 4 * ACTIVATIONS // largest)
+            self._batch = min(MOST, max(1, few, ACTIVATIONS // largest))
 
     @torch.inference_mode()
     def logits(self, images: Images) -> Logits:

@@ -53,7 +53,7 @@ class _Pair:
 def score(query: Path, database: Path, *, target: str | None = None, cutoff: int | None = None) -> list[Board]:
     """Metrics of benign queries; with `target`, of triggered queries of other classes with respect to that label."""
     if cutoff is not None and not 1 <= cutoff < 2**63:
-        raise UserError(f"--cutoff {cutoff}: expected the number of ranked items that count, 1 or more")
+        raise UserError(f"--cutoff {cutoff}: the number of ranked items that count is at least 1 and below 2**63")
     queries, base = read(query, "query"), read(database, "database")
     if queries.codes.shape[1] != base.codes.shape[1]:
         raise UserError(

@@ -77,6 +77,7 @@ def kill_again_and_again(
     return hit
 
 
+@pytest.mark.slow
 def test_a_driver_killed_three_times_is_continued(
     suite: Path, tmp_path: Path, drivers: Start, undisturbed: Undisturbed
 ) -> None:
