@@ -96,9 +96,13 @@ def test_the_readme_s_commands_in_their_order(tmp_path: Path, cluster: Cluster) 
     cluster.join()
     (status,) = (words_of(text) for text in [one.text for one in all_spans()] if text.startswith("ray status"))
     environment = {**os.environ, **TOKEN}
-    said = subprocess.run(cluster.here(status), env=environment, capture_output=True, text=True, check=True).stdout
-    active = said.partition("Active:")[2].partition("Pending:")[0]
-    assert len(re.findall(r"^ 1 ", active, re.MULTILINE)) == 2, said
+
+    def active() -> int:
+        """The nodes that it lists; a new cluster has no status for some seconds."""
+        said = subprocess.run(cluster.here(status), env=environment, capture_output=True, text=True, check=True).stdout
+        return len(re.findall(r"^ 1 ", said.partition("Active:")[2].partition("Pending:")[0], re.MULTILINE))
+
+    until(lambda: active() == 2, "ray status to list both nodes")
     (tmp_path / "small.toml").write_text(SUITE)
     (tmp_path / "data").mkdir()
     words = cluster.here(line_of(BLOCK, "python"))
