@@ -92,8 +92,7 @@ class HiddenTrigger(CountedPoisoning):
         return paste(images, trigger["patch"])
 
     def poison(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Poisoned:
-        train = view.train
-        model = frozen(view.surrogates[0], train.images.shape[1:])
+        model, train = frozen(view.surrogates[0], view.train.images.shape[1:]), view.train
         assert isinstance(model, HashModel)
         chosen = self.choose(train, view.target, "clean", rng)
         others = torch.nonzero(~view.target.shares(train.labels)).flatten()

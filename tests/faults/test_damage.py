@@ -86,6 +86,7 @@ def tmpfs(path: Path, options: str) -> Iterator[None]:
         subprocess.run(["umount", str(path)], check=True)
 
 
+@pytest.mark.slow
 def test_two_drivers_on_one_store(suite: Path, tmp_path: Path, drivers: Start, undisturbed: Undisturbed) -> None:
     expected, records = undisturbed
     store = tmp_path / "store"

@@ -215,6 +215,7 @@ def test_ray_that_does_not_start_is_one_line(command, tmp_path: Path) -> None:
     assert ended(command()).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_raylet_that_is_killed_is_started_again(command, tmp_path: Path) -> None:
     run = started([*command("ray"), "--workers", "1"], tmp_path)
     for process in of_session(run, "raylet/raylet"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.fuzz.inputs import make
 from tests.fuzz.targets import TARGETS, holds
 
-EXAMPLES = {"kernels": 500, "images": 500, "weights": 200, "reports": 30}  # the others: 2,000
+EXAMPLES = {"records": 1000, "kernels": 500, "images": 500, "weights": 200, "reports": 30}  # the others: 2,000
 
 
 @pytest.mark.parametrize("name", TARGETS)
