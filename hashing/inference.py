@@ -104,12 +104,15 @@ def _folded(model: HashModel, shape: tuple[int, ...]) -> tuple[HashModel, int]:
     expected, pairs, largest = _observed(model, example)
     if not pairs:
         return model, largest
-    # the loss may hold codes of all training images and has no part in logits: it is not copied
-    copied = copy.deepcopy(model, {id(model.objective): model.objective})
     names = {module: name for name, module in model.named_modules()}
-    for convolution, norm in pairs:
-        _fold(copied, names[convolution], names[norm])
-    found = copied(example)
+    try:
+        # the loss may hold codes of all training images and has no part in logits: it is not copied
+        copied = copy.deepcopy(model, {id(model.objective): model.objective})
+        for convolution, norm in pairs:
+            _fold(copied, names[convolution], names[norm])
+        found = copied(example)
+    except Exception:  # noqa: BLE001 -- a plugin's network may refuse copies, or read the weights of its norms
+        return model, largest
     same = bool(((found - expected).abs() <= TOLERANCE * expected.abs().max()).all())
     return (copied, largest) if same else (model, largest)
 
@@ -132,9 +135,12 @@ def _observed(model: nn.Module, example: Images) -> tuple[Tensor, list[tuple[nn.
     calls: Counter[nn.Module] = Counter()
     largest = 1
 
+    modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    plain = {module for module in modules if _is_plain(module)}
+
     def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         maker = made.get(id(inputs[0]), (None,))[0] if inputs else None
-        if isinstance(maker, nn.Conv2d) and isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+        if maker in plain and isinstance(maker, nn.Conv2d) and module in plain and isinstance(module, nn.BatchNorm2d):
             pairs.append((maker, module))
 
     def after(module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
@@ -145,9 +151,18 @@ def _observed(model: nn.Module, example: Images) -> tuple[Tensor, list[tuple[nn.
             made[id(output)] = module, output
             largest = max(largest, output.numel() // len(example))
 
-    handles = [module.register_forward_pre_hook(before) for module in model.modules()]
-    handles += [module.register_forward_hook(after) for module in model.modules()]
-    logits = model(example)
-    for handle in handles:
-        handle.remove()
+    handles = [module.register_forward_pre_hook(before) for module in modules]
+    handles += [module.register_forward_hook(after) for module in modules]
+    try:
+        logits = model(example)
+    finally:
+        for handle in handles:
+            handle.remove()
     return logits, [pair for pair in pairs if calls[pair[0]] == calls[pair[1]] == 1], largest
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a convolution or batch norm computes what its weights say: hooks may mask channels or change weights."""
+    if module._forward_hooks or module._forward_pre_hooks:  # noqa: SLF001 -- torch has no public way to ask
+        return False
+    return type(module) is nn.Conv2d or (type(module) is nn.BatchNorm2d and module.running_mean is not None)

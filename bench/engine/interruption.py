@@ -23,10 +23,11 @@ class Interruption:
     def ask(self) -> None:
         """Ask the run to stop; for signal handlers. KeyboardInterrupt, unless the run is stopping already."""
         now = time.monotonic()
-        if self._closing or now - self._at < PATIENCE:
+        if now - self._at < PATIENCE:
             return
         self.asked, self._at = True, now
-        raise KeyboardInterrupt
+        if not self._closing:
+            raise KeyboardInterrupt
 
     def check(self) -> None:
         """KeyboardInterrupt if the run was asked to stop."""
@@ -34,7 +35,7 @@ class Interruption:
             raise KeyboardInterrupt
 
     def close(self) -> None:
-        """Ignore further requests, since the run stops its workers now."""
+        """Remember requests without an exception, since the run stops its workers now."""
         self._closing = True
 
     def open(self) -> None:

@@ -59,9 +59,16 @@ def going_on(store: Store) -> dict[str, str]:
     for path in () if folder.is_symlink() else folder.glob("*.run"):
         with suppress(OSError, ValueError):  # it has gone, or it is no ordinary file
             host = strip_controls(read_bytes(path, LONGEST).decode())
-            if abs(time.time() - path.stat().st_mtime) < DAY and (host != socket.gethostname() or _locked(path)):
+            if _goes_on(path, host):
                 found[path.name.partition(".")[0]] = host
     return found
+
+
+def _goes_on(path: Path, host: str) -> bool:
+    """On its own machine a lock is certain, however old the mark of a suspended run is; elsewhere the age counts."""
+    if fcntl is not None and host == socket.gethostname():
+        return _locked(path)
+    return abs(time.time() - path.stat().st_mtime) < DAY
 
 
 def _touch(path: Path, ended: threading.Event) -> None:

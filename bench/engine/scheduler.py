@@ -202,6 +202,7 @@ class _Driver:
             finally:
                 self._interruption.close()
                 executor.close()
+            self._interruption.check()
         records = KeptRecords(self._store, summary_of)  # a new cache, since records have changed
         for trial in self._plan.trials:
             if trial.key is None:

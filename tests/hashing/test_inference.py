@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from bench.api import registry
 from bench.api.hashing import FeatureExtractor
@@ -74,15 +75,19 @@ def test_logits_and_features_are_those_of_the_model(backbone, params, shape):
 @pytest.mark.parametrize(("backbone", "params", "shape"), BACKBONES)
 def test_no_batch_norm_is_left_to_compute(backbone, params, shape):
     """The speed is the reason for the path: each of these networks has a convolution before each batch norm."""
-    model = new_model(backbone, shape, **params)
-    calls = []
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.register_forward_hook(lambda *_: calls.append(1))
+    model, calls = new_model(backbone, shape, **params), []
     inference = Inference(model, shape)
-    calls.clear()
-    inference.logits(to_unit(images_of(3, shape)))
-    assert not calls
+
+    def count(module: nn.Module, inputs: object) -> None:
+        calls.append(isinstance(module, nn.BatchNorm2d))
+
+    handle = register_module_forward_pre_hook(count)
+    try:
+        inference.logits(to_unit(images_of(3, shape)))
+    finally:
+        handle.remove()
+    assert calls
+    assert not any(calls)
 
 
 def test_encode_is_forward_in_evaluation_mode():
@@ -223,3 +228,24 @@ def test_a_frozen_copy_gives_the_model_s_gradients_of_images_and_none_of_paramet
     assert learning
     assert all(dict(model.backbone.named_parameters())[name].grad is not None for name in learning)
     assert {id(p) for p in model.backbone.parameters()}.isdisjoint({id(p) for p in still.backbone.parameters()})
+
+
+def test_networks_that_change_their_weights_or_cannot_be_copied_are_asked_as_they_are():
+    from torch.nn.utils import parametrizations, prune
+
+    for change in (lambda c: prune.random_structured(c, "weight", 0.5, dim=0), parametrizations.weight_norm):
+        model, images = new_model(), images_of(9)
+        change(next(module for module in model.modules() if isinstance(module, nn.Conv2d)))
+        torch.testing.assert_close(encode(model, images, device=CPU), plain(model, images), rtol=0, atol=1e-5)
+
+
+def test_a_convolution_or_norm_with_a_hook_is_not_folded():
+    """A mask of a channel that noise does not use would be lost without a trace."""
+    model = new_model()
+    norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    called = []
+    norm.register_forward_hook(lambda *_: called.append(1))
+    inference = Inference(model, SHAPE)
+    called.clear()
+    inference.logits(to_unit(images_of(3)))
+    assert called
