@@ -60,10 +60,9 @@ class Inference:
     @torch.inference_mode()
     def encode(self, images: UInt8[Tensor, "n c h w"], device: torch.device) -> Logits:
         """Logits of 8-bit images; on the CPU, after one transfer at the end."""
-        parts = [self._model(to_unit(part.to(device))) for part in torch.split(images, self._batch)]
-        return torch.cat(parts).float().cpu()
+        return self._in_batches(lambda part: self._model(to_unit(part.to(device))), images).cpu()
 
-    def _in_batches(self, call: Callable[[Tensor], Tensor], images: Images) -> Tensor:
+    def _in_batches(self, call: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         return torch.cat([call(part) for part in torch.split(images, self._batch)]).float()
 
 

@@ -97,6 +97,7 @@ class RuntimeEstimator:
         """measured: by default the shipped costs."""
         self._measured = measured or shipped()
         self._seconds, self._bytes = Costs(), Costs()
+        self._scale: float | None = None  # progress displays ask for hundreds of groups after each stage
         self._known_seconds, self._known_bytes = Costs(self._measured.seconds), Costs(self._measured.size)
         for record in records:
             self.observe(record)
@@ -108,6 +109,7 @@ class RuntimeEstimator:
             self._bytes.add(group, float(record.artifact.bytes))
         if record.ok and record.cost is not None:
             self._seconds.add(group, record.cost.seconds)
+            self._scale = None
 
     def has_history(self, group: CostGroup) -> bool:
         """Whether a stage of this cost group has finished."""
@@ -140,6 +142,11 @@ class RuntimeEstimator:
     @property
     def scale(self) -> float:
         """Seconds on this machine per second of the measured costs."""
+        if self._scale is None:
+            self._scale = self._speed()
+        return self._scale
+
+    def _speed(self) -> float:
         both = self._seconds.exact.keys() & self._known_seconds.exact.keys()
         if len(both) < ENOUGH:
             return calibration() / self._measured.calibration

@@ -177,10 +177,10 @@ def _metrics(found: dict[str, Any]) -> dict[str, Any]:
 class Record(Model):
     """A stage that has ended.
 
-    label, spec: see bench.graph.plan.Stage. reason: of a
-    failure. log: the end of its traceback or output. code: fingerprint of the stage's code. cause: key of the failed
-    stage that this one depends on. parents: role to key. inputs: role to the checksum of the artifact that was read,
-    None if the parent has no artifact. cost: None for a stage that did not run to its end.
+    label, spec: see bench.graph.plan.Stage. reason: of a failure. log: the end of its traceback or output. code:
+    fingerprint of the stage's code. cause: key of the failed stage that this one depends on. parents: role to key.
+    inputs: role to the checksum of the artifact that was read, None if the parent has no artifact. cost: None for a
+    stage that did not run to its end.
     """
 
     key: Key

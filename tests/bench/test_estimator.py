@@ -52,7 +52,11 @@ def test_three_groups_tell_the_speed_better_than_the_calibration() -> None:
     kinds = ("train", "encode", "measure")
     measured = MeasuredCosts(1e9, {**{group(kind, "small"): 1.0 for kind in kinds}, MORE: 10.0}, {})
     records = [done(key, kind, spec("small"), cost) for key, kind, cost in zip("abc", kinds, (2, 4, 9), strict=True)]
-    assert RuntimeEstimator(records, measured).seconds(MORE) == 40.0
+    estimator = RuntimeEstimator([], measured)
+    before = estimator.seconds(MORE)
+    for one in records:
+        estimator.observe(one)
+    assert estimator.seconds(MORE) == 40.0 != before, "also while a run goes on"
 
 
 def test_what_the_store_has_counts_before_what_was_measured_elsewhere() -> None:

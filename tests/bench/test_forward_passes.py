@@ -16,7 +16,7 @@ from bench.engine.store import Store
 from bench.engine.worker import StoredArtifacts
 from bench.graph.plan import Stage
 from hashing.model import HashModel
-from tests.bench.conftest import finish
+from tests.bench.conftest import LEARNS, finish
 
 PROBE = 4  # images with which an inference path tries the network, as it is and with folded batch norm
 
@@ -35,7 +35,10 @@ def run(tmp_path: Path, tiny):
         if isinstance(module, HashModel):
             passed[running[0]] += len(inputs[0])
 
-    plan, store = tiny("attacks=none,badnets", "defenses=none,strip", "targets=0,1"), Store(tmp_path / "s", create=True)
+    plan, store = (
+        tiny("attacks=none,badnets", "defenses=none,strip", "targets=0,1", *LEARNS),
+        Store(tmp_path / "s", create=True),
+    )
     handle = register_module_forward_pre_hook(count)
     try:
         finish(plan, store, listen=Watch())
@@ -61,17 +64,23 @@ def test_images_without_a_trigger_are_encoded_and_scored_once(run) -> None:
 
 def test_their_codes_and_scores_are_those_of_the_benign_queries(run) -> None:
     plan, store, _ = run
+    positions = {}
     for stage in plan.stages.values():
         source = StoredArtifacts(store, {**stage.parents, "self": stage.key})
         if stage.kind == "encode_triggered" and stage.spec["attack"]["name"] == "none":
-            benign = EncodeTriggeredInputs.of(stage.parents).benign.key
-            own, all_ = TriggeredCodes(stage.key, source), BenignCodes(benign, source)
-            assert (own.codes == all_.query[:, own.positions]).all()
-            assert (own.saturation == all_.saturation[own.positions]).all()
-            positions = own.positions
+            own = TriggeredCodes(stage.key, source)
+            benign = BenignCodes(EncodeTriggeredInputs.of(stage.parents).benign.key, source)
+            assert (own.codes == benign.query[:, own.positions]).all()
+            assert (own.saturation == benign.saturation[own.positions]).all()
+            assert own.codes.unique().numel() > 1, "else the wrong queries would pass too"
+            positions[tuple(stage.spec["target"])] = own.positions
+    compared = 0
+    for stage in plan.stages.values():
         if stage.kind == "score_triggered" and stage.spec["attack"]["name"] == "none":
-            benign = ScoreTriggeredInputs.of(stage.parents).benign.key
-            scores, known = TriggeredScores(stage.key, source), BenignScores(benign, source)
-            assert all(len(scores.query(name)) < len(known.query(name)) for name in known.names)
-            assert all(set(scores.query(name).tolist()) <= set(known.query(name).tolist()) for name in known.names)
-    assert len(positions)
+            source = StoredArtifacts(store, {**stage.parents, "self": stage.key})
+            known = BenignScores(ScoreTriggeredInputs.of(stage.parents).benign.key, source)
+            scores, mine = TriggeredScores(stage.key, source), positions[tuple(stage.spec["target"])]
+            assert all((scores.query(name) == known.query(name)[mine]).all() for name in known.names)
+            assert scores.query(known.names[0]).unique().numel() > 1
+            compared += 1
+    assert (len(positions), compared) == (2, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,60 @@ def test_an_interrupt_that_a_destructor_swallows_stops_the_run_after_the_stage(t
         run_plan(plan, store, lambda: executors.SerialExecutor(where, request), listen=Unlucky(), interruption=request)
     assert ended[-1] == "train", "the stage that ran is kept, and no other starts"
     assert run_plan(plan, store, lambda: executors.SerialExecutor(where)).trials == {"ok": 2}
+
+
+def test_a_request_while_the_executor_closes_ends_the_run_and_not_the_closing(tmp_path: Path, tiny) -> None:
+    store, plan, request, closed = Store(tmp_path / "store", create=True), tiny(), Interruption(), []
+
+    class Slow(executors.SerialExecutor):
+        def close(self) -> None:
+            request.ask()
+            closed.append(True)
+
+    where = Environment(store.root, None, "cpu")
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(plan, store, lambda: Slow(where, request), interruption=request)
+    assert closed
+
+
+def test_a_second_run_with_the_same_request_can_be_interrupted_at_once(tmp_path: Path, tiny) -> None:
+    """As where an artifact differs and the plan is run again."""
+    store, plan, request = Store(tmp_path / "store", create=True), tiny(), Interruption()
+    where = Environment(store.root, None, "cpu")
+
+    def start() -> executors.SerialExecutor:
+        return executors.SerialExecutor(where, request)
+
+    run_plan(plan, store, start, interruption=request)
+    wider, ended = tiny("attacks=none,badnets", "seeds=1"), []
+
+    class Impatient(NoProgress):
+        def start(self, stage: Stage) -> None:
+            request.ask()
+
+        def end(self, stage: Stage, record: Record) -> None:
+            ended.append(stage.kind)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(wider, store, start, listen=Impatient(), interruption=request)
+    assert not ended
+
+
+def test_an_executor_of_this_process_knows_the_request(tmp_path: Path, tiny, monkeypatch) -> None:
+    from bench.stages import split
+
+    store, plan, request = Store(tmp_path / "store", create=True), tiny(), Interruption()
+
+    def disturbed(*_: object) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            request.ask()
+        raise ValueError("what a library made of the interrupt")
+
+    monkeypatch.setattr(split, "run", disturbed)
+    where = Environment(store.root, None, "cpu")
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(plan, store, lambda: executors.SerialExecutor(where, request), interruption=request)
+    assert {record.status for record in store.records()} == {Status.OK}
 
 
 def test_an_error_that_an_interrupt_became_is_no_failure_of_the_stage(tmp_path: Path, tiny, monkeypatch) -> None:

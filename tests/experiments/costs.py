@@ -47,8 +47,9 @@ def sample(plan: Plan) -> Plan:
 
 def measured(store: Store) -> dict[CostGroup, dict[str, float]]:
     """The medians of the store, by cost group."""
-    known = RuntimeEstimator(store.records())
-    groups = {cost_group_of(record.stage, record.spec) for record in store.records()}
+    records = list(store.records())
+    known = RuntimeEstimator(records)
+    groups = {cost_group_of(record.stage, record.spec) for record in records}
     return {
         group: {"seconds": round(known.seconds(group), 4), "bytes": known.total_bytes({group: 1})}
         for group in groups
