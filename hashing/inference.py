@@ -81,10 +81,11 @@ def frozen(model: Model, shape: tuple[int, ...]) -> Model | HashModel:
 
     shape: (colours, height, width) of the images. Logits agree with those of the model up to rounding.
     """
-    learning = model.training
+    modes = {module: module.training for module in model.modules()}
     copied = _folded(model.eval(), shape)[0] if isinstance(model, HashModel) else model
     copied = (copy.deepcopy(model) if copied is model else copied).eval()
-    model.train(learning)
+    for module, learning in modes.items():  # not `model.train()`: a method may keep some layers in evaluation mode
+        module.training = learning
     for name, parameter in copied.named_parameters():
         if not name.startswith("objective."):  # which may be that of the model itself
             parameter.requires_grad = False

@@ -65,7 +65,7 @@ def compare(one: Results, other: Results, first: Store, second: Store) -> Compar
         " Equal rows are not shown."
         " beyond noise: Holm-adjusted p below 0.05 over all rows, with targets and seeds crossed. Without an interval"
         " (one target or seed), a mean difference above the noise floor counts as a change: 95 % of the trials of this"
-        " kind (suite quick) moved less when only the machine changed."
+        f" kind (suite quick) moved less when only the machine changed. Kinds without a noise floor: {CLOSE}."
     )
     twice = [f"Warning: in {name}, {said}" for name, frame in (("A", a), ("B", b)) if (said := repeated(frame))]
     boards = [
@@ -119,14 +119,14 @@ def _only(group: Group, places: frozenset[Any]) -> Group:
     return Group(places, group.done, {p: i for p, i in group.positions.items() if p in places}, group.collapsed)
 
 
-def _floor(metric: str, trial: Any) -> float:
-    """How far this metric of such trials moves between machines, in 95 % of cases."""
+def _floor(metric: str, trial: Any) -> float | None:
+    """How far this metric of such trials moves between machines, in 95 % of cases; None if nobody measured it."""
     found = noise_floor.floor_of(metric, trial["attack_spec"].name, str(trial["defense_kind"]))
-    return CLOSE if found is None else found.p95
+    return None if found is None else found.p95
 
 
 def _row(
-    axes: Mapping[str, Any], metric: str, both: Any, shared: CommonCells, pair: Mapping[str, Group], floor: float
+    axes: Mapping[str, Any], metric: str, both: Any, shared: CommonCells, pair: Mapping[str, Group], floor: float | None
 ) -> dict[str, Any]:
     apart = both[1] - both[0]
     found: dict[str, Any] = {axis: axes[axis] for axis in ROW}
@@ -135,8 +135,9 @@ def _row(
     if np.abs(apart).max() <= ROUNDING:
         return found | {"verdict": "equal"}
     if not shared.inference:
-        close = abs(found["difference"]) <= floor
-        return found | {"verdict": f"no interval, {'within' if close else 'beyond'} the noise floor {floor:.3f}"}
+        close = abs(found["difference"]) <= (CLOSE if floor is None else floor)
+        limit = f"{CLOSE} (no noise floor measured)" if floor is None else f"the noise floor {floor:.3f}"
+        return found | {"verdict": f"no interval, {'within' if close else 'beyond'} {limit}"}
     trials = shared.matrix(pair["B"], metric) - shared.matrix(pair["A"], metric)
     interval = statistics.crossed_interval(trials, fixed_targets=shared.fixed_targets)
     p = statistics.p_value(trials, fixed_targets=shared.fixed_targets)

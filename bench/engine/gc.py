@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.api.errors import StoreError
 from bench.api.kinds import DefenseKind
 from bench.engine.record import Record, RunManifest, is_key
-from bench.engine.running import DAY, going_on
+from bench.engine.running import DAY, ended_marks, going_on
 from bench.engine.store import Store, writing
 
 
@@ -106,8 +106,8 @@ def _damaged(store: Store) -> Iterator[Path]:
 
 
 def _leftovers(store: Store) -> Iterator[Path]:
-    """Temporary files of killed processes. Files younger than a day stay: their run may still go on."""
+    """Temporary files and marks of killed processes. Files younger than a day stay: their run may still go on."""
     for folder in store.root.iterdir():
         if not folder.is_symlink():
-            left = folder.glob("*" if folder.name == "running" else ".*.tmp")
-            yield from (path for path in left if path.lstat().st_mtime < time.time() - DAY)
+            yield from (path for path in folder.glob(".*.tmp") if path.lstat().st_mtime < time.time() - DAY)
+            yield from ended_marks(store) if folder.name == "running" else ()

@@ -64,6 +64,17 @@ def going_on(store: Store) -> dict[str, str]:
     return found
 
 
+def ended_marks(store: Store) -> list[Path]:
+    """Marks of runs that were killed more than a day ago. Other files of the folder are not marks."""
+    found = []
+    for path in (store.root / "running").glob("*.run"):
+        with suppress(OSError, ValueError):
+            old = path.lstat().st_mtime < time.time() - DAY
+            if old and not _goes_on(path, strip_controls(read_bytes(path, LONGEST).decode())):
+                found.append(path)
+    return found
+
+
 def _goes_on(path: Path, host: str) -> bool:
     """On its own machine a lock is certain, however old the mark of a suspended run is; elsewhere the age counts."""
     if fcntl is not None and host == socket.gethostname():

@@ -19,6 +19,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import stat
 import tempfile
 import time
@@ -288,12 +289,18 @@ class Store:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename it: no error leaves half of it, or loses an older file."""
+    """Write a file under a temporary name, then rename it: no error leaves half of it, or loses an older file.
+
+    The rights of an older file of that name are kept.
+    """
     with _temporary(path) as temporary:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if path.is_file():
+            with suppress(OSError):  # a file system without rights
+                shutil.copymode(path, temporary)
         temporary.replace(path)
 
 

@@ -211,7 +211,7 @@ def test_nothing_is_removed_through_a_link_to_another_store(copied: Store, tmp_p
 
 def test_leftovers_of_killed_processes_go_when_they_are_a_day_old(copied: Store) -> None:
     (copied.root / "running").mkdir()
-    left = [copied.root / "artifacts" / ".x.tmp", copied.root / "running" / "z.1234"]
+    left = [copied.root / "artifacts" / ".x.tmp", copied.root / "running" / "z.1234.run"]
     for path in left:
         path.write_text("half")
         os.utime(path, (time.time() - 90_000, time.time() - 90_000))

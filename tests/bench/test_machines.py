@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.cli import verify as command
@@ -62,8 +63,9 @@ def test_the_digest_tells_instruction_sets_apart_and_processes_not() -> None:
         ).stdout.strip()
         for environment in ({}, {"OMP_NUM_THREADS": "2"}, OTHER, {"OPENBLAS_CORETYPE": "Nehalem"})
     ]  # fmt: skip
+    blas = json.dumps(np.show_config(mode="dicts")).lower()
     assert digests[0] == digests[1] == arithmetic()
-    assert len(set(digests)) == 3
+    assert len(set(digests)) == (3 if "openblas" in blas else 2)  # other libraries do not read the last variable
 
 
 def test_keys_are_equal_and_machines_are_not(stores: dict[str, Store]) -> None:

@@ -15,6 +15,7 @@ from bench.cli import runs as command
 from bench.cli.app import main
 from bench.engine import scheduler
 from bench.engine.record import RunManifest
+from bench.engine.running import marked
 from bench.engine.scheduler import Summary
 from bench.engine.store import Store
 from bench.graph.plan import Plan
@@ -76,3 +77,17 @@ def test_a_run_that_was_killed_can_be_removed(store: Store) -> None:
     os.utime(other, (time.time() - 90_000, time.time() - 90_000))
     command.gc(store=store.root, run=[second.id])
     assert store.runs() == []
+
+
+def test_old_marks_of_killed_runs_are_removed_and_nothing_else(store: Store) -> None:
+    killed, kept = (store.write_run(RunManifest(suites=[name], trials=[])) for name in "ab")
+    subprocess.run([sys.executable, "-c", KILLED, str(store.root), killed.id], check=False)
+    (mark,) = (store.root / "running").iterdir()
+    notes = mark.with_name("notes.txt")
+    notes.write_text("by the user")
+    with marked(store, kept.id):
+        suspended = next(path for path in mark.parent.iterdir() if path.name.startswith(kept.id))
+        for path in (mark, notes, suspended):
+            os.utime(path, (time.time() - 90_000, time.time() - 90_000))
+        command.gc(store=store.root)
+        assert {*mark.parent.iterdir()} == {notes, suspended}

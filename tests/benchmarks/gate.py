@@ -50,8 +50,8 @@ def load():
         "AP, ties by index": lambda: average_precision(q, d, r, own, ties="index"),
         "AP, expected": lambda: average_precision(q, d, r, own),
         "AP@1000, ties by index": lambda: average_precision(q, d, r, own, 1000, ties="index"),
-        "AP, expected, equal codes": lambda: average_precision(tight_q, tight, r, own),
-        "AP by index, equal codes": lambda: average_precision(tight_q, tight, r, own, ties="index"),
+        "AP, expected, codes of a few clusters": lambda: average_precision(tight_q, tight, r, own),
+        "AP by index, codes of a few clusters": lambda: average_precision(tight_q, tight, r, own, ties="index"),
         "top-1000": lambda: topk(q, d, 1000)[1],
         "top-100": lambda: topk(q, d, 100)[1],
         "distances": lambda: hamming_distances(q.select(slice(50)), d),
@@ -77,8 +77,8 @@ for line in sys.stdin:
     print(json.dumps(found), file=answers, flush=True)
 """
 CASES = (
-    "AP, ties by index", "AP, expected", "AP@1000, ties by index", "AP, expected, equal codes",
-    "AP by index, equal codes", "top-1000", "top-100", "distances", "packing",
+    "AP, ties by index", "AP, expected", "AP@1000, ties by index", "AP, expected, codes of a few clusters",
+    "AP by index, codes of a few clusters", "top-1000", "top-100", "distances", "packing",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from bench.artifacts.inputs import EncodeInputs, ImplantInputs, MeasureInputs
 from bench.engine.record import Record
-from bench.engine.store import Store
+from bench.engine.store import Store, write_whole
 from tests.faults._bench import SUITE, Driver, bench, board, finished, results, run, verified
 
 Start = Callable[..., Driver]
@@ -232,6 +232,14 @@ def test_others_may_read_what_the_umask_lets_them(whole: Path) -> None:
     (whole.parent / "mine").touch()
     mine = (whole.parent / "mine").stat().st_mode
     assert {path.stat().st_mode for path in whole.rglob("*") if path.is_file()} == {mine}
+
+
+def test_a_page_that_is_written_again_keeps_its_rights(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.touch(0o600)
+    write_whole(page, b"new")
+    assert page.read_bytes() == b"new"
+    assert page.stat().st_mode & 0o777 == 0o600
 
 
 def test_the_same_suite_twice_gives_the_same_records(suite: Path, tmp_path: Path, undisturbed: Undisturbed) -> None:

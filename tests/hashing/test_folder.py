@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 import zipfile
 from math import isqrt
 from pathlib import Path
@@ -37,6 +38,20 @@ def test_every_form_of_a_folder_gives_the_same_pool(tmp_path: Path, form: str) -
     assert same(pool, make("folder", path=str(path), size=8).decode(None))  # an absolute path needs no --data
     parts = data.splits(pool.labels, pool.origin, Rng("f"))
     check(parts, 10)
+
+
+def test_a_palette_with_transparency_is_decoded_without_a_warning(tmp_path: Path) -> None:
+    """Pillow warns of it; here warnings are errors."""
+    buffer = io.BytesIO()
+    palette = Image.new("P", (8, 8), 1)
+    palette.putpalette([1, 2, 3, 4, 5, 6])
+    palette.save(buffer, "PNG", transparency=bytes([0, 128]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
+    assert caught
+    path = write(tmp_path / "t.zip", tree(per_class=4) | {"a/palette.png": buffer.getvalue()})
+    assert len(make("folder", path=str(path), size=8).decode(None).images) == 13
 
 
 @pytest.mark.parametrize("late", ["test", "val"])

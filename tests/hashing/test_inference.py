@@ -249,3 +249,17 @@ def test_a_convolution_or_norm_with_a_hook_is_not_folded():
     called.clear()
     inference.logits(to_unit(images_of(3)))
     assert called
+
+
+def test_the_mode_of_each_layer_and_the_objective_stay():
+    """Some methods keep batch norm in evaluation mode while the rest learns; the loss may belong to the model."""
+    model = new_model().train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    modes = [module.training for module in model.modules()]
+    model.objective.register_parameter("learned", nn.Parameter(torch.zeros(3)))
+    still = frozen(model, SHAPE)
+    assert [module.training for module in model.modules()] == modes
+    assert not any(module.training for part in (still.backbone, still.head) for module in part.modules())
+    assert all(parameter.requires_grad for parameter in model.objective.parameters())

@@ -17,7 +17,8 @@ from hashing.image_decoding import PictureError, decode_image
 
 NAMED = 20  # pictures that an error names
 MOST = 1000  # pictures that cannot be used, after which the others are not tried
-AHEAD = 8  # pictures per core that are read before they are decoded
+THREADS = 8  # at most: a picture at the limit of `decode_image` takes .5 GB while it is decoded
+AHEAD = 8  # pictures per thread that are read before they are decoded
 
 Picture = tuple[int, str, Callable[[], bytes]]  # row, name, and a function that reads the file
 
@@ -38,6 +39,7 @@ def decode_pictures(
     reasons: dict[str, str] = {}
     waiting: deque[tuple[int, str, Future[UInt8[np.ndarray, "3 s s"]]]] = deque()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(cores, THREADS)
 
     def note(name: str, error: PictureError) -> None:
         reasons[name] = error.reason
@@ -52,7 +54,7 @@ def decode_pictures(
             note(name, error)
 
     # `catch_warnings` changes the whole process, so it stands around the threads. Pillow decodes without the GIL.
-    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(cores) as pool:
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(threads) as pool:
         for row, name, read in pictures:
             try:
                 content = read()
@@ -60,7 +62,7 @@ def decode_pictures(
                 note(name, error)
                 continue
             waiting.append((row, name, pool.submit(decode_image, content, pixels.shape[2], name, whole=whole)))
-            if len(waiting) > AHEAD * cores:
+            if len(waiting) > AHEAD * threads:
                 finish()
         while waiting:
             finish()
