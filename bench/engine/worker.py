@@ -27,7 +27,7 @@ from bench.engine.record import SCHEMA, Cost, Meta, Record, Status, record_of
 from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from bench.graph.cache_key import content_of
-from bench.graph.fingerprint import fingerprint
+from bench.graph.fingerprint import fingerprint, imported
 from bench.graph.plan import Stage
 from hashing.numba_threads import start_threads
 
@@ -132,6 +132,11 @@ def _run(stage: Stage, environment: Environment, store: Store) -> Record:
         raise StoreError(
             f"the code in {Path(__file__).resolve().parents[2]} on {socket.gethostname()} is not what this run was"
             " planned with: install the same version on every node, leave it as it is, and run the same command again"
+        )
+    if not imported(stage.modules):
+        raise StoreError(
+            f"the code in {Path(__file__).resolve().parents[2]} has changed since this run was planned: run the same"
+            " command again"
         )
     set_threads(stage.threads)
     run = importlib.import_module(f"bench.stages.{stage.kind}").run

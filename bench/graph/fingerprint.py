@@ -10,7 +10,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +25,7 @@ EXEMPT = frozenset({
     "bench.api.registry", "bench.api.errors", "bench.api.card", "bench.artifacts.inputs", "bench.artifacts.specs",
 })  # fmt: skip
 DESCRIPTIVE = frozenset({"CARD", "__all__"})
+INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 class _Normalise(ast.NodeTransformer):
@@ -67,14 +70,34 @@ def fingerprint(modules: tuple[str, ...]) -> str:
 def covered(modules: tuple[str, ...]) -> dict[str, str]:
     """The modules that a fingerprint covers, each with a digest of the code that can change a result."""
     seen: dict[str, str] = {}
-    todo = list(modules)
+    todo = [(module, _plugin_folder(module)) for module in modules]
     while todo:
-        module = todo.pop()
+        module, folder = todo.pop()
         if module in seen or module in EXEMPT:
             continue
-        seen[module], imports = _module(module, registry.generation())
-        todo += imports
+        seen[module], imports = _module(module, folder, registry.generation())
+        todo += [(name, folder) for name in imports]
     return seen
+
+
+def imported(modules: tuple[str, ...]) -> bool:
+    """Import all modules that a fingerprint covers; whether their files are still those that it was computed from.
+
+    Afterwards a change of the files changes no result of this process.
+    """
+    return _imported(modules, registry.generation())
+
+
+@cache  # modules that are imported stay as they are
+def _imported(modules: tuple[str, ...], generation: int) -> bool:
+    del generation
+    found = covered(modules)
+    for module in found:
+        if module not in sys.modules:
+            with suppress(ImportError):  # an optional package that is missing: the stage uses no such module
+                importlib.import_module(module)
+    files = ((_path(module), code) for module, code in found.items())
+    return all(path is None or _parsed(path.read_bytes())[0] == code for path, code in files)
 
 
 @cache  # many stages of a plan share a set of modules
@@ -86,14 +109,14 @@ def _fingerprint(modules: tuple[str, ...], generation: int) -> str:
 
 
 @cache
-def _module(module: str, generation: int) -> tuple[str, tuple[str, ...]]:
-    """Digest of a module's code, and the modules of this repository that the module imports."""
+def _module(module: str, folder: Path | None, generation: int) -> tuple[str, tuple[str, ...]]:
+    """Digest of a module's code, and the modules of this repository, or from a plugin's folder, that it imports."""
     del generation
     path = _path(module)
     if path is None:
         return "", ()
     text, names = _parsed(path.read_bytes())
-    return text, tuple(sorted(_imports(names, module, path)))
+    return text, tuple(sorted(_imports(names, module, path, folder)))
 
 
 @cache
@@ -125,7 +148,9 @@ def _path(module: str) -> Path | None:
     return None
 
 
-def _imports(named: Iterable[tuple[int, str, tuple[str, ...]]], module: str, path: Path) -> set[str]:
+def _imports(
+    named: Iterable[tuple[int, str, tuple[str, ...]]], module: str, path: Path, folder: Path | None
+) -> set[str]:
     """The imported modules of this repository, and those from a plugin's own folder."""
     own = module.partition(".")[0]
     package = (module if path.name == "__init__.py" else module.rpartition(".")[0]).split(".")
@@ -134,14 +159,22 @@ def _imports(named: Iterable[tuple[int, str, tuple[str, ...]]], module: str, pat
         parents = package[: len(package) - level + 1] if level else []
         name = ".".join([*parents, *([base] if base else [])])
         found |= {name, *(f"{name}.{inner}" for inner in names)}
-    return {name for name in found if _path(name) is not None and (_ours(name, own) or _beside(name, module, path))}
+    return {name for name in found if _path(name) is not None and (_ours(name, own) or _beside(name, folder))}
 
 
 def _ours(name: str, own: str) -> bool:
     return name.partition(".")[0] in FIRST_PARTY | {own}
 
 
-def _beside(name: str, module: str, path: Path) -> bool:
-    """Whether a plugin file imports a helper from its own folder."""
-    helper = _path(name)
-    return module.startswith("hashdoor_plugin_") and helper is not None and path.parent in helper.parents
+def _plugin_folder(module: str) -> Path | None:
+    """The folder of a plugin that is a file: its helpers, and their helpers, are part of its code."""
+    path = _path(module) if module.startswith("hashdoor_plugin_") else None
+    return None if path is None else path.parent
+
+
+def _beside(name: str, folder: Path | None) -> bool:
+    """Whether a module lies in a plugin's folder, but not among the packages of an environment in that folder."""
+    path = _path(name)
+    if folder is None or path is None or folder not in path.parents:
+        return False
+    return INSTALLED.isdisjoint(path.relative_to(folder).parts)

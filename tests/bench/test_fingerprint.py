@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from bench.api import registry
-from bench.graph.fingerprint import covered, fingerprint, normalised
+from bench.graph.fingerprint import covered, fingerprint, imported, normalised
 from tests.bench.conftest import edited
 
 SOURCE = '''
@@ -106,9 +107,26 @@ def test_relative_imports_are_first_party(tmp_path: Path, monkeypatch: pytest.Mo
     assert digest() == before
 
 
-def test_a_plugins_own_helper_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_that_changes_before_it_is_imported_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage imports its modules long after the plan was made."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "my_helper.py").write_text("value = 0.5\n")
+    for name, then, same in (("early", "value = 2\n", False), ("late", "value = 1  # a remark\n", True)):
+        (tmp_path / f"{name}.py").write_text("value = 1\n")
+        fingerprint((name,))
+        (tmp_path / f"{name}.py").write_text(then)
+        assert imported((name,)) is same
+        (tmp_path / f"{name}.py").write_text("value = 3\n")
+        assert imported((name,)) is same
+        assert sys.modules.pop(name).value == (1 if same else 2)
+
+
+def test_a_plugins_own_helpers_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "installed.py").write_text("value = 1\n")
+    (tmp_path / "my_helper.py").write_text("from its_helper import value\nimport installed\n")
+    (tmp_path / "its_helper.py").write_text("value = 0.5\n")
     path = tmp_path / "leaning.py"
     path.write_text(
         '"""Leans on a helper."""\nfrom bench.api.attack import *\nfrom my_helper import value\n@attack\n'
@@ -116,7 +134,8 @@ def test_a_plugins_own_helper_counts(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     registry.load_plugin(path)
     before = fingerprint(("hashdoor_plugin_leaning",))
-    (tmp_path / "my_helper.py").write_text("value = 0.6\n")
+    assert not any(name.startswith("installed") for name in covered(("hashdoor_plugin_leaning",)))
+    (tmp_path / "its_helper.py").write_text("value = 0.6\n")
     registry.forget()
     assert fingerprint(("hashdoor_plugin_leaning",)) != before
 
