@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -48,7 +49,7 @@ def fit(
     device = model.device
     order = rng.child("order")
     precision = fast_precision(device.type) if recipe.precision == "auto" else recipe.precision
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
     on_device = split.to(device)
     network: Callable[[Tensor], Tensor] = model
     loader = Loader(on_device, batch=recipe.batch, augmentation=augmentation, rng=order, unaugmented=unaugmented)

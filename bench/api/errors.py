@@ -45,6 +45,14 @@ class StageTimeoutError(BaseException):
     """A stage ran longer than its timeout. A BaseException, so that a component's `except Exception` lets it pass."""
 
 
+def text_of(error: BaseException) -> str:
+    """The message of an error, also of a plugin's error whose message cannot be made."""
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001 -- code of others may raise anything
+        return f"its message cannot be made ({type(second).__name__})"
+
+
 STOPS = (KeyboardInterrupt, StageTimeoutError)  # these pass where code of others may raise anything
 
 

@@ -28,7 +28,7 @@ from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from bench.api.card import Card
-from bench.api.errors import NO_BOOLEAN, STOPS, RenamedWarning, UserError, in_words, nearest, unknown
+from bench.api.errors import NO_BOOLEAN, STOPS, RenamedWarning, UserError, in_words, nearest, text_of, unknown
 from bench.api.untrusted import abbreviate, boolean_as_number
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ def load_plugin(path: Path) -> None:
         del sys.modules[name]
         if isinstance(error, STOPS):
             raise
-        raise UserError(f"plugin '{path}' does not load: {type(error).__name__}: {error}") from error
+        raise UserError(f"plugin '{path}' does not load: {type(error).__name__}: {text_of(error)}") from error
     if not any(_classes(module, kind) for kind in KINDS) and not any(_declared(module, kind) for kind in DECLARED):
         raise UserError(
             f"plugin '{path}' has no component: decorate a class with @attack, @defense, ..., or a function with"
@@ -186,7 +186,7 @@ def _declaring(kind: str) -> Iterator[tuple[ModuleType, str]]:
         except BaseException as error:
             raise UserError(
                 f"the {kind.removesuffix('s')} '{point.name}' ({point.module}) does not load:"
-                f" {type(error).__name__}: {error}"
+                f" {type(error).__name__}: {text_of(error)}"
             ) from error
         yield module, f"entry point {point.name}"
     for path, module in _plugin_files.items():
@@ -256,7 +256,8 @@ def lookup(kind: str, name: str) -> type[Any]:
         if source.origin == "built in" or isinstance(error, STOPS):
             raise
         raise UserError(
-            f"{kind.removesuffix('s')} '{name}' ({source.origin}) does not load: {type(error).__name__}: {error}"
+            f"{kind.removesuffix('s')} '{name}' ({source.origin}) does not load: {type(error).__name__}:"
+            f" {text_of(error)}"
         ) from error
     classes = _classes(module, kind)
     if len(classes) != 1:

@@ -97,6 +97,7 @@ def rescore(
 
     from bench.engine.recompute import rescore as again
     from bench.engine.record_cache import RecordCache
+    from bench.engine.running import RESCORE, marked
     from bench.engine.runs import select
     from bench.engine.store import Store
 
@@ -114,14 +115,15 @@ def rescore(
         again(held, [trial for manifest in manifests for trial in manifest.trials]),
         "measuring", count, console=aside, transient=True, disable=not aside.is_terminal,
     )  # fmt: skip
-    for manifest in manifests:
-        pairs = list(islice(measured, len(manifest.trials)))
-        trials, found = [trial for trial, _ in pairs], [record for _, record in pairs]
-        moved += sum(trial.key != old.key for trial, old in zip(trials, manifest.trials, strict=True))
-        scored.append(manifest.model_copy(update={"trials": trials}))
-        records += found
-    for manifest in scored if moved else ():  # all of them, so that their order stays
-        held.write_run(manifest)
+    with marked(held, RESCORE):
+        for manifest in manifests:
+            pairs = list(islice(measured, len(manifest.trials)))
+            trials, found = [trial for trial, _ in pairs], [record for _, record in pairs]
+            moved += sum(trial.key != old.key for trial, old in zip(trials, manifest.trials, strict=True))
+            scored.append(manifest.model_copy(update={"trials": trials}))
+            records += found
+        for manifest in scored if moved else ():  # all of them, so that their order stays
+            held.write_run(manifest)
     failed = [record for record in records if record is not None and not record.ok]
     without = records.count(None)
     said = f"{count - without - len(failed)} trials measured, {moved} of them anew; {without} have no result"

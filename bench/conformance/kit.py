@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from bench.api import registry
-from bench.api.errors import STOPS, UserError
+from bench.api.errors import STOPS, UserError, text_of
 from bench.conformance import fixture
 from bench.conformance.fixture import World
 
@@ -109,7 +109,7 @@ class Check:
                 raise
             except BaseException as error:  # noqa: BLE001 -- a component may raise anything
                 place = traceback.extract_tb(error.__traceback__)[-1]
-                detail = f"{type(error).__name__}: {' '.join(str(error).split())} ({place.filename}:{place.lineno})"
+                detail = f"{type(error).__name__}: {' '.join(text_of(error).split())} ({place.filename}:{place.lineno})"
         return Outcome(self, passed, detail, time.perf_counter() - started, skipped)
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from bench.api.errors import StoreError
 from bench.api.kinds import DefenseKind
 from bench.engine.record import Record, RunManifest, is_key
-from bench.engine.running import DAY, ended_marks, going_on
-from bench.engine.store import Store, writing
+from bench.engine.running import DAY, RESCORE, ended_marks, going_on
+from bench.engine.store import Store, is_temporary, writing
+
+FOLDERS = ("records", "artifacts", "manifests")
 
 
 def unneeded(
@@ -23,13 +25,14 @@ def unneeded(
     store has no manifest or one that cannot be read, since the files that runs need are unknown then, or if a folder is
     a link, since its files may be those of another store.
     """
-    for folder in ("records", "artifacts", "manifests"):
+    for folder in FOLDERS:
         if (linked := store.root / folder).is_symlink():
             raise StoreError(
                 f"nothing is removed: '{linked}' is a link to '{linked.resolve()}', whose files another store may need."
                 " Remove results in the store that owns the folder"
             )
-    manifests = store.manifests()
+    named = list(_named_by_keys(store))  # before the manifests are read, so that no result of a later run is among them
+    before, manifests = _manifest_files(store), store.manifests()
     if broken := manifests.unreadable:
         names = ", ".join(f"'{path}'" for path in broken[:3])
         raise StoreError(
@@ -40,14 +43,19 @@ def unneeded(
     if not runs:
         raise StoreError(f"nothing is removed: store '{store.root}' has no run, so the needed files are unknown")
     for run, host in going_on(store).items():
-        if run in dropped:
+        if run in dropped or run == RESCORE:
+            what = "`rescore`" if run == RESCORE else f"run {run}"
             raise StoreError(
-                f"nothing is removed: run {run} is going on on machine '{host}'. Stop it first, or wait for its end"
+                f"nothing is removed: {what} is going on on machine '{host}'. Stop it first, or wait for its end"
             )
     kept = [run for run in runs if run.id not in dropped]
     found = [path for run in runs if run.id in dropped for path in manifests.paths[run.id]]
-    found += _of_no_run(store, needed(store, kept), repaired=repaired)
+    wanted = needed(store, kept)
+    found += [path for path in named if path.stem not in wanted]
+    found += _repaired(store, wanted) if repaired else ()
     found += [*(_damaged(store) if damaged else ()), *_leftovers(store)]
+    if _manifest_files(store) != before:
+        raise StoreError("nothing is removed: a run began or ended meanwhile. Run the same command again")
     return [path for path in found if path.is_symlink() or path.is_file()]
 
 
@@ -89,11 +97,21 @@ def needed(
     return found
 
 
-def _of_no_run(store: Store, kept: set[str], *, repaired: bool) -> Iterator[Path]:
-    """Records and artifacts that no run needs. Only files that are named by a key count."""
+def _named_by_keys(store: Store) -> Iterator[Path]:
+    """Records and artifacts: only files that are named by a key."""
     for pattern in ("records/*.json", "artifacts/*.safetensors"):
-        yield from (path for path in store.root.glob(pattern) if is_key(path.stem) and path.stem not in kept)
-    for key in kept if repaired else ():
+        yield from (path for path in store.root.glob(pattern) if is_key(path.stem))
+
+
+def _manifest_files(store: Store) -> dict[Path, tuple[int, int]]:
+    """The manifests, with a change of their content visible."""
+    files = store.root.glob("manifests/*.json")
+    return {path: (about.st_mtime_ns, about.st_size) for path in files for about in [path.lstat()]}
+
+
+def _repaired(store: Store, kept: set[str]) -> Iterator[Path]:
+    """Models that defenses repaired."""
+    for key in kept:
         record = store.record(key)
         if record is not None and record.meta.kind is DefenseKind.REPAIR:
             yield store.artifact_path(key)
@@ -102,12 +120,13 @@ def _of_no_run(store: Store, kept: set[str], *, repaired: bool) -> Iterator[Path
 def _damaged(store: Store) -> Iterator[Path]:
     """Damaged files that were moved away. A link in place of the folder is skipped: its files are not the store's."""
     folder = store.root / "damaged"
-    yield from () if folder.is_symlink() else folder.glob("*")
+    for pattern in () if folder.is_symlink() else ("*.json", "*.safetensors"):
+        yield from (path for path in folder.glob(pattern) if is_key(path.stem))
 
 
 def _leftovers(store: Store) -> Iterator[Path]:
     """Temporary files and marks of killed processes. Files younger than a day stay: their run may still go on."""
-    for folder in store.root.iterdir():
-        if not folder.is_symlink():
-            yield from (path for path in folder.glob(".*.tmp") if path.lstat().st_mtime < time.time() - DAY)
-            yield from ended_marks(store) if folder.name == "running" else ()
+    for folder in (store.root, *(store.root / name for name in FOLDERS)):
+        files = () if folder.is_symlink() and folder != store.root else folder.glob(".*.tmp")
+        yield from (path for path in files if is_temporary(path.name) and path.lstat().st_mtime < time.time() - DAY)
+    yield from ended_marks(store)

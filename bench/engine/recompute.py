@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from safetensors import SafetensorError
 
-from bench.api.errors import StoreError, UserError
+from bench.api.errors import StoreError, UserError, text_of
 from bench.api.kinds import DefenseKind
 from bench.artifacts.inputs import MeasureInputs
 from bench.artifacts.outputs.attack import Implanted
@@ -81,11 +81,11 @@ class Verifier:
             raise
         except Exception as error:  # noqa: BLE001 -- a store may come from a stranger: its tensors may have any shape
             if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in WORLD):
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = " ".join(text_of(error).split()) or type(error).__name__
                 raise UserError(
                     f"this machine cannot compute {record.key[:8]} {record.label} again ({reason})"
                 ) from None
-            yield f"cannot be computed again: {type(error).__name__}: {error}"
+            yield f"cannot be computed again: {type(error).__name__}: {text_of(error)}"
             return
         stored = record.as_json().get("metrics", {})
         held = {name for name, _ in _numbers_in(stored)}
@@ -121,7 +121,7 @@ def _poisons(implant: Implanted) -> Iterator[str]:
     try:
         found = None if implant.mask is None else int(implant.mask.sum())
     except (InputLostError, OSError, SafetensorError, RuntimeError) as error:
-        yield f"the poisons cannot be counted: {type(error).__name__}: {error}"
+        yield f"the poisons cannot be counted: {type(error).__name__}: {text_of(error)}"
         return
     if found is not None and implant.poisons != found:
         yield f"the record counts {implant.poisons} poisons, the mask {found}"

@@ -26,6 +26,7 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None
 
+RESCORE = "rescore"  # stands for the id of a run: its new results are in no manifest until its end
 DAY, HOUR = 86400.0, 3600.0  # seconds
 LONGEST = 1000  # bytes of a mark
 
@@ -66,8 +67,8 @@ def going_on(store: Store) -> dict[str, str]:
 
 def ended_marks(store: Store) -> list[Path]:
     """Marks of runs that were killed more than a day ago. Other files of the folder are not marks."""
-    found = []
-    for path in (store.root / "running").glob("*.run"):
+    folder, found = store.root / "running", []
+    for path in () if folder.is_symlink() else folder.glob("*.run"):
         with suppress(OSError, ValueError):
             old = path.lstat().st_mtime < time.time() - DAY
             if old and not _goes_on(path, strip_controls(read_bytes(path, LONGEST).decode())):

@@ -304,6 +304,11 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.replace(path)
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file has a name that `write_whole` gives to files that it has not finished."""
+    return re.fullmatch(r"\.[0-9a-f]{16}\.tmp", name) is not None
+
+
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     """A temporary file beside `path`, removed at the end unless it was renamed. Its rights follow the user's umask."""

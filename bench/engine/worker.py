@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib
 import json
-import os
 import socket
 import time
 import traceback
@@ -18,10 +17,19 @@ from safetensors import SafetensorError
 
 from bench.api import registry
 from bench.api.attack import Attack
-from bench.api.errors import DataMissingError, DivergedError, StageTimeoutError, StoreError, ThreatError, UserError
+from bench.api.errors import (
+    DataMissingError,
+    DivergedError,
+    StageTimeoutError,
+    StoreError,
+    ThreatError,
+    UserError,
+    text_of,
+)
 from bench.api.untrusted import strip_controls, strip_controls_multiline, without_addresses
 from bench.artifacts.inputs import STAGES
 from bench.engine.interruption import Interruption
+from bench.engine.process_state import fixed_state
 from bench.engine.provenance import provenance
 from bench.engine.record import SCHEMA, Cost, Meta, Record, Status, record_of
 from bench.engine.record_cache import RecordCache
@@ -29,7 +37,6 @@ from bench.engine.store import Store
 from bench.graph.cache_key import content_of
 from bench.graph.fingerprint import fingerprint, imported
 from bench.graph.plan import Stage
-from hashing.numba_threads import start_threads
 
 if TYPE_CHECKING:
     from bench.artifacts.artifact import Output
@@ -64,8 +71,8 @@ class FilesChangedError(Exception):
 def warm_up(stage: Stage) -> None:
     """Do the slow imports of a stage before its timeout starts to count."""
     importlib.import_module(f"bench.stages.{stage.kind}")
-    provenance()
-    set_threads(stage.threads)
+    with fixed_state(stage.threads):
+        provenance()
 
 
 def run_stage(stage: Stage, environment: Environment, interruption: Interruption | None = None) -> Record:
@@ -77,9 +84,10 @@ def run_stage(stage: Stage, environment: Environment, interruption: Interruption
     started, began = max(0.0, time.time()), time.monotonic()  # the clock may be set to a time before 1970
     store = Store(environment.store)
     try:
-        for plugin in environment.plugins:
-            registry.load_plugin(plugin)
-        record = _run(stage, environment, store)
+        with fixed_state(stage.threads):
+            for plugin in environment.plugins:
+                registry.load_plugin(plugin)
+            record = _run(stage, environment, store)
     except (StoreError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 -- a component may raise anything, and other stages must go on
@@ -108,7 +116,7 @@ def _failure(stage: Stage, error: BaseException) -> Record:
     if isinstance(error, OSError):
         status = Status.KILLED if error.errno in WORLD else Status.FAILED
     else:
-        status = Status.OOM if any(words in str(error) for words in NO_MEMORY) else Status.FAILED
+        status = Status.OOM if any(words in text_of(error) for words in NO_MEMORY) else Status.FAILED
     return describe(stage, status, f"{type(error).__name__}: {_line(error)}", _tail())
 
 
@@ -138,7 +146,6 @@ def _run(stage: Stage, environment: Environment, store: Store) -> Record:
             f"the code in {Path(__file__).resolve().parents[2]} has changed since this run was planned: run the same"
             " command again"
         )
-    set_threads(stage.threads)
     run = importlib.import_module(f"bench.stages.{stage.kind}").run
     context = Context(device=torch.device(environment.device), data=environment.data)
     source = StoredArtifacts(store, stage.parents)
@@ -172,7 +179,7 @@ def _recorded(stage: Stage, output: Output) -> Record:
     try:
         return record_of(content)
     except ValueError as error:  # every later run would find the record damaged, and run the stage again
-        raise ValueError(f"the stage's output cannot be recorded: {error}") from None
+        raise ValueError(f"the stage's output cannot be recorded: {text_of(error)}") from None
 
 
 def _same_files(spec: Mapping[str, Any]) -> None:
@@ -190,27 +197,6 @@ def _same_files(spec: Mapping[str, Any]) -> None:
     except (DataMissingError, OSError) as error:
         names = str(error)
     raise FilesChangedError(f"files have changed since this run was planned: {names}; run the same command again")
-
-
-def set_threads(threads: int) -> None:
-    """Set the number of threads and deterministic algorithms, so that results are equal under all executors.
-
-    torch and numba share one OpenMP pool, so their numbers of threads are set together.
-    """
-    import torch
-    from torch.utils import deterministic
-
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 means float32
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(mode=True, warn_only=True)
-    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a third of encoding time
-    start_threads()
-    try:
-        import numba
-    except ImportError:
-        return
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
 
 class StoredArtifacts:
@@ -261,7 +247,7 @@ def device_name(device: str) -> str:
 
 
 def _line(error: BaseException) -> str:
-    text = without_addresses(" ".join(str(error).split()))  # equal faults have equal reasons
+    text = without_addresses(" ".join(text_of(error).split()))  # equal faults have equal reasons
     return strip_controls(text)[:REASON]
 
 

@@ -17,6 +17,7 @@ from bench.api.errors import StoreError, UserError
 from bench.cli import runs as command
 from bench.engine import gc
 from bench.engine.record import RunManifest
+from bench.engine.running import RESCORE, marked
 from bench.engine.store import Store
 from bench.graph.plan import Plan
 from tests.bench.conftest import finish
@@ -132,7 +133,7 @@ def test_a_damaged_record_whose_inputs_no_manifest_lists_stops_gc(copied: Store)
 
 def test_set_aside_files_go_only_when_asked_for(copied: Store) -> None:
     (copied.root / "damaged").mkdir()
-    kept = copied.root / "damaged" / "x.json"
+    kept = copied.root / "damaged" / f"{'d' * 32}.json"
     kept.write_text("?")
     command.gc(store=copied.root)
     assert kept.exists()
@@ -193,12 +194,51 @@ def test_files_that_are_not_the_stores_stay(copied: Store, tmp_path: Path) -> No
     outside = tmp_path / "mine"
     outside.mkdir()
     (outside / ("a" * 32 + ".json")).write_text("{}")
-    (outside / ".old.tmp").write_text("mine")
-    os.utime(outside / ".old.tmp", (0, 0))
+    (outside / ".00000000000000aa.tmp").write_text("mine")
+    os.utime(outside / ".00000000000000aa.tmp", (0, 0))
     (copied.root / "damaged").symlink_to(outside)
     (copied.root / "records" / "notes.json").write_text("{}")
-    (copied.root / "records" / ".fresh.tmp").write_text("half")
+    (copied.root / "records" / ".00000000000000bb.tmp").write_text("half")
     assert [path.stem for path in gc.unneeded(copied, damaged=True)] == ["1" * 32]
+
+
+def test_old_files_of_a_user_who_keeps_a_store_among_them_stay(copied: Store) -> None:
+    """As with `--store .` in a project."""
+    mine = [
+        copied.root / name for name in ("src/.draft.tmp", ".draft.tmp", "running/marathon.csv", "damaged/proof.pdf")
+    ]
+    mine.append(copied.root / "src" / ".00000000000000aa.tmp")
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+        os.utime(path, (0, 0))
+    command.gc(store=copied.root, damaged=True)
+    assert all(path.exists() for path in mine)
+
+
+def test_nothing_is_removed_while_metrics_are_computed_again(copied: Store) -> None:
+    """New records of `rescore` are in no manifest before its end."""
+    with marked(copied, RESCORE), pytest.raises(StoreError, match="`rescore` is going on"):
+        command.gc(store=copied.root)
+    command.gc(store=copied.root)
+
+
+def test_results_of_a_run_that_begins_meanwhile_stay(copied: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a large store it takes long to find what is needed."""
+    needed, new, begins = gc.needed, "e" * 32, False
+
+    def slowly(store: Store, *arguments: object, **named: object) -> object:
+        found = needed(store, *arguments, **named)
+        store.commit(record(new))
+        if begins:
+            store.write_run(RunManifest(suites=["late"], trials=[], stages=["1" * 32]))
+        return found
+
+    monkeypatch.setattr(gc, "needed", slowly)
+    assert [path.stem for path in gc.unneeded(copied)] == ["1" * 32]
+    begins = True
+    with pytest.raises(StoreError, match="nothing is removed: a run began or ended meanwhile"):
+        gc.unneeded(copied)
 
 
 @pytest.mark.parametrize("folder", ["records", "artifacts", "manifests"])
@@ -211,7 +251,7 @@ def test_nothing_is_removed_through_a_link_to_another_store(copied: Store, tmp_p
 
 def test_leftovers_of_killed_processes_go_when_they_are_a_day_old(copied: Store) -> None:
     (copied.root / "running").mkdir()
-    left = [copied.root / "artifacts" / ".x.tmp", copied.root / "running" / "z.1234.run"]
+    left = [copied.root / "artifacts" / ".00000000000000cc.tmp", copied.root / "running" / "z.1234.run"]
     for path in left:
         path.write_text("half")
         os.utime(path, (time.time() - 90_000, time.time() - 90_000))

@@ -36,7 +36,7 @@ import json, resource, sys
 from pathlib import Path
 import torch
 from bench.config import suite
-from bench.engine import worker
+from bench.engine import process_state, worker
 from bench.graph import planner
 from bench.artifacts import stage_io
 from bench.engine.store import Store
@@ -52,7 +52,7 @@ made = planner.plan([suite.load(str(root / "s.toml"))], data=root, device="cpu")
 Store(root / "store", create=True)
 environment = worker.Environment(root / "store", root, "cpu")
 stages = list(made.stages.values())
-worker.set_threads(1)
+process_state.set_torch(1)
 with torch.no_grad():  # arenas and kernels that every process pays for once
     torch.nn.Conv2d(3, 4, 3)(torch.rand(10, 3, 512, 512))
 codes.pack(torch.rand(10, 32))

@@ -56,6 +56,7 @@ def run(tmp_path: Path, tiny: Tiny) -> Callable[[str, str], tuple[dict[str, int]
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
+        ("raise type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})", "Mute: its message cannot be made"),
         ("train.labels[:9] = target.vector", "Threat.LABELS"),
         ("train.images[40:] = 0", "mask"),
         ("train.ids[:2] = 7", "reordered"),

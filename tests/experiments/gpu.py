@@ -32,9 +32,9 @@ from bench.api import registry
 from bench.api.hashing import Backbone, HashingMethod, Recipe
 from bench.api.random import Rng
 from bench.api.types import Split
+from bench.engine.process_state import set_torch
 from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
-from bench.engine.worker import set_threads
 from bench.kernels.throughput import random_split
 from bench.kernels.timing import Contender, Samples, time_in_turn
 from bench.kernels.workloads import clustered
@@ -311,7 +311,7 @@ STEPS: dict[str, tuple[Callable[[Where], Iterator[Row]], float]] = {  # with the
 def main(device: str, minutes: float, out: Path, only: list[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * minutes
-    set_threads(min(8, os.cpu_count() or 1))
+    set_torch(min(8, os.cpu_count() or 1))
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         where = Where(device, Path(folder), lambda: max(1.0, end - time.monotonic()))

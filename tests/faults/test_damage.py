@@ -213,7 +213,11 @@ def test_a_read_only_store_can_be_read_and_serves_nothing_damaged(
 def test_what_killed_processes_leave_is_collected_when_it_is_old(store: Path) -> None:
     """Not while a run may still be at it."""
     (store / "running").mkdir(exist_ok=True)
-    left = [store / "artifacts" / ".x.tmp", store / "records" / ".y.tmp", store / "running" / "z.1234"]
+    left = [
+        store / "artifacts" / ".00000000000000cc.tmp",
+        store / "records" / ".00000000000000dd.tmp",
+        store / "running" / "z.1234.run",
+    ]
     for path in left:
         path.write_text("half")
     before = finished(store)
