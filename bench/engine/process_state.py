@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,11 @@ def set_torch(threads: int) -> None:
         torch.set_default_device(None)
     torch.set_default_dtype(torch.float32)
     torch.set_flush_denormal(False)
-    torch.set_float32_matmul_precision("highest")  # else a CPU may multiply in bf16
+    operations: list[Any] = [getattr(torch.backends.mkldnn, name, None) for name in ("matmul", "conv", "rnn")]
+    for operation in operations:
+        if hasattr(operation, "fp32_precision"):  # since torch 2.9; else a CPU may multiply in bf16
+            operation.fp32_precision = "ieee"
+    torch.set_float32_matmul_precision("highest")
     torch.backends.mkldnn.set_flags(True)  # type: ignore[no-untyped-call]
     torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark = True, False
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -87,9 +87,11 @@ def arithmetic() -> str:
             loss = functional.softplus(codes @ codes.T).mean()
         for part in (loss.detach(), *torch.autograd.grad(loss, weights)):
             found.update(part.float().numpy().tobytes())
-    matrix = torch.randn(80, 60, generator=generator)
-    parts = [torch.linalg.eigh(matrix.T @ matrix)[0], torch.linalg.svd(matrix)[1]]  # of torch's LAPACK
+    # Small and large products may come from two libraries.
+    matrix, large = torch.randn(80, 60, generator=generator), torch.randn(320, 320, generator=generator)
+    parts = [torch.linalg.eigh(matrix.T @ matrix)[0], torch.linalg.svd(matrix)[1], large @ large]  # of torch's LAPACK
     arrays = [matrix.numpy() @ matrix.numpy().T, np.linalg.svd(matrix.numpy())[1]]  # of numpy's BLAS and LAPACK
+    arrays += [large.numpy() @ large.numpy(), np.linalg.eigh(large.numpy()[:200, :200])[0]]
     for array in (*(part.numpy() for part in parts), *arrays):
         found.update(array.tobytes())
     torch.set_num_threads(threads)

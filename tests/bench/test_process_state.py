@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from bench.engine.provenance import arithmetic
 from bench.engine.store import Store
 from tests.bench.conftest import finish
 
+PRODUCTS = getattr(torch.backends.mkldnn, "matmul", Namespace())  # since torch 2.9
 LEFT = {
     "dtype": lambda: torch.set_default_dtype(torch.float64),
     "device": lambda: torch.set_default_device("meta"),
@@ -26,6 +28,9 @@ LEFT = {
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16).__enter__(),
     "oneDNN": lambda: torch.backends.mkldnn.set_flags(False),
     "products": lambda: torch.set_float32_matmul_precision("medium"),
+    "products of oneDNN": lambda: setattr(
+        getattr(torch.backends.mkldnn, "matmul", Namespace()), "fp32_precision", "bf16"
+    ),
     "denormals": lambda: torch.set_flush_denormal(True),
     "threads": lambda: torch.set_num_threads(2),
     "random order of sums": lambda: torch.use_deterministic_algorithms(mode=False),
@@ -41,7 +46,7 @@ LEFT = {
 def numbers() -> tuple[object, ...]:
     """What a stage may see of torch and numpy, the last bits of some computations among it."""
     tiny = torch.full((3,), 1e-30) * torch.full((3,), 1e-12)
-    matrix = torch.ones(64, 64) * 0.1
+    matrix = torch.ones(300, 300) * 0.1
     return (
         arithmetic.__wrapped__(), torch.get_default_dtype(), torch.ones(2).device, torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"), torch.backends.mkldnn.enabled,
