@@ -12,6 +12,7 @@ from bench.cli.console import console, line
 from bench.cli.options import DEFAULT_STORE, Plugins, RunOf, StorePath, SuiteOf, load_plugins, note_left_out
 
 if TYPE_CHECKING:
+    from bench.config.trial import PlannedTrial
     from bench.engine.recompute import Verifier
     from bench.engine.record import Record, RunManifest
 
@@ -40,14 +41,17 @@ def verify(
     if set_aside:
         held.check_writable()
     selection = select(held, run, suite=suite)
-    keys = dict.fromkeys(trial.key for manifest in selection.shown for trial in manifest.trials)
-    records = [record for key in keys if key and (record := held.record(key)) and record.ok]
+    trials = [trial for manifest in selection.shown for trial in manifest.trials]
+    planned: dict[str | None, list[PlannedTrial]] = {trial.key: [] for trial in trials}
+    for trial in trials:
+        planned[trial.key].append(trial)
+    records = [record for key in planned if key and (record := held.record(key)) and record.ok]
     if not records:
         raise UserError(f"store '{store}' has no finished trial of this run: start `python -m bench run`")
     verifier = Verifier(held)
     aside = console(stderr=True)
     watched = track(records, "verifying", console=aside, transient=True, disable=not aside.is_terminal)
-    wrong = [(record, problems) for record in watched if (problems := verifier.problems(record))]
+    wrong = [(record, problems) for record in watched if (problems := verifier.problems(record, planned[record.key]))]
     for record, problems in wrong[:SHOWN]:
         line(f"{record.key[:8]} {record.label}: {'; '.join(problems)}")
     if len(wrong) > SHOWN:

@@ -106,18 +106,17 @@ class RayExecutor:
         self._remote = ray.remote(max_retries=0, max_calls=0)(run_task)
 
     def _start(self) -> None:
-        ray, on_terminate, on_interrupt = self._ray, signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+        ray = self._ray
         try:
             where = {"address": self._address} if self._address else self._local()
-            with chdir(_first_on_path()):
+            with _signals_deferred(), chdir(_first_on_path()):
                 ray.init(**where, log_to_driver=False, logging_level="ERROR")
-        except (Exception, SystemExit) as error:  # noqa: BLE001 -- Ray raises many types when it cannot start
+        except Exception as error:  # noqa: BLE001 -- Ray raises many types when it cannot start
             self._leave()
             raise UserError(f"Ray does not start ({_first_line(error)}): {_help(self._address)}") from None
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in ((signal.SIGTERM, on_terminate), (signal.SIGINT, on_interrupt)):
-                if handler is not None:
-                    signal.signal(number, handler)  # Ray's handlers end the process, so that the run could not close
+        except BaseException:  # a request to stop
+            self._leave()
+            raise
         self._resources = ray.cluster_resources()
 
     def _local(self) -> dict[str, Any]:
@@ -274,6 +273,46 @@ class RayExecutor:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Hold back a first request to stop until Ray has started, since a Ray that starts leaves processes behind.
+
+    Ray would set handlers of its own, which end the process, so that the run could not close: it cannot here.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        del frame
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    held = {number: handler for number, handler in before.items() if handler not in {signal.SIG_IGN, None}}
+    set_handler = signal.signal
+    for number in held:
+        set_handler(number, note)
+    signal.signal = _unchanged  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        signal.signal = set_handler
+        for number, handler in held.items():
+            signal.signal(number, handler)
+    if asked:
+        signal.raise_signal(asked[0])
+
+
+def _unchanged(number: int, handler: object) -> object:
+    """In place of `signal.signal`: sets no handler."""
+    del handler
+    return signal.getsignal(number)
 
 
 def _first_on_path() -> Path:

@@ -17,7 +17,7 @@ from bench.api.kinds import DefenseKind
 from bench.artifacts.inputs import MeasureInputs
 from bench.artifacts.outputs.attack import Implanted
 from bench.artifacts.stage_io import Context
-from bench.config.trial import PlannedTrial
+from bench.config.trial import PlannedTrial, digest
 from bench.engine.machines import Machine, machines
 from bench.engine.record import Record
 from bench.engine.record_cache import RecordCache
@@ -33,6 +33,7 @@ from hashing.numba_threads import start_threads
 if TYPE_CHECKING:
     from bench.artifacts.specs import MeasureSpec
 
+NONE = {"name": "none", "params": {}}  # no attack, no defense
 TOLERANCE = 1e-9  # relative and absolute; another machine may add numbers in another order
 
 
@@ -52,11 +53,32 @@ class Verifier:
         self.unknown: set[str] = set()  # metrics of plugins that are not loaded
         self.machines: Counter[tuple[Machine, ...]] = Counter()  # number of trials by the machines that computed them
 
-    def problems(self, record: Record) -> list[str]:
-        """A sentence for each error of a finished trial; none if its artifacts give every stored number."""
+    def problems(self, record: Record, trials: Sequence[PlannedTrial] = ()) -> list[str]:
+        """A sentence for each error of a finished trial; none if its artifacts give every stored number.
+
+        trials: those of a run that have this record, whose axes are compared with what was measured.
+        """
         inputs = MeasureInputs.of(record.parents, StoredArtifacts(self._store, record.parents))
         self.machines[machines(record, self._records)] += 1
-        return [*self._lineage(record, inputs), *self._numbers(record, inputs)]
+        misplaced = dict.fromkeys(said for trial in trials for said in self._misplaced(trial, record))
+        return [*misplaced, *self._lineage(record, inputs), *self._numbers(record, inputs)]
+
+    def _misplaced(self, planned: PlannedTrial, record: Record) -> Iterator[str]:
+        """A sentence for each axis on which a run's trial is not the one that was measured under its key."""
+        parents = {role: self._records.record(key) for role, key in record.parents.items()}
+        benign = parents.get("measured.benign")
+        model = None if benign is None else self._records.record(benign.parents.get("model", ""))
+        specs = [one.spec for one in (record, model, parents.get("defense"), parents.get("implant")) if one is not None]
+        measured: dict[str, Any] = {"attack": NONE, "defense": NONE}
+        for spec in specs:
+            measured |= spec
+        trial = planned.trial
+        wanted: dict[str, Any] = {axis: spec.as_json() for axis, spec in trial.components.items()}
+        wanted |= {"bits": trial.bits, "target": list(trial.target)}
+        wanted |= {"seed": trial.seed} if planned.seed_dependent else {}
+        for axis, value in wanted.items():
+            if axis in measured and digest(measured[axis]) != digest(value):
+                yield f"the run calls its {axis} {_named(value)}, measured was {_named(measured[axis])}"
 
     def _lineage(self, record: Record, inputs: MeasureInputs) -> Iterator[str]:
         """Parents that are missing or damaged, or have changed since the trial read them."""
@@ -93,6 +115,11 @@ class Verifier:
         unknown = held - {*METRICS}
         self.unknown |= unknown
         yield from differences(_without(stored, unknown), found)
+
+
+def _named(value: Any) -> str:
+    """A value of an axis in words; the parameters of a component only where they are needed."""
+    return str(value["name"]) if isinstance(value, Mapping) and not value["params"] else str(value)
 
 
 def _numbers_in(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

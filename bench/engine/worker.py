@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from bench.api import registry
-from bench.api.attack import Attack
 from bench.api.errors import (
     DataMissingError,
     DivergedError,
@@ -45,6 +44,7 @@ WORLD = frozenset({  # errors of the machine, not of a component: the next run t
     errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS,
     errno.EAGAIN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENETUNREACH, errno.EREMOTEIO,
 })  # fmt: skip
+NAMED = 3  # files that an error names
 LOG_TAIL = 4000  # characters of traceback that a record keeps
 REASON = 2000  # characters of a reason
 NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")  # torch raises a RuntimeError with these on a CPU
@@ -153,9 +153,9 @@ def _run(stage: Stage, environment: Environment, store: Store) -> Record:
     try:
         output = run(dict(stage.spec), inputs, context)
     except Exception:
-        _same_files(stage.spec)  # a changed file may have caused the error
+        _same_files(stage.spec, environment.data)  # a changed file may have caused the error
         raise
-    _same_files(stage.spec)
+    _same_files(stage.spec, environment.data)
     record = _recorded(stage, output)
     for name, tensor in output.tensors.items():
         if tensor.is_floating_point() and tensor.isnan().any():  # the signs of NaN would pass as codes
@@ -182,21 +182,24 @@ def _recorded(stage: Stage, output: Output) -> Record:
         raise ValueError(f"the stage's output cannot be recorded: {text_of(error)}") from None
 
 
-def _same_files(spec: Mapping[str, Any]) -> None:
-    """FilesChangedError if an attack's files differ from those that the run was planned with.
+def _same_files(spec: Mapping[str, Any], data: Path | None) -> None:
+    """FilesChangedError if files that the stage may read differ from those that the run was planned with.
 
-    The check comes after the stage has read the files, so that no change is missed.
+    The check comes after the stage has read the files, so that no change is missed. spec: holds digests of the files.
     """
-    if "files" not in spec:
-        return
-    attack: Attack = registry.create("attacks", spec["attack"]["name"], spec["attack"]["params"])
-    try:
-        if content_of(files := attack.files()) == spec["files"]:
-            return
-        names = ", ".join(f"'{file}'" for file in files)
-    except (DataMissingError, OSError) as error:
-        names = str(error)
-    raise FilesChangedError(f"files have changed since this run was planned: {names}; run the same command again")
+    for planned, kind, axis in (("content", "datasets", "dataset"), ("weights", "backbones", "backbone"),
+                                ("files", "attacks", "attack")):  # fmt: skip
+        if planned not in spec:
+            continue
+        component = registry.create(kind, spec[axis]["name"], spec[axis]["params"])
+        try:
+            files = component.files(data) if kind == "datasets" else component.files()
+            if content_of(files) == spec[planned]:
+                continue
+            names = ", ".join(f"'{file}'" for file in files[:NAMED]) + (", ..." if len(files) > NAMED else "")
+        except (DataMissingError, OSError) as error:
+            names = str(error)
+        raise FilesChangedError(f"files have changed since this run was planned: {names}; run the same command again")
 
 
 class StoredArtifacts:

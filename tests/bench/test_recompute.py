@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -342,3 +343,23 @@ def test_numba_that_cannot_start_is_no_fault_of_the_record(done):
     assert ran.returncode == 2
     assert ran.stderr.startswith("error: numba cannot start")
     assert not (store.root / "damaged").exists()
+
+
+def test_a_manifest_that_names_other_trials_than_were_measured_is_named(done, capsys):
+    """Its checksum is right, since anyone can make one."""
+    plan, store = done
+    assert not [said for trial in plan.trials for said in Verifier(store).problems(store.record(trial.key), [trial])]
+    first = plan.trials[0]
+    for change, word in (({"bits": 64}, "bits 64"), ({"seed": 7}, "seed 7"), ({"target": ("9",)}, "target ['9']")):
+        (run,) = store.runs()
+        for path in (store.root / "manifests").iterdir():
+            path.unlink()
+        edited = replace(first, trial=replace(first.trial, **change))
+        store.write_run(run.model_copy(update={"trials": [edited, *plan.trials[1:]]}))
+        with pytest.raises(typer.Exit):
+            command.verify(store=store.root)
+        out = capsys.readouterr().out
+        assert f"the run calls its {word}" in out
+    swapped = replace(first, key=plan.trials[-1].key)
+    said = Verifier(store).problems(store.record(swapped.key), [swapped])
+    assert any("measured was badnets" in line or "'name': 'badnets'" in line for line in said)
