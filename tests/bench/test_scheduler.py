@@ -67,6 +67,19 @@ def test_a_failing_stage_is_a_record_and_the_rest_goes_on(tmp_path: Path, troubl
     assert summary.trials == {"failed": 1, "ok": 1, "oom": 2, "timeout": 1}
 
 
+@pytest.mark.parametrize("what", ["fine", "raise"])
+def test_data_that_change_after_the_plan_give_no_result(tmp_path: Path, trouble: Path, what: str) -> None:
+    """Their key holds the digest of the files as they were."""
+    file = tmp_path / "images"
+    file.write_text("as planned")
+    store, plan = Store(tmp_path / "store", create=True), loads(tmp_path, trouble_spec(what=what, file=str(file)))
+    file.write_text("changed")
+    assert finish(plan, store).ran == {"killed": 1}
+    assert str(file) in by_number(plan, store)[0].reason
+    file.write_text("as planned")
+    assert finish(plan, store).ran == {"ok" if what == "fine" else "failed": 1}
+
+
 def test_failures_stay_until_retry(tmp_path: Path, trouble: Path) -> None:
     store = Store(tmp_path / "store", create=True)
     plan = loads(tmp_path, trouble_spec(what="raise"))

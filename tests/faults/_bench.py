@@ -135,13 +135,13 @@ class Driver:
     def __init__(self, suite: Path, store: Path, *options: object, executor: str = "ray", **environment: str) -> None:
         workers = () if executor == "serial" or "--address" in options else ("--workers", 2)
         command = ["run", "--suite", suite, "--store", store, "--device", "cpu", "--executor", executor]
-        self._folder = Path(tempfile.mkdtemp(prefix="hd"))  # Ray's sockets need a short path
-        self._said, self._told = self._folder / "out", self._folder / "err"
+        self.folder = Path(tempfile.mkdtemp(prefix="hd"))  # Ray's sockets need a short path
+        self._said, self._told = self.folder / "out", self.folder / "err"
         with self._said.open("w") as out, self._told.open("w") as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "bench", *map(str, [*command, *workers, *options])],
                 cwd=ROOT, stdout=out, stderr=err, start_new_session=True,
-                env={**os.environ, "RAY_TMPDIR": str(self._folder), **environment},
+                env={**os.environ, "RAY_TMPDIR": str(self.folder), **environment},
             )  # fmt: skip
 
     @property
@@ -169,4 +169,4 @@ class Driver:
     def close(self) -> None:
         """End what is left, frozen workers included."""
         end(self.process)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,9 @@ from tests.faults._bench import (
     ROOT,
     SUITE,
     Driver,
+    alive,
     board,
+    family,
     finished,
     results,
     run,
@@ -139,3 +143,24 @@ def test_twenty_kills(suite: Path, tmp_path: Path, drivers: Start, undisturbed: 
         hits += kill_again_and_again(suite, store, drivers, undisturbed, rng, min(4, 20 - hits))
         rounds += 1
         assert rounds <= 10, f"only {hits} kills hit a running driver"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_request_to_stop_while_ray_starts_is_an_interrupt_and_leaves_nothing(
+    suite: Path, tmp_path: Path, drivers: Start, number: signal.Signals
+) -> None:
+    driver = drivers(suite, tmp_path / "store")
+
+    def folders() -> list[Path]:
+        """Where Ray runs: in RAY_TMPDIR if that is short enough."""
+        name = f"hashdoor-ray-{driver.process.pid}-*"
+        return [found for base in (driver.folder, Path(tempfile.gettempdir())) for found in base.glob(name)]
+
+    until(folders, "Ray to begin", 60)
+    time.sleep(1)  # its first processes run, and not yet all
+    driver.process.send_signal(number)
+    assert driver.finish(60) == 130, driver.err
+    assert "interrupted" in driver.err
+    until(lambda: not [pid for pid in family(driver.process.pid) if alive(pid)], "Ray's processes to end", 10)
+    assert folders() == []
