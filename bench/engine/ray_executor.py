@@ -111,7 +111,7 @@ class RayExecutor:
             where = {"address": self._address} if self._address else self._local()
             with _signals_deferred(), chdir(_first_on_path()):
                 ray.init(**where, log_to_driver=False, logging_level="ERROR")
-        except Exception as error:  # noqa: BLE001 -- Ray raises many types when it cannot start
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- Ray raises many types when it cannot start
             self._leave()
             raise UserError(f"Ray does not start ({_first_line(error)}): {_help(self._address)}") from None
         except BaseException:  # a request to stop

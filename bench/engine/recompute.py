@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from bench.api.errors import StoreError, UserError, text_of
 from bench.api.kinds import DefenseKind
-from bench.artifacts.inputs import MeasureInputs
+from bench.artifacts.inputs import EncodeInputs, MeasureInputs
 from bench.artifacts.outputs.attack import Implanted
 from bench.artifacts.stage_io import Context
 from bench.config.trial import PlannedTrial, digest
@@ -60,18 +60,18 @@ class Verifier:
         """
         inputs = MeasureInputs.of(record.parents, StoredArtifacts(self._store, record.parents))
         self.machines[machines(record, self._records)] += 1
-        misplaced = dict.fromkeys(said for trial in trials for said in self._misplaced(trial, record))
+        misplaced = dict.fromkeys(said for trial in trials for said in self._misplaced(trial, record, inputs))
         return [*misplaced, *self._lineage(record, inputs), *self._numbers(record, inputs)]
 
-    def _misplaced(self, planned: PlannedTrial, record: Record) -> Iterator[str]:
+    def _misplaced(self, planned: PlannedTrial, record: Record, inputs: MeasureInputs) -> Iterator[str]:
         """A sentence for each axis on which a run's trial is not the one that was measured under its key."""
-        parents = {role: self._records.record(key) for role, key in record.parents.items()}
-        benign = parents.get("measured.benign")
-        model = None if benign is None else self._records.record(benign.parents.get("model", ""))
-        specs = [one.spec for one in (record, model, parents.get("defense"), parents.get("implant")) if one is not None]
-        measured: dict[str, Any] = {"attack": NONE, "defense": NONE}
-        for spec in specs:
-            measured |= spec
+        measured: dict[str, Any] = {"attack": NONE, "defense": NONE, **record.spec}
+        stages = [stage.key for stage in (inputs.defense, inputs.implant) if stage is not None]
+        if (benign := self._records.record(inputs.measured.benign.key)) is not None:
+            model = EncodeInputs.of(benign.parents, StoredArtifacts(self._store, benign.parents)).model
+            stages.insert(0, model.key)
+        for made in filter(None, map(self._records.record, stages)):
+            measured |= made.spec
         trial = planned.trial
         wanted: dict[str, Any] = {axis: spec.as_json() for axis, spec in trial.components.items()}
         wanted |= {"bits": trial.bits, "target": list(trial.target)}

@@ -169,7 +169,8 @@ def test_an_error_of_a_plugin_that_is_no_exception_has_its_exit_code(
 ) -> None:
     plugin = tmp_path / "odd.py"
     plugin.write_text(ODD)
-    code, _, err = bench(capsys, "plan", "--plugin", str(plugin), "--set", "datasets=odd")
+    store = str(tmp_path / "store")
+    code, _, err = bench(capsys, "plan", "--plugin", str(plugin), "--set", "datasets=odd", "--store", store)
     assert code == 70
     assert "BaseException: so" in err
 
