@@ -28,9 +28,11 @@ def fixed_state(threads: int) -> Iterator[None]:
     Afterwards the folder, streams, environment variables, signal handlers and limits of the process are as before.
     """
     import torch
+    from threadpoolctl import threadpool_limits
 
     with _restored(), ExitStack() as settings:
         set_torch(threads)
+        settings.enter_context(threadpool_limits(threads, "blas"))  # numpy's; sums depend on the number of threads
         settings.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
         settings.enter_context(torch.inference_mode(mode=False))
         settings.enter_context(torch.enable_grad())

@@ -69,6 +69,7 @@ def arithmetic() -> str:
     """
     import numpy as np
     import torch
+    from threadpoolctl import threadpool_limits
     from torch.nn import functional
 
     threads = torch.get_num_threads()
@@ -90,8 +91,9 @@ def arithmetic() -> str:
     # Small and large products may come from two libraries.
     matrix, large = torch.randn(80, 60, generator=generator), torch.randn(320, 320, generator=generator)
     parts = [torch.linalg.eigh(matrix.T @ matrix)[0], torch.linalg.svd(matrix)[1], large @ large]  # of torch's LAPACK
-    arrays = [matrix.numpy() @ matrix.numpy().T, np.linalg.svd(matrix.numpy())[1]]  # of numpy's BLAS and LAPACK
-    arrays += [large.numpy() @ large.numpy(), np.linalg.eigh(large.numpy()[:200, :200])[0]]
+    with threadpool_limits(1, "blas"):
+        arrays = [matrix.numpy() @ matrix.numpy().T, np.linalg.svd(matrix.numpy())[1]]  # of numpy's BLAS and LAPACK
+        arrays += [large.numpy() @ large.numpy(), np.linalg.eigh(large.numpy()[:200, :200])[0]]
     for array in (*(part.numpy() for part in parts), *arrays):
         found.update(array.tobytes())
     torch.set_num_threads(threads)

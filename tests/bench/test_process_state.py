@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from bench.api import registry
 from bench.engine.process_state import fixed_state, set_torch
@@ -77,6 +78,14 @@ def test_each_stage_starts_from_the_same_state(what: str) -> None:
         torch.set_grad_enabled(mode=modes[0])
         torch.set_autocast_enabled("cpu", modes[1])
     assert not torch.is_inference_mode_enabled()
+
+
+def test_numpy_has_the_threads_of_the_stage() -> None:
+    """Else a product would be summed in another order in a Ray worker, which gets one thread for numpy."""
+    with fixed_state(1):
+        pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    assert pools
+    assert set(pools) == {1}
 
 
 MESSY = '''
