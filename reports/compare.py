@@ -25,6 +25,7 @@ from reports.selection import groups, repeated, with_result
 COMPARED = ("map", "t_map", "gain", "own_map", "auroc", "model_score")
 ROUNDING = 1e-9  # a smaller difference is equality
 CLOSE = 0.02  # METHODOLOGY.md#equality-margin: for metrics of kinds of trials whose noise floor is not measured
+NOTHING = "Nothing was compared: no trial has numbers in both stores (a collapsed model has none). "
 MEANINGS = {
     **{axis: Column(f"value of the axis `{axis}`") for axis in AXES},
     "metric": Column("metric that is compared"),
@@ -60,8 +61,9 @@ def compare(one: Results, other: Results, first: Store, second: Store) -> Compar
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     shown = [line for line in lines if line["verdict"] != "equal"]
     axes = [axis for axis in ROW if len({line[axis] for line in lines}) > 1]
+    outcome = "" if shown else "No number changed. " if lines else NOTHING
     caption = (
-        f"Number of rows: {summary}. {'' if shown else 'No number changed. '}Equal in all rows: {_shared(lines, axes)}."
+        f"Number of rows: {summary}. {outcome}{_shared(lines, axes)}"
         " Equal rows are not shown."
         " beyond noise: Holm-adjusted p below 0.05 over all rows, with targets and seeds crossed. Without an interval"
         " (one target or seed), a mean difference above the noise floor counts as a change: 95 % of the trials of this"
@@ -210,6 +212,5 @@ def _facts(trials: pd.DataFrame, store: Store) -> dict[str, str]:
 
 
 def _shared(lines: list[dict[str, Any]], axes: list[str]) -> str:
-    if not lines:
-        return "no trial is in both stores"
-    return ", ".join(f"{axis} {lines[0][axis]}" for axis in ROW if axis not in axes)
+    same = ", ".join(f"{axis} {lines[0][axis]}" for axis in ROW if axis not in axes) if lines else ""
+    return f"Equal in all rows: {same}." if same else ""

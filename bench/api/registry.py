@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, ValidationError
@@ -67,6 +68,18 @@ class Source:
     error: str = ""
 
 
+class _FromSource(SourceFileLoader):
+    """Compiles the source at each import.
+
+    Python takes a stored compilation of another text if its size and time are equal, as in files of archives.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        del fullname
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+_LOADERS = ((_FromSource, SOURCE_SUFFIXES), (ExtensionFileLoader, EXTENSION_SUFFIXES))
 _plugin_files: dict[Path, ModuleType] = {}
 _generation = [0]
 
@@ -98,10 +111,13 @@ def load_plugin(path: Path) -> None:
         raise UserError(f"there is no file '{path}': give the path of a Python file")
     if twin := next((other for other in _plugin_files if other.stem == path.stem), None):
         raise UserError(f"two plugins are called '{path.stem}': '{twin}' and '{path}'; rename one")
-    name = f"hashdoor_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if path.suffix not in SOURCE_SUFFIXES:
         raise UserError(f"plugin '{path}' is not a Python file: its name must end in .py")
+    sys.path_importer_cache[str(path.parent)] = FileFinder(str(path.parent), *_LOADERS)
+    name = f"hashdoor_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pydantic resolves annotations through sys.modules
     try:

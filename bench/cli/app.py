@@ -118,9 +118,10 @@ def _run(arguments: list[str]) -> int:
         _complain("interrupted; start the same command again to continue")
         code = EXIT_INTERRUPT
     except (MemoryError, ImportError) as error:
-        if (limit := memory_limit()) is None:
+        if (found := memory_limit()) is None:
             return _bug()
-        _complain(f"{limit / 1e9:.1f} GB is too little memory for this process ({error}): raise `ulimit -v`")
+        limit, size = found
+        _complain(f"{size / 1e9:.1f} GB is too little memory for this process ({error}): raise `{limit}`")
         code = EXIT_USER
     except SystemExit:
         raise

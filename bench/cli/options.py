@@ -115,14 +115,17 @@ DEFAULT_STORE = Path("runs")
 LEFT = 20  # characters that must be left for the last column of a small table, or else all columns are wrapped
 
 
-def memory_limit() -> int | None:
-    """Bytes of address space that this process may have; None without a limit."""
+def memory_limit() -> tuple[str, int] | None:
+    """The tighter of `ulimit -v` and `ulimit -d`, and the bytes that it allows; None without a limit."""
     try:
         import resource
     except ImportError:  # a system that has no such limit
         return None
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return None if limit == resource.RLIM_INFINITY else limit
+    limits = [
+        (name, resource.getrlimit(kind)[0]) for name, kind in (("-v", resource.RLIMIT_AS), ("-d", resource.RLIMIT_DATA))
+    ]
+    set_ones = [(f"ulimit {name}", limit) for name, limit in limits if limit != resource.RLIM_INFINITY]
+    return min(set_ones, key=lambda found: found[1], default=None)
 
 
 def note_left_out(selection: Selection, records: RecordCache) -> None:

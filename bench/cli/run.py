@@ -54,7 +54,7 @@ Retry = Annotated[
 
 MOST_WORKERS = 10**6
 REASON = 130  # characters of a reason to leave trials out
-ADDRESS_SPACE = 5e9  # bytes; with less, torch ends the process without a message
+MEMORY = 5e9  # bytes; with less, torch ends the process without a message, or spins
 SHORT = 60.0  # seconds of work that are not worth the start of Ray
 
 
@@ -150,10 +150,11 @@ def _check_machine() -> None:
     """UserError if limits or settings of this machine let no stage run."""
     from hashing.numba_threads import start_threads
 
-    if (limit := memory_limit()) is not None and limit < ADDRESS_SPACE:
+    if (found := memory_limit()) is not None and found[1] < MEMORY:
+        limit, size = found
         raise UserError(
-            f"`ulimit -v` is {limit / 1e9:.1f} GB of address space, and training needs {ADDRESS_SPACE / 1e9:.0f} GB or"
-            " more: raise this limit"
+            f"`{limit}` is {size / 1e9:.1f} GB of memory, and training needs {MEMORY / 1e9:.0f} GB or more:"
+            " raise this limit"
         )
     start_threads()
 

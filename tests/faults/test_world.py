@@ -149,11 +149,12 @@ def test_the_closing_command_can_be_pasted(command, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("gigabytes", [1, 3])
-def test_too_little_memory_is_one_line(command, gigabytes: int) -> None:
+@pytest.mark.parametrize(("kind", "name"), [(resource.RLIMIT_AS, "ulimit -v"), (resource.RLIMIT_DATA, "ulimit -d")])
+def test_too_little_memory_is_one_line(command, gigabytes: int, kind: int, name: str) -> None:
     limit = (gigabytes * 10**9,) * 2
-    done = ended(command(), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit))
+    done = ended(command(), preexec_fn=lambda: resource.setrlimit(kind, limit))
     assert done.returncode == 2, done.stderr
-    assert "ulimit -v" in done.stderr
+    assert name in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -89,3 +89,10 @@ def test_the_command_ends_with_one_where_something_changed(stock, capsys):
         command.compare(a.root, b.root)
     assert stop.value.exit_code == 1
     assert "beyond noise" in capsys.readouterr().out
+
+
+def test_stores_without_a_common_number_are_said_to_be_not_compared(verdicts):
+    """A collapsed model has no numbers: "no number changed" would be read as agreement."""
+    dead = [{**trial, "metrics": {**trial["metrics"], "collapsed": 1.0}} for trial in trials()]
+    assert "Nothing was compared" in verdicts(dead, dead)[1].boards[0].caption
+    assert "Nothing was compared" not in verdicts(trials(), trials())[1].boards[0].caption
