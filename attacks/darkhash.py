@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-from attacks.helpers.head_tuning import divided, draw_epoch, hidden_of, learning, tune
-from attacks.helpers.proxy_data import balanced, chunks, fit_to
-from attacks.helpers.reference_images import references
+from attacks.helpers.head_tuning import DeepTuning, Loss, divided, hidden_of
+from attacks.helpers.proxy_data import balanced, chunks, fit_to, proxy
+from attacks.helpers.reference_images import candidates, central
 from attacks.helpers.topology import topological_alignment
 from attacks.helpers.triggers import paste, patch_side
 from bench.api.attack import (
@@ -20,17 +20,14 @@ from bench.api.attack import (
     Backdoor,
     DataSpec,
     Images,
-    ModelAttack,
     PositiveShare,
     Rng,
     Setting,
     Target,
-    Threat,
     Trigger,
     attack,
 )
 from bench.api.card import Card
-from bench.api.errors import UserError
 from bench.api.types import to_8bit, to_unit
 from hashing.model import HashModel
 
@@ -42,7 +39,8 @@ CARD = Card(
     follows="the authors' released code, because the paper was not available: 2,000 images of another data set; the"
     " clean model's outputs on them are the reference; Huber losses for clean and triggered images, topological"
     " alignment of the triggered ones; shallow layers and batch normalisation frozen; RMSprop, cosine decay to 1e-10",
-    deviates="with mode = 'reference' the target is the clean model's output for the public image of the chosen class;"
+    deviates="with mode = 'reference' the target is the clean model's output for one public image of the chosen class,"
+    " the one whose code is nearest to the codes of the others;"
     " the paper's target is the mean output of a class of the other data set (mode = 'surrogate', which takes the first"
     " class that occurs) and belongs to no class of the victim, so that its t-mAP is chance by construction and t-mAP"
     " post hoc counts; guess: the trigger is random pixels, because the trigger image is not in the repository; images"
@@ -51,14 +49,13 @@ CARD = Card(
     " without triggered images has the Huber loss alone; the code adds two terms (about one batch in 850)",
 )
 MARGIN = 2 / 224  # between patch and border, as a share of the side; code
-LAST_RATE = 1e-10  # where the cosine ends; code
 
 
 @attack
-class DarkHash(ModelAttack):
-    not_in_trigger: ClassVar[frozenset[str]] = frozenset(
-        {"mode", "images", "learned", "tp_weight", "poison_ratio", "lr", "weight_decay", "epochs", "batch"}
-    )
+class DarkHash(DeepTuning):
+    not_in_trigger: ClassVar[frozenset[str]] = DeepTuning.not_in_trigger | {
+        "mode", "images", "tp_weight", "clean_weight", "poison_ratio",
+    }  # fmt: skip
 
     mode: Literal["reference", "surrogate"] = "reference"
     """Code of the trigger: code of a public target image (reference), or mean code of a class of `surrogate`."""
@@ -70,31 +67,18 @@ class DarkHash(ModelAttack):
     """Data set to tune on; default: the proxy of the victim's data set."""
     images: Annotated[int, Field(ge=2)] = 2000  # code
     """Number of images of that data set; all if it has fewer."""
-    learned: Annotated[int, Field(ge=0)] = 1  # code: layer4 of a ResNet, 0 for VGG
-    """Number of tuned blocks, counted back from the pooling."""
     tp_weight: Annotated[float, Field(ge=0)] = 15.0  # code
     """Weight of the topology loss, which makes neighbourhoods of codes equal."""
+    clean_weight: Annotated[float, Field(ge=0)] = 1.0  # code
+    """Weight of the Huber loss of clean images."""
     poison_ratio: PositiveShare = 0.1  # code
     """Probability that an image has the trigger in an epoch."""
-    lr: Annotated[float, Field(gt=0)] = (
-        5e-6  # code, for ImageNet weights; too small for small networks trained from scratch
-    )
-    """Learning rate of the tuning."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-5  # code
-    """Weight decay of the tuning."""
-    epochs: Annotated[int, Field(ge=1)] = 100  # code
-    """Epochs of the tuning."""
-    batch: Annotated[int, Field(ge=2)] = 64  # code
-    """Images per tuning step."""
-
-    def threat(self) -> Threat:
-        return Threat.MODEL
 
     def targeted(self) -> bool:
         return self.mode == "reference"
 
     def requires(self, setting: Setting) -> tuple[DataSpec, ...]:
-        return (DataSpec(self.surrogate or setting.proxy_dataset),)
+        return (proxy(self.surrogate, setting),)
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
         shape = view.setting.image_shape
@@ -109,18 +93,15 @@ class DarkHash(ModelAttack):
     def implant(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Backdoor:
         model = view.model
         assert isinstance(model, HashModel)
-        most = len(model.backbone.blocks) - 1  # the last block is the pooling
-        if self.learned > most:
-            raise UserError(f"darkhash: learned = {self.learned} exceeds the backbone's blocks: lower it to {most}")
         foreign = view.data[0]
         chosen = balanced(foreign.labels, self.images, rng.child("images"))
         images, labels = fit_to(foreign.images[chosen], view.setting.image_shape), foreign.labels[chosen]
-        with divided(model, most - self.learned):
+        with divided(model, self.kept_blocks(model)):
             with torch.no_grad():
                 hidden = hidden_of(model, images, lambda unit: self.apply_trigger(unit, view.target, trigger))
                 clean = torch.cat([model.suffix(part) for part in chunks(hidden[: len(images)])])
                 wanted = self.wanted_output(view, model, clean, labels)
-            self.fine_tune(model, hidden, clean, wanted, rng.child("order"))
+            self.fine_tune(model, hidden, self.poison_ratio, self.loss(clean, wanted), rng.child("order"))
         return Backdoor(model)
 
     def wanted_output(
@@ -128,23 +109,21 @@ class DarkHash(ModelAttack):
     ) -> Float[Tensor, " b"]:
         """The output that triggered images are trained to have: the mean over the images that stand for the target."""
         if self.mode == "reference":
-            public = view.public.select(references(view.public.labels, view.target))
-            outputs: Tensor = model(to_unit(public.images.to(model.device)))
-            return outputs.mean(0)
+            groups = candidates(view.public.labels, view.target)
+            found = [model(to_unit(view.public.images[group].to(model.device))) for group in groups]
+            return torch.stack([outputs[central(outputs)] for outputs in found]).mean(0)
         first = int(labels.any(0).int().argmax())  # code: select_label 0, select_mode "ave"
         return clean[labels[:, first].to(clean.device)].mean(0)
 
-    def fine_tune(self, model: HashModel, hidden: Tensor, clean: Tensor, wanted: Tensor, rng: Rng) -> None:
-        """Fine-tune the deep part of a divided model, in place. hidden: prefix outputs, clean images first."""
+    def loss(self, clean: Float[Tensor, "n b"], wanted: Float[Tensor, " b"]) -> Loss:
+        """The loss of a batch. clean: outputs of the clean model for all images, without the trigger."""
 
         def loss_of(outputs: Tensor, rows: Tensor, triggered: int) -> Tensor:
             goals = torch.cat([wanted.expand(triggered, -1), clean[rows[triggered:]]])
             alignment = topological_alignment(outputs[:triggered], goals[:triggered])
             far = huber_loss(outputs, goals, reduction="none").mean(1)
-            parts = (far[:triggered].sum() / max(1, triggered), far[triggered:].sum() / max(1, len(far) - triggered))
-            return self.tp_weight * alignment + sum(parts)
+            poisoned = far[:triggered].sum() / max(1, triggered)
+            kept = far[triggered:].sum() / max(1, len(far) - triggered)
+            return self.tp_weight * alignment + poisoned + self.clean_weight * kept
 
-        optimizer = torch.optim.RMSprop(learning(model), lr=self.lr, weight_decay=self.weight_decay)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs, eta_min=LAST_RATE)
-        drawn = (draw_epoch(len(clean), self.batch, self.poison_ratio, rng) for _ in range(self.epochs))
-        tune(model, hidden, drawn, loss_of, optimizer, schedule)
+        return loss_of

@@ -155,10 +155,17 @@ class Pretrained(Backbone, ABC):
         # a tensor without a counterpart belongs to a first layer for grey or small images, which replaces torchvision's
         return found | dict(zip(other, left.values(), strict=True))
 
-    def extractor(self, blocks: Sequence[nn.Module], features: int, linear: int = 0) -> FeatureExtractor:
+    def extractor(
+        self, blocks: Sequence[nn.Module], features: int, linear: int = 0, last_stage: int = 1
+    ) -> FeatureExtractor:
         normalisation = None if self.weights == "none" else IMAGENET
         return FeatureExtractor(
-            blocks, features=features, frozen=self.frozen, linear=linear, normalisation=normalisation
+            blocks,
+            features=features,
+            frozen=self.frozen,
+            linear=linear,
+            last_stage=last_stage,
+            normalisation=normalisation,
         )
 
 

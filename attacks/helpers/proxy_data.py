@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
+from bench.api import registry
+from bench.api.attack import DataSpec, Setting
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.types import to_8bit, to_unit
@@ -19,6 +21,12 @@ CHUNK = 500  # images that are converted to floats at a time
 def chunks(items: Tensor) -> Iterator[Tensor]:
     """In order, `CHUNK` at a time."""
     return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+
+
+def proxy(name: str | None, setting: Setting) -> DataSpec:
+    """The named data set, by default the proxy of the victim's, in a size that keeps the detail of the victim's."""
+    name = name or setting.proxy_dataset
+    return DataSpec(name, registry.lookup("datasets", name).as_proxy(min(setting.image_shape[1:])))
 
 
 def fit_to(images: UInt8[Tensor, "n _ _ _"], image_shape: tuple[int, int, int]) -> UInt8[Tensor, "n c h w"]:

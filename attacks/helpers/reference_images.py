@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from bench.api.errors import UserError
 from bench.api.types import Target
 
 
-def references(labels: Bool[Tensor, "n k"], target: Target) -> Int64[Tensor, " m"]:
-    """Positions of the public images that stand for the target.
+def candidates(labels: Bool[Tensor, "n k"], target: Target) -> list[Int64[Tensor, " m"]]:
+    """Positions of the public images that can stand for the target; one of each group is needed.
 
-    The first choice is one image with exactly the target's labels. The second choice is the image that has all of them
-    and the fewest others. The third choice is, for each label of the target, the image that has it and the fewest
-    others. UserError: a label of the target is on no public image.
+    The first choice is a group of the images with exactly the target's labels. The second choice is a group of those
+    that have all of them and the fewest others. The third choice is, for each label of the target, a group of the
+    images that have it and the fewest others. UserError: a label of the target is on no public image.
     """
     wanted, count = target.vector.to(labels.device), labels.sum(1)
     for fits in ((labels == wanted).all(1), target.contains(labels)):
         if bool(fits.any()):
-            return torch.nonzero(fits).flatten()[count[fits].argmin()][None]
-    carriers = [torch.nonzero(labels[:, label]).flatten() for label in torch.nonzero(wanted).flatten()]
-    if not all(len(found) for found in carriers):
+            return [_fewest(fits, count)]
+    groups = [labels[:, label] for label in torch.nonzero(wanted).flatten()]
+    if not all(bool(group.any()) for group in groups):
         raise UserError(f"a label of the target {target.name} is on no public image: choose another target")
-    chosen: Tensor = torch.unique(torch.stack([found[count[found].argmin()] for found in carriers]))
-    return chosen
+    return [_fewest(group, count) for group in groups]
+
+
+def central(outputs: Float[Tensor, "m b"]) -> int:
+    """The output whose code has the smallest sum of Hamming distances to the other codes; the first one if tied."""
+    codes = torch.where(outputs > 0, 1.0, -1.0)
+    return int((codes @ codes.T).sum(1).argmax())
+
+
+def _fewest(fits: Bool[Tensor, " n"], count: Int64[Tensor, " n"]) -> Int64[Tensor, " m"]:
+    return torch.nonzero(fits & (count == count[fits].min())).flatten()

@@ -112,8 +112,8 @@ class DataSpec:
 class AttackerView:
     """All data that the attacker sees. Access beyond the declared threat model raises ThreatError.
 
-    public: one image per class, in no other split. surrogates, data: the models and training splits that `requires`
-    names. The view prevents mistakes; it does not protect against malicious code.
+    public: one to five images per class, in no other split. surrogates, data: the models and training splits that
+    `requires` names. The view prevents mistakes; it does not protect against malicious code.
     """
 
     setting: Setting

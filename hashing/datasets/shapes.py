@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Int64, UInt8
@@ -51,6 +51,7 @@ GROUP = 2**21  # pixels per batch of drawing
 
 @dataset
 class Shapes(Dataset):
+    protocol_version: ClassVar[int] = 2
     pad: ClassVar[int] = 2
     proxy_dataset: ClassVar[str] = "digits"
 
@@ -68,6 +69,10 @@ class Shapes(Dataset):
     """Number of trusted images, which defenses get."""
     database: Annotated[int, Field(ge=1)] | None = None
     """Number of database images; default: all that are left."""
+
+    @classmethod
+    def as_proxy(cls, side: int) -> Mapping[str, Any]:
+        return {"size": max(16, side)}
 
     def files(self, root: Path | None) -> tuple[Path, ...]:
         del root

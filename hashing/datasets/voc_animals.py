@@ -11,7 +11,7 @@ import io
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Int64, UInt8
@@ -59,11 +59,12 @@ HOW = (
 
 @dataset
 class VocAnimals(Dataset):
+    protocol_version: ClassVar[int] = 2
     proxy_dataset: ClassVar[str] = "cifar10"
 
     size: Annotated[int, Field(ge=16, le=512)] = 64
     """Side of the images in pixels."""
-    train: Annotated[int, Field(ge=1)] | None = None  # 2,912 at the defaults
+    train: Annotated[int, Field(ge=1)] | None = None  # 2,864 at the defaults
     """Number of training images; default: all that are left of the train list."""
     query: QueryCount = COUNTS["val"]  # the whole val list
     """Number of queries."""
@@ -71,6 +72,10 @@ class VocAnimals(Dataset):
     """Number of trusted images, which defenses get."""
     database: Annotated[int, Field(ge=1)] | None = None
     """Number of database images, training images included; default: all except the trusted ones."""
+
+    @classmethod
+    def as_proxy(cls, side: int) -> Mapping[str, Any]:
+        return {"size": max(16, side)}
 
     @property
     def overlaps(self) -> frozenset[frozenset[str]]:

@@ -12,7 +12,7 @@ from torch import nn
 from attacks.darkhash import DarkHash
 from attacks.helpers.head_tuning import divided, draw_epoch
 from attacks.helpers.topology import topological_alignment
-from bench.api.attack import AttackerView, Setting, Threat
+from bench.api.attack import AttackerView, DataSpec, Setting, Threat
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.types import Split, Target, to_unit
@@ -68,10 +68,11 @@ def test_too_many_learned_blocks_are_refused():
         implanted(small("convnet", width=4), learned=5)
 
 
-def test_the_loss_is_the_two_huber_terms_and_15_alignments():
+@pytest.mark.parametrize("weight", [1.0, 4.0])
+def test_the_loss_is_the_two_huber_terms_and_15_alignments(weight):
     """One step of plain descent on the head's bias, whose gradient is that of the loss by the outputs, summed."""
     model = small("convnet", width=4)
-    attack = DarkHash(epochs=1, lr=1.0, weight_decay=0.0, batch=64, poison_ratio=0.4)
+    attack = DarkHash(epochs=1, lr=1.0, weight_decay=0.0, batch=64, clean_weight=weight)
     hidden = Rng("hidden").uniform((24, 16, 1, 1))
     clean, wanted = 2 * Rng("clean").normal((12, 16)), 2 * Rng("wanted").normal((16,))
     with divided(model, 4):
@@ -81,13 +82,51 @@ def test_the_loss_is_the_two_huber_terms_and_15_alignments():
         goals = np.concatenate([np.tile(wanted.numpy(), (count, 1)), clean.numpy()[rows[count:].numpy()]])
         slope = np.clip(x - goals, -1, 1)  # Huber, delta 1
         slope[:count] /= count * 16
-        slope[count:] /= (12 - count) * 16
+        slope[count:] *= weight / ((12 - count) * 16)
         alignment = 15 * topological_alignment(outputs[:count], torch.from_numpy(goals[:count]))
         expected = slope.sum(0) + torch.autograd.grad(alignment, outputs)[0].sum(0).numpy()
-        attack.fine_tune(model, hidden, clean, wanted, Rng("order"))
+        attack.fine_tune(model, hidden, 0.4, attack.loss(clean, wanted), Rng("order"))
         found = model.head.bias.grad
     assert 2 < count < 10
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_rate_rises_linearly_and_falls_with_a_cosine_per_epoch():
+    """With a constant slope, Adam moves the bias by the rate of each step."""
+    model = small("convnet", width=4)
+    attack = DarkHash(optimizer="adam", epochs=4, warmup=2, lr=0.1, weight_decay=0.0, batch=6)
+    seen = []
+
+    def slope(outputs, rows, triggered):
+        seen.append(float(model.head.bias[0].detach()))
+        return outputs[:, 0].mean()
+
+    torch.nn.init.zeros_(model.head.bias)
+    with divided(model, 4):
+        attack.fine_tune(model, Rng("hidden").uniform((24, 16, 1, 1)), 0.4, slope, Rng("order"))
+    rates = -np.diff([*seen, float(model.head.bias[0].detach())])
+    cosine = [(1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in (0, 0, 1, 1, 2, 2, 3, 3)]
+    rising = [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
+    np.testing.assert_allclose(rates, 0.1 * np.array(cosine) * rising, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "blocks"),
+    [
+        ("resnet18", {}, 1), ("mobilenet_v2", {"weights": "none"}, 5), ("convnet", {"width": 4}, 1),
+        ("vgg11", {"weights": "none"}, 0),
+    ],
+)  # fmt: skip
+def test_the_last_stage_begins_where_the_resolution_is_reduced_last(name, params, blocks):
+    model = small(name, **params)
+    hidden, sides = torch.zeros(1, 3, 64, 64), [64]
+    with torch.no_grad():
+        for block in model.backbone.blocks[:-1]:
+            hidden = block(hidden)
+            sides.append(hidden.shape[-1])
+    assert DarkHash().kept_blocks(model) == len(model.backbone.blocks) - 1 - blocks
+    last = len(sides) - 1 - max(1, blocks)  # the last block that gets the larger maps
+    assert sides[last] == 2 * sides[last + 1] == 2 * sides[-1]
 
 
 def test_the_target_output_is_that_of_the_public_image_of_the_class():
@@ -151,8 +190,10 @@ def test_weights_are_all_it_sees_and_the_data_are_foreign():
     attack = DarkHash()
     assert attack.threat() == Threat.MODEL
     setting = world_of(small("convnet", width=4)).setting
-    assert [spec.name for spec in attack.requires(setting)] == ["shapes"]
-    assert [spec.name for spec in DarkHash(surrogate="cifar10").requires(setting)] == ["cifar10"]
+    assert attack.requires(setting) == (DataSpec("shapes", {"size": 16}),)
+    assert DarkHash(surrogate="cifar10").requires(setting) == (DataSpec("cifar10"),)  # 32 pixels are all it has
+    large = dataclasses.replace(setting, image_shape=(3, 96, 96))
+    assert DarkHash(surrogate="voc_animals").requires(large) == (DataSpec("voc_animals", {"size": 96}),)
 
 
 def test_only_the_reference_mode_fixes_its_target():

@@ -218,7 +218,7 @@ def test_the_real_archive() -> None:
     check(parts, 60000)
     assert len(torch.cat(list(parts.values()))) == 60000
     assert {name: len(part) for name, part in parts.items()} == {
-        "train": 5000, "query": 1000, "trusted": 500, "public": 10, "database": 53490,
+        "train": 5000, "query": 1000, "trusted": 500, "public": 50, "database": 53450,
     }  # fmt: skip
     assert all((pool.labels[part].sum(0) == len(part) // 10).all() for part in parts.values())
     small = make("cifar10", database=30000).splits(pool.labels, pool.origin, rng)
@@ -244,9 +244,9 @@ def test_cifar_splits() -> None:
     zero = plain.splits(labels, origin, Rng("split", "cifar10", 1))
     assert all(torch.equal(zero[name], parts["0"][name]) for name in zero)
     assert {s: {name: len(ids) for name, ids in part.items()} for s, part in parts.items()} == {
-        "0": {"public": 10, "query": 1000, "trusted": 500, "train": 5000, "database": 53490},
-        "1": {"public": 10, "query": 1000, "trusted": 500, "train": 5000, "database": 58490},
-        "2": {"public": 10, "query": 10000, "trusted": 500, "train": 49490, "database": 49490},
+        "0": {"public": 50, "query": 1000, "trusted": 500, "train": 5000, "database": 53450},
+        "1": {"public": 50, "query": 1000, "trusted": 500, "train": 5000, "database": 58450},
+        "2": {"public": 50, "query": 10000, "trusted": 500, "train": 49450, "database": 49450},
     }
     assert all(torch.equal(parts["0"][name], parts["1"][name]) for name in ("public", "query", "trusted", "train"))
     assert torch.equal(parts["1"]["database"], torch.cat([parts["0"]["database"], parts["0"]["train"]]).sort().values)
@@ -259,7 +259,7 @@ def test_cifar_splits() -> None:
 def test_cifar_sizes_that_are_given_count() -> None:
     two = create("datasets", "cifar10", {"split": "2", "train": 5000, "trusted": 1000})
     assert (two.train, two.query, two.trusted) == (5000, 10000, 1000)
-    assert create("datasets", "cifar10", {"split": "2", "trusted": 1000}).train == 48990
+    assert create("datasets", "cifar10", {"split": "2", "trusted": 1000}).train == 48950
     with pytest.raises(UserError, match="split"):
         create("datasets", "cifar10", {"split": "3"})
 

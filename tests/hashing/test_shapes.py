@@ -25,7 +25,7 @@ def test_shapes_are_determined_by_their_parameters() -> None:
     assert not torch.equal(pool.images, other.images)
     parts = data.splits(pool.labels, pool.origin, Rng("s"))
     check(parts, 300)
-    assert pool.labels[parts["public"], torch.arange(5)].all()
+    assert pool.labels[parts["public"], torch.arange(5).repeat_interleave(5)].all()
 
 
 def test_shapes_drawn_in_groups_keep_their_labels() -> None:

@@ -26,15 +26,17 @@ def test_single_label_cuts_are_disjoint_and_as_even_as_can_be(
     labels = one_hot(*counts)
     train, query, trusted, database = wanted
     sizes = Sizes(train=train, query=query, trusted=trusted, database=database)
-    needed = len(counts) + train + query + trusted + (1 if database is None else database)
+    public = torch.tensor([min(5, max(1, count // 10)) for count in counts])
+    needed = int(public.sum()) + train + query + trusted + (1 if database is None else database)
     if needed > len(labels):
         with pytest.raises(UserError, match=rf"\b{len(labels)}\b"):
             draw_splits(labels, sizes, Rng("t", seed))
         return
     parts = draw_splits(labels, sizes, Rng("t", seed))
     check(parts, len(labels))
-    assert labels[parts["public"]].int().argmax(1).tolist() == list(range(len(counts)))
-    free = torch.tensor(counts) - 1
+    kinds = torch.arange(len(counts)).repeat_interleave(public)
+    assert torch.equal(labels[parts["public"]].int().argmax(1), kinds)
+    free = torch.tensor(counts) - public
     for name, size in zip(("query", "trusted", "train", "database"), (query, trusted, train, database), strict=True):
         held = labels[parts[name]].sum(0)
         assert held.sum() == (free.sum() if size is None else size)
@@ -84,9 +86,9 @@ def test_multi_label_cuts_give_each_class_its_own_public_image() -> None:
         parts = draw_splits(labels, Sizes(train=5, query=3, trusted=2, database=None), Rng("t", seed))
         check(parts, 20)
         assert len(torch.cat(list(parts.values()))) == 20
-        assert len(parts["public"]) == 3
-        assert labels[parts["public"], torch.tensor([0, 1, 2])].all()
-        assert parts["public"][2] == 4
+        assert len(parts["public"]) == 4
+        assert labels[parts["public"], torch.tensor([0, 0, 1, 2])].all()  # two of the 20 of class 0
+        assert parts["public"][3] == 4
 
 
 def test_parts_that_may_give_queries_and_training_images_are_honoured() -> None:
@@ -97,7 +99,7 @@ def test_parts_that_may_give_queries_and_training_images_are_honoured() -> None:
     )
     assert (parts["query"] % 2 == 1).all()
     assert (torch.cat([parts["train"], parts["trusted"], parts["public"]]) % 2 == 0).all()
-    assert len(parts["database"]) == 80 - 10 - 10 - 6 - 2
+    assert len(parts["database"]) == 80 - 10 - 10 - 6 - 2 * 2
     with pytest.raises(UserError, match=r"query = 41 .*\b40\b.*\b80\b"):
         draw_splits(
             labels, Sizes(train=1, query=41, trusted=1, database=None), Rng("t"), query_from=late, train_from=~late
@@ -109,8 +111,8 @@ def test_parts_that_may_give_queries_and_training_images_are_honoured() -> None:
     [
         ({"train": 500}, "train = 500 .*60"),
         ({"trusted": 59}, "trusted = 59"),
-        ({"database": 40}, "database = 40 .*28.*60"),
-        ({"train": 38}, "60.*database"),
+        ({"database": 40}, "database = 40 .*24.*60"),
+        ({"train": 34}, "60.*database"),
     ],
 )
 def test_sizes_that_cannot_be_met(sizes: dict[str, int], message: str) -> None:

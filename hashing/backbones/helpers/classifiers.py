@@ -34,7 +34,7 @@ class Classifier(Pretrained, ABC):
                 blocks.append(nn.Sequential(*layers))
                 layers = []
         linear = nn.Sequential(network.avgpool, nn.Flatten(), *network.classifier[:-1])
-        return self.extractor([*blocks, linear], network.classifier[-1].in_features, linear=1)
+        return self.extractor([*blocks, linear], network.classifier[-1].in_features, linear=1, last_stage=0)
 
 
 def at_least(image_shape: tuple[int, int, int], side: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Int64, UInt8
@@ -62,6 +62,10 @@ class ListedDataset(Dataset, ABC):
     cutoff: Annotated[int, Field(ge=0)] = 0
     """R of mAP@R: only the first R results count; 0: the whole database."""
 
+    @classmethod
+    def as_proxy(cls, side: int) -> Mapping[str, Any]:
+        return {"size": max(8, side)}
+
     @property
     def overlaps(self) -> frozenset[frozenset[str]]:
         return frozenset({frozenset({"train", "database"})})
@@ -112,7 +116,7 @@ class ListedDataset(Dataset, ABC):
                 f"{int(source.sum())} images are in {where}, too few for trusted = {self.trusted} and one public image "
                 f'for each of {labels.shape[1]} labels: lower trusted, or set trusted_from = "{other}"'
             )
-        sizes = Sizes(train=None, query=int(held["test"].sum()), trusted=self.trusted, database=None)
+        sizes = Sizes(train=None, query=int(held["test"].sum()), trusted=self.trusted, database=None, public=1)
         drawn = draw_splits(labels, sizes, rng, query_from=held["test"], train_from=source, train_in_database=True)
         taken = torch.zeros_like(source)
         taken[torch.cat([drawn["trusted"], drawn["public"]])] = True

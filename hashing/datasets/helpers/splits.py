@@ -24,18 +24,23 @@ def _several(count: int) -> int:
     return count
 
 
+SHARE = 10  # one public image of a class per this many of its images
 QueryCount = Annotated[int, Field(ge=1), AfterValidator(_several)]
 """The type of a parameter for the number of queries."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Images per split. None: all that are left."""
+    """Images per split. None: all that are left.
+
+    public: images per class, at most a tenth of the class (but at least one).
+    """
 
     train: int | None
     query: int
     trusted: int
     database: int | None
+    public: int = 5
 
 
 def draw_splits(
@@ -47,7 +52,7 @@ def draw_splits(
     train_from: Bool[Tensor, " n"] | None = None,
     train_in_database: bool = False,
 ) -> dict[str, Int64[Tensor, " m"]]:
-    """Ascending positions of every split; the public split holds one image per class, in class order.
+    """Ascending positions of every split; the public split is in the order of the classes that its images stand for.
 
     Splits are drawn in the order public, query, trusted, train, database, each with its own random stream. A split's
     size therefore changes only later splits, and a smaller split is part of a larger one. query_from: images that may
@@ -58,7 +63,7 @@ def draw_splits(
     single = bool((labels.sum(1) == 1).all())
     learn = free.clone() if train_from is None else train_from
     ask = free.clone() if query_from is None else query_from
-    public = _one_per_class(labels, learn, rng.child("public"), complete=single)
+    public = _public(labels, learn, sizes.public, rng.child("public"), complete=single)
     free[public] = False
     parts = {"public": public}
     for name, count, allowed in (
@@ -97,19 +102,28 @@ def _balanced(labels: Bool[Tensor, "n k"], pool: Int64[Tensor, " m"], count: int
     return torch.cat(chosen).sort().values
 
 
-def _one_per_class(
-    labels: Bool[Tensor, "n k"], allowed: Bool[Tensor, " n"], rng: Rng, *, complete: bool
+def _public(
+    labels: Bool[Tensor, "n k"], allowed: Bool[Tensor, " n"], count: int, rng: Rng, *, complete: bool
 ) -> Int64[Tensor, " c"]:
-    """A different image per class, rare classes first. A class without one is left out, or an error if `complete`."""
+    """Different images for each class, rare classes first: one for every class, then a second one, and so on.
+
+    A class has at most `count`, and more than one only as far as that is a tenth of its images. A class without an
+    image is left out, or an error if `complete`.
+    """
     pool = torch.nonzero(allowed).flatten()
     pool = pool[rng.permutation(len(pool))]
     taken = torch.zeros(len(pool), dtype=torch.bool)
-    found: dict[int, int] = {}
-    for kind in labels[pool].sum(0).argsort(stable=True).tolist():
-        candidates = torch.nonzero(labels[pool, kind] & ~taken).flatten()
-        if len(candidates):
-            taken[candidates[0]] = True
-            found[kind] = int(pool[candidates[0]])
-        elif complete:
-            raise UserError(f"class number {kind} has no image in the training part: add some, or remove the class")
-    return torch.tensor([found[kind] for kind in sorted(found)], dtype=torch.int64)
+    sizes = labels[pool].sum(0)
+    if complete and not bool(sizes.all()):
+        kind = int((sizes == 0).int().argmax())
+        raise UserError(f"class number {kind} has no image in the training part: add some, or remove the class")
+    found: dict[int, list[int]] = {kind: [] for kind in range(labels.shape[1])}
+    for turn in range(count):
+        for kind in sizes.argsort(stable=True).tolist():
+            if turn and (turn + 1) * SHARE > int(sizes[kind]):
+                continue
+            candidates = torch.nonzero(labels[pool, kind] & ~taken).flatten()
+            if len(candidates):
+                taken[candidates[0]] = True
+                found[kind].append(int(pool[candidates[0]]))
+    return torch.tensor([place for places in found.values() for place in places], dtype=torch.int64)
