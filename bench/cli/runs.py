@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.engine.record import RunManifest
-    from bench.engine.store import Store
 
 SECONDS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -72,37 +72,40 @@ def gc(
 ) -> None:
     """Remove files that no run needs. To remove results, choose runs with --run, --older-than or --keep.
 
-    If the manifest of a run cannot be read, or a chosen run is going on, nothing is removed.
+    Nothing is removed if a chosen run is going on, or if a run's manifest cannot be read or has differing copies. No
+    run can start meanwhile.
     """
     from bench.engine import gc as collection
+    from bench.engine.running import GC, marked
     from bench.engine.store import Store
 
     held = Store(store)
-    every = held.runs()
-    dropped = {manifest.id for manifest in _named(held, run)}
-    if older_than is not None:
-        limit = time.time() - _age(older_than)
-        dropped |= {manifest.id for manifest in every if manifest.started < limit}
-    if keep is not None:
-        dropped |= {manifest.id for manifest in every[:-keep]}
-    unneeded = collection.unneeded(held, dropped=dropped, repaired=repaired, damaged=damaged)
-    size = sum(path.lstat().st_size for path in unneeded)
-    if not dry_run:
-        collection.remove(held, unneeded)
+    limit = None if older_than is None else time.time() - _age(older_than)
+
+    def chosen(every: Sequence[RunManifest]) -> set[str]:
+        old = [one for one in every if limit is not None and one.started < limit]
+        beyond = [] if keep is None else every[:-keep]
+        return {one.id for one in (*_named(every, run), *old, *beyond)}
+
+    with nullcontext() if dry_run else marked(held, GC):  # no run begins before the files are removed
+        unneeded = collection.unneeded(held, drop=chosen, repaired=repaired, damaged=damaged)
+        size = sum(path.lstat().st_size for path in unneeded.files)
+        if not dry_run:
+            collection.remove(held, unneeded.files)
     total = sum(path.stat().st_size for path in held.root.rglob("*") if path.is_file())
     verb = "would free" if dry_run else "freed"
-    of_all = f"{len(dropped)} of {len(every)} runs"
-    removed = "" if not dropped else f" and remove {of_all}" if dry_run else f", {of_all} removed"
-    echo(f"{verb} {size / 1e6:.1f} MB in {len(unneeded)} files{removed}; the store holds {total / 1e6:.1f} MB")
+    of_all = f"{len(unneeded.dropped)} of {unneeded.runs} runs"
+    removed = "" if not unneeded.dropped else f" and remove {of_all}" if dry_run else f", {of_all} removed"
+    echo(f"{verb} {size / 1e6:.1f} MB in {len(unneeded.files)} files{removed}; the store holds {total / 1e6:.1f} MB")
 
 
-def _named(held: Store, names: Sequence[str]) -> list[RunManifest]:
-    from bench.engine.runs import ALL, LATEST, chosen
+def _named(every: Sequence[RunManifest], names: Sequence[str]) -> list[RunManifest]:
+    from bench.engine.runs import ALL, LATEST, with_id
 
     for name in names:
         if name in {ALL, LATEST}:
             raise UserError(f"--run {name}: expected a run's id (see `python -m bench runs`); or use --keep")
-    return [manifest for name in names for manifest in chosen(held, name)]
+    return [with_id(every, name) for name in names]
 
 
 def _age(text: str) -> float:

@@ -108,18 +108,18 @@ def rescore(
     load_plugins(plugin)
     held = Store(store)
     held.check_writable()
-    selection = select(held, run, suite=suite)
-    manifests = selection.shown
-    note_left_out(selection, RecordCache(held))
-    count = sum(len(manifest.trials) for manifest in manifests)
     aside, moved = console(stderr=True), 0
     records: list[Record | None] = []
     scored: list[RunManifest] = []
-    measured = track(
-        again(held, [trial for manifest in manifests for trial in manifest.trials]),
-        "measuring", count, console=aside, transient=True, disable=not aside.is_terminal,
-    )  # fmt: skip
-    with marked(held, RESCORE):
+    with marked(held, RESCORE):  # before the runs are read, so that `gc` cannot remove them in between
+        selection = select(held, run, suite=suite)
+        manifests = selection.shown
+        note_left_out(selection, RecordCache(held))
+        count = sum(len(manifest.trials) for manifest in manifests)
+        measured = track(
+            again(held, [trial for manifest in manifests for trial in manifest.trials]),
+            "measuring", count, console=aside, transient=True, disable=not aside.is_terminal,
+        )  # fmt: skip
         for manifest in manifests:
             pairs = list(islice(measured, len(manifest.trials)))
             trials, found = [trial for trial, _ in pairs], [record for _, record in pairs]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.api.errors import StoreError
@@ -13,19 +14,34 @@ from bench.engine.running import DAY, RESCORE, ended_marks, going_on
 from bench.engine.store import Store, is_temporary, writing
 
 FOLDERS = ("records", "artifacts", "manifests")
+Choice = Callable[[Sequence[RunManifest]], Collection[str]]
 
 
-def unneeded(
-    store: Store, *, dropped: Collection[str] = (), repaired: bool = False, damaged: bool = False
-) -> list[Path]:
+def no_run(runs: Sequence[RunManifest]) -> Collection[str]:
+    """The choice of no run."""
+    del runs
+    return ()
+
+
+@dataclass(frozen=True)
+class Unneeded:
+    """Files that no run needs. dropped: ids of the runs that do not count. runs: number of runs of the store."""
+
+    files: list[Path]
+    dropped: frozenset[str]
+    runs: int
+
+
+def unneeded(store: Store, *, drop: Choice = no_run, repaired: bool = False, damaged: bool = False) -> Unneeded:
     """The files that no run of the store needs. Nothing is removed.
 
-    dropped: ids of runs that do not count; StoreError if one of them is going on. repaired: models that defenses
-    repaired count as unneeded. damaged: damaged files that earlier runs moved away count as unneeded. StoreError if the
-    store has no manifest or one that cannot be read, since the files that runs need are unknown then, or if a folder is
-    a link, since its files may be those of another store.
+    drop: chooses the ids of the runs that do not count, from all runs, the latest last, so that the choice and the
+    needed files come from one reading of the manifests. repaired: models that defenses repaired count as unneeded.
+    damaged: damaged files that earlier runs moved away count as unneeded. StoreError if it is uncertain which files
+    runs need: a manifest is missing, unreadable or has differing copies, a dropped run goes on, a run begins, or a
+    folder is a link, since its files may be those of another store.
     """
-    for folder in FOLDERS:
+    for folder in (*FOLDERS, "running"):
         if (linked := store.root / folder).is_symlink():
             raise StoreError(
                 f"nothing is removed: '{linked}' is a link to '{linked.resolve()}', whose files another store may need."
@@ -39,24 +55,42 @@ def unneeded(
             f"nothing is removed: the manifest {names} cannot be read, so the files that its run needs are unknown."
             " Restore the file from a copy, run its suite again, or remove the file if its results may go"
         )
+    if differing := manifests.differing:
+        names = " and ".join(f"'{path}'" for path in manifests.paths[differing[0]])
+        raise StoreError(
+            f"nothing is removed: {names} hold run {differing[0]} with different contents. Remove all but one of them"
+        )
     runs = manifests.runs
     if not runs:
         raise StoreError(f"nothing is removed: store '{store.root}' has no run, so the needed files are unknown")
+    dropped = frozenset(drop(runs))
+    _no_affected_run(store, dropped, manifests.paths.keys())
+    kept = [run for run in runs if run.id not in dropped]
+    found = [path for run in dropped for path in manifests.paths[run]]
+    wanted = needed(store, kept)
+    found += [path for path in named if path.stem not in wanted]
+    found += _repaired(store, wanted) if repaired else ()
+    found += [*(_damaged(store) if damaged else ()), *_leftovers(store)]
+    _no_affected_run(store, dropped, manifests.paths.keys())
+    if _manifest_files(store) != before:
+        raise StoreError("nothing is removed: a run began or ended meanwhile. Run the same command again")
+    files = [path for path in found if path.is_symlink() or path.is_file()]
+    return Unneeded(files, dropped, len(runs))
+
+
+def _no_affected_run(store: Store, dropped: Collection[str], known: Collection[str]) -> None:
+    """StoreError if a process goes on whose results would be removed. known: ids of the runs that have a manifest."""
     for run, host in going_on(store).items():
         if run in dropped or run == RESCORE:
             what = "`rescore`" if run == RESCORE else f"run {run}"
             raise StoreError(
                 f"nothing is removed: {what} is going on on machine '{host}'. Stop it first, or wait for its end"
             )
-    kept = [run for run in runs if run.id not in dropped]
-    found = [path for run in runs if run.id in dropped for path in manifests.paths[run.id]]
-    wanted = needed(store, kept)
-    found += [path for path in named if path.stem not in wanted]
-    found += _repaired(store, wanted) if repaired else ()
-    found += [*(_damaged(store) if damaged else ()), *_leftovers(store)]
-    if _manifest_files(store) != before:
-        raise StoreError("nothing is removed: a run began or ended meanwhile. Run the same command again")
-    return [path for path in found if path.is_symlink() or path.is_file()]
+        if run not in known:
+            raise StoreError(
+                f"nothing is removed: run {run} has just begun on machine '{host}', and has no manifest yet. Run the"
+                " same command again"
+            )
 
 
 def remove(store: Store, paths: Collection[Path]) -> None:

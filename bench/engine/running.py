@@ -1,4 +1,7 @@
-"""Marks of the runs that are going on, so that `gc` does not remove their results.
+"""Marks of the runs that are going on, so that `gc` does not remove their results, and of `gc` itself.
+
+A run marks itself first, and then looks whether `gc` goes on; `gc` marks itself first, and then looks which runs go on.
+So at least one of two that begin together sees the other.
 
 A mark is a file in `running/` that the driver of a run locks and touches every hour. It names the driver's machine,
 since only there the lock is sure: a mark of another machine counts for a day after its last touch. A kill leaves a mark
@@ -17,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from bench.api.errors import StoreError
 from bench.api.untrusted import read_bytes, strip_controls
 from bench.engine.store import Store, writing
 
@@ -26,14 +30,15 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None
 
-RESCORE = "rescore"  # stands for the id of a run: its new results are in no manifest until its end
+# These stand for the id of a run. The new results of `rescore` are in no manifest until its end.
+RESCORE, GC = "rescore", "gc"
 DAY, HOUR = 86400.0, 3600.0  # seconds
 LONGEST = 1000  # bytes of a mark
 
 
 @contextmanager
 def marked(store: Store, run: str) -> Iterator[None]:
-    """Mark a run as going on inside the block. StoreError if the store is not writable."""
+    """Mark a run as going on inside the block. StoreError if the store is not writable, or if `gc` is going on."""
     path = store.root / "running" / f"{run}.{secrets.token_hex(4)}.run"  # two drivers may have the same run
     with writing(store.root):
         path.parent.mkdir(exist_ok=True)
@@ -44,6 +49,7 @@ def marked(store: Store, run: str) -> Iterator[None]:
             _lock(file)
             file.write(socket.gethostname().encode())
             file.flush()
+        _no_gc(store, path)
         threading.Thread(target=_touch, args=(path, ended), daemon=True).start()
         yield
     finally:
@@ -55,14 +61,36 @@ def marked(store: Store, run: str) -> Iterator[None]:
 
 
 def going_on(store: Store) -> dict[str, str]:
-    """Ids of the runs that are going on, with the machine of each. A link in place of the folder is not followed."""
+    """Ids of the runs that are going on, without `gc`, with the machine of each."""
+    return {run: host for path, host in _alive(store).items() if (run := _run_of(path)) != GC}
+
+
+def _alive(store: Store) -> dict[Path, str]:
+    """The marks of processes that are going on, with the machine of each. A link in place of the folder is no folder.
+
+    The name of the machine is "" in a mark that is just being written.
+    """
     folder, found = store.root / "running", {}
     for path in () if folder.is_symlink() else folder.glob("*.run"):
         with suppress(OSError, ValueError):  # it has gone, or it is no ordinary file
             host = strip_controls(read_bytes(path, LONGEST).decode())
             if _goes_on(path, host):
-                found[path.name.partition(".")[0]] = host
+                found[path] = host
     return found
+
+
+def _run_of(mark: Path) -> str:
+    return mark.name.partition(".")[0]
+
+
+def _no_gc(store: Store, own: Path) -> None:
+    """StoreError if another process removes files, which may be results that this one is about to take."""
+    for path, host in _alive(store).items():
+        if path != own and _run_of(path) == GC:
+            raise StoreError(
+                f"`gc` is removing files of store '{store.root}' on machine '{host}': wait for its end, then run the"
+                f" same command again. If it was killed, remove '{path}'"
+            )
 
 
 def ended_marks(store: Store) -> list[Path]:

@@ -70,7 +70,7 @@ def select(store: Store, run: str = LATEST, *, suite: str | None = None) -> Sele
             raise UserError(f"'{broken[0]}' cannot be read, and the store has no other run: run the suite again")
         raise UserError(f"store '{store.root}' has no run yet: start `python -m bench run`")
     same = list(filter(wanted.has_text_of, found))
-    shown = (same or found)[-1 if run == LATEST else 0 :] if run in {LATEST, ALL} else [_with_id(found, run)]
+    shown = (same or found)[-1 if run == LATEST else 0 :] if run in {LATEST, ALL} else [with_id(found, run)]
     about = ""
     if not all(map(wanted.has_text_of, shown)):
         about = f"What is shown ran another text than '{suite}' has now: an older one, or a file of the same name."
@@ -88,7 +88,8 @@ def chosen(store: Store, run: str = LATEST, *, suite: str | None = None) -> Sequ
     return select(store, run, suite=suite).shown
 
 
-def _with_id(runs: Sequence[RunManifest], start: str) -> RunManifest:
+def with_id(runs: Sequence[RunManifest], start: str) -> RunManifest:
+    """The run whose id begins so. UserError if there is none, or more than one."""
     named = [manifest for manifest in runs if manifest.id.startswith(start)]
     if not named or len(start) < SHORTEST:
         raise unknown("run", start, [LATEST, ALL, *(manifest.id for manifest in runs[::-1])])

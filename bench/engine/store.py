@@ -73,13 +73,15 @@ def nearest_folder(root: Path) -> Path:
 class Manifests:
     """The manifests of a store.
 
-    runs: of the manifests that can be read, the latest last. unreadable: files that are damaged, of another version, or
-    no ordinary files. paths: the files that hold a run's manifest, by the id of the run.
+    runs: of the manifests that can be read, each run once, the latest last. unreadable: files that are damaged, of
+    another version, or no ordinary files. paths: the files that hold a run's manifest, by the id of the run. differing:
+    ids of runs whose files differ, as copies of two states of a folder do; `runs` has the latest.
     """
 
     runs: list[RunManifest]
     unreadable: list[Path]
     paths: Mapping[str, list[Path]]
+    differing: list[str]
 
 
 class Store:
@@ -236,8 +238,9 @@ class Store:
 
     def manifests(self) -> Manifests:
         """All manifests of this store, read now; those of large runs take a second."""
-        runs: list[RunManifest] = []
+        runs: dict[str, RunManifest] = {}
         unreadable: list[Path] = []
+        differing: list[str] = []
         paths: dict[str, list[Path]] = {}
         for path in sorted((self.root / "manifests").glob("*.json")):
             try:
@@ -246,11 +249,14 @@ class Store:
                 manifest = None
             if manifest is None:
                 unreadable.append(path)
-            else:
-                runs.append(manifest)
-                paths.setdefault(manifest.id, []).append(path)
-        runs.sort(key=lambda manifest: (manifest.started, manifest.id))
-        return Manifests(runs, unreadable, paths)
+                continue
+            held = runs.setdefault(run := manifest.id, manifest)
+            if held is not manifest and encoded(held) != encoded(manifest):
+                differing.append(run)
+                runs[run] = max(held, manifest, key=lambda one: one.started)
+            paths.setdefault(run, []).append(path)
+        ordered = sorted(runs.values(), key=lambda manifest: (manifest.started, manifest.id))
+        return Manifests(ordered, unreadable, paths, differing)
 
     # Housekeeping
 

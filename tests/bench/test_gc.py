@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 
 from bench.api.errors import StoreError, UserError
 from bench.cli import runs as command
+from bench.cli.app import main
 from bench.engine import gc
-from bench.engine.record import RunManifest
+from bench.engine.record import RunManifest, encoded
 from bench.engine.running import RESCORE, marked
-from bench.engine.store import Store
+from bench.engine.runs import chosen
+from bench.engine.store import Manifests, Store
 from bench.graph.plan import Plan
-from tests.bench.conftest import finish
+from tests.bench.conftest import TINY, finish
 from tests.stores import planned, record
 
 
@@ -54,7 +56,7 @@ def copied(finished: Store, tmp_path: Path) -> Store:
 
 def test_only_what_no_run_needs_goes(copied: Store) -> None:
     before = tree(copied)
-    gone = gc.unneeded(copied)
+    gone = gc.unneeded(copied).files
     assert [path.name for path in gone] == [f"{'1' * 32}.json"]
     assert tree(copied) == before, "asking changes nothing"
     gc.remove(copied, gone)
@@ -82,7 +84,7 @@ def test_damage_never_makes_gc_remove_what_an_intact_copy_needs(finished: Store,
         path.write_bytes(content[: at if how == "truncate" else 0])
     held = {found.relative_to(place) for found in place.rglob("*") if found.is_file()}
     try:
-        gone = gc.unneeded(Store(place))
+        gone = gc.unneeded(Store(place)).files
     except StoreError:
         return
     gc.remove(Store(place), gone)
@@ -182,8 +184,8 @@ def test_what_an_unfinished_run_has_made_is_kept(tmp_path: Path, tiny: Callable[
             (store.root / "records" / f"{found.key}.json").unlink()
     made = {found.key for found in store.records()}
     lost = {f"{key}.safetensors" for key in plan.stages.keys() - made}
-    assert {path.name for path in gc.unneeded(store)} <= lost, "an artifact without a record has not happened"
-    gc.remove(store, gc.unneeded(store))
+    assert {path.name for path in gc.unneeded(store).files} <= lost, "an artifact without a record has not happened"
+    gc.remove(store, gc.unneeded(store).files)
     summary = finish(plan, store)
     assert summary.trials == {"ok": 2}
     assert summary.ran["ok"] == len(plan.stages) - len(made)
@@ -199,7 +201,7 @@ def test_files_that_are_not_the_stores_stay(copied: Store, tmp_path: Path) -> No
     (copied.root / "damaged").symlink_to(outside)
     (copied.root / "records" / "notes.json").write_text("{}")
     (copied.root / "records" / ".00000000000000bb.tmp").write_text("half")
-    assert [path.stem for path in gc.unneeded(copied, damaged=True)] == ["1" * 32]
+    assert [path.stem for path in gc.unneeded(copied, damaged=True).files] == ["1" * 32]
 
 
 def test_old_files_of_a_user_who_keeps_a_store_among_them_stay(copied: Store) -> None:
@@ -235,7 +237,7 @@ def test_results_of_a_run_that_begins_meanwhile_stay(copied: Store, monkeypatch:
         return found
 
     monkeypatch.setattr(gc, "needed", slowly)
-    assert [path.stem for path in gc.unneeded(copied)] == ["1" * 32]
+    assert [path.stem for path in gc.unneeded(copied).files] == ["1" * 32]
     begins = True
     with pytest.raises(StoreError, match="nothing is removed: a run began or ended meanwhile"):
         gc.unneeded(copied)
@@ -255,4 +257,92 @@ def test_leftovers_of_killed_processes_go_when_they_are_a_day_old(copied: Store)
     for path in left:
         path.write_text("half")
         os.utime(path, (time.time() - 90_000, time.time() - 90_000))
-    assert {path for path in gc.unneeded(copied) if path.stem != "1" * 32} == {*left}
+    assert {path for path in gc.unneeded(copied).files if path.stem != "1" * 32} == {*left}
+
+
+def doubled(store: Store, **changes: object) -> tuple[RunManifest, Path]:
+    """The latest run, with a second file that holds it in another state, as a program that copies folders leaves it."""
+    latest = store.runs()[-1]
+    (path,) = store.manifests().paths[latest.id]
+    copy = path.with_name(f"{path.stem}.sync-conflict.json")
+    copy.write_bytes(encoded(latest.model_copy(update=changes)))
+    return latest, copy
+
+
+def test_a_copy_of_a_manifest_is_no_run_of_its_own(copied: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    latest, copy = doubled(copied)
+    results = {key: (copied.root / "records" / f"{key}.json") for key in latest.stages}
+    command.gc(store=copied.root, keep=2)
+    assert len(copied.runs()) == 2
+    command.gc(store=copied.root, keep=1)
+    assert "1 of 2 runs removed" in capsys.readouterr().out
+    assert [run.id for run in copied.runs()] == [latest.id]
+    assert all(path.exists() for path in results.values())
+    assert [run.id for run in chosen(copied, latest.id)] == [latest.id]
+    command.gc(store=copied.root, run=[latest.id])
+    assert not copy.exists(), "else the run would still be there"
+
+
+@pytest.mark.parametrize("options", [{"keep": 1}, {"older_than": "30d"}, {}])
+def test_differing_copies_of_a_manifest_stop_gc(copied: Store, options: dict[str, object]) -> None:
+    """The older state of a run is older than the limit, and the run is not."""
+    latest, copy = doubled(copied, started=1.0)
+    before = tree(copied)
+    with pytest.raises(StoreError, match=f"hold run {latest.id} with different contents. Remove all but one"):
+        command.gc(store=copied.root, **options)
+    assert tree(copied) == before
+    assert chosen(copied, latest.id)[0].started == latest.started, "the latest state is shown"
+    copy.unlink()
+    command.gc(store=copied.root)
+
+
+def test_a_run_that_ends_while_gc_chooses_stays(copied: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run is old when the manifests are read, and is then started again by a version that knows no mark of `gc`."""
+    read, first = Store.manifests, copied.runs()[0]
+    again: list[RunManifest] = []
+
+    def late(store: Store) -> Manifests:
+        found = read(store)
+        if not again:
+            again.append(first)
+            store.write_run(first)
+        return found
+
+    monkeypatch.setattr(Store, "manifests", late)
+    with pytest.raises(StoreError, match="nothing is removed: a run began or ended meanwhile"):
+        command.gc(store=copied.root, older_than="0h")
+    monkeypatch.undo()
+    assert first.id in {run.id for run in copied.runs()}
+
+
+def test_no_run_begins_while_gc_removes_files(
+    copied: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It would take results that are gone a moment later."""
+    suite, codes = tmp_path / "tiny.toml", []
+    suite.write_text(TINY)
+    words = ["run", "--suite", str(suite), "--store", str(copied.root), "--device", "cpu", "--set", "attacks=none"]
+    remove = gc.remove
+
+    def slowly(store: Store, paths: list[Path]) -> None:
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        codes.append(stop.value.code)
+        with pytest.raises(StoreError, match="`gc` is removing files"):
+            command.gc(store=copied.root)
+        remove(store, paths)
+
+    monkeypatch.setattr(gc, "remove", slowly)
+    command.gc(store=copied.root, run=[copied.runs()[0].id])
+    assert codes == [2]
+    assert "`gc` is removing files" in " ".join(capsys.readouterr().err.split())
+    assert not list((copied.root / "running").iterdir())
+
+
+def test_gc_waits_for_the_manifest_of_a_run_that_has_just_begun(copied: Store) -> None:
+    before = tree(copied)
+    with marked(copied, "123456789abc"):
+        for dry_run in (True, False):
+            with pytest.raises(StoreError, match="123456789abc has just begun"):
+                command.gc(store=copied.root, dry_run=dry_run)
+    assert tree(copied) == before
