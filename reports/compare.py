@@ -184,6 +184,7 @@ def _provenance(a: pd.DataFrame, b: pd.DataFrame, first: Store, second: Store) -
     facts = [_facts(frame, store) for frame, store in ((a, first), (b, second))]
     names = [name for name in dict.fromkeys([*facts[0], *facts[1]]) if facts[0].get(name) != facts[1].get(name)]
     lines = [{"what": name, "A": facts[0].get(name, ""), "B": facts[1].get(name, "")} for name in names]
+    lines += _other_components(a, b)
     same = "" if lines else " Code, protocols, packages and machine are equal."
     return Board(
         title="Other differences",
@@ -191,6 +192,15 @@ def _provenance(a: pd.DataFrame, b: pd.DataFrame, first: Store, second: Store) -
         caption=f"A: {first.root}. B: {second.root}.{same}",
         index=("what",),
     )
+
+
+def _other_components(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[dict[str, str]]:
+    """Pairs of attack and defense that both stores have, with other code or files of the attack or the defense."""
+    held = [dict(groups(with_result(frame), ["attack", "defense"])) for frame in (a, b)]
+    for attack, defense in (pair for pair in held[0] if pair in held[1]):
+        codes = [listed(sorted(set(one[attack, defense]["own_code"]))) for one in held]
+        if codes[0] != codes[1]:
+            yield {"what": f"code of {attack} and defense {defense}", "A": codes[0], "B": codes[1]}
 
 
 def _facts(trials: pd.DataFrame, store: Store) -> dict[str, str]:

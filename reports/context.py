@@ -89,18 +89,25 @@ def contexts(trials: pd.DataFrame, mixed: bool, without: str = "") -> Iterator[B
 def _of_one_code(trials: pd.DataFrame, without: str) -> tuple[pd.DataFrame, int]:
     """The trials without results of older code, and the number of those results.
 
-    A row keeps the results of the latest code of its attack and defense. Runs may have different code; trials of the
-    latest run come first. If contexts join data sets, networks or methods, each of them has its own code.
+    All rows of an attack keep the results of its latest code, and each of them those of the latest code of its defense.
+    Runs may have different code; trials of the latest run come first. If contexts join data sets, networks or methods,
+    each of them has its own code.
     """
     done = with_result(trials)
-    row = ["attack", "defense", *([without] if without in DIFFERENT else [])]
-    latest = done.groupby(row, sort=False)["own_code"].transform("first")
-    old = done.index[done["own_code"] != latest]
+    joined = [without] if without in DIFFERENT else []
+    latest = _latest(done, ["attack", *joined], "attack_code")
+    latest = _latest(latest, ["attack", "defense", *joined], "own_code")
+    old = done.index.difference(latest.index)
     if old.empty:
         return trials, 0
     marked = trials.copy()
     marked.loc[old, "status"] = Status.MISSING.value
     return marked, len(old)
+
+
+def _latest(done: pd.DataFrame, row: list[str], code: str) -> pd.DataFrame:
+    """The trials with the first code of their row."""
+    return done[done[code] == done.groupby(row, sort=False)[code].transform("first")]
 
 
 def _parts(trials: pd.DataFrame, without: str) -> tuple[str, ...]:

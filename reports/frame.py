@@ -44,7 +44,8 @@ CONTEXT = (
     "machine",  # digest of the machines that the result comes from; equal digests mean equal arithmetic
     "machine_count", "computed_on",  # their number, and the machines as text
     "device",
-    "own_code",  # digest of the code of the attack and the defense: equal in a row of a board
+    "attack_code",  # digest of the code and files of the attack and its surrogates: equal in all rows of an attack
+    "own_code",  # the same with the code of the defense: equal in a row of a board
 )  # fmt: skip
 AFTER = (
     "defended",  # key of the stage of the defense: trials of one clean model and defense share it
@@ -201,17 +202,19 @@ def _context(record: Record, record_cache: RecordCache) -> dict[str, Any]:
     trigger = record_cache.behind(ImplantInputs.of(implant.parents).trigger) if implant is not None else None
     measured = inputs.measured
     defended = [record_cache.behind(one) for one in (inputs.defense, measured.benign_scores, measured.triggered_scores)]
-    own = (implant, trigger, record_cache.behind(measured.triggered), *defended)
+    attack = _origins([implant, trigger], record_cache) | _own_origin(record_cache.behind(measured.triggered))
+    content, weights = (one and one.spec.get(name) for one, name in ((data, "content"), (clean, "weights")))
     return {
         "protocol": strip_controls(protocol.name),
         "protocol_version": str(protocol.version),
-        "protocol_digest": digest(protocol.as_json())[:8],
+        "protocol_digest": digest([protocol.as_json(), content])[:8],
         "cutoff": protocol.cutoff,
         "sizes": sizes(protocol.sizes),
         "classes": (len(data.meta.classes) if data is not None else 0) or None,
         "metrics_version": str(record.provenance.metrics),
-        "code": digest([stage and stage.code for stage in path])[:8],
-        "own_code": digest([stage and stage.code for stage in own])[:8],
+        "code": digest([[stage and stage.code for stage in path], weights])[:8],
+        "attack_code": digest(sorted(attack))[:8],
+        "own_code": digest([sorted(attack), [stage and stage.code for stage in defended]])[:8],
         "machine": identity(computed := machines(record, record_cache)),
         "machine_count": len(computed),
         "computed_on": " and ".join(dict.fromkeys(map(str, computed))),
@@ -220,6 +223,25 @@ def _context(record: Record, record_cache: RecordCache) -> dict[str, Any]:
         "seconds_attack": _seconds(implant, trigger),
         "seconds_defense": _seconds(*defended),
     }
+
+
+def _origins(records: Sequence[Record | None], record_cache: RecordCache) -> set[tuple[str, ...]]:
+    """Origins of stages and of all stages that they depend on."""
+    seen: dict[str, Record] = {}
+    waiting = [record for record in records if record is not None]
+    while waiting:
+        one = waiting.pop()
+        if one.key not in seen:
+            seen[one.key] = one
+            waiting += [found for key in one.parents.values() if (found := record_cache.record(key)) is not None]
+    return {origin for one in seen.values() for origin in _own_origin(one)}
+
+
+def _own_origin(record: Record | None) -> set[tuple[str, ...]]:
+    """What a stage's result comes from, beside its parameters: code, and digests of the files that it reads."""
+    if record is None:
+        return set()
+    return {(record.stage, record.code, *(str(record.spec.get(name, "")) for name in ("content", "weights", "files")))}
 
 
 def _seconds(*records: Record | None) -> float | None:

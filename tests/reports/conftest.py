@@ -88,7 +88,7 @@ def _plan(store: Store, given: dict[str, Any], run: int) -> PlannedTrial:
 
 def _record(key: str, status: str, given: dict[str, Any]) -> Record:
     roles = {"defend": "defense", "implant": "implant"}
-    parents = {"load": "10ad"} | {role: given[name] for name, role in roles.items() if name in given}
+    parents = {"load": given.get("load", "10ad")} | {role: given[name] for name, role in roles.items() if name in given}
     fields: dict[str, Any] = {name: given[name] for name in ("reason", "log", "cause", "code") if name in given}
     fields |= {"status": status, "label": f"measure {given['attack']}", "parents": parents}
     if status == "ok":

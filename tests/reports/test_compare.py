@@ -9,6 +9,7 @@ from bench.cli import results as command
 from reports import frame
 from reports.compare import compare
 from reports.noise_floor import floor_of
+from tests.stores import record
 
 
 def trials(shift=(), **changes):
@@ -80,6 +81,15 @@ def test_other_training_is_another_trial_and_other_code_is_named(verdicts):
     assert set(found.boards[1].table["only in"]) == {"A", "B"}
     _, found = verdicts(trials(code="one"), trials(code="two"))
     assert "code" in set(found.boards[-1].table["what"])
+
+
+def test_other_code_of_an_attack_is_named(stock):
+    a, b = stock(trials(implant="aaaa"), folder="a"), stock(trials(implant="bbbb"), folder="b")
+    for store, code in ((a, "one"), (b, "two")):
+        store.write_record(record("aaaa", "implant", code="one"))
+        store.write_record(record("bbbb", "implant", code=code))
+    assert "code of loud and defense none" in set(compare(frame.read(a), frame.read(b), a, b).boards[-1].table["what"])
+    assert compare(frame.read(a), frame.read(a), a, a).boards[-1].table.empty
 
 
 def test_the_command_ends_with_one_where_something_changed(stock, capsys):

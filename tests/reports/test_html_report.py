@@ -69,7 +69,7 @@ def test_every_trial_is_in_it_with_the_command_that_runs_it_alone(store: Store, 
     guarded = trials[trials["defense"] == "strip"]["key"].iloc[0]
     assert shown["scores"][guarded][0][0] == "entropy *"
     facts = dict(shown["facts"][shown["columns"]["facts"][i]])
-    assert facts["protocol"].startswith("digits v1")
+    assert facts["protocol"].startswith("digits v2")
 
 
 def test_the_same_run_makes_the_same_file(store: Store, page: Path, tmp_path: Path) -> None:
