@@ -70,13 +70,13 @@ def fingerprint(modules: tuple[str, ...]) -> str:
 def covered(modules: tuple[str, ...]) -> dict[str, str]:
     """The modules that a fingerprint covers, each with a digest of the code that can change a result."""
     seen: dict[str, str] = {}
-    todo = [(module, _plugin_folder(module)) for module in modules]
+    todo = [*modules]
     while todo:
-        module, folder = todo.pop()
+        module = todo.pop()
         if module in seen or module in EXEMPT:
             continue
-        seen[module], imports = _module(module, folder, registry.generation())
-        todo += [(name, folder) for name in imports]
+        seen[module], imports = _module(module, registry.generation())
+        todo += imports
     return seen
 
 
@@ -109,14 +109,14 @@ def _fingerprint(modules: tuple[str, ...], generation: int) -> str:
 
 
 @cache
-def _module(module: str, folder: Path | None, generation: int) -> tuple[str, tuple[str, ...]]:
-    """Digest of a module's code, and the modules of this repository, or from a plugin's folder, that it imports."""
+def _module(module: str, generation: int) -> tuple[str, tuple[str, ...]]:
+    """Digest of a module's code, and the modules that it imports whose code counts as well."""
     del generation
     path = _path(module)
     if path is None:
         return "", ()
     text, names = _parsed(path.read_bytes())
-    return text, tuple(sorted(_imports(names, module, path, folder)))
+    return text, tuple(sorted(_imports(names, module, path)))
 
 
 @cache
@@ -148,10 +148,8 @@ def _path(module: str) -> Path | None:
     return None
 
 
-def _imports(
-    named: Iterable[tuple[int, str, tuple[str, ...]]], module: str, path: Path, folder: Path | None
-) -> set[str]:
-    """The imported modules of this repository, and those from a plugin's own folder."""
+def _imports(named: Iterable[tuple[int, str, tuple[str, ...]]], module: str, path: Path) -> set[str]:
+    """The imported modules whose code counts: those of this repository, and those of the user."""
     own = module.partition(".")[0]
     package = (module if path.name == "__init__.py" else module.rpartition(".")[0]).split(".")
     found: set[str] = set()
@@ -159,22 +157,18 @@ def _imports(
         parents = package[: len(package) - level + 1] if level else []
         name = ".".join([*parents, *([base] if base else [])])
         found |= {name, *(f"{name}.{inner}" for inner in names)}
-    return {name for name in found if _path(name) is not None and (_ours(name, own) or _beside(name, folder))}
+    return {name for name in found if _path(name) is not None and _counts(name, own)}
 
 
-def _ours(name: str, own: str) -> bool:
-    return name.partition(".")[0] in FIRST_PARTY | {own}
+def _counts(name: str, own: str) -> bool:
+    """Whether a module is part of the code of the package `own`.
 
-
-def _plugin_folder(module: str) -> Path | None:
-    """The folder of a plugin that is a file: its helpers, and their helpers, are part of its code."""
-    path = _path(module) if module.startswith("hashdoor_plugin_") else None
-    return None if path is None else path.parent
-
-
-def _beside(name: str, folder: Path | None) -> bool:
-    """Whether a module lies in a plugin's folder, but not among the packages of an environment in that folder."""
+    For a plugin it is, wherever it lies, unless it is installed: an installed package changes with its version only.
+    """
+    top = name.partition(".")[0]
+    if top in FIRST_PARTY | {own} or own in FIRST_PARTY:
+        return top in FIRST_PARTY | {own}
     path = _path(name)
-    if folder is None or path is None or folder not in path.parents:
+    if top in sys.stdlib_module_names or path is None or path.suffix != ".py":
         return False
-    return INSTALLED.isdisjoint(path.relative_to(folder).parts)
+    return INSTALLED.isdisjoint(path.resolve().parts)

@@ -143,6 +143,35 @@ def test_a_plugins_own_helpers_count(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert fingerprint(("hashdoor_plugin_leaning",)) != before
 
 
+LEANING = (
+    '"""Leans on a helper."""\nfrom bench.api.attack import *\nfrom {module} import value\n@attack\n'
+    "class Leaning(Attack):\n    def apply_trigger(self, images, target, trigger): return images * value\n"
+)
+
+
+@pytest.mark.parametrize("place", ["elsewhere", "behind a link"])
+def test_a_plugins_helpers_count_wherever_they_are(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, helpers = tmp_path / "home", tmp_path / "helpers"
+    home.mkdir()
+    if place == "elsewhere":
+        helpers.mkdir()
+    else:
+        helpers.symlink_to(home)
+    name = f"far_helper_{place[:4]}"
+    (helpers / f"{name}.py").write_text("value = 0.5\n")
+    monkeypatch.syspath_prepend(str(helpers))
+    path = (home if place == "elsewhere" else helpers) / f"{place[:4]}_leaning.py"
+    path.write_text(LEANING.format(module=name))
+    with registry.plugins_restored():
+        registry.load_plugin(path)
+        module = f"hashdoor_plugin_{path.stem}"
+        before = fingerprint((module,))
+        (helpers / f"{name}.py").write_text("value = 0.6\n")
+        registry.forget()
+        assert fingerprint((module,)) != before
+        assert not any(name.startswith(("torch", "numpy")) for name in covered((module,)))
+
+
 def test_a_plugin_that_is_loaded_again_under_its_name_has_other_code(tmp_path: Path) -> None:
     """As in a notebook, which edits a plugin: results of the old code must not stand for the new one."""
     found = []
