@@ -110,8 +110,14 @@ def results_of(runs: Sequence[RunManifest], record_cache: RecordCache) -> Result
 
 
 def _identity(planned: PlannedTrial, *more: object, **axes: str) -> str:
-    """An identifier that is equal for one trial in several runs, even if later versions added parameters."""
-    return digest([planned.trial.axes() | axes, planned.trial.training, planned.threads, *more])
+    """An identifier that is equal for one trial in several runs, even if later versions added parameters.
+
+    It is made of the given parameters, not of labels, since two components or targets may have the same label.
+    """
+    trial = planned.trial
+    given = {axis: [spec.name, dict(spec.given)] for axis, spec in trial.components.items()}
+    exact = trial.axes() | given | {"target": list(trial.target)} | axes
+    return digest([exact, trial.training, planned.threads, *more])
 
 
 def _once_per_trial(runs: Sequence[RunManifest], record_cache: RecordCache) -> Iterable[PlannedTrial]:

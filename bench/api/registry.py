@@ -79,7 +79,20 @@ class _FromSource(SourceFileLoader):
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
-_LOADERS = ((_FromSource, SOURCE_SUFFIXES), (ExtensionFileLoader, EXTENSION_SUFFIXES))
+def _user_folder(folder: str) -> FileFinder:
+    """Finds modules in the folders of plugins and below them, without stored compilations; for `sys.path_hooks`."""
+    path = Path(folder).resolve()
+    packages = (*(kind.package for kind in KINDS.values()), *DECLARED.values())
+    if any((REPOSITORY / package.partition(".")[0]) in (path, *path.parents) for package in packages):
+        raise ImportError("a package of this repository")
+    if not _plugin_folders & {path, *path.parents} or not INSTALLED.isdisjoint(path.parts):
+        raise ImportError("no folder of a plugin")
+    return FileFinder(folder, (_FromSource, SOURCE_SUFFIXES), (ExtensionFileLoader, EXTENSION_SUFFIXES))
+
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+INSTALLED = frozenset({"site-packages", "dist-packages"})
+_plugin_folders: set[Path] = set()
 _plugin_files: dict[Path, ModuleType] = {}
 _generation = [0]
 
@@ -113,7 +126,7 @@ def load_plugin(path: Path) -> None:
         raise UserError(f"two plugins are called '{path.stem}': '{twin}' and '{path}'; rename one")
     if path.suffix not in SOURCE_SUFFIXES:
         raise UserError(f"plugin '{path}' is not a Python file: its name must end in .py")
-    sys.path_importer_cache[str(path.parent)] = FileFinder(str(path.parent), *_LOADERS)
+    _compile_from_source(path.parent)
     name = f"hashdoor_plugin_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
     assert spec is not None
@@ -134,6 +147,15 @@ def load_plugin(path: Path) -> None:
         )
     _plugin_files[path] = module
     forget()
+
+
+def _compile_from_source(folder: Path) -> None:
+    """From now on, modules in this folder or below it are compiled from their text."""
+    if _user_folder not in sys.path_hooks:
+        sys.path_hooks.insert(0, _user_folder)
+    _plugin_folders.add(folder)
+    for found in [found for found in sys.path_importer_cache if folder in (Path(found).resolve() / "_").parents]:
+        del sys.path_importer_cache[found]
 
 
 def mark(function: Callable[..., Any], kind: str, declaration: Any) -> None:

@@ -25,7 +25,6 @@ EXEMPT = frozenset({
     "bench.api.registry", "bench.api.errors", "bench.api.card", "bench.artifacts.inputs", "bench.artifacts.specs",
 })  # fmt: skip
 DESCRIPTIVE = frozenset({"CARD", "__all__"})
-INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 class _Normalise(ast.NodeTransformer):
@@ -171,4 +170,4 @@ def _counts(name: str, own: str) -> bool:
     path = _path(name)
     if top in sys.stdlib_module_names or path is None or path.suffix != ".py":
         return False
-    return INSTALLED.isdisjoint(path.resolve().parts)
+    return registry.INSTALLED.isdisjoint(path.resolve().parts)

@@ -186,19 +186,22 @@ def test_a_plugin_that_is_loaded_again_under_its_name_has_other_code(tmp_path: P
     assert found[0] != found[1]
 
 
-def test_a_plugins_code_is_what_its_files_say_though_size_and_time_are_equal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("helper", ["beside_it", "package.inside"])
+def test_a_plugins_code_is_what_its_files_say_though_size_and_time_are_equal(helper: str, tmp_path: Path) -> None:
     """As in files of an archive with a fixed time: Python itself would take the stored compilation of the old text."""
     (tmp_path / "aside.py").write_text(
-        '"""Leans."""\nfrom bench.api.attack import *\nfrom beside_it import value\n@attack\n'
+        f'"""Leans."""\nfrom bench.api.attack import *\nfrom {helper} import value\n@attack\n'
         "class Aside(Attack):\n    def apply_trigger(self, images, target, trigger): return images * value\n"
     )
     load = "from pathlib import Path; from bench.api.registry import load_plugin; load_plugin(Path('aside.py'))"
-    command = [sys.executable, "-c", f"{load}; import beside_it; print(beside_it.value)"]
+    command = [sys.executable, "-c", f"{load}; import {helper}; print({helper}.value)"]
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path.cwd()}", "PYTHONDONTWRITEBYTECODE": ""}
+    path = tmp_path.joinpath(*helper.split(".")).with_suffix(".py")
+    path.parent.mkdir(exist_ok=True)
     for text in ("value = 1\n", "value = 2\n"):
-        (tmp_path / "beside_it.py").write_text(text)
-        os.utime(tmp_path / "beside_it.py", (1e9, 1e9))
+        path.write_text(text)
+        os.utime(path, (1e9, 1e9))
         if text == "value = 1\n":
-            py_compile.compile(str(tmp_path / "beside_it.py"))
+            py_compile.compile(str(path))
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "2\n"

@@ -1,12 +1,16 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from bench.api.errors import UserError
 from bench.config.trial import Spec
+from bench.engine.record import RunManifest
+from bench.engine.store import Store
 from bench.metrics import METRICS
 from reports.frame import columns, detector_metrics, read
 from tests.reports.board_data import trial
+from tests.stores import planned
 
 DETECTED = {"detectors": {"headline": "entropy", "scores": {
     "entropy": {"auroc": 0.9, "tpr_1": 0.1, "alarms_5_control": 0.04}, "other": {"auroc": None}}}}  # fmt: skip
@@ -166,3 +170,20 @@ def test_a_flag_that_is_no_number_is_no_flag(stock):
     )
     odd = {"collapsed": 1.0, "map": None, "map_clean": "x", "map_chance": None}
     assert "clean unknown" in read(stock([trial("loud", metrics=odd)])).trials["reason"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        [{"target": ("a+b",)}, {"target": ("a", "b")}],
+        [{"attack": Spec("loud", given, given)} for given in ({"path": "x", "size": 16}, {"path": "x, size=16"})],
+    ],
+)
+def test_trials_whose_labels_are_equal_are_two_trials(tmp_path, axes):
+    """The class "a+b" and the set of the classes "a" and "b"; the commas of a text and those between parameters."""
+    trials = [replace(planned("", {}).trial, **one) for one in axes]
+    assert trials[0].axes() == trials[1].axes()
+    store = Store(tmp_path, create=True)
+    lines = [replace(planned(None, {}, skipped="no"), trial=one) for one in trials]
+    store.write_run(RunManifest(suites=["toy"], command="x", trials=lines))
+    assert len(read(store).trials) == 2
