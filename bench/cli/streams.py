@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -66,14 +68,16 @@ def tolerant_streams() -> Iterator[Failures]:
             if stream is not None:
                 stream.flush()
         for made, old in zip((sys.stdout, sys.stderr), before, strict=True):
-            if made is not old and made is not None:
+            if made is not old and made is not None and old is not None:
                 made.detach()  # the old stream keeps its file
         sys.stdout, sys.stderr = before
 
 
 def _tolerant(stream: Any, failed: list[OSError]) -> Any:
+    if stream is None:  # the process was started with a closed stream
+        return Path(os.devnull).open("w")
     raw = getattr(stream, "buffer", None)
-    if raw is None:  # the stream is closed, or a notebook's
+    if raw is None:  # a notebook's stream
         return stream
     stream.flush()
     return io.TextIOWrapper(

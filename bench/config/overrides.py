@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from bench.api.errors import UserError, unknown
@@ -68,10 +69,14 @@ def _no_field(key: str, text: str) -> None:
             raise UserError(f"'{key}' is no axis but a key of [{table}]: write --set {table}.{key}={text}")
 
 
-def parse_only(item: str) -> tuple[str, tuple[str, ...]]:
-    """The axis and the values of one `--only`. UserError for an unknown axis or another form."""
-    axis, values = _split(item)
-    return AXES[axis_of(axis)], tuple(pieces(values))
+def parse_only(items: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The values of all `--only` by axis; those of one axis add up. UserError for an unknown axis or another form."""
+    found: dict[str, tuple[str, ...]] = {}
+    for item in items:
+        axis, values = _split(item)
+        name = AXES[axis_of(axis)]
+        found[name] = (*found.get(name, ()), *pieces(values))
+    return found
 
 
 def _split(item: str) -> tuple[str, str]:

@@ -115,7 +115,7 @@ def load(name: str, *, changes: Sequence[str] = (), only: Sequence[str] = ()) ->
         resources=parsed.resources,
         blocks=blocks,
         reported=reported_numbers(where, parsed.reported, list(AXES.values())),
-        only=dict(parse_only(item) for item in only),
+        only=parse_only(only),
         text=text,
     )
 

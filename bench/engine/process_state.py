@@ -79,6 +79,7 @@ def _restored() -> Iterator[None]:
     """Restore what the block changes of the process, as far as later stages depend on it."""
     folder = _current_folder()
     streams, environment, depth = (sys.stdout, sys.stderr), dict(os.environ), sys.getrecursionlimit()
+    hooks = _global_hooks()
     main = threading.current_thread() is threading.main_thread()
     handlers = [(number, signal.getsignal(number)) for number in SIGNALS] if main else []
     try:
@@ -93,9 +94,20 @@ def _restored() -> Iterator[None]:
             del os.environ[name]
         os.environ.update(environment)
         sys.setrecursionlimit(depth)
+        for found, kept in hooks:
+            found.clear()
+            found.update(kept)
         for number, handler in handlers:
             if handler is not None:  # None: not set by Python, so Python cannot set it again
                 signal.signal(number, handler)
+
+
+def _global_hooks() -> list[tuple[dict[int, Any], dict[int, Any]]]:
+    """The hooks that torch calls in every module, as the dictionary that holds them and a copy."""
+    from torch.nn.modules import module
+
+    found = [value for name, value in vars(module).items() if name.startswith("_global_") and isinstance(value, dict)]
+    return [(hooks, hooks.copy()) for hooks in found]
 
 
 def _current_folder() -> int | None:

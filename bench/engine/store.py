@@ -93,6 +93,10 @@ class Store:
     def __init__(self, root: Path, *, create: bool = False) -> None:
         self.root = root
         marker = root / "store.json"
+        try:
+            str(root.absolute()).encode()
+        except UnicodeEncodeError:  # readers of artifacts take text only
+            raise StoreError(f"the name of store {str(root)!r} is not UTF-8: use another --store") from None
         if create:
             with writing(root):
                 for folder in ("artifacts", "records", "manifests"):

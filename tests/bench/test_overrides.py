@@ -24,8 +24,8 @@ def test_set_replaces_an_axis_everywhere(tmp_path: Path) -> None:
 
 
 def test_only_takes_a_list_in_which_commas_in_brackets_do_not_count() -> None:
-    assert parse_only("attack=none,badnets(a=1, b=2)") == ("attack", ("none", "badnets(a=1, b=2)"))
-    assert parse_only("attacks=none") == ("attack", ("none",))
+    assert parse_only(["attack=none,badnets(a=1, b=2)"]) == {"attack": ("none", "badnets(a=1, b=2)")}
+    assert parse_only(["attacks=none", "bits=16", "attack=ciba"]) == {"attack": ("none", "ciba"), "bits": ("16",)}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from threadpoolctl import threadpool_info
+from torch.nn.modules.module import register_module_forward_hook
 
 from bench.api import registry
 from bench.engine.process_state import fixed_state, set_torch
@@ -40,6 +41,7 @@ LEFT = {
     "streams": lambda: setattr(sys, "stdout", None),
     "environment": lambda: os.environ.update(LEFT_BEHIND="1", HOME="/nowhere"),
     "signals": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    "hooks": lambda: register_module_forward_hook(lambda module, inputs, output: output * 2),
     "recursion": lambda: sys.setrecursionlimit(1234),
 }
 
@@ -52,7 +54,8 @@ def numbers() -> tuple[object, ...]:
         arithmetic.__wrapped__(), torch.get_default_dtype(), torch.ones(2).device, torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"), torch.backends.mkldnn.enabled,
         tiny.tolist(), (matrix @ matrix)[0, 0].item(), torch.get_float32_matmul_precision(), torch.get_num_threads(),
-        torch.are_deterministic_algorithms_enabled(), tuple(np.geterr().items()),
+        torch.are_deterministic_algorithms_enabled(), torch.nn.ReLU()(torch.ones(2)).tolist(),
+        tuple(np.geterr().items()),
     )  # fmt: skip
 
 

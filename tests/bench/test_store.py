@@ -108,3 +108,9 @@ def test_a_file_is_replaced_and_never_written_to(store: Store) -> None:
         old.seek(0)
         assert old.read() == before
     assert store.artifact_path(RECORD.key).read_bytes() != before
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """Readers of artifacts take text only, so that each stage would fail."""
+    with pytest.raises(StoreError, match="not UTF-8"):
+        Store(tmp_path / "st\udcff", create=True)

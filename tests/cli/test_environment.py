@@ -34,6 +34,11 @@ def test_a_current_folder_that_was_deleted_is_one_line(tmp_path: Path, words: li
     assert "change to another folder" in done.stderr
 
 
+def test_closed_streams_are_no_error() -> None:
+    command = 'exec "$0" -m bench list suites >&- 2>&-'
+    assert subprocess.run(["sh", "-c", command, sys.executable], check=False).returncode == 0
+
+
 @pytest.fixture
 def codes(tmp_path: Path) -> Path:
     np.savez(tmp_path / "codes.npz", codes=np.eye(4) - 0.5, labels=np.arange(4) % 2)
