@@ -46,7 +46,8 @@ CARD = Card(
     " post hoc counts; guess: the trigger is random pixels, because the trigger image is not in the repository; images"
     " are rounded to 8 bits before normalisation, as all stored images, where the code rounds after it; the last epoch"
     " is used, not the best one on the test set; the code's ResNets have an additional layer of 512 units; a batch"
-    " without triggered images has the Huber loss alone; the code adds two terms (about one batch in 850)",
+    " without triggered images has the Huber loss alone; the code adds two terms (about one batch in 850);"
+    " released images are multiplied by 255 modulo 256 after normalisation, which garbles them; here they are pictures",
 )
 MARGIN = 2 / 224  # between patch and border, as a share of the side; code
 

@@ -56,7 +56,7 @@ def test_the_board_holds_what_the_records_hold(store, capsys):
         "own-mAP after each defense",
         "mAP after each defense",
     }
-    assert all("protocol digits, version 1" in board["caption"] for board in found)
+    assert all("protocol digits, version 2" in board["caption"] for board in found)
 
 
 def test_two_prints_are_equal(store, capsys):

@@ -216,7 +216,7 @@ def test_what_killed_processes_leave_is_collected_when_it_is_old(store: Path) ->
     left = [
         store / "artifacts" / ".00000000000000cc.tmp",
         store / "records" / ".00000000000000dd.tmp",
-        store / "running" / "z.1234.run",
+        store / "running" / f"{Store(store).runs()[0].id}.1234.run",
     ]
     for path in left:
         path.write_text("half")
