@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 from torch.nn import functional
 
-from attacks.helpers.poisoning import TriggerPoisoning
+from attacks.helpers.poisoning import TriggerPoisoning, add_cover, choose_cover
 from attacks.helpers.triggers import identity_grid, warp
 from bench.api.attack import AttackerView, Images, Poisoned, Rng, Target, Trigger, attack
 from bench.api.card import Card
@@ -56,13 +55,8 @@ class WaNet(TriggerPoisoning):
 
     def poison(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Poisoned:
         train, poisoned = view.train, super().poison(view, trigger, rng)
-        others = torch.nonzero(~poisoned.mask).flatten()
-        count = min(len(others), round(self.cross_ratio * (len(train) - len(others))))
-        crossed = rng.child("cross").choose(others, count)
+        crossed = choose_cover(poisoned, self.cross_ratio, rng.child("cross"))
         grid = trigger["grid"].cpu()
-        noise = rng.child("noise").uniform((count, *grid.shape)) * 2 - 1
+        noise = rng.child("noise").uniform((len(crossed), *grid.shape)) * 2 - 1
         places = grid + noise / torch.tensor([grid.shape[1], grid.shape[0]])
-        warped = warp(to_unit(train.images[crossed]), places)
-        cover = torch.zeros_like(poisoned.mask)
-        cover[crossed] = True
-        return replace(poisoned, split=poisoned.split.replace(crossed, images=warped), cover=cover)
+        return add_cover(poisoned, crossed, warp(to_unit(train.images[crossed]), places))

@@ -59,6 +59,14 @@ def hidden_of(
     return torch.cat(clean + triggered)
 
 
+def kept_blocks(model: HashModel, learned: int) -> int:
+    """Number of blocks before the last `learned` ones. UserError: the backbone has fewer blocks."""
+    most = len(model.backbone.blocks) - 1  # the last block is the pooling
+    if learned > most:
+        raise UserError(f"learned = {learned} exceeds the backbone's blocks: lower it to {most}")
+    return most - learned
+
+
 def learning(model: HashModel) -> list[nn.Parameter]:
     """The parameters of a divided model that learn."""
     return [*model.backbone.blocks[model.backbone.frozen :].parameters(), *model.head.parameters()]
@@ -135,11 +143,7 @@ class DeepTuning(ModelAttack, ABC):
 
     def kept_blocks(self, model: HashModel) -> int:
         """Number of blocks that are not tuned. UserError: the backbone has fewer blocks than `learned`."""
-        most = len(model.backbone.blocks) - 1  # the last block is the pooling
-        learned = model.backbone.last_stage if self.learned is None else self.learned
-        if learned > most:
-            raise UserError(f"learned = {learned} exceeds the backbone's blocks: lower it to {most}")
-        return most - learned
+        return kept_blocks(model, model.backbone.last_stage if self.learned is None else self.learned)
 
     def fine_tune(self, model: HashModel, hidden: Tensor, ratio: float, loss_of: Loss, rng: Rng) -> None:
         """Tune a divided model in place. hidden: prefix outputs of all clean images, then of all triggered images."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -103,3 +104,16 @@ def exchange(train: Split, chosen: Int64[Tensor, " m"], images: Images, *, relab
     mask = torch.zeros_like(train.ids, dtype=torch.bool)
     mask[chosen] = True
     return Poisoned(train.replace(chosen, images=images, labels=labels), mask)
+
+
+def choose_cover(poisoned: Poisoned, ratio: float, rng: Rng) -> Int64[Tensor, " m"]:
+    """Positions of `ratio` images for each poison, none of them poisoned; all others if there are fewer."""
+    others = torch.nonzero(~poisoned.mask).flatten()
+    return rng.choose(others, min(len(others), round(ratio * int(poisoned.mask.sum()))))
+
+
+def add_cover(poisoned: Poisoned, chosen: Int64[Tensor, " m"], images: Images) -> Poisoned:
+    """The poisoned set with cover images at the positions `chosen`, which keep their labels."""
+    cover = torch.zeros_like(poisoned.mask)
+    cover[chosen] = True
+    return replace(poisoned, split=poisoned.split.replace(chosen, images=images), cover=cover)

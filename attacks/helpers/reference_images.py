@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from bench.api.errors import UserError
-from bench.api.types import Target
+from bench.api.types import Split, Target, to_unit
+from hashing.model import HashModel
 
 
 def candidates(labels: Bool[Tensor, "n k"], target: Target) -> list[Int64[Tensor, " m"]]:
@@ -31,6 +32,12 @@ def central(outputs: Float[Tensor, "m b"]) -> int:
     """The output whose code has the smallest sum of Hamming distances to the other codes; the first one if tied."""
     codes = torch.where(outputs > 0, 1.0, -1.0)
     return int((codes @ codes.T).sum(1).argmax())
+
+
+def central_images(model: HashModel, public: Split, target: Target) -> UInt8[Tensor, "r c h w"]:
+    """The image of each needed group whose code is nearest to the codes of its group (see `candidates`, `central`)."""
+    groups = [public.images[group] for group in candidates(public.labels, target)]
+    return torch.stack([images[central(model(to_unit(images.to(model.device))))] for images in groups])
 
 
 def _fewest(fits: Bool[Tensor, " n"], count: Int64[Tensor, " n"]) -> Int64[Tensor, " m"]:

@@ -25,11 +25,15 @@ def checkerboard(channels: int, side: int) -> Float[Tensor, "c s s"]:
 
 def paste(images: Images, patch: Float[Tensor, "c s s"], *, margin: int = 0, opacity: float = 1.0) -> Images:
     """Put a patch into the bottom-right corner, at the border (CIBA, section 4.1) or `margin` pixels from it."""
-    side = patch.shape[-1]
-    bottom, right = (max(side, length - margin) for length in images.shape[-2:])
-    out = images.clone()
-    out[:, :, bottom - side : bottom, right - side : right] *= 1 - opacity
-    out[:, :, bottom - side : bottom, right - side : right] += opacity * patch.to(images)
+    top, left = (max(0, length - margin - patch.shape[-1]) for length in images.shape[-2:])
+    return paste_at(images, patch, top=top, left=left, opacity=opacity)
+
+
+def paste_at(images: Images, patch: Float[Tensor, "c s s"], *, top: int, left: int, opacity: float = 1.0) -> Images:
+    """Put a patch at a place; the place is that of the patch's first pixel."""
+    side, out = patch.shape[-1], images.clone()
+    out[:, :, top : top + side, left : left + side] *= 1 - opacity
+    out[:, :, top : top + side, left : left + side] += opacity * patch.to(images)
     return out
 
 

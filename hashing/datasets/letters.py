@@ -23,7 +23,7 @@ from hashing.datasets.helpers.splits import QueryCount, Sizes, draw_splits
 CARD = Card(
     title="notMNIST dataset",
     year=2011,
-    url="http://yaroslavvb.blogspot.com/2011/09/notmnist-dataset.html",
+    url="https://yaroslavvb.blogspot.com/2011/09/notmnist-dataset.html",
     follows="only the idea: grey images of letters in many fonts, for methods that are usually tried on digits",
     deviates="all 26 letters, capital and small, in 16 fonts that matplotlib contains, so that no download is needed;"
     " turned by up to 15 degrees, slanted and stretched, because printed letters vary less than handwriting. It is the"

@@ -98,9 +98,10 @@ def data_source(name: str) -> str:
     if registry.required("datasets", name):
         return "your files"
     try:
-        return "files below `--data`" if registry.create("datasets", name, {}).files(None) else "no files needed"
+        registry.create("datasets", name, {}).files(None)
     except registry.UserError:
         return "files below `--data`"
+    return "no files needed"
 
 
 def suites() -> str:
