@@ -14,6 +14,7 @@ from bench.metrics import METRICS
 from reports.basis import Basis
 
 HALF = " ±"  # the column "gain ±" holds half of the width of the interval of "gain"
+TOO_WEAK = "too weak"  # a column of truth values, and the text that `judged` columns show in its rows
 FREEDOM = " df"  # the column "gain df" holds the degrees of freedom of that interval
 
 
@@ -43,8 +44,9 @@ class Board:
 
     index: the columns that name a row. setting: the setting of the trials in print; "" for a board over several
     settings. metrics: the metric of METRICS that a column shows. heat: coloured columns. best: positions of the rows
-    that no other row is significantly better than. quiet: columns that only csv and json hold. by_row: the metric of
-    each row in the column `value`. columns: the meaning of columns that neither METRICS nor COMMON explains.
+    that no other row is significantly better than. quiet: columns that only csv and json hold. judged: columns whose
+    numbers people do not see in rows with TOO_WEAK. by_row: the metric of each row in the column `value`. columns: the
+    meaning of columns that neither METRICS nor COMMON explains.
     components: all components of the printed boards; their labels are shortened. basis: the facts that the caption
     states, for boards that average over trials.
     """
@@ -58,6 +60,7 @@ class Board:
     heat: tuple[str, ...] = ()
     best: frozenset[int] = frozenset()
     quiet: tuple[str, ...] = ()
+    judged: tuple[str, ...] = ()
     by_row: tuple[str, ...] = ()
     columns: Mapping[str, Column] = field(default_factory=dict)
     components: frozenset[Spec] = frozenset()

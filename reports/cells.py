@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.api.untrusted import strip_controls
 from bench.metrics import METRICS
-from reports.board import HALF, Board
+from reports.board import HALF, TOO_WEAK, Board
 
 BLANK = "-"
 
@@ -28,6 +28,9 @@ def words(board: Board) -> dict[str, list[str]]:
                 f"{value} ± {half}" if half != BLANK else value + " " * (8 if set(halves) != {BLANK} else 0)
                 for value, half in zip(column, halves, strict=True)
             ]
+        if name in board.judged and TOO_WEAK in board.table:
+            pairs = zip(column, board.table[TOO_WEAK], strict=True)
+            column = [TOO_WEAK if weak and value != BLANK else value for value, weak in pairs]
         found[str(name)] = column
     return found
 

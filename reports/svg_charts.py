@@ -23,6 +23,7 @@ from reports.context import REPAIRS, contexts
 from reports.figures import as_bytes, default_style
 from reports.rows import removed
 from reports.selection import NONE, attacked, undefended
+from reports.strength import note, weak_attacks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,15 +87,16 @@ def of_costs(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]
         made = context.grouped(attacked(context.part(REPAIRS)), ["attack", "defense"])
         shared = CommonCells.of(made)
         points: dict[str, list[tuple[str, dict[str, float]]]] = {}
+        weak = weak_attacks(trials, context)
         for attack, defense in made:
-            if defense != NONE and {(attack, defense), (attack, NONE)} <= shared.counted:
+            if attack not in weak and defense != NONE and {(attack, defense), (attack, NONE)} <= shared.counted:
                 found = removed(made[attack, NONE], made[attack, defense], shared)
                 points.setdefault(short(defense), []).append((short(attack), found))
         if points:
             caption = (
                 f"{shared.sentence(intervals=False)} A point per attack. Vertical: gain that the defense removes;"
                 " horizontal: mAP of benign queries that it loses. Top left is best. Below the line, the defense makes"
-                " the attack stronger."
+                f" the attack stronger. {note(weak, {attack for attack, _ in made})}"
             )
             yield chart("Effects and costs of defenses", short(context.setting), caption, partial(cost_figure, points))
 

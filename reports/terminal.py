@@ -11,7 +11,7 @@ from rich.text import Text
 
 from bench.api.untrusted import strip_controls
 from bench.engine.record import Status
-from reports.board import Board
+from reports.board import TOO_WEAK, Board
 from reports.cells import BLANK, holds_text, words
 from reports.text_table import TextTable, drawn
 
@@ -37,7 +37,7 @@ def print_board(board: Board, console: Console, caption: Sequence[str]) -> None:
 
 def _style(board: Board, cells: dict[str, list[str]], name: str, row: int) -> str:
     word = cells[name][row]
-    if word == BLANK:
+    if word in {BLANK, TOO_WEAK}:
         return "dim"
     bold = "bold " if row in board.best and name in {board.index[-1], "gain", "rank"} else ""
     if name in board.heat:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from bench.metrics import METRICS
 from reports.basis import Basis
-from reports.board import Board
+from reports.board import TOO_WEAK, Board
 from reports.board_registry import BoardData, board
 from reports.context import REPAIRS, contexts
 from reports.rows import table, titles
-from reports.selection import none_first
+from reports.selection import NONE, none_first
+from reports.strength import COLUMNS, note, weak_attacks
 
 
-@board("defenses", chapter="Leaderboards", part_of="leaderboard",
+@board("defenses", chapter="Leaderboards", part_of="leaderboard", columns=COLUMNS,
        help="every attack after every repair and data filter: t-mAP, own-mAP and mAP")  # fmt: skip
 def defenses(data: BoardData) -> list[Board]:
     """Three boards per setting: t-mAP, own-mAP and mAP of every attack (row) after every defense (column)."""
@@ -24,7 +25,7 @@ def defenses(data: BoardData) -> list[Board]:
         if len(set(rows["defense"])) < 2:
             continue
         made = context.grouped(rows, ["attack", "defense"])
-        basis = Basis.of(context, made)
+        basis, weak = Basis.of(context, made), weak_attacks(data.results.trials, context)
         for metric, what, beside, meaning in (
             ("t_map", "t-mAP after each defense", ("t_map_control", "chance"),
              ("The attack is removed if t-mAP equals the control: t-mAP of the clean model with the same trigger."
@@ -34,13 +35,22 @@ def defenses(data: BoardData) -> list[Board]:
             ("map", "mAP after each defense", (),
              "mAP of benign queries. Row none: models without attack. Column none: models without defense."),
         ):  # fmt: skip
-            note = f'{meaning} Input detectors do not change codes; see the board "Input detectors".'
-            found.append(matrix(basis, metric, what, beside, note))
+            judging = weak if metric != "map" else {}
+            says = "\n".join(filter(None, [
+                f'{meaning} Input detectors do not change codes; see the board "Input detectors".',
+                note(judging, set(rows["attack"])),
+            ]))  # fmt: skip
+            found.append(matrix(basis, metric, what, beside, says, weak=judging))
     return found
 
 
-def matrix(basis: Basis, metric: str, title: str, beside: Sequence[str], note: str) -> Board:
-    """A row per attack and a column per defense. beside: metrics without a defense, in columns before those."""
+def matrix(
+    basis: Basis, metric: str, title: str, beside: Sequence[str], note: str, *, weak: Collection[str] = ()
+) -> Board:
+    """A row per attack and a column per defense.
+
+    beside: metrics without a defense, in columns before those. weak: attacks that are too weak to judge a defense.
+    """
     made, shared = basis.rows, basis.cells
     names = sorted({defense for _, defense in made}, key=lambda name: (none_first(name), name))
     lines = []
@@ -48,6 +58,7 @@ def matrix(basis: Basis, metric: str, title: str, beside: Sequence[str], note: s
         mine = {defense: made[attack, defense] for defense in names if (attack, defense) in made}
         done, planned = (sum(len(getattr(group, what)) for group in mine.values()) for what in ("places", "planned"))
         line: dict[str, Any] = {"attack": attack, "cells": f"{done}/{planned}"}
+        line[TOO_WEAK] = attack in weak
         line["collapsed"] = sum(len(group.collapsed) for group in mine.values())
         counted = {defense: group for defense, group in mine.items() if (attack, defense) in shared.counted}
         for extra in beside:
@@ -60,12 +71,15 @@ def matrix(basis: Basis, metric: str, title: str, beside: Sequence[str], note: s
         title=title,
         setting=basis.context.setting,
         table=table(
-            lines, ["attack", "cells", "collapsed", *extras, *names], keep=["attack", "cells", "collapsed", *names]
+            lines,
+            ["attack", "cells", "collapsed", TOO_WEAK, *extras, *names],
+            keep=["attack", "cells", "collapsed", *names],
         ),
         caption=basis.caption(note, basis.left_out(), intervals=False),
         index=("attack",),
         metrics=titles(beside) | dict.fromkeys(names, metric),
         heat=(*extras, *names),
-        quiet=("collapsed",),
+        quiet=("collapsed", TOO_WEAK),
+        judged=tuple(name for name in names if name != NONE),
         basis=basis,
     )  # fmt: skip

@@ -7,16 +7,18 @@ from typing import Annotated, Any
 
 from bench.api.kinds import DefenseKind
 from bench.metrics import METRICS
+from reports import strength
 from reports.basis import Basis
-from reports.board import FREEDOM, HALF, Board, Column
+from reports.board import FREEDOM, HALF, TOO_WEAK, Board, Column
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
 from reports.context import contexts
 from reports.frame import detector_metrics
 from reports.rows import freedom, half, numbers, table, titles
 from reports.selection import groups, none_first
+from reports.strength import weak_attacks
 
-COLUMNS = {
+COLUMNS = strength.COLUMNS | {
     "input detector": Column("input detector with its parameters"),
     "score": Column("one of the scores of the input detector; *: its main score"),
     "seconds": Column("mean seconds of fitting the input detector and scoring all queries"),
@@ -38,14 +40,14 @@ def input_detectors(data: BoardData, *, costs: Annotated[bool, "Add run times in
         }
         scored = {(attack, detector) for attack, detector, _ in made}
         blank = {(*key, ""): group for key, group in planned.items() if key not in scored}
-        shared = CommonCells.of(made)
+        shared, weak = CommonCells.of(made), weak_attacks(trials, context)
         basis = Basis(context, made | blank, shared)
         lines = []
         for (attack, detector, score), group in {**made, **blank}.items():
             counted = (attack, detector, score) in shared.counted
             headline = score and bool(group.done["headline"].iloc[0])
             line = {"attack": attack, "input detector": detector, "score": f"{score} *" if headline else score}
-            line |= {"cells": group.coverage, "collapsed": len(group.collapsed)}
+            line |= {"cells": group.coverage, "collapsed": len(group.collapsed), TOO_WEAK: attack in weak}
             line |= numbers(group, counted, shared, detector_metrics() if counted else ())
             if counted:
                 line |= half(group, shared, "auroc")
@@ -55,24 +57,26 @@ def input_detectors(data: BoardData, *, costs: Annotated[bool, "Add run times in
             continue
         lines.sort(key=lambda line: (none_first(line["attack"]), line["attack"], line["input detector"]))
         names = [METRICS[metric].title for metric in detector_metrics()]
-        keep = ["attack", "input detector", "score", "cells", "collapsed", *names]
+        keep = ["attack", "input detector", "score", "cells", "collapsed", TOO_WEAK, *names]
         found.append(
             Board(
                 title="Input detectors",
                 setting=context.setting,
-                table=table(lines, [*keep[:6], names[0] + HALF, names[0] + FREEDOM, *keep[6:], "seconds"], keep=keep),
+                table=table(lines, [*keep[:7], names[0] + HALF, names[0] + FREEDOM, *keep[7:], "seconds"], keep=keep),
                 caption=basis.caption(
                     "* = main score of the detector. AUROC and TPR compare queries with trigger and the same queries"
                     " without trigger. Row none: no trigger, so AUROC is 0.5. Thresholds are computed on trusted"
                     " images."
                     ' "control" and "clean" = on the clean model.',
                     freedom(lines, names[0]),
+                    strength.note(weak, {attack for attack, _ in planned}),
                     basis.left_out(),
                 ),
                 index=("attack", "input detector", "score"),
                 metrics=titles(detector_metrics()),
                 heat=tuple(METRICS[name].title for name in ("auroc", "tpr_1", "tpr_5", "caught_5", "auroc_control")),
-                quiet=("collapsed", names[0] + FREEDOM),
+                quiet=("collapsed", TOO_WEAK, names[0] + FREEDOM),
+                judged=tuple(METRICS[name].title for name in ("auroc", "tpr_1", "tpr_5", "caught_5")),
                 basis=basis,
             )
         )

@@ -17,21 +17,22 @@ from bench.metrics import METRICS
 from bench.metrics.input_detection import threshold
 from bench.metrics.model_detection import DETECTION
 from hashing.ranking import auroc
-from reports import statistics
+from reports import statistics, strength
 from reports.basis import Basis, failed_runs
-from reports.board import Board, Column
+from reports.board import TOO_WEAK, Board, Column
 from reports.board_registry import BoardData, board
 from reports.common_cells import Group
 from reports.context import contexts, listed
 from reports.rows import table, titles
 from reports.selection import NONE, attacked, clean, groups, none_first, with_result
+from reports.strength import weak_attacks
 
 LEVEL = 0.05  # false-positive rate of the calibrated verdict
 SCORE = METRICS["model_score"].title
 AT_5 = "flagged@5%"
 RATES = ("flagged", AT_5, "named", "abstained")
 COUNTED = ("model_score", "flagged", "named_target")  # metrics that the columns below are made from
-COLUMNS = {
+COLUMNS = strength.COLUMNS | {
     "models": Column(
         "number of models with a score; a clean model that several targets share counts once", "model-rates"
     ),
@@ -62,26 +63,40 @@ def model_detectors(data: BoardData) -> list[Board]:
     """A board per setting: scores, verdicts and named targets of models, compared with clean models (row none)."""
     trials, found = data.results.trials, []
     for context in contexts(trials[trials["defense_kind"] == DefenseKind.MODEL_DETECTOR], data.mixed):
+        weak = weak_attacks(trials, context)
         lines = [
-            line for (defense,), part in groups(context.trials, ["defense"]) for line in _of_defense(str(defense), part)
+            line | {TOO_WEAK: line["attack"] in weak}
+            for (defense,), part in groups(context.trials, ["defense"])
+            for line in _of_defense(str(defense), part)
         ]
         lines.sort(key=lambda line: (none_first(line["attack"]), line["attack"], line["defense"]))
         parts = context.grouped(context.trials, ["attack", "defense"])
         basis = Basis.of(context, parts)
         more = [METRICS[name].title for name in others()]
-        names = ["attack", "defense", "cells", "collapsed", "models", SCORE, "AUROC", *RATES, *more]
+        names = ["attack", "defense", "cells", "collapsed", TOO_WEAK, "models", SCORE, "AUROC", *RATES, *more]
         found.append(
             Board(
                 title="Model detectors",
                 setting=context.setting,
-                table=table(lines, names, keep=names[:6]),
+                table=table(lines, names, keep=names[:7]),
                 caption="\n".join(
-                    [*context.about, *_notes(context.done, lines), *filter(None, [failed_runs(basis.collapsed)])]
+                    [
+                        *context.about,
+                        *_notes(context.done, lines),
+                        *filter(
+                            None,
+                            [
+                                strength.note(weak, {attack for attack, _ in parts}),
+                                failed_runs(basis.collapsed),
+                            ],
+                        ),
+                    ]
                 ),
                 index=("attack", "defense"),
                 metrics={SCORE: "model_score", "AUROC": "auroc", **titles(others())},
                 heat=("AUROC",),
-                quiet=("collapsed",),
+                quiet=("collapsed", TOO_WEAK),
+                judged=("AUROC", *RATES),
                 basis=basis,
             )
         )

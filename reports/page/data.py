@@ -17,6 +17,7 @@ from bench.engine.record import Record, Status
 from bench.engine.record_cache import RecordCache
 from bench.metrics import METRICS
 from reports import trial_details
+from reports.board import TOO_WEAK
 from reports.cells import BLANK, number, words
 from reports.frame import Results, detector_metrics, trial_metrics
 from reports.page.chapters import Chapter
@@ -48,7 +49,10 @@ def _tables(chapters: Sequence[Chapter]) -> Iterator[dict[str, Any]]:
                     "name": strip_controls(column),
                     "about": strip_controls(board.meaning(column)),
                     "shown": texts,
-                    "sort": [_real(value) for value in board.table[column]],
+                    "sort": [
+                        _real(value) if text != TOO_WEAK else None
+                        for value, text in zip(board.table[column], texts, strict=True)
+                    ],
                     "heat": column in board.heat,
                     "index": column in board.index,
                 }
