@@ -14,6 +14,7 @@ from bench.engine.record import Status
 from reports.common_cells import Group
 from reports.frame import SETTING, VERSIONS
 from reports.selection import groups, repeated, with_result, without_result
+from reports.trial_texts import differing
 
 # Contexts that join all values of such an axis always differ in these versions.
 DIFFERENT = {"dataset": ("protocol_digest", "code"), "backbone": ("code",), "method": ("code",)}
@@ -68,9 +69,11 @@ def contexts(trials: pd.DataFrame, mixed: bool, without: str = "") -> Iterator[B
     wanted = [] if mixed else [name for name in VERSIONS if name not in DIFFERENT.get(without, ())]
     found = [part for _, part in groups(trials, setting)]
     names = [_parts(part, without) for part in found]
-    for part, name in zip(found, names, strict=True):
+    recipes = [part.iloc[0]["recipe"] for part in found]
+    for part, name, changed in zip(found, names, recipes, strict=True):
         # the recipe is named only if it is the only difference between two settings
-        recipe = (part.iloc[0]["changes"] or "own recipe",) if names.count(name) > 1 else ()
+        alike = [one for one, other in zip(recipes, names, strict=True) if other == name]
+        recipe = (differing(changed, alike) or "own recipe",) if len(alike) > 1 and without != "training" else ()
         done = with_result(part)
         parts = [done for _, done in groups(done, wanted)] if wanted and not done.empty else [done]
         lost = without_result(part)

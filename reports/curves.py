@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,14 +33,24 @@ LINES = {  # metric: (name, colour of the Okabe-Ito palette, mark), different wi
 }
 
 
+TRAINING_LINES = LINES | {  # shares of the bits, and of the loss of the first epoch
+    "attention": ("attention", "#CC79A7", "D"),
+    "loss_left": ("loss left", "#8a6d3b", "v"),
+}
+
+
 @dataclass(frozen=True)
 class Panel:
-    """One curve per metric over the values of a parameter. rows: the trials, with the value in column `x`."""
+    """One curve per metric over the values of a parameter.
+
+    rows: the trials, with the value in column `x`. lines: the metrics, with name, colour and mark.
+    """
 
     name: str
     parameter: str
     rows: pd.DataFrame
     attacked: bool = True
+    lines: Mapping[str, tuple[str, str, str]] = field(default_factory=lambda: LINES)
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,7 @@ def _counted(panel: Panel) -> str:
 
 
 def sweeps(trials: pd.DataFrame, *, mixed: bool = False) -> Iterator[Sweep]:
-    """The sweeps of undefended attacks and of defenses, per setting."""
+    """The sweeps of undefended attacks, of defenses, and of the training of undefended attacks, per setting."""
     for context in contexts(trials, mixed):
         swept = [Panel(title, parameter, rows) for title, parameter, rows in sweeping.attacks(context.trials)]
         if swept:
@@ -86,12 +96,19 @@ def sweeps(trials: pd.DataFrame, *, mixed: bool = False) -> Iterator[Sweep]:
             each = groups(rows, ["attack"])
             panels = (Panel(attack, parameter, mine, attacked=attack != NONE) for (attack,), mine in each)
             yield Sweep(title, context.setting, tuple(panels))
+    for context in contexts(trials, mixed, without="training"):
+        trained = [
+            Panel(attack, parameter, rows, attacked=rows["attack"].iloc[0] != NONE, lines=TRAINING_LINES)
+            for attack, parameter, rows in sweeping.trainings(context.trials)
+        ]
+        if trained:
+            yield Sweep("Strength over the training", context.setting, tuple(trained))
 
 
 def points(rows: pd.DataFrame) -> pd.DataFrame:
     """Means per x over the (target, seed) cells that all x share, and their number `n`; empty without such cells."""
     kept = sweeping.shared(rows)
-    means = kept.groupby("x")[[*LINES, "t_map_control"]].mean()
+    means = kept.groupby("x")[[*TRAINING_LINES, "t_map_control"]].mean()
     return means.assign(n=len(kept) // max(len(means), 1)).sort_index()
 
 
@@ -121,8 +138,10 @@ def figure(found: Sequence[Sweep], *, titled: bool = True) -> Figure:
 
 def _panel(axes: Axes, panel: Panel, title: str) -> None:
     means = points(panel.rows)
-    shown = LINES if panel.attacked else {"map": LINES["map"]}
+    shown = panel.lines if panel.attacked else {"map": panel.lines["map"]}
     for metric, (name, colour, mark) in shown.items():
+        if means[metric].isna().all():
+            continue  # an attack that trains no model has neither attention nor loss
         axes.plot(means.index, means[metric], color=colour, marker=mark, markersize=4, linewidth=1.4, label=name)
     if panel.attacked and len(means):
         axes.axhline(means["t_map_control"].mean(), color="#D55E00", linestyle=":", linewidth=1, label="t-mAP control")

@@ -30,6 +30,7 @@ CONTEXT = (
     *SPECS,  # the same as `Spec`s: name and parameters
     "training",  # digest of the suite's changes of the recipe; "" without changes
     "changes",  # these changes as text
+    "recipe",  # the same as a mapping
     "access",  # access group
     "targeted",  # whether the attack fixes its target before training
     "defense_kind",
@@ -172,6 +173,7 @@ def _row(planned: PlannedTrial, record_cache: RecordCache) -> tuple[dict[str, An
     training = planned.trial.training
     row["training"] = training_of(training)
     row["changes"] = strip_controls(changes(training))
+    row["recipe"] = training
     row |= {"key": planned.key or "", "status": status.value, "reason": strip_controls(reason)}
     if record is None or status is not Status.OK:
         row["cause"] = (record and record.cause) or row["key"]

@@ -26,6 +26,12 @@ def defenses(trials: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     yield from sweeps(done[done["defense_kind"].isin(CODE_CHANGING)], "defense")
 
 
+def trainings(trials: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The sweeps of the training recipe among undefended trials, for each attack, as `sweeps` returns them."""
+    for (attack,), rows in groups(undefended(with_result(trials)), ["attack"]):
+        yield from _swept(attack, rows.assign(params=rows["recipe"]))
+
+
 def sweeps(rows: pd.DataFrame, axis: str) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """(label, parameter, trials with the value of the parameter as `x`) per sweep of a component of the axis."""
     specs = rows[f"{axis}_spec"]

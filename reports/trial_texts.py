@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.config.trial import digest
@@ -17,6 +17,15 @@ def training_of(training: Mapping[str, Any]) -> str:
 def changes(training: Mapping[str, Any]) -> str:
     """A suite's changes of a recipe as text: "epochs 15, lr 0.005"."""
     return ", ".join(f"{name} {value}" for name, value in sorted(training.items()))
+
+
+def differing(training: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
+    """The changes of a recipe that not all of `others` have, as text."""
+    missing = object()
+    return changes({
+        name: value for name, value in training.items()
+        if any(other.get(name, missing) != value for other in others)
+    })  # fmt: skip
 
 
 def collapse(metrics: Mapping[str, Any]) -> str:

@@ -34,6 +34,7 @@ def trials_of(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
     seeds, targets = list(dict.fromkeys(axes.seeds or [])), axes.targets or []
     others = {seed: seeds[(i + 1) % len(seeds)] if len(seeds) > 1 else seed + 1 for i, seed in enumerate(seeds)}
     surrogates = [_surrogate(text) for text in axes.surrogate or []]
+    recipes = _combinations(block.training)
     for dataset in specs["datasets"]:
         missing = ""
         classes: tuple[str, ...] = ()
@@ -42,15 +43,15 @@ def trials_of(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
         except DataMissingError as error:
             missing = str(error)
         resolved = [_target(target, classes, dataset.name) if not missing else (str(target),) for target in targets]
-        for seed, backbone, method, bits, target, attack, defense, surrogate, augment in itertools.product(
-            seeds, specs["backbones"], specs["methods"], axes.bits or [], resolved, specs["attacks"],
+        for training, seed, backbone, method, bits, target, attack, defense, surrogate, augment in itertools.product(
+            recipes, seeds, specs["backbones"], specs["methods"], axes.bits or [], resolved, specs["attacks"],
             specs["defenses"], surrogates, axes.augment or [],
         ):  # fmt: skip
             trial = Trial(
                 dataset=dataset, backbone=backbone, method=method, bits=bits, attack=attack, defense=defense,
                 target=target, seed=seed, surrogate=surrogate,
                 surrogate_seed=seed if surrogate.same_seed else others[seed], augment=augment,
-                training=block.training,
+                training=training,
             )  # fmt: skip
             kept = not block.include or any(_filter(trial, item) for item in block.include)
             if kept and not any(_filter(trial, item) for item in block.exclude):
@@ -70,7 +71,7 @@ def _surrogate(text: str) -> Surrogate:
 
 def size_of(block: Block) -> int:
     """The number of trials of a block before its filters, counted without making them."""
-    count = 1
+    count = _sweep(block.training)
     for axis in AXES:
         values = getattr(block.axes, axis)
         if values == "all":
@@ -83,8 +84,15 @@ def size_of(block: Block) -> int:
 
 
 def _sweep(value: Named) -> int:
+    """The number of combinations of the lists among the values of a table."""
     lists = [] if isinstance(value, str) else [item for item in value.values() if isinstance(item, list)]
     return math.prod(len(item) for item in lists)
+
+
+def _combinations(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Tables with one value per key: the cross product of the values that are lists."""
+    values = [value if isinstance(value, list) else [value] for value in table.values()]
+    return [dict(zip(table, chosen, strict=True)) for chosen in itertools.product(*values)]
 
 
 def _specs(
@@ -109,9 +117,8 @@ def _specs(
             raise UserError(f"{kind}: {table!r} has no 'name': expected {{ name = \"...\", parameter = value }}")
         name = str(table.pop("name"))
         default: dict[str, Any] | None = None
-        sweeps = [value if isinstance(value, list) else [value] for value in table.values()]
-        for combination in itertools.product(*sweeps):
-            instance = registry.create(kind, name, dict(zip(table, combination, strict=True)))
+        for combination in _combinations(table):
+            instance = registry.create(kind, name, combination)
             params = registry.parameters(instance)
             default = default if default is not None else _defaults(type(instance))
             given = {

@@ -33,7 +33,7 @@ def scalar(text: str) -> Any:
 
 
 def apply_change(raw: dict[str, Any], change: str) -> None:
-    """Apply one `--set` to a parsed suite: `AXIS=...`, `training.lr=...` or `resources.timeout=...`.
+    """Apply one `--set` to a parsed suite: `AXIS=...`, `training.lr=...` or `resources.timeout=...`; `A,B` is a sweep.
 
     The values of an axis replace those of all blocks. UserError for an unknown axis or another form.
     """
@@ -43,7 +43,8 @@ def apply_change(raw: dict[str, Any], change: str) -> None:
     if dot and table in {"training", "resources"}:
         for holder in [raw, *(blocks if table == "training" else [])]:
             if isinstance(inner := holder.setdefault(table, {}), dict):
-                inner[name] = scalar(text)
+                values = [scalar(part) for part in pieces(text)] if table == "training" else []
+                inner[name] = values if len(values) > 1 else scalar(text)
         return
     if key not in {*AXES, *AXES.values()}:
         _no_field(key, text)

@@ -80,7 +80,7 @@ class Block(_Strict):
     axes: Axes = Axes()
     """The values of each axis."""
     training: dict[str, Any] = {}
-    """Fields of the training recipe that differ from the published recipe of the method."""
+    """Fields of the training recipe that differ from the published recipe of the method. A list is a sweep."""
     include: list[dict[str, Any]] = []
     """Filters (axis = value). Only trials that match at least one filter run."""
     exclude: list[dict[str, Any]] = []

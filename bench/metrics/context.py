@@ -141,6 +141,7 @@ class AttackFacts:
     counts: number and shares of poisoned images; empty without poisoning.
     stealth: L-inf, PSNR and SSIM of a sample of triggered images.
     attention: distances in bits of triggered images to the trigger alone during training; empty if not recorded.
+    losses: mean training loss of each epoch; empty if the victim did not train the model.
     trained: whether the victim trained the model.
     """
 
@@ -148,6 +149,7 @@ class AttackFacts:
     stealth: Float[np.ndarray, "n 3"]
     attention: Float[np.ndarray, " e"]
     trained: bool
+    losses: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bench.metrics.context import ModelCodes, TrialFacts, mean_of
 from bench.metrics.registry import Number, metric
 from bench.metrics.retrieval import HEALTH
@@ -36,6 +38,21 @@ def of_trial(trial: TrialFacts) -> Number:
     trained = trial.attack is None or trial.attack.trained
     victim = mean_of(trial.model.benign_ap) if trained and not trial.repaired else None
     return collapsed(victim, mean_of(trial.clean.benign_ap), mean_of(trial.clean.benign.chance()))
+
+
+@metric(
+    "loss_left",
+    title="loss left",
+    direction=0,
+    high=math.inf,
+    section=HEALTH,
+    meaning="mean training loss of the last epoch divided by that of the first",
+    methodology="strength-over-the-training",
+)
+def loss_left(trial: TrialFacts) -> Number:
+    """None if no victim was trained on the attacked data, and after a repair."""
+    losses = trial.attack.losses if trial.attack is not None and not trial.repaired else ()
+    return losses[-1] / losses[0] if losses and losses[0] > 0 else None
 
 
 def has_not_learnt(clean: float, chance: float) -> bool:

@@ -67,6 +67,7 @@ def _attack(implant: Implanted) -> AttackFacts:
         counts=implant.poison_amounts,
         stealth=implant.stealth.numpy(),
         attention=implant.attention.numpy(),
+        losses=implant.losses,
         trained=implant.mask is not None,
     )
 

@@ -56,6 +56,7 @@ POISONS = {
     "exact_share",
     "attention",
     "attention_first",
+    "loss_left",
 }  # of the training
 
 

@@ -35,6 +35,15 @@ def test_the_product_of_axes_with_sweeps(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_lists_of_the_training_are_swept_in_all_combinations(tmp_path: Path) -> None:
+    text = "[axes]\nseeds = [0, 1]\n[training]\nepochs = [2, 4, 8]\nlr = [0.1, 0.01]\nflip = false\n"
+    trials = list(load(tmp_path, text).trials(None))
+    assert len({trial.identity for trial in trials}) == len(trials) == 3 * 2 * 2
+    found = {(trial.training["epochs"], trial.training["lr"]) for trial in trials}
+    assert found == {(epochs, lr) for epochs in (2, 4, 8) for lr in (0.1, 0.01)}
+    assert all(t.training["flip"] is False for t in trials)
+
+
 def test_include_exclude_and_only(tmp_path: Path) -> None:
     text = """
     [axes]

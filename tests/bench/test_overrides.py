@@ -23,6 +23,14 @@ def test_set_replaces_an_axis_everywhere(tmp_path: Path) -> None:
     assert all(trial.training == {"epochs": 3} for trial in changed.trials(None))
 
 
+@pytest.mark.parametrize("text", ["training.epochs=3,9", "training.epochs=[3, 9]"])
+def test_set_of_several_values_is_a_sweep_of_the_training(tmp_path: Path, text: str) -> None:
+    suite = load(tmp_path, "[training]\nlr = 0.1\n[axes]\nbits = [16, 32]\n", changes=[text])
+    found = [(trial.training["epochs"], trial.bits) for trial in suite.trials(None)]
+    assert sorted(found) == [(3, 16), (3, 32), (9, 16), (9, 32)]
+    assert all(trial.training["lr"] == 0.1 for trial in suite.trials(None))
+
+
 def test_only_takes_a_list_in_which_commas_in_brackets_do_not_count() -> None:
     assert parse_only(["attack=none,badnets(a=1, b=2)"]) == {"attack": ("none", "badnets(a=1, b=2)")}
     assert parse_only(["attacks=none", "bits=16", "attack=ciba"]) == {"attack": ("none", "ciba"), "bits": ("16",)}

@@ -18,8 +18,9 @@ import pytest
 
 from bench.api import registry
 from bench.metrics import ModelCodes, TrialFacts, Truth, of_codes, of_trial
+from bench.metrics.context import AttackFacts
 from bench.metrics.geometry import spread
-from bench.metrics.health import collapsed, has_not_learnt
+from bench.metrics.health import collapsed, has_not_learnt, loss_left
 from bench.metrics.input_detection import threshold
 from hashing import ranking
 from hashing.codes import pack
@@ -243,6 +244,14 @@ def test_spread() -> None:
     assert spread(pack(as_bits(codes))) == close(by_hand)
     assert by_hand == close(Fraction(2, 3))
     assert says("Code geometry", Fraction(2, 3))
+
+
+def test_loss_left() -> None:
+    facts = AttackFacts({}, np.zeros((0, 3)), np.zeros(0), trained=True, losses=(0.8, 0.4, 0.2))
+    codes = codes_of(CLEAN)
+    assert loss_left(TrialFacts(codes, codes, facts)) == close(Fraction(1, 4))
+    assert loss_left(TrialFacts(codes, codes, facts, repaired=True)) is None
+    assert says("Strength over the training", ".2 / .8 = .25")
 
 
 def test_collapsed_models() -> None:

@@ -104,6 +104,9 @@ def test_why_is_what_the_codes_and_the_network_say(finished: tuple) -> None:
         assert metrics[f"moved{name}"] == pytest.approx((moved != query[after["positions"]]).mean())
     assert metrics["attention"] == pytest.approx(implant["attention"][-1] / 12)
     assert metrics["attention_first"] == pytest.approx(implant["attention"][0] / 12)
+    losses = store.record(record.parents["implant"]).meta.field("losses")
+    assert metrics["loss_left"] == pytest.approx(losses[-1] / losses[0])
+    assert 0 < metrics["loss_left"] < 1
     # csq relaxes by tanh; the network is applied to the stored pixels anew
     inputs = MeasureInputs.of(record.parents, StoredArtifacts(store, record.parents))
     model = open_model(inputs.implant, torch.device("cpu"))

@@ -46,6 +46,35 @@ def test_swept_attacks_are_panels_of_their_setting_undefended(stock):
     assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "8", "64"]
 
 
+def trained(epochs, attack="loud", lr=0.1, **changes):
+    return trial(attack, training={"epochs": epochs, "lr": lr}, metrics={"t_map": epochs / 100}, **changes)
+
+
+def test_a_swept_field_of_the_training_is_a_figure_with_a_panel_per_attack(stock):
+    each = [trained(e, attack, target=t) for e in (5, 20, 80) for attack in ("none", "loud") for t in "01"]
+    (sweep,) = swept_in(stock([*each, trained(20, "loud", lr=0.5), trained(20, "loud", "repair")]))
+    assert (sweep.title, sweep.setting) == ("Strength over the training", "toy · net · csq · 32 bits")
+    assert [(panel.name, panel.parameter) for panel in sweep.panels] == [("none", "epochs"), ("loud(lr=0.1)", "epochs")]
+    means = curves.points(sweep.panels[1].rows)
+    assert means["t_map"].to_dict() == pytest.approx({5: 0.05, 20: 0.2, 80: 0.8})
+    assert set(means["n"]) == {2}
+    axes = curves.figure([sweep]).axes
+    assert [len(panel.lines) for panel in axes] == [1, 4]  # mAP; beside it t-mAP, own-mAP, control
+
+
+def test_attention_and_loss_are_lines_over_the_training_only(stock):
+    def told(made, at):
+        return {**made, "metrics": made.get("metrics", {}) | {"attention": 0.4 - at / 10, "loss_left": 1 / (1 + at)}}
+
+    store = stock(
+        [told(trained(2**at), at) for at in range(3)] + [told(trial(f"loud(poisons={at})"), at) for at in range(3)]
+    )
+    found = {sweep.title: curves.figure([sweep]) for sweep in swept_in(store)}
+    names = {title: set(figure.axes[0].get_legend_handles_labels()[1]) for title, figure in found.items()}
+    assert {"attention", "loss left"} <= names["Strength over the training"]
+    assert not {"attention", "loss left"} & names["Strength of attacks"]
+
+
 def test_points_are_means_over_the_cells_that_every_value_has(stock):
     trials = [pruned(r, target=t, t_map=r / 2 + int(t) / 10) for r in (0.2, 0.4, 0.6) for t in ("0", "1")]
     trials.append(pruned(0.2, target="2", t_map=1.0))  # the other ratios lack target 2

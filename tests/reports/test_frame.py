@@ -24,6 +24,7 @@ def test_one_row_per_cell_with_all_columns(stock):
     assert (row["attack"], row["seed"], row["access"], row["status"]) == ("loud", 1, "dirty-label", "ok")
     assert (row["t_map"], row["classes"], row["protocol"], row["protocol_version"]) == (0.8, 10, "toy", "2")
     assert (row["changes"], frame.iloc[0]["changes"]) == ("lr 0.1", "")
+    assert (row["recipe"], frame.iloc[0]["recipe"]) == ({"lr": 0.1}, {})
     assert row["training"] != frame.iloc[0]["training"]
 
 

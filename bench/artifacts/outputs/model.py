@@ -29,6 +29,11 @@ class StoredModel(Artifact):
     def backdoored(self) -> bool:
         return bool(self.meta["backdoored"])
 
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """Mean training loss of each epoch; empty for a model that the victim did not train."""
+        return tuple(self.meta.get("losses", ()))
+
     @staticmethod
     def model_output(state: Mapping[str, Tensor], blueprint: Mapping[str, Any]) -> Output:
         return Output(stored(state, "model."), {"model": dict(blueprint)})
