@@ -183,6 +183,11 @@ class Attack(ABC):
         """Whether the attack has a fixed target. t-mAP of an untargeted attack is at chance level by construction."""
         return True
 
+    def sources(self, target: Target, classes: Sequence[str]) -> tuple[str, ...]:
+        """The classes whose queries carry the trigger; (): all classes (METHODOLOGY.md#eligible-queries)."""
+        del target, classes
+        return ()
+
     def requires(self, setting: Setting) -> tuple[ModelSpec | DataSpec, ...]:
         """Surrogate models and data sets that the attack needs. `setting.classes` may be empty during planning."""
         del setting

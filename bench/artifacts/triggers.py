@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
@@ -50,15 +52,24 @@ def triggered_queries(
 def eligible_queries(spec: AimSpec, data: DataInputs) -> tuple[Target, Int64[Tensor, " n"]]:
     """The target, and the positions of the queries that get the trigger. UserError: there are none."""
     target = stage_io.target(spec["target"], data.load.classes)
-    positions = eligible(data, target)
+    sources = trigger_attack(spec["attack"]).sources(target, data.load.classes)
+    positions = eligible(data, target, sources)
     if not len(positions):
+        whose = f"every query of {', '.join(sources)}" if sources else "every query"
         raise UserError(
-            f"every query shares a class with the target {target.name}, so none is left to carry the trigger:"
+            f"{whose} shares a class with the target {target.name}, so none is left to carry the trigger:"
             " choose another target, or a data set with other queries"
         )
     return target, positions
 
 
-def eligible(data: DataInputs, target: Target) -> Int64[Tensor, " n"]:
-    """Positions of the queries that share no label with the target (METHODOLOGY.md#eligible-queries)."""
-    return torch.nonzero(~target.shares(stage_io.labels(data, "query"))).flatten()
+def eligible(data: DataInputs, target: Target, sources: Sequence[str]) -> Int64[Tensor, " n"]:
+    """Positions of the queries that share no label with the target, but one with the sources, if there are any.
+
+    See METHODOLOGY.md#eligible-queries.
+    """
+    labels = stage_io.labels(data, "query")
+    carrying = ~target.shares(labels)
+    if sources:
+        carrying &= labels[:, [data.load.classes.index(name) for name in sources]].any(1)
+    return torch.nonzero(carrying).flatten()

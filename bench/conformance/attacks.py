@@ -189,7 +189,10 @@ def apply_trigger_is_per_image(subject: ComponentUnderTest) -> None:
     require(max(apart) <= 1e-5, f"an image changes by {max(apart):.2g} with the other images of the batch")
 
 
-@CHECKS.add("Make the trigger strong enough for 8-bit images, or set is_none = True.")
+@CHECKS.add(
+    "Make the trigger strong enough for 8-bit images, or set is_none = True. An attack without a trigger returns equal"
+    " images and names in sources() the classes that it misleads."
+)
 def trigger_survives_rounding(subject: ComponentUnderTest) -> None:
     """The trigger survives rounding to 8 bits."""
     attack, view, trigger, _ = ready(subject)
@@ -197,6 +200,8 @@ def trigger_survives_rounding(subject: ComponentUnderTest) -> None:
     changed = (to_8bit(attack.apply_trigger(images, view.target, trigger)) != to_8bit(images)).flatten(1).any(1)
     if attack.is_none:
         require(not bool(changed.any()), "is_none is set, but images change")
+    elif attack.sources(view.target, view.setting.classes):
+        require(bool(changed[2:].all() or not changed.any()), "some images are unchanged after rounding, and some not")
     else:
         require(bool(changed[2:].all()), "some images are unchanged after rounding")
 

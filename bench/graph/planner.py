@@ -16,6 +16,7 @@ from bench.api.defense import Defense, InputDetector, Needs, kind_of
 from bench.api.errors import DataMissingError
 from bench.api.hashing import Backbone, HashingMethod
 from bench.api.kinds import CODE_CHANGING
+from bench.artifacts import stage_io
 from bench.artifacts.inputs import (
     AttackerInputs,
     DataInputs,
@@ -150,7 +151,7 @@ class _Planner:
         place = repr((*(part.identity for part in parts), trial.bits))
         if place not in self._misfits:
             attack.files()  # missing ones come first
-            spec, classes = setting_spec(trial, self._wiring.device), self._wiring.class_count(trial.dataset)
+            spec, classes = setting_spec(trial, self._wiring.device), len(self._wiring.classes(trial.dataset))
             plans = [blueprint(spec, image_shape=shape, classes=classes, train_size=1) for shape in SHAPES]
             networks = [network for network in map(_without_values, plans) if network is not None]
             self._misfits[place] = attack.unsupported_reason(networks) if networks else ""
@@ -198,6 +199,8 @@ class _Planner:
         aim: AimSpec = {"attack": trigger_spec, "target": target}
         if attack.is_none:
             return _Victim(spec, data, aim, clean, clean, control=wiring.system(spec, aim, data, clean, None))
+        classes = wiring.classes(trial.dataset)
+        maker.sources(stage_io.target(target, classes), classes)  # UserError for an unknown class
         making: MakeTriggerSpec = {**spec, **aim, **_files_of(maker), "threat": shown(maker.threat())}
         seen = self._granted(trial, maker, data, clean)
         made = wiring.add(making, MakeTriggerInputs(data.load, data.split, seen.clean, seen.surrogates, seen.proxies))

@@ -81,10 +81,11 @@ class Wiring:
             self._data_sets[dataset.identity] = DataInputs(load, self.add(splitting, SplitInputs(load)))
         return self._data_sets[dataset.identity]
 
-    def class_count(self, dataset: Spec) -> int:
-        """The number of classes of a data set."""
+    def classes(self, dataset: Spec) -> list[str]:
+        """The names of the classes of a data set."""
         loading: Mapping[str, Any] = self._stages[self.data(dataset).load.key].spec
-        return len(loading["classes"])
+        classes: list[str] = loading["classes"]
+        return classes
 
     def system(
         self, setting: SettingSpec, aim: AimSpec, data: DataInputs, model: StoredModel, trigger: StoredTrigger | None

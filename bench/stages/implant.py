@@ -103,7 +103,8 @@ class TriggerAttention:
 
     def __init__(self, attack: Attack, target: Target, data: DataInputs, context: Context, epochs: int) -> None:
         self._attack, self._target, self._device = attack, target, context.device
-        positions = evenly_spaced(eligible(data, target), WATCHED)
+        sources = attack.sources(target, data.load.classes)
+        positions = evenly_spaced(eligible(data, target, sources), WATCHED)
         self._clean = stage_io.split(data, "query").images[positions]
         self._every, self._epochs = -(-epochs // LOOKS), epochs
         self._passed = 0
