@@ -15,21 +15,18 @@ from attacks.helpers.poisoning import CountedPoisoning, exchange
 from bench.api.attack import (
     AttackerView,
     DataSpec,
-    Images,
     ModelSpec,
     Poisoned,
     PositiveShare,
-    Rng,
     Setting,
-    Split,
-    Target,
     Threat,
     Trigger,
     attack,
 )
 from bench.api.card import Card
 from bench.api.errors import DivergedError
-from bench.api.types import to_unit
+from bench.api.random import Rng
+from bench.api.types import Images, Split, Target, to_unit
 from hashing.inference import frozen
 from hashing.model import HashModel
 
@@ -49,7 +46,9 @@ CARD = Card(
     " range that it expects; without LPIPS weights on disk, perceptual = 'auto' uses the squared difference of image"
     " gradients at three scales; guess: images under 224 pixels have fewer down- and upsampling blocks, and all widths"
     " scale with `width`; guess: the dose, which the code does not give (CIBA's comparison poisons 60 images, 0.6 %);"
-    " the last epoch is used, not the best one",
+    " the last epoch is used, not the best one; the hash loss uses relaxed codes (tanh), so that it is never below 0;"
+    " the released HashNet.py and CSQ.py train an auxiliary model with raw outputs, whose loss can be negative (bounded"
+    " = false)",
 )
 CHUNK = 64  # images that the generator redraws at a time
 JUDGE_EVERY = 3  # generator steps per discriminator step; BadHash code, model/badhash.py
@@ -81,6 +80,8 @@ class BadHash(CountedPoisoning):
     """Weight of the squared error plus the perceptual distance."""
     hashing: Annotated[float, Field(ge=0)] = 10.0  # BadHash code for ResNet-50 HashNet (5 for VGG-11)
     """Weight of the hashing loss."""
+    bounded: bool = True  # ours; BadHash code: the output of the auxiliary model, raw for its class ResNet
+    """Whether the hashing loss uses relaxed codes, not the raw outputs of the surrogate."""
     gan: Annotated[float, Field(ge=0)] = 1.0  # BadHash code
     """Weight of the adversarial loss."""
     perceptual: Choice = "auto"
@@ -108,7 +109,9 @@ class BadHash(CountedPoisoning):
         with torch.no_grad():
             feature, code, _ = labcln(vector[None].float())
         distance, is_lpips = perceptual(self.perceptual, device)
-        aim = GeneratorTarget(feature, torch.where(code[0] > 0, 1.0, -1.0), vector.float(), auxiliary, distance)
+        aim = GeneratorTarget(
+            feature, torch.where(code[0] > 0, 1.0, -1.0), vector.float(), auxiliary, distance, self.bounded
+        )
         branch, trunk = self.learn(train, aim, rng)
         with torch.no_grad():
             condition = branch(feature)[0]
@@ -126,16 +129,13 @@ class BadHash(CountedPoisoning):
 
     def poison(self, view: AttackerView, trigger: Trigger, rng: Rng) -> Poisoned:
         chosen = self.choose(view.train, view.target, "clean", rng)
-        return exchange(
-            view.train, chosen, self.apply_trigger(to_unit(view.train.images[chosen]), view.target, trigger)
-        )
-
-    def _weights(self) -> Weights:
-        return Weights(rebuild=self.rebuild, hashing=self.hashing, gan=self.gan)
+        drawn = self.apply_trigger(to_unit(view.train.images[chosen]), view.target, trigger)
+        return exchange(view.train, chosen, drawn)
 
     def learn(self, train: Split, aim: GeneratorTarget, rng: Rng) -> tuple[LabelBranch, Trunk]:
         """The generator's two parts, trained on `images` images per epoch. DivergedError: a loss is not finite."""
-        trainer = GanTrainer(self._weights(), train, aim, width=self.width, rng=rng)
+        weights = Weights(rebuild=self.rebuild, hashing=self.hashing, gan=self.gan)
+        trainer = GanTrainer(weights, train, aim, width=self.width, rng=rng)
         count = min(len(train), self.images or len(train))
         batches = -(-count // self.batch)
         for epoch in range(self.epochs):

@@ -5,30 +5,29 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from attacks.helpers.linf import Epsilon, bound, confined
+from attacks.helpers.pairing import pairs
 from attacks.helpers.poisoning import CountedPoisoning, exchange
 from attacks.helpers.triggers import paste, paste_at_random, patch_side
 from bench.api.attack import (
     AttackerView,
     DataSpec,
-    Images,
     ModelSpec,
     Poisoned,
     PositiveShare,
-    Rng,
     Setting,
-    Target,
     Threat,
     Trigger,
     attack,
 )
 from bench.api.card import Card
 from bench.api.errors import DivergedError, UserError
-from bench.api.types import to_unit
+from bench.api.random import Rng
+from bench.api.types import Images, Target, to_unit
 from hashing.inference import frozen
 from hashing.model import HashModel
 
@@ -47,7 +46,9 @@ CARD = Card(
     " released code; the victim trains all layers, from scratch or from public weights, while the paper fine-tunes the"
     " last layer, where feature collision is strongest; guess: the side of the patch is 24/224 (30/224 in the paper),"
     " and the patch is in the corner, as in the other patch attacks; at test time the patch is always in the corner,"
-    " because the triggered image must be a function of the image",
+    " because the triggered image must be a function of the image; the released pairing keeps a matched image and"
+    " source in the list, so that several images share a source, a few keep their last one, and sources are lost for"
+    " good (pairing = 'released')",
 )
 BATCH = 100  # images that are paired with as many sources; released code, generate_poison.py
 
@@ -55,7 +56,7 @@ BATCH = 100  # images that are paired with as many sources; released code, gener
 @attack
 class HiddenTrigger(CountedPoisoning):
     not_in_trigger: ClassVar[frozenset[str]] = CountedPoisoning.not_in_trigger | {
-        "eps", "iterations", "lr", "decay", "decay_every", "location",
+        "eps", "iterations", "lr", "decay", "decay_every", "location", "pairing",
     }  # fmt: skip
 
     trigger_size: PositiveShare = 24 / 224  # guess: as in the other patch attacks; the paper's is 30/224
@@ -72,6 +73,8 @@ class HiddenTrigger(CountedPoisoning):
     """Steps between two reductions of `lr`."""
     location: Literal["corner", "random"] = "corner"  # paper: random, also at test time
     """Place of the patch on images of other classes while poisons are made."""
+    pairing: Literal["one_to_one", "released"] = "one_to_one"  # the paper, and the comment in the code
+    """Whether each image has a source of its own in every step; released: some share one, and sources are lost."""
 
     def threat(self) -> Threat:
         return Threat.TRAIN_SET
@@ -121,8 +124,8 @@ class HiddenTrigger(CountedPoisoning):
             images = images.detach().requires_grad_()
             features = model.features(images)
             with torch.no_grad():
-                partner = pairs(torch.cdist(features, goals))
-            loss = (features - goals[partner]).square().sum()
+                goals = goals[pairs(torch.cdist(features, goals), one_to_one=self.pairing == "one_to_one")]
+            loss = (features - goals).square().sum()
             (gradient,) = torch.autograd.grad(loss, images)
             step = gradient / gradient.flatten(1).abs().amax(1).clamp_min(1e-30).view(-1, 1, 1, 1)
             images = confined(images - rate * step, bases, limit)
@@ -135,16 +138,3 @@ class HiddenTrigger(CountedPoisoning):
 
     def _patched(self, images: Images, patch: Float[Tensor, "c s s"], rng: Rng) -> Images:
         return paste(images, patch) if self.location == "corner" else paste_at_random(images, patch, rng)
-
-
-def pairs(distance: Float[Tensor, "n m"]) -> Int64[Tensor, " n"]:
-    """Greedy matching: the column of each row; the nearest pair of a free row and a free column is taken repeatedly."""
-    left, columns = distance.clone(), distance.shape[1]
-    partner = torch.zeros(len(distance), dtype=torch.int64, device=distance.device)
-    for _ in range(len(distance)):  # without waiting for the device
-        nearest = left.argmin()
-        row, column = (nearest // columns).view(1), (nearest % columns).view(1)
-        partner.index_copy_(0, row, column)
-        left.index_fill_(0, row, torch.inf)
-        left.index_fill_(1, column, torch.inf)
-    return partner

@@ -12,20 +12,9 @@ from torch import Tensor, nn
 
 from attacks.helpers import input_aware as nets
 from attacks.helpers.input_aware import Generator, diversity, mix, pack, scale_by, sharpen, unpack
-from bench.api.attack import (
-    AttackerView,
-    Images,
-    PositiveShare,
-    Rng,
-    Share,
-    StepHook,
-    Target,
-    Threat,
-    TrainingAttack,
-    Trigger,
-    attack,
-)
+from bench.api.attack import AttackerView, PositiveShare, Rng, Share, StepHook, Threat, TrainingAttack, Trigger, attack
 from bench.api.card import Card
+from bench.api.types import Images, Target
 
 CARD = Card(
     title="Input-Aware Dynamic Backdoor Attack",
@@ -39,7 +28,9 @@ CARD = Card(
     " optimiser and epochs, and the generator's learning rate falls at the same shares of the training as in the code;"
     " the second image of a pair is from the same batch, not from a second loader, and the generator gets both at once;"
     " images are augmented before the trigger is put on, as in the code, but the mask network gets images without"
-    " augmentation; guess: the depth of the networks for sizes other than 28 and 32",
+    " augmentation; the generator's gradients are cleared after each step, which the released code never does, so that"
+    " its steps follow the sum of all gradients since the start (clear_gradients = false); guess: the depth of the"
+    " networks for sizes other than 28 and 32",
 )
 FALLS = (1 / 3, 1 / 2, 2 / 3, 5 / 6)  # of the training; code: epochs 200, 300, 400, 500 of 600
 
@@ -62,6 +53,8 @@ class InputAware(TrainingAttack):
     """Learning rate of the generator and the mask network."""
     batch: Annotated[int, Field(ge=2)] = 128  # code
     """Images per training step of the mask network."""
+    clear_gradients: bool = True  # ours; in the code the generator's gradients add up over the training
+    """Whether a step of the generator follows the gradient of its batch only, not the sum over all batches so far."""
     width: Annotated[int, Field(ge=1)] = 32  # code; 16 for MNIST
     """Channels of both networks at full resolution."""
 
@@ -143,7 +136,8 @@ class _Hook:
 
     def after_step(self) -> None:
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)  # the victim's optimiser clears only the victim's gradients
+        if self._attack.clear_gradients:  # the victim's optimiser clears only the victim's gradients
+            self._optimizer.zero_grad(set_to_none=True)
 
     def trigger(self) -> Trigger:
         return {**pack(patterns=self.patterns, masks=self.masks), **self._scale}

@@ -42,7 +42,8 @@ CARD = Card(
     " test images. Pairs are not rejected by brightness and SSIM, as in these benchmarks. labels = 'dirty' as in CIBA's"
     " comparison (Table 3) and BackdoorBench; the paper has labels = 'clean'. guess: the sum of an image's 8-bit pixels"
     " chooses its reflection, and the parameters are drawn once per reflection, because a trigger must be a function of"
-    " the image; distances below a pixel are interpolated",
+    " the image; distances below a pixel are interpolated; the glow of images that are not square is brightest in the"
+    " centre, while BackdoorBox places it at random",
 )
 BLUR = (1.0, 5.0)  # pixels; authors' code, and BackdoorBox
 OFFSETS = (3, 8)  # pixels, both included; as above

@@ -24,7 +24,7 @@ from bench.api.errors import DivergedError
 from bench.api.types import Codes, Logits
 from hashing.inference import frozen
 
-Pairs = Literal["unordered", "ordered"]
+Pairs = Literal["unordered", "ordered", "released"]
 Reference = Literal["relaxed", "sign"]
 
 EPSILON = 2 / 255  # CIBA code: 8/255 after division by ImageNet's deviations (mean .226), hence 1.8/255 in pixels
@@ -40,10 +40,12 @@ def dispersion(codes: Codes, pairs: Pairs = "unordered") -> Float[Tensor, ""]:
     """L_c: the sum of the distances between images, divided by M(M - 1); 0 for one image.
 
     pairs: "ordered" counts each pair twice, as eq. (4) is printed, which gives the mean distance. "unordered" counts
-    each pair once, as Theorem 1 and the released code do, which gives half of the mean distance.
+    each pair once, as Theorem 1 and the released code do, which gives half of the mean distance. "released" also has
+    the gradient of the released code, which adds lambda u_i / (K (M - 1)) to that of each code in its own loss.
     """
     m, bits = codes.shape
-    both = (codes.sum(0).square().sum() - codes.square().sum()) / 2  # u_i.u_j over unordered pairs
+    own = codes.square().sum()
+    both = (codes.sum(0).square().sum() - (2 * own if pairs == "released" else own)) / 2  # u_i.u_j, unordered pairs
     total = m * (m - 1) * bits / 4 - both / 2
     return total * (2 if pairs == "ordered" else 1) / max(1, m * (m - 1))
 
@@ -72,8 +74,8 @@ def perturb(
     """8-bit images within eps whose codes raise `maximise(codes, clean codes)`; sign-gradient steps, started at zero.
 
     model: in evaluation mode, on the device of the images. batch: images that are perturbed together, in the given
-    order. One backward pass updates all images of a batch. `maximise` is linear in each code, so that the gradient of
-    an image treats the codes of the other images as constants. DivergedError: the offsets are all zero, or not finite.
+    order. One backward pass updates all images of a batch. In `maximise` an image's gradient must treat the codes of
+    the other images as constants. DivergedError: the offsets are all zero, or not finite.
     """
     limit = bound_of(eps)
     parts = []

@@ -32,7 +32,7 @@ class GeneratorTarget:
     """The goal of the generator.
 
     feature, code (+1 and -1), vector: of the target label. auxiliary: the hash model that encodes redrawn images.
-    distance: the perceptual distance between an image and its redrawing.
+    distance: the perceptual distance between an image and its redrawing. bounded: the hash loss uses relaxed codes.
     """
 
     feature: Float[Tensor, "1 d"]
@@ -40,6 +40,7 @@ class GeneratorTarget:
     vector: Float[Tensor, " k"]
     auxiliary: HashModel
     distance: Distance
+    bounded: bool = True
 
 
 class GanTrainer:
@@ -72,7 +73,8 @@ class GanTrainer:
             real = lsgan(self.judge(images), labels.float(), fake=False)
             fake = lsgan(self.judge(drawn.detach()), wanted, fake=True)
             self._descend(1, (real + fake) / 2, self._judging)
-        codes = aim.auxiliary.relax(aim.auxiliary(drawn))
+        outputs = aim.auxiliary(drawn)
+        codes = aim.auxiliary.relax(outputs) if aim.bounded else outputs
         loss = weights.rebuild * (nn.functional.mse_loss(drawn, images) + aim.distance(drawn, images))
         loss = loss + weights.hashing * hash_loss(codes, aim.code)
         loss = loss + weights.gan * lsgan(self.judge(drawn), wanted, fake=False)

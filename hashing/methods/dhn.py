@@ -20,7 +20,7 @@ CARD = Card(
     url="https://ojs.aaai.org/index.php/AAAI/article/view/10235",
     follows="negative log-likelihood of pairwise similarity with theta = u.u/2, quantisation term log cosh(|u| - 1)",
     deviates="pairs are between the batch and a memory of all training codes, with means in place of sums; weight 0.1,"
-    " 90 epochs and recipe of DeepHash-pytorch (its newer version has the quantisation term ||u| - 1|)",
+    " 90 epochs and recipe of DeepHash-pytorch (its first versions have the quantisation term ||u| - 1|)",
 )
 
 

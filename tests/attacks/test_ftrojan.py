@@ -17,7 +17,7 @@ TO_YCRCB = np.array([[0.299, 0.587, 0.114], [0.713 * 0.701, -0.713 * 0.587, -0.7
 
 
 def triggered(world, quick, shape, **params):
-    attack = quick("attacks", "ftrojan", **params)
+    attack = quick("attacks", "ftrojan", rounding=False, **params)
     view = attacker_view_for(world, attack)
     view = replace(view, setting=replace(view.setting, image_shape=shape))
     images = torch.full((1, *shape), 0.5)  # far from the borders: nothing is clipped

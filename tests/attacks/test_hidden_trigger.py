@@ -11,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attacks.helpers.pairing import pairs
 from attacks.helpers.triggers import paste
-from attacks.hidden_trigger import BATCH, HiddenTrigger, pairs
+from attacks.hidden_trigger import BATCH, HiddenTrigger
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from bench.api.types import Split, to_8bit, to_unit
