@@ -67,9 +67,10 @@ def calibration() -> float:
 
 
 class Costs:
-    """Medians of the costs of stages that are alike."""
+    """Medians of the costs of stages that are alike. scaled: costs grow with the work of a group."""
 
-    def __init__(self, measured: Mapping[CostGroup, float] | None = None) -> None:
+    def __init__(self, measured: Mapping[CostGroup, float] | None = None, *, scaled: bool = False) -> None:
+        self._scaled = scaled
         self.exact: dict[CostGroup, list[float]] = {}  # all lists stay sorted for the median
         self._similar: dict[tuple[str, ...], list[float]] = {}
         for group, cost in (measured or {}).items():
@@ -77,28 +78,35 @@ class Costs:
 
     def add(self, group: CostGroup, cost: float) -> None:
         """Add the cost of one stage."""
-        for alike in (self.exact.setdefault(group, []), *(self._similar.setdefault(group[:n], []) for n in (1, 2))):
-            insort(alike, cost)
+        insort(self.exact.setdefault(group, []), cost)
+        for parts in (1, 2):
+            insort(self._similar.setdefault(group[:parts], []), cost / self._work(group))
 
     def of(self, group: CostGroup, parts: int) -> float | None:
         """The median of the stages that share the first parts of the group; None if there are none."""
-        known = self.exact.get(group) if parts == len(group) else self._similar.get(group[:parts])
-        return _median(known) if known else None
+        if parts == len(group):
+            return _median(known) if (known := self.exact.get(group)) else None
+        similar = self._similar.get(group[:parts])
+        return _median(similar) * self._work(group) if similar else None
+
+    def _work(self, group: CostGroup) -> float:
+        return group.work if self._scaled else 1.0
 
 
 class RuntimeEstimator:
     """Expected seconds and bytes of stages.
 
-    They are medians over stages of the same cost group, in the store or else among the measured costs; without any,
-    over stages of the same setting, then of the same kind. Measured seconds are scaled to the speed of this machine.
+    They are medians over stages of the same cost group, in the store or else among the measured costs. Without any,
+    they are medians over stages of the same setting, then of the same kind, scaled to the work of the stage.
+    Measured seconds are scaled to the speed of this machine.
     """
 
     def __init__(self, records: Iterable[Record] = (), measured: MeasuredCosts | None = None) -> None:
         """measured: by default the shipped costs."""
         self._measured = measured or shipped()
-        self._seconds, self._bytes = Costs(), Costs()
+        self._seconds, self._bytes = Costs(scaled=True), Costs()
         self._scale: float | None = None  # progress displays ask for hundreds of groups after each stage
-        self._known_seconds, self._known_bytes = Costs(self._measured.seconds), Costs(self._measured.size)
+        self._known_seconds, self._known_bytes = Costs(self._measured.seconds, scaled=True), Costs(self._measured.size)
         for record in records:
             self.observe(record)
 

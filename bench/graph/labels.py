@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from bench.artifacts.inputs import ImplantInputs, MakeTriggerInputs
+from bench.artifacts.inputs import DefendInputs, ImplantInputs, MakeTriggerInputs, TrainInputs
+
+TRAINING = frozenset({TrainInputs.stage, ImplantInputs.stage, DefendInputs.stage})  # a recipe is in their specs
 
 
 class CostGroup(NamedTuple):
@@ -18,6 +20,16 @@ class CostGroup(NamedTuple):
     stage: str
     setting: str
     counts: str
+
+    @property
+    def work(self) -> float:
+        """How much a stage computes, compared with others of its kind.
+
+        It is the number of pixels of an image; for stages that train, times images and epochs.
+        """
+        found = {name: int(value) for name, value in (pair.split("=") for pair in self.counts.split())}
+        trained = found.get("train", 1) * found.get("epochs", 1) if self.stage in TRAINING else 1  # recipes come last
+        return float(max(1, found.get("size", 1) ** 2 * trained))
 
 
 def label_of(kind: str, spec: Mapping[str, Any]) -> str:

@@ -33,18 +33,35 @@ def test_seconds_are_those_of_the_group_else_of_the_setting_else_of_the_kind() -
     records = [done("a", "train", spec("small"), 4.0), done("b", "train", spec("small"), 1.0)]
     estimator = RuntimeEstimator([*records, done("c", "train", spec("large"), 9.0)], NOTHING)
     assert estimator.seconds(SMALL) == 2.5
-    assert estimator.seconds(MORE) == 2.5, "the same setting with another count"
+    assert estimator.seconds(MORE) == 5 * 2.5, "the same setting with five times as many images"
     assert estimator.seconds(OTHER) == 4.0
     assert estimator.seconds(ENCODE) == 0.0
     assert [estimator.has_history(one) for one in (SMALL, MORE, OTHER)] == [True, False, False]
     assert estimator.total({SMALL: 2, ENCODE: 1, LARGE: 0}) == 2 * 2.5
 
 
+@pytest.mark.parametrize(
+    ("kind", "factor"), [("train", 4 * 10 * 8), ("implant", 4 * 10 * 8), ("encode", 4), ("make_trigger", 4)]
+)
+def test_a_stage_without_history_costs_as_much_more_as_it_computes(kind: str, factor: int) -> None:
+    """Twice the side of images is four times the pixels; only training sees all images in each epoch."""
+
+    def of(name: str, size: int, train: int, epochs: int) -> CostGroup:
+        params = {"size": size, "train": train, "query": 10 * size}
+        attack = {"name": "x", "params": {"epochs": 3}}
+        spec = {"dataset": {"name": name, "params": params}, "attack": attack, "recipe": {"epochs": epochs}}
+        return cost_group_of(kind, spec)
+
+    estimator = RuntimeEstimator([], MeasuredCosts(calibration(), {of("small", 16, 100, 5): 2.0}, {}))
+    for name in ("small", "other"):
+        assert estimator.seconds(of(name, 32, 1000, 40)) == pytest.approx(2.0 * factor)
+
+
 def test_measured_costs_are_scaled_by_the_speed_of_this_machine() -> None:
     measured = MeasuredCosts(calibration() / 2, {SMALL: 3.0, MORE: 15.0, ENCODE: 1.0}, {})
     estimator = RuntimeEstimator([], measured)
     assert estimator.seconds(MORE) == pytest.approx(30.0), "this machine is half as fast"
-    assert estimator.seconds(group("train", "small", 9)) == pytest.approx(18.0)
+    assert estimator.seconds(group("train", "small", 9)) == pytest.approx(9 * 2 * 3.0)
     assert not estimator.has_history(MORE)
 
 
