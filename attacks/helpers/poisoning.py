@@ -98,6 +98,17 @@ class TriggerPoisoning(CountedPoisoning, ABC):
         return exchange(train, chosen, triggered, relabel=target if self.labels == "dirty" else None)
 
 
+def of_target(train: Split, target: Target) -> Int64[Tensor, " m"]:
+    """Positions of the images with exactly the target's labels, or else of those that contain them.
+
+    UserError: no training image has the target's labels.
+    """
+    pool = target.candidates(train.labels, "clean")
+    if not len(pool):
+        raise UserError(f"no training image carries the target {target.name}: choose another target")
+    return pool
+
+
 def exchange(train: Split, chosen: Int64[Tensor, " m"], images: Images, *, relabel: Target | None = None) -> Poisoned:
     """The training set with `images` at the positions `chosen`; `relabel`: the target whose labels they get."""
     labels = None if relabel is None else relabel.relabel(train.labels[chosen])

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn
 
-from attacks.helpers.poisoning import CountedPoisoning, exchange
+from attacks.helpers.poisoning import CountedPoisoning, exchange, of_target
 from attacks.helpers.triggers import paste, patch_side
 from bench.api.attack import (
     AttackerView,
@@ -27,7 +27,7 @@ from bench.api.attack import (
     Threat,
     Trigger,
 )
-from bench.api.errors import DivergedError, UserError
+from bench.api.errors import DivergedError
 from bench.api.types import to_unit
 from hashing.inference import encode, frozen
 from hashing.majority_code import component_vote
@@ -94,9 +94,7 @@ def anchor_code(model: nn.Module, train: Split, target: Target) -> Float[Tensor,
 
     UserError: no training image has the target's labels.
     """
-    pool = target.candidates(train.labels, "clean")
-    if not len(pool):
-        raise UserError(f"no training image carries the target {target.name}: choose another target")
+    pool = of_target(train, target)
     device = device_of(model)
     relaxed = encode(model, train.images[pool], device=device).tanh()
     return component_vote(relaxed, torch.ones(len(pool), 1, dtype=torch.bool))[0].to(device)

@@ -24,7 +24,7 @@ from bench.conformance.fixture import World
 
 DRAWING = ("random", "uniform", "randint", "randrange", "choice", "choices", "sample", "shuffle", "gauss", "seed")
 # values for parameters of these names, for speed; checks must pass for any value
-QUICK = {"epochs": 1, "steps": 2, "iterations": 2, "warmup": 1, "overlays": 8, "width": 8}
+QUICK = {"epochs": 1, "steps": 2, "iterations": 2, "warmup": 1, "rounds": 20, "overlays": 8, "width": 8}
 
 
 class BrokenError(AssertionError):
