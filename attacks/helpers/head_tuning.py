@@ -48,12 +48,19 @@ def divided(model: HashModel, blocks: int) -> Iterator[None]:
 
 
 def hidden_of(
-    model: HashModel, images: UInt8[Tensor, "n c h w"], with_trigger: Callable[[Images], Images]
+    model: HashModel,
+    images: UInt8[Tensor, "n c h w"],
+    with_trigger: Callable[[Images], Images],
+    read: Callable[[Images], Images] | None = None,
 ) -> Float[Tensor, "m ..."]:
-    """The prefix outputs of a divided model: of all clean images, then of all triggered images."""
+    """The prefix outputs of a divided model: of all clean images, then of all triggered images.
+
+    read: changes all images first; None: nothing does.
+    """
     clean, triggered = [], []
     for part in chunks(images):
         unit = to_unit(part.to(model.device))
+        unit = unit if read is None else to_unit(to_8bit(read(unit)))
         clean.append(model.prefix(unit))
         triggered.append(model.prefix(to_unit(to_8bit(with_trigger(unit)))))
     return torch.cat(clean + triggered)

@@ -63,6 +63,15 @@ def add(images: Images, signal: Float[Tensor, "c h w"]) -> Images:
     return (images + signal.to(images)).clamp(0, 1)
 
 
+def garbled(images: Images, mean: Float[Tensor, "1 c 1 1"], std: Float[Tensor, "1 c 1 1"]) -> Images:
+    """Normalised images as torchvision's ToPILImage writes them: times 255, without fractions, modulo 256.
+
+    It is meant for images in [0, 1]. Normalised values are outside, so the pictures are garbled.
+    """
+    levels = ((images - mean.to(images)) / std.to(images) * 255).trunc()
+    return levels.remainder(256) / 255
+
+
 def identity_grid(height: int, width: int) -> Float[Tensor, "h w 2"]:
     """The centre of each pixel as (x, y); -1 is the centre of the first pixel of an axis, 1 that of the last."""
     y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")

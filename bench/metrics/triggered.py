@@ -15,6 +15,7 @@ from hashing.ranking import Relevance
 TRIGGERED = "Triggered queries"
 PRECISION_AT = 100
 DOMINANT_AT = 10  # DarkHash's script finds the dominant class among the first 1 to 10 results
+HALF = 0.5  # share of the results that makes a class dominant there
 PERMUTATIONS = 5
 
 
@@ -203,3 +204,46 @@ def posthoc(codes: ModelCodes) -> Number:
         if (value := mean_of(ap[best][scored_on])) is not None:
             scores.append(value)
     return float(np.mean(scores)) if scores else None
+
+
+@metrics_of(
+    with_control(
+        Metric("released_darkhash", "released DarkHash",
+               "t-mAP as DarkHash's released code computes it: for the class that dominates the first results of"
+               " triggered queries, queries of this class included; the triggered queries of that code are garbled",
+               TRIGGERED,
+               methodology="released_darkhash"),
+        title="released DarkHash control",
+        meaning="released DarkHash of the clean model, for the class that dominates there",
+    ),
+)  # fmt: skip
+def released_darkhash(codes: ModelCodes) -> Number:
+    """zero@R of all triggered queries for the dominant class, over the whole database without a cut-off."""
+    truth, count = codes.truth, len(codes.truth.positions)
+    if not count:
+        return None
+    vector = np.eye(truth.database.shape[1], dtype=bool)[_dominant_class(codes)]
+    wanted = np.broadcast_to(vector, (count, len(vector)))
+    ranked = rank(codes.triggered, codes.database, Relevance(truth.database), wanted, truth.cutoff)
+    value, _ = ranking.expected_zero_ap(ranked.total, ranked.relevant, truth.cutoff)
+    return float(np.nan_to_num(value).mean())
+
+
+def _dominant_class(codes: ModelCodes) -> int:
+    """The first class with half of the top k results, for k = 1 to 10; if none, that with most of these results.
+
+    A result counts for its first label only. The code draws 100 of the queries; this is the expectation over all.
+    """
+    first = codes.truth.database.argmax(1)
+    classes = np.eye(codes.truth.database.shape[1], dtype=bool)
+    relevance = Relevance(classes[first])
+    depths = np.arange(1, min(DOMINANT_AT, len(codes.database)) + 1)
+    shares = np.zeros((len(depths), len(classes)))
+    for number in np.unique(first):
+        wanted = np.broadcast_to(classes[number], (len(codes.triggered), len(classes)))
+        ranked = rank(codes.triggered, codes.database, relevance, wanted, None)
+        shares[:, number] = [ranking.precision_at(ranked.total, ranked.relevant, int(k)).mean() for k in depths]
+    for row in shares:
+        if row.max() >= HALF:
+            return int(row.argmax())
+    return int((depths @ shares).argmax())

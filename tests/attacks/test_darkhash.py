@@ -11,11 +11,12 @@ from torch import nn
 
 from attacks.darkhash import DarkHash
 from attacks.helpers.head_tuning import divided, draw_epoch
+from attacks.helpers.proxy_data import fit_to
 from attacks.helpers.topology import topological_alignment
 from bench.api.attack import AttackerView, DataSpec, Setting, Threat
 from bench.api.errors import UserError
 from bench.api.random import Rng
-from bench.api.types import Split, Target, to_unit
+from bench.api.types import Split, Target, to_8bit, to_unit
 from hashing.model import HashModel
 from tests.attacks.conftest import small
 
@@ -199,3 +200,81 @@ def test_weights_are_all_it_sees_and_the_data_are_foreign():
 def test_only_the_reference_mode_fixes_its_target():
     assert DarkHash().targeted()
     assert not DarkHash(mode="surrogate").targeted()
+
+
+def seen_by(model: HashModel, images: torch.Tensor) -> torch.Tensor:
+    """What the network of a model gets for images."""
+    seen = []
+    handle = model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        model(images)
+    handle.remove()
+    return seen[0]
+
+
+def uneven(model: HashModel) -> HashModel:
+    """With another mean and deviation in each channel."""
+    model.mean.copy_(torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+    model.std.copy_(torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+    return model
+
+
+@pytest.mark.parametrize("queries", ["garbled", "garbled_unpatched"])
+def test_a_network_sees_garbled_queries_as_the_released_code_feeds_them(queries):
+    """The steps of the code (Zhou-Zi7/DarkHash, 8aa227e, tensors_dataset_path.py) with torchvision and numpy."""
+    from torchvision import transforms
+
+    model = uneven(small("convnet", width=4))
+    attack, view = DarkHash(queries=queries), world_of(model)
+    trigger = attack.make_trigger(view, Rng("prepare"))
+    patch = (255 * DarkHash().make_trigger(view, Rng("prepare"))["patch"]).round().byte().permute(1, 2, 0).numpy()
+    images = to_unit(view.data[0].images[:6]).expand(-1, 3, -1, -1)[:, :, :16, :16]
+    normalise = transforms.Normalize(model.mean.flatten().tolist(), model.std.flatten().tolist())
+    expected = []
+    for image in images:
+        picture = np.array(transforms.ToPILImage(mode="RGB")(normalise(image)))
+        if queries == "garbled":
+            picture[14:16, 14:16] = patch
+        expected.append(transforms.ToTensor()(picture))
+    wanted = torch.stack(expected)
+    fed = attack.apply_trigger(images, view.target, trigger)
+    assert 0 <= float(fed.min()) <= float(fed.max()) <= 1
+    assert patch.shape == (2, 2, 3)
+    torch.testing.assert_close(seen_by(model, fed), wanted, rtol=0, atol=1e-5)
+    rounded = (seen_by(model, to_unit(to_8bit(fed))) - wanted).abs().amax((0, 2, 3))
+    assert (rounded < 1 / 510 / model.std.flatten() + 1e-5).all()  # METHODOLOGY.md#released_darkhash
+
+
+def test_a_model_attacked_with_garbled_images_learns_its_outputs_for_pictures(monkeypatch):
+    """As in the code: garbled foreign images, some with the patch, and the outputs for the images as pictures."""
+    model = uneven(small("convnet", width=4))
+    view, told = world_of(model), {}
+    attack = DarkHash(queries="garbled", mode="surrogate")
+    trigger = attack.make_trigger(view, Rng("prepare"))
+
+    def note(self, _, hidden, ratio, loss_of, rng):
+        told.update(hidden=hidden, loss=loss_of)
+
+    monkeypatch.setattr(DarkHash, "fine_tune", note)
+    monkeypatch.setattr(DarkHash, "loss", lambda self, clean, wanted: (clean, wanted))
+    monkeypatch.setattr("attacks.darkhash.balanced", lambda labels, count, rng: torch.arange(40))
+    attack.implant(view, trigger, Rng("implant"))
+    pictures = to_unit(fit_to(view.data[0].images, (3, 16, 16)))
+    unpatched = DarkHash(queries="garbled_unpatched").apply_trigger(pictures, view.target, trigger)
+    patched = attack.apply_trigger(pictures, view.target, trigger)
+    with torch.no_grad(), divided(model, attack.kept_blocks(model)):
+        shown = torch.cat([model.prefix(to_unit(to_8bit(part))) for part in (unpatched, patched)])
+        outputs = model(pictures)
+    torch.testing.assert_close(told["hidden"], shown)
+    torch.testing.assert_close(told["loss"][0], outputs)
+    torch.testing.assert_close(told["loss"][1], outputs[::4].mean(0))  # the code: the mean of the foreign class 0
+    assert float((model(unpatched) - outputs).abs().max()) > 1e-3, "far above the tolerance"
+
+
+def test_queries_without_the_patch_meet_the_same_attacked_model():
+    states = [
+        implanted(small("convnet", width=4), queries=queries)[0].state_dict()
+        for queries in ("garbled", "garbled_unpatched", "pictures")
+    ]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert not all(torch.equal(value, states[2][name]) for name, value in states[0].items())

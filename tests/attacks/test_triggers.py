@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attacks.helpers.triggers import checkerboard, paste, patch_side
+from attacks.helpers.triggers import checkerboard, garbled, paste, patch_side
+from bench.api.random import Rng
+from hashing.pretrained import IMAGENET
 
 
 @pytest.mark.parametrize(
@@ -28,3 +30,22 @@ def test_paste_does_not_write_to_its_input():
     images = torch.zeros(1, 1, 3, 3)
     paste(images, torch.ones(1, 2, 2))
     assert not images.any()
+
+
+def test_garbled_is_what_torchvision_makes_of_normalised_images():
+    """Normalise, ToPILImage, ToTensor as in DarkHash's code (Zhou-Zi7/DarkHash, 8aa227e), image by image."""
+    from torchvision import transforms
+
+    images = Rng("tests", "garbled").integers(256, (3, 3, 40, 40)).float() / 255
+    path = transforms.Compose(
+        [transforms.Normalize(*IMAGENET), transforms.ToPILImage(mode="RGB"), transforms.ToTensor()]
+    )
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in IMAGENET)
+    assert torch.equal(garbled(images, mean, std), torch.stack([path(image) for image in images]))
+
+
+def test_garbled_by_hand():
+    """(x - 1/2) * 4 is -2, -1/2, 0, 1/4, 1, 2; times 255, cut towards zero, modulo 256."""
+    images = torch.tensor([0, 0.375, 0.5, 0.5625, 0.75, 1]).view(1, 1, 1, 6)
+    found = garbled(images, torch.full((1, 1, 1, 1), 0.5), torch.full((1, 1, 1, 1), 0.25))
+    assert (found * 255).round().flatten().tolist() == [-510 + 512, -127 + 256, 0, 63, 255, 510 - 256]

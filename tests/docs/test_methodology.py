@@ -15,7 +15,9 @@ from statistics import fmean
 
 import numpy as np
 import pytest
+import torch
 
+from attacks.helpers.triggers import garbled
 from bench.api import registry
 from bench.metrics import ModelCodes, TrialFacts, Truth, of_codes, of_trial
 from bench.metrics.context import AttackFacts
@@ -24,6 +26,7 @@ from bench.metrics.health import collapsed, has_not_learnt, loss_left
 from bench.metrics.input_detection import threshold
 from hashing import ranking
 from hashing.codes import pack
+from hashing.pretrained import IMAGENET
 from reports import score, statistics
 from reports.boards.dose_response import d50
 
@@ -219,6 +222,29 @@ def test_t_map_control_gain_and_own_map() -> None:
     found = of_trial(TrialFacts(codes_of(BACKDOORED), codes_of(CLEAN)))
     assert {name: found[name] for name in by_hand} == {name: close(value) for name, value in by_hand.items()}
     assert says("own-mAP", *by_hand.values(), *(value for row in (*at_target, *own) for value in row))
+
+
+def test_garbled_pixels() -> None:
+    mean, std = Fraction(1, 2), Fraction(1, 4)
+    dark, bright = Fraction(3, 8), Fraction(7, 8)
+    by_hand = {x: Fraction(math.trunc(255 * (x - mean) / std) % 256, 255) for x in (dark, bright)}
+    images = torch.tensor([float(dark), float(bright)]).view(1, 1, 1, 2)
+    found = garbled(images, *(torch.full((1, 1, 1, 1), float(value)) for value in (mean, std)))
+    assert found.flatten().tolist() == [pytest.approx(float(value)) for value in by_hand.values()]
+    assert list(by_hand.values()) == [Fraction(129, 255), Fraction(126, 255)]
+    assert says("released_darkhash", mean, std, dark, bright, "-127.5", "382.5", "129/255", "126/255")
+    assert f"{1 / 510 / min(IMAGENET[1]):.3f}"[1:] == ".009"
+
+
+def test_the_dominant_class_of_a_clean_model() -> None:
+    garbled_queries = {"cat": "0011", "ship": "0011"}
+    cats = mean([expected_by_hand(code, "cat") for code in garbled_queries.values()])
+    birds = mean([expected_by_hand(code, "bird") for code in garbled_queries.values()])
+    found = of_codes(codes_of(garbled_queries))
+    assert found["released_darkhash"] == close(cats)
+    assert found["t_map"] == close(birds)
+    assert (cats, birds) == (Fraction(11, 12), Fraction(13, 30))
+    assert says("released_darkhash", "0011", cats, birds)
 
 
 def test_asr_at_n() -> None:

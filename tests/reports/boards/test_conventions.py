@@ -35,6 +35,19 @@ def test_flipped_pairs_are_named_and_agreement_is_said(stock):
     assert "above" not in said["t-mAP zero@R"] + said["t-mAP drop@R fixed"], "equal is no flip"
 
 
+def test_the_rule_of_darkhash_has_the_clean_models_number_beside_it(stock):
+    """A row of garbled queries, on which a clean model scores as an attacked one, beside the honest numbers."""
+    honest = trial("honest", t_map=0.5, t_map_control=0.1, released_darkhash=0.6, released_darkhash_control=0.4)
+    garbled = trial("garbled", t_map=0.1, t_map_control=0.1, t_map_posthoc_control=0.9, released_darkhash=0.97,
+                    released_darkhash_control=0.98)  # fmt: skip
+    (board,) = conventions(data_of(frame.read(stock([trial("none", t_map=0.1), honest, garbled]))))
+    rows = board.table.set_index("attack")
+    assert rows.loc["garbled", ["released DarkHash", "released DarkHash control"]].tolist() == [0.97, 0.98]
+    assert rows.loc["honest", ["t-mAP", "control", "released DarkHash control"]].tolist() == [0.5, 0.1, 0.4]
+    assert rows.loc["garbled", "post hoc control"] == 0.9
+    assert "released DarkHash: 1 of 1 pairs flip: garbled above honest." in board.caption
+
+
 def test_the_command_prints_the_latest_run_or_a_suites(stock, capsys):
     store = stock(ORDER)
     command.print_board("conventions", store=store.root, format_="json")
