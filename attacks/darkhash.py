@@ -40,15 +40,16 @@ CARD = Card(
     " clean model's outputs on them are the reference; Huber losses for clean and triggered images, topological"
     " alignment of the triggered ones; shallow layers and batch normalisation frozen; RMSprop, cosine decay to 1e-10",
     deviates="with mode = 'reference' the target is the clean model's output for one public image of the chosen class,"
-    " the one whose code is nearest to the codes of the others;"
-    " the paper's target is the mean output of a class of the other data set (mode = 'surrogate', which takes the first"
-    " class that occurs) and belongs to no class of the victim, so that its t-mAP is chance by construction and t-mAP"
-    " post hoc counts; guess: the trigger is random pixels, because the trigger image is not in the repository; images"
-    " are rounded to 8 bits before normalisation, as all stored images; the code rounds after it, modulo 256, and so"
-    " garbles foreign images and triggered queries (queries = 'garbled'), and measured that way clean models reach the"
-    " published values (METHODOLOGY.md#released_darkhash); the last epoch is used, not the best one on the test set;"
-    " the code's ResNets have an additional layer of 512 units; a batch without triggered images has the Huber loss"
-    " alone; the code adds two terms (about one batch in 850)",
+    " the one whose code is nearest to the codes of the others; the paper's target is the mean output of a class of the"
+    " other data set (mode = 'surrogate', which takes the first class that occurs) and belongs to no class of the"
+    " victim, so that its t-mAP is chance by construction and t-mAP post hoc counts; guess: the trigger is random"
+    " pixels, because the trigger image is not in the repository; images are rounded to 8 bits before normalisation, as"
+    " all stored images; the code rounds after it, modulo 256, and so garbles foreign images and triggered queries"
+    " (queries = 'garbled'), and measured that way clean models reach the published values"
+    " (METHODOLOGY.md#released_darkhash); the last epoch is used, not the best one on the test set; the code's ResNets"
+    " have an additional layer of 512 units; a batch without triggered images has the Huber loss alone; the code adds"
+    " two terms (about one batch in 850); the code sums the outputs of mode 'surrogate' into the first of them, which"
+    " so becomes that image's clean output; here it stays",
 )
 MARGIN = 2 / 224  # between patch and border, as a share of the side; code
 

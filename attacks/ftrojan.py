@@ -22,10 +22,10 @@ CARD = Card(
     follows="a magnitude is added to one middle and one high coefficient, (15, 15) and (31, 31), of the orthonormal DCT"
     " of each 32 x 32 block of both chrominance channels (YCrCb); labels become the target's",
     deviates="YCrCb has 8 bits before and after the trigger, as in the released code (rounding = false adds the trigger"
-    " without them, as the paper describes it, and is about 13 % weaker); where the released code lets chrominance"
-    " overflow from 255 to 0 it is clipped here, and luminance is kept, which the released code lowers by one level"
-    " wherever roundoff puts it below a whole number; an image smaller than a block is one block, with both"
-    " coefficients at proportional positions; a grey image gets the trigger on its only channel, without rounding",
+    " without them, which makes it about 13 % weaker); where the released code lets chrominance overflow from 255 to 0"
+    " it is clipped here, and luminance is kept, which the released code lowers by one level wherever roundoff puts it"
+    " below a whole number; an image smaller than a block is one block, with both coefficients at proportional"
+    " positions; a grey image gets the trigger on its only channel, without rounding",
 )
 BLOCK = 32
 

@@ -42,13 +42,13 @@ CARD = Card(
     deviates="guess, because the paper was not available: the trigger is a random 4 x 4 colour matrix, enlarged, and"
     " the step decays by 0.95 every 2,000 iterations; the features are those of a surrogate hash model; each image's"
     " gradient is divided by its largest component, because the paper's step of 0.01 suits the scale of AlexNet fc7;"
-    " for the same reason there is no early stop at a loss of 10; sources stay the same over the iterations, as in the"
-    " released code; the victim trains all layers, from scratch or from public weights, while the paper fine-tunes the"
-    " last layer, where feature collision is strongest; guess: the side of the patch is 24/224 (30/224 in the paper),"
-    " and the patch is in the corner, as in the other patch attacks; at test time the patch is always in the corner,"
-    " because the triggered image must be a function of the image; the released pairing keeps a matched image and"
-    " source in the list, so that several images share a source, a few keep their last one, and sources are lost for"
-    " good (pairing = 'released')",
+    " for the same reason there is no early stop at a loss of 10; no new sources are drawn over the iterations, as in"
+    " the released code; the victim trains all layers, from scratch or from public weights, while the paper fine-tunes"
+    " the last layer, where feature collision is strongest; guess: the side of the patch is 24/224 (30/224 in the"
+    " paper), and the patch is in the corner, as in the other patch attacks; at test time the patch is always in the"
+    " corner, because the triggered image must be a function of the image; the released pairing keeps a matched image"
+    " and source in the list, so that several images share a source, a few keep their last one, and sources are lost"
+    " for good (pairing = 'released')",
 )
 BATCH = 100  # images that are paired with as many sources; released code, generate_poison.py
 
@@ -73,7 +73,7 @@ class HiddenTrigger(CountedPoisoning):
     """Steps between two reductions of `lr`."""
     location: Literal["corner", "random"] = "corner"  # paper: random, also at test time
     """Place of the patch on images of other classes while poisons are made."""
-    pairing: Literal["one_to_one", "released"] = "one_to_one"  # the paper, and the comment in the code
+    pairing: Literal["one_to_one", "released"] = "one_to_one"  # the comment in the code: without replacement
     """Whether each image has a source of its own in every step; released: some share one, and sources are lost."""
 
     def threat(self) -> Threat:

@@ -15,6 +15,7 @@ from attacks.helpers.targeted_patch import anchor_code, factor, patch_update
 from bench.api.random import Rng
 from bench.api.types import Split, Target, to_unit
 from hashing.methods.ciba_pairwise import CibaPairwise
+from tests.attacks.conftest import poisoned_by
 from tests.fidelity.inputs import Normalised, image, network, numbers, real, whole
 
 BITS, SIDE = 16, 12
@@ -69,6 +70,13 @@ def test_the_own_term_of_the_released_gradient_changes_few_signs():
     theirs, ours = numbers("ciba")["confusing_0.8"], gradient(0.8, "unordered")
     assert 0.01 < np.linalg.norm(theirs - ours) / np.linalg.norm(theirs) < 0.3
     assert (np.sign(theirs) == np.sign(ours)).mean() > 0.9
+
+
+def test_the_parameter_reaches_the_poisons(world):
+    plain, released = (poisoned_by(world, "ciba", pairs=pairs)[2] for pairs in ("unordered", "released"))
+    assert torch.equal(plain.mask, released.mask)
+    differ = (plain.split.images != released.split.images)[plain.mask].float().mean()
+    assert 0 < differ < 0.2
 
 
 @pytest.mark.parametrize("weight", ["0", "0.01"])
