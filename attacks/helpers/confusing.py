@@ -70,25 +70,23 @@ def perturb(
     iterations: int,
     step: float,
     batch: int,
-    relax: Callable[[Tensor], Tensor] = torch.tanh,
 ) -> Images:
     """8-bit images within eps whose codes raise `maximise(codes, clean codes)`; sign-gradient steps, started at zero.
 
-    model: in evaluation mode, on the device of the images. relax: from its outputs to codes. batch: images that are
-    perturbed together, in the given order. One backward pass updates all images of a batch. In `maximise` an image's
-    gradient must treat the codes of the other images as constants. DivergedError: the offsets are all zero, or not
-    finite.
+    model: in evaluation mode, on the device of the images. batch: images that are perturbed together, in the given
+    order. One backward pass updates all images of a batch. In `maximise` an image's gradient must treat the codes of
+    the other images as constants. DivergedError: the offsets are all zero, or not finite.
     """
     limit = bound_of(eps)
     parts = []
     for start in range(0, len(images), batch):
         some = images[start : start + batch]
         with torch.no_grad():
-            clean = relax(model(some))
+            clean = model(some).tanh()
         offsets = torch.zeros_like(some)
         for _ in range(iterations):
             offsets.requires_grad_()
-            (gradient,) = torch.autograd.grad(maximise(relax(model(some + offsets)), clean), offsets)
+            (gradient,) = torch.autograd.grad(maximise(model(some + offsets).tanh(), clean), offsets)
             offsets = (offsets.detach() + step * gradient.sign()).clamp(-limit, limit)
             offsets = (some + offsets).clamp(0, 1) - some
         parts.append(offsets)
