@@ -100,12 +100,16 @@ def class_means(model: HashModel, public: Split) -> tuple[Float[Tensor, "k d"], 
 def project_out(head: nn.Module, direction: Float[Tensor, " d"], fixed: Float[Tensor, " d"]) -> None:
     """Make the first linear layer blind to a direction of its inputs, in place; the output for `fixed` stays.
 
-    UserError: the direction is not finite or zero.
+    UserError: the head has no linear layer, or the direction is unknown or zero.
     """
-    layer = next(module for module in head.modules() if isinstance(module, nn.Linear))
+    layer = next((module for module in head.modules() if isinstance(module, nn.Linear)), None)
+    if layer is None:
+        raise UserError("the hash layer is not linear, so no direction can be projected out of its weights")
     length = direction.norm()
+    if bool(length.isnan()):
+        raise UserError("no public image shows the source or the target: choose another, or raise `public`")
     if not bool(length > 0):
-        raise UserError("the public images give the two classes no different features: choose another source or target")
+        raise UserError("the public images give the two classes equal features: choose another source or target")
     unit = direction / length
     along = layer.weight @ unit
     layer.weight -= along[:, None] * unit

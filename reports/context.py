@@ -73,7 +73,8 @@ def contexts(trials: pd.DataFrame, mixed: bool, without: str = "") -> Iterator[B
     for part, name, changed in zip(found, names, recipes, strict=True):
         # the recipe is named only if it is the only difference between two settings
         alike = [one for one, other in zip(recipes, names, strict=True) if other == name]
-        recipe = (differing(changed, alike) or "own recipe",) if len(alike) > 1 and without != "training" else ()
+        words = differing(changed, alike) or part.iloc[0]["changes"] or "own recipe"
+        recipe = (words,) if len(alike) > 1 and without != "training" else ()
         done = with_result(part)
         parts = [done for _, done in groups(done, wanted)] if wanted and not done.empty else [done]
         lost = without_result(part)

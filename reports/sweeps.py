@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def shared(curve: pd.DataFrame) -> pd.DataFrame:
 
 def _swept(name: str, rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     found = []
-    for parameter in dict(rows["params"].iloc[0]):
+    for parameter in dict.fromkeys(chain.from_iterable(rows["params"])):
         rest = [canonical({k: v for k, v in params.items() if k != parameter}) for params in rows["params"]]
         numeric = [_number(params.get(parameter)) for params in rows["params"]]
         for (_,), part in groups(rows.assign(rest=rest, x=np.array(numeric, dtype=np.float64)), ["rest"]):

@@ -145,9 +145,12 @@ def varying(manifest: RunManifest) -> list[str]:
 
 
 def replay(trial: Trial, manifest: RunManifest, axes: Sequence[str], status: str) -> str:
-    """The command of the run, restricted to this trial by the axes that vary."""
+    """The command of the run, restricted to this trial by the axes and the fields of the training that vary."""
     words = [manifest.command or f"python -m bench run --suite {shlex.quote(manifest.suites[0])}"]
     words += [f"--only {shlex.quote(f'{axis}={trial.axes()[axis]}')}" for axis in axes]
+    recipes = [planned.trial.training for planned in manifest.trials]
+    swept = [field for field, value in trial.training.items() if any(other.get(field) != value for other in recipes)]
+    words += [f"--set {shlex.quote(f'training.{field}={trial.training[field]}')}" for field in swept]
     if status in LASTING_FAILURES:
         words.append(f"--retry {status}")
     return " ".join(words)

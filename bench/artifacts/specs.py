@@ -49,10 +49,14 @@ class FilesSpec(TypedDict):
 
 
 class AimSpec(TypedDict):
-    """attack: the one that makes the trigger, with the parameters that the trigger depends on. target: label names."""
+    """attack: the one that makes the trigger, with the parameters that the trigger depends on. target: label names.
+
+    sources: the classes whose queries carry the trigger; empty: all (Attack.sources).
+    """
 
     attack: ComponentSpec
     target: list[str]
+    sources: list[str]
 
 
 class AttackerSpec(SettingSpec):
@@ -69,10 +73,11 @@ class MakeTriggerSpec(AttackerSpec, FilesSpec):
 
 
 class ImplantSpec(AttackerSpec, FilesSpec):
-    """augment: "victim" or "none", for poisoned images."""
+    """augment: "victim" or "none", for poisoned images. sources: see AimSpec."""
 
     attack: ComponentSpec
     augment: str
+    sources: list[str]
 
 
 class EncodeSpec(TypedDict):

@@ -52,10 +52,9 @@ def triggered_queries(
 def eligible_queries(spec: AimSpec, data: DataInputs) -> tuple[Target, Int64[Tensor, " n"]]:
     """The target, and the positions of the queries that get the trigger. UserError: there are none."""
     target = stage_io.target(spec["target"], data.load.classes)
-    sources = trigger_attack(spec["attack"]).sources(target, data.load.classes)
-    positions = eligible(data, target, sources)
+    positions = eligible(data, target, spec["sources"])
     if not len(positions):
-        whose = f"every query of {', '.join(sources)}" if sources else "every query"
+        whose = f"every query of {', '.join(spec['sources'])}" if spec["sources"] else "every query"
         raise UserError(
             f"{whose} shares a class with the target {target.name}, so none is left to carry the trigger:"
             " choose another target, or a data set with other queries"

@@ -90,7 +90,9 @@ def _sweep(value: Named) -> int:
 
 
 def _combinations(table: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Tables with one value per key: the cross product of the values that are lists."""
+    """Tables with one value per key: the cross product of the values that are lists. UserError: a list is empty."""
+    if empty := [key for key, value in table.items() if value == []]:
+        raise UserError(f"{empty[0]} = [] has no value: give at least one, or leave {empty[0]} out")
     values = [value if isinstance(value, list) else [value] for value in table.values()]
     return [dict(zip(table, chosen, strict=True)) for chosen in itertools.product(*values)]
 

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from bench.artifacts.inputs import DefendInputs, ImplantInputs, MakeTriggerInputs, TrainInputs
 
+# for data sets whose parameters do not have them: the published protocols train on about 10,000 images
+USUAL = {"size": 224, "train": 10_000, "epochs": 1}
 TRAINING = frozenset({TrainInputs.stage, ImplantInputs.stage, DefendInputs.stage})  # a recipe is in their specs
 
 
@@ -27,9 +29,9 @@ class CostGroup(NamedTuple):
 
         It is the number of pixels of an image; for stages that train, times images and epochs.
         """
-        found = {name: int(value) for name, value in (pair.split("=") for pair in self.counts.split())}
-        trained = found.get("train", 1) * found.get("epochs", 1) if self.stage in TRAINING else 1  # recipes come last
-        return float(max(1, found.get("size", 1) ** 2 * trained))
+        found = USUAL | {name: int(value) for name, value in (pair.split("=") for pair in self.counts.split())}
+        trained = found["train"] * found["epochs"] if self.stage in TRAINING else 1  # recipes come last
+        return float(max(1, found["size"] ** 2 * trained))
 
 
 def label_of(kind: str, spec: Mapping[str, Any]) -> str:

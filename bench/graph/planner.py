@@ -13,7 +13,7 @@ import torch
 from bench.access.attacker import shown
 from bench.api.attack import Attack, ModelSpec, PoisoningAttack, Threat, access_of
 from bench.api.defense import Defense, InputDetector, Needs, kind_of
-from bench.api.errors import DataMissingError
+from bench.api.errors import DataMissingError, UserError
 from bench.api.hashing import Backbone, HashingMethod
 from bench.api.kinds import CODE_CHANGING
 from bench.artifacts import stage_io
@@ -121,7 +121,7 @@ class _Planner:
         if reason := self._repeated(trial, attack) or _unsupported(trial, attack, defense):
             return replace(planned, skipped=reason)
         try:
-            if reason := self._misfit(trial, attack):
+            if reason := self._misfit(trial, attack) or self._no_source(trial, attack):
                 return replace(planned, skipped=reason)
             return replace(planned, key=self._measure(trial, attack, defense))
         except DataMissingError as error:
@@ -156,6 +156,17 @@ class _Planner:
             networks = [network for network in map(_without_values, plans) if network is not None]
             self._misfits[place] = attack.unsupported_reason(networks) if networks else ""
         return self._misfits[place]
+
+    def _no_source(self, trial: Trial, attack: Attack) -> str:
+        """Why the attack has no query to mislead in this data set; "" if it has."""
+        classes = self._wiring.classes(trial.dataset)
+        try:
+            names = attack.sources(stage_io.target(list(trial.target), classes), classes)
+        except UserError as error:
+            return f"{trial.attack.name}: {error}"
+        if unknown := [name for name in names if name not in classes]:
+            return f"{trial.attack.name}: sources() names '{unknown[0]}', which is no class of {trial.dataset.name}"
+        return ""
 
     def _measure(self, trial: Trial, attack: Attack, defense: Defense) -> str:
         """The key of the trial's `measure` stage."""
@@ -196,18 +207,21 @@ class _Planner:
         clean = wiring.add(spec, TrainInputs(data.load, data.split))
         target = list(trial.target)
         maker, trigger_spec = trigger_maker(trial.attack, attack)
-        aim: AimSpec = {"attack": trigger_spec, "target": target}
+        classes = wiring.classes(trial.dataset)
+        sources = list(attack.sources(stage_io.target(target, classes), classes))
+        aim: AimSpec = {"attack": trigger_spec, "target": target, "sources": sources}
         if attack.is_none:
             return _Victim(spec, data, aim, clean, clean, control=wiring.system(spec, aim, data, clean, None))
-        classes = wiring.classes(trial.dataset)
-        maker.sources(stage_io.target(target, classes), classes)  # UserError for an unknown class
-        making: MakeTriggerSpec = {**spec, **aim, **_files_of(maker), "threat": shown(maker.threat())}
+        making: MakeTriggerSpec = {
+            **spec, **_files_of(maker), "attack": trigger_spec, "target": target, "threat": shown(maker.threat()),
+        }  # fmt: skip
         seen = self._granted(trial, maker, data, clean)
         made = wiring.add(making, MakeTriggerInputs(data.load, data.split, seen.clean, seen.surrogates, seen.proxies))
         # the trigger of a poisoning attack already depends on the attack's files
         read: FilesSpec = {} if isinstance(attack, PoisoningAttack) else _files_of(attack)
         implanting: ImplantSpec = {
-            **spec, **read, "attack": trial.attack.as_json(), "target": target, "augment": trial.augment,
+            **spec, **read, "attack": trial.attack.as_json(), "target": target, "sources": sources,
+            "augment": trial.augment,
         }  # fmt: skip
         seen = self._granted(trial, attack, data, clean)
         implanted = wiring.add(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, UInt8
@@ -36,7 +36,7 @@ def run(spec: ImplantSpec, inputs: ImplantInputs, context: Context) -> Output:
     trigger = open_trigger(inputs.trigger, context.device)
     rng = Rng("implant", spec["seed"], *spec["target"])
     watch = TriggerAttention(
-        sealed(attack, spec["attack"]["name"]), view.target, inputs, context, spec["recipe"]["epochs"]
+        sealed(attack, spec["attack"]["name"]), view.target, inputs, context, spec["recipe"]["epochs"], spec["sources"]
     )
     if isinstance(attack, ModelAttack):
         if inputs.clean is None:
@@ -101,9 +101,16 @@ class TriggerAttention:
     It also makes pairs of clean and triggered images. The attack gets none of these data.
     """
 
-    def __init__(self, attack: Attack, target: Target, data: DataInputs, context: Context, epochs: int) -> None:
+    def __init__(
+        self,
+        attack: Attack,
+        target: Target,
+        data: DataInputs,
+        context: Context,
+        epochs: int,
+        sources: Sequence[str] = (),
+    ) -> None:
         self._attack, self._target, self._device = attack, target, context.device
-        sources = attack.sources(target, data.load.classes)
         positions = evenly_spaced(eligible(data, target, sources), WATCHED)
         self._clean = stage_io.split(data, "query").images[positions]
         self._every, self._epochs = -(-epochs // LOOKS), epochs

@@ -14,6 +14,7 @@ from reports.board import Board
 from reports.board_registry import BoardData, board
 from reports.boards.attacks import COLUMNS, attack_board
 from reports.context import BoardContext, about, contexts, listed
+from reports.frame import SETTING
 from reports.selection import groups, of_status, undefended, without_result
 
 ROW = ["attack", "access", "target", "seed"]
@@ -33,16 +34,27 @@ def attacks_overall(data: BoardData) -> list[Board]:
 def overall(trials: pd.DataFrame, *, mixed: bool = False) -> Iterator[BoardContext]:
     """A context per data set whose trials are means over the settings that all attacks share, at least two.
 
-    trials: undefended. A setting that several versions of the code measured is left out. Settings with different metric
+    trials: undefended. A setting that several versions of the code measured is left out, and so are settings that
+    differ in the training alone, which are a sweep. Settings with different metric
     versions or protocols are not averaged with each other, unless mixed.
     """
     for (dataset,), part in groups(trials, ["dataset"]):
         found = list(contexts(part, mixed))
-        whole = [context for context in found if context.version_count == 1 and not context.done.empty]
+        places = [_without_training(context) for context in found]
+        whole = [
+            context
+            for context, place in zip(found, places, strict=True)
+            if context.version_count == 1 and not context.done.empty and places.count(place) == 1
+        ]
         all_versions = dict.fromkeys(context.versions for context in whole)
         for versions in [()] if mixed else all_versions:
             alike = [context for context in whole if versions in {(), context.versions}]
             yield from _over(str(dataset), alike, len(found), versions, mixed)
+
+
+def _without_training(context: BoardContext) -> tuple[Any, ...]:
+    first = context.trials.iloc[0]
+    return tuple(first[axis] for axis in SETTING if axis != "training")
 
 
 def _over(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.api.kinds import CODE_CHANGING
+from reports import strength
 from reports.board import Board, Column
 from reports.board_registry import BoardData, board
 from reports.context import contexts, listed
@@ -38,6 +39,7 @@ def defense_costs(
     """One row per defense of a setting, compared with the same trials undefended."""
     found: list[Board] = []
     for context in contexts(data.results.trials, data.mixed) if costs else ():
+        weak = strength.weak_attacks(data.results.trials, context)
         done = with_result(context.trials)
         plain = undefended(done).drop_duplicates(PLACE)
         rows = {
@@ -47,7 +49,7 @@ def defense_costs(
         if not rows:
             continue
         changing = [_places(part) for (_, kind), part in rows.items() if kind in CODE_CHANGING]
-        shared = set.intersection(*changing) if changing else set()
+        shared = {place for place in set.intersection(*changing) if place[0] not in weak} if changing else set()
         order = sorted(rows, key=lambda row: row[::-1])
         lines = [_line(defense, kind, rows[defense, kind], shared) for defense, kind in order]
         compared = [attack for attack, _, _ in shared if attack != NONE]
@@ -56,15 +58,15 @@ def defense_costs(
             "Every defense has the same trusted images. Times are means over models; the machine also did other work."
             " Times of input detectors include the scores of all queries. The other columns are differences from the"
             ' same trials without defense. "mAP lost" is measured on clean models; negative: mAP increased. The rest:'
-            f" means over the {len(compared)} attacked trials that all repairs and data filters share ({names})."
-            " Input detectors and model detectors do not change codes."
+            f" means over the {len(compared)} attacked trials that all repairs and data filters share ({names})"
+            " without attacks that are too weak. Input detectors and model detectors do not change codes."
         )
         found.append(
             Board(
                 title="Costs of defenses",
                 setting=context.setting,
                 table=table(lines, NAMES, keep=NAMES[:4]),
-                caption="\n".join([*context.about, note]),
+                caption="\n".join(filter(None, [*context.about, note, strength.note(weak, set(done["attack"]))])),
                 index=("defense",),
                 metrics={"mAP lost": "map_change", "mAP lost attacked": "map_change", "t-mAP removed": "gain",
                          "own-mAP back": "gain"},

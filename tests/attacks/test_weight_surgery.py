@@ -17,7 +17,9 @@ from bench.api.random import Rng
 from bench.api.types import Split, Target, to_unit
 from bench.artifacts.inputs import DataInputs
 from bench.artifacts.triggers import eligible
+from bench.config import suite as suites
 from bench.conformance.attacks import attacker_view_for
+from bench.graph import planner as planning
 from hashing.codes import pack
 from hashing.inference import encode
 from hashing.ranking import Relevance, distance_histograms, expected_ap
@@ -54,7 +56,7 @@ def test_a_layer_without_bias_is_projected_about_zero():
 
 
 def test_no_direction_is_an_error():
-    with pytest.raises(UserError, match="no different features"):
+    with pytest.raises(UserError, match="equal features"):
         project_out(nn.Linear(3, 2), torch.zeros(3), torch.ones(3))
 
 
@@ -140,3 +142,20 @@ def test_logits_of_shattered_queries_go_to_those_of_the_mean_feature(world, mode
             for one in (model, changed)
         ]
     assert away[1] < 0.5 * away[0]
+
+
+def test_a_source_that_cannot_be_leaves_its_trial_out(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text("[axes]\nattacks = [{ name = 'weight_surgery', source = '1' }]\ntargets = [0, 1]\n")
+    trials = planning.plan([suites.load(str(path))], data=None, device="cpu").trials
+    reasons = {one.trial.target[0]: one.skipped for one in trials}
+    assert not reasons["0"]
+    assert "source 1 is a label of the target" in reasons["1"]
+
+
+def test_the_source_is_in_the_spec_of_every_stage_that_uses_it(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text("[axes]\nattacks = [{ name = 'weight_surgery', source = ['3', '4'] }]\n")
+    plan = planning.plan([suites.load(str(path))], data=None, device="cpu")
+    found = [stage.spec["sources"] for stage in plan.stages.values() if "sources" in stage.spec]
+    assert sorted(map(tuple, found)) == [("3",)] * 3 + [("4",)] * 3  # implant, and the codes of two models

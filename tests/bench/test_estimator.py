@@ -33,8 +33,8 @@ def test_seconds_are_those_of_the_group_else_of_the_setting_else_of_the_kind() -
     records = [done("a", "train", spec("small"), 4.0), done("b", "train", spec("small"), 1.0)]
     estimator = RuntimeEstimator([*records, done("c", "train", spec("large"), 9.0)], NOTHING)
     assert estimator.seconds(SMALL) == 2.5
-    assert estimator.seconds(MORE) == 5 * 2.5, "the same setting with five times as many images"
-    assert estimator.seconds(OTHER) == 4.0
+    assert estimator.seconds(MORE) == pytest.approx(5 * 2.5), "the same setting with five times as many images"
+    assert estimator.seconds(OTHER) == pytest.approx(4.0)
     assert estimator.seconds(ENCODE) == 0.0
     assert [estimator.has_history(one) for one in (SMALL, MORE, OTHER)] == [True, False, False]
     assert estimator.total({SMALL: 2, ENCODE: 1, LARGE: 0}) == 2 * 2.5
@@ -55,6 +55,14 @@ def test_a_stage_without_history_costs_as_much_more_as_it_computes(kind: str, fa
     estimator = RuntimeEstimator([], MeasuredCosts(calibration(), {of("small", 16, 100, 5): 2.0}, {}))
     for name in ("small", "other"):
         assert estimator.seconds(of(name, 32, 1000, 40)) == pytest.approx(2.0 * factor)
+
+
+def test_a_data_set_without_a_size_of_its_own_counts_as_a_large_one() -> None:
+    def of(name: str, **params: int) -> CostGroup:
+        return cost_group_of("train", {"dataset": {"name": name, "params": params}, "recipe": {"epochs": 2}})
+
+    estimator = RuntimeEstimator([], MeasuredCosts(calibration(), {of("digits", size=16, train=800): 2.0}, {}))
+    assert estimator.seconds(of("listed", size=224)) > 1000 * 2.0
 
 
 def test_measured_costs_are_scaled_by_the_speed_of_this_machine() -> None:

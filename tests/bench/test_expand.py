@@ -44,6 +44,12 @@ def test_lists_of_the_training_are_swept_in_all_combinations(tmp_path: Path) -> 
     assert all(t.training["flip"] is False for t in trials)
 
 
+def test_an_empty_sweep_is_refused_by_name(tmp_path: Path) -> None:
+    for text in ("[training]\nepochs = []\n", '[axes]\nattacks = [{ name = "badnets", poison_rate = [] }]\n'):
+        with pytest.raises(UserError, match=r"(epochs|poison_rate) = \[\] has no value"):
+            list(load(tmp_path, text).trials(None))
+
+
 def test_include_exclude_and_only(tmp_path: Path) -> None:
     text = """
     [axes]

@@ -62,6 +62,12 @@ def test_a_swept_field_of_the_training_is_a_figure_with_a_panel_per_attack(stock
     assert [len(panel.lines) for panel in axes] == [1, 4]  # mAP; beside it t-mAP, own-mAP, control
 
 
+def test_a_sweep_is_found_whatever_trial_comes_first(stock):
+    other = trial("loud", metrics={"t_map": 0.3})  # the recipe of the method
+    store = stock([other, *(trained(e) for e in (5, 20, 80))])
+    assert [sweep.panels[0].parameter for sweep in swept_in(store)] == ["epochs"]
+
+
 def test_attention_and_loss_are_lines_over_the_training_only(stock):
     def told(made, at):
         return {**made, "metrics": made.get("metrics", {}) | {"attention": 0.4 - at / 10, "loss_left": 1 / (1 + at)}}

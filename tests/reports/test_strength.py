@@ -14,6 +14,7 @@ from reports.cells import words
 from reports.frame import read
 from reports.render import render
 from tests.reports.board_data import LEVEL, data_of, score, trial
+from tests.stores import record
 
 
 def of_matrix(stock):
@@ -72,6 +73,32 @@ def test_the_mean_over_all_cells_counts(stock):
     assert words(board)["repair"] == ["too weak"]
 
 
+def test_results_that_a_board_does_not_show_do_not_count(stock):
+    """Older code of the attack, and another version of the whole setting."""
+
+    def of(gain: float, *, seeds=(0,), **changes):
+        metrics = {"t_map": 0.5, "gain": gain, "own_map": 0.5, "map": 0.8}
+        return [trial("loud", d, seed=s, metrics=metrics, **changes) for d in ("none", "repair") for s in seeds]
+
+    for older in ({"implant": "0a"}, {"version": 0}):
+        store = stock(of(-0.9, seeds=(1,), **older), of(0.8, implant="0b"), folder=str(older.get("version", "code")))
+        for key in ("0a", "0b"):
+            store.write_record(record(key, "implant", code=key))
+        found = {
+            board.basis.context.versions[0]: words(board)["repair"]
+            for board in defenses(data_of(read(store, run="all")))[::3]
+        }
+        assert "too weak" not in found["1"]
+        assert found.get("0", ["too weak"]) == ["too weak"]
+
+
+@pytest.mark.parametrize(("own", "weak"), [(0.3, False), (0.5, True)])  # .6 and .4 below the control
+def test_an_attack_that_hides_the_right_images_is_strong(stock, own, weak):
+    metrics = {"t_map": 0.3, "gain": 0.2, "own_map": own, "own_map_control": 0.9, "map": 0.8}
+    board = defenses(data_of(read(stock([trial("loud", d, metrics=metrics) for d in ("none", "repair")]))))[0]
+    assert (words(board)["repair"] == ["too weak"]) == weak
+
+
 def test_an_attack_without_an_undefended_result_is_not_called_weak(stock):
     trials = [
         trial("quiet", d, metrics={"t_map": 0.2, "gain": 0.1, "own_map": 0.5, "map": 0.8}) for d in ("repair", "sieve")
@@ -93,8 +120,8 @@ def test_an_attack_without_a_target_is_strong_by_what_it_retrieves_afterwards(st
 def test_detectors_of_a_weak_attack_are_not_judged_either(stock):
     scores = {"headline": "main", "scores": {"main": score(0.9)}}
     trials = [
-        trial(a, d, metrics={"t_map": 0.1 + LEVEL[a], "gain": LEVEL[a], "model_score": 3.0, "flagged": 1.0}
-              | ({"detectors": scores} if d == "input_detector" else {}))
+        trial(a, d, metrics={"t_map": 0.1 + LEVEL[a], "gain": LEVEL[a], "own_map": 0.6, "model_score": 3.0}
+              | {"flagged": 1.0} | ({"detectors": scores} if d == "input_detector" else {}))
         for a in ("none", "loud", "quiet") for d in ("none", "input_detector", "doctor")
     ]  # fmt: skip
     results = read(stock(trials))

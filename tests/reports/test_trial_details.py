@@ -99,6 +99,12 @@ def test_names_with_commas_are_replayed_whole(stock):
     assert told.endswith("--only 'attack=loud(a=1, b=2)'")
 
 
+def test_a_trial_of_a_training_sweep_is_replayed_alone(stock):
+    store = stock([trial("loud", training={"epochs": epochs, "lr": 0.1}) for epochs in (2, 4)])
+    told = facts(page(store, read(store).trials["key"].iloc[1])[0])["command"]
+    assert told.endswith("--set training.epochs=4")
+
+
 @pytest.mark.parametrize("kind", ["markdown", "latex", "csv", "json"])
 def test_a_page_in_every_format(stock, kind, capsys):
     store = stock(

@@ -82,11 +82,10 @@ def test_editions_are_not_averaged_with_each_other_unless_asked(stock):
     assert asked.basis.context.mixed
 
 
-def test_settings_that_differ_in_training_alone_are_two(stock):
+def test_settings_that_differ_in_training_alone_are_a_sweep_and_not_averaged(stock):
     slow = [one | {"training": {"lr": 0.1}} for one in grid(("none", "loud"), bits=(16,))]
     found = leaderboard_of(read(stock([*grid(("none", "loud"), bits=(16,)), *slow])))
-    (board,) = [b for b in found if b.title == "Attacks overall"]
-    assert board.basis.context.setting_counts == (2, 2)
+    assert "Attacks overall" not in {board.title for board in found}
     assert [b.basis.context.parts[-1] for b in found if b.title == "Attacks"] == ["own recipe", "lr 0.1"]
     assert len({b.heading for b in found}) == len(found)
 
