@@ -29,7 +29,7 @@ def test_a_component_shows_its_card_and_parameters(capsys) -> None:
     assert "lambda" in parameters["lam"]["meaning"]
     assert (parameters["poisons"]["type"], parameters["poisons"]["default"]) == ("int", "60")
     assert parameters["poison_rate"]["default"] == "-"
-    assert parameters["pairs"]["type"] == '"unordered" or "ordered"'
+    assert parameters["pairs"]["type"] == '"unordered" or "ordered" or "released"'
     list_("datasets", "folder", [], "json")
     (path,) = (row for row in documents(capsys.readouterr().out)["parameters"] if row["parameter"] == "path")
     assert path["default"] == "required"
