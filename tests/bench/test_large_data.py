@@ -60,8 +60,8 @@ for stage in stages:
     worker.warm_up(stage)
 limits = {
     "load": (resource.RLIMIT_DATA, "VmData", size // 3),  # what is mapped from a shared file does not count
-    # the cache, mapped, and half of it: a batch takes 90 MB to 130 MB, depending on the instruction set
-    "encode": (resource.RLIMIT_DATA, "VmData", size + size // 2),
+    # the cache, mapped, and less than a copy of it: a batch takes 90 MB to 220 MB, depending on the instruction set
+    "encode": (resource.RLIMIT_DATA, "VmData", size + size * 9 // 10),
 }
 outcome = {}
 for stage in stages:
