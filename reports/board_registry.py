@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from types import SimpleNamespace
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -24,6 +24,7 @@ from bench.engine.record_cache import RecordCache
 from reports.board import Board, Column
 from reports.context import components
 from reports.frame import Results
+from reports.strength import WeakAttacks
 
 __all__ = [
     "Board", "BoardData", "BoardKind", "BoardOption", "Column", "all_boards", "board", "make_boards", "parts_of",
@@ -42,6 +43,11 @@ class BoardData:
     results: Results
     record_cache: RecordCache
     mixed: bool = False
+
+    @cached_property
+    def weak_attacks(self) -> WeakAttacks:
+        """The attacks that are too weak to judge a defense; all boards of a leaderboard share them."""
+        return WeakAttacks(self.results.trials, self.mixed)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from bench.engine.record import Status
 from reports.common_cells import Group
 from reports.frame import SETTING, VERSIONS
 from reports.selection import groups, repeated, with_result, without_result
-from reports.trial_texts import differing
+from reports.trial_texts import changes, differing
 
 # Contexts that join all values of such an axis always differ in these versions.
 DIFFERENT = {"dataset": ("protocol_digest", "code"), "backbone": ("code",), "method": ("code",)}
@@ -73,7 +73,7 @@ def contexts(trials: pd.DataFrame, mixed: bool, without: str = "") -> Iterator[B
     for part, name, changed in zip(found, names, recipes, strict=True):
         # the recipe is named only if it is the only difference between two settings
         alike = [one for one, other in zip(recipes, names, strict=True) if other == name]
-        words = differing(changed, alike) or part.iloc[0]["changes"] or "own recipe"
+        words = changes(differing(changed, alike)) or part.iloc[0]["changes"] or "own recipe"
         recipe = (words,) if len(alike) > 1 and without != "training" else ()
         done = with_result(part)
         parts = [done for _, done in groups(done, wanted)] if wanted and not done.empty else [done]

@@ -21,19 +21,30 @@ COLUMNS = {
 }
 
 
-def weak_attacks(trials: pd.DataFrame, context: BoardContext) -> dict[str, float]:
-    """The gain of each attack of the context's setting and version that is too weak without defense.
+class WeakAttacks:
+    """The attacks that are too weak without defense, in each setting and version."""
 
-    trials: of all settings. An attack without a fixed target has its post hoc gain. An attack without an undefended
-    result is not among them.
-    """
-    if context.trials.empty:
-        return {}
-    setting = list(SETTING)
-    here = trials[(trials[setting] == context.trials.iloc[0][setting]).all(axis=1).to_numpy(dtype=bool)]
-    alike = (whole for whole in contexts(here, context.mixed) if context.mixed or _version(whole) == _version(context))
-    done = next((attacked(undefended(whole.done)) for whole in alike), here.iloc[:0])
-    means = {str(attack): _effects(part) for (attack,), part in groups(done, ["attack"])}
+    def __init__(self, trials: pd.DataFrame, mixed: bool) -> None:
+        """trials: of all settings, kinds of defenses included. mixed: as for the contexts of the boards."""
+        self._mixed = mixed
+        self._found = {self._place(context): _weak(context) for context in contexts(trials, mixed)}
+
+    def of(self, context: BoardContext) -> Mapping[str, float]:
+        """The gain of each attack of the context's setting and version that is too weak; post hoc without a target.
+
+        An attack without an undefended result is not among them.
+        """
+        return self._found.get(self._place(context), {})
+
+    def _place(self, context: BoardContext) -> tuple[str, ...]:
+        """The setting and the version of code, metrics, protocol and machine; no version without a result."""
+        rows = context.trials if self._mixed or context.done.empty else context.done
+        names = SETTING if self._mixed or context.done.empty else (*SETTING, *VERSIONS)
+        return tuple(str(rows[name].iloc[0]) for name in names)
+
+
+def _weak(context: BoardContext) -> dict[str, float]:
+    means = {str(attack): _effects(part) for (attack,), part in groups(attacked(undefended(context.done)), ["attack"])}
     return {attack: gain for attack, (gain, lost) in means.items() if max(gain, lost) < ENOUGH}
 
 
@@ -42,12 +53,10 @@ def note(weak: Mapping[str, float], attacks: Collection[str]) -> str:
     found = [f"{attack} ({gain:+.3f})" for attack, gain in weak.items() if attack in attacks]
     if not found:
         return ""
-    return f"{TOO_WEAK}: the gain without defense is below {ENOUGH}, too weak to judge a defense: {', '.join(found)}."
-
-
-def _version(context: BoardContext) -> tuple[str, ...]:
-    """The version of code, metrics, protocol and machine that measured the context; () without a result."""
-    return tuple(str(context.done[name].iloc[0]) for name in VERSIONS) if len(context.done) else ()
+    return (
+        f"{TOO_WEAK}: the gain and the loss of own-mAP without defense are below {ENOUGH}, too weak to judge a defense:"
+        f" {', '.join(found)}."
+    )
 
 
 def _effects(done: pd.DataFrame) -> tuple[float, float]:

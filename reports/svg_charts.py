@@ -23,7 +23,7 @@ from reports.context import REPAIRS, contexts
 from reports.figures import as_bytes, default_style
 from reports.rows import removed
 from reports.selection import NONE, attacked, undefended
-from reports.strength import note, weak_attacks
+from reports.strength import WeakAttacks, note
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,11 +83,12 @@ def of_bits(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
 
 def of_costs(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
     """A point per attack and defense: mAP lost against gain removed."""
+    weak_attacks = WeakAttacks(trials, mixed)
     for context in contexts(trials, mixed):
         made = context.grouped(attacked(context.part(REPAIRS)), ["attack", "defense"])
         shared = CommonCells.of(made)
         points: dict[str, list[tuple[str, dict[str, float]]]] = {}
-        weak = weak_attacks(trials, context)
+        weak = weak_attacks.of(context)
         for attack, defense in made:
             if attack not in weak and defense != NONE and {(attack, defense), (attack, NONE)} <= shared.counted:
                 found = removed(made[attack, NONE], made[attack, defense], shared)

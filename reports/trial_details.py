@@ -19,7 +19,7 @@ from bench.engine.store import Store
 from bench.metrics import METRICS
 from reports.board import Board
 from reports.frame import detector_metrics
-from reports.trial_texts import changes, collapse, sizes
+from reports.trial_texts import changes, collapse, differing, sizes
 
 SHORTEST = 8  # printed characters of a key
 
@@ -148,9 +148,8 @@ def replay(trial: Trial, manifest: RunManifest, axes: Sequence[str], status: str
     """The command of the run, restricted to this trial by the axes and the fields of the training that vary."""
     words = [manifest.command or f"python -m bench run --suite {shlex.quote(manifest.suites[0])}"]
     words += [f"--only {shlex.quote(f'{axis}={trial.axes()[axis]}')}" for axis in axes]
-    recipes = [planned.trial.training for planned in manifest.trials]
-    swept = [field for field, value in trial.training.items() if any(other.get(field) != value for other in recipes)]
-    words += [f"--set {shlex.quote(f'training.{field}={trial.training[field]}')}" for field in swept]
+    swept = differing(trial.training, (planned.trial.training for planned in manifest.trials))
+    words += [f"--set {shlex.quote(f'training.{field}={value}')}" for field, value in swept.items()]
     if status in LASTING_FAILURES:
         words.append(f"--retry {status}")
     return " ".join(words)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.config.trial import digest
@@ -19,13 +19,12 @@ def changes(training: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in sorted(training.items()))
 
 
-def differing(training: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
-    """The changes of a recipe that not all of `others` have, as text."""
-    missing = object()
-    return changes({
-        name: value for name, value in training.items()
-        if any(other.get(name, missing) != value for other in others)
-    })  # fmt: skip
+def differing(training: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The changes of a recipe that not all of `others` have."""
+    missing, given = object(), list(others)
+    return {
+        name: value for name, value in training.items() if any(other.get(name, missing) != value for other in given)
+    }
 
 
 def collapse(metrics: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from bench.artifacts.inputs import DefendInputs, ImplantInputs, MakeTriggerInputs, TrainInputs
@@ -29,9 +30,14 @@ class CostGroup(NamedTuple):
 
         It is the number of pixels of an image; for stages that train, times images and epochs.
         """
-        found = USUAL | {name: int(value) for name, value in (pair.split("=") for pair in self.counts.split())}
-        trained = found["train"] * found["epochs"] if self.stage in TRAINING else 1  # recipes come last
-        return float(max(1, found["size"] ** 2 * trained))
+        return _work(self)
+
+
+@cache  # progress displays ask for hundreds of groups after each stage
+def _work(group: CostGroup) -> float:
+    found = USUAL | {name: int(value) for name, value in (pair.split("=") for pair in group.counts.split())}
+    trained = found["train"] * found["epochs"] if group.stage in TRAINING else 1  # recipes come last
+    return float(max(1, found["size"] ** 2 * trained))
 
 
 def label_of(kind: str, spec: Mapping[str, Any]) -> str:

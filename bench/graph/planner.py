@@ -99,6 +99,10 @@ class _Victim:
     poison: Implanted | None = None
 
 
+class _NoSourceError(UserError):
+    """The attack misleads no class of the data set. The trial is left out with this message."""
+
+
 class _Planner:
     """Plans the trials of one suite."""
 
@@ -121,10 +125,10 @@ class _Planner:
         if reason := self._repeated(trial, attack) or _unsupported(trial, attack, defense):
             return replace(planned, skipped=reason)
         try:
-            if reason := self._misfit(trial, attack) or self._no_source(trial, attack):
+            if reason := self._misfit(trial, attack):
                 return replace(planned, skipped=reason)
             return replace(planned, key=self._measure(trial, attack, defense))
-        except DataMissingError as error:
+        except (DataMissingError, _NoSourceError) as error:
             return replace(planned, skipped=str(error))
 
     def _repeated(self, trial: Trial, attack: Attack) -> str:
@@ -157,16 +161,18 @@ class _Planner:
             self._misfits[place] = attack.unsupported_reason(networks) if networks else ""
         return self._misfits[place]
 
-    def _no_source(self, trial: Trial, attack: Attack) -> str:
-        """Why the attack has no query to mislead in this data set; "" if it has."""
+    def _sources(self, trial: Trial, attack: Attack) -> list[str]:
+        """The classes that the attack misleads; empty: all. _NoSourceError: it has none in this data set."""
         classes = self._wiring.classes(trial.dataset)
         try:
-            names = attack.sources(stage_io.target(list(trial.target), classes), classes)
+            names = list(attack.sources(stage_io.target(list(trial.target), classes), classes))
         except UserError as error:
-            return f"{trial.attack.name}: {error}"
+            raise _NoSourceError(f"{trial.attack.name}: {error}") from None
         if unknown := [name for name in names if name not in classes]:
-            return f"{trial.attack.name}: sources() names '{unknown[0]}', which is no class of {trial.dataset.name}"
-        return ""
+            raise _NoSourceError(
+                f"{trial.attack.name}: sources() names '{unknown[0]}', which is no class of {trial.dataset.name}"
+            )
+        return names
 
     def _measure(self, trial: Trial, attack: Attack, defense: Defense) -> str:
         """The key of the trial's `measure` stage."""
@@ -207,8 +213,7 @@ class _Planner:
         clean = wiring.add(spec, TrainInputs(data.load, data.split))
         target = list(trial.target)
         maker, trigger_spec = trigger_maker(trial.attack, attack)
-        classes = wiring.classes(trial.dataset)
-        sources = list(attack.sources(stage_io.target(target, classes), classes))
+        sources = self._sources(trial, attack)
         aim: AimSpec = {"attack": trigger_spec, "target": target, "sources": sources}
         if attack.is_none:
             return _Victim(spec, data, aim, clean, clean, control=wiring.system(spec, aim, data, clean, None))

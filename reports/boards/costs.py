@@ -39,7 +39,7 @@ def defense_costs(
     """One row per defense of a setting, compared with the same trials undefended."""
     found: list[Board] = []
     for context in contexts(data.results.trials, data.mixed) if costs else ():
-        weak = strength.weak_attacks(data.results.trials, context)
+        weak = data.weak_attacks.of(context)
         done = with_result(context.trials)
         plain = undefended(done).drop_duplicates(PLACE)
         rows = {

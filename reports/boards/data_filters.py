@@ -14,7 +14,7 @@ from reports.common_cells import Group
 from reports.context import contexts
 from reports.rows import numbers, table, titles
 from reports.selection import NONE
-from reports.strength import COLUMNS, note, weak_attacks
+from reports.strength import COLUMNS, note
 
 
 @board("data-filters", chapter="Leaderboards", part_of="leaderboard", columns=COLUMNS,
@@ -27,7 +27,7 @@ def data_filters(data: BoardData) -> list[Board]:
         parts: dict[Any, Group] = dict(context.grouped(context.trials, ["attack", "defense"]))
         basis = Basis.of(context, parts)
         shared = basis.cells
-        weak = weak_attacks(trials, context)
+        weak = data.weak_attacks.of(context)
         lines = [
             {"attack": attack, "defense": defense, "cells": group.coverage, "collapsed": len(group.collapsed)}
             | {TOO_WEAK: attack in weak}

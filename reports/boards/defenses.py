@@ -12,7 +12,7 @@ from reports.board_registry import BoardData, board
 from reports.context import REPAIRS, contexts
 from reports.rows import table, titles
 from reports.selection import NONE, none_first
-from reports.strength import COLUMNS, note, weak_attacks
+from reports.strength import COLUMNS, note
 
 
 @board("defenses", chapter="Leaderboards", part_of="leaderboard", columns=COLUMNS,
@@ -25,7 +25,7 @@ def defenses(data: BoardData) -> list[Board]:
         if len(set(rows["defense"])) < 2:
             continue
         made = context.grouped(rows, ["attack", "defense"])
-        basis, weak = Basis.of(context, made), weak_attacks(data.results.trials, context)
+        basis, weak = Basis.of(context, made), data.weak_attacks.of(context)
         for metric, what, beside, meaning in (
             ("t_map", "t-mAP after each defense", ("t_map_control", "chance"),
              ("The attack is removed if t-mAP equals the control: t-mAP of the clean model with the same trigger."

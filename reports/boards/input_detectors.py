@@ -16,7 +16,6 @@ from reports.context import contexts
 from reports.frame import detector_metrics
 from reports.rows import freedom, half, numbers, table, titles
 from reports.selection import groups, none_first
-from reports.strength import weak_attacks
 
 COLUMNS = strength.COLUMNS | {
     "input detector": Column("input detector with its parameters"),
@@ -40,7 +39,7 @@ def input_detectors(data: BoardData, *, costs: Annotated[bool, "Add run times in
         }
         scored = {(attack, detector) for attack, detector, _ in made}
         blank = {(*key, ""): group for key, group in planned.items() if key not in scored}
-        shared, weak = CommonCells.of(made), weak_attacks(trials, context)
+        shared, weak = CommonCells.of(made), data.weak_attacks.of(context)
         basis = Basis(context, made | blank, shared)
         lines = []
         for (attack, detector, score), group in {**made, **blank}.items():

@@ -25,7 +25,6 @@ from reports.common_cells import Group
 from reports.context import contexts, listed
 from reports.rows import table, titles
 from reports.selection import NONE, attacked, clean, groups, none_first, with_result
-from reports.strength import weak_attacks
 
 LEVEL = 0.05  # false-positive rate of the calibrated verdict
 SCORE = METRICS["model_score"].title
@@ -63,7 +62,7 @@ def model_detectors(data: BoardData) -> list[Board]:
     """A board per setting: scores, verdicts and named targets of models, compared with clean models (row none)."""
     trials, found = data.results.trials, []
     for context in contexts(trials[trials["defense_kind"] == DefenseKind.MODEL_DETECTOR], data.mixed):
-        weak = weak_attacks(trials, context)
+        weak = data.weak_attacks.of(context)
         lines = [
             line | {TOO_WEAK: line["attack"] in weak}
             for (defense,), part in groups(context.trials, ["defense"])
@@ -80,17 +79,15 @@ def model_detectors(data: BoardData) -> list[Board]:
                 setting=context.setting,
                 table=table(lines, names, keep=names[:7]),
                 caption="\n".join(
-                    [
-                        *context.about,
-                        *_notes(context.done, lines),
-                        *filter(
-                            None,
-                            [
-                                strength.note(weak, {attack for attack, _ in parts}),
-                                failed_runs(basis.collapsed),
-                            ],
-                        ),
-                    ]
+                    filter(
+                        None,
+                        [
+                            *context.about,
+                            *_notes(context.done, lines),
+                            strength.note(weak, {attack for attack, _ in parts}),
+                            failed_runs(basis.collapsed),
+                        ],
+                    )
                 ),
                 index=("attack", "defense"),
                 metrics={SCORE: "model_score", "AUROC": "auroc", **titles(others())},

@@ -60,7 +60,7 @@ for stage in stages:
     worker.warm_up(stage)
 limits = {
     "load": (resource.RLIMIT_DATA, "VmData", size // 3),  # what is mapped from a shared file does not count
-    # the cache, mapped, and less than a copy of it: a batch takes 90 MB to 220 MB, depending on the instruction set
+    # the cache, mapped, and less than a copy of it: without AVX-512 a third was too little, and sometimes .6 of it
     "encode": (resource.RLIMIT_DATA, "VmData", size + size * 9 // 10),
 }
 outcome = {}
