@@ -33,16 +33,21 @@ def signs(words: Int64[Tensor, "w m"], bits: int) -> Float[Tensor, "m b"]:
 
 
 def trusted_halves(spec: SettingSpec, data: DataInputs) -> tuple[Split, Split]:
-    """Two halves of the trusted set: for fitting and for calibration. UserError if the set has one image."""
+    """Two halves of the trusted set: for fitting and for calibration. UserError if the set has one image.
+
+    Images with equal labels are dealt in turn, so that each class has as many images in one half as in the other.
+    """
     trusted = stage_io.split(data, "trusted")
-    order = Rng("trusted", spec["dataset"]["name"]).permutation(len(trusted))
-    half = len(trusted) // 2
-    if not half:
+    if len(trusted) < 2:
         raise UserError(
             "the trusted set has one image, and fitting and calibration need one each: set `trusted` of the data set"
             " to 2 or more"
         )
-    return trusted.select(order[:half]), trusted.select(order[half:])
+    order = Rng("trusted", spec["dataset"]["name"]).permutation(len(trusted))
+    _, label_set = torch.unique(trusted.labels[order], dim=0, return_inverse=True)
+    for_fitting = torch.zeros(len(order), dtype=torch.bool)
+    for_fitting[label_set.argsort(stable=True)[1::2]] = True
+    return trusted.select(order[for_fitting]), trusted.select(order[~for_fitting])
 
 
 def defender_view(spec: SettingSpec, inputs: DefendInputs, context: Context, needs: Needs) -> DefenderView:
@@ -64,7 +69,7 @@ def defender_view(spec: SettingSpec, inputs: DefendInputs, context: Context, nee
         fit_set=fit_set.to(context.device),
         calibration_set=calibration_set.to(context.device),
         train_model=train_copy,
-        untrained=UntrainedFactory(model),
+        untrained=UntrainedFactory(model, Rng("victim", spec["seed"])),
         granted=granted,
     )
 
@@ -97,8 +102,9 @@ def train_copy(model: nn.Module, split: Split, recipe: Recipe, rng: Rng, *, hook
 class UntrainedFactory:
     """The function `view.untrained`: the victim's network before training, with the same initial weights."""
 
-    def __init__(self, model: HashModel) -> None:
+    def __init__(self, model: HashModel, rng: Rng) -> None:
         self._blueprint, self._mean, self._std = dict(model.blueprint), model.mean.clone(), model.std.clone()
+        self._rng = rng
 
     def __call__(self, *, per_image: bool = False) -> nn.Module:
         plan = self._blueprint
@@ -109,7 +115,7 @@ class UntrainedFactory:
             if twin is None:
                 raise UserError(f"backbone '{name}' has no variant without batch statistics")
             plan = {**plan, "backbone": {"name": name, "params": registry.parameters(twin)}}
-        model = new_model(plan).to(self._mean.device)
+        model = new_model(plan, self._rng).to(self._mean.device)
         model.mean.copy_(self._mean)
         model.std.copy_(self._std)
         return model

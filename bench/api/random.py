@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -18,19 +19,31 @@ class Rng:
     """A named stream of random numbers.
 
     Equal names give equal numbers on every machine and device, since the CPU draws them. A draw does not change other
-    streams. `child` opens an independent stream, so that more draws in one place do not change another.
+    streams. `child` opens an independent stream, so that more draws in one place do not change another. A stream does
+    not tell its name, so that a defense cannot open the attacker's streams with the seed of its own.
     """
 
     def __init__(self, *path: str | int) -> None:
-        """`path`: the axes that the stream depends on, for example `Rng("split", "digits", 0)`."""
-        self._path = path
-        digest = hashlib.sha256(json.dumps(path).encode()).digest()
-        self._seed = int.from_bytes(digest[:8], "big") >> 1
+        """`path`: the axes that the stream depends on, for example `Rng("split", "digits", 0)`. ValueError: no axis."""
+        if not path:
+            raise ValueError("a stream needs a name: give the axes that it depends on")
+        self._open(hashlib.sha256(json.dumps(path)[:-1].encode()))
+
+    def _open(self, name: hashlib._Hash) -> None:
+        """name: hash of the path as JSON, without the closing bracket. A hash cannot be read back."""
+        self._name = name
+        whole = name.copy()
+        whole.update(b"]")
+        self._seed = int.from_bytes(whole.digest()[:8], "big") >> 1
         self._generator = torch.Generator().manual_seed(self._seed)
 
     def child(self, *path: str | int) -> Rng:
-        """An independent stream."""
-        return Rng(*self._path, *path)
+        """An independent stream: that of the path which continues this one's, such as `Rng("a").child(1)`: "a", 1."""
+        name = self._name.copy()
+        name.update("".join(f", {json.dumps(part)}" for part in path).encode())
+        opened = copy.copy(self)
+        opened._open(name)  # noqa: SLF001 -- another stream of this class
+        return opened
 
     @property
     def seed(self) -> int:

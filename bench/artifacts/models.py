@@ -13,20 +13,22 @@ from hashing.model import HashModel, build_model
 
 
 def blueprint(spec: SettingSpec, *, image_shape: tuple[int, ...], classes: int, train_size: int) -> Json:
-    """The arguments from which `new_model` builds an untrained model of a setting and a seed, as JSON."""
+    """The arguments from which `new_model` builds an untrained model of a setting, as JSON.
+
+    The seed is not among them, because models in a defender's view keep their blueprint.
+    """
     return {
         "backbone": spec["backbone"],
         "method": spec["method"],
         "bits": spec["bits"],
-        "seed": spec["seed"],
         "image_shape": list(image_shape),
         "classes": classes,
         "train_size": train_size,
     }
 
 
-def new_model(plan: Json) -> HashModel:
-    """The untrained model of a blueprint."""
+def new_model(plan: Json, rng: Rng) -> HashModel:
+    """The untrained model of a blueprint. rng: for the first weights; `Rng("victim", seed)` for those of a victim."""
     c, h, w = plan["image_shape"]
     model = build_model(
         backbone=component("backbones", plan["backbone"]),
@@ -35,7 +37,7 @@ def new_model(plan: Json) -> HashModel:
         image_shape=(c, h, w),
         classes=plan["classes"],
         train_size=plan["train_size"],
-        rng=Rng("victim", plan["seed"]),
+        rng=rng,
     )
     model.blueprint = plan
     return model
@@ -55,6 +57,6 @@ def without_memory(stored: StoredModel, device: torch.device) -> HashModel:
 
 def open_model(stored: StoredModel, device: torch.device) -> HashModel:
     """A trained model, in evaluation mode on the device."""
-    model = new_model(dict(stored.blueprint))
+    model = new_model(dict(stored.blueprint), Rng("stored"))  # every value is replaced by the stored one
     model.load_state_dict(stored.state)
     return model.to(device).eval()

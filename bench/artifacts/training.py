@@ -49,7 +49,7 @@ def train_victim(
     plan = blueprint(
         spec, image_shape=tuple(train.images.shape[1:]), classes=train.labels.shape[1], train_size=len(train)
     )
-    model = new_model(plan)
+    model = new_model(plan, Rng("victim", spec["seed"]))
     fit_normalisation(model, train.images)
     model = model.to(context.device)
     losses = fit(

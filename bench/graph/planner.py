@@ -16,6 +16,7 @@ from bench.api.defense import Defense, InputDetector, Needs, kind_of
 from bench.api.errors import DataMissingError, UserError
 from bench.api.hashing import Backbone, HashingMethod
 from bench.api.kinds import CODE_CHANGING
+from bench.api.random import Rng
 from bench.artifacts import stage_io
 from bench.artifacts.inputs import (
     AttackerInputs,
@@ -260,7 +261,7 @@ def _without_values(plan: dict[str, Any]) -> HashModel | None:
     """The untrained model of a blueprint, without values; None if a component cannot build it."""
     try:
         with warnings.catch_warnings(action="ignore"), torch.device("meta"):
-            return new_model(plan)
+            return new_model(plan, Rng("without values"))
     except Exception:  # noqa: BLE001 -- a plugin's may need values or other images; the attack step compares them
         return None
 
