@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.api.card import Card
 from bench.api.defense import DataFilter, DefenderView, Filtered, PositiveShare, Rng, Share, Split, defense
 from bench.api.errors import DivergedError
-from defenses.helpers.fine_tuning import calibration_map
+from defenses.helpers.fine_tuning import MAX_DROP, quality
 from defenses.helpers.gradient_ascent import LocalAscent, Unlearn, Watch, voted
 from hashing.model import HashModel
 
@@ -30,7 +30,7 @@ CARD = Card(
     " classes); gamma is the 10 % quantile of l after an ordinary first epoch; images are isolated by the mean of l"
     " over the warm-up epochs; unlearning minimises the loss on the other images minus 0.1 l, clipped, on the isolated"
     " ones in evaluation mode (batch statistics of poison alone would be meaningless); the last epoch whose calibration"
-    " mAP fell by at most 10 % counts, and each epoch has a new optimiser; the warm-up takes at least two epochs at the"
+    " mAP fell by at most 4 % counts, and each epoch has a new optimiser; the warm-up takes at least two epochs at the"
     " recipe's constant rate, and the training on the other images starts the recipe's schedule again. guess: clip at"
     " 0.5, a tenth of the recipe's learning rate. ABL finds images that are learned faster than their class; small"
     " patches on small networks are not",
@@ -55,7 +55,7 @@ class ABL(DataFilter):
     """Losses of isolated images are clipped at this value."""
     rate: PositiveShare = 0.1  # guess (the paper's code: an absolute 0.005, without the other images)
     """Learning rate of the unlearning, as a multiple of the recipe's."""
-    max_drop: Share = 0.1  # METHODOLOGY.md#operating-points
+    max_drop: Share = MAX_DROP
     """Largest accepted relative drop of mAP on the calibration images."""
 
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
@@ -88,7 +88,7 @@ class ABL(DataFilter):
 
     def unlearned(self, view: DefenderView, model: nn.Module, rest: Split, isolated: Split, rng: Rng) -> nn.Module:
         """The model after the last epoch of unlearning whose calibration mAP is inside the bound."""
-        floor = (1 - self.max_drop) * calibration_map(model, view.calibration_set)
+        reference = quality(model, view.calibration_set)
         anchors = voted(model, rest)[0].to(rest.images.device)
         recipe = replace(view.recipe, epochs=1, schedule="constant", lr=self.rate * view.recipe.lr)
         best = model
@@ -102,7 +102,7 @@ class ABL(DataFilter):
                 model = view.train_model(model, rest, recipe, stream, hook=hook)
             except DivergedError:
                 break
-            if calibration_map(model, view.calibration_set) >= floor:
+            if reference.drop_to(quality(model, view.calibration_set)) <= self.max_drop:
                 best = model
                 view.notes["epochs unlearned"] = epoch + 1.0
         return best

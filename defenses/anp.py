@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench.api.card import Card
 from bench.api.defense import Backbone, DefenderView, HashingMethod, Repair, Rng, Share, defense
 from bench.api.errors import DivergedError, UserError
-from defenses.helpers.fine_tuning import calibration_map
+from defenses.helpers.fine_tuning import MAX_DROP, quality
 from defenses.helpers.masks import MaskedLoss, batch_norms, learning_part, without_channels
 
 CARD = Card(
@@ -25,9 +25,10 @@ CARD = Card(
     " random start; batch norms use batch statistics in this training; channels with a small mask get scale 0 in the"
     " original model and keep their shift",
     deviates="L is the victim's hash loss on the fit half, without augmentation and in float32; the threshold is the"
-    " largest of 0.05 to 0.90 at which leave-one-out mAP on the calibration half falls by at most 10 % (relative);"
-    " perturbations are clipped to 0.4 after the step (the code lets them reach 0.8); frozen blocks have no masks,"
-    " because no training has changed them; no image is in a batch twice",
+    " largest of 0.05 to 0.90 at which leave-one-out mAP on the calibration half falls by at most 4 % (relative;"
+    " BackdoorBench: 10 %); rate and steps are the authors' (BackdoorBench: a rate of 0.01); perturbations are clipped"
+    " to 0.4 after the step (the code lets them reach 0.8); frozen blocks have no masks, because no training has"
+    " changed them; no image is in a batch twice",
 )
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 19))  # the authors' code: up to 0.90 in steps of 0.05
 
@@ -36,7 +37,7 @@ THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 19))  # the authors' cod
 class ANP(Repair):
     threshold: Share | None = None
     """Channels with a smaller mask are pruned; default: the largest threshold that `max_drop` allows."""
-    max_drop: Share = 0.1  # BackdoorBench
+    max_drop: Share = MAX_DROP
     """Largest accepted relative drop of mAP on the calibration images."""
     steps: Annotated[int, Field(ge=0)] = 2000  # the authors' code
     """Optimisation steps of the masks."""
@@ -71,10 +72,10 @@ class ANP(Repair):
 
     def largest_threshold(self, view: DefenderView, masks: Float[Tensor, " d"]) -> float:
         """The largest threshold that keeps calibration mAP inside the bound; 0, which prunes nothing, if none does."""
-        floor = (1 - self.max_drop) * calibration_map(view.model, view.calibration_set)
+        reference = quality(view.model, view.calibration_set)
         for threshold in reversed(THRESHOLDS):  # quality may dip in between: the largest counts
             candidate = without_channels(view.model, masks < threshold)
-            if calibration_map(candidate, view.calibration_set) >= floor:
+            if reference.drop_to(quality(candidate, view.calibration_set)) <= self.max_drop:
                 return threshold
         return 0.0
 

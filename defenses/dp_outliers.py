@@ -46,8 +46,8 @@ class DPOutliers(DataFilter):
     """Standard deviation of the noise, as a multiple of `clip`."""
     private: bool = True
     """False: the same training without clipping and noise, as a baseline."""
-    bound: Share = 0.1  # guess: the default of spectral signatures
-    """Assumed upper bound of the poisoned share of the training set. The defense removes 1.5 times this share."""
+    bound: Share = 0.05  # guess: the default of spectral signatures
+    """Assumed largest number of poisoned images, as a share of the training set; 1.5 times as many are removed."""
 
     needs: ClassVar[Needs] = Needs.TRAIN_SET
     optional_packages: ClassVar[tuple[str, ...]] = ("opacus",)

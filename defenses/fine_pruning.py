@@ -1,78 +1,78 @@
-"""Prune the channels that are least active on clean images, then fine-tune."""
+"""Prune the features that are least active on clean images, then fine-tune."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Annotated
-
 import torch
 from jaxtyping import Bool
-from pydantic import Field
 from torch import Tensor, nn
 
 from bench.api.card import Card
 from bench.api.defense import DefenderView, PositiveShare, Repair, Rng, Share, defense
 from bench.api.hashing import Backbone, HashingMethod
-from defenses.helpers.channels import mean_activations, remove, switched_off
-from defenses.helpers.fine_tuning import RATES, Choice, Rates, calibration_map, fine_tuned
+from defenses.helpers.channels import first_layer, mean_activations, remove, switched_off
+from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Peaks, Quality, Steps, fine_tuned, quality
 
 CARD = Card(
     title="Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural Networks",
     venue="RAID",
     year=2018,
     url="https://arxiv.org/abs/1805.12185",
-    follows="channels of the last convolution are pruned in the order of their mean activation on clean images, lowest"
-    " first, as many as the bound on the drop of clean quality allows; then the network is fine-tuned on clean images",
-    deviates="quality is leave-one-out mAP on the calibration half of the trusted set, not accuracy, with"
-    " BackdoorBench's 10 % relative bound; fine-tuning uses the victim's hash loss and optimiser at a constant rate,"
-    " chosen from a grid by the same mAP; guess: 10 epochs (BackdoorBench: 100, for classifiers); in residual networks"
-    " the branch of the last block is pruned",
+    follows="the features that enter the last layer (channels of the last convolution after pooling) are pruned in the"
+    " order of their mean activation on clean images, lowest first, until clean quality falls below a bound for the"
+    " first time; then the network is fine-tuned on clean images",
+    deviates="the last layer is the hash head; quality is leave-one-out mAP on the calibration half of the trusted set,"
+    " not accuracy; guess: a bound of 4 % (the paper: the defender's choice; BackdoorBench: 10 % of the accuracy);"
+    " fine-tuning as in fine_tuning, where the drop counts from the network before pruning",
 )
 
 
 @defense
 class FinePruning(Repair):
     ratio: Share | None = None
-    """Share of the channels that is pruned; default: as many as `max_drop` allows."""
-    max_drop: Share = 0.1  # BackdoorBench, config/defense/fp
-    """Largest accepted relative drop of mAP on the calibration images."""
+    """Share of the features that is pruned; default: until `max_drop` is exceeded for the first time."""
     step: PositiveShare = 0.01  # BackdoorBench
-    """Share of the channels that is pruned at a time."""
-    epochs: Annotated[int, Field(ge=0)] = 10  # guess: see CARD
-    """Epochs of fine-tuning after pruning; 0: no fine-tuning."""
-    lr: Rates = RATES
-    """Learning rates that are tried."""
-    choose: Choice = "best"  # METHODOLOGY.md#operating-points
-    """best: rate with the highest calibration mAP. strongest: largest rate that lowers it by at most 10 %."""
+    """Share of the features that is pruned at a time."""
+    max_drop: Share = MAX_DROP
+    """Largest accepted relative drop of mAP on the calibration images."""
+    steps: Steps = STEPS
+    """Least number of tuning steps; a larger trusted set has as many as in BackdoorBench. 0: no tuning."""
+    peaks: Peaks = PEAKS
+    """Peak learning rates, as multiples of the victim's; the largest that `max_drop` allows counts."""
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
-        del method
-        return (
-            "" if backbone.convolutional() else "it prunes channels of convolutions, and this backbone works on tokens"
-        )
+        del backbone
+        with torch.device("meta"):
+            head = method.head(2, 8)
+        return "" if first_layer(head) else "it prunes inputs of a linear layer, and the hash head starts with another"
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
-        reference = calibration_map(view.model, view.calibration_set)
+        reference = quality(view.model, view.calibration_set)
         order = mean_activations(view.model, view.fit_set).argsort(stable=True)
-        pruned = torch.zeros(len(order), dtype=torch.bool, device=order.device)
-        pruned[order[: self._count(view, order, reference)]] = True
+        pruned = first(order, self._count(view, order, reference))
         view.notes["pruned share"] = float(pruned.float().mean())
         with switched_off(view.model, pruned):
-            tuned = partial(fine_tuned, view, view.model, rng, rates=self.lr, choose=self.choose)
-            best = tuned(epochs=self.epochs, reference=reference)  # the drop counts from the network before pruning
+            best = fine_tuned(
+                view, view.model, rng, steps=self.steps, peaks=self.peaks, max_drop=self.max_drop, reference=reference
+            )
         remove(best, pruned)
         return best
 
-    def _count(self, view: DefenderView, order: Tensor, reference: float) -> int:
-        """The number of channels to prune; one channel always stays."""
+    def _count(self, view: DefenderView, order: Tensor, reference: Quality) -> int:
+        """The number of features to prune; one always stays."""
         if self.ratio is not None:
             return min(round(self.ratio * len(order)), len(order) - 1)
-        floor = (1 - self.max_drop) * reference
         width = max(1, round(self.step * len(order)))
-        for count in reversed(range(width, len(order), width)):  # quality may dip in between: the largest counts
-            off: Bool[Tensor, " d"] = torch.zeros(len(order), dtype=torch.bool, device=order.device)
-            off[order[:count]] = True
-            with switched_off(view.model, off):
-                if calibration_map(view.model, view.calibration_set) >= floor:
-                    return count
-        return 0
+        allowed = 0
+        for count in range(width, len(order), width):
+            with switched_off(view.model, first(order, count)):
+                if reference.drop_to(quality(view.model, view.calibration_set)) > self.max_drop:
+                    break
+            allowed = count
+        return allowed
+
+
+def first(order: Tensor, count: int) -> Bool[Tensor, " d"]:
+    """A mask of the first `count` features of the order."""
+    mask = torch.zeros(len(order), dtype=torch.bool, device=order.device)
+    mask[order[:count]] = True
+    return mask

@@ -9,41 +9,39 @@ from pydantic import Field, NonNegativeFloat
 from torch import nn
 
 from bench.api.card import Card
-from bench.api.defense import DefenderView, Repair, Rng, defense
+from bench.api.defense import DefenderView, Repair, Rng, Share, defense
 from bench.api.errors import UserError
 from bench.api.hashing import Backbone, HashingMethod
 from bench.api.types import to_unit
 from defenses.helpers.attention import Distillation, attention_maps
-from defenses.helpers.fine_tuning import RATES, Choice, Rates, fine_tuned
+from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Peaks, Steps, fine_tuned
 
 CARD = Card(
     title="Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural Networks",
     venue="ICLR",
     year=2021,
     url="https://arxiv.org/abs/2101.05930",
-    follows="the teacher is the model fine-tuned on clean images for 10 epochs; the student is the model itself, tuned"
-    " on the same images with its loss plus beta_l times the mean squared difference of attention maps (sum over"
-    " channels of squared activations, unit norm) of three blocks; 20 epochs as in the authors' code",
-    deviates="the hash loss replaces cross-entropy; the victim's optimiser has a constant rate, chosen for teacher and"
-    " student separately from a grid by leave-one-out mAP on the calibration half of the trusted set (the code: 0.1"
-    " with steps); betas are BackdoorBench's 500, 1000 and 1000 (the code: 0, 0 and 5000, for a WideResNet); maps are"
-    " those of the last three blocks that learn and have more than one position, or fewer if there are fewer; the"
-    " student's maps are from a second pass over the batch, in float32, which does not change running statistics",
+    follows="the teacher is the model fine-tuned on clean images; the student is the model itself, tuned on the same"
+    " images with its loss plus beta_l times the mean squared difference of attention maps (sum over channels of"
+    " squared activations, unit norm) of three blocks",
+    deviates="the hash loss replaces cross-entropy; teacher and student are tuned as in fine_tuning, for 400 steps each"
+    " (the code: 390 and 780, with a rate of 0.1 and steps); betas are BackdoorBench's 500, 1000 and 1000 (the code: 0,"
+    " 0 and 5000, for a WideResNet); maps are those of the last three blocks that learn and have more than one"
+    " position, or fewer if there are fewer; the student's maps are from a second pass over the batch, in float32,"
+    " which does not change running statistics",
 )
 
 
 @defense
 class NAD(Repair):
-    teacher_epochs: Annotated[int, Field(ge=0)] = 10  # the paper; the teacher is then the result of fine_tuning
-    """Epochs of fine-tuning that make the teacher."""
-    epochs: Annotated[int, Field(ge=0)] = 20  # the authors' code (BackdoorBench: 100)
-    """Epochs of distillation."""
     betas: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = (500.0, 1000.0, 1000.0)  # BackdoorBench
     """Weights of the attention losses, from shallow to deep layers."""
-    lr: Rates = RATES
-    """Learning rates that are tried."""
-    choose: Choice = "best"  # METHODOLOGY.md#operating-points
-    """best: rate with the highest calibration mAP. strongest: largest rate that lowers it by at most 10 %."""
+    max_drop: Share = MAX_DROP
+    """Largest accepted relative drop of mAP on the calibration images."""
+    steps: Steps = STEPS
+    """Least number of tuning steps; a larger trusted set has as many as in BackdoorBench. 0: no tuning."""
+    peaks: Peaks = PEAKS
+    """Peak learning rates, as multiples of the victim's; the largest that `max_drop` allows counts."""
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:
         del method
@@ -55,7 +53,7 @@ class NAD(Repair):
                 "nad compares attention maps, and no learning block of this backbone has one: freeze fewer blocks, or"
                 " leave nad out"
             )
-        tuned = partial(fine_tuned, view, view.model, rates=self.lr, choose=self.choose)
-        hook = Distillation(tuned(rng, epochs=self.teacher_epochs), self.betas)
+        tuned = partial(fine_tuned, view, view.model, steps=self.steps, peaks=self.peaks, max_drop=self.max_drop)
+        hook = Distillation(tuned(rng), self.betas)  # the teacher is the result of fine_tuning
         view.notes.update({f"teacher's {name}": view.notes.pop(name) for name in list(view.notes)})
-        return tuned(rng.child("student"), epochs=self.epochs, hook=hook)
+        return tuned(rng.child("student"), hook=hook)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.api.card import Card
 from bench.api.defense import DefenderView, ModelDetector, Rng, Verdict, defense
-from defenses.helpers.trigger_inversion import Reversing, anomaly, class_anchors, trusted_set
+from defenses.helpers.trigger_inversion import Reversing, anomaly, class_anchors
 
 CARD = Card(
     title="Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural Networks",
@@ -14,7 +14,8 @@ CARD = Card(
     follows="per class, the smallest mask (one channel) and pattern that move other images to the class: Adam with rate"
     " 0.1, betas 0.5 and 0.9; success 99 %; the weight of the mask's size is doubled after 5 successful steps and"
     " divided by 2^1.5 after 5 failures; early stop after 25 steps without a smaller mask (original code); the index is"
-    " the distance below the median in units of 1.4826 MAD, and an index above 2 is an alarm",
+    " the distance below the median in units of 1.4826 MAD, and an index above 2 is an alarm; medians of an even number of classes are"
+    " means of the two middle sizes, as in the original (BackdoorBench takes the lower one)",
     deviates="codes have no softmax: the loss is (1 - u.a/K)/2 to the class's anchor, not cross-entropy; an image"
     " succeeds if that anchor is its nearest (equally near anchors share the success); a class that is never reached"
     " has size 1; guess: the pattern starts as the mean of the class's own images (random in the original) under a mask"
@@ -29,7 +30,7 @@ CARD = Card(
 @defense
 class NeuralCleanse(Reversing, ModelDetector):
     def inspect(self, view: DefenderView, rng: Rng) -> Verdict:
-        anchors = class_anchors(view.model, trusted_set(view))
+        anchors = class_anchors(view.model, view.trusted_set)
         own = (view.fit_set.labels.float() @ anchors.classes.float().T) > 0
         found = self.reverse(view.model, view.fit_set.images, own, anchors.codes, rng)
         index, median, deviation = anomaly(found.sizes)

@@ -27,8 +27,9 @@ CARD = Card(
     follows="the Grad-CAM region above 15 % of its maximum is pasted onto clean images, and inert noise into the same"
     " region; the score is the share of images that take the query's code, relative to a quadratic boundary in the"
     " confidence under noise",
-    deviates="`cells` can select finer maps than those of the last convolution: these have 2 x 2 positions for small"
-    " images, so that the region is the whole image and every image is fooled; one code replaces several proposed"
+    deviates="the maps are the last ones of at least 7 x 7 positions, which are those of the last convolution of"
+    " ImageNet networks, as published; the last maps of small images have 2 x 2 positions, so that the region would be"
+    " the whole image and every image would be fooled; one code replaces several proposed"
     " classes, so that no regions of other classes are subtracted; a class is a Hamming ball (95 % of the distances"
     " within a class), and the confidence is one minus the mean distance to the clean image's code; radius and boundary"
     " are fitted on the fit half, where no image is its own overlay, because the calibration half sets the threshold;"
@@ -46,9 +47,8 @@ class SentiNet(InputDetector):
     """Clean images that get the salient region of a query."""
     region: Share = 0.15  # the paper
     """Share of the saliency's maximum from which a pixel is salient."""
-    # 1 selects the last convolution, as published. 7, the size of the last maps of ImageNet networks, was tried on
-    # attacked digits (AUROC .95 instead of .45), so results with it on digits are exploratory.
-    cells: Annotated[int, Field(ge=1)] = 1
+    # Tried on attacked digits (AUROC .95; .45 with the last convolution), so results on digits are exploratory.
+    cells: Annotated[int, Field(ge=1)] = 7
     """Least width and height of the saliency map: the last layer with such large maps is used; 1: last convolution."""
     quantile: PositiveShare = 0.95  # METHODOLOGY.md#sentinet
     """Quantile of the distances within a class that gives the radius of the class."""

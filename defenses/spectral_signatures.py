@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
-from pydantic import Field
 from torch import Tensor
 
 from bench.api.card import Card
-from bench.api.defense import DataFilter, DefenderView, Filtered, Rng, defense
+from bench.api.defense import DataFilter, DefenderView, Filtered, Rng, Share, defense
 from defenses.helpers.features import Space, by_label, embed, principal
 
 CARD = Card(
@@ -19,30 +16,34 @@ CARD = Card(
     year=2018,
     url="https://arxiv.org/abs/1811.00636",
     follows="features are centred by the mean of their class; the score is the squared projection on the top right"
-    " singular vector; the top 1.5 eps of each class are removed, and the model is trained again on the others",
-    deviates="scores are percentiles inside the class, so that classes of different scale can be pooled; an image with"
-    " several labels gets the largest percentile and is removed if one label says so; guess: eps = 0.1 for every"
-    " attack, so that 15 % of every class are removed, as in BackdoorBench (whose features are not centred). The"
-    " ranking inverts if poison is more than half of its class: in theory clean images score pi^2 and poison (1 -"
-    " pi)^2, with pi the share of poison",
+    " singular vector; 1.5 times the largest number of poisoned images that the defender expects is removed from each"
+    " class, and the model is trained again on the others",
+    deviates="the number is a share of the training set, and at most half of a class is removed, as in"
+    " backdoor-toolbox; scores are percentiles inside the class, so that classes of different scale can be pooled; an"
+    " image with several labels gets the largest percentile and is removed if one label says so; guess: a bound of 5 %,"
+    " the dose of most suites (the paper knows the number). BackdoorBench and ART also centre the features for the"
+    " singular vector, but project uncentred features. The ranking inverts if poison is more than half of its class: in"
+    " theory clean images score pi^2 and poison (1 - pi)^2, with pi the share of poison",
 )
+MARGIN = 1.5  # the paper
 
 
 @defense
 class SpectralSignatures(DataFilter):
-    eps: Annotated[float, Field(gt=0, lt=0.5)] = 0.1  # guess (BackdoorBench removes 15 %)
-    """Assumed upper bound of the poisoned share of a class. The defense removes 1.5 times this share."""
+    bound: Share = 0.05  # guess: see CARD
+    """Assumed largest number of poisoned images, as a share of the training set."""
     space: Space = "features"  # the paper; METHODOLOGY.md#spectral_signatures
     """Input of the analysis: features before the hash layer, or relaxed codes."""
 
     def judge(self, view: DefenderView, rng: Rng) -> Filtered:
         del rng
         embedded = embed(view, self.space)
+        most = int(MARGIN * self.bound * len(view.train))
 
         def judge(own: Int64[Tensor, " m"]) -> tuple[Float[Tensor, " m"], Bool[Tensor, " m"]]:
             squared = projections(embedded[own.to(embedded.device)]).cpu()
             removed = torch.zeros(len(own), dtype=torch.bool)
-            removed[squared.argsort(descending=True, stable=True)[: int(1.5 * self.eps * len(own))]] = True
+            removed[squared.argsort(descending=True, stable=True)[: min(most, len(own) // 2)]] = True
             return percentiles(squared), removed
 
         scores, removed = by_label(view.train.labels, judge, lowest=0.0)

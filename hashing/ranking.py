@@ -22,8 +22,8 @@ from hashing.codes import Backend, PackedCodes, check_pair, kernels
 
 __all__ = [
     "Denominator", "Relevance", "Ties", "ap_bounds", "auroc", "average_precision", "chance_ap", "distance_histograms",
-    "expected_ap", "expected_zero_ap", "leave_one_out_map", "mean_drop_ap", "precision_at", "precision_recall_curve",
-    "radius_precision_recall", "tpr_at_fpr",
+    "expected_ap", "expected_zero_ap", "leave_one_out_ap", "leave_one_out_map", "mean_drop_ap", "precision_at",
+    "precision_recall_curve", "radius_precision_recall", "tpr_at_fpr",
 ]  # fmt: skip
 
 Ties = Literal["expected", "index"]
@@ -152,13 +152,18 @@ def average_precision(
     return np.where(found > 0, _ratio(precision, hits, empty=0.0), np.nan)
 
 
-def leave_one_out_map(codes: PackedCodes, labels: LabelArray) -> float:
-    """Mean expected AP with each item as query for the others. Items without a relevant other are left out."""
+def leave_one_out_ap(codes: PackedCodes, labels: LabelArray) -> PerQuery:
+    """Expected AP of each item as query for the others; NaN for items without a relevant other."""
     relevance = Relevance(labels)
     total, relevant = distance_histograms(codes, codes, relevance, labels)
     total[:, 0] -= 1
     relevant[:, 0] -= relevance.encode(labels).any(1)
-    ap = expected_ap(total, relevant)
+    return expected_ap(total, relevant)
+
+
+def leave_one_out_map(codes: PackedCodes, labels: LabelArray) -> float:
+    """Mean of `leave_one_out_ap`. Items without a relevant other are left out; NaN if all are."""
+    ap = leave_one_out_ap(codes, labels)
     return float(ap[~np.isnan(ap)].mean()) if not np.isnan(ap).all() else float("nan")
 
 

@@ -72,7 +72,7 @@ def draw(store: Store, path: Path, *, run: str = LATEST, suite: str | None = Non
     if not found:
         raise UserError(
             f"this run has no sweep: give a parameter at least {FEWEST} values, for example"
-            """ --set 'defenses=["none", { name = "fine_pruning", epochs = 0, ratio = [0.3, 0.6, 0.9] }]'"""
+            """ --set 'defenses=["none", { name = "fine_pruning", steps = 0, ratio = [0.3, 0.6, 0.9] }]'"""
         )
     with default_style():
         write(path, as_bytes(figure(found), suffix))

@@ -21,6 +21,7 @@ from reports.artifact_files import opened
 from reports.common_cells import CommonCells
 from reports.context import REPAIRS, contexts
 from reports.figures import as_bytes, default_style
+from reports.frontier import Frontier, frontiers
 from reports.rows import removed
 from reports.selection import NONE, attacked, undefended
 from reports.strength import WeakAttacks, note
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 INK, FAINT = "#010203", "#dddddd"  # placeholders that `in_page` replaces by the colours of the page
 # Okabe and Ito's colour-blind safe palette without black; marks differ as well
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a6d3b")
+PANELS = 3  # side by side in a chart of many panels
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 FORM: Any = {"font.family": "sans-serif", "svg.fonttype": "none", "text.color": INK, "axes.edgecolor": INK,
         "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "font.size": 8, "legend.frameon": False,
@@ -100,6 +102,38 @@ def of_costs(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]
                 f" the attack stronger. {note(weak, {attack for attack, _ in made})}"
             )
             yield chart("Effects and costs of defenses", short(context.setting), caption, partial(cost_figure, points))
+
+
+def of_frontiers(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
+    """A curve per repair through its bounds: mAP lost against own-mAP, and against t-mAP; a panel per attack."""
+    weak_attacks = WeakAttacks(trials, mixed)
+    for frontier in frontiers(trials, mixed):
+        weak = weak_attacks.of(frontier.basis.context)
+        attacks = [attack for attack in frontier.attacks if attack != NONE and attack not in weak]
+        for metric, control in (("own_map", "own_map_control"), ("t_map", "t_map_control")):
+            panels = {}
+            for attack in attacks:
+                curves_of = {short(repair): curve for repair in frontier.repairs
+                             if (curve := _curve(frontier, attack, repair, metric))}  # fmt: skip
+                if curves_of:
+                    panels[short(attack)] = frontier.mean(attack, control), curves_of
+            if panels:
+                caption = (
+                    f"{frontier.basis.cells.sentence(intervals=False)} A point per bound"
+                    f" ({', '.join(f'{100 * bound:g} %' for bound in frontier.bounds)} of the mAP of trusted images),"
+                    " from the model without defense at 0. Horizontal: mAP that queries lose. Dotted: the control."
+                    f" {note(weak, {attack for attack, _, _ in frontier.basis.rows})}"
+                )
+                title = f"Frontier of repairs: {METRICS[metric].title}"
+                draw = partial(frontier_figure, panels, METRICS[metric].title)
+                yield chart(title, short(frontier.basis.context.setting), caption, draw)
+
+
+def _curve(frontier: Frontier, attack: str, repair: str, metric: str) -> list[tuple[float, float]]:
+    """Points (mAP lost, metric) from no defense over all bounds; empty if one of them was not measured."""
+    quality, values = (frontier.values(attack, repair, name) for name in ("map", metric))
+    known = [(q, v) for q, v in zip(quality, values, strict=True) if q is not None and v is not None]
+    return [(known[0][0] - q, v) for q, v in known] if len(known) == len(values) else []
 
 
 def of_attention(trials: pd.DataFrame, cache: RecordCache, short: Short, mixed: bool) -> Iterator[Chart]:
@@ -222,6 +256,35 @@ def cost_figure(points: Mapping[str, Sequence[tuple[str, Mapping[str, float]]]])
     axes.set_ylabel("gain removed")
     axes.grid(visible=True, color=FAINT, linewidth=0.6)
     _finish(figure, axes)
+    return figure
+
+
+def frontier_figure(
+    panels: Mapping[str, tuple[float | None, Mapping[str, Sequence[tuple[float, float]]]]], title: str
+) -> Figure:
+    """panels: for each attack the control, and for each repair its points (mAP lost, metric)."""
+    columns = min(PANELS, len(panels))
+    lines = -(-len(panels) // columns)
+    figure, _ = _figure(columns, 2.8)
+    figure.clear()
+    figure.set_figheight(2.6 * lines + 0.4)
+    grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
+    styles = _styles(list(dict.fromkeys(repair for _, each in panels.values() for repair in each)))
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (attack, (control, each)) in zip(grid.flat, panels.items(), strict=False):
+        for repair, points in each.items():
+            colour, mark = styles[repair]
+            across, up = zip(*points, strict=True)
+            axes.plot(across, up, color=colour, marker=mark, markersize=4, linewidth=1.2, alpha=0.85, label=repair)
+        if control is not None:
+            axes.axhline(control, color=INK, linestyle=":", linewidth=1)
+        axes.set_title(strip_controls(attack), loc="left", fontsize=9)
+        axes.set_xlabel("mAP lost")
+        axes.set_ylim(-0.02, 1.02)
+        axes.grid(visible=True, color=FAINT, linewidth=0.6)
+    grid[0, 0].set_ylabel(title)
+    _finish(figure, grid[0, 0])
     return figure
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -48,6 +49,7 @@ __all__ = [
     "defense",
 ]  # fmt: skip
 
+PARTS = ("images", "labels", "ids")
 T = TypeVar("T")
 
 
@@ -108,6 +110,13 @@ class DefenderView:
     untrained: Untrained
     granted: Mapping[str, Any] = field(default_factory=dict, repr=False)
     notes: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def trusted_set(self) -> Split:
+        """Both halves of the trusted set."""
+        halves = self.fit_set, self.calibration_set
+        images, labels, ids = (torch.cat([getattr(half, name) for half in halves]) for name in PARTS)
+        return Split(images, labels, ids)
 
     @property
     def train(self) -> Split:

@@ -1,4 +1,4 @@
-"""Activations of the channels of a network's last convolution, and switching channels off."""
+"""The features that enter the hash head: how active they are, and switching them off."""
 
 from __future__ import annotations
 
@@ -10,53 +10,32 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from bench.api.types import Split, to_unit
-
-NORMS = (nn.BatchNorm2d, nn.GroupNorm)
-
-
-def last_convolution(model: nn.Module) -> list[nn.Module]:
-    """The last convolution and its normalisation, if it has one. TypeError: the model has no convolution."""
-    modules = list(model.modules())
-    at = max((i for i, module in enumerate(modules) if isinstance(module, nn.Conv2d)), default=None)
-    if at is None:
-        raise TypeError("the model has no convolution to prune")
-    conv = modules[at]
-    assert isinstance(conv, nn.Conv2d)
-    after = modules[at + 1] if at + 1 < len(modules) else None
-    if isinstance(after, NORMS) and after.weight is not None and len(after.weight) == conv.out_channels:
-        return [conv, after]
-    return [conv]
+from hashing.inference import Inference
+from hashing.model import HashModel
 
 
-@torch.no_grad()
-def mean_activations(model: nn.Module, split: Split, batch: int = 500) -> Float[Tensor, " d"]:
-    """Mean activation of each channel, over images and positions, after normalisation and ReLU."""
-    sums: list[Tensor] = []
+def first_layer(head: nn.Module) -> nn.Linear | None:
+    """The linear layer that the features enter; None if the head starts with another layer."""
+    leaves = (module for module in head.modules() if not list(module.children()))
+    first = next(leaves, None)
+    return first if isinstance(first, nn.Linear) else None
 
-    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        del module, inputs
-        sums.append(output.relu().mean((2, 3)).sum(0))
 
-    model.eval()
-    handle = last_convolution(model)[-1].register_forward_hook(record)
-    try:
-        for start in range(0, len(split), batch):
-            model(to_unit(split.images[start : start + batch]))
-    finally:
-        handle.remove()
-    return torch.stack(sums).sum(0) / len(split)
+def mean_activations(model: nn.Module, split: Split) -> Float[Tensor, " d"]:
+    """Mean absolute value of each feature over the images; features after a ReLU are not negative anyway."""
+    return Inference(model, split.images.shape[1:]).features(to_unit(split.images)).abs().mean(0)
 
 
 @contextmanager
-def switched_off(model: nn.Module, channels: Bool[Tensor, " d"]) -> Iterator[None]:
-    """Inside the block, the channels are zero and get no gradient. Copies of the model keep this."""
-    alive = (~channels)[:, None, None]
+def switched_off(model: nn.Module, features: Bool[Tensor, " d"]) -> Iterator[None]:
+    """Inside the block, the features are zero and get no gradient. Copies of the model keep this."""
+    assert isinstance(model, HashModel)
 
-    def mask(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        del module, inputs
-        return output * alive
+    def mask(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        del module
+        return (inputs[0] * ~features, *inputs[1:])
 
-    handle = last_convolution(model)[-1].register_forward_hook(mask)
+    handle = model.head.register_forward_pre_hook(mask)
     try:
         yield
     finally:
@@ -64,15 +43,10 @@ def switched_off(model: nn.Module, channels: Bool[Tensor, " d"]) -> Iterator[Non
 
 
 @torch.no_grad()
-def remove(model: nn.Module, channels: Bool[Tensor, " d"]) -> None:
-    """Set the channels to zero permanently, in place, and remove the hooks that a copy has from `switched_off`.
-
-    If a normalisation follows, only its scale and shift are set to zero. Zeros in the convolution would change the
-    statistics of a GroupNorm and so the other channels.
-    """
-    last = last_convolution(model)[-1]
-    last._forward_hooks.clear()  # noqa: SLF001 -- deepcopy brings hooks along and torch offers no other way
-    assert isinstance(last.weight, Tensor)
-    last.weight[channels] = 0
-    if isinstance(last.bias, Tensor):
-        last.bias[channels] = 0
+def remove(model: nn.Module, features: Bool[Tensor, " d"]) -> None:
+    """Give the features a weight of zero in the head, in place, and remove the hooks of `switched_off` from a copy."""
+    assert isinstance(model, HashModel)
+    layer = first_layer(model.head)
+    assert layer is not None, "FinePruning.unsupported_reason refuses other heads"
+    model.head._forward_pre_hooks.clear()  # noqa: SLF001 -- deepcopy brings hooks along and torch offers no other way
+    layer.weight[:, features] = 0

@@ -1,42 +1,79 @@
-"""Fine-tuning on one half of the trusted set, and measuring quality on the other half; shared by repairs."""
+"""Tuning on trusted images, and measuring its price on a half that is not trained on; shared by repairs."""
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Annotated
 
+import numpy as np
+from jaxtyping import Float
 from pydantic import Field, PositiveFloat
 from torch import nn
 
 from bench.api.defense import DefenderView, Hook, Rng
 from bench.api.errors import DivergedError, UserError
+from bench.api.hashing import Recipe
 from bench.api.types import Split
 from hashing.codes import pack
 from hashing.inference import encode
-from hashing.ranking import leave_one_out_map
+from hashing.ranking import leave_one_out_ap
 
-Rates = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
-Choice = Literal["best", "strongest"]  # see fine_tuned
-MAX_DROP = 0.1  # BackdoorBench: relative drop of clean quality that a repair may cost
-RATES = (1e-2, 1e-3, 1e-4)  # METHODOLOGY.md#operating-points: BackdoorBench's 0.01, which is for classifiers, and below
+Peaks = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+Steps = Annotated[int, Field(ge=0)]
+PEAKS = (1.0, 0.3, 0.1, 0.03)  # METHODOLOGY.md#operating-points
+STEPS = 400  # METHODOLOGY.md#operating-points
+MAX_DROP = 0.04  # METHODOLOGY.md#operating-points
+EPOCHS, BATCH = 100, 256  # of BackdoorBench's repairs: 1,000 steps for its 2,500 images
 
 
-def calibration_map(model: nn.Module, split: Split) -> float:
-    """Leave-one-out mAP inside the split, by which a defender judges quality (METHODOLOGY.md#operating-points).
+@dataclass(frozen=True)
+class Quality:
+    """Leave-one-out AP of each image of a split, by which a defender judges a model."""
+
+    ap: Float[np.ndarray, " n"]
+
+    @property
+    def map(self) -> float:
+        return float(self.ap.mean())
+
+    def drop_to(self, other: Quality) -> float:
+        """The relative drop of mAP to another model on the same images; 0 if there was nothing to lose."""
+        return 1 - other.map / self.map if self.map else 0.0
+
+    def uncertainty_of(self, other: Quality) -> float:
+        """The standard error of `drop_to` over the images, paired."""
+        apart = self.ap - other.ap
+        return float(apart.std() / np.sqrt(len(apart)) / self.map) if self.map else 0.0
+
+
+def quality(model: nn.Module, split: Split) -> Quality:
+    """Leave-one-out AP inside the split (METHODOLOGY.md#operating-points).
 
     DivergedError: codes are not finite. UserError: no two images share a label.
     """
     logits = encode(model, split.images, device=split.images.device)
     if not bool(logits.isfinite().all()):
         raise DivergedError("the model's codes are not finite: lower the learning rate")
-    value = leave_one_out_map(pack(logits), split.labels.cpu().numpy())
-    if math.isnan(value):
+    ap = leave_one_out_ap(pack(logits), split.labels.cpu().numpy())
+    if np.isnan(ap).all():
         raise UserError("no two images of the calibration set share a label: make the data set's `trusted` larger")
-    return value
+    return Quality(ap[~np.isnan(ap)])
+
+
+def calibration_map(model: nn.Module, split: Split) -> float:
+    """Leave-one-out mAP inside the split; errors as for `quality`."""
+    return quality(model, split).map
+
+
+def recipe_of(view: DefenderView, images: int, steps: int, lr: float) -> Recipe:
+    """The victim's recipe with a cosine from `lr` to 0, for as many epochs as `steps` or BackdoorBench's steps take."""
+    wanted = max(steps, round(EPOCHS * images / BATCH))
+    epochs = ceil(wanted / ceil(images / view.recipe.batch))
+    return replace(view.recipe, lr=lr, epochs=epochs, schedule="cosine")
 
 
 def fine_tuned(
@@ -44,35 +81,39 @@ def fine_tuned(
     model: nn.Module,
     rng: Rng,
     *,
-    epochs: int,
-    rates: Sequence[float],
-    choose: Choice = "best",
-    split: Split | None = None,
+    steps: int,
+    peaks: Sequence[float],
+    max_drop: float,
+    prepared: Callable[[Split], Split] = lambda split: split,
     hook: Hook | None = None,
-    reference: float | None = None,
+    reference: Quality | None = None,
 ) -> nn.Module:
-    """A copy of `model`, tuned with the victim's loss and optimiser at a constant learning rate.
+    """A copy of `model`, tuned with the victim's loss and optimiser, as strongly as the price allows.
 
-    One copy is tuned per learning rate in `rates`. choose: "best" takes the copy with the highest calibration mAP, the
-    first of equals. "strongest" takes the largest rate whose calibration mAP is at most MAX_DROP (relative) below
-    `reference`, or the best if there is none (METHODOLOGY.md#operating-points). reference: None means the calibration
-    mAP of `model`. split: the images to tune on; None means the fit half. Rates where training diverges are left out;
-    DivergedError if all diverge. With epochs = 0 the result is an unchanged copy.
+    The learning rate falls from a peak to 0 by a cosine. The peaks, multiples of the victim's own rate, are tried on
+    the fit half from the largest. The first one counts whose calibration mAP is at most `max_drop` (relative) below
+    `reference`. Then `model` is tuned once more at this peak, on both halves. If the price of every peak is too high,
+    the result is an unchanged copy (METHODOLOGY.md#operating-points).
+
+    steps: as many at least, or as many as in BackdoorBench if the set is larger; with 0 the result is an unchanged
+    copy. prepared: changes the images to tune on. reference: None means the calibration quality of `model`.
     """
-    if not epochs:
+    reference = quality(model, view.calibration_set) if reference is None else reference
+    view.notes.update({"learning rate": 0.0, "calibration drop": 0.0, "its standard error": 0.0})
+    if not steps:
         return copy.deepcopy(model)
-    reference = calibration_map(model, view.calibration_set) if reference is None else reference
-    recipe = replace(view.recipe, epochs=epochs, schedule="constant")
-    found: dict[float, tuple[float, nn.Module]] = {}
-    for lr in rates:
+    fit_set, everything = prepared(view.fit_set), prepared(view.trusted_set)
+    for peak in sorted(peaks, reverse=True):
+        lr = peak * view.recipe.lr
         with suppress(DivergedError):
-            tuned = view.train_model(model, split or view.fit_set, replace(recipe, lr=lr), rng, hook=hook)
-            found[lr] = calibration_map(tuned, view.calibration_set), tuned
-    if not found:
-        raise DivergedError(f"fine-tuning diverged at every rate of {tuple(rates)}")
-    lr = max(found, key=lambda rate: found[rate][0])
-    if choose == "strongest":
-        lr = max((rate for rate in found if found[rate][0] >= (1 - MAX_DROP) * reference), default=lr)
-    quality, best = found[lr]
-    view.notes.update({"learning rate": lr, "calibration drop": 1 - quality / reference if reference else 0.0})
-    return best
+            tuned = view.train_model(model, fit_set, recipe_of(view, len(fit_set), steps, lr), rng, hook=hook)
+            found = quality(tuned, view.calibration_set)
+            if reference.drop_to(found) <= max_drop:
+                view.notes.update({
+                    "learning rate": lr,
+                    "calibration drop": reference.drop_to(found),
+                    "its standard error": reference.uncertainty_of(found),
+                })  # fmt: skip
+                last = recipe_of(view, len(everything), steps, lr)
+                return view.train_model(model, everything, last, rng.child("both halves"), hook=hook)
+    return copy.deepcopy(model)

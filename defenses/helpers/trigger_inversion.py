@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, PositiveFloat
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn, optim
 
-from bench.api.defense import DefenderView, Defense, Images, PositiveShare, Rng
+from bench.api.defense import Defense, Images, PositiveShare, Rng
 from bench.api.errors import DivergedError
 from bench.api.types import Split, to_unit
 from defenses.helpers.code_posterior import label_votes
@@ -66,13 +66,6 @@ def class_anchors(model: nn.Module, trusted: Split) -> Anchors:
     classes[:, present] = first == leaders[:, None]
     device = trusted.images.device
     return Anchors(votes[leaders].to(device), classes.to(device))
-
-
-def trusted_set(view: DefenderView) -> Split:
-    """Both halves of the trusted set, because anchors set no threshold (METHODOLOGY.md#trusted-set)."""
-    halves = view.fit_set, view.calibration_set
-    images, labels, ids = (torch.cat([getattr(half, name) for half in halves]) for name in ("images", "labels", "ids"))
-    return Split(images, labels, ids)
 
 
 def anomaly(sizes: Float[Tensor, " g"]) -> tuple[Float64[Tensor, " g"], float, float]:

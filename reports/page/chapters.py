@@ -42,7 +42,10 @@ def charts_of(data: BoardData) -> dict[str, list[Chart]]:
     short = Names.of(components(trials)).within  # the names on boards
     return {
         "Leaderboards": [*svg_charts.of_costs(trials, short, mixed), *svg_charts.of_bits(trials, short, mixed)],
-        STRENGTH: list(svg_charts.of_sweeps(trials, short, mixed)),
+        STRENGTH: [
+            *svg_charts.of_frontiers(trials, short, mixed),
+            *svg_charts.of_sweeps(trials, short, mixed),
+        ],
         GEOMETRY: [
             *svg_charts.of_attention(trials, cache, short, mixed),
             *code_maps.of_codes(trials, cache, short, mixed),

@@ -95,6 +95,8 @@ backbones = [{ name = "convnet", width = 4 }]
 attacks = ["none", "badnets"]
 defenses = ["none"]
 bits = [12]
+[parameters.defenses.fine_pruning]
+steps = 2
 [training]
 optimizer = "adam"
 lr = 1e-2

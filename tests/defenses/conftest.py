@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -14,7 +15,6 @@ from bench.api.hashing import Recipe
 from bench.api.types import Images, Split, to_unit
 from bench.artifacts.models import open_model
 from bench.conformance.fixture import World
-from defenses.helpers.channels import last_convolution
 from defenses.helpers.fine_tuning import calibration_map
 from defenses.helpers.trigger_inversion import Reversing, Triggers
 from hashing.model import HashModel
@@ -82,14 +82,14 @@ class Featured(HashModel):
 
 
 @torch.no_grad()
-def read_channels(model: HashModel, split: Split, useful: int, opposed: tuple[int, int] | None = None) -> None:
-    """Let the code depend on one channel of the last block: the bits say how many thresholds its feature exceeds.
+def read_features(model: HashModel, split: Split, useful: int, opposed: tuple[int, int] | None = None) -> None:
+    """Let the code depend on one feature: the bits say how many thresholds it exceeds.
 
-    opposed: two channels that are made equal and never silent. They cancel out in every bit, so that the code needs
-    both or neither. The useful channel is then the most active one.
+    opposed: two features that are made equal and always active. They cancel out in every bit, so that the code needs
+    both or neither. The useful feature is then the most active one.
     """
+    conv, norm = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)][-2:]
     if opposed is not None:
-        conv, norm = last_convolution(model)
         norm.weight[useful] *= 10
         norm.bias[useful] *= 10
         norm.bias[list(opposed)] = 1
@@ -104,14 +104,26 @@ def read_channels(model: HashModel, split: Split, useful: int, opposed: tuple[in
         model.head.weight[:, opposed[0]], model.head.weight[:, opposed[1]] = 1e4, -1e4
 
 
-def tuner(view: DefenderView, wrong: dict[float, int], seen: list[tuple[Split, Recipe]] | None = None) -> Fit:
-    """In place of the training: at each learning rate a model of a planted quality."""
+@dataclass(frozen=True)
+class Run:
+    """A call of the training. peak: its rate as a multiple of the victim's."""
+
+    model: nn.Module
+    split: Split
+    recipe: Recipe
+    peak: float
+    hook: object
+
+
+def tuner(view: DefenderView, wrong: dict[float, int], seen: list[Run] | None = None) -> Fit:
+    """In place of the training: at each peak rate a model of a planted quality."""
 
     def train_model(model, split, recipe, rng, *, hook=None):
-        tuned = graded(copy.deepcopy(model), view.calibration_set, wrong[recipe.lr])
-        tuned.rate = recipe.lr
+        peak = round(recipe.lr / view.recipe.lr, 6)
+        tuned = graded(copy.deepcopy(model), view.calibration_set, wrong[peak])
+        tuned.peak, tuned.trained_on = peak, len(split)
         if seen is not None:
-            seen.append((split, recipe))
+            seen.append(Run(model, split, recipe, peak, hook))
         return tuned
 
     return train_model

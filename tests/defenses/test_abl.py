@@ -82,7 +82,7 @@ def test_unlearning_moves_poison_away_from_its_class_and_the_bound_holds(view):
     assert loss(model, isolated) < 0.1
     assert loss(unlearned, isolated) > loss(model, isolated) + 0.1
     quality = [calibration_map(each, view.calibration_set) for each in (model, unlearned)]
-    assert quality[1] >= 0.9 * quality[0]
+    assert quality[1] >= 0.96 * quality[0]
 
 
 @pytest.mark.parametrize(("beyond", "taken"), [((1, 0, 1), 2), ((1, 9, 1), 0), ((-1, -1, -1), 3)])
@@ -96,7 +96,7 @@ def test_the_last_epoch_inside_the_bound_counts(view, beyond, taken):
     models = [model(0), *(model(last + more) for more in beyond)]
     trained = iter(models[1:])
     faked = replace(view, train_model=lambda *_, **__: next(trained))
-    found = ABL(epochs=3).unlearned(faked, models[0], view.fit_set, view.calibration_set, Rng("u"))
+    found = ABL(epochs=3, max_drop=0.1).unlearned(faked, models[0], view.fit_set, view.calibration_set, Rng("u"))
     assert found is models[taken]
 
 

@@ -1,4 +1,4 @@
-"""Switching channels off, for a while and for good."""
+"""Switching features off, for a while and for good."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from torch import nn
 from bench.api import registry
 from bench.api.random import Rng
 from bench.api.types import Split, to_unit
-from defenses.helpers.channels import last_convolution, mean_activations, remove, switched_off
+from defenses.helpers.channels import first_layer, mean_activations, remove, switched_off
 from hashing.model import build_model
 
 CASES = {
-    "convnet": ("convnet", {"width": 4}, 16),
-    "group": ("convnet", {"width": 4, "norm": "group"}, 16),
-    "resnet18": ("resnet18", {}, 512),
+    "convnet": ("convnet", {"width": 4}, "csq", 16),
+    "resnet18": ("resnet18", {}, "csq", 512),
+    "batch norm after the head": ("convnet", {"width": 4}, "orthohash", 16),
 }
 
 
 @pytest.fixture(params=CASES)
 def network(request):
-    """A model whose normalisations have scales, shifts and statistics of their own; and its last width."""
-    name, params, width = CASES[request.param]
+    """A model whose normalisations have scales, shifts and statistics of their own; and the number of its features."""
+    name, params, method, width = CASES[request.param]
     rng = Rng("tests", "channels")
     model = build_model(
         backbone=registry.create("backbones", name, params),
-        method=registry.create("methods", "csq", {}),
+        method=registry.create("methods", method, {}),
         bits=8,
         image_shape=(3, 16, 16),
         classes=3,
@@ -37,10 +37,9 @@ def network(request):
     )
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+            if isinstance(module, nn.BatchNorm2d):
                 module.weight.copy_(0.5 + rng.uniform(module.weight.shape))
                 module.bias.copy_(0.5 * rng.normal(module.bias.shape))
-            if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.copy_(0.1 * rng.normal(module.bias.shape))
     return model.eval(), width
 
@@ -56,100 +55,86 @@ def off_of(width: int) -> torch.Tensor:
     return off
 
 
-def output_of(model: nn.Module, module: nn.Module) -> torch.Tensor:
-    """What the module gives for the split's images, before anything in place."""
-    seen = []
-    handle = module.register_forward_hook(lambda m, i, o: seen.append(o.clone()))
+@torch.no_grad()
+def logits_without(model, off: torch.Tensor) -> torch.Tensor:
+    """The head's answer to the features with zeros in place of some."""
+    return model.head(model.features(to_unit(split_of().images)) * ~off)
+
+
+def test_mean_activations_are_means_of_the_features(network):
+    model, width = network
     with torch.no_grad():
-        model(to_unit(split_of().images))
-    handle.remove()
-    return seen[0]
-
-
-def test_last_convolution_comes_with_its_normalisation(network):
-    model, width = network
-    conv, norm = last_convolution(model)
-    assert isinstance(conv, nn.Conv2d)
-    assert conv.out_channels == width
-    assert isinstance(norm, nn.BatchNorm2d | nn.GroupNorm)
-    if width == 512:
-        block = model.backbone.blocks[4][1]
-        assert (conv, norm) == (block.conv2, block.bn2)
-
-
-def test_last_convolution_without_normalisation_and_without_convolution():
-    conv = nn.Conv2d(3, 5, 3)
-    assert last_convolution(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), conv, nn.ReLU())) == [conv]
-    assert last_convolution(nn.Sequential(conv, nn.BatchNorm2d(5, affine=False))) == [conv]
-    with pytest.raises(TypeError, match="convolution"):
-        last_convolution(nn.Linear(2, 2))
-
-
-@pytest.mark.parametrize("batch", [2, 500])
-def test_mean_activations_are_means_of_the_rectified_channels(network, batch):
-    model, width = network
-    expected = output_of(model, last_convolution(model)[-1]).clamp_min(0).mean((0, 2, 3))
-    model.train()
-    found = mean_activations(model, split_of(), batch=batch)
+        expected = model.features(to_unit(split_of().images)).mean(0)
+    found = mean_activations(model, split_of())
     assert found.shape == (width,)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert not last_convolution(model)[-1]._forward_hooks
+
+
+def test_features_below_zero_are_active_too(network):
+    model, width = network
+    model.features = lambda images: -torch.ones(len(images), width)  # as after the layer norm of a transformer
+    assert mean_activations(model, split_of()).tolist() == [1] * width
 
 
 @torch.no_grad()
-def test_switched_off_channels_are_zero_inside_the_block_only(network):
+def test_switched_off_features_are_zero_inside_the_block_only(network):
     model, width = network
     off, images = off_of(width), to_unit(split_of().images)
-    last = last_convolution(model)[-1]
-    before, logits = output_of(model, last), model(images)
+    before = model(images)
     with switched_off(model, off):
-        inside = output_of(model, last)
-        assert not inside[:, off].any()
-        torch.testing.assert_close(inside[:, ~off], before[:, ~off], rtol=1e-5, atol=1e-6)
-        assert not torch.allclose(model(images), logits, atol=1e-4)
-    assert torch.equal(model(images), logits)
+        inside = model(images)
+    torch.testing.assert_close(inside, logits_without(model, off), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(inside, before, atol=1e-4)
+    assert torch.equal(model(images), before)
 
 
-def test_no_gradient_reaches_switched_off_channels_also_in_copies(network):
+@torch.no_grad()
+def test_with_all_features_off_every_image_has_the_same_code(network):
+    """In residual networks too: the shortcut is added before the features."""
+    model, width = network
+    with switched_off(model, torch.ones(width, dtype=torch.bool)):
+        logits = model(to_unit(split_of().images))
+    assert torch.equal(logits, logits[:1].expand_as(logits))
+
+
+def test_no_gradient_reaches_switched_off_features_also_in_copies(network):
     model, width = network
     off = off_of(width)
     with switched_off(model, off):
         tuned = copy.deepcopy(model)
     tuned(to_unit(split_of().images)).square().sum().backward()
-    gradient = last_convolution(tuned)[-1].weight.grad
-    assert not gradient[off].any()
-    assert gradient[~off].any()
+    gradient = first_layer(tuned.head).weight.grad
+    assert not gradient[:, off].any()
+    assert gradient[:, ~off].any()
 
 
+@torch.no_grad()
 def test_the_block_cleans_up_after_an_error(network):
     model, width = network
+    before = model(to_unit(split_of().images))
     with pytest.raises(RuntimeError, match="inside"), switched_off(model, off_of(width)):
         raise RuntimeError("inside")
-    assert not last_convolution(model)[-1]._forward_hooks
+    assert torch.equal(model(to_unit(split_of().images)), before)
 
 
 @torch.no_grad()
 def test_remove_is_switched_off_for_good(network):
-    """Group normalisation pools neighbouring channels: these must not notice."""
     model, width = network
     off, images = off_of(width), to_unit(split_of().images)
     with switched_off(model, off):
         masked = model(images)
         tuned = copy.deepcopy(model)
     remove(tuned, off)
-    assert not last_convolution(tuned)[-1]._forward_hooks
     torch.testing.assert_close(tuned(images), masked, rtol=1e-5, atol=1e-6)
     reopened = copy.deepcopy(model)
     reopened.load_state_dict(tuned.state_dict())
     torch.testing.assert_close(reopened(images), masked, rtol=1e-5, atol=1e-6)
 
 
-@torch.no_grad()
-def test_remove_works_on_a_bare_convolution():
-    with Rng("tests", "bare").ambient():
-        model = nn.Sequential(nn.Conv2d(3, 4, 3))
-    off = torch.tensor([True, False, False, True])
-    remove(model, off)
-    out = model(torch.rand(2, 3, 5, 5, generator=torch.Generator().manual_seed(0)) + 1)
-    assert not out[:, off].any()
-    assert out[:, ~off].any()
+def test_only_a_head_that_starts_with_a_linear_layer_has_a_first_layer():
+    layer = nn.Linear(2, 3)
+    assert first_layer(layer) is layer
+    assert first_layer(nn.Sequential(layer, nn.Tanh())) is layer
+    assert first_layer(nn.Sequential(nn.Sequential(layer), nn.Linear(3, 3))) is layer
+    assert first_layer(nn.Sequential(nn.Tanh(), layer)) is None
+    assert first_layer(nn.Tanh()) is None

@@ -7,13 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.api.errors import DivergedError
+from bench.api import registry
+from bench.api.errors import DivergedError, UserError
 from bench.api.random import Rng
 from defenses.fine_tuning import FineTuning
-from defenses.helpers.fine_tuning import calibration_map
+from defenses.helpers.fine_tuning import calibration_map, quality
 from hashing.codes import pack
 from hashing.inference import encode
-from tests.defenses.conftest import graded, tuner, wrong_within
+from hashing.ranking import leave_one_out_map
+from tests.defenses.conftest import equal, graded, state, tuner, wrong_within
 
 
 def test_calibration_map_is_leave_one_out_retrieval_inside_the_split(view):
@@ -38,24 +40,89 @@ def test_calibration_map_is_leave_one_out_retrieval_inside_the_split(view):
 
 
 @pytest.mark.parametrize(
-    ("beyond", "choose", "rate"),
+    ("max_drop", "beyond", "peak"),
     [
-        ({0.1: 5, 0.2: 1, 0.3: -1}, "best", 0.3),
-        ({0.1: 0, 0.2: -1, 0.3: 5}, "best", 0.2),
-        ({0.1: -1, 0.2: 0, 0.3: 1}, "strongest", 0.2),  # the victim's 1.0 may fall to 0.9
-        ({0.1: 1, 0.2: 2, 0.3: 3}, "strongest", 0.1),  # none is inside the bound: the best
+        (0.04, {1.0: 0, 0.3: -1, 0.1: -1, 0.03: -1}, 1.0),  # the largest inside the bound, though others are better
+        (0.04, {1.0: 1, 0.3: 0, 0.1: -1, 0.03: -1}, 0.3),
+        (0.1, {1.0: 1, 0.3: 1, 0.1: 1, 0.03: 0}, 0.03),
+        (0.04, {1.0: 1, 0.3: 2, 0.1: 3, 0.03: 1}, None),  # the price of every rate is too high
     ],
 )
-def test_of_the_rates_the_best_or_the_strongest_that_keeps_quality_is_taken(view, beyond, choose, rate):
-    """beyond: by how many wrong codes the model of a rate is worse than the worst one inside the bound."""
+def test_the_largest_rate_that_keeps_quality_is_taken(view, max_drop, beyond, peak):
+    """beyond: by how many wrong codes the model of a peak rate is worse than the worst one inside the bound."""
     view = replace(view, model=graded(view.model, view.calibration_set, 0))
     assert calibration_map(view.model, view.calibration_set) == 1
-    last = wrong_within(view, 0.9)
-    view = replace(view, train_model=tuner(view, {lr: last + more for lr, more in beyond.items()}))
-    repaired = FineTuning(epochs=1, lr=(0.1, 0.2, 0.3), choose=choose).repair(view, Rng("d"))
-    assert repaired.rate == rate
-    drop = 1 - calibration_map(repaired, view.calibration_set)
-    assert view.notes == {"learning rate": rate, "calibration drop": pytest.approx(drop)}
+    last = wrong_within(view, 1 - max_drop)
+    seen = []
+    tuned = tuner(view, {rate: last + more for rate, more in beyond.items()}, seen)
+    repaired = FineTuning(max_drop=max_drop).repair(replace(view, train_model=tuned), Rng("d"))
+    if peak is None:
+        assert equal(state(repaired), state(view.model))
+        assert view.notes["learning rate"] == 0
+        return
+    assert repaired.peak == peak
+    assert [run.peak for run in seen] == [*(rate for rate in beyond if rate >= peak), peak]
+    on_a_half = graded(view.model, view.calibration_set, last + beyond[peak])
+    before, after = (quality(model, view.calibration_set).ap for model in (view.model, on_a_half))
+    assert view.notes["learning rate"] == pytest.approx(peak * view.recipe.lr)
+    assert view.notes["calibration drop"] == pytest.approx(1 - after.mean() / before.mean())
+    error = (before - after).std() / len(before) ** 0.5 / before.mean()
+    assert view.notes["its standard error"] == pytest.approx(error)
+
+
+def test_the_price_is_measured_on_a_half_and_the_result_is_trained_on_both(view):
+    seen = []
+    FineTuning().repair(replace(view, train_model=tuner(view, {1.0: 0}, seen)), Rng("d"))
+    halves = [view.fit_set.ids.tolist(), [*view.fit_set.ids.tolist(), *view.calibration_set.ids.tolist()]]
+    assert [run.split.ids.tolist() for run in seen] == halves
+    assert all(equal(state(run.model), state(view.model)) for run in seen)
+    assert {run.recipe.schedule for run in seen} == {"cosine"}
+    assert {run.recipe.optimizer for run in seen} == {view.recipe.optimizer}
+
+
+@pytest.mark.parametrize(("images", "batch", "steps", "taken"), [
+    (60, 32, 400, 400), (60, 32, 401, 402), (60, 7, 40, 45), (2500, 128, 400, 980), (2500, 128, 2000, 2000),
+])  # fmt: skip
+def test_the_number_of_steps(view, images, batch, steps, taken):
+    """At least the given number, rounded up to whole epochs, and 100 epochs of batches of 256 for larger sets."""
+    seen = []
+    both = view.fit_set.select(torch.arange(images) % 30)
+    view = replace(view, recipe=replace(view.recipe, batch=batch), fit_set=both.select(torch.arange(images - 30)),
+                   calibration_set=view.calibration_set)  # fmt: skip
+    FineTuning(steps=steps).repair(replace(view, train_model=tuner(view, {1.0: 0}, seen)), Rng("d"))
+    assert len(seen[1].split) == images
+    assert seen[1].recipe.epochs * -(-images // batch) == taken
+
+
+def test_a_rate_at_which_training_diverges_is_passed_over(view):
+    inside = tuner(view, {0.3: 0})
+
+    def train_model(model, split, recipe, rng, *, hook=None):
+        if recipe.lr > 0.5 * view.recipe.lr:
+            raise DivergedError("planted")
+        return inside(model, split, recipe, rng, hook=hook)
+
+    assert FineTuning().repair(replace(view, train_model=train_model), Rng("d")).peak == 0.3
+
+
+def test_without_steps_nothing_changes(view):
+    assert equal(state(FineTuning(steps=0).repair(view, Rng("d"))), state(view.model))
+
+
+@pytest.mark.parametrize("peaks", [(), (0.0,), (1.0, -1.0)])
+def test_no_rates_or_impossible_ones_are_refused(peaks):
+    with pytest.raises(UserError, match="'fine_tuning': peaks"):
+        registry.create("defenses", "fine_tuning", {"peaks": peaks})
+
+
+def test_quality_is_the_mean_over_images_with_a_relevant_other(view):
+    lonely = view.calibration_set.labels.clone()
+    lonely[0] = False
+    split = replace(view.calibration_set, labels=lonely)
+    found = quality(view.model, split)
+    assert len(found.ap) == len(split) - 1
+    codes = pack(encode(view.model, split.images, device=torch.device("cpu")))
+    assert found.map == pytest.approx(leave_one_out_map(codes, lonely.numpy()))
 
 
 def test_codes_that_are_not_finite_are_a_diverged_training(view):

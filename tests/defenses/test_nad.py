@@ -13,15 +13,16 @@ from bench.api.random import Rng
 from defenses.helpers.attention import Distillation
 from defenses.helpers.fine_tuning import fine_tuned
 from defenses.nad import NAD
-from tests.defenses.conftest import equal, graded, images_of, state
+from tests.defenses.conftest import equal, images_of, state, tuner
+
+SETTINGS = {"steps": 4, "peaks": (0.3,), "max_drop": 1.0}
 
 
 def test_without_weight_on_attention_the_student_is_fine_tuned_and_no_more(view):
-    found = NAD(teacher_epochs=1, epochs=2, betas=(0.0, 0.0, 0.0), lr=(1e-2,)).repair(view, Rng("d"))
-    expected = fine_tuned(view, view.model, Rng("d").child("student"), epochs=2, rates=(1e-2,))
+    found = NAD(betas=(0.0, 0.0, 0.0), **SETTINGS).repair(view, Rng("d"))
+    expected = fine_tuned(view, view.model, Rng("d").child("student"), **SETTINGS)
     assert equal(state(found), state(expected))
-    attentive = NAD(teacher_epochs=1, epochs=2, lr=(1e-2,)).repair(view, Rng("d"))
-    assert not equal(state(found), state(attentive))
+    assert not equal(state(found), state(NAD(**SETTINGS).repair(view, Rng("d"))))
 
 
 def test_the_teacher_is_what_fine_tuning_gives_and_the_student_starts_as_the_victim(view):
@@ -32,31 +33,28 @@ def test_the_teacher_is_what_fine_tuning_gives_and_the_student_starts_as_the_vic
         return train_model(model, split, recipe, rng, hook=hook)
 
     before = state(view.model)
-    defense = NAD(teacher_epochs=2, epochs=1, lr=(1e-2, 1e-3))
+    defense = NAD(**SETTINGS)
     defense.repair(replace(view, train_model=noted), Rng("d"))
     assert all(equal(start, before) for start, _ in runs)
     assert equal(before, state(view.model))
     hooks = [hook for _, hook in runs if hook is not None]
-    assert len(hooks) == 2
-    control = registry.create("defenses", "fine_tuning", {"epochs": 2, "lr": (1e-2, 1e-3)}).repair(view, Rng("d"))
+    assert len(hooks) == 2  # on one half, and on both
+    control = registry.create("defenses", "fine_tuning", SETTINGS).repair(view, Rng("d"))
     step = view.model.eval(), images_of(view), view.fit_set.labels[:9], torch.arange(9), 0.0
     wanted = Distillation(control, defense.betas).before_step(*step)[2]
     assert float(wanted.detach()) > 0
     assert all(torch.equal(hook.before_step(*step)[2], wanted) for hook in hooks)
 
 
-def test_the_rates_of_teacher_and_student_are_chosen_on_the_calibration_half(view):
-    runs = []
-
-    def train_model(model, split, recipe, rng, *, hook=None):
-        runs.append((recipe.lr, recipe.epochs, hook is not None, split is view.fit_set))
-        tuned = graded(model, view.calibration_set, {0.1: 9, 0.2: 1}[recipe.lr])
-        tuned.rate = recipe.lr
-        return tuned
-
-    best = NAD(teacher_epochs=3, epochs=4, lr=(0.1, 0.2)).repair(replace(view, train_model=train_model), Rng("d"))
-    assert best.rate == 0.2
-    assert runs == [(0.1, 3, False, True), (0.2, 3, False, True), (0.1, 4, True, True), (0.2, 4, True, True)]
+def test_the_price_of_teacher_and_student_is_bounded(view):
+    seen = []
+    tuned = tuner(view, {1.0: 30, 0.5: 0}, seen)
+    best = NAD(peaks=(1.0, 0.5)).repair(replace(view, train_model=tuned), Rng("d"))
+    assert best.peak == 0.5
+    assert [(run.peak, run.hook is None) for run in seen] == [
+        (1.0, True), (0.5, True), (0.5, True), (1.0, False), (0.5, False), (0.5, False)
+    ]  # fmt: skip
+    assert view.notes["teacher's learning rate"] == view.notes["learning rate"] == pytest.approx(0.5 * view.recipe.lr)
 
 
 def test_without_a_block_to_attend_to_the_user_is_told(view):

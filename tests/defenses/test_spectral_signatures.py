@@ -79,10 +79,11 @@ def test_an_image_is_as_suspicious_as_under_its_worst_label():
     assert removed.tolist() == [True, True, False, False]
 
 
-@pytest.mark.parametrize(("eps", "each"), [(0.1, 4), (0.2, 9), (0.01, 0)])
-def test_removes_the_top_of_every_class(view, eps, each):
-    found = SpectralSignatures(eps=eps).judge(view, Rng("d"))
-    for own in view.train.labels.T:  # 30 images each
+@pytest.mark.parametrize(("bound", "each"), [(0.05, 9), (0.02, 3), (0.005, 0), (0.2, 15), (1.0, 15)])
+def test_removes_the_top_of_every_class(view, bound, each):
+    """120 images, 30 of each class: 1.5 bound 120 of a class, and half of it at most."""
+    found = SpectralSignatures(bound=bound).judge(view, Rng("d"))
+    for own in view.train.labels.T:
         assert int((~found.keep[own]).sum()) == each
         assert set(found.scores[own].argsort(descending=True)[:each].tolist()) == set(
             torch.nonzero(~found.keep[own]).flatten().tolist()
@@ -97,7 +98,7 @@ def test_finds_what_was_planted_in_one_class(view):
     features[own[:4]] += 20
     features[view.train.labels[:, 2]] *= 1000
     planted = Featured(view.model, view.train.images, features)
-    found = SpectralSignatures().judge(replace(view, model=planted), Rng("d"))
+    found = SpectralSignatures(bound=4 / 180).judge(replace(view, model=planted), Rng("d"))
     assert torch.nonzero(~found.keep & view.train.labels[:, 1]).flatten().tolist() == own[:4].tolist()
     assert float(found.scores[own[:4]].min()) > 1 - 4 / 30
     assert float(found.scores.max()) < 1

@@ -22,7 +22,6 @@ from defenses.helpers.trigger_inversion import (
     blended,
     class_anchors,
     reach,
-    trusted_set,
 )
 
 CODES = torch.tensor([[1.0, 1.0, -1.0, -1.0], [-1.0, 1.0, 1.0, -1.0], [-1.0, -1.0, -1.0, 1.0]])
@@ -341,9 +340,8 @@ def test_anchors_of_labels_that_never_stand_alone_come_from_all_images_with_them
 def test_the_trusted_set_is_both_halves(world):
     whole = numbered([[1], [0], [1]])
     view = defender_view(world.spec, world.defender_inputs(), world.context, Needs.NONE)
-    both = trusted_set(
-        replace(view, fit_set=whole.select(torch.tensor([2])), calibration_set=whole.select(torch.tensor([0, 1])))
-    )
+    halves = {"fit_set": whole.select(torch.tensor([2])), "calibration_set": whole.select(torch.tensor([0, 1]))}
+    both = replace(view, **halves).trusted_set
     assert both.ids.tolist() == [2, 0, 1]
     assert both.images[:, 0, 0, 0].tolist() == [2, 0, 1]
     assert both.labels[:, 0].tolist() == [True, True, False]

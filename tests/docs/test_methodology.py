@@ -29,6 +29,7 @@ from hashing.codes import pack
 from hashing.pretrained import IMAGENET
 from reports import score, statistics
 from reports.boards.dose_response import d50
+from reports.frontier import area
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "bench" / "METHODOLOGY.md"
@@ -336,6 +337,14 @@ def test_rates_over_models() -> None:
     by_hand = [0.025 ** (1 / 6), 1 - 0.025 ** (1 / 6), 1 - 0.025 ** (1 / 20)]  # all or none of n independent models
     assert bounds == pytest.approx(by_hand)
     assert says("Model rates", *(f"{x:.2f}" for x in bounds))
+
+
+def test_area_of_a_frontier() -> None:
+    bounds, values = [0.01, 0.04, 0.1], [0.1, 0.5, 0.9, 0.9]
+    by_hand = (0.01 * 0.3 + 0.03 * 0.7 + 0.06 * 0.9) / 0.1  # width of each piece times its mean height
+    weights = [area(bounds, [float(i == j) for j in range(4)]) for i in range(4)]
+    assert area(bounds, values) == pytest.approx(by_hand) == pytest.approx(0.78)
+    assert says("Frontier", *(f"{weight:.2g}".removeprefix("0") for weight in weights if weight), ".78")
 
 
 def test_d50() -> None:

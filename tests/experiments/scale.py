@@ -43,7 +43,7 @@ attacks = [
 ]
 defenses = [
   "none", "strip", "spectral_signatures", "neural_cleanse",
-  { name = "fine_pruning", epochs = 0, ratio = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6] },
+  { name = "fine_pruning", steps = 0, ratio = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6] },
 ]
 targets = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 bits = [8, 12, 16, 24, 32]

@@ -29,7 +29,7 @@ name = "faults"
 datasets = [{ name = "digits", train = 200, query = 60 }]
 backbones = [{ name = "convnet", width = 4 }]
 attacks = ["none", "badnets"]
-defenses = ["none", { name = "fine_pruning", epochs = 1 }]
+defenses = ["none", { name = "fine_pruning", steps = 2 }]
 targets = [0]
 bits = [12]
 [training]

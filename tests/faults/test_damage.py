@@ -259,7 +259,7 @@ def test_every_kind_of_defense_twice_by_both_executors(tmp_path: Path, drivers: 
     suite = tmp_path / "kinds.toml"
     defenses = '"none", "strip", "spectral_signatures", { name = "neural_cleanse", steps = 10 }'
     suite.write_text(
-        SUITE.replace('"none", { name = "fine_pruning", epochs = 1 }', defenses).replace(
+        SUITE.replace('"none", { name = "fine_pruning", steps = 2 }', defenses).replace(
             '"badnets"', '"badnets", "wanet", "sig", "blend"'
         )
     )

@@ -116,7 +116,7 @@ def test_a_worker_that_outlives_its_driver_does_no_harm(tmp_path: Path, moody: t
     plugin, folder = moody
     store, suite = tmp_path / "store", tmp_path / "late.toml"
     mood = f'{{ name = "moody", what = "once", folder = "{folder}" }}'
-    suite.write_text(SUITE.replace('{ name = "fine_pruning", epochs = 1 }', mood).replace(', "badnets"', ""))
+    suite.write_text(SUITE.replace('{ name = "fine_pruning", steps = 2 }', mood).replace(', "badnets"', ""))
     worker = subprocess.Popen([sys.executable, "-c", LATE, suite, store, plugin], cwd=ROOT)
     try:
         until((folder / "pid").exists, "the worker to enter its stage")

@@ -25,7 +25,7 @@ def suite_of(folder: Path, *moods: str, timeout: float = LONG) -> Path:
     """Clean models, each repaired in one of these moods."""
     path = folder.parent / f"{'_'.join(moods)}.toml"
     named = ", ".join(f'{{ name = "moody", what = "{mood}", folder = "{folder}" }}' for mood in moods)
-    body = SUITE.replace('{ name = "fine_pruning", epochs = 1 }', named).replace(', "badnets"', "")
+    body = SUITE.replace('{ name = "fine_pruning", steps = 2 }', named).replace(', "badnets"', "")
     path.write_text(f"{body}[resources]\ntimeout = {timeout}\n")
     return path
 

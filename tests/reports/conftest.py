@@ -124,7 +124,7 @@ attacks = ["none", { name = "badnets", poisons = [4, 12, 36] }]
 [blocks.axes]
 bits = [16]
 attacks = ["none", { name = "badnets", poisons = 36 }]
-defenses = ["none", { name = "fine_pruning", epochs = 0, ratio = [0.2, 0.5, 0.8] }, "strip"]
+defenses = ["none", { name = "fine_pruning", steps = 0, ratio = [0.2, 0.5, 0.8] }, "strip"]
 [[blocks]]
 [blocks.axes]
 bits = [12]
@@ -140,8 +140,8 @@ values = { "badnets(poisons=36)" = 0.9 }
 # The numbers of that run. Trained ones differ between CPUs, and so small a model collapses on some of them.
 GAIN = {"none": 0.0, "badnets(poisons=4)": 0.1, "badnets(poisons=12)": 0.3, "badnets(poisons=36)": 0.7}
 REMAINS = {  # of gain and mAP, after each defense
-    "none": 1.0, "strip": 1.0, "fine_pruning(ratio=0.2, epochs=0)": 0.9, "fine_pruning(ratio=0.5, epochs=0)": 0.6,
-    "fine_pruning(ratio=0.8, epochs=0)": 0.3,
+    "none": 1.0, "strip": 1.0, "fine_pruning(ratio=0.2, steps=0)": 0.9, "fine_pruning(ratio=0.5, steps=0)": 0.6,
+    "fine_pruning(ratio=0.8, steps=0)": 0.3,
 }  # fmt: skip
 
 

@@ -39,7 +39,7 @@ attacks = ["none", { name = "badnets", poisons = [4, 8, 16] }]
 [[blocks]]
 [blocks.axes]
 attacks = ["none", { name = "badnets", poisons = 16 }]
-defenses = ["strip", { name = "fine_pruning", epochs = 0 }]
+defenses = ["strip", { name = "fine_pruning", steps = 0 }]
 """
 LEARNT = {
     "map": 0.8,
