@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from bench.api.card import Card
 from bench.api.defense import DefenderView, Images, InputDetector, Needs, Rng, defense
 from bench.api.types import to_unit
+from defenses.helpers.ranks import ranks
 from hashing.inference import Inference
 
 CARD = Card(
@@ -106,13 +107,3 @@ def median(images: Images, window: int) -> Images:
     border = window // 2
     patches = pad(images, (border,) * 4, mode="replicate").unfold(2, window, 1).unfold(3, window, 1)
     return patches.flatten(4).median(4).values
-
-
-def ranks(values: Float[Tensor, "c n"], clean: Float[Tensor, "c m"]) -> Float[Tensor, "c n"]:
-    """Share of the clean values below each value; equal values count half.
-
-    One more value is assumed at each end, so that no rank is 0 or 1.
-    """
-    below = torch.searchsorted(clean, values.contiguous())
-    up_to = torch.searchsorted(clean, values.contiguous(), right=True)
-    return ((below + up_to) / 2 + 1) / (clean.shape[1] + 2)

@@ -17,7 +17,8 @@ from bench.access.defender import defender_view
 from bench.api.defense import Database
 from bench.api.random import Rng
 from bench.api.types import Split, to_unit
-from defenses.hamming_detector import HammingDetector, median, nearest, ranks
+from defenses.hamming_detector import HammingDetector, median, nearest
+from defenses.helpers.ranks import ranks
 
 NAMES = ["combined", "worst", "distance", "quantisation", "denoising"]
 
