@@ -14,8 +14,8 @@ CARD = Card(
     follows="per class, the smallest mask (one channel) and pattern that move other images to the class: Adam with rate"
     " 0.1, betas 0.5 and 0.9; success 99 %; the weight of the mask's size is doubled after 5 successful steps and"
     " divided by 2^1.5 after 5 failures; early stop after 25 steps without a smaller mask (original code); the index is"
-    " the distance below the median in units of 1.4826 MAD, and an index above 2 is an alarm; medians of an even number of classes are"
-    " means of the two middle sizes, as in the original (BackdoorBench takes the lower one)",
+    " the distance below the median in units of 1.4826 MAD, and an index above 2 is an alarm; the median of an even"
+    " number of sizes is the mean of the two middle ones (BackdoorBench takes the lower one)",
     deviates="codes have no softmax: the loss is (1 - u.a/K)/2 to the class's anchor, not cross-entropy; an image"
     " succeeds if that anchor is its nearest (equally near anchors share the success); a class that is never reached"
     " has size 1; guess: the pattern starts as the mean of the class's own images (random in the original) under a mask"

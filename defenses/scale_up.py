@@ -55,7 +55,7 @@ class ScaleUp(InputDetector):
         found = [self.measure(to_unit(part), inference, anchors) for part in torch.split(images, BATCH)]
         kept, _, classes = (torch.cat(part) for part in zip(*found, strict=True))
         mean, deviation = kept.mean().repeat(len(anchors)), kept.std(correction=0).repeat(len(anchors))
-        for c in classes.unique():
+        for c in torch.unique(classes):
             mean[c], deviation[c] = kept[classes == c].mean(), kept[classes == c].std(correction=0)
         return {"anchors": anchors, "mean": mean, "deviation": deviation.clamp_min(1 / len(self.factors))}
 

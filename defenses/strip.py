@@ -14,6 +14,7 @@ from bench.api.card import Card
 from bench.api.defense import DefenderView, Images, InputDetector, Needs, PositiveShare, Rng, defense
 from bench.api.types import to_unit
 from defenses.helpers.code_posterior import entropy, fit_posterior, posterior
+from defenses.helpers.ranks import ranks, two_sided
 from hashing.inference import Inference
 
 CARD = Card(
@@ -24,17 +25,18 @@ CARD = Card(
     follows="N clean images are superimposed on each input, with weights 1 and 1 as in the original code; low entropy"
     " is suspicious",
     deviates="codes have no softmax: the posterior is a softmax over class anchors with a temperature that is fitted to"
-    " smoothed targets; anchors and temperature are from the fit half, so that thresholds stay valid; three more scores"
-    " (entropy of the mean posterior, labels of the nearest database items, dispersion of the codes); overlays are the"
-    " same for all queries; blended images are clipped to [0, 1] (the original's uint8 sum saturates); N = 64 as in"
-    " BackdoorBench",
+    " smoothed targets; anchors and temperature are from the fit half, so that thresholds stay valid; four more scores"
+    " (entropy of the mean posterior, labels of the nearest database items, dispersion of the codes, and the entropy's"
+    " two-sided rank, for triggers that raise the entropy); overlays are the same for all queries; blended images are"
+    " clipped to [0, 1] (the original's uint8 sum saturates; BackdoorBench does not clip, and blends normalised"
+    " images); N = 64, the default of BackdoorBench's class (its program passes 100, the paper's code has 100)",
 )
 LIMIT = 2**24  # pixel values of blended images in memory at a time
 
 
 @defense
 class Strip(InputDetector):
-    overlays: Annotated[int, Field(ge=2)] = 64  # BackdoorBench; 100 in the paper's code
+    overlays: Annotated[int, Field(ge=2)] = 64  # BackdoorBench's default; 100 in the paper's code
     """Clean images that are laid over each query."""
     image_weight: PositiveShare = 1.0  # the original code adds the images
     """Weight of the query in the mix."""
@@ -52,15 +54,23 @@ class Strip(InputDetector):
         codes, inverse = torch.unique(view.database.signs, dim=0, return_inverse=True)
         labels = torch.zeros(len(codes), view.database.labels.shape[1], device=codes.device)
         labels.index_add_(0, inverse, view.database.labels.float())
-        return {
+        state = {
             **fit_posterior(view.model, trusted),
             "overlays": to_unit(trusted.images[chosen]),
             "codes": codes,
             "labels": labels,
             "counts": torch.bincount(inverse, minlength=len(codes)).float(),
         }
+        # images that are overlays too mix with themselves once in `overlays`, which moves their entropy little
+        clean = self._scores(to_unit(trusted.images), view.model, state)["entropy"]
+        return {**state, "clean": clean.sort().values}
 
     def score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Float[Tensor, " n"]]:
+        scores = self._scores(images, model, state)
+        rank = ranks(scores["entropy"][None], state["clean"][None])[0]
+        return scores | {"two_sided": two_sided(rank)}
+
+    def _scores(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Float[Tensor, " n"]]:
         inference = Inference(model, images.shape[1:])
         portions = torch.split(images, max(1, LIMIT // state["overlays"].numel()))
         parts = [self._score(portion, inference, state) for portion in portions]

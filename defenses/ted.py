@@ -51,7 +51,7 @@ class Ted(InputDetector):
         view.notes["clean images"] = float(len(images))
         state = {"anchors": known.codes, "images": images, "predicted": predicted}
         places = torch.arange(len(images), device=images.device)
-        parts = [self.trajectories(images[at], view.model, state, itself=at) for at in places.split(BATCH)]
+        parts = [self.trajectories(images[at], view.model, state, itself=at) for at in torch.split(places, BATCH)]
         return {**state, **outlier_model(torch.cat(parts).cpu().numpy(), images.device)}
 
     def score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Float[Tensor, " n"]]:

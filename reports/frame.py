@@ -39,6 +39,7 @@ CONTEXT = (
     "reason",
     "cause",  # key of the stage that failed: the stage of the trial itself or one that it needs
     "protocol", "protocol_version", "protocol_digest", "cutoff", "sizes",
+    "trusted",  # number of trusted images
     "target_labels",  # number of labels of the target
     "classes",  # number of labels in the data set
     "metrics_version", "code",
@@ -218,6 +219,7 @@ def _context(record: Record, record_cache: RecordCache) -> dict[str, Any]:
         "protocol_digest": digest([protocol.as_json(), content])[:8],
         "cutoff": protocol.cutoff,
         "sizes": sizes(protocol.sizes),
+        "trusted": protocol.sizes.get("trusted"),
         "classes": (len(data.meta.classes) if data is not None else 0) or None,
         "metrics_version": str(record.provenance.metrics),
         "code": digest([[stage and stage.code for stage in path], weights])[:8],

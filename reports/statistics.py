@@ -128,6 +128,21 @@ def non_inferior(
     return bool(found.mean + float(stdtrit(found.df, 1 - level)) * math.sqrt(found.variance) < margin)
 
 
+def alarm_range(calibration: int, rate: float, queries: int) -> tuple[float, float] | None:
+    """Shares of benign queries that exceed a calibrated threshold: 5 % and 95 % quantile; None without a threshold.
+
+    The rate of a threshold that is the k-th smallest of n scores has the distribution Beta(n + 1 - k, k)
+    (METHODOLOGY.md#calibrated-thresholds).
+    """
+    from scipy.stats import betabinom
+
+    place = math.ceil((calibration + 1) * (1 - rate))
+    if place > calibration or not queries:
+        return None
+    low, high = betabinom(queries, calibration + 1 - place, place).ppf([0.05, 0.95]) / queries
+    return float(low), float(high)
+
+
 def clopper_pearson(hits: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
     """Exact interval of a rate: `hits` of `trials` independent models; ValueError for impossible counts."""
     if not 0 <= hits <= trials:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any
 
+import pandas as pd
+
 from bench.api.kinds import DefenseKind
 from bench.metrics import METRICS
 from reports import strength
@@ -16,12 +18,30 @@ from reports.context import contexts
 from reports.frame import detector_metrics
 from reports.rows import freedom, half, numbers, table, titles
 from reports.selection import groups, none_first
+from reports.statistics import alarm_range
 
 COLUMNS = strength.COLUMNS | {
     "input detector": Column("input detector with its parameters"),
     "score": Column("one of the scores of the input detector; *: its main score"),
     "seconds": Column("mean seconds of fitting the input detector and scoring all queries"),
 }
+
+
+def _expected_alarms(done: pd.DataFrame) -> str:
+    """How far from its level a right threshold may be; "" if it cannot be computed."""
+    known = done.dropna(subset=["trusted", "queries"])
+    if known.empty:
+        return ""
+    trusted, queries = int(known["trusted"].iloc[0]), int(known["queries"].iloc[0])
+    calibration = trusted - trusted // 2
+    ranges = {rate: alarm_range(calibration, rate, queries) for rate in (0.01, 0.05)}
+    parts = [f"{100 * rate:g} % means {found[0]:.3f} to {found[1]:.3f}" for rate, found in ranges.items() if found]
+    if not parts:
+        return ""
+    return (
+        f"With {calibration} calibration images and {queries} queries, {', and '.join(parts)} alarms in 9 of 10 cases;"
+        " differences within are chance."
+    )
 
 
 @board("input-detectors", chapter="Leaderboards", part_of="leaderboard",
@@ -67,6 +87,7 @@ def input_detectors(data: BoardData, *, costs: Annotated[bool, "Add run times in
                     " without trigger. Row none: no trigger, so AUROC is 0.5. Thresholds are computed on trusted"
                     " images."
                     ' "control" and "clean" = on the clean model.',
+                    _expected_alarms(context.done),
                     freedom(lines, names[0]),
                     strength.note(weak, {attack for attack, _ in planned}),
                     basis.left_out(),

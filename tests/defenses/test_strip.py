@@ -81,6 +81,18 @@ def test_fit_keeps_distinct_codes_with_counts_and_overlays_from_the_fitting_half
     assert not torch.equal(other["overlays"], state["overlays"])
 
 
+def test_the_two_sided_rank_is_large_for_unusually_low_and_high_entropy(world):
+    detector = Strip(overlays=4)
+    view = defender_view(world.spec, world.defender_inputs(), world.context, detector.needs)
+    state = dict(detector.fit(view, Rng("d", 0)))
+    images = view.calibration_set.images[:9].float() / 255
+    scores = detector.score(images, view.model, state)
+    clean = detector.score(view.fit_set.images.float() / 255, view.model, state)["entropy"]
+    for value, found in zip(scores["entropy"], scores["two_sided"], strict=True):
+        rank = (float((clean < value).sum()) + float((clean == value).sum()) / 2 + 1) / (len(clean) + 2)
+        assert float(found) == pytest.approx(abs(2 * rank - 1), abs=1e-6)
+
+
 class Bright(nn.Module):
     """Three logits from the mean of each channel; keeps what it was shown."""
 
@@ -101,11 +113,13 @@ def test_score_blends_clips_and_names_its_scores(image_weight, overlay_weight):
         "anchors": database,
         "temperature": torch.tensor(0.3),
         "multi": torch.tensor(0.0),
+        "clean": torch.tensor([-9.0, -9.0]),
     }
     model = Bright()
     detector = Strip(overlays=5, image_weight=image_weight, overlay_weight=overlay_weight, neighbours=2)
     scores = detector.score(images, model, state)
-    assert list(scores) == ["entropy", "consensus", "retrieval", "dispersion"]
+    assert list(scores) == ["entropy", "consensus", "retrieval", "dispersion", "two_sided"]
+    assert scores["two_sided"].tolist() == pytest.approx([0.5] * 2)  # above both clean values: rank 3 of 4
     for i in range(2):
         mixed = (image_weight * images[i] + overlay_weight * overlays).clamp(0, 1)
         torch.testing.assert_close(model.shown[5 * i : 5 * i + 5], mixed)
@@ -127,6 +141,7 @@ def test_codes_that_no_overlay_moves_are_the_most_suspicious():
         "anchors": database,
         "temperature": torch.tensor(0.1),
         "multi": torch.tensor(0.0),
+        "clean": torch.full((99,), -torch.inf),
     }
     images = torch.stack([torch.ones(3, 2, 2), torch.zeros(3, 2, 2)])  # the first saturates whatever is added
     for score in Strip(overlays=6, neighbours=1).score(images, Bright(), state).values():
@@ -151,6 +166,7 @@ def test_scores_do_not_depend_on_how_many_blends_fit_into_memory():
     state = {
         **state_of(database, torch.eye(3, dtype=torch.bool)),
         "overlays": overlays, "anchors": database, "temperature": torch.tensor(0.3), "multi": torch.tensor(0.0),
+        "clean": torch.tensor([-0.7, -0.5, -0.3]),
     }  # fmt: skip
     detector, model, shown = Strip(overlays=170, neighbours=2), Bright(), []
     alone = [detector.score(images[i : i + 1], model, state) for i in range(5)]

@@ -22,10 +22,10 @@ NAMES = {
 
 # Axes that every `run` is given unless it names them itself: papers' and suites' own sizes take minutes to days.
 SMALL = {
-    "datasets": '[{ name = "digits", train = 60, query = 12, database = 60, trusted = 20 }]',
+    "datasets": '[{ name = "digits", train = 60, query = 12, database = 60, trusted = 40 }]',
     "backbones": '[{ name = "convnet", width = 4 }]',
     "attacks": "none,badnets",
-    "defenses": "none,fine_pruning",
+    "defenses": '["none", { name = "fine_pruning", steps = 2 }]',
     "targets": "0",
     "seeds": "0",
     "training.epochs": "2",

@@ -339,6 +339,19 @@ def test_rates_over_models() -> None:
     assert says("Model rates", *(f"{x:.2f}" for x in bounds))
 
 
+def test_range_of_alarms() -> None:
+    """By simulation: a threshold from 100 uniform scores, and 300 others."""
+    draw = np.random.default_rng(0)
+    for level, low, high in ((0.01, 0.0, 0.033), (0.05, 0.017, 0.097)):
+        found = statistics.alarm_range(100, level, 300)
+        assert found == (pytest.approx(low, abs=5e-4), pytest.approx(high, abs=5e-4))
+        at = [threshold(draw.uniform(size=100), level) for _ in range(4000)]
+        shares = draw.binomial(300, 1 - np.array(at)) / 300
+        assert np.quantile(shares, [0.05, 0.95]) == pytest.approx(found, abs=0.004)
+    assert statistics.alarm_range(98, 0.01, 300) is None
+    assert says("Calibrated thresholds", "0.033", "0.017", "0.097")
+
+
 def test_area_of_a_frontier() -> None:
     bounds, values = [0.01, 0.04, 0.1], [0.1, 0.5, 0.9, 0.9]
     by_hand = (0.01 * 0.3 + 0.03 * 0.7 + 0.06 * 0.9) / 0.1  # width of each piece times its mean height
