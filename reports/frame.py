@@ -12,6 +12,7 @@ import pandas as pd
 from bench.api.registry import KIND_OF_AXIS
 from bench.api.untrusted import strip_controls
 from bench.artifacts.inputs import EncodeInputs, ImplantInputs, MeasureInputs
+from bench.artifacts.outputs.codes import MILLISECONDS
 from bench.config.trial import AXES, PlannedTrial, Trial, digest
 from bench.engine.machines import identity, machines
 from bench.engine.record import Record, RunManifest, Status
@@ -52,6 +53,7 @@ CONTEXT = (
 AFTER = (
     "defended",  # key of the stage of the defense: trials of one clean model and defense share it
     "seconds_attack", "seconds_defense",  # of trigger and implant; of the defense and its scores
+    MILLISECONDS,  # of a query that a purification changes and the model encodes
 )  # fmt: skip
 
 
@@ -210,7 +212,11 @@ def _context(record: Record, record_cache: RecordCache) -> dict[str, Any]:
     implant = record_cache.behind(inputs.implant)
     trigger = record_cache.behind(ImplantInputs.of(implant.parents).trigger) if implant is not None else None
     measured = inputs.measured
-    defended = [record_cache.behind(one) for one in (inputs.defense, measured.benign_scores, measured.triggered_scores)]
+    purified = record_cache.behind(measured.purified_benign)
+    defended = [
+        *map(record_cache.behind, (inputs.defense, measured.benign_scores, measured.triggered_scores)),
+        purified, record_cache.behind(measured.purified_triggered),
+    ]  # fmt: skip
     attack = _origins([implant, trigger], record_cache) | _own_origin(record_cache.behind(measured.triggered))
     content, weights = (one and one.spec.get(name) for one, name in ((data, "content"), (clean, "weights")))
     return {
@@ -229,9 +235,10 @@ def _context(record: Record, record_cache: RecordCache) -> dict[str, Any]:
         "machine_count": len(computed),
         "computed_on": " and ".join(dict.fromkeys(map(str, computed))),
         "device": (encoded or record).provenance.device,
-        "defended": inputs.defense.key if inputs.defense is not None else "",
+        "defended": one.key if (one := inputs.defense or measured.purified_benign) is not None else "",
         "seconds_attack": _seconds(implant, trigger),
         "seconds_defense": _seconds(*defended),
+        MILLISECONDS: purified.metrics.get(MILLISECONDS) if purified is not None else None,
     }
 
 
@@ -261,6 +268,8 @@ def _seconds(*records: Record | None) -> float | None:
 
 def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
     frame = pd.DataFrame(list(rows), columns=list(columns))
-    numeric = [name for name in columns if name in METRICS or name in {"seconds_attack", "seconds_defense"}]
+    numeric = [
+        name for name in columns if name in METRICS or name in {"seconds_attack", "seconds_defense", MILLISECONDS}
+    ]
     numbers = {name: pd.to_numeric(frame[name], errors="coerce").astype("float64") for name in numeric}
     return frame.assign(**numbers).copy()  # the copy joins the columns in one block, which makes selections faster

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.api.kinds import CODE_CHANGING
+from bench.api.kinds import RANKING_CHANGING
 from bench.config.trial import canonical
 from reports.selection import groups, undefended, with_result
 
@@ -22,9 +22,9 @@ def attacks(trials: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 
 
 def defenses(trials: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """The sweeps of repairs and data filters among the trials of all attacks, as `sweeps` returns them."""
+    """The sweeps of repairs, data filters and purifications for all attacks, as `sweeps` returns them."""
     done = with_result(trials)
-    yield from sweeps(done[done["defense_kind"].isin(CODE_CHANGING)], "defense")
+    yield from sweeps(done[done["defense_kind"].isin(RANKING_CHANGING)], "defense")
 
 
 def trainings(trials: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:

@@ -1,7 +1,8 @@
 """Base classes of defenses, and the data that a defender may see.
 
-A defense is one of four kinds. A Repair changes the model, a DataFilter removes training images, an InputDetector
-scores queries, and a ModelDetector scores the model. A higher score is always more suspicious.
+A defense is one of five kinds. A Repair changes the model, a DataFilter removes training images, an InputDetector
+scores queries, a ModelDetector scores the model, and a Purification changes queries. A higher score is always more
+suspicious.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ __all__ = [
     "ModelDetector",
     "Needs",
     "PositiveShare",
+    "Purification",
     "Repair",
     "Rng",
     "Setting",
@@ -160,8 +162,8 @@ class Verdict:
     alarm_at: float | None = None
 
 
-class Defense(ABC):  # noqa: B024 -- the four kinds below have the abstract methods
-    """Base class of defenses; derive from one of the four kinds below.
+class Defense(ABC):  # noqa: B024 -- the five kinds below have the abstract methods
+    """Base class of defenses; derive from one of the five kinds below.
 
     is_none: the defense changes nothing, so the planner adds no stage for it (`none`).
     needs: data that the defense needs in addition to the model and the trusted set.
@@ -217,16 +219,28 @@ class ModelDetector(Defense):
         """The score of view.model, and the suspected class."""
 
 
+class Purification(Defense):
+    """Changes every query before it is hashed. It sees only the image: neither the model nor trusted images."""
+
+    @abstractmethod
+    def purify(self, image: Float[Tensor, "c h w"], rng: Rng) -> Images:
+        """Versions of the image, in [0, 1] and of its size: one, or as many for every image.
+
+        The query gets the majority code of its versions. rng: a stream of this query, with and without trigger.
+        """
+
+
 KINDS: Mapping[type[Defense], DefenseKind] = {
     Repair: DefenseKind.REPAIR,
     DataFilter: DefenseKind.DATA_FILTER,
     InputDetector: DefenseKind.INPUT_DETECTOR,
     ModelDetector: DefenseKind.MODEL_DETECTOR,
+    Purification: DefenseKind.PURIFICATION,
 }
 
 
 def kind_of(defense: Defense) -> DefenseKind:
-    """The kind of a defense; UserError for a class without one of the four base classes."""
+    """The kind of a defense; UserError for a class without one of the five base classes."""
     if defense.is_none:
         return DefenseKind.NONE
     for base, kind in KINDS.items():

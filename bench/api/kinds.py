@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["CODE_CHANGING", "Access", "DefenseKind"]
+__all__ = ["CODE_CHANGING", "RANKING_CHANGING", "Access", "DefenseKind"]
 
 
 class Access(StrEnum):
@@ -18,13 +18,15 @@ class Access(StrEnum):
 
 
 class DefenseKind(StrEnum):
-    """The four kinds of defenses, and none."""
+    """The five kinds of defenses, and none."""
 
     NONE = "none"
     REPAIR = "repair"
     DATA_FILTER = "data_filter"
     INPUT_DETECTOR = "input_detector"
     MODEL_DETECTOR = "model_detector"
+    PURIFICATION = "purification"
 
 
 CODE_CHANGING = (DefenseKind.REPAIR, DefenseKind.DATA_FILTER)  # these give another model, whose codes differ
+RANKING_CHANGING = (*CODE_CHANGING, DefenseKind.PURIFICATION)  # the codes of queries differ

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin, get_ty
 
 from bench.artifacts.artifact import NOWHERE, Artifact, Source
 from bench.artifacts.outputs.attack import Implanted, StoredTrigger
-from bench.artifacts.outputs.codes import BenignCodes, TriggeredCodes
+from bench.artifacts.outputs.codes import BenignCodes, PurifiedCodes, TriggeredCodes
 from bench.artifacts.outputs.data import DecodedData, SplitData
 from bench.artifacts.outputs.defense import BenignScores, Defended, TriggeredScores
 from bench.artifacts.outputs.model import StoredModel
@@ -102,12 +102,17 @@ class SuspectInputs(DataInputs):
 
 @dataclass(frozen=True)
 class SystemInputs:
-    """Codes of one model, and the scores of an input detector that was fitted to it."""
+    """Codes of one model, and the scores of an input detector that was fitted to it.
+
+    purified_benign, purified_triggered: codes of purified queries, if the defense is a purification.
+    """
 
     benign: BenignCodes
     triggered: TriggeredCodes
     benign_scores: BenignScores | None = None
     triggered_scores: TriggeredScores | None = None
+    purified_benign: PurifiedCodes | None = None
+    purified_triggered: TriggeredCodes | None = None
 
 
 @dataclass(frozen=True)
@@ -201,11 +206,28 @@ class ScoreTriggeredInputs(SuspectInputs, Inputs[ScoreTriggeredSpec, TriggeredSc
 
 
 @dataclass(frozen=True)
+class PurifyBenignInputs(SuspectInputs, Inputs[DefendSpec, PurifiedCodes]):
+    stage = "purify_benign"
+    artifact_type = PurifiedCodes
+
+
+@dataclass(frozen=True)
+class PurifyTriggeredInputs(SuspectInputs, Inputs[ScoreTriggeredSpec, TriggeredCodes]):
+    """trigger: None without an attack; then `benign` has the codes of these images already."""
+
+    stage = "purify_triggered"
+    artifact_type = TriggeredCodes
+
+    trigger: StoredTrigger | None = None
+    benign: PurifiedCodes | None = None
+
+
+@dataclass(frozen=True)
 class MeasureInputs(DataInputs, Inputs[MeasureSpec, Artifact]):
     """measured: the final model of the trial. control: the clean model, with the same trigger and defense.
 
-    implant: None without an attack. defense: None without a defense. This stage writes metrics into its record, and no
-    artifact.
+    implant: None without an attack. defense: None without a defense, and with a purification, which has no artifact.
+    This stage writes metrics into its record, and no artifact.
     """
 
     stage = "measure"
@@ -222,7 +244,7 @@ STAGES: Mapping[str, type[Inputs[Any, Any]]] = {
     inputs.stage: inputs
     for inputs in (
         LoadInputs, SplitInputs, TrainInputs, MakeTriggerInputs, ImplantInputs, EncodeInputs, EncodeTriggeredInputs,
-        DefendInputs, ScoreBenignInputs, ScoreTriggeredInputs, MeasureInputs,
+        DefendInputs, ScoreBenignInputs, ScoreTriggeredInputs, PurifyBenignInputs, PurifyTriggeredInputs, MeasureInputs,
     )
 }  # fmt: skip
 """The stages by name. Each stage comes after all stages that it may read."""

@@ -20,6 +20,7 @@ from bench.api.defense import (
     InputDetector,
     ModelDetector,
     Needs,
+    Purification,
     Repair,
     Verdict,
 )
@@ -37,8 +38,9 @@ from hashing.model import HashModel
 from hashing.ranking import auroc, leave_one_out_map
 
 CHECKS = Checks()
-KINDS = (Repair, DataFilter, InputDetector, ModelDetector)
+KINDS = (Repair, DataFilter, InputDetector, ModelDetector, Purification)
 CPU = torch.device("cpu")
+SLACK = 1e-5  # of pixel values: interpolation rounds
 
 
 def defender_view_for(world: World, defense: Defense) -> DefenderView:
@@ -61,7 +63,10 @@ def work(defense: Defense, view: DefenderView) -> object:
             return defense.fit(view, rng)
         case ModelDetector():
             return defense.inspect(view, rng)
-    raise DoesNotApplyError("it is not a Repair, DataFilter, InputDetector or ModelDetector")
+        case Purification():
+            images = to_unit(view.fit_set.images)
+            return torch.cat([defense.purify(image, rng.child(number)) for number, image in enumerate(images)])
+    raise DoesNotApplyError("it is not a Repair, DataFilter, InputDetector, ModelDetector or Purification")
 
 
 def as_tensors(result: object) -> dict[str, Tensor]:
@@ -77,6 +82,8 @@ def as_tensors(result: object) -> dict[str, Tensor]:
                 "score": torch.tensor(result.score),
                 "suspect": torch.tensor(-1 if result.suspect is None else result.suspect),
             }
+        case Tensor():
+            return {"images": result}
         case Mapping():
             return dict(result)
     require(False, f"it returns a {type(result).__name__}")
@@ -99,7 +106,8 @@ def detector_of(subject: ComponentUnderTest) -> tuple[InputDetector, Mapping[str
 
 
 @CHECKS.add(
-    "Derive from exactly one of Repair, DataFilter, InputDetector and ModelDetector; a DataFilter needs TRAIN_SET."
+    "Derive from exactly one of Repair, DataFilter, InputDetector, ModelDetector and Purification; a DataFilter needs"
+    " TRAIN_SET, a Purification nothing."
 )
 def is_of_one_kind(subject: ComponentUnderTest) -> None:
     """Has exactly one kind (base class)."""
@@ -110,9 +118,15 @@ def is_of_one_kind(subject: ComponentUnderTest) -> None:
         not issubclass(component, DataFilter) or Needs.TRAIN_SET in component.needs,
         "a DataFilter without Needs.TRAIN_SET",
     )
+    require(
+        not issubclass(component, Purification) or component.needs == Needs.NONE,
+        "a Purification with `needs`, though it sees only images",
+    )
 
 
-@CHECKS.add("Return a HashModel with all its state in state_dict(), a Filtered, a mapping of tensors, or a Verdict.")
+@CHECKS.add(
+    "Return a HashModel with all its state in state_dict(), a Filtered, a mapping of tensors, a Verdict, or images."
+)
 def result_fits_the_kind(subject: ComponentUnderTest) -> str:
     """The result fits the kind, is finite, and does not change when stored."""
     defense, world = subject.create(), subject.world()
@@ -138,6 +152,8 @@ def result_fits_the_kind(subject: ComponentUnderTest) -> str:
             require(
                 result.suspect is None or 0 <= result.suspect < len(CLASSES), f"suspect {result.suspect} is not a class"
             )
+        case Tensor():
+            require(isinstance(defense, Purification), "a tensor, but it is not a Purification")
         case Mapping():
             require(isinstance(defense, InputDetector), "a mapping, but it is not an InputDetector")
             require(
@@ -276,6 +292,35 @@ def benign_splits_score_alike(subject: ComponentUnderTest) -> str:
         require(value is not None and abs(value - 0.5) < 3 * deviation, f"AUROC of '{name}' is {value}")
         detail.append(f"{name} {value:.2f}")
     return ", ".join(detail)
+
+
+@CHECKS.add(
+    "Return images of the same size in [0, 1], one or as many for each image; use only `rng`; change only copies."
+)
+def versions_are_images(subject: ComponentUnderTest) -> str:
+    """Purified versions are images of the same size, repeatable and without side effects."""
+    purification, world = subject.create(), subject.world()
+    if not isinstance(purification, Purification):
+        raise DoesNotApplyError("it is not a Purification")
+    images = benign(world, "query")
+    images[0], images[1] = 0, 1
+    kept, found = images.clone(), []
+    with untouched_generators(), torch.no_grad():
+        for number, image in enumerate(images):
+            stream = Rng("purify", 0, number)
+            found.append(purification.purify(image, stream))
+            again = subject.create().purify(image, Rng("purify", 0, number))  # stages run in different processes
+            require(torch.equal(found[-1], again), "two calls with equal generators return different images")
+    require(torch.equal(images, kept), "it changed its argument")
+    shapes = {tuple(versions.shape) for versions in found}
+    count = len(found[0])
+    require(shapes == {(count, *images.shape[1:])}, f"the versions have shapes {shapes}, the image {images.shape[1:]}")
+    every = torch.cat(found)
+    require(bool(torch.isfinite(every).all()), "pixels are not finite")
+    low, high = float(every.min()), float(every.max())
+    require(low >= -SLACK and high <= 1 + SLACK, f"pixels are in [{low:.3g}, {high:.3g}]")
+    require(every.dtype == torch.float32, f"pixels are {every.dtype}")
+    return f"{count} version{'s' * (count > 1)} of each query"
 
 
 @CHECKS.add("Make the number of steps a parameter; encode in batches.")

@@ -66,7 +66,11 @@ class Verifier:
     def _misplaced(self, planned: PlannedTrial, record: Record, inputs: MeasureInputs) -> Iterator[str]:
         """A sentence for each axis on which a run's trial is not the one that was measured under its key."""
         measured: dict[str, Any] = {"attack": NONE, "defense": NONE, **record.spec}
-        stages = [stage.key for stage in (inputs.defense, inputs.implant) if stage is not None]
+        stages = [
+            stage.key
+            for stage in (inputs.defense, inputs.measured.purified_benign, inputs.implant)
+            if stage is not None
+        ]
         if (benign := self._records.record(inputs.measured.benign.key)) is not None:
             model = EncodeInputs.of(benign.parents, StoredArtifacts(self._store, benign.parents)).model
             stages.insert(0, model.key)

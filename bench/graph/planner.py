@@ -12,7 +12,7 @@ import torch
 
 from bench.access.attacker import shown
 from bench.api.attack import Attack, ModelSpec, PoisoningAttack, Threat, access_of
-from bench.api.defense import Defense, InputDetector, Needs, kind_of
+from bench.api.defense import Defense, InputDetector, Needs, Purification, kind_of
 from bench.api.errors import DataMissingError, UserError
 from bench.api.hashing import Backbone, HashingMethod
 from bench.api.kinds import CODE_CHANGING
@@ -181,8 +181,8 @@ class _Planner:
         data, model, control = victim.data, victim.model, victim.control
         defended: Defended | None = None
         scored: tuple[BenignScores, TriggeredScores] | None = None
-        if not defense.is_none:
-            spec: DefendSpec = {**victim.spec, "defense": trial.defense.as_json()}
+        spec: DefendSpec = {**victim.spec, "defense": trial.defense.as_json()}
+        if not (defense.is_none or isinstance(defense, Purification)):  # a purification is not fitted
             defended = wiring.defended(spec, defense, data, victim.model, victim.poison)
             if isinstance(defense, InputDetector):
                 scored = wiring.scores(spec, victim.aim, data, victim.model, defended, victim.trigger)
@@ -194,6 +194,9 @@ class _Planner:
         measured = wiring.system(victim.spec, victim.aim, data, model, victim.trigger)
         if scored is not None:
             measured = replace(measured, benign_scores=scored[0], triggered_scores=scored[1])
+        if isinstance(defense, Purification):
+            measured = wiring.purified(spec, victim.aim, data, measured, model, victim.trigger)
+            control = wiring.purified(spec, victim.aim, data, control, victim.clean, victim.trigger)
         inputs = MeasureInputs(data.load, data.split, measured, control, victim.implant, defended)
         measuring: MeasureSpec = {"bits": trial.bits, "target": list(trial.target)}
         return wiring.add(measuring, inputs).key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,8 @@ from bench.artifacts.inputs import (
     EncodeTriggeredInputs,
     Inputs,
     LoadInputs,
+    PurifyBenignInputs,
+    PurifyTriggeredInputs,
     ScoreBenignInputs,
     ScoreTriggeredInputs,
     SplitInputs,
@@ -124,6 +127,25 @@ class Wiring:
         known = benign if trigger is None else None
         triggered: ScoreTriggeredSpec = {**spec, **aim}
         return benign, self.add(triggered, ScoreTriggeredInputs(data.load, data.split, model, detector, trigger, known))
+
+    def purified(
+        self,
+        spec: DefendSpec,
+        aim: AimSpec,
+        data: DataInputs,
+        system: SystemInputs,
+        model: StoredModel,
+        trigger: StoredTrigger | None,
+    ) -> SystemInputs:
+        """The system with the model's codes of purified benign and triggered images. spec: of the defense."""
+        benign = self.add(spec, PurifyBenignInputs(data.load, data.split, model))
+        known = benign if trigger is None else None
+        triggered: ScoreTriggeredSpec = {**spec, **aim}
+        return replace(
+            system,
+            purified_benign=benign,
+            purified_triggered=self.add(triggered, PurifyTriggeredInputs(data.load, data.split, model, trigger, known)),
+        )
 
 
 def _names(spec: SettingSpec) -> list[str | int]:

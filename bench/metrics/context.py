@@ -177,6 +177,8 @@ class TrialFacts:
 
     model: codes of the measured model, after repair or filter. clean: codes of the clean model, for controls.
     repaired: whether a repair or a data filter made the measured model.
+    unpurified_model, unpurified_clean: the same models' codes of queries as they are, if the defense is a purification;
+    `model` and `clean` then hold the codes of purified queries.
     """
 
     model: ModelCodes
@@ -185,6 +187,8 @@ class TrialFacts:
     repaired: bool = False
     filtered: FilterFacts | None = None
     verdict: VerdictFacts | None = None
+    unpurified_model: ModelCodes | None = None
+    unpurified_clean: ModelCodes | None = None
 
 
 @dataclass(frozen=True)

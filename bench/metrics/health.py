@@ -36,8 +36,9 @@ def chance(codes: ModelCodes) -> Number:
 def of_trial(trial: TrialFacts) -> Number:
     # a low mAP after an attack that trains the model itself is a result; only training by the victim can fail
     trained = trial.attack is None or trial.attack.trained
-    victim = mean_of(trial.model.benign_ap) if trained and not trial.repaired else None
-    return collapsed(victim, mean_of(trial.clean.benign_ap), mean_of(trial.clean.benign.chance()))
+    model, clean = trial.unpurified_model or trial.model, trial.unpurified_clean or trial.clean
+    victim = mean_of(model.benign_ap) if trained and not trial.repaired else None
+    return collapsed(victim, mean_of(clean.benign_ap), mean_of(clean.benign.chance()))
 
 
 @metric(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -28,9 +30,12 @@ def run(spec: MeasureSpec, inputs: MeasureInputs, context: Context) -> Output:
         target=stage_io.target(spec["target"], inputs.load.classes).vector.numpy(),
         cutoff=inputs.split.cutoff,
     )
+    bits, purified = spec["bits"], inputs.measured.purified_benign is not None
     trial = TrialFacts(
-        model=_model(inputs.measured, spec["bits"], truth),
-        clean=_model(inputs.control, spec["bits"], truth),
+        model=_model(inputs.measured, bits, truth),
+        clean=_model(inputs.control, bits, truth),
+        unpurified_model=_model(_unpurified(inputs.measured), bits, truth) if purified else None,
+        unpurified_clean=_model(_unpurified(inputs.control), bits, truth) if purified else None,
         attack=None if inputs.implant is None else _attack(inputs.implant),
         repaired=inputs.defense is not None and inputs.defense.changes_model,
         filtered=_filtered(inputs, truth.target),
@@ -48,14 +53,20 @@ def run(spec: MeasureSpec, inputs: MeasureInputs, context: Context) -> Output:
 
 
 def _model(system: SystemInputs, bits: int, truth: Truth) -> ModelCodes:
+    benign, triggered = system.purified_benign or system.benign, system.purified_triggered or system.triggered
     return ModelCodes(
-        query=codes_of(system.benign.query, bits),
-        database=codes_of(system.benign.database, bits),
-        triggered=codes_of(system.triggered.codes, bits),
+        query=codes_of(benign.query, bits),
+        database=codes_of(system.benign.database, bits),  # as stored: a purification changes queries only
+        triggered=codes_of(triggered.codes, bits),
         truth=truth,
-        saturation=_mean(system.benign.saturation),
-        triggered_saturation=_mean(system.triggered.saturation),
+        saturation=_mean(benign.saturation),
+        triggered_saturation=_mean(triggered.saturation),
     )
+
+
+def _unpurified(system: SystemInputs) -> SystemInputs:
+    """The same system, which encodes queries as they are."""
+    return replace(system, purified_benign=None, purified_triggered=None)
 
 
 def _mean(sizes: Float[Tensor, " n"] | None) -> float | None:

@@ -22,7 +22,7 @@ from reports.selection import BASED, NONE, TEXTS, attacked, axis_named, undefend
 
 NAME = "leaderboard"
 ORDER = ("attacks", "target-afterwards", "defenses", "data-filters", "input-detectors", "model-detectors",
-         "defense-costs")  # then boards of plugins  # fmt: skip
+         "purifications", "defense-costs")  # then boards of plugins  # fmt: skip
 OVERALL, LOST = "attacks-overall", "no-result"  # boards of whole runs, never split by an axis
 
 

@@ -1,4 +1,4 @@
-"""The artifacts of the stages `encode` and `encode_triggered`: packed codes as int64, one row for each 64 bits."""
+"""The artifacts of the stages that encode: packed codes as int64, one row for each 64 bits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from bench.artifacts.artifact import Artifact, Output
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
     from torch import Tensor
+
+MILLISECONDS = "milliseconds"  # in the metrics of the stage, since artifacts are equal on all machines of one type
 
 
 class BenignCodes(Artifact):
@@ -30,6 +32,24 @@ class BenignCodes(Artifact):
     @staticmethod
     def output(query: Int64[Tensor, "w q"], database: Int64[Tensor, "w m"], saturation: Float[Tensor, " q"]) -> Output:
         return Output({"query": query, "saturation": saturation, "database": database})
+
+
+class PurifiedCodes(Artifact):
+    """A model's codes of benign queries after a purification. The database has the codes of BenignCodes."""
+
+    @property
+    def query(self) -> Int64[Tensor, "w q"]:
+        return self.tensors["query"]
+
+    @property
+    def saturation(self) -> Float[Tensor, " q"]:
+        """Mean absolute value of the relaxed codes of each query's versions, in [0, 1]."""
+        return self.tensors["saturation"]
+
+    @staticmethod
+    def output(query: Int64[Tensor, "w q"], saturation: Float[Tensor, " q"], *, milliseconds: float) -> Output:
+        """milliseconds: of one query, purified and encoded. They depend on the machine."""
+        return Output({"query": query, "saturation": saturation}, metrics={MILLISECONDS: milliseconds})
 
 
 class TriggeredCodes(Artifact):

@@ -1,0 +1,35 @@
+"""Compress every query as a JPEG file, which changes fine details."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+from torchvision.io import decode_jpeg, encode_jpeg
+
+from bench.api.card import Card
+from bench.api.defense import Images, Purification, Rng, defense
+from bench.api.types import to_8bit, to_unit
+
+CARD = Card(
+    title="Keeping the Bad Guys Out: Protecting and Vaccinating Deep Learning with JPEG Compression",
+    venue="arXiv",
+    year=2017,
+    url="https://arxiv.org/abs/1705.02900",
+    follows="every image is compressed and decompressed before the network sees it; quality 75 is that of Guo et al."
+    " (arXiv 1711.00117, authors' code)",
+    deviates="no vaccination: the network is not trained on compressed images, since the victim trained it; no vote of"
+    " several qualities; made for adversarial images, here queries carry triggers",
+)
+
+
+@defense
+class Jpeg(Purification):
+    quality: Annotated[int, Field(ge=1, le=100)] = 75
+    """Quality of the JPEG file."""
+
+    def purify(self, image: Float[Tensor, "c h w"], rng: Rng) -> Images:
+        del rng  # nothing is drawn
+        return to_unit(decode_jpeg(encode_jpeg(to_8bit(image[None])[0], self.quality)))[None]
