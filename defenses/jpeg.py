@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from typing import Annotated
 
+import numpy as np
+import torch
 from jaxtyping import Float
+from PIL import Image
 from pydantic import Field
 from torch import Tensor
-from torchvision.io import decode_jpeg, encode_jpeg
 
 from bench.api.card import Card
 from bench.api.defense import Images, Purification, Rng, defense
@@ -32,4 +35,8 @@ class Jpeg(Purification):
 
     def purify(self, image: Float[Tensor, "c h w"], rng: Rng) -> Images:
         del rng  # nothing is drawn
-        return to_unit(decode_jpeg(encode_jpeg(to_8bit(image[None])[0], self.quality)))[None]
+        pixels = to_8bit(image[None])[0].permute(1, 2, 0).numpy()
+        file = io.BytesIO()
+        Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, "JPEG", quality=self.quality)
+        found = torch.from_numpy(np.array(Image.open(file))).reshape(pixels.shape)
+        return to_unit(found.permute(2, 0, 1)[None])

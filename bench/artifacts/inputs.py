@@ -209,6 +209,7 @@ class ScoreTriggeredInputs(SuspectInputs, Inputs[ScoreTriggeredSpec, TriggeredSc
 class PurifyBenignInputs(SuspectInputs, Inputs[DefendSpec, PurifiedCodes]):
     stage = "purify_benign"
     artifact_type = PurifiedCodes
+    packages = ("pillow",)  # codecs
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,7 @@ class PurifyTriggeredInputs(SuspectInputs, Inputs[ScoreTriggeredSpec, TriggeredC
 
     stage = "purify_triggered"
     artifact_type = TriggeredCodes
+    packages = ("pillow",)
 
     trigger: StoredTrigger | None = None
     benign: PurifiedCodes | None = None

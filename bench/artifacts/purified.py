@@ -54,9 +54,11 @@ def encode_purified(
             versions_of(purification, image, Rng("purify", spec["seed"], place))
             for image, place in zip(part, places.tolist(), strict=True)
         ]
-        logits = inference.encode(torch.cat(versions), device)
-        relaxed = model.relax(logits.to(device)).cpu()
-        relaxed = relaxed.reshape(len(part), -1, relaxed.shape[1])
+        counts = sorted({len(found) for found in versions})
+        if len(counts) > 1:
+            raise ValueError(f"purify() makes {counts[0]} versions of one query and {counts[-1]} of another")
+        relaxed = model.relax(inference.encode(torch.cat(versions), device).to(device)).cpu()
+        relaxed = relaxed.reshape(len(part), counts[0], -1)
         signs.append(majority(relaxed))
         times.append(1000 * (time.perf_counter() - started) / len(part))
         sizes.append(relaxed.abs().mean((1, 2)))
@@ -66,7 +68,7 @@ def encode_purified(
 @torch.no_grad()
 def versions_of(purification: Purification, image: UInt8[Tensor, "c h w"], rng: Rng) -> UInt8[Tensor, "v c h w"]:
     """The versions of one image, rounded to 8 bits like an image file. ValueError if they have another size."""
-    found = purification.purify(to_unit(image), rng)
+    found = purification.purify(to_unit(image[None])[0], rng)
     if found.ndim != 4 or not len(found) or found.shape[1:] != image.shape:
         raise ValueError(f"purify() returns shape {list(found.shape)} for an image of shape {list(image.shape)}")
     return to_8bit(found)
