@@ -15,6 +15,7 @@ from tests.bench.conftest import changed, edited, plan_of
 
 Tiny = Callable[..., Plan]
 EVERYTHING = set(STAGES)
+CODES = {"encode", "encode_triggered", "purify_benign", "purify_triggered"}
 
 
 @pytest.mark.parametrize(
@@ -22,9 +23,11 @@ EVERYTHING = set(STAGES)
     [
         ("bench.stages.measure", {"measure"}),
         ("bench.metrics", {"measure"}),
-        ("hashing.ranking", {"defend", "encode", "encode_triggered", "measure"}),  # fine-pruning measures mAP
+        ("hashing.ranking", {"defend", *CODES, "measure"}),  # fine-pruning measures mAP
         ("attacks.badnets", EVERYTHING - {"load", "split", "train"}),
         ("defenses.strip", {"defend", "score_benign", "score_triggered", "measure"}),
+        ("defenses.median", {"purify_benign", "purify_triggered", "measure"}),
+        ("bench.artifacts.purified", {"purify_benign", "purify_triggered", "measure"}),
         ("hashing.train", EVERYTHING - {"load", "split", "make_trigger"}),
         ("hashing.backbones.convnet", EVERYTHING - {"load", "split"}),
         ("hashing.datasets.digits", EVERYTHING),
@@ -41,10 +44,11 @@ EVERYTHING = set(STAGES)
 def test_a_change_of_code_recomputes_exactly_what_it_affects(
     tiny: Tiny, tmp_path: Path, module: str, expected: set[str]
 ) -> None:
-    before = tiny("defenses=none,fine_pruning,strip")
+    defenses = "defenses=none,fine_pruning,strip,median"
+    before = tiny(defenses)
     with edited(module, tmp_path / "edited"):
-        assert changed(before, tiny("defenses=none,fine_pruning,strip")) == expected
-    assert changed(before, tiny("defenses=none,fine_pruning,strip")) == set()
+        assert changed(before, tiny(defenses)) == expected
+    assert changed(before, tiny(defenses)) == set()
 
 
 def test_a_kernel_change_retrains_nothing(tiny: Tiny, tmp_path: Path) -> None:
@@ -55,7 +59,7 @@ def test_a_kernel_change_retrains_nothing(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_parameters_recompute_exactly_what_they_affect(tiny: Tiny) -> None:
     base = tiny()
-    models = EVERYTHING - {"defend", "score_benign", "score_triggered"}
+    models = EVERYTHING - {"defend", "score_benign", "score_triggered", "purify_benign", "purify_triggered"}
     assert changed(base, tiny("training.epochs=2")) == models - {"load", "split"}
     assert changed(base, tiny("resources.threads=2")) == models - {"load", "split"}
     assert changed(base, tiny("resources.timeout=5")) == set()

@@ -49,6 +49,27 @@ class Twin(DataFilter):
         n = len(case.train)
         return Filtered(torch.zeros(n), torch.ones(n, dtype=torch.bool), model)
 ''',
+    "wipe": '''
+"""Blackens the corner that carries the patch: a purification with a planted answer."""
+from bench.api.defense import *
+
+@defense
+class Wipe(Purification):
+    def purify(self, image, rng):
+        wiped = image.clone()
+        wiped[:, -2:, -2:] = 0
+        return wiped[None]
+''',
+    "fog": '''
+"""Makes every query grey."""
+import torch
+from bench.api.defense import *
+
+@defense
+class Fog(Purification):
+    def purify(self, image, rng):
+        return torch.full_like(image, 0.5)[None]
+''',
     "rewrite": REWRITE,
 }
 
@@ -103,3 +124,30 @@ def test_a_diagnosis_is_scored_against_the_target(tmp_path: Path) -> None:
     assert found["badnets", "oracle"].metrics["map"] == found["badnets", "none"].metrics["map"]
     other = run_tiny(tmp_path, "attacks=badnets", "defenses=oracle", "targets=4")
     assert other["badnets", "oracle"].metrics["named_target"] == 0
+
+
+def test_a_planted_purification_removes_the_patch_from_every_query(tmp_path: Path) -> None:
+    found = run_tiny(tmp_path, *STRONG, "defenses=none,wipe")
+    found = {(attack.partition("(")[0], defense): trial for (attack, defense), trial in found.items()}
+    plain, wiped, clean = found["badnets", "none"], found["badnets", "wipe"], found["none", "wipe"]
+    # the corner of the digits is black, so that nothing is left of the patch
+    assert wiped.metrics["moved"] == wiped.metrics["moved_control"] == 0
+    assert wiped.metrics["t_map"] < plain.metrics["t_map"] - 0.2
+    assert wiped.metrics["own_map"] > plain.metrics["own_map"] + 0.2
+    assert wiped.metrics["map"] == pytest.approx(plain.metrics["map"])
+    assert clean.metrics["map"] == wiped.metrics["map_clean"]
+    assert wiped.metrics["own_map_control"] == pytest.approx(clean.metrics["own_map"], abs=1e-12)
+    # the control is purified too: the trigger of `rewrite` makes negatives of images, whose corners are white
+    assert found["rewrite", "wipe"].metrics["t_map_control"] != found["rewrite", "none"].metrics["t_map_control"]
+    measured, undefended = (MeasureInputs.of(trial.record.parents) for trial in (wiped, plain))
+    assert measured.measured.benign == undefended.measured.benign  # the database is encoded once
+    assert measured.defense is None
+    assert not any(stage.kind == "defend" for stage in wiped.plan.stages.values())
+
+
+def test_a_purification_that_destroys_queries_is_a_result_and_no_failed_training(tmp_path: Path) -> None:
+    found = run_tiny(tmp_path, *STRONG, "defenses=none,fog")
+    for (_, defense), trial in found.items():
+        assert trial.metrics["collapsed"] == 0
+        if defense == "fog":
+            assert trial.metrics["map"] < trial.metrics["map_chance"] + 0.1

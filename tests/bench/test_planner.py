@@ -32,6 +32,19 @@ def test_trials_share_every_stage_they_can(tiny: Tiny) -> None:
     assert stages["encode"] == 6
 
 
+def test_queries_are_purified_once_for_all_targets_and_the_database_never(tiny: Tiny) -> None:
+    plan = tiny("targets=0,1", "defenses=none,median")
+    stages = count(plan)
+    assert "defend" not in stages
+    assert stages["encode"] == 3  # as without the purification: the clean model and two backdoored ones
+    assert stages["purify_benign"] == 3
+    # the clean model at two targets, without trigger and with each trigger, and two backdoored models
+    assert stages["purify_triggered"] == 6
+    assert count(tiny("targets=0,1", "defenses=median"))["encode_triggered"] == stages["encode_triggered"]
+    seeds = {stage.spec["seed"] for stage in plan.stages.values() if stage.kind.startswith("purify")}
+    assert seeds == {0}
+
+
 def test_several_suites_are_one_graph(tmp_path: Path) -> None:
     for name, attacks in (("one", '"none", "badnets"'), ("two", '"badnets", "blend"')):
         (tmp_path / f"{name}.toml").write_text(f"[axes]\nattacks = [{attacks}]\n")

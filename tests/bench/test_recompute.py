@@ -30,7 +30,7 @@ from bench.graph.plan import Plan
 from reports import frame, html_report
 from tests.bench.conftest import TINY, edited, finish
 from tests.reports.test_html_report import unpacked
-from tests.stores import changed, write_run
+from tests.stores import changed, spec, write_run
 
 
 def ran(folder: Path, changes: list[str]) -> tuple[Plan, Store]:
@@ -45,8 +45,8 @@ def ran(folder: Path, changes: list[str]) -> tuple[Plan, Store]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished run: plan and folder of the store. Filters keep masks, input detectors scores."""
-    changes = ["defenses=none,spectral_signatures,strip", "training.epochs=2"]
+    """A finished run: plan and folder of the store. Filters keep masks, input detectors scores, purifications codes."""
+    changes = ["defenses=none,spectral_signatures,strip,median", "training.epochs=2"]
     plan, store = ran(tmp_path_factory.mktemp("again"), changes)
     return plan, store.root
 
@@ -360,6 +360,11 @@ def test_a_manifest_that_names_other_trials_than_were_measured_is_named(done, ca
             command.verify(store=store.root)
         out = capsys.readouterr().out
         assert f"the run calls its {word}" in out
+    purified = of(plan, store, "measure", defense="median")
+    other = replace(first, trial=replace(first.trial, attack=spec("badnets"), defense=spec("jpeg")), key=purified.key)
+    assert any(
+        "calls its defense jpeg, measured was median" in line for line in Verifier(store).problems(purified, [other])
+    )
     swapped = replace(first, key=plan.trials[-1].key)
     said = Verifier(store).problems(store.record(swapped.key), [swapped])
     assert any("measured was badnets" in line or "'name': 'badnets'" in line for line in said)

@@ -11,6 +11,8 @@ from bench.artifacts.inputs import (
     EncodeInputs,
     EncodeTriggeredInputs,
     MeasureInputs,
+    PurifyBenignInputs,
+    PurifyTriggeredInputs,
     ScoreBenignInputs,
     ScoreTriggeredInputs,
 )
@@ -46,6 +48,7 @@ def models(plan: Plan, inputs: MeasureInputs) -> tuple[str, str]:
         ("badnets", "spectral_signatures", "defend"),  # a data filter
         ("badnets", "strip", "implant"),  # an input detector changes no code
         ("badnets", "neural_cleanse", "implant"),  # nor does a model detector
+        ("badnets", "median", "implant"),  # a purification changes queries
     ],
 )
 def test_a_trial_is_measured_with_the_model_that_it_ends_with(
@@ -55,7 +58,7 @@ def test_a_trial_is_measured_with_the_model_that_it_ends_with(
     inputs = trial_of(plan)
     assert models(plan, inputs) == (model, "train")
     assert (inputs.implant is None) == (attack == "none")
-    assert (inputs.defense is None) == (defense == "none")
+    assert (inputs.defense is None) == (defense in {"none", "median"})
 
 
 def test_both_models_get_the_same_trigger_and_each_an_input_detector_of_its_own(tiny: Tiny) -> None:
@@ -70,6 +73,21 @@ def test_both_models_get_the_same_trigger_and_each_an_input_detector_of_its_own(
         assert {plan.stages[one.key].kind for one in (benign.model, triggered.model, fitted.model)} == {model}
         codes = EncodeTriggeredInputs.of(plan.stages[system.triggered.key].parents)
         assert triggered.trigger.key == codes.trigger.key == trigger
+
+
+@pytest.mark.parametrize("attack", ["none", "badnets"])
+def test_both_models_encode_purified_queries_with_the_same_trigger(tiny: Tiny, attack: str) -> None:
+    plan = tiny(f"attacks={attack}", "defenses=median")
+    inputs = trial_of(plan)
+    trigger = key_of(plan, "make_trigger") if attack != "none" else None
+    for system, model in ((inputs.measured, "implant" if trigger else "train"), (inputs.control, "train")):
+        assert system.purified_benign is not None
+        assert system.purified_triggered is not None
+        benign = PurifyBenignInputs.of(plan.stages[system.purified_benign.key].parents)
+        triggered = PurifyTriggeredInputs.of(plan.stages[system.purified_triggered.key].parents)
+        assert {plan.stages[one.key].kind for one in (benign.model, triggered.model)} == {model}
+        assert (triggered.trigger.key if triggered.trigger else None) == trigger
+        assert triggered.benign == (None if trigger else system.purified_benign)
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,17 @@ class Odd(ModelAttack):
                 value.add_(0.01 * torch.randn(value.shape, generator=generator))
         return Backdoor(view.model)
 '''
+PURIFICATION = '''
+"""Adds noise to three copies."""
+import torch
+from bench.api.defense import *
+@defense
+class Odd(Purification):
+    def purify(self, image, rng):
+        copies = image.expand(3, -1, -1, -1)
+        noise = rng.normal(tuple(copies.shape))
+        return (copies + 0.1 * noise).clamp(0, 1)
+'''
 TRAINING_ATTACK = '''
 """Was never tried."""
 import torch
@@ -196,6 +207,42 @@ def test_attacks_on_models_and_trainings_are_tried(text, require, detail, tmp_pa
     (failed,) = (outcome for outcome in conformance.examine("attacks", "odd") if not outcome.passed)
     assert require in failed.check.name
     assert detail in failed.detail
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "require", "detail"),
+    [
+        (
+            "class Odd(Purification):",
+            "class Odd(Purification):\n    needs = Needs.DATABASE",
+            "exactly one kind",
+            "needs",
+        ),
+        ("rng.normal(tuple(copies.shape))", "torch.rand(copies.shape)", "versions are images", "torch's global"),
+        ("rng.normal(tuple(copies.shape))", "torch.full(copies.shape, KEPT.pop())", "versions are images", "two calls"),
+        (".clamp(0, 1)", "", "versions are images", "pixels are in"),
+        (".clamp(0, 1)", ".double()", "versions are images", "float64"),
+        (".clamp(0, 1)", "[:, :, 1:].clamp(0, 1)", "versions are images", "have shapes"),
+        (
+            "copies = image.expand(3,",
+            "copies = image.expand(2 + (image.mean() > 0.5),",
+            "versions are images",
+            "shapes",
+        ),
+        ("noise = rng", "image.mul_(0.5)\n        noise = rng", "versions are images", "changed its argument"),
+        ("0.1 * noise", "image.mean() / 0", "versions are images", "not finite"),
+    ],
+)
+def test_a_purification_that_breaks_a_promise_is_seen(old, new, require, detail, tmp_path):
+    path = tmp_path / "odd.py"
+    path.write_text(PURIFICATION)
+    registry.load_plugin(path)
+    assert [outcome.detail for outcome in conformance.examine("defenses", "odd") if not outcome.passed] == []
+    assert old in PURIFICATION
+    path.write_text(PURIFICATION.replace(old, new) + "KEPT = [i / 9999 for i in range(999)]\n")
+    registry.load_plugin(path)
+    failed = [outcome for outcome in conformance.examine("defenses", "odd") if not outcome.passed]
+    assert any(require in one.check.name and detail in one.detail for one in failed), [one.detail for one in failed]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ KINDS = {
     "input_detector": "input_detector",
     "sieve": "data_filter",
     "doctor": "model_detector",
+    "rinse": "purification",
 }
 CLASSES = [str(number) for number in range(10)]
 PROTOCOL = {
@@ -87,7 +88,7 @@ def _plan(store: Store, given: dict[str, Any], run: int) -> PlannedTrial:
 
 
 def _record(key: str, status: str, given: dict[str, Any]) -> Record:
-    roles = {"defend": "defense", "implant": "implant"}
+    roles = {"defend": "defense", "implant": "implant", "purify": "measured.purified_benign"}
     parents = {"load": given.get("load", "10ad")} | {role: given[name] for name, role in roles.items() if name in given}
     fields: dict[str, Any] = {name: given[name] for name in ("reason", "log", "cause", "code") if name in given}
     fields |= {"status": status, "label": f"measure {given['attack']}", "parents": parents}

@@ -35,6 +35,11 @@ def test_a_sweep_is_one_number_that_varies_with_all_else_equal(stock):
         assert all(sorted(panel.rows["x"]) == [0.1, 0.5, 0.9] for panel in sweep.panels)
 
 
+def test_a_swept_purification_is_a_curve_too(stock):
+    (sweep,) = swept_in(stock([trial("loud", f"rinse(strength={n})") for n in (1, 2, 3)]))
+    assert [(panel.name, panel.parameter) for panel in sweep.panels] == [("loud", "strength")]
+
+
 def test_swept_attacks_are_panels_of_their_setting_undefended(stock):
     trials = [trial(f"loud(poisons={n})", target=t) for n in (2, 8, 64) for t in "01"]
     (sweep,) = swept_in(stock([*trials, trial("loud(poisons=2)", "repair")]))

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.metrics.health import collapsed
+from bench.metrics import TrialFacts
+from bench.metrics.health import collapsed, of_trial
 from hashing import ranking
-from tests.bench.metrics.systems import benign_metrics, system, truth
+from tests.bench.metrics.systems import benign_metrics, model, one_hot, system, truth
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,16 @@ def test_chance_is_the_mean_over_queries_of_a_random_ranking() -> None:
     assert ranking.chance_ap(40, int(counts[counts > 0].min())) == pytest.approx(np.mean(shuffled), abs=0.01)
     cut = benign_metrics(system(codes, rng.choice([-1, 1], (40, 8)), codes[:0]), replace(case, cutoff=5))
     assert cut["map_chance"] == pytest.approx(np.mean([ranking.chance_ap(40, int(r), 5) for r in counts if r]))
+
+
+def test_a_purified_trial_is_judged_by_the_codes_of_queries_as_they_are() -> None:
+    labels = one_hot([0, 0, 0, 1, 1, 1], 2)
+    codes = np.where(labels, 1, -1)
+    alike = np.ones_like(codes)
+    case = truth(labels, labels, [1])
+    good, dead = (model(system(query, codes, query[:3]), case) for query in (codes, alike))
+    assert of_trial(TrialFacts(good, good)) == 0
+    assert of_trial(TrialFacts(dead, good)) == of_trial(TrialFacts(dead, dead)) == 1
+    assert of_trial(TrialFacts(dead, dead, unpurified_model=good, unpurified_clean=good)) == 0
+    assert of_trial(TrialFacts(good, good, unpurified_model=dead, unpurified_clean=good)) == 1
+    assert of_trial(TrialFacts(good, good, unpurified_model=good, unpurified_clean=dead)) == 1
