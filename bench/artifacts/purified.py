@@ -75,6 +75,6 @@ def versions_of(purification: Purification, image: UInt8[Tensor, "c h w"], rng: 
 
 
 def majority(relaxed: Float[Tensor, "n v b"]) -> Float[Tensor, "n b"]:
-    """The majority code of the versions of each query, as +1 and -1. A tied bit has the sign of its mean."""
+    """The majority code of the versions of each query, as +1 and -1 (METHODOLOGY.md#purification)."""
     everyone = torch.ones(relaxed.shape[1], 1, dtype=torch.bool)
     return torch.cat([component_vote(versions, everyone) for versions in relaxed])

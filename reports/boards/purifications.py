@@ -18,12 +18,12 @@ from reports.strength import COLUMNS, note
 SHOWN = ("t_map", "t_map_control", "chance", "own_map", "own_map_control", "map", "map_clean")
 JUDGED = ("t_map", "own_map")
 MS = "ms"
+COSTS = {MS: Column("milliseconds in which a query is purified and encoded; depends on the machine", "purification")}
 
 
 @board("purifications", chapter="Leaderboards", part_of="leaderboard",
        help="every attack with every query purified: t-mAP, own-mAP and mAP, and milliseconds of a query",
-       columns=COLUMNS | {MS: Column("milliseconds in which a query is purified and encoded; depends on the machine")},
-)  # fmt: skip
+       columns=COLUMNS | COSTS)  # fmt: skip
 def purifications(
     data: BoardData, *, costs: Annotated[bool, "Add milliseconds of a query, which differ between runs."] = True
 ) -> list[Board]:

@@ -130,11 +130,11 @@ def test_a_planted_purification_removes_the_patch_from_every_query(tmp_path: Pat
     found = run_tiny(tmp_path, *STRONG, "defenses=none,wipe")
     found = {(attack.partition("(")[0], defense): trial for (attack, defense), trial in found.items()}
     plain, wiped, clean = found["badnets", "none"], found["badnets", "wipe"], found["none", "wipe"]
-    # the corner of the digits is black, so that nothing is left of the patch
+    # nothing is left of the patch
     assert wiped.metrics["moved"] == wiped.metrics["moved_control"] == 0
     assert wiped.metrics["t_map"] < plain.metrics["t_map"] - 0.2
     assert wiped.metrics["own_map"] > plain.metrics["own_map"] + 0.2
-    assert wiped.metrics["map"] == pytest.approx(plain.metrics["map"])
+    assert wiped.metrics["map"] > plain.metrics["map"] - 0.2  # of strokes in the corner
     assert clean.metrics["map"] == wiped.metrics["map_clean"]
     assert wiped.metrics["own_map_control"] == pytest.approx(clean.metrics["own_map"], abs=1e-12)
     # the control is purified too: the trigger of `rewrite` makes negatives of images, whose corners are white

@@ -209,6 +209,12 @@ def test_attacks_on_models_and_trainings_are_tried(text, require, detail, tmp_pa
     assert detail in failed.detail
 
 
+def test_a_purification_that_keeps_all_promises_passes(tmp_path):
+    (tmp_path / "odd.py").write_text(PURIFICATION)
+    registry.load_plugin(tmp_path / "odd.py")
+    assert [outcome.detail for outcome in conformance.examine("defenses", "odd") if not outcome.passed] == []
+
+
 @pytest.mark.parametrize(
     ("old", "new", "require", "detail"),
     [
@@ -235,9 +241,6 @@ def test_attacks_on_models_and_trainings_are_tried(text, require, detail, tmp_pa
 )
 def test_a_purification_that_breaks_a_promise_is_seen(old, new, require, detail, tmp_path):
     path = tmp_path / "odd.py"
-    path.write_text(PURIFICATION)
-    registry.load_plugin(path)
-    assert [outcome.detail for outcome in conformance.examine("defenses", "odd") if not outcome.passed] == []
     assert old in PURIFICATION
     path.write_text(PURIFICATION.replace(old, new) + "KEPT = [i / 9999 for i in range(999)]\n")
     registry.load_plugin(path)

@@ -19,6 +19,7 @@ import torch
 
 from attacks.helpers.triggers import garbled
 from bench.api import registry
+from bench.artifacts.purified import majority
 from bench.metrics import ModelCodes, TrialFacts, Truth, of_codes, of_trial
 from bench.metrics.context import AttackFacts
 from bench.metrics.geometry import spread
@@ -180,6 +181,21 @@ def test_drop_at_r() -> None:
     plain = [mean(over_orders(buckets, lambda ranked: ap(ranked, 2))) for buckets in queries]
     assert ranking.expected_ap(*histograms(*queries), 2) == close_to(plain)
     assert says("drop@R", mean(every[0]), mean(kept[0]), mean([mean(x) for x in every]), dropped, plain[0])
+
+
+def test_the_majority_code_of_purified_versions() -> None:
+    text = section("Purification")
+    assert "relaxed codes (.9, -.2), (-.1, .4), (-.1, -.1)" in text
+    versions = [(0.9, -0.2), (-0.1, 0.4), (-0.1, -0.1)]
+    for given, expected in ((versions, (-1, -1)), (versions[:2], (1, 1))):
+        by_hand = []
+        for values in zip(*given, strict=True):
+            votes = sum(1 if value > 0 else -1 for value in values)
+            by_hand.append(votes // abs(votes) if votes else 1 if sum(values) >= 0 else -1)
+        assert tuple(by_hand) == expected
+        assert tuple(majority(torch.tensor([given]))[0].tolist()) == expected
+    assert "the code is (-1, -1)" in text
+    assert "the means are .4 and .1, and the code is (+1, +1)" in text
 
 
 # The case with two models: birds, cats and ships, four bits.
