@@ -229,7 +229,8 @@ class MeasureInputs(DataInputs, Inputs[MeasureSpec, Artifact]):
     """measured: the final model of the trial. control: the clean model, with the same trigger and defense.
 
     implant: None without an attack. defense: None without a defense, and with a purification, which has no artifact.
-    This stage writes metrics into its record, and no artifact.
+    stored: the codes of the model before the defense, if the defense changes the model: a retrieval system has stored
+    the database with these. This stage writes metrics into its record, and no artifact.
     """
 
     stage = "measure"
@@ -240,6 +241,7 @@ class MeasureInputs(DataInputs, Inputs[MeasureSpec, Artifact]):
     control: SystemInputs
     implant: Implanted | None = None
     defense: Defended | None = None
+    stored: BenignCodes | None = None
 
 
 STAGES: Mapping[str, type[Inputs[Any, Any]]] = {

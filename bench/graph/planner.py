@@ -29,6 +29,7 @@ from bench.artifacts.inputs import (
 )
 from bench.artifacts.models import blueprint, new_model
 from bench.artifacts.outputs.attack import Implanted, StoredTrigger
+from bench.artifacts.outputs.codes import BenignCodes
 from bench.artifacts.outputs.defense import BenignScores, Defended, TriggeredScores
 from bench.artifacts.outputs.model import StoredModel
 from bench.artifacts.specs import (
@@ -181,6 +182,7 @@ class _Planner:
         data, model, control = victim.data, victim.model, victim.control
         defended: Defended | None = None
         scored: tuple[BenignScores, TriggeredScores] | None = None
+        stored: BenignCodes | None = None
         spec: DefendSpec = {**victim.spec, "defense": trial.defense.as_json()}
         if not (defense.is_none or isinstance(defense, Purification)):  # a purification is not fitted
             defended = wiring.defended(spec, defense, data, victim.model, victim.poison)
@@ -190,14 +192,14 @@ class _Planner:
                 benign, triggered = wiring.scores(spec, victim.aim, data, victim.clean, fitted, victim.trigger)
                 control = replace(control, benign_scores=benign, triggered_scores=triggered)
             elif kind_of(defense) in CODE_CHANGING:
-                model = defended
+                model, stored = defended, wiring.benign(victim.spec, data, victim.model)
         measured = wiring.system(victim.spec, victim.aim, data, model, victim.trigger)
         if scored is not None:
             measured = replace(measured, benign_scores=scored[0], triggered_scores=scored[1])
         if isinstance(defense, Purification):
             measured = wiring.purified(spec, victim.aim, data, measured, model, victim.trigger)
             control = wiring.purified(spec, victim.aim, data, control, victim.clean, victim.trigger)
-        inputs = MeasureInputs(data.load, data.split, measured, control, victim.implant, defended)
+        inputs = MeasureInputs(data.load, data.split, measured, control, victim.implant, defended, stored)
         measuring: MeasureSpec = {"bits": trial.bits, "target": list(trial.target)}
         return wiring.add(measuring, inputs).key
 

@@ -90,14 +90,18 @@ class Wiring:
         classes: list[str] = loading["classes"]
         return classes
 
+    def benign(self, setting: SettingSpec, data: DataInputs, model: StoredModel) -> BenignCodes:
+        """A model's codes of benign queries and of the database."""
+        encoding: EncodeSpec = {"setting": _names(setting)}
+        return self.add(encoding, EncodeInputs(data.load, data.split, model))
+
     def system(
         self, setting: SettingSpec, aim: AimSpec, data: DataInputs, model: StoredModel, trigger: StoredTrigger | None
     ) -> SystemInputs:
         """A model's codes of benign and of triggered images. trigger: None for images without one."""
-        encoding: EncodeSpec = {"setting": _names(setting)}
-        benign = self.add(encoding, EncodeInputs(data.load, data.split, model))
+        benign = self.benign(setting, data, model)
         known = benign if trigger is None else None
-        triggered: EncodeTriggeredSpec = {**encoding, **aim}
+        triggered: EncodeTriggeredSpec = {"setting": _names(setting), **aim}
         return SystemInputs(
             benign, self.add(triggered, EncodeTriggeredInputs(data.load, data.split, model, trigger, known))
         )
@@ -108,8 +112,7 @@ class Wiring:
         """A defense of a model. poison: the attack's training set, if there is one."""
         codes: BenignCodes | None = None
         if Needs.DATABASE in defense.needs:
-            encoding: EncodeSpec = {"setting": _names(spec)}
-            codes = self.add(encoding, EncodeInputs(data.load, data.split, model))
+            codes = self.benign(spec, data, model)
         poison = poison if Needs.TRAIN_SET in defense.needs else None
         return self.add(spec, DefendInputs(data.load, data.split, model, poison, codes))
 

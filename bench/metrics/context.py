@@ -176,7 +176,8 @@ class TrialFacts:
     """All results of a trial.
 
     model: codes of the measured model, after repair or filter. clean: codes of the clean model, for controls.
-    repaired: whether a repair or a data filter made the measured model.
+    repaired: whether a repair or a data filter made the measured model. stored: queries of the measured model, database
+    of the model before the repair or data filter; None without one, and in records of older versions.
     unpurified_model, unpurified_clean: the same models' codes of queries as they are, if the defense is a purification;
     `model` and `clean` then hold the codes of purified queries.
     """
@@ -187,6 +188,7 @@ class TrialFacts:
     repaired: bool = False
     filtered: FilterFacts | None = None
     verdict: VerdictFacts | None = None
+    stored: ModelCodes | None = None
     unpurified_model: ModelCodes | None = None
     unpurified_clean: ModelCodes | None = None
 

@@ -24,8 +24,8 @@ __all__ = ["METRICS", "Group", "Metric", "Number", "all_groups", "count", "metri
 
 Number = float | int | None
 SECTIONS = (  # in the order of display; sections of plugins follow
-    "Benign queries", "Triggered queries", "Code geometry", "Health of the victim", "Input detection", "Data filtering",
-    "Model detection", "Poisoning and stealth",
+    "Benign queries", "Triggered queries", "Stored database", "Code geometry", "Health of the victim",
+    "Input detection", "Data filtering", "Model detection", "Poisoning and stealth",
 )  # fmt: skip
 SOURCES = ("ModelCodes", "TrialFacts", "DetectorScores")  # of bench.metrics.context
 RESERVED = "detectors"

@@ -31,8 +31,9 @@ def run(spec: MeasureSpec, inputs: MeasureInputs, context: Context) -> Output:
         cutoff=inputs.split.cutoff,
     )
     bits, purified = spec["bits"], inputs.measured.purified_benign is not None
+    model = _model(inputs.measured, bits, truth)
     trial = TrialFacts(
-        model=_model(inputs.measured, bits, truth),
+        model=model,
         clean=_model(inputs.control, bits, truth),
         unpurified_model=_model(_unpurified(inputs.measured), bits, truth) if purified else None,
         unpurified_clean=_model(_unpurified(inputs.control), bits, truth) if purified else None,
@@ -40,6 +41,7 @@ def run(spec: MeasureSpec, inputs: MeasureInputs, context: Context) -> Output:
         repaired=inputs.defense is not None and inputs.defense.changes_model,
         filtered=_filtered(inputs, truth.target),
         verdict=_verdict(spec, inputs),
+        stored=inputs.stored and replace(model, database=codes_of(inputs.stored.database, bits)),
     )
     found: Json = {**metrics.of_trial(trial)}
     if inputs.measured.benign_scores is not None:

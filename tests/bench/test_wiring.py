@@ -61,6 +61,30 @@ def test_a_trial_is_measured_with_the_model_that_it_ends_with(
     assert (inputs.defense is None) == (defense in {"none", "median"})
 
 
+@pytest.mark.parametrize(
+    ("attack", "defense", "before"),
+    [
+        ("badnets", "fine_pruning", "implant"),
+        ("badnets", "spectral_signatures", "implant"),
+        ("none", "fine_pruning", "train"),
+        ("badnets", "none", ""),
+        ("badnets", "strip", ""),
+        ("badnets", "neural_cleanse", ""),
+    ],
+)
+def test_the_stored_database_is_that_of_the_model_before_the_repair(
+    tiny: Tiny, attack: str, defense: str, before: str
+) -> None:
+    plan = tiny(f"attacks={attack}", f"defenses={defense}")
+    inputs = trial_of(plan)
+    assert (inputs.stored is not None) == bool(before)
+    if inputs.stored is not None:
+        encoded = EncodeInputs.of(plan.stages[inputs.stored.key].parents).model
+        defended = DefendInputs.of(plan.stages[inputs.defense.key].parents).model
+        assert encoded == defended
+        assert plan.stages[encoded.key].kind == before
+
+
 def test_both_models_get_the_same_trigger_and_each_an_input_detector_of_its_own(tiny: Tiny) -> None:
     plan = tiny("attacks=badnets", "defenses=strip")
     inputs = trial_of(plan)

@@ -25,6 +25,7 @@ from bench.metrics.context import AttackFacts
 from bench.metrics.geometry import spread
 from bench.metrics.health import collapsed, has_not_learnt, loss_left
 from bench.metrics.input_detection import threshold
+from defenses.helpers.code_collapse import collapse, likeness
 from hashing import ranking
 from hashing.codes import pack
 from hashing.pretrained import IMAGENET
@@ -239,6 +240,29 @@ def test_t_map_control_gain_and_own_map() -> None:
     found = of_trial(TrialFacts(codes_of(BACKDOORED), codes_of(CLEAN)))
     assert {name: found[name] for name in by_hand} == {name: close(value) for name, value in by_hand.items()}
     assert says("own-mAP", *by_hand.values(), *(value for row in (*at_target, *own) for value in row))
+
+
+def test_a_repair_meets_the_stored_database() -> None:
+    """The clean model with the first bit inverted: a new index has the same distances, the stored one has others."""
+    repaired = {name: str(1 - int(code[0])) + code[1:] for name, code in CLEAN.items()}
+    again, queries = codes_of(CLEAN), codes_of(repaired)
+    own = [expected_by_hand(code, name) for name, code in repaired.items()]
+    at_target = [expected_by_hand(code, "bird") for code in repaired.values()]
+    found = of_trial(TrialFacts(again, codes_of(CLEAN), repaired=True, stored=queries))
+    by_hand = {"own_map": Fraction(11, 12), "t_map": Fraction(7, 20), "own_map_stored": mean(own),
+               "t_map_stored": mean(at_target)}  # fmt: skip
+    assert {name: found[name] for name in by_hand} == {name: close(value) for name, value in by_hand.items()}
+    assert says("Stored database", *repaired.values(), *by_hand.values(), *own, *at_target)
+
+
+def test_likeness_of_codes() -> None:
+    codes = torch.tensor([[1.0 if bit == "1" else -1.0 for bit in word] for word in ("1100", "1100", "1010")])
+    pairs = [Fraction(int(a @ b), 4) for a, b in combinations(codes, 2)]
+    both = Fraction(sum(int(a @ b) for a in codes for b in codes), 4 * 9)
+    assert float(likeness(codes.sum(0)[None], 3)) == pytest.approx(float(mean(pairs)), abs=1e-6)
+    assert float(collapse(codes[None])) == pytest.approx(float(both), abs=1e-6)
+    assert pairs == [1, 0, 0]
+    assert says("decree", "1100", "1010", mean(pairs), both)
 
 
 def test_garbled_pixels() -> None:
