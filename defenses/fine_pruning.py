@@ -10,7 +10,7 @@ from bench.api.card import Card
 from bench.api.defense import DefenderView, PositiveShare, Repair, Rng, Share, defense
 from bench.api.hashing import Backbone, HashingMethod
 from defenses.helpers.channels import first_layer, mean_activations, remove, switched_off
-from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Peaks, Quality, Steps, fine_tuned, quality
+from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Quality, Rates, Steps, fine_tuned, quality
 
 CARD = Card(
     title="Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural Networks",
@@ -36,7 +36,7 @@ class FinePruning(Repair):
     """Largest accepted relative drop of mAP on the calibration images."""
     steps: Steps = STEPS
     """Least number of tuning steps; a larger trusted set has as many as in BackdoorBench. 0: no tuning."""
-    peaks: Peaks = PEAKS
+    peaks: Rates = PEAKS
     """Peak learning rates, as multiples of the victim's; the largest that `max_drop` allows counts."""
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:

@@ -6,7 +6,7 @@ from torch import nn
 
 from bench.api.card import Card
 from bench.api.defense import DefenderView, Repair, Rng, Share, defense
-from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Peaks, Steps, fine_tuned
+from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Rates, Steps, fine_tuned
 
 CARD = Card(
     title="Fine-tuning on clean images (the baseline of Fine-Pruning)",
@@ -28,7 +28,7 @@ class FineTuning(Repair):
     """Largest accepted relative drop of mAP on the calibration images."""
     steps: Steps = STEPS
     """Least number of tuning steps; a larger trusted set has as many as in BackdoorBench. 0: no tuning."""
-    peaks: Peaks = PEAKS
+    peaks: Rates = PEAKS
     """Peak learning rates, as multiples of the victim's; the largest that `max_drop` allows counts."""
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:

@@ -14,7 +14,7 @@ from bench.api.errors import UserError
 from bench.api.hashing import Backbone, HashingMethod
 from bench.api.types import to_unit
 from defenses.helpers.attention import Distillation, attention_maps
-from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Peaks, Steps, fine_tuned
+from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Rates, Steps, fine_tuned
 
 CARD = Card(
     title="Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural Networks",
@@ -40,7 +40,7 @@ class NAD(Repair):
     """Largest accepted relative drop of mAP on the calibration images."""
     steps: Steps = STEPS
     """Least number of tuning steps; a larger trusted set has as many as in BackdoorBench. 0: no tuning."""
-    peaks: Peaks = PEAKS
+    peaks: Rates = PEAKS
     """Peak learning rates, as multiples of the victim's; the largest that `max_drop` allows counts."""
 
     def unsupported_reason(self, backbone: Backbone, method: HashingMethod) -> str:

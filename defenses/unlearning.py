@@ -8,7 +8,7 @@ from torch import nn
 from bench.api.card import Card
 from bench.api.defense import DefenderView, PositiveShare, Repair, Rng, Share, defense
 from bench.api.types import Split, to_unit
-from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Peaks, Steps, fine_tuned
+from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Rates, Steps, fine_tuned
 from defenses.helpers.trigger_inversion import Reversing, Triggers, class_anchors
 
 CARD = Card(
@@ -34,7 +34,7 @@ class Unlearning(Reversing, Repair):
     """Largest accepted relative drop of mAP on the calibration images."""
     tuning_steps: Steps = STEPS
     """Least number of tuning steps; a larger trusted set has as many as in BackdoorBench. 0: no tuning."""
-    peaks: Peaks = PEAKS
+    peaks: Rates = PEAKS
     """Peak learning rates, as multiples of the victim's; the largest that `max_drop` allows counts."""
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:

@@ -30,13 +30,9 @@ def run(spec: MeasureSpec, inputs: MeasureInputs, context: Context) -> Output:
         target=stage_io.target(spec["target"], inputs.load.classes).vector.numpy(),
         cutoff=inputs.split.cutoff,
     )
-<<<<<<< HEAD
     bits, purified = spec["bits"], inputs.measured.purified_benign is not None
     model = _model(inputs.measured, bits, truth)
-=======
-    model = _model(inputs.measured, spec["bits"], truth)
-    stored = None if inputs.stored is None else codes_of(inputs.stored.database, spec["bits"])
->>>>>>> a5598f7 (Types of the stored database in measure)
+    stored = None if inputs.stored is None else codes_of(inputs.stored.database, bits)
     trial = TrialFacts(
         model=model,
         clean=_model(inputs.control, bits, truth),
@@ -46,11 +42,7 @@ def run(spec: MeasureSpec, inputs: MeasureInputs, context: Context) -> Output:
         repaired=inputs.defense is not None and inputs.defense.changes_model,
         filtered=_filtered(inputs, truth.target),
         verdict=_verdict(spec, inputs),
-<<<<<<< HEAD
-        stored=inputs.stored and replace(model, database=codes_of(inputs.stored.database, bits)),
-=======
         stored=None if stored is None else replace(model, database=stored),
->>>>>>> a5598f7 (Types of the stored database in measure)
     )
     found: Json = {**metrics.of_trial(trial)}
     if inputs.measured.benign_scores is not None:

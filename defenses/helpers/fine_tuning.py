@@ -22,7 +22,7 @@ from hashing.codes import pack
 from hashing.inference import encode
 from hashing.ranking import leave_one_out_ap
 
-Peaks = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+Rates = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
 Steps = Annotated[int, Field(ge=0)]
 PEAKS = (1.0, 0.3, 0.1, 0.03)  # METHODOLOGY.md#operating-points
 STEPS = 400  # METHODOLOGY.md#operating-points
