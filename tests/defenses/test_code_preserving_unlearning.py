@@ -176,7 +176,7 @@ def test_the_control_searches_for_nothing_and_shows_clean_images_twice(view):
         return view.train_model(model, split, recipe, rng, hook=Watch())
 
     before = state(view.model)
-    control = Watched(stamp=False).repair(replace(view, train_model=train_model), Rng("d"))
+    control = Watched(stamp=False, lr=(1e-3,)).repair(replace(view, train_model=train_model), Rng("d"))
     assert not equal(state(control), before)
     assert len(shown) == 60
     assert all(torch.equal(*batch.chunk(2)) for batch in shown)
