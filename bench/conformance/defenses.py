@@ -304,22 +304,21 @@ def versions_are_images(subject: ComponentUnderTest) -> str:
         raise DoesNotApplyError("it is not a Purification")
     images = benign(world, "query")
     images[0], images[1] = 0, 1
-    kept, found = images.clone(), []
+    kept, calls = images.clone(), []
     with untouched_generators(), torch.no_grad():
-        for number, image in enumerate(images):
-            stream = Rng("purify", 0, number)
-            found.append(purification.purify(image, stream))
-            again = subject.create().purify(image, Rng("purify", 0, number))  # stages run in different processes
-            require(torch.equal(found[-1], again), "two calls with equal generators return different images")
-    require(torch.equal(images, kept), "it changed its argument")
-    shapes = {tuple(versions.shape) for versions in found}
+        for made in (purification, subject.create()):  # stages run in different processes
+            calls.append([made.purify(image, Rng("purify", 0, number)) for number, image in enumerate(images)])
+            require(torch.equal(images, kept), "it changed its argument")
+    found, again = calls
     count = len(found[0])
+    shapes = {tuple(versions.shape) for versions in found}
     require(shapes == {(count, *images.shape[1:])}, f"the versions have shapes {shapes}, the image {images.shape[1:]}")
     every = torch.cat(found)
+    require(every.dtype == torch.float32, f"pixels are {every.dtype}")
     require(bool(torch.isfinite(every).all()), "pixels are not finite")
     low, high = float(every.min()), float(every.max())
     require(low >= -SLACK and high <= 1 + SLACK, f"pixels are in [{low:.3g}, {high:.3g}]")
-    require(every.dtype == torch.float32, f"pixels are {every.dtype}")
+    require(torch.equal(every, torch.cat(again)), "two calls with equal generators return different images")
     return f"{count} version{'s' * (count > 1)} of each query"
 
 

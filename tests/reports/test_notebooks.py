@@ -25,8 +25,8 @@ def test_a_store_is_a_frame_whose_columns_are_explained(stock):
     assert list(about.loc["gain", ["direction", "low", "high"]]) == [1, -1.0, 1.0]
     assert about.loc["psnr", "unit"] == "dB"
     assert set(trials.select_dtypes("number").columns) - set(about.index) <= {
-        "bits", "seed", "classes", "target_labels", "cutoff", "seconds_attack", "seconds_defense", "training",
-        "machine_count",
+        "bits", "seed", "classes", "target_labels", "cutoff", "seconds_attack", "seconds_defense", "milliseconds",
+        "training", "machine_count",
     }  # fmt: skip
 
 
