@@ -36,7 +36,7 @@ MORE = 1.25  # guess: so that a fifth of the neighbours of poison are clean
 class LocalOutliers(DataFilter):
     neighbours: Annotated[int, Field(ge=2)] | None = None  # guess: more than the poison (scikit-learn: 20)
     """Nearest training images that give the density around an image; default: 1.25 times the images of `bound`."""
-    bound: Share = 0.1  # guess: the default of the other filters
+    bound: Share = 0.05  # guess: the default of the other filters
     """Assumed upper bound of the poisoned share of the training set. The defense removes 1.5 times this share."""
     space: Space = "features"
     """Input of the analysis: features before the hash layer, or relaxed codes."""
