@@ -61,7 +61,7 @@ def test_what_a_record_does_not_name_is_none_or_has_no_key() -> None:
 
 def test_every_stage_of_a_plan_names_its_parents_as_declared(tiny: Callable[..., Plan]) -> None:
     plan = tiny(
-        'attacks=["none", "badnets", "ciba", "darkhash"]', "defenses=none,fine_pruning,strip,neural_cleanse_free"
+        'attacks=["none", "badnets", "ciba", "darkhash"]', "defenses=none,fine_pruning,strip,neural_cleanse_free,median"
     )
     assert {stage.kind for stage in plan.stages.values()} == set(STAGES)
     for stage in plan.stages.values():
