@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.api.card import Card
 from bench.api.defense import DataFilter, DefenderView, Filtered, PositiveShare, Rng, Share, Split, defense
 from bench.api.errors import DivergedError
-from defenses.helpers.fine_tuning import MAX_DROP, quality
+from defenses.helpers.fine_tuning import MAX_DROP, note_price, quality
 from defenses.helpers.gradient_ascent import LocalAscent, Unlearn, Watch, voted
 from hashing.model import HashModel
 
@@ -94,6 +94,7 @@ class ABL(DataFilter):
         best = model
         view.notes["isolated"] = float(len(isolated))
         view.notes["epochs unlearned"] = 0.0
+        note_price(view, reference, reference)
         for epoch in range(self.epochs):  # quality may dip in between: the last epoch inside the bound counts
             stream = rng.child(epoch)
             picks = stream.integers(len(isolated), (-(-len(rest) // recipe.batch), min(len(isolated), recipe.batch)))
@@ -102,7 +103,9 @@ class ABL(DataFilter):
                 model = view.train_model(model, rest, recipe, stream, hook=hook)
             except DivergedError:
                 break
-            if reference.drop_to(quality(model, view.calibration_set)) <= self.max_drop:
+            found = quality(model, view.calibration_set)
+            if reference.drop_to(found) <= self.max_drop:
                 best = model
+                note_price(view, reference, found)
                 view.notes["epochs unlearned"] = epoch + 1.0
         return best

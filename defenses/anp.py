@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench.api.card import Card
 from bench.api.defense import Backbone, DefenderView, HashingMethod, Repair, Rng, Share, defense
 from bench.api.errors import DivergedError, UserError
-from defenses.helpers.fine_tuning import MAX_DROP, quality
+from defenses.helpers.fine_tuning import MAX_DROP, note_price, quality
 from defenses.helpers.masks import MaskedLoss, batch_norms, learning_part, without_channels
 
 CARD = Card(
@@ -24,8 +24,8 @@ CARD = Card(
     " the maximum is over relative perturbations of scales and shifts within 0.4 and is found by one signed step from a"
     " random start; batch norms use batch statistics in this training; channels with a small mask get scale 0 in the"
     " original model and keep their shift",
-    deviates="L is the victim's hash loss on the fit half, without augmentation and in float32; the threshold is the"
-    " largest of 0.05 to 0.90 at which leave-one-out mAP on the calibration half falls by at most 4 % (relative;"
+    deviates="L is the victim's hash loss on the fit half, without augmentation and in float32; the thresholds"
+    " 0.05 to 0.90 are tried until leave-one-out mAP on the calibration half falls by more than 4 % (relative;"
     " BackdoorBench: 10 %); rate and steps are the authors' (BackdoorBench: a rate of 0.01); perturbations are clipped"
     " to 0.4 after the step (the code lets them reach 0.8); frozen blocks have no masks, because no training has"
     " changed them; no image is in a batch twice",
@@ -36,7 +36,7 @@ THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 19))  # the authors' cod
 @defense
 class ANP(Repair):
     threshold: Share | None = None
-    """Channels with a smaller mask are pruned; default: the largest threshold that `max_drop` allows."""
+    """Channels with a smaller mask are pruned; default: until `max_drop` is exceeded for the first time."""
     max_drop: Share = MAX_DROP
     """Largest accepted relative drop of mAP on the calibration images."""
     steps: Annotated[int, Field(ge=0)] = 2000  # the authors' code
@@ -66,18 +66,21 @@ class ANP(Repair):
             )
         masks = self.train_masks(MaskedLoss(view), rng)
         threshold = self.largest_threshold(view, masks) if self.threshold is None else self.threshold
+        pruned = without_channels(view.model, masks < threshold)
         view.notes["threshold"] = threshold
         view.notes["pruned share"] = float((masks < threshold).float().mean())
-        return without_channels(view.model, masks < threshold)
+        note_price(view, quality(view.model, view.calibration_set), quality(pruned, view.calibration_set))
+        return pruned
 
     def largest_threshold(self, view: DefenderView, masks: Float[Tensor, " d"]) -> float:
-        """The largest threshold that keeps calibration mAP inside the bound; 0, which prunes nothing, if none does."""
-        reference = quality(view.model, view.calibration_set)
-        for threshold in reversed(THRESHOLDS):  # quality may dip in between: the largest counts
+        """The threshold before the first one that exceeds the bound; 0, which prunes nothing, if 0.05 does."""
+        reference, allowed = quality(view.model, view.calibration_set), 0.0
+        for threshold in THRESHOLDS:
             candidate = without_channels(view.model, masks < threshold)
-            if reference.drop_to(quality(candidate, view.calibration_set)) <= self.max_drop:
-                return threshold
-        return 0.0
+            if reference.drop_to(quality(candidate, view.calibration_set)) > self.max_drop:
+                break
+            allowed = threshold
+        return allowed
 
     def train_masks(self, loss: MaskedLoss, rng: Rng) -> Float[Tensor, " d"]:
         """The trained masks of all channels, from input to output. DivergedError: masks are not finite."""

@@ -56,7 +56,7 @@ class CodePreservingUnlearning(Collapsing, Repair):
     """Share of the victim's bits of clean calibration images that the repaired model must keep."""
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
-        """The model of the first rate that keeps enough bits; if there is none, of the rate that keeps most."""
+        """The model of the first rate that keeps enough bits; if there is none, the victim as it is."""
         images = view.fit_set.images
         pattern = to_unit(images[:1])[0]
         mask = torch.zeros_like(pattern[:1])
@@ -65,20 +65,17 @@ class CodePreservingUnlearning(Collapsing, Repair):
             view.notes["trigger size"] = size
             if size == 1:
                 return view.model
-        found: dict[float, tuple[float, nn.Module]] = {}
         before = bits(view.model, view.calibration_set)
+        view.notes.update({"learning rate": 0.0, "bits kept": 1.0})
         for rate in self.lr:
             hook = Stamp(mask, pattern, self.weakest, rng.child("strength"))
             with suppress(DivergedError):
                 tuned = self.tuned(view, rate, hook, rng.child("tuning"))
-                found[rate] = float((bits(tuned, view.calibration_set) == before).double().mean()), tuned
-                if found[rate][0] >= self.kept:
-                    break
-        if not found:
-            raise DivergedError(f"tuning diverged at every rate of {self.lr}")
-        rate = max(found, key=lambda each: found[each][0])
-        view.notes.update({"learning rate": rate, "bits kept": found[rate][0]})
-        return found[rate][1]
+                kept = float((bits(tuned, view.calibration_set) == before).double().mean())
+                if kept >= self.kept:
+                    view.notes.update({"learning rate": rate, "bits kept": kept})
+                    return tuned
+        return view.model
 
     def tuned(self, view: DefenderView, rate: float, hook: Hook, rng: Rng) -> nn.Module:
         """A copy of the victim, tuned in its own training loop, which sets the modes of batch norms."""
@@ -91,9 +88,12 @@ class CodePreservingUnlearning(Collapsing, Repair):
         model, objective = view.model, view.objective
         assert isinstance(model, HashModel)
         model.objective = KeptBits(bits(model, fit).to(fit.images.device))
-        tuned = view.train_model(model, fit, recipe, rng, hook=hook)
+        try:
+            tuned = view.train_model(model, fit, recipe, rng, hook=hook)
+        finally:
+            model.objective = objective
         assert isinstance(tuned, HashModel)
-        model.objective = tuned.objective = objective
+        tuned.objective = objective
         return tuned
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol, runtime_checkable
 
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from bench.api.errors import UserError
 from bench.api.types import Labels
 from defenses.helpers import dp_training
 from defenses.helpers.dp_training import Privacy
+from defenses.helpers.features import kept
 from hashing.inference import encode
 
 CARD = Card(
@@ -65,11 +65,3 @@ class DPOutliers(DataFilter):
         centres = view.objective.targets_for(view.train.labels.to(model.device)).cpu()
         scores = (1 - (codes * centres).mean(1)) / 2
         return Filtered(scores, kept(scores, MARGIN * self.bound))
-
-
-def kept(scores: Float[Tensor, " n"], share: float) -> Bool[Tensor, " n"]:
-    """All images but the given share with the highest scores; of equal ones the first goes, one image always stays."""
-    count = min(round(share * len(scores)), len(scores) - 1)
-    keep = torch.ones(len(scores), dtype=torch.bool)
-    keep[scores.argsort(descending=True, stable=True)[:count]] = False
-    return keep

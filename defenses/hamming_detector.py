@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from bench.api.card import Card
 from bench.api.defense import DefenderView, Images, InputDetector, Needs, Rng, defense
 from bench.api.types import to_unit
-from defenses.helpers.ranks import ranks
+from defenses.helpers.ranks import ranks, two_sided
 from hashing.inference import Inference
 
 CARD = Card(
@@ -71,7 +71,7 @@ class HammingDetector(InputDetector):
     def score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Float[Tensor, " n"]]:
         criteria = self._criteria(images, model, state)
         share = ranks(criteria, state["clean"])
-        share[:2] = (2 * share[:2] - 1).abs()
+        share[:2] = two_sided(share[:2])
         return {
             "combined": share.sum(0),
             "worst": share.amax(0),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
 from bench.api.card import Card
 from bench.api.defense import DataFilter, DefenderView, Filtered, Rng, Share, defense
-from defenses.helpers.features import Space, embed
+from defenses.helpers.features import Space, embed, kept
 
 CARD = Card(
     title="LOF: Identifying Density-Based Local Outliers",
@@ -58,11 +58,3 @@ def local_outlier_factors(embedded: Float[Tensor, "n d"], neighbours: int) -> Fl
         return torch.ones(1)
     lof = LocalOutlierFactor(n_neighbors=min(neighbours, len(embedded) - 1)).fit(embedded.double().numpy())
     return torch.from_numpy(-lof.negative_outlier_factor_).float()
-
-
-def kept(scores: Float[Tensor, " n"], share: float) -> Bool[Tensor, " n"]:
-    """All images but the given share with the highest scores; of equal ones the first goes, one image always stays."""
-    count = min(round(share * len(scores)), len(scores) - 1)
-    keep = torch.ones(len(scores), dtype=torch.bool)
-    keep[scores.argsort(descending=True, stable=True)[:count]] = False
-    return keep

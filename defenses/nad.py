@@ -14,7 +14,7 @@ from bench.api.errors import UserError
 from bench.api.hashing import Backbone, HashingMethod
 from bench.api.types import to_unit
 from defenses.helpers.attention import Distillation, attention_maps
-from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Rates, Steps, fine_tuned
+from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Rates, Steps, tuned_twice
 
 CARD = Card(
     title="Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural Networks",
@@ -53,7 +53,9 @@ class NAD(Repair):
                 "nad compares attention maps, and no learning block of this backbone has one: freeze fewer blocks, or"
                 " leave nad out"
             )
-        tuned = partial(fine_tuned, view, view.model, steps=self.steps, peaks=self.peaks, max_drop=self.max_drop)
-        hook = Distillation(tuned(rng), self.betas)  # the teacher is the result of fine_tuning
+        tuned = partial(tuned_twice, view, view.model, steps=self.steps, peaks=self.peaks, max_drop=self.max_drop)
+        teacher = tuned(rng)  # the result of fine_tuning
         view.notes.update({f"teacher's {name}": view.notes.pop(name) for name in list(view.notes)})
-        return tuned(rng.child("student"), hook=hook)
+        # The student's price is measured on the calibration half, which its teacher must not have seen before.
+        hook, last_hook = (Distillation(one, self.betas) for one in (teacher.on_half, teacher.on_both))
+        return tuned(rng.child("student"), hook=hook, last_hook=last_hook).on_both

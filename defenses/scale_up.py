@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.api.card import Card
 from bench.api.defense import DefenderView, Images, InputDetector, Rng, defense
 from bench.api.types import to_unit
-from defenses.helpers.code_posterior import label_votes
+from defenses.helpers.code_posterior import label_votes, nearest_anchor
 from hashing.inference import Inference
 
 CARD = Card(
@@ -69,13 +69,8 @@ class ScaleUp(InputDetector):
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Tensor]:
         """Shares of copies that keep the class, mean shares of bits that stay, and the classes of the images."""
         logits = inference.logits(images)
-        classes = nearest(logits, anchors)
+        classes = nearest_anchor(logits, anchors)
         copies = torch.stack([inference.logits((images * factor).clamp(0, 1)) for factor in self.factors])
-        kept = nearest(copies.flatten(0, 1), anchors).reshape(len(self.factors), -1) == classes
+        kept = nearest_anchor(copies.flatten(0, 1), anchors).reshape(len(self.factors), -1) == classes
         same = ((copies > 0) == (logits > 0)).sum((0, 2)) / (len(self.factors) * logits.shape[1])
         return kept.sum(0) / len(self.factors), same, classes
-
-
-def nearest(logits: Float[Tensor, "n b"], anchors: Float[Tensor, "k b"]) -> Tensor:
-    """The anchor that is nearest to the relaxed code; the first one if several are."""
-    return (logits.tanh() @ anchors.T).argmax(1)

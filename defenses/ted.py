@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench.api.card import Card
 from bench.api.defense import DefenderView, Images, InputDetector, Rng, defense
 from bench.api.types import to_unit
+from defenses.helpers.code_posterior import nearest_anchor
 from defenses.helpers.trigger_inversion import class_anchors
 from hashing.inference import Inference
 
@@ -43,7 +44,7 @@ class Ted(InputDetector):
         trusted = view.fit_set
         known = class_anchors(view.model, trusted)
         images = to_unit(trusted.images)
-        predicted = nearest(Inference(view.model, images.shape[1:]).logits(images), known.codes)
+        predicted = nearest_anchor(Inference(view.model, images.shape[1:]).logits(images), known.codes)
         right = (known.classes[predicted] & trusted.labels).any(1)
         if int(right.sum()) < 2:  # an image needs another one
             right = torch.ones_like(right)
@@ -78,18 +79,13 @@ class Ted(InputDetector):
         finally:
             for handle in handles:
                 handle.remove()
-        same = nearest(logits, state["anchors"])[:, None] == state["predicted"]
+        same = nearest_anchor(logits, state["anchors"])[:, None] == state["predicted"]
         return torch.stack([first_rank(found, same, itself) for found in distances], 1)
 
 
 def is_layer(module: nn.Module) -> bool:
     wide = isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1)
     return wide or isinstance(module, nn.ReLU | nn.Linear)
-
-
-def nearest(logits: Float[Tensor, "n b"], anchors: Float[Tensor, "g b"]) -> Int64[Tensor, " n"]:
-    """The anchor that is nearest to the relaxed code; the first one if several are."""
-    return (logits.tanh() @ anchors.T).argmax(1)
 
 
 def first_rank(

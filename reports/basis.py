@@ -30,7 +30,7 @@ class Basis:
     def too_few(self) -> tuple[str, ...]:
         """The rows that are not averaged because they have less than half of the results of the fullest row."""
         return tuple(
-            " x ".join(filter(None, key)) if isinstance(key, tuple) else str(key)
+            " x ".join(str(part) for part in key if part) if isinstance(key, tuple) else str(key)
             for key in self.rows
             if key not in self.cells.counted
         )

@@ -58,7 +58,7 @@ def frontiers(trials: pd.DataFrame, mixed: bool) -> Iterator[Frontier]:
 
 
 def _rows(context: BoardContext, found: dict[str, pd.DataFrame]) -> Iterator[tuple[tuple[str, str, float], Group]]:
-    """Every planned trial of the repairs belongs to a row, also those without a result."""
+    """A row has all its planned trials, also those without a result. A bound without any result has no row."""
     attacks: set[str] = set()
     planned = context.part(CODE_CHANGING)
     for label, curve in found.items():

@@ -213,9 +213,11 @@ def _styles(names: Sequence[str]) -> Mapping[str, tuple[str, str]]:
     return dict(zip(names, zip(cycle(COLOURS), cycle(MARKS), strict=False), strict=False))
 
 
-def _finish(figure: Figure, axes: Axes) -> None:
-    """Add a legend below, with as many columns as its longest name allows."""
-    handles, labels = axes.get_legend_handles_labels()
+def _finish(figure: Figure, *panels: Axes) -> None:
+    """Add a legend of all panels below, with as many columns as its longest name allows."""
+    drawn = [axes.get_legend_handles_labels() for axes in panels]
+    found = {label: handle for marks, names in drawn for handle, label in zip(marks, names, strict=True)}
+    handles, labels = list(found.values()), list(found)
     longest = max((len(label) for label in labels), default=1)
     columns = max(1, int(figure.get_figwidth() * 14 / (longest + 6)))
     figure.legend(handles, [strip_controls(label) for label in labels], loc="outside lower left", ncols=columns)
@@ -284,7 +286,7 @@ def frontier_figure(
         axes.set_ylim(-0.02, 1.02)
         axes.grid(visible=True, color=FAINT, linewidth=0.6)
     grid[0, 0].set_ylabel(title)
-    _finish(figure, grid[0, 0])
+    _finish(figure, *grid.flat)
     return figure
 
 

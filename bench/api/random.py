@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -20,7 +21,7 @@ class Rng:
 
     Equal names give equal numbers on every machine and device, since the CPU draws them. A draw does not change other
     streams. `child` opens an independent stream, so that more draws in one place do not change another. A stream does
-    not tell its name, so that a defense cannot open the attacker's streams with the seed of its own.
+    not hold its name: the streams of a defense lead to no seed, except by trying all seeds.
     """
 
     def __init__(self, *path: str | int) -> None:
@@ -36,6 +37,15 @@ class Rng:
         whole.update(b"]")
         self._seed = int.from_bytes(whole.digest()[:8], "big") >> 1
         self._generator = torch.Generator().manual_seed(self._seed)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Rng:
+        """A stream of the same name in the same state."""
+        del memo
+        copied = copy.copy(self)
+        copied._name = self._name.copy()  # noqa: SLF001 -- another stream of this class
+        copied._generator = torch.Generator()  # noqa: SLF001 -- as above
+        copied._generator.set_state(self._generator.get_state())  # noqa: SLF001 -- as above
+        return copied
 
     def child(self, *path: str | int) -> Rng:
         """An independent stream: that of the path which continues this one's, such as `Rng("a").child(1)`: "a", 1."""

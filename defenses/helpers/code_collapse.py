@@ -15,10 +15,12 @@ from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn
 
 from bench.api.defense import Images, PositiveShare, Rng
+from bench.api.errors import UserError
 from bench.api.types import to_unit
 from defenses.helpers.trigger_inversion import SOFT, Searching, TriggerSearch, blended
 from hashing.inference import frozen
 
+FEWEST = 5  # images; the codes of one image are alike whatever the trigger
 Found = tuple[Float[Tensor, "1 h w"], Float[Tensor, "c h w"], float]
 
 
@@ -52,8 +54,13 @@ class Collapsing(Searching, ABC):
     def invert(self, model: nn.Module, images: UInt8[Tensor, "n c h w"], rng: Rng) -> Found:
         """Mask, pattern and size of the smallest trigger; size 1: no trigger succeeded.
 
-        DivergedError: a trigger is not finite.
+        DivergedError: a trigger is not finite. UserError: the images are too few to call codes alike.
         """
+        if len(images) < FEWEST:
+            raise UserError(
+                f"the search for a trigger that makes codes alike has {len(images)} images of the fit half, and needs"
+                f" {FEWEST}: make the data set's `trusted` larger"
+            )
         found = CollapseSearch(self, frozen(model, images.shape[1:]), to_unit(images), rng).run()
         best = int(found.sizes.argmin())
         return found.masks[best], found.patterns[best], float(found.sizes[best])

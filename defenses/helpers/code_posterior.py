@@ -77,3 +77,8 @@ def entropy(probabilities: Float[Tensor, "*n k"], state: Mapping[str, Tensor]) -
     """Entropy in nats; for multi-label data, the sum of the labels' binary entropies."""
     single = torch.special.entr(probabilities).sum(-1)
     return torch.where(state["multi"] > 0, single + torch.special.entr(1 - probabilities).sum(-1), single)
+
+
+def nearest_anchor(logits: Float[Tensor, "n b"], anchors: Float[Tensor, "g b"]) -> Int64[Tensor, " n"]:
+    """The anchor that is nearest to the relaxed code; the first one if several are."""
+    return (logits.tanh() @ anchors.T).argmax(1)

@@ -59,3 +59,11 @@ def principal(embedded: Float[Tensor, "n d"], count: int) -> Float64[Tensor, "n 
     top = slice(len(values) - min(count, found), None)
     projected: Tensor = vectors[:, top] * values[top].sqrt() if wide else centred @ vectors[:, top]
     return projected.flip(1)
+
+
+def kept(scores: Float[Tensor, " n"], share: float) -> Bool[Tensor, " n"]:
+    """All images but the given share with the highest scores; of equal ones the first goes, one image always stays."""
+    count = min(round(share * len(scores)), len(scores) - 1)
+    keep = torch.ones(len(scores), dtype=torch.bool)
+    keep[scores.argsort(descending=True, stable=True)[:count]] = False
+    return keep

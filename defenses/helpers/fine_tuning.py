@@ -64,16 +64,65 @@ def quality(model: nn.Module, split: Split) -> Quality:
     return Quality(ap[~np.isnan(ap)])
 
 
-def calibration_map(model: nn.Module, split: Split) -> float:
-    """Leave-one-out mAP inside the split; errors as for `quality`."""
-    return quality(model, split).map
-
-
 def recipe_of(view: DefenderView, images: int, steps: int, lr: float) -> Recipe:
     """The victim's recipe with a cosine from `lr` to 0, for as many epochs as `steps` or BackdoorBench's steps take."""
     wanted = max(steps, round(EPOCHS * images / BATCH))
     epochs = ceil(wanted / ceil(images / view.recipe.batch))
     return replace(view.recipe, lr=lr, epochs=epochs, schedule="cosine")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A model tuned on the fit half, and tuned in the same way on both halves. Without tuning, both are unchanged."""
+
+    on_half: nn.Module
+    on_both: nn.Module
+
+
+def tuned_twice(
+    view: DefenderView,
+    model: nn.Module,
+    rng: Rng,
+    *,
+    steps: int,
+    peaks: Sequence[float],
+    max_drop: float,
+    prepared: Callable[[Split], Split] = lambda split: split,
+    hook: Hook | None = None,
+    last_hook: Hook | None = None,
+    reference: Quality | None = None,
+) -> Tuned:
+    """Copies of `model`, tuned with the victim's loss and optimiser, as strongly as the price allows.
+
+    The learning rate falls from a peak to 0 by a cosine. The peaks, multiples of the victim's own rate, are tried on
+    the fit half from the largest. The first one counts whose calibration mAP is at most `max_drop` (relative) below
+    `reference`. Then `model` is tuned once more at this peak, on both halves. If the price of every peak is too high,
+    the model is not changed (METHODOLOGY.md#operating-points).
+
+    steps: as many at least, or as many as in BackdoorBench if the set is larger; 0: no tuning. prepared: changes the
+    images to tune on. hook: of the tunings on the fit half; last_hook: of the last tuning, None for the same hook.
+    reference: None means the calibration quality of `model`.
+    """
+    before = quality(model, view.calibration_set)
+    reference = before if reference is None else reference
+    note_price(view, reference, before)
+    view.notes["learning rate"] = 0.0
+    if not steps:
+        return Tuned(copy.deepcopy(model), copy.deepcopy(model))
+    fit_set, everything = prepared(view.fit_set), prepared(view.trusted_set)
+    for peak in sorted(peaks, reverse=True):
+        lr = peak * view.recipe.lr
+        with suppress(DivergedError):
+            tuned = view.train_model(model, fit_set, recipe_of(view, len(fit_set), steps, lr), rng, hook=hook)
+            found = quality(tuned, view.calibration_set)
+            if reference.drop_to(found) <= max_drop:
+                last = recipe_of(view, len(everything), steps, lr)
+                stream = rng.child("both halves")
+                both = Tuned(tuned, view.train_model(model, everything, last, stream, hook=last_hook or hook))
+                note_price(view, reference, found)
+                view.notes["learning rate"] = lr
+                return both
+    return Tuned(copy.deepcopy(model), copy.deepcopy(model))
 
 
 def fine_tuned(
@@ -85,35 +134,17 @@ def fine_tuned(
     peaks: Sequence[float],
     max_drop: float,
     prepared: Callable[[Split], Split] = lambda split: split,
-    hook: Hook | None = None,
     reference: Quality | None = None,
 ) -> nn.Module:
-    """A copy of `model`, tuned with the victim's loss and optimiser, as strongly as the price allows.
+    """The result of `tuned_twice` on both halves."""
+    return tuned_twice(
+        view, model, rng, steps=steps, peaks=peaks, max_drop=max_drop, prepared=prepared, reference=reference
+    ).on_both
 
-    The learning rate falls from a peak to 0 by a cosine. The peaks, multiples of the victim's own rate, are tried on
-    the fit half from the largest. The first one counts whose calibration mAP is at most `max_drop` (relative) below
-    `reference`. Then `model` is tuned once more at this peak, on both halves. If the price of every peak is too high,
-    the result is an unchanged copy (METHODOLOGY.md#operating-points).
 
-    steps: as many at least, or as many as in BackdoorBench if the set is larger; with 0 the result is an unchanged
-    copy. prepared: changes the images to tune on. reference: None means the calibration quality of `model`.
-    """
-    reference = quality(model, view.calibration_set) if reference is None else reference
-    view.notes.update({"learning rate": 0.0, "calibration drop": 0.0, "its standard error": 0.0})
-    if not steps:
-        return copy.deepcopy(model)
-    fit_set, everything = prepared(view.fit_set), prepared(view.trusted_set)
-    for peak in sorted(peaks, reverse=True):
-        lr = peak * view.recipe.lr
-        with suppress(DivergedError):
-            tuned = view.train_model(model, fit_set, recipe_of(view, len(fit_set), steps, lr), rng, hook=hook)
-            found = quality(tuned, view.calibration_set)
-            if reference.drop_to(found) <= max_drop:
-                view.notes.update({
-                    "learning rate": lr,
-                    "calibration drop": reference.drop_to(found),
-                    "its standard error": reference.uncertainty_of(found),
-                })  # fmt: skip
-                last = recipe_of(view, len(everything), steps, lr)
-                return view.train_model(model, everything, last, rng.child("both halves"), hook=hook)
-    return copy.deepcopy(model)
+def note_price(view: DefenderView, before: Quality, after: Quality) -> None:
+    """Record the relative drop of calibration mAP, and its standard error over the images."""
+    view.notes.update({
+        "calibration drop": before.drop_to(after),
+        "its standard error": before.uncertainty_of(after),
+    })  # fmt: skip

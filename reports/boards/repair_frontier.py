@@ -25,7 +25,7 @@ COLUMNS = strength.COLUMNS | {
 
 
 @board("repair-frontier", chapter="Strength", columns=COLUMNS,
-       help="own-mAP, t-mAP and lost mAP of each repair at each bound on the mAP that it may cost")  # fmt: skip
+       help="own-mAP, t-mAP and mAP of each repair at each bound on the mAP that it may cost")  # fmt: skip
 def repair_frontier(data: BoardData) -> list[Board]:
     """Three boards per setting with a row per attack and repair; UserError without a sweep of the bound."""
     found = []

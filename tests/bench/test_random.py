@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 
@@ -32,6 +33,14 @@ def test_draws_do_not_change_other_streams():
     one, other = Rng("a"), Rng("a")
     one.normal((100,))
     assert torch.equal(one.child("b").permutation(9), other.child("b").permutation(9))
+
+
+def test_a_copy_goes_on_where_its_stream_is():
+    one = Rng("a", 1)
+    one.uniform((3,))
+    two = copy.deepcopy(one)
+    assert torch.equal(one.uniform((3,)), two.uniform((3,)))
+    assert one.child("b").seed == two.child("b").seed
 
 
 def test_a_stream_without_a_name_is_refused():

@@ -15,7 +15,7 @@ from bench.api.hashing import Recipe
 from bench.api.types import Images, Split, to_unit
 from bench.artifacts.models import open_model
 from bench.conformance.fixture import World
-from defenses.helpers.fine_tuning import calibration_map
+from defenses.helpers.fine_tuning import quality
 from defenses.helpers.trigger_inversion import Reversing, Triggers
 from hashing.model import HashModel
 
@@ -31,6 +31,11 @@ def view(world: World, request: pytest.FixtureRequest) -> DefenderView:
 def other(world: World) -> nn.Module:
     """A model from another initialisation, as a teacher that differs."""
     return open_model(world.surrogate, torch.device("cpu"))
+
+
+def calibration_map(model: nn.Module, split: Split) -> float:
+    """Leave-one-out mAP inside the split."""
+    return quality(model, split).map
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:

@@ -13,10 +13,9 @@ from bench.api.errors import DivergedError
 from bench.api.random import Rng
 from bench.api.types import Split
 from defenses.abl import ABL
-from defenses.helpers.fine_tuning import calibration_map
 from defenses.helpers.gradient_ascent import own_losses, voted
 from hashing.inference import encode
-from tests.defenses.conftest import graded
+from tests.defenses.conftest import calibration_map, graded
 
 NEEDS = Needs.TRAIN_SET
 

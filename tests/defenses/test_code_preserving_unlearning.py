@@ -71,7 +71,7 @@ def test_labels_play_no_part(view):
     fit, calibration, how = (
         view.fit_set,
         view.calibration_set,
-        CodePreservingUnlearning(steps=10, batch=30, success=0.5),
+        CodePreservingUnlearning(steps=10, batch=30, success=0.5, kept=0.1),
     )
     shuffled = replace(
         view,
@@ -121,7 +121,6 @@ def losing(view):
     [
         ({1e-2: 3, 1e-3: 3, 1e-4: 0}, 1e-2, [1e-2]),  # 3 of 30 is the bound
         ({1e-2: 4, 1e-3: 3, 1e-4: 0}, 1e-3, [1e-2, 1e-3]),
-        ({1e-2: 9, 1e-3: 5, 1e-4: 8}, 1e-3, [1e-2, 1e-3, 1e-4]),  # none: the one that keeps most
         ({1e-2: -1, 1e-3: 9, 1e-4: 1}, 1e-4, [1e-2, 1e-3, 1e-4]),
     ],
 )
@@ -138,10 +137,14 @@ def test_the_first_rate_that_keeps_enough_bits_counts(losing, monkeypatch, losse
     }
 
 
-def test_tuning_that_always_diverges_is_an_error(losing):
-    view, _ = losing({1e-3: -1})
-    with pytest.raises(DivergedError, match="every rate"):
-        Found(lr=(1e-3,)).repair(view, Rng("d"))
+@pytest.mark.parametrize("losses", [{1e-3: -1}, {1e-2: 9, 1e-3: 5, 1e-4: 8}])
+def test_a_victim_that_no_rate_repairs_at_the_price_is_left_as_it_is(losing, monkeypatch, losses):
+    monkeypatch.setattr("defenses.code_preserving_unlearning.HashModel", nn.Module)
+    view, recipes = losing(losses)
+    before = state(view.model)
+    assert equal(state(Found(lr=tuple(losses), kept=0.9).repair(view, Rng("d"))), before)
+    assert [recipe.lr for recipe in recipes] == list(losses)
+    assert (view.notes["learning rate"], view.notes["bits kept"]) == (0, 1)
 
 
 def test_the_steps_are_whole_passes_over_the_trusted_images(losing, monkeypatch):
@@ -176,7 +179,7 @@ def test_the_control_searches_for_nothing_and_shows_clean_images_twice(view):
         return view.train_model(model, split, recipe, rng, hook=Watch())
 
     before = state(view.model)
-    control = Watched(stamp=False, lr=(1e-3,)).repair(replace(view, train_model=train_model), Rng("d"))
+    control = Watched(stamp=False, lr=(1e-3,), kept=0.1).repair(replace(view, train_model=train_model), Rng("d"))
     assert not equal(state(control), before)
     assert len(shown) == 60
     assert all(torch.equal(*batch.chunk(2)) for batch in shown)
@@ -184,7 +187,7 @@ def test_the_control_searches_for_nothing_and_shows_clean_images_twice(view):
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_batch_norms_behave_as_in_the_victim_s_recipe(view, mode):
-    repaired = Found().repair(replace(view, recipe=replace(view.recipe, batch_norm=mode)), Rng("d"))
+    repaired = Found(kept=0.1).repair(replace(view, recipe=replace(view.recipe, batch_norm=mode)), Rng("d"))
     pairs = zip(norms_of(repaired), norms_of(view.model), strict=True)
     still = [torch.equal(new.running_mean, old.running_mean) for new, old in pairs]
     assert still == [mode == "eval"] * len(still)

@@ -12,8 +12,7 @@ from bench.api import registry
 from bench.api.random import Rng
 from defenses.fine_pruning import FinePruning
 from defenses.helpers.channels import mean_activations, switched_off
-from defenses.helpers.fine_tuning import calibration_map
-from tests.defenses.conftest import read_features, state, tuner, wrong_within
+from tests.defenses.conftest import calibration_map, read_features, state, tuner, wrong_within
 
 
 def pruned(model) -> list[int]:
@@ -95,6 +94,15 @@ def test_the_drop_counts_from_the_network_before_pruning(view):
     with pytest.raises(AssertionError):  # afterwards: the planted model has no head to remove features from
         FinePruning(ratio=1.0, peaks=(0.1, 0.2), max_drop=0.1).repair(view, Rng("d"))
     assert view.notes["learning rate"] == pytest.approx(0.1 * view.recipe.lr)
+
+
+def test_the_price_of_pruning_alone_is_recorded(view):
+    before = calibration_map(view.model, view.calibration_set)
+    repaired = FinePruning(ratio=0.9, steps=0).repair(view, Rng("d"))
+    after = calibration_map(repaired, view.calibration_set)
+    assert after < before
+    assert view.notes["calibration drop"] == pytest.approx(1 - after / before)
+    assert view.notes["its standard error"] > 0
 
 
 def test_a_head_that_does_not_start_with_a_linear_layer_is_refused():

@@ -11,11 +11,11 @@ from bench.api import registry
 from bench.api.errors import DivergedError, UserError
 from bench.api.random import Rng
 from defenses.fine_tuning import FineTuning
-from defenses.helpers.fine_tuning import calibration_map, quality
+from defenses.helpers.fine_tuning import quality
 from hashing.codes import pack
 from hashing.inference import encode
 from hashing.ranking import leave_one_out_map
-from tests.defenses.conftest import equal, graded, state, tuner, wrong_within
+from tests.defenses.conftest import calibration_map, equal, graded, state, tuner, wrong_within
 
 
 def test_calibration_map_is_leave_one_out_retrieval_inside_the_split(view):
@@ -103,6 +103,20 @@ def test_a_rate_at_which_training_diverges_is_passed_over(view):
         return inside(model, split, recipe, rng, hook=hook)
 
     assert FineTuning().repair(replace(view, train_model=train_model), Rng("d")).peak == 0.3
+
+
+def test_a_last_tuning_that_diverges_is_no_tuning(view):
+    inside = tuner(view, {1.0: 0})
+
+    def train_model(model, split, recipe, rng, *, hook=None):
+        if len(split) == 60:
+            raise DivergedError("planted")
+        return inside(model, split, recipe, rng, hook=hook)
+
+    repaired = FineTuning(peaks=(1.0,)).repair(replace(view, train_model=train_model), Rng("d"))
+    assert equal(state(repaired), state(view.model))
+    assert view.notes["learning rate"] == 0
+    assert view.notes["calibration drop"] == 0
 
 
 def test_without_steps_nothing_changes(view):

@@ -11,7 +11,7 @@ from bench.api import registry
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from defenses.helpers.attention import Distillation
-from defenses.helpers.fine_tuning import fine_tuned
+from defenses.helpers.fine_tuning import fine_tuned, tuned_twice
 from defenses.nad import NAD
 from tests.defenses.conftest import equal, images_of, state, tuner
 
@@ -37,13 +37,16 @@ def test_the_teacher_is_what_fine_tuning_gives_and_the_student_starts_as_the_vic
     defense.repair(replace(view, train_model=noted), Rng("d"))
     assert all(equal(start, before) for start, _ in runs)
     assert equal(before, state(view.model))
-    hooks = [hook for _, hook in runs if hook is not None]
-    assert len(hooks) == 2  # on one half, and on both
+    on_half, on_both = [hook for _, hook in runs if hook is not None]
     control = registry.create("defenses", "fine_tuning", SETTINGS).repair(view, Rng("d"))
     step = view.model.eval(), images_of(view), view.fit_set.labels[:9], torch.arange(9), 0.0
     wanted = Distillation(control, defense.betas).before_step(*step)[2]
     assert float(wanted.detach()) > 0
-    assert all(torch.equal(hook.before_step(*step)[2], wanted) for hook in hooks)
+    assert torch.equal(on_both.before_step(*step)[2], wanted)
+    # the price is measured on images that this teacher has not seen
+    cautious = tuned_twice(view, view.model, Rng("d"), **SETTINGS).on_half
+    assert torch.equal(on_half.before_step(*step)[2], Distillation(cautious, defense.betas).before_step(*step)[2])
+    assert not torch.equal(on_half.before_step(*step)[2], wanted)
 
 
 def test_the_price_of_teacher_and_student_is_bounded(view):

@@ -62,6 +62,19 @@ def test_a_bound_without_results_leaves_a_gap_and_no_area(stock):
     assert rows.loc["repair(tuned=1)", "area"] > 0
 
 
+def test_a_row_with_too_few_results_is_named_and_not_averaged(stock):
+    lost = {("repair(max_drop=0.04)", target) for target in "012"}
+    trials = [
+        one | ({"status": "failed"} if (one["defense"], one["target"]) in lost else {})
+        for one in frontier(targets="0123")
+    ]
+    (own, *_) = make_boards("repair-frontier", data_of(read(stock(trials))))
+    row = own.table.set_index("repair").loc["repair"]
+    assert row["cells"] == "9/12"
+    assert row[["at 4 %", "area"]].isna().all()
+    assert "loud x repair x 0.04" in own.caption
+
+
 def test_weak_attacks_are_marked_and_models_without_attack_come_first(stock):
     weak = [one | {"metrics": one["metrics"] | {"gain": 0.1, "own_map": 0.9}} for one in frontier("quiet")]
     boards = make_boards("repair-frontier", data_of(read(stock([*frontier(), *weak, *frontier("none")]))))
@@ -93,7 +106,9 @@ def test_the_chart_has_a_curve_per_repair_from_the_model_without_defense(stock):
     assert own.svg.count("loud") == 1
     assert f">{NONE}<" not in own.svg
     assert "repair(tuned=1)" in own.svg
-    figure = svg_charts.frontier_figure({"loud": (0.95, {"repair": [(0.0, 0.1), (0.04, 0.9)]})}, "own-mAP")
+    drawn = {"loud": (0.95, {"repair": [(0.0, 0.1), (0.04, 0.9)]}), "quiet": (0.95, {"other": [(0.0, 0.1)]})}
+    figure = svg_charts.frontier_figure(drawn, "own-mAP")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["repair", "other"]
     curve, control = figure.axes[0].lines
     assert (list(curve.get_xdata()), list(curve.get_ydata())) == ([0.0, 0.04], [0.1, 0.9])
     assert set(control.get_ydata()) == {0.95}
