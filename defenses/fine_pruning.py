@@ -21,9 +21,9 @@ CARD = Card(
     " order of their mean activation on clean images, lowest first, until clean quality falls below a bound for the"
     " first time; then the network is fine-tuned on clean images",
     deviates="the last layer is the hash head, and its inputs are ordered by their mean absolute value: they are signed"
-    " in ViT, and units of a linear layer in AlexNet and VGG; quality is leave-one-out mAP on the calibration half of the trusted set,"
-    " not accuracy; guess: a bound of 4 % (the paper: the defender's choice; BackdoorBench: 10 % of the accuracy);"
-    " fine-tuning as in fine_tuning, where the drop counts from the network before pruning",
+    " in ViT, and units of a linear layer in AlexNet and VGG; quality is leave-one-out mAP on the calibration half of"
+    " the trusted set, not accuracy; guess: a bound of 4 % (the paper: the defender's choice; BackdoorBench: 10 % of"
+    " the accuracy); fine-tuning as in fine_tuning, where the drop counts from the network before pruning",
 )
 
 
