@@ -35,8 +35,8 @@ STORE = {
     "datasets": '[{ name = "digits", train = 160, query = 30, database = 200, trusted = 40 }]',
     "backbones": '[{ name = "convnet", width = 6 }]',
     "attacks": '["none", { name = "badnets", poisons = [4, 10, 24] }, { name = "ciba", steps = 3 }]',
-    "defenses": '["none", { name = "fine_pruning", steps = 2 }, { name = "strip", overlays = 8 },'
-    ' { name = "neural_cleanse", steps = 1 }]',
+    "defenses": '["none", { name = "fine_pruning", steps = 2, max_drop = [0.01, 0.04, 0.1] },'
+    ' { name = "strip", overlays = 8 }, { name = "neural_cleanse", steps = 1 }]',
     "targets": "0,1",
     "training.epochs": "6",
     "training.lr": "2e-2",
