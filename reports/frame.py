@@ -269,7 +269,9 @@ def _seconds(*records: Record | None) -> float | None:
 def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
     frame = pd.DataFrame(list(rows), columns=list(columns))
     numeric = [
-        name for name in columns if name in METRICS or name in {"seconds_attack", "seconds_defense", MILLISECONDS}
+        name
+        for name in columns
+        if name in METRICS or name in {"trusted", "seconds_attack", "seconds_defense", MILLISECONDS}
     ]
     numbers = {name: pd.to_numeric(frame[name], errors="coerce").astype("float64") for name in numeric}
     return frame.assign(**numbers).copy()  # the copy joins the columns in one block, which makes selections faster

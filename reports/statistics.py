@@ -17,6 +17,7 @@ from scipy.special import betaincinv, stdtr, stdtrit
 
 MARGIN = 0.03  # of "mAP kept"
 LEVEL = 0.05
+MANY = 100_000  # queries from which chance in their number is negligible, and sums over them are slow
 _ROUNDING = 1e-12  # smaller differences are rounding errors
 
 Cells = Float64[np.ndarray, "t s"]
@@ -134,12 +135,16 @@ def alarm_range(calibration: int, rate: float, queries: int) -> tuple[float, flo
     The rate of a threshold that is the k-th smallest of n scores has the distribution Beta(n + 1 - k, k)
     (METHODOLOGY.md#calibrated-thresholds).
     """
-    from scipy.stats import betabinom
+    from scipy.stats import beta, betabinom
 
     place = math.ceil((calibration + 1) * (1 - rate))
-    if place > calibration or not queries:
+    if place > calibration or queries < 1:
         return None
-    low, high = betabinom(queries, calibration + 1 - place, place).ppf([0.05, 0.95]) / queries
+    shape = (calibration + 1 - place, place)
+    if queries > MANY:
+        low, high = beta(*shape).ppf([0.05, 0.95])
+    else:
+        low, high = betabinom(queries, *shape).ppf([0.05, 0.95]) / queries
     return float(low), float(high)
 
 

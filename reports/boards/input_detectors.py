@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 
 from bench.api.kinds import DefenseKind
@@ -29,10 +30,10 @@ COLUMNS = strength.COLUMNS | {
 
 def _expected_alarms(done: pd.DataFrame) -> str:
     """How far from its level a right threshold may be; "" if it cannot be computed."""
-    known = done.dropna(subset=["trusted", "queries"])
+    known = done[["trusted", "queries"]].replace([np.inf, -np.inf], np.nan).dropna()  # records may be a stranger's
     if known.empty:
         return ""
-    trusted, queries = int(known["trusted"].iloc[0]), int(known["queries"].iloc[0])
+    trusted, queries = (int(number) for number in known.iloc[0])
     calibration = trusted - trusted // 2
     ranges = {rate: alarm_range(calibration, rate, queries) for rate in (0.01, 0.05)}
     parts = [f"{100 * rate:g} % means {found[0]:.3f} to {found[1]:.3f}" for rate, found in ranges.items() if found]

@@ -389,6 +389,10 @@ def test_range_of_alarms() -> None:
         shares = draw.binomial(300, 1 - np.array(at)) / 300
         assert np.quantile(shares, [0.05, 0.95]) == pytest.approx(found, abs=0.004)
     assert statistics.alarm_range(98, 0.01, 300) is None
+    # with so many queries, the share of alarms is the rate of the threshold
+    rates = np.quantile([1 - threshold(draw.uniform(size=100), 0.05) for _ in range(20_000)], [0.05, 0.95])
+    for many in (90_000, 10**30):
+        assert statistics.alarm_range(100, 0.05, many) == pytest.approx(tuple(rates), abs=2e-3)
     assert says("Calibrated thresholds", "0.033", "0.017", "0.097")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -27,6 +29,22 @@ def test_detectors_have_a_row_per_attack_guard_and_score(stock):
         ["none", "", "0/1"], ["loud", "a", "4/4"], ["loud", "b *", "4/4"]]  # fmt: skip
     assert list(board.table["AUROC"])[1:] == pytest.approx([0.6, 0.9])
     assert board.basis.too_few == ("none x input_detector",)
+
+
+def test_the_caption_says_how_far_alarms_may_be_from_their_level(stock):
+    """The case of METHODOLOGY.md#calibrated-thresholds: 100 calibration images, 300 queries."""
+    about = {"queries": 300, "detectors": {"headline": "a", "scores": {"a": score(0.6)}}}
+    results = read(stock([trial("loud", "input_detector", metrics=about)]))
+    (without,) = input_detectors(data_of(results))
+    assert "calibration images" not in without.caption  # the records do not say how many trusted images there are
+    known = replace(results, trials=results.trials.assign(trusted=200))
+    (board,) = input_detectors(data_of(known))
+    assert "1 % means 0.000 to 0.033" in board.caption
+    assert "5 % means 0.017 to 0.097" in board.caption
+    few = replace(results, trials=results.trials.assign(trusted=60))  # 30 images set no threshold of 1 %
+    (board,) = input_detectors(data_of(few))
+    assert "1 % means" not in board.caption
+    assert "5 % means" in board.caption
 
 
 def test_detector_scores_of_another_edition_stay_out(stock):
