@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from bench.api.kinds import CODE_CHANGING
@@ -80,7 +79,9 @@ def area(bounds: Sequence[float], values: Sequence[float | None]) -> float | Non
     """
     if len(values) != len(bounds) + 1:
         raise ValueError(f"{len(values)} values for {len(bounds)} bounds: expected one more, the value without defense")
+    from sklearn.metrics import auc
+
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return None
-    return float(np.trapezoid(known, [0.0, *bounds]) / bounds[-1])
+    return float(auc([0.0, *bounds], known) / bounds[-1])
