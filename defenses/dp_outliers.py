@@ -14,7 +14,7 @@ from bench.api.errors import UserError
 from bench.api.types import Labels
 from defenses.helpers import dp_training
 from defenses.helpers.dp_training import Privacy
-from defenses.helpers.features import kept
+from defenses.helpers.features import MARGIN, kept
 from hashing.inference import encode
 
 CARD = Card(
@@ -29,7 +29,6 @@ CARD = Card(
     " here the share that is removed is 1.5 times a declared bound, over all classes together, as in spectral"
     " signatures; training as in dp_sgd. Clean-label poison fits its label and is not found",
 )
-MARGIN = 1.5  # as in spectral signatures
 
 
 @runtime_checkable

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from bench.api.card import Card
 from bench.api.defense import DefenderView, PositiveShare, Repair, Rng, Share, defense
 from bench.api.hashing import Backbone, HashingMethod
-from defenses.helpers.channels import first_layer, mean_activations, remove, switched_off
-from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Quality, Rates, Steps, fine_tuned, quality
+from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Quality, Rates, Steps, quality, tuned_twice
+from defenses.helpers.head_features import first_layer, mean_activations, remove, switched_off
 
 CARD = Card(
     title="Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural Networks",
@@ -52,9 +52,9 @@ class FinePruning(Repair):
         pruned = first(order, self._count(view, order, reference))
         view.notes["pruned share"] = float(pruned.float().mean())
         with switched_off(view.model, pruned):
-            best = fine_tuned(
+            best = tuned_twice(
                 view, view.model, rng, steps=self.steps, peaks=self.peaks, max_drop=self.max_drop, reference=reference
-            )
+            ).on_both
         remove(best, pruned)
         return best
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from bench.api.card import Card
 from bench.api.defense import DefenderView, Repair, Rng, Share, defense
-from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Rates, Steps, fine_tuned
+from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Rates, Steps, tuned_twice
 
 CARD = Card(
     title="Fine-tuning on clean images (the baseline of Fine-Pruning)",
@@ -32,4 +32,4 @@ class FineTuning(Repair):
     """Peak learning rates, as multiples of the victim's; the largest that `max_drop` allows counts."""
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
-        return fine_tuned(view, view.model, rng, steps=self.steps, peaks=self.peaks, max_drop=self.max_drop)
+        return tuned_twice(view, view.model, rng, steps=self.steps, peaks=self.peaks, max_drop=self.max_drop).on_both

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.api.card import Card
 from bench.api.defense import DataFilter, DefenderView, Filtered, Rng, Share, defense
-from defenses.helpers.features import Space, embed, kept
+from defenses.helpers.features import MARGIN, Space, embed, kept
 
 CARD = Card(
     title="LOF: Identifying Density-Based Local Outliers",
@@ -28,7 +28,6 @@ CARD = Card(
     " 1.25 times the images that the bound allows. This factor was chosen on the training sets of digits models with"
     " seed 0 (badnets and blend with 40 images); more neighbours than a class has images find little either",
 )
-MARGIN = 1.5  # as in spectral signatures
 MORE = 1.25  # guess: so that a fifth of the neighbours of poison are clean
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.api.card import Card
 from bench.api.defense import DataFilter, DefenderView, Filtered, Rng, Share, defense
-from defenses.helpers.features import Space, by_label, embed, principal
+from defenses.helpers.features import MARGIN, Space, by_label, embed, principal
 
 CARD = Card(
     title="Spectral Signatures in Backdoor Attacks",
@@ -25,7 +25,6 @@ CARD = Card(
     " singular vector, but project uncentred features. The ranking inverts if poison is more than half of its class: in"
     " theory clean images score pi^2 and poison (1 - pi)^2, with pi the share of poison",
 )
-MARGIN = 1.5  # the paper
 
 
 @defense

@@ -8,7 +8,7 @@ from torch import nn
 from bench.api.card import Card
 from bench.api.defense import DefenderView, PositiveShare, Repair, Rng, Share, defense
 from bench.api.types import Split, to_unit
-from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Rates, Steps, fine_tuned
+from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Rates, Steps, tuned_twice
 from defenses.helpers.trigger_inversion import Reversing, Triggers, class_anchors
 
 CARD = Card(
@@ -49,9 +49,9 @@ class Unlearning(Reversing, Repair):
             images = found.apply_trigger(to_unit(split.images[at]), int(found.sizes.argmin()))
             return split.replace(at, images=images)
 
-        return fine_tuned(
+        return tuned_twice(
             view, view.model, rng, steps=self.tuning_steps, peaks=self.peaks, max_drop=self.max_drop, prepared=stamped
-        )
+        ).on_both
 
     def _smallest(self, view: DefenderView, rng: Rng) -> Triggers | None:
         """Triggers for all classes, the smallest of which has the highest anomaly index; None if none was found."""

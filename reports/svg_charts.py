@@ -202,11 +202,12 @@ def in_page(svg: str) -> str:
     return re.sub(r'<g id="[\w.-]+">', "<g>", svg)  # groups without references need no id
 
 
-def _figure(columns: int, width: float = 3.6) -> tuple[Figure, list[Axes]]:
+def _figure(columns: int, width: float = 3.6, *, lines: int = 1) -> tuple[Figure, list[Axes]]:
+    """lines: rows of panels; with several, all panels have the vertical axis of the first."""
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(width * columns, 3.0), layout="constrained")
-    return made, list(made.subplots(1, columns, squeeze=False)[0])
+    made = Figure(figsize=(width * columns, 3.0 * lines), layout="constrained")
+    return made, list(made.subplots(lines, columns, squeeze=False, sharey=lines > 1).flat)
 
 
 def _styles(names: Sequence[str]) -> Mapping[str, tuple[str, str]]:
@@ -266,15 +267,11 @@ def frontier_figure(
 ) -> Figure:
     """panels: for each attack the control, and for each repair its points (mAP lost, metric)."""
     columns = min(PANELS, len(panels))
-    lines = -(-len(panels) // columns)
-    figure, _ = _figure(columns, 2.8)
-    figure.clear()
-    figure.set_figheight(2.6 * lines + 0.4)
-    grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
+    figure, grid = _figure(columns, 2.8, lines=-(-len(panels) // columns))
     styles = _styles(list(dict.fromkeys(repair for _, each in panels.values() for repair in each)))
-    for axes in grid.flat[len(panels) :]:
+    for axes in grid[len(panels) :]:
         axes.set_axis_off()
-    for axes, (attack, (control, each)) in zip(grid.flat, panels.items(), strict=False):
+    for axes, (attack, (control, each)) in zip(grid, panels.items(), strict=False):
         for repair, points in each.items():
             colour, mark = styles[repair]
             across, up = zip(*points, strict=True)
@@ -285,8 +282,8 @@ def frontier_figure(
         axes.set_xlabel("mAP lost")
         axes.set_ylim(-0.02, 1.02)
         axes.grid(visible=True, color=FAINT, linewidth=0.6)
-    grid[0, 0].set_ylabel(title)
-    _finish(figure, *grid.flat)
+    grid[0].set_ylabel(title)
+    _finish(figure, *grid)
     return figure
 
 

@@ -51,7 +51,6 @@ __all__ = [
     "defense",
 ]  # fmt: skip
 
-PARTS = ("images", "labels", "ids")
 T = TypeVar("T")
 
 
@@ -116,9 +115,9 @@ class DefenderView:
     @property
     def trusted_set(self) -> Split:
         """Both halves of the trusted set."""
-        halves = self.fit_set, self.calibration_set
-        images, labels, ids = (torch.cat([getattr(half, name) for half in halves]) for name in PARTS)
-        return Split(images, labels, ids)
+        one, other = self.fit_set, self.calibration_set
+        images, labels = torch.cat([one.images, other.images]), torch.cat([one.labels, other.labels])
+        return Split(images, labels, torch.cat([one.ids, other.ids]))
 
     @property
     def train(self) -> Split:

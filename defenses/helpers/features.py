@@ -15,6 +15,7 @@ from hashing.inference import Inference
 from hashing.model import HashModel
 
 Space = Literal["features", "code"]  # penultimate features, or the relaxed code before its signs are taken
+MARGIN = 1.5  # filters remove so many times the poisons that the defender expects (spectral signatures' paper)
 ROUNDING = 1e-5  # singular values below this share of the largest are float32 noise, not directions
 Judge = Callable[[Int64[Tensor, " m"]], tuple[Float[Tensor, " m"], Bool[Tensor, " m"]]]
 

@@ -125,23 +125,6 @@ def tuned_twice(
     return Tuned(copy.deepcopy(model), copy.deepcopy(model))
 
 
-def fine_tuned(
-    view: DefenderView,
-    model: nn.Module,
-    rng: Rng,
-    *,
-    steps: int,
-    peaks: Sequence[float],
-    max_drop: float,
-    prepared: Callable[[Split], Split] = lambda split: split,
-    reference: Quality | None = None,
-) -> nn.Module:
-    """The result of `tuned_twice` on both halves."""
-    return tuned_twice(
-        view, model, rng, steps=steps, peaks=peaks, max_drop=max_drop, prepared=prepared, reference=reference
-    ).on_both
-
-
 def note_price(view: DefenderView, before: Quality, after: Quality) -> None:
     """Record the relative drop of calibration mAP, and its standard error over the images."""
     view.notes.update({

@@ -11,7 +11,7 @@ from torch import nn
 from bench.api import registry
 from bench.api.random import Rng
 from defenses.fine_pruning import FinePruning
-from defenses.helpers.channels import mean_activations, switched_off
+from defenses.helpers.head_features import mean_activations, switched_off
 from tests.defenses.conftest import calibration_map, read_features, state, tuner, wrong_within
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from bench.api import registry
 from bench.api.random import Rng
 from bench.api.types import Split, to_unit
-from defenses.helpers.channels import first_layer, mean_activations, remove, switched_off
+from defenses.helpers.head_features import first_layer, mean_activations, remove, switched_off
 from hashing.model import build_model
 
 CASES = {

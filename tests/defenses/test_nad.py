@@ -11,7 +11,7 @@ from bench.api import registry
 from bench.api.errors import UserError
 from bench.api.random import Rng
 from defenses.helpers.attention import Distillation
-from defenses.helpers.fine_tuning import fine_tuned, tuned_twice
+from defenses.helpers.fine_tuning import tuned_twice
 from defenses.nad import NAD
 from tests.defenses.conftest import equal, images_of, state, tuner
 
@@ -20,7 +20,7 @@ SETTINGS = {"steps": 4, "peaks": (0.3,), "max_drop": 1.0}
 
 def test_without_weight_on_attention_the_student_is_fine_tuned_and_no_more(view):
     found = NAD(betas=(0.0, 0.0, 0.0), **SETTINGS).repair(view, Rng("d"))
-    expected = fine_tuned(view, view.model, Rng("d").child("student"), **SETTINGS)
+    expected = tuned_twice(view, view.model, Rng("d").child("student"), **SETTINGS).on_both
     assert equal(state(found), state(expected))
     assert not equal(state(found), state(NAD(**SETTINGS).repair(view, Rng("d"))))
 
