@@ -13,11 +13,12 @@ from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.special import betaincinv, stdtr, stdtrit
 
 MARGIN = 0.03  # of "mAP kept"
 LEVEL = 0.05
+RANGE = (0.05, 0.95)  # quantiles
 MANY = 100_000  # queries from which chance in their number is negligible, and sums over them are slow
+# Imports of scipy are in functions: they take a third of a second, and boards with one seed need none.
 _ROUNDING = 1e-12  # smaller differences are rounding errors
 
 Cells = Float64[np.ndarray, "t s"]
@@ -69,6 +70,8 @@ def variance_of_mean(cells: Cells, *, fixed_targets: bool = False) -> VarianceOf
 
 def crossed_interval(cells: Cells, *, fixed_targets: bool = False, level: float = LEVEL) -> Interval | None:
     """Two-sided interval of the mean, over new targets and seeds or (fixed_targets) over new seeds only."""
+    from scipy.special import stdtrit
+
     found = variance_of_mean(cells, fixed_targets=fixed_targets)
     if found is None:
         return None
@@ -77,6 +80,8 @@ def crossed_interval(cells: Cells, *, fixed_targets: bool = False, level: float 
 
 def p_value(differences: Cells, *, fixed_targets: bool = False) -> float | None:
     """Two-sided p of the hypothesis that the mean is 0; a constant difference has p = 1 if it is 0, else p = 0."""
+    from scipy.special import stdtr
+
     found = variance_of_mean(differences, fixed_targets=fixed_targets)
     if found is None:
         return None
@@ -123,6 +128,8 @@ def non_inferior(
     losses: Cells, margin: float = MARGIN, *, fixed_targets: bool = False, level: float = LEVEL
 ) -> bool | None:
     """Whether the one-sided upper bound of the mean loss (clean minus attacked) is below the margin."""
+    from scipy.special import stdtrit
+
     found = variance_of_mean(losses, fixed_targets=fixed_targets)
     if found is None:
         return None
@@ -135,21 +142,26 @@ def alarm_range(calibration: int, rate: float, queries: int) -> tuple[float, flo
     The rate of a threshold that is the k-th smallest of n scores has the distribution Beta(n + 1 - k, k)
     (METHODOLOGY.md#calibrated-thresholds).
     """
-    from scipy.stats import beta, betabinom
+    from scipy.special import betaincinv, betaln
 
     place = math.ceil((calibration + 1) * (1 - rate))
     if place > calibration or queries < 1:
         return None
-    shape = (calibration + 1 - place, place)
+    a, b = calibration + 1 - place, place
     if queries > MANY:
-        low, high = beta(*shape).ppf([0.05, 0.95])
-    else:
-        low, high = betabinom(queries, *shape).ppf([0.05, 0.95]) / queries
+        low, high = betaincinv(a, b, RANGE)
+    else:  # quantiles of the beta-binomial distribution; scipy.stats has them, but its import takes a second
+        alarms = np.arange(queries + 1)
+        ways = -math.log(queries + 1) - betaln(queries - alarms + 1, alarms + 1)
+        probability = np.exp(ways + betaln(alarms + a, queries - alarms + b) - betaln(a, b))
+        low, high = np.searchsorted(probability.cumsum(), RANGE) / queries
     return float(low), float(high)
 
 
 def clopper_pearson(hits: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
     """Exact interval of a rate: `hits` of `trials` independent models; ValueError for impossible counts."""
+    from scipy.special import betaincinv
+
     if not 0 <= hits <= trials:
         raise ValueError(f"{hits} hits of {trials} trials")
     low = float(betaincinv(hits, trials - hits + 1, level / 2)) if hits else 0.0

@@ -129,17 +129,17 @@ def on(name: str, shape: tuple[int, int, int], method: str = "dpsh") -> HashMode
     c, h, w = shape
     plan = {
         "backbone": {"name": name, "params": {"weights": "none"}}, "method": {"name": method, "params": {}},
-        "bits": 12, "seed": 0, "image_shape": [c, h, w], "classes": 4, "train_size": 9,
+        "bits": 12, "image_shape": [c, h, w], "classes": 4, "train_size": 9,
     }  # fmt: skip
     with torch.device("meta"):
-        return new_model(plan)
+        return new_model(plan, Rng("test"))
 
 
 def test_a_torchvision_network_computes_here_what_it_computes_there(tmp_path: Path) -> None:
     from attacks.helpers.state_dicts import fitted
 
     plan = dict(on("resnet18", (3, 64, 64)).blueprint)
-    model = new_model(plan).eval()
+    model = new_model(plan, Rng("test")).eval()
     with Rng("tests", "network").ambient():
         network = get_model("resnet18", weights=None, num_classes=12).eval()
     for layer in network.modules():
@@ -165,7 +165,7 @@ def test_the_network_that_the_readme_shows_is_the_one_that_its_suite_builds(tmp_
     space: dict[str, object] = {}
     exec(compile(block.text, str(block), "exec"), space)
     network = space["network"].eval()
-    model = new_model({**on("resnet18", (1, 16, 16), "dch").blueprint, "bits": 32}).eval()
+    model = new_model({**on("resnet18", (1, 16, 16), "dch").blueprint, "bits": 32}, Rng("test")).eval()
     state = torch.load("my_victim/model.pth", weights_only=True)
     model.load_state_dict(fitted(state, model, tmp_path))
     images = Rng("tests", "images").uniform((4, 1, 16, 16))
@@ -362,8 +362,8 @@ def test_planning_refuses_no_model_of_other_image_sizes(name: str, shape: tuple[
 
     params = {} if name == "convnet" else {"weights": "none"}
     with torch.device("meta"):
-        networks = [new_model({**on("resnet18", one).blueprint, "backbone": {"name": name, "params": params}})
-                    for one in (*SHAPES, shape)]  # fmt: skip
+        chosen = {"backbone": {"name": name, "params": params}}
+        networks = [new_model({**on("resnet18", one).blueprint, **chosen}, Rng("test")) for one in (*SHAPES, shape)]
     state = {key: torch.ones(value.shape) for key, value in networks[-1].state_dict().items()}
     assert not misfit(state, networks[:-1], tmp_path)
     assert "[13]" in misfit(state | {"head.bias": torch.ones(13)}, networks[:-1], tmp_path)
@@ -403,7 +403,7 @@ def state_of(folder: Path) -> dict[str, torch.Tensor]:
     """A model that fits SUITE."""
     made = planned(folder, '"none"')
     spec = next(stage.spec for stage in made.stages.values() if stage.kind == "train")
-    return dict(new_model(blueprint(spec, image_shape=(1, 16, 16), classes=10, train_size=1)).state_dict())
+    return dict(new_model(blueprint(spec, image_shape=(1, 16, 16), classes=10, train_size=1), Rng("test")).state_dict())
 
 
 def test_what_stands_beside_a_store_s_names_is_not_lost(attack_from) -> None:
@@ -426,7 +426,7 @@ def test_what_stands_beside_a_store_s_names_is_not_lost(attack_from) -> None:
 def test_a_head_of_several_layers_stands_where_the_last_layer_stood(tmp_path: Path) -> None:
     from attacks.helpers.state_dicts import fitted
 
-    model = new_model({**on("resnet18", (3, 64, 64), "orthohash").blueprint})
+    model = new_model({**on("resnet18", (3, 64, 64), "orthohash").blueprint}, Rng("test"))
     own = model.state_dict()
     back = {
         ours: theirs
@@ -449,7 +449,7 @@ def test_a_head_of_several_layers_stands_where_the_last_layer_stood(tmp_path: Pa
 def test_memories_of_training_images_are_not_asked_for(tmp_path: Path) -> None:
     from attacks.helpers.state_dicts import fitted
 
-    model = new_model({**on("resnet18", (3, 32, 32)).blueprint})
+    model = new_model({**on("resnet18", (3, 32, 32)).blueprint}, Rng("test"))
     own = model.state_dict()
     assert {"objective.codes", "objective.labels"} <= own.keys()
     given = {name: value for name, value in own.items() if not name.startswith("objective.")}
@@ -462,7 +462,9 @@ def test_a_normalisation_of_its_own_is_kept_where_the_backbone_fixes_one(tmp_pat
     with Rng("tests", "network").ambient():
         torch.save(get_model("resnet18", weights=None).state_dict(), tmp_path / "weights.pth")
     plan = on("resnet18", (3, 64, 64)).blueprint
-    model = new_model({**plan, "backbone": {"name": "resnet18", "params": {"weights": str(tmp_path / "weights.pth")}}})
+    model = new_model(
+        {**plan, "backbone": {"name": "resnet18", "params": {"weights": str(tmp_path / "weights.pth")}}}, Rng("test")
+    )
     own = model.state_dict()
     without = {name: value for name, value in own.items() if name not in {"mean", "std"}}
     assert torch.equal(fitted(without, model, tmp_path)["mean"], own["mean"])

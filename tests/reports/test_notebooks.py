@@ -26,7 +26,7 @@ def test_a_store_is_a_frame_whose_columns_are_explained(stock):
     assert about.loc["psnr", "unit"] == "dB"
     assert set(trials.select_dtypes("number").columns) - set(about.index) <= {
         "bits", "seed", "classes", "target_labels", "cutoff", "seconds_attack", "seconds_defense", "milliseconds",
-        "training", "machine_count",
+        "training", "machine_count", "trusted",
     }  # fmt: skip
 
 
