@@ -1,0 +1,107 @@
+"""The hardest attack of each defense: the one that the defense does least against, at the doses of the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from bench.api.kinds import RANKING_CHANGING
+from bench.metrics import METRICS
+from reports.basis import Basis
+from reports.board import Board, Column
+from reports.board_registry import BoardData, board
+from reports.common_cells import Group
+from reports.context import BoardContext, contexts
+from reports.rows import known, numbers, table, titles
+from reports.selection import attacked, defended, groups
+from reports.strength import note
+
+COLUMNS = {
+    "attacks": Column("number of attacks that are strong enough to judge the defense by", "too-weak-to-judge"),
+    "hardest attack": Column("attack that the defense does least against", "hardest-attack"),
+    "access": Column("access that this attack needs", "access-groups"),
+    "own-mAP lost": Column(
+        "own-mAP of the clean model with the same trigger minus own-mAP after the defense, under the hardest attack",
+        "hardest-attack",
+    ),
+    "mean own-mAP lost": Column("the same, mean over the attacks"),
+    "mean TPR@5%": Column("TPR@5% of the main score, mean over the attacks"),
+}
+Row = Mapping[tuple[str, str], Group]  # attack, defense
+
+
+@board("hardest-attack", chapter="Strength",
+       help="for each defense, the attack that it does least against", columns=COLUMNS)  # fmt: skip
+def hardest_attack(data: BoardData) -> list[Board]:
+    """Up to two boards per setting: defenses that change codes or queries, and input detectors."""
+    trials, found = data.results.trials, []
+    for context in contexts(attacked(trials), data.mixed):
+        weak = data.weak_attacks.of(context)
+        about = note(weak, set(context.trials["attack"]))
+        rows = defended(context.part(RANKING_CHANGING))
+        if not rows.empty:
+            found.append(_changed(context, context.grouped(rows, ["attack", "defense"]), weak, about))
+        scores = data.results.detectors
+        mine = scores[scores["key"].isin(context.done["key"]) & scores["headline"].eq(True)]
+        if not mine.empty:
+            made = {key: Group.of(part) for key, part in groups(mine, ["attack", "defense"])}
+            found.append(_detected(context, made, weak, about))
+    return found
+
+
+def _changed(context: BoardContext, made: Row, weak: Mapping[str, float], about: str) -> Board:
+    basis = Basis.of(context, made)
+
+    def lost(group: Group) -> float:
+        return basis.cells.mean(group, "own_map_control") - basis.cells.mean(group, "own_map")
+
+    return _board(
+        "Hardest attack of repairs, data filters and purifications", basis, weak, "own-mAP lost", lost, max,
+        ("own_map", "own_map_control", "t_map", "t_map_control", "map"),
+        ("The hardest attack of a defense takes most own-mAP from the queries after it.", about),
+    )  # fmt: skip
+
+
+def _detected(context: BoardContext, made: Row, weak: Mapping[str, float], about: str) -> Board:
+    basis = Basis.of(context, made)
+    return _board(
+        "Hardest attack of input detectors", basis, weak, METRICS["tpr_5"].title,
+        lambda group: basis.cells.mean(group, "tpr_5"), min, ("auroc", "auroc_control"),
+        ("The hardest attack of an input detector has the lowest TPR@5% of its main score.", about),
+    )  # fmt: skip
+
+
+def _board(
+    title: str, basis: Basis, weak: Mapping[str, float], name: str, measure: Callable[[Group], float],
+    worst: Callable[..., Any], metrics: Sequence[str], notes: Sequence[str],
+) -> Board:  # fmt: skip
+    """A row per defense: the measure of its hardest attack and its mean, and metrics under the hardest attack."""
+    lines = []
+    for defense in sorted({defense for _, defense in basis.rows}):
+        judged = {
+            attack: (measure(group), group)
+            for (attack, other), group in basis.rows.items()
+            if other == defense and attack not in weak and (attack, defense) in basis.cells.counted
+        }
+        judged = {attack: found for attack, found in judged.items() if not math.isnan(found[0])}
+        line: dict[str, Any] = {"defense": defense, "attacks": len(judged)}
+        if judged:
+            hardest = worst(judged, key=lambda attack: judged[attack][0])
+            value, group = judged[hardest]
+            line |= {"hardest attack": hardest, "access": group.done["access"].iloc[0], name: value}
+            line |= {f"mean {name}": fmean(value for value, _ in judged.values())}
+            line |= numbers(group, True, basis.cells, metrics)
+        lines.append(line)
+    lines.sort(key=lambda line: known(line.get(name)), reverse=worst is min)
+    keep = ["defense", "attacks", "hardest attack", "access", name, f"mean {name}"]
+    return Board(
+        title=title,
+        setting=basis.context.setting,
+        table=table(lines, [*keep, *titles(metrics)], keep=keep),
+        caption=basis.caption(*notes, basis.left_out(), intervals=False),
+        index=("defense",),
+        metrics=titles(metrics) | dict.fromkeys([name, f"mean {name}"], "tpr_5" if worst is min else "own_map"),
+        basis=basis,
+    )
