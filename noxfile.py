@@ -21,6 +21,7 @@ TRAINED = (
         for name in ("scheduler", "ray_executor", "machines", "large_data", "suite", "reported")
     ),
 )  # fmt: skip
+CHECKED = ("tests/contracts", "tests/hashing", "tests/oracles", "tests/properties")  # every component runs in them
 OLD_CPU = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}  # torch without AVX and AVX-512
 
 
@@ -29,6 +30,16 @@ def tests(session: nox.Session) -> None:
     """Run the tests, a process per core; arguments after `--` go to pytest (`-n 0`: one process)."""
     # files stay together: their fixtures are finished runs
     session.run("python", "-m", "pytest", "-n", "auto", "--dist", "loadfile", *session.posargs, external=True)
+
+
+@nox.session
+def shapes(session: nox.Session) -> None:
+    """Check the types and tensor shapes of all arguments while components run, which takes longer than their tests."""
+    packages = "bench,hashing,attacks,defenses,reports,beartype.beartype"
+    session.run(
+        "python", "-m", "pytest", *CHECKED, "-n", "auto", "--dist", "loadfile", f"--jaxtyping-packages={packages}",
+        *session.posargs, external=True,
+    )  # fmt: skip
 
 
 @nox.session
