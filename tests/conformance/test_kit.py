@@ -380,7 +380,7 @@ def test_python_files_of_any_coding_and_card_are_examined(head, old, new, tmp_pa
         text, head = text.replace("from typing", "TITLE = 'x'\nfrom typing", 1), b""
     path.write_bytes(head + text.encode())
     if new == "yeer=2026":
-        with pytest.raises(UserError, match="'year'"):
+        with pytest.raises(UserError, match="'yeer'"):
             component.check(str(path))
         return
     component.check(str(path))
