@@ -557,7 +557,11 @@ def test_two_suites_of_a_plan_measure_one_model_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "change"),
-    [("model.safetensors", "another"), ("trigger.png", "another"), ("model.safetensors", "none")],
+    [
+        ("model.safetensors", "another"),
+        pytest.param("trigger.png", "another", marks=pytest.mark.slow),
+        pytest.param("model.safetensors", "none", marks=pytest.mark.slow),
+    ],
 )
 def test_a_file_that_changes_while_a_run_waits_gives_no_number(name: str, change: str, tmp_path: Path) -> None:
     """The key would say that the number is the old file's; the same on a machine whose files are others."""

@@ -281,7 +281,7 @@ def test_a_full_disk_stops_with_one_line_and_keeps_what_was_finished(
     ("number", "executor"),
     [
         (signal.SIGINT, "ray"),
-        (signal.SIGTERM, "serial"),
+        pytest.param(signal.SIGTERM, "serial", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, "ray", marks=pytest.mark.slow),
     ],
 )

@@ -43,6 +43,11 @@ STORE = {
 }
 # Suites whose plan alone takes most of a minute are narrowed; a slow test plans the whole.
 HEAVY = {"full": ["--set", "attacks=none,badnets", "--set", "defenses=none,strip"]}
+# Hundreds of steps of tuning, which the documents' suites have by default.
+FEWER_STEPS = {
+    '"none", "fine_pruning"': '"none", { name = "fine_pruning", steps = 2 }',
+    '"fine_pruning", max_drop': '"fine_pruning", steps = 2, max_drop',
+}
 # A block's own attacks and defenses are kept, as they are what it shows.
 BLOCK = {axis: value for axis, value in SMALL.items() if axis not in {"attacks", "defenses"}} | {
     "bits": "8",
@@ -55,6 +60,13 @@ ALONE = {"--executor": "serial", "--device": "cpu"}
 def words_of(command: str) -> list[str]:
     """A command's words without its comment."""
     return shlex.split(command, comments=True)
+
+
+def with_fewer_steps(text: str) -> str:
+    """The text of a suite or the value of an axis, with short tunings."""
+    for own, less in FEWER_STEPS.items():
+        text = text.replace(own, less)
+    return text
 
 
 def named(words: list[str], **more: str) -> list[str]:
@@ -100,8 +112,8 @@ def block_with(start: str) -> Shown:
 
 
 def suite_block() -> str:
-    """The suite that suites/README.md begins with."""
-    return next(block.text for block in blocks("suites/README.md") if block.language == "toml")
+    """The suite that suites/README.md begins with, with short tunings."""
+    return with_fewer_steps(next(block.text for block in blocks("suites/README.md") if block.language == "toml"))
 
 
 def birds(path: Path) -> None:

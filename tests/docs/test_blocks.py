@@ -16,7 +16,7 @@ from bench.graph import planner
 from tests.docs import _shown
 from tests.docs._markdown import Shown, all_blocks
 from tests.docs._shown import blocks_of as of
-from tests.docs._small import BLOCK, commands, done, smaller
+from tests.docs._small import BLOCK, commands, done, smaller, with_fewer_steps
 
 COMMAND = re.compile(r"python -m bench ")
 
@@ -76,6 +76,7 @@ def test_a_suite_loads_and_plans_over_all_of_its_cells(
 def test_a_suite_runs_in_small(block: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its attacks, defenses, lengths, training and filters over few scanned digits."""
     given = with_files(block, tmp_path, monkeypatch)  # files fit the suite's own network and length
+    Path("my.toml").write_text(with_fewer_steps(block.text))
     axes = {axis: value for axis, value in BLOCK.items() if not given or axis not in {"backbones", "bits"}}
     printed = done(smaller(["run", "--suite", "my.toml"], axes))
     assert re.search(r"^Trials: \d+ ok( \(\d+ of them collapsed, see the boards\))?\.", printed, re.MULTILINE)

@@ -23,7 +23,7 @@ from bench.engine.store import Store
 from tests.docs import _shown
 from tests.docs._boards import boards, shape
 from tests.docs._markdown import ROOT, Shown, section
-from tests.docs._small import HEAVY, SMALL, STORE, commands, done, named, smaller, stages_run
+from tests.docs._small import HEAVY, SMALL, STORE, commands, done, named, smaller, stages_run, with_fewer_steps
 from tests.docs.conftest import Place
 
 # Most of a minute; and what differs by an option from a command that is run anyway, and costs seconds.
@@ -54,7 +54,7 @@ def damage(store: Path) -> None:
 def exchanged(text: str, place: Place) -> list[str]:
     """The words of a command with what is there for what the reader has."""
     best = strongest(place.folder / "runs")
-    words = shlex.split(text.replace("--store DIR", "--store runs"))
+    words = [with_fewer_steps(word) for word in shlex.split(text.replace("--store DIR", "--store runs"))]
     words = named(words, KEY=best.key[:12], ID=Store(place.folder / "runs").runs()[-1].id)
     if words[0] == "new":  # the name of a command alone; a kind without a name
         words += ["--help"] if len(words) == 1 else ["my_part"] if len(words) == 2 else []

@@ -119,6 +119,7 @@ def test_a_reader_that_goes_away_changes_no_exit_code(command, tmp_path: Path) -
     assert done.stdout.splitlines()[-1] == "2"
 
 
+@pytest.mark.slow
 def test_a_terminal_of_ascii_prints_boards(command, tmp_path: Path) -> None:
     environment = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = ended(command(), env=environment)
@@ -139,6 +140,7 @@ def test_boards_are_printed_in_ascii_in_every_format(command, tmp_path: Path) ->
         assert "badnets" in done.stdout or words[0] == "show"
 
 
+@pytest.mark.slow
 def test_the_closing_command_can_be_pasted(command, tmp_path: Path) -> None:
     words = [word.replace("/store", "/my 'own' runs") for word in command()]
     done = ended(words)

@@ -65,8 +65,13 @@ def test_each_method_s_loss_stays_on_the_device(method: str) -> None:
     assert [reads(model_of(method), batch, epochs=2) for batch in (12, 3)] == [3, 3]
 
 
-@pytest.mark.parametrize(("backbone", "params"), NETWORKS)
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
+@pytest.mark.parametrize(
+    ("backbone", "params", "optimizer"),
+    [
+        *((*network, "sgd") for network in NETWORKS),
+        *((*NETWORKS[0], optimizer) for optimizer in ("adam", "adamw", "rmsprop")),
+    ],
+)
 def test_each_network_and_optimiser_stays_on_the_device(backbone: str, params: dict[str, Any], optimizer: str) -> None:
     for batch in (12, 4):
         assert reads(model_of("csq", backbone, params), batch, epochs=1, optimizer=optimizer) == 2
