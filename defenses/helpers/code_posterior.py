@@ -68,9 +68,30 @@ def _loss(logits: Float[Tensor, "n k"], belongs: Labels, multi: bool) -> float:
 
 def posterior(logits: Float[Tensor, "n b"], state: Mapping[str, Tensor]) -> Float[Tensor, "n k"]:
     """Class probabilities from logits: a softmax over anchors, or a sigmoid per label for multi-label data."""
-    anchors = state["anchors"]
-    scaled = logits.tanh() @ anchors.T / (anchors.shape[1] * state["temperature"])
+    scaled = class_logits(logits, state)
     return torch.where(state["multi"] > 0, scaled.sigmoid(), scaled.softmax(1))
+
+
+def class_logits(logits: Float[Tensor, "n b"], state: Mapping[str, Tensor]) -> Float[Tensor, "n k"]:
+    """What the posterior's softmax or sigmoids are applied to."""
+    anchors = state["anchors"]
+    return logits.tanh() @ anchors.T / (anchors.shape[1] * state["temperature"])
+
+
+def cross_entropy(logits: Float[Tensor, "n b"], belongs: Labels, state: Mapping[str, Tensor]) -> Tensor:
+    """The mean cross-entropy of the posterior, which has a gradient; belongs: the anchors of each image."""
+    scaled, wanted = class_logits(logits, state), belongs.to(logits.dtype)
+    if bool(state["multi"] > 0):
+        return F.binary_cross_entropy_with_logits(scaled, wanted)
+    return F.cross_entropy(scaled, wanted)
+
+
+def predicted(logits: Float[Tensor, "n b"], state: Mapping[str, Tensor]) -> Labels:
+    """The most probable anchor; for multi-label data, all that are more probable than not."""
+    scaled = class_logits(logits, state)
+    if bool(state["multi"] > 0):
+        return scaled > 0
+    return F.one_hot(scaled.argmax(1), scaled.shape[1]).bool()
 
 
 def entropy(probabilities: Float[Tensor, "*n k"], state: Mapping[str, Tensor]) -> Float[Tensor, "*n"]:

@@ -103,24 +103,43 @@ def tuned_twice(
     images to tune on. hook: of the tunings on the fit half; last_hook: of the last tuning, None for the same hook.
     reference: None means the calibration quality of `model`.
     """
+
+    def tune(split: Split, rate: float, last: bool) -> nn.Module:
+        shown = prepared(split)
+        recipe = recipe_of(view, len(shown), steps, rate)
+        if last:
+            return view.train_model(model, shown, recipe, rng.child("both halves"), hook=last_hook or hook)
+        return view.train_model(model, shown, recipe, rng, hook=hook)
+
+    rates = [peak * view.recipe.lr for peak in peaks] if steps else []
+    return strongest(view, model, rates, tune, max_drop=max_drop, reference=reference)
+
+
+def strongest(
+    view: DefenderView,
+    model: nn.Module,
+    rates: Sequence[float],
+    tune: Callable[[Split, float, bool], nn.Module],
+    *,
+    max_drop: float,
+    reference: Quality | None = None,
+) -> Tuned:
+    """What `tune` makes of a split at the largest of the rates that the price allows, as `tuned_twice` explains.
+
+    tune: a changed copy of `model`, from the images, the rate, and whether these are both halves.
+    """
     before = quality(model, view.calibration_set)
     reference = before if reference is None else reference
     note_price(view, reference, before)
     view.notes["learning rate"] = 0.0
-    if not steps:
-        return Tuned(copy.deepcopy(model), copy.deepcopy(model))
-    fit_set, everything = prepared(view.fit_set), prepared(view.trusted_set)
-    for peak in sorted(peaks, reverse=True):
-        lr = peak * view.recipe.lr
+    for rate in sorted(rates, reverse=True):
         with suppress(DivergedError):
-            tuned = view.train_model(model, fit_set, recipe_of(view, len(fit_set), steps, lr), rng, hook=hook)
+            tuned = tune(view.fit_set, rate, False)
             found = quality(tuned, view.calibration_set)
             if reference.drop_to(found) <= max_drop:
-                last = recipe_of(view, len(everything), steps, lr)
-                stream = rng.child("both halves")
-                both = Tuned(tuned, view.train_model(model, everything, last, stream, hook=last_hook or hook))
+                both = Tuned(tuned, tune(view.trusted_set, rate, True))
                 note_price(view, reference, found)
-                view.notes["learning rate"] = lr
+                view.notes["learning rate"] = rate
                 return both
     return Tuned(copy.deepcopy(model), copy.deepcopy(model))
 

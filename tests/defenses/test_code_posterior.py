@@ -12,7 +12,7 @@ from torch import nn
 
 from bench.api.random import Rng
 from bench.api.types import Split
-from defenses.helpers.code_posterior import entropy, fit_posterior, posterior
+from defenses.helpers.code_posterior import cross_entropy, entropy, fit_posterior, posterior, predicted
 
 
 class Table(nn.Module):
@@ -129,3 +129,19 @@ def test_entropy_by_hand_with_zeros():
     assert entropy(p, single).tolist() == pytest.approx([log(2), 0])
     assert entropy(p, multi).tolist() == pytest.approx([2 * log(2), 0])
     assert entropy(p.view(2, 1, 3), single).shape == (2, 1)
+
+
+@pytest.mark.parametrize("multi", [0.0, 1.0])
+def test_cross_entropy_and_predictions_are_those_of_the_posterior(multi):
+    state = {
+        "anchors": torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1], [-1, -1, 1, 1]]),
+        "temperature": torch.tensor(0.3),
+        "multi": torch.tensor(multi),
+    }
+    logits = 2 * Rng("logits").normal((20, 4))
+    wanted = one_hot(*(i % 3 for i in range(20)))
+    found = posterior(logits, state).double()
+    likelihood = torch.where(wanted, found, 1 - found).log().mean() if multi else found[wanted].log().mean()
+    assert cross_entropy(logits, wanted, state).item() == pytest.approx(-likelihood.item(), rel=1e-5)
+    expected = found > 0.5 if multi else found == found.amax(1, keepdim=True)
+    assert torch.equal(predicted(logits, state), expected)
