@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from bench.api.card import Card
 from bench.api.defense import DefenderView, Images, InputDetector, Rng, defense
 from bench.api.hashing import Objective
-from bench.api.types import Logits
+from bench.api.types import Logits, to_unit
 from hashing.inference import Inference, encode
 from hashing.model import HashModel
 
@@ -27,13 +28,22 @@ CARD = Card(
     url="https://arxiv.org/abs/1503.02531",
     follows="a student, the untrained network of the victim, learns the bits that the victim gives to clean trusted"
     " images: binary cross-entropy per bit, with (tanh + 1) / 2 as probability; neither labels nor the victim's loss"
-    " are used",
+    " are used. Two published detectors compare a suspect with a second encoder too: Model Pairing Using Embedding"
+    " Translation (arXiv 2402.18718) by a linear map between embeddings and their cosine similarity, The Platonic"
+    " Defense (arXiv 2606.29451) by an energy function that is learned on pairs of embeddings. The score `translation`"
+    " is the linear map, as a baseline without a student",
     deviates="the idea is made for codes: hard bits are distilled, and the student's purpose is the bits in which it"
     " contradicts the victim; initialisation and normalisation are the victim's. guess: 30 epochs in batches of 32,"
     " otherwise the victim's recipe; a recipe with small rates for public weights trains a network from scratch too"
     " slowly, and the noted agreement then stays at .5. Epochs, batch and headline score were chosen on small models of"
-    " digits and CIFAR-10 under badnets, darkhash and sig, on trusted images with and without trigger",
+    " digits and CIFAR-10 under badnets, darkhash and sig, on trusted images with and without trigger. Of the two"
+    " papers only the abstracts were read. guess for `translation`: the second encoder is the victim's network before"
+    " training (public or random weights), because a defender has no other model here; the map goes from its features"
+    " to the victim's logits, where the paper maps the suspect's embedding; it is a ridge regression on standardised"
+    " features whose strength minimises the leave-one-out error",
 )
+STRENGTHS = torch.logspace(-3, 5, 33, dtype=torch.float64)  # of the ridge regression, that are tried
+REFERENCE = "reference."  # before the names of tensors of the network before training
 
 
 @defense
@@ -41,7 +51,8 @@ class SecondOpinion(InputDetector):
     """The scores.
 
     cosine: minus the cosine similarity of the victim's code and the student's logits. distance: expected share of bits
-    in which the student differs from the victim's code.
+    in which the student differs from the victim's code. translation: minus the cosine similarity of the victim's code
+    and the logits that a linear map predicts from the features of the network before training.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 30  # guess: see CARD
@@ -51,27 +62,64 @@ class SecondOpinion(InputDetector):
 
     def fit(self, view: DefenderView, rng: Rng) -> Mapping[str, Tensor]:
         images = view.fit_set.images
-        codes = encode(view.model, images, device=images.device) > 0
-        student = view.untrained()
+        logits = encode(view.model, images, device=images.device)
+        student, reference = view.untrained(), view.untrained()
         assert isinstance(student, HashModel)
-        student.objective = Imitation(codes.float().to(images.device))
+        student.objective = Imitation((logits > 0).float().to(images.device))
         recipe = replace(view.recipe, epochs=self.epochs, batch=self.batch)
         learned = view.train_model(student, view.fit_set, recipe, rng)
         held_out = view.calibration_set.images
         beliefs, bits = (encode(model, held_out, device=images.device) > 0 for model in (learned, view.model))
         view.notes["agreement"] = float((beliefs == bits).float().mean())
-        # tensors that equal the victim's, such as frozen public weights, are not stored
-        taught, own = learned.state_dict(), view.model.state_dict()
-        return {name: value for name, value in taught.items() if name in own and not torch.equal(value, own[name])}
+        features = Inference(reference, images.shape[1:]).features(to_unit(images))
+        translation, view.notes["ridge strength"] = linear_map(features, logits)
+        before = {REFERENCE + name: value for name, value in unlike(reference, view.model).items()}
+        return {**unlike(learned, view.model), **before, **translation}
 
     def score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Float[Tensor, " n"]]:
         model.eval()
         signs = torch.where(Inference(model, images.shape[1:]).logits(images) > 0, 1.0, -1.0)
-        logits: Tensor = functional_call(model, dict(state), (images,))
+        before = {name.removeprefix(REFERENCE): state[name] for name in state if name.startswith(REFERENCE)}
+        taught = {name: value for name, value in state.items() if name in model.state_dict()}
+        logits: Tensor = functional_call(model, taught, (images,))
+        translated = with_tensors(model, before).features(images) @ state["translation.weight"].T
         return {
             "cosine": -F.cosine_similarity(signs, logits),
             "distance": (1 - (signs * logits.tanh()).mean(1)) / 2,
+            "translation": -F.cosine_similarity(signs, translated + state["translation.bias"]),
         }
+
+
+def unlike(network: nn.Module, victim: nn.Module) -> dict[str, Tensor]:
+    """The tensors that differ from the victim's; others, such as frozen public weights, are not stored."""
+    own = victim.state_dict()
+    return {
+        name: value for name, value in network.state_dict().items() if name in own and not torch.equal(value, own[name])
+    }
+
+
+def with_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> HashModel:
+    """A copy of the network with other tensors. The loss, which may hold a code per training image, is not copied."""
+    assert isinstance(model, HashModel)
+    copied = copy.deepcopy(model, {id(model.objective): model.objective})
+    copied.load_state_dict(tensors, strict=False)
+    return copied
+
+
+def linear_map(features: Float[Tensor, "n d"], logits: Float[Tensor, "n b"]) -> tuple[dict[str, Tensor], float]:
+    """Ridge regression with the least leave-one-out error: `translation.weight` [b d], `translation.bias` [b].
+
+    Also returns its strength.
+    """
+    from sklearn.linear_model import RidgeCV
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(features.double().cpu().numpy())
+    ridge = RidgeCV(STRENGTHS.numpy()).fit(scaler.transform(features.double().cpu().numpy()), logits.double().numpy())
+    weight = ridge.coef_ / scaler.scale_
+    found = {"translation.weight": weight, "translation.bias": ridge.intercept_ - weight @ scaler.mean_}
+    tensors = {name: torch.from_numpy(value).float().to(features.device) for name, value in found.items()}
+    return tensors, float(ridge.alpha_)
 
 
 class Imitation(Objective):
