@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch import nn
 
 from bench.api.random import Rng
 from bench.api.types import Split, to_unit
-from defenses.ted import Ted, first_rank, outlier_model, outlier_scores
+from defenses.helpers.topology import first_rank, follow, outlier_model, outlier_scores
+from defenses.ted import Ted
 
 # The steps of TED.ipynb in tedbackdoordefense/ted (8d41971): sort the clean images by distance, and take the place of
 # the first one with the class; clean images leave out the nearest one, which is the image itself.
@@ -36,20 +38,24 @@ NEW = torch.floor(grid(4, 5) * 40)
 def test_ranks_are_those_of_the_notebook():
     points = grid(15, 3).float()
     bank, queries, labels = points[:12], points[12:], torch.arange(12) % 3
-    found = first_rank(torch.cdist(queries, bank), torch.arange(3)[:, None] == labels, None)
+    distances = torch.cdist(queries, bank)
+    found, nearest, place = first_rank(distances, torch.arange(3)[:, None] == labels, None)
     assert found.tolist() == NEW_RANKS
-    own = first_rank(torch.cdist(bank, bank), labels[:, None] == labels, torch.arange(12))
+    assert nearest.tolist() == [row[labels == c].min() for c, row in enumerate(distances)]
+    assert distances.gather(1, place[:, None])[:, 0].equal(nearest)
+    own = first_rank(torch.cdist(bank, bank), labels[:, None] == labels, torch.arange(12))[0]
     assert own.tolist() == CLEAN_RANKS
 
 
 def test_a_query_of_a_class_without_clean_images_has_the_last_rank_plus_one():
     distances = torch.tensor([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]])
     same = torch.tensor([[False, False, False], [True, False, False]])
-    assert first_rank(distances, same, None).tolist() == [3, 2]
+    assert first_rank(distances, same, None)[0].tolist() == [3, 2]
 
 
 def scored(ranks: torch.Tensor, reference: np.ndarray) -> list[float]:
-    return outlier_scores(ranks, outlier_model(reference, torch.device("cpu"))).tolist()
+    model = outlier_model(reference, Ted().components(*reference.shape), torch.device("cpu"))
+    return outlier_scores(ranks, model).tolist()
 
 
 def test_outlier_scores_are_those_of_pyod():
@@ -58,7 +64,8 @@ def test_outlier_scores_are_those_of_pyod():
 
 def test_with_fewer_clean_images_than_layers_95_percent_of_the_variance_are_kept():
     wide = np.concatenate([REFERENCE[:4], 3 - REFERENCE[:4]], 1)
-    assert len(outlier_model(wide, torch.device("cpu"))["weights"]) < 4
+    assert Ted().components(*wide.shape) == 0.95
+    assert len(outlier_model(wide, 0.95, torch.device("cpu"))["weights"]) < 4
     assert np.isfinite(scored(torch.cat([NEW, NEW], 1), wide)).all()
 
 
@@ -110,11 +117,15 @@ def test_only_images_that_are_predicted_as_their_label_are_clean(view):
     assert shown.notes["clean images"] == 34
 
 
+def ranks(images: torch.Tensor, model: nn.Module, state: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return Ted().ranks(follow(images, model, state), state, None)
+
+
 @torch.no_grad()
 def test_scores_are_the_same_whoever_asks(view, model):
     """A real network: ranks of the fit half leave out the image itself, and later queries do not change them."""
     state = Ted().fit(view, Rng("d"))
     images = to_unit(view.calibration_set.images)
-    together = Ted().trajectories(images, model, state)
+    together = ranks(images, model, state)
     assert together.shape[1] == sum(isinstance(m, nn.Conv2d | nn.ReLU | nn.Linear) for m in model.modules())
-    assert torch.equal(torch.cat([Ted().trajectories(image[None], model, state) for image in images]), together)
+    assert torch.equal(torch.cat([ranks(image[None], model, state) for image in images]), together)
