@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
-from torch import Tensor
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
+from torch import Tensor, nn
 
 from bench.api.defense import DefenderView
 from bench.api.types import Labels, to_unit
@@ -22,7 +22,13 @@ Judge = Callable[[Int64[Tensor, " m"]], tuple[Float[Tensor, " m"], Bool[Tensor, 
 
 def embed(view: DefenderView, space: Space, portion: int = 500) -> Float[Tensor, "n d"]:
     """Features or relaxed codes of the training images, without augmentation, on the model's device."""
-    model, images = view.model, view.train.images
+    return embed_images(view.model, view.train.images, space, portion)
+
+
+def embed_images(
+    model: nn.Module, images: UInt8[Tensor, "n c h w"], space: Space, portion: int = 500
+) -> Float[Tensor, "n d"]:
+    """Features or relaxed codes of images, on the model's device."""
     assert isinstance(model, HashModel)
     inference, parts = Inference(model, images.shape[1:]), []
     for some in torch.split(images, portion):
