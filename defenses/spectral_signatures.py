@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.api.card import Card
 from bench.api.defense import DataFilter, DefenderView, Filtered, Rng, Share, defense
-from defenses.helpers.features import MARGIN, Space, by_label, embed, principal
+from defenses.helpers.features import MARGIN, Space, by_label, embed, percentiles, principal
 
 CARD = Card(
     title="Spectral Signatures in Backdoor Attacks",
@@ -52,10 +52,3 @@ class SpectralSignatures(DataFilter):
 def projections(embedded: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:
     """Squared projections of the centred rows on their top right singular vector; zero if all rows are equal."""
     return principal(embedded, 1).square().sum(1)
-
-
-def percentiles(values: Float64[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Share of the values below each value; equal values count half."""
-    from scipy.stats import rankdata
-
-    return torch.from_numpy((rankdata(values.numpy()) - 0.5) / len(values)).float()

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from bench.api.card import Card
 from bench.api.defense import DataFilter, DefenderView, Filtered, Rng, Share, defense
-from defenses.helpers.features import MARGIN, Space, by_label, embed, principal
+from defenses.helpers.features import MARGIN, Space, by_label, embed, percentiles, principal
 from defenses.helpers.robust_covariance import ROUNDING, covariance, robust_rows, whitened
-from defenses.spectral_signatures import percentiles
 
 CARD = Card(
     title="SPECTRE: Defending Against Backdoor Attacks Using Robust Statistics",

@@ -68,6 +68,13 @@ def principal(embedded: Float[Tensor, "n d"], count: int) -> Float64[Tensor, "n 
     return projected.flip(1)
 
 
+def percentiles(values: Float64[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Share of the values below each value; equal values count half."""
+    from scipy.stats import rankdata
+
+    return torch.from_numpy((rankdata(values.numpy()) - 0.5) / len(values)).float()
+
+
 def kept(scores: Float[Tensor, " n"], share: float) -> Bool[Tensor, " n"]:
     """All images but the given share with the highest scores; of equal ones the first goes, one image always stays."""
     count = min(round(share * len(scores)), len(scores) - 1)

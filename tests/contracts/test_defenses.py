@@ -11,7 +11,7 @@ from bench.api.random import Rng
 from bench.conformance.defenses import as_tensors, defender_view_for, retrained, work
 
 NAMES = sorted(registry.catalogue("defenses"))
-BARRED = {"anp", "clp", "dp_outliers", "dp_sgd", "nad", "sentinet"}  # from networks without maps of channels
+BARRED = {"anp", "clp", "dp_outliers", "dp_sgd", "ibd_psc", "nad", "sentinet"}  # from networks without channel maps
 
 
 @pytest.mark.parametrize("name", NAMES)

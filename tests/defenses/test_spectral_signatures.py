@@ -13,8 +13,8 @@ from sklearn.metrics import roc_auc_score
 
 from bench.api.defense import Needs
 from bench.api.random import Rng
-from defenses.helpers.features import by_label, embed, principal
-from defenses.spectral_signatures import SpectralSignatures, percentiles, projections
+from defenses.helpers.features import by_label, embed, percentiles, principal
+from defenses.spectral_signatures import SpectralSignatures, projections
 from tests.defenses.conftest import Featured
 
 NEEDS = Needs.TRAIN_SET
