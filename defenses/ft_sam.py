@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import torch
 from jaxtyping import Bool, Int64
@@ -24,7 +24,7 @@ CARD = Card(
     url="https://arxiv.org/abs/2304.11823",
     follows="each step takes the gradient g at the weights w, then the gradient at w + rho w^2 g / |w g| (products of"
     " elements, |.| over all weights: adaptive SAM), and applies the second one to w; rho = 2 throughout; running"
-    " statistics of batch norms are those of the first pass",
+    " statistics of batch norms are those of the first pass, and so are the codes that a loss remembers",
     deviates="the victim's hash loss replaces cross-entropy with smoothed labels; rho needs no other value, because the"
     " gradient is divided by its norm; optimiser, rates and number of steps are those of fine_tuning (BackdoorBench:"
     " SGD with a rate of 0.01); the first pass is in float32",
@@ -45,10 +45,10 @@ class FTSAM(Repair):
     """Peak learning rates, as multiples of the victim's; the largest that `max_drop` allows counts."""
 
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
-        return tuned_twice(
-            view, view.model, rng, steps=self.steps, peaks=self.peaks, max_drop=self.max_drop,
-            hook=SharpnessAware(self.rho, adaptive=self.adaptive),
-        ).on_both  # fmt: skip
+        with closing(SharpnessAware(self.rho, adaptive=self.adaptive)) as hook:
+            return tuned_twice(
+                view, view.model, rng, steps=self.steps, peaks=self.peaks, max_drop=self.max_drop, hook=hook
+            ).on_both
 
 
 class SharpnessAware:
@@ -56,14 +56,17 @@ class SharpnessAware:
 
     def __init__(self, rho: float, *, adaptive: bool) -> None:
         self._rho, self._adaptive = rho, adaptive
-        self._before: list[tuple[nn.Parameter, Tensor]] = []
+        self._before: list[tuple[Tensor, Tensor]] = []
+        self._memory: list[tuple[Tensor, Tensor]] = []  # codes of training images that a loss keeps
         self._step = ExitStack()
 
     def before_step(
         self, model: nn.Module, images: Images, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float
     ) -> tuple[Images, Bool[Tensor, "n k"], None]:
         assert isinstance(model, HashModel)
+        self.close()  # after a step that failed
         loss = model.objective(model(images), labels, ids, progress)
+        self._memory = [(buffer, buffer.clone()) for buffer in model.objective.buffers()]
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         found = torch.autograd.grad(loss, weights, allow_unused=True)
         used = [(weight, gradient) for weight, gradient in zip(weights, found, strict=True) if gradient is not None]
@@ -75,15 +78,26 @@ class SharpnessAware:
         self._step.callback(register_optimizer_step_pre_hook(self._restore).remove)
         return images, labels, None
 
-    def _restore(self, *_: object) -> None:
+    def _restore(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         """Between the backward pass and the step of the optimiser, for which the training has no hook of its own."""
-        with torch.no_grad():
-            for weight, value in self._before:
-                weight.copy_(value)
-        self._before = []
+        stepped = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+        put_back([(weight, value) for weight, value in self._before if id(weight) in stepped])
 
     def after_step(self) -> None:
+        put_back(self._memory)
+        self.close()
+
+    def close(self) -> None:
+        """End a step: remove the hook in torch, and let batch norms update their statistics again."""
+        self._before, self._memory = [], []
         self._step.close()
+
+
+@torch.no_grad()
+def put_back(values: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Give tensors their earlier values."""
+    for tensor, value in values:
+        tensor.copy_(value)
 
 
 def perturbation(used: Sequence[tuple[Tensor, Tensor]], rho: float, *, adaptive: bool) -> list[Tensor]:

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.api.card import Card
 from bench.api.defense import DefenderView, Images, PositiveShare, Repair, Rng, Share, defense
+from bench.api.errors import DivergedError
 from bench.api.types import Split, to_unit
 from defenses.helpers.code_posterior import cross_entropy, fit_posterior, predicted
 from defenses.helpers.fine_tuning import MAX_DROP, Rates, Steps, strongest
@@ -87,6 +88,8 @@ class IBAU(Repair):
                     for weight, gradient in zip(weights, implicit, strict=True):
                         weight.grad = gradient
                     adam.step()
+        if not all(bool(torch.isfinite(weight).all()) for weight in weights):
+            raise DivergedError("unlearning left weights that are not finite: lower the learning rate")
         return model
 
     def perturbation(self, model: nn.Module, turns: Sequence[Batch]) -> Float[Tensor, "1 c h w"]:

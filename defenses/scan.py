@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.api.card import Card
 from bench.api.defense import DataFilter, DefenderView, Filtered, Rng, defense
 from defenses.helpers.features import Space, by_label, embed, embed_images
-from defenses.helpers.identities import covariances, distances, mean_of
+from defenses.helpers.identities import STEPS, covariances, distances, expectation
 
 CARD = Card(
     title="Demon in the Variant: Statistical Analysis of DNNs for Robust Backdoor Contamination Detection",
@@ -27,11 +27,11 @@ CARD = Card(
     deviates="the paper names infected classes; as in backdoor-toolbox and BackdoorBench, the group with fewer clean"
     " images is removed from an infected class, and the model is trained again; backdoor-toolbox has e instead of e^2,"
     " and both leave a factor out of the mean of a single group; clean images are the trusted set,"
-    " with 20 of a class on digits; guess: an identity is a set of labels with two clean images or more; an image with"
-    " several labels is removed if one of them says so; the score of an image is the largest product of a class's index"
-    " and the probability of the suspected group",
+    " with 20 of a class on digits; guess: with equally many clean images in both groups (as without"
+    " any of the class) the smaller one is removed; guess: an identity is a set of labels with two clean"
+    " images or more; an image with several labels is removed if one of them says so;"
+    " the score of an image is the largest product of a class's index and the probability of the suspected group",
 )
-STEPS = 100  # the authors' code
 
 
 class Groups(NamedTuple):
@@ -84,11 +84,16 @@ def groups(
 ) -> Groups:
     """The two groups of a class, from a random start."""
     both, precision = torch.cat([rows, clean]), torch.linalg.pinv(within, hermitian=True)
-    first, one, two = split(both, precision, (rng.uniform((len(both),)) >= 0.5).to(rows.device))
+    start = (rng.uniform((len(both),)) >= 0.5).to(rows.device)
+    if start.all() or not start.any():  # no group is empty at the start, as in the authors' code
+        start[0] = ~start[0]
+    first, one, two = split(both, precision, start)
     ratios = 0.5 * (distances(both, two, precision) - distances(both, one, precision))
-    single = distances(both, mean_of(both.sum(0), len(both), between, within), precision)
+    single = distances(both, expectation(len(both), between, within, precision) @ both.sum(0), precision)
     own = torch.where(first, distances(both, one, precision), distances(both, two, precision))
-    if int(first[len(rows) :].sum()) > int((~first[len(rows) :]).sum()):
+    # the group with fewer trusted images is suspected; with equally many, the one with fewer training images
+    sizes = [(int(own[len(rows) :].sum()), int(own[: len(rows)].sum())) for own in (first, ~first)]
+    if sizes[0] > sizes[1]:
         first, ratios = ~first, -ratios
     return Groups(first[: len(rows)], ratios[: len(rows)], float((single - own).mean()))
 

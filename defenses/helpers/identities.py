@@ -24,8 +24,11 @@ def covariances(
     sums.index_add_(0, identity, centred)
     means = sums / counts[:, None]
     between, within = covariance(means[identity]), covariance(centred - means[identity])
+    sizes = counts.tolist()
     for _ in range(STEPS):
-        means = torch.stack([mean_of(total, int(n), between, within) for total, n in zip(sums, counts, strict=True)])
+        precision = torch.linalg.pinv(within, hermitian=True)
+        expected = {n: expectation(n, between, within, precision) for n in set(sizes)}
+        means = torch.stack([expected[n] @ total for total, n in zip(sums, sizes, strict=True)])
         last = between, within
         between, within = covariance(means[identity]), covariance(centred - means[identity])
         if float((between - last[0]).norm() + (within - last[1]).norm()) <= CHANGE:
@@ -37,13 +40,12 @@ def covariance(rows: Float64[Tensor, "n d"]) -> Float64[Tensor, "d d"]:
     return torch.cov(rows.T).reshape(rows.shape[1], rows.shape[1])
 
 
-def mean_of(
-    total: Float64[Tensor, " d"], n: int, between: Float64[Tensor, "d d"], within: Float64[Tensor, "d d"]
-) -> Float64[Tensor, " d"]:
-    """The expected identity of a class with n rows and this sum of rows."""
-    inverse = torch.linalg.pinv(n * between + within, hermitian=True)
-    mean: Tensor = within @ inverse @ between @ torch.linalg.pinv(within, hermitian=True) @ total
-    return mean
+def expectation(
+    n: int, between: Float64[Tensor, "d d"], within: Float64[Tensor, "d d"], precision: Float64[Tensor, "d d"]
+) -> Float64[Tensor, "d d"]:
+    """The matrix that makes of the sum of n rows of a class its expected identity. precision: the inverse of within."""
+    matrix: Tensor = within @ torch.linalg.pinv(n * between + within, hermitian=True) @ between @ precision
+    return matrix
 
 
 def distances(

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float64
 
 TAU = 0.1  # the authors' code: accepted probability that the estimate is wrong
 FACTOR, SHIFT = 10.0, 3.0  # the authors' code: of the accepted excess, and of the distances from the median
-ROUNDING = 1e-10  # eigenvalues below this share of the largest are rounding errors
+ROUNDING = 1e-10  # eigenvalues below this share of the largest, or of the mean square of the rows, are rounding errors
 
 
 def covariance(rows: Float64[np.ndarray, "m k"], less: int) -> Float64[np.ndarray, "k k"]:
@@ -23,9 +23,10 @@ def covariance(rows: Float64[np.ndarray, "m k"], less: int) -> Float64[np.ndarra
 
 
 def whitened(rows: Float64[np.ndarray, "n k"], by: Float64[np.ndarray, "k k"]) -> Float64[np.ndarray, "n k"]:
-    """The rows times the inverse square root of a covariance."""
+    """The rows times the inverse square root of a covariance, which may be that of some of them that are equal."""
     values, vectors = np.linalg.eigh(by)
-    values = np.maximum(values, max(values[-1] * ROUNDING, np.finfo(np.float64).tiny))
+    largest = max(float(values[-1]), float((rows**2).mean()))
+    values = np.maximum(values, max(largest * ROUNDING, np.finfo(np.float64).tiny))
     return np.asarray(rows @ (vectors / np.sqrt(values)) @ vectors.T)
 
 

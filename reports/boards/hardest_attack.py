@@ -29,6 +29,8 @@ COLUMNS = {
     "mean own-mAP lost": Column("the same, mean over the attacks"),
     "mean TPR@5%": Column("TPR@5% of the main score, mean over the attacks"),
 }
+PRICE = "What the defense itself costs is part of the loss (mAP)."
+EQUAL = "If several attacks are equal, the other columns show the first one."
 Row = Mapping[tuple[str, str], Group]  # attack, defense
 
 
@@ -60,7 +62,7 @@ def _changed(context: BoardContext, made: Row, weak: Mapping[str, float], about:
     return _board(
         "Hardest attack of repairs, data filters and purifications", basis, weak, "own-mAP lost", lost, max,
         ("own_map", "own_map_control", "t_map", "t_map_control", "map"),
-        ("The hardest attack of a defense takes most own-mAP from the queries after it.", about),
+        (f"The hardest attack of a defense takes most own-mAP from the queries after it. {PRICE} {EQUAL}", about),
     )  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def _detected(context: BoardContext, made: Row, weak: Mapping[str, float], about
     return _board(
         "Hardest attack of input detectors", basis, weak, METRICS["tpr_5"].title,
         lambda group: basis.cells.mean(group, "tpr_5"), min, ("auroc", "auroc_control"),
-        ("The hardest attack of an input detector has the lowest TPR@5% of its main score.", about),
+        (f"The hardest attack of an input detector has the lowest TPR@5% of its main score. {EQUAL}", about),
     )  # fmt: skip
 
 
@@ -88,13 +90,15 @@ def _board(
         judged = {attack: found for attack, found in judged.items() if not math.isnan(found[0])}
         line: dict[str, Any] = {"defense": defense, "attacks": len(judged)}
         if judged:
-            hardest = worst(judged, key=lambda attack: judged[attack][0])
-            value, group = judged[hardest]
-            line |= {"hardest attack": hardest, "access": group.done["access"].iloc[0], name: value}
+            value = worst(value for value, _ in judged.values())
+            hardest = [attack for attack, (found, _) in judged.items() if found == value]
+            group = judged[hardest[0]][1]
+            line |= {"hardest attack": ", ".join(hardest), "access": group.done["access"].iloc[0], name: value}
             line |= {f"mean {name}": fmean(value for value, _ in judged.values())}
             line |= numbers(group, True, basis.cells, metrics)
         lines.append(line)
-    lines.sort(key=lambda line: known(line.get(name)), reverse=worst is min)
+    # a defense that no attack judges stands last
+    lines.sort(key=lambda line: known(line.get(name), -math.inf if worst is min else math.inf), reverse=worst is min)
     keep = ["defense", "attacks", "hardest attack", "access", name, f"mean {name}"]
     return Board(
         title=title,

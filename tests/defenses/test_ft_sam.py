@@ -69,3 +69,44 @@ def test_the_price_is_bounded(view):
     best = FTSAM(peaks=(1.0, 0.5)).repair(replace(view, train_model=tuned), Rng("d"))
     assert best.peak == 0.5
     assert all(isinstance(run.hook, SharpnessAware) for run in seen)
+
+
+def test_a_failed_step_leaves_nothing_behind(view):
+    def fails(model, *_, hook, **__):
+        hook.before_step(model, images_of(view), view.fit_set.labels[:9], torch.arange(9), 0.0)
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        FTSAM(**SETTINGS).repair(replace(view, train_model=fails), Rng("d"))
+    assert not torch_optimizer._global_optimizer_pre_hooks
+    assert norms_of(view.model)[0].track_running_stats
+
+
+def test_a_step_of_another_optimiser_changes_nothing(view):
+    model, other = view.model.train(), torch.nn.Parameter(torch.ones(2))
+    other.grad = torch.ones(2)
+    hook, before = SharpnessAware(0.05, adaptive=True), state(model)
+    hook.before_step(model, images_of(view), view.fit_set.labels[:9], torch.arange(9), 0.0)
+    perturbed = state(model)
+    torch.optim.SGD([other], lr=1.0).step()
+    assert equal(state(model), perturbed)
+    torch.optim.SGD(model.parameters(), lr=1.0).step()
+    hook.after_step()
+    assert torch.equal(state(model)["head.weight"], before["head.weight"])
+
+
+def test_a_loss_remembers_the_codes_of_the_first_pass(view):
+    model = view.model.train()
+    method = registry.create("methods", "dpsh", {})
+    size = len(view.fit_set)
+    model.objective = method.objective(
+        bits=view.setting.bits, classes=view.fit_set.labels.shape[1], train_size=size, rng=Rng("d")
+    )
+    images, labels, ids = images_of(view), view.fit_set.labels[:9], torch.arange(9)
+    hook = SharpnessAware(0.05, adaptive=True)
+    hook.before_step(model, images, labels, ids, 0.0)
+    first = model.objective.codes.clone()
+    model.objective(model(images), labels, ids, 0.0)
+    assert not torch.equal(model.objective.codes, first)
+    hook.after_step()
+    assert torch.equal(model.objective.codes, first)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench.api.errors import DivergedError
 from bench.api.random import Rng
 from bench.api.types import to_unit
 from defenses.helpers.code_posterior import cross_entropy, fit_posterior, predicted
@@ -120,3 +121,9 @@ def test_images_with_several_labels(view):
     assert int(data[0].belongs.sum(1).max()) == 2
     tuned = IBAU(rounds=1, steps=2).unlearned(view.model, data, 1e-3, Rng("d"))
     assert all(bool(value.isfinite().all()) for value in state(tuned).values())
+
+
+def test_weights_that_are_not_finite_are_an_error(view):
+    data = batches(view.model, view.fit_set, 100, Rng("d"))
+    with pytest.raises(DivergedError):
+        IBAU(rounds=1, steps=2).unlearned(view.model, data, float("inf"), Rng("d"))

@@ -160,3 +160,18 @@ def test_distances_are_squared_mahalanobis_distances():
     gap = rows - rows[3]
     expected = [float(row @ torch.linalg.solve(within, row)) for row in gap]
     assert distances(rows, rows[3], torch.linalg.inv(within)).tolist() == pytest.approx(expected)
+
+
+def test_two_images_are_two_groups_whatever_the_random_start():
+    rows, none = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64), torch.empty(0, 2, dtype=torch.float64)
+    identity = torch.eye(2, dtype=torch.float64)
+    found = {groups(rows, none, identity, identity, Rng("start", seed)).statistic for seed in range(8)}
+    assert len(found) == 1
+    assert found.pop() > 0
+
+
+def test_without_clean_images_the_smaller_group_is_suspected():
+    rows = torch.tensor([[5.0, 0.0]] * 3 + [[-5.0, 0.0]] * 7, dtype=torch.float64)
+    none, identity = torch.empty(0, 2, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
+    for seed in range(8):
+        assert groups(rows, none, identity, identity, Rng("start", seed)).suspected.tolist() == [True] * 3 + [False] * 7

@@ -130,3 +130,11 @@ def test_classes_of_equal_or_very_few_images(view):
 def test_codes_are_another_space(view):
     features, code = (Spectre(space=space).judge(view, Rng("d")).scores for space in ("features", "code"))
     assert not torch.equal(features, code)
+
+
+def test_a_row_beside_equal_ones_is_removed():
+    """The rows that stay have no variance at all."""
+    components = np.array([[-1.0]] * 9 + [[9.0]])
+    _, scores, removed = Spectre().best(components, 1)
+    assert np.isfinite(scores).all()
+    assert list(np.flatnonzero(removed)) == [9]

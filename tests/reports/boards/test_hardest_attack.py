@@ -54,3 +54,14 @@ def test_an_input_detector_is_judged_by_its_main_score(stock):
 
 def test_without_a_defense_there_is_no_board(stock):
     assert hardest_attack(data_of(read(stock([trial("none"), trial("loud", metrics={"gain": 0.8})])))) == []
+
+
+def test_a_defense_that_no_attack_judges_stands_last_and_equal_attacks_are_all_named(stock):
+    judged = [one for one in trials() if one["defense"] != "sieve" or one["attack"] == "quiet"]
+    for one in judged:
+        if one["defense"] == "repair":
+            one["metrics"]["own_map"] = 0.5
+    (board,) = hardest_attack(data_of(read(stock(judged))))
+    assert list(board.table["defense"]) == ["repair", "sieve"]
+    assert list(board.table["attacks"]) == [2, 0]
+    assert set(board.table["hardest attack"][0].split(", ")) == {"loud", "kept"}
