@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.api.card import Card
 from bench.api.defense import defense
-from defenses.helpers.topology import Layers, Topology, first_rank
+from defenses.helpers.topology import Components, Layers, Topology, first_rank
 
 CARD = Card(
     title="Robust Backdoor Detection for Deep Learning via Topological Evolution Dynamics",
@@ -33,7 +33,7 @@ CARD = Card(
 class Ted(Topology):
     """Score: `topology`, the outlier score of the ranks."""
 
-    def components(self, images: int, layers: int) -> float | str:
+    def components(self, images: int, layers: int) -> Components:
         return "mle" if images >= layers > 1 else 0.95
 
     def ranks(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.api.card import Card
 from bench.api.defense import PositiveShare, defense
-from defenses.helpers.topology import Layers, Topology, first_rank
+from defenses.helpers.topology import Components, Layers, Topology, first_rank
 
 CARD = Card(
     title="TED++: Submanifold-Aware Backdoor Detection via Layerwise Tubular-Neighbourhood Screening",
@@ -37,7 +37,7 @@ class TedPlusPlus(Topology):
     alpha: PositiveShare = 0.5  # the authors' code
     """Share of the clean images of a class that lie within the radius of each of them."""
 
-    def components(self, images: int, layers: int) -> float | str:
+    def components(self, images: int, layers: int) -> Components:
         return min(2, images, layers)
 
     def measure(self, layers: Layers) -> dict[str, Float[Tensor, "n layers"]]:

@@ -18,6 +18,7 @@ from defenses.helpers.trigger_inversion import class_anchors
 from hashing.inference import Inference
 
 BATCH = 50  # images
+Components = int | float | str  # of scikit-learn's PCA: a number, a share of the variance, or a rule
 
 
 class Layers(NamedTuple):
@@ -31,7 +32,7 @@ class Topology(InputDetector):
     """Score: `topology`, the outlier score of the ranks after each layer."""
 
     @abstractmethod
-    def components(self, images: int, layers: int) -> float | str:
+    def components(self, images: int, layers: int) -> Components:
         """Number of components of the PCA: see scikit-learn."""
 
     def measure(self, layers: Layers) -> dict[str, Float[Tensor, "n layers"]]:
@@ -108,7 +109,7 @@ def first_rank(
     return torch.where(same.any(1), nearer, float(distances.shape[1])), best, place
 
 
-def outlier_model(ranks: np.ndarray, components: float | str, device: torch.device) -> dict[str, Tensor]:
+def outlier_model(ranks: np.ndarray, components: Components, device: torch.device) -> dict[str, Tensor]:
     """PyOD's PCA detector: the ranks' `mean` and `scale`, and principal `components` with their shares of variance."""
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import StandardScaler
