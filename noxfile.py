@@ -34,7 +34,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def shapes(session: nox.Session) -> None:
-    """Check the types and tensor shapes of all arguments while components run, which takes longer than their tests."""
+    """Run every component once more, and check the types and tensor shapes of all arguments."""
     packages = "bench,hashing,attacks,defenses,reports,beartype.beartype"
     session.run(
         "python", "-m", "pytest", *CHECKED, "-n", "auto", "--dist", "loadfile", f"--jaxtyping-packages={packages}",

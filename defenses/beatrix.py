@@ -60,11 +60,10 @@ class Beatrix(InputDetector):
     def fit(self, view: DefenderView, rng: Rng) -> Mapping[str, Tensor]:
         del rng  # nothing is drawn
         known = class_anchors(view.model, view.fit_set)
-        images = to_unit(view.fit_set.images)
-        logits, maps = watched(view.model, images)
+        logits, maps = watched(view.model, to_unit(view.fit_set.images))
         predicted = nearest_anchor(logits, known.codes)
         thresholds = torch.stack([self.threshold(maps[members(predicted, c)]) for c in range(len(known.codes))])
-        return {"anchors": known.codes, "images": images, "predicted": predicted, "thresholds": thresholds}
+        return {"anchors": known.codes, "maps": maps, "predicted": predicted, "thresholds": thresholds}
 
     def threshold(self, maps: Float[Tensor, "m d p"]) -> Float64[Tensor, ""]:
         places, count = torch.arange(len(maps), device=maps.device), min(self.folds, len(maps))
@@ -73,11 +72,11 @@ class Beatrix(InputDetector):
         return found.sort().values[int(self.level * len(found))].clamp_min(TINY)
 
     def score(self, images: Images, model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Float[Tensor, " n"]]:
-        clean, (logits, maps) = watched(model, state["images"])[1], watched(model, images)
+        logits, maps = watched(model, images)
         classes = nearest_anchor(logits, state["anchors"])
         found = torch.zeros(len(images), dtype=torch.float64, device=images.device)
         for c in torch.unique(classes).tolist():
-            found[classes == c] = self.deviations(maps[classes == c], clean[members(state["predicted"], c)])
+            found[classes == c] = self.deviations(maps[classes == c], state["maps"][members(state["predicted"], c)])
         return {"relative": (found / state["thresholds"][classes]).float(), "deviation": found.float()}
 
     def deviations(self, maps: Float[Tensor, "n d p"], clean: Float[Tensor, "m d p"]) -> Float64[Tensor, " n"]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench.api.card import Card
 from bench.api.defense import Backbone, DefenderView, HashingMethod, Repair, Rng, Share, defense
 from bench.api.errors import UserError
-from defenses.helpers.fine_tuning import note_price, quality
+from defenses.helpers.fine_tuning import Quality, note_price, quality
 from defenses.helpers.masks import learning_part
 
 CARD = Card(
@@ -53,23 +53,24 @@ class CLP(Repair):
                 "clp prunes channels of convolutions, and the blocks that learn have none: freeze fewer blocks, or"
                 " leave clp out"
             )
-        u = self.u if self.max_drop is None else self._least(view, self.max_drop)
-        pruned = without_outliers(view.model, u)
-        outliers = torch.cat([layer.outliers(u) for layer in layers_of(learning_part(view.model))])
-        view.notes["pruned channels"] = float(outliers.sum())
+        reference = quality(view.model, view.calibration_set)
+        u = self.u if self.max_drop is None else least(view, reference, self.max_drop)
+        pruned, view.notes["pruned channels"] = without_outliers(view.model, u)
         if math.isfinite(u):
             view.notes["u"] = u
-        note_price(view, quality(view.model, view.calibration_set), quality(pruned, view.calibration_set))
+        note_price(view, reference, quality(pruned, view.calibration_set))
         return pruned
 
-    def _least(self, view: DefenderView, max_drop: float) -> float:
-        """The value before the first one that costs more than the bound; inf, which prunes nothing, if 10 does."""
-        reference, allowed = quality(view.model, view.calibration_set), math.inf
-        for u in VALUES:
-            if reference.drop_to(quality(without_outliers(view.model, u), view.calibration_set)) > max_drop:
-                break
-            allowed = u
-        return allowed
+
+def least(view: DefenderView, reference: Quality, max_drop: float) -> float:
+    """The value before the first one that costs more than the bound; inf, which prunes nothing, if 10 does."""
+    allowed = math.inf
+    for u in VALUES:
+        pruned, _ = without_outliers(view.model, u)
+        if reference.drop_to(quality(pruned, view.calibration_set)) > max_drop:
+            break
+        allowed = u
+    return allowed
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,11 @@ def layers_of(network: nn.Module) -> list[Layer]:
     return found
 
 
-def without_outliers(model: nn.Module, u: float) -> nn.Module:
-    """A copy whose outlying channels are zero."""
-    pruned = copy.deepcopy(model)
+def without_outliers(model: nn.Module, u: float) -> tuple[nn.Module, int]:
+    """A copy whose outlying channels are zero, and their number."""
+    pruned, count = copy.deepcopy(model), 0
     for layer in layers_of(learning_part(pruned)):
-        layer.prune(layer.outliers(u))
-    return pruned
+        channels = layer.outliers(u)
+        layer.prune(channels)
+        count += int(channels.sum())
+    return pruned, count

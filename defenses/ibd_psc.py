@@ -67,7 +67,7 @@ class IbdPsc(InputDetector):
         del rng  # nothing is drawn
         trusted, model = view.fit_set, view.model.eval()
         images, known = to_unit(trusted.images), class_anchors(model, trusted)
-        layers, start, lost = len(batch_norms(model)), 0, 0.0
+        layers, start, lost = len(norms_of_maps(model)), 0, 0.0
         while start < layers and lost <= self.error:
             start += 1
             logits = torch.cat([self.enlarged(part, model, start) for part in torch.split(images, BATCH)])
@@ -90,7 +90,7 @@ class IbdPsc(InputDetector):
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Mean confidence of the enlarged networks in the class, and mean cosine of their logits and its anchor."""
         model.eval()
-        predicted, layers = nearest_anchor(model(images), state["anchors"]), len(batch_norms(model))
+        predicted, layers = nearest_anchor(model(images), state["anchors"]), len(norms_of_maps(model))
         counts = [min(int(state["start"]) + i, layers) for i in range(self.networks)]
         logits = {count: self.enlarged(images, model, count) for count in sorted(set(counts))}
         confidence = [posterior(logits[count], state).gather(1, predicted[:, None])[:, 0] for count in counts]
@@ -102,12 +102,12 @@ class IbdPsc(InputDetector):
         """Logits of the network whose last `count` batch norms are enlarged."""
         changed = {
             f"{name}.{kind}": self.factor * value
-            for name, norm in batch_norms(model)[-count:]
+            for name, norm in norms_of_maps(model)[-count:]
             for kind, value in norm.named_parameters()
         }
         logits: Tensor = functional_call(model, changed, (images,))
         return logits
 
 
-def batch_norms(model: nn.Module) -> list[tuple[str, nn.BatchNorm2d]]:
+def norms_of_maps(model: nn.Module) -> list[tuple[str, nn.BatchNorm2d]]:
     return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]

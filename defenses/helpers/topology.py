@@ -59,9 +59,10 @@ class Topology(InputDetector):
         view.notes["clean images"] = float(len(images))
         state = {"anchors": known.codes, "images": images, "predicted": predicted}
         places = torch.split(torch.arange(len(images), device=images.device), BATCH)
-        measured = [self.measure(follow(images[at], view.model, state)) for at in places]
+        followed = [follow(images[at], view.model, state) for at in places]
+        measured = [self.measure(layers) for layers in followed]
         state.update({name: torch.cat([part[name] for part in measured]) for name in measured[0]})
-        parts = [self.ranks(follow(images[at], view.model, state), state, at) for at in places]
+        parts = [self.ranks(layers, state, at) for layers, at in zip(followed, places, strict=True)]
         ranks = torch.cat(parts).cpu().numpy()
         return {**state, **outlier_model(ranks, self.components(*ranks.shape), images.device)}
 

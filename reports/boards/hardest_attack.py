@@ -60,7 +60,7 @@ def _changed(context: BoardContext, made: Row, weak: Mapping[str, float], about:
         return basis.cells.mean(group, "own_map_control") - basis.cells.mean(group, "own_map")
 
     return _board(
-        "Hardest attack of repairs, data filters and purifications", basis, weak, "own-mAP lost", lost, max,
+        "Hardest attack of repairs, data filters and purifications", basis, weak, "own-mAP lost", lost,
         ("own_map", "own_map_control", "t_map", "t_map_control", "map"),
         (f"The hardest attack of a defense takes most own-mAP from the queries after it. {PRICE} {EQUAL}", about),
     )  # fmt: skip
@@ -70,16 +70,18 @@ def _detected(context: BoardContext, made: Row, weak: Mapping[str, float], about
     basis = Basis.of(context, made)
     return _board(
         "Hardest attack of input detectors", basis, weak, METRICS["tpr_5"].title,
-        lambda group: basis.cells.mean(group, "tpr_5"), min, ("auroc", "auroc_control"),
+        lambda group: basis.cells.mean(group, "tpr_5"), ("auroc", "auroc_control"),
         (f"The hardest attack of an input detector has the lowest TPR@5% of its main score. {EQUAL}", about),
+        higher_is_better=True,
     )  # fmt: skip
 
 
 def _board(
     title: str, basis: Basis, weak: Mapping[str, float], name: str, measure: Callable[[Group], float],
-    worst: Callable[..., Any], metrics: Sequence[str], notes: Sequence[str],
+    metrics: Sequence[str], notes: Sequence[str], *, higher_is_better: bool = False,
 ) -> Board:  # fmt: skip
     """A row per defense: the measure of its hardest attack and its mean, and metrics under the hardest attack."""
+    sign = -1 if higher_is_better else 1
     lines = []
     for defense in sorted({defense for _, defense in basis.rows}):
         judged = {
@@ -90,15 +92,14 @@ def _board(
         judged = {attack: found for attack, found in judged.items() if not math.isnan(found[0])}
         line: dict[str, Any] = {"defense": defense, "attacks": len(judged)}
         if judged:
-            value = worst(value for value, _ in judged.values())
+            value = max((value for value, _ in judged.values()), key=lambda value: sign * value)
             hardest = [attack for attack, (found, _) in judged.items() if found == value]
             group = judged[hardest[0]][1]
             line |= {"hardest attack": ", ".join(hardest), "access": group.done["access"].iloc[0], name: value}
             line |= {f"mean {name}": fmean(value for value, _ in judged.values())}
             line |= numbers(group, True, basis.cells, metrics)
         lines.append(line)
-    # a defense that no attack judges stands last
-    lines.sort(key=lambda line: known(line.get(name), -math.inf if worst is min else math.inf), reverse=worst is min)
+    lines.sort(key=lambda line: sign * known(line.get(name), sign * math.inf))  # not judged by any attack: last
     keep = ["defense", "attacks", "hardest attack", "access", name, f"mean {name}"]
     return Board(
         title=title,
@@ -106,6 +107,6 @@ def _board(
         table=table(lines, [*keep, *titles(metrics)], keep=keep),
         caption=basis.caption(*notes, basis.left_out(), intervals=False),
         index=("defense",),
-        metrics=titles(metrics) | dict.fromkeys([name, f"mean {name}"], "tpr_5" if worst is min else "own_map"),
+        metrics=titles(metrics) | dict.fromkeys([name, f"mean {name}"], "tpr_5" if higher_is_better else "own_map"),
         basis=basis,
     )

@@ -85,7 +85,7 @@ def test_each_convolution_has_its_norm(norm, kind):
 def test_with_a_bound_u_is_the_last_before_the_first_loss(view):
     before = calibration_map(view.model, view.calibration_set)
     tried = [10 - 0.5 * step for step in range(21)]
-    seen = {u: calibration_map(without_outliers(view.model, u), view.calibration_set) for u in tried[12:]}
+    seen = {u: calibration_map(without_outliers(view.model, u)[0], view.calibration_set) for u in tried[12:]}
     qualities = [seen.get(u, before) for u in tried]  # u above 4 prunes nothing in layers of 16 channels
     chosen = []
     for max_drop in (0.0, 0.05, 1.0):

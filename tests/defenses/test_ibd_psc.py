@@ -12,7 +12,7 @@ from torch import nn
 from bench.api.random import Rng
 from bench.api.types import Split, to_unit
 from defenses.helpers.trigger_inversion import class_anchors
-from defenses.ibd_psc import IbdPsc, batch_norms
+from defenses.ibd_psc import IbdPsc, norms_of_maps
 from hashing.backbones.convnet import ConvNet
 from hashing.methods.csq import CSQ
 
@@ -137,7 +137,7 @@ def test_a_network_without_batch_norms_is_not_supported():
 def test_fitted_on_a_real_network(view, model):
     """Posterior of the unchanged network: with a factor close to 1 the consistency is its largest probability."""
     found = IbdPsc(factor=1 + 1e-6).fit(view, Rng("d"))
-    assert int(found["start"]) == len(batch_norms(model))
+    assert int(found["start"]) == len(norms_of_maps(model))
     images = to_unit(view.calibration_set.images)
     with torch.no_grad():
         likeness = model(images).tanh() @ found["anchors"].T / found["anchors"].shape[1]
