@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,7 +12,8 @@ from torch import nn
 from bench.api import registry
 from bench.api.errors import UserError
 from bench.api.random import Rng
-from defenses.clp import CLP, Layer, layers_of, without_outliers
+from defenses.clp import CLP, Layer, layers_of, least, without_outliers
+from defenses.helpers.fine_tuning import Quality
 from tests.defenses.conftest import calibration_map, equal, images_of, norms_of, state
 
 EXACT = {"rel": 1e-6}
@@ -116,3 +118,10 @@ def test_frozen_blocks_stay(view):
             norm.weight[3] *= 100
     repaired = norms_of(CLP().repair(replace(view), Rng("d")))
     assert [bool((norm.weight == 0).any()) for norm in repaired] == [False, False, False, True]
+
+
+def test_a_smaller_u_that_costs_less_than_a_dear_one_before_it_is_not_taken(view, monkeypatch):
+    """Pruning can also help: the search ends at the first loss."""
+    maps = iter([0.9, 0.9, 0.5, *[0.9] * 18])  # after u = 10, 9.5, 9, ...
+    monkeypatch.setattr("defenses.clp.quality", lambda *_: Quality(np.array([next(maps)])))
+    assert least(view, Quality(np.array([0.9])), 0.04) == 9.5

@@ -13,7 +13,7 @@ from torch import nn
 
 from bench.api.random import Rng
 from bench.api.types import Split, to_unit
-from defenses.helpers.topology import first_rank, follow, outlier_model, outlier_scores
+from defenses.helpers.topology import BATCH, first_rank, follow, outlier_model, outlier_scores
 from defenses.ted import Ted
 
 # The steps of TED.ipynb in tedbackdoordefense/ted (8d41971): sort the clean images by distance, and take the place of
@@ -129,3 +129,24 @@ def test_scores_are_the_same_whoever_asks(view, model):
     together = ranks(images, model, state)
     assert together.shape[1] == sum(isinstance(m, nn.Conv2d | nn.ReLU | nn.Linear) for m in model.modules())
     assert torch.equal(torch.cat([ranks(image[None], model, state) for image in images]), together)
+
+
+def test_clean_images_do_not_count_themselves(view):
+    """The mean ranks that the detector keeps, by sorting: with itself in the set, each image has rank 0 everywhere."""
+    model, fit, noise = Late().eval(), pictures(40, "fit"), Rng("noise").uniform((40, 1, 2, 3)) * 229
+    noise[:, 0, 0, :2] = torch.where(fit.labels, 140.0, 115.0)  # so little that the nearest picture may be of the other
+    fit = Split(noise.to(torch.uint8), fit.labels, fit.ids)
+    state = Ted().fit(replace(view, model=model, fit_set=fit), Rng("d"))
+    parts = [follow(some, model, state) for some in torch.split(state["images"], BATCH)]
+    same, classes = torch.cat([part.same for part in parts]), state["predicted"]
+    assert same.equal(classes[:, None] == classes)
+    means = []
+    for found in map(torch.cat, zip(*(part.distances for part in parts), strict=True)):
+        ranks = []
+        for i, row in enumerate(found.tolist()):
+            others = sorted((distance, j) for j, distance in enumerate(row) if j != i)
+            own = [distance for distance, j in others if same[i, j]]
+            ranks.append(sum(distance < own[0] for distance, _ in others) if own else len(row))
+        means.append(np.mean(ranks))
+    assert state["mean"].tolist() == pytest.approx(means)
+    assert max(means) > 0
