@@ -13,42 +13,50 @@ READERS = ("suites", "lists", "archives", "records", "codes", "weights", "kernel
 # Tests of trained models. Left out are those of Ray and of memory limits, which compare a machine with itself, and long
 # files that train nothing.
 TRAINED = (
-    "tests/attacks", "tests/conformance", "tests/contracts", "tests/defenses", "tests/docs/test_commands.py",
-    "tests/bench", "tests/cli/test_results.py", "tests/hashing/test_train.py", "tests/oracles/test_end_to_end.py",
-    "tests/reports",
+    "tests/attacks", "tests/conformance", "tests/contracts", "tests/defenses", "tests/bench", "tests/cli/test_results.py",
+    "tests/hashing/test_train.py", "tests/oracles/test_end_to_end.py", "tests/reports",
     *(
         f"--ignore=tests/bench/test_{name}.py"
         for name in ("scheduler", "ray_executor", "machines", "large_data", "suite", "reported")
     ),
 )  # fmt: skip
 CHECKED = ("tests/contracts", "tests/hashing", "tests/oracles", "tests/properties")  # every component runs in them
+PARALLEL = ("-n", "auto", "--dist", "loadfile")  # files stay together: their fixtures are finished runs
 OLD_CPU = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}  # torch without AVX and AVX-512
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests, a process per core; arguments after `--` go to pytest (`-n 0`: one process)."""
-    # files stay together: their fixtures are finished runs
-    session.run("python", "-m", "pytest", "-n", "auto", "--dist", "loadfile", *session.posargs, external=True)
+    """Run the tests that take little time, a process per core; arguments after `--` go to pytest (`-n 0`: one process).
+
+    `-- --long` runs all that takes minutes at most.
+    """
+    session.run("python", "-m", "pytest", *PARALLEL, *session.posargs, external=True)
+
+
+@nox.session
+def long(session: nox.Session) -> None:
+    """Run the tests marked long, except those that `shapes` runs. Arguments after `--` go to pytest."""
+    elsewhere = [f"--ignore={folder}" for folder in CHECKED]
+    session.run(
+        "python", "-m", "pytest", "-m", "long", "--long", *elsewhere, *PARALLEL, *session.posargs, external=True
+    )
 
 
 @nox.session
 def shapes(session: nox.Session) -> None:
-    """Run every component once more, and check the types and tensor shapes of all arguments."""
+    """Run every component, and check the types and tensor shapes of all arguments. Arguments after `--` go to pytest."""
     packages = "bench,hashing,attacks,defenses,reports,beartype.beartype"
     session.run(
-        "python", "-m", "pytest", *CHECKED, "-n", "auto", "--dist", "loadfile", f"--jaxtyping-packages={packages}",
+        "python", "-m", "pytest", *CHECKED, "--long", f"--jaxtyping-packages={packages}", *PARALLEL,
         *session.posargs, external=True,
     )  # fmt: skip
 
 
 @nox.session
 def portable(session: nox.Session) -> None:
-    """Run the tests that train once more, as on an old CPU. Arguments after `--` go to pytest."""
-    session.run(
-        "python", "-m", "pytest", *TRAINED, "-n", "auto", "--dist", "loadfile", *session.posargs,
-        env=OLD_CPU, external=True,
-    )  # fmt: skip
+    """Run the short tests that train once more, as on an old CPU. Arguments after `--` go to pytest."""
+    session.run("python", "-m", "pytest", *TRAINED, *PARALLEL, *session.posargs, env=OLD_CPU, external=True)
 
 
 @nox.session

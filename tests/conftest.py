@@ -28,7 +28,8 @@ collect_ignore = ["plugin"]  # a package of its own, whose tests run where it is
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
+    parser.addoption("--long", action="store_true", help="run the tests marked long as well")
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow or long as well")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -36,6 +37,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     archive = Path(os.environ.get("HASHDOOR_DATA") or Path(__file__).parents[2] / "shared/data")
     missing = {
         "gpu": "" if torch.cuda.is_available() else "no CUDA device",
+        "long": "" if config.getoption("--long") or config.getoption("--slow") else "run with --long",
         "slow": "" if config.getoption("--slow") else "run with --slow",
         "archive": "" if archive.is_dir() else f"no data in {archive}",
     }

@@ -86,6 +86,7 @@ def numbers(store: Store, plan: Plan, attack: str) -> dict[str, dict[str, float]
     return {str(name): store.record(key).metrics for name, key in trials.items() if key}
 
 
+@pytest.mark.long
 def test_an_attack_of_ours_taken_as_somebody_elses_has_the_same_numbers(tmp_path: Path) -> None:
     store = Store(tmp_path / "store", create=True)
     made = planned(tmp_path, '{ name = "badnets", poison_rate = 0.2, trigger_size = 0.25 }')
@@ -295,6 +296,7 @@ def test_two_models_in_a_file_are_one_line(change, words: str, attack_from) -> N
         attack.implant(view, {}, Rng("implant", 0))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["resnet18", "alexnet", "vgg11"])
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_hash_layer_is_the_last_layer_or_all_linear_ones(name: str, whole: bool, tmp_path: Path) -> None:
@@ -354,6 +356,7 @@ def test_a_file_that_does_not_fit_is_named_when_planning(tmp_path: Path) -> None
     assert all(str(tmp_path / kind) in words for kind, words in why.items() if words)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["convnet", "alexnet", "resnet18", "mobilenet_v2", "vit_b_16"])
 @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 32, 32), (3, 96, 96)])
 def test_planning_refuses_no_model_of_other_image_sizes(name: str, shape: tuple[int, int, int], tmp_path: Path) -> None:
@@ -555,6 +558,7 @@ def test_two_suites_of_a_plan_measure_one_model_once(tmp_path: Path) -> None:
     assert len(trials) == 6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "change"),
     [

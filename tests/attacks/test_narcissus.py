@@ -176,6 +176,7 @@ def test_of_the_training_set_only_images_of_the_target_are_read(world):
     assert not torch.equal(first, third)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "params",
     [{"epochs": 2}, {"lr": 0.05}, {"warmup": 0}, {"warmup_lr": 0.01}, {"rounds": 31}, {"step": 0.02}, {"eps": 1 / 255},

@@ -126,6 +126,7 @@ def test_a_diagnosis_is_scored_against_the_target(tmp_path: Path) -> None:
     assert other["badnets", "oracle"].metrics["named_target"] == 0
 
 
+@pytest.mark.long
 def test_a_planted_purification_removes_the_patch_from_every_query(tmp_path: Path) -> None:
     found = run_tiny(tmp_path, *STRONG, "defenses=none,wipe")
     found = {(attack.partition("(")[0], defense): trial for (attack, defense), trial in found.items()}
@@ -145,6 +146,7 @@ def test_a_planted_purification_removes_the_patch_from_every_query(tmp_path: Pat
     assert not any(stage.kind == "defend" for stage in wiped.plan.stages.values())
 
 
+@pytest.mark.long
 def test_a_purification_that_destroys_queries_is_a_result_and_no_failed_training(tmp_path: Path) -> None:
     found = run_tiny(tmp_path, *STRONG, "defenses=none,fog")
     for (_, defense), trial in found.items():

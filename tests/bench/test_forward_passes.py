@@ -18,6 +18,8 @@ from bench.graph.plan import Stage
 from hashing.model import HashModel
 from tests.bench.conftest import LEARNS, finish
 
+pytestmark = pytest.mark.long
+
 PROBE = 4  # images with which an inference path tries the network, as it is and with folded batch norm
 
 

@@ -180,6 +180,7 @@ def test_trained_codes_are_the_same_each_time_good_and_often_equal():
     assert {row.operation for row in rows} == {"AP, ties by index, trained codes"}
 
 
+@pytest.mark.long
 def test_the_command_prints_tables_and_json(monkeypatch, capsys):
     monkeypatch.setattr(kernel_benchmark, "QUICK", SMALL)
     with pytest.raises(UserError, match="--threads 4096"):

@@ -22,6 +22,8 @@ from bench.artifacts.outputs.data import DecodedData, SplitData
 from bench.conformance.fixture import Memory
 from hashing.datasets.helpers import image_buffer
 
+pytestmark = pytest.mark.long
+
 SIDE, IMAGES = 512, 480  # 360 MiB decoded, 8 MB on the disk
 SUITE = f"""
 [axes]

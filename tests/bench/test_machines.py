@@ -23,6 +23,8 @@ from reports.board_registry import BoardData, make_boards
 from reports.compare import compare
 from tests.bench.conftest import TINY
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 SUITE = TINY.replace("epochs = 1", "epochs = 6").replace("width = 4", "width = 8")
 OTHER = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}

@@ -28,6 +28,7 @@ def ray_environment(tmp_path: Path, trouble: Path) -> Environment:
     return Environment(tmp_path / "store", None, "cpu", (trouble,))
 
 
+@pytest.mark.long
 def test_ray_packs_four_quarters_of_a_gpu_and_never_a_fifth(tmp_path: Path, ray_environment: Environment) -> None:
     """Each stage waits until four have begun, and a second longer, in which a fifth could begin."""
     marks = tmp_path / "marks"
@@ -81,6 +82,7 @@ def test_both_executors_give_bit_identical_metrics(tmp_path: Path, tiny: Tiny) -
         assert one.checksum == other.checksum, one.label
 
 
+@pytest.mark.long
 def test_a_folder_of_a_dead_driver_goes_once_none_of_its_processes_lives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

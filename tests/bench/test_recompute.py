@@ -80,6 +80,7 @@ def verified(store: Store) -> Verifier:
     return verifier
 
 
+@pytest.mark.long
 def test_an_untouched_store_is_verified_and_measured_again_for_nothing(done):
     plan, store = done
     before = {record.key for record in store.records()}
@@ -206,6 +207,7 @@ def test_all_runs_are_measured_again_and_keep_their_order(done, outside):
     assert all(old.isdisjoint(trial.key for trial in run.trials) for run in (first, second))
 
 
+@pytest.mark.long
 def test_a_metric_and_a_board_from_a_file_outside_are_found_in_every_place(done, outside, tmp_path, capsys):
     plan, store = done
     old = {record.key: record.cost for record in store.records()}
@@ -334,6 +336,7 @@ def test_a_fault_of_the_machine_is_no_fault_of_the_record(done, monkeypatch, err
     assert {path.name for path in (store.root / "records").iterdir()} == before
 
 
+@pytest.mark.long
 def test_numba_that_cannot_start_is_no_fault_of_the_record(done):
     _plan, store = done
     ran = subprocess.run(

@@ -145,6 +145,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[suite.Sui
     return make
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PAPERS)
 def test_the_papers_suites_plan_on_a_machine_with_their_data(name: str, data: Callable[..., Path]) -> None:
     """Every trial gets a key, and every reported number meets the trials of one row."""

@@ -177,6 +177,7 @@ def test_a_lost_input_is_made_again_by_the_next_run(tmp_path: Path, tiny: Tiny) 
     assert finish(plan, store).trials == {"ok": 2}
 
 
+@pytest.mark.long
 def test_a_parent_that_comes_out_differently_takes_its_children_along(tmp_path: Path, tiny: Tiny) -> None:
     """As when a lost model is trained again on another kind of machine: no board may mix old and new codes."""
     store = Store(tmp_path / "store", create=True)

@@ -255,6 +255,7 @@ def test_a_read_only_store(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
         subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.long
 def test_a_full_disk_stops_with_one_line_and_keeps_what_was_finished(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -277,6 +278,7 @@ def test_a_full_disk_stops_with_one_line_and_keeps_what_was_finished(
         subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "executor"),
     [

@@ -87,6 +87,7 @@ def test_python_m_bench_lists_what_is_shipped_or_names_what_is_in_the_way(instal
     assert "`hashdoor`" in line
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [*PACKAGES, "bench"])
 @pytest.mark.parametrize("kind", ["folder", "package", "module"])
 def test_the_installed_command_does_not_look_into_the_current_folder(installed, work, script, name, kind) -> None:
@@ -127,6 +128,7 @@ def test_a_checkout_behind_a_link_is_no_other_one(work, installed) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["package", pytest.param("folder", marks=pytest.mark.slow)])
 def test_workers_of_ray_take_the_packages_of_the_driver(installed, work, script, kind) -> None:
     """Ray lets its workers look into the current folder first."""

@@ -8,6 +8,8 @@ from bench import conformance
 from bench.api import registry
 from bench.conformance import Check, ComponentUnderTest
 
+pytestmark = pytest.mark.long
+
 SMALL = {
     "backbones": ("convnet", "resnet18"),
     "datasets": ("digits", "shapes"),

@@ -14,6 +14,7 @@ NAMES = sorted(registry.catalogue("defenses"))
 BARRED = {"anp", "clp", "dp_outliers", "dp_sgd", "ibd_psc", "nad", "sentinet"}  # from networks without channel maps
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_works_on_a_transformer_or_says_why_not(name, world, quick, tiny_transformer):
     defense, params = quick("defenses", name), {"weights": "none"}

@@ -33,6 +33,7 @@ def test_labels_play_no_part(view):
     assert how.inspect(view, Rng("d")) == how.inspect(shuffled, Rng("d"))
 
 
+@pytest.mark.long
 def test_a_backdoored_model_has_a_smaller_trigger_than_a_clean_one(world):
     spec = {**world.spec, "recipe": {**world.spec["recipe"], "epochs": 15}}
     found = {}

@@ -72,6 +72,7 @@ def test_a_suite_loads_and_plans_over_all_of_its_cells(
     assert [trial.skipped for trial in planned.trials if trial.key is None] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("block", [pytest.param(one, marks=_costly(one)) for one in of("suite")], ids=str)
 def test_a_suite_runs_in_small(block: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its attacks, defenses, lengths, training and filters over few scanned digits."""

@@ -26,6 +26,8 @@ from tests.docs._markdown import ROOT, Shown, section
 from tests.docs._small import HEAVY, SMALL, STORE, commands, done, named, smaller, stages_run, with_fewer_steps
 from tests.docs.conftest import Place
 
+pytestmark = pytest.mark.long
+
 # Most of a minute; and what differs by an option from a command that is run anyway, and costs seconds.
 SLOW = ("kernels", "verify --set-aside", "report --kernels", "run --retry", "run --executor")
 CHANGE = {"run", "rescore", "verify", "gc", "check"}  # what a command may write to is a copy

@@ -19,6 +19,8 @@ from bench.engine.record import Record
 from bench.engine.store import Store, write_whole
 from tests.faults._bench import SUITE, Driver, bench, board, finished, results, run, verified
 
+pytestmark = pytest.mark.long
+
 Start = Callable[..., Driver]
 Undisturbed = tuple[str, dict[str, bytes]]
 

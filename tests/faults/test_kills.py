@@ -29,6 +29,8 @@ from tests.faults._bench import (
     verified,
 )
 
+pytestmark = pytest.mark.long
+
 Start = Callable[..., Driver]
 Undisturbed = tuple[str, dict[str, bytes]]
 

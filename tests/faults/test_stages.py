@@ -13,6 +13,8 @@ from bench.engine.record import Record
 from bench.engine.store import Store
 from tests.faults._bench import SUITE, Driver, finished, run, until, verified
 
+pytestmark = pytest.mark.long
+
 Start = Callable[..., Driver]
 STATUS = {"fine": "ok", "fail": "failed", "die": "killed", "hang": "timeout", "nan": "failed"}
 

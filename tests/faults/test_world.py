@@ -20,6 +20,8 @@ import pytest
 
 from tests.faults._bench import ROOT, until
 
+pytestmark = pytest.mark.long
+
 TINY = """
 name = "tiny"
 [axes]

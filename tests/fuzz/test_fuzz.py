@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from tests.fuzz.inputs import make
 from tests.fuzz.targets import TARGETS, holds
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = {"records": 1000, "kernels": 500, "images": 500, "weights": 200, "reports": 30}  # the others: 2,000
 
 

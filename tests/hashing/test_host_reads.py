@@ -20,6 +20,8 @@ from hashing.loader import Augmentation
 from hashing.model import HashModel, build_model
 from hashing.train import fit
 
+pytestmark = pytest.mark.long
+
 SHAPE, CLASSES, IMAGES = (3, 32, 32), 5, 24
 METHODS = sorted(registry.catalogue("methods"))
 NETWORKS = [("convnet", {"width": 4}), ("resnet18", {"frozen": 2}), ("mobilenet_v2", {"weights": "none"})]

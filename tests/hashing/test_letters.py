@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
@@ -23,6 +24,7 @@ def test_letters_are_determined_by_their_parameters() -> None:
     assert pool.labels[parts["public"]].int().argmax(1).tolist() == [kind for kind in range(26) for _ in range(2)]
 
 
+@pytest.mark.long
 def test_letters_fill_the_square_and_differ_by_class() -> None:
     pool = make("letters", images=2600, size=16).decode(None)
     ink = pool.images[:, 0] > 40

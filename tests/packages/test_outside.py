@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "tests" / "plugin"
 SMALL = ["--suite", "smoke", "--set", "training.epochs=6", "--executor", "serial"]

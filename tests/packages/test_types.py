@@ -79,6 +79,7 @@ def test_it_says_which_version_it_is(site: Path, tmp_path: Path) -> None:
         assert python(tmp_path, site, *program, "--version").stdout == f"HashDoor {wanted}\n"
 
 
+@pytest.mark.long
 def test_codes_and_ranking_keep_their_types(site: Path, tmp_path: Path) -> None:
     shutil.copy(CONSUMER / "kernels.py", tmp_path)
     found, told = complaints(tmp_path, site)

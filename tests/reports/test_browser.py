@@ -18,7 +18,10 @@ from reports.frame import read
 from tests.reports.board_data import leaderboard_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+    pytest.mark.long,
+]
 
 
 @pytest.fixture(scope="module")

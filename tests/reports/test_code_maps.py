@@ -63,6 +63,7 @@ def test_a_map_shows_the_trials_own_codes(store):
     assert {tuple(code) for code in clean.target} <= {tuple(code) for code in theirs[holds]}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [0, 9, 11, 100_000])
 def test_classes_that_are_not_those_of_the_labels_cost_the_map_alone(store, tmp_path, count):
     """The record of the data is a stranger's, as its labels are."""

@@ -28,6 +28,7 @@ def little_space() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("draw", "name"),
     [(reports.write_html, "x.html"), (reports.draw_attacks, "x.png"), (reports.draw_sweeps, "x.svg")],

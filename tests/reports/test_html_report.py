@@ -37,6 +37,7 @@ def unpacked(text: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_its_numbers_are_those_of_the_boards(store: Store, page: Path) -> None:
     data = unpacked(page.read_text())
     expected = leaderboard_of(read(store), costs=True)
@@ -72,6 +73,7 @@ def test_every_trial_is_in_it_with_the_command_that_runs_it_alone(store: Store, 
     assert facts["protocol"].startswith("digits v2")
 
 
+@pytest.mark.long
 def test_the_same_run_makes_the_same_file(store: Store, page: Path, tmp_path: Path) -> None:
     command.write_page(store.root, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
@@ -105,6 +107,7 @@ def test_pictures_are_those_of_the_attack(store: Store, page: Path) -> None:
     assert (picture[:, 16, 3] == 0).all()
 
 
+@pytest.mark.long
 def test_what_has_no_room_is_named(store: Store, page: Path, tmp_path: Path) -> None:
     bare = len(page.read_bytes()) - sum(
         map(len, re.findall(r"<svg.*?</svg>|data:image[^\"]*", page.read_text(), re.DOTALL))
@@ -121,6 +124,7 @@ def test_what_has_no_room_is_named(store: Store, page: Path, tmp_path: Path) -> 
     assert not (tmp_path / "none.html").exists()
 
 
+@pytest.mark.long
 def test_ten_thousand_cells_fit(stock: Any, tmp_path: Path) -> None:
     """The size grows with the cells; a tenth of them is made here, with numbers that compress as badly as real ones."""
     rng = np.random.default_rng(0)
@@ -220,6 +224,7 @@ def test_half_a_character_in_a_log_stops_nothing(stock: Any, tmp_path: Path) -> 
     html_report.draw(made, tmp_path / "x.html", read(made))
 
 
+@pytest.mark.long
 def test_lost_and_damaged_artifacts_are_named_and_take_nothing_along(store: Store, tmp_path: Path) -> None:
     copy = tmp_path / "store"
     shutil.copytree(store.root, copy)

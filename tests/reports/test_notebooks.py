@@ -40,6 +40,7 @@ def test_tables_show_in_a_notebook_with_what_they_hold_escaped(stock):
     assert len(reports.tables(root, by="attack")) == 1
 
 
+@pytest.mark.long
 def test_every_table_and_chart_of_a_real_run_is_one_call(store, page, tmp_path):
     for kind, title in (
         ("conventions", "Conventions"),

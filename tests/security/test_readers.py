@@ -20,6 +20,8 @@ from tests.security.hostile import HOSTILE
 from tests.security.readers import COMMANDS, READERS, Ended, Reading
 from tests.stores import changed
 
+pytestmark = pytest.mark.long
+
 SUITE = """
 name = "stranger"
 description = "Everything that readers show."

@@ -60,6 +60,7 @@ def test_it_lies_among_the_doses_and_goes_with_their_unit(gains, unit):
         assert d50(unit * values, np.array(gains))[1] == pytest.approx(unit * half, rel=1e-9)
 
 
+@pytest.mark.long
 def test_a_sweep_is_a_row_with_an_interval_over_targets(tmp_path):
     """A real run's records with given gains: the smallest and largest D50 are those of a target drawn three times."""
     (tmp_path / "s.toml").write_text(SWEPT)
