@@ -13,8 +13,8 @@ READERS = ("suites", "lists", "archives", "records", "codes", "weights", "kernel
 # Tests of trained models. Left out are those of Ray and of memory limits, which compare a machine with itself, and long
 # files that train nothing.
 TRAINED = (
-    "tests/attacks", "tests/conformance", "tests/contracts", "tests/defenses", "tests/bench", "tests/cli/test_results.py",
-    "tests/hashing/test_train.py", "tests/oracles/test_end_to_end.py", "tests/reports",
+    "tests/attacks", "tests/bench", "tests/cli/test_results.py", "tests/conformance", "tests/contracts",
+    "tests/defenses", "tests/hashing/test_train.py", "tests/oracles/test_end_to_end.py", "tests/reports",
     *(
         f"--ignore=tests/bench/test_{name}.py"
         for name in ("scheduler", "ray_executor", "machines", "large_data", "suite", "reported")
@@ -45,7 +45,7 @@ def long(session: nox.Session) -> None:
 
 @nox.session
 def shapes(session: nox.Session) -> None:
-    """Run every component, and check the types and tensor shapes of all arguments. Arguments after `--` go to pytest."""
+    """Run every component, and check types and shapes of all arguments. Arguments after `--` go to pytest."""
     packages = "bench,hashing,attacks,defenses,reports,beartype.beartype"
     session.run(
         "python", "-m", "pytest", *CHECKED, "--long", f"--jaxtyping-packages={packages}", *PARALLEL,
