@@ -46,7 +46,9 @@ class Board:
     settings. metrics: the metric of METRICS that a column shows. heat: coloured columns. best: positions of the rows
     that no other row is significantly better than. quiet: columns that only csv and json hold. judged: columns whose
     numbers people do not see in rows with TOO_WEAK. by_row: the metric of each row in the column `value`. columns: the
-    meaning of columns that neither METRICS nor COMMON explains.
+    meaning of columns that neither METRICS nor COMMON explains. compact: the columns that a terminal and the page show
+    first, after those of the index, in this order; () for all. details: lines of the caption that only the whole board
+    shows. kind: the name of the kind of board.
     components: all components of the printed boards; their labels are shortened. basis: the facts that the caption
     states, for boards that average over trials.
     """
@@ -63,6 +65,9 @@ class Board:
     judged: tuple[str, ...] = ()
     by_row: tuple[str, ...] = ()
     columns: Mapping[str, Column] = field(default_factory=dict)
+    compact: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
+    kind: str = ""
     components: frozenset[Spec] = frozenset()
     basis: Basis | None = None
 
@@ -70,6 +75,22 @@ class Board:
     def heading(self) -> str:
         """Title and setting, as tables print them."""
         return " · ".join(filter(None, [self.title, self.setting]))
+
+    @property
+    def compact_columns(self) -> tuple[str, ...]:
+        """The columns of the compact board: those that name a row, those of `compact`, and metrics of plugins."""
+        shown = [name for name in map(str, self.table) if name not in self.quiet and not name.endswith(HALF)]
+        if not self.compact:
+            return tuple(shown)
+        added = METRICS.of_plugins()
+        mine = [name for name in shown if self.metrics.get(name) in added]
+        return tuple(name for name in dict.fromkeys([*self.index, *self.compact, *mine]) if name in shown)
+
+    @property
+    def short_caption(self) -> str:
+        """The caption of the compact board: no lines about data, training and machine, and no `details`."""
+        left_out = {*self.details, *(self.basis.context.background if self.basis is not None else ())}
+        return "\n".join(line for line in self.caption.split("\n") if line not in left_out)
 
     def meaning(self, column: str) -> str:
         """The meaning of a column; "" for a column that nothing explains."""

@@ -76,8 +76,11 @@ class BoardKind:
     columns: Mapping[str, Column] = field(default_factory=dict)
 
     def make(self, data: BoardData, **options: Any) -> list[Board]:
-        """The boards of this kind, with the meaning of their columns."""
-        return [replace(made, columns={**self.columns, **made.columns}) for made in self.function(data, **options)]
+        """The boards of this kind, with the meaning of their columns. Boards of parts keep the name of their kind."""
+        return [
+            replace(made, columns={**self.columns, **made.columns}, kind=made.kind or self.name)
+            for made in self.function(data, **options)
+        ]
 
     @property
     def options(self) -> Mapping[str, BoardOption]:

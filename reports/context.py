@@ -49,6 +49,11 @@ class BoardContext:
         return " · ".join(self.parts)
 
     @property
+    def background(self) -> tuple[str, ...]:
+        """The lines of `about` that are no warnings: data, training, versions and machine."""
+        return tuple(line for line in self.about if not line.startswith("Warning"))
+
+    @property
     def done(self) -> pd.DataFrame:
         return with_result(self.trials)
 

@@ -84,6 +84,7 @@ def _renamed(board: Board, names: Names) -> Board:
         metrics={heads.get(name, name): metric for name, metric in board.metrics.items()},
         columns={heads.get(name, name): column for name, column in board.columns.items()},
         heat=tuple(heads.get(name, name) for name in board.heat),
+        compact=tuple(heads.get(name, name) for name in board.compact),
         judged=tuple(heads.get(name, name) for name in board.judged),
     )
 

@@ -23,6 +23,7 @@ from reports.selection import NONE, attacked, groups, none_first, undefended
 
 COLUMNS = ("gain", "anchor", "anchor_control", "moved", "moved_control", "spread", "spread_control", "saturation",
            "saturation_triggered", "saturation_control", "attention_first", "attention")  # fmt: skip
+SHORT = ("gain", "anchor", "anchor_control", "moved", "spread", "spread_control", "attention")
 SEEN = ("AUROC best detector", "best detector")
 NOTE = (
     "Distances are shares of the bits. to anchor: from triggered codes to the majority code of the target's items."
@@ -83,6 +84,7 @@ def code_geometry(data: BoardData) -> list[Board]:
                 index=("attack",),
                 basis=basis,
                 metrics={**titles(columns), SEEN[0]: "auroc"},
+                compact=tuple(METRICS[metric].title for metric in SHORT),
                 heat=(gain, *(METRICS[metric].title for metric in columns[1:]), SEEN[0]),
             )
         )

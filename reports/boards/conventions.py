@@ -60,6 +60,7 @@ def conventions(data: BoardData) -> list[Board]:
                 index=("attack",),
                 basis=basis,
                 metrics=titles(columns),
+                compact=tuple(METRICS[metric].title for metric in (OURS, *PAPERS, CONTROLS[0])),
                 heat=tuple(METRICS[metric].title for metric in (OURS, *PAPERS, *CONTROLS)),
             )
         )

@@ -68,6 +68,7 @@ def defense_costs(
                 table=table(lines, NAMES, keep=NAMES[:4]),
                 caption="\n".join(filter(None, [*context.about, note, strength.note(weak, set(done["attack"]))])),
                 index=("defense",),
+                details=context.background,
                 metrics={"mAP lost": "map_change", "mAP lost attacked": "map_change", "t-mAP removed": "gain",
                          "own-mAP back": "gain"},
             )

@@ -16,6 +16,8 @@ from reports.rows import numbers, table, titles
 from reports.selection import NONE
 from reports.strength import COLUMNS, note
 
+SHORT = ("removed", "removed_poison", "t_map", "own_map", "map")
+
 
 @board("data-filters", chapter="Leaderboards", part_of="leaderboard", columns=COLUMNS,
        help="training images that data filters remove, and the model that is trained on the rest")  # fmt: skip
@@ -48,6 +50,8 @@ def data_filters(data: BoardData) -> list[Board]:
                 metrics=titles(metrics),
                 heat=tuple(METRICS[metric].title for metric in ("removed_poison", "filter_auroc")),
                 quiet=("collapsed", TOO_WEAK),
+                details=(about,),
+                compact=tuple(METRICS[name].title for name in SHORT),
                 judged=tuple(METRICS[metric].title for metric in ("t_map", "own_map")),
                 basis=basis,
             )

@@ -80,6 +80,7 @@ def matrix(
         metrics=titles(beside) | dict.fromkeys(names, metric),
         heat=(*extras, *names),
         quiet=("collapsed", TOO_WEAK),
+        compact=(*(METRICS[extra].title for extra in beside if extra in METRICS.controls()), *names),
         judged=tuple(name for name in names if name != NONE),
         basis=basis,
     )  # fmt: skip

@@ -67,6 +67,7 @@ def dose_response(data: BoardData) -> list[Board]:
                     caption="\n".join([*context.about, ABOUT]),
                     index=("attack", "parameter"),
                     metrics={"plateau": "gain"},
+                    details=context.background,
                 )
             )  # fmt: skip
     if not boards:

@@ -107,6 +107,7 @@ def _board(
         table=table(lines, [*keep, *titles(metrics)], keep=keep),
         caption=basis.caption(*notes, basis.left_out(), intervals=False),
         index=("defense",),
+        compact=("hardest attack", name, f"mean {name}", *(METRICS[metric].title for metric in metrics[:2])),
         metrics=titles(metrics) | dict.fromkeys([name, f"mean {name}"], "tpr_5" if higher_is_better else "own_map"),
         basis=basis,
     )

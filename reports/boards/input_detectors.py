@@ -26,6 +26,7 @@ COLUMNS = strength.COLUMNS | {
     "score": Column("one of the scores of the input detector; *: its main score"),
     "seconds": Column("mean seconds of fitting the input detector and scoring all queries"),
 }
+SHORT = ("auroc", "tpr_5", "caught_5", "auroc_control", "alarms_5_control")
 
 
 def _expected_alarms(done: pd.DataFrame) -> str:
@@ -62,6 +63,7 @@ def input_detectors(data: BoardData, *, costs: Annotated[bool, "Add run times in
         blank = {(*key, ""): group for key, group in planned.items() if key not in scored}
         shared, weak = CommonCells.of(made), data.weak_attacks.of(context)
         basis = Basis(context, made | blank, shared)
+        alarms = _expected_alarms(context.done)
         lines = []
         for (attack, detector, score), group in {**made, **blank}.items():
             counted = (attack, detector, score) in shared.counted
@@ -88,7 +90,7 @@ def input_detectors(data: BoardData, *, costs: Annotated[bool, "Add run times in
                     " without trigger. Row none: no trigger, so AUROC is 0.5. Thresholds are computed on trusted"
                     " images."
                     ' "control" and "clean" = on the clean model.',
-                    _expected_alarms(context.done),
+                    alarms,
                     freedom(lines, names[0]),
                     strength.note(weak, {attack for attack, _ in planned}),
                     basis.left_out(),
@@ -97,6 +99,8 @@ def input_detectors(data: BoardData, *, costs: Annotated[bool, "Add run times in
                 metrics=titles(detector_metrics()),
                 heat=tuple(METRICS[name].title for name in ("auroc", "tpr_1", "tpr_5", "caught_5", "auroc_control")),
                 quiet=("collapsed", TOO_WEAK, names[0] + FREEDOM),
+                compact=tuple(METRICS[name].title for name in SHORT),
+                details=(alarms, freedom(lines, names[0])),
                 judged=tuple(METRICS[name].title for name in ("auroc", "tpr_1", "tpr_5", "caught_5")),
                 basis=basis,
             )

@@ -93,6 +93,7 @@ def model_detectors(data: BoardData) -> list[Board]:
                 metrics={SCORE: "model_score", "AUROC": "auroc", **titles(others())},
                 heat=("AUROC",),
                 quiet=("collapsed", TOO_WEAK),
+                compact=("AUROC", AT_5 if any(line.get(AT_5) for line in lines) else "flagged", "named"),
                 judged=("AUROC", *RATES),
                 basis=basis,
             )

@@ -64,6 +64,7 @@ def purifications(
                 metrics=titles(SHOWN),
                 heat=tuple(METRICS[name].title for name in SHOWN),
                 quiet=("collapsed", TOO_WEAK),
+                compact=(*(METRICS[name].title for name in SHOWN if name != "chance"), MS),
                 judged=tuple(METRICS[name].title for name in JUDGED),
                 basis=basis,
             )

@@ -80,6 +80,7 @@ def _board(frontier: Frontier, metric: str, title: str, beside: str, meaning: st
         metrics=titles([beside] if beside else []) | dict.fromkeys(shown, metric),
         heat=(*extras, *shown),
         quiet=(TOO_WEAK,),
+        compact=(*extras, *shown),
         judged=(*points, AREA),
         basis=basis,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from reports.strength import COLUMNS, note
 
 BENIGN = ("map_stored", "map", "map_clean")
 ATTACKED = ("t_map_stored", "t_map", "t_map_control", "own_map_stored", "own_map", "own_map_control")
+SHORT = ("map_stored", "map", "t_map_stored", "t_map", "own_map_stored", "own_map")
 MEANING = (
     "Columns stored: the repaired model encodes the queries, and the database keeps the codes of the model before the"
     " repair. Other columns: the repaired model encodes the database again. A repair needs no new index if the columns"
@@ -53,6 +54,7 @@ def without_reindexing(data: BoardData) -> list[Board]:
                 metrics=titles((*BENIGN, *ATTACKED)),
                 heat=tuple(names),
                 quiet=("collapsed", TOO_WEAK),
+                compact=tuple(METRICS[name].title for name in SHORT),
                 judged=tuple(METRICS[name].title for name in ATTACKED),
                 basis=basis,
             )

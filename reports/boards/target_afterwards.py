@@ -54,6 +54,7 @@ def target_afterwards(data: BoardData) -> list[Board]:
                 metrics=titles(AFTERWARDS),
                 heat=tuple(names[:2]),
                 quiet=("collapsed",),
+                compact=tuple(names),
                 basis=basis,
             )
         )

@@ -40,3 +40,13 @@ def test_no_board_explains_a_column_twice() -> None:
     """`n` of dose-response and `attack` of equal-strength are no mean and no attack alone."""
     twice = {(name, column) for name, kind in all_boards().items() for column in kind.columns if column in COMMON}
     assert twice == {("dose-response", "n"), ("equal-strength", "attack"), ("no-result", "key")}
+
+
+def test_a_compact_board_shows_what_it_declares_and_metrics_of_plugins() -> None:
+    declared = Board(
+        "Toy", BOARD.table.assign(hidden=1.0), "First.\nDetail.\nWarning: x.", index=("attack",),
+        compact=("rank", "gain", "absent"), details=("Detail.",), quiet=("mine",),
+    )  # fmt: skip
+    assert declared.compact_columns == ("attack", "rank", "gain")
+    assert declared.short_caption == "First.\nWarning: x."
+    assert BOARD.compact_columns == tuple(BOARD.table)  # a board that declares nothing shows all its columns

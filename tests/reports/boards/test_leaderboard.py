@@ -115,3 +115,30 @@ def test_settings_of_which_nothing_can_run_have_no_board_but_a_reason(stock):
     assert [(board.title, board.basis.context.parts[0]) for board in found[:-1]] == [("Attacks", "toy")]
     assert list(found[0].table["attack"]) == ["none", "kept", "loud"]
     assert set(found[-1].table["reason"]) == {"asks for labels", "far is not here"}
+
+
+def test_every_compact_board_has_columns_of_its_own_and_says_over_what_it_averages(stock):
+    """Each column that a board declares as compact exists on some board, and lines about the machine are left out."""
+    trials = [
+        trial(a, d, t, s)
+        for a in ("none", "loud")
+        for d in ("none", "repair", "sieve", "rinse")
+        for t in "01"
+        for s in (0, 1)
+    ]
+    for board in leaderboard_of(read(stock(trials))):
+        shown = board.compact_columns
+        assert set(board.index) <= set(shown) <= set(board.table)
+        assert not {"n", "collapsed", "too weak", "gain df"} & set(shown)
+        assert "n = 4" in board.short_caption
+        assert "protocol toy" in board.caption
+        assert "protocol toy" not in board.short_caption
+
+
+def test_cells_are_on_the_compact_board_of_attacks_if_some_are_missing(stock):
+    trials = [trial(a, "none", t, metrics={"gain": 0.5}) for a in ("none", "loud") for t in "01"]
+    whole = leaderboard_of(read(stock(trials)))[0]
+    assert whole.compact_columns[:5] == ("access", "attack", "t-mAP", "control", "gain")
+    assert "cells" not in whole.compact_columns
+    lost = leaderboard_of(read(stock([*trials[:-1], {**trials[-1], "status": "failed"}], folder="lost")))[0]
+    assert "cells" in lost.compact_columns
