@@ -57,6 +57,13 @@ class BoardContext:
     def done(self) -> pd.DataFrame:
         return with_result(self.trials)
 
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The setting and the version of code, metrics, protocol and machine; no version with `mixed` or no result."""
+        done = self.done
+        rows, versions = (self.trials, ()) if self.mixed or done.empty else (done, VERSIONS)
+        return tuple(str(rows[name].iloc[0]) for name in (*SETTING, *versions))
+
     def part(self, kinds: Sequence[str]) -> pd.DataFrame:
         return self.trials[self.trials["defense_kind"].isin(kinds)]
 

@@ -8,7 +8,6 @@ import pandas as pd
 
 from reports.board import TOO_WEAK, Column
 from reports.context import BoardContext, contexts
-from reports.frame import SETTING, VERSIONS
 from reports.selection import attacked, groups, undefended
 
 ENOUGH = 0.5  # of the gain, or of the loss of own-mAP, without defense
@@ -26,21 +25,14 @@ class WeakAttacks:
 
     def __init__(self, trials: pd.DataFrame, mixed: bool) -> None:
         """trials: of all settings, kinds of defenses included. mixed: as for the contexts of the boards."""
-        self._mixed = mixed
-        self._found = {self._place(context): _weak(context) for context in contexts(trials, mixed)}
+        self._found = {context.place: _weak(context) for context in contexts(trials, mixed)}
 
     def of(self, context: BoardContext) -> Mapping[str, float]:
         """The gain of each attack of the context's setting and version that is too weak; post hoc without a target.
 
         An attack without an undefended result is not among them.
         """
-        return self._found.get(self._place(context), {})
-
-    def _place(self, context: BoardContext) -> tuple[str, ...]:
-        """The setting and the version of code, metrics, protocol and machine; no version without a result."""
-        rows = context.trials if self._mixed or context.done.empty else context.done
-        names = SETTING if self._mixed or context.done.empty else (*SETTING, *VERSIONS)
-        return tuple(str(rows[name].iloc[0]) for name in names)
+        return self._found.get(context.place, {})
 
 
 def _weak(context: BoardContext) -> dict[str, float]:

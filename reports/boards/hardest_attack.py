@@ -18,15 +18,16 @@ from reports.rows import known, numbers, table, titles
 from reports.selection import attacked, defended, groups
 from reports.strength import note
 
+LOST = "own-mAP lost"
 COLUMNS = {
     "attacks": Column("number of attacks that are strong enough to judge the defense by", "too-weak-to-judge"),
     "hardest attack": Column("attack that the defense does least against", "hardest-attack"),
     "access": Column("access that this attack needs", "access-groups"),
-    "own-mAP lost": Column(
+    LOST: Column(
         "own-mAP of the clean model with the same trigger minus own-mAP after the defense, under the hardest attack",
         "hardest-attack",
     ),
-    "mean own-mAP lost": Column("the same, mean over the attacks"),
+    f"mean {LOST}": Column("the same, mean over the attacks"),
     "mean TPR@5%": Column("TPR@5% of the main score, mean over the attacks"),
 }
 PRICE = "What the defense itself costs is part of the loss (mAP)."
@@ -60,7 +61,7 @@ def _changed(context: BoardContext, made: Row, weak: Mapping[str, float], about:
         return basis.cells.mean(group, "own_map_control") - basis.cells.mean(group, "own_map")
 
     return _board(
-        "Hardest attack of repairs, data filters and purifications", basis, weak, "own-mAP lost", lost,
+        "Hardest attack of repairs, data filters and purifications", basis, weak, LOST, lost,
         ("own_map", "own_map_control", "t_map", "t_map_control", "map"),
         (f"The hardest attack of a defense takes most own-mAP from the queries after it. {PRICE} {EQUAL}", about),
     )  # fmt: skip
