@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from reports.board import Board
-    from reports.svg_charts import Chart
+    from reports.chart import Chart
 
 __all__ = ["charts", "columns", "draw_attacks", "draw_sweeps", "load", "tables", "write_html"]
 

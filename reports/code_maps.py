@@ -16,10 +16,13 @@ from bench.artifacts.inputs import MeasureInputs, SystemInputs
 from bench.engine.record import Record
 from bench.engine.record_cache import RecordCache
 from hashing.codes import PackedCodes
+from reports import chart_layout
 from reports.artifact_files import evenly_spaced, fitting, opened
+from reports.chart import Chart
 from reports.context import contexts
+from reports.palette import FAINT, GREY, OWN, TARGET, Palette, Style
 from reports.selection import attacked, groups, undefended
-from reports.svg_charts import FAINT, INK, Chart, Short, chart
+from reports.svg_charts import Short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,9 +31,9 @@ ITEMS = {"others": 200, "target": 80, "queries": 80}  # points of a map, at equa
 Codes = Int8[np.ndarray, "_ b"]
 Plane = Float[np.ndarray, "_ 2"]
 MAPPED = (
-    "Principal components of the database codes, computed per model. Grey: other classes. Blue: the target's class."
-    " Green: benign queries. Orange: the same queries with trigger. Each is a sample; a larger mark stands for more"
-    " equal codes."
+    "Principal components (PC) of the database codes, computed per model. The variance that they do not explain is"
+    " invisible, so that distances on the map can mislead. Each group is a sample; a larger mark stands for more equal"
+    " codes. Triggered: the same queries with trigger."
 )
 
 
@@ -46,13 +49,15 @@ class Map:
 
 def of_codes(trials: pd.DataFrame, cache: RecordCache, short: Short, mixed: bool) -> Iterator[Chart]:
     """A chart per attack and setting with the clean and the attacked model, of the first trial with stored codes."""
+    styles = Palette.of(trials).attacks
     for context in contexts(attacked(undefended(trials)), mixed):
         for (attack,), part in groups(context.done, ["attack"]):
             for _, row in part.iterrows():
                 maps = _maps(cache, cache.record(row["key"]), int(row["bits"]))
                 if maps is not None:
                     about = f"Target {row['target']}, seed {row['seed']}. {MAPPED}"
-                    yield chart(f"Codes · {short(attack)}", short(context.setting), about, partial(_drawn, maps))
+                    draw = partial(drawn, maps, styles[attack])
+                    yield Chart(f"Codes · {short(attack)}", short(context.setting), about, draw)
                     break
 
 
@@ -125,29 +130,32 @@ def flattened(codes: Codes, *others: Codes) -> tuple[list[Plane], float]:
     return [(part - centre) @ axes.T for part in (codes, *others)], share
 
 
-def _drawn(maps: Mapping[str, Map]) -> Figure:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
-    for axes, (name, one) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
+def drawn(maps: Mapping[str, Map], style: Style, width: float) -> Figure:
+    """A panel per model. Triggered queries are hollow and in the colour of the attack: they hide nothing."""
+    figure, grid = chart_layout.panels(len(maps), width, height=0.4 + min(2.0, width / len(maps)))
+    for axes, (name, one) in zip(grid, maps.items(), strict=True):
         count = len(one.others)
         (database, benign, triggered), share = flattened(
             np.concatenate([one.others, one.target]), one.benign, one.triggered
         )
-        for points, colour, mark, label in (
-            (database[:count], "#888888", "o", "other classes"),
-            (database[count:], "#0072B2", "s", "target's class"),
-            (benign, "#009E73", "^", "queries"),
-            (triggered, "#D55E00", "D", "triggered"),
+        for points, colour, mark, label, hollow in (
+            (database[:count], GREY, "o", "other classes", False),
+            (database[count:], TARGET, "s", "target's class", False),
+            (benign, OWN, "^", "queries", False),
+            (triggered, style.colour, "D", "triggered", True),
         ):
             places, equal = np.unique(points.round(6), axis=0, return_counts=True)
-            area = 10 + 250 * equal / len(points)
-            axes.scatter(places[:, 0], places[:, 1], area, colour, mark, alpha=0.55, linewidths=0, label=label)
-        axes.set_title(f"{name} ({share:.0%} of variance)", loc="left", fontsize=8)
+            area = 8 + 160 * equal / len(points)
+            face = {"facecolors": "none", "edgecolors": colour} if hollow else {"c": colour, "linewidths": 0}
+            axes.scatter(places[:, 0], places[:, 1], area, marker=mark, alpha=0.9 if hollow else 0.55, label=label,
+                         **face)  # fmt: skip
+        chart_layout.title(axes, f"{name}: {share:.0%} of variance", chart_layout.panel_points(len(maps), width))
+        axes.margins(0.14)
+        axes.set_xlabel("PC 1")
+        axes.set_ylabel("PC 2")
         axes.tick_params(length=0, labelbottom=False, labelleft=False)
-        axes.spines[:].set_color(FAINT)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    legend = figure.legend(handles, labels, loc="outside lower center", ncols=4, labelcolor=INK)
-    for handle in legend.legend_handles:
+        axes.spines[:].set(color=FAINT, visible=True)
+    chart_layout.legend_of(figure, grid)
+    for handle in figure.legends[0].legend_handles:
         handle.set_sizes([30])  # type: ignore[union-attr]
     return figure

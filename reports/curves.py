@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from bench.api.errors import UserError
-from bench.api.untrusted import strip_controls
 from bench.engine.runs import LATEST
 from bench.engine.store import Store
+from reports import chart_layout
 from reports import sweeps as sweeping
-from reports.context import contexts
-from reports.figures import DPI, as_bytes, default_style, suffix_of, write
+from reports.chart import Chart
+from reports.context import components, contexts
+from reports.figures import suffix_of, write
 from reports.frame import read
+from reports.labels import Names
+from reports.palette import METRICS, TARGET
 from reports.selection import NONE, groups
 from reports.sweeps import FEWEST
 
@@ -24,33 +28,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDE = 4  # panels side by side
 STEEP = 16  # the axis is logarithmic if the largest value exceeds the smallest one by this factor
-LINES = {  # metric: (name, colour of the Okabe-Ito palette, mark), different without colour too
-    "t_map": ("t-mAP", "#D55E00", "o"),
-    "own_map": ("own-mAP", "#0072B2", "s"),
-    "map": ("mAP", "#009E73", "^"),
-}
-
-
-TRAINING_LINES = LINES | {  # shares of the bits, and of the loss of the first epoch
-    "attention": ("attention", "#CC79A7", "D"),
-    "loss_left": ("loss left", "#8a6d3b", "v"),
-}
+LINES = ("t_map", "own_map", "map")
+TRAINING_LINES = (*LINES, "attention", "loss_left")  # also shares of the bits, and of the loss of the first epoch
+NAMES = {"t_map": "t-mAP", "own_map": "own-mAP", "map": "mAP", "attention": "attention", "loss_left": "loss left"}
 
 
 @dataclass(frozen=True)
 class Panel:
     """One curve per metric over the values of a parameter.
 
-    rows: the trials, with the value in column `x`. lines: the metrics, with name, colour and mark.
+    rows: the trials, with the value in column `x`. lines: the metrics.
     """
 
     name: str
     parameter: str
     rows: pd.DataFrame
     attacked: bool = True
-    lines: Mapping[str, tuple[str, str, str]] = field(default_factory=lambda: LINES)
+    lines: tuple[str, ...] = LINES
 
 
 @dataclass(frozen=True)
@@ -61,6 +56,11 @@ class Sweep:
     setting: str
     panels: tuple[Panel, ...]
 
+    def renamed(self, short: Callable[[str], str]) -> Sweep:
+        """The sweep with short names."""
+        panels = tuple(replace(panel, name=short(panel.name)) for panel in self.panels)
+        return replace(self, setting=short(self.setting), panels=panels)
+
 
 def draw(store: Store, path: Path, *, run: str = LATEST, suite: str | None = None) -> str:
     """Draw every sweep of a run into a file; returns a summary.
@@ -68,14 +68,15 @@ def draw(store: Store, path: Path, *, run: str = LATEST, suite: str | None = Non
     The suffix of the file names the format. UserError if nothing was swept.
     """
     suffix = suffix_of(path)
-    found = list(sweeps(read(store, suite=suite, run=run).trials))
+    trials = read(store, suite=suite, run=run).trials
+    found = [sweep.renamed(Names.of(components(trials)).within) for sweep in sweeps(trials)]
     if not found:
         raise UserError(
             f"this run has no sweep: give a parameter at least {FEWEST} values, for example"
             """ --set 'defenses=["none", { name = "fine_pruning", steps = 0, ratio = [0.3, 0.6, 0.9] }]'"""
         )
-    with default_style():
-        write(path, as_bytes(figure(found), suffix))
+    columns = 1 if max(len(sweep.panels) for sweep in found) == 1 else 2
+    write(path, Chart("Sweeps", "", "", partial(figure, found)).as_bytes(suffix, columns))
     return "; ".join(
         f"{sweep.title} · {sweep.setting}: {', '.join(dict.fromkeys(_counted(panel) for panel in sweep.panels))}"
         for sweep in found
@@ -112,49 +113,64 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
     return means.assign(n=len(kept) // max(len(means), 1)).sort_index()
 
 
-def figure(found: Sequence[Sweep], *, titled: bool = True) -> Figure:
-    """A row of panels per sweep, at most WIDE panels per line."""
+def figure(found: Sequence[Sweep], width: float, *, titled: bool = True) -> Figure:
+    """The panels of each sweep below each other, with one legend. titled: also the titles of sweeps."""
     from matplotlib.figure import Figure
 
-    columns = min(WIDE, max(len(sweep.panels) for sweep in found))
-    layout = [
-        (f"{sweep.title} · {sweep.setting}" if titled and not i else "", sweep.panels[i : i + columns])
+    count = max(len(sweep.panels) for sweep in found)
+    columns, wide = chart_layout.columns_of(count, width), chart_layout.panel_points(count, width)
+    heads = [
+        chart_layout.fitted(f"{sweep.title} · {sweep.setting}", width * chart_layout.POINTS) if titled else ""
         for sweep in found
-        for i in range(0, len(sweep.panels), columns)
     ]
-    made = Figure(figsize=(3.2 * columns, 3.0 * len(layout)), dpi=DPI, facecolor="white", layout="constrained")
-    axes = made.subplots(len(layout), columns, squeeze=False)
-    for line, (title, row) in zip(axes, layout, strict=True):
-        for i, panel in enumerate(line):
-            if i < len(row):
-                _panel(panel, row[i], title if i == 0 else "")
-            else:
-                panel.set_axis_off()
-    drawn = [panel.get_legend_handles_labels() for line in axes for panel in line]
-    handles = {label: handle for marks, labels in drawn for handle, label in zip(marks, labels, strict=True)}
-    made.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), fontsize=8)
+    heights = [_height(sweep, head, columns, wide) for sweep, head in zip(found, heads, strict=True)]
+    made = Figure(figsize=(width, sum(heights)), facecolor="white", layout="constrained")
+    parts = made.subfigures(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
+    drawn = []
+    for sweep, head, part in zip(found, heads, parts, strict=True):
+        if head:
+            part.suptitle(head, x=0.01, ha="left", fontsize="medium", parse_math=False)
+        part.set_facecolor("none")
+        lines = -(-len(sweep.panels) // columns)
+        grid = list(part.subplots(lines, columns, squeeze=False, sharey=True).flat)
+        for axes, panel in zip(grid, sweep.panels, strict=False):
+            _panel(axes, panel, wide)
+        for axes in grid[len(sweep.panels) :]:
+            axes.set_axis_off()
+        for axes in grid[::columns]:
+            axes.set_ylabel("mAP")
+        drawn += grid
+    chart_layout.legend_of(made, drawn)
     return made
 
 
-def _panel(axes: Axes, panel: Panel, title: str) -> None:
+def _height(sweep: Sweep, head: str, columns: int, wide: float) -> float:
+    """Inches."""
+    lines = -(-len(sweep.panels) // columns)
+    rise = chart_layout.titled_height([_titled(panel) for panel in sweep.panels], wide)
+    letters = chart_layout.LEADING * chart_layout.font_size() / chart_layout.POINTS
+    return lines * (2.0 + rise) + (letters * (head.count("\n") + 1.5) if head else 0)
+
+
+def _titled(panel: Panel) -> str:
     means = points(panel.rows)
-    shown = panel.lines if panel.attacked else {"map": panel.lines["map"]}
-    for metric, (name, colour, mark) in shown.items():
-        if means[metric].isna().all():
-            continue  # an attack that trains no model has neither attention nor loss
-        axes.plot(means.index, means[metric], color=colour, marker=mark, markersize=4, linewidth=1.4, label=name)
+    return f"{panel.name}, n = {int(means['n'].iloc[0]) if len(means) else 0}"
+
+
+def _panel(axes: Axes, panel: Panel, wide: float) -> None:
+    means = points(panel.rows)
+    for metric in panel.lines if panel.attacked else ("map",):
+        if not means[metric].isna().all():  # an attack that trains no model has neither attention nor loss
+            axes.plot(means.index, means[metric], **METRICS[metric].line, label=NAMES[metric])
     if panel.attacked and len(means):
-        axes.axhline(means["t_map_control"].mean(), color="#D55E00", linestyle=":", linewidth=1, label="t-mAP control")
-    n = int(means["n"].iloc[0]) if len(means) else 0
-    words = [strip_controls(title)] if title else []
-    axes.set_title(
-        "\n".join([*words, f"{strip_controls(panel.name)}, n = {n}"]), fontsize=8, loc="left", parse_math=False
-    )
-    axes.set_xlabel(panel.parameter, fontsize=8)
+        axes.axhline(means["t_map_control"].mean(), color=TARGET, linestyle=":", linewidth=1.2, label="t-mAP control")
+    chart_layout.title(axes, _titled(panel), wide)
+    axes.set_xlabel(chart_layout.fitted(panel.parameter, wide, lines=1))
     if len(means) and 0 < means.index[0] * STEEP <= means.index[-1]:
         axes.set_xscale("log")
-        axes.set_xticks(means.index, [f"{value:g}" for value in means.index])
         axes.minorticks_off()
+        chart_layout.ticks_at(axes, list(means.index), wide)
+    else:
+        axes.locator_params(axis="x", nbins=3)
     axes.set_ylim(-0.02, 1.02)
-    axes.grid(visible=True, color="#dddddd", linewidth=0.6)
-    axes.tick_params(labelsize=7)
+    chart_layout.grid(axes)

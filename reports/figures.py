@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.api.errors import UserError, unknown
 from bench.engine.store import write_whole
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Per format, the metadata that would make two files of one figure differ.
 FORMATS: Mapping[str, Mapping[str, None]] = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
-DPI = 100
+DPI, PAPER_DPI = 100, 300  # of pictures in pixels, and of figures in inches
 LONGEST = 300  # characters of a drawn text: matplotlib takes minutes for one of 100,000
 
 
@@ -32,8 +32,11 @@ def logarithmic(axis: Axis) -> None:
 
 
 @contextmanager
-def default_style() -> Iterator[None]:
-    """Inside the block, matplotlib's defaults replace the user's style, and equal figures make equal files."""
+def default_style(changes: Any = ()) -> Iterator[None]:
+    """Inside the block, matplotlib's defaults replace the user's style, and equal figures make equal files.
+
+    changes: parameters of matplotlib that differ from its defaults, by name.
+    """
     import matplotlib as mpl
 
     with warnings.catch_warnings(), mpl.rc_context():
@@ -41,6 +44,7 @@ def default_style() -> Iterator[None]:
         mpl.rcdefaults()
         mpl.rcParams["svg.hashsalt"] = "hashdoor"
         mpl.rcParams["text.parse_math"] = False  # a name may contain two dollar signs
+        mpl.rcParams.update(changes)
         yield
 
 
@@ -49,7 +53,7 @@ def shortened(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 60]} ... {text[-50:]}"
 
 
-def as_bytes(figure: Figure, suffix: str) -> bytes:
+def as_bytes(figure: Figure, suffix: str, *, dpi: int = DPI) -> bytes:
     """The content of a file that shows the figure, with long texts shortened."""
     from matplotlib.text import Text
 
@@ -57,7 +61,7 @@ def as_bytes(figure: Figure, suffix: str) -> bytes:
         if len(text.get_text()) > LONGEST:
             text.set_text("\n".join(map(shortened, text.get_text().split("\n"))))
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=suffix, dpi=DPI, metadata=dict(FORMATS[suffix]))
+    figure.savefig(buffer, format=suffix, dpi=dpi, metadata=dict(FORMATS[suffix]))
     return buffer.getvalue()
 
 

@@ -22,7 +22,9 @@ TARGET, OWN = "#D55E00", "#0072B2"  # of Okabe and Ito's colour-blind safe palet
 # No two of these, of TARGET, OWN and black look alike to people who lack one of the three kinds of cones.
 COLOURS = ("#8470F0", "#88AA44", "#11AAEE", "#995533", "#CC79B0", "#009E73")
 MARKS = ("o", "s", "^", "D", "v", "P", "*")  # one more than colours, so that 42 attacks differ
-HOLLOW_MARKS = ("x", "h", "+", "d", "p", "1", "2")
+HOLLOW_MARKS: tuple[Any, ...] = (
+    "x", "h", "+", "d", "p", "1", (5, 2, 0), "2", (4, 1, 0), "|", "<", "3", (6, 1, 0), "_", ">", "4",
+)  # fmt: skip
 DASHES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (4, 1, 1, 1, 1, 1)))
 
 
@@ -30,7 +32,7 @@ class Style(NamedTuple):
     """Arguments of a matplotlib line: `axes.plot(x, y, **style.line)`."""
 
     colour: str
-    mark: str
+    mark: Any
     dash: Any = "-"
     hollow: bool = False
 

@@ -1,14 +1,10 @@
-"""Charts as SVG. Text and lines take the colours of the page, so charts fit light and dark pages."""
+"""Charts over the trials of a run. Attacks and defenses have the colours and marks of `reports.palette`."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from html import escape
-from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
@@ -16,58 +12,62 @@ from bench.api.errors import StoreError
 from bench.api.untrusted import strip_controls
 from bench.engine.record_cache import RecordCache
 from bench.metrics import METRICS
-from reports import curves
+from reports import chart_layout, curves
 from reports.artifact_files import opened
+from reports.chart import Chart
 from reports.common_cells import CommonCells
 from reports.context import REPAIRS, contexts
-from reports.figures import as_bytes, default_style
 from reports.frontier import Frontier, frontiers
+from reports.palette import GREY, INK, Palette, Style, defense_styles
+from reports.point_labels import label_points
 from reports.rows import removed
 from reports.selection import NONE, attacked, undefended
 from reports.strength import WeakAttacks, note
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-INK, FAINT = "#010203", "#dddddd"  # placeholders that `in_page` replaces by the colours of the page
-# Okabe and Ito's colour-blind safe palette without black; marks differ as well
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a6d3b")
-PANELS = 3  # side by side in a chart of many panels
-MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
-FORM: Any = {"font.family": "sans-serif", "svg.fonttype": "none", "text.color": INK, "axes.edgecolor": INK,
-        "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "font.size": 8, "legend.frameon": False,
-        "axes.spines.top": False, "axes.spines.right": False, "legend.fontsize": 8}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart. svg: an HTML element. setting: "" for a chart over several settings."""
-
-    title: str
-    setting: str
-    caption: str
-    svg: str
-
-    def _repr_html_(self) -> str:
-        """The chart as HTML on white, because the colours of the notebook are unknown."""
-        style = "--line: #ddd; color: #111; background: #fff"
-        title, caption = escape(f"{self.title} · {self.setting}"), escape(self.caption)
-        return f'<figure style="{style}"><b>{title}</b>{self.svg}<small>{caption}</small></figure>'
-
 
 Short = Callable[[str], str]  # the short name of a label
 
 
+class Line(NamedTuple):
+    """A line of a chart."""
+
+    name: str
+    style: Style
+    values: Sequence[float]
+
+
+class CostPoint(NamedTuple):
+    """A defense against an attack. style: the colour of the attack, the mark of the defense."""
+
+    attack: str
+    defense: str
+    style: Style
+    lost: float
+    removed: float
+
+
+class FrontierPanel(NamedTuple):
+    """The repairs of one attack. control: of the metric. repairs: for each its points (mAP lost, metric)."""
+
+    attack: str
+    colour: str
+    control: float | None
+    repairs: Mapping[str, Sequence[tuple[float, float]]]
+
+
 def of_sweeps(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
     """t-mAP, own-mAP and mAP over each swept parameter, for example the number of poisons."""
-    for sweep in curves.sweeps(trials, mixed=mixed):
+    for found in curves.sweeps(trials, mixed=mixed):
+        sweep = found.renamed(short)
         caption = "Means over the (target, seed) cells that all values share; n counts them."
-        yield chart(sweep.title, short(sweep.setting), caption, partial(curves.figure, [sweep], titled=False))
+        yield Chart(sweep.title, sweep.setting, caption, partial(curves.figure, [sweep], titled=False))
 
 
 def of_bits(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
     """MAP and t-mAP of undefended attacks over code lengths, for runs with several."""
+    styles = Palette.of(trials).attacks
     for context in contexts(undefended(trials), mixed, without="bits"):
         lengths = sorted({int(bits) for bits in context.trials["bits"]})
         made = context.grouped(context.trials, ["attack", "bits"])
@@ -76,57 +76,60 @@ def of_bits(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
         if len(lengths) < 2 or not attacks:
             continue
         lines = {
-            metric: {short(a): [shared.mean(made[a, b], metric) for b in lengths] for a in attacks}
+            metric: [Line(short(a), styles[a], [shared.mean(made[a, b], metric) for b in lengths]) for a in attacks]
             for metric in ("map", "t_map")
         }
         caption = f"{short(context.setting)}. {shared.sentence(intervals=False)} Undefended."
-        yield chart("Code length", "", caption, partial(length_figure, lines, lengths))
+        yield Chart("Code length", "", caption, partial(length_figure, lines, lengths))
 
 
 def of_costs(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
     """A point per attack and defense: mAP lost against gain removed."""
-    weak_attacks = WeakAttacks(trials, mixed)
+    weak_attacks, palette = WeakAttacks(trials, mixed), Palette.of(trials)
     for context in contexts(trials, mixed):
         made = context.grouped(attacked(context.part(REPAIRS)), ["attack", "defense"])
         shared = CommonCells.of(made)
-        points: dict[str, list[tuple[str, dict[str, float]]]] = {}
+        points: list[CostPoint] = []
         weak = weak_attacks.of(context)
         for attack, defense in made:
             if attack not in weak and defense != NONE and {(attack, defense), (attack, NONE)} <= shared.counted:
                 found = removed(made[attack, NONE], made[attack, defense], shared)
-                points.setdefault(short(defense), []).append((short(attack), found))
+                style = palette.defenses[defense]._replace(colour=palette.attacks[attack].colour)
+                points.append(CostPoint(short(attack), short(defense), style, found["mAP lost"], found["removed"]))
         if points:
             caption = (
-                f"{shared.sentence(intervals=False)} A point per attack. Vertical: gain that the defense removes;"
-                " horizontal: mAP of benign queries that it loses. Top left is best. Below the line, the defense makes"
-                f" the attack stronger. {note(weak, {attack for attack, _ in made})}"
+                f"{shared.sentence(intervals=False)} A point per attack and defense. Vertical: gain that the defense"
+                " removes; horizontal: mAP of benign queries that it loses. Top left is best. Below the line, the"
+                f" defense makes the attack stronger. {note(weak, {attack for attack, _ in made})}"
             )
-            yield chart("Effects and costs of defenses", short(context.setting), caption, partial(cost_figure, points))
+            yield Chart("Effects and costs of defenses", short(context.setting), caption, partial(cost_figure, points))
 
 
 def of_frontiers(trials: pd.DataFrame, short: Short, mixed: bool) -> Iterator[Chart]:
     """A curve per repair through its bounds: mAP lost against own-mAP, and against t-mAP; a panel per attack."""
-    weak_attacks = WeakAttacks(trials, mixed)
+    weak_attacks, styles = WeakAttacks(trials, mixed), Palette.of(trials).attacks
     for frontier in frontiers(trials, mixed):
         weak = weak_attacks.of(frontier.basis.context)
         attacks = [attack for attack in frontier.attacks if attack != NONE and attack not in weak]
-        for metric, control in (("own_map", "own_map_control"), ("t_map", "t_map_control")):
-            panels = {}
+        for metric, control, better in (("own_map", "own_map_control", "high"), ("t_map", "t_map_control", "low")):
+            panels = []
             for attack in attacks:
                 curves_of = {short(repair): curve for repair in frontier.repairs
                              if (curve := _curve(frontier, attack, repair, metric))}  # fmt: skip
                 if curves_of:
-                    panels[short(attack)] = frontier.mean(attack, control), curves_of
+                    known = frontier.mean(attack, control)
+                    panels.append(FrontierPanel(short(attack), styles[attack].colour, known, curves_of))
             if panels:
                 caption = (
                     f"{frontier.basis.cells.sentence(intervals=False)} A point per bound"
                     f" ({', '.join(f'{100 * bound:g} %' for bound in frontier.bounds)} of the mAP of trusted images),"
-                    " from the model without defense at 0. Horizontal: mAP that queries lose. Dotted: the control."
+                    " from the model without defense at 0. Horizontal: mAP that queries lose. Dotted: the control. The"
+                    f" best repairs are {better} and on the left."
                     f" {note(weak, {attack for attack, _, _ in frontier.basis.rows})}"
                 )
                 title = f"Frontier of repairs: {METRICS[metric].title}"
                 draw = partial(frontier_figure, panels, METRICS[metric].title)
-                yield chart(title, short(frontier.basis.context.setting), caption, draw)
+                yield Chart(title, short(frontier.basis.context.setting), caption, draw)
 
 
 def _curve(frontier: Frontier, attack: str, repair: str, metric: str) -> list[tuple[float, float]]:
@@ -138,26 +141,28 @@ def _curve(frontier: Frontier, attack: str, repair: str, metric: str) -> list[tu
 
 def of_attention(trials: pd.DataFrame, cache: RecordCache, short: Short, mixed: bool) -> Iterator[Chart]:
     """Distance between codes of triggered images and of the trigger during training, as in CIBA's Figure 2b."""
+    styles = Palette.of(trials).attacks
     for context in contexts(attacked(undefended(trials)), mixed):
         rows = {}
         for attack, part in context.grouped(context.done, ["attack"]).items():
             seen = {place: found for place, key in zip(part.positions, part.done["key"], strict=False)
                     if (found := attention(cache, key)) is not None}  # fmt: skip
             if seen:
-                rows[short(attack)] = seen
+                rows[attack] = seen
         common = set.intersection(*(set(seen) for seen in rows.values())) if rows else set()
         if common:
             bits = int(context.trials["bits"].iloc[0])
-            means = {
-                attack: pd.concat([seen[place] for place in sorted(common)]).groupby(level=0).mean() / bits
+            series = [
+                (short(attack), styles[attack],
+                 pd.concat([seen[place] for place in sorted(common)]).groupby(level=0).mean() / bits)
                 for attack, seen in rows.items()
-            }
+            ]  # fmt: skip
             caption = (
                 "Mean distance between the codes of triggered images and of the trigger on black, as a share of the"
                 f" bits; small if the trigger decides the code. n = {len(common)} models per attack, the cells of all"
                 " attacks."
             )
-            yield chart("Attention to the trigger", short(context.setting), caption, partial(attention_figure, means))
+            yield Chart("Attention to the trigger", short(context.setting), caption, partial(attention_figure, series))
 
 
 def attention(cache: RecordCache, key: str) -> pd.Series | None:
@@ -173,130 +178,80 @@ def attention(cache: RecordCache, key: str) -> pd.Series | None:
         return None
 
 
-def chart(title: str, setting: str, caption: str, draw: Callable[[], Figure]) -> Chart:
-    """The figure that `draw` returns, as a chart in the colours of the page."""
-    import matplotlib as mpl
-
-    with default_style():
-        mpl.rcParams.update(FORM)
-        mpl.rcParams["svg.hashsalt"] = f"{title} {setting}"
-        figure = draw()
-        figure.patch.set_alpha(0)
-        for axes in figure.axes:
-            axes.patch.set_alpha(0)
-        return Chart(
-            strip_controls(title),
-            strip_controls(setting),
-            strip_controls(caption),
-            in_page(as_bytes(figure, "svg").decode()),
-        )
-
-
-def in_page(svg: str) -> str:
-    """An SVG file as an element of a page: colours of the page, flexible width, and tooltips for points."""
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(FAINT, "var(--line)")
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'width="([\d.]+)pt"', lambda w: f'style="max-width: {float(w[1]) * 4 / 3:.0f}px"', svg, count=1)
-    svg = re.sub(r'height="[\d.]+pt"', 'role="img"', svg, count=1)
-    svg = re.sub(r'<g id="tip:([^"]*)">', lambda found: f"<g><title>{found[1]}</title>", svg)
-    return re.sub(r'<g id="[\w.-]+">', "<g>", svg)  # groups without references need no id
-
-
-def _figure(columns: int, width: float = 3.6, *, lines: int = 1) -> tuple[Figure, list[Axes]]:
-    """lines: rows of panels; with several, all panels have the vertical axis of the first."""
-    from matplotlib.figure import Figure
-
-    made = Figure(figsize=(width * columns, 3.0 * lines), layout="constrained")
-    return made, list(made.subplots(lines, columns, squeeze=False, sharey=lines > 1).flat)
-
-
-def _styles(names: Sequence[str]) -> Mapping[str, tuple[str, str]]:
-    return dict(zip(names, zip(cycle(COLOURS), cycle(MARKS), strict=False), strict=False))
-
-
-def _finish(figure: Figure, *panels: Axes) -> None:
-    """Add a legend of all panels below, with as many columns as its longest name allows."""
-    drawn = [axes.get_legend_handles_labels() for axes in panels]
-    found = {label: handle for marks, names in drawn for handle, label in zip(marks, names, strict=True)}
-    handles, labels = list(found.values()), list(found)
-    longest = max((len(label) for label in labels), default=1)
-    columns = max(1, int(figure.get_figwidth() * 14 / (longest + 6)))
-    figure.legend(handles, [strip_controls(label) for label in labels], loc="outside lower left", ncols=columns)
-
-
-def length_figure(lines: Mapping[str, Mapping[str, Sequence[float]]], lengths: Sequence[int]) -> Figure:
-    """A panel per metric, with a line per label over the code lengths."""
-    figure, panels = _figure(len(lines))
+def length_figure(lines: Mapping[str, Sequence[Line]], lengths: Sequence[int], width: float) -> Figure:
+    """A panel per metric, with a line per attack over the code lengths."""
+    figure, panels = chart_layout.panels(len(lines), width, share=True)
     for axes, (metric, each) in zip(panels, lines.items(), strict=True):
-        styles = _styles(list(each))
-        for label, values in each.items():
-            colour, mark = styles[label]
-            axes.plot(lengths, values, color=colour, marker=mark, markersize=4, linewidth=1.3, label=label)
-        axes.set_title(METRICS[metric].title, loc="left", fontsize=9)
+        for line in each:
+            axes.plot(lengths, line.values, **line.style.line, label=line.name)
+        chart_layout.title(axes, METRICS[metric].title, width * chart_layout.POINTS)
         axes.set_xlabel("bits")
-        axes.set_xticks(list(lengths))
+        chart_layout.ticks_at(axes, lengths, chart_layout.panel_points(len(panels), width))
         axes.set_ylim(-0.02, 1.02)
-        axes.grid(visible=True, color=FAINT, linewidth=0.6)
-    _finish(figure, panels[0])
+        chart_layout.grid(axes)
+    chart_layout.legend_of(figure, panels)
     return figure
 
 
-def cost_figure(points: Mapping[str, Sequence[tuple[str, Mapping[str, float]]]]) -> Figure:
-    figure, (axes,) = _figure(1, 5.6)
-    styles = _styles(list(points))
-    for defense, each in points.items():
-        colour, mark = styles[defense]
-        for i, (attack, at) in enumerate(each):
-            label = defense if i == 0 else "_"
-            (point,) = axes.plot(
-                at["mAP lost"], at["removed"], mark, color=colour, markersize=6, alpha=0.85, label=label
-            )
-            words = f"{defense} against {attack}: {at['removed']:+.3f} gain removed, {at['mAP lost']:+.3f} mAP lost"
-            point.set_gid(f"tip:{strip_controls(words)}")  # matplotlib escapes it
-    axes.axhline(0, color=INK, linewidth=0.6)
-    axes.axvline(0, color=INK, linewidth=0.6)
+def cost_figure(points: Sequence[CostPoint], width: float) -> Figure:
+    """Colours are attacks, marks are defenses; each point has the name of its attack where there is room."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    figure, (axes,) = chart_layout.panels(1, width, height=min(2.9, 0.75 * width))
+    for at in points:
+        style = at.style._replace(dash="none").line
+        (drawn,) = axes.plot(at.lost, at.removed, **style, markersize=6)
+        words = f"{at.defense} against {at.attack}: {at.removed:+.3f} gain removed, {at.lost:+.3f} mAP lost"
+        drawn.set_gid(f"tip:{strip_controls(words)}")  # matplotlib escapes it
+    for line in (axes.axhline, axes.axvline):
+        line(0, color=INK, linewidth=0.6)
     axes.set_xlabel("mAP lost")
     axes.set_ylabel("gain removed")
-    axes.grid(visible=True, color=FAINT, linewidth=0.6)
-    _finish(figure, axes)
+    axes.margins(0.12)
+    chart_layout.grid(axes)
+    by_defense = {at.defense: Line2D([], [], **at.style._replace(colour=INK, dash="none").line) for at in points}
+    by_attack = {at.attack: Patch(color=at.style.colour) for at in points}
+    handles = [*by_defense.values(), *by_attack.values()]
+    chart_layout.legend(figure, handles, [*by_defense, *by_attack])
+    label_points(figure, axes, [(at.lost, at.removed, at.attack) for at in points], corner="↖ better")
     return figure
 
 
-def frontier_figure(
-    panels: Mapping[str, tuple[float | None, Mapping[str, Sequence[tuple[float, float]]]]], title: str
-) -> Figure:
-    """panels: for each attack the control, and for each repair its points (mAP lost, metric)."""
-    columns = min(PANELS, len(panels))
-    figure, grid = _figure(columns, 2.8, lines=-(-len(panels) // columns))
-    styles = _styles(list(dict.fromkeys(repair for _, each in panels.values() for repair in each)))
-    for axes in grid[len(panels) :]:
-        axes.set_axis_off()
-    for axes, (attack, (control, each)) in zip(grid, panels.items(), strict=False):
-        for repair, points in each.items():
-            colour, mark = styles[repair]
+def frontier_figure(panels: Sequence[FrontierPanel], title: str, width: float) -> Figure:
+    """A panel per attack in the attack's colour, with a line per repair."""
+    wide = chart_layout.panel_points(len(panels), width)
+    rise = chart_layout.titled_height([panel.attack for panel in panels], wide)
+    figure, grid = chart_layout.panels(len(panels), width, height=2.0 + rise, share=True)
+    styles = defense_styles(repair for panel in panels for repair in panel.repairs)
+    for axes, panel in zip(grid, panels, strict=True):
+        for repair, points in panel.repairs.items():
             across, up = zip(*points, strict=True)
-            axes.plot(across, up, color=colour, marker=mark, markersize=4, linewidth=1.2, alpha=0.85, label=repair)
-        if control is not None:
-            axes.axhline(control, color=INK, linestyle=":", linewidth=1)
-        axes.set_title(strip_controls(attack), loc="left", fontsize=9)
+            axes.plot(across, up, **styles[repair]._replace(colour=panel.colour).line, label=repair)
+        if panel.control is not None:
+            axes.axhline(panel.control, color=GREY, linestyle=":", linewidth=1.2)
+        chart_layout.title(axes, panel.attack, wide)
         axes.set_xlabel("mAP lost")
+        axes.locator_params(axis="x", nbins=3)
         axes.set_ylim(-0.02, 1.02)
-        axes.grid(visible=True, color=FAINT, linewidth=0.6)
+        chart_layout.grid(axes)
     grid[0].set_ylabel(title)
-    _finish(figure, *grid)
+    chart_layout.legend_of(figure, grid)
+    for handle in figure.legends[0].legend_handles:
+        handle.set_color(INK)  # type: ignore[union-attr]
     return figure
 
 
-def attention_figure(series: Mapping[str, pd.Series]) -> Figure:
-    """A line per label over the epochs."""
-    figure, (axes,) = _figure(1, 5.6)
-    styles = _styles(list(series))
-    for label, values in series.items():
-        colour, mark = styles[label]
-        axes.plot(values.index, values, color=colour, marker=mark, markersize=3, linewidth=1.3, label=label)
+def attention_figure(series: Sequence[tuple[str, Style, pd.Series]], width: float) -> Figure:
+    """A line per attack over the epochs."""
+    figure, (axes,) = chart_layout.panels(1, width, height=min(2.6, 0.7 * width))
+    for name, style, values in series:
+        axes.plot(values.index, values, **style.line, label=name)
     axes.set_xlabel("epoch")
-    axes.set_ylabel("distance / bits")
+    axes.locator_params(axis="x", integer=True)
+    height = 0.7 * figure.get_figheight() * chart_layout.POINTS
+    axes.set_ylabel(chart_layout.fitted("distance to the trigger's code (share of the bits)", height))
     axes.set_ylim(bottom=0)
-    axes.grid(visible=True, color=FAINT, linewidth=0.6)
-    _finish(figure, axes)
+    chart_layout.grid(axes)
+    chart_layout.legend_of(figure, [axes])
     return figure

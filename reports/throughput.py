@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.api.errors import UserError
 from bench.api.untrusted import read_json, strip_controls
+from reports import chart_layout
 from reports.board import Board
+from reports.chart import Chart
 from reports.figures import logarithmic
+from reports.palette import FAINT, GREY, INK
 from reports.rows import table
-from reports.svg_charts import COLOURS, FAINT, INK, Chart, chart
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,7 +78,7 @@ def read(path: Path) -> tuple[list[Board], list[Chart]]:
         "Bars: median over interleaved rounds. Lines: 10 % to 90 % of the rounds. 1: HashDoor's kernel. All"
         " implementations return equal results."
     )
-    return boards, [chart("Time relative to HashDoor", "", caption, partial(_bars, raced))]
+    return boards, [Chart("Time relative to HashDoor", "", caption, partial(bars, raced))]
 
 
 def _short(error: ValueError) -> str:
@@ -121,18 +123,22 @@ def _name(row: Row) -> str:
     return strip_controls(", ".join([f"{row.operation}: {row.by}", *sizes]))
 
 
-def _bars(raced: Sequence[tuple[str, tuple[float, float, float]]]) -> Figure:
+def bars(raced: Sequence[tuple[str, tuple[float, float, float]]], width: float) -> Figure:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 0.5 + 0.22 * len(raced)), layout="constrained")
-    axes = figure.subplots()
-    names = [name for name, _ in raced[::-1]]
-    low, middle, high = zip(*(times for _, times in raced[::-1]), strict=True)
-    axes.barh(names, middle, color=COLOURS[0], alpha=0.7)
-    axes.hlines(names, low, high, color=INK, linewidth=1)
+    rows = raced[::-1]
+    names = [chart_layout.fitted(name, width * chart_layout.POINTS * 0.45) for name, _ in rows]
+    lines = len(names) * max(name.count("\n") + 1 for name in names)
+    letters = chart_layout.LEADING * chart_layout.font_size() / chart_layout.POINTS
+    figure = Figure(figsize=(width, 1 + 1.15 * letters * lines), layout="constrained")
+    axes, places = figure.subplots(), range(len(rows))
+    low, middle, high = zip(*(times for _, times in rows), strict=True)
+    axes.barh(places, middle, color=GREY, alpha=0.7)
+    axes.hlines(places, low, high, color=INK, linewidth=1)
+    axes.set_yticks(places, names)
     axes.axvline(1, color=INK, linewidth=0.8)
     axes.set_xscale("log")
     logarithmic(axes.xaxis)
-    axes.set_xlabel("times HashDoor's time")
+    axes.set_xlabel(chart_layout.fitted("times HashDoor's time", width * chart_layout.POINTS * 0.5))
     axes.grid(visible=True, axis="x", color=FAINT, linewidth=0.6)
     return figure

@@ -10,10 +10,10 @@ from bench.api.errors import UserError
 from reports import code_maps, gallery, svg_charts
 from reports.board import Board
 from reports.board_registry import BoardData, BoardKind, all_boards, make_boards
+from reports.chart import Chart
 from reports.context import components
 from reports.image_grid import Block
 from reports.labels import Names
-from reports.svg_charts import Chart
 
 STRENGTH, GEOMETRY = "Strength", "Code geometry"  # chapters with charts, beside the leaderboards
 

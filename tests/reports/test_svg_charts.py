@@ -9,6 +9,8 @@ import pytest
 from bench.engine.record_cache import RecordCache
 from reports import svg_charts
 from reports.frame import read
+from reports.palette import INK, attack_styles
+from reports.svg_charts import Line
 from tests.reports.board_data import trial
 from tests.stores import record
 
@@ -45,14 +47,15 @@ def test_a_chart_takes_the_pages_colours_and_escapes_what_it_shows(stock):
     assert "<b>" not in chart.svg
     assert "against loud(x=&lt;b&gt;&amp;" in chart.svg
     assert "currentColor" in chart.svg
-    assert svg_charts.INK not in chart.svg
+    assert INK not in chart.svg
     assert "<metadata>" not in chart.svg
     assert not re.search(r"<svg[^>]* (width|height)=", chart.svg)
 
 
 def test_code_lengths_are_drawn_at_their_means():
-    lines = {"map": {"a": [0.5, 0.7]}, "t_map": {"a": [0.1, 0.2]}}
-    figure = svg_charts.length_figure(lines, [16, 32])
+    style = attack_styles(["a"])["a"]
+    lines = {name: [Line("a", style, values)] for name, values in {"map": [0.5, 0.7], "t_map": [0.1, 0.2]}.items()}
+    figure = svg_charts.length_figure(lines, [16, 32], 6.9)
     drawn = [axes.lines[0].get_ydata().tolist() for axes in figure.axes]
     assert drawn == [[0.5, 0.7], [0.1, 0.2]]
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["mAP", "t-mAP"]
@@ -86,5 +89,5 @@ def test_attention_is_that_of_the_records(store):
     held = store.tensors(store.record(row["key"]).parents["implant"])
     assert series.index.tolist() == held["attention_epochs"].tolist()
     assert series.tolist() == pytest.approx(held["attention"].tolist())
-    drawn = svg_charts.attention_figure({"x": series / 16})
+    drawn = svg_charts.attention_figure([("x", attack_styles(["x"])["x"], series / 16)], 3.3)
     assert drawn.axes[0].lines[0].get_ydata() == pytest.approx(held["attention"].numpy() / 16)

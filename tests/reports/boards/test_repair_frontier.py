@@ -13,6 +13,7 @@ from reports.board_registry import make_boards
 from reports.frame import read
 from reports.frontier import area
 from reports.selection import NONE
+from reports.svg_charts import FrontierPanel
 from tests.reports.board_data import data_of, trial
 
 BOUNDS = (0.01, 0.04, 0.1)
@@ -106,8 +107,12 @@ def test_the_chart_has_a_curve_per_repair_from_the_model_without_defense(stock):
     assert own.svg.count("loud") == 1
     assert f">{NONE}<" not in own.svg
     assert "repair(tuned=1)" in own.svg
-    drawn = {"loud": (0.95, {"repair": [(0.0, 0.1), (0.04, 0.9)]}), "quiet": (0.95, {"other": [(0.0, 0.1)]})}
-    figure = svg_charts.frontier_figure(drawn, "own-mAP")
+    drawn = [
+        FrontierPanel("loud", "#112233", 0.95, {"repair": [(0.0, 0.1), (0.04, 0.9)]}),
+        FrontierPanel("quiet", "#445566", 0.95, {"other": [(0.0, 0.1)]}),
+    ]
+    figure = svg_charts.frontier_figure(drawn, "own-mAP", 6.9)
+    assert [axes.lines[0].get_color() for axes in figure.axes] == ["#112233", "#445566"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["repair", "other"]
     curve, control = figure.axes[0].lines
     assert (list(curve.get_xdata()), list(curve.get_ydata())) == ([0.0, 0.04], [0.1, 0.9])
