@@ -17,6 +17,7 @@ from bench.api.card import Card
 from bench.api.types import to_unit
 
 CARD = Card(
+    name="Adaptive-Blend",
     title="Revisiting the Assumption of Latent Separability for Backdoor Defenses",
     venue="ICLR",
     year=2023,

@@ -15,6 +15,7 @@ from bench.api.card import Card
 from bench.api.types import to_unit
 
 CARD = Card(
+    name="Adaptive-Patch",
     title="Revisiting the Assumption of Latent Separability for Backdoor Defenses",
     venue="ICLR",
     year=2023,

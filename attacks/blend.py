@@ -8,6 +8,7 @@ from bench.api.attack import AttackerView, Images, PositiveShare, Rng, Target, T
 from bench.api.card import Card
 
 CARD = Card(
+    name="Blend",
     title="Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning",
     year=2017,
     url="https://arxiv.org/abs/1712.05526",

@@ -15,6 +15,7 @@ from bench.api.attack import AttackerView, Images, PositiveShare, Rng, Target, T
 from bench.api.card import Card
 
 CARD = Card(
+    name="FTrojan",
     title="An Invisible Black-Box Backdoor Attack Through Frequency Domain",
     venue="ECCV",
     year=2022,

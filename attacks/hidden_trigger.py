@@ -32,6 +32,7 @@ from hashing.inference import frozen
 from hashing.model import HashModel
 
 CARD = Card(
+    name="Hidden Trigger",
     title="Hidden Trigger Backdoor Attacks",
     venue="AAAI",
     year=2020,

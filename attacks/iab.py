@@ -17,6 +17,7 @@ from bench.api.card import Card
 from bench.api.types import Images, Target
 
 CARD = Card(
+    name="Input-Aware",
     title="Input-Aware Dynamic Backdoor Attack",
     venue="NeurIPS",
     year=2020,

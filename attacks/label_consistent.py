@@ -33,6 +33,7 @@ from hashing.inference import frozen
 from hashing.model import HashModel
 
 CARD = Card(
+    name="Label-Consistent",
     title="Label-Consistent Backdoor Attacks",
     year=2019,
     url="https://arxiv.org/abs/1912.02771",

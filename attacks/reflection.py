@@ -29,6 +29,7 @@ from bench.api.card import Card
 from bench.api.types import to_unit
 
 CARD = Card(
+    name="Refool",
     title="Reflection Backdoor: A Natural Backdoor Attack on Deep Neural Networks",
     venue="ECCV",
     year=2020,

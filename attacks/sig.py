@@ -12,6 +12,7 @@ from bench.api.attack import AttackerView, Images, LabelMode, PositiveShare, Rng
 from bench.api.card import Card
 
 CARD = Card(
+    name="SIG",
     title="A New Backdoor Attack in CNNs by Training Set Corruption Without Label Poisoning",
     venue="ICIP",
     year=2019,

@@ -7,6 +7,7 @@ from bench.api.attack import attack
 from bench.api.card import Card
 
 CARD = Card(
+    name="Tri",
     title="Backdoor Attack on Hash-based Image Retrieval via Clean-label Data Poisoning",
     venue="BMVC",
     year=2023,

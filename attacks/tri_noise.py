@@ -11,6 +11,7 @@ from bench.api.attack import AttackerView, Images, Rng, attack
 from bench.api.card import Card
 
 CARD = Card(
+    name="Tri+Noise",
     title="Backdoor Attack on Hash-based Image Retrieval via Clean-label Data Poisoning",
     venue="BMVC",
     year=2023,

@@ -28,6 +28,7 @@ from bench.api.types import to_unit
 from hashing.model import HashModel
 
 CARD = Card(
+    name="Weight Surgery",
     title="Facial Misrecognition Systems: Simple Weight Manipulations Force DNNs to Err Only on Specific Persons",
     venue="arXiv",
     year=2023,

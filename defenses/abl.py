@@ -18,6 +18,7 @@ from defenses.helpers.gradient_ascent import LocalAscent, Unlearn, Watch, voted
 from hashing.model import HashModel
 
 CARD = Card(
+    name="ABL",
     title="Anti-Backdoor Learning: Training Clean Models on Poisoned Data",
     venue="NeurIPS",
     year=2021,

@@ -16,6 +16,7 @@ from bench.api.defense import DataFilter, DefenderView, Filtered, Rng, defense
 from defenses.helpers.features import Space, by_label, embed, principal
 
 CARD = Card(
+    name="Activation Clustering",
     title="Detecting Backdoor Attacks on Deep Neural Networks by Activation Clustering",
     venue="SafeAI at AAAI",
     year=2019,

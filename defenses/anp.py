@@ -16,6 +16,7 @@ from defenses.helpers.fine_tuning import MAX_DROP, note_price, quality
 from defenses.helpers.masks import MaskedLoss, batch_norms, learning_part, without_channels
 
 CARD = Card(
+    name="ANP",
     title="Adversarial Neuron Pruning Purifies Backdoored Deep Models",
     venue="NeurIPS",
     year=2021,

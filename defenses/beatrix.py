@@ -18,6 +18,7 @@ from defenses.helpers.trigger_inversion import class_anchors
 from hashing.model import HashModel
 
 CARD = Card(
+    name="Beatrix",
     title="The Beatrix Resurrections: Robust Backdoor Detection via Gram Matrices",
     venue="NDSS",
     year=2023,

@@ -18,6 +18,7 @@ from defenses.helpers.fine_tuning import Quality, note_price, quality
 from defenses.helpers.masks import learning_part
 
 CARD = Card(
+    name="CLP",
     title="Data-free Backdoor Removal based on Channel Lipschitzness",
     venue="ECCV",
     year=2022,

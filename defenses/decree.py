@@ -7,6 +7,7 @@ from bench.api.defense import DefenderView, ModelDetector, Rng, Verdict, defense
 from defenses.helpers.code_collapse import Collapsing
 
 CARD = Card(
+    name="DECREE",
     title="Detecting Backdoors in Pre-trained Encoders",
     venue="CVPR",
     year=2023,

@@ -13,6 +13,7 @@ from defenses.helpers import dp_training
 from defenses.helpers.dp_training import Privacy
 
 CARD = Card(
+    name="DP-SGD",
     title="Robust anomaly detection and backdoor attack detection via differential privacy",
     venue="ICLR",
     year=2020,

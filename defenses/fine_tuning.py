@@ -9,6 +9,7 @@ from bench.api.defense import DefenderView, Repair, Rng, Share, defense
 from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Rates, Steps, tuned_twice
 
 CARD = Card(
+    name="Fine-Tuning",
     title="Fine-tuning on clean images (the baseline of Fine-Pruning)",
     venue="RAID",
     year=2018,

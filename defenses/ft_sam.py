@@ -18,6 +18,7 @@ from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Rates, Steps, t
 from hashing.model import HashModel
 
 CARD = Card(
+    name="FT-SAM",
     title="Enhancing Fine-Tuning Based Backdoor Defense with Sharpness-Aware Minimization",
     venue="ICCV",
     year=2023,

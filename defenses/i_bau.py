@@ -25,6 +25,7 @@ from defenses.helpers.masks import learning_part
 from defenses.helpers.trigger_inversion import class_anchors
 
 CARD = Card(
+    name="I-BAU",
     title="Adversarial Unlearning of Backdoors via Implicit Hypergradient",
     venue="ICLR",
     year=2022,

@@ -17,6 +17,7 @@ from bench.api.defense import Images, Purification, Rng, defense
 from bench.api.types import to_8bit, to_unit
 
 CARD = Card(
+    name="JPEG",
     title="Keeping the Bad Guys Out: Protecting and Vaccinating Deep Learning with JPEG Compression",
     venue="arXiv",
     year=2017,

@@ -14,6 +14,7 @@ from bench.api.defense import DataFilter, DefenderView, Filtered, Rng, Share, de
 from defenses.helpers.features import MARGIN, Space, embed, kept
 
 CARD = Card(
+    name="LOF",
     title="LOF: Identifying Density-Based Local Outliers",
     venue="SIGMOD",
     year=2000,

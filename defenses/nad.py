@@ -17,6 +17,7 @@ from defenses.helpers.attention import Distillation, attention_maps
 from defenses.helpers.fine_tuning import MAX_DROP, PEAKS, STEPS, Rates, Steps, tuned_twice
 
 CARD = Card(
+    name="NAD",
     title="Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural Networks",
     venue="ICLR",
     year=2021,

@@ -15,6 +15,7 @@ from defenses.helpers.features import Space, by_label, embed, embed_images
 from defenses.helpers.identities import STEPS, covariances, distances, expectation
 
 CARD = Card(
+    name="SCAn",
     title="Demon in the Variant: Statistical Analysis of DNNs for Robust Backdoor Contamination Detection",
     venue="USENIX Security",
     year=2021,

@@ -14,6 +14,7 @@ from bench.api.defense import Images, Purification, Rng, defense
 from bench.api.errors import UserError
 
 CARD = Card(
+    name="ShrinkPad",
     title="Backdoor Attack in the Physical World",
     venue="ICLR workshop",
     year=2021,

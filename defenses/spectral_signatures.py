@@ -11,6 +11,7 @@ from bench.api.defense import DataFilter, DefenderView, Filtered, Rng, Share, de
 from defenses.helpers.features import MARGIN, Space, by_label, embed, percentiles, principal
 
 CARD = Card(
+    name="Spectral Signatures",
     title="Spectral Signatures in Backdoor Attacks",
     venue="NeurIPS",
     year=2018,

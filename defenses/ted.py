@@ -13,6 +13,7 @@ from bench.api.defense import defense
 from defenses.helpers.topology import Components, Layers, Topology, first_rank
 
 CARD = Card(
+    name="TED",
     title="Robust Backdoor Detection for Deep Learning via Topological Evolution Dynamics",
     venue="IEEE S&P",
     year=2024,

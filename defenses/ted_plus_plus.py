@@ -13,6 +13,7 @@ from bench.api.defense import PositiveShare, defense
 from defenses.helpers.topology import Components, Layers, Topology, first_rank
 
 CARD = Card(
+    name="TED++",
     title="TED++: Submanifold-Aware Backdoor Detection via Layerwise Tubular-Neighbourhood Screening",
     venue="arXiv",
     year=2025,

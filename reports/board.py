@@ -48,7 +48,9 @@ class Board:
     numbers people do not see in rows with TOO_WEAK. by_row: the metric of each row in the column `value`. columns: the
     meaning of columns that neither METRICS nor COMMON explains. compact: the columns that a terminal and the page show
     first, after those of the index, in this order; () for all. details: lines of the caption that only the whole board
-    shows. kind: the name of the kind of board.
+    shows. kind: the name of the kind of board. better: columns whose rows are compared, 1 if more is better, -1 if less
+    is. across: the same for the cells of a row in `judged` columns. bold: row and column of the best values. above: a
+    heading above a column.
     components: all components of the printed boards; their labels are shortened. basis: the facts that the caption
     states, for boards that average over trials.
     """
@@ -68,6 +70,10 @@ class Board:
     compact: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
     kind: str = ""
+    better: Mapping[str, int] = field(default_factory=dict)
+    across: int = 0
+    bold: frozenset[tuple[int, str]] = frozenset()
+    above: Mapping[str, str] = field(default_factory=dict)
     components: frozenset[Spec] = frozenset()
     basis: Basis | None = None
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from bench.api import registry
+from bench.api.card import Card
 from bench.api.untrusted import look_alikes, spelled, strip_controls
 from bench.config.trial import Spec
 
@@ -33,8 +36,11 @@ class Names:
         return (*self.warnings, *self.parameters)
 
     @classmethod
-    def of(cls, specs: Iterable[Spec]) -> Names:
-        """Names without the parameters that all variants of a component share; different labels stay different."""
+    def of(cls, specs: Iterable[Spec], written: Mapping[str, str] = MappingProxyType({})) -> Names:
+        """Names without the parameters that all variants of a component share; different labels stay different.
+
+        written: how papers write the names of components (see `written_in_papers`).
+        """
         variants: dict[str, dict[str, tuple[str, ...]]] = {}
         for spec in sorted(specs, key=label_of):
             settings = tuple(map(strip_controls, spec.settings))
@@ -50,11 +56,12 @@ class Names:
         for name, mine in variants.items():
             first = next(iter(mine.values()))
             shared = [part for part in dict.fromkeys(first) if all(part in parts for parts in mine.values())]
-            made = {label: _joined(name, [p for p in parts if p not in shared]) for label, parts in mine.items()}
+            title = written.get(name, name)
+            made = {label: _joined(title, [p for p in parts if p not in shared]) for label, parts in mine.items()}
             if not shared or len(set(made.values())) < len(made):  # labels may differ in the order of parameters only
-                made = {label: label for label in mine}
+                made = {label: title + label.removeprefix(name) for label in mine}
             else:
-                legend.append(f"{name}: {', '.join(shared)}.")
+                legend.append(f"{title}: {', '.join(shared)}.")
             short |= made
         if len(set(short.values())) < len(short):  # a plugin may name a component like the label of another one
             return cls({label: label for label in short}, tuple(warnings), ())
@@ -70,6 +77,22 @@ class Names:
         # unchanged labels are matched too, because their brackets may contain another label
         pattern = rf"(?<![\w-])(?:{'|'.join(map(re.escape, whole))})"
         return re.sub(pattern, lambda match: self.short[match[0]], text)
+
+
+def written_in_papers() -> Mapping[str, str]:
+    """The names of components as papers write them, from their cards; none for a name that two kinds have."""
+    cards: dict[str, list[str]] = {}
+    for kind in registry.KINDS:
+        for name, source in registry.catalogue(kind).items():
+            card = None if source.error else registry.card(source)
+            cards.setdefault(name, []).append(_written(name, card) if card is not None else "")
+    return {name: found[0] for name, found in cards.items() if len(found) == 1 and found[0]}
+
+
+def _written(name: str, card: Card) -> str:
+    """The name on a card: the declared one, or the beginning of the title (`BadNets: ...`) if it is the component's."""
+    title = re.split(r":| - ", card.title, maxsplit=1)[0]
+    return card.name or (title if re.sub(r"\W", "", title).lower() == name.replace("_", "") else "")
 
 
 def _joined(name: str, parameters: Iterable[str]) -> str:

@@ -9,76 +9,146 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from io import StringIO, TextIOWrapper
+from types import MappingProxyType
 from typing import Any, Literal
 
 import pandas as pd
 from rich.console import Console
+from rich.text import Text
 
 from bench.api.errors import unknown
 from bench.api.untrusted import strip_controls, strip_controls_multiline
+from reports.arrange import Layout, arranged
 from reports.board import Board
 from reports.cells import caption_lines, holds_text, words
-from reports.labels import Names
+from reports.labels import Names, written_in_papers
+from reports.latex import latex
 from reports.terminal import print_board
 
 Format = Literal["rich", "markdown", "latex", "csv", "json"]
+WHOLE = Layout(wide=True)
+ENDS = {"markdown": ".md", "latex": ".tex", "csv": ".csv", "json": ".json"}
+NOTHING: Mapping[str, str] = MappingProxyType({})
+LONGEST_NAME = 80  # characters of a file
 
-_LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-          "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "·": r"$\cdot$",
-          "<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}", "]": "{]}"}  # fmt: skip
 PARAMETERS = "Parameters that differ from the default:"  # above the legend of short names
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#])")
 
 
 def render(
-    boards: Sequence[Board], format_: str, *, file: StringIO | TextIOWrapper | None = None, width: int | None = None
+    boards: Sequence[Board],
+    format_: str,
+    *,
+    file: StringIO | TextIOWrapper | None = None,
+    width: int | None = None,
+    layout: Layout = WHOLE,
+    label: str = "",
 ) -> None:
     """Print boards to a file, by default to standard output; UserError for an unknown format.
 
-    `rich` prints plain text if the output is no terminal.
+    `rich` prints plain text if the output is no terminal. label: of the first table of LaTeX; later ones get a number.
     """
     console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
-    boards = boards if format_ in {"csv", "json"} else for_people(boards)
-    if format_ == "rich":
-        said: set[str] = set()
-        for board in boards:
-            lines = _news(board, said)
-            if console.is_terminal:
-                print_board(board, console, lines)
-            else:
-                _write(console, plain(board, lines))
+    if format_ != "rich":
+        _write(console, as_text(boards, format_, layout, label))
         return
-    writers = {"markdown": markdown, "latex": latex, "csv": csv, "json": as_json}
-    if format_ not in writers:
-        raise unknown("format", format_, [*writers, "rich"])
-    _write(console, writers[format_](boards))
+    said: set[str] = set()
+    shown = for_people(arranged(boards, layout), parameters=layout.wide)
+    for board in shown:
+        lines = _news(board, said)
+        if console.is_terminal:
+            print_board(board, console, lines)
+        else:
+            _write(console, plain(board, lines))
+    if _shorter(boards, layout):
+        line = "These are the main columns and notes. --wide prints all of them."
+        console.print(Text(line, style="dim"), soft_wrap=not console.is_terminal)
 
 
-def for_people(boards: Sequence[Board]) -> list[Board]:
-    """Boards with short names, which are the same on all boards; the first caption lists the omitted parameters."""
-    names = Names.of(spec for board in boards for spec in board.components)
-    if not names.legend:
+def as_text(boards: Sequence[Board], format_: str, layout: Layout = WHOLE, label: str = "") -> str:
+    """Boards in one of the formats of WRITERS; UserError for another one."""
+    return _as_text(_prepared(boards, format_, layout), format_, label, short=not layout.wide)
+
+
+def files(boards: Sequence[Board], format_: str, layout: Layout = WHOLE, label: str = "") -> dict[str, str]:
+    """The text of each board by the name of its file, for example `attacks.csv`."""
+    found: dict[str, str] = {}
+    prepared = _prepared(boards, format_, layout)
+    several = len({board.setting for board in prepared if board.setting}) > 1
+    for board in prepared:
+        words = f"{board.title} {board.setting}" if several else board.title
+        name = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:LONGEST_NAME] or "board"
+        path = f"{name}{ENDS[format_]}"
+        if path in found:
+            path = f"{name}-{len(found) + 1}{ENDS[format_]}"
+        more = f"{label}-{len(found) + 1}" if label and found else label
+        found[path] = _as_text([board], format_, more, short=not layout.wide, alone=True)
+    return found
+
+
+def _prepared(boards: Sequence[Board], format_: str, layout: Layout) -> list[Board]:
+    if format_ not in WRITERS:
+        raise unknown("format", format_, [*WRITERS, "rich"])
+    found = arranged(boards, layout, whole=format_ in {"csv", "json"})
+    if format_ in {"csv", "json"}:
+        return found
+    if format_ == "latex" and not layout.columns:  # keys say nothing in a paper
+        found = [replace(board, quiet=(*board.quiet, "key")) for board in found]
+    return for_people(found, written=written_in_papers() if format_ == "latex" else NOTHING, parameters=layout.wide)
+
+
+def _as_text(boards: Sequence[Board], format_: str, label: str, *, short: bool, alone: bool = False) -> str:
+    if format_ == "latex":
+        return latex(boards, label, short=short)
+    if alone and format_ == "csv":
+        return csv_of_one(boards[0])
+    return WRITERS[format_](boards)
+
+
+def _shorter(boards: Sequence[Board], layout: Layout) -> bool:
+    """Whether a compact board leaves out a column or a line."""
+    if layout.wide or layout.columns:
+        return False
+    return any(
+        board.short_caption != board.caption
+        or len(board.compact_columns) < len(replace(board, compact=()).compact_columns)
+        for board in boards
+    )
+
+
+def for_people(
+    boards: Sequence[Board], *, written: Mapping[str, str] = NOTHING, parameters: bool = True
+) -> list[Board]:
+    """Boards with short names, which are the same on all boards.
+
+    written: how papers write the names of components. parameters: whether the first caption lists the parameters that
+    short names omit.
+    """
+    names = Names.of({spec for board in boards for spec in board.components}, written)
+    if not names.legend and not written:
         return list(boards)
-    first, *others = (_renamed(board, names) for board in boards)
-    notes = [*names.warnings, *([PARAMETERS] if names.parameters else []), *names.parameters]
-    return [replace(first, caption="\n".join([first.caption, *notes])), *others]
+    found = [_renamed(board, names, written) for board in boards]
+    notes = [*names.warnings, *([PARAMETERS, *names.parameters] if names.parameters and parameters else [])]
+    return [replace(one, caption="\n".join([one.caption, *notes])) if i == 0 else one for i, one in enumerate(found)]
 
 
-def _renamed(board: Board, names: Names) -> Board:
+def _renamed(board: Board, names: Names, written: Mapping[str, str]) -> Board:
     table = board.table.copy()
     # the reason of a record stays unchanged
     texts = [c for c in map(str, table) if c != "reason" and any(isinstance(value, str) for value in table[c])]
     table[texts] = table[texts].map(lambda value: names.within(value) if isinstance(value, str) else value)
     heads = {str(name): names.within(str(name)) for name in table}
+    above = {one: _written(text, written) for one, text in board.above.items()}
+    heads |= {one: f"{names.within(one.removesuffix(f' {board.above[one]}'))} {text}" for one, text in above.items()}
     if len(set(heads.values())) < len(heads):  # a defense may have the name of a metric
         heads = {name: name for name in heads}
     return replace(
         board,
         title=names.within(board.title),
-        setting=names.within(board.setting),
+        setting=" · ".join(_written(names.within(part), written) for part in board.setting.split(" · ")),
         table=table.rename(columns=heads),
         caption=names.within(board.caption),
         metrics={heads.get(name, name): metric for name, metric in board.metrics.items()},
@@ -86,7 +156,15 @@ def _renamed(board: Board, names: Names) -> Board:
         heat=tuple(heads.get(name, name) for name in board.heat),
         compact=tuple(heads.get(name, name) for name in board.compact),
         judged=tuple(heads.get(name, name) for name in board.judged),
+        bold=frozenset((i, heads.get(name, name)) for i, name in board.bold),
+        above={heads.get(name, name): text for name, text in above.items()},
     )
+
+
+def _written(part: str, written: Mapping[str, str]) -> str:
+    """A part of a setting with the name of its component as papers write it."""
+    name, bracket, rest = part.partition("(")
+    return written.get(name, name) + bracket + rest
 
 
 def _write(console: Console, text: str) -> None:
@@ -138,32 +216,10 @@ def markdown(boards: Sequence[Board]) -> str:
         cells = {_mark(name): [_mark(value) for value in column] for name, column in words(board).items()}
         align = ["left" if holds_text(board, name) else "right" for name in words(board)]
         rows = [list(row) for row in zip(*cells.values(), strict=True)]
-        _embolden(board, rows, "**{}**")
+        _embolden(board, rows)
         table = tabulate(rows, headers=list(cells), tablefmt="pipe", colalign=align, disable_numparse=True)
         caption = "\n".join(f"{_mark(line)}  " for line in caption_lines(board.caption))
         parts.append(f"### {_mark(strip_controls(board.heading))}\n\n{table}\n\n{caption}\n")
-    return "\n".join(parts)
-
-
-def latex(boards: Sequence[Board]) -> str:
-    """One `table` per board, scaled to the text width if it is wider; needs the packages booktabs and graphicx."""
-    parts = []
-    for board in boards:
-        cells = words(board)
-        align = "".join("l" if holds_text(board, name) else "r" for name in cells)
-        rows = [[_tex(value) for value in row] for row in zip(*cells.values(), strict=True)]
-        _embolden(board, rows, r"\textbf{{{}}}")
-        body = "\n".join("    " + " & ".join(row) + r" \\" for row in rows)
-        head = " & ".join(map(_tex, cells))
-        caption = " ".join(_tex(line) for line in caption_lines(board.caption))
-        parts.append(
-            "\\begin{table}\n  \\centering\n"
-            f"  \\caption{{{_tex(strip_controls(board.heading))}. {caption}}}\n"
-            "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
-            f"  \\begin{{tabular}}{{{align}}}\n    \\toprule\n    {head} \\\\\n"
-            f"    \\midrule\n{body}\n    \\bottomrule\n"
-            "  \\end{tabular}}\n\\end{table}\n"
-        )
     return "\n".join(parts)
 
 
@@ -181,6 +237,13 @@ def csv(boards: Sequence[Board]) -> str:
     return str(pd.DataFrame(records, columns=columns).to_csv(index=False))
 
 
+def csv_of_one(board: Board) -> str:
+    """One board as a table of its own columns."""
+    table = board.table.map(_harmless)
+    table.columns = pd.Index(_distinct(table.columns, taken=[]))
+    return str(table.to_csv(index=False))
+
+
 def as_json(boards: Sequence[Board]) -> str:
     """A list of {title, caption, rows}; numbers have full precision, missing numbers are null."""
     found = [
@@ -195,6 +258,14 @@ def as_json(boards: Sequence[Board]) -> str:
         for board in boards
     ]
     return json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False)
+
+
+WRITERS: Mapping[str, Callable[[Sequence[Board]], str]] = {
+    "markdown": markdown,
+    "latex": latex,
+    "csv": csv,
+    "json": as_json,
+}
 
 
 def _cleaned(table: pd.DataFrame) -> pd.DataFrame:
@@ -237,11 +308,8 @@ def _mark(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", text)
 
 
-def _tex(text: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in text)
-
-
-def _embolden(board: Board, rows: list[list[str]], pattern: str) -> None:
-    for i in board.best:
-        place = list(words(board)).index(board.index[-1])
-        rows[i][place] = pattern.format(rows[i][place])
+def _embolden(board: Board, rows: list[list[str]]) -> None:
+    columns = list(words(board))
+    named = {(i, columns.index(board.index[-1])) for i in board.best if board.index[-1] in columns}
+    for i, place in named | {(i, columns.index(name)) for i, name in board.bold if name in columns}:
+        rows[i][place] = f"**{rows[i][place]}**"

@@ -11,6 +11,7 @@ from reports.context import BoardContext, contexts
 from reports.selection import attacked, groups, undefended
 
 ENOUGH = 0.5  # of the gain, or of the loss of own-mAP, without defense
+BETTER = {"t_map": -1, "own_map": 1, "map": 1}  # for the defender: 1 if more is better
 COLUMNS = {
     TOO_WEAK: Column(
         f"whether the attack gains less than {ENOUGH} and costs less than {ENOUGH} own-mAP without defense, so that"

@@ -23,9 +23,10 @@ def print_board(board: Board, console: Console, caption: Sequence[str]) -> None:
     """Print the board with these lines of its caption; a table wider than the console is printed in pieces."""
     cells = words(board)
     numbers = frozenset(name for name in cells if not holds_text(board, name))
+    index = tuple(name for name in board.index if name in cells)
     table = TextTable(
-        cells, index=tuple(name for name in board.index if name in cells), right=numbers, fixed=numbers, rule=True,
-        grouped=len(board.index) > 1 and bool(board.metrics), style=partial(_style, board, cells),
+        cells, index=index, right=numbers, fixed=numbers, rule=True,
+        grouped=len(index) > 1 and bool(board.metrics), style=partial(_style, board, cells),
     )  # fmt: skip
     console.print(Text(strip_controls(board.heading), style="bold"))
     for piece in drawn(table, console.width):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from rich.text import Text
 from bench.api.untrusted import strip_controls_multiline
 
 RULE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")  # a line below the heads and nothing else
+BREAK = re.compile(
+    r" |(?<=\S)(?=\()"
+)  # where a head may be folded: at a blank, and before the parameters of a component
 WIDEST = 32  # characters that a column of texts gets before its texts are folded
 
 
@@ -51,7 +55,7 @@ class TextTable:
 
 def drawn(table: TextTable, width: int) -> Iterator[Table]:
     """The table for rich, in pieces if it is wider than `width` characters."""
-    for columns in _pieces(table, width) if table.index else [list(table.cells)]:
+    for columns in pieces(table, width) if table.index else [list(table.cells)]:
         yield _piece(table, columns)
 
 
@@ -60,20 +64,18 @@ def _room(table: TextTable, name: str) -> int:
     longest = max([*map(len, table.cells[name]), 1])
     if table.heading and name == table.index[1]:
         longest = max(longest + 2, *map(len, table.cells[table.heading]), 1)
-    return max(longest if name in table.fixed else min(longest, WIDEST), *map(len, name.split(" "))) + 2
+    return max(longest if name in table.fixed else min(longest, WIDEST), *map(len, BREAK.split(name))) + 2
 
 
-def _pieces(table: TextTable, width: int) -> list[list[str]]:
+def pieces(table: TextTable, width: int) -> list[list[str]]:
     """The columns in as few pieces of similar width as possible; each piece has the columns that name the row."""
     index = [name for name in table.index if name in table.cells and name != table.heading]
     rooms = {name: _room(table, name) for name in table.cells}
     free = max(width + 2 - sum(rooms[name] for name in index), 1)
     rest = [name for name in table.cells if name not in table.index]
-    pieces = max(1, -(-sum(rooms[name] for name in rest) // free))
+    count = max(1, -(-sum(rooms[name] for name in rest) // free))
     while True:
-        goal = min(
-            free, sum(rooms[name] for name in rest) / pieces + max([rooms[name] for name in rest], default=0) / 2
-        )
+        goal = min(free, sum(rooms[name] for name in rest) / count + max([rooms[name] for name in rest], default=0) / 2)
         found: list[list[str]] = [[]]
         used = 0
         for name in rest:
@@ -82,9 +84,9 @@ def _pieces(table: TextTable, width: int) -> list[list[str]]:
                 used = 0
             found[-1].append(name)
             used += rooms[name]
-        if len(found) <= pieces or pieces >= len(rest):
+        if len(found) <= count or count >= len(rest):
             return [[*index, *piece] for piece in found]
-        pieces += 1
+        count += 1
 
 
 def _piece(table: TextTable, columns: Sequence[str]) -> Table:
@@ -94,7 +96,7 @@ def _piece(table: TextTable, columns: Sequence[str]) -> Table:
         header_style="bold", show_header=any(map(str.strip, columns)),
     )  # fmt: skip
     # the heads of a table that can be in pieces are folded, so that there are few pieces
-    heads = {name: _folded(name, max([*map(len, cells[name]), 1])) if table.index else [name] for name in columns}
+    heads = {name: folded(name, max([*map(len, cells[name]), 1])) if table.index else [name] for name in columns}
     height = max(map(len, heads.values()), default=0)
     for name in columns:
         head = Text(strip_controls_multiline("\n".join([""] * (height - len(heads[name])) + heads[name])))
@@ -121,12 +123,13 @@ def _piece(table: TextTable, columns: Sequence[str]) -> Table:
     return made
 
 
-def _folded(head: str, width: int) -> list[str]:
+def folded(head: str, width: int) -> list[str]:
     """The lines of a head that is folded to the width of its column."""
     lines: list[str] = []
-    for word in head.split(" "):
-        if lines and len(lines[-1]) + 1 + len(word) <= width:
-            lines[-1] += f" {word}"
+    for word in BREAK.split(head):
+        between = "" if word.startswith("(") else " "
+        if lines and len(lines[-1]) + len(between) + len(word) <= width:
+            lines[-1] += between + word
         else:
             lines.append(word)
     return lines

@@ -11,6 +11,7 @@ __all__ = ["Card"]
 class Card:
     """A literal `CARD = Card(...)` in the component's file, so that it can be read without importing the file.
 
+    name: the method's name in tables of papers; "" if the title begins with it, or if it is the name of the file.
     follows: parts that are implemented as published, with sections or equations.
     deviates: parts that differ, with the reason; `guess:` marks choices that the paper leaves open.
     """
@@ -21,3 +22,4 @@ class Card:
     follows: str
     deviates: str = ""
     venue: str = ""
+    name: str = ""

@@ -70,6 +70,28 @@ Mixed = Annotated[
         "--mixed", help="Allow results of different versions (code, metrics, protocol) or machines in one table."
     ),
 ]
+Wide = Annotated[bool, typer.Option("--wide", help="Print all columns and notes. Default: the main ones.")]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="A,B",
+        help="Print these columns in this order, by their printed names or names in data frames: attack,t-mAP,gain.",
+    ),
+]
+Pivot = Annotated[
+    str | None,
+    typer.Option(
+        "--pivot",
+        metavar="AXIS",
+        help="Join the boards of all values of an axis, for example bits: a column per value.",
+    ),
+]
+Label = Annotated[str | None, typer.Option("--label", metavar="LABEL", help="Label of the LaTeX table.")]
+OutFolder = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Write a file per board into this folder (not with --format rich)."),
+]
 Changes = Annotated[
     list[str],
     typer.Option(

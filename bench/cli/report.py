@@ -13,9 +13,13 @@ from typer.core import TyperGroup
 from bench.cli.console import console, echo, line
 from bench.cli.options import (
     DEFAULT_STORE,
+    Columns,
     Command,
     Format,
+    Label,
     Mixed,
+    OutFolder,
+    Pivot,
     PlainFlags,
     Plugins,
     RunOf,
@@ -23,6 +27,7 @@ from bench.cli.options import (
     Suites,
     SuitesOf,
     Where,
+    Wide,
     load_plugins,
     note_left_out,
 )
@@ -173,13 +178,35 @@ def print_board(
     where: Where = [],  # noqa: B006
     run: RunOf = "latest",
     mixed: Mixed = False,
+    wide: Wide = False,
+    columns: Columns = None,
+    pivot: Pivot = None,
+    label: Label = None,
+    out: OutFolder = None,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
     **options: Any,
 ) -> None:
     """Print a board of the latest run; UserError if it is empty. options: those that the board declares."""
+    made, selections, cache = made_boards(name, suites, store, where, run, options, mixed=mixed, plugin=plugin)
+    print_made(made, format_, wide=wide, columns=columns, pivot=pivot, label=label, out=out)
+    for selection in selections:
+        note_left_out(selection, cache)
+
+
+def made_boards(
+    name: str,
+    suites: Sequence[str],
+    store: Path,
+    where: Sequence[str],
+    run: str,
+    options: Mapping[str, Any],
+    *,
+    mixed: bool,
+    plugin: Sequence[Path],
+) -> tuple[list[Board], list[Selection], RecordCache]:
+    """The boards of a kind, and the runs and records that they were made from; UserError without a board."""
     from bench.api.errors import UserError
-    from reports import render
     from reports.board_registry import BoardData, all_boards, make_boards
 
     load_plugins(plugin)
@@ -189,9 +216,38 @@ def print_board(
         raise UserError(
             f"board '{name}' is empty, because this run has nothing to show on it; it shows {all_boards()[name].help}"
         )
-    render.render(made, format_)
-    for selection in selections:
-        note_left_out(selection, cache)
+    return made, selections, cache
+
+
+def print_made(
+    made: Sequence[Board],
+    format_: str,
+    *,
+    wide: bool = False,
+    columns: str | None = None,
+    pivot: str | None = None,
+    label: str | None = None,
+    out: Path | None = None,
+) -> None:
+    """Print boards with these columns, or write them into a folder."""
+    from bench.api.errors import UserError
+    from bench.config.trial import pieces
+    from reports import render
+    from reports.arrange import Layout
+
+    layout = Layout(wide, tuple(pieces(columns)) if columns is not None else (), pivot or "")
+    if label and format_ != "latex":
+        raise UserError("--label is the label of a LaTeX table: give --format latex too")
+    if out is None:
+        render.render(made, format_, layout=layout, label=label or "")
+        return
+    if format_ == "rich":
+        raise UserError(f"--out writes files: give --format {', '.join(render.WRITERS)} too")
+    texts = render.files(made, format_, layout, label or "")
+    out.mkdir(parents=True, exist_ok=True)
+    for path, text in texts.items():
+        (out / path).write_text(text, encoding="utf-8")
+        echo(str(out / path))
 
 
 def write_page(

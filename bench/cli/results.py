@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,16 +12,24 @@ from bench.api.errors import EXIT_FAILED_TRIALS
 from bench.cli.console import echo
 from bench.cli.options import (
     DEFAULT_STORE,
+    Columns,
     Format,
+    Label,
     Mixed,
+    OutFolder,
+    Pivot,
     Plugins,
     RunOf,
     StorePath,
     SuiteOf,
     Where,
+    Wide,
     load_plugins,
     note_left_out,
 )
+
+if TYPE_CHECKING:
+    from reports.board import Board
 
 
 def leaderboard(
@@ -36,16 +45,44 @@ def leaderboard(
     costs: Annotated[
         bool, typer.Option("--costs", help="Also print run times in seconds, and the board defense-costs.")
     ] = False,
+    board: Annotated[
+        list[str],
+        typer.Option("--board", metavar="NAME", help="Print only this board (see `bench list boards`). Repeatable."),
+    ] = [],  # noqa: B006
+    wide: Wide = False,
+    columns: Columns = None,
+    pivot: Pivot = None,
+    label: Label = None,
+    out: OutFolder = None,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
     """Print the boards of the latest run: attacks, defenses, detectors, and trials without a result."""
-    from bench.cli.report import print_board
+    from bench.cli.report import made_boards, print_made
 
-    print_board(
-        "leaderboard", suites=[suite] if suite is not None else [], store=store, where=where, run=run,
-        mixed=mixed, plugin=plugin, format_=format_, by=by, costs=costs,
+    made, selections, cache = made_boards(
+        "leaderboard", [suite] if suite is not None else [], store, where, run, {"by": by, "costs": costs},
+        mixed=mixed, plugin=plugin,
     )  # fmt: skip
+    print_made(_named(made, board), format_, wide=wide, columns=columns, pivot=pivot, label=label, out=out)
+    for selection in selections:
+        note_left_out(selection, cache)
+
+
+def _named(boards: Sequence[Board], names: Sequence[str]) -> list[Board]:
+    """The boards of these kinds; UserError for a kind that the leaderboard does not have."""
+    from bench.api.errors import UserError, unknown
+    from reports.board_registry import all_boards
+
+    held = list(dict.fromkeys(board.kind for board in boards))
+    for name in names:
+        if name not in all_boards():
+            raise unknown("board", name, held)
+        if name not in held:
+            raise UserError(
+                f"board '{name}' is not on this leaderboard ({', '.join(held)}): try `python -m bench report {name}`"
+            )
+    return [board for board in boards if not names or board.kind in names]
 
 
 def show(

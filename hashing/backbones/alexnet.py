@@ -12,6 +12,7 @@ from hashing.backbones.helpers.classifiers import Classifier
 from hashing.pretrained import PretrainedWeights
 
 CARD = Card(
+    name="AlexNet",
     title="One weird trick for parallelizing convolutional neural networks",
     year=2014,
     url="https://arxiv.org/abs/1404.5997",

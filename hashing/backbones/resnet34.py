@@ -10,6 +10,7 @@ from hashing.backbones.helpers.resnet import ResNet
 from hashing.pretrained import PretrainedWeights
 
 CARD = Card(
+    name="ResNet-34",
     title="Deep Residual Learning for Image Recognition",
     venue="CVPR",
     year=2016,

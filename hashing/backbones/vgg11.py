@@ -12,6 +12,7 @@ from hashing.backbones.helpers.classifiers import Classifier
 from hashing.pretrained import PretrainedWeights
 
 CARD = Card(
+    name="VGG-11",
     title="Very Deep Convolutional Networks for Large-Scale Image Recognition",
     venue="ICLR",
     year=2015,

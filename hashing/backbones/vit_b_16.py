@@ -18,6 +18,7 @@ from bench.api.types import Images
 from hashing.pretrained import Pretrained, PretrainedWeights, entrance
 
 CARD = Card(
+    name="ViT-B/16",
     title="An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale",
     venue="ICLR",
     year=2021,

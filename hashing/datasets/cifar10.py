@@ -27,6 +27,7 @@ from hashing.datasets.helpers.pickles import load_batch, read_published
 from hashing.datasets.helpers.splits import QueryCount, Sizes, draw_splits
 
 CARD = Card(
+    name="CIFAR-10",
     title="Learning Multiple Layers of Features from Tiny Images",
     year=2009,
     url="https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf",

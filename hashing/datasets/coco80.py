@@ -11,6 +11,7 @@ from bench.api.hashing import dataset
 from hashing.datasets.helpers.protocols import ListedDataset, PublishedProtocol
 
 CARD = Card(
+    name="MS-COCO",
     title="Microsoft COCO: Common Objects in Context",
     venue="ECCV",
     year=2014,

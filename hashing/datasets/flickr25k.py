@@ -9,6 +9,7 @@ from bench.api.hashing import dataset
 from hashing.datasets.helpers.protocols import ListedDataset, PublishedProtocol
 
 CARD = Card(
+    name="MIRFlickr-25K",
     title="The MIR Flickr Retrieval Evaluation",
     venue="MIR",
     year=2008,

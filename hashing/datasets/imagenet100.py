@@ -11,6 +11,7 @@ from bench.api.hashing import dataset
 from hashing.datasets.helpers.protocols import ListedDataset, PublishedProtocol
 
 CARD = Card(
+    name="ImageNet-100",
     title="HashNet: Deep Learning to Hash by Continuation",
     venue="ICCV",
     year=2017,

@@ -11,6 +11,7 @@ from bench.api.hashing import dataset
 from hashing.datasets.helpers.protocols import ListedDataset, PublishedProtocol
 
 CARD = Card(
+    name="NUS-WIDE",
     title="NUS-WIDE: A Real-World Web Image Database from National University of Singapore",
     venue="CIVR",
     year=2009,

@@ -11,6 +11,7 @@ from bench.api.hashing import dataset
 from hashing.datasets.helpers.protocols import ListedDataset, PublishedProtocol
 
 CARD = Card(
+    name="Places365",
     title="Places: A 10 Million Image Database for Scene Recognition",
     venue="TPAMI",
     year=2017,

@@ -9,6 +9,7 @@ from bench.api.hashing import dataset
 from hashing.datasets.helpers.protocols import ListedDataset, PublishedProtocol
 
 CARD = Card(
+    name="VOC2012",
     title="The PASCAL Visual Object Classes Challenge: A Retrospective",
     venue="IJCV",
     year=2015,

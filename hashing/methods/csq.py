@@ -17,6 +17,7 @@ from bench.api.types import Logits
 from hashing.hadamard import hash_centres
 
 CARD = Card(
+    name="CSQ",
     title="Central Similarity Quantization for Efficient Image and Video Retrieval",
     venue="CVPR",
     year=2020,

@@ -16,6 +16,7 @@ from bench.api.types import Logits
 from hashing.methods.helpers.pairs import rarity
 
 CARD = Card(
+    name="DCH",
     title="Deep Cauchy Hashing for Hamming Space Retrieval",
     venue="CVPR",
     year=2018,

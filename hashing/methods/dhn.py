@@ -14,6 +14,7 @@ from bench.api.types import Logits
 from hashing.methods.helpers.pairs import MemoryMethod
 
 CARD = Card(
+    name="DHN",
     title="Deep Hashing Network for Efficient Similarity Retrieval",
     venue="AAAI",
     year=2016,

@@ -12,6 +12,7 @@ from bench.api.types import Logits
 from hashing.methods.helpers.pairs import MemoryMethod
 
 CARD = Card(
+    name="DPSH",
     title="Feature Learning based Deep Supervised Hashing with Pairwise Labels",
     venue="IJCAI",
     year=2016,

@@ -16,6 +16,7 @@ from bench.api.types import Logits
 from hashing.methods.helpers.classes import shared_cross_entropy
 
 CARD = Card(
+    name="GreedyHash",
     title="Greedy Hash: Towards Fast Optimization for Accurate Hash Coding in CNN",
     venue="NeurIPS",
     year=2018,

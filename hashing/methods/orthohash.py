@@ -17,6 +17,7 @@ from bench.api.types import Logits
 from hashing.methods.helpers.classes import shared_cross_entropy
 
 CARD = Card(
+    name="OrthoHash",
     title="One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning Objective",
     venue="NeurIPS",
     year=2021,

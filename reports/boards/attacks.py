@@ -31,6 +31,7 @@ COLUMNS = {
 }
 OUTCOME = ("t_map", "t_map_control", "chance", "gain", "own_map", "map", "map_change")
 SHORT = ("t_map", "t_map_control", "gain", "own_map", "map", "map_change")
+BETTER = {"t_map": 1, "gain": 1, "own_map": -1, "map": 1, "map_change": 1}  # for the attacker
 BUDGET = ("poisons", "poisoned_share", "target_share", "linf", "psnr", "ssim")
 
 
@@ -110,6 +111,7 @@ def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
         best=frozenset(best),
         quiet=("n", "collapsed", gain + FREEDOM),
         compact=tuple(short),
+        better={METRICS[metric].title: sign for metric, sign in BETTER.items()},
         details=(freedom(lines, gain), margin),
         basis=basis,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from reports.common_cells import Group
 from reports.context import contexts
 from reports.rows import numbers, table, titles
 from reports.selection import NONE
-from reports.strength import COLUMNS, note
+from reports.strength import BETTER, COLUMNS, note
 
 SHORT = ("removed", "removed_poison", "t_map", "own_map", "map")
 
@@ -51,6 +51,7 @@ def data_filters(data: BoardData) -> list[Board]:
                 heat=tuple(METRICS[metric].title for metric in ("removed_poison", "filter_auroc")),
                 quiet=("collapsed", TOO_WEAK),
                 details=(about,),
+                better={METRICS[name].title: sign for name, sign in BETTER.items()},
                 compact=tuple(METRICS[name].title for name in SHORT),
                 judged=tuple(METRICS[metric].title for metric in ("t_map", "own_map")),
                 basis=basis,

@@ -12,7 +12,7 @@ from reports.board_registry import BoardData, board
 from reports.context import REPAIRS, contexts
 from reports.rows import table, titles
 from reports.selection import NONE, none_first
-from reports.strength import COLUMNS, note
+from reports.strength import BETTER, COLUMNS, note
 
 
 @board("defenses", chapter="Leaderboards", part_of="leaderboard", columns=COLUMNS,
@@ -81,6 +81,7 @@ def matrix(
         heat=(*extras, *names),
         quiet=("collapsed", TOO_WEAK),
         compact=(*(METRICS[extra].title for extra in beside if extra in METRICS.controls()), *names),
+        across=BETTER.get(metric, 0),
         judged=tuple(name for name in names if name != NONE),
         basis=basis,
     )  # fmt: skip

@@ -100,6 +100,7 @@ def input_detectors(data: BoardData, *, costs: Annotated[bool, "Add run times in
                 heat=tuple(METRICS[name].title for name in ("auroc", "tpr_1", "tpr_5", "caught_5", "auroc_control")),
                 quiet=("collapsed", TOO_WEAK, names[0] + FREEDOM),
                 compact=tuple(METRICS[name].title for name in SHORT),
+                better={METRICS[name].title: 1 for name in SHORT[:3]},
                 details=(alarms, freedom(lines, names[0])),
                 judged=tuple(METRICS[name].title for name in ("auroc", "tpr_1", "tpr_5", "caught_5")),
                 basis=basis,

@@ -13,7 +13,7 @@ from reports.common_cells import Group
 from reports.context import contexts
 from reports.rows import numbers, table, titles
 from reports.selection import NONE, none_first
-from reports.strength import COLUMNS, note
+from reports.strength import BETTER, COLUMNS, note
 
 SHOWN = ("t_map", "t_map_control", "chance", "own_map", "own_map_control", "map", "map_clean")
 JUDGED = ("t_map", "own_map")
@@ -64,6 +64,7 @@ def purifications(
                 metrics=titles(SHOWN),
                 heat=tuple(METRICS[name].title for name in SHOWN),
                 quiet=("collapsed", TOO_WEAK),
+                better={METRICS[name].title: sign for name, sign in BETTER.items()},
                 compact=(*(METRICS[name].title for name in SHOWN if name != "chance"), MS),
                 judged=tuple(METRICS[name].title for name in JUDGED),
                 basis=basis,
