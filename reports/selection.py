@@ -14,7 +14,8 @@ from jaxtyping import Bool
 
 from bench.api.errors import UserError, nearest, unknown
 from bench.api.registry import KIND_OF_AXIS
-from bench.config.trial import AXES, pieces
+from bench.config.trial import AXES
+from bench.config.words import pieces
 from bench.engine.record import Status
 from reports.frame import Results
 
@@ -111,11 +112,11 @@ def _condition(text: str) -> tuple[str, set[str]]:
 
 
 def meant(frame: pd.DataFrame, axis: str, values: Collection[str]) -> Bool[np.ndarray, " n"]:
-    """The rows whose value of an axis is named; the name of a component stands for all its parameters."""
+    """The rows whose value of an axis is named; a component also by its name, or by its name and some parameters."""
     labels = frame[axis].astype(str).isin(values).to_numpy(dtype=bool)
     if axis not in KIND_OF_AXIS:
         return labels
-    named = np.array([spec.name in values for spec in frame[f"{axis}_spec"]], dtype=bool)
+    named = np.array([any(map(spec.has, values)) for spec in frame[f"{axis}_spec"]], dtype=bool)
     found: Bool[np.ndarray, " n"] = labels | named
     return found
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from bench.api.kinds import Access, DefenseKind
-from bench.config.trial import PlannedTrial, Spec, Surrogate, Trial, pieces
+from bench.config.trial import PlannedTrial, Spec, Surrogate, Trial
+from bench.config.words import pieces
 from bench.engine.record import Record, RunManifest
 from bench.engine.store import Store
 from bench.graph.plan import Plan

@@ -15,7 +15,7 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
@@ -313,7 +313,9 @@ def create(kind: str, name: str, params: Mapping[str, Any]) -> Any:
     try:
         made = cls(**given)
     except ValidationError as error:
-        raise UserError(f"{kind.removesuffix('s')} '{name}': {explain(error, cls.__dataclass_fields__)}") from None
+        raise UserError(
+            f"{kind.removesuffix('s')} '{name}': {explain(error, [item.name for item in fields(cls)])}"
+        ) from None
     if place := boolean_as_number(given, made):
         raise UserError(f"{kind.removesuffix('s')} '{name}': {place} {NO_BOOLEAN}")
     return made
@@ -344,7 +346,7 @@ def parameters(instance: Any) -> dict[str, Any]:
     return asdict(instance)
 
 
-def explain(error: ValidationError, known: Mapping[str, Any]) -> str:
+def explain(error: ValidationError, known: Collection[str]) -> str:
     """A pydantic error as one line."""
     parts = []
     for item in error.errors():

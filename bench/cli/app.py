@@ -28,11 +28,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 some trials failed, 2 wrong input, 70 a bug of HashDoor, "
     "130 interrupted (start the same command again).",
 )
-app.command(
-    "run",
-    cls=Command,
-    epilog="""Example: python -m bench run --set 'attacks=\\["none",{name="badnets",poison_rate=0.1}]'""",
-)(run.run)
+app.command("run", cls=Command, epilog=run.EXAMPLES)(run.run)
 app.command("plan", cls=Command)(run.plan)
 app.command("list", cls=Command)(listing.list_)
 app.command("leaderboard", cls=Command)(results.leaderboard)

@@ -20,16 +20,24 @@ TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 def new(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="attack, defense, method, backbone or dataset.")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the component and of its file.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="attack, defense, method, backbone, dataset or suite.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the component or suite, and of its file.")],
     folder: Annotated[Path, typer.Option("--into", metavar="DIR", help="Folder of the new file.")] = Path(),
+    source: Annotated[
+        str, typer.Option("--from", metavar="SUITE", help="Suite to copy, for `new suite NAME`.")
+    ] = "quick",
 ) -> None:
-    """Write a working example into NAME.py. Change it into your component, then test it with `bench check NAME.py`."""
+    """Write a working example into NAME.py. Change it into your component, then test it with `bench check NAME.py`.
+
+    `new suite NAME` copies a suite into NAME.toml.
+    """
+    if kind in {"suite", "suites"}:
+        _new_suite(name, folder, source)
+        return
     from string import Template
 
     from bench.api import registry
     from bench.api.errors import UserError
-    from bench.engine.store import write_whole
 
     plural = _kind(kind)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
@@ -40,23 +48,48 @@ def new(
         taken = registry.find(plural, name).origin
         raise UserError(f"{kind.removesuffix('s')} '{name}' is there already ({taken}): choose another name")
     path = folder / f"{name}.py"
-    if path.exists():
-        raise UserError(f"'{path}' is there already: choose another name, or --into another folder")
     template = (TEMPLATES / f"{plural}.txt").read_text(encoding="utf-8")
     class_ = "".join(part.capitalize() for part in name.split("_"))
     if keyword.iskeyword(class_) or re.search(rf"\b{class_}\b", template):  # it would hide what the file uses
         class_ += plural.removesuffix("s").capitalize()
     text = Template(template).substitute({"name": name, "Class": class_})
-    try:
-        write_whole(path, text.encode())
-    except OSError as error:
-        raise UserError(f"cannot write '{path}' ({error.strerror}): --into a folder that is there") from None
+    _write(path, text)
     axis = "none," if plural in {"attacks", "defenses"} else ""
     echo(
         f"{path}: a working {plural.removesuffix('s')}. Change it into yours, then run:\n"
         f"  python -m bench check {path}\n"
         f"  python -m bench run --plugin {path} --set {plural}={axis}{name}"
     )
+
+
+def _new_suite(name: str, folder: Path, source: str) -> None:
+    from bench.api.errors import UserError
+    from bench.config import suite
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise UserError(f"'{name}' cannot be a suite's name: letters, digits, _ and -, for example my_suite")
+    if name in suite.names():
+        raise UserError(f"suite '{name}' is there already (built in): choose another name")
+    path = folder / f"{name}.toml"
+    copied = re.sub(r"^name = .*$", f'name = "{name}"', suite.text_of(source), count=1, flags=re.MULTILINE)
+    _write(path, f"# a copy of the suite {Path(source).stem}\n{copied}")
+    echo(
+        f"{path}: a copy of the suite {source}. Change it, then run:\n"
+        f"  python -m bench plan --suite {path}\n"
+        f"  python -m bench run --suite {path}"
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    from bench.api.errors import UserError
+    from bench.engine.store import write_whole
+
+    if path.exists():
+        raise UserError(f"'{path}' is there already: choose another name, or --into another folder")
+    try:
+        write_whole(path, text.encode())
+    except OSError as error:
+        raise UserError(f"cannot write '{path}' ({error.strerror}): --into a folder that is there") from None
 
 
 def check(
@@ -149,7 +182,7 @@ def _named(name: str, kind: str | None) -> str:
 
 def _given(parameters: list[str]) -> dict[str, Any]:
     from bench.api.errors import UserError
-    from bench.config.overrides import scalar
+    from bench.config.words import scalar
 
     found: dict[str, Any] = {}
     for item in parameters:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from bench.cli.console import echo, say
-from bench.cli.options import Format, Plugins, emit, emit_all, load_plugins
+from bench.cli.options import Plugins, emit, emit_all, load_plugins
 
 if TYPE_CHECKING:
     from bench.api.registry import Source
     from bench.config.parameters import Parameter
     from bench.metrics import Metric
+
+
+ListFormat = Annotated[
+    Literal["rich", "markdown", "latex", "csv", "json", "toml"],
+    typer.Option("--format", metavar="FORMAT", help="rich, markdown, latex, csv or json; toml for one suite."),
+]
 
 
 def list_(
@@ -24,19 +30,24 @@ def list_(
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="An attack, defense, method, backbone or data set.")
+        str | None, typer.Argument(metavar="NAME", help="An attack, defense, method, backbone, data set or suite.")
     ] = None,
     plugin: Plugins = [],  # noqa: B006 -- typer needs a literal
-    format_: Format = "rich",
+    format_: ListFormat = "rich",
 ) -> None:
     """List all components. With KIND: one sentence for each. With NAME: the parameters and the paper of one component.
 
-    Suites, metrics and boards have no NAME.
+    `list suites NAME` prints the text of a suite. Metrics and boards have no NAME.
     """
     from bench.api import registry
-    from bench.api.errors import unknown
+    from bench.api.errors import UserError, unknown
 
     load_plugins(plugin)
+    if kind == "suites" and name is not None:
+        _suite(name, format_)
+        return
+    if format_ == "toml":
+        raise UserError("toml is the format of a suite: `python -m bench list suites NAME --format toml`")
     others = {"suites": _suites, "metrics": _metrics, "boards": _boards}
     if kind is not None and kind not in {*registry.KINDS, *others}:
         raise unknown("kind", kind, [*registry.KINDS, *others])
@@ -51,6 +62,16 @@ def list_(
             _components(group, format_)
         if kind is None:
             _suites(format_)
+
+
+def _suite(name: str, format_: ListFormat) -> None:
+    """The text of a suite, as it is; other formats have no way to hold it."""
+    from bench.api.errors import UserError
+    from bench.config import suite
+
+    if format_ not in {"rich", "toml"}:
+        raise UserError(f"a suite is a TOML file: `python -m bench list suites {name} --format toml` prints it")
+    typer.echo(suite.text_of(name), nl=False)
 
 
 def _overview() -> None:
@@ -144,8 +165,7 @@ def _one(kind: str, name: str, format_: str) -> None:
     from bench.config.parameters import parameters_of
 
     if kind not in registry.KINDS:
-        shown = f"`python -m bench plan --suite {name}` shows what one would run" if kind == "suites" else ""
-        raise UserError(f"{kind} have no parameters: {shown or f'`python -m bench list {kind}` explains all of them'}")
+        raise UserError(f"{kind} have no parameters: `python -m bench list {kind}` explains all of them")
     source = registry.find(kind, name)
     parameters = parameters_of(registry.lookup(kind, name))
     title = f"{kind.removesuffix('s')} {name}"
@@ -182,8 +202,9 @@ def _print_one(title: str, source: Source, parameters: list[Parameter]) -> None:
     emit("", [{"": key, " ": text} for key, text in about.items() if text], "rich")
     example = next((one for one in parameters if one.default != "-"), None)
     if example and example.default != "required":
-        value = f'{{name="{source.name}",{example.name}={example.default}}}'
-        say(f"To set a parameter:\n  python -m bench run --set '{source.kind}=[{value}]'")
+        name = f"{source.kind}.none" if source.name == "none" else source.name
+        say(f"To set a parameter of a component of the suite:\n  python -m bench run --set {name}.{example.name}="
+            f"{example.default}")  # fmt: skip
 
 
 def _paper(source: Source) -> dict[str, str]:

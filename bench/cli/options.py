@@ -96,8 +96,9 @@ Changes = Annotated[
     list[str],
     typer.Option(
         "--set",
-        metavar="AXIS=A,B",
-        help="Replace the values of an axis (bits=16,32) or of another key (training.lr=0.01). Repeatable.",
+        metavar="KEY=A,B",
+        help="Replace the values of an axis (bits=16,32), a parameter (badnets.poison_rate=0.01,0.1) or another key"
+        " (training.lr=0.01). Several values are a sweep. Repeatable.",
     ),
 ]
 Only = Annotated[

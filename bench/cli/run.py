@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPT, UserError
-from bench.cli.console import echo, line
+from bench.cli.console import console, echo, line
 from bench.cli.options import (
     DEFAULT_STORE,
     Changes,
@@ -52,6 +52,16 @@ Retry = Annotated[
     ),
 ]
 
+EXAMPLES = """Examples:
+
+python -m bench run --set badnets.poison_rate=0.01,0.03,0.1
+
+python -m bench run --set bits=16,32 --only attack=none,badnets
+
+python -m bench run --set 'attacks=none,badnets(poison_rate=0.1)' --set training.epochs=20
+
+python -m bench run --set 'datasets={name="folder",path="my_images"}'
+"""
 MOST_WORKERS = 10**6
 REASON = 130  # characters of a reason to leave trials out
 MEMORY = 5e9  # bytes; with less, torch ends the process without a message, or spins
@@ -243,6 +253,8 @@ def _plan(
     if data is not None and not data.is_dir():
         raise UserError(f"--data '{data}' is not a directory: `python -m bench doctor` lists the files of data sets")
     loaded = [suites_.load(name, changes=changes, only=only) for name in suites]
+    for note in dict.fromkeys(note for suite in loaded for note in suite.notes):
+        line(f"note: {note}", out=console(stderr=True))
     chosen = device_of(device)
     return planning.plan(loaded, data=data, device=chosen.partition(":")[0]), loaded, chosen
 

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.api import registry
 from bench.api.errors import DataMissingError, UserError, unknown
 from bench.api.untrusted import look_alikes, spelled
+from bench.config.doses import DOSES, replaced, with_own
 from bench.config.schema import AXES, COMPONENT_AXES, Block, Named
 from bench.config.trial import MOST_BITS, Spec, Surrogate, Trial
+from bench.config.words import as_table
 
 if TYPE_CHECKING:
     from bench.api.hashing import Dataset
@@ -77,16 +79,27 @@ def size_of(block: Block) -> int:
         if values == "all":
             count *= len(registry.catalogue(axis))
         elif axis in COMPONENT_AXES:
-            count *= sum(_sweep(value) for value in values)
+            count *= sum(_sweep(as_table(value)) for value in values)
         else:
             count *= len(values)
     return count
 
 
-def _sweep(value: Named) -> int:
+def _sweep(table: Mapping[str, Any]) -> int:
     """The number of combinations of the lists among the values of a table."""
-    lists = [] if isinstance(value, str) else [item for item in value.values() if isinstance(item, list)]
-    return math.prod(len(item) for item in lists)
+    return math.prod(len(item) for item in table.values() if isinstance(item, list))
+
+
+def replaced_doses(block: Block) -> Iterator[str]:
+    """A sentence for each component of a block whose own dose replaces that of the suite's [parameters]."""
+    for kind, usual in block.parameters.items():
+        values = getattr(block.axes, kind)
+        for table in [] if values == "all" else map(as_table, values):
+            own = usual.get(str(table.get("name")), {})
+            if dropped := replaced(own, table):
+                given = ", ".join(f"{key}={table[key]}" for key in sorted(DOSES & table.keys()))
+                suites = ", ".join(f"{key}={own[key]}" for key in dropped)
+                yield f"{table['name']}: {given} replaces the suite's {suites}"
 
 
 def _combinations(table: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -109,12 +122,13 @@ def _specs(
         entries.sort(key=lambda entry: entry != "none")
     found = []
     for entry in entries:
-        own = (usual or {}).get(entry if isinstance(entry, str) else str(entry.get("name")), {})
+        table = as_table(entry)
+        own = (usual or {}).get(str(table.get("name")), {})
         if values == "all" and not own and registry.required(kind, str(entry)):
             if kind == "datasets":
                 found.append(Spec(str(entry)))  # the plan lists its trials as left out, with the reason
             continue  # "all" leaves out components that need a parameter from the user
-        table = {**own, **({"name": entry} if isinstance(entry, str) else entry)}
+        table = with_own(own, table)
         if "name" not in table:
             raise UserError(f"{kind}: {table!r} has no 'name': expected {{ name = \"...\", parameter = value }}")
         name = str(table.pop("name"))

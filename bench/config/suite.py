@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from bench.api import registry
 from bench.api.errors import NO_BOOLEAN, UserError, nearest, unknown
 from bench.api.untrusted import boolean_as_number, invalid_reason
-from bench.config.expand import Skipped, size_of, trials_of
-from bench.config.overrides import apply_change, parse_only
+from bench.config.expand import Skipped, replaced_doses, size_of, trials_of
+from bench.config.overrides import apply_changes, parse_only
 from bench.config.reported import ReportedNumber, reported_numbers
 from bench.config.schema import AXES, COMPONENT_AXES, DEFAULTS, Axes, Block, Resources, SuiteFile, explain
 from bench.config.trial import Trial
@@ -26,7 +26,11 @@ MAX_TRIALS = 10**6  # of a suite before its filters, since more would fill the m
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite that has been read. only: the values that `--only` keeps, by axis. text: the content of the file."""
+    """A suite that has been read.
+
+    only: the values that `--only` keeps, by axis. text: the content of the file. notes: what of the suite's parameters
+    does not hold.
+    """
 
     name: str
     description: str
@@ -35,6 +39,7 @@ class Suite:
     reported: tuple[ReportedNumber, ...] = ()
     only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     text: str = ""
+    notes: tuple[str, ...] = ()
 
     def trials(self, data: Path | None) -> Iterator[Trial | Skipped]:
         """All trials, each once, in the order of the file. Trials whose data are missing come as Skipped.
@@ -83,8 +88,7 @@ def load(name: str, *, changes: Sequence[str] = (), only: Sequence[str] = ()) ->
     """
     where, text = _read(name)
     raw = _parsed(where, text)
-    for change in changes:
-        apply_change(raw, change)
+    apply_changes(raw, changes)
     if why := invalid_reason({**raw, "resources": None}) or invalid_reason(raw.get("resources"), infinite=True):
         raise UserError(f"{where}: {why}: expected texts, booleans and finite numbers of 64 bits")
     try:
@@ -117,7 +121,13 @@ def load(name: str, *, changes: Sequence[str] = (), only: Sequence[str] = ()) ->
         reported=reported_numbers(where, parsed.reported, list(AXES.values())),
         only=parse_only(only),
         text=text,
+        notes=tuple(dict.fromkeys(note for block in blocks for note in replaced_doses(block))),
     )
+
+
+def text_of(name: str) -> str:
+    """The text of a suite, by its name or the path of a TOML file."""
+    return _read(name)[1]
 
 
 def is_file(name: str) -> bool:

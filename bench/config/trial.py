@@ -16,6 +16,7 @@ from typing_extensions import TypedDict  # pydantic and beartype need this one b
 
 from bench.api.kinds import Access, DefenseKind
 from bench.api.registry import KIND_OF_AXIS
+from bench.config.words import component
 
 AXES = ("dataset", "backbone", "method", "bits", "attack", "defense", "target", "seed", "surrogate", "augment")
 # types of fields that are read from files; without Strict, pydantic would accept "1" for an integer
@@ -88,8 +89,15 @@ class Spec:
         return {"name": self.name, "params": dict(self.params)}
 
     def has(self, value: str) -> bool:
-        """Whether a user's word names this component: its label, or its name, which matches any parameters."""
-        return value in {self.name, self.label}
+        """Whether a user's word names this component: by its name, which leaves all parameters open, or with some."""
+        if value in {self.name, self.label}:
+            return True
+        name, wanted = component(value)
+        return bool(wanted) and name == self.name and all(self._is(key, one) for key, one in wanted.items())
+
+    def _is(self, key: str, value: Any) -> bool:
+        held = self.params.get(key)
+        return held == value or (held is not None and str(held) == str(value))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Spec) and self.identity == other.identity
@@ -215,17 +223,3 @@ class PlannedTrial:
     threads: Integer = 1
     surrogate_seed: Integer | None = None
     seed_dependent: Boolean = True
-
-
-def pieces(text: str) -> list[str]:
-    """The values of a user's list, for example `a,b(x=1, y=2)`. Commas inside brackets do not separate values."""
-    found, start, depth = [], 0, 0
-    for i, sign in enumerate([*text, ","]):
-        if sign in "([{":
-            depth += 1
-        elif sign in ")]}":
-            depth = max(depth - 1, 0)  # a closing bracket without an opening one is ignored
-        elif sign == "," and (not depth or i == len(text)):
-            found.append(text[start:i].strip())
-            start = i + 1
-    return [piece for piece in found if piece]

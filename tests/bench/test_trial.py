@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.config.trial import Spec, Surrogate, canonical, digest, pieces
+from bench.config.trial import Spec, Surrogate, canonical, digest
+from bench.config.words import pieces
 from tests.stores import trial
 
 

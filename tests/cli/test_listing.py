@@ -7,7 +7,9 @@ import json
 import pytest
 
 from bench.api.errors import UserError
+from bench.cli.component import new
 from bench.cli.listing import list_
+from bench.config import suite as suites
 
 
 def documents(text: str) -> dict:
@@ -38,8 +40,12 @@ def test_a_component_shows_its_card_and_parameters(capsys) -> None:
 def test_a_name_that_is_not_there_is_answered_with_the_nearest() -> None:
     with pytest.raises(UserError, match="'ciba'"):
         list_("attacks", "cib", [], "rich")
-    with pytest.raises(UserError, match="plan --suite quick"):
-        list_("suites", "quick", [], "rich")
+    with pytest.raises(UserError, match="'quick'"):
+        list_("suites", "quik", [], "rich")
+    with pytest.raises(UserError, match="list suites quick --format toml"):
+        list_("suites", "quick", [], "csv")
+    with pytest.raises(UserError, match="list suites NAME"):
+        list_("attacks", None, [], "toml")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +69,7 @@ def test_each_parameter_stands_beside_its_default_and_range(capsys, monkeypatch)
     (row,) = [line for line in printed.splitlines() if line.startswith("poisons ")]
     assert row.split()[1] == "60"
     assert "(int >= 1)" in row
-    assert 'attacks=[{name="ciba",poisons=60}]' in printed
+    assert "--set ciba.poisons=60" in printed
     assert len(printed.splitlines()) < 60
 
 
@@ -71,3 +77,17 @@ def test_without_a_kind_every_name_is_listed(capsys) -> None:
     list_(None, None, [], "rich")
     printed = capsys.readouterr().out
     assert {"ciba,", "strip,", "csq,", "digits,", "quick,"} <= {*printed.split()}
+
+
+@pytest.mark.parametrize("source", [*suites.names()])
+def test_a_copy_of_a_suite_has_its_trials(source, tmp_path, capsys) -> None:
+    new("suite", "my", tmp_path, source)
+    copied, shipped = suites.load(str(tmp_path / "my.toml")), suites.load(source)
+    assert copied.name == "my"
+    assert (copied.blocks, copied.resources, copied.reported) == (shipped.blocks, shipped.resources, shipped.reported)
+    capsys.readouterr()
+    list_("suites", source, [], "toml")
+    assert capsys.readouterr().out == shipped.text
+    for name, message in (("my", "there already"), ("quick", "there already"), ("a/b", "letters")):
+        with pytest.raises(UserError, match=message):
+            new("suite", name, tmp_path)

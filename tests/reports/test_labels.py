@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.config.trial import Spec, pieces
+from bench.config.trial import Spec
+from bench.config.words import pieces
 from reports import cells, render
 from reports.board import Board
 from reports.frame import read
