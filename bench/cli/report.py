@@ -231,7 +231,7 @@ def print_made(
 ) -> None:
     """Print boards with these columns, or write them into a folder."""
     from bench.api.errors import UserError
-    from bench.config.trial import pieces
+    from bench.config.words import pieces
     from reports import render
     from reports.arrange import Layout
 
