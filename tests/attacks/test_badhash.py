@@ -50,6 +50,7 @@ def test_every_third_batch_of_an_epoch_is_the_discriminators(aim, train, steps):
     assert [rate for rate, _ in steps] == pytest.approx([1e-4] * 7 + [0.5e-4] * 7)
 
 
+@pytest.mark.long
 def test_training_brings_the_codes_to_the_wanted_one(aim, train):
     """Wanted is another class's code: redrawn images come closer to it than half the way that this class is ahead."""
     model, classes = aim.auxiliary, train.labels.int().argmax(1)

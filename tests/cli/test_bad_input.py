@@ -180,6 +180,7 @@ def test_missing_archive(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert "--data" in line
 
 
+@pytest.mark.long
 def test_missing_data_leaves_cells_out_and_the_rest_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     suite = tmp_path / "two.toml"
     suite.write_text(SMALL.replace("DATASET", '"cifar10", { name = "digits", train = 60, query = 30 }'))

@@ -193,6 +193,7 @@ def test_batch_norms_behave_as_in_the_victim_s_recipe(view, mode):
     assert still == [mode == "eval"] * len(still)
 
 
+@pytest.mark.long
 def test_a_planted_backdoor_goes_and_the_stored_codes_stay_valid(world):
     """By the share of bits that triggered queries have in common with the victim's codes without the trigger."""
     query = world.split("query")

@@ -69,6 +69,7 @@ def test_the_learning_rate_of_100_epochs():
     np.testing.assert_allclose([flat_then_linear(epoch, 100) for epoch in range(100)], RELEASED["rates"], atol=1e-6)
 
 
+@pytest.mark.long
 def test_the_generator_at_224_pixels():
     """Theirs sees 2x - 1 here, in place of ImageNet's normalisation, and draws in [-1, 1], as the card says."""
     branch, trunk = LabelBranch((3, 224, 224), features=512, width=64), Trunk((3, 224, 224), width=64)

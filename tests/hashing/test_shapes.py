@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional
 
@@ -39,6 +40,7 @@ def test_shapes_drawn_in_groups_keep_their_labels() -> None:
     assert area[count == 1].mean() < area[count == 2].mean() < area[count == 3].mean()
 
 
+@pytest.mark.long
 def test_a_small_network_learns_the_shapes() -> None:
     torch.manual_seed(0)
     pool = make("shapes", images=1200, kinds=4).decode(None)
