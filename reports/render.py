@@ -77,9 +77,10 @@ def files(boards: Sequence[Board], format_: str, layout: Layout = WHOLE, label: 
     """The text of each board by the name of its file, for example `attacks.csv`."""
     found: dict[str, str] = {}
     prepared = _prepared(boards, format_, layout)
-    several = len({board.setting for board in prepared if board.setting}) > 1
+    settings = [set(board.setting.split(" · ")) for board in prepared if board.setting]
+    shared = set.intersection(*settings) if settings else set()
     for board in prepared:
-        words = f"{board.title} {board.setting}" if several else board.title
+        words = " ".join([board.title, *(part for part in board.setting.split(" · ") if part not in shared)])
         name = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:LONGEST_NAME] or "board"
         path = f"{name}{ENDS[format_]}"
         if path in found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import webbrowser
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -131,6 +132,7 @@ def page(
     where: Where = [],  # noqa: B006
     run: RunOf = "latest",
     mixed: Mixed = False,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
     """Write the latest run into one HTML page, or print one board.
@@ -139,6 +141,8 @@ def page(
     """
     load_plugins(plugin)
     write_page(store, out, suites=suites, kernels=kernels, where=where, run=run, mixed=mixed)
+    if open_ and not webbrowser.open(out.resolve().as_uri()):
+        line(f"note: no browser could be started; open {out} yourself", out=console(stderr=True))
 
 
 @app.command(cls=Command)
@@ -210,7 +214,7 @@ def made_boards(
     from reports.board_registry import BoardData, all_boards, make_boards
 
     load_plugins(plugin)
-    cache, selections, found = _read(suites, store, where, run)
+    cache, selections, found = read_results(suites, store, where, run)
     made = [board for results in found for board in make_boards(name, BoardData(results, cache, mixed), options)]
     if not made:
         raise UserError(
@@ -267,7 +271,7 @@ def write_page(
     from bench.config import suite
     from reports import html_report
 
-    cache, selections, found = _read(suites, store, where, run)
+    cache, selections, found = read_results(suites, store, where, run)
     if len(found) > 1:
         raise UserError("--suite is given more than once, but a page shows one run: use --run all for several")
     (results,) = found
@@ -280,7 +284,7 @@ def write_page(
         note_left_out(selection, cache)
 
 
-def _read(
+def read_results(
     suites: Sequence[str], store: Path, where: Sequence[str], run: str
 ) -> tuple[RecordCache, list[Selection], list[Results]]:
     """The records of the store, and the runs and results per suite (or of the latest run)."""

@@ -64,9 +64,21 @@ def leaderboard(
         "leaderboard", [suite] if suite is not None else [], store, where, run, {"by": by, "costs": costs},
         mixed=mixed, plugin=plugin,
     )  # fmt: skip
-    print_made(_named(made, board), format_, wide=wide, columns=columns, pivot=pivot, label=label, out=out)
+    shown = failures_first(_named(made, board)) if format_ == "rich" else _named(made, board)
+    print_made(shown, format_, wide=wide, columns=columns, pivot=pivot, label=label, out=out)
     for selection in selections:
         note_left_out(selection, cache)
+
+
+def failures_first(boards: Sequence[Board]) -> list[Board]:
+    """The boards for a screen: reasons of failed trials before all averages; only these if no trial has a result."""
+    from bench.engine.record import Status
+
+    reasons = [board for board in boards if "status" in board.table]
+    if reasons and all(board.basis is None or not board.basis.cells.places for board in boards):
+        return reasons
+    failed = [board for board in reasons if set(board.table["status"]) - {Status.SKIPPED.value}]
+    return [*failed, *(board for board in boards if not any(board is one for one in failed))]
 
 
 def _named(boards: Sequence[Board], names: Sequence[str]) -> list[Board]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPT, UserError
-from bench.cli.console import console, echo, line
+from bench.cli.console import console, echo, line, write
 from bench.cli.options import (
     DEFAULT_STORE,
     Changes,
@@ -30,6 +30,7 @@ from bench.cli.options import (
     device_of,
     load_plugins,
     memory_limit,
+    note_left_out,
     write_table,
 )
 
@@ -38,9 +39,11 @@ if TYPE_CHECKING:
     from bench.engine.estimator import RuntimeEstimator
     from bench.engine.interruption import Interruption
     from bench.engine.record import RunManifest
+    from bench.engine.record_cache import RecordCache
     from bench.engine.scheduler import Summary
     from bench.engine.store import Store
     from bench.graph.plan import Plan
+    from reports.frame import Results
     from reports.text_table import TextTable
 
 Retry = Annotated[
@@ -146,14 +149,41 @@ def run(
 
 
 def _show(run: RunManifest, summary: Summary, trained: int, made: Plan, store: Path) -> None:
-    """Print boards and a summary of a finished run. Exit code 1 if a trial has no result."""
-    from bench.cli.results import leaderboard
+    """Print reasons of failures, boards, and last the summary of a finished run. Exit code 1 without some result."""
+    from bench.cli.report import print_made, read_results
+    from bench.cli.results import failures_first
     from bench.engine.record import LASTING_FAILURES, Status
+    from reports.board_registry import BoardData, make_boards
 
-    leaderboard(store=store, run=run.id)
-    _closing(summary, trained, made, store)
+    cache, selections, (results,) = read_results([], store, [], run.id)
+    print_made(failures_first(make_boards("leaderboard", BoardData(results, cache))), "rich")
+    for selection in selections:
+        note_left_out(selection, cache)
+    _closing(summary, trained, made)
+    _print_summary(results, cache, store)
     if any(summary.trials[status] for status in (*LASTING_FAILURES, Status.KILLED, Status.MISSING)):
         raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+def _print_summary(results: Results, records: RecordCache, store: Path) -> None:
+    """The sentences that the page begins with, and where to read more."""
+    from rich.text import Text
+
+    from reports import summary
+
+    found = summary.of(results, records)
+    if found.headlines:
+        echo("")
+        write(Text(found.scope, style="bold"))
+        for sentence in found.sentences:
+            line(f"- {sentence}")
+        for warning in found.warnings:
+            line(f"Warning: {warning}")
+        echo("")
+    where = "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(store))}"
+    line(f"Results: {store.resolve()} (`python -m bench leaderboard{where}` prints the boards again)")
+    if found.headlines:
+        line(f"Page with charts and pictures: `python -m bench report --open{where}`")
 
 
 def _check_machine() -> None:
@@ -323,16 +353,13 @@ def _stopped_by_signals(interruption: Interruption) -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def _closing(summary: Summary, trained: int, made: Plan, store: Path) -> None:
+def _closing(summary: Summary, trained: int, made: Plan) -> None:
     outcomes = ", ".join(f"{count} {status}" for status, count in sorted(summary.trials.items()))
     outcomes += f" ({summary.collapsed} of them collapsed, see the boards)" if summary.collapsed else ""
     line(f"Trials: {outcomes}. Stages: {sum(summary.ran.values())} run ({trained} trainings), "
          f"{summary.reused} taken from the store.")  # fmt: skip
-    for record in summary.failures[:5]:
-        line(f"  {record.status}: {record.label}: {record.reason}")
-    _print_skipped(made)
-    again = f"python -m bench leaderboard --store {shlex.quote(str(store))}"
-    line(f"Results: {store.resolve()} (`{again}` prints the boards again)")
+    if any(len(trial.skipped) > REASON for trial in made.trials if trial.key is None):
+        line("`python -m bench doctor` lists all missing data and weights, and how to get them.")
 
 
 def _print_skipped(made: Plan) -> None:

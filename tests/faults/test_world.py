@@ -146,7 +146,7 @@ def test_boards_are_printed_in_ascii_in_every_format(command, tmp_path: Path) ->
 def test_the_closing_command_can_be_pasted(command, tmp_path: Path) -> None:
     words = [word.replace("/store", "/my 'own' runs") for word in command()]
     done = ended(words)
-    (pasted,) = re.findall(r"`(python .*)`", done.stdout)
+    (pasted,) = re.findall(r"`(python -m bench leaderboard[^`]*)`", done.stdout)
     again = ended([sys.executable, *shlex.split(pasted)[1:]])
     assert again.returncode == 0, again.stderr
     assert "badnets" in again.stdout
