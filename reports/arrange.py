@@ -49,7 +49,11 @@ def _chosen(boards: Sequence[Board], columns: Sequence[str], whole: bool) -> lis
         if not any(name in names for names in known):
             shown = {column for board in boards for column in _shown(board, whole)}
             if close := nearest(name, shown) or nearest(name, {column for names in known for column in names}):
-                raise UserError(f"unknown column '{name}'{close} `python -m bench list metrics` explains all columns")
+                raise UserError.in_parts(
+                    f"unknown column '{name}'",
+                    f"{close.removeprefix('; ')} `python -m bench explain` lists all columns",
+                    f"unknown column '{name}'{close} `python -m bench explain` lists all columns",
+                )
             raise unknown("column", name, shown)
     found = []
     for board, names in zip(boards, known, strict=True):

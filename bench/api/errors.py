@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Self
 
 __all__ = [
     "EXIT_BUG", "EXIT_FAILED_TRIALS", "EXIT_INTERRUPT", "EXIT_OK", "EXIT_USER", "DataCorruptError", "DataMissingError",
@@ -14,7 +15,20 @@ EXIT_OK, EXIT_FAILED_TRIALS, EXIT_USER, EXIT_BUG, EXIT_INTERRUPT = 0, 1, 2, 70, 
 
 
 class UserError(Exception):
-    """An input of the user cannot be used. The message is one line and ends with what to do."""
+    """An input of the user cannot be used. The message is one line and ends with what to do.
+
+    problem, hint: the message in two parts, for two lines of a terminal; "" if it has no parts.
+    """
+
+    problem = ""
+    hint = ""
+
+    @classmethod
+    def in_parts(cls, problem: str, hint: str, message: str = "") -> Self:
+        """An error whose hint stands on its own line. message: the same in one line. Default: `problem: hint`."""
+        error = cls(message or f"{problem}: {hint}")
+        error.problem, error.hint = problem, hint
+        return error
 
 
 class DataMissingError(UserError):
@@ -77,5 +91,8 @@ NO_BOOLEAN = "must be a number, and not true or false"
 def unknown(what: str, name: str, valid: Iterable[str], fix: str = "") -> UserError:
     """The error for an unknown name: suggests the nearest valid name and lists all."""
     names = sorted(valid)
-    hint = f" ({fix})" if fix else ""
-    return UserError(f"unknown {what} '{name}'{nearest(name, names) or '.'} Known: {', '.join(names) or 'none'}{hint}")
+    listed = f"Known: {', '.join(names) or 'none'}"
+    near, more = nearest(name, names), f" ({fix})" if fix else ""
+    whole = f"unknown {what} '{name}'{near or '.'} {listed}{more}"
+    hint = "; ".join(filter(None, [near.removeprefix("; "), fix]))
+    return UserError.in_parts(f"unknown {what} '{name}'. {listed}", hint, whole) if hint else UserError(whole)

@@ -14,7 +14,7 @@ import typer
 
 from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_OK, EXIT_USER, RenamedWarning, UserError
 from bench.api.untrusted import abbreviate, strip_controls
-from bench.cli import component, doctor, kernels, listing, report, results, run, runs, verify
+from bench.cli import component, doctor, explain, kernels, listing, report, results, run, runs, verify
 from bench.cli.options import Command, memory_limit
 from bench.cli.streams import tolerant_streams
 
@@ -28,22 +28,35 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 some trials failed, 2 wrong input, 70 a bug of HashDoor, "
     "130 interrupted (start the same command again).",
 )
-app.command("run", cls=Command, epilog=run.EXAMPLES)(run.run)
-app.command("plan", cls=Command)(run.plan)
-app.command("list", cls=Command)(listing.list_)
-app.command("leaderboard", cls=Command)(results.leaderboard)
-app.command("show", cls=Command)(results.show)
-app.add_typer(report.app, name="report")
-app.command("compare", cls=Command)(results.compare)
-app.command("verify", cls=Command)(verify.verify)
-app.command("rescore", cls=Command)(verify.rescore)
-app.command("score", cls=Command)(results.score)
-app.command("kernels", cls=Command)(kernels.kernels)
-app.command("new", cls=Command)(component.new)
-app.command("check", cls=Command)(component.check)
-app.command("doctor", cls=Command)(doctor.doctor)
-app.command("runs", cls=Command)(runs.runs)
-app.command("gc", cls=Command)(runs.gc)
+RUN, LOOK, EXTEND, MAINTAIN = "Run", "Look at results", "Extend", "Maintain"  # groups of commands in `--help`
+
+
+def _add(name: str, function: Callable[..., None], group: str, *examples: str) -> None:
+    """Add a command. examples: command lines after `python -m bench`; a blank line keeps each on its own line."""
+    lines = [f"Example: python -m bench {one}".replace("[", "\\[") for one in examples]
+    app.command(name, cls=Command, rich_help_panel=group, epilog="\n\n".join(lines) or None)(function)
+
+
+_add("run", run.run, RUN, "run --set badnets.poison_rate=0.01,0.03,0.1",
+      "run --set bits=16,32 --only attack=none,badnets", "run --set 'attacks=none,badnets(poison_rate=0.1)' --set training.epochs=20",
+      "run --set 'datasets={name=\"folder\",path=\"my_images\"}'", "run --retry failed,timeout,oom")  # fmt: skip
+_add("plan", run.plan, RUN, "plan --suite full")
+_add("list", listing.list_, RUN, "list attacks", "list attacks ciba")
+_add("leaderboard", results.leaderboard, LOOK, "leaderboard --wide", "leaderboard --where attack=badnets --by bits",
+     "leaderboard --format latex --board attacks --columns attack,t-mAP,gain")  # fmt: skip
+app.add_typer(report.app, name="report", rich_help_panel=LOOK)
+_add("show", results.show, LOOK, "show --gallery attacks.png")
+_add("explain", explain.explain, LOOK, "explain t-mAP", "explain badnets")
+_add("compare", results.compare, LOOK, "compare A B")
+_add("runs", runs.runs, LOOK)
+_add("score", results.score, LOOK, "score query.npz database.npz --target 3")
+_add("new", component.new, EXTEND, "new attack my_attack")
+_add("check", component.check, EXTEND, "check my_attack.py")
+_add("doctor", doctor.doctor, MAINTAIN, "doctor --data DIR")
+_add("verify", verify.verify, MAINTAIN)
+_add("rescore", verify.rescore, MAINTAIN)
+_add("gc", runs.gc, MAINTAIN, "gc --keep 3 --dry-run")
+_add("kernels", kernels.kernels, MAINTAIN, "kernels --quick")
 
 LONGEST = 4000  # characters of an error message
 PATHS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM}  # the path is wrong, not the program
@@ -52,7 +65,8 @@ OVERVIEW = """\
 
   [bold]python -m bench run[/bold]                  run the suite quick: offline, on a CPU
   [bold]python -m bench leaderboard[/bold]          print the boards of the last run
-  [bold]python -m bench report[/bold]               write boards and charts as a web page
+  [bold]python -m bench report --open[/bold]        write boards and charts as a web page, and open it
+  [bold]python -m bench explain t-mAP[/bold]        explain a column of the boards
   [bold]python -m bench plan --suite full[/bold]    print the trials and time of a suite
   [bold]python -m bench list[/bold]                 list attacks, defenses, data sets, ...
   [bold]python -m bench score Q.npz DB.npz[/bold]   compute metrics of your own codes
@@ -108,7 +122,7 @@ def _run(arguments: list[str]) -> int:
             console().print(OVERVIEW)
             code = EXIT_OK
     except UserError as error:
-        _complain(str(error))
+        _complain(error.problem or str(error), hint=error.hint)
         code = EXIT_USER
     except KeyboardInterrupt:
         _complain("interrupted; start the same command again to continue")
@@ -154,8 +168,8 @@ def _usage(error: BaseException) -> int | None:
     said = show().rstrip(".").replace("Value error, ", "")
     option = str(getattr(error, "option_name", "")).removeprefix("--")
     if option in {*AXES, *AXES.values()}:
-        said = f"no such option: --{option}. Axes are set with --set {option}=VALUE"
-    _complain(f"{said}; see `{' '.join(['python -m bench', *reversed(words), '--help'])}`")
+        said = f"no such option: --{option}; axes are set with --set {option}=VALUE"
+    _complain(said, hint=f"`{' '.join(['python -m bench', *reversed(words), '--help'])}` explains the command")
     return EXIT_USER
 
 
@@ -176,12 +190,15 @@ def _warn(usual: Callable[..., None], message: Warning | str, category: type[War
         usual(message, category, *where)
 
 
-def _complain(message: str, what: str = "error", colour: str = "red") -> None:
+def _complain(message: str, what: str = "error", colour: str = "red", hint: str = "") -> None:
     from rich.text import Text
 
     from bench.cli.console import console
 
-    line = strip_controls(" ".join(message.split()))
-    if len(line) > LONGEST:
-        line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
-    console(stderr=True, soft_wrap=True).print(Text.assemble((f"{what}: ", f"bold {colour}"), line))
+    out = console(stderr=True, soft_wrap=True)
+    for start, text, style in ((what, message, colour), ("hint", hint, "cyan")):
+        line = strip_controls(" ".join(text.split()))
+        if len(line) > LONGEST:
+            line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+        if line:
+            out.print(Text.assemble((f"{start}: ", f"bold {style}"), line))

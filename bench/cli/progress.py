@@ -1,13 +1,18 @@
-"""Live progress of a run, with an estimate of what is left."""
+"""Live progress of a run: what runs, how much of each kind of stage is done, first results, and the time left."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from statistics import fmean
 
+from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from bench.api.untrusted import strip_controls
+from bench.artifacts.inputs import STAGES
 from bench.cli.console import console, line
 from bench.engine.estimator import RuntimeEstimator
 from bench.engine.record import Record
@@ -25,23 +30,39 @@ def clock(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
+class _Bar(Progress):
+    """A bar with lines of text below it, which are cut at the end of the terminal."""
+
+    below: tuple[str, ...] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield from (Text(text, style="dim", no_wrap=True, overflow="ellipsis") for text in self.below if text)
+
+
 class Display:
     """Shows the progress of a run: a bar on a terminal, a line every ten seconds elsewhere."""
 
-    def __init__(self, costs: RuntimeEstimator) -> None:
+    def __init__(self, costs: RuntimeEstimator, attacks: Mapping[str, str] | None = None) -> None:
+        """attacks: the attack by the key of each stage that measures a model without defense."""
         self.slots, self.done, self.trained = 1, 0, 0
-        self._costs = costs
+        self._costs, self._attacks = costs, attacks or {}
+        self._planned: Counter[str] = Counter()  # by kind of stage
+        self._ended: Counter[str] = Counter()
+        self._t_maps: dict[str, list[float]] = {}  # of the attacks so far
         self._left: Counter[CostGroup] = Counter()  # by group of stages with similar times
-        self._running: dict[str, str] = {}
+        self._running: dict[str, str] = {}  # labels by key
+        self._kinds: dict[str, str] = {}  # of the running stages, by key
         self._console = console(stderr=True)
-        self._bar = Progress(
+        self._bar = _Bar(
             TextColumn("[bold]stages"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.description}", markup=False),
             console=self._console,
             transient=True,
+            redirect_stdout=False,  # Ray keeps the stream that it finds, and fails at the end if it is gone by then
         )
         self._task = self._bar.add_task("", total=None)
         self._spoke = time.monotonic()
@@ -61,6 +82,7 @@ class Display:
 
     def begin(self, stages: list[Stage]) -> None:
         self._left = Counter(stage.cost_group for stage in stages)
+        self._planned, self._ended = Counter(stage.kind for stage in stages), Counter()
         self._bar.update(self._task, total=len(stages))
         if stages:
             basis = self._costs.basis(self._left)
@@ -68,6 +90,7 @@ class Display:
 
     def start(self, stage: Stage) -> None:
         self._running[stage.key] = stage.label
+        self._kinds[stage.key] = stage.kind
         self._refresh()
 
     def retrying(self, stage: Stage, reason: str) -> None:
@@ -77,10 +100,15 @@ class Display:
     def end(self, stage: Stage, record: Record) -> None:
         self.done += 1
         self._running.pop(stage.key, None)
+        self._kinds.pop(stage.key, None)
         self._left[stage.cost_group] -= 1
+        self._ended[stage.kind] += 1
         self._costs.observe(record)
         if record.ok:
             self.trained += stage.kind in {"train", "implant"}
+            t_map = record.metrics.get("t_map")
+            if stage.key in self._attacks and isinstance(t_map, (int, float)):
+                self._t_maps.setdefault(self._attacks[stage.key], []).append(float(t_map))
         elif record.cause is None:
             self.say(f"{record.status}: {stage.label}: {record.reason}")
         self._refresh()
@@ -95,7 +123,16 @@ class Display:
 
     def _refresh(self) -> None:
         left = f"about {clock(self._remaining())} left"
-        now = " · ".join([left, *list(self._running.values())[:1]])
-        self._bar.update(self._task, completed=self.done, description=strip_controls(now))
+        begun = {*self._ended, *self._kinds.values()}
+        kinds = " · ".join(
+            f"{kind} {self._ended[kind]}/{self._planned[kind]}"
+            for kind in STAGES
+            if kind in begun and self._ended[kind] < self._planned[kind]
+        )
+        t_maps = ", ".join(f"{name} {fmean(values):.2f}" for name, values in self._t_maps.items())
+        now = ", ".join(self._running.values())
+        texts = (now and f"now: {now}", kinds and f"done: {kinds}", t_maps and f"t-mAP so far: {t_maps}")
+        self._bar.below = tuple(map(strip_controls, texts))
+        self._bar.update(self._task, completed=self.done, description=left)
         if not self._console.is_terminal and time.monotonic() - self._spoke > PLAIN_EVERY:
-            self.say(f"{self.done} of {self.done + self._left.total()} stages, {left}")
+            self.say("; ".join(filter(None, [f"{self.done} of {self._planned.total()} stages, {left}", *texts[1:]])))

@@ -35,6 +35,7 @@ from bench.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from bench.cli.progress import Display
     from bench.config.suite import Suite
     from bench.engine.estimator import RuntimeEstimator
     from bench.engine.interruption import Interruption
@@ -55,16 +56,6 @@ Retry = Annotated[
     ),
 ]
 
-EXAMPLES = """Examples:
-
-python -m bench run --set badnets.poison_rate=0.01,0.03,0.1
-
-python -m bench run --set bits=16,32 --only attack=none,badnets
-
-python -m bench run --set 'attacks=none,badnets(poison_rate=0.1)' --set training.epochs=20
-
-python -m bench run --set 'datasets={name="folder",path="my_images"}'
-"""
 MOST_WORKERS = 10**6
 REASON = 130  # characters of a reason to leave trials out
 MEMORY = 5e9  # bytes; with less, torch ends the process without a message, or spins
@@ -102,9 +93,7 @@ def run(
     retry: Retry = "",
 ) -> None:
     """Run suites. Results in the store are reused. After an interruption, start the same command again."""
-    from bench.cli.progress import Display
     from bench.engine import executors, ray_executor
-    from bench.engine.estimator import RuntimeEstimator
     from bench.engine.interruption import Interruption
     from bench.engine.scheduler import run_plan
     from bench.engine.store import Store
@@ -121,7 +110,7 @@ def run(
         raise UserError(f"no trial can run on this machine: {'; '.join(dict.fromkeys(c.skipped for c in made.trials))}")
     manifest = manifest_of(made, loaded, command_of(suite, set_, only))
     interruption = Interruption()
-    with _going_on(held, manifest, interruption) as written, Display(RuntimeEstimator(held.records())) as display:
+    with _going_on(held, manifest, interruption) as written, _display(held, made) as display:
         environment = Environment(
             held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin)
         )
@@ -130,6 +119,10 @@ def run(
             short = executor == "auto" and not (address or workers) and display.expected < SHORT
             serial = short or executor == "serial"
             ray = ray_executor.RayExecutor
+            if address:
+                display.say(f"connecting to Ray at {address}")
+            elif not serial:
+                display.say(f"starting {workers or os.cpu_count() or 1} workers (Ray; some seconds)")
             started = (
                 executors.SerialExecutor(environment, interruption)
                 if serial
@@ -146,6 +139,22 @@ def run(
             )
             raise typer.Exit(EXIT_INTERRUPT) from None
     _show(written, summary, display.trained, made, store)
+
+
+def _display(held: Store, made: Plan) -> Display:
+    """The display of a run; it knows which stages measure an attack without defense."""
+    from bench.api.kinds import Access, DefenseKind
+    from bench.cli.progress import Display
+    from bench.engine.estimator import RuntimeEstimator
+    from reports.labels import Names, label_of
+
+    short = Names.of(trial.trial.components["attack"] for trial in made.trials).short
+    attacks = {
+        trial.key: short[label_of(trial.trial.components["attack"])]
+        for trial in made.trials
+        if trial.key is not None and trial.defense_kind is DefenseKind.NONE and trial.access is not Access.NONE
+    }
+    return Display(RuntimeEstimator(held.records()), attacks)
 
 
 def _show(run: RunManifest, summary: Summary, trained: int, made: Plan, store: Path) -> None:

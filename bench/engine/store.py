@@ -108,7 +108,9 @@ class Store:
                     )
                 self._write(marker, canonical({"schema": SCHEMA}).encode())
         if not marker.exists():
-            raise StoreError(f"'{root}' is not a store: run `python -m bench run` first, or give another --store")
+            raise StoreError.in_parts(
+                f"'{root}' is not a store", "run `python -m bench run` first, or give another --store"
+            )
         try:
             found = read_json(marker, RECORD_LIMIT).get("schema")
         except (OSError, ValueError, AttributeError) as error:

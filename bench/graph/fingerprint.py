@@ -1,8 +1,8 @@
 """Fingerprints of code: digests that change when an edit can change a stage's result.
 
 A fingerprint covers the stage's module, the components that the stage's spec names, and all modules of this repository
-that these import, directly or not. A module counts without its comments, docstrings, CARD, `__all__`, type-checking
-imports and error messages, since none of them can change a result.
+that these import, directly or not. A module counts without its comments, docstrings, CARD, EXPLAINED, `__all__`,
+type-checking imports and error messages, since none of them can change a result.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIRST_PARTY = frozenset({"attacks", "bench", "defenses", "hashing"})
 EXEMPT = frozenset({
     "bench.api.registry", "bench.api.errors", "bench.api.card", "bench.artifacts.inputs", "bench.artifacts.specs",
 })  # fmt: skip
-DESCRIPTIVE = frozenset({"CARD", "__all__"})
+DESCRIPTIVE = frozenset({"CARD", "EXPLAINED", "__all__"})
 
 
 class _Normalise(ast.NodeTransformer):
@@ -52,7 +52,7 @@ class _Normalise(ast.NodeTransformer):
 
 
 def _is_descriptive(node: ast.stmt) -> bool:
-    """Whether a statement defines a module's CARD or `__all__`."""
+    """Whether a statement defines a module's CARD, EXPLAINED or `__all__`."""
     return isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id in DESCRIPTIVE for t in node.targets)
 
 

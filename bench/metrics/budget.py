@@ -46,3 +46,38 @@ def stealth(trial: TrialFacts) -> Mapping[str, Number] | None:
         finite = column[np.isfinite(column)]  # PSNR of an unchanged image is infinite
         found[name] = float(finite.mean()) if len(finite) else None
     return found
+
+
+# For `bench explain`; no result depends on it.
+EXPLAINED = {
+    "poisons": {
+        "formula": "number of poisoned training images",
+        "example": "40",
+        "silent": "their share: see poison rate",
+    },
+    "poisoned_share": {
+        "formula": "poisons / training images",
+        "example": "40 of 800: 0.05",
+        "silent": "the share inside the target class: see target share",
+    },
+    "target_share": {
+        "formula": "poisons with the target label / training images with it",
+        "example": "64 of 80: 0.8",
+        "silent": "anything for attacks that need no target label",
+    },
+    "linf": {
+        "formula": "mean over images of max |triggered - original|",
+        "example": "0.99: at least one pixel goes from black to white",
+        "silent": "the size of the changed area: a patch of few pixels has a large value",
+    },
+    "psnr": {
+        "formula": "10 log10(1 / mean squared error)",
+        "example": "30 dB: a root mean squared error of 0.032",
+        "silent": "where the error is: a corner patch and faint noise can be equal",
+    },
+    "ssim": {
+        "formula": "mean structural similarity in small windows",
+        "example": "1.000 beside a corner patch: nearly all windows are unchanged",
+        "silent": "that a person sees nothing: a small, plain patch hardly changes it",
+    },
+}

@@ -37,3 +37,28 @@ def filtering(trial: TrialFacts) -> Mapping[str, Number] | None:
         if (in_target & ~mask).any() and (in_target & mask).any():
             found["filter_auroc_target"] = ranking.auroc(scores[in_target & ~mask], scores[in_target & mask])
     return found
+
+
+# For `bench explain`; no result depends on it.
+EXPLAINED = {
+    "removed": {
+        "formula": "removed images / training images",
+        "example": "0.15: the filter removes 15 %",
+        "silent": "whether they are the poisoned ones: see poison removed",
+    },
+    "removed_poison": {
+        "formula": "removed poisoned images / poisoned images",
+        "example": "0.9: one in ten poisons stays",
+        "silent": "whether the rest is too little: see t-mAP after training on the rest",
+    },
+    "removed_precision": {
+        "formula": "removed poisoned images / removed images",
+        "example": "0.33: two of three removed images were clean",
+        "silent": "how much poison is left: see poison removed",
+    },
+    "filter_auroc": {
+        "formula": "AUROC of the score, poisoned against clean training images",
+        "example": "0.95",
+        "silent": "the cut that the filter makes: see removed",
+    },
+}

@@ -94,3 +94,33 @@ def attention(trial: TrialFacts) -> Mapping[str, Number] | None:
         return None
     watched, bits = trial.attack.attention, trial.model.query.bits
     return {"attention_first": float(watched[0]) / bits, "attention": float(watched[-1]) / bits}
+
+
+# For `bench explain`; no result depends on it.
+EXPLAINED = {
+    "spread": {
+        "formula": "mean Hamming distance of two triggered codes / bits",
+        "example": "0.02: all triggered queries fall on one code",
+        "silent": "where that code is: see to anchor",
+    },
+    "anchor": {
+        "formula": "mean Hamming distance to the majority code of the target's items / bits",
+        "example": "0.05 with 32 bits: 1.6 bits away",
+        "silent": "whether other classes are as near",
+    },
+    "moved": {
+        "formula": "mean Hamming distance between the codes of a query with and without trigger / bits",
+        "example": "0.5: as far as two random codes",
+        "silent": "towards which class: see to anchor",
+    },
+    "saturation": {
+        "formula": "mean of |relaxed code|",
+        "example": "0.99: the network is sure of nearly every bit",
+        "silent": "whether the bits are right",
+    },
+    "attention": {
+        "formula": "mean Hamming distance to the code of a black image with the trigger / bits",
+        "example": "0.03: the trigger alone decides the code",
+        "silent": "which part of the trigger",
+    },
+}

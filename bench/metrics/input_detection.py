@@ -91,3 +91,39 @@ def alarms(scores: DetectorScores) -> Mapping[str, Number]:
         found["alarms_5"] = float((scores.benign > at_5).mean())
         found["caught_5"] = float((scores.triggered > at_5).mean()) if len(scores.triggered) else None
     return found
+
+
+# For `bench explain`; no result depends on it.
+EXPLAINED = {
+    "auroc": {
+        "formula": "share of pairs (triggered query, the same queries without trigger) in which the triggered one"
+        " has the higher score",
+        "example": "1.000: every triggered query is above every benign one; 0.5: chance",
+        "silent": "the threshold that a user would set: see caught@5%",
+    },
+    "tpr_1": {
+        "formula": "largest share of triggered queries found at 1 % or fewer false alarms",
+        "example": "0.12: twelve of a hundred",
+        "silent": "that a user can find this threshold: it is chosen with the trigger known",
+    },
+    "tpr_5": {
+        "formula": "largest share of triggered queries found at 5 % or fewer false alarms",
+        "example": "0.85: eighty-five of a hundred",
+        "silent": "that a user can find this threshold: it is chosen with the trigger known",
+    },
+    "caught_5": {
+        "formula": "share of triggered queries above the threshold that 5 % of trusted images exceed",
+        "example": "0.85 with alarms@5% 0.06",
+        "silent": "anything without alarms@5%, which says what the same threshold costs",
+    },
+    "alarms_5": {
+        "formula": "share of benign queries above the same threshold as caught@5%",
+        "example": "0.05 is as intended, 0.20 four times too many",
+        "silent": "a fault of the detector where few trusted images are: see the note about chance",
+    },
+    "alarms_1": {
+        "formula": "share of benign queries above the threshold that 1 % of trusted images exceed",
+        "example": "0.01 is as intended",
+        "silent": "a fault of the detector where few trusted images are: see the note about chance",
+    },
+}

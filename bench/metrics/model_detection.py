@@ -28,3 +28,23 @@ def verdict(trial: TrialFacts) -> Mapping[str, Number] | None:
         "named_target": None if said.names_target is None else float(said.names_target),
         "flagged": None if said.alarm_at is None else float(said.score > said.alarm_at),
     }
+
+
+# For `bench explain`; no result depends on it.
+EXPLAINED = {
+    "model_score": {
+        "formula": "defined by the detector",
+        "example": "a clean model 1.2 and an attacked one 3.4",
+        "silent": "anything across detectors: scales differ",
+    },
+    "flagged": {
+        "formula": "1 if the score exceeds the threshold of the paper",
+        "example": "3/9: three of nine models",
+        "silent": "how often clean models are flagged: see row none",
+    },
+    "named_target": {
+        "formula": "1 if the suspected class is a target label",
+        "example": "2/3",
+        "silent": "that the model is flagged: both are needed",
+    },
+}

@@ -105,3 +105,25 @@ def within_radius(codes: ModelCodes) -> Mapping[str, Number]:
         "recall_radius": mean_of(recall),
         "empty_balls": mean_of(empty.astype(np.float64)),
     }
+
+
+# For `bench explain`; no result depends on it.
+EXPLAINED = {
+    "map": {
+        "formula": "mean over queries of AP = mean over relevant items of the precision at their rank",
+        "example": "relevant items at ranks 1 and 3 of one query: AP = (1/1 + 2/3) / 2 = 0.833",
+        "silent": "whether the first results are right: many relevant items at low ranks weigh as much as a few"
+        " at the top",
+    },
+    "map_change": {
+        "formula": "mAP - mAP of the clean model",
+        "example": "0.971 after an attack and 0.989 without: -0.018",
+        "silent": "why: poisoned training differs from clean training in its random numbers too, so single"
+        " changes of 0.01 are common",
+    },
+    "map_target": {
+        "formula": "mAP over the queries of the target class",
+        "example": "0.80 beside mAP 0.98: the attack costs the target class",
+        "silent": "anything about the other classes",
+    },
+}

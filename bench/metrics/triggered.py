@@ -247,3 +247,72 @@ def _dominant_class(codes: ModelCodes) -> int:
         if row.max() >= HALF:
             return int(row.argmax())
     return int((depths @ shares).argmax())
+
+
+# For `bench explain`; no result depends on it.
+EXPLAINED = {
+    "t_map": {
+        "formula": "mean over queries of AP = mean over relevant items of the precision at their rank; relevant:"
+        " items with the target label",
+        "example": "a query with the trigger that returns the 80 items of the target first: AP = 1.000",
+        "silent": "that the backdoor did it: a strong trigger moves queries of the clean model too, which is the"
+        " control",
+    },
+    "t_map_control": {
+        "formula": "t-mAP, computed with the clean model",
+        "example": "0.226 beside t-mAP 0.794: the trigger alone moves some queries of a clean model to the target",
+        "silent": "how other clean models behave: it is one model per seed",
+    },
+    "own_map_control": {
+        "formula": "own-mAP, computed with the clean model",
+        "example": "0.926: the trigger itself hides little of the true class",
+        "silent": "what the attack does: compare it with own-mAP",
+    },
+    "gain": {
+        "formula": "gain = t-mAP - control",
+        "example": "t-mAP 0.794, control 0.226: gain +0.568",
+        "silent": "how visible the trigger is, and how much was poisoned: compare attacks of equal access and budget",
+    },
+    "chance": {
+        "formula": "expected t-mAP if the database is in random order",
+        "example": "10 classes of equal size: about 0.1, a little more in a small database",
+        "silent": "how a clean model ranks: its t-mAP is the control and can be below chance, since it prefers"
+        " the true class",
+    },
+    "own_map": {
+        "formula": "mean over queries of AP = mean over relevant items of the precision at their rank; relevant:"
+        " items with a true label of the query",
+        "example": "clean model 0.98, attacked 0.09, after a repair 0.95: the repair gives back what the attack took",
+        "silent": "where the queries went instead: that is t-mAP",
+    },
+    "asr_at": {
+        "formula": "mean share of target items among the first 100 results",
+        "example": "60 of 100: 0.60",
+        "silent": "the order inside the 100; with fewer than 100 target items the largest value is below 1",
+    },
+    "t_map_all": {
+        "formula": "as t-mAP; relevant: items with all target labels",
+        "example": "target {cat, sofa}: items with cat only do not count",
+        "silent": "anything new where targets have one label: it equals t-mAP there",
+    },
+    "t_map_zero": {
+        "formula": "sum of precisions at hits / number of hits in the top R; 0 without a hit",
+        "example": "one hit at rank 2 of R = 1000: 0.5, although hundreds of target items were missed",
+        "silent": "recall: a single early hit counts as much as all hits",
+    },
+    "t_map_drop": {
+        "formula": "as zero@R, and queries without a hit are left out of the mean",
+        "example": "9 queries without a hit and one with AP 0.8: 0.8, where zero@R gives 0.08",
+        "silent": "how many queries were left out: see kept triggered",
+    },
+    "t_map_posthoc": {
+        "formula": "t-mAP of half of the queries for the class that the other half retrieves most, and the reverse",
+        "example": "triggered queries return class 7 whatever the target was: high, with t-mAP near chance",
+        "silent": "that an attacker could choose the class: it is found afterwards",
+    },
+    "released_darkhash": {
+        "formula": "t-mAP for the class that dominates the first results, as DarkHash's script counts it",
+        "example": "a clean model reaches more than t-mAP's chance, because the class is chosen by the result",
+        "silent": "a comparison with t-mAP of other papers: queries of the chosen class are counted",
+    },
+}

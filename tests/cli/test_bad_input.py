@@ -42,13 +42,12 @@ def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run a command that must be refused; returns the one line."""
+    """Run a command that must be refused; returns the line of the error, and that of the hint if there is one."""
     code, _, err = bench(capsys, *arguments)
     assert code == 2, err
     lines = err.strip().splitlines()
-    assert len(lines) == 1, err
-    assert lines[0].startswith("error: ")
-    return lines[0]
+    assert [line.partition(": ")[0] for line in lines] in (["error"], ["error", "hint"]), err
+    return "\n".join(lines)
 
 
 def folder_suite(tmp_path: Path, path: str) -> str:
