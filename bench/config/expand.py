@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.api import registry
 from bench.api.errors import DataMissingError, UserError, unknown
+from bench.api.own_files import OwnImages, Places, located
+from bench.api.random import Rng
 from bench.api.untrusted import look_alikes, spelled
 from bench.config.doses import DOSES, replaced, with_own
 from bench.config.schema import AXES, COMPONENT_AXES, Block, Named
@@ -29,19 +32,26 @@ class Skipped:
     reason: str
 
 
-def trials_of(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
-    """The trials of a block. data: the folder of data sets. UserError: a component, parameter or target is invalid."""
-    axes = block.axes
-    specs = {kind: _specs(kind, getattr(axes, kind), block.parameters.get(kind)) for kind in COMPONENT_AXES}
+def trials_of(block: Block, places: Places) -> Iterator[Trial | Skipped]:
+    """The trials of a block. UserError: a component, parameter or target is invalid, or a data set has too few images.
+
+    places: where the files of components are.
+    """
+    axes, data = block.axes, places.data
+    lost: dict[Spec, str] = {}
+    specs = {
+        kind: _specs(kind, getattr(axes, kind), block.parameters.get(kind), places, lost) for kind in COMPONENT_AXES
+    }
     seeds, targets = list(dict.fromkeys(axes.seeds or [])), axes.targets or []
     others = {seed: seeds[(i + 1) % len(seeds)] if len(seeds) > 1 else seed + 1 for i, seed in enumerate(seeds)}
     surrogates = [_surrogate(text) for text in axes.surrogate or []]
     recipes = _combinations(block.training)
-    for dataset in specs["datasets"]:
-        missing = ""
+    for named in specs["datasets"]:
+        dataset, missing = named, lost.get(named, "")
         classes: tuple[str, ...] = ()
         try:
-            classes = _classes(dataset, data)
+            if not missing:
+                classes, dataset = _classes(named, data), _counted(named, data)
         except DataMissingError as error:
             missing = str(error)
         resolved = [_target(target, classes, dataset.name) if not missing else (str(target),) for target in targets]
@@ -57,7 +67,8 @@ def trials_of(block: Block, data: Path | None) -> Iterator[Trial | Skipped]:
             )  # fmt: skip
             kept = not block.include or any(_filter(trial, item) for item in block.include)
             if kept and not any(_filter(trial, item) for item in block.exclude):
-                yield Skipped(trial, missing) if missing else trial
+                reason = missing or next((lost[part] for part in trial.components.values() if part in lost), "")
+                yield Skipped(trial, reason) if reason else trial
 
 
 def _surrogate(text: str) -> Surrogate:
@@ -111,11 +122,16 @@ def _combinations(table: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _specs(
-    kind: str, values: list[Named] | Literal["all"], usual: Mapping[str, Mapping[str, Any]] | None = None
+    kind: str,
+    values: list[Named] | Literal["all"],
+    usual: Mapping[str, Mapping[str, Any]] | None,
+    places: Places,
+    lost: dict[Spec, str],
 ) -> list[Spec]:
     """The components of an axis; a parameter with a list of values is a sweep.
 
-    usual: the suite's [parameters] of this kind, by component.
+    usual: the suite's [parameters] of this kind, by component. lost: gets the components whose files are in none of the
+    places, with the reason.
     """
     entries: list[Named] = list(registry.catalogue(kind)) if values == "all" else list(values)
     if values == "all" and kind in {"attacks", "defenses"}:
@@ -135,12 +151,16 @@ def _specs(
         default: dict[str, Any] | None = None
         for combination in _combinations(table):
             instance = registry.create(kind, name, combination)
+            found_files, reason = located(instance, registry.current(kind, name, combination), places)
+            instance = registry.create(kind, name, found_files)
             params = registry.parameters(instance)
             default = default if default is not None else _defaults(type(instance))
             given = {
                 key: value for key, value in params.items() if value is not None and default.get(key, ...) != value
             }
             found.append(Spec(name, params, given))
+            if reason:
+                lost[found[-1]] = f"{name}: {reason}"
     return found
 
 
@@ -182,6 +202,31 @@ def _classes(dataset: Spec, data: Path | None) -> tuple[str, ...]:
     for one, other in look_alikes(classes):
         raise UserError(f"{dataset.name}: the classes {spelled(one)} and {spelled(other)} look the same; rename one")
     return classes
+
+
+def _counted(dataset: Spec, data: Path | None) -> Spec:
+    """A data set of the user's own images with a number for each size that the suite leaves open.
+
+    UserError: there are too few images for the sizes.
+    """
+    if not dataset.params:
+        return dataset
+    component: Dataset = registry.create("datasets", dataset.name, dataset.params)
+    if not isinstance(component, OwnImages):
+        return dataset
+    labels, origin = component.labelled(data)
+    sizes = component.sizes(labels, origin)
+    counted = replace(dataset, params={**dataset.params, **sizes})
+    component = registry.create("datasets", counted.name, counted.params)
+    try:
+        component.splits(labels, origin, Rng("split", dataset.name, component.protocol_version))
+    except UserError as error:
+        own = [key for key in ("train", "query", "trusted", "database") if key in dataset.given]
+        kept = [f'name="{dataset.name}"']
+        kept += [f"{key}={json.dumps(value)}" for key, value in dataset.given.items() if key not in own]
+        hint = f"without {' and '.join(own)}, shares are taken: --set 'datasets={{{','.join(kept)}}}'"
+        raise UserError(f"{dataset.name}: {error}; {hint if own else 'add images'}") from None
+    return counted
 
 
 def _filter(trial: Trial, wanted: Mapping[str, Any]) -> bool:

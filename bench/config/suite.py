@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from bench.api import registry
 from bench.api.errors import NO_BOOLEAN, UserError, nearest, unknown
+from bench.api.own_files import Places
 from bench.api.untrusted import boolean_as_number, invalid_reason
 from bench.config.expand import Skipped, replaced_doses, size_of, trials_of
 from bench.config.overrides import apply_changes, parse_only
@@ -29,7 +30,7 @@ class Suite:
     """A suite that has been read.
 
     only: the values that `--only` keeps, by axis. text: the content of the file. notes: what of the suite's parameters
-    does not hold.
+    does not hold. folder: that of the file; None for a shipped suite.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Suite:
     only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     text: str = ""
     notes: tuple[str, ...] = ()
+    folder: Path | None = None
 
     def trials(self, data: Path | None) -> Iterator[Trial | Skipped]:
         """All trials, each once, in the order of the file. Trials whose data are missing come as Skipped.
@@ -48,8 +50,9 @@ class Suite:
         """
         seen: set[Hashable] = set()
         found = False
+        places = Places(self.folder, data)
         unmatched = {(axis, value): set[str]() for axis, values in self.only.items() for value in values}
-        for given in itertools.chain.from_iterable(trials_of(block, data) for block in self.blocks):
+        for given in itertools.chain.from_iterable(trials_of(block, places) for block in self.blocks):
             trial = given.trial if isinstance(given, Skipped) else given
             if not found:
                 for axis, value in list(unmatched):
@@ -122,6 +125,7 @@ def load(name: str, *, changes: Sequence[str] = (), only: Sequence[str] = ()) ->
         only=parse_only(only),
         text=text,
         notes=tuple(dict.fromkeys(note for block in blocks for note in replaced_doses(block))),
+        folder=Path(name).parent if is_file(name) else None,
     )
 
 

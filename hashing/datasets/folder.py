@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from jaxtyping import Bool, Int64, UInt8
 from pydantic import Field
@@ -17,8 +17,10 @@ from torch import Tensor
 from bench.api.card import Card
 from bench.api.errors import DataMissingError
 from bench.api.hashing import Dataset, DecodedDataset, dataset
+from bench.api.own_files import OWN_FILE
 from bench.api.random import Rng
-from hashing.datasets.helpers.image_folder import decode_tree, survey
+from hashing.datasets.helpers.image_folder import decode_tree, labels_of, survey
+from hashing.datasets.helpers.shares import shared_sizes
 from hashing.datasets.helpers.splits import QueryCount, Sizes, draw_splits
 
 CARD = Card(
@@ -35,16 +37,16 @@ CARD = Card(
 @dataset
 class Folder(Dataset):
     protocol_version: ClassVar[int] = 2
-    path: Annotated[str, Field(min_length=1)]
-    """Folder, zip or tar with the images, absolute or below --data."""
+    path: Annotated[str, Field(min_length=1), OWN_FILE]
+    """Folder, zip or tar with the images: beside the suite file, in the current folder, or below --data."""
     size: Annotated[int, Field(ge=8, le=1024)] = 64
     """Side of the images in pixels."""
-    train: Annotated[int, Field(ge=1)] = 1000
-    """Number of training images."""
-    query: QueryCount = 200
-    """Number of queries."""
-    trusted: Annotated[int, Field(ge=1)] = 200
-    """Number of trusted images, which defenses get."""
+    train: Annotated[int, Field(ge=1)] | None = None
+    """Number of training images; default: about half of the images."""
+    query: QueryCount | None = None
+    """Number of queries; default: about 15 % of the images."""
+    trusted: Annotated[int, Field(ge=1)] | None = None
+    """Number of trusted images, which defenses get; default: about a tenth of the images."""
     database: Annotated[int, Field(ge=1)] | None = None
     """Number of database images; default: all that are left."""
 
@@ -62,20 +64,30 @@ class Folder(Dataset):
         path = self._found(root)
         return decode_tree(path, self.size, survey(path))
 
+    def labelled(self, root: Path | None) -> tuple[Bool[Tensor, "n k"], UInt8[Tensor, " n"]]:
+        return labels_of(survey(self._found(root)))
+
+    def sizes(self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"]) -> Mapping[str, int]:
+        return shared_sizes(labels, self._sizes(), query_from=_asked(origin), train_from=origin == 0)
+
     def splits(
         self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng
     ) -> Mapping[str, Int64[Tensor, " m"]]:
-        sizes = Sizes(train=self.train, query=self.query, trusted=self.trusted, database=self.database)
-        asked = 1 if (origin == 1).any() else int(origin.max())
-        return draw_splits(labels, sizes, rng, query_from=origin == asked, train_from=origin == 0)
+        sizes = Sizes(**{**self._sizes(), **self.sizes(labels, origin)})
+        return draw_splits(labels, sizes, rng, query_from=_asked(origin), train_from=origin == 0)
+
+    def _sizes(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("train", "query", "trusted", "database")}
 
     def _found(self, root: Path | None) -> Path:
-        layout = "a directory, zip, tar, tar.gz or tar.xz of class/image.jpg"
-        if root is None and not Path(self.path).is_absolute():
-            raise DataMissingError(
-                f"folder: '{self.path}' is relative: give --data DIR where DIR/{self.path} is {layout}"
-            )
         path = (root or Path()) / self.path
-        if not path.exists():
-            raise DataMissingError(f"folder: '{path}' does not exist: put {layout} there, or give another --data DIR")
+        if (root is None and not path.is_absolute()) or not path.exists():
+            raise DataMissingError(
+                f"folder: '{path}' does not exist: put a directory, zip, tar, tar.gz or tar.xz of class/image.jpg there"
+            )
         return path
+
+
+def _asked(origin: UInt8[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """The images that may be queries: those of test/, else of val/, else all."""
+    return origin == (1 if (origin == 1).any() else int(origin.max()))

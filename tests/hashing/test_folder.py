@@ -249,14 +249,22 @@ def test_a_class_of_cifar_100_may_be_called_train(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_says_how_to_lay_it_out(tmp_path: Path) -> None:
-    with pytest.raises(DataMissingError, match=r"--data.*DIR/pets"):
-        make("folder", path="pets").files(None)
-    with pytest.raises(DataMissingError, match=r"pets.*--data DIR"):
-        make("folder", path="pets").decode(tmp_path)
+    for root, where in ((None, "'pets'"), (tmp_path, f"'{tmp_path}/pets'")):
+        with pytest.raises(DataMissingError, match=rf"{where} does not exist.*class/image\.jpg"):
+            make("folder", path="pets").files(root)
     with pytest.raises(UserError, match="path"):
         make("folder")
     with pytest.raises(UserError, match="size"):
         make("folder", path="pets", size=0)
+
+
+def test_labels_are_known_before_images_are_decoded(tmp_path: Path) -> None:
+    write(tmp_path / "t", tree(parts=("train/", "test/")))
+    data = make("folder", path="t", size=8)
+    labels, origin = data.labelled(tmp_path)
+    decoded = data.decode(tmp_path)
+    assert torch.equal(labels, decoded.labels)
+    assert torch.equal(origin, decoded.origin)
 
 
 def test_reading_does_not_decode(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool, UInt8
+from torch import Tensor
 
 from bench.api.errors import DataCorruptError, UserError
 from bench.api.hashing import DecodedDataset
@@ -104,6 +106,13 @@ def _parts(path: Path, images: Sequence[Sequence[str]], depth: int) -> Mapping[s
     return {}
 
 
+def labels_of(tree: Tree) -> tuple[Bool[Tensor, "n k"], UInt8[Tensor, " n"]]:
+    """Labels and origin of every image, in the order of `tree.items`."""
+    places = torch.tensor(list(tree.items.values()), dtype=torch.int64)
+    labels = torch.nn.functional.one_hot(places[:, 0], len(tree.classes)).bool()
+    return labels, places[:, 1].to(torch.uint8)
+
+
 def decode_tree(path: Path, size: int, tree: Tree) -> DecodedDataset:
     """Every image as RGB, its centre square resized to `size`. The order is that of `tree.items`.
 
@@ -116,6 +125,4 @@ def decode_tree(path: Path, size: int, tree: Tree) -> DecodedDataset:
     decode_pictures(pictures, pixels, source=path, word="member")
     if left:
         raise DataCorruptError(f"'{path}' changed while it was read: run again")
-    places = torch.tensor(list(tree.items.values()), dtype=torch.int64)
-    labels = torch.nn.functional.one_hot(places[:, 0], len(tree.classes)).bool()
-    return DecodedDataset(torch.from_numpy(pixels), labels, places[:, 1].to(torch.uint8))
+    return DecodedDataset(torch.from_numpy(pixels), *labels_of(tree))
