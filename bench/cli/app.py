@@ -37,9 +37,11 @@ def _add(name: str, function: Callable[..., None], group: str, *examples: str) -
     app.command(name, cls=Command, rich_help_panel=group, epilog="\n\n".join(lines) or None)(function)
 
 
-_add("run", run.run, RUN, "run --set badnets.poison_rate=0.01,0.03,0.1",
-      "run --set bits=16,32 --only attack=none,badnets", "run --set 'attacks=none,badnets(poison_rate=0.1)' --set training.epochs=20",
-      "run --set 'datasets={name=\"folder\",path=\"my_images\"}'", "run --retry failed,timeout,oom")  # fmt: skip
+_add(
+    "run", run.run, RUN, "run --set badnets.poison_rate=0.01,0.03,0.1", "run --set bits=16,32 --only attack=none,badnets",
+    "run --set 'attacks=none,badnets(poison_rate=0.1)' --set training.epochs=20",
+    "run --set 'datasets={name=\"folder\",path=\"my_images\"}'", "run --retry failed,timeout,oom",
+)  # fmt: skip
 _add("plan", run.plan, RUN, "plan --suite full")
 _add("list", listing.list_, RUN, "list attacks", "list attacks ciba")
 _add("leaderboard", results.leaderboard, LOOK, "leaderboard --wide", "leaderboard --where attack=badnets --by bits",
