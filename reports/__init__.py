@@ -23,10 +23,10 @@ __all__ = ["charts", "columns", "draw_attacks", "draw_sweeps", "load", "tables",
 
 def load(store: str | Path, *, suite: str | None = None, run: str = "latest") -> pd.DataFrame:
     """One row per trial of the latest run (of a suite), or of all runs; metrics are NaN where a trial has none."""
-    from bench.engine.store import Store
+    from bench.engine.collection import opened
     from reports import frame
 
-    return frame.read(Store(Path(store)), suite=suite, run=run).trials
+    return frame.read(opened(Path(store)), suite=suite, run=run).trials
 
 
 def columns() -> pd.DataFrame:
@@ -62,35 +62,35 @@ def tables(
     kind: a board of `bench list boards`, for example leaderboard, conventions, dose-response, equal-strength,
     code-geometry. options: those of the board, for example `by="bits"` of leaderboard or `gain=0.5` of equal-strength.
     """
+    from bench.engine.collection import opened
     from bench.engine.record_cache import RecordCache
-    from bench.engine.store import Store
     from reports import frame
     from reports.board_registry import BoardData, make_boards
 
-    held = Store(Path(store))
+    held = opened(Path(store))
     data = BoardData(frame.read(held, suite=suite, run=run), RecordCache(held))
     return make_boards(kind, data, options)
 
 
 def charts(store: str | Path, *, suite: str | None = None, run: str = "latest") -> list[Chart]:
     """The charts of the HTML report: costs, code lengths, sweeps, attention, codes; a notebook shows a chart."""
+    from bench.engine.collection import opened
     from bench.engine.record_cache import RecordCache
-    from bench.engine.store import Store
     from reports import frame
     from reports.board_registry import BoardData
     from reports.page.chapters import charts_of
 
-    held = Store(Path(store))
+    held = opened(Path(store))
     found = charts_of(BoardData(frame.read(held, suite=suite, run=run), RecordCache(held)))
     return [chart for part in found.values() for chart in part]
 
 
 def write_html(store: str | Path, path: str | Path, *, suite: str | None = None, run: str = "latest") -> str:
     """Write the HTML page without reported numbers, which `bench report` adds; returns a summary."""
-    from bench.engine.store import Store
+    from bench.engine.collection import opened
     from reports import frame, html_report
 
-    held = Store(Path(store))
+    held = opened(Path(store))
     return html_report.draw(held, Path(path), frame.read(held, suite=suite, run=run))
 
 
@@ -98,15 +98,15 @@ def draw_attacks(
     store: str | Path, path: str | Path, *, key: str | None = None, suite: str | None = None, run: str = "latest"
 ) -> str:
     """Draw pictures of every attack of a run, or of one trial, into a file; returns a summary."""
-    from bench.engine.store import Store
+    from bench.engine.collection import opened
     from reports import gallery
 
-    return str(gallery.draw(Store(Path(store)), Path(path), key=key, suite=suite, run=run))
+    return str(gallery.draw(opened(Path(store)), Path(path), key=key, suite=suite, run=run))
 
 
 def draw_sweeps(store: str | Path, path: str | Path, *, suite: str | None = None, run: str = "latest") -> str:
     """Draw every sweep of an attack or a defense of a run into a file; returns a summary."""
-    from bench.engine.store import Store
+    from bench.engine.collection import opened
     from reports import curves
 
-    return curves.draw(Store(Path(store)), Path(path), suite=suite, run=run)
+    return curves.draw(opened(Path(store)), Path(path), suite=suite, run=run)

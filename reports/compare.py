@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,15 @@ MEANINGS = {
     "B": Column("mean in the second store"),
     "difference": Column("B minus A, over the (target, seed) cells of both stores"),
     "verdict": Column("whether the difference is more than noise", "equality-margin"),
+}
+BY_METRIC = {
+    "metric": Column("metric that is compared"),
+    "rows": Column("number of rows of trials with this metric in both stores"),
+    "equal": Column("rows whose number did not change"),
+    "inside": Column("rows whose mean difference is at most their noise floor", "noise-floor"),
+    "outside": Column("rows whose mean difference is larger than their noise floor", "noise-floor"),
+    "difference": Column("absolute mean difference of the row that exceeds its noise floor most, or comes nearest"),
+    "its floor": Column("noise floor of this row: 95 % of such trials move less between machines", "noise-floor"),
 }
 SAME = ["training", "changes", *(axis for axis in AXES if axis not in {"target", "seed"})]
 ROW = [axis for axis in AXES if axis not in {"target", "seed"}]
@@ -84,6 +93,7 @@ def compare(one: Results, other: Results, first: Store, second: Store) -> Compar
             columns=MEANINGS,
             metrics={"A": "t_map", "B": "t_map", "difference": "gain", f"difference{HALF}": "gain"},
         ),
+        *_by_metric(lines),
         _provenance(a, b, first, second),
     ]
     if not lost.empty:
@@ -133,7 +143,7 @@ def _row(
     apart = both[1] - both[0]
     found: dict[str, Any] = {axis: axes[axis] for axis in ROW}
     found |= {"metric": METRICS[metric].title, "A": float(both[0].mean()), "B": float(both[1].mean())}
-    found |= {"difference": float(apart.mean()), "n": len(apart), "p": None}
+    found |= {"difference": float(apart.mean()), "n": len(apart), "p": None, "floor": CLOSE if floor is None else floor}
     if np.abs(apart).max() <= ROUNDING:
         return found | {"verdict": "equal"}
     if not shared.inference:
@@ -145,6 +155,37 @@ def _row(
     p = statistics.p_value(trials, fixed_targets=shared.fixed_targets)
     bounds = {f"difference{HALF}": interval.half, f"difference{FREEDOM}": interval.df} if interval else {}
     return found | bounds | {"p": p, "verdict": "within noise"}
+
+
+def _by_metric(lines: Sequence[Mapping[str, Any]]) -> Iterator[Board]:
+    """For each metric, how many rows moved more than the machine alone moves them."""
+    rows = []
+    for metric in dict.fromkeys(line["metric"] for line in lines):
+        mine = [line for line in lines if line["metric"] == metric]
+        moved = [line for line in mine if line["verdict"] != "equal"]
+        inside = sum(abs(line["difference"]) <= line["floor"] for line in moved)
+        furthest = max(mine, key=lambda line: abs(line["difference"]) - line["floor"])
+        rows.append(
+            {
+                "metric": metric,
+                "rows": len(mine),
+                "equal": len(mine) - len(moved),
+                "inside": inside,
+                "outside": len(moved) - inside,
+                "difference": abs(furthest["difference"]),
+                "its floor": furthest["floor"],
+            }
+        )
+    if rows:
+        yield Board(
+            title="Noise floor by metric",
+            table=pd.DataFrame(rows),
+            caption="inside, outside: of the noise floor, the distance that 95 % of such trials (suite quick) move when"
+            f" only the machine changes; {CLOSE} for kinds of trials without a measured floor.",
+            index=("metric",),
+            columns=BY_METRIC,
+            metrics={"difference": "gain", "its floor": "gain"},
+        )
 
 
 def _judged(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

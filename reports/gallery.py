@@ -130,6 +130,8 @@ def _lost(cache: RecordCache, implant: Record | None) -> str:
         return f"its attack {implant.status}: {implant.reason}"
     if not cache.store.artifact_path(implant.key).is_file():
         return "the file of its attacked model is missing"
+    if implant.artifact is not None and implant.artifact.tensors:
+        return "a bundle holds no pictures"
     with opened(cache, implant.key) as file:
         if "gallery_clean" not in file.keys() or 0 in file.get_slice("gallery_clean").get_shape():  # noqa: SIM118
             return "no query could carry its trigger"

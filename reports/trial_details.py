@@ -55,7 +55,7 @@ def find(store: Store, prefix: str) -> tuple[str, PlannedTrial | None, RunManife
 
 
 def _find(store: Store, prefix: str, trials: Mapping[str, Trial]) -> str:
-    stages = {path.stem for path in (store.root / "records").glob("*.json")}
+    stages = store.keys()
     named = [key for key in trials if key.startswith(prefix)]
     found = sorted(set(named) or {key for key in stages if key.startswith(prefix)})
     if not found:

@@ -37,8 +37,8 @@ MAY_IMPORT = {
     "defenses": ("bench.api", "hashing"),
     "reports": (
         "bench.api.card", "bench.api.kinds", "bench.api.registry", "bench.api.errors", "bench.api.untrusted",
-        "bench.metrics", "bench.config", "bench.artifacts", "bench.engine.machines", "bench.engine.record",
-        "bench.engine.record_cache",
+        "bench.metrics", "bench.config", "bench.artifacts", "bench.engine.collection", "bench.engine.machines",
+        "bench.engine.record", "bench.engine.record_cache",
         "bench.engine.runs", "bench.engine.store", "hashing.ranking", "hashing.codes", "hashing.packed",
         "hashing.weight_files",
     ),

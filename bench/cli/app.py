@@ -14,7 +14,19 @@ import typer
 
 from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_OK, EXIT_USER, RenamedWarning, UserError
 from bench.api.untrusted import abbreviate, strip_controls
-from bench.cli import component, doctor, explain, kernels, listing, report, results, run, runs, verify
+from bench.cli import (
+    bundles,
+    component,
+    doctor,
+    explain,
+    kernels,
+    listing,
+    report,
+    results,
+    run,
+    runs,
+    verify,
+)
 from bench.cli.options import Command, memory_limit
 from bench.cli.streams import tolerant_streams
 
@@ -28,7 +40,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 some trials failed, 2 wrong input, 70 a bug of HashDoor, "
     "130 interrupted (start the same command again).",
 )
-RUN, LOOK, EXTEND, MAINTAIN = "Run", "Look at results", "Extend", "Maintain"  # groups of commands in `--help`
+# groups of commands in `--help`
+RUN, LOOK, SHARE, EXTEND, MAINTAIN = "Run", "Look at results", "Share results", "Extend", "Maintain"
 
 
 def _add(name: str, function: Callable[..., None], group: str, *examples: str) -> None:
@@ -38,7 +51,8 @@ def _add(name: str, function: Callable[..., None], group: str, *examples: str) -
 
 
 _add(
-    "run", run.run, RUN, "run --set badnets.poison_rate=0.01,0.03,0.1", "run --set bits=16,32 --only attack=none,badnets",
+    "run", run.run, RUN, "run --set badnets.poison_rate=0.01,0.03,0.1",
+    "run --set bits=16,32 --only attack=none,badnets",
     "run --set 'attacks=none,badnets(poison_rate=0.1)' --set training.epochs=20",
     "run --set 'datasets={name=\"folder\",path=\"my_images\"}'", "run --retry failed,timeout,oom",
 )  # fmt: skip
@@ -52,6 +66,8 @@ _add("explain", explain.explain, LOOK, "explain t-mAP", "explain badnets")
 _add("compare", results.compare, LOOK, "compare A B")
 _add("runs", runs.runs, LOOK)
 _add("score", results.score, LOOK, "score query.npz database.npz --target 3")
+_add("publish", bundles.publish, SHARE, "publish --suite quick --evidence")
+_add("merge", bundles.merge, SHARE, "merge quick.zip")
 _add("new", component.new, EXTEND, "new attack my_attack")
 _add("check", component.check, EXTEND, "check my_attack.py")
 _add("doctor", doctor.doctor, MAINTAIN, "doctor --data DIR")

@@ -45,6 +45,20 @@ Plugins = Annotated[
     ),
 ]
 StorePath = Annotated[Path, typer.Option("--store", metavar="DIR", help="Folder of the results (the store).")]
+ReadPath = Annotated[
+    Path,
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        help="Folder of the results (the store), or a bundle (.zip), or the word reference: bundles of this package.",
+    ),
+]
+Beside = Annotated[
+    Path | None,
+    typer.Option(
+        "--beside", metavar="STORE|reference", help="Also print the first numbers of each row in this store or bundle."
+    ),
+]
 Suites = Annotated[
     list[str], typer.Option("--suite", metavar="NAME|FILE", help="Name or TOML file of a suite. Repeatable.")
 ]
@@ -152,9 +166,12 @@ def memory_limit() -> tuple[str, int] | None:
 
 
 def note_left_out(selection: Selection, records: RecordCache) -> None:
-    """Say on stderr which run with more results, of another text or unreadable a command did not show."""
+    """Say on stderr how far published runs are checked, and which other runs a command did not show."""
     from bench.engine.runs import left_out
 
+    for run in selection.shown:
+        if standing := records.store.standing(run):
+            line(f"note: {standing}", out=console(stderr=True))
     if said := left_out(selection, records):
         line(f"note: {said}", out=console(stderr=True))
 

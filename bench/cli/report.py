@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from bench.cli.console import console, echo, line
 from bench.cli.options import (
     DEFAULT_STORE,
+    Beside,
     Columns,
     Command,
     Format,
@@ -23,8 +24,8 @@ from bench.cli.options import (
     Pivot,
     PlainFlags,
     Plugins,
+    ReadPath,
     RunOf,
-    StorePath,
     Suites,
     SuitesOf,
     Where,
@@ -124,7 +125,7 @@ def _command(kind: BoardKind) -> Any:
 def page(
     *,
     suites: SuitesOf = [],  # noqa: B006 -- typer needs a literal
-    store: StorePath = DEFAULT_STORE,
+    store: ReadPath = DEFAULT_STORE,
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="File of the page.")] = PAGE,
     kernels: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Output of `bench kernels --format json`.")
@@ -149,7 +150,7 @@ def page(
 def reported(
     *,
     suites: Suites = [],  # noqa: B006
-    store: StorePath = DEFAULT_STORE,
+    store: ReadPath = DEFAULT_STORE,
     mixed: Mixed = False,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
@@ -157,8 +158,8 @@ def reported(
     """Print the numbers of papers beside the measured numbers. Default: all shipped suites with published numbers."""
     from bench.api.errors import UserError
     from bench.config import suite
+    from bench.engine.collection import opened, there
     from bench.engine.record_cache import RecordCache
-    from bench.engine.store import Store
     from reports import render
 
     load_plugins(plugin)
@@ -168,7 +169,7 @@ def reported(
         raise UserError(
             f"no reported numbers in {', '.join(one.name for one in wanted.values())}: `python -m bench list suites`"
         )
-    boards, said = _measured(RecordCache(Store(store)) if store.exists() else None, holding, mixed)
+    boards, said = _measured(RecordCache(opened(store)) if there(store) else None, holding, mixed)
     render.render(boards, format_)
     for note in said:
         line(f"note: {note}", out=console(stderr=True))
@@ -178,7 +179,7 @@ def print_board(
     name: str,
     *,
     suites: SuitesOf = [],  # noqa: B006
-    store: StorePath = DEFAULT_STORE,
+    store: ReadPath = DEFAULT_STORE,
     where: Where = [],  # noqa: B006
     run: RunOf = "latest",
     mixed: Mixed = False,
@@ -187,15 +188,16 @@ def print_board(
     pivot: Pivot = None,
     label: Label = None,
     out: OutFolder = None,
+    beside: Beside = None,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
     **options: Any,
 ) -> None:
     """Print a board of the latest run; UserError if it is empty. options: those that the board declares."""
-    made, selections, cache = made_boards(name, suites, store, where, run, options, mixed=mixed, plugin=plugin)
+    made, held = made_boards(name, suites, store, where, run, options, mixed=mixed, beside=beside, plugin=plugin)
     print_made(made, format_, wide=wide, columns=columns, pivot=pivot, label=label, out=out)
-    for selection in selections:
-        note_left_out(selection, cache)
+    for selection, records in held:
+        note_left_out(selection, records)
 
 
 def made_boards(
@@ -207,20 +209,31 @@ def made_boards(
     options: Mapping[str, Any],
     *,
     mixed: bool,
+    beside: Path | None,
     plugin: Sequence[Path],
-) -> tuple[list[Board], list[Selection], RecordCache]:
+) -> tuple[list[Board], list[tuple[Selection, RecordCache]]]:
     """The boards of a kind, and the runs and records that they were made from; UserError without a board."""
     from bench.api.errors import UserError
+    from bench.engine.runs import LATEST
     from reports.board_registry import BoardData, all_boards, make_boards
 
     load_plugins(plugin)
     cache, selections, found = read_results(suites, store, where, run)
     made = [board for results in found for board in make_boards(name, BoardData(results, cache, mixed), options)]
+    held = [(selection, cache) for selection in selections]
+    if beside is not None:
+        from reports.beside import beside as joined
+
+        named = suites or selections[0].shown[-1].suites  # a collection has several
+        other, others, theirs = read_results(named, beside, where, LATEST)
+        there = [board for results in theirs for board in make_boards(name, BoardData(results, other, mixed), options)]
+        made = joined(made, there, beside.name)
+        held += [(selection, other) for selection in others]
     if not made:
         raise UserError(
             f"board '{name}' is empty, because this run has nothing to show on it; it shows {all_boards()[name].help}"
         )
-    return made, selections, cache
+    return made, held
 
 
 def print_made(
@@ -288,12 +301,12 @@ def read_results(
     suites: Sequence[str], store: Path, where: Sequence[str], run: str
 ) -> tuple[RecordCache, list[Selection], list[Results]]:
     """The records of the store, and the runs and results per suite (or of the latest run)."""
+    from bench.engine.collection import opened
     from bench.engine.record_cache import RecordCache
     from bench.engine.runs import select
-    from bench.engine.store import Store
     from reports import frame, selection
 
-    cache = RecordCache(Store(store))
+    cache = RecordCache(opened(store))
     names: list[str | None] = [*suites] or [None]
     selections = [select(cache.store, run, suite=name) for name in names]
     found = [frame.results_of(one.shown, cache) for one in selections]

@@ -12,6 +12,7 @@ from bench.api.errors import EXIT_FAILED_TRIALS
 from bench.cli.console import echo
 from bench.cli.options import (
     DEFAULT_STORE,
+    Beside,
     Columns,
     Format,
     Label,
@@ -19,8 +20,8 @@ from bench.cli.options import (
     OutFolder,
     Pivot,
     Plugins,
+    ReadPath,
     RunOf,
-    StorePath,
     SuiteOf,
     Where,
     Wide,
@@ -29,11 +30,12 @@ from bench.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from bench.engine.store import Store
     from reports.board import Board
 
 
 def leaderboard(
-    store: StorePath = DEFAULT_STORE,
+    store: ReadPath = DEFAULT_STORE,
     run: RunOf = "latest",
     suite: SuiteOf = None,
     by: Annotated[
@@ -42,6 +44,7 @@ def leaderboard(
     ] = None,
     where: Where = [],  # noqa: B006 -- typer needs a literal
     mixed: Mixed = False,
+    beside: Beside = None,
     costs: Annotated[
         bool, typer.Option("--costs", help="Also print run times in seconds, and the board defense-costs.")
     ] = False,
@@ -60,14 +63,14 @@ def leaderboard(
     """Print the boards of the latest run: attacks, defenses, detectors, and trials without a result."""
     from bench.cli.report import made_boards, print_made
 
-    made, selections, cache = made_boards(
+    made, held = made_boards(
         "leaderboard", [suite] if suite is not None else [], store, where, run, {"by": by, "costs": costs},
-        mixed=mixed, plugin=plugin,
+        mixed=mixed, beside=beside, plugin=plugin,
     )  # fmt: skip
     shown = failures_first(_named(made, board)) if format_ == "rich" else _named(made, board)
     print_made(shown, format_, wide=wide, columns=columns, pivot=pivot, label=label, out=out)
-    for selection in selections:
-        note_left_out(selection, cache)
+    for selection, records in held:
+        note_left_out(selection, records)
 
 
 def failures_first(boards: Sequence[Board]) -> list[Board]:
@@ -101,7 +104,7 @@ def show(
     key: Annotated[
         str | None, typer.Argument(metavar="KEY", help="Key of a trial or a stage; the first characters are enough.")
     ] = None,
-    store: StorePath = DEFAULT_STORE,
+    store: ReadPath = DEFAULT_STORE,
     gallery: Annotated[
         Path | None,
         typer.Option(
@@ -124,7 +127,7 @@ def show(
 ) -> None:
     """Print all information about one trial, or draw pictures."""
     from bench.api.errors import UserError
-    from bench.engine.store import Store
+    from bench.engine.collection import opened
 
     load_plugins(plugin)
     if (suite is not None or run != "latest") and (key is not None or (gallery is None and curves is None)):
@@ -135,13 +138,13 @@ def show(
     if curves is not None:
         from reports import curves as sweeps
 
-        echo(f"{curves}: {sweeps.draw(Store(store), curves, suite=suite, run=run)}")
+        echo(f"{curves}: {sweeps.draw(opened(store), curves, suite=suite, run=run)}")
         _note(store, run, suite)
         return
     if gallery is not None:
         from reports import gallery as pictures
 
-        found = pictures.draw(Store(store), gallery, key=key, suite=suite, run=run)
+        found = pictures.draw(opened(store), gallery, key=key, suite=suite, run=run)
         echo(f"{gallery}: {found}")
         if key is None:
             _note(store, run, suite)
@@ -153,38 +156,39 @@ def show(
         )
     from reports import render, trial_details
 
-    render.render(trial_details.page(Store(store), key), format_)
+    render.render(trial_details.page(opened(store), key), format_)
 
 
 def _note(store: Path, run: str, suite: str | None) -> None:
     """Say what the pictures leave out."""
+    from bench.engine.collection import opened
     from bench.engine.record_cache import RecordCache
     from bench.engine.runs import select
-    from bench.engine.store import Store
 
-    held = Store(store)
+    held = opened(store)
     note_left_out(select(held, run, suite=suite), RecordCache(held))
 
 
 def compare(
-    one: Annotated[Path, typer.Argument(metavar="A", help="A store.")],
-    other: Annotated[Path, typer.Argument(metavar="B", help="The store to compare with it.")],
+    one: Annotated[Path, typer.Argument(metavar="A", help="A store, a bundle, or the word reference.")],
+    other: Annotated[Path, typer.Argument(metavar="B", help="The store or bundle to compare with it.")],
     run: Annotated[str, typer.Option("--run", metavar="latest|all", help="Run of each store.")] = "latest",
     suite: SuiteOf = None,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
     """Compare two stores. The exit code is 1 if a number changed by more than noise, or if B lacks a result of A."""
+    from bench.engine.collection import opened
     from bench.engine.record_cache import RecordCache
     from bench.engine.runs import select
-    from bench.engine.store import Store
     from reports import compare as comparing
     from reports import frame, render
 
     load_plugins(plugin)
-    first, second = Store(one), Store(other)
+    first, second = opened(one), opened(other)
     caches = [RecordCache(store) for store in (first, second)]
-    selections = [select(store, run, suite=suite) for store in (first, second)]
+    suites = [suite or _suite_for(store, of) for store, of in ((first, second), (second, first))]
+    selections = [select(store, run, suite=named) for store, named in zip((first, second), suites, strict=True)]
     results = [frame.results_of(one.shown, cache) for one, cache in zip(selections, caches, strict=True)]
     found = comparing.compare(results[0], results[1], first, second)
     render.render(found.boards, format_)
@@ -192,6 +196,14 @@ def compare(
         note_left_out(selection, cache)
     if found.changed:
         raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+def _suite_for(store: Store, other: Store) -> str | None:
+    """The suite of the other store's latest run, if the store is a collection of several runs; else None: any."""
+    from bench.engine.collection import Collection
+
+    several = isinstance(store, Collection) and not isinstance(other, Collection)
+    return other.runs()[-1].suites[0] if several and other.runs() else None
 
 
 def score(

@@ -11,7 +11,7 @@ import typer
 
 from bench.api.errors import UserError
 from bench.cli.console import console, echo, line
-from bench.cli.options import DEFAULT_STORE, Format, StorePath, emit
+from bench.cli.options import DEFAULT_STORE, Format, ReadPath, StorePath, emit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 SECONDS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
-def runs(store: StorePath = DEFAULT_STORE, format_: Format = "rich") -> None:
+def runs(store: ReadPath = DEFAULT_STORE, format_: Format = "rich") -> None:
     """List the runs of a store, the latest first: id, time, suite, trials, size and command."""
+    from bench.engine.collection import opened
     from bench.engine.record import LASTING_FAILURES, Status
     from bench.engine.runs import summaries
-    from bench.engine.store import Store
 
-    held = Store(store)
+    held = opened(store)
     manifests = held.manifests()
     rows = []
     for one in summaries(held, manifests.runs[::-1]):

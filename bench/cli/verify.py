@@ -9,57 +9,60 @@ import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS, UserError
 from bench.cli.console import console, line
-from bench.cli.options import DEFAULT_STORE, Plugins, RunOf, StorePath, SuiteOf, load_plugins, note_left_out
+from bench.cli.options import DEFAULT_STORE, Plugins, ReadPath, RunOf, StorePath, SuiteOf, load_plugins, note_left_out
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.config.trial import PlannedTrial
     from bench.engine.recompute import Verifier
     from bench.engine.record import Record, RunManifest
+    from bench.engine.store import Store
 
 SHOWN = 20  # number of trials whose differences are printed
 
 
 def verify(
-    store: StorePath = DEFAULT_STORE,
+    store: ReadPath = DEFAULT_STORE,
     run: RunOf = "latest",
     suite: SuiteOf = None,
     set_aside: Annotated[
         bool, typer.Option("--set-aside", help="Remove records that fail the check; the next run computes them again.")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 1 also if numbers cannot be computed again here.")
+    ] = False,
     plugin: Plugins = [],  # noqa: B006 -- typer needs a literal
 ) -> None:
     """Compute all numbers of a run again from the stored codes, scores and masks. Exit code 1 if a number differs."""
-    from rich.progress import track
-
+    from bench.engine.bundle import ReadOnly
+    from bench.engine.collection import opened
     from bench.engine.recompute import Verifier
     from bench.engine.record_cache import RecordCache
     from bench.engine.runs import select
-    from bench.engine.store import Store
 
     load_plugins(plugin)
-    held = Store(store)
+    held = opened(store)
     if set_aside:
         held.check_writable()
     selection = select(held, run, suite=suite)
-    trials = [trial for manifest in selection.shown for trial in manifest.trials]
-    planned: dict[str | None, list[PlannedTrial]] = {trial.key: [] for trial in trials}
-    for trial in trials:
-        planned[trial.key].append(trial)
-    records = [record for key in planned if key and (record := held.record(key)) and record.ok]
-    if not records:
-        raise UserError(f"store '{store}' has no finished trial of this run: start `python -m bench run`")
     verifier = Verifier(held)
-    aside = console(stderr=True)
-    watched = track(records, "verifying", console=aside, transient=True, disable=not aside.is_terminal)
-    wrong = [(record, problems) for record in watched if (problems := verifier.problems(record, planned[record.key]))]
+    records, wrong = verified(held, selection.shown, verifier)
     for record, problems in wrong[:SHOWN]:
         line(f"{record.key[:8]} {record.label}: {'; '.join(problems)}")
     if len(wrong) > SHOWN:
         line(f"and {len(wrong) - SHOWN} more")
-    line(
-        f"{len(records) - len(wrong)} of {len(records)} trials agree with their stored codes, scores and masks, and the"
-        " checksums of these files are right."
-    )
+    agreeing = len(records) - len(wrong)
+    if verifier.as_recorded:
+        line(
+            f"{agreeing} of {len(records)} trials have whole records. Their numbers are as recorded: the codes, scores"
+            " and masks that they follow from were not published."
+        )
+    else:
+        line(
+            f"{agreeing} of {len(records)} trials agree with their stored codes, scores and masks, and the checksums of"
+            " these files are right."
+        )
     _print_limits(verifier)
     note_left_out(selection, RecordCache(held))
     if wrong:
@@ -69,10 +72,34 @@ def verify(
         line(
             "The records above were removed (folder `damaged`): run the suite again."
             if set_aside
+            else "Do not use these numbers: ask their author for a bundle that verifies."
+            if isinstance(held, ReadOnly)
             else "If a metric is new: `python -m bench rescore`. If files are damaged:"
             " `python -m bench verify --set-aside`, then run the suite again."
         )
         raise typer.Exit(EXIT_FAILED_TRIALS)
+    if strict and (verifier.as_recorded or verifier.unknown):
+        raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+def verified(
+    store: Store, runs: Sequence[RunManifest], verifier: Verifier
+) -> tuple[list[Record], list[tuple[Record, list[str]]]]:
+    """The finished trials of runs, and those with problems. UserError if there is no finished trial."""
+    from rich.progress import track
+
+    trials = [trial for manifest in runs for trial in manifest.trials]
+    planned: dict[str | None, list[PlannedTrial]] = {trial.key: [] for trial in trials}
+    for trial in trials:
+        planned[trial.key].append(trial)
+    records = [record for key in planned if key and (record := store.record(key)) and record.ok]
+    if not records:
+        raise UserError(f"store '{store.root}' has no finished trial of this run: start `python -m bench run`")
+    aside = console(stderr=True)
+    watched = track(records, "verifying", console=aside, transient=True, disable=not aside.is_terminal)
+    return records, [
+        (record, problems) for record in watched if (problems := verifier.problems(record, planned[record.key]))
+    ]
 
 
 def _print_limits(verifier: Verifier) -> None:
@@ -80,7 +107,7 @@ def _print_limits(verifier: Verifier) -> None:
     line("Not checked: seconds, hosts, throughput, scores of model detectors, notes of defenses.")
     if verifier.unknown:
         names = ", ".join(sorted(verifier.unknown))
-        line(f"Not checked, because the plugin is not loaded (--plugin FILE): {names}.")
+        line(f"Cannot be computed again here, because the plugin is not loaded (--plugin FILE): {names}.")
     if verifier.newer:
         names = ", ".join(sorted(verifier.newer))
         line(f"Some of these trials lack newer metrics: {names}. `python -m bench rescore` adds them.")

@@ -52,15 +52,20 @@ class Verifier:
         self.newer: set[str] = set()  # metrics that are newer than some trials
         self.unknown: set[str] = set()  # metrics of plugins that are not loaded
         self.machines: Counter[tuple[Machine, ...]] = Counter()  # number of trials by the machines that computed them
+        self.read: dict[str, set[str]] = {}  # names of the tensors that numbers follow from, by key
+        self.as_recorded = 0  # number of trials of a bundle without evidence: their numbers cannot be checked
 
     def problems(self, record: Record, trials: Sequence[PlannedTrial] = ()) -> list[str]:
         """A sentence for each error of a finished trial; none if its artifacts give every stored number.
 
         trials: those of a run that have this record, whose axes are compared with what was measured.
         """
-        inputs = MeasureInputs.of(record.parents, StoredArtifacts(self._store, record.parents))
+        inputs = MeasureInputs.of(record.parents, _Noting(self._store, record.parents, self.read))
         self.machines[machines(record, self._records)] += 1
         misplaced = dict.fromkeys(said for trial in trials for said in self._misplaced(trial, record, inputs))
+        if not self._store.evidence:
+            self.as_recorded += 1
+            return [*misplaced, *self._lineage(record, inputs)]
         return [*misplaced, *self._lineage(record, inputs), *self._numbers(record, inputs)]
 
     def _misplaced(self, planned: PlannedTrial, record: Record, inputs: MeasureInputs) -> Iterator[str]:
@@ -93,11 +98,12 @@ class Verifier:
                 continue
             # `gc --repaired` removes repaired models, whose codes are kept
             dropped = parent.meta.kind is DefenseKind.REPAIR and not self._store.artifact_path(key).exists()
-            if not (dropped or self._records.whole(parent)):
+            shipped = self._store.shipped(parent)
+            if shipped and not (dropped or self._records.whole(parent)):
                 yield f"the artifact of '{role}' ({key[:8]}) is damaged or missing"
             elif record.inputs.get(role) != parent.checksum:
                 yield f"'{role}' ({key[:8]}) is not the artifact that was measured"
-            elif inputs.implant is not None and key == inputs.implant.key:
+            elif shipped and inputs.implant is not None and key == inputs.implant.key:
                 yield from _poisons(inputs.implant)
 
     def _numbers(self, record: Record, inputs: MeasureInputs) -> Iterator[str]:
@@ -119,6 +125,35 @@ class Verifier:
         unknown = held - {*METRICS}
         self.unknown |= unknown
         yield from differences(_without(stored, unknown), found)
+
+
+class _Noting(StoredArtifacts):
+    """Artifacts that note which of their tensors are read."""
+
+    def __init__(self, store: Store, parents: Mapping[str, str], read: dict[str, set[str]]) -> None:
+        super().__init__(store, parents)
+        self._read = read
+
+    def tensors(self, key: str) -> Mapping[str, Any]:
+        return _Noted(super().tensors(key), self._read.setdefault(key, set()))
+
+
+class _Noted(Mapping[str, Any]):
+    """Tensors by name. names: of those that were read."""
+
+    def __init__(self, held: Mapping[str, Any], names: set[str]) -> None:
+        self._held, self._names = held, names
+
+    def __getitem__(self, name: str) -> Any:
+        found = self._held[name]
+        self._names.add(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
 
 
 def _named(value: Any) -> str:

@@ -29,6 +29,7 @@ YEAR_9900 = 2.5e11  # seconds since 1970; no file of a store is younger
 ID_LENGTH = 12  # characters of a run's id
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Number = bool | int | Annotated[float, Field(allow_inf_nan=False)]
 Texts = dict[str, str]
 
@@ -66,10 +67,15 @@ class Model(BaseModel):
 
 
 class Artifact(Model):
-    """The tensors of a stage: checksum and size of their file."""
+    """The tensors of a stage: checksum and size of their file.
 
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    tensors: in a bundle with evidence, the checksums of the tensors that it holds, by name. The file of a store has
+    more tensors, of which sha256 and bytes are.
+    """
+
+    sha256: Sha256
     bytes: Annotated[int, Field(ge=0)]
+    tensors: dict[str, Sha256] = {}
 
 
 class Cost(Model):
@@ -330,7 +336,7 @@ _LINE, _TRIAL = (tuple(field.name for field in fields(cls)) for cls in (PlannedT
 def record_from(found: Any, key: str) -> Record | None:
     """A record from JSON; None if it is damaged, of another version, or of another key."""
     try:
-        record = Record.model_validate(_unchanged(found))
+        record = Record.model_validate(unchanged(found))
     except ValueError:
         return None
     return record if record.key == key else None
@@ -351,7 +357,7 @@ def record_of(content: bytes) -> Record:
 def manifest_from(found: Any) -> RunManifest | None:
     """A run's manifest from JSON; None if the JSON holds something else."""
     try:
-        given = _unchanged(found)
+        given = unchanged(found)
         components = _COMPONENTS.validate_python(given.get("components"))
         trials = [_placed(line, components) for line in given.get("trials", ())]
         return RunManifest.model_validate({**given, "trials": trials})
@@ -373,7 +379,7 @@ def _checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(content).encode(errors="surrogatepass")).hexdigest()
 
 
-def _unchanged(found: Any) -> dict[str, Any]:
+def unchanged(found: Any) -> dict[str, Any]:
     """The values of a file. ValueError if they have another schema or have changed since they were written."""
     given = dict(_versioned(found))
     if given.pop("checksum", None) != _checksum(given):

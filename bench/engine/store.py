@@ -7,7 +7,8 @@
     damaged/                   damaged files that a run moved away and made again
 
 A store may come from a stranger: `record.py` checks its files before they are used, only hexadecimal keys become file
-names, and only files named by a key are deleted or moved. `recompute.py` checks its numbers.
+names, and only files named by a key are deleted or moved. `recompute.py` checks its numbers. `bundle.py` has stores in
+one file, which can only be read.
 
 Each file is written under a temporary name and then renamed, so that readers never see half a file, and several drivers
 may use one store. Records and manifests hold their own checksums. Reading changes nothing.
@@ -24,13 +25,13 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.api.errors import StoreError
-from bench.api.untrusted import read_json
+from bench.api.untrusted import parse_json, read_bytes, read_json
 from bench.config.trial import canonical, sha256
 from bench.engine.record import (
     MANIFEST_LIMIT,
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = 100  # bytes of a manifest's file name
+REFERENCE = "reference"  # the word for the bundles that this package ships
+INDEX, ENTRIES = "bundle.json", "collection.json"  # files of a bundle and of a collection of bundles
 
 
 def nearest_folder(root: Path) -> Path:
@@ -93,6 +96,8 @@ class Store:
     def __init__(self, root: Path, *, create: bool = False) -> None:
         self.root = root
         marker = root / "store.json"
+        if str(root) == REFERENCE or is_bundle(root):
+            raise StoreError(f"'{root}' is a bundle, which can only be read: give the folder of a store (--store)")
         try:
             str(root.absolute()).encode()
         except UnicodeEncodeError:  # readers of artifacts take text only
@@ -121,9 +126,14 @@ class Store:
                 " folder (--store), or the HashDoor version that wrote the store"
             )
 
+    @property
+    def evidence(self) -> bool:
+        """Whether the store is meant to have what its numbers follow from. A bundle may leave it out."""
+        return True
+
     def check_writable(self) -> None:
         """StoreError if the store cannot be written: a run asks before its first stage."""
-        with writing(self.root), tempfile.TemporaryFile(dir=self.root / "records"):
+        with self._writing(), tempfile.TemporaryFile(dir=self.root / "records"):
             pass
 
     # Records
@@ -132,12 +142,12 @@ class Store:
         """The record of a stage; None if there is none or its file is damaged. StoreError if it may not be read."""
         if not is_key(key):
             return None
-        path = self._record_path(key)
         try:
-            return record_from(read_json(path, RECORD_LIMIT), key)
+            return record_from(parse_json(self._record_content(key)), key)
         except (FileNotFoundError, ValueError):
             return None
         except OSError as error:
+            path = self._record_path(key)
             raise StoreError(f"'{path}' cannot be read ({error.strerror}): make it readable, or remove it") from None
 
     def has_record_file(self, key: str) -> bool:
@@ -178,9 +188,17 @@ class Store:
 
     def records(self) -> Iterator[Record]:
         """All readable records, in the order of keys."""
-        for path in sorted((self.root / "records").glob("*.json")):
-            if (found := self.record(path.stem)) is not None:
+        for key in self.keys():
+            if (found := self.record(key)) is not None:
                 yield found
+
+    def keys(self) -> list[str]:
+        """The keys of all records, sorted; the names of files that are no records may be among them."""
+        return sorted(path.stem for path in (self.root / "records").glob("*.json"))
+
+    def _record_content(self, key: str) -> bytes:
+        """The content of a record's file. FileNotFoundError if there is none."""
+        return read_bytes(self._record_path(key), RECORD_LIMIT)
 
     # Artifacts
 
@@ -190,7 +208,7 @@ class Store:
 
         path = self.artifact_path(key)
         whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        with writing(self.root), _temporary(path) as temporary:
+        with self._writing(), _temporary(path) as temporary:
             mode = temporary.stat().st_mode
             save_file(whole, temporary, metadata={"hashdoor": canonical(meta)})
             temporary.chmod(mode)  # safetensors lets only the owner read its files
@@ -220,6 +238,11 @@ class Store:
         if path.is_file():
             self._set_aside(path)
 
+    def shipped(self, record: Record | RecordSummary) -> bool:
+        """Whether this store is meant to have the record's artifact. A bundle leaves out artifacts."""
+        del record
+        return True
+
     def whole(self, record: Record | RecordSummary) -> bool:
         """Whether a record's artifact exists and matches its checksum, or the record has none. Changes nothing."""
         if record.artifact is None:
@@ -248,11 +271,7 @@ class Store:
         unreadable: list[Path] = []
         differing: list[str] = []
         paths: dict[str, list[Path]] = {}
-        for path in sorted((self.root / "manifests").glob("*.json")):
-            try:
-                manifest = manifest_from(read_json(path, MANIFEST_LIMIT))
-            except (OSError, ValueError):
-                manifest = None
+        for path, manifest in self.manifest_files():
             if manifest is None:
                 unreadable.append(path)
                 continue
@@ -263,6 +282,19 @@ class Store:
             paths.setdefault(run, []).append(path)
         ordered = sorted(runs.values(), key=lambda manifest: (manifest.started, manifest.id))
         return Manifests(ordered, unreadable, paths, differing)
+
+    def manifest_files(self) -> Iterator[tuple[Path, RunManifest | None]]:
+        """The files of manifests; None for one that cannot be read."""
+        for path in sorted((self.root / "manifests").glob("*.json")):
+            try:
+                yield path, manifest_from(read_json(path, MANIFEST_LIMIT))
+            except (OSError, ValueError):
+                yield path, None
+
+    def standing(self, run: RunManifest) -> str:
+        """A sentence about a run that somebody has published; "" for a run of one's own."""
+        del run
+        return ""
 
     # Housekeeping
 
@@ -291,13 +323,22 @@ class Store:
         folder = self.root / "damaged"
         if folder.is_symlink() or path.parent.is_symlink():
             return
-        with suppress(StoreError, FileNotFoundError), writing(self.root):  # not found: another process has moved it
+        with suppress(StoreError, FileNotFoundError), self._writing():  # not found: another process has moved it
             folder.mkdir(exist_ok=True)
             path.replace(folder / path.name)
 
     def _write(self, path: Path, content: bytes) -> None:
-        with writing(self.root):
+        with self._writing():
             write_whole(path, content)
+
+    def _writing(self) -> AbstractContextManager[None]:
+        """Where this store is changed."""
+        return writing(self.root)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a path is that of a file, or of a folder with an unpacked bundle or with several bundles."""
+    return path.is_file() or any((path / name).exists() for name in (INDEX, ENTRIES))
 
 
 def write_whole(path: Path, content: bytes) -> None:

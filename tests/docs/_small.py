@@ -18,6 +18,7 @@ from tests.faults._bench import bench
 NAMES = {
     "DIR": "data", "A": "runs", "B": "again", "N": "2", "FILE": "my_attack.py", "FILE.png": "file.png",
     "NAME": "my_part", "BOARD": "conventions", "REVISION": "HEAD", "FIRST": "127.0.0.1",
+    "reference": "again", "quick.zip": "bundle.zip",
 }  # fmt: skip
 
 # Axes that every `run` is given unless it names them itself: papers' and suites' own sizes take minutes to days.

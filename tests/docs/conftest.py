@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.engine.store import Store
+from tests.bundles import committed
 from tests.docs._shown import made
 from tests.docs._small import STORE, birds, block_with, commands, done, own_data, smaller, suite_block, words_of
 
@@ -29,7 +31,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     try:
         (first,) = (one for one in commands(block_with("pip install -e . &&")) if one.startswith("python -m bench"))
         printed = done(smaller(words_of(first)[3:], STORE))
+        committed(Store(Path("runs")))  # a checkout in which somebody works cannot publish
         shutil.copytree("runs", "again")
+        done(["publish", "--out", "bundle.zip", "--evidence"])
         for kind, name in made():
             done(["new", kind, name])
     finally:

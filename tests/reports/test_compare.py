@@ -40,7 +40,9 @@ def test_equal_stores_have_nothing_to_show(verdicts):
     assert rows == {}
     assert not found.changed
     assert found.counts == {"equal": 4, "within noise": 0}
-    assert [board.title for board in found.boards] == ["Changes (B minus A)", "Other differences"]
+    assert [board.title for board in found.boards] == [
+        "Changes (B minus A)", "Noise floor by metric", "Other differences",
+    ]  # fmt: skip
     assert found.boards[-1].table.empty
 
 
@@ -62,6 +64,22 @@ def test_a_single_cell_is_compared_with_the_noise_floor(verdicts, by, verdict, c
     rows, found = verdicts(trials()[:1], trials([floor + by])[:1])
     assert rows == {"t-mAP": f"no interval, {verdict} the noise floor {floor:.3f}"}
     assert found.changed == changed
+
+
+def test_each_metric_is_inside_or_outside_its_noise_floor(verdicts):
+    """Of two attacks one moves by less than the floor and one by more; their mAP does not move."""
+    floor = floor_of("t_map", "loud", "none").p95
+    one = [*trials()[:1], *({**trial, "attack": "other"} for trial in trials()[:1])]
+    moved = [
+        {**trial, "metrics": {"t_map": 0.5 + by}}
+        for trial, by in zip(one, (floor - 0.001, -floor - 0.002), strict=True)
+    ]
+    _, found = verdicts(one, moved)
+    rows = {row["metric"]: row for row in found.boards[1].table.to_dict("records")}
+    assert [rows["t-mAP"][name] for name in ("rows", "equal", "inside", "outside")] == [2, 0, 1, 1]
+    assert rows["t-mAP"]["difference"] == pytest.approx(floor + 0.002)
+    assert rows["t-mAP"]["its floor"] == floor
+    assert (rows["mAP"]["equal"], rows["mAP"]["inside"], rows["mAP"]["outside"]) == (2, 0, 0)
 
 
 def test_only_cells_of_both_count_and_a_lost_result_is_a_change(verdicts):
