@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench.api.errors import UserError, nearest, unknown
+from bench.engine.record import Status
 from reports.board import FREEDOM, HALF, TOO_WEAK, Board
 from reports.frame import SETTING
 from reports.labels import Names
@@ -40,6 +41,15 @@ def arranged(boards: Sequence[Board], layout: Layout, *, whole: bool = False) ->
     if not layout.wide and not whole:
         found = [replace(board, caption=board.short_caption) for board in found]
     return _pivoted(found, axis_named(layout.pivot), whole) if layout.pivot else found
+
+
+def failures_first(boards: Sequence[Board]) -> list[Board]:
+    """The boards for a screen: reasons of failed trials before all averages; only these if no trial has a result."""
+    reasons = [board for board in boards if "status" in board.table]
+    if reasons and all(board.basis is None or not board.basis.cells.places for board in boards):
+        return reasons
+    failed = [board for board in reasons if set(board.table["status"]) - {Status.SKIPPED.value}]
+    return [*failed, *(board for board in boards if not any(board is one for one in failed))]
 
 
 def _chosen(boards: Sequence[Board], columns: Sequence[str], whole: bool) -> list[Board]:

@@ -62,26 +62,17 @@ def leaderboard(
 ) -> None:
     """Print the boards of the latest run: attacks, defenses, detectors, and trials without a result."""
     from bench.cli.report import made_boards, print_made
+    from reports.arrange import failures_first
 
     made, held = made_boards(
         "leaderboard", [suite] if suite is not None else [], store, where, run, {"by": by, "costs": costs},
         mixed=mixed, beside=beside, plugin=plugin,
     )  # fmt: skip
-    shown = failures_first(_named(made, board)) if format_ == "rich" else _named(made, board)
+    named = _named(made, board)
+    shown = failures_first(named) if format_ == "rich" else named
     print_made(shown, format_, wide=wide, columns=columns, pivot=pivot, label=label, out=out)
     for selection, records in held:
         note_left_out(selection, records)
-
-
-def failures_first(boards: Sequence[Board]) -> list[Board]:
-    """The boards for a screen: reasons of failed trials before all averages; only these if no trial has a result."""
-    from bench.engine.record import Status
-
-    reasons = [board for board in boards if "status" in board.table]
-    if reasons and all(board.basis is None or not board.basis.cells.places for board in boards):
-        return reasons
-    failed = [board for board in reasons if set(board.table["status"]) - {Status.SKIPPED.value}]
-    return [*failed, *(board for board in boards if not any(board is one for one in failed))]
 
 
 def _named(boards: Sequence[Board], names: Sequence[str]) -> list[Board]:

@@ -160,8 +160,8 @@ def _display(held: Store, made: Plan) -> Display:
 def _show(run: RunManifest, summary: Summary, trained: int, made: Plan, store: Path) -> None:
     """Print reasons of failures, boards, and last the summary of a finished run. Exit code 1 without some result."""
     from bench.cli.report import print_made, read_results
-    from bench.cli.results import failures_first
     from bench.engine.record import LASTING_FAILURES, Status
+    from reports.arrange import failures_first
     from reports.board_registry import BoardData, make_boards
 
     cache, selections, (results,) = read_results([], store, [], run.id)

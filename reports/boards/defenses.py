@@ -29,11 +29,11 @@ def defenses(data: BoardData) -> list[Board]:
         for metric, what, beside, meaning in (
             ("t_map", "t-mAP after each defense", ("t_map_control", "chance"),
              ("The attack is removed if t-mAP equals the control: t-mAP of the clean model with the same trigger."
-              " Row none: models without attack.")),
+              " Attack none: models without attack.")),
             ("own_map", "own-mAP after each defense", ("own_map_control",),
              "The model is repaired only if own-mAP equals the control: own-mAP of the clean model."),
             ("map", "mAP after each defense", (),
-             "mAP of benign queries. Row none: models without attack. Column none: models without defense."),
+             "mAP of benign queries. Attack none: models without attack. Defense none: models without defense."),
         ):  # fmt: skip
             judging = weak if metric != "map" else {}
             says = "\n".join(filter(None, [

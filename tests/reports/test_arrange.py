@@ -13,7 +13,7 @@ import pytest
 
 from bench.api.errors import UserError
 from reports import cells, render
-from reports.arrange import Layout, arranged
+from reports.arrange import Layout, arranged, failures_first
 from reports.frame import read
 from tests.reports.board_data import leaderboard_of, trial
 
@@ -123,6 +123,23 @@ def test_a_file_per_board(two_lengths):
     (name,) = render.files(attacks_of(two_lengths)[:1], "json")
     assert name == "attacks.json"
     assert json.loads(render.files(attacks_of(two_lengths)[:1], "json")[name])[0]["rows"]
+
+
+def kinds(stock, *statuses: str) -> list[str]:
+    trials = [trial("loud", target=str(i), status=status, reason="no memory") for i, status in enumerate(statuses)]
+    return [board.kind for board in failures_first(leaderboard_of(read(stock([trial("none"), *trials]))))]
+
+
+def test_reasons_of_failures_come_first_and_those_of_left_out_trials_last(stock):
+    assert kinds(stock, "ok", "failed")[0] == "no-result"
+    assert kinds(stock, "ok", "skipped")[-1] == "no-result"
+
+
+def test_without_any_result_only_the_reasons_are_shown(stock):
+    trials = [trial(attack, status="failed", reason="no memory") for attack in ("none", "loud")]
+    boards = leaderboard_of(read(stock(trials)))
+    assert len(boards) > 1
+    assert [board.kind for board in failures_first(boards)] == ["no-result"]
 
 
 PDFLATEX = shutil.which("pdflatex")

@@ -53,6 +53,18 @@ def test_the_terminal_shows_every_number_whole_at_any_width(found, width, termin
                 assert word.strip() in text
 
 
+def test_a_table_of_many_defenses_has_a_row_per_defense_where_it_is_too_wide(terminal):
+    names = [f"long_name_of_defense_{i}" for i in range(6)]
+    table = pd.DataFrame(
+        [{"attack": attack, **dict.fromkeys(names, value)} for attack, value in (("x", 0.25), ("y", 0.5))]
+    )
+    board = Board("Matrix", table, "", index=("attack",), metrics=dict.fromkeys(names, "t_map"), across=-1)
+    narrow, wide = (terminal([board], width)[0].splitlines() for width in (60, 300))
+    assert narrow[1].split() == ["x", "y"]
+    assert [line.split() for line in narrow[3:9]] == [[name, "0.250", "0.500"] for name in names]
+    assert wide[1].split() == ["attack", *names]
+
+
 def test_captions_of_one_setting_are_printed_once(found, terminal):
     text, _ = terminal(found, 400)
     assert text.count("protocol toy") == 1
