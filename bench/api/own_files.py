@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-from jaxtyping import Bool, UInt8
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bench.api.untrusted import own_path
+
+if TYPE_CHECKING:  # commands that train nothing read suites without torch
+    from jaxtyping import Bool, UInt8
+    from torch import Tensor
 
 
 class _OwnFile:

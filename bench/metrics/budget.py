@@ -11,6 +11,7 @@ from bench.metrics.context import TrialFacts
 from bench.metrics.registry import Metric, Number, count, metrics_of
 
 BUDGET = "Poisoning and stealth"
+VISIBLE = 8  # of 255: guess, the usual bound of perturbations that people hardly see
 
 
 @metrics_of(
@@ -48,6 +49,28 @@ def stealth(trial: TrialFacts) -> Mapping[str, Number] | None:
     return found
 
 
+@metrics_of(
+    Metric("changed_area", "area",
+           "share of the pixels that the trigger changes by more than 8/255 in some channel, mean over up to 8 queries",
+           BUDGET, direction=-1, methodology="stealth"),
+    Metric("contrast", "contrast",
+           "mean change of the pixels that the trigger changes by more than 8/255, largest channel, images in [0, 1]",
+           BUDGET, direction=-1, methodology="stealth"),
+)  # fmt: skip
+def visibility(trial: TrialFacts) -> Mapping[str, Number] | None:
+    """Read from the stored example images, so that no attack has to run again for them."""
+    if trial.attack is None or trial.attack.examples is None:
+        return None
+    before, after = (images.astype(np.int16) for images in trial.attack.examples)
+    change = np.abs(before - after).max(1)
+    seen = change > VISIBLE
+    contrasts = [float(one[where].mean()) / 255 for one, where in zip(change, seen, strict=True) if where.any()]
+    return {
+        "changed_area": float(seen.mean()) if seen.size else None,
+        "contrast": float(np.mean(contrasts)) if contrasts else None,
+    }
+
+
 # For `bench explain`; no result depends on it.
 EXPLAINED = {
     "poisons": {
@@ -65,10 +88,20 @@ EXPLAINED = {
         "example": "64 of 80: 0.8",
         "silent": "anything for attacks that need no target label",
     },
+    "changed_area": {
+        "formula": "pixels that change by more than 8/255 in some channel / pixels, mean over up to 8 queries",
+        "example": "0.016: a patch of 2 x 2 on 16 x 16 pixels; near 1: noise over the whole image",
+        "silent": "how strong the change is: see contrast",
+    },
+    "contrast": {
+        "formula": "mean change (largest channel) of the pixels that change by more than 8/255",
+        "example": "0.9: the changed pixels nearly turn from black to white",
+        "silent": "how many pixels change: see area",
+    },
     "linf": {
         "formula": "mean over images of max |triggered - original|",
         "example": "0.99: at least one pixel goes from black to white",
-        "silent": "the size of the changed area: a patch of few pixels has a large value",
+        "silent": "the size of the changed area: a patch of few pixels has a large value; see area",
     },
     "psnr": {
         "formula": "10 log10(1 / mean squared error)",

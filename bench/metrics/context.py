@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt8
 
 from bench.metrics.registry import Number
 from hashing import ranking
@@ -143,6 +143,7 @@ class AttackFacts:
     attention: distances in bits of triggered images to the trigger alone during training; empty if not recorded.
     losses: mean training loss of each epoch; empty if the victim did not train the model.
     trained: whether the victim trained the model.
+    examples: some queries without and with the trigger; None if the attack stored none.
     """
 
     counts: Mapping[str, Number]
@@ -150,6 +151,7 @@ class AttackFacts:
     attention: Float[np.ndarray, " e"]
     trained: bool
     losses: tuple[float, ...] = ()
+    examples: tuple[UInt8[np.ndarray, "g c h w"], UInt8[np.ndarray, "g c h w"]] | None = None
 
 
 @dataclass(frozen=True)

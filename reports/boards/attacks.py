@@ -32,7 +32,8 @@ COLUMNS = {
 OUTCOME = ("t_map", "t_map_control", "chance", "gain", "own_map", "map", "map_change")
 SHORT = ("t_map", "t_map_control", "gain", "own_map", "map", "map_change")
 BETTER = {"t_map": 1, "gain": 1, "own_map": -1, "map": 1, "map_change": 1}  # for the attacker
-BUDGET = ("poisons", "poisoned_share", "target_share", "linf", "psnr", "ssim")
+# SSIM and L-inf hardly tell a corner patch from a blend: area and contrast do
+BUDGET = ("poisons", "poisoned_share", "target_share", "changed_area", "contrast", "linf", "psnr")
 
 
 @board(

@@ -46,6 +46,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         np.savez(folder / f"{name}.npz", codes=rng.normal(size=(size, 32)), labels=rng.integers(0, 4, size))
     own_data(folder / "data")
     birds(folder / "data" / "birds.zip")
+    shutil.unpack_archive(folder / "data" / "birds.zip", folder / "my_birds")
     return Place(folder, printed)
 
 
