@@ -97,7 +97,7 @@ class Store:
         self.root = root
         marker = root / "store.json"
         if str(root) == REFERENCE or is_bundle(root):
-            raise StoreError(f"'{root}' is a bundle, which can only be read: give the folder of a store (--store)")
+            raise StoreError(f"'{root}' is a bundle, which can only be read: give another --store")
         try:
             str(root.absolute()).encode()
         except UnicodeEncodeError:  # readers of artifacts take text only
@@ -337,8 +337,10 @@ class Store:
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a path is that of a file, or of a folder with an unpacked bundle or with several bundles."""
-    return path.is_file() or any((path / name).exists() for name in (INDEX, ENTRIES))
+    """Whether a path is that of a zip, or of a folder with an unpacked bundle or with several bundles."""
+    return (path.suffix.lower() == ".zip" and path.is_file()) or any(
+        (path / name).exists() for name in (INDEX, ENTRIES)
+    )
 
 
 def write_whole(path: Path, content: bytes) -> None:

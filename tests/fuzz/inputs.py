@@ -334,6 +334,16 @@ def weight_files() -> tuple[bytes, ...]:
     return (*found, safetensors.torch.save({"a": torch.ones(3), "b.c": torch.ones(2, 2)}))
 
 
+def bundles(rng: Random) -> bytes:
+    """What is near a record, a run, a list of files, or tensors of the artifact `a`."""
+    import safetensors.torch
+    import torch
+
+    found = rng.choice((targets.RECORD, targets.RUN, {"schema": 3, "bundle": 1, "files": {"manifest.json": {}}}))
+    tensors = safetensors.torch.save({"a/x": torch.ones(3), "a/y": torch.ones(2, 2), "b": torch.ones(1)})
+    return changed_json(rng, found) if rng.random() < 0.6 else near(rng, tensors)
+
+
 NEAR: dict[str, Callable[[Random], bytes]] = {
     "suites": suites,
     "lists": lists,
@@ -344,6 +354,7 @@ NEAR: dict[str, Callable[[Random], bytes]] = {
     "kernels": lambda rng: changed_json(rng, targets.KERNELS),
     "records": lambda rng: changed_json(rng, targets.RECORD, targets.RUN, targets.DATA),
     "reports": lambda rng: changed_json(rng, targets.RECORD, targets.RUN, targets.DATA),
+    "bundles": bundles,
 }
 
 

@@ -5,6 +5,7 @@ A target takes bytes and a folder to write in. Tests feed it what hypothesis mak
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import signal
@@ -20,6 +21,7 @@ import pytest
 from bench.api.errors import UserError
 from bench.config import expand, suite
 from bench.config.trial import Spec
+from bench.engine import bundle as bundling
 from bench.engine.record import SCHEMA, encoded, signed
 from bench.engine.record_cache import RecordCache
 from bench.engine.runs import ALL, chosen
@@ -187,9 +189,32 @@ def reports(data: bytes, folder: Path) -> bool:
     return True
 
 
+def bundles(data: bytes, folder: Path) -> bool:
+    """The content in the place of each file of a bundle whose other files are sound."""
+    own = {
+        bundling.INDEX: data,
+        bundling.MANIFEST: sealed(data),
+        bundling.RECORDS: gzip.compress(sealed(data)),
+        bundling.EVIDENCE: gzip.compress(data),
+    }
+    accepted, path = 0, folder / "b.zip"
+    for name, content in own.items():
+        files = {bundling.MANIFEST: sealed(json.dumps(RUN).encode()), bundling.RECORDS: gzip.compress(b"")}
+        files |= {name: content}
+        listed = {file: bundling.described(text) for file, text in files.items() if file != bundling.INDEX}
+        index = bundling.encoded(bundling.Index(bundle=1, files=listed))
+        path.write_bytes(bundling.packed({bundling.INDEX: index} | files))
+        with suppress(UserError):
+            bundle = bundling.Bundle(path)
+            bundle.artifact_path(KEY)
+            held = [*bundle.records(), *(run for run in bundle.runs() if name == bundling.MANIFEST)]
+            accepted += bool(held) or bundle.size_of("a") > 0
+    return accepted > 0
+
+
 TARGETS: dict[str, Target] = {
     "suites": suites, "lists": lists, "archives": archives, "images": images, "codes": codes, "weights": weights,
-    "kernels": kernels, "records": records, "reports": reports,
+    "kernels": kernels, "records": records, "reports": reports, "bundles": bundles,
 }  # fmt: skip
 
 DATA: dict[str, Any] = {

@@ -7,20 +7,35 @@ the records that read an artifact name the checksum of the changed one.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from bench.config.trial import sha256
+from bench.engine.bundle import (
+    EVIDENCE,
+    INDEX,
+    MANIFEST,
+    RECORDS,
+    Index,
+    checksums_of,
+    described,
+    encoded,
+    packed,
+    tensors_of,
+)
 from tests.fuzz.targets import sealed
 
 Row = Callable[["Stranger"], None]
@@ -89,6 +104,26 @@ class Stranger:
             if before in found.get("inputs", {}).values():
                 found["inputs"] = {role: after if sum_ == before else sum_ for role, sum_ in found["inputs"].items()}
                 self.put(other, found)
+
+    def bundle(self, path: Path) -> Path:
+        """A bundle of what the store holds, with its tensors as evidence, whatever they are."""
+        lines, tensors = [], dict[str, Tensor]()
+        with suppress(OSError):
+            for one in sorted((self.root / "records").glob("*.json")):
+                with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
+                    record = json.loads(one.read_bytes()) if one.is_file() and not one.is_symlink() else {}
+                    file = self.root / "artifacts" / f"{one.stem}.safetensors"
+                    if record.get("artifact") and file.is_file() and not file.is_symlink():
+                        held = {f"{one.stem}/{name}": value for name, value in load_file(file).items()}
+                        record["artifact"]["tensors"] = checksums_of(tensors_of(save(held))[one.stem])
+                        tensors |= held
+                    lines.append(sealed(json.dumps(record).encode()))
+        runs = [run for run in (self.root / "manifests").glob("*.json") if run.is_file() and not run.is_symlink()]
+        files = {MANIFEST: runs[0].read_bytes() if runs else b"", RECORDS: gzip.compress(b"\n".join(lines))}
+        files[EVIDENCE] = gzip.compress(save(tensors))
+        index = Index(bundle=1, files={name: described(content) for name, content in files.items()})
+        path.write_bytes(packed(files | {INDEX: encoded(index)}))
+        return path
 
     def replaced(self, path: Path, what: str) -> None:
         """Something else in the place of a file or folder."""

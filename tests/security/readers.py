@@ -32,6 +32,7 @@ class Place:
     out: Path
     key: str
     suite: Path
+    bundle: Path
 
     def words(self, *given: str) -> list[str]:
         return [*given, "--store", str(self.store)]
@@ -78,6 +79,15 @@ COMMANDS: dict[str, Words] = {
     "plan": lambda at: at.words("plan", "--suite", str(at.suite)),
     "run": lambda at: at.words("run", "--suite", str(at.suite), "--executor", "serial", "--device", "cpu"),
     "doctor": lambda at: at.words("doctor"),
+    "bundle: leaderboard": lambda at: ["leaderboard", "--store", str(at.bundle)],
+    "bundle: leaderboard beside": lambda at: ["leaderboard", "--store", str(at.intact), "--beside", str(at.bundle)],
+    "bundle: page": lambda at: ["report", "--out", str(at.out / "b.html"), "--store", str(at.bundle)],
+    "bundle: verify": lambda at: ["verify", "--store", str(at.bundle)],
+    "bundle: show": lambda at: ["show", at.key, "--store", str(at.bundle)],
+    "bundle: gallery": lambda at: ["show", "--gallery", str(at.out / "b.png"), "--store", str(at.bundle)],
+    "bundle: runs csv": lambda at: ["runs", "--format", "csv", "--store", str(at.bundle)],
+    "bundle: merge": lambda at: ["merge", str(at.bundle), "--store", str(at.out / "others"), "--own", str(at.intact)],
+    "publish": lambda at: at.words("publish", "--out", str(at.out / "b.zip"), "--evidence"),
 }
 WRITES = {"verify --set-aside", "rescore", "gc", "run"}
 
@@ -165,7 +175,8 @@ def _serve(connection: Any, places: dict[str, str]) -> None:
         stranger = Stranger(store)
         key = stranger.measured()["key"]
         HOSTILE[row](stranger)
-        at = Place(store, base["intact"], base["work"] / "out", key, base["suite"])
+        bundle = stranger.bundle(base["work"] / "bundle.zip")
+        at = Place(store, base["intact"], base["work"] / "out", key, base["suite"], bundle)
         before = _tree(store)
         ended = read(reader, at)
         changed = "" if reader in WRITES else ", ".join(name for name, _ in sorted(before ^ _tree(store)))

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import hashlib
 import io
 import pickle
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from PIL import Image
 
 from bench.api.errors import UserError
 from bench.config import suite
+from bench.engine.bundle import EVIDENCE, INDEX, MANIFEST, RECORDS, Bundle, Index, described, encoded, packed
 from bench.engine.recompute import Verifier
 from bench.engine.record import Record
 from bench.engine.record_cache import RecordCache
@@ -131,6 +134,20 @@ def artifact(content: bytes, folder: Path) -> None:
         pass
 
 
+def evidence(content: bytes, folder: Path) -> None:
+    """In the place of the records or of the tensors of a bundle, as it is and packed."""
+    for name in (RECORDS, EVIDENCE):
+        for held in (content, gzip.compress(content)):
+            files = {MANIFEST: content, RECORDS: gzip.compress(b""), name: held}
+            index = Index(bundle=1, files={file: described(text) for file, text in files.items()})
+            (folder / "b.zip").write_bytes(packed(files | {INDEX: encoded(index)}))
+            with suppress(UserError):
+                bundle = Bundle(folder / "b.zip")
+                assert not bundle.artifact_path("10ad").exists()
+                assert bundle.manifests().unreadable
+    raise UserError("no bundle")
+
+
 def record(content: bytes, folder: Path) -> None:
     store = store_with(folder, f"records/{KEY}.json", content)
     assert store.record(KEY) is None
@@ -173,7 +190,7 @@ def kernels(content: bytes, folder: Path) -> None:
     throughput.read(folder / "k.json")
 
 
-PLACES = (weights, saved_weights, code_file, code_array, code_pickle, code_of_torch, lone_codes, batch, batch_of_the_right_sum, artifact, record, plan, marker,
+PLACES = (weights, saved_weights, code_file, code_array, code_pickle, code_of_torch, lone_codes, batch, batch_of_the_right_sum, artifact, evidence, record, plan, marker,
           suite_file, list_file, image, member, kernels)  # fmt: skip
 
 
