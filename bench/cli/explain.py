@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from bench.api.registry import Source
     from bench.metrics import Metric
 
-METHODOLOGY = "bench/METHODOLOGY.md"
-
 
 def explain(
     name: Annotated[
@@ -43,7 +41,7 @@ def explain(
     for metric in metrics:
         _metric(metric)
     for column, board, text, anchor in columns:
-        _facts(f"{column}, a column of {board}", {"meaning": text, "more": anchor and f"{METHODOLOGY}#{anchor}"})
+        _facts(f"{column}, a column of {board}", {"meaning": text, "more": anchor and f"bench/METHODOLOGY.md#{anchor}"})
     for kind in boards:
         _facts(f"board {kind.name}", {"shows": kind.help, "print it": f"python -m bench report {kind.name}"})
     for source in sources:
@@ -86,7 +84,7 @@ def _metric(metric: Metric) -> None:
         "example": found.example,
         "does not say": found.silent,
         "clean model": f"column '{metric.control.title}'" if metric.control is not None else "",
-        "more": f"{METHODOLOGY}#{metric.methodology}" if metric.methodology else "",
+        "more": f"bench/METHODOLOGY.md#{metric.methodology}" if metric.methodology else "",
     }
     _facts(f"{metric.title} (in data frames: {metric.name})", facts)
 

@@ -38,11 +38,13 @@ if TYPE_CHECKING:
     from bench.cli.progress import Display
     from bench.config.suite import Suite
     from bench.engine.estimator import RuntimeEstimator
+    from bench.engine.executors import Executor
     from bench.engine.interruption import Interruption
     from bench.engine.record import RunManifest
     from bench.engine.record_cache import RecordCache
     from bench.engine.scheduler import Summary
     from bench.engine.store import Store
+    from bench.engine.worker import Environment
     from bench.graph.plan import Plan
     from reports.frame import Results
     from reports.text_table import TextTable
@@ -93,7 +95,7 @@ def run(
     retry: Retry = "",
 ) -> None:
     """Run suites. Results in the store are reused. After an interruption, start the same command again."""
-    from bench.engine import executors, ray_executor
+    from bench.engine import ray_executor
     from bench.engine.interruption import Interruption
     from bench.engine.scheduler import run_plan
     from bench.engine.store import Store
@@ -115,21 +117,8 @@ def run(
             held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin)
         )
 
-        def start() -> executors.Executor:
-            short = executor == "auto" and not (address or workers) and display.expected < SHORT
-            serial = short or executor == "serial"
-            ray = ray_executor.RayExecutor
-            if address:
-                display.say(f"connecting to Ray at {address}")
-            elif not serial:
-                display.say(f"starting {workers or os.cpu_count() or 1} workers (Ray; some seconds)")
-            started = (
-                executors.SerialExecutor(environment, interruption)
-                if serial
-                else ray(environment, workers=workers, address=address)
-            )
-            display.slots = started.slots
-            return started
+        def start() -> Executor:
+            return _executor(executor, workers, address, environment, display, interruption)
 
         try:
             summary = run_plan(made, held, start, retry=again, listen=display, interruption=interruption)
@@ -139,6 +128,31 @@ def run(
             )
             raise typer.Exit(EXIT_INTERRUPT) from None
     _show(written, summary, display.trained, made, store)
+
+
+def _executor(
+    name: str,
+    workers: int | None,
+    address: str | None,
+    environment: Environment,
+    display: Display,
+    interruption: Interruption,
+) -> Executor:
+    """The executor of this name, started; "auto" takes Ray if the work is long, or if its options are given."""
+    from bench.engine import executors, ray_executor
+
+    short = name == "auto" and not (address or workers) and display.expected < SHORT
+    serial = short or name == "serial"
+    if address:
+        display.say(f"connecting to Ray at {address}")
+    elif not serial:
+        display.say(f"starting {workers or os.cpu_count() or 1} workers (Ray; some seconds)")
+    if serial:
+        started: Executor = executors.SerialExecutor(environment, interruption)
+    else:
+        started = ray_executor.RayExecutor(environment, workers=workers, address=address)
+    display.slots = started.slots
+    return started
 
 
 def _display(held: Store, made: Plan) -> Display:
