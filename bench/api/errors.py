@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Self
+from typing import TypeVar
 
 __all__ = [
     "EXIT_BUG", "EXIT_FAILED_TRIALS", "EXIT_INTERRUPT", "EXIT_OK", "EXIT_USER", "DataCorruptError", "DataMissingError",
@@ -12,6 +12,9 @@ __all__ = [
 ]  # fmt: skip
 
 EXIT_OK, EXIT_FAILED_TRIALS, EXIT_USER, EXIT_BUG, EXIT_INTERRUPT = 0, 1, 2, 70, 130
+
+
+E = TypeVar("E", bound="UserError")
 
 
 class UserError(Exception):
@@ -24,7 +27,7 @@ class UserError(Exception):
     hint = ""
 
     @classmethod
-    def in_parts(cls, problem: str, hint: str, message: str = "") -> Self:
+    def in_parts(cls: type[E], problem: str, hint: str, message: str = "") -> E:  # noqa: PYI019 -- beartype has no Self
         """An error whose hint stands on its own line. message: the same in one line. Default: `problem: hint`."""
         error = cls(message or f"{problem}: {hint}")
         error.problem, error.hint = problem, hint

@@ -118,7 +118,11 @@ def run(
         )
 
         def start() -> Executor:
-            return _executor(executor, workers, address, environment, display, interruption)
+            short = executor == "auto" and not (address or workers) and display.expected < SHORT
+            serial = short or executor == "serial"
+            started = _started(environment, interruption, display, workers, address, serial=serial)
+            display.slots = started.slots
+            return started
 
         try:
             summary = run_plan(made, held, start, retry=again, listen=display, interruption=interruption)
@@ -130,29 +134,23 @@ def run(
     _show(written, summary, display.trained, made, store)
 
 
-def _executor(
-    name: str,
+def _started(
+    environment: Environment,
+    interruption: Interruption,
+    display: Display,
     workers: int | None,
     address: str | None,
-    environment: Environment,
-    display: Display,
-    interruption: Interruption,
+    *,
+    serial: bool,
 ) -> Executor:
-    """The executor of this name, started; "auto" takes Ray if the work is long, or if its options are given."""
+    """The executor of a run; Ray takes some seconds to start, so the display says so."""
     from bench.engine import executors, ray_executor
 
-    short = name == "auto" and not (address or workers) and display.expected < SHORT
-    serial = short or name == "serial"
-    if address:
-        display.say(f"connecting to Ray at {address}")
-    elif not serial:
-        display.say(f"starting {workers or os.cpu_count() or 1} workers (Ray; some seconds)")
     if serial:
-        started: Executor = executors.SerialExecutor(environment, interruption)
-    else:
-        started = ray_executor.RayExecutor(environment, workers=workers, address=address)
-    display.slots = started.slots
-    return started
+        return executors.SerialExecutor(environment, interruption)
+    count = workers or os.cpu_count() or 1
+    display.say(f"joining Ray at {address}" if address else f"starting {count} workers (Ray)")
+    return ray_executor.RayExecutor(environment, workers=workers, address=address)
 
 
 def _display(held: Store, made: Plan) -> Display:
