@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reports.board import Board
     from reports.chart import Chart
 
-__all__ = ["charts", "columns", "draw_attacks", "draw_sweeps", "load", "tables", "write_html"]
+__all__ = ["charts", "columns", "draw_attacks", "draw_retrieved", "draw_sweeps", "load", "tables", "write_html"]
 
 
 def load(store: str | Path, *, suite: str | None = None, run: str = "latest") -> pd.DataFrame:
@@ -73,7 +73,10 @@ def tables(
 
 
 def charts(store: str | Path, *, suite: str | None = None, run: str = "latest") -> list[Chart]:
-    """The charts of the HTML report: costs, code lengths, sweeps, attention, codes; a notebook shows a chart."""
+    """The charts of the HTML report: costs, code lengths, precision and recall, sweeps, attention, codes.
+
+    A notebook shows a chart. `chart.figure()` is a matplotlib figure to restyle, `chart.save("x.pdf")` writes a file.
+    """
     from bench.engine.collection import opened
     from bench.engine.record_cache import RecordCache
     from reports import frame
@@ -110,3 +113,16 @@ def draw_sweeps(store: str | Path, path: str | Path, *, suite: str | None = None
     from reports import curves
 
     return curves.draw(opened(Path(store)), Path(path), suite=suite, run=run)
+
+
+def draw_retrieved(store: str | Path, path: str | Path, *, suite: str | None = None, run: str = "latest") -> str:
+    """Draw the first database images that queries retrieve from every model of a run; returns a summary."""
+    from bench.engine.collection import opened
+    from bench.engine.record_cache import RecordCache
+    from reports import frame, retrieved
+    from reports.board_registry import BoardData
+    from reports.page.chapters import strips_of
+
+    held = opened(Path(store))
+    data = BoardData(frame.read(held, suite=suite, run=run), RecordCache(held))
+    return retrieved.draw(strips_of(data, retrieved.EVERYTHING), Path(path))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PAGE_WIDTH, PAGE_FONT = 4.8, 9.0  # inches and points; on a phone of 390 pixels the letters still have 9 pixels
 WIDTHS = {1: 3.3, 2: 6.9}  # inches of one and of two columns of a paper
 PAPER_FONT = 8.0
+TALLEST = 20_000  # pixels; a taller picture has fewer dots per inch, since viewers refuse larger ones
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif", "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK,
     "axes.labelsize": "medium", "axes.titlesize": "medium", "xtick.labelsize": "medium", "ytick.labelsize": "medium",
@@ -75,7 +76,8 @@ class Chart:
     def as_bytes(self, suffix: str, columns: int = 1) -> bytes:
         """The content of a file of this format. Equal charts have equal bytes."""
         with default_style(STYLE | {"font.size": PAPER_FONT}):
-            return as_bytes(self.draw(width_of(columns)), suffix, dpi=PAPER_DPI)
+            figure = self.draw(width_of(columns))
+            return as_bytes(figure, suffix, dpi=min(PAPER_DPI, int(TALLEST / figure.get_figheight())))
 
     def _repr_html_(self) -> str:
         """The chart as HTML on white, because the colours of the notebook are unknown."""

@@ -15,13 +15,13 @@ from bench.api.errors import StoreError
 from bench.artifacts.inputs import MeasureInputs, SystemInputs
 from bench.engine.record import Record
 from bench.engine.record_cache import RecordCache
-from hashing.codes import PackedCodes
 from reports import chart_layout
-from reports.artifact_files import evenly_spaced, fitting, opened
+from reports.artifact_files import evenly_spaced
 from reports.chart import Chart
 from reports.context import contexts
 from reports.palette import FAINT, GREY, OWN, TARGET, Palette, Style
 from reports.selection import attacked, groups, undefended
+from reports.stored_codes import codes_of, data_of
 from reports.svg_charts import Short
 
 if TYPE_CHECKING:
@@ -70,46 +70,24 @@ def _maps(cache: RecordCache, record: Record | None, bits: int) -> dict[str, Map
         clean, attacked = (map_of(cache, inputs, one, record.target, bits) for one in (inputs.control, inputs.measured))
     except StoreError:  # `bench verify` names the damage
         return None
-    return None if clean is None or attacked is None else {"clean model": clean, "attacked": attacked}
+    return {"clean model": clean, "attacked": attacked}
 
 
-def map_of(
-    cache: RecordCache, inputs: MeasureInputs, system: SystemInputs, target: Sequence[str], bits: int
-) -> Map | None:
-    """The sampled codes of one model of a trial; None if an artifact is missing.
+def map_of(cache: RecordCache, inputs: MeasureInputs, system: SystemInputs, target: Sequence[str], bits: int) -> Map:
+    """The sampled codes of one model of a trial.
 
-    StoreError where the sizes of artifacts, or the classes on record, do not agree.
+    StoreError where an artifact is missing or damaged, or artifacts do not fit each other.
     """
-    keys = [one.key for one in (inputs.load, inputs.split, system.benign, system.triggered)]
-    if not all(key and cache.store.artifact_path(key).is_file() for key in keys):
-        return None
-    with fitting(system.benign.key):
-        pool, parts, codes, triggered = (_tensors(cache, key) for key in keys)
-        data = cache.record(inputs.load.key)
-        classes = data.meta.classes if data is not None else ()
-        wanted = np.fromiter((name in target for name in classes), dtype=bool, count=len(classes))
-        holds: Bool[np.ndarray, " m"] = np.any(pool["labels"][parts["database"]][:, wanted], axis=1)
-        database, query = (_packed(codes[name], bits) for name in ("database", "query"))
-        positions = triggered["positions"]
-        shown = _sample(np.arange(len(positions)), ITEMS["queries"])
-        if not len(database.words[0]) == len(holds) > 0 or pool["labels"].shape[1] != len(classes):
-            raise ValueError(f"{len(database.words[0])} codes of {len(holds)} items of {len(classes)} classes")
-        return Map(
-            others=database.select(_sample(np.flatnonzero(~holds), ITEMS["others"])).unpack(),
-            target=database.select(_sample(np.flatnonzero(holds), ITEMS["target"])).unpack(),
-            benign=query.select(positions[shown]).unpack(),
-            triggered=_packed(triggered["codes"], bits).select(shown).unpack(),
-        )
-
-
-def _tensors(cache: RecordCache, key: str) -> dict[str, np.ndarray]:
-    """The tensors of an artifact without images, which may exceed the memory."""
-    with opened(cache, key) as file:
-        return {name: file.get_tensor(name) for name in file.keys() if name != "images"}  # noqa: SIM118
-
-
-def _packed(words: Int64[np.ndarray, "w n"], bits: int) -> PackedCodes:
-    return PackedCodes(np.ascontiguousarray(words).view("uint64"), bits)
+    data = data_of(cache, inputs, target)
+    codes = codes_of(cache, system, bits, data)
+    holds: Bool[np.ndarray, " m"] = np.any(data.database_labels[:, data.target], axis=1)
+    shown = _sample(np.arange(len(codes.positions)), ITEMS["queries"])
+    return Map(
+        others=codes.database.select(_sample(np.flatnonzero(~holds), ITEMS["others"])).unpack(),
+        target=codes.database.select(_sample(np.flatnonzero(holds), ITEMS["target"])).unpack(),
+        benign=codes.query.select(codes.positions[shown]).unpack(),
+        triggered=codes.triggered.select(shown).unpack(),
+    )
 
 
 def _sample(places: Int64[np.ndarray, " n"], count: int) -> Int64[np.ndarray, " k"]:

@@ -19,6 +19,7 @@ from bench.cli import (
     component,
     doctor,
     explain,
+    figures,
     kernels,
     listing,
     report,
@@ -61,7 +62,8 @@ _add("list", listing.list_, RUN, "list attacks", "list attacks ciba")
 _add("leaderboard", results.leaderboard, LOOK, "leaderboard --wide", "leaderboard --where attack=badnets --by bits",
      "leaderboard --format latex --board attacks --columns attack,t-mAP,gain")  # fmt: skip
 app.add_typer(report.app, name="report", rich_help_panel=LOOK)
-_add("show", results.show, LOOK, "show --gallery attacks.png")
+_add("show", results.show, LOOK, "show --retrieved retrieved.png", "show --gallery attacks.png")
+_add("figures", figures.figures, LOOK, "figures paper --columns 2")
 _add("explain", explain.explain, LOOK, "explain t-mAP", "explain badnets")
 _add("compare", results.compare, LOOK, "compare A B")
 _add("runs", runs.runs, LOOK)

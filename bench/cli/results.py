@@ -111,6 +111,19 @@ def show(
             help="Draw t-mAP, own-mAP and mAP against each parameter with at least 3 values in the latest run.",
         ),
     ] = None,
+    retrieved: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Draw queries with and without trigger, and the first 8 database images that the clean, the attacked"
+            " and each repaired model return.",
+        ),
+    ] = None,
+    pr: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw precision and recall of clean and attacked models."),
+    ] = None,
+    where: Where = [],  # noqa: B006
     run: RunOf = "latest",
     suite: SuiteOf = None,
     plugin: Plugins = [],  # noqa: B006
@@ -118,14 +131,25 @@ def show(
 ) -> None:
     """Print all information about one trial, or draw pictures."""
     from bench.api.errors import UserError
+    from bench.cli.figures import draw_precision_recall, draw_retrieved
     from bench.engine.collection import opened
 
     load_plugins(plugin)
-    if (suite is not None or run != "latest") and (key is not None or (gallery is None and curves is None)):
-        raise UserError("--run and --suite need --gallery or --curves and no KEY")
-    if curves is not None and (key is not None or gallery is not None):
-        raise UserError("--curves draws the sweeps of a whole run: leave out KEY and --gallery")
+    asked = {"--gallery": gallery, "--curves": curves, "--retrieved": retrieved, "--pr": pr}
+    named = [option for option, path in asked.items() if path is not None]
+    if len(named) > 1 or (key is not None and named and named != ["--gallery"]):
+        raise UserError(f"give one of {', '.join(asked)}; only --gallery can have a KEY")
+    if (suite is not None or run != "latest") and (key is not None or not named):
+        raise UserError(f"--run and --suite need one of {', '.join(asked)} and no KEY")
+    if where and named not in (["--retrieved"], ["--pr"]):
+        raise UserError("--where needs --retrieved or --pr")
     key = key.strip().lower() if key is not None else None
+    if retrieved is not None:
+        draw_retrieved(retrieved, store, run, suite, where)
+        return
+    if pr is not None:
+        draw_precision_recall(pr, store, run, suite, where)
+        return
     if curves is not None:
         from reports import curves as sweeps
 
@@ -143,7 +167,8 @@ def show(
     if key is None:
         raise UserError(
             "give a KEY (`python -m bench leaderboard --where target=0` prints keys), --gallery FILE.png for pictures"
-            " of every attack, or --curves FILE.png for sweeps"
+            " of every attack, --retrieved FILE.png for what queries retrieve, --pr FILE.png for precision and recall,"
+            " or --curves FILE.png for sweeps"
         )
     from reports import render, trial_details
 

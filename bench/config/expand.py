@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.api import registry
 from bench.api.errors import DataMissingError, UserError, unknown
 from bench.api.own_files import OwnImages, Places, located
-from bench.api.random import Rng
 from bench.api.untrusted import look_alikes, spelled
 from bench.config.doses import DOSES, replaced, with_own
 from bench.config.schema import AXES, COMPONENT_AXES, Block, Named
@@ -214,6 +213,8 @@ def _counted(dataset: Spec, data: Path | None) -> Spec:
     component: Dataset = registry.create("datasets", dataset.name, dataset.params)
     if not isinstance(component, OwnImages):
         return dataset
+    from bench.api.random import Rng
+
     labels, origin = component.labelled(data)
     sizes = component.sizes(labels, origin)
     counted = replace(dataset, params={**dataset.params, **sizes})

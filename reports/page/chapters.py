@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.api.errors import UserError
-from reports import code_maps, gallery, svg_charts
+from reports import code_maps, gallery, precision_recall, retrieved, svg_charts
 from reports.board import Board
 from reports.board_registry import BoardData, BoardKind, all_boards, make_boards
 from reports.chart import Chart
 from reports.context import components
 from reports.image_grid import Block
 from reports.labels import Names
+from reports.retrieved import Found, Most
 
 STRENGTH, GEOMETRY = "Strength", "Code geometry"  # chapters with charts, beside the leaderboards
 
@@ -41,7 +42,11 @@ def charts_of(data: BoardData) -> dict[str, list[Chart]]:
     trials, cache, mixed = data.results.trials, data.record_cache, data.mixed
     short = Names.of(components(trials)).within  # the names on boards
     return {
-        "Leaderboards": [*svg_charts.of_costs(trials, short, mixed), *svg_charts.of_bits(trials, short, mixed)],
+        "Leaderboards": [
+            *svg_charts.of_costs(trials, short, mixed),
+            *svg_charts.of_bits(trials, short, mixed),
+            *precision_recall.of_trials(trials, cache, short, mixed),
+        ],
         STRENGTH: [
             *svg_charts.of_frontiers(trials, short, mixed),
             *svg_charts.of_sweeps(trials, short, mixed),
@@ -51,6 +56,12 @@ def charts_of(data: BoardData) -> dict[str, list[Chart]]:
             *code_maps.of_codes(trials, cache, short, mixed),
         ],
     }
+
+
+def strips_of(data: BoardData, most: Most) -> Found:
+    """What queries of each attack retrieve, with the names on boards."""
+    trials = data.results.trials
+    return retrieved.of_trials(trials, data.record_cache, Names.of(components(trials)).within, data.mixed, most)
 
 
 def chapters_of(
@@ -78,11 +89,12 @@ def chapters_of(
         " `python -m bench report --suite my.toml`." if claims is not None else
         "Not looked up here: use `python -m bench report` or `python -m bench report reported`.",
     )  # fmt: skip
-    pictures = gallery.of_trials(data.record_cache, data.results.trials)
+    pictures, strips = gallery.of_trials(data.record_cache, data.results.trials), strips_of(data, retrieved.ON_PAGE)
+    lost = [f"Without a picture: {'; '.join(pictures.without)}."] if pictures.without else []
+    lost += [f"Without retrieved images: {'; '.join(strips.without)}."] if strips.without else []
     yield Chapter(
-        "pictures", "Images of attacks", galleries=pictures.blocks,
-        hint="No attack of this run has pictures.",
-        note=f"Without a picture: {'; '.join(pictures.without)}." if pictures.without else "",
+        "pictures", "Images of attacks", charts=[strip.chart for strip in strips.strips], galleries=pictures.blocks,
+        hint="No attack of this run has pictures.", note=" ".join(lost),
     )  # fmt: skip
     yield Chapter(
         "kernels", "Kernel throughput", *speed,

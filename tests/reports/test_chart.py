@@ -14,12 +14,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bench.api.errors import UserError
-from reports import code_maps, curves, svg_charts, throughput
+from reports import code_maps, curves, precision_recall, svg_charts, throughput
 from reports.chart import PAGE_FONT, PAGE_WIDTH, STYLE, Chart
 from reports.chart_layout import fitted, text_width
 from reports.curves import LINES, TRAINING_LINES, Panel, Sweep
 from reports.figures import default_style
-from reports.palette import attack_styles, defense_styles
+from reports.palette import TARGET, attack_styles, defense_styles
+from reports.picture_rows import Cell, Row, Section, figure_of, shrunk
+from reports.precision_recall import Curves
+from reports.retrieved import LEGEND
 from reports.svg_charts import CostPoint, FrontierPanel, Line
 from tests.reports.chart_data import LONG, covered, cut
 
@@ -36,6 +39,12 @@ def named(count: int) -> list[str]:
     return [LONG.replace("my", f"my{i}") for i in range(count)]
 
 
+def sections(names: list[str]) -> list[Section]:
+    """Rows of pictures with these names, also as names of classes."""
+    cell = Cell(np.zeros((1, 8, 6), np.uint8), f"◎ {names[0]}", TARGET)
+    return [Section(name, [Row(name, [cell] * 8, cell), Row(name, [cell] * 8, cell)]) for name in names]
+
+
 def drawings(attacks: list[str], defenses: list[str]) -> dict[str, Draw]:
     """Every kind of chart, with these names."""
     rng = np.random.default_rng(0)
@@ -48,6 +57,7 @@ def drawings(attacks: list[str], defenses: list[str]) -> dict[str, Draw]:
     codes = rng.choice(np.array([-1, 1], np.int8), size=(40, 16))
     maps = dict.fromkeys(("clean model", "attacked"), code_maps.Map(codes, codes, codes, codes))
     raced = [(a, (0.5, 1.5, 100.0)) for a in attacks]
+    curves_of = dict.fromkeys(precision_recall.PANELS, np.array([[0.9, 0.1], [0.1, 1.0]]))
     swept = sweep(attacks, [0.001, 0.003, 0.01, 0.011, 0.1], TRAINING_LINES)
     return {
         "lengths": partial(svg_charts.length_figure, {"map": lines, "t_map": lines}, [16, 32, 64]),
@@ -58,6 +68,8 @@ def drawings(attacks: list[str], defenses: list[str]) -> dict[str, Draw]:
         "sweep": partial(curves.figure, [swept], titled=False),
         "codes": partial(code_maps.drawn, maps, styles[attacks[0]]),
         "kernels": partial(throughput.bars, raced),
+        "pictures": partial(figure_of, sections(attacks), LEGEND),
+        "precision": partial(precision_recall.figure_of, [Curves(a, styles[a], curves_of, curves_of) for a in attacks]),
     }  # fmt: skip
 
 
@@ -135,3 +147,12 @@ def test_a_text_is_broken_between_words_and_loses_its_middle() -> None:
     assert "".join(lines).startswith("my_attack")
     assert "".join(lines).endswith("W)")
     assert "…" in "".join(lines)
+
+
+def test_a_large_picture_is_made_smaller_in_its_proportions() -> None:
+    picture = np.arange(3 * 40 * 20, dtype=np.uint8).reshape(3, 40, 20)
+    assert shrunk(picture, 40) is picture
+    small = shrunk(picture, 20)
+    assert small.shape == (3, 20, 10)
+    means = picture.reshape(3, 20, 2, 10, 2).mean((2, 4))
+    assert np.abs(small - means).max() <= 1
