@@ -29,7 +29,7 @@ from tests.docs.conftest import Place
 pytestmark = pytest.mark.long
 
 # Most of a minute; and what differs by an option from a command that is run anyway, and costs seconds.
-SLOW = ("kernels", "verify --set-aside", "report --kernels", "run --retry", "run --executor")
+SLOW = ("kernels", "figures", "verify --set-aside", "report --kernels", "run --retry", "run --executor")
 CHANGE = {"run", "rescore", "verify", "gc", "check", "publish", "merge"}  # what a command may write to is a copy
 
 
