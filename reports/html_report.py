@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.api.errors import UserError
 from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
-from reports import throughput
+from reports import summary, throughput
 from reports.board import Board
 from reports.board_registry import BoardData
 from reports.figures import write
@@ -42,8 +42,9 @@ def draw(
         raise UserError(f"cannot write '{path}': there is no folder '{path.parent}'")
     cache = RecordCache(store)
     speed = throughput.read(kernels) if kernels is not None else ([], [])
-    chapters = list(chapters_of(BoardData(results, cache, mixed), claims, speed))
-    text = render(chapters, packed(chapters, cache, results), results, limit=limit)
+    data = BoardData(results, cache, mixed)
+    chapters = list(chapters_of(data, claims, speed))
+    text = render(chapters, packed(chapters, cache, results), results, summary.of_data(data), limit=limit)
     write(path, text.encode())
     tables, charts, pictures = (
         sum(len(getattr(one, name)) for one in chapters) for name in ("boards", "charts", "galleries")

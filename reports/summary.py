@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from bench.engine.record_cache import RecordCache
-from reports import findings
 from reports.board_registry import BoardData
 from reports.findings import AttackFinding, DefenseFinding, Setting, Verdicts
 from reports.frame import Results
@@ -18,7 +17,7 @@ from reports.selection import NONE, with_result
 
 NAMED = 5  # attacks that a sentence names
 NEAR_CHANCE = 1 / 3  # of the way from chance to 1; below it, a clean model retrieves too badly to say much of an attack
-SCALE = "t-mAP, in brackets of the clean model"
+SCALE = "t-mAP; in brackets: clean model"
 SUCCESS = 0.5  # t-mAP from which a high control is worth a warning
 ENOUGH_MODELS = 19  # clean models that a threshold of 5 % false alarms needs (METHODOLOGY.md#calibrated-thresholds)
 
@@ -83,7 +82,13 @@ class Summary:
 
 def of(results: Results, record_cache: RecordCache, mixed: bool = False) -> Summary:
     """The summary of these results. mixed: whether versions may be mixed, as for boards."""
-    started, ended = _time(results, record_cache)
+    return of_data(BoardData(results, record_cache, mixed))
+
+
+def of_data(data: BoardData) -> Summary:
+    """The summary of the results that boards are made from."""
+    results = data.results
+    started, ended = _time(results, data.record_cache)
     return Summary(
         suites=results.suites,
         command=results.command,
@@ -91,7 +96,7 @@ def of(results: Results, record_cache: RecordCache, mixed: bool = False) -> Summ
         ended=ended,
         machines=tuple(dict.fromkeys(with_result(results.trials)["computed_on"])),
         statuses={str(status): int(n) for status, n in results.trials["status"].value_counts().items()},
-        headlines=tuple(headline(one) for one in findings.of(BoardData(results, record_cache, mixed))),
+        headlines=tuple(headline(one) for one in data.findings),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.api.errors import UserError
-from reports import code_maps, gallery, precision_recall, retrieved, svg_charts
+from reports import code_maps, gallery, overview_charts, precision_recall, retrieved, svg_charts
 from reports.board import Board
 from reports.board_registry import BoardData, BoardKind, all_boards, make_boards
 from reports.chart import Chart
@@ -16,6 +16,7 @@ from reports.image_grid import Block
 from reports.labels import Names
 from reports.retrieved import Found, Most
 
+SUMMARY = "Summary"  # the first chapter: charts beside the sentences of `reports.summary`
 STRENGTH, GEOMETRY = "Strength", "Code geometry"  # chapters with charts, beside the leaderboards
 
 
@@ -42,6 +43,7 @@ def charts_of(data: BoardData) -> dict[str, list[Chart]]:
     trials, cache, mixed = data.results.trials, data.record_cache, data.mixed
     short = Names.of(components(trials)).within  # the names on boards
     return {
+        SUMMARY: list(overview_charts.of(data.findings)),
         "Leaderboards": [
             *svg_charts.of_costs(trials, short, mixed),
             *svg_charts.of_bits(trials, short, mixed),

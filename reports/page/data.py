@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import Any
 
 import pandas as pd
@@ -17,11 +18,14 @@ from bench.engine.record import Record, Status
 from bench.engine.record_cache import RecordCache
 from bench.metrics import METRICS
 from reports import trial_details
-from reports.board import TOO_WEAK
-from reports.cells import BLANK, number, words
+from reports.board import TOO_WEAK, Board
+from reports.cells import BLANK, caption_lines, number, words
+from reports.context import components
+from reports.direction import good_for_owner
 from reports.frame import Results, detector_metrics, trial_metrics
+from reports.labels import Names
 from reports.page.chapters import Chapter
-from reports.render import for_people
+from reports.render import PARAMETERS, for_people
 from reports.trial_texts import training_of
 
 LOG_LINES = 20
@@ -43,22 +47,36 @@ def _tables(chapters: Sequence[Chapter]) -> Iterator[dict[str, Any]]:
             "part": name,
             "title": strip_controls(board.heading),
             "setting": strip_controls(board.setting),
-            "caption": [strip_controls(line) for line in board.caption.split("\n") if line],
-            "columns": [
-                {
-                    "name": strip_controls(column),
-                    "about": strip_controls(board.meaning(column)),
-                    "shown": texts,
-                    "sort": [
-                        _real(value) if text != TOO_WEAK else None
-                        for value, text in zip(board.table[column], texts, strict=True)
-                    ],
-                    "heat": column in board.heat,
-                    "index": column in board.index,
-                }
-                for column, texts in words(board).items()
-            ],
+            **_caption(board),
+            "columns": list(_columns(board)),
             "best": sorted(board.best),
+        }
+
+
+def _caption(board: Board) -> dict[str, list[str]]:
+    """The lines below a board, and those that stand folded: data, training, machine and parameters."""
+    short = list(takewhile(lambda line: line != PARAMETERS, caption_lines(board.short_caption)))
+    return {"caption": short, "notes": [line for line in caption_lines(board.caption) if line not in short]}
+
+
+def _columns(board: Board) -> Iterator[dict[str, Any]]:
+    """The columns, those of the compact board first. good: +1 if more is good for the owner of the model, -1 if bad."""
+    texts = words(board)
+    compact = [name for name in board.compact_columns if name in texts]
+    for column in dict.fromkeys([*compact, *texts]):
+        metric = METRICS.get(board.metrics.get(column, ""))
+        yield {
+            "name": strip_controls(column),
+            "about": strip_controls(board.meaning(column)),
+            "shown": texts[column],
+            "sort": [
+                _real(value) if text != TOO_WEAK else None
+                for value, text in zip(board.table[column], texts[column], strict=True)
+            ],
+            "good": good_for_owner(metric) if metric is not None else 0,
+            "heat": column in board.heat,
+            "index": column in board.index,
+            "compact": column in compact,
         }
 
 
@@ -91,13 +109,18 @@ def _trials(cache: RecordCache, results: Results) -> dict[str, Any]:
         log = origin.log if origin is not None and status != Status.OK else ""
         tail = log.rstrip().splitlines()[-LOG_LINES:]
         columns["log"].append(logs.place([strip_controls(line) for line in tail]))
+    short = Names.of(components(trials)).within
     return {
         "axes": list(AXES),
+        "short": {label: short(label) for axis in ("attack", "defense") for label in dict.fromkeys(columns[axis])},
         "metrics": [[METRICS[name].title, METRICS[name].unit, METRICS[name].meaning] for name in named],
         "columns": columns,
         "values": [[number(value, name) for value in trials[name]] for name in named],
         "sort": [[_real(value) for value in trials[name]] for name in SHOWN],
-        "shown": [[METRICS[name].title, [number(value, name) for value in trials[name]]] for name in SHOWN],
+        "shown": [
+            [METRICS[name].title, good_for_owner(METRICS[name]), [number(value, name) for value in trials[name]]]
+            for name in SHOWN
+        ],
         "facts": facts.items,
         "logs": logs.items,
         "scores": _scores(results.detectors),

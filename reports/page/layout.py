@@ -18,15 +18,18 @@ from bench.api.card import Card
 from bench.api.errors import UserError
 from bench.api.untrusted import strip_controls
 from bench.config.trial import AXES
+from reports.chart import Chart
 from reports.figures import shortened
 from reports.frame import Results
 from reports.page import strips
-from reports.page.chapters import Chapter
+from reports.page.chapters import SUMMARY, Chapter
 from reports.selection import NONE, with_result
+from reports.summary import Summary
 
 LIMIT = 5_000_000  # bytes of the whole file
 SPARE = 20_000  # bytes reserved for the list of charts and pictures that did not fit
 FRAME = 700  # bytes of markup around a chart or a picture
+SCRIPTS = ("export.js", "table.js", "view.js", "report.js")  # one script in this order
 ASSETS = Path(__file__).parents[1] / "assets"
 
 
@@ -47,7 +50,7 @@ class Room:
         return True
 
 
-def render(chapters: Sequence[Chapter], data: str, results: Results, *, limit: int = LIMIT) -> str:
+def render(chapters: Sequence[Chapter], data: str, results: Results, summary: Summary, *, limit: int = LIMIT) -> str:
     """The page as text of at most `limit` bytes; UserError if the tables alone are larger.
 
     data: what `page.data.packed` returns. Charts and pictures that do not fit are named on the page.
@@ -58,13 +61,15 @@ def render(chapters: Sequence[Chapter], data: str, results: Results, *, limit: i
         loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    script, style = ((ASSETS / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
+    script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    style = (ASSETS / "report.css").read_text(encoding="utf-8")
     page = partial(
         environment.get_template("report.html.j2").render,
         title=f"HashDoor · {', '.join(results.suites)}",
-        suites=results.suites,
+        summary=summary,
+        machines=[strip_controls(one) for one in summary.machines],
         command=strip_controls(results.command),
-        counts=results.trials["status"].value_counts().to_dict(),
+        missing=[one for one in chapters if one.empty and one.hint],
         scope=_scope(results.trials),
         cards=list(_cards(results.trials)),
         script=script,
@@ -72,31 +77,56 @@ def render(chapters: Sequence[Chapter], data: str, results: Results, *, limit: i
         style=style,
         data=data,
     )
-    bare = len(page(parts=[_shown(one, Room(0)) for one in chapters], left_out=[]).encode())
+    overview = [chart for one in chapters if one.title == SUMMARY for chart in one.charts]
+    chapters = [one for one in chapters if one.title != SUMMARY]
+    bare = len(
+        page(parts=[_shown(one, Room(0)) for one in chapters], headlines=_headlines(summary, []), left_out=[]).encode()
+    )
     room = Room(limit - SPARE - bare)
     if room.free < 0:
         raise UserError(
             f"the tables alone make {bare / 1e6:.1f} MB, more than {limit / 1e6:g}: narrow the report,"
             " for example --where dataset=..., or --suite"
         )
-    # pictures take their room first: a run has few attacks, but it may have charts of many settings
+    # the summary's charts of the largest setting and pictures take their room first: the others may be of many settings
+    first = summary.headlines[0].setting.name if summary.headlines else ""
+    charts = [one for one in overview if one.setting == first and _fits(one, room)]
     order = sorted(chapters, key=lambda one: not one.galleries)
     shown = {one.name: _shown(one, room) for one in order}
-    text = page(parts=[shown[one.name] for one in chapters], left_out=list(map(shortened, room.left_out)))
+    charts += [one for one in overview if one.setting != first and _fits(one, room)]
+    text = page(
+        parts=[shown[one.name] for one in chapters],
+        headlines=_headlines(summary, charts),
+        left_out=list(map(shortened, room.left_out)),
+    )
     if len(text.encode()) >= limit:
         raise UserError(f"the page would have more than {limit / 1e6:g} MB: narrow the report, for example --suite")
     return text
 
 
+def _fits(chart: Chart, room: Room) -> bool:
+    texts = map(escape, (*3 * [chart.title, chart.setting], chart.caption))
+    return room.fits(f"{chart.title} · {chart.setting}", chart.svg, *texts)
+
+
+def _headlines(summary: Summary, charts: Sequence[Chart]) -> list[dict[str, Any]]:
+    """The headlines as the template reads them, each with its charts."""
+    return [
+        {
+            "setting": one.setting.name,
+            "cells": one.setting.cells.sentence(intervals=False).removesuffix(" Means over these cells."),
+            "results": f"{one.setting.results} of {one.setting.planned}",
+            "sentences": list(zip(("Attacks", "Defenses", "Limits"), one.sentences, strict=True)),
+            "warnings": one.warnings,
+            "charts": [chart for chart in charts if chart.setting == one.setting.name],
+        }
+        for one in summary.headlines
+    ]
+
+
 def _shown(chapter: Chapter, room: Room) -> dict[str, Any]:
     """A chapter as the template reads it, with the charts and pictures that fit."""
-    charts = [
-        one
-        for one in chapter.charts
-        if room.fits(
-            f"{one.title} · {one.setting}", one.svg, *map(escape, (*3 * [one.title, one.setting], one.caption))
-        )
-    ]
+    charts = [one for one in chapter.charts if _fits(one, room)]
     blocks = []
     for block in chapter.galleries if room.free > 0 else ():
         rows = list(strips.of(block))
@@ -104,9 +134,14 @@ def _shown(chapter: Chapter, room: Room) -> dict[str, Any]:
         texts += map(escape, block.about)
         if room.fits(f"pictures of {block.title}", *texts):
             blocks.append({"title": block.title, "about": block.about, "strips": rows})
-    return {"name": chapter.name, "title": chapter.title, "charts": charts, "galleries": blocks,
-            "note": strip_controls(chapter.note), "hint": chapter.hint if chapter.empty else "",
-            "empty": chapter.empty and not chapter.hint}  # fmt: skip
+    return {
+        "name": chapter.name,
+        "title": chapter.title,
+        "charts": charts,
+        "galleries": blocks,
+        "note": strip_controls(chapter.note),
+        "empty": chapter.empty,
+    }
 
 
 def _scope(trials: pd.DataFrame) -> list[tuple[str, str]]:

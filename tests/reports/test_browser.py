@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
+from PIL import Image
 
 from bench.api import registry
+from bench.engine.record_cache import RecordCache
 from bench.metrics import METRICS
-from reports import cells, html_report, render
+from reports import cells, html_report, render, summary
 from reports.board import COMMON
 from reports.frame import read
 from tests.reports.board_data import leaderboard_of
@@ -37,7 +42,7 @@ def chromium() -> Iterator[Any]:
 class Visit:
     """An open page. said: its errors and whatever its console printed; asked: every request."""
 
-    def __init__(self, chromium: Any, path: Path, **options: Any) -> None:
+    def __init__(self, chromium: Any, path: Path, url: str = "", **options: Any) -> None:
         options = {"viewport": {"width": 1280, "height": 900}} | options
         self.tab = chromium.new_page(**options)
         self.said: list[str] = []
@@ -46,7 +51,7 @@ class Visit:
         self.tab.on("console", lambda message: self.said.append(message.text))
         self.tab.on("pageerror", lambda error: self.said.append(str(error)))
         self.tab.on("request", lambda request: self.asked.append(request.url))
-        self.tab.goto(path.as_uri())
+        self.tab.goto(url or path.as_uri())
         self.tab.wait_for_selector("html[data-ready]")
 
     def board(self, title: str) -> Any:
@@ -71,13 +76,12 @@ def visit(chromium: Any, page: Path) -> Iterator[Visit]:
 def test_every_chapter_renders_without_a_word_on_the_console_or_a_request(visit: Visit, store: Any) -> None:
     names = [link.get_attribute("href") for link in visit.tab.locator("nav a").all()]
     chapters = (
+        "summary",
         "leaderboards",
         "strength",
         "code-geometry",
         "conventions",
-        "reported",
         "pictures",
-        "kernels",
         "trials",
         "cards",
         "use",
@@ -89,9 +93,20 @@ def test_every_chapter_renders_without_a_word_on_the_console_or_a_request(visit:
     (expected, *_) = render.for_people(leaderboard_of(read(store), costs=True))
     shown = cells.words(expected)
     board = visit.board(expected.heading)
-    assert visit.rows(board) == [list(row) for row in zip(*shown.values(), strict=True)]
-    for chart in visit.tab.locator(".chart svg").all():
-        assert chart.bounding_box()["width"] > 300
+    compact = [shown[name] for name in expected.compact_columns]
+    assert visit.rows(board) == [list(row) for row in zip(*compact, strict=True)]
+    assert len(compact) < len(shown)
+    board.locator("summary", has_text="Columns").click()
+    board.locator("button", has_text="all columns").click()
+    heads = board.locator("th").all_inner_texts()
+    assert set(heads) == set(shown)
+    assert visit.rows(board) == [list(row) for row in zip(*(shown[name] for name in heads), strict=True)]
+    missing = visit.tab.locator("#missing").inner_text()
+    assert "Reported beside measured" in missing
+    assert "Kernel throughput" in missing
+    charts = [chart for chart in visit.tab.locator(".chart svg").all() if chart.is_visible()]
+    assert len(charts) > 6
+    assert all(chart.bounding_box()["width"] > 300 for chart in charts)
     widths = visit.tab.evaluate("[...document.images].map((image) => image.naturalWidth)")
     assert widths
     assert all(width > 0 for width in widths)
@@ -136,6 +151,8 @@ def test_rows_without_a_number_stay_last(chromium: Any, stock: Any, tmp_path: Pa
     html_report.draw(made, tmp_path / "x.html", read(made))
     visit = Visit(chromium, tmp_path / "x.html")
     board = visit.board("Attacks")
+    board.locator("summary", has_text="Columns").click()
+    board.locator("button", has_text="all columns").click()
     head = board.locator("th", has_text="PSNR")
     for expected in (["30.0", "20.0", "-"], ["20.0", "30.0", "-"]):
         head.click()
@@ -146,18 +163,18 @@ def test_rows_without_a_number_stay_last(chromium: Any, stock: Any, tmp_path: Pa
 def test_filters_narrow_one_table_or_all(visit: Visit) -> None:
     board, other = visit.board("Attacks · "), visit.board("Trials")
     everything = len(visit.rows(other))
-    board.locator("input").fill("dirty-label poisons=12")
+    board.locator("input[type=search]").fill("dirty-label poisons=12")
     assert visit.column(board, "attack") == ["badnets(poisons=12)"]
     assert len(visit.rows(other)) == everything
-    other.locator("input").fill("badnets gain>0.5")
+    other.locator("input[type=search]").fill("badnets gain>0.5")
     kept = zip(visit.column(other, "defense"), visit.column(other, "gain"), strict=True)
     assert [(defense.partition("(")[0], gain) for defense, gain in kept] == [
         ("none", "+0.700"), ("fine_pruning", "+0.630"), ("strip", "+0.700"), ("none", "+0.525"),
     ]  # fmt: skip
-    other.locator("input").fill("nothing<3")
+    other.locator("input[type=search]").fill("nothing<3")
     assert visit.rows(other) == []
-    other.locator("input").fill("")
-    board.locator("input").fill("")
+    other.locator("input[type=search]").fill("")
+    board.locator("input[type=search]").fill("")
     visit.tab.locator("#words").fill("strip")
     assert set(visit.column(other, "defense")) == {"strip"}
     assert visit.rows(board) == []
@@ -171,11 +188,11 @@ def test_filters_narrow_one_table_or_all(visit: Visit) -> None:
     assert charts
     assert {chart.inner_text().rpartition(" · ")[2] for chart in charts} == {"12 bits", "Code length"}
     visit.tab.locator("#setting").select_option("all settings")
-    other.locator("input").fill("bits < 16")
+    other.locator("input[type=search]").fill("bits < 16")
     assert set(visit.column(other, "bits")) == {"12"}
     shown = len(visit.rows(other))
     counted = int(visit.tab.locator("#count").inner_text().split()[0])
-    other.locator("input").fill("")
+    other.locator("input[type=search]").fill("")
     assert int(visit.tab.locator("#count").inner_text().split()[0]) == counted + everything - shown
 
 
@@ -214,7 +231,8 @@ def test_short_names_do_not_part_charts_from_their_setting(chromium: Any, stock:
     visit = Visit(chromium, tmp_path / "x.html")
     visit.tab.locator("#setting").select_option("toy · net · csq · 32 bits")
     titles = [chart.inner_text() for chart in visit.tab.locator(".chart figcaption").all() if chart.is_visible()]
-    assert titles == ["Effects and costs of defenses · toy · net · csq · 32 bits"]
+    kinds = ("Attacks without a defense", "Defenses against attacks", "Effects and costs of defenses")
+    assert titles == [f"{kind} · toy · net · csq · 32 bits" for kind in kinds]
     visit.tab.close()
 
 
@@ -234,8 +252,146 @@ def test_paper_shows_whole_tables_and_open_cards(visit: Visit) -> None:
     visit.tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     seen = visit.tab.evaluate("[...document.querySelectorAll('.scroll')].map((box) => getComputedStyle(box).overflowX)")
     assert set(seen) == {"visible"}
-    assert visit.tab.evaluate("[...document.querySelectorAll('details')].every((one) => one.open)")
+    assert visit.tab.evaluate("[...document.querySelectorAll('.card')].every((one) => one.open)")
+    assert not visit.tab.locator("#trials").is_visible()
+    visit.tab.emulate_media(media="screen")
+    visit.tab.locator("#print-trials").check()
+    visit.tab.emulate_media(media="print")
+    assert visit.tab.locator("#trials table").is_visible()
     assert not visit.tab.locator(".bar input").first.is_visible()
+
+
+def test_the_results_stand_above_everything_else(visit: Visit, store: Any) -> None:
+    found = summary.of(read(store), RecordCache(store))
+    first = visit.tab.locator("article.headline")
+    assert first.locator("h2").inner_text() == f"Results: {found.headlines[0].setting.name}"
+    assert first.locator(".sentences dd").all_inner_texts() == list(found.sentences)
+    assert first.locator(".warning").all_inner_texts() == list(found.warnings)
+    assert first.locator(".chart").count() == 2
+    assert visit.tab.locator("details.headline").count() == len(found.headlines) - 1 == 1
+    run = visit.tab.locator(".run").inner_text()
+    assert found.when in run
+    assert found.machines[0] in run
+    assert first.locator(".sentences").bounding_box()["y"] < 900, "in view before any scrolling"
+    assert visit.tab.locator(".board").first.bounding_box()["y"] > first.bounding_box()["y"]
+
+
+def test_a_link_reproduces_the_view(chromium: Any, visit: Visit, page: Path) -> None:
+    board = visit.board("Attacks · ")
+    board.locator("summary", has_text="Columns").click()
+    board.locator(".columns label", has_text="PSNR").locator("input").check()
+    board.locator("th", has_text=re.compile("^t-mAP$")).click()
+    board.locator("input[type=search]").fill("dirty-label gain>0.2")
+    visit.tab.locator("#words").fill("badnets")
+    visit.tab.locator("#setting").select_option("digits(train=200, query=60) · convnet(width=8) · csq · 16 bits")
+    visit.tab.locator("nav a", has_text="Strength").click()
+    assert "#strength&" in visit.tab.url
+    shown = board.locator("th").all_inner_texts(), visit.rows(board)
+    assert "PSNR" in shown[0]
+    assert len(shown[1]) == 2
+    other = Visit(chromium, page, url=visit.tab.url)
+    again = other.board("Attacks · ")
+    assert (again.locator("th").all_inner_texts(), other.rows(again)) == shown
+    assert again.locator("th", has_text=re.compile("^t-mAP$")).get_attribute("aria-sort") == "descending"
+    assert other.tab.locator("#words").input_value() == "badnets"
+    assert other.tab.locator("#count").inner_text() == visit.tab.locator("#count").inner_text()
+    assert other.tab.url == visit.tab.url
+    other.tab.close()
+
+
+def test_a_filter_hides_boards_without_a_match_and_says_how_many(visit: Visit) -> None:
+    visit.tab.locator("#words").fill("gain>0.5")
+    boards = visit.tab.locator(".board").all()
+    without = [board for board in boards if "gain" not in board.locator("th").all_inner_texts()]
+    told = visit.tab.locator("#count").inner_text()
+    assert f"{len(without)} boards have no column gain" in told
+    assert not any(board.is_visible() for board in without)
+    assert visit.board("Attacks · ").is_visible()
+    visit.tab.locator("#words").fill("nothing-is-called-this")
+    assert not visit.tab.locator("#leaderboards").is_visible()
+    assert not visit.tab.locator("nav a", has_text="Leaderboards").is_visible()
+    visit.tab.locator("#words").fill("")
+    assert visit.tab.locator("#leaderboards").is_visible()
+
+
+def downloaded(visit: Visit, button: Any) -> tuple[str, bytes]:
+    with visit.tab.expect_download() as waiting:
+        button.click()
+    return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+
+
+def test_boards_and_charts_can_be_saved_without_a_network(visit: Visit, store: Any) -> None:
+    board = visit.board("Attacks · ")
+    board.locator("th", has_text=re.compile("^t-mAP$")).click()
+    name, content = downloaded(visit, board.locator("button", has_text="CSV"))
+    assert name.endswith(".csv")
+    head, *lines = csv.reader(io.StringIO(content.decode()))
+    assert head == board.locator("th").all_inner_texts()
+    trials = read(store).trials
+    trials = trials[(trials["defense"] == "none") & (trials["bits"] == trials["bits"].iloc[0])]
+    measured = sorted(set(trials["t_map"]), reverse=True)
+    assert [float(line[head.index("t-mAP")]) for line in lines] == pytest.approx(measured, rel=1e-5)
+    name, content = downloaded(visit, board.locator("button", has_text="LaTeX"))
+    assert name.endswith(".tex")
+    assert r"\toprule" in content.decode()
+    assert content.decode().count(r"\\") == len(lines) + 1
+    chart = visit.tab.locator("article.headline .chart").first
+    name, content = downloaded(visit, chart.locator("button", has_text="SVG"))
+    root = ET.fromstring(content)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert b"var(" not in content
+    assert b"currentColor" not in content
+    name, content = downloaded(visit, chart.locator("button", has_text="PNG"))
+    picture = Image.open(io.BytesIO(content))
+    assert picture.width > 1000
+    assert len(picture.convert("RGB").resize((64, 64)).getcolors() or range(9)) > 8, "not an empty picture"
+    assert visit.said == []
+
+
+def test_a_spreadsheet_runs_no_name_as_a_formula(chromium: Any, stock: Any, tmp_path: Path) -> None:
+    made = stock([{"attack": "loud", "defense": "none", "target": "0", "seed": 0}])
+    html_report.draw(made, tmp_path / "x.html", read(made))
+    visit = Visit(chromium, tmp_path / "x.html")
+    found = visit.tab.evaluate("asCsv(['=a'], [false], [[['=1+1', null]], [['＝1', null]], [['-', null]]])")
+    assert found.split("\r\n") == ["'=a", "'=1+1", "'＝1", "", ""]
+    visit.tab.close()
+
+
+def test_many_trials_are_folded_by_attack(chromium: Any, stock: Any, tmp_path: Path) -> None:
+    trials = [{"attack": a, "defense": d, "target": str(t), "seed": 0}
+              for a in ("none", "loud") for d in ("none", "repair") for t in range(6)]  # fmt: skip
+    made = stock(trials)
+    html_report.draw(made, tmp_path / "x.html", read(made))
+    visit = Visit(chromium, tmp_path / "x.html")
+    board = visit.board("Trials")
+    assert [row[0] for row in visit.rows(board)] == ["▸ none: 12 rows", "▸ loud: 12 rows"]
+    board.locator("button", has_text="loud").click()
+    assert [len(row) for row in visit.rows(board)][:3] == [1, 1, len(board.locator("th").all())]
+    board.locator("input[type=search]").fill("repair loud")
+    assert set(visit.column(board, "attack")) == {"loud"}
+    visit.tab.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_cut_and_everything_has_a_name(chromium: Any, page: Path, width: int) -> None:
+    visit = Visit(chromium, page, viewport={"width": width, "height": 900})
+    cut = (
+        "[...document.querySelectorAll('.strip .scroll')].filter((box) => box.scrollWidth > box.clientWidth + 1).length"
+    )
+    assert visit.tab.locator(".strip .scroll").count() > 0
+    assert visit.tab.evaluate(cut) == 0
+    heights = "[...document.querySelectorAll('.chart:not([hidden]) svg text')].map((t) => t.getBoundingClientRect())"
+    upright = f"{heights}.filter((box) => box.height > 0 && box.width > box.height).map((box) => box.height)"
+    assert min(visit.tab.evaluate(upright)) > 9
+    labels = visit.tab.evaluate(
+        "[...document.querySelectorAll('.chart svg')].map((one) => one.getAttribute('aria-label'))"
+    )
+    assert all(labels)
+    assert visit.tab.locator(".board table:not(:has(caption))").count() == 0
+    assert visit.tab.locator(".board .scroll:not([role=region][aria-label])").count() == 0
+    visit.tab.keyboard.press("Tab")
+    assert visit.tab.evaluate("document.activeElement.getAttribute('href')") == "#summary"
+    visit.tab.close()
 
 
 def luminance(colour: str) -> float:
