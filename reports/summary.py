@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from bench.engine.record import YEAR_9900
 from bench.engine.record_cache import RecordCache
 from reports.board_registry import BoardData
 from reports.findings import AttackFinding, DefenseFinding, Setting, Verdicts
@@ -112,7 +113,7 @@ def _time(results: Results, record_cache: RecordCache) -> tuple[datetime | None,
     if not costs:
         return None, None
     first, last = min(one.started for one in costs), max(one.started + one.seconds for one in costs)
-    return tuple(datetime.fromtimestamp(one, UTC) for one in (first, min(last, 2.5e11)))  # type: ignore[return-value]
+    return datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(min(last, YEAR_9900), UTC)
 
 
 # Attacks
@@ -125,8 +126,9 @@ def _attacks(setting: Setting) -> str:
     strong, weak = ([one for one in measured if one.strong is wanted] for wanted in (True, False))
     if not strong:
         return f"No attack succeeds ({SCALE}): {_strengths(weak)}."
-    succeed = f"{'All ' if not weak else ''}{len(strong)}{f' of {len(measured)}' if weak else ''} attacks succeed"
-    first = "The attack succeeds" if len(measured) == 1 else succeed
+    some = f"{len(strong)} of {len(measured)} attacks succeed{'s' if len(strong) == 1 else ''}"
+    every = "The attack succeeds" if len(measured) == 1 else f"All {len(measured)} attacks succeed"
+    first = some if weak else every
     fails = f" Too weak: {_strengths(weak)}." if weak else ""
     return f"{first} ({SCALE}): {_strengths(strong)}. {_price(strong)}{fails}"
 

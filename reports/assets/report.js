@@ -73,6 +73,8 @@ function show(trials, i) {
   const values = trials.metrics.map(([name, unit, meaning], at) => [name, trials.values[at][i], unit, meaning]);
   const known = values.filter(([, value]) => value !== "-");
   if (known.length) parts.push(make("h3", "Metrics"), metricTable(known));
+  const gallery = [...document.querySelectorAll(".gallery")].find((one) => one.querySelector("b").textContent === of("attack"));
+  if (gallery) parts.push(fold("Pictures of this attack", gallery.cloneNode(true)));
   parts.push(fold("Setting, versions and machine", facts([
     ...trials.axes.map((axis) => [axis, of(axis)]), ["training", of("changes")], ["access", of("access")],
     ["kind of defense", of("defense_kind")], ["key", of("key")], ["all stages", `python -m bench show ${short}`],
@@ -85,6 +87,7 @@ function show(trials, i) {
 
 async function start() {
   const data = await unpack("data");
+  for (const [name, anchor] of Object.entries(data.cards)) cards.set(name, anchor);
   data.trials.columns.key.forEach((key, i) => { if (key) keys.set(key.slice(0, 8), keys.get(key.slice(0, 8)) ?? i); });
   const boards = [...data.boards, { part: "trials", ...tableOfTrials(data.trials) }];
   let view = null;

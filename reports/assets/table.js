@@ -42,6 +42,7 @@ const scale = () => {
 const terms = (text) => text.toLowerCase().replace(/\s*(<=|>=|<|>)\s*/g, "$1").split(/\s+/).filter(Boolean);
 const comparison = (word) => /^(.+?)(<=|>=|<|>)([-+]?[\d.]+(?:e[-+]?\d+)?)$/.exec(word);
 
+const cards = new Map(); // from the name of an attack or a defense on boards to the anchor of its card
 const keys = new Map(); // from the printed part of a key to the position of the first trial with that key
 
 class Table {
@@ -238,6 +239,10 @@ class Table {
       if (key && (this.places || keys.has(key))) {
         const link = make("a", key);
         link.href = `#trial-${this.places ? i : keys.get(key)}`;
+        cell.append(link);
+      } else if (column.index && !this.places && cards.has(column.shown[i])) {
+        const link = make("a", column.shown[i], "plain");
+        link.href = `#${cards.get(column.shown[i])}`;
         cell.append(link);
       } else cell.textContent = column.shown[i];
       if (column.full && column.full[i] !== column.shown[i]) cell.title = column.full[i];

@@ -71,12 +71,13 @@ class View {
   }
 
   anchor() {
-    return location.hash.slice(1).split("&")[0];
+    return decodeURIComponent(location.hash.slice(1).split("&")[0]);
   }
 
   follow() {
     // an address with parameters sets the view; one without, as of a link to a chapter, keeps it
-    const [anchor, ...rest] = location.hash.slice(1).split("&");
+    const [, ...rest] = location.hash.slice(1).split("&");
+    const anchor = this.anchor();
     if (rest.length) {
       const given = new URLSearchParams(rest.join("&"));
       const known = [...this.setting.options].some((option) => option.value === given.get("setting"));
@@ -88,6 +89,8 @@ class View {
       }
       this.show();
     } else this.remember(anchor);
-    if (anchor && !anchor.startsWith("trial-")) document.getElementById(anchor)?.scrollIntoView();
+    const place = anchor.startsWith("trial-") ? null : document.getElementById(anchor);
+    if (place?.tagName === "DETAILS") place.open = true;
+    place?.scrollIntoView();
   }
 }

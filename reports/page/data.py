@@ -23,9 +23,10 @@ from reports.cells import BLANK, caption_lines, number, words
 from reports.context import components
 from reports.direction import good_for_owner
 from reports.frame import Results, detector_metrics, trial_metrics
-from reports.labels import Names
+from reports.labels import Names, label_of
 from reports.page.chapters import Chapter
 from reports.render import PARAMETERS, for_people
+from reports.selection import NONE
 from reports.trial_texts import training_of
 
 LOG_LINES = 20
@@ -34,9 +35,20 @@ SHOWN = ("gain", "t_map", "own_map", "map")  # metrics in the table of trials
 
 def packed(chapters: Sequence[Chapter], cache: RecordCache, results: Results) -> str:
     """Boards and trials as JSON, compressed with gzip and encoded in base64."""
-    data = {"boards": list(_tables(chapters)), "trials": _trials(cache, results)}
+    data = {"boards": list(_tables(chapters)), "trials": _trials(cache, results), "cards": _cards(results.trials)}
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def _cards(trials: pd.DataFrame) -> dict[str, str]:
+    """The card of each attack and defense, by the name that boards print."""
+    short = Names.of(components(trials)).within
+    return {
+        short(label_of(spec)): f"card-{axis}-{strip_controls(spec.name)}"
+        for axis in ("attack", "defense")
+        for spec in dict.fromkeys(trials[f"{axis}_spec"])
+        if spec.name != NONE
+    }
 
 
 def _tables(chapters: Sequence[Chapter]) -> Iterator[dict[str, Any]]:

@@ -124,6 +124,13 @@ def test_a_column_says_what_its_metric_means(visit: Visit) -> None:
     assert about["attack"] == COMMON["attack"].meaning
 
 
+def test_a_name_leads_to_the_card_of_its_component(visit: Visit) -> None:
+    visit.board("Attacks · ").locator("a", has_text="badnets(poisons=36)").click()
+    card = visit.tab.locator(".card", has_text="badnets").first
+    assert card.locator("dl").is_visible()
+    assert visit.tab.evaluate("document.querySelector('#card-attack-badnets').getBoundingClientRect().top") < 900
+
+
 def test_columns_sort_down_up_and_back(visit: Visit) -> None:
     board = visit.board("Attacks · ")
     head = board.locator("th", has_text=re.compile("^t-mAP$"))
