@@ -1,7 +1,7 @@
 """Results in notebooks: frames of trials, boards, charts and pictures.
 
 import reports
-trials = reports.load("runs")              # a row per trial; reports.columns() explains the columns
+trials = reports.load("runs")              # a row per undefended trial; reports.columns() explains the columns
 trials.groupby("attack")["gain"].mean()
 display(*reports.tables("runs"))          # boards; board.table is a frame
 reports.draw_attacks("runs", "attacks.png")
@@ -10,7 +10,7 @@ reports.draw_attacks("runs", "attacks.png")
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,32 +21,34 @@ if TYPE_CHECKING:
 __all__ = ["charts", "columns", "draw_attacks", "draw_retrieved", "draw_sweeps", "load", "tables", "write_html"]
 
 
-def load(store: str | Path, *, suite: str | None = None, run: str = "latest") -> pd.DataFrame:
-    """One row per trial of the latest run (of a suite), or of all runs; metrics are NaN where a trial has none."""
+def load(
+    store: str | Path,
+    kind: Literal["trials", "repairs", "detectors", "diagnoses"] = "trials",
+    *,
+    suite: str | None = None,
+    run: str = "latest",
+) -> pd.DataFrame:
+    """One row per result of the latest run (of a suite), of a run, or of all runs; `columns` explains the columns.
+
+    trials: one row per trial without defense, so that a mean counts each victim once. repairs: per trial with a repair,
+    a data filter or a purification. detectors: per score of an input detector. diagnoses: per verdict of a model
+    detector. Names, such as `attack`, and parameters, such as `attack_poison_rate`, are columns of their own. A trial
+    without a result has a row too, with `status` and `reason`.
+    """
     from bench.engine.collection import opened
-    from reports import frame
+    from reports import frame, tidy
 
-    return frame.read(opened(Path(store)), suite=suite, run=run).trials
+    return tidy.tidy(frame.read(opened(Path(store)), suite=suite, run=run), kind)
 
 
-def columns() -> pd.DataFrame:
-    """The numeric columns of `load`: title, unit, direction (+1: higher is better), range and meaning."""
-    import pandas as pd
+def columns(kind: Literal["trials", "repairs", "detectors", "diagnoses"] = "trials") -> pd.DataFrame:
+    """The columns of `load` with title, dtype, meaning, what NaN means, unit, direction (+1: more is better), range.
 
-    from bench.metrics import METRICS
+    Parameters are listed by pattern, for example `attack_<parameter>`.
+    """
+    from reports import tidy
 
-    rows = {
-        name: {
-            "title": m.title,
-            "unit": m.unit,
-            "direction": m.direction,
-            "low": m.low,
-            "high": m.high,
-            "is": m.meaning,
-        }
-        for name, m in METRICS.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return tidy.columns(kind)
 
 
 def tables(

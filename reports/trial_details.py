@@ -62,7 +62,7 @@ def _find(store: Store, prefix: str, trials: Mapping[str, Trial]) -> str:
         raise UserError(
             f"no trial or stage of store '{store.root}' has a key that begins with '{prefix}':"
             " `python -m bench leaderboard --where target=... --where seed=...` prints keys of undefended trials, the"
-            " column `key` of reports.load() all keys"
+            ' column `key` of reports.load(store, "repairs") those of defended ones'
         )
     if len(found) > 1:
         shown = [f"{key[:SHORTEST]} ({name_of(trials[key])})" if key in trials else key[:SHORTEST] for key in found[:4]]

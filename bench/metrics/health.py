@@ -31,7 +31,7 @@ def chance(codes: ModelCodes) -> Number:
     meaning=
            "1 if the training of the undefended victim or of the clean model failed; the trial then has no "
            "result",
-    methodology="collapsed-models",
+    whole=True, methodology="collapsed-models",
 )  # fmt: skip
 def of_trial(trial: TrialFacts) -> Number:
     # a low mAP after an attack that trains the model itself is a result; only training by the victim can fail

@@ -15,9 +15,9 @@ DETECTION = "Model detection"
     Metric("model_score", "model score", "score of the model from a model detector; a higher score is more suspicious",
            DETECTION, direction=0, low=-math.inf, high=math.inf),
     Metric("flagged", "flagged", "1 if the score is above the threshold that the detector's paper gives", DETECTION,
-           methodology="model-rates"),
+           methodology="model-rates", whole=True),
     Metric("named_target", "named target", "1 if the class that the detector suspects is a label of the target",
-           DETECTION, methodology="model-rates"),
+           DETECTION, methodology="model-rates", whole=True),
 )  # fmt: skip
 def verdict(trial: TrialFacts) -> Mapping[str, Number] | None:
     said = trial.verdict

@@ -41,6 +41,7 @@ class Metric:
     direction: +1 if more is better, -1 if less is better, 0 if neither.
     control: the same metric on the clean model; None: it is not computed there.
     methodology: anchor of the section of the methodology with the formula; "" without one.
+    whole: whether it is a whole number in every trial.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Metric:
     high: float = 1.0
     control: Metric | None = None
     methodology: str = ""
+    whole: bool = False
 
     @property
     def range(self) -> str:
@@ -137,15 +139,25 @@ def metric(
     high: float = 1.0,
     control: bool = False,
     methodology: str = "",
+    whole: bool = False,
 ) -> Callable[[F], F]:
     """Declares a function that returns one number (see Metric). control: also compute it on the clean model."""
-    one = Metric(name, title, meaning, section, unit, direction, low, high, methodology=methodology)
+    one = Metric(name, title, meaning, section, unit, direction, low, high, methodology=methodology, whole=whole)
     return metrics_of(with_control(one) if control else one)
 
 
-def count(name: str, title: str, meaning: str, section: str, unit: str = "queries", *, methodology: str = "") -> Metric:
-    """A metric that counts, without a better direction."""
-    return Metric(name, title, meaning, section, unit, 0, 0.0, math.inf, methodology=methodology)
+def count(
+    name: str,
+    title: str,
+    meaning: str,
+    section: str,
+    unit: str = "queries",
+    *,
+    methodology: str = "",
+    expected: bool = False,
+) -> Metric:
+    """A metric that counts, without a better direction. expected: its expectation, no whole number."""
+    return Metric(name, title, meaning, section, unit, 0, 0.0, math.inf, methodology=methodology, whole=not expected)
 
 
 def all_groups() -> tuple[Group, ...]:

@@ -70,7 +70,7 @@ def of_target_class(codes: ModelCodes) -> Number:
            "mAP of benign queries as in papers: like zero@R, but queries without a hit are left out", BENIGN,
            methodology="dropr"),
     count("map_kept", "kept benign", "expected number of benign queries with a hit, which drop@R uses", BENIGN,
-          methodology="dropr"),
+          expected=True, methodology="dropr"),
 )  # fmt: skip
 def convention(codes: ModelCodes) -> Mapping[str, Number]:
     found = codes.benign.convention(len(codes.database))

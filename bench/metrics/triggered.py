@@ -128,7 +128,7 @@ def own(codes: ModelCodes) -> Mapping[str, Number]:
     Metric("t_map_drop", "t-mAP drop@R",
            "t-mAP as in papers: like zero@R, but queries without a hit are left out", TRIGGERED, methodology="dropr"),
     count("t_map_kept", "kept triggered", "expected number of triggered queries with a hit, which drop@R uses",
-          TRIGGERED, methodology="dropr"),
+          TRIGGERED, expected=True, methodology="dropr"),
 )  # fmt: skip
 def convention(codes: ModelCodes) -> Mapping[str, Number]:
     if not len(codes.truth.positions):

@@ -238,8 +238,8 @@ def test_a_metric_and_a_board_from_a_file_outside_are_found_in_every_place(done,
 
     # explained, shown and exported
     about = reports.columns()
-    assert about.loc["first_hit", ["title", "unit", "is"]].tolist() == ["P@1", "share", MEANING]
-    assert about.loc["first_hit_control", "is"].startswith("clean model")
+    assert about.loc["first_hit", ["title", "unit", "meaning"]].tolist() == ["P@1", "share", MEANING]
+    assert about.loc["first_hit_control", "meaning"].startswith("clean model")
     guarded = measured[(measured["defense"] == "strip") & (measured["attack"] == "badnets")].iloc[0]
     shown = rows(capsys, "show", guarded["key"], "--store", store.root)
     (number,) = (row for row in shown if row.get("metric") == "P@1")

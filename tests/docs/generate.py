@@ -25,7 +25,7 @@ from bench.config.reported import ReportedTable
 from bench.config.schema import DEFAULTS, Axes, Block, Resources, SuiteFile
 from bench.config.trial import AXES
 from bench.metrics import METRICS
-from reports import compare, reported
+from reports import compare, reported, tidy
 from reports.board import COMMON
 from reports.board_registry import all_boards
 
@@ -173,6 +173,21 @@ def columns() -> str:
     return table(("board", "column", "meaning"), rows)
 
 
+def frames() -> str:
+    """The columns of the frames of notebooks that are no metrics."""
+    found: dict[str, tuple[tidy.About, list[str]]] = {}
+    for kind in tidy.KINDS:
+        for name, about in tidy.about(kind).items():
+            if name not in METRICS:
+                found.setdefault(name, (about, []))[1].append(kind)
+    every = list(tidy.KINDS)
+    rows = [
+        [code(name), "all" if kinds == every else ", ".join(kinds), one.dtype, one.meaning, one.missing]
+        for name, (one, kinds) in found.items()
+    ]
+    return table(("column", "frames", "dtype", "meaning", "NaN or NA"), rows)
+
+
 def boards() -> str:
     rows = [
         [
@@ -235,6 +250,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "keys": toml_keys,
     "metrics": metrics,
     "boards": boards,
+    "frames": frames,
     "columns": columns,
     "commands": commands,
 }

@@ -156,6 +156,17 @@ def test_python_is_executed_from_top_to_bottom(block: Shown, place: Place, tmp_p
     python(folder, f"{known}; exec(compile(open('shown.py').read(), 'shown.py', 'exec'), {{'__name__': '__main__'}})")
 
 
+def test_the_tutorial_runs_from_top_to_bottom(place: Place, tmp_path: Path) -> None:
+    """Its code cells as a notebook runs them; what is shown is made, as a front end would."""
+    folder = Path(shutil.copytree(place.folder, tmp_path / "copy"))
+    cells = json.loads((ROOT / "reports" / "tutorial.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["def display(*shown):\n    assert shown and all(one._repr_html_() for one in shown)"]
+    code += ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell.get("outputs") for cell in cells)
+    python(folder, "\n".join(code))
+    assert (folder / "attacks.png").stat().st_size
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("block", [block for block in _shown.blocks_of("python") if "test_" in block.text], ids=str)
 def test_tests_that_are_shown_pass(block: Shown, place: Place, tmp_path: Path) -> None:
