@@ -31,13 +31,15 @@ def clock(seconds: float) -> str:
 
 
 class _Bar(Progress):
-    """A bar with lines of text below it, which are cut at the end of the terminal."""
+    """A bar with texts below it. The first, what runs now, is cut at the end of the terminal; others are wrapped."""
 
     below: tuple[str, ...] = ()
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
-        yield from (Text(text, style="dim", no_wrap=True, overflow="ellipsis") for text in self.below if text)
+        for i, text in enumerate(self.below):
+            if text:
+                yield Text(text, style="dim", no_wrap=i == 0, overflow="ellipsis" if i == 0 else "fold")
 
 
 class Display:
