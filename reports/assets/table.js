@@ -10,6 +10,12 @@ const make = (tag, text, name) => {
   return node;
 };
 
+const coded = (node, text) => {
+  // a line in which commands stand between backticks
+  text.split("`").forEach((piece, i) => node.append(i % 2 ? make("code", piece) : piece));
+  return node;
+};
+
 const action = (text, does, about) => {
   const button = make("button", text);
   button.type = "button";
@@ -91,7 +97,7 @@ class Table {
     this.scroll.addEventListener("scroll", () => fade(this.scroll), { passive: true });
     this.more = action("", () => { this.limit = Infinity; this.draw(); });
     this.none = make("p", "No row matches.", "caption");
-    const warning = (line) => make("p", line, line.startsWith("Warning") ? "caption warning" : "caption");
+    const warning = (line) => coded(make("p", null, line.startsWith("Warning") ? "caption warning" : "caption"), line);
     this.node.append(bar, this.scroll, this.more, this.none);
     if (this.columns.some(({ heat, good }) => heat && good)) this.node.append(scale());
     this.node.append(...this.caption.map(warning));
