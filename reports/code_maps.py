@@ -125,7 +125,7 @@ def drawn(maps: Mapping[str, Map], style: Style, width: float) -> Figure:
             places, equal = np.unique(points.round(6), axis=0, return_counts=True)
             area = 8 + 160 * equal / len(points)
             face = {"facecolors": "none", "edgecolors": colour} if hollow else {"c": colour, "linewidths": 0}
-            axes.scatter(places[:, 0], places[:, 1], area, marker=mark, alpha=0.9 if hollow else 0.55, label=label,
+            axes.scatter(places[:, 0], places[:, 1], area, marker=mark, alpha=0.9 if hollow else 0.7, label=label,
                          **face)  # fmt: skip
         chart_layout.title(axes, f"{name}: {share:.0%} of variance", chart_layout.panel_points(len(maps), width))
         axes.margins(0.14)

@@ -63,12 +63,16 @@ class Sweep:
 
 
 def draw(store: Store, path: Path, *, run: str = LATEST, suite: str | None = None) -> str:
-    """Draw every sweep of a run into a file; returns a summary.
+    """Draw every sweep of a run into a file; returns a summary. UserError if nothing was swept."""
+    return draw_trials(read(store, suite=suite, run=run).trials, path)
+
+
+def draw_trials(trials: pd.DataFrame, path: Path) -> str:
+    """Draw every sweep of the trials into a file; returns a summary.
 
     The suffix of the file names the format. UserError if nothing was swept.
     """
     suffix = suffix_of(path)
-    trials = read(store, suite=suite, run=run).trials
     found = [sweep.renamed(Names.of(components(trials)).within) for sweep in sweeps(trials)]
     if not found:
         raise UserError(

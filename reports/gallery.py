@@ -51,14 +51,21 @@ class Drawn:
 
 def draw(store: Store, path: Path, *, key: str | None = None, run: str = LATEST, suite: str | None = None) -> Drawn:
     """Draw one trial, or every attack of a run, into a file whose suffix names the format."""
+    cache = RecordCache(store)
+    if key is None:
+        return draw_trials(cache, read(store, suite=suite, run=run).trials, path)
+    found = Drawn((_of_trial(cache, key),), ())
+    write(path, paint(found.blocks, suffix_of(path)))
+    return found
+
+
+def draw_trials(cache: RecordCache, trials: pd.DataFrame, path: Path) -> Drawn:
+    """Draw every attack of the trials into a file."""
     suffix = suffix_of(path)
-    if key is not None:
-        found = Drawn((_of_trial(RecordCache(store), key),), ())
-    else:
-        found = of_trials(RecordCache(store), read(store, suite=suite, run=run).trials)
-        if not found.blocks:
-            why = f" ({'; '.join(found.without)})" if found.without else ": it has only clean models"
-            raise UserError(f"no attack of this run has pictures{why}")
+    found = of_trials(cache, trials)
+    if not found.blocks:
+        why = f" ({'; '.join(found.without)})" if found.without else ": it has only clean models"
+        raise UserError(f"no attack of this run has pictures{why}")
     write(path, paint(found.blocks, suffix))
     return found
 

@@ -194,7 +194,7 @@ def length_figure(lines: Mapping[str, Sequence[Line]], lengths: Sequence[int], w
 
 
 def cost_figure(points: Sequence[CostPoint], width: float) -> Figure:
-    """Colours are attacks, marks are defenses; each point has the name of its attack where there is room."""
+    """Colours are attacks, marks are defenses. Where there is room, a point has the name of what differs."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -209,12 +209,15 @@ def cost_figure(points: Sequence[CostPoint], width: float) -> Figure:
     axes.set_xlabel("mAP lost")
     axes.set_ylabel("gain removed")
     axes.margins(0.12)
+    axes.locator_params(axis="x", nbins=5)
     chart_layout.grid(axes)
     by_defense = {at.defense: Line2D([], [], **at.style._replace(colour=INK, dash="none").line) for at in points}
     by_attack = {at.attack: Patch(color=at.style.colour) for at in points}
     handles = [*by_defense.values(), *by_attack.values()]
     chart_layout.legend(figure, handles, [*by_defense, *by_attack])
-    label_points(figure, axes, [(at.lost, at.removed, at.attack) for at in points], corner="↖ better")
+    named = [at.attack if len(by_attack) > 1 else at.defense for at in points]
+    places = [(at.lost, at.removed, name) for at, name in zip(points, named, strict=True)]
+    label_points(figure, axes, places, corner="↖ better")
     return figure
 
 
@@ -251,7 +254,7 @@ def attention_figure(series: Sequence[tuple[str, Style, pd.Series]], width: floa
     axes.locator_params(axis="x", integer=True)
     height = 0.7 * figure.get_figheight() * chart_layout.POINTS
     axes.set_ylabel(chart_layout.fitted("distance to the trigger's code (share of the bits)", height))
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=-0.01)
     chart_layout.grid(axes)
     chart_layout.legend_of(figure, [axes])
     return figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,28 +52,42 @@ def figures(
     note_left_out(selection, data.record_cache)
 
 
-def draw_retrieved(path: Path, store: Path, run: str, suite: str | None, where: Sequence[str]) -> None:
-    """Draw what queries of each attack retrieve."""
-    from reports import retrieved
-    from reports.page.chapters import strips_of
+def draw_pictures(
+    asked: Mapping[str, Path | None], store: Path, *, key: str | None, run: str, suite: str | None, where: Sequence[str]
+) -> bool:
+    """Draw the picture that one of the options asks for; returns whether one does. UserError if they do not fit."""
+    from bench.api.errors import UserError
 
-    data, selection = data_of(store, run, suite, where)
-    echo(f"{path}: {retrieved.draw(strips_of(data, retrieved.EVERYTHING), path)}")
-    note_left_out(selection, data.record_cache)
+    named = {option: path for option, path in asked.items() if path is not None}
+    if len(named) > 1 or (key is not None and named and "--gallery" not in named):
+        raise UserError(f"give one of {', '.join(asked)}; only --gallery can have a KEY")
+    if (where or suite is not None or run != "latest") and (key is not None or not named):
+        raise UserError(f"--where, --run and --suite need one of {', '.join(asked)} and no KEY")
+    for option, path in named.items():
+        if key is not None:
+            from bench.engine.collection import opened
+            from reports import gallery
+
+            echo(f"{path}: {gallery.draw(opened(store), path, key=key)}")
+            continue
+        data, selection = data_of(store, run, suite, where)
+        echo(f"{path}: {_drawn(option, path, data)}")
+        note_left_out(selection, data.record_cache)
+    return bool(named)
 
 
-def draw_precision_recall(path: Path, store: Path, run: str, suite: str | None, where: Sequence[str]) -> None:
-    """Draw precision and recall of each attack."""
-    from reports import precision_recall
-    from reports.context import components
-    from reports.labels import Names
+def _drawn(option: str, path: Path, data: BoardData) -> str:
+    """Draw into the file; returns a summary."""
+    from reports import curves, gallery, precision_recall, retrieved
+    from reports.page.chapters import precision_of, strips_of
 
-    data, selection = data_of(store, run, suite, where)
-    trials = data.results.trials
-    short = Names.of(components(trials)).within
-    charts = list(precision_recall.of_trials(trials, data.record_cache, short, data.mixed))
-    echo(f"{path}: {precision_recall.draw(charts, path)}")
-    note_left_out(selection, data.record_cache)
+    if option == "--retrieved":
+        return retrieved.draw(strips_of(data, retrieved.EVERYTHING), path)
+    if option == "--pr":
+        return precision_recall.draw(precision_of(data), path)
+    if option == "--curves":
+        return curves.draw_trials(data.results.trials, path)
+    return str(gallery.draw_trials(data.record_cache, data.results.trials, path))
 
 
 def data_of(

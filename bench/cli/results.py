@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS
-from bench.cli.console import echo
 from bench.cli.options import (
     DEFAULT_STORE,
     Beside,
@@ -131,38 +130,13 @@ def show(
 ) -> None:
     """Print all information about one trial, or draw pictures."""
     from bench.api.errors import UserError
-    from bench.cli.figures import draw_precision_recall, draw_retrieved
+    from bench.cli.figures import draw_pictures
     from bench.engine.collection import opened
 
     load_plugins(plugin)
-    asked = {"--gallery": gallery, "--curves": curves, "--retrieved": retrieved, "--pr": pr}
-    named = [option for option, path in asked.items() if path is not None]
-    if len(named) > 1 or (key is not None and named and named != ["--gallery"]):
-        raise UserError(f"give one of {', '.join(asked)}; only --gallery can have a KEY")
-    if (suite is not None or run != "latest") and (key is not None or not named):
-        raise UserError(f"--run and --suite need one of {', '.join(asked)} and no KEY")
-    if where and named not in (["--retrieved"], ["--pr"]):
-        raise UserError("--where needs --retrieved or --pr")
+    asked = {"--gallery": gallery, "--retrieved": retrieved, "--pr": pr, "--curves": curves}
     key = key.strip().lower() if key is not None else None
-    if retrieved is not None:
-        draw_retrieved(retrieved, store, run, suite, where)
-        return
-    if pr is not None:
-        draw_precision_recall(pr, store, run, suite, where)
-        return
-    if curves is not None:
-        from reports import curves as sweeps
-
-        echo(f"{curves}: {sweeps.draw(opened(store), curves, suite=suite, run=run)}")
-        _note(store, run, suite)
-        return
-    if gallery is not None:
-        from reports import gallery as pictures
-
-        found = pictures.draw(opened(store), gallery, key=key, suite=suite, run=run)
-        echo(f"{gallery}: {found}")
-        if key is None:
-            _note(store, run, suite)
+    if draw_pictures(asked, store, key=key, run=run, suite=suite, where=where):
         return
     if key is None:
         raise UserError(
@@ -173,16 +147,6 @@ def show(
     from reports import render, trial_details
 
     render.render(trial_details.page(opened(store), key), format_)
-
-
-def _note(store: Path, run: str, suite: str | None) -> None:
-    """Say what the pictures leave out."""
-    from bench.engine.collection import opened
-    from bench.engine.record_cache import RecordCache
-    from bench.engine.runs import select
-
-    held = opened(store)
-    note_left_out(select(held, run, suite=suite), RecordCache(held))
 
 
 def compare(

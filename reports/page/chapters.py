@@ -47,7 +47,7 @@ def charts_of(data: BoardData) -> dict[str, list[Chart]]:
         "Leaderboards": [
             *svg_charts.of_costs(trials, short, mixed),
             *svg_charts.of_bits(trials, short, mixed),
-            *precision_recall.of_trials(trials, cache, short, mixed),
+            *precision_of(data),
         ],
         STRENGTH: [
             *svg_charts.of_frontiers(trials, short, mixed),
@@ -58,6 +58,13 @@ def charts_of(data: BoardData) -> dict[str, list[Chart]]:
             *code_maps.of_codes(trials, cache, short, mixed),
         ],
     }
+
+
+def precision_of(data: BoardData) -> list[Chart]:
+    """Precision and recall of each setting, with the names on boards."""
+    trials = data.results.trials
+    short = Names.of(components(trials)).within
+    return list(precision_recall.of_trials(trials, data.record_cache, short, data.mixed))
 
 
 def strips_of(data: BoardData, most: Most) -> Found:

@@ -29,6 +29,26 @@ def test_costs_are_points_at_what_a_defense_removes_and_loses(stock):
     ]
 
 
+def test_points_have_names_that_are_inside_the_frame_and_hide_no_point(stock):
+    def texts(*attacks, defenses=("repair",)):
+        trials = [trial(a, d, metrics={"gain": 0.9 - 0.3 * i * (d != "none"), "map": 0.9 - 0.1 * j})
+                  for i, a in enumerate(attacks, 1) for j, d in enumerate(("none", *defenses))]  # fmt: skip
+        (chart,) = svg_charts.of_costs(read(stock(trials, folder="".join(attacks))).trials, str, mixed=False)
+        figure = chart.figure(1)
+        (axes,) = figure.axes
+        figure.draw_without_rendering()
+        boxes = [text.get_window_extent() for text in axes.texts]
+        points = [axes.transData.transform(line.get_xydata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]
+        for box in boxes:
+            assert axes.bbox.x0 <= box.x0 < box.x1 <= axes.bbox.x1
+            assert not any(box.contains(*point) for point in points)
+        return sorted(text.get_text() for text in axes.texts)
+
+    assert texts("loud", "quiet") == ["loud", "quiet", "↖ better"]
+    names = ("repair(ratio=1)", "repair(ratio=2)")
+    assert texts("loud", defenses=names) == [*names, "↖ better"], "with one attack, its name says nothing"
+
+
 def test_code_lengths_are_lines_over_what_all_have(stock):
     trials = [trial(a, bits=b, metrics={"t_map": b / 100}) for a in ("none", "loud") for b in (16, 32, 64)]
     trials += [trial("quiet", bits=16)]
