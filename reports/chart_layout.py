@@ -102,7 +102,7 @@ def titled_height(texts: Iterable[str], width: float) -> float:
     return most * LEADING * font_size() / POINTS
 
 
-def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], **options: Any) -> None:
+def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """Add a legend below, with as many columns as fit, and the height that it needs."""
     size, full = font_size(), figure.get_figwidth() * POINTS
     names = [fitted(label, full - 6 * size, lines=2) for label in labels]
@@ -110,18 +110,18 @@ def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], **opti
     columns = max(1, min(len(names), int((full - size) / (widest / SPARE + 5 * size))))
     figure.legend(
         handles, names, loc="outside lower left", ncols=columns, fontsize=size, borderpad=0.2, columnspacing=1.2,
-        handletextpad=0.6, handlelength=2.2, **options,
+        handletextpad=0.6, handlelength=2.2,
     )  # fmt: skip
     rows = -(-len(names) // columns)
     lines = rows + (rows if any("\n" in name for name in names) else 0)
     figure.set_figheight(figure.get_figheight() + (lines * LEADING + 1) * size / POINTS)
 
 
-def legend_of(figure: Figure, drawn: Iterable[Axes], **options: Any) -> None:
+def legend_of(figure: Figure, drawn: Iterable[Axes]) -> None:
     """Add one legend for all labels of these panels; a label of several panels appears once."""
     each = [axes.get_legend_handles_labels() for axes in drawn]
     found = {name: handle for handles, names in each for handle, name in zip(handles, names, strict=True)}
-    legend(figure, list(found.values()), list(found), **options)
+    legend(figure, list(found.values()), list(found))
 
 
 def ticks_at(axes: Axes, values: Sequence[float], width: float) -> None:
