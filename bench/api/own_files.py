@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bench.api.untrusted import own_path
 
-if TYPE_CHECKING:  # commands that train nothing read suites without torch
+if TYPE_CHECKING:
     from jaxtyping import Bool, UInt8
     from torch import Tensor
 

@@ -213,7 +213,7 @@ def _counted(dataset: Spec, data: Path | None) -> Spec:
     component: Dataset = registry.create("datasets", dataset.name, dataset.params)
     if not isinstance(component, OwnImages):
         return dataset
-    from bench.api.random import Rng
+    from bench.api.random import Rng  # imports torch, which takes a second
 
     labels, origin = component.labelled(data)
     sizes = component.sizes(labels, origin)
