@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench.api.untrusted import strip_controls
+from bench.metrics import METRICS
 from reports.board import Board
 
 COLUMNS = 2  # of a board that get a second number: the first that show a metric
@@ -31,24 +32,34 @@ def _same(board: Board, mine: Sequence[Board], theirs: Sequence[Board]) -> Board
 
 def _joined(board: Board, other: Board, name: str) -> Board:
     index = [column for column in board.index if column in board.table and column in other.table]
-    shown = [column for column in map(str, board.table) if column in board.metrics and column not in board.quiet]
-    chosen = [column for column in shown if column in other.table][:COLUMNS]
+    chosen = [column for column in map(str, board.table) if _compared(board, column) and column in other.table][
+        :COLUMNS
+    ]
     if not index or not chosen:
         return _alone(board, name)
     rows = {tuple(row[column] for column in index): row for row in other.table.to_dict("records")}
     keys = [tuple(row[column] for column in index) for row in board.table.to_dict("records")]
-    table, metrics = board.table.copy(), dict(board.metrics)
+    table, metrics, judged = board.table.copy(), dict(board.metrics), [*board.judged]
     for column in chosen:
         said = f"{column} {strip_controls(name)}"
         values: list[Any] = [rows[key][column] if key in rows else None for key in keys]
         table.insert(list(table).index(column) + 1, said, values, allow_duplicates=False)
         metrics[said] = board.metrics[column]
+        judged += [said] if column in board.judged else []
     lost = len(set(rows) - set(keys))
     lines = [f"Columns that end with {strip_controls(name)}: the same rows of {strip_controls(name)}."]
     lines += [f"Rows of {strip_controls(name)} that are not shown: {lost}."] if lost else []
     if other.setting != board.setting:
         lines.append(f"Its setting: {other.setting}.")
-    return replace(board, table=table, metrics=metrics, caption=f"{board.caption}\n{' '.join(lines)}")
+    caption = f"{board.caption}\n{' '.join(lines)}"
+    return replace(board, table=table, metrics=metrics, judged=tuple(judged), caption=caption)
+
+
+def _compared(board: Board, column: str) -> bool:
+    """Whether people see a metric in the column that tells results apart: neither a control nor a fact."""
+    name = board.metrics.get(column, "")
+    apart = name in METRICS and METRICS[name].direction != 0 and name not in METRICS.controls()
+    return apart and column not in board.quiet
 
 
 def _alone(board: Board, name: str) -> Board:

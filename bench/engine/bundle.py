@@ -72,7 +72,7 @@ class Standing(StrEnum):
 
 
 MEANINGS = {
-    Standing.REPORTED: "its numbers are as its author reports them",
+    Standing.REPORTED: "its numbers are as its author reports them (see `python -m bench verify`)",
     Standing.VERIFIED: "its numbers follow from the codes, scores and masks in the bundle",
     Standing.RERUN: "its numbers follow from its codes, scores and masks, and an own run of the same trials agrees",
 }

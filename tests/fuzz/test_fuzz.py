@@ -13,14 +13,8 @@ from tests.fuzz.targets import TARGETS, holds
 
 pytestmark = pytest.mark.long
 
-EXAMPLES = {
-    "records": 1000,
-    "kernels": 500,
-    "images": 500,
-    "weights": 200,
-    "reports": 30,
-    "bundles": 500,
-}  # the others: 2,000
+# The others: 2,000.
+EXAMPLES = {"records": 1000, "kernels": 500, "images": 500, "weights": 200, "reports": 30, "bundles": 500}
 
 
 @pytest.mark.parametrize("name", TARGETS)

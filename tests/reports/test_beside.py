@@ -36,6 +36,15 @@ def test_boards_of_one_title_are_paired_by_their_setting(mine, theirs, joined):
     assert ["Not in r." in one.caption for one in found] == [not one for one in joined]
 
 
+def test_controls_are_not_repeated_and_a_number_that_is_not_judged_here_is_not_judged_there():
+    table = pd.DataFrame({"attack": ["a"], "control": [0.1], "chance": [0.1], "none": [0.4], "too weak": [True]})
+    metrics = {"control": "t_map_control", "chance": "chance", "none": "t_map"}
+    one = Board("Attacks", table, "", index=("attack",), metrics=metrics, judged=("none",))
+    (made,) = beside([one], [one], "r")
+    assert [column for column in made.table if column.endswith(" r")] == ["none r"]
+    assert made.judged == ("none", "none r")
+
+
 def test_columns_that_people_do_not_see_get_no_second_number():
     (made,) = beside([board({"a": 0.1}, quiet=("t-mAP",))], [board({"a": 0.2})], "r")
     assert [column for column in made.table if column.endswith(" r")] == ["gain r", "mAP r"]
