@@ -51,7 +51,7 @@ from hashing.datasets.helpers.archives import Limits, walk
 
 MANIFEST, RECORDS, EVIDENCE = "manifest.json", "records.jsonl.gz", "evidence.safetensors.gz"
 LIMITS = Limits(member=2**28, floor=2**29, ratio=1, count=10)
-UNPACKED = 2**30  # bytes of the records, and of the evidence
+UNPACKED = 2**28  # bytes of the records, and of the evidence
 SUFFIX = 8  # characters that a collection adds to the keys of a bundle
 THEN = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can name
 LONGEST = 64 - SUFFIX  # characters of a key

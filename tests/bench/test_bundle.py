@@ -320,3 +320,19 @@ def test_the_layout_of_a_bundle(evidence):
     assert packed(files) == evidence.read_bytes()
     with ZipFile(evidence) as archive:
         assert {about.date_time for about in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_the_bundles_of_this_package_verify():
+    """A reader compares with them: `compare reference runs`."""
+    held = opened(Path("reference"))
+    for run in held.runs():
+        assert "rerun" in held.standing(run) or "verified" in held.standing(run)
+        verifier = Verifier(held)
+        done = [trial for trial in run.trials if trial.key and held.record(trial.key).ok]
+        assert len(done) == len(run.trials)
+        for trial in done[::8]:
+            assert verifier.problems(held.record(trial.key), [trial]) == []
+    folder = next(iter(held.bundles.values())).root.parent
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 2e6
+    others = [path.name for path in folder.iterdir() if path.suffix not in {".zip", ".json"}]
+    assert others == []
