@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from bench.api import registry
 from bench.api.errors import UserError, unknown
-from bench.config.doses import with_own
+from bench.config.doses import DOSES, with_own
 from bench.config.schema import AXES, COMPONENT_AXES, DEFAULTS, Resources
 from bench.config.words import as_table, pieces, scalar, values
 
@@ -42,7 +42,8 @@ def apply_changes(raw: dict[str, Any], changes: Sequence[str]) -> None:
             place = words
         else:
             place = _component(raw, words, text)
-        if (first := seen.setdefault(place, change)) is not change:
+        thing = (*place[:-1], "dose") if place[-1] in DOSES else place
+        if (first := seen.setdefault(thing, change)) is not change:
             raise UserError(
                 f"--set {first} and --set {change} set the same thing: give one of them; several values are a sweep,"
                 f" as in --set {'.'.join(words)}=A,B"

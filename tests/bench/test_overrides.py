@@ -111,6 +111,7 @@ def test_a_value_is_toml_where_it_can_be(text: str, value: Any) -> None:
         ({"changes": ["bits=16", "bitz=32"]}, ["bitz"]),
         ({"changes": ["bits=16", "bits=32"]}, ["bits=16", "bits=32", "one"]),
         ({"changes": ["attack=badnets", "attacks=none"]}, ["one"]),
+        ({"changes": ["attacks=badnets", "badnets.poisons=5", "badnets.poison_rate=0.1"]}, ["same thing"]),
         ({"changes": ["csq.x=1"]}, ["unknown parameter 'x'"]),
         ({"changes": ["none.x=1"]}, ["attacks", "defenses", "attacks.none.x=1"]),
         ({"changes": ["blend.alpha=1"]}, ["no attack 'blend'", "--set attacks=none,blend"]),
