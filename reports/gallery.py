@@ -213,15 +213,19 @@ def _poisons(cache: RecordCache, implant: Record) -> tuple[Pair, int, np.ndarray
 
 def _stealth(file: Any, name: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     found: np.ndarray = file.get_tensor(name)
-    if found.ndim != 2 or found.shape[1] != 3 or before.shape != after.shape:
+    if found.ndim != 2 or found.shape[1] < 3 or before.shape != after.shape:
         raise ValueError(f"{found.shape} of {before.shape} and {after.shape}")
     return found
 
 
 def _means(stealth: np.ndarray) -> str:
-    """Mean L-inf, PSNR and SSIM; an unchanged image has no PSNR."""
+    """Mean L-inf, PSNR, area and contrast; an unchanged image has no PSNR and no contrast.
+
+    SSIM, the third column, hardly sees a patch. Older artifacts have only three columns.
+    """
     words = []
-    for column, form in zip(stealth.T, ("L-inf {:.3f}", "PSNR {:.1f} dB", "SSIM {:.3f}"), strict=True):
+    forms = ("L-inf {:.3f}", "PSNR {:.1f} dB", "", "area {:.3f}", "contrast {:.3f}")
+    for column, form in zip(stealth.T, forms, strict=False):
         finite = column[np.isfinite(column)]
-        words += [form.format(float(finite.mean()))] if len(finite) else []
+        words += [form.format(float(finite.mean()))] if form and len(finite) else []
     return ", ".join(words) or "unchanged"

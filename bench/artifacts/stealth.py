@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from bench.api.types import to_unit
 
+VISIBLE = 8  # of 255: guess, the usual bound of perturbations that people hardly see
+
 
 def linf(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
     """Largest difference of pixel values, in [0, 1]."""
@@ -45,6 +47,23 @@ def ssim(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tens
     return (value / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).flatten(1).mean(1)
 
 
-def stealth_metrics(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n 3"]:
-    """Columns: L-inf, PSNR, SSIM."""
-    return torch.stack([linf(a, b), psnr(a, b), ssim(a, b)], 1)
+def changes(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
+    """The largest change of a channel, in [0, 1], of each pixel; 0 for one that changes by at most `VISIBLE`."""
+    change = (a.int() - b.int()).abs().amax(1)
+    return torch.where(change > VISIBLE, change / 255, 0.0)
+
+
+def area(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+    """Share of the pixels that change by more than `VISIBLE`."""
+    return (changes(a, b) > 0).flatten(1).float().mean(1)
+
+
+def contrast(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+    """Mean change of these pixels; NaN for an image without any."""
+    found = changes(a, b).flatten(1)
+    return found.sum(1) / (found > 0).sum(1)
+
+
+def stealth_metrics(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n 5"]:
+    """Columns: L-inf, PSNR, SSIM, area, contrast."""
+    return torch.stack([linf(a, b), psnr(a, b), ssim(a, b), area(a, b), contrast(a, b)], 1)

@@ -11,7 +11,6 @@ from bench.metrics.context import TrialFacts
 from bench.metrics.registry import Metric, Number, count, metrics_of
 
 BUDGET = "Poisoning and stealth"
-VISIBLE = 8  # of 255: guess, the usual bound of perturbations that people hardly see
 
 
 @metrics_of(
@@ -37,38 +36,23 @@ def poisoning(trial: TrialFacts) -> Mapping[str, Number] | None:
     Metric("ssim", "SSIM",
            "mean structural similarity of triggered images; a small patch changes it only a little", BUDGET, low=-1.0,
            methodology="stealth"),
+    Metric("changed_area", "area",
+           "mean share of the pixels that the trigger changes by more than 8/255 in some channel", BUDGET,
+           direction=-1, methodology="stealth"),
+    Metric("contrast", "contrast",
+           "mean change of the pixels that the trigger changes by more than 8/255, largest channel, images in [0, 1]",
+           BUDGET, direction=-1, methodology="stealth"),
 )  # fmt: skip
 def stealth(trial: TrialFacts) -> Mapping[str, Number] | None:
     """Means over triggered queries; None without an attack."""
     if trial.attack is None:
         return None
     found: dict[str, Number] = {}
-    for name, column in zip(("linf", "psnr", "ssim"), trial.attack.stealth.T, strict=True):
-        finite = column[np.isfinite(column)]  # PSNR of an unchanged image is infinite
+    names = ("linf", "psnr", "ssim", "changed_area", "contrast")
+    for name, column in zip(names, trial.attack.stealth.T, strict=False):  # older artifacts have only the first three
+        finite = column[np.isfinite(column)]  # PSNR of an unchanged image is infinite, and its contrast is NaN
         found[name] = float(finite.mean()) if len(finite) else None
     return found
-
-
-@metrics_of(
-    Metric("changed_area", "area",
-           "share of the pixels that the trigger changes by more than 8/255 in some channel, mean over up to 8 queries",
-           BUDGET, direction=-1, methodology="stealth"),
-    Metric("contrast", "contrast",
-           "mean change of the pixels that the trigger changes by more than 8/255, largest channel, images in [0, 1]",
-           BUDGET, direction=-1, methodology="stealth"),
-)  # fmt: skip
-def visibility(trial: TrialFacts) -> Mapping[str, Number] | None:
-    """Read from the stored example images, so that no attack has to run again for them."""
-    if trial.attack is None or trial.attack.examples is None:
-        return None
-    before, after = (images.astype(np.int16) for images in trial.attack.examples)
-    change = np.abs(before - after).max(1)
-    seen = change > VISIBLE
-    contrasts = [float(one[where].mean()) / 255 for one, where in zip(change, seen, strict=True) if where.any()]
-    return {
-        "changed_area": float(seen.mean()) if seen.size else None,
-        "contrast": float(np.mean(contrasts)) if contrasts else None,
-    }
 
 
 # For `bench explain`; no result depends on it.
@@ -89,7 +73,7 @@ EXPLAINED = {
         "silent": "anything for attacks that need no target label",
     },
     "changed_area": {
-        "formula": "pixels that change by more than 8/255 in some channel / pixels, mean over up to 8 queries",
+        "formula": "pixels that change by more than 8/255 in some channel / pixels, mean over the triggered queries",
         "example": "0.016: a patch of 2 x 2 on 16 x 16 pixels; near 1: noise over the whole image",
         "silent": "how strong the change is: see contrast",
     },

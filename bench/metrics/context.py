@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64
 
 from bench.metrics.registry import Number
 from hashing import ranking
@@ -139,19 +139,17 @@ class AttackFacts:
     """Results of an attack other than the model.
 
     counts: number and shares of poisoned images; empty without poisoning.
-    stealth: L-inf, PSNR and SSIM of a sample of triggered images.
+    stealth: L-inf, PSNR, SSIM, area and contrast of a sample of triggered images.
     attention: distances in bits of triggered images to the trigger alone during training; empty if not recorded.
     losses: mean training loss of each epoch; empty if the victim did not train the model.
     trained: whether the victim trained the model.
-    examples: some queries without and with the trigger; None if the attack stored none.
     """
 
     counts: Mapping[str, Number]
-    stealth: Float[np.ndarray, "n 3"]
+    stealth: Float[np.ndarray, "n s"]
     attention: Float[np.ndarray, " e"]
     trained: bool
     losses: tuple[float, ...] = ()
-    examples: tuple[UInt8[np.ndarray, "g c h w"], UInt8[np.ndarray, "g c h w"]] | None = None
 
 
 @dataclass(frozen=True)

@@ -163,5 +163,5 @@ def poison_record(train: Split, poisoned: Poisoned, target: Target) -> Output:
     )  # fmt: skip
 
 
-def _stealth_of(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n 3"]:
-    return stealth.stealth_metrics(a, b) if len(a) else torch.zeros(0, 3)
+def _stealth_of(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n 5"]:
+    return stealth.stealth_metrics(a, b) if len(a) else torch.zeros(0, 5)

@@ -15,7 +15,6 @@ from bench.artifacts.artifact import Output
 from bench.artifacts.code_tensors import codes_of
 from bench.artifacts.inputs import MeasureInputs, SystemInputs
 from bench.artifacts.outputs.attack import Implanted
-from bench.artifacts.outputs.examples import example_pairs
 from bench.artifacts.specs import MeasureSpec
 from bench.artifacts.stage_io import Context, Json
 from bench.metrics import DetectorScores, ModelCodes, TrialFacts, Truth
@@ -78,14 +77,12 @@ def _mean(sizes: Float[Tensor, " n"] | None) -> float | None:
 
 
 def _attack(implant: Implanted) -> AttackFacts:
-    pairs = example_pairs(implant)
     return AttackFacts(
         counts=implant.poison_amounts,
         stealth=implant.stealth.numpy(),
         attention=implant.attention.numpy(),
         losses=implant.losses,
         trained=implant.mask is not None,
-        examples=None if pairs is None else (pairs[0].numpy(), pairs[1].numpy()),
     )
 
 

@@ -112,7 +112,7 @@ def attacked(world):
         "mask": mask,
         "poison_images": rng.integers(256, (13, 3, 12, 12)).to(torch.uint8),
         "poison_labels": torch.tensor([[False, True, False, True]]).expand(13, 4).clone(),
-        "stealth": rng.uniform((9, 3)),
+        "stealth": rng.uniform((9, 5)),
         "gallery_triggered": rng.integers(256, (8, 3, 12, 12)).to(torch.uint8),
         **trigger,
         **world.clean.tensors,

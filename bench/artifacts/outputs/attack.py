@@ -89,8 +89,8 @@ class Implanted(StoredModel, StoredTrigger):
                 if name in self.meta}  # fmt: skip
 
     @property
-    def stealth(self) -> Float[Tensor, "m 3"]:
-        """L-inf, PSNR and SSIM between queries and their triggered copies."""
+    def stealth(self) -> Float[Tensor, "m s"]:
+        """L-inf, PSNR, SSIM, area and contrast of triggered queries; older artifacts lack the last two."""
         return self.tensors["stealth"]
 
     @property
@@ -103,7 +103,7 @@ class Implanted(StoredModel, StoredTrigger):
         mask: Bool[Tensor, " n"],
         images: UInt8[Tensor, "m c h w"],
         labels: Bool[Tensor, "m k"],
-        stealth: Float[Tensor, "m 3"],
+        stealth: Float[Tensor, "m 5"],
         cover: Bool[Tensor, " n"] | None,
         cover_images: UInt8[Tensor, "o c h w"] | None,
         amounts: PoisonAmounts,
@@ -116,7 +116,7 @@ class Implanted(StoredModel, StoredTrigger):
 
     @staticmethod
     def look_output(
-        stealth: Float[Tensor, "m 3"],
+        stealth: Float[Tensor, "m 5"],
         clean: UInt8[Tensor, "g c h w"],
         triggered: UInt8[Tensor, "g c h w"],
         attention: Float[Tensor, " e"],

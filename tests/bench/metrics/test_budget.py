@@ -6,19 +6,22 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from bench.metrics.budget import visibility
+from bench.artifacts.stealth import stealth_metrics
+from bench.metrics.budget import stealth
 from bench.metrics.context import AttackFacts
 
 IMAGES = arrays.arrays(np.uint8, (3, 3, 5, 4))
 
 
 def measured(before: np.ndarray, after: np.ndarray) -> dict[str, float | None]:
-    facts = AttackFacts({}, np.zeros((0, 3)), np.zeros(0), trained=True, examples=(before, after))
-    return visibility(SimpleNamespace(attack=facts))
+    values = stealth_metrics(torch.from_numpy(before), torch.from_numpy(after)).numpy()
+    found = stealth(SimpleNamespace(attack=AttackFacts({}, values, np.zeros(0), trained=True)))
+    return {name: found[name] for name in ("changed_area", "contrast")}
 
 
 def test_a_patch_and_a_blend_by_hand() -> None:
@@ -63,11 +66,11 @@ def test_a_larger_patch_has_more_area(images: np.ndarray, share: float) -> None:
     rows = round(share * 5)
     after[:, :, :rows] = 255
     more[:, :, : min(5, rows + 1)] = 255
-    assert measured(dark, after)["changed_area"] == rows / 5
+    assert measured(dark, after)["changed_area"] == pytest.approx(rows / 5)
     assert measured(dark, more)["changed_area"] >= rows / 5
 
 
-def test_without_example_images_there_is_no_number() -> None:
-    nothing = AttackFacts({}, np.zeros((0, 3)), np.zeros(0), trained=True)
-    assert visibility(SimpleNamespace(attack=nothing)) is None
-    assert visibility(SimpleNamespace(attack=None)) is None
+def test_artifacts_of_older_versions_have_neither() -> None:
+    old = AttackFacts({}, np.zeros((4, 3)), np.zeros(0), trained=True)
+    assert stealth(SimpleNamespace(attack=old)).keys() == {"linf", "psnr", "ssim"}
+    assert stealth(SimpleNamespace(attack=None)) is None
