@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from bench.api import registry
 from bench.api.errors import UserError, nearest, unknown
@@ -25,9 +25,6 @@ from reports.board import Board, Column
 from reports.context import components
 from reports.frame import Results
 from reports.strength import WeakAttacks
-
-if TYPE_CHECKING:
-    from reports.findings import Setting
 
 __all__ = [
     "Board", "BoardData", "BoardKind", "BoardOption", "Column", "all_boards", "board", "make_boards", "parts_of",
@@ -51,13 +48,6 @@ class BoardData:
     def weak_attacks(self) -> WeakAttacks:
         """The attacks that are too weak to judge a defense; all boards of a leaderboard share them."""
         return WeakAttacks(self.results.trials, self.mixed)
-
-    @cached_property
-    def findings(self) -> list[Setting]:
-        """What the boards say of every attack and defense in each setting."""
-        from reports import findings  # it reads boards
-
-        return findings.of(self)
 
 
 @dataclass(frozen=True)

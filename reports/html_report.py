@@ -43,8 +43,9 @@ def draw(
     cache = RecordCache(store)
     speed = throughput.read(kernels) if kernels is not None else ([], [])
     data = BoardData(results, cache, mixed)
-    chapters = list(chapters_of(data, claims, speed))
-    text = render(chapters, packed(chapters, cache, results), results, summary.of_data(data), limit=limit)
+    short = summary.of_data(data)
+    chapters = list(chapters_of(data, [one.setting for one in short.headlines], claims, speed))
+    text = render(chapters, packed(chapters, cache, results), results, short, limit=limit)
     write(path, text.encode())
     tables, charts, pictures = (
         sum(len(getattr(one, name)) for one in chapters) for name in ("boards", "charts", "galleries")

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from bench.engine.record import YEAR_9900
 from bench.engine.record_cache import RecordCache
+from reports import findings
 from reports.board_registry import BoardData
 from reports.findings import AttackFinding, DefenseFinding, Setting, Verdicts
 from reports.frame import Results
@@ -97,7 +98,7 @@ def of_data(data: BoardData) -> Summary:
         ended=ended,
         machines=tuple(dict.fromkeys(with_result(results.trials)["computed_on"])),
         statuses={str(status): int(n) for status, n in results.trials["status"].value_counts().items()},
-        headlines=tuple(headline(one) for one in data.findings),
+        headlines=tuple(headline(one) for one in findings.of(data)),
     )
 
 

@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Wrong input ends with one line and exit code 2, a bug of HashDoor with its traceback."""
     with warnings.catch_warnings(), tolerant_streams() as failures:
         warnings.simplefilter("default", RenamedWarning)  # once for each text
-        warnings.showwarning = partial(_warn, warnings.showwarning)
+        warnings.showwarning = partial(_warn, warnings.showwarning, set())
         code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
         if failures.errors:
@@ -203,9 +203,14 @@ def _bug() -> int:
     return EXIT_BUG
 
 
-def _warn(usual: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+def _warn(
+    usual: Callable[..., None], said: set[str], message: Warning | str, category: type[Warning], *where: Any
+) -> None:
+    """Print a warning; said: texts about renamed parameters that this command has printed."""
     if issubclass(category, RenamedWarning):
-        _complain(str(message), "warning", "yellow")
+        if str(message) not in said:
+            said.add(str(message))
+            _complain(str(message), "warning", "yellow")
     else:
         usual(message, category, *where)
 

@@ -71,7 +71,7 @@ def _suite(name: str, format_: ListFormat) -> None:
 
     if format_ not in {"rich", "toml"}:
         raise UserError(f"a suite is a TOML file: `python -m bench list suites {name} --format toml` prints it")
-    typer.echo(suite.text_of(name), nl=False)
+    echo(suite.text_of(name).rstrip("\n"))
 
 
 def _overview() -> None:

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.api.errors import UserError
-from reports import code_maps, gallery, overview_charts, precision_recall, retrieved, svg_charts
+from reports import code_maps, findings, gallery, overview_charts, precision_recall, retrieved, svg_charts
 from reports.board import Board
 from reports.board_registry import BoardData, BoardKind, all_boards, make_boards
 from reports.chart import Chart
 from reports.context import components
+from reports.findings import Setting
 from reports.image_grid import Block
 from reports.labels import Names
 from reports.retrieved import Found, Most
@@ -38,12 +39,12 @@ class Chapter:
         return not (self.boards or self.charts or self.galleries)
 
 
-def charts_of(data: BoardData) -> dict[str, list[Chart]]:
-    """Every chart of a run, by the chapter it belongs to."""
+def charts_of(data: BoardData, settings: Sequence[Setting] | None = None) -> dict[str, list[Chart]]:
+    """Every chart of a run, by the chapter it belongs to. settings: the findings of `data`, if they are known."""
     trials, cache, mixed = data.results.trials, data.record_cache, data.mixed
     short = Names.of(components(trials)).within  # the names on boards
     return {
-        SUMMARY: list(overview_charts.of(data.findings)),
+        SUMMARY: list(overview_charts.of(findings.of(data) if settings is None else settings)),
         "Leaderboards": [
             *svg_charts.of_costs(trials, short, mixed),
             *svg_charts.of_bits(trials, short, mixed),
@@ -74,10 +75,16 @@ def strips_of(data: BoardData, most: Most) -> Found:
 
 
 def chapters_of(
-    data: BoardData, claims: Sequence[Board] | None, speed: tuple[Sequence[Board], Sequence[Chart]]
+    data: BoardData,
+    settings: Sequence[Setting],
+    claims: Sequence[Board] | None,
+    speed: tuple[Sequence[Board], Sequence[Chart]],
 ) -> Iterator[Chapter]:
-    """Every chapter in its order. claims: boards of reported numbers; speed: boards and charts of the kernels."""
-    charts = charts_of(data)
+    """Every chapter in its order.
+
+    settings: the findings of `data`. claims: boards of reported numbers. speed: boards and charts of the kernels.
+    """
+    charts = charts_of(data, settings)
     boards: dict[str, list[Board]] = {title: [] for title in charts}
     for kind in all_boards().values():
         if not kind.part_of:

@@ -173,7 +173,7 @@ def test_classes_that_look_the_same_are_refused(tmp_path: Path, other: str, pack
     path = tmp_path / ("tree.zip" if packed else "tree")
     for names, refused in ((("cat", other), True), (("cat", "\u043a\u043e\u0442"), False)):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        build(path, {f"{name}/1.jpg": b"" for name in names})
+        build(path, {f"{name}/{i}.jpg": b"" for name in names for i in range(40)})
         suite = load(tmp_path, f'[axes]\ndatasets = [{{ name = "folder", path = "{path}" }}]')
         if refused:
             with pytest.raises(UserError, match="look the same") as caught:
