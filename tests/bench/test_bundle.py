@@ -217,16 +217,17 @@ def test_what_a_bundle_without_evidence_cannot_show_is_said(folder, tmp_path):
 
 
 def test_tables_of_a_bundle_are_those_of_its_store(folder, evidence):
-    mine = reports.load(folder / "runs")
+    mine = frame.read(opened(folder / "runs")).trials
     for path in (evidence, folder / "plain.zip"):
-        theirs = reports.load(path)
+        theirs = frame.read(opened(path)).trials
         assert theirs["key"].tolist() == mine["key"].tolist()
         for name in ("t_map", "gain", "status", "code", "own_code", "machine", "attack", "seconds_defense"):
             assert theirs[name].equals(mine[name]), name
     unpacked = folder / "unpacked"
     with ZipFile(evidence) as archive:
         archive.extractall(unpacked)
-    assert reports.load(unpacked)["t_map"].equals(mine["t_map"])
+    for kind in ("trials", "repairs"):
+        assert reports.load(unpacked, kind).equals(reports.load(folder / "runs", kind))
     assert problems(unpacked) == []
 
 
@@ -272,7 +273,7 @@ def test_a_collection_keeps_bundles_apart_and_says_how_far_each_is_checked(folde
     assert len(held.runs()) == 2
     assert len(set(held.keys())) == 2 * len(Bundle(evidence).keys())
     latest = frame.read(held).trials
-    assert latest["t_map"].tolist() == reports.load(evidence)["t_map"].tolist()
+    assert latest["t_map"].tolist() == frame.read(opened(evidence)).trials["t_map"].tolist()
     assert "verified" in held.standing(held.runs()[-1])
     assert "reported" in held.standing(held.runs()[0])
     verifying.verify(store=others)
