@@ -91,7 +91,7 @@ def test_a_command_does_what_it_says(
         assert stages_run(done(smaller(["run"], STORE))) == 1
     assert all(0 < Path(file).stat().st_size < 5e6 for file in files)
     if words[0] == "new" and len(words) == 3:
-        assert Path(f"{words[2]}.py").is_file()
+        assert Path(f"{words[2]}.{'toml' if words[1] == 'suite' else 'py'}").is_file()
 
 
 @pytest.mark.slow
