@@ -16,18 +16,15 @@ COLUMNS = 2  # of a board that get a second number: the first that show a metric
 def beside(mine: Sequence[Board], theirs: Sequence[Board], name: str) -> list[Board]:
     """The boards with the first metrics of the same rows of the same boards of another store.
 
-    name: of the other store. A board is the same if title and setting are, and if its setting is the only one of this
-    title, whatever its version.
+    name: of the other store. A board is the same if title and setting are.
     """
-    return [_joined(board, other, name) if (other := _same(board, mine, theirs)) is not None else _alone(board, name)
+    return [_joined(board, other, name) if (other := _same(board, theirs)) is not None else _alone(board, name)
             for board in mine]  # fmt: skip
 
 
-def _same(board: Board, mine: Sequence[Board], theirs: Sequence[Board]) -> Board | None:
-    titled = [other for other in theirs if other.title == board.title]
-    equal = [other for other in titled if other.setting == board.setting]
-    alone = len(titled) == 1 == sum(other.title == board.title for other in mine)
-    return equal[0] if len(equal) == 1 else titled[0] if alone else None
+def _same(board: Board, theirs: Sequence[Board]) -> Board | None:
+    equal = [other for other in theirs if other.title == board.title and other.setting == board.setting]
+    return equal[0] if len(equal) == 1 else None
 
 
 def _joined(board: Board, other: Board, name: str) -> Board:
@@ -49,10 +46,12 @@ def _joined(board: Board, other: Board, name: str) -> Board:
     lost = len(set(rows) - set(keys))
     lines = [f"Columns that end with {strip_controls(name)}: the same rows of {strip_controls(name)}."]
     lines += [f"Rows of {strip_controls(name)} that are not shown: {lost}."] if lost else []
-    if other.setting != board.setting:
-        lines.append(f"Its setting: {other.setting}.")
+    if other.basis is not None and other.basis.cells.places != (board.basis and board.basis.cells.places):
+        lines.append(f"Its means are over other cells: n = {len(other.basis.cells.places)}.")
     caption = f"{board.caption}\n{' '.join(lines)}"
-    return replace(board, table=table, metrics=metrics, judged=tuple(judged), caption=caption)
+    pairs = ((column, f"{column} {strip_controls(name)}") for column in board.compact)
+    compact = tuple(one for pair in pairs for one in pair if one in table)
+    return replace(board, table=table, metrics=metrics, judged=tuple(judged), caption=caption, compact=compact)
 
 
 def _compared(board: Board, column: str) -> bool:

@@ -47,6 +47,11 @@ class Group:
         """The cells with a result."""
         return frozenset(self.positions)
 
+    @property
+    def keys(self) -> dict[Place, str]:
+        """The key of the trial of each cell."""
+        return {place: str(self.done["key"].iloc[i]) for place, i in self.positions.items()}
+
     def values(self, metric: str, places: Sequence[Place]) -> Float64[np.ndarray, " n"]:
         """The metric in each of these cells; KeyError for a cell without a result."""
         column = self.done[metric].to_numpy(dtype=np.float64)

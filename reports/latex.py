@@ -35,7 +35,7 @@ def _table(board: Board, label: str, short: bool) -> str:
         lines = [
             found[0] if (found := NUMBER.search(line)) else line
             for line in lines
-            if NUMBER.search(line) or line.startswith(("Warning", TOO_WEAK))
+            if NUMBER.search(line) or any(word in line for word in ("Warning", TOO_WEAK))
         ]
     lines = [f"{strip_controls(board.heading).replace(' · ', ', ')}.", *lines]
     lines += ["Bold: best, or not significantly worse than the best."] if board.bold and board.best else []

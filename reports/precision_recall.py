@@ -86,7 +86,7 @@ def _means(context: BoardContext, cache: RecordCache) -> tuple[dict[str, Pair], 
     rows, without = {}, {}
     for attack, part in context.grouped(context.done, ["attack"]).items():
         seen = {}
-        for place, key in zip(part.positions, part.done["key"], strict=False):
+        for place, key in part.keys.items():
             try:
                 seen[place] = _of_trial(cache, key, int(context.trials["bits"].iloc[0]))
             except StoreError as error:  # one damaged file must not stop the other curves

@@ -16,6 +16,7 @@ from reports.board_registry import BoardData
 from reports.findings import AttackFinding, DefenseFinding, Setting, Verdicts
 from reports.frame import Results
 from reports.selection import NONE, with_result
+from reports.strength import ENOUGH
 
 NAMED = 5  # attacks that a sentence names
 NEAR_CHANCE = 1 / 3  # of the way from chance to 1; below it, a clean model retrieves too badly to say much of an attack
@@ -110,7 +111,11 @@ def headline(setting: Setting) -> Headline:
 
 def _time(results: Results, record_cache: RecordCache) -> tuple[datetime | None, datetime | None]:
     keys = with_result(results.trials)["key"]
-    costs = [record.cost for key in keys if (record := record_cache.record(key)) is not None and record.cost]
+    costs = [
+        record.cost
+        for key in keys
+        if (record := record_cache.record(key)) is not None and record.cost and record.cost.started
+    ]  # bundles have no times
     if not costs:
         return None, None
     first, last = min(one.started for one in costs), max(one.started + one.seconds for one in costs)
@@ -126,20 +131,24 @@ def _attacks(setting: Setting) -> str:
         return "No attack was measured without a defense."
     strong, weak = ([one for one in measured if one.strong is wanted] for wanted in (True, False))
     if not strong:
-        return f"No attack succeeds ({SCALE}): {_strengths(weak)}."
-    some = f"{len(strong)} of {len(measured)} attacks succeed{'s' if len(strong) == 1 else ''}"
-    every = "The attack succeeds" if len(measured) == 1 else f"All {len(measured)} attacks succeed"
+        return f"No attack works ({SCALE}): {_strengths(weak)}."
+    some = f"{len(strong)} of {len(measured)} attacks {'works' if len(strong) == 1 else 'work'}"
+    every = "The attack works" if len(measured) == 1 else f"All {len(measured)} attacks work"
     first = some if weak else every
     fails = f" Too weak: {_strengths(weak)}." if weak else ""
     return f"{first} ({SCALE}): {_strengths(strong)}. {_price(strong)}{fails}"
 
 
 def _strengths(attacks: Sequence[AttackFinding]) -> str:
-    named = [
-        f"{one.name} {_number(one.t_map)} ({_number(one.control)}{', post hoc' if one.afterwards else ''})"
-        for one in attacks[:NAMED]
-    ]
+    named = [f"{one.name} {_number(one.t_map)} ({_number(one.control)}{_more(one)})" for one in attacks[:NAMED]]
     return _joined(named, len(attacks) - NAMED)
+
+
+def _more(one: AttackFinding) -> str:
+    """What a reader must know beside t-mAP: a target of afterwards; an attack that only disturbs retrieval."""
+    disturbs = one.strong and (one.gain or 0.0) < ENOUGH
+    lost = f", own-mAP {_number(one.own_map)} instead of {_number(one.own_control)}" if disturbs else ""
+    return f"{', post hoc' if one.afterwards else ''}{lost}"
 
 
 def _price(attacks: Sequence[AttackFinding]) -> str:
@@ -154,7 +163,9 @@ def _price(attacks: Sequence[AttackFinding]) -> str:
     if shares:
         low, high = (f"{100 * share:.3g}" for share in (min(shares), max(shares)))
         range_ = low if low == high else f"{low} to {high}"
-        words.append(f"{'poison' if several else 'poisons'} {range_} % of the training images")
+        who = "poison" if several else "poisons"
+        some = "those that poison take" if len(shares) < len(attacks) else who
+        words.append(f"{some} {range_} % of the training images")
     return f"{'They' if several else 'It'} {' and '.join(words)}." if words else ""
 
 

@@ -145,7 +145,7 @@ def of_attention(trials: pd.DataFrame, cache: RecordCache, short: Short, mixed: 
     for context in contexts(attacked(undefended(trials)), mixed):
         rows = {}
         for attack, part in context.grouped(context.done, ["attack"]).items():
-            seen = {place: found for place, key in zip(part.positions, part.done["key"], strict=False)
+            seen = {place: found for place, key in part.keys.items()
                     if (found := attention(cache, key)) is not None}  # fmt: skip
             if seen:
                 rows[attack] = seen

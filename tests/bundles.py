@@ -117,6 +117,23 @@ def _exchanged(bundle: Forger) -> None:
     bundle.write([{**one, "key": swap.get(one["key"], one["key"])} for one in held])
 
 
+def _relinked(bundle: Forger) -> None:
+    """A trial takes the triggered codes of another attack as its own."""
+    mine = bundle.measured()
+    other = next(
+        one for one in bundle.records
+        if one["stage"] == "measure" and one["parents"]["measured.triggered"] != mine["parents"]["measured.triggered"]
+    )  # fmt: skip
+    sums = other["inputs"]["measured.triggered"]
+
+    def change(record: dict[str, Any]) -> None:
+        if record["key"] == mine["key"]:
+            record["parents"]["measured.triggered"] = other["parents"]["measured.triggered"]
+            record["inputs"]["measured.triggered"] = sums
+
+    bundle.each(change)
+
+
 FORGED: dict[str, tuple[Change, str]] = {
     "number changed": (_number, "t_map is"),
     "codes changed": (
@@ -129,6 +146,7 @@ FORGED: dict[str, tuple[Change, str]] = {
         lambda one: one.tensors("implant", lambda value: ~value if value.dtype == torch.bool else value, resealed=True),
         "poisons, the mask"),
     "metrics swapped": (_swapped, "computed again"),
+    "codes of another trial": (_relinked, "come from two models"),
     "keys swapped": (_exchanged, "the run calls its attack"),
     "codes missing": (lambda one: one.tensors("measured.benign", lambda _: None, resealed=False), "damaged or missing"),
     "codes missing, and not in the record": (

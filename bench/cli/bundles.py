@@ -97,12 +97,15 @@ def merge(
     if wrong:
         texts = [f"{record.key[:8]} {record.label}: {problems[0]}" for record, problems in wrong[:NAMED]]
         raise UserError(f"'{bundle}' is not merged: {len(wrong)} trials do not verify ({'; '.join(texts)})")
-    standing = Standing.REPORTED if verifier.as_recorded else Standing.VERIFIED
+    left_out = verifier.newer | verifier.unknown  # what the bundle does not say, or what nobody here can compute
+    standing = Standing.REPORTED if verifier.as_recorded or left_out else Standing.VERIFIED
     if own is not None and standing is Standing.VERIFIED:
         said, agrees = _agreement(held, own)
         standing = Standing.RERUN if agrees else standing
         line(said)
     name = add(held, store, standing)
+    if verifier.newer:
+        line(f"The bundle lacks numbers that its evidence gives ({', '.join(sorted(verifier.newer))}).")
     if verifier.unknown:
         line(f"Not checked, because the plugin is not loaded (--plugin FILE): {', '.join(sorted(verifier.unknown))}.")
     for run in held.runs():
@@ -114,9 +117,12 @@ def _agreement(bundle: Bundle, own: Path) -> tuple[str, bool]:
     from bench.engine.collection import opened
     from bench.engine.record_cache import RecordCache
     from bench.engine.runs import ALL, select
+    from bench.engine.store import Store
     from reports import compare, frame
 
     mine = opened(own)
+    if type(mine) is not Store:
+        raise UserError(f"--own '{own}' is a bundle, and not a store with results of your own: run the suite")
     theirs = frame.results_of(select(bundle).shown, RecordCache(bundle))
     ours = frame.results_of(select(mine, ALL).shown, RecordCache(mine))
     found = compare.compare(theirs, ours, bundle, mine)

@@ -68,7 +68,7 @@ def _apply(raw: dict[str, Any], place: tuple[str, ...], text: str) -> None:
                 inner[name] = value if table == "training" else scalar(text)
     else:
         kind, name, parameter = place
-        if not _holders(raw, kind) and isinstance(axes := raw.setdefault("axes", {}), dict):
+        if _takes_default(raw, kind) and isinstance(axes := raw.setdefault("axes", {}), dict):
             axes[kind] = list(getattr(DEFAULTS, kind))
         for axes in _holders(raw, kind):
             if axes[kind] == "all":  # it names nothing that could get a value
@@ -87,10 +87,19 @@ def _holders(raw: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     return [axes for axes in tables if isinstance(axes.get(kind), (list, str))]
 
 
+def _takes_default(raw: dict[str, Any], kind: str) -> bool:
+    """Whether the suite or one of its blocks names no component of this kind, so that the default holds."""
+    blocks = [block for block in _of(raw, "blocks", list) if isinstance(block, dict)]
+    return kind not in _of(raw, "axes", dict) and (
+        not blocks or any(kind not in _of(block, "axes", dict) for block in blocks)
+    )
+
+
 def _named(raw: dict[str, Any], kind: str) -> list[str]:
     """The names of the components of a kind in the suite."""
     names: list[str] = []
-    for listed in [axes[kind] for axes in _holders(raw, kind)] or [getattr(DEFAULTS, kind)]:
+    listed_ = [axes[kind] for axes in _holders(raw, kind)]
+    for listed in [*listed_, *([getattr(DEFAULTS, kind)] if _takes_default(raw, kind) else [])]:
         names += registry.catalogue(kind) if listed == "all" else [str(as_table(one).get("name")) for one in listed]
     return list(dict.fromkeys(names))
 

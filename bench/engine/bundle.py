@@ -52,6 +52,7 @@ from hashing.datasets.helpers.archives import Limits, walk
 MANIFEST, RECORDS, EVIDENCE = "manifest.json", "records.jsonl.gz", "evidence.safetensors.gz"
 LIMITS = Limits(member=2**28, floor=2**29, ratio=1, count=10)
 UNPACKED = 2**28  # bytes of the records, and of the evidence
+MOST_RECORDS = 10**6  # of a bundle; the largest shipped suite has a tenth of it
 SUFFIX = 8  # characters that a collection adds to the keys of a bundle
 THEN = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can name
 LONGEST = 64 - SUFFIX  # characters of a key
@@ -252,7 +253,10 @@ class Bundle(ReadOnly):
     def _records_by_key(self) -> dict[str, bytes]:
         """The lines of the file of records."""
         found: dict[str, bytes] = {}
-        for number, line in enumerate(self._unpacked(RECORDS, self._records).splitlines(), 1):
+        text = self._unpacked(RECORDS, self._records)
+        if text.count(b"\n") > MOST_RECORDS:
+            self._damaged(f"{RECORDS} has more than {MOST_RECORDS} lines")
+        for number, line in enumerate(text.splitlines(), 1):
             given = _json(line) if len(line) <= RECORD_LIMIT else None
             key = given.get("key") if isinstance(given, dict) else None
             if not isinstance(key, str) or len(key) > LONGEST or key in found or record_from(given, key) is None:

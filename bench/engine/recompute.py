@@ -63,6 +63,7 @@ class Verifier:
         inputs = MeasureInputs.of(record.parents, _Noting(self._store, record.parents, self.read))
         self.machines[machines(record, self._records)] += 1
         misplaced = dict.fromkeys(said for trial in trials for said in self._misplaced(trial, record, inputs))
+        misplaced |= dict.fromkeys(self._mixed(inputs))
         if not self._store.evidence:
             self.as_recorded += 1
             return [*misplaced, *self._lineage(record, inputs)]
@@ -105,6 +106,19 @@ class Verifier:
                 yield f"'{role}' ({key[:8]}) is not the artifact that was measured"
             elif shipped and inputs.implant is not None and key == inputs.implant.key:
                 yield from _poisons(inputs.implant)
+
+    def _mixed(self, inputs: MeasureInputs) -> Iterator[str]:
+        """Codes of one system that come from two models, and a control with another trigger."""
+        triggers = set()
+        for name, system in (("measured", inputs.measured), ("control", inputs.control)):
+            benign, triggered = (self._records.record(one.key) for one in (system.benign, system.triggered))
+            if benign is None or triggered is None:
+                continue  # named elsewhere
+            if benign.parents.get("model") != triggered.parents.get("model"):
+                yield f"the codes of benign and triggered queries of '{name}' come from two models"
+            triggers.add(triggered.parents.get("trigger"))
+        if len(triggers) > 1:
+            yield "the triggered queries of 'measured' and 'control' have different triggers"
 
     def _numbers(self, record: Record, inputs: MeasureInputs) -> Iterator[str]:
         try:
@@ -189,8 +203,13 @@ def _poisons(implant: Implanted) -> Iterator[str]:
     except (InputLostError, OSError, SafetensorError, RuntimeError) as error:
         yield f"the poisons cannot be counted: {type(error).__name__}: {text_of(error)}"
         return
-    if found is not None and implant.poisons != found:
+    if found is None or implant.mask is None:
+        return
+    if implant.poisons != found:
         yield f"the record counts {implant.poisons} poisons, the mask {found}"
+    share = implant.poison_amounts.get("poisoned_share")
+    if share is not None and not math.isclose(share, found / max(1, len(implant.mask)), rel_tol=1e-6):
+        yield f"the record calls {share:.6g} of the training set poisoned, the mask {found} of {len(implant.mask)}"
 
 
 def differences(stored: Mapping[str, Any], computed: Mapping[str, Any], at: str = "") -> Iterator[str]:

@@ -71,7 +71,12 @@ class View {
   }
 
   anchor() {
-    return decodeURIComponent(location.hash.slice(1).split("&")[0]);
+    const given = location.hash.slice(1).split("&")[0];
+    try {
+      return decodeURIComponent(given);
+    } catch {
+      return "";  // somebody's address is not percent-encoded as it should be
+    }
   }
 
   follow() {

@@ -85,7 +85,8 @@ def _columns(board: Board) -> Iterator[dict[str, Any]]:
                 _real(value) if text != TOO_WEAK else None
                 for value, text in zip(board.table[column], texts[column], strict=True)
             ],
-            "good": good_for_owner(metric) if metric is not None else 0,
+            # a column with an explanation of its own is no metric, but for example a difference
+            "good": good_for_owner(metric) if metric is not None and column not in board.columns else 0,
             "heat": column in board.heat,
             "index": column in board.index,
             "compact": column in compact,

@@ -231,6 +231,21 @@ def test_tables_of_a_bundle_are_those_of_its_store(folder, evidence):
     assert problems(unpacked) == []
 
 
+def test_a_bundle_that_keeps_its_controls_to_itself_is_no_more_than_reported(evidence, tmp_path, capsys):
+    forger = Forger(evidence)
+    forger.each(lambda record: [record.get("metrics", {}).pop(name, None) for name in ("t_map_control", "gain")])
+    forger.reseal()
+    command.merge(forger.save(tmp_path / "b.zip"), tmp_path / "others")
+    (bundle,) = Collection(tmp_path / "others").bundles.values()
+    assert bundle.status is Standing.REPORTED
+    assert "gain, t_map_control" in capsys.readouterr().out
+
+
+def test_a_bundle_is_no_run_of_ones_own(evidence, tmp_path):
+    with pytest.raises(UserError, match="not a store"):
+        command.merge(evidence, tmp_path / "others", own=evidence)
+
+
 def test_a_bundle_is_not_written_to(evidence):
     bundle = opened(evidence)
     record = next(bundle.records())

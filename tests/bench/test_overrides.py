@@ -34,6 +34,18 @@ def test_set_of_several_values_is_a_sweep_of_the_training(tmp_path: Path, text: 
     assert all(trial.training["lr"] == 0.1 for trial in suite.trials(None))
 
 
+def test_set_of_a_parameter_holds_in_a_block_that_takes_the_default_too(tmp_path: Path) -> None:
+    text = """
+[[blocks]]
+[blocks.axes]
+backbones = [{ name = "convnet", width = 8 }]
+[[blocks]]
+[blocks.axes]
+bits = [16]
+"""
+    assert axis(load(tmp_path, text, changes=["convnet.width=16"]), "backbone") == ["convnet(width=16)"]
+
+
 TWO = """
 [axes]
 attacks = ["none", "badnets", { name = "ciba", steps = 3 }]

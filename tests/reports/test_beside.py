@@ -26,7 +26,8 @@ def test_equal_rows_stand_side_by_side_whatever_their_order():
 
 
 @pytest.mark.parametrize(("mine", "theirs", "joined"), [
-    ([("Attacks", "x")], [("Attacks", "y")], [True]),  # of another version
+    ([("Attacks", "x")], [("Attacks", "x")], [True]),
+    ([("Attacks", "x")], [("Attacks", "y")], [False]),
     ([("Attacks", "x"), ("Attacks", "y")], [("Attacks", "y")], [False, True]),
     ([("Attacks", "x")], [("Defenses", "x")], [False]),
 ])  # fmt: skip

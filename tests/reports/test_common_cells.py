@@ -19,6 +19,11 @@ def group(places: Iterable[tuple[str, int]], *, classes: int = 10, labels: int =
     return Group.of(pd.DataFrame([*done, *failed]))
 
 
+def test_keys_stand_beside_their_cells_whatever_the_order() -> None:
+    rows = [{"target": target, "seed": 0, "status": "ok", "key": f"key of {target}", "reason": ""} for target in "bac"]
+    assert Group.of(pd.DataFrame(rows)).keys == {(target, 0): f"key of {target}" for target in "abc"}
+
+
 @pytest.mark.parametrize(("names", "labels", "fixed"), [
     ("abc", 1, True),
     (("c", "c++", "a+b"), 1, True),  # a class may have such a name

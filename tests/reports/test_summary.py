@@ -33,9 +33,9 @@ def of(store, **options) -> summary.Summary:
     return summary.of(read(store, **options), RecordCache(store))
 
 
-def test_the_sentences_name_what_succeeds_and_what_helps_most_and_least(stock):
+def test_the_sentences_name_what_works_and_what_helps_most_and_least(stock):
     attacks, defenses, unknown = of(stock(run())).sentences
-    assert "2 of 3 attacks succeed" in attacks
+    assert "2 of 3 attacks work" in attacks
     assert "loud 0.900 (0.100) and kept 0.700 (0.100)" in attacks
     assert "at most 0.050 mAP" in attacks
     assert "Too weak: quiet 0.200" in attacks
