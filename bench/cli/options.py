@@ -223,7 +223,7 @@ def _print(title: str, rows: Sequence[Mapping[str, str]]) -> None:
     cells = {column: [row[column] for row in rows] for column in columns}
     widths = [max(len(column), *map(len, cells[column])) for column in columns[:-1]]
     fits = sum(widths) + 2 * len(widths) + LEFT <= console().width
-    fixed = frozenset(columns[:-1] if fits else ())
+    fixed = frozenset(columns[:-1] if fits else columns[:1])  # ids and names can be copied
     first = columns[0] if columns else ""
     write_table(TextTable(cells, fixed=fixed, style=lambda column, _: "bold" if column == first else ""), title)
     echo("")

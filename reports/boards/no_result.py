@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.config.trial import AXES
-from bench.engine.record import Status
+from bench.engine.record import LASTING_FAILURES, Status
 from reports.board import Board, Column
 from reports.board_registry import BoardData, board
 from reports.context import listed
@@ -53,7 +53,9 @@ def no_result(data: BoardData) -> list[Board]:
             " victim lost at least half of it. Defended trials of such a victim count as collapsed too. For attacks on"
             " a trained model, lost mAP is a result and not a failure."
         )
-    if any(line["key"] and line["status"] != Status.COLLAPSED for line in lines):
-        caption += "\n`python -m bench show KEY` prints the log of a failed stage. `run --retry failed` runs it again."
+    if any(line["key"] and line["status"] not in {Status.COLLAPSED, Status.MISSING} for line in lines):
+        caption += "\n`python -m bench show KEY` prints the log of a failed stage."
+    if again := [status for status in ORDER if status in {line["status"] for line in lines} & LASTING_FAILURES]:
+        caption += f" `run --retry {','.join(again)}` runs it again."
     lost_table = table(lines, list(lines[0]), keep=list(lines[0])[:4])
     return [Board("No result", lost_table, caption, index=("status", "trials"))]
