@@ -26,6 +26,8 @@ DIMENSIONS = 2  # images and filters of networks have more
 # an absolute path of two or more parts, or of Windows
 _PATH = re.compile(r"""(?<![\w./\\~])(?:/[^\s/'"`,;()\[\]{}<>=|]+){2,}/?|\b[A-Za-z]:[\\/][^\s'"`,;()\[\]{}<>=|]+""")
 
+_HOME = re.compile(r"(?:/home|/Users)/[^\s/'\"`]+|(?<!\w)~\w[\w.-]*")  # what is left of them names a person
+
 
 @dataclass(frozen=True)
 class Published:
@@ -163,7 +165,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _without_paths(value: Any, short: Mapping[str, str]) -> Any:
     if isinstance(value, str):
-        return short[value] if value in short else _PATH.sub(lambda found: short[found[0]], value)
+        return short[value] if value in short else _HOME.sub("~", _PATH.sub(lambda found: short[found[0]], value))
     if isinstance(value, Mapping):
         return {_without_paths(name, short): _without_paths(inner, short) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -114,8 +114,9 @@ def test_absolute_paths_become_their_last_parts(folder, tmp_path):
     one, other = [record for record in store.records() if record.stage == "measure"][:2]
     path = {"name": "x", "params": {"path": "/home/ann/models/a", "sum": "1/2/3", "url": "https://x.org/a/b"}}
     store.write_record(
-        changed(one, spec={**one.spec, "note": path, "words": "see '/home/ann/b.csv', C:\\Users\\ann\\c"})
-    )
+        changed(one, spec={**one.spec, "note": path, "words": "see '/home/ann/b.csv', C:\\Users\\ann\\c",
+                           "others": "file:///home/ann/x -I/home/ann/x ../../home/ann/x ~ann/x ~/x"})
+    )  # fmt: skip
     path = {"name": "x", "params": {"path": "/srv/other/a"}}
     store.write_record(changed(other, spec={**other.spec, "note": path}))
     files = dict(members_of(publish(store, store.runs()[0], evidence=False).content))
@@ -123,6 +124,7 @@ def test_absolute_paths_become_their_last_parts(folder, tmp_path):
     assert specs[one.key]["note"]["params"] == {"path": "models/a", "sum": "1/2/3", "url": "https://x.org/a/b"}
     assert specs[other.key]["note"]["params"]["path"] == "other/a"
     assert specs[one.key]["words"] == "see 'b.csv', c"
+    assert specs[one.key]["others"] == "file://~/x -I~/x ../..~/x ~/x ~/x"
 
 
 def members_of(content: bytes) -> list[tuple[str, bytes]]:
