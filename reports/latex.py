@@ -38,8 +38,10 @@ def _table(board: Board, label: str, short: bool) -> str:
             if NUMBER.search(line) or any(word in line for word in ("Warning", TOO_WEAK))
         ]
     lines = [f"{strip_controls(board.heading).replace(' · ', ', ')}.", *lines]
-    lines += ["Bold: best, or not significantly worse than the best."] if board.bold and board.best else []
-    lines += ["Bold: best."] if board.bold and not board.best else []
+    if board.bold:
+        # the column of the groups may have been left out
+        group = f" of each {board.index[0]}" if len(board.index) > 1 and not board.across else ""
+        lines.append(f"Bold: best{group}{', or not significantly worse than the best' if board.best else ''}.")
     body = "\n  \\par\\medskip\n".join(_tabulars(board))
     return (
         "\\begin{table}\n  \\centering\n  \\setlength{\\tabcolsep}{4pt}\n"

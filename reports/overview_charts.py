@@ -90,8 +90,9 @@ def _maps(setting: Setting, attacks: Sequence[AttackFinding]) -> Iterator[Chart]
         part = attacks[first : first + ACROSS]
         caption = (
             "own-mAP of triggered queries after each defense, and TPR@5% of input detectors (marked *): the share of"
-            " triggered queries that they find at 5 % false alarms. Blue is good for the owner of the model, orange is"
-            " bad. The defense that does most against its hardest attack stands first."
+            " triggered queries that they find at 5 % false alarms. Colours: the number as a share of the clean model's"
+            " own-mAP with the same trigger (of 1 for detectors); blue is good for the owner of the model. The defense"
+            " that does most against its hardest attack stands first."
         )
         if len(defenses) > len(shown):
             caption += f" The best {len(shown)} of {len(defenses)} defenses."
@@ -107,7 +108,7 @@ def _some(defenses: Sequence[DefenseFinding], most: int) -> list[DefenseFinding]
 
 
 def map_figure(attacks: Sequence[AttackFinding], defenses: Sequence[DefenseFinding], width: float) -> Figure:
-    """A row without a defense, then a row per defense; a column per attack. The colours go through none at 0.5."""
+    """A row without a defense, then a row per defense; a column per attack."""
     names = ["no defense", *(f"{one.name}{' *' if _detects(one) else ''}" for one in defenses)]
     narrow = width * chart_layout.POINTS * 0.16
     heads = [chart_layout.fitted(one.name, narrow * 3, lines=2) for one in attacks]
@@ -115,13 +116,14 @@ def map_figure(attacks: Sequence[AttackFinding], defenses: Sequence[DefenseFindi
     height = CELL * (len(names) + 1) + 0.75 * rise / chart_layout.POINTS
     figure, (axes,) = chart_layout.panels(1, width, height=height)
     for column, attack in enumerate(attacks):
-        _cell(axes, column, 0, attack.own_map, f"no defense against {attack.name}: own-mAP")
+        _cell(axes, column, 0, attack.own_map, attack.own_control, f"no defense against {attack.name}: own-mAP")
         for row, defense in enumerate(defenses, 1):
             effect = defense.effects.get(attack.name)
             detects = _detects(defense)
             value = None if effect is None else effect.tpr if detects else effect.own_map
             what = METRICS["tpr_5" if detects else "own_map"].title
-            _cell(axes, column, row, value, f"{defense.name} against {attack.name}: {what}")
+            best = 1.0 if effect is None or detects else effect.own_control
+            _cell(axes, column, row, value, best, f"{defense.name} against {attack.name}: {what}")
     _names(axes, names, width)
     axes.set_xlim(-0.5, len(attacks) - 0.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -137,13 +139,14 @@ def _detects(defense: DefenseFinding) -> bool:
     return any(effect.tpr is not None for effect in defense.effects.values())
 
 
-def _cell(axes: Axes, column: int, row: int, value: float | None, what: str) -> None:
+def _cell(axes: Axes, column: int, row: int, value: float | None, best: float | None, what: str) -> None:
+    """A number whose colour is its share of the best value, for own-mAP that of the clean model."""
     from matplotlib.patches import Rectangle
 
     if value is None:
         axes.text(column, row, "-", ha="center", va="center")
         return
-    away = min(max(value, 0.0), 1.0) - 0.5
+    away = min(max(value / (best or 1.0), 0.0), 1.0) - 0.5
     box = Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, linewidth=0)
     box.set_facecolor(OWN if away > 0 else TARGET)
     box.set_alpha(OPACITY * abs(away))
@@ -164,4 +167,4 @@ def _scale(figure: Figure) -> None:
 
     steps = [(value, OWN if value > 0.5 else TARGET) for value in (0.0, 0.25, 0.75, 1.0)]
     handles = [Patch(facecolor=colour, alpha=OPACITY * abs(value - 0.5), linewidth=0) for value, colour in steps]
-    chart_layout.legend(figure, handles, ["0 bad", ".25", ".75", "1 good"])
+    chart_layout.legend(figure, handles, ["0 bad", "25 %", "75 %", "100 % good"])
