@@ -59,9 +59,10 @@ def area(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tens
 
 
 def contrast(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
-    """Mean change of these pixels; NaN for an image without any."""
+    """Mean change of these pixels; infinite for an image without any, since artifacts hold no NaN."""
     found = changes(a, b).flatten(1)
-    return found.sum(1) / (found > 0).sum(1)
+    count = (found > 0).sum(1)
+    return torch.where(count > 0, found.sum(1) / count, torch.inf)
 
 
 def stealth_metrics(a: UInt8[Tensor, "n c h w"], b: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n 5"]:

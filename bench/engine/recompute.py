@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from bench.api.errors import StoreError, UserError, text_of
 from bench.api.kinds import DefenseKind
-from bench.artifacts.inputs import EncodeInputs, MeasureInputs
+from bench.artifacts.inputs import EncodeInputs, EncodeTriggeredInputs, MeasureInputs
 from bench.artifacts.outputs.attack import Implanted
 from bench.artifacts.stage_io import Context
 from bench.config.trial import PlannedTrial, digest
@@ -111,12 +111,14 @@ class Verifier:
         """Codes of one system that come from two models, and a control with another trigger."""
         triggers = set()
         for name, system in (("measured", inputs.measured), ("control", inputs.control)):
-            benign, triggered = (self._records.record(one.key) for one in (system.benign, system.triggered))
-            if benign is None or triggered is None:
+            records = [self._records.record(one.key) for one in (system.benign, system.triggered)]
+            if (first := records[0]) is None or (second := records[1]) is None:
                 continue  # named elsewhere
-            if benign.parents.get("model") != triggered.parents.get("model"):
+            benign = EncodeInputs.of(first.parents, StoredArtifacts(self._store, first.parents))
+            triggered = EncodeTriggeredInputs.of(second.parents, StoredArtifacts(self._store, second.parents))
+            if benign.model.key != triggered.model.key:
                 yield f"the codes of benign and triggered queries of '{name}' come from two models"
-            triggers.add(triggered.parents.get("trigger"))
+            triggers.add(triggered.trigger and triggered.trigger.key)
         if len(triggers) > 1:
             yield "the triggered queries of 'measured' and 'control' have different triggers"
 

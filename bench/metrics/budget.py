@@ -50,7 +50,7 @@ def stealth(trial: TrialFacts) -> Mapping[str, Number] | None:
     found: dict[str, Number] = {}
     names = ("linf", "psnr", "ssim", "changed_area", "contrast")
     for name, column in zip(names, trial.attack.stealth.T, strict=False):  # older artifacts have only the first three
-        finite = column[np.isfinite(column)]  # PSNR of an unchanged image is infinite, and its contrast is NaN
+        finite = column[np.isfinite(column)]  # PSNR and contrast of an unchanged image are infinite
         found[name] = float(finite.mean()) if len(finite) else None
     return found
 

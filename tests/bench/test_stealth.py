@@ -87,6 +87,11 @@ def test_equal_images():
     assert ssim(a, a).tolist() == pytest.approx([1, 1], abs=1e-6)
 
 
+def test_an_unchanged_image_has_no_area_and_neither_psnr_nor_contrast():
+    a, _ = pair(5, (1, 16, 16))
+    assert stealth_metrics(a, a).tolist() == [[0.0, float("inf"), pytest.approx(1.0), 0.0, float("inf")]] * len(a)
+
+
 def test_columns_of_measure_and_an_empty_set():
     a, b = pair(5, (1, 16, 16))
     assert torch.equal(stealth_metrics(a, b)[:, :3], torch.stack([linf(a, b), psnr(a, b), ssim(a, b)], 1))

@@ -62,6 +62,7 @@ def marked(folder: Path) -> set[str]:
     }
 
 
+@pytest.mark.long
 def test_every_package_ships_its_marker_and_files(site: Path) -> None:
     assert {path.parent.name for path in site.glob("*/py.typed")} == set(OURS)
 

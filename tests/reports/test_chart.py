@@ -26,6 +26,8 @@ from reports.retrieved import LEGEND
 from reports.svg_charts import CostPoint, FrontierPanel, Line
 from tests.reports.chart_data import LONG, covered, cut
 
+pytestmark = pytest.mark.long
+
 Draw = Callable[[float], Figure]
 
 

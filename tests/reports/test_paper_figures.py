@@ -16,6 +16,8 @@ from reports.frame import read
 from reports.page.chapters import chapters_of
 from tests.reports.board_data import trial
 
+pytestmark = pytest.mark.long
+
 
 def data_of(store: Store) -> BoardData:
     return BoardData(read(store), RecordCache(store))

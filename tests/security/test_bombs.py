@@ -94,6 +94,7 @@ def test_files_full_of_holes_are_refused(tmp_path: Path) -> None:
         names(tmp_path / "t.tar")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_ways_of_packing_that_unpack_without_a_bound_are_refused(tmp_path: Path, kind: int) -> None:
     with zipfile.ZipFile(tmp_path / "t.zip", "w", kind) as archive:
@@ -233,6 +234,7 @@ def test_an_array_that_claims_gigabytes_is_not_made(tmp_path: Path, kind: str, r
         code_files.read(npz(tmp_path / "c.npz", kind, f"({rows}, 8)"))
 
 
+@pytest.mark.long
 def test_codes_packed_without_a_bound_or_beyond_it_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="deflate"):
         code_files.read(npz(tmp_path / "c.npz", "<f8", "(2, 4)", zipfile.ZIP_BZIP2))

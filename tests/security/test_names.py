@@ -253,6 +253,7 @@ def test_the_command_that_reports_offer_is_one_of_ours_and_quoted(tmp_path: Path
         assert values["command"].startswith(offered), values["command"]
 
 
+@pytest.mark.long
 def test_only_plugins_are_executed_and_the_help_says_so(tmp_path: Path) -> None:
     for command in ("run", "plan", "list", "report"):
         done = subprocess.run(
