@@ -183,6 +183,8 @@ def _kind(kind: str) -> Kind:
 
 def _typed(values: pd.Series[Any], dtype: Any) -> pd.Series[Any]:
     found: pd.Series[Any] = pd.to_numeric(values, errors="coerce") if dtype in {"float64", "Int64"} else values
+    if dtype == "Int64" and not ((found % 1 == 0) & (found.abs() < 2**53) | found.isna()).all():
+        return found.astype("float64")  # a stranger's store: a count that is no count stays as it is
     return found.astype(dtype)
 
 
