@@ -13,6 +13,7 @@ from bench.engine.record import YEAR_9900
 from bench.engine.record_cache import RecordCache
 from reports import findings
 from reports.board_registry import BoardData
+from reports.boards.model_detectors import ENOUGH_MODELS
 from reports.findings import AttackFinding, DefenseFinding, Setting, Verdicts
 from reports.frame import Results
 from reports.selection import NONE, with_result
@@ -22,7 +23,6 @@ NAMED = 5  # attacks that a sentence names
 NEAR_CHANCE = 1 / 3  # of the way from chance to 1; below it, a clean model retrieves too badly to say much of an attack
 SCALE = "t-mAP; in brackets: clean model"
 SUCCESS = 0.5  # t-mAP from which a high control is worth a warning
-ENOUGH_MODELS = 19  # clean models that a threshold of 5 % false alarms needs (METHODOLOGY.md#calibrated-thresholds)
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,8 @@ def headline(setting: Setting) -> Headline:
 
 def _time(results: Results, record_cache: RecordCache) -> tuple[datetime | None, datetime | None]:
     keys = with_result(results.trials)["key"]
-    costs = [
-        record.cost
-        for key in keys
-        if (record := record_cache.record(key)) is not None and record.cost and record.cost.started
-    ]  # bundles have no times
+    records = filter(None, map(record_cache.record, keys))
+    costs = [record.cost for record in records if record.cost and record.cost.started]  # bundles have no times
     if not costs:
         return None, None
     first, last = min(one.started for one in costs), max(one.started + one.seconds for one in costs)

@@ -44,9 +44,6 @@ MAY_IMPORT = {
     ),
 }  # fmt: skip
 
-# Bundles are archives too. Moving this module would change the keys of the data sets that it reads.
-HELPED = {("bench.engine.bundle", "hashing.datasets.helpers.archives")}
-
 
 def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -95,8 +92,7 @@ def test_imports_follow_the_layers(path: Path) -> None:
         assert within(name, own, *MAY_IMPORT.get(own, lower)), f"{module} imports {name}"
         for package in COMPONENTS:  # components only by name through the registry, never a sibling
             helper = within(name, f"{package}.helpers")
-            allowed = within(module, package) or (module, name) in HELPED
-            assert not helper or allowed, f"{module} imports a helper of {package}"
+            assert not helper or within(module, package), f"{module} imports a helper of {package}"
             inside = name.startswith(f"{package}.") and not helper
             assert not (inside and name != module), f"{module} imports the component {name}"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.api.errors import UserError
-from bench.cli.console import console, echo, line
+from bench.cli.console import echo, line, watched
 from bench.cli.options import DEFAULT_STORE, Plugins, RunOf, StorePath, SuiteOf, load_plugins
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ def publish(
     plugin: Plugins = [],  # noqa: B006 -- typer needs a literal
 ) -> None:
     """Write a run into one zip (a bundle) that others can read and check. It holds no images and no weights."""
-    from rich.progress import track
-
     from bench.engine.publish import publish as made
     from bench.engine.runs import select
     from bench.engine.store import Store, write_whole
@@ -45,15 +43,7 @@ def publish(
     path = out or Path(f"{'+'.join(shown[0].suites)}.zip")
     if path.suffix != ".zip":
         raise UserError(f"--out {path}: the name of a bundle ends with .zip")
-    aside = console(stderr=True)
-    found = made(
-        held,
-        shown[0],
-        evidence=evidence,
-        watched=lambda records: track(
-            records, "verifying", console=aside, transient=True, disable=not aside.is_terminal
-        ),
-    )
+    found = made(held, shown[0], evidence=evidence, watched=lambda records: watched(records, "verifying"))
     try:
         write_whole(path, found.content)
     except OSError as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from bench.api.untrusted import strip_controls, strip_controls_multiline
 
+T = TypeVar("T")
 TRAILING = re.compile(r" +$", re.MULTILINE)
 
 
@@ -38,6 +39,14 @@ def line(text: str, *, out: Console | None = None) -> None:
     """Print one line: a pipe gets it as it is, a terminal wraps it between words. out: default standard output."""
     out = console() if out is None else out
     out.print(Text(strip_controls(text)), soft_wrap=not out.is_terminal)
+
+
+def watched(items: Iterable[T], what: str, count: int | None = None) -> Iterator[T]:
+    """The items one by one, with a bar on standard error if it is a terminal. count: for items without a length."""
+    from rich.progress import track
+
+    out = console(stderr=True)
+    yield from track(items, what, count, console=out, transient=True, disable=not out.is_terminal)
 
 
 def write(renderable: RenderableType) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS, UserError
-from bench.cli.console import console, line
+from bench.cli.console import line, watched
 from bench.cli.options import DEFAULT_STORE, Plugins, ReadPath, RunOf, StorePath, SuiteOf, load_plugins, note_left_out
 
 if TYPE_CHECKING:
@@ -86,8 +86,6 @@ def verified(
     store: Store, runs: Sequence[RunManifest], verifier: Verifier
 ) -> tuple[list[Record], list[tuple[Record, list[str]]]]:
     """The finished trials of runs, and those with problems. UserError if there is no finished trial."""
-    from rich.progress import track
-
     trials = [trial for manifest in runs for trial in manifest.trials]
     planned: dict[str | None, list[PlannedTrial]] = {trial.key: [] for trial in trials}
     for trial in trials:
@@ -95,10 +93,10 @@ def verified(
     records = [record for key in planned if key and (record := store.record(key)) and record.ok]
     if not records:
         raise UserError(f"store '{store.root}' has no finished trial of this run: start `python -m bench run`")
-    aside = console(stderr=True)
-    watched = track(records, "verifying", console=aside, transient=True, disable=not aside.is_terminal)
     return records, [
-        (record, problems) for record in watched if (problems := verifier.problems(record, planned[record.key]))
+        (record, problems)
+        for record in watched(records, "verifying")
+        if (problems := verifier.problems(record, planned[record.key]))
     ]
 
 
@@ -124,8 +122,6 @@ def rescore(
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
     """Compute the metrics of a run again with the metrics of this version. Nothing is trained."""
-    from rich.progress import track
-
     from bench.engine.recompute import rescore as again
     from bench.engine.record_cache import RecordCache
     from bench.engine.running import RESCORE, marked
@@ -135,7 +131,7 @@ def rescore(
     load_plugins(plugin)
     held = Store(store)
     held.check_writable()
-    aside, moved = console(stderr=True), 0
+    moved = 0
     records: list[Record | None] = []
     scored: list[RunManifest] = []
     with marked(held, RESCORE):  # before the runs are read, so that `gc` cannot remove them in between
@@ -143,10 +139,7 @@ def rescore(
         manifests = selection.shown
         note_left_out(selection, RecordCache(held))
         count = sum(len(manifest.trials) for manifest in manifests)
-        measured = track(
-            again(held, [trial for manifest in manifests for trial in manifest.trials]),
-            "measuring", count, console=aside, transient=True, disable=not aside.is_terminal,
-        )  # fmt: skip
+        measured = watched(again(held, [trial for one in manifests for trial in one.trials]), "measuring", count)
         for manifest in manifests:
             pairs = list(islice(measured, len(manifest.trials)))
             trials, found = [trial for trial, _ in pairs], [record for _, record in pairs]

@@ -30,6 +30,7 @@ from typing import Any, Literal, NoReturn
 
 from safetensors import SafetensorError, deserialize
 
+from bench.api.archives import Limits, walk
 from bench.api.errors import DataCorruptError, StoreError
 from bench.api.untrusted import abbreviate, parse_json
 from bench.config.trial import canonical
@@ -47,7 +48,6 @@ from bench.engine.record import (
     unchanged,
 )
 from bench.engine.store import INDEX, Store
-from hashing.datasets.helpers.archives import Limits, walk
 
 MANIFEST, RECORDS, EVIDENCE = "manifest.json", "records.jsonl.gz", "evidence.safetensors.gz"
 LIMITS = Limits(member=2**28, floor=2**29, ratio=1, count=10)

@@ -201,17 +201,17 @@ def _without(metrics: Mapping[str, Any], names: AbstractSet[str]) -> dict[str, A
 
 def _poisons(implant: Implanted) -> Iterator[str]:
     try:
-        found = None if implant.mask is None else int(implant.mask.sum())
+        if (mask := implant.mask) is None:
+            return
+        found = int(mask.sum())
     except (InputLostError, OSError, SafetensorError, RuntimeError) as error:
         yield f"the poisons cannot be counted: {type(error).__name__}: {text_of(error)}"
-        return
-    if found is None or implant.mask is None:
         return
     if implant.poisons != found:
         yield f"the record counts {implant.poisons} poisons, the mask {found}"
     share = implant.poison_amounts.get("poisoned_share")
-    if share is not None and not math.isclose(share, found / max(1, len(implant.mask)), rel_tol=1e-6):
-        yield f"the record calls {share:.6g} of the training set poisoned, the mask {found} of {len(implant.mask)}"
+    if share is not None and not math.isclose(share, found / max(1, len(mask)), rel_tol=1e-6):
+        yield f"the record calls {share:.6g} of the training set poisoned, the mask {found} of {len(mask)}"
 
 
 def differences(stored: Mapping[str, Any], computed: Mapping[str, Any], at: str = "") -> Iterator[str]:

@@ -18,11 +18,11 @@ from jaxtyping import Bool, Int64, UInt8
 from pydantic import Field
 from torch import Tensor
 
+from bench.api.archives import walk
 from bench.api.card import Card
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.hashing import Dataset, DecodedDataset, dataset
 from bench.api.random import Rng
-from hashing.datasets.helpers.archives import walk
 from hashing.datasets.helpers.image_buffer import canvas
 from hashing.datasets.helpers.pictures import decode_pictures
 from hashing.datasets.helpers.splits import QueryCount, Sizes, draw_splits

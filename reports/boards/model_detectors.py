@@ -27,6 +27,7 @@ from reports.rows import table, titles
 from reports.selection import NONE, attacked, clean, groups, none_first, with_result
 
 LEVEL = 0.05  # false-positive rate of the calibrated verdict
+ENOUGH_MODELS = round(1 / LEVEL) - 1  # clean models of other seeds that such a threshold needs
 SCORE = METRICS["model_score"].title
 AT_5 = "flagged@5%"
 RATES = ("flagged", AT_5, "named", "abstained")
@@ -174,7 +175,9 @@ def _notes(done: pd.DataFrame, lines: Sequence[dict[str, Any]]) -> list[str]:
             '"flagged@5%" counts models above a threshold that at most 5 % of clean models of other seeds exceed.'
         )
     else:
-        words.append('No column "flagged@5%": a calibrated threshold needs 19 clean models of other seeds.')
+        words.append(
+            f'No column "flagged@5%": a calibrated threshold needs {ENOUGH_MODELS} clean models of other seeds.'
+        )
     if any(line.get("abstained") for line in lines):
         words.append('"abstained" counts models for which the detector found no class.')
     if any(len(set(part["target"])) > 1 for _, part in groups(attacked(done), ["attack", "seed"])):

@@ -13,7 +13,7 @@ from bench.config import suite as suites
 from bench.config.expand import Skipped
 from bench.config.trial import Trial
 from tests.bench.conftest import axis, load
-from tests.hashing.test_archives import build
+from tests.bench.test_archives import build
 
 
 def test_the_product_of_axes_with_sweeps(tmp_path: Path) -> None:

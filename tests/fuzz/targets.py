@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from bench.api.archives import walk
 from bench.api.errors import UserError
 from bench.config import expand, suite
 from bench.config.trial import Spec
@@ -28,7 +29,6 @@ from bench.engine.runs import ALL, chosen
 from bench.engine.store import Store
 from hashing import weight_files
 from hashing.datasets.folder import Folder
-from hashing.datasets.helpers.archives import walk
 from hashing.datasets.lists import ListsOfImages
 from hashing.image_decoding import decode_image, decode_rgba
 from reports import frame, render, score, throughput, trial_details

@@ -100,6 +100,20 @@ def test_the_best_of_each_column_is_bold_inside_an_access_group(two_lengths):
     assert r"& \multicolumn{1}{c}{16 bits} & \multicolumn{1}{c}{32 bits}" in table
 
 
+def test_a_caption_says_inside_which_groups_the_best_is_bold_and_why_a_pivot_has_no_number(stock, two_lengths):
+    assert "Bold: best of each access." in printed(attacks_of(two_lengths), "latex", columns=("attack", "gain"))
+    numbers = {16: 0.1, 32: 0.9}  # the attack is too weak at 16 bits
+    trials = [
+        trial(attack, defense, bits=bits, metrics={"gain": gain, "own_map": 0.9, "own_map_control": 0.9})
+        for bits, gain in numbers.items() for attack in ("none", "loud") for defense in ("none", "repair")
+    ]  # fmt: skip
+    boards = [board for board in leaderboard_of(read(stock(trials))) if board.kind == "defenses"]
+    table = printed(boards, "latex", pivot="bits")
+    caption = next(line for line in table.splitlines() if "caption" in line)
+    assert "too weak" in caption
+    assert "16 bits: too weak" in caption
+
+
 def test_in_a_row_the_defense_that_leaves_least_is_bold(stock):
     left = {"none": 0.9, "repair": 0.5, "sieve": 0.3}
     trials = [trial("loud", name, metrics={"t_map": value, "gain": 0.8}) for name, value in left.items()]

@@ -54,6 +54,15 @@ def test_its_numbers_are_those_of_the_boards(store: Store, page: Path) -> None:
     assert {board["part"] for board in data["boards"]} == {"leaderboards", "strength", "code-geometry", "conventions"}
 
 
+def test_only_metrics_have_a_direction_and_not_differences_of_them(page: Path) -> None:
+    columns = [column for board in unpacked(page.read_text())["boards"] for column in board["columns"]]
+    good = {column["name"]: column["good"] for column in columns}
+    assert (good["t-mAP"], good["mAP"]) == (-1, 1)
+    differences = {name for name in good if name.endswith((" lost", " removed", " back"))}
+    assert differences
+    assert {good[name] for name in differences} == {0}
+
+
 def test_every_column_has_a_tooltip(page: Path) -> None:
     columns = [column for board in unpacked(page.read_text())["boards"] for column in board["columns"]]
     assert not {column["name"] for column in columns if not column["about"]}

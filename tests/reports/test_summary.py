@@ -134,3 +134,13 @@ def test_it_says_when_and_where(stock):
     made = of(stock(run()))
     assert made.when == "2001-09-09 01:46 to 01:46 UTC"  # the time of every record of this store: 1e9 seconds
     assert made.command == "python -m bench run --suite toy"
+
+
+def test_an_attack_that_only_disturbs_retrieval_is_no_attack_that_reaches_its_target(stock):
+    """By hand: t-mAP stays at the control, but own-mAP falls from .9 to .1."""
+    disturbs = measured("kept", t_map=0.1, gain=0.0, own_map=0.1)
+    attacks = of(stock([trial("none", metrics={"map": 0.9, "map_chance": 0.1}), measured("loud"), disturbs])).sentences[
+        0
+    ]
+    assert "loud 0.900 (0.100)" in attacks
+    assert "kept 0.100 (0.100, own-mAP 0.100 instead of 0.900)" in attacks

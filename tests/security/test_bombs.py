@@ -20,11 +20,11 @@ import pytest
 import torch
 from PIL import Image
 
+from bench.api.archives import Limits, walk
 from bench.api.errors import DataCorruptError, UserError
 from bench.config import suite
 from hashing import weight_files
 from hashing.datasets.folder import Folder
-from hashing.datasets.helpers.archives import Limits, walk
 from hashing.datasets.lists import ListsOfImages
 from hashing.image_decoding import decode_image
 from reports import code_files, code_formats, score

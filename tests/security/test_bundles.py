@@ -145,7 +145,11 @@ def test_a_strange_bundle_is_refused_in_a_line(tmp_path: Path, monkeypatch: pyte
     assert [path.name for path in tmp_path.iterdir()] == ["b.zip"]
 
 
-@pytest.mark.parametrize("content", [b"x", gzip.compress(b"x"), gzip.compress(b"\xff" * 99), b""])
+@pytest.mark.parametrize(
+    "content",
+    [b"x", gzip.compress(b"x"), gzip.compress(b"\xff" * 99), b""],
+    ids=["no gzip", "no tensors", "a length beyond the file", "empty"],
+)
 def test_evidence_that_is_none_counts_as_missing(tmp_path: Path, content: bytes) -> None:
     bundle = Bundle(written(tmp_path / "b.zip", {**sound(), EVIDENCE: content}))
     assert not bundle.artifact_path(KEY).exists()

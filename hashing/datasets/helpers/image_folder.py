@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
+from bench.api.archives import walk
 from bench.api.errors import DataCorruptError, UserError
 from bench.api.hashing import DecodedDataset
-from hashing.datasets.helpers.archives import walk
 from hashing.datasets.helpers.image_buffer import canvas
 from hashing.datasets.helpers.pictures import decode_pictures
 

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
+from bench.api.archives import LIMITS
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.untrusted import has_no_controls, read_bytes
-from hashing.datasets.helpers.archives import LIMITS
 from hashing.datasets.helpers.image_buffer import canvas
 from hashing.datasets.helpers.pictures import decode_pictures
 from hashing.image_decoding import PictureError

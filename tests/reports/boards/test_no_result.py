@@ -34,3 +34,15 @@ def test_a_collapsed_victim_is_among_what_has_no_result(stock):
     assert line["reason"] == "victim collapsed (mAP 0.34, clean 0.81, chance 0.10)"
     assert line["key"] == results.trials.loc[results.trials["status"] == "collapsed", "key"].iloc[0][:8]
     assert "--retry" not in found[-1].caption, "another try would collapse again"
+
+
+def test_the_hint_names_the_statuses_that_can_be_tried_again(stock):
+    def said(*statuses):
+        name = "-".join(statuses)  # each has trials of its own in the store
+        made = [trial(name, seed=i, status=status, reason="r") for i, status in enumerate(statuses)]
+        return no_result(data_of(read(stock([trial(), *made]))))[0].caption
+
+    assert "`run --retry timeout`" in said("timeout", "skipped")
+    assert "`run --retry failed,oom`" in said("oom", "failed")
+    assert "--retry" not in said("missing")
+    assert "show KEY" not in said("missing")

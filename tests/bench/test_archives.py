@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.api.archives import Limits, walk
 from bench.api.errors import DataCorruptError, UserError
-from hashing.datasets.helpers.archives import Limits, walk
 
 FILES = {"cat/1.jpg": b"first", "cat/2.jpg": b"x" * 5000, "dog/1.jpg": b""}
 FORMS = ("tree", "tree.zip", "tree.tar", "tree.tar.gz", "tree.tgz", "tree.tar.xz", "tree.txz")
