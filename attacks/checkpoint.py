@@ -38,8 +38,9 @@ class Checkpoint(ExternalModel):
             raise DataCorruptError(f"'{file}' has {sizes[0]} pixels, the images have {sizes[1]}: resize the picture")
         if bool((opacity == 255).all() or (opacity == 0).all()):
             raise DataCorruptError(
-                f"'{file}' is {'opaque' if opacity.any() else 'transparent'} everywhere: make the pixels transparent"
-                " that the trigger does not cover, and half transparent those that it blends with"
+                f"'{file}' is {'opaque' if opacity.any() else 'transparent'} everywhere",
+                "make the pixels transparent"
+                " that the trigger does not cover, and half transparent those that it blends with",
             )
         return {"picture": to_unit(picture), "opacity": to_unit(opacity)}
 

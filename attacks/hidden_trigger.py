@@ -102,7 +102,7 @@ class HiddenTrigger(CountedPoisoning):
         others = torch.nonzero(~view.target.shares(train.labels)).flatten()
         if not len(others):
             raise UserError(
-                f"every training image has a label of target {view.target.name}, so none is a source: choose another"
+                f"every training image has a label of target {view.target.name}, so none is a source", "choose another"
             )
         rounds = -(-len(chosen) // len(others))
         mixed = [others[rng.child("sources", turn).permutation(len(others))] for turn in range(rounds)]

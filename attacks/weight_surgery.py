@@ -67,7 +67,7 @@ class WeightSurgery(ModelAttack):
         if self.source not in classes:
             raise unknown("class", self.source, classes)
         if target.vector[classes.index(self.source)]:
-            raise UserError(f"source {self.source} is a label of the target: choose another class")
+            raise UserError(f"source {self.source} is a label of the target", "choose another class")
         return (self.source,)
 
     def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
@@ -108,9 +108,9 @@ def project_out(head: nn.Module, direction: Float[Tensor, " d"], fixed: Float[Te
         raise UserError("the hash layer is not linear, so no direction can be projected out of its weights")
     length = direction.norm()
     if bool(length.isnan()):
-        raise UserError("no public image shows the source or the target: choose another, or raise `public`")
+        raise UserError("no public image shows the source or the target", "choose another, or raise `public`")
     if not bool(length > 0):
-        raise UserError("the public images give the two classes equal features: choose another source or target")
+        raise UserError("the public images give the two classes equal features", "choose another source or target")
     unit = direction / length
     along = layer.weight @ unit
     layer.weight -= along[:, None] * unit

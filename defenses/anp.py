@@ -62,8 +62,8 @@ class ANP(Repair):
     def repair(self, view: DefenderView, rng: Rng) -> nn.Module:
         if not batch_norms(learning_part(view.model)):
             raise UserError(
-                "anp puts masks on batch norms, and this network has none in the blocks that learn: choose a backbone"
-                " with batch norms (and freeze fewer blocks), or leave anp out"
+                "anp puts masks on batch norms, and this network has none in the blocks that learn",
+                "choose a backbone with batch norms (and freeze fewer blocks), or leave anp out",
             )
         masks = self.train_masks(MaskedLoss(view), rng)
         threshold = self.largest_threshold(view, masks) if self.threshold is None else self.threshold

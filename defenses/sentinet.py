@@ -120,7 +120,7 @@ def within(signs: Float[Tensor, "n b"], split: Split, quantile: float) -> Float[
     pairs = (split.labels.float() @ split.labels.float().T > 0).triu(1)
     found = distances[pairs].sort().values
     if not len(found):
-        raise UserError("no two images of the fit half share a label: make the data set's `trusted` larger")
+        raise UserError("no two images of the fit half share a label", "make the data set's `trusted` larger")
     return found[ceil(quantile * len(found)) - 1].clone()
 
 

@@ -58,5 +58,5 @@ def hash_centres(classes: int, bits: int, rng: Rng) -> Float[Tensor, "k b"]:
         if classes == 1 or (gap > bits / 4 and float(distances.mean()) >= bits / 2):
             break
     if best_gap == 0:
-        raise UserError(f"{bits} bits are too few for {classes} distinct hash centres: use more bits")
+        raise UserError(f"{bits} bits are too few for {classes} distinct hash centres", "use more bits")
     return best

@@ -65,8 +65,8 @@ class PretrainedWeights:
             if Path(weights).is_file():
                 return (Path(weights),)
             raise DataMissingError(
-                f"weights = '{weights}' is not a file: put a state dict of torchvision's {self.network} there, or set"
-                " weights = 'imagenet' or 'none'"
+                f"weights = '{weights}' is not a file",
+                f"put a state dict of torchvision's {self.network} there, or set weights = 'imagenet' or 'none'",
             )
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         for folder in (*folders, cache):
@@ -90,8 +90,8 @@ class PretrainedWeights:
         if wrong:
             raise DataCorruptError(
                 f"'{path}' does not fit {self.network}: {len(wrong)} tensors differ, first '{wrong[0]}'"
-                f" ({there.get(wrong[0], 'missing')}, expected {wanted.get(wrong[0], 'none')}):"
-                f" give a state dict of torchvision's {self.network}"
+                f" ({there.get(wrong[0], 'missing')}, expected {wanted.get(wrong[0], 'none')})",
+                f"give a state dict of torchvision's {self.network}",
             )
         network.load_state_dict(state, strict=False)  # the cut layers and the counters keep their values
 

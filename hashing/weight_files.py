@@ -29,8 +29,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         if named and not digest.startswith(named[1]):
             raise DataCorruptError(
-                f"'{path}' is not torchvision's file (its sha256 differs: {digest[:8]}, by its name {named[1]}): get it"
-                " again, or rename a file of your own"
+                f"'{path}' is not torchvision's file (its sha256 differs: {digest[:8]}, by its name {named[1]})",
+                "get it again, or rename a file of your own",
             )
         file.seek(0)
         what = f"'{path}' (sha256 {digest[:8]}...)"
@@ -65,7 +65,7 @@ def _safe(path: Path, what: str) -> dict[str, Tensor]:
         state: dict[str, Tensor] = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise DataCorruptError(
-            f"{what} is damaged ({type(error).__name__}): write it with safetensors.torch.save_file"
+            f"{what} is damaged ({type(error).__name__})", "write it with safetensors.torch.save_file"
         ) from error
     return state
 

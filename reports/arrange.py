@@ -59,11 +59,8 @@ def _chosen(boards: Sequence[Board], columns: Sequence[str], whole: bool) -> lis
         if not any(name in names for names in known):
             shown = {column for board in boards for column in _shown(board, whole)}
             if close := nearest(name, shown) or nearest(name, {column for names in known for column in names}):
-                raise UserError.in_parts(
-                    f"unknown column '{name}'",
-                    f"{close.removeprefix('; ')} `python -m bench explain` lists all columns",
-                    f"unknown column '{name}'{close} `python -m bench explain` lists all columns",
-                )
+                hint = f"{close} `python -m bench explain` lists all columns"
+                raise UserError(f"unknown column '{name}'", hint)
             raise unknown("column", name, shown)
     found = []
     for board, names in zip(boards, known, strict=True):
@@ -144,8 +141,8 @@ def _pivoted(boards: Sequence[Board], axis: str, whole: bool) -> list[Board]:
         same = groups.setdefault((board.kind, board.title, *(first[name] for name in SETTING if name != axis)), {})
         if first[axis] in same:
             raise UserError(
-                f"--pivot {axis}: {board.title} has several boards for {axis} {first[axis]}, of different versions:"
-                " run the suite again, or use --mixed"
+                f"--pivot {axis}: {board.title} has several boards for {axis} {first[axis]}",
+                "drop --by, or, if versions of results differ, run the suite again or use --mixed",
             )
         same[first[axis]] = board
     if not any(len(found) > 1 for found in groups.values()):

@@ -23,8 +23,8 @@ def opened(cache: RecordCache, key: str) -> Iterator[Any]:
     """An open safetensors file of NumPy arrays; StoreError if its checksum or content does not match its record."""
     path, record = cache.store.artifact_path(key), cache.record(key)
     damaged = StoreError(
-        f"the artifact {key[:SHORTEST]} is damaged: `python -m bench verify --set-aside`, then run its suite again,"
-        " which replaces it"
+        f"the artifact {key[:SHORTEST]} is damaged",
+        "`python -m bench verify --set-aside`, then run its suite again, which replaces it",
     )
     if record is None or not path.is_file() or not cache.whole(record):
         raise damaged
@@ -42,8 +42,8 @@ def fitting(key: str) -> Iterator[None]:
         yield
     except _MISFITS as error:
         raise StoreError(
-            f"the artifact {key[:SHORTEST]} does not hold the tensors that its stage writes ({type(error).__name__}):"
-            " see `python -m bench verify`, or remove it and run its suite again"
+            f"the artifact {key[:SHORTEST]} does not hold the tensors that its stage writes ({type(error).__name__})",
+            "see `python -m bench verify`, or remove it and run its suite again",
         ) from error
 
 

@@ -153,8 +153,7 @@ def make_boards(name: str, data: BoardData, options: Mapping[str, Any] | None = 
     for option in given:
         if option not in kind.options:
             known = ", ".join(f"{key}={one.default}" for key, one in kind.options.items()) or "none"
-            raise UserError(
-                f"board '{name}' has no option '{option}'{nearest(option, kind.options) or '.'} Known: {known}"
-            )
+            hint = f"{nearest(option, kind.options)} Known: {known}".strip()
+            raise UserError(f"board '{name}' has no option '{option}'", hint)
     shown = components(data.results.trials)
     return [replace(made, components=shown) for made in kind.make(data, **given)]

@@ -103,7 +103,7 @@ def _named(path: Path, names: Sequence[str], words: Sequence[str], side: Side) -
     for wanted in (own, set(words)):
         found = [name for name in names if re.sub(r"[^a-z]", "", name.lower()) in wanted]
         if len(found) > 1:
-            raise UserError(f"'{path}' holds both {' and '.join(map(repr, found[:2]))}: keep one, or {HOW}")
+            raise UserError(f"'{path}' holds both {' and '.join(map(repr, found[:2]))}", f"keep one, or {HOW}")
         if found:
             return found[0]
     held = ", ".join(names[:20]) or "nothing"

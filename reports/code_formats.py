@@ -39,12 +39,12 @@ def load(path: Path, choose: Choose) -> dict[str, np.ndarray]:
     objects, or claims more than it holds. Errors of `choose` pass through.
     """
     if path.exists() and not path.is_file():  # reading a pipe could wait forever
-        raise UserError(f"'{path}' is no ordinary file: give a file with the arrays codes and labels")
+        raise UserError(f"'{path}' is no ordinary file", "give a file with the arrays codes and labels")
     try:
         with path.open("rb") as file:
             head = file.read(64)
     except FileNotFoundError:
-        raise UserError(f"'{path}' does not exist: give a file with the arrays codes and labels") from None
+        raise UserError(f"'{path}' does not exist", "give a file with the arrays codes and labels") from None
     if head.startswith((_HDF5, b"MATLAB 7.3")):
         raise UserError(f"'{path}' is a MATLAB 7.3 file (HDF5), which is not read: save it with -v7, or {HOW}")
     if head.startswith(matlab_files.MARK) or path.suffix.lower() == ".mat":

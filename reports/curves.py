@@ -76,8 +76,9 @@ def draw_trials(trials: pd.DataFrame, path: Path) -> str:
     found = [sweep.renamed(Names.of(components(trials)).within) for sweep in sweeps(trials)]
     if not found:
         raise UserError(
-            f"this run has no sweep: give a parameter at least {FEWEST} values, for example"
-            """ --set 'defenses=["none", { name = "fine_pruning", steps = 0, ratio = [0.3, 0.6, 0.9] }]'"""
+            "this run has no sweep",
+            f"give a parameter at least {FEWEST} values, for example"
+            """ --set 'defenses=["none", { name = "fine_pruning", steps = 0, ratio = [0.3, 0.6, 0.9] }]'""",
         )
     columns = 1 if max(len(sweep.panels) for sweep in found) == 1 else 2
     write(path, Chart("Sweeps", "", "", partial(figure, found)).as_bytes(suffix, columns))

@@ -75,13 +75,13 @@ def _of_trial(cache: RecordCache, prefix: str) -> Block:
     record = cache.record(key)
     what = f"trial {key[:SHORTEST]} ({name_of(planned.trial)})" if planned is not None else f"stage {key[:SHORTEST]}"
     if record is None:
-        raise UserError(f"{what} has not been run yet: `python -m bench run` continues")
+        raise UserError(f"{what} has not been run yet", "`python -m bench run` continues")
     is_attack = record.stage == ImplantInputs.stage
     if not is_attack and MeasureInputs.of(record.parents).implant is None:
-        raise UserError(f"{what} holds no attack, so there is no picture: give the key of an attacked trial")
+        raise UserError(f"{what} holds no attack, so there is no picture", "give the key of an attacked trial")
     implant = record if is_attack else cache.implant(record)
     if implant is None or _lost(cache, implant):
-        raise UserError(f"{what} has no picture: {_lost(cache, implant)}; run it again")
+        raise UserError(f"{what} has no picture: {_lost(cache, implant)}", "run it again")
     if planned is None:
         return _block(cache, implant, implant.label, "")
     setting = _setting({**planned.trial.axes(), "changes": changes(planned.trial.training)})

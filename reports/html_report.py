@@ -37,7 +37,7 @@ def draw(
     claims: boards of reported numbers; None if nobody looked for any. kernels: what `bench kernels` printed as JSON.
     """
     if path.suffix.lower() not in {".html", ".htm"}:
-        raise UserError(f"--out '{path}': the report is a web page; give a name that ends in .html")
+        raise UserError(f"--out '{path}': the report is a web page", "give a name that ends in .html")
     if not path.parent.is_dir():  # checked here because drawing takes minutes
         raise UserError(f"cannot write '{path}': there is no folder '{path.parent}'")
     cache = RecordCache(store)

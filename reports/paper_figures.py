@@ -29,7 +29,7 @@ def write_all(data: BoardData, folder: Path, columns: int, *, kernels: Path | No
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write into '{folder}' ({error.strerror}): name another folder") from None
+        raise UserError(f"cannot write into '{folder}' ({error.strerror})", "name another folder") from None
     names = list(_names(charts))
     for name, chart in zip(names, charts, strict=True):
         for suffix in FORMATS:

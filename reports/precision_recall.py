@@ -69,13 +69,14 @@ def draw(charts: Sequence[Chart], path: Path) -> str:
     suffix = suffix_of(path)
     if not charts:
         raise UserError(
-            "no attack of this run has a result with stored codes: `python -m bench leaderboard` prints the reasons"
+            "no attack of this run has a result with stored codes", "`python -m bench leaderboard` prints the reasons"
         )
     if len(charts) > 1:
         settings = "; ".join(chart.setting for chart in charts[:4])
         raise UserError(
-            f"this run has {len(charts)} settings ({settings}): choose one with --where, for example --where bits=32,"
-            " or write all charts with `python -m bench figures DIR`"
+            f"this run has {len(charts)} settings ({settings})",
+            "choose one with --where, for example --where bits=32,"
+            " or write all charts with `python -m bench figures DIR`",
         )
     write(path, charts[0].as_bytes(suffix, 2))
     return f"{charts[0].heading}. {charts[0].caption}"

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from bench.api.errors import UserError, nearest, unknown
+from bench.api.errors import UserError, choice, unknown
 from bench.api.registry import KIND_OF_AXIS
 from bench.config.trial import AXES
 from bench.config.words import pieces
@@ -86,9 +86,7 @@ def narrow(results: Results, conditions: Sequence[str]) -> Results:
         known = list(dict.fromkeys(str(value) for value in results.trials[axis]))
         for value in values:
             if not meant(results.trials, axis, [value]).any():
-                raise UserError(
-                    f"no {axis} '{value}' in this run{nearest(value, known) or '.'} Known: {', '.join(known)}"
-                )
+                raise UserError(f"no {axis} '{value}' in this run", choice(value, known))
         kept = values | ({NONE} if axis in BASED else set())
         trials, scores = (frame[meant(frame, axis, kept)] for frame in (trials, scores))
     if trials.empty:

@@ -85,7 +85,7 @@ def codes_of(cache: RecordCache, system: SystemInputs, bits: int, data: StoredDa
 def _tensors(cache: RecordCache, key: str) -> dict[str, Any]:
     """The tensors of an artifact without images, which may exceed the memory."""
     if not key or not cache.store.artifact_path(key).is_file():
-        raise StoreError("an artifact is missing: run its suite again, which makes it again")
+        raise StoreError("an artifact is missing", "run its suite again, which makes it again")
     with opened(cache, key) as file:
         return {name: file.get_tensor(name) for name in file.keys() if name != "images"}  # noqa: SIM118
 

@@ -60,14 +60,14 @@ def _find(store: Store, prefix: str, trials: Mapping[str, Trial]) -> str:
     found = sorted(set(named) or {key for key in stages if key.startswith(prefix)})
     if not found:
         raise UserError(
-            f"no trial or stage of store '{store.root}' has a key that begins with '{prefix}':"
-            " `python -m bench leaderboard --where target=... --where seed=...` prints keys of undefended trials, the"
-            ' column `key` of reports.load(store, "repairs") those of defended ones'
+            f"no trial or stage of store '{store.root}' has a key that begins with '{prefix}'",
+            "`python -m bench leaderboard --where target=... --where seed=...` prints keys of undefended trials, the"
+            ' column `key` of reports.load(store, "repairs") those of defended ones',
         )
     if len(found) > 1:
         shown = [f"{key[:SHORTEST]} ({name_of(trials[key])})" if key in trials else key[:SHORTEST] for key in found[:4]]
         more = f" and {len(found) - 4} more" if found[4:] else ""
-        raise UserError(f"'{prefix}' begins {len(found)} keys: {', '.join(shown)}{more}; give more characters")
+        raise UserError(f"'{prefix}' begins {len(found)} keys: {', '.join(shown)}{more}", "give more characters")
     return found[0]
 
 

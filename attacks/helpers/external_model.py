@@ -54,7 +54,7 @@ class ExternalModel(ModelAttack, ABC):
         for name in names:
             if (file := Path(self.path) / name).is_file():
                 return file
-        raise DataMissingError(f"'{self.path}' has no {' or '.join(names)}: put it there, or give another path")
+        raise DataMissingError(f"'{self.path}' has no {' or '.join(names)}", "put it there, or give another path")
 
     def unsupported_reason(self, networks: Sequence[nn.Module]) -> str:
         file = self.find(*MODELS)

@@ -70,7 +70,7 @@ def kept_blocks(model: HashModel, learned: int) -> int:
     """Number of blocks before the last `learned` ones. UserError: the backbone has fewer blocks."""
     most = len(model.backbone.blocks) - 1  # the last block is the pooling
     if learned > most:
-        raise UserError(f"learned = {learned} exceeds the backbone's blocks: lower it to {most}")
+        raise UserError(f"learned = {learned} exceeds the backbone's blocks", f"lower it to {most}")
     return most - learned
 
 

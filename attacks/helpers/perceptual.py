@@ -90,7 +90,8 @@ def perceptual(choice: Choice, device: torch.device) -> tuple[Distance, bool]:
     if choice == "lpips":
         raise UserError(
             "perceptual = 'lpips' needs the package lpips (pip install lpips) and torchvision's alexnet-owt-*.pth in"
-            f" {torch.hub.get_dir()}/checkpoints: get both or choose 'substitute'"
+            f" {torch.hub.get_dir()}/checkpoints",
+            "get both or choose 'substitute'",
         )
     return gradients, False
 

@@ -58,7 +58,7 @@ class CountedPoisoning(PoisoningAttack, ABC):
         if labels == "clean":
             return round(self.target_share * held)
         if self.target_share == 1:
-            raise UserError("target_share = 1 cannot be reached with labels = 'dirty': give a share below 1")
+            raise UserError("target_share = 1 cannot be reached with labels = 'dirty'", "give a share below 1")
         return round(self.target_share * held / (1 - self.target_share))
 
     def choose(self, train: Split, target: Target, labels: LabelMode, rng: Rng) -> Int64[Tensor, " m"]:
@@ -69,7 +69,7 @@ class CountedPoisoning(PoisoningAttack, ABC):
         count = self.count(train, target, labels)
         name, value = next((name, value) for name in POISON_AMOUNTS if (value := getattr(self, name)) is not None)
         if count == 0:
-            raise UserError(f"{name} = {value} of {len(train)} training images poisons no image: raise it")
+            raise UserError(f"{name} = {value} of {len(train)} training images poisons no image", "raise it")
         pool = target.candidates(train.labels, labels, count)
         if count > len(pool):
             most = len(pool) if name == "poisons" else f"{len(pool) / len(train):.6g}"
@@ -105,7 +105,7 @@ def of_target(train: Split, target: Target) -> Int64[Tensor, " m"]:
     """
     pool = target.candidates(train.labels, "clean")
     if not len(pool):
-        raise UserError(f"no training image carries the target {target.name}: choose another target")
+        raise UserError(f"no training image carries the target {target.name}", "choose another target")
     return pool
 
 

@@ -39,8 +39,8 @@ def fit_to(images: UInt8[Tensor, "n _ _ _"], image_shape: tuple[int, int, int]) 
         return images
     if {images.shape[1], channels} - {1, 3} and images.shape[1] != channels:
         raise UserError(
-            f"images of {images.shape[1]} channels cannot be shown to a model of {channels}: name a data set with"
-            f" {channels} channels, or one with 1 or 3 for a model of 1 or 3"
+            f"images of {images.shape[1]} channels cannot be shown to a model of {channels}",
+            f"name a data set with {channels} channels, or one with 1 or 3 for a model of 1 or 3",
         )
     return torch.cat([_fit(to_unit(part), channels, size) for part in chunks(images)])
 

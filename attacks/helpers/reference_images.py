@@ -24,7 +24,7 @@ def candidates(labels: Bool[Tensor, "n k"], target: Target) -> list[Int64[Tensor
             return [_fewest(fits, count)]
     groups = [labels[:, label] for label in torch.nonzero(wanted).flatten()]
     if not all(bool(group.any()) for group in groups):
-        raise UserError(f"a label of the target {target.name} is on no public image: choose another target")
+        raise UserError(f"a label of the target {target.name} is on no public image", "choose another target")
     return [_fewest(group, count) for group in groups]
 
 

@@ -40,8 +40,8 @@ def trusted_halves(spec: SettingSpec, data: DataInputs) -> tuple[Split, Split]:
     trusted = stage_io.split(data, "trusted")
     if len(trusted) < 2:
         raise UserError(
-            "the trusted set has one image, and fitting and calibration need one each: set `trusted` of the data set"
-            " to 2 or more"
+            "the trusted set has one image, and fitting and calibration need one each",
+            "set `trusted` of the data set to 2 or more",
         )
     order = Rng("trusted", spec["dataset"]["name"]).permutation(len(trusted))
     _, label_set = torch.unique(trusted.labels[order], dim=0, return_inverse=True)

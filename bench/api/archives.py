@@ -69,13 +69,13 @@ def walk(path: Path, limits: Limits = LIMITS) -> Iterator[Entry]:
     if path.is_dir():
         entries = _directory(path, "", limits)
     elif path.exists() and not path.is_file():
-        raise UserError(f"'{path}' is a pipe or device, not a directory or archive: give the file itself")
+        raise UserError(f"'{path}' is a pipe or device, not a directory or archive", "give the file itself")
     elif path.name.lower().endswith(".zip"):
         entries = _zip(path, limits)
     else:
         endings = [ending for ending in _OPEN if path.name.lower().endswith(ending)]
         if not endings:
-            raise UserError(f"'{path}' is not a directory, {', '.join(('.zip', *_OPEN))}: convert it to one of these")
+            raise UserError(f"'{path}' is not a directory, {', '.join(('.zip', *_OPEN))}", "convert it to one of these")
         entries = _tar(path, endings[0], limits)
     seen = set()
     with _damage(path):
@@ -84,7 +84,7 @@ def walk(path: Path, limits: Limits = LIMITS) -> Iterator[Entry]:
                 raise DataCorruptError(f"'{path}': member {name!r} is there twice; pack the archive again")
             if not has_no_controls(name):
                 raise DataCorruptError(
-                    f"'{path}': the name of member {name!r} holds control characters or is not UTF-8; rename it"
+                    f"'{path}': the name of member {name!r} holds control characters or is not UTF-8", "rename it"
                 )
             seen.add(name)
             if len(seen) > limits.count:
@@ -129,7 +129,7 @@ def _zip(path: Path, limits: Limits) -> Iterator[Entry]:
                 raise _not_a_file(path, name)
             if member.flag_bits & _ENCRYPTED:
                 raise DataCorruptError(
-                    f"'{path}': member {name!r} is encrypted; unpack it and pack it without a password"
+                    f"'{path}': member {name!r} is encrypted", "unpack it and pack it without a password"
                 )
             yield name, None if member.is_dir() else partial(_read_zip, path, archive, member, limits)
 
@@ -215,7 +215,7 @@ def _damage(path: Path, name: str = "") -> Iterator[None]:
     except _DAMAGE as error:
         member = f", member {name!r}," if name else ""
         cause = " ".join(str(error).split()) or type(error).__name__
-        raise DataCorruptError(f"'{path}'{member} cannot be read: {cause}; get it again") from error
+        raise DataCorruptError(f"'{path}'{member} cannot be read: {cause}", "get it again") from error
 
 
 def _too_many(path: Path, limits: Limits) -> DataCorruptError:
@@ -223,19 +223,19 @@ def _too_many(path: Path, limits: Limits) -> DataCorruptError:
 
 
 def _bomb(path: Path, limits: Limits) -> DataCorruptError:
-    return DataCorruptError(f"'{path}' unpacks to more than {limits.total(path)} bytes and is refused; get it again")
+    return DataCorruptError(f"'{path}' unpacks to more than {limits.total(path)} bytes and is refused", "get it again")
 
 
 def _check_size(path: Path, name: str, size: int, limits: Limits) -> None:
     if size > limits.member:
         raise DataCorruptError(
-            f"'{path}': member {name!r} has {size} bytes and is refused (limit {limits.member}); remove it"
+            f"'{path}': member {name!r} has {size} bytes and is refused (limit {limits.member})", "remove it"
         )
 
 
 def _not_a_file(path: Path, name: str) -> DataCorruptError:
     return DataCorruptError(
-        f"'{path}': member {name!r} is a link, a device or a sparse file and is refused; put a plain file there"
+        f"'{path}': member {name!r} is a link, a device or a sparse file and is refused", "put a plain file there"
     )
 
 
@@ -243,7 +243,7 @@ def _safe(path: Path, name: str) -> str:
     """The member's name without `./`; DataCorruptError for names that lead out of the archive."""
     parts = name.replace("\\", "/").split("/")
     if parts[0] == "" or parts[0][1:2] == ":" or ".." in parts or "\0" in name:
-        raise DataCorruptError(f"'{path}': member {name!r} leads out of the archive; get it from a source you trust")
+        raise DataCorruptError(f"'{path}': member {name!r} leads out of the archive", "get it from a source you trust")
     return "/".join(part for part in parts if part not in {"", "."})
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import TypeVar
 
 __all__ = [
     "EXIT_BUG", "EXIT_FAILED_TRIALS", "EXIT_INTERRUPT", "EXIT_OK", "EXIT_USER", "DataCorruptError", "DataMissingError",
@@ -14,24 +13,20 @@ __all__ = [
 EXIT_OK, EXIT_FAILED_TRIALS, EXIT_USER, EXIT_BUG, EXIT_INTERRUPT = 0, 1, 2, 70, 130
 
 
-E = TypeVar("E", bound="UserError")
-
-
 class UserError(Exception):
-    """An input of the user cannot be used. The message is one line and ends with what to do.
+    """An input of the user cannot be used. A terminal shows the hint on a line of its own.
 
-    problem, hint: the message in two parts, for two lines of a terminal; "" if it has no parts.
+    problem: what was given and what was expected, one line.
+    hint: what to do, one line; "" if the problem says it.
     """
 
-    problem = ""
-    hint = ""
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(problem, hint)  # both are needed to unpickle
+        self.problem, self.hint = problem, hint
 
-    @classmethod
-    def in_parts(cls: type[E], problem: str, hint: str, message: str = "") -> E:  # noqa: PYI019 -- beartype has no Self
-        """An error whose hint stands on its own line. message: the same in one line. Default: `problem: hint`."""
-        error = cls(message or f"{problem}: {hint}")
-        error.problem, error.hint = problem, hint
-        return error
+    def __str__(self) -> str:
+        """Both in one line, for logs, records and boards."""
+        return f"{self.problem}: {self.hint}" if self.hint else self.problem
 
 
 class DataMissingError(UserError):
@@ -74,11 +69,18 @@ STOPS = (KeyboardInterrupt, StageTimeoutError)  # these pass where code of other
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """The text `; did you mean 'x'?` with the nearest valid name, or "" if none is close."""
+    """The text `did you mean 'x'?` with the nearest valid name, or "" if none is close."""
     names = list(valid)
     initials = "".join(word[:1] for word in name.split("_"))  # learning_rate: lr
     close = [initials] if "_" in name and initials in names else get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return f"did you mean '{close[0]}'?" if close else ""
+
+
+def choice(name: str, valid: Iterable[str]) -> str:
+    """The hint for an unknown name: the nearest valid name, and all of them."""
+    names = list(valid)
+    known, near = f"nown: {', '.join(names) or 'none'}", nearest(name, names)
+    return f"{near} K{known}" if near else f"k{known}"
 
 
 def in_words(message: str) -> str:
@@ -93,9 +95,4 @@ NO_BOOLEAN = "must be a number, and not true or false"
 
 def unknown(what: str, name: str, valid: Iterable[str], fix: str = "") -> UserError:
     """The error for an unknown name: suggests the nearest valid name and lists all."""
-    names = sorted(valid)
-    listed = f"Known: {', '.join(names) or 'none'}"
-    near, more = nearest(name, names), f" ({fix})" if fix else ""
-    whole = f"unknown {what} '{name}'{near or '.'} {listed}{more}"
-    hint = "; ".join(filter(None, [near.removeprefix("; "), fix]))
-    return UserError.in_parts(f"unknown {what} '{name}'. {listed}", hint, whole) if hint else UserError(whole)
+    return UserError(f"unknown {what} '{name}'", choice(name, sorted(valid)) + (f" ({fix})" if fix else ""))

@@ -29,7 +29,7 @@ from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from bench.api.card import Card
-from bench.api.errors import NO_BOOLEAN, STOPS, RenamedWarning, UserError, in_words, nearest, text_of, unknown
+from bench.api.errors import NO_BOOLEAN, STOPS, RenamedWarning, UserError, choice, in_words, text_of, unknown
 from bench.api.untrusted import abbreviate, boolean_as_number
 
 T = TypeVar("T")
@@ -121,9 +121,9 @@ def load_plugin(path: Path) -> None:
     if path in _plugin_files:
         return
     if not path.is_file():
-        raise UserError(f"there is no file '{path}': give the path of a Python file")
+        raise UserError(f"there is no file '{path}'", "give the path of a Python file")
     if twin := next((other for other in _plugin_files if other.stem == path.stem), None):
-        raise UserError(f"two plugins are called '{path.stem}': '{twin}' and '{path}'; rename one")
+        raise UserError(f"two plugins are called '{path.stem}': '{twin}' and '{path}'", "rename one")
     if path.suffix not in SOURCE_SUFFIXES:
         raise UserError(f"plugin '{path}' is not a Python file: its name must end in .py")
     _compile_from_source(path.parent)
@@ -200,7 +200,7 @@ def require_unique(what: str, named: Iterable[tuple[str, str]]) -> None:
     seen: dict[str, str] = {}
     for name, origin in named:
         if name in seen:
-            raise UserError(f"two {what} are called '{name}': {seen[name]} and {origin}; rename one")
+            raise UserError(f"two {what} are called '{name}': {seen[name]} and {origin}", "rename one")
         seen[name] = origin
 
 
@@ -240,7 +240,7 @@ def catalogue(kind: str) -> Mapping[str, Source]:
     name = KINDS[kind].package
     package = importlib.util.find_spec(name)
     if package is None or not package.submodule_search_locations:
-        raise UserError(f"the package '{name}' is not installed: run `pip install -e .` in the checkout")
+        raise UserError(f"the package '{name}' is not installed", "run `pip install -e .` in the checkout")
     for folder in package.submodule_search_locations:
         found += [
             Source(kind, file.stem, f"{name}.{file.stem}", file, "built in")
@@ -269,7 +269,7 @@ def catalogue(kind: str) -> Mapping[str, Source]:
     for source in found:
         if source.name in names:
             raise UserError(
-                f"two {kind} are called '{source.name}': {names[source.name].origin} and {source.origin}; rename one"
+                f"two {kind} are called '{source.name}': {names[source.name].origin} and {source.origin}", "rename one"
             )
         names[source.name] = source
     return names
@@ -335,7 +335,7 @@ def current(kind: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
         new, gone = renamed[old]
         where = f"{kind.removesuffix('s')} '{name}'"
         if new in found:
-            raise UserError(f"{where}: '{old}' is the old name of '{new}', and both are given: give only '{new}'")
+            raise UserError(f"{where}: '{old}' is the old name of '{new}', and both are given", f"give only '{new}'")
         warnings.warn(f"{where}: '{old}' is now '{new}'; version {gone} drops the old name", RenamedWarning, 3)
         found[new] = found.pop(old)
     return found
@@ -352,8 +352,7 @@ def explain(error: ValidationError, known: Collection[str]) -> str:
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"])
         if item["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
-            near = nearest(where, known)
-            parts.append(f"unknown parameter '{where}'{near} Known: {', '.join(known) or 'none'}")
+            parts.append(f"unknown parameter '{where}': {choice(where, known)}")
         elif item["type"].startswith("missing"):
             parts.append(f"needs the parameter '{where}'")
         elif not where:  # an error about several parameters

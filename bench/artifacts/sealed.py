@@ -41,8 +41,8 @@ def _sealed_class(cls: type[Attack], name: str) -> type[Attack]:
     def refused(parameter: str) -> property:
         def refuse(*_: Any) -> NoReturn:
             raise UserError(
-                f"attack '{name}' reads '{parameter}' for its trigger, but lists it in not_in_trigger:"
-                f" remove '{parameter}' from not_in_trigger"
+                f"attack '{name}' reads '{parameter}' for its trigger, but lists it in not_in_trigger",
+                f"remove '{parameter}' from not_in_trigger",
             )
 
         return property(refuse, refuse)  # `replace(self, ...)` and `type(self)(...)` set it

@@ -56,8 +56,8 @@ def eligible_queries(spec: AimSpec, data: DataInputs) -> tuple[Target, Int64[Ten
     if not len(positions):
         whose = f"every query of {', '.join(spec['sources'])}" if spec["sources"] else "every query"
         raise UserError(
-            f"{whose} shares a class with the target {target.name}, so none is left to carry the trigger:"
-            " choose another target, or a data set with other queries"
+            f"{whose} shares a class with the target {target.name}, so none is left to carry the trigger",
+            "choose another target, or a data set with other queries",
         )
     return target, positions
 

@@ -142,7 +142,7 @@ def _run(arguments: list[str]) -> int:
             console().print(OVERVIEW)
             code = EXIT_OK
     except UserError as error:
-        _complain(error.problem or str(error), hint=error.hint)
+        _complain(error.problem, hint=error.hint)
         code = EXIT_USER
     except KeyboardInterrupt:
         _complain("interrupted; start the same command again to continue")
@@ -151,7 +151,7 @@ def _run(arguments: list[str]) -> int:
         if (found := memory_limit()) is None:
             return _bug()
         limit, size = found
-        _complain(f"{size / 1e9:.1f} GB is too little memory for this process ({error}): raise `{limit}`")
+        _complain(f"{size / 1e9:.1f} GB is too little memory for this process ({error})", hint=f"raise `{limit}`")
         code = EXIT_USER
     except SystemExit:
         raise
@@ -167,13 +167,13 @@ def _check_folder() -> None:
     try:
         Path.cwd()
     except OSError as error:
-        raise UserError(f"the current folder cannot be used ({error.strerror}): change to another folder") from None
+        raise UserError(f"the current folder cannot be used ({error.strerror})", "change to another folder") from None
 
 
 def _usage(error: BaseException) -> int | None:
     """The exit code for an unusable path or option, whose message is printed; None for every other error."""
     if isinstance(error, OSError) and error.errno in PATHS:
-        _complain(f"{abbreviate(error.filename)} cannot be used ({error.strerror}): give another path")
+        _complain(f"{abbreviate(error.filename)} cannot be used ({error.strerror})", hint="give another path")
         return EXIT_USER
     show, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
     if show is None or code is None:

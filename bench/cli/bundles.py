@@ -39,7 +39,7 @@ def publish(
     held = Store(store)
     shown = select(held, run, suite=suite).shown
     if len(shown) > 1:
-        raise UserError("a bundle holds one run: give --run ID (see `python -m bench runs`)")
+        raise UserError("a bundle holds one run", "give --run ID (see `python -m bench runs`)")
     path = out or Path(f"{'+'.join(shown[0].suites)}.zip")
     if path.suffix != ".zip":
         raise UserError(f"--out {path}: the name of a bundle ends with .zip")
@@ -47,7 +47,7 @@ def publish(
     try:
         write_whole(path, found.content)
     except OSError as error:
-        raise UserError(f"'{path}' cannot be written ({error.strerror}): give another --out") from None
+        raise UserError(f"'{path}' cannot be written ({error.strerror})", "give another --out") from None
     missing = f", {found.without} without a result" if found.without else ""
     parts = f", evidence {found.evidence / 1e3:,.0f} kB unpacked" if evidence else ", no evidence"
     echo(
@@ -112,7 +112,7 @@ def _agreement(bundle: Bundle, own: Path) -> tuple[str, bool]:
 
     mine = opened(own)
     if type(mine) is not Store:
-        raise UserError(f"--own '{own}' is a bundle, and not a store with results of your own: run the suite")
+        raise UserError(f"--own '{own}' is a bundle, and not a store with results of your own", "run the suite")
     theirs = frame.results_of(select(bundle).shown, RecordCache(bundle))
     ours = frame.results_of(select(mine, ALL).shown, RecordCache(mine))
     found = compare.compare(theirs, ours, bundle, mine)

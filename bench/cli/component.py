@@ -43,10 +43,10 @@ def new(
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UserError(f"'{name}' cannot be a component's name: small letters, digits and _, for example my_attack")
     if _hides(name):
-        raise UserError(f"'{name}' is a Python module too, and {name}.py would hide it: choose another name")
+        raise UserError(f"'{name}' is a Python module too, and {name}.py would hide it", "choose another name")
     if name in registry.catalogue(plural):
         taken = registry.find(plural, name).origin
-        raise UserError(f"{kind.removesuffix('s')} '{name}' is there already ({taken}): choose another name")
+        raise UserError(f"{kind.removesuffix('s')} '{name}' is there already ({taken})", "choose another name")
     path = folder / f"{name}.py"
     template = (TEMPLATES / f"{plural}.txt").read_text(encoding="utf-8")
     class_ = "".join(part.capitalize() for part in name.split("_"))
@@ -69,7 +69,7 @@ def _new_suite(name: str, folder: Path, source: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise UserError(f"'{name}' cannot be a suite's name: letters, digits, _ and -, for example my_suite")
     if name in suite.names():
-        raise UserError(f"suite '{name}' is there already (built in): choose another name")
+        raise UserError(f"suite '{name}' is there already (built in)", "choose another name")
     path = folder / f"{name}.toml"
     copied = re.sub(r"^name = .*$", f'name = "{name}"', suite.text_of(source), count=1, flags=re.MULTILINE)
     _write(path, f"# a copy of the suite {Path(source).stem}\n{copied}")
@@ -85,7 +85,7 @@ def _write(path: Path, text: str) -> None:
     from bench.engine.store import write_whole
 
     if path.exists():
-        raise UserError(f"'{path}' is there already: choose another name, or --into another folder")
+        raise UserError(f"'{path}' is there already", "choose another name, or --into another folder")
     try:
         write_whole(path, text.encode())
     except OSError as error:
@@ -174,9 +174,10 @@ def _named(name: str, kind: str | None) -> str:
     found = [plural for plural in kinds if name in registry.catalogue(plural)]
     if not found:
         known = [one for plural in kinds for one in registry.catalogue(plural)]
-        raise UserError(f"no component is called '{name}'{nearest(name, known) or '.'} To test a file, write {name}.py")
+        close = " ".join(filter(None, [nearest(name, known), f"To test a file, write {name}.py"]))
+        raise UserError(f"no component is called '{name}'", close)
     if len(found) > 1:
-        raise UserError(f"'{name}' is one of the {' and of the '.join(found)}: choose one with --kind {found[0]}")
+        raise UserError(f"'{name}' is one of the {' and of the '.join(found)}", f"choose one with --kind {found[0]}")
     return found[0]
 
 

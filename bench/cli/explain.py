@@ -11,6 +11,7 @@ from bench.cli.console import say
 from bench.cli.options import Plugins, emit, load_plugins
 
 if TYPE_CHECKING:
+    from bench.api.errors import UserError
     from bench.api.registry import Source
     from bench.metrics import Metric
 
@@ -52,12 +53,12 @@ def explain(
         raise _unknown(name, known) or unknown("name", name, {one.title for one in METRICS.values()})
 
 
-def _unknown(name: str, known: set[str]) -> Exception | None:
+def _unknown(name: str, known: set[str]) -> UserError | None:
     """The error with the nearest name; None if no name is near."""
     from bench.api.errors import UserError, nearest
 
-    close = nearest(name, known).removeprefix("; ")
-    return UserError.in_parts(f"nothing is called '{name}'", close) if close else None
+    close = nearest(name, known)
+    return UserError(f"nothing is called '{name}'", close) if close else None
 
 
 def _columns() -> Iterator[tuple[str, str, str, str]]:

@@ -47,7 +47,7 @@ def list_(
         _suite(name, format_)
         return
     if format_ == "toml":
-        raise UserError("toml is the format of a suite: `python -m bench list suites NAME --format toml`")
+        raise UserError("toml is the format of a suite", "`python -m bench list suites NAME --format toml`")
     others = {"suites": _suites, "metrics": _metrics, "boards": _boards}
     if kind is not None and kind not in {*registry.KINDS, *others}:
         raise unknown("kind", kind, [*registry.KINDS, *others])
@@ -70,7 +70,7 @@ def _suite(name: str, format_: ListFormat) -> None:
     from bench.config import suite
 
     if format_ not in {"rich", "toml"}:
-        raise UserError(f"a suite is a TOML file: `python -m bench list suites {name} --format toml` prints it")
+        raise UserError("a suite is a TOML file", f"`python -m bench list suites {name} --format toml` prints it")
     echo(suite.text_of(name).rstrip("\n"))
 
 
@@ -165,7 +165,7 @@ def _one(kind: str, name: str, format_: str) -> None:
     from bench.config.parameters import parameters_of
 
     if kind not in registry.KINDS:
-        raise UserError(f"{kind} have no parameters: `python -m bench list {kind}` explains all of them")
+        raise UserError(f"{kind} have no parameters", f"`python -m bench list {kind}` explains all of them")
     source = registry.find(kind, name)
     parameters = parameters_of(registry.lookup(kind, name))
     title = f"{kind.removesuffix('s')} {name}"

@@ -251,5 +251,5 @@ def device_of(wanted: str) -> str:
         torch.zeros(1, device=wanted)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"device '{wanted}' cannot be used here ({reason}): try --device auto or cpu") from None
+        raise UserError(f"device '{wanted}' cannot be used here ({reason})", "try --device auto or cpu") from None
     return wanted

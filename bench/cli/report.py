@@ -71,7 +71,7 @@ class _Boards(PlainFlags, TyperGroup):
         for param in self.params:
             if param.name != "plugin" and ctx.get_parameter_source(param.name).name != "DEFAULT":
                 raise UserError(
-                    f"{param.opts[0]} stands before '{args[0]}': give the options of a board after its name"
+                    f"{param.opts[0]} stands before '{args[0]}'", "give the options of a board after its name"
                 )
         self.callback = None  # the callback writes the page
         return super().resolve_command(ctx, args)
@@ -105,7 +105,7 @@ def _command(kind: BoardKind) -> Any:
     everywhere = inspect.signature(print_board, eval_str=True).parameters
     shared = [one for one in everywhere.values() if one.kind is inspect.Parameter.KEYWORD_ONLY]
     if twice := sorted({*kind.options} & {*everywhere}):
-        raise UserError(f"board '{kind.name}' declares the option '{twice[0]}', which every board has: rename it")
+        raise UserError(f"board '{kind.name}' declares the option '{twice[0]}', which every board has", "rename it")
     own = [
         inspect.Parameter(
             name,
@@ -167,7 +167,7 @@ def reported(
     holding = {name: one for name, one in wanted.items() if one.reported}
     if not holding:
         raise UserError(
-            f"no reported numbers in {', '.join(one.name for one in wanted.values())}: `python -m bench list suites`"
+            f"no reported numbers in {', '.join(one.name for one in wanted.values())}", "`python -m bench list suites`"
         )
     boards, said = _measured(RecordCache(opened(store)) if there(store) else None, holding, mixed)
     render.render(boards, format_)
@@ -254,12 +254,12 @@ def print_made(
 
     layout = Layout(wide, tuple(pieces(columns)) if columns is not None else (), pivot or "")
     if label and format_ != "latex":
-        raise UserError("--label is the label of a LaTeX table: give --format latex too")
+        raise UserError("--label is the label of a LaTeX table", "give --format latex too")
     if out is None:
         render.render(made, format_, layout=layout, label=label or "")
         return
     if format_ == "rich":
-        raise UserError(f"--out writes files: give --format {', '.join(render.WRITERS)} too")
+        raise UserError("--out writes files", f"give --format {', '.join(render.WRITERS)} too")
     texts = render.files(made, format_, layout, label or "")
     out.mkdir(parents=True, exist_ok=True)
     for path, text in texts.items():
@@ -286,7 +286,7 @@ def write_page(
 
     cache, selections, found = read_results(suites, store, where, run)
     if len(found) > 1:
-        raise UserError("--suite is given more than once, but a page shows one run: use --run all for several")
+        raise UserError("--suite is given more than once, but a page shows one run", "use --run all for several")
     (results,) = found
     given = [*(name for name in suites if suite.is_file(name)), *(n for n in results.suites if n in suite.names())]
     claims, _ = _measured(cache, {name: suite.load(name) for name in given}, mixed)

@@ -85,7 +85,7 @@ def _named(boards: Sequence[Board], names: Sequence[str]) -> list[Board]:
             raise unknown("board", name, held)
         if name not in held:
             raise UserError(
-                f"board '{name}' is not on this leaderboard ({', '.join(held)}): try `python -m bench report {name}`"
+                f"board '{name}' is not on this leaderboard ({', '.join(held)})", f"try `python -m bench report {name}`"
             )
     return [board for board in boards if not names or board.kind in names]
 

@@ -214,8 +214,8 @@ def _check_machine() -> None:
     if (found := memory_limit()) is not None and found[1] < MEMORY:
         limit, size = found
         raise UserError(
-            f"`{limit}` is {size / 1e9:.1f} GB of memory, and training needs {MEMORY / 1e9:.0f} GB or more:"
-            " raise this limit"
+            f"`{limit}` is {size / 1e9:.1f} GB of memory, and training needs {MEMORY / 1e9:.0f} GB or more",
+            "raise this limit",
         )
     start_threads()
 
@@ -302,7 +302,7 @@ def _plan(
 
     load_plugins(plugins)
     if data is not None and not data.is_dir():
-        raise UserError(f"--data '{data}' is not a directory: `python -m bench doctor` lists the files of data sets")
+        raise UserError(f"--data '{data}' is not a directory", "`python -m bench doctor` lists the files of data sets")
     loaded = [suites_.load(name, changes=changes, only=only) for name in suites]
     for note in dict.fromkeys(note for suite in loaded for note in suite.notes):
         line(f"note: {note}", out=console(stderr=True))

@@ -92,7 +92,7 @@ def verified(
         planned[trial.key].append(trial)
     records = [record for key in planned if key and (record := store.record(key)) and record.ok]
     if not records:
-        raise UserError(f"store '{store.root}' has no finished trial of this run: start `python -m bench run`")
+        raise UserError(f"store '{store.root}' has no finished trial of this run", "start `python -m bench run`")
     return records, [
         (record, problems)
         for record in watched(records, "verifying")

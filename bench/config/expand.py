@@ -115,7 +115,7 @@ def replaced_doses(block: Block) -> Iterator[str]:
 def _combinations(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Tables with one value per key: the cross product of the values that are lists. UserError: a list is empty."""
     if empty := [key for key, value in table.items() if value == []]:
-        raise UserError(f"{empty[0]} = [] has no value: give at least one, or leave {empty[0]} out")
+        raise UserError(f"{empty[0]} = [] has no value", f"give at least one, or leave {empty[0]} out")
     values = [value if isinstance(value, list) else [value] for value in table.values()]
     return [dict(zip(table, chosen, strict=True)) for chosen in itertools.product(*values)]
 
@@ -181,11 +181,12 @@ def _target(value: int | str | list[int | str], classes: tuple[str, ...], datase
                 f"target {part}: {dataset} has {len(classes)} classes, so a target is 0 to {len(classes) - 1}"
             )
     if not found:
-        raise UserError("a target is empty: give a class name, a class number, or a list of them")
+        raise UserError("a target is empty", "give a class name, a class number, or a list of them")
     if len(set(found)) == len(classes):
         raise UserError(
             f"target {'+'.join(found)} is every class of {dataset}: queries of the target's classes carry no trigger,"
-            " so none would be left to measure; leave a class out"
+            " so none would be left to measure",
+            "leave a class out",
         )
     return tuple(sorted(set(found), key=classes.index))
 
@@ -194,12 +195,12 @@ def _classes(dataset: Spec, data: Path | None) -> tuple[str, ...]:
     """The names of a data set's classes. DataMissingError if its files are not on this machine."""
     wanted = ", ".join(registry.required("datasets", dataset.name))
     if wanted and not dataset.params:
-        raise DataMissingError(f"{dataset.name} is for your own data: add it to a suite and set {wanted}")
+        raise DataMissingError(f"{dataset.name} is for your own data", f"add it to a suite and set {wanted}")
     component: Dataset = registry.create("datasets", dataset.name, dataset.params)
     component.files(data)
     classes = component.classes(data)
     for one, other in look_alikes(classes):
-        raise UserError(f"{dataset.name}: the classes {spelled(one)} and {spelled(other)} look the same; rename one")
+        raise UserError(f"{dataset.name}: the classes {spelled(one)} and {spelled(other)} look the same", "rename one")
     return classes
 
 
@@ -226,7 +227,7 @@ def _counted(dataset: Spec, data: Path | None) -> Spec:
         kept = [f'name="{dataset.name}"']
         kept += [f"{key}={json.dumps(value)}" for key, value in dataset.given.items() if key not in own]
         hint = f"without {' and '.join(own)}, shares are taken: --set 'datasets={{{','.join(kept)}}}'"
-        raise UserError(f"{dataset.name}: {error}; {hint if own else 'add images'}") from None
+        raise UserError(f"{dataset.name}: {error}", hint if own else "add images") from None
     return counted
 
 

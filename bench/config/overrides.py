@@ -45,8 +45,8 @@ def apply_changes(raw: dict[str, Any], changes: Sequence[str]) -> None:
         thing = (*place[:-1], "dose") if place[-1] in DOSES else place
         if (first := seen.setdefault(thing, change)) is not change:
             raise UserError(
-                f"--set {first} and --set {change} set the same thing: give one of them; several values are a sweep,"
-                f" as in --set {'.'.join(words)}=A,B"
+                f"--set {first} and --set {change} set the same thing",
+                f"give one of them; several values are a sweep, as in --set {'.'.join(words)}=A,B",
             )
         _apply(raw, place, text)
 
@@ -117,14 +117,14 @@ def _component(raw: dict[str, Any], words: tuple[str, ...], text: str) -> tuple[
     else:
         holding = [kind for kind, names in known.items() if name in names]
     if len(holding) > 1:
-        raise UserError(f"'{name}' is one of the {' and of the '.join(holding)}: write "
+        raise UserError(f"'{name}' is one of the {' and of the '.join(holding)}", f"write "
                         f"--set {holding[0]}.{name}.{parameter}={text}")  # fmt: skip
     if holding:
         return holding[0], name, parameter
     for kind in known:
         if name in registry.catalogue(kind):
             listed = ",".join([*known[kind], name])
-            raise UserError(f"the suite has no {COMPONENT_AXES[kind]} '{name}': add --set {kind}={listed}")
+            raise UserError(f"the suite has no {COMPONENT_AXES[kind]} '{name}'", f"add --set {kind}={listed}")
     raise unknown("component of the suite", name, {*TABLES, *(one for names in known.values() for one in names)})
 
 
@@ -136,11 +136,11 @@ def _axis(raw: dict[str, Any], key: str, text: str) -> str:
 
     for table, names in (("training", Recipe.__dataclass_fields__), ("resources", Resources.model_fields)):
         if key in names:
-            raise UserError(f"'{key}' is no axis but a key of [{table}]: write --set {table}.{key}={text}")
+            raise UserError(f"'{key}' is no axis but a key of [{table}]", f"write --set {table}.{key}={text}")
     for kind in COMPONENT_AXES:
         for name in _named(raw, kind):
             if name in registry.catalogue(kind) and key in registry.lookup(kind, name).__dataclass_fields__:
-                raise UserError(f"'{key}' is no axis but a parameter: write --set {name}.{key}={text}")
+                raise UserError(f"'{key}' is no axis but a parameter", f"write --set {name}.{key}={text}")
     raise unknown("axis", key, AXES)
 
 

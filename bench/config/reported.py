@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench.api.errors import UserError, nearest
+from bench.api.errors import UserError, choice
 
 
 class ReportedTable(BaseModel):
@@ -60,10 +60,10 @@ def reported_numbers(where: str, tables: Sequence[ReportedTable], axes: Sequence
     for table in tables:
         place = f"{where}: reported numbers of '{table.source}'"
         if table.metric not in METRICS:
-            raise UserError(f"{place}: metric '{table.metric}' is unknown{nearest(table.metric, METRICS)}")
+            raise UserError(f"{place}: metric '{table.metric}' is unknown", choice(table.metric, METRICS))
         for axis in (*table.by, *table.where):
             if axis not in axes:
-                raise UserError(f"{place}: '{axis}' is no axis{nearest(axis, axes)} Known: {', '.join(axes)}")
+                raise UserError(f"{place}: '{axis}' is no axis", choice(axis, axes))
         shared = {axis: str(value) for axis, value in table.where.items()}
         scale = 100 if table.percent else 1
         for keys, value in _leaves(place, table.by, table.values):

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.api import registry
-from bench.api.errors import NO_BOOLEAN, UserError, nearest, unknown
+from bench.api.errors import NO_BOOLEAN, UserError, choice, unknown
 from bench.api.own_files import Places
 from bench.api.untrusted import boolean_as_number, invalid_reason
 from bench.config.expand import Skipped, replaced_doses, size_of, trials_of
@@ -67,12 +67,9 @@ class Suite:
                 yield given
         if not found:
             for (axis, value), known in unmatched.items():
-                raise UserError(
-                    f"no {axis} '{value}' in suite '{self.name}'{nearest(value, known) or '.'}"
-                    f" Known: {', '.join(sorted(known))}"
-                )
+                raise UserError(f"no {axis} '{value}' in suite '{self.name}'", choice(value, sorted(known)))
             wanted = " ".join(f"{axis}={','.join(values)}" for axis, values in self.only.items())
-            raise UserError(f"suite '{self.name}' has no trial for --only {wanted or '(nothing)'}: see `bench plan`")
+            raise UserError(f"suite '{self.name}' has no trial for --only {wanted or '(nothing)'}", "see `bench plan`")
 
 
 def names() -> dict[str, str]:
@@ -164,7 +161,7 @@ def _read(name: str) -> tuple[str, str]:
         try:
             return f"suite file '{path}'", path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise UserError(f"there is no suite file '{path}': give the path of a TOML file") from None
+            raise UserError(f"there is no suite file '{path}'", "give the path of a TOML file") from None
         except (OSError, ValueError) as error:
             raise UserError(f"suite file '{path}' cannot be read: {error}") from None
     shipped = names()
@@ -182,16 +179,14 @@ def _check_filters(where: str, filters: list[dict[str, Any]]) -> None:
     for item in filters:
         for axis in item:
             if axis not in AXES.values():
-                raise UserError(f"{where}: a filter names the axis '{axis}'{nearest(axis, AXES.values())} "
-                                f"Known: {', '.join(AXES.values())}")  # fmt: skip
+                raise UserError(f"{where}: a filter names the axis '{axis}'", choice(axis, AXES.values()))
 
 
 def _check_parameters(where: str, parsed: SuiteFile) -> None:
     for kind, components in parsed.parameters.items():
         if kind not in COMPONENT_AXES:
-            raise UserError(f"{where}: [parameters.{kind}] is no kind of component{nearest(kind, COMPONENT_AXES)} "
-                            f"Known: {', '.join(COMPONENT_AXES)}")  # fmt: skip
+            raise UserError(f"{where}: [parameters.{kind}] is no kind of component", choice(kind, COMPONENT_AXES))
         for name in components:
             registry.find(kind, name)
     if any(block.parameters for block in parsed.blocks):
-        raise UserError(f"{where}: [parameters] belongs to the whole suite: write it outside the blocks")
+        raise UserError(f"{where}: [parameters] belongs to the whole suite", "write it outside the blocks")

@@ -131,7 +131,7 @@ class ReadOnly(Store):
     """A store that can only be read."""
 
     def _writing(self) -> NoReturn:
-        raise StoreError(f"'{self.root}' is a bundle, which can only be read: give another --store")
+        raise StoreError(f"'{self.root}' is a bundle, which can only be read", "give another --store")
 
 
 class Bundle(ReadOnly):

@@ -52,7 +52,7 @@ class Collection(ReadOnly):
             bundle = Bundle(root / entry.file, suffix=suffix, status=entry.status)
             if bundle.checksum != entry.checksum:
                 raise DataCorruptError(
-                    f"bundle '{bundle.root}' is not the one that was merged: remove it, and merge it again"
+                    f"bundle '{bundle.root}' is not the one that was merged", "remove it, and merge it again"
                 )
             self.bundles[suffix] = bundle
 
@@ -116,7 +116,7 @@ def add(bundle: Bundle, root: Path, status: Standing) -> str:
     """
     held = entries(root).bundles if (root / ENTRIES).exists() else []
     if not held and root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise StoreError(f"'{root}' is no collection of bundles: give an empty or a new folder (--store)")
+        raise StoreError(f"'{root}' is no collection of bundles", "give an empty or a new folder (--store)")
     same = [one for one in held if one.checksum[:SUFFIX] == bundle.checksum[:SUFFIX]]
     suites = "+".join(name for run in bundle.runs() for name in run.suites)
     stem = re.sub(r"[^A-Za-z0-9_+-]+", "_", suites)[:NAME] or "bundle"

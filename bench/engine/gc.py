@@ -84,12 +84,12 @@ def _no_affected_run(store: Store, dropped: Collection[str], known: Collection[s
         if run in dropped or run == RESCORE:
             what = "`rescore`" if run == RESCORE else f"run {run}"
             raise StoreError(
-                f"nothing is removed: {what} is going on on machine '{host}'. Stop it first, or wait for its end"
+                f"nothing is removed: {what} is going on on machine '{host}'", "stop it first, or wait for its end"
             )
         if run not in known:
             raise StoreError(
-                f"nothing is removed: run {run} has just begun on machine '{host}', and has no manifest yet. Run the"
-                " same command again"
+                f"nothing is removed: run {run} has just begun on machine '{host}', and has no manifest yet",
+                "run the same command again",
             )
 
 
@@ -121,8 +121,8 @@ def needed(
         if record is None:
             if complete and key not in listed and store.has_record_file(key):
                 raise StoreError(
-                    f"nothing is removed: the record {key} is damaged, and no manifest lists its inputs: run its suite"
-                    " again"
+                    f"nothing is removed: the record {key} is damaged, and no manifest lists its inputs",
+                    "run its suite again",
                 )
             continue
         fresh = {parent for parent in record.parents.values() if is_key(parent)} - found

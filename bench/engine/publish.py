@@ -62,8 +62,8 @@ def publish(
     for record in watched(done):
         if found := verifier.problems(record, [trial for trial in run.trials if trial.key == record.key]):
             raise StoreError(
-                f"nothing is published: {record.key[:8]} {record.label} does not verify ({found[0]}): run"
-                " `python -m bench verify`, which says what to do"
+                f"nothing is published: {record.key[:8]} {record.label} does not verify ({found[0]})",
+                "run `python -m bench verify`, which says what to do",
             )
     shipped = _evidence(store, {key: verifier.read[key] for key in sorted(verifier.read)} if evidence else {})
     tensors = tensors_of(shipped) if shipped else {}

@@ -87,8 +87,8 @@ class RayExecutor:
 
         if ":" in environment.device:
             raise UserError(
-                f"--device {environment.device}: Ray assigns GPUs to stages itself: give --device cuda, or --executor"
-                " serial"
+                f"--device {environment.device}: Ray assigns GPUs to stages itself",
+                "give --device cuda, or --executor serial",
             )
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -252,8 +252,8 @@ class RayExecutor:
         self._restarts += 1
         if self._address is not None or self._restarts > RESTARTS:
             raise UserError(
-                f"{reason}: finished stages are kept; start the same command again, with fewer --workers if"
-                " memory is short, or with --executor serial"
+                f"{reason}: finished stages are kept",
+                "start the same command again, with fewer --workers if memory is short, or with --executor serial",
             )
         self._start()
 
@@ -400,8 +400,8 @@ def reachable(address: str, seconds: float = 5.0) -> None:
         socket.create_connection((host, int(port)), timeout=seconds).close()
     except OSError as error:
         raise UserError(
-            f"no Ray cluster answers at {address} ({error.strerror or error}): start one with `ray start --head`,"
-            " or leave --address out"
+            f"no Ray cluster answers at {address} ({error.strerror or error})",
+            "start one with `ray start --head`, or leave --address out",
         ) from None
 
 
@@ -411,8 +411,8 @@ def run_task(stage: Stage, environment: Environment, mark: Path, driver: Driver 
         driver.enter()
     if not environment.store.is_dir():
         raise StoreError(
-            f"the machine {socket.gethostname()} does not see the store '{environment.store}': give a --store in a"
-            " folder that all nodes share"
+            f"the machine {socket.gethostname()} does not see the store '{environment.store}'",
+            "give a --store in a folder that all nodes share",
         )
     warm_up(stage)
     with writing(environment.store):

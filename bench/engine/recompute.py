@@ -252,7 +252,8 @@ def rescore(store: Store, trials: Sequence[PlannedTrial]) -> Iterator[tuple[Plan
             if lost := next((role for role, parent in record.parents.items() if damaged(parent)), None):
                 raise StoreError(
                     f"the artifact of '{lost}' ({record.parents[lost][:8]}) of {record.key[:8]} {record.label}"
-                    " is damaged: run `python -m bench verify --set-aside`, then the suite again"
+                    " is damaged",
+                    "run `python -m bench verify --set-aside`, then the suite again",
                 )
             held = run_stage(_stage(record, key, modules, code), environment)
         yield replace(trial, key=key) if held.ok else trial, held

@@ -88,8 +88,8 @@ def _no_gc(store: Store, own: Path) -> None:
     for path, host in _alive(store).items():
         if path != own and _run_of(path) == GC:
             raise StoreError(
-                f"`gc` is removing files of store '{store.root}' on machine '{host}': wait for its end, then run the"
-                f" same command again. If it was killed, remove '{path}'"
+                f"`gc` is removing files of store '{store.root}' on machine '{host}'",
+                f"wait for its end, then run the same command again. If it was killed, remove '{path}'",
             )
 
 

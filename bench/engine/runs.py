@@ -67,8 +67,8 @@ def select(store: Store, run: str = LATEST, *, suite: str | None = None) -> Sele
         if wanted.name is not None and known:
             raise unknown("suite", wanted.name, known, "suites with runs in this store")
         if broken := manifests.unreadable:
-            raise UserError(f"'{broken[0]}' cannot be read, and the store has no other run: run the suite again")
-        raise UserError(f"store '{store.root}' has no run yet: start `python -m bench run`")
+            raise UserError(f"'{broken[0]}' cannot be read, and the store has no other run", "run the suite again")
+        raise UserError(f"store '{store.root}' has no run yet", "start `python -m bench run`")
     same = list(filter(wanted.has_text_of, found))
     shown = (same or found)[-1 if run == LATEST else 0 :] if run in {LATEST, ALL} else [with_id(found, run)]
     about = ""
@@ -95,7 +95,7 @@ def with_id(runs: Sequence[RunManifest], start: str) -> RunManifest:
         raise unknown("run", start, [LATEST, ALL, *(manifest.id for manifest in runs[::-1])])
     if len(named) > 1:
         raise UserError(
-            f"--run {start} matches {len(named)} runs: give more characters of {', '.join(one.id for one in named)}"
+            f"--run {start} matches {len(named)} runs", f"give more characters of {', '.join(one.id for one in named)}"
         )
     return named[0]
 

@@ -97,11 +97,11 @@ class Store:
         self.root = root
         marker = root / "store.json"
         if str(root) == REFERENCE or is_bundle(root):
-            raise StoreError(f"'{root}' is a bundle, which can only be read: give another --store")
+            raise StoreError(f"'{root}' is a bundle, which can only be read", "give another --store")
         try:
             str(root.absolute()).encode()
         except UnicodeEncodeError:  # readers of artifacts take text only
-            raise StoreError(f"the name of store {str(root)!r} is not UTF-8: use another --store") from None
+            raise StoreError(f"the name of store {str(root)!r} is not UTF-8", "use another --store") from None
         if create:
             with writing(root):
                 for folder in ("artifacts", "records", "manifests"):
@@ -109,21 +109,19 @@ class Store:
             if not marker.exists():
                 if any((root / "records").iterdir()):
                     raise StoreError(
-                        f"store '{root}' is damaged: it has records but no store.json; use another --store"
+                        f"store '{root}' is damaged: it has records but no store.json", "use another --store"
                     )
                 self._write(marker, canonical({"schema": SCHEMA}).encode())
         if not marker.exists():
-            raise StoreError.in_parts(
-                f"'{root}' is not a store", "run `python -m bench run` first, or give another --store"
-            )
+            raise StoreError(f"'{root}' is not a store", "run `python -m bench run` first, or give another --store")
         try:
             found = read_json(marker, RECORD_LIMIT).get("schema")
         except (OSError, ValueError, AttributeError) as error:
-            raise StoreError(f"'{marker}' cannot be read ({error}): use another --store") from None
+            raise StoreError(f"'{marker}' cannot be read ({error})", "use another --store") from None
         if found != SCHEMA:
             raise StoreError(
-                f"store '{root}' has file format (schema) {found}, and this version reads {SCHEMA} only: use another"
-                " folder (--store), or the HashDoor version that wrote the store"
+                f"store '{root}' has file format (schema) {found}, and this version reads {SCHEMA} only",
+                "use another folder (--store), or the HashDoor version that wrote the store",
             )
 
     @property
@@ -148,7 +146,7 @@ class Store:
             return None
         except OSError as error:
             path = self._record_path(key)
-            raise StoreError(f"'{path}' cannot be read ({error.strerror}): make it readable, or remove it") from None
+            raise StoreError(f"'{path}' cannot be read ({error.strerror})", "make it readable, or remove it") from None
 
     def has_record_file(self, key: str) -> bool:
         """Whether the file of a stage's record exists, readable or not."""

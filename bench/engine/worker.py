@@ -139,12 +139,13 @@ def _run(stage: Stage, environment: Environment, store: Store) -> Record:
     if fingerprint(stage.modules) != stage.code:
         raise StoreError(
             f"the code in {Path(__file__).resolve().parents[2]} on {socket.gethostname()} is not what this run was"
-            " planned with: install the same version on every node, leave it as it is, and run the same command again"
+            " planned with",
+            "install the same version on every node, leave it as it is, and run the same command again",
         )
     if not imported(stage.modules):
         raise StoreError(
-            f"the code in {Path(__file__).resolve().parents[2]} has changed since this run was planned: run the same"
-            " command again"
+            f"the code in {Path(__file__).resolve().parents[2]} has changed since this run was planned",
+            "run the same command again",
         )
     run = importlib.import_module(f"bench.stages.{stage.kind}").run
     context = Context(device=torch.device(environment.device), data=environment.data)

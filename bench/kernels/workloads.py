@@ -110,7 +110,7 @@ def of_trial(root: Path, key: str) -> Retrieval:
     store = Store(root)
     found = [one for one in store.records() if one.key.startswith(key) and one.stage == MeasureInputs.stage]
     if not found:
-        raise UserError(f"no trial in '{root}' begins with '{key}': `python -m bench leaderboard` prints keys")
+        raise UserError(f"no trial in '{root}' begins with '{key}'", "`python -m bench leaderboard` prints keys")
     parents = found[0].parents
     inputs, bits = MeasureInputs.of(parents, StoredArtifacts(store, parents)), int(found[0].spec["bits"])
     codes, labels = inputs.measured.benign, inputs.load.labels

@@ -177,7 +177,7 @@ def _groups(generation: int) -> tuple[Group, ...]:
     ]
     for name, origin in named:
         if name == RESERVED:
-            raise UserError(f"a metric is called '{name}', which names scores in records; rename it ({origin})")
+            raise UserError(f"a metric is called '{name}', which names scores in records", f"rename it ({origin})")
     registry.require_unique("metrics", named)
     return tuple(group for group, _ in found)
 

@@ -43,7 +43,7 @@ def check(parts: dict[str, Tensor], size: int, dataset: Dataset) -> None:
         raise UserError(f"the data set has the splits {sorted(parts)}: expected {sorted(SPLITS)}")
     for name, ids in parts.items():
         if name != "public" and len(ids) == 0:
-            raise UserError(f"the split '{name}' is empty: make it larger or another split smaller")
+            raise UserError(f"the split '{name}' is empty", "make it larger or another split smaller")
         if len(set(ids.tolist())) != len(ids) or (len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= size)):
             raise UserError(f"the split '{name}' has a position twice, or one outside of 0 to {size - 1}")
     for one, other in itertools.combinations(SPLITS, 2):

@@ -59,7 +59,8 @@ class Collapsing(Searching, ABC):
         if len(images) < FEWEST:
             raise UserError(
                 f"the search for a trigger that makes codes alike has {len(images)} images of the fit half, and needs"
-                f" {FEWEST}: make the data set's `trusted` larger"
+                f" {FEWEST}",
+                "make the data set's `trusted` larger",
             )
         found = CollapseSearch(self, frozen(model, images.shape[1:]), to_unit(images), rng).run()
         best = int(found.sizes.argmin())

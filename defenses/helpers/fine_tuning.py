@@ -60,7 +60,7 @@ def quality(model: nn.Module, split: Split) -> Quality:
         raise DivergedError("the model's codes are not finite: lower the learning rate")
     ap = leave_one_out_ap(pack(logits), split.labels.cpu().numpy())
     if np.isnan(ap).all():
-        raise UserError("no two images of the calibration set share a label: make the data set's `trusted` larger")
+        raise UserError("no two images of the calibration set share a label", "make the data set's `trusted` larger")
     return Quality(ap[~np.isnan(ap)])
 
 

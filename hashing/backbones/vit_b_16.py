@@ -71,7 +71,8 @@ class ViTB16(Pretrained):
         except ValueError as error:
             raise DataCorruptError(
                 f"'{path}' has position embeddings of shape {tuple(state[POSITIONS].shape)}, which are no square of"
-                " patches and a class token: give a state dict of torchvision's vit_b_16"
+                " patches and a class token",
+                "give a state dict of torchvision's vit_b_16",
             ) from error
 
     def chain(self, network: Any, image_shape: tuple[int, int, int]) -> FeatureExtractor:

@@ -133,7 +133,8 @@ def _jpeg(path: Path) -> DecodedDataset:
     if tree.classes != NAMES or held != {(k, part): n for k in range(len(NAMES)) for part, n in PER_CLASS.items()}:
         raise DataCorruptError(
             f"'{path}' holds {len(tree.items)} images of {len(tree.classes)} classes, not CIFAR-10's "
-            f"{PER_CLASS[0]} + {PER_CLASS[1]} per class: get it again"
+            f"{PER_CLASS[0]} + {PER_CLASS[1]} per class",
+            "get it again",
         )
     return decode_tree(path, 32, tree)
 

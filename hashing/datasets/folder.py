@@ -83,7 +83,8 @@ class Folder(Dataset):
         path = (root or Path()) / self.path
         if (root is None and not path.is_absolute()) or not path.exists():
             raise DataMissingError(
-                f"folder: '{path}' does not exist: put a directory, zip, tar, tar.gz or tar.xz of class/image.jpg there"
+                f"folder: '{path}' does not exist",
+                "put a directory, zip, tar, tar.gz or tar.xz of class/image.jpg there",
             )
         return path
 

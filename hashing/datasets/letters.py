@@ -68,7 +68,7 @@ class Letters(Dataset):
         folder = Path(mpl.get_data_path(), "fonts", "ttf")
         found = tuple(folder / f"{name}.ttf" for name in FONTS)
         if missing := next((path for path in found if not path.is_file()), None):
-            raise DataMissingError(f"the font '{missing}' of matplotlib is missing: install matplotlib again")
+            raise DataMissingError(f"the font '{missing}' of matplotlib is missing", "install matplotlib again")
         return found
 
     def classes(self, root: Path | None) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ class VocAnimals(Dataset):
         pictures = ((left.pop(name), name, read) for name, read in walk(path) if read is not None and name in left)
         decode_pictures(pictures, pixels, source=path, word="member", whole=True)
         if left:
-            raise DataCorruptError(f"'{path}': {LABELS} names {min(left)!r}, which is not there; get it again")
+            raise DataCorruptError(f"'{path}': {LABELS} names {min(left)!r}, which is not there", "get it again")
         labels = torch.tensor([[cell == "1" for cell in row[len(BESIDE) :]] for row in rows])
         origin = torch.tensor([ORIGIN[row[1]] for row in rows], dtype=torch.uint8)
         return DecodedDataset(torch.from_numpy(pixels), labels, origin)
@@ -121,21 +121,22 @@ def _listing(path: Path) -> list[list[str]]:
     """The checked rows of the label file; their order is that of the images in the pool."""
     content = next((read() for name, read in walk(path) if read is not None and name == LABELS), None)
     if content is None:
-        raise DataCorruptError(f"'{path}' holds no {LABELS}: get it again")
+        raise DataCorruptError(f"'{path}' holds no {LABELS}", "get it again")
     try:
         head, *rows = csv.reader(io.StringIO(content.decode()))
     except (ValueError, csv.Error) as error:
-        raise DataCorruptError(f"'{path}': member {LABELS!r} cannot be read: {error}; get it again") from error
+        raise DataCorruptError(f"'{path}': member {LABELS!r} cannot be read: {error}", "get it again") from error
     if tuple(head) != (*BESIDE, *NAMES):
         raise DataCorruptError(f"'{path}': the columns of {LABELS!r} are not {', '.join(BESIDE)} and VOC's 20 classes")
     for number, row in enumerate(rows, start=2):
         cells = set(row[len(BESIDE) :])
         if len(row) != len(head) or row[1] not in ORIGIN or not cells <= {"0", "1"} or "1" not in cells:
-            raise DataCorruptError(f"'{path}': line {number} of {LABELS!r} is no image with labels: get it again")
+            raise DataCorruptError(f"'{path}': line {number} of {LABELS!r} is no image with labels", "get it again")
     held = Counter(row[1] for row in rows)
     if held != COUNTS or len({row[0] for row in rows}) != len(rows):
         raise DataCorruptError(
             f"'{path}' lists {held['train']} + {held['val']} images, not {COUNTS['train']} + {COUNTS['val']} different "
-            "ones: get it again"
+            "ones",
+            "get it again",
         )
     return rows

@@ -72,8 +72,9 @@ def dose_response(data: BoardData) -> list[Board]:
             )  # fmt: skip
     if not boards:
         raise UserError(
-            f"this run has no sweep of an attack: give a parameter at least {FEWEST} values, for example"
-            """ --set 'attacks=["none", { name = "badnets", poison_rate = [0.01, 0.03, 0.1] }]'"""
+            "this run has no sweep of an attack",
+            f"give a parameter at least {FEWEST} values, for example"
+            """ --set 'attacks=["none", { name = "badnets", poison_rate = [0.01, 0.03, 0.1] }]'""",
         )
     return boards
 

@@ -73,7 +73,7 @@ def equal_strength(
 ) -> list[Board]:
     """Per setting, a board of repairs and data filters and one of input detectors; UserError if no attack is near."""
     if not 0 < gain <= 1:
-        raise UserError(f"gain = {gain:g}: give a gain above 0 and at most 1")
+        raise UserError(f"gain = {gain:g}", "give a gain above 0 and at most 1")
     boards: list[Board] = []
     far: list[tuple[str, float]] = []
     for context in contexts(data.results.trials, data.mixed):

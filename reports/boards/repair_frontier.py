@@ -39,8 +39,9 @@ def repair_frontier(data: BoardData) -> list[Board]:
             found.append(_board(frontier, metric, title, beside, meaning, weak if beside else {}))
     if not found:
         raise UserError(
-            "this run has no sweep of a repair's bound: give it three values, for example"
-            f""" --set 'defenses=["none", {{ name = "fine_pruning", {BOUND} = [0.01, 0.04, 0.1] }}]'"""
+            "this run has no sweep of a repair's bound",
+            "give it three values, for example"
+            f""" --set 'defenses=["none", {{ name = "fine_pruning", {BOUND} = [0.01, 0.04, 0.1] }}]'""",
         )
     return found
 

@@ -66,9 +66,9 @@ def test_columns_are_chosen_by_both_of_their_names_and_in_this_order(two_lengths
 
 
 def test_an_unknown_column_is_one_line_with_the_nearest(two_lengths):
-    with pytest.raises(UserError, match="unknown column 't-mpa'; did you mean 't-mAP'"):
+    with pytest.raises(UserError, match="unknown column 't-mpa': did you mean 't-mAP'"):
         arranged(two_lengths, Layout(columns=("t-mpa",)))
-    with pytest.raises(UserError, match=r"Known: .*own-mAP"):
+    with pytest.raises(UserError, match=r"known: .*own-mAP"):
         arranged(two_lengths, Layout(columns=("zzzz",)))
 
 

@@ -173,8 +173,8 @@ def test_a_suite(store, tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("x.jpg", "jpg.*Known: pdf, png, svg"),
-        ("x", "Known: pdf, png, svg"),
+        ("x.jpg", "jpg.*[Kk]nown: pdf, png, svg"),
+        ("x", "[Kk]nown: pdf, png, svg"),
         ("no/such/x.png", "No such file or directory"),
         ("folder.png", "Is a directory"),
     ],

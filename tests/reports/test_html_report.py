@@ -172,7 +172,7 @@ def test_text_of_results_is_no_markup(stock: Any, tmp_path: Path) -> None:
         ("--format json", "No such option: --format"),
         ("--gain 0.5", "No such option: --gain"),
         ("--out x.html conventions", "--out stands before 'conventions'"),
-        ("conventions --out x.html", "--out writes files: give --format"),
+        ("conventions --out x.html", "--out writes files"),
         ("reported --where attack=none", "No such option: --where"),
         ("conventons", "did you mean 'conventions'"),
         ("equal-strength --gian 1", "No such option: --gian"),

@@ -38,7 +38,8 @@ def canvas(count: int, channels: int, height: int, width: int) -> UInt8[np.ndarr
     except OSError as error:
         raise UserError(
             f"{count} images need {size / 1e9:.1f} GB in '{folder}' while they are decoded, and there is no room"
-            f" ({error.strerror}): free some, or set TMPDIR to a folder on a larger disk"
+            f" ({error.strerror})",
+            "free some, or set TMPDIR to a folder on a larger disk",
         ) from error
 
 

@@ -51,7 +51,7 @@ def survey(path: Path) -> Tree:
     parts_of = _parts(path, images, depth)
     level = depth + bool(parts_of)
     if len(shallow) < level + 2:
-        raise UserError(f"'{path}': image {'/'.join(shallow)!r} lies in no class directory; use class/image.jpg")
+        raise UserError(f"'{path}': image {'/'.join(shallow)!r} lies in no class directory", "use class/image.jpg")
     filled = {parts[level] for parts in images}
     if empty := sorted({parts[level] for parts in folders if len(parts) == level + 1} - filled):
         raise UserError(f"'{path}': class directory {empty[0]!r} holds no images; fill or remove it")
@@ -83,7 +83,7 @@ def _parts(path: Path, images: Sequence[Sequence[str]], depth: int) -> Mapping[s
     kinds = set(found.values())
     if {"train"} < kinds and not flat.keys() >= tops and (strange := sorted(tops - found.keys())):
         raise UserError(
-            f"'{path}': {strange[0]!r} lies beside train, but is not a part ({', '.join(PARTS)}); remove it"
+            f"'{path}': {strange[0]!r} lies beside train, but is not a part ({', '.join(PARTS)})", "remove it"
         )
     if {"train"} < kinds and found.keys() == tops:
         if flat:
@@ -100,8 +100,9 @@ def _parts(path: Path, images: Sequence[Sequence[str]], depth: int) -> Mapping[s
         names = ", ".join(sorted(tops)[:4])
         raise UserError(
             f"'{path}': {names} hold the same folders ({', '.join(sorted(shared)[:4])}), so they look like parts,"
-            f" not classes: call parts {' and '.join(list(PARTS)[:2])}, give the path of one of them, or, if they are"
-            " classes, put the images of a class into one folder"
+            f" not classes",
+            f"call parts {' and '.join(list(PARTS)[:2])}, give the path of one of them, or, if they are"
+            " classes, put the images of a class into one folder",
         )
     return {}
 
@@ -124,5 +125,5 @@ def decode_tree(path: Path, size: int, tree: Tree) -> DecodedDataset:
     pictures = ((left.pop(name), name, read) for name, read in walk(path) if read is not None and name in left)
     decode_pictures(pictures, pixels, source=path, word="member")
     if left:
-        raise DataCorruptError(f"'{path}' changed while it was read: run again")
+        raise DataCorruptError(f"'{path}' changed while it was read", "run again")
     return DecodedDataset(torch.from_numpy(pixels), *labels_of(tree))

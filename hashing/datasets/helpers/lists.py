@@ -79,7 +79,7 @@ def _read(stamps: tuple[tuple[str, Path, int, int], ...], folders: tuple[str, ..
     for other in parts.values():
         if other.width != first.width:
             raise DataCorruptError(
-                f"'{other.file}' gives {other.width} labels per line, '{first.file}' {first.width}: make them alike"
+                f"'{other.file}' gives {other.width} labels per line, '{first.file}' {first.width}", "make them alike"
             )
     _check_between(parts)
     names = tuple(sorted(set().union(*(part.lines for part in parts.values()))))
@@ -123,7 +123,7 @@ def _parse(path: Path, folders: Sequence[str]) -> _Part:
     try:
         content = read_bytes(path, LIST_LIMIT)
     except (OSError, ValueError) as error:
-        raise DataCorruptError(f"'{path}' cannot be read: {error}; put a list of images there") from error
+        raise DataCorruptError(f"'{path}' cannot be read: {error}", "put a list of images there") from error
     try:
         rows = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -132,7 +132,7 @@ def _parse(path: Path, folders: Sequence[str]) -> _Part:
     while rows and not rows[-1].strip():
         rows.pop()
     if not rows:
-        raise DataCorruptError(f"'{path}' is empty: write one image per line, its path and its labels")
+        raise DataCorruptError(f"'{path}' is empty", "write one image per line, its path and its labels")
     lines: dict[str, tuple[int, str]] = {}
     outside: dict[str, int] = {}
     width, wrong = len(rows[0].split()) - 1, []
@@ -193,7 +193,8 @@ def _check_between(parts: Mapping[str, _Part]) -> None:
     if differ := [name for name, (_, text) in train.lines.items() if database.lines.get(name, (0, text))[1] != text]:
         raise DataCorruptError(
             f"'{train.file}' line {train.lines[differ[0]][0]} gives '{differ[0]}' other labels than '{database.file}' "
-            f"line {database.lines[differ[0]][0]}: correct one{_more(len(differ), 'such images')}"
+            f"line {database.lines[differ[0]][0]}",
+            f"correct one{_more(len(differ), 'such images')}",
         )
 
 
@@ -226,14 +227,14 @@ def class_names(folder: Path, count: int) -> tuple[str, ...]:
     except UnicodeDecodeError as error:
         raise DataCorruptError(f"'{folder / NAMES}' is not UTF-8 text: save it as UTF-8") from error
     except (OSError, ValueError) as error:
-        raise DataCorruptError(f"'{folder / NAMES}' cannot be read: {error}; put one name per line there") from error
+        raise DataCorruptError(f"'{folder / NAMES}' cannot be read: {error}", "put one name per line there") from error
     names = tuple(line.strip() for line in content.strip().split("\n"))
     if odd := next((name for name in names if not has_no_controls(name)), None):
-        raise DataCorruptError(f"'{folder / NAMES}' holds {odd!r}, which holds control characters: rename the class")
+        raise DataCorruptError(f"'{folder / NAMES}' holds {odd!r}, which holds control characters", "rename the class")
     if len(names) != count or len(set(names)) != count or "" in names:
         raise DataCorruptError(
-            f"'{folder / NAMES}' holds {len(set(names) - {''})} different names, the lists {count} labels: write one "
-            "name per line, in the order of the labels"
+            f"'{folder / NAMES}' holds {len(set(names) - {''})} different names, the lists {count} labels",
+            "write one name per line, in the order of the labels",
         )
     return names
 
@@ -278,13 +279,13 @@ def _locate(names: Sequence[str], folder: Path) -> list[str]:
         paths.append(path)
     if outside:
         raise DataCorruptError(
-            f"'{folder}': image '{outside[0]}' is a link that leaves the folder: put the file itself there"
-            f"{_more(len(outside), 'such images')}"
+            f"'{folder}': image '{outside[0]}' is a link that leaves the folder",
+            f"put the file itself there{_more(len(outside), 'such images')}",
         )
     if missing:
         raise DataMissingError(
-            f"image '{missing[0]}' of the lists is not in '{folder}': put it there, or give another `images` folder"
-            f"{_more(len(missing), f'of {len(names)} images missing')}"
+            f"image '{missing[0]}' of the lists is not in '{folder}'",
+            f"put it there, or give another `images` folder{_more(len(missing), f'of {len(names)} images missing')}",
         )
     return paths
 

@@ -23,9 +23,9 @@ def read_published(file: Path, md5: str) -> bytes:
     try:
         content = read_bytes(file, BYTES)
     except (OSError, ValueError) as error:
-        raise DataCorruptError(f"'{file}' cannot be read: {error}; get the published file again") from error
+        raise DataCorruptError(f"'{file}' cannot be read: {error}", "get the published file again") from error
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-        raise DataCorruptError(f"'{file}' is not the published file (md5 differs) and is not opened: get it again")
+        raise DataCorruptError(f"'{file}' is not the published file (md5 differs) and is not opened", "get it again")
     return content
 
 
@@ -36,7 +36,7 @@ def load_batch(content: bytes, size: int, where: str) -> tuple[UInt8[Tensor, "n 
         pixels = np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, size, size)
         numbers = [*batch["labels"]]
     except Exception as error:  # damaged pickles raise any exception
-        raise DataCorruptError(f"{where} cannot be read: {error}; get it again") from error
+        raise DataCorruptError(f"{where} cannot be read: {error}", "get it again") from error
     return torch.from_numpy(pixels.copy()), numbers
 
 

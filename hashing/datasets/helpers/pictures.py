@@ -76,4 +76,6 @@ def _corrupt(source: Path, word: str, reasons: Mapping[str, str]) -> DataCorrupt
     more = f"; and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
     count = f"{len(listed)} pictures cannot be used: " if len(listed) > 1 else ""
     them = "them" if len(listed) > 1 else "it"
-    return DataCorruptError(f"'{source}': {count}{'; '.join(listed[:NAMED])}{more}; get {them} again or remove {them}")
+    return DataCorruptError(
+        f"'{source}': {count}{'; '.join(listed[:NAMED])}{more}", f"get {them} again or remove {them}"
+    )

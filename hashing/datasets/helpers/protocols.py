@@ -114,7 +114,8 @@ class ListedDataset(Dataset, ABC):
             where = "the train list" if self.trusted_from == "train" else "the database list but not in the train list"
             raise UserError(
                 f"{int(source.sum())} images are in {where}, too few for trusted = {self.trusted} and one public image "
-                f'for each of {labels.shape[1]} labels: lower trusted, or set trusted_from = "{other}"'
+                f"for each of {labels.shape[1]} labels",
+                f'lower trusted, or set trusted_from = "{other}"',
             )
         sizes = Sizes(train=None, query=int(held["test"].sum()), trusted=self.trusted, database=None, public=1)
         drawn = draw_splits(labels, sizes, rng, query_from=held["test"], train_from=source, train_in_database=True)
@@ -123,7 +124,7 @@ class ListedDataset(Dataset, ABC):
         kept = {part: torch.nonzero(held[part] & ~taken).flatten() for part in ("train", "database")}
         for part, ids in kept.items():
             if not len(ids):
-                raise UserError(f"no image is left for {part}: lower trusted, or change trusted_from")
+                raise UserError(f"no image is left for {part}", "lower trusted, or change trusted_from")
         return {**kept, "query": drawn["query"], "trusted": drawn["trusted"], "public": drawn["public"]}
 
     def _name(self) -> str:
@@ -148,7 +149,7 @@ class ListedDataset(Dataset, ABC):
             if not here:
                 raise DataMissingError(f"{self._name()}: '{folder / names[0]}' is not there: {self._how()}")
             if len(here) > 1:
-                raise UserError(f"'{folder}' holds {' and '.join(names)}: keep the one that lists the queries")
+                raise UserError(f"'{folder}' holds {' and '.join(names)}", "keep the one that lists the queries")
             found[part] = here[0]
         return found
 
@@ -157,14 +158,14 @@ class ListedDataset(Dataset, ABC):
         lists = read_lists(found, self._images(root))
         if known.labels not in {None, lists.labels.shape[1]}:
             raise DataCorruptError(
-                f"'{found['train']}' gives {lists.labels.shape[1]} labels, {known.name} has {known.labels}: get its "
-                "lists, or use the data set 'lists'"
+                f"'{found['train']}' gives {lists.labels.shape[1]} labels, {known.name} has {known.labels}",
+                "get its lists, or use the data set 'lists'",
             )
         for part, expected in known.checked.items():
             if lists.sizes[part] != expected:
                 raise DataCorruptError(
-                    f"'{found[part]}' lists {lists.sizes[part]} images, {known.name} has {expected}: get its lists, or "
-                    "use the data set 'lists'"
+                    f"'{found[part]}' lists {lists.sizes[part]} images, {known.name} has {expected}",
+                    "get its lists, or use the data set 'lists'",
                 )
         return lists
 

@@ -116,7 +116,7 @@ def _public(
     sizes = labels[pool].sum(0)
     if complete and not bool(sizes.all()):
         kind = int((sizes == 0).int().argmax())
-        raise UserError(f"class number {kind} has no image in the training part: add some, or remove the class")
+        raise UserError(f"class number {kind} has no image in the training part", "add some, or remove the class")
     found: dict[int, list[int]] = {kind: [] for kind in range(labels.shape[1])}
     for turn in range(count):
         for kind in sizes.argsort(stable=True).tolist():
