@@ -11,8 +11,10 @@ from bench.api.errors import UserError
 from reports import gallery, retrieved, throughput
 from reports.board_registry import BoardData
 from reports.chart import Chart
+from reports.context import components
 from reports.figures import FORMATS, write
 from reports.image_grid import Block
+from reports.labels import Names
 from reports.page.chapters import charts_of, strips_of
 from reports.picture_rows import Cell, Row, Section, figure_of
 
@@ -37,7 +39,16 @@ def write_all(data: BoardData, folder: Path, columns: int, *, kernels: Path | No
     texts = [f"{name}\n{chart.heading}\n{chart.caption}\n" for name, chart in zip(names, charts, strict=True)]
     write(folder / CAPTIONS, "\n".join(texts).encode())
     words = f"{len(charts)} charts as {', '.join(FORMATS)}, and {CAPTIONS}"
-    return words + (f". Without a picture: {'; '.join(without)}" if without else "")
+    return words + (f". Without a picture: {_by_reason(without)}" if without else "")
+
+
+def _by_reason(without: Sequence[str]) -> str:
+    """Texts `name: reason` as one text, in which equal reasons stand once."""
+    names: dict[str, list[str]] = {}
+    for text in without:
+        name, _, reason = text.partition(": ")
+        names.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(dict.fromkeys(mine))}: {reason}" for reason, mine in names.items())
 
 
 def charts_and_pictures(data: BoardData) -> tuple[list[Chart], list[str]]:
@@ -47,7 +58,8 @@ def charts_and_pictures(data: BoardData) -> tuple[list[Chart], list[str]]:
     charts = [chart for part in charts_of(data).values() for chart in part]
     charts += [strip.chart for strip in strips.strips]
     charts += [gallery_chart(block) for block in pictures.blocks]
-    return charts, list(dict.fromkeys([*strips.without, *pictures.without]))
+    names = Names.of(components(data.results.trials))
+    return charts, list(dict.fromkeys([*strips.without, *map(names.within, pictures.without)]))
 
 
 def gallery_chart(block: Block) -> Chart:

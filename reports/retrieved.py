@@ -141,6 +141,9 @@ def _strip(
 ) -> tuple[Strip, list[str]]:
     """The strip of an undefended trial and of its repairs, and the repairs that are left out with the reasons."""
     record, bits = _record(cache, row), int(row["bits"])
+    implant = cache.implant(record)
+    if implant is not None and implant.artifact is not None and implant.artifact.tensors:  # published are only these
+        raise StoreError("a bundle holds no pictures")
     inputs = MeasureInputs.of(record.parents)
     data = data_of(cache, inputs, record.target)
     clean, measured = (codes_of(cache, one, bits, data) for one in (inputs.control, inputs.measured))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS
+from bench.cli.console import say
 from bench.cli.options import (
     DEFAULT_STORE,
     Beside,
@@ -71,6 +72,8 @@ def leaderboard(
     shown = failures_first(named) if format_ == "rich" else named
     print_made(shown, format_, wide=wide, columns=columns, pivot=pivot, label=label, out=out)
     for selection, records in held:
+        if format_ == "rich":  # names of rows leave out what all rows share, such as --set badnets.poison_rate=0.1
+            say("\n".join(f"Run {one.id}: {one.command}" for one in selection.shown if one.command))
         note_left_out(selection, records)
 
 
@@ -151,8 +154,16 @@ def show(
 
 def compare(
     one: Annotated[Path, typer.Argument(metavar="A", help="A store, a bundle, or the word reference.")],
-    other: Annotated[Path, typer.Argument(metavar="B", help="The store or bundle to compare with it.")],
-    run: Annotated[str, typer.Option("--run", metavar="latest|all", help="Run of each store.")] = "latest",
+    other: Annotated[
+        Path | None,
+        typer.Argument(metavar="[B]", help="The store or bundle to compare with it. Without B: two runs of A."),
+    ] = None,
+    run: Annotated[
+        list[str],
+        typer.Option(
+            "--run", metavar="ID|latest|all", help="Run of each store; given twice: of A, then of B. Default: latest."
+        ),
+    ] = [],  # noqa: B006 -- typer needs a literal
     suite: SuiteOf = None,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
@@ -165,17 +176,33 @@ def compare(
     from reports import frame, render
 
     load_plugins(plugin)
-    first, second = opened(one), opened(other)
+    wanted = _two_runs(run, same=other is None)
+    first, second = opened(one), opened(other if other is not None else one)
     caches = [RecordCache(store) for store in (first, second)]
     suites = [suite or _suite_for(store, of) for store, of in ((first, second), (second, first))]
-    selections = [select(store, run, suite=named) for store, named in zip((first, second), suites, strict=True)]
+    selections = [
+        select(store, chosen, suite=named) for store, chosen, named in zip((first, second), wanted, suites, strict=True)
+    ]
     results = [frame.results_of(one.shown, cache) for one, cache in zip(selections, caches, strict=True)]
     found = comparing.compare(results[0], results[1], first, second)
     render.render(found.boards, format_)
     for selection, cache in zip(selections, caches, strict=True):
-        note_left_out(selection, cache)
+        if other is not None:  # of one store, both runs were asked for
+            note_left_out(selection, cache)
     if found.changed:
         raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+def _two_runs(given: Sequence[str], *, same: bool) -> tuple[str, str]:
+    """The runs of A and of B. UserError: there are more, or one store needs two ids."""
+    from bench.api.errors import UserError
+
+    if len(given) > 2:
+        raise UserError(f"--run is given {len(given)} times", "give it once, or once for A and once for B")
+    if same and len(given) < 2:
+        raise UserError("one store is given", "add a second one, or --run ID --run ID (see `python -m bench runs`)")
+    first, *more = given or ["latest"]
+    return first, more[0] if more else first
 
 
 def _suite_for(store: Store, other: Store) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import typer
 
+from bench.api.errors import UserError
 from bench.cli import results as command
 from reports import frame
 from reports.compare import compare
@@ -117,6 +118,20 @@ def test_the_command_ends_with_one_where_something_changed(stock, capsys):
         command.compare(a.root, b.root)
     assert stop.value.exit_code == 1
     assert "beyond noise" in capsys.readouterr().out
+
+
+def test_two_runs_of_one_store_are_compared_by_their_ids(stock, capsys):
+    store = stock(trials(), trials([0.1] * 9))
+    earlier, later = (run.id for run in store.runs())
+    with pytest.raises(typer.Exit):
+        command.compare(store.root, run=[earlier, later])
+    assert "beyond noise" in capsys.readouterr().out
+    command.compare(store.root, run=[later, later])
+    with pytest.raises(UserError, match="one store is given") as caught:
+        command.compare(store.root, run=[earlier])
+    assert "--run ID --run ID" in caught.value.hint
+    with pytest.raises(UserError, match="3 times"):
+        command.compare(store.root, store.root, run=["latest"] * 3)
 
 
 def test_stores_without_a_common_number_are_said_to_be_not_compared(verdicts):
