@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64
 
 from bench.config.trial import AXES
 from bench.engine.record import Status
@@ -59,10 +60,32 @@ class Comparison:
     changed: bool
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A metric of trials of two stores that differ at most in what is outside their axes, such as the machine.
+
+    axes: the values of SAME. attack: its name, without parameters. a, b: values of the first and the second store in
+    the cells, shape (cells,), in the metric's unit. groups: the trials of both stores.
+    """
+
+    axes: Mapping[str, Any]
+    attack: str
+    defense_kind: str
+    metric: str
+    a: Float64[np.ndarray, " cells"]
+    b: Float64[np.ndarray, " cells"]
+    cells: CommonCells
+    groups: tuple[Group, Group]
+
+    def floor(self, source: str) -> noise_floor.Floor | None:
+        """How far this metric of such trials moves with the machine, the seed or the target; None if not measured."""
+        return noise_floor.floor_of(self.metric, self.attack, self.defense_kind, source)
+
+
 def compare(one: Results, other: Results, first: Store, second: Store) -> Comparison:
     """Compare the trials of both stores that have equal axes and training, paired by target and seed."""
     a, b = _numbers(one), _numbers(other)
-    lines = _judged(list(_rows(a, b)))
+    lines = _judged([_row(pair) for pair in _pairs(a, b)])
     moved = [line for line in lines if line["verdict"] not in {"equal", "within noise"}]
     lost = _missing(a, b)
     verdicts = [line["verdict"] for line in lines]
@@ -109,7 +132,12 @@ def _numbers(results: Results) -> pd.DataFrame:
     return results.trials.drop(columns="auroc", errors="ignore").merge(main, on="key", how="left")
 
 
-def _rows(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def pairs(one: Results, other: Results) -> Iterator[Pair]:
+    """The metrics that trials of equal axes and training have in both, over the (target, seed) cells of both."""
+    return _pairs(_numbers(one), _numbers(other))
+
+
+def _pairs(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[Pair]:
     theirs = dict(groups(b, SAME))
     for key, part in groups(a, SAME):
         if key not in theirs:
@@ -119,38 +147,37 @@ def _rows(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[dict[str, Any]]:
         if not places:
             continue
         shared = CommonCells.of({name: _only(group, places) for name, group in pair.items()})
+        trial = part.iloc[0]
         for metric in COMPARED:
-            both = [group.values(metric, shared.places) for group in pair.values()]
-            apart = both[1] - both[0]
-            if np.isfinite(apart).all():
-                floor = _floor(metric, part.iloc[0])
-                yield _row(dict(zip(SAME, key, strict=True)), metric, both, shared, pair, floor)
+            a_values, b_values = (group.values(metric, shared.places) for group in pair.values())
+            if np.isfinite(b_values - a_values).all():
+                yield Pair(
+                    dict(zip(SAME, key, strict=True)), trial["attack_spec"].name, str(trial["defense_kind"]), metric,
+                    a_values, b_values, shared, (pair["A"], pair["B"]),
+                )  # fmt: skip
 
 
 def _only(group: Group, places: frozenset[Any]) -> Group:
     return Group(places, group.done, {p: i for p, i in group.positions.items() if p in places}, group.collapsed)
 
 
-def _floor(metric: str, trial: Any) -> float | None:
-    """How far this metric of such trials moves between machines, in 95 % of cases; None if nobody measured it."""
-    found = noise_floor.floor_of(metric, trial["attack_spec"].name, str(trial["defense_kind"]))
-    return None if found is None else found.p95
-
-
-def _row(
-    axes: Mapping[str, Any], metric: str, both: Any, shared: CommonCells, pair: Mapping[str, Group], floor: float | None
-) -> dict[str, Any]:
-    apart = both[1] - both[0]
-    found: dict[str, Any] = {axis: axes[axis] for axis in ROW}
-    found |= {"metric": METRICS[metric].title, "A": float(both[0].mean()), "B": float(both[1].mean())}
+def _row(pair: Pair) -> dict[str, Any]:
+    """The line of a board. floor: of the machine, in 95 % of cases; CLOSE if nobody measured it."""
+    apart = pair.b - pair.a
+    measured = pair.floor(noise_floor.MACHINE)
+    floor = None if measured is None else measured.p95
+    found: dict[str, Any] = {axis: pair.axes[axis] for axis in ROW}
+    found |= {"metric": METRICS[pair.metric].title, "A": float(pair.a.mean()), "B": float(pair.b.mean())}
     found |= {"difference": float(apart.mean()), "n": len(apart), "p": None, "floor": CLOSE if floor is None else floor}
     if np.abs(apart).max() <= ROUNDING:
         return found | {"verdict": "equal"}
+    shared = pair.cells
     if not shared.inference:
         close = abs(found["difference"]) <= (CLOSE if floor is None else floor)
         limit = f"{CLOSE} (no noise floor measured)" if floor is None else f"the noise floor {floor:.3f}"
         return found | {"verdict": f"no interval, {'within' if close else 'beyond'} {limit}"}
-    trials = shared.matrix(pair["B"], metric) - shared.matrix(pair["A"], metric)
+    before, after = (shared.matrix(group, pair.metric) for group in pair.groups)
+    trials = after - before
     interval = statistics.crossed_interval(trials, fixed_targets=shared.fixed_targets)
     p = statistics.p_value(trials, fixed_targets=shared.fixed_targets)
     bounds = {f"difference{HALF}": interval.half, f"difference{FREEDOM}": interval.df} if interval else {}

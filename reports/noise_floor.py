@@ -10,6 +10,7 @@ from importlib import resources
 
 from reports.selection import NONE
 
+MACHINE, SEED, TARGET = "machine", "seed", "target"  # the sources of differences
 FILE = "assets/noise_floor.json"  # written by tests/experiments/noise_floor.py
 
 
@@ -38,7 +39,7 @@ def kinds_of(attack: str, defense_kind: str) -> tuple[str, ...]:
     return tuple(f"{who}, {defense_kind}" for who in (["clean"] if attack == NONE else [attack, "attacked"]))
 
 
-def floor_of(metric: str, attack: str, defense_kind: str, source: str = "machine") -> Floor | None:
+def floor_of(metric: str, attack: str, defense_kind: str, source: str = MACHINE) -> Floor | None:
     """The measured floor of the narrowest kind of such a trial; None if there is none."""
     found = (shipped().get((metric, kind, source)) for kind in kinds_of(attack, defense_kind))
     return next((floor for floor in found if floor is not None), None)
