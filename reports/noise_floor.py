@@ -11,6 +11,7 @@ from importlib import resources
 from reports.selection import NONE
 
 MACHINE, SEED, TARGET = "machine", "seed", "target"  # the sources of differences
+CHANCE = (MACHINE, SEED)  # the sources that do not change the task
 FILE = "assets/noise_floor.json"  # written by tests/experiments/noise_floor.py
 
 

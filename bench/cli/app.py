@@ -26,6 +26,7 @@ from bench.cli import (
     results,
     run,
     runs,
+    selfcheck,
     verify,
 )
 from bench.cli.options import Command, memory_limit
@@ -73,6 +74,7 @@ _add("merge", bundles.merge, SHARE, "merge quick.zip")
 _add("new", component.new, EXTEND, "new attack my_attack")
 _add("check", component.check, EXTEND, "check my_attack.py")
 _add("doctor", doctor.doctor, MAINTAIN, "doctor --data DIR")
+_add("selfcheck", selfcheck.selfcheck, MAINTAIN, "selfcheck --store check")
 _add("verify", verify.verify, MAINTAIN)
 _add("rescore", verify.rescore, MAINTAIN)
 _add("gc", runs.gc, MAINTAIN, "gc --keep 3 --dry-run")

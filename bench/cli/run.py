@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -59,6 +60,26 @@ Retry = Annotated[
 ]
 
 MOST_WORKERS = 10**6
+ExecutorName = Literal["auto", "ray", "serial"]
+ExecutorOption = Annotated[
+    ExecutorName,
+    typer.Option(
+        "--executor",
+        help="ray: stages run in parallel processes. serial: stages run one after another in this process. auto:"
+        " ray if the work takes more than a minute.",
+    ),
+]
+Count = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        max=MOST_WORKERS,
+        metavar="N",
+        help="Number of stages that run at once. Default: one per CPU core, or 1 / num_gpus per GPU.",
+    ),
+]
+KEPT = "and kept; start the same command again to continue"
 REASON = 130  # characters of a reason to leave trials out
 MEMORY = 5e9  # bytes; with less, torch ends the process without a message, or spins
 SHORT = 60.0  # seconds of work that are not worth the start of Ray
@@ -71,22 +92,8 @@ def run(
     store: StorePath = DEFAULT_STORE,
     data: Data = None,
     plugin: Plugins = [],  # noqa: B006
-    executor: Annotated[
-        Literal["auto", "ray", "serial"],
-        typer.Option(
-            help="ray: stages run in parallel processes. serial: stages run one after another in this process. auto:"
-            " ray if the work takes more than a minute."
-        ),
-    ] = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=MOST_WORKERS,
-            metavar="N",
-            help="Number of stages that run at once. Default: one per CPU core, or 1 / num_gpus per GPU.",
-        ),
-    ] = None,
+    executor: ExecutorOption = "auto",
+    workers: Count = None,
     address: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Address of a running Ray cluster: HOST:PORT, auto, or ray://HOST:10001."),
@@ -96,50 +103,85 @@ def run(
 ) -> None:
     """Run suites. Results in the store are reused. After an interruption, start the same command again."""
     from bench.engine import ray_executor
-    from bench.engine.interruption import Interruption
-    from bench.engine.scheduler import run_plan
     from bench.engine.store import Store
     from bench.engine.worker import Environment
 
-    _check_machine()
+    check_machine()
     again = _statuses(retry)
     if address:
         ray_executor.reachable(address)
     held = Store(store, create=True)
     held.check_writable()
-    made, loaded, chosen = _plan(suite, set_, only, data, plugin, device)
+    made, loaded, chosen = planned(suite, set_, only, data, plugin, device)
     if all(trial.key is None for trial in made.trials):
         raise UserError(f"no trial can run on this machine: {'; '.join(dict.fromkeys(c.skipped for c in made.trials))}")
+    environment = Environment(
+        held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin)
+    )
     manifest = manifest_of(made, loaded, command_of(suite, set_, only))
+    finished = carried_out(made, held, manifest, environment, Workers(executor, workers, address), retry=again)
+    _show(finished, made, store)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How the stages of a run are spread. count: stages that run at once. address: of a Ray cluster."""
+
+    executor: ExecutorName = "auto"
+    count: int | None = None
+    address: str | None = None
+
+    def serial(self, expected: float) -> bool:
+        """Whether stages run in this process. expected: seconds of work."""
+        short = self.executor == "auto" and not (self.address or self.count) and expected < SHORT
+        return short or self.executor == "serial"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended. trained: number of trainings."""
+
+    manifest: RunManifest
+    summary: Summary
+    trained: int
+
+
+def carried_out(
+    made: Plan,
+    held: Store,
+    manifest: RunManifest,
+    environment: Environment,
+    workers: Workers,
+    *,
+    retry: frozenset[str] = frozenset(),
+    kept: str = KEPT,
+) -> Finished:
+    """Run a plan and show its progress. Exit code 130 after an interruption, with the line `kept`."""
+    from bench.engine.interruption import Interruption
+    from bench.engine.scheduler import run_plan
+
     interruption = Interruption()
     with _going_on(held, manifest, interruption) as written, _display(held, made) as display:
-        environment = Environment(
-            held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin)
-        )
 
         def start() -> Executor:
-            short = executor == "auto" and not (address or workers) and display.expected < SHORT
-            serial = short or executor == "serial"
-            started = _started(environment, interruption, display, workers, address, serial=serial)
+            serial = workers.serial(display.expected)
+            started = _started(environment, interruption, display, workers, serial=serial)
             display.slots = started.slots
             return started
 
         try:
-            summary = run_plan(made, held, start, retry=again, listen=display, interruption=interruption)
+            summary = run_plan(made, held, start, retry=retry, listen=display, interruption=interruption)
         except KeyboardInterrupt:
-            display.say(
-                f"interrupted: {display.done} stages are finished and kept; start the same command again to continue"
-            )
+            display.say(f"interrupted: {display.done} stages are finished {kept}")
             raise typer.Exit(EXIT_INTERRUPT) from None
-    _show(written, summary, display.trained, made, store)
+    return Finished(written, summary, display.trained)
 
 
 def _started(
     environment: Environment,
     interruption: Interruption,
     display: Display,
-    workers: int | None,
-    address: str | None,
+    workers: Workers,
     *,
     serial: bool,
 ) -> Executor:
@@ -148,9 +190,9 @@ def _started(
 
     if serial:
         return executors.SerialExecutor(environment, interruption)
-    count = workers or os.cpu_count() or 1
-    display.say(f"joining Ray at {address}" if address else f"starting {count} workers (Ray)")
-    return ray_executor.RayExecutor(environment, workers=workers, address=address)
+    count = workers.count or os.cpu_count() or 1
+    display.say(f"joining Ray at {workers.address}" if workers.address else f"starting {count} workers (Ray)")
+    return ray_executor.RayExecutor(environment, workers=workers.count, address=workers.address)
 
 
 def _display(held: Store, made: Plan) -> Display:
@@ -169,20 +211,20 @@ def _display(held: Store, made: Plan) -> Display:
     return Display(RuntimeEstimator(held.records()), attacks)
 
 
-def _show(run: RunManifest, summary: Summary, trained: int, made: Plan, store: Path) -> None:
+def _show(finished: Finished, made: Plan, store: Path) -> None:
     """Print reasons of failures, boards, and last the summary of a finished run. Exit code 1 without some result."""
     from bench.cli.report import print_made, read_results
     from bench.engine.record import LASTING_FAILURES, Status
     from reports.arrange import failures_first
     from reports.board_registry import BoardData, make_boards
 
-    cache, selections, (results,) = read_results([], store, [], run.id)
+    cache, selections, (results,) = read_results([], store, [], finished.manifest.id)
     print_made(failures_first(make_boards("leaderboard", BoardData(results, cache))), "rich")
     for selection in selections:
         note_left_out(selection, cache)
-    _closing(summary, trained, made)
+    _closing(finished.summary, finished.trained, made)
     _print_summary(results, cache, store)
-    if any(summary.trials[status] for status in (*LASTING_FAILURES, Status.KILLED, Status.MISSING)):
+    if any(finished.summary.trials[status] for status in (*LASTING_FAILURES, Status.KILLED, Status.MISSING)):
         raise typer.Exit(EXIT_FAILED_TRIALS)
 
 
@@ -207,7 +249,7 @@ def _print_summary(results: Results, records: RecordCache, store: Path) -> None:
         line(f"Page with charts and pictures: `python -m bench report --open{where}`")
 
 
-def _check_machine() -> None:
+def check_machine() -> None:
     """UserError if limits or settings of this machine let no stage run."""
     from hashing.numba_threads import start_threads
 
@@ -251,7 +293,7 @@ def plan(
 
     nearest_folder(store)
     held = Store(store) if (store / "store.json").exists() else None
-    made, _, chosen = _plan(suite, set_, only, data, plugin, device)
+    made, _, chosen = planned(suite, set_, only, data, plugin, device)
     pending = Frontier(made, held, frozenset()) if held else None
     needed = pending.needed if pending else made.stages
     costs = RuntimeEstimator(held.records() if held else ())
@@ -294,9 +336,10 @@ def _stages(made: Plan, needed: Collection[str], costs: RuntimeEstimator) -> Tex
     return TextTable(cells, right=frozenset(cells) - {"stage"}, fixed=frozenset(cells))
 
 
-def _plan(
+def planned(
     suites: list[str], changes: list[str], only: list[str], data: Path | None, plugins: list[Path], device: str
 ) -> tuple[Plan, list[Suite], str]:
+    """The plan of suites, the suites, and the device. UserError: a suite, a change or the data folder is unusable."""
     from bench.config import suite as suites_
     from bench.graph import planner as planning
 
