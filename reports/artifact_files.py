@@ -18,6 +18,9 @@ from reports.trial_details import SHORTEST
 _MISFITS = (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError)
 
 
+NO_PICTURES = "a bundle holds no pictures"
+
+
 @contextmanager
 def opened(cache: RecordCache, key: str) -> Iterator[Any]:
     """An open safetensors file of NumPy arrays; StoreError if its checksum or content does not match its record."""

@@ -19,7 +19,7 @@ from bench.engine.record import Record
 from bench.engine.record_cache import RecordCache
 from bench.engine.runs import LATEST
 from bench.engine.store import Store
-from reports.artifact_files import evenly_spaced, opened
+from reports.artifact_files import NO_PICTURES, evenly_spaced, opened
 from reports.context import FIXED, listed
 from reports.figures import suffix_of, write
 from reports.frame import SETTING, read
@@ -137,8 +137,8 @@ def _lost(cache: RecordCache, implant: Record | None) -> str:
         return f"its attack {implant.status}: {implant.reason}"
     if not cache.store.artifact_path(implant.key).is_file():
         return "the file of its attacked model is missing"
-    if implant.artifact is not None and implant.artifact.tensors:
-        return "a bundle holds no pictures"
+    if implant.artifact is not None and implant.artifact.published:
+        return NO_PICTURES
     with opened(cache, implant.key) as file:
         if "gallery_clean" not in file.keys() or 0 in file.get_slice("gallery_clean").get_shape():  # noqa: SIM118
             return "no query could carry its trigger"

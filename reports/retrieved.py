@@ -18,7 +18,7 @@ from bench.artifacts.inputs import MeasureInputs
 from bench.engine.record import Record, Status
 from bench.engine.record_cache import RecordCache
 from hashing.codes import topk
-from reports.artifact_files import evenly_spaced, fitting, opened
+from reports.artifact_files import NO_PICTURES, evenly_spaced, fitting, opened
 from reports.chart import Chart
 from reports.context import BoardContext, contexts
 from reports.figures import suffix_of, write
@@ -142,8 +142,8 @@ def _strip(
     """The strip of an undefended trial and of its repairs, and the repairs that are left out with the reasons."""
     record, bits = _record(cache, row), int(row["bits"])
     implant = cache.implant(record)
-    if implant is not None and implant.artifact is not None and implant.artifact.tensors:  # published are only these
-        raise StoreError("a bundle holds no pictures")
+    if implant is not None and implant.artifact is not None and implant.artifact.published:
+        raise StoreError(NO_PICTURES)
     inputs = MeasureInputs.of(record.parents)
     data = data_of(cache, inputs, record.target)
     clean, measured = (codes_of(cache, one, bits, data) for one in (inputs.control, inputs.measured))

@@ -21,7 +21,7 @@ class UserError(Exception):
     """
 
     def __init__(self, problem: str, hint: str = "") -> None:
-        super().__init__(problem, hint)  # both are needed to unpickle
+        super().__init__(problem, hint)
         self.problem, self.hint = problem, hint
 
     def __str__(self) -> str:
@@ -79,8 +79,8 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 def choice(name: str, valid: Iterable[str]) -> str:
     """The hint for an unknown name: the nearest valid name, and all of them."""
     names = list(valid)
-    known, near = f"nown: {', '.join(names) or 'none'}", nearest(name, names)
-    return f"{near} K{known}" if near else f"k{known}"
+    near, listed = nearest(name, names), ", ".join(names) or "none"
+    return f"{near} Known: {listed}" if near else f"known: {listed}"
 
 
 def in_words(message: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.api.errors import EXIT_FAILED_TRIALS
+from bench.api.untrusted import strip_controls
 from bench.cli.console import say
 from bench.cli.options import (
     DEFAULT_STORE,
@@ -73,7 +74,9 @@ def leaderboard(
     print_made(shown, format_, wide=wide, columns=columns, pivot=pivot, label=label, out=out)
     for selection, records in held:
         if format_ == "rich":  # names of rows leave out what all rows share, such as --set badnets.poison_rate=0.1
-            say("\n".join(f"Run {one.id}: {one.command}" for one in selection.shown if one.command))
+            for one in selection.shown:
+                if one.command:
+                    say(strip_controls(f"Run {one.id}: {one.command}"))
         note_left_out(selection, records)
 
 
@@ -168,7 +171,10 @@ def compare(
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
-    """Compare two stores. The exit code is 1 if a number changed by more than noise, or if B lacks a result of A."""
+    """Compare two stores, or two runs of one.
+
+    The exit code is 1 if a number changed by more than noise, or if B lacks a result of A.
+    """
     from bench.engine.collection import opened
     from bench.engine.record_cache import RecordCache
     from bench.engine.runs import select

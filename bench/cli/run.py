@@ -113,8 +113,6 @@ def run(
     held = Store(store, create=True)
     held.check_writable()
     made, loaded, chosen = planned(suite, set_, only, data, plugin, device)
-    if all(trial.key is None for trial in made.trials):
-        raise UserError(f"no trial can run on this machine: {'; '.join(dict.fromkeys(c.skipped for c in made.trials))}")
     environment = Environment(
         held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin)
     )
@@ -156,10 +154,15 @@ def carried_out(
     retry: frozenset[str] = frozenset(),
     kept: str = KEPT,
 ) -> Finished:
-    """Run a plan and show its progress. Exit code 130 after an interruption, with the line `kept`."""
+    """Run a plan and show its progress. Exit code 130 after an interruption, with the line `kept`.
+
+    UserError if no trial of the plan can run.
+    """
     from bench.engine.interruption import Interruption
     from bench.engine.scheduler import run_plan
 
+    if all(trial.key is None for trial in made.trials):
+        raise UserError(f"no trial can run on this machine: {'; '.join(dict.fromkeys(c.skipped for c in made.trials))}")
     interruption = Interruption()
     with _going_on(held, manifest, interruption) as written, _display(held, made) as display:
 

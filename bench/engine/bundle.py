@@ -184,7 +184,7 @@ class Bundle(ReadOnly):
 
     def shipped(self, record: Record | RecordSummary) -> bool:
         """Whether the record's artifact has tensors that a number is computed from, and the bundle has evidence."""
-        return record.artifact is None or bool(record.artifact.tensors)
+        return record.artifact is None or record.artifact.published
 
     def whole(self, record: Record | RecordSummary) -> bool:
         """Whether the tensors that the record names, and no others, are there and unchanged."""

@@ -77,6 +77,11 @@ class Artifact(Model):
     bytes: Annotated[int, Field(ge=0)]
     tensors: dict[str, Sha256] = {}
 
+    @property
+    def published(self) -> bool:
+        """Whether this is the part of an artifact that a bundle holds: no images, no weights."""
+        return bool(self.tensors)
+
 
 class Cost(Model):
     """seconds: wall clock. started: seconds since 1970, before the year 9999."""

@@ -134,6 +134,14 @@ def test_two_runs_of_one_store_are_compared_by_their_ids(stock, capsys):
         command.compare(store.root, store.root, run=["latest"] * 3)
 
 
+def test_the_leaderboard_ends_with_the_command_of_the_run_in_one_line(stock, capsys):
+    store = stock(trials(), suite="'toy\nnote: forged'")
+    command.leaderboard(store.root)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"Run {store.runs()[0].id}: python -m bench run --suite")
+    assert last.endswith("note: forged'")
+
+
 def test_stores_without_a_common_number_are_said_to_be_not_compared(verdicts):
     """A collapsed model has no numbers: "no number changed" would be read as agreement."""
     dead = [{**trial, "metrics": {**trial["metrics"], "collapsed": 1.0}} for trial in trials()]

@@ -8,6 +8,7 @@ import pytest
 
 from bench.api.errors import UserError
 from bench.cli.app import main
+from bench.engine.collection import opened
 from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from reports import findings, paper_figures
@@ -66,3 +67,10 @@ def test_a_run_without_charts_and_a_folder_that_is_a_file_are_one_line(stock, tm
     both = [trial("loud", d, metrics={"gain": g}) for d, g in (("none", 0.9), ("repair", 0.1))]
     with pytest.raises(UserError, match="cannot write into"):
         paper_figures.write_all(data_of(stock(both, folder="other")), tmp_path / "file", 1)
+
+
+def test_a_bundle_has_charts_and_one_reason_for_all_missing_pictures(tmp_path: Path) -> None:
+    bundle = opened(Path("reference"))
+    data = BoardData(read(bundle, suite="quick"), RecordCache(bundle))
+    said = paper_figures.write_all(data, tmp_path, 1)
+    assert said.endswith("Without a picture: badnets, blend, badhash, ciba, darkhash: a bundle holds no pictures")

@@ -98,6 +98,21 @@ def test_a_value_is_judged_by_the_floor_and_the_allowed_range(reference, rerun, 
     assert found["none", "none", "mAP"] is verdict
 
 
+def test_the_allowed_difference_is_the_largest_that_was_measured_by_machine_or_seed(reference, rerun):
+    text = (Path(selfcheck.__file__).parent / "assets" / "noise_floor.json").read_text(encoding="utf-8")
+    largest = max(
+        one["largest"]
+        for one in json.loads(text)["floors"]
+        if (one["metric"], one["kind"]) == ("t_map", "badnets, none") and one["source"] in {"machine", "seed"}
+    )
+    (check,) = [
+        one
+        for one in of(reference, rerun).checks
+        if (one.attack, one.defense, one.metric) == ("badnets", "none", "t-mAP")
+    ]
+    assert check.allowance == largest
+
+
 def test_a_trial_without_a_result_fails_the_check_and_says_why(reference, rerun):
     found = of(reference, changed(rerun, "blend", "strip", status="failed", reason="it broke"))
     assert not found.passed
