@@ -1,4 +1,4 @@
-"""A few trials of `quick` beside the shipped reference: whether this installation computes what others compute."""
+"""Trials that ran again beside their published values: whether this installation computes what others compute."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ONLY = (f"attack={','.join(ATTACKS)}", f"defense={','.join(DEFENSES)}", f"target
 OF_ATTACKS = frozenset({"gain", "auroc"})  # metrics that are constant without an attack
 COLUMNS = {
     "metric": Column("metric that is checked"),
-    "expected": Column("value in the shipped reference run"),
+    "expected": Column("published value"),
     "floor": Column("95 % of such trials move less when only the machine changes", "noise-floor"),
     "lowest": Column("smallest allowed value", "self-check"),
     "highest": Column("largest allowed value", "self-check"),
@@ -124,7 +124,7 @@ def of(reference: Results, measured: Results) -> SelfCheck:
     ]
     known = {(str(pair.axes["attack"]), str(pair.axes["defense"])) for pair in compared}
     here = {(str(row["attack"]), str(row["defense"])) for row in with_result(measured.trials).to_dict("records")}
-    missing += [Check(*one, reason="the reference has no such trial") for one in sorted(here - known)]
+    missing += [Check(*one, reason="the published run has no such trial") for one in sorted(here - known)]
     return SelfCheck([*found, *missing], *(_machines(results) for results in (measured, reference)))
 
 
@@ -153,17 +153,17 @@ def _check(pair: Pair) -> Check | None:
     )
 
 
-def board(found: SelfCheck) -> Board:
+def board(found: SelfCheck, title: str = "Self-check") -> Board:
     """A row per checked value."""
     reasons = dict.fromkeys(check.reason for check in found.checks if check.reason)
     caption = (
-        "expected: the shipped reference run. lowest, highest: expected minus and plus the largest difference that was"
-        " measured between two such trials on different machines or with different seeds. floor: 95 % of such trials"
+        "expected: the published run. lowest, highest: expected minus and plus the largest difference that was"
+        " measured between two such trials of quick on different machines or with different seeds. floor: 95 % of them"
         " differ less between machines; of many values some differ more. Input detectors change no codes, so only"
         " their AUROC is checked. After a repair the ranges are wide: they find a repair of badnets that does nothing."
     )
     return Board(
-        title="Self-check",
+        title=title,
         table=pd.DataFrame(list(_lines(found.checks)), columns=["attack", "defense", *COLUMNS]),
         caption="\n".join([caption, *(f"No result: {reason}." for reason in reasons), found.machines]),
         index=("attack", "defense", "metric"),

@@ -68,12 +68,30 @@ def located(component: Any, given: Mapping[str, Any], places: Places) -> tuple[d
     for name, value in given.items():
         if not isinstance(value, str) or not value or Path(value).expanduser().is_absolute():
             continue
-        marked = OWN_FILE in type(component).__pydantic_fields__[name].metadata
-        if not (marked or getattr(component, name) == own_path(value)):
+        if not _is_path(component, name, value):
             continue
+        marked = _marked(component, name)
         path = places.find(value)
         if path is None:
             lost.append(f"there is no '{value}' {places}")
         elif not (marked and places.data is not None and path == places.data / value):
             found[name] = str(path.absolute())
     return found, "; ".join(lost)
+
+
+def names_a_file(component: Any, given: Mapping[str, Any]) -> bool:
+    """Whether a parameter is a path, so that its text decides which file of this machine is read.
+
+    component: made of these parameters.
+    """
+    texts = {name: value for name, value in given.items() if isinstance(value, str) and value}
+    return any(Path(text).is_absolute() or _is_path(component, name, text) for name, text in texts.items())
+
+
+def _is_path(component: Any, name: str, value: str) -> bool:
+    """Whether the text of a parameter is a path: the parameter is marked, or its class made the path absolute."""
+    return _marked(component, name) or bool(getattr(component, name) == own_path(value))
+
+
+def _marked(component: Any, name: str) -> bool:
+    return OWN_FILE in type(component).__pydantic_fields__[name].metadata

@@ -23,6 +23,7 @@ from bench.cli import (
     kernels,
     listing,
     report,
+    rerun,
     results,
     run,
     runs,
@@ -71,6 +72,7 @@ _add("runs", runs.runs, LOOK)
 _add("score", results.score, LOOK, "score query.npz database.npz --target 3")
 _add("publish", bundles.publish, SHARE, "publish --suite quick --evidence")
 _add("merge", bundles.merge, SHARE, "merge quick.zip")
+_add("rerun", rerun.rerun, SHARE, "rerun quick.zip --trials 3", "rerun reference --seed 7")
 _add("new", component.new, EXTEND, "new attack my_attack")
 _add("check", component.check, EXTEND, "check my_attack.py")
 _add("doctor", doctor.doctor, MAINTAIN, "doctor --data DIR")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -42,7 +42,7 @@ from bench.artifacts.specs import (
     SettingSpec,
 )
 from bench.config.expand import Skipped
-from bench.config.suite import Suite
+from bench.config.schema import Resources
 from bench.config.trial import PlannedTrial, Trial
 from bench.graph.cache_key import content_of
 from bench.graph.plan import Plan
@@ -55,7 +55,18 @@ from hashing.model import HashModel
 SHAPES = ((1, 16, 16), (1, 224, 224), (3, 16, 16), (3, 64, 64), (3, 224, 224))
 
 
-def plan(suites: Iterable[Suite], *, data: Path | None, device: str) -> Plan:
+class TrialSource(Protocol):
+    """Trials that run with the same limits, for example those of a suite."""
+
+    @property
+    def resources(self) -> Resources:
+        """Limits of a stage."""
+
+    def trials(self, data: Path | None) -> Iterator[Trial | Skipped]:
+        """The trials. data: the folder of data sets."""
+
+
+def plan(suites: Iterable[TrialSource], *, data: Path | None, device: str) -> Plan:
     """The graph of several suites. A trial that several suites name is in the plan once.
 
     data: the folder of data sets. device: "cpu" or "cuda", a part of the keys. UserError: an attack or a training

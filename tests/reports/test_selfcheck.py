@@ -127,7 +127,7 @@ def test_a_trial_without_a_result_fails_the_check_and_says_why(reference, rerun)
 def test_a_trial_that_the_reference_lacks_is_no_success(reference, rerun):
     found = of(narrow(reference, ["attack=none,badnets"]), rerun)
     assert {check.reason for check in found.checks if check.verdict is Verdict.NO_RESULT} == {
-        "the reference has no such trial"
+        "the published run has no such trial"
     }
     assert not found.passed
 
