@@ -105,6 +105,7 @@ def test_the_recipe_accepts_a_sound_bundle(submitted):
     assert code == 0
 
 
+@pytest.mark.long  # recomputes 72 trials
 def test_the_recipe_refuses_numbers_that_do_not_follow_from_the_codes(submitted, tmp_path):
     code, said = submitted({"quick.zip": forged(tmp_path / "forged.zip")})
     assert "Do not use these numbers" in said
