@@ -93,13 +93,13 @@ def merge(
         said, agrees = _agreement(held, own)
         standing = Standing.RERUN if agrees else standing
         line(said)
-    name = add(held, store, standing)
+    entry = add(held, store, standing)
     if verifier.newer:
         line(f"The bundle lacks numbers that its evidence gives ({', '.join(sorted(verifier.newer))}).")
     if verifier.unknown:
         line(f"Not checked, because the plugin is not loaded (--plugin FILE): {', '.join(sorted(verifier.unknown))}.")
     for run in held.runs():
-        line(f"{store / name}: run {run.id} ({' + '.join(run.suites)}), status {standing}")
+        line(f"{store / entry.file}: run {run.id} ({' + '.join(run.suites)}), status {entry.status}")
 
 
 def _agreement(bundle: Bundle, own: Path) -> tuple[str, bool]:

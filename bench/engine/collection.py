@@ -109,10 +109,11 @@ def there(path: Path) -> bool:
     return str(path) == REFERENCE or path.exists()
 
 
-def add(bundle: Bundle, root: Path, status: Standing) -> str:
-    """Copy a bundle into a collection, which is made if it is not there. Returns the name of the copy.
+def add(bundle: Bundle, root: Path, status: Standing) -> Entry:
+    """Copy a bundle into a collection, which is made if it is not there. Returns its entry there.
 
-    The status of a bundle that is there already is replaced. StoreError if the folder holds something else.
+    A bundle that is there already keeps its status if that is the higher one. StoreError if the folder holds something
+    else.
     """
     held = entries(root).bundles if (root / ENTRIES).exists() else []
     if not held and root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -120,13 +121,14 @@ def add(bundle: Bundle, root: Path, status: Standing) -> str:
     same = [one for one in held if one.checksum[:SUFFIX] == bundle.checksum[:SUFFIX]]
     suites = "+".join(name for run in bundle.runs() for name in run.suites)
     stem = re.sub(r"[^A-Za-z0-9_+-]+", "_", suites)[:NAME] or "bundle"
+    status = max(status, *(one.status for one in same), key=list(Standing).index)
     entry = Entry(file=f"{stem}-{bundle.checksum[:SUFFIX]}.zip", checksum=bundle.checksum, status=status)
     listed = Entries(collection=1, bundles=[*(one for one in held if one not in same), entry])
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
         write_whole(root / entry.file, packed(bundle.files()))
         write_whole(root / ENTRIES, encoded(listed))
-    return entry.file
+    return entry
 
 
 def entries(root: Path) -> Entries:

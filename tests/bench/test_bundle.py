@@ -295,8 +295,9 @@ def test_a_collection_keeps_bundles_apart_and_says_how_far_each_is_checked(folde
     assert "reported" in held.standing(held.runs()[0])
     verifying.verify(store=others)
     assert "8 of 8 trials agree" in capsys.readouterr().out
-    command.merge(evidence, others, own=folder / "runs")
-    assert [bundle.status for bundle in Collection(others).bundles.values()] == [Standing.REPORTED, Standing.RERUN]
+    for own in (folder / "runs", None):  # merging again without an own run takes nothing back
+        command.merge(evidence, others, own=own)
+        assert [bundle.status for bundle in Collection(others).bundles.values()] == [Standing.REPORTED, Standing.RERUN]
 
 
 def test_an_own_run_that_differs_makes_no_rerun(folder, evidence, tmp_path):
@@ -311,7 +312,7 @@ def test_an_own_run_that_differs_makes_no_rerun(folder, evidence, tmp_path):
 
 
 def test_a_bundle_of_a_collection_that_was_replaced_is_refused(folder, evidence, tmp_path):
-    name = add(Bundle(evidence), tmp_path / "others", Standing.VERIFIED)
+    name = add(Bundle(evidence), tmp_path / "others", Standing.VERIFIED).file
     shutil.copy(folder / "plain.zip", tmp_path / "others" / name)
     with pytest.raises(DataCorruptError, match="not the one that was merged"):
         Collection(tmp_path / "others")
