@@ -121,7 +121,7 @@ def add(bundle: Bundle, root: Path, status: Standing) -> Entry:
     same = [one for one in held if one.checksum[:SUFFIX] == bundle.checksum[:SUFFIX]]
     suites = "+".join(name for run in bundle.runs() for name in run.suites)
     stem = re.sub(r"[^A-Za-z0-9_+-]+", "_", suites)[:NAME] or "bundle"
-    status = max(status, *(one.status for one in same), key=list(Standing).index)
+    status = max([status, *(one.status for one in same)], key=list(Standing).index)
     entry = Entry(file=f"{stem}-{bundle.checksum[:SUFFIX]}.zip", checksum=bundle.checksum, status=status)
     listed = Entries(collection=1, bundles=[*(one for one in held if one not in same), entry])
     with writing(root):
