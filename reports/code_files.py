@@ -18,6 +18,7 @@ from reports.code_formats import ALONE, HOW, load
 Side = Literal["query", "database"]
 CODES = ("codes", "code", "hashcodes", "hashcode", "binarycodes", "binarycode", "binary", "hash", "outputs", "output",
          "logits", "b", "h")  # fmt: skip
+EMBEDDINGS = ("embeddings", "embedding", "features", "vectors", *CODES)  # names in files of floats
 LABELS = ("labels", "label", "targets", "target", "gnd", "l", "y")
 SIDES = {
     "query": ("query", "queries", "q", "test", "tst", "te"),
@@ -39,16 +40,16 @@ class CodeFile:
     note: str = ""
 
 
-def read(path: Path, side: Side = "query") -> CodeFile:
+def read(path: Path, side: Side = "query", words: Sequence[str] = CODES) -> CodeFile:
     """Read a code file; UserError with one line for a file of another form.
 
-    side: a file may hold the arrays of both sides under names such as qB and rB.
+    side: a file may hold the arrays of both sides under names such as qB and rB. words: names of the array of codes.
     """
     chosen: list[str] = []
 
     def choose(names: Sequence[str]) -> list[str]:
         chosen[:] = (
-            [ALONE] if list(names) == [ALONE] else [_named(path, names, words, side) for words in (CODES, LABELS)]
+            [ALONE] if list(names) == [ALONE] else [_named(path, names, known, side) for known in (words, LABELS)]
         )
         return chosen
 
@@ -58,7 +59,7 @@ def read(path: Path, side: Side = "query") -> CodeFile:
         codes, labels, note = arrays[ALONE], load(beside, _only)[ALONE], f"Labels of '{path}': '{beside.name}'."
     else:
         codes, labels = (arrays[name] for name in chosen)
-        note = "" if chosen == ["codes", "labels"] else f"Arrays of '{path}': {' and '.join(map(repr, chosen))}."
+        note = "" if chosen == [words[0], "labels"] else f"Arrays of '{path}': {' and '.join(map(repr, chosen))}."
     _check_codes(path, codes)
     labels = _labels(path, labels, len(codes))
     if len(labels) != len(codes):

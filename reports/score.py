@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from bench.metrics.triggered import PRECISION_AT, TRIGGERED
 from hashing import ranking
 from hashing.codes import PackedCodes
 from reports.board import Board
-from reports.code_files import CodeFile, packed, read
+from reports.code_files import CODES, CodeFile, packed, read
 from reports.trial_details import table_of
 
 QueryLabels = Bool[np.ndarray, "q k"]
@@ -52,15 +53,8 @@ class _Pair:
 
 def score(query: Path, database: Path, *, target: str | None = None, cutoff: int | None = None) -> list[Board]:
     """Metrics of benign queries; with `target`, of triggered queries of other classes with respect to that label."""
-    if cutoff is not None and not 1 <= cutoff < 2**63:
-        raise UserError(f"--cutoff {cutoff}: the number of ranked items that count is at least 1 and below 2**63")
-    queries, base = read(query, "query"), read(database, "database")
-    if queries.codes.shape[1] != base.codes.shape[1]:
-        raise UserError(
-            f"'{query}' has {queries.codes.shape[1]} bits and '{database}' has {base.codes.shape[1]}:"
-            " both must come from one model"
-        )
-    query_labels, base_labels, names = _together(queries, base)
+    queries, base = read_both(query, database, cutoff)
+    query_labels, base_labels, names = together(queries, base)
     query_codes, base_codes, notes = packed(queries, base)
     own = dict.fromkeys(filter(None, (queries.note, base.note)))
     pair = _Pair(query_codes, base_codes, query_labels, base_labels, cutoff, (*own, *notes))
@@ -74,7 +68,22 @@ def score(query: Path, database: Path, *, target: str | None = None, cutoff: int
     return [_triggered(pair, wanted, target)]
 
 
-def _together(queries: CodeFile, base: CodeFile) -> tuple[QueryLabels, BaseLabels, list[str]]:
+def read_both(
+    query: Path, database: Path, cutoff: int | None, words: Sequence[str] = CODES, unit: str = "bits"
+) -> tuple[CodeFile, CodeFile]:
+    """Both files. words: names of the arrays of codes. unit: what a column of them is."""
+    if cutoff is not None and not 1 <= cutoff < 2**63:
+        raise UserError(f"--cutoff {cutoff}: the number of ranked items that count is at least 1 and below 2**63")
+    queries, base = read(query, "query", words), read(database, "database", words)
+    if queries.codes.shape[1] != base.codes.shape[1]:
+        raise UserError(
+            f"'{query}' has {queries.codes.shape[1]} {unit} and '{database}' has {base.codes.shape[1]}:"
+            " both must come from one model"
+        )
+    return queries, base
+
+
+def together(queries: CodeFile, base: CodeFile) -> tuple[QueryLabels, BaseLabels, list[str]]:
     """Labels of both files over the same classes, and their names."""
     a, b = queries.labels, base.labels
     if a.ndim != b.ndim or (a.ndim == 2 and a.shape[1] != b.shape[1]) or (a.dtype.kind == "U") != (b.dtype.kind == "U"):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bench.api.errors import EXIT_FAILED_TRIALS
+from bench.api.errors import EXIT_FAILED_TRIALS, UserError
 from bench.api.untrusted import strip_controls
-from bench.cli.console import say
+from bench.cli.console import line, say
 from bench.cli.options import (
     DEFAULT_STORE,
     Beside,
@@ -82,7 +82,7 @@ def leaderboard(
 
 def _named(boards: Sequence[Board], names: Sequence[str]) -> list[Board]:
     """The boards of these kinds; UserError for a kind that the leaderboard does not have."""
-    from bench.api.errors import UserError, unknown
+    from bench.api.errors import unknown
     from reports.board_registry import all_boards
 
     held = list(dict.fromkeys(board.kind for board in boards))
@@ -135,7 +135,6 @@ def show(
     format_: Format = "rich",
 ) -> None:
     """Print all information about one trial, or draw pictures."""
-    from bench.api.errors import UserError
     from bench.cli.figures import draw_pictures
     from bench.engine.collection import opened
 
@@ -201,8 +200,6 @@ def compare(
 
 def _two_runs(given: Sequence[str], *, same: bool) -> tuple[str, str]:
     """The runs of A and of B. UserError: there are more, or one store needs two ids."""
-    from bench.api.errors import UserError
-
     if len(given) > 2:
         raise UserError(f"--run is given {len(given)} times", "give it once, or once for A and once for B")
     if same and len(given) < 2:
@@ -238,6 +235,18 @@ def score(
     cutoff: Annotated[
         int | None, typer.Option(metavar="R", help="Use only the first R results of a query. Default: all.")
     ] = None,
+    quantise: Annotated[
+        Literal["sign", "itq"] | None,
+        typer.Option(
+            "--quantise",
+            metavar="sign|itq",
+            help="The files hold float embeddings: print what their mAP loses if they become codes. sign: x > 0. itq:"
+            " rotated principal components, fitted to the database.",
+        ),
+    ] = None,
+    bits: Annotated[
+        int | None, typer.Option("--bits", min=1, metavar="N", help="Bits of --quantise itq. Default: 64, or fewer.")
+    ] = None,
     plugin: Plugins = [],  # noqa: B006
     format_: Format = "rich",
 ) -> None:
@@ -245,7 +254,17 @@ def score(
 
     If all numbers lie from 0 to 1, as behind a sigmoid, the bit is x > 0.5, and the table says so.
     """
-    from reports import render, score
+    from reports import quantisation, render, score
 
     load_plugins(plugin)
+    if quantise is None and bits is not None:
+        raise UserError(f"--bits {bits}: only --quantise itq has this option", "leave it out")
+    if quantise is not None:
+        if target is not None:
+            raise UserError("--quantise compares queries without a trigger", "leave out --target")
+        board, sentence = quantisation.quantised(query, database, quantise, bits=bits, cutoff=cutoff)
+        render.render([board], format_)
+        if format_ == "rich":
+            line(sentence)
+        return
     render.render(score.score(query, database, target=target, cutoff=cutoff), format_)

@@ -8,6 +8,7 @@ import pytest
 
 from bench.api.errors import UserError
 from reports.code_files import read
+from reports.quantisation import quantised
 from reports.score import score
 
 # three items: two of class 0 at distance 0 and 1, one of class 7 at distance 2
@@ -203,3 +204,56 @@ def test_nobody_waits_for_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "p.npz")
     with pytest.raises(UserError, match="is no ordinary file"):
         read(tmp_path / "p.npz")
+
+
+def embedded(save, queries=60, items=300, **more):
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((4, 16))
+    labels = rng.integers(0, 4, queries + items)
+    found = (centres[labels] + 0.8 * rng.standard_normal((len(labels), 16))).astype(np.float32)
+    return (
+        save("q", embeddings=found[:queries], labels=labels[:queries], **more),
+        save("d", embeddings=found[queries:], labels=labels[queries:], **more),
+    )
+
+
+def test_quantised_embeddings_beside_the_codes_by_hand(save):
+    query, database = embedded(save)
+    board, said = quantised(query, database, "sign")
+    floats, codes = board.table.to_dict("records")
+    held = {name: np.load(path) for name, path in (("q", query), ("d", database))}
+    signs = {name: np.sign(one["embeddings"]) for name, one in held.items()}
+    (own,) = score(save("qs", codes=signs["q"], labels=held["q"]["labels"]),
+                   save("ds", codes=signs["d"], labels=held["d"]["labels"]))  # fmt: skip
+    assert codes["mAP"] == pytest.approx(values(own)["mAP"])
+    assert codes["P@100"] == pytest.approx(values(own)["P@100"])
+    assert (floats["bytes"], codes["bytes"]) == (64, 2)
+    assert floats["mAP"] > codes["mAP"]
+    assert said == (
+        f"sign, 16 bits: loses {floats['mAP'] - codes['mAP']:.3f} of mAP {floats['mAP']:.3f},"
+        " and an item is 32 times smaller."
+    )
+
+
+def test_itq_has_the_bits_that_are_asked_for(save):
+    board, said = quantised(*embedded(save), "itq", bits=8)
+    assert board.table["bytes"].tolist() == [64, 1]
+    assert said.startswith("itq, 8 bits: ")
+    (default, _) = quantised(*embedded(save), "itq")
+    assert default.table["bytes"].tolist() == [64, 2]
+
+
+def test_what_cannot_be_quantised_is_one_line(save):
+    with pytest.raises(UserError, match="finite float"):
+        quantised(*pair(save), "sign")
+    query, database = embedded(save)
+    with pytest.raises(UserError, match="17 bits"):
+        quantised(query, database, "itq", bits=17)
+    with pytest.raises(UserError, match="one bit of each dimension"):
+        quantised(query, database, "sign", bits=8)
+    other = save("o", embeddings=np.full((2, 16), np.inf, np.float32), labels=np.zeros(2, int))
+    with pytest.raises(UserError, match="finite float"):
+        quantised(other, other, "sign")
+    alone = save("a", embeddings=np.ones((2, 16), np.float32), labels=np.array([9, 9]))
+    with pytest.raises(UserError, match="shares a label"):
+        quantised(alone, database, "sign")
