@@ -313,9 +313,8 @@ def create(kind: str, name: str, params: Mapping[str, Any]) -> Any:
     try:
         made = cls(**given)
     except ValidationError as error:
-        raise UserError(
-            f"{kind.removesuffix('s')} '{name}': {explain(error, [item.name for item in fields(cls)])}"
-        ) from None
+        where = f"{kind.removesuffix('s')} '{name}'"
+        raise invalid(where, error, [item.name for item in fields(cls)]) from None
     if place := boolean_as_number(given, made):
         raise UserError(f"{kind.removesuffix('s')} '{name}': {place} {NO_BOOLEAN}")
     return made
@@ -346,20 +345,21 @@ def parameters(instance: Any) -> dict[str, Any]:
     return asdict(instance)
 
 
-def explain(error: ValidationError, known: Collection[str]) -> str:
-    """A pydantic error as one line."""
-    parts = []
+def invalid(where: str, error: ValidationError, known: Collection[str]) -> UserError:
+    """The error of a user about parameters that pydantic refused. where: of what. known: names of its parameters."""
+    problems, hints = [], []
     for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"])
+        name = ".".join(str(part) for part in item["loc"])
         if item["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
-            parts.append(f"unknown parameter '{where}': {choice(where, known)}")
+            problems.append(f"unknown parameter '{name}'")
+            hints.append(choice(name, known))
         elif item["type"].startswith("missing"):
-            parts.append(f"needs the parameter '{where}'")
-        elif not where:  # an error about several parameters
-            parts.append(item["msg"].removeprefix("Value error, "))
+            problems.append(f"needs the parameter '{name}'")
+        elif not name:  # an error about several parameters
+            problems.append(item["msg"].removeprefix("Value error, "))
         else:
-            parts.append(f"{where} = {abbreviate(item['input'])}: {in_words(item['msg'])}")
-    return "; ".join(parts)
+            problems.append(f"{name} = {abbreviate(item['input'])}: {in_words(item['msg'])}")
+    return UserError(f"{where}: {'; '.join(problems)}", "; ".join(dict.fromkeys(hints)))
 
 
 def sentence(source: Source) -> str:

@@ -75,7 +75,7 @@ def _recipe(method: str, training: str, device: str, generation: int) -> dict[st
     try:
         recipe = Recipe(**{**asdict(paper), **changes})
     except ValidationError as error:
-        raise UserError(f"training: {registry.explain(error, asdict(paper))}") from None
+        raise registry.invalid("training", error, list(asdict(paper))) from None
     if place := boolean_as_number(changes, recipe):
         raise UserError(f"training: {place} {NO_BOOLEAN}")
     return asdict(recipe) | ({"precision": fast_precision(device)} if recipe.precision == "auto" else {})
