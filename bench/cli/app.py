@@ -28,6 +28,7 @@ from bench.cli import (
     run,
     runs,
     selfcheck,
+    site,
     verify,
 )
 from bench.cli.options import Command, memory_limit
@@ -72,6 +73,7 @@ _add("runs", runs.runs, LOOK)
 _add("score", results.score, LOOK, "score query.npz database.npz --target 3")
 _add("publish", bundles.publish, SHARE, "publish --suite quick --evidence")
 _add("merge", bundles.merge, SHARE, "merge quick.zip")
+_add("site", site.site, SHARE, "site pages", "site pages --store runs")
 _add("rerun", rerun.rerun, SHARE, "rerun quick.zip --trials 3", "rerun reference --seed 7")
 _add("new", component.new, EXTEND, "new attack my_attack")
 _add("check", component.check, EXTEND, "check my_attack.py")

@@ -155,17 +155,21 @@ def _scope(trials: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _cards(trials: pd.DataFrame) -> Iterator[dict[str, str]]:
     """The fidelity card of every component of the run."""
-    for axis, kind in registry.KIND_OF_AXIS.items():
-        for name in sorted({spec.name for spec in trials[f"{axis}_spec"]}):
-            about = {"kind": axis, "name": name, "paper": "", "url": "", "follows": "", "deviates": ""}
-            source = registry.catalogue(kind).get(name)
-            if source is None or source.error:
-                about["sentence"] = source.error if source is not None else "not installed here"
-            else:
-                about["sentence"] = registry.sentence(source)
-                about |= _paper(registry.card(source))
-            if name != NONE:
-                yield {key: strip_controls(text) for key, text in about.items()}
+    for axis in registry.KIND_OF_AXIS:
+        for name in sorted({spec.name for spec in trials[f"{axis}_spec"]} - {NONE}):
+            yield card_of(axis, name)
+
+
+def card_of(axis: str, name: str) -> dict[str, str]:
+    """What a component does, its paper, and how the code follows and deviates from the paper."""
+    about = {"kind": axis, "name": name, "paper": "", "url": "", "follows": "", "deviates": ""}
+    source = registry.catalogue(registry.KIND_OF_AXIS[axis]).get(name)
+    if source is None or source.error:
+        about["sentence"] = source.error if source is not None else "not installed here"
+    else:
+        about["sentence"] = registry.sentence(source)
+        about |= _paper(registry.card(source))
+    return {key: strip_controls(text) for key, text in about.items()}
 
 
 def _paper(card: Card | None) -> dict[str, str]:

@@ -1,0 +1,176 @@
+"""What the site says of each published run, and of each component in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import pandas as pd
+
+from bench.api.kinds import DefenseKind
+from bench.api.registry import KIND_OF_AXIS
+from bench.api.untrusted import strip_controls
+from bench.engine.record import RunManifest
+from bench.engine.record_cache import RecordCache
+from bench.engine.runs import ALL, select
+from bench.engine.store import Store
+from reports import frame, summary
+from reports.board import Board
+from reports.board_registry import BoardData, make_boards
+from reports.findings import DefenseFinding, Setting
+from reports.labels import label_of
+from reports.render import for_people
+from reports.selection import NONE, with_result
+
+ANY = "[^a-z0-9_-]+"
+LONGEST = 60  # characters of a name in a path
+COMPARED = frozenset({"attacks", "defenses", "input-detectors", "model-detectors", "data-filters", "purifications"})
+
+
+@dataclass(frozen=True)
+class Published:
+    """A run on the site. name: in paths. manifest: of the run. data: what its boards are made from."""
+
+    name: str
+    manifest: RunManifest
+    data: BoardData
+
+    @property
+    def title(self) -> str:
+        """The names of its suites."""
+        return strip_controls(" + ".join(self.manifest.suites))
+
+    @cached_property
+    def summary(self) -> summary.Summary:
+        """The sentences about the run."""
+        return summary.of_data(self.data)
+
+    @property
+    def settings(self) -> list[Setting]:
+        """What the boards say of each setting, the largest first."""
+        return [one.setting for one in self.summary.headlines]
+
+    @cached_property
+    def boards(self) -> list[Board]:
+        """The leaderboard, with labels as names."""
+        return make_boards("leaderboard", self.data)
+
+    @cached_property
+    def facts(self) -> dict[str, str]:
+        """Size, machine, version and status of the run."""
+        trials = self.data.results.trials
+        done = with_result(trials)
+        commits = {
+            f"{git.commit[:12]}{' with changes' if git.dirty else ''}"
+            for key in done["key"]
+            if (record := self.data.record_cache.record(key)) is not None and (git := record.provenance.git)
+        }
+        found = {
+            "trials": f"{len(done)} of {len(trials)} have a result",
+            "seeds": ", ".join(map(str, sorted(set(trials["seed"])))),
+            "targets": ", ".join(sorted(set(map(str, trials["target"])))),
+            "machine": "; ".join(sorted(set(done["computed_on"]))),
+            "commit": ", ".join(sorted(commits)) or "an installed package",
+            "run": self.manifest.id,
+            "command": self.manifest.command,
+            "status": self.data.record_cache.store.standing(self.manifest),
+        }
+        return {name: strip_controls(text) for name, text in found.items() if text}
+
+    def components(self, axis: str) -> set[str]:
+        """Names of the components on an axis that have a result."""
+        return {spec.name for spec in with_result(self.data.results.trials)[f"{axis}_spec"]}
+
+    def rows_about(self, axis: str, name: str) -> Iterator[Board]:
+        """The parts of the boards that are about an attack or a defense, with short names."""
+        trials = self.data.results.trials
+        labels = {label_of(spec) for spec in trials[f"{axis}_spec"] if spec.name == name}
+        others = {label_of(spec) for spec in trials["defense_spec"]} - labels - {NONE}
+        for board in self.boards:
+            if board.kind not in COMPARED:
+                continue
+            table = board.table
+            if axis == "defense" and labels & set(table):  # a board with a column per defense
+                rest = [column for column in table if column in others]
+                yield _part(board, pd.Series(data=True, index=table.index), [*board.quiet, *rest])
+                continue
+            columns = [column for column in board.index if table[column].isin(labels).any()]
+            if columns:
+                yield _part(board, table[columns].isin(labels).any(axis=1), board.quiet)
+
+
+def _part(board: Board, rows: pd.Series[bool], quiet: Sequence[str]) -> Board:
+    """Some rows of a board; what depends on the positions of rows is left out."""
+    table = board.table[rows].reset_index(drop=True)
+    return for_people([replace(board, table=table, best=frozenset(), bold=frozenset(), quiet=tuple(quiet))])[0]
+
+
+@dataclass(frozen=True)
+class Duel:
+    """An attack on a model with a defense, in one setting of a run.
+
+    strong: whether the attack is strong enough to judge a defense by it. left: what is left of the attack, from 1
+    (the defense changes nothing) to 0; None if there is no such number. text: the numbers.
+    """
+
+    run: str
+    setting: str
+    attack: str
+    defense: str
+    strong: bool
+    left: float | None
+    text: str
+
+
+def duels(run: Published) -> Iterator[Duel]:
+    """Every attack against every defense of a run. Model detectors judge models and have no duels."""
+    for setting in run.settings:
+        for defense in setting.defenses:
+            for attack in defense.effects:
+                yield _duel(run.name, setting, defense, attack)
+
+
+def _duel(run: str, setting: Setting, defense: DefenseFinding, attack: str) -> Duel:
+    effect = defense.effects[attack]
+    if defense.kind is DefenseKind.INPUT_DETECTOR:
+        left = None if effect.tpr is None else 1 - effect.tpr
+        text = "" if effect.tpr is None else f"finds {effect.tpr:.0%} of the triggered queries at 5 % false alarms"
+    else:
+        left = _share(effect.own_control, effect.own_map_before, effect.own_map)
+        pairs = (("t-mAP", effect.t_map_before, effect.t_map), ("own-mAP", effect.own_map_before, effect.own_map))
+        text = ", ".join(
+            f"{name} {before:.3f} to {after:.3f}" for name, before, after in pairs if None not in (before, after)
+        )
+    return Duel(run, setting.name, attack, defense.name, effect.strong, left, text)
+
+
+def _share(clean: float | None, before: float | None, after: float | None) -> float | None:
+    """The share of the loss of own-mAP that is left after a defense."""
+    if clean is None or before is None or after is None or clean <= before:
+        return None
+    return min(1.0, max(0.0, (clean - after) / (clean - before)))
+
+
+def published(store: Store) -> list[Published]:
+    """Every run of a store or collection with a result, the largest first."""
+    cache, found = RecordCache(store), list[Published]()
+    manifests = select(store, ALL).shown
+    for manifest in manifests:
+        results = frame.results_of([manifest], cache)
+        if not with_result(results.trials).empty:
+            found.append(Published(path_name("-".join(manifest.suites)), manifest, BoardData(results, cache)))
+    names = [one.name for one in found]
+    found = [replace(one, name=f"{one.name}-{one.manifest.id}") if names.count(one.name) > 1 else one for one in found]
+    return sorted(found, key=lambda one: (-len(one.data.results.trials), one.name))
+
+
+def path_name(text: str) -> str:
+    """A text as a part of a path."""
+    return re.sub(ANY, "-", text.lower()).strip("-")[:LONGEST] or "run"
+
+
+def components_of(runs: Sequence[Published]) -> Mapping[str, list[str]]:
+    """The components with a result, by axis."""
+    return {axis: sorted(set().union(*(one.components(axis) for one in runs)) - {NONE}) for axis in KIND_OF_AXIS}
