@@ -13,10 +13,12 @@ from bench.metrics import METRICS, Metric
 from bench.metrics.explained import Explanation, explanation
 from reports.board import Board
 from reports.cells import caption_lines, holds_text, words
+from reports.findings import Setting
 from reports.page.layout import card_of
 from reports.selection import NONE
 from reports.site.published import Duel, Published, duels
 
+WEAK = " weak"
 SHOWN = 12  # lines of a list of duels
 TITLES = {"attack": "Attacks", "defense": "Defenses", "method": "Hashing methods", "backbone": "Backbones",
           "dataset": "Data sets"}  # fmt: skip
@@ -75,7 +77,9 @@ def attacks_table(runs: Sequence[Published]) -> Table:
                 access.setdefault(one.name, one.access)
                 if one.t_map is not None:
                     control = "" if one.control is None else f" ({one.control:.3f})"
-                    cell = Cell(f"{one.t_map:.3f}{control}", number=True, weak=not one.strong)
+                    cell = Cell(
+                        f"{one.t_map:.3f}{control}{'' if one.strong else WEAK}", number=True, weak=not one.strong
+                    )
                     found.setdefault(one.name, {})[run.name] = cell
     rows = [
         [_linked("attack", name), Cell(access[name]), *(cells.get(run.name, Cell("-", number=True)) for run in runs)]
@@ -85,7 +89,7 @@ def attacks_table(runs: Sequence[Published]) -> Table:
     heads += [(run.title, "t-mAP; in brackets: clean model") for run in runs]
     note = (
         "t-mAP of triggered queries; in brackets that of the clean model under the same trigger, which an attack must"
-        " exceed. Grey: too weak to judge a defense by it."
+        " exceed. weak: too weak to judge a defense by it."
     )
     return Table("Attacks without a defense", heads, rows, [note])
 
@@ -97,23 +101,36 @@ def defenses_table(runs: Sequence[Published]) -> Table:
     for run in runs:
         for setting in run.settings[:1]:
             for one in setting.defenses:
-                kinds.setdefault(one.name, str(one.kind.value))
-                pair = (one.name, one.hardest)
-                duel = next((each for each in duels(run) if (each.defense, each.attack) == pair), None)
-                if duel is not None and duel.left is not None:
-                    found.setdefault(one.name, {})[run.name] = Cell(f"{duel.left:.0%}, {duel.attack}", number=True)
+                kinds.setdefault(one.name, one.kind.value.replace("_", " "))
+            for name, worst in _hardest(run, setting).items():
+                found.setdefault(name, {})[run.name] = Cell(f"{percent(worst)}, {worst.attack}", number=True)
     rows = [
         [_linked("defense", name), Cell(kinds[name]), *(cells.get(run.name, Cell("-", number=True)) for run in runs)]
         for name, cells in sorted(found.items())
     ]
     heads = [("defense", "each links to its page"), ("kind", "what it works on")]
-    heads += [(run.title, "share of the hardest attack that is left, and this attack") for run in runs]
+    heads += [(run.title, "share of the attack that is left, and the attack") for run in runs]
     note = (
-        "What is left of the strong attack that the defense does least against. After a repair, data filter or"
-        " purification: the share of the lost own-mAP that stays lost. Of an input detector: the share of triggered"
-        " queries that it misses at 5 % false alarms. 0 % is best. Model detectors judge models: see the runs."
+        "Of the attacks that are not weak; 0 % is best. After a repair, data filter or purification: the share of the"
+        " gain in t-mAP, or of the loss of own-mAP, whichever is larger. Of an input detector: the share of triggered"
+        " queries that it misses at 5 % false alarms. Model detectors judge models: see the runs. The sentences about a"
+        " run choose the hardest attack by the own-mAP that it still costs, in absolute terms."
     )
-    return Table("Defenses, each against its hardest attack", heads, rows, [note])
+    return Table("Defenses, each against the attack of which most is left", heads, rows, [note])
+
+
+def _hardest(run: Published, setting: Setting) -> dict[str, Duel]:
+    """For each defense, the strong attack of which most is left."""
+    found: dict[str, Duel] = {}
+    for one in duels(run):
+        if one.setting == setting.name and one.strong and one.left is not None:
+            found[one.defense] = max(found.get(one.defense, one), one, key=lambda each: each.left or 0.0)
+    return found
+
+
+def percent(duel: Duel) -> str:
+    """What is left of the attack."""
+    return f"{100 * (duel.left or 0.0):.0f} %"
 
 
 def _linked(axis: str, short: str) -> Cell:
@@ -180,12 +197,15 @@ def _duels(axis: str, name: str, runs: Sequence[Published]) -> Table | None:
         return None
     found.sort(key=lambda pair: (pair[1].left or 0.0, pair[1].attack, pair[1].defense))
     rows = [
-        [_linked(other, one.defense if axis == "attack" else one.attack), Cell(f"{one.left:.0%}", number=True),
+        [_linked(other, one.defense if axis == "attack" else one.attack), Cell(percent(one), number=True),
          Cell(one.text), Cell(f"{run.title}: {one.setting}", run_path(run))]
         for run, one in found
     ]  # fmt: skip
     title = "What breaks it" if axis == "attack" else "What it breaks, and what it does not"
-    left = "share of the attack that is left: of the lost own-mAP, or of the queries that a detector misses"
+    left = (
+        "share of the attack that is left: of its gain in t-mAP or of its loss of own-mAP, whichever is larger; or of"
+        " the queries that a detector misses"
+    )
     heads = [(other, ""), ("left", left), ("numbers", "before and after the defense"), ("where", "run and setting")]
     more = [f"And {len(rows) - 2 * SHOWN} more in between."] if len(rows) > 2 * SHOWN else []
     shown = [*rows[:SHOWN], *rows[-SHOWN:]] if more else rows

@@ -19,13 +19,15 @@ from bench.engine.store import Store
 from reports import frame, summary
 from reports.board import Board
 from reports.board_registry import BoardData, make_boards
+from reports.context import components
 from reports.findings import DefenseFinding, Setting
-from reports.labels import label_of
+from reports.labels import Names, label_of
 from reports.render import for_people
 from reports.selection import NONE, with_result
 
 ANY = "[^a-z0-9_-]+"
 LONGEST = 60  # characters of a name in a path
+LEAST = 0.1  # a smaller change by an attack says nothing of a defense
 COMPARED = frozenset({"attacks", "defenses", "input-detectors", "model-detectors", "data-filters", "purifications"})
 
 
@@ -73,6 +75,7 @@ class Published:
             "targets": ", ".join(sorted(set(map(str, trials["target"])))),
             "machine": "; ".join(sorted(set(done["computed_on"]))),
             "commit": ", ".join(sorted(commits)) or "an installed package",
+            "parameters": " ".join(Names.of(components(trials)).parameters),
             "run": self.manifest.id,
             "command": self.manifest.command,
             "status": self.data.record_cache.store.standing(self.manifest),
@@ -104,15 +107,18 @@ class Published:
 def _part(board: Board, rows: pd.Series[bool], quiet: Sequence[str]) -> Board:
     """Some rows of a board; what depends on the positions of rows is left out."""
     table = board.table[rows].reset_index(drop=True)
-    return for_people([replace(board, table=table, best=frozenset(), bold=frozenset(), quiet=tuple(quiet))])[0]
+    part = replace(board, table=table, best=frozenset(), bold=frozenset(), quiet=tuple(quiet))
+    return for_people([part], parameters=False)[0]
 
 
 @dataclass(frozen=True)
 class Duel:
     """An attack on a model with a defense, in one setting of a run.
 
-    strong: whether the attack is strong enough to judge a defense by it. left: what is left of the attack, from 1
-    (the defense changes nothing) to 0; None if there is no such number. text: the numbers.
+    strong: whether the attack is strong enough to judge a defense by it. left: the share of the attack that is left,
+    from 1 (the defense changes nothing) to 0: the share of its gain in t-mAP or of its loss of own-mAP, whichever is
+    larger; for an input detector, the share of triggered queries that it misses. None if there is no such number.
+    text: the numbers.
     """
 
     run: str
@@ -136,21 +142,28 @@ def _duel(run: str, setting: Setting, defense: DefenseFinding, attack: str) -> D
     effect = defense.effects[attack]
     if defense.kind is DefenseKind.INPUT_DETECTOR:
         left = None if effect.tpr is None else 1 - effect.tpr
-        text = "" if effect.tpr is None else f"finds {effect.tpr:.0%} of the triggered queries at 5 % false alarms"
+        text = (
+            "" if effect.tpr is None else f"finds {100 * effect.tpr:.0f} % of the triggered queries at 5 % false alarms"
+        )
     else:
-        left = _share(effect.own_control, effect.own_map_before, effect.own_map)
+        control = next((one.control for one in setting.attacks if one.name == attack), None)
+        gain = _share(control, effect.t_map_before, effect.t_map)
+        loss = _share(effect.own_control, effect.own_map_before, effect.own_map)
+        left = max((share for share in (gain, loss) if share is not None), default=None)
         pairs = (("t-mAP", effect.t_map_before, effect.t_map), ("own-mAP", effect.own_map_before, effect.own_map))
         text = ", ".join(
-            f"{name} {before:.3f} to {after:.3f}" for name, before, after in pairs if None not in (before, after)
+            f"{name} {before:.3f} to {after:.3f}"
+            for name, before, after in pairs
+            if before is not None and after is not None
         )
     return Duel(run, setting.name, attack, defense.name, effect.strong, left, text)
 
 
 def _share(clean: float | None, before: float | None, after: float | None) -> float | None:
-    """The share of the loss of own-mAP that is left after a defense."""
-    if clean is None or before is None or after is None or clean <= before:
+    """The share of a change that is left after a defense, from 0 to 1; None if the attack changed next to nothing."""
+    if clean is None or before is None or after is None or abs(before - clean) < LEAST:
         return None
-    return min(1.0, max(0.0, (clean - after) / (clean - before)))
+    return min(1.0, max(0.0, (after - clean) / (before - clean)))
 
 
 def published(store: Store) -> list[Published]:

@@ -52,9 +52,8 @@ def draw(store: Store, folder: Path) -> str:
             )
     site.page("glossary.html", "glossary", "Glossary", sections=list(glossary()))
     front = [attacks_table(runs), defenses_table(runs)]
-    site.page(
-        "index.html", "front", "Results", tables=front, sentences={run.name: run.summary.sentences for run in runs}
-    )
+    said = {run.name: run.summary.sentences for run in runs}
+    site.page("index.html", "front", "Results", tables=front, sentences=said)
     site.put(MARK, json.dumps({"hashdoor_site": 1, "files": sorted(site.files)}, indent=1).encode())
     old = sorted(set(earlier) - set(site.files))
     left = f"; {len(old)} files of an earlier site are still there, for example {old[0]}" if old else ""
@@ -150,7 +149,7 @@ def _trials(run: Published) -> Mapping[str, bytes]:
         if table.empty:
             continue
         found[f"{kind}.csv"] = table.to_csv(index=False).encode()
-        found[f"{kind}.json"] = table.to_json(orient="records", indent=1).encode()
+        found[f"{kind}.json"] = table.to_json(orient="records", indent=1, double_precision=15).encode()
         if find_spec("pyarrow") is not None:
             buffer = BytesIO()
             _plain(table).to_parquet(buffer, index=False)
@@ -160,6 +159,8 @@ def _trials(run: Published) -> Mapping[str, bytes]:
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
     """A frame whose columns of mixed objects are texts, since a Parquet column has one type."""
-    mixed = [name for name in table if table[name].dtype == object and table[name].map(type).nunique() > 1]
-    texts = {str(name): [None if pd.isna(value) else str(value) for value in table[name]] for name in mixed}
-    return table.assign(**texts)
+    found = table.copy()
+    for name in table:
+        if table[name].dtype == object and len(set(table[name].map(type))) > 1:
+            found[name] = [None if pd.isna(value) else str(value) for value in table[name]]
+    return found

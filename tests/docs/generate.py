@@ -24,16 +24,20 @@ from bench.config.parameters import Parameter, parameters_of
 from bench.config.reported import ReportedTable
 from bench.config.schema import DEFAULTS, Axes, Block, Resources, SuiteFile
 from bench.config.trial import AXES
+from bench.engine.collection import opened
+from bench.engine.store import REFERENCE
 from bench.metrics import METRICS
 from reports import compare, reported, tidy
 from reports.board import COMMON
 from reports.board_registry import all_boards
+from reports.site import markdown
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = tuple(
     f"{folder}/README.md" for folder in ("attacks", "defenses", "hashing", "suites", "reports", "bench/cli")
 )
 METHODOLOGY = "bench/METHODOLOGY.md"
+RESULTS = "reports/results/README.md"  # generated as a whole
 PART = re.compile(r"(<!-- generated: (\S+) -->\n)(.*?)(<!-- end of \2 -->\n)", re.DOTALL)
 
 
@@ -261,11 +265,16 @@ def generated(text: str) -> str:
     return PART.sub(lambda found: f"{found[1]}\n{PARTS[found[2]]()}\n{found[4]}", text)
 
 
+def results() -> str:
+    """The main boards of the published results."""
+    return markdown.document(opened(Path(REFERENCE)))
+
+
 def main() -> None:
-    for name in DOCUMENTS:
+    for name in (*DOCUMENTS, RESULTS):
         path = ROOT / name
-        before = path.read_text(encoding="utf-8")
-        after = generated(before)
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        after = results() if name == RESULTS else generated(before)
         if after != before:
             path.write_text(after, encoding="utf-8")
             print(f"wrote {name}")

@@ -21,6 +21,10 @@ def test_generated_parts_are_up_to_date(document: str) -> None:
     )
 
 
+def test_the_results_are_those_of_the_reference() -> None:
+    assert read(generate.RESULTS) == generate.results(), "run `python -m tests.docs.generate`"
+
+
 def test_every_part_stands_in_one_document() -> None:
     found = [name for document in generate.DOCUMENTS for _, name, *_ in generate.PART.findall(read(document))]
     assert sorted(found) == sorted(generate.PARTS)
