@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn, optim
 
 from bench.api.errors import DivergedError
-from bench.api.hashing import Hook, Recipe
+from bench.api.hashing import HashingMethod, Hook, Recipe
 from bench.api.random import Rng
 from bench.api.types import Split, to_unit
 from hashing.loader import Augmentation, HiddenLoader, Loader
@@ -47,13 +47,14 @@ def fit(
     epoch, or a weight after the training, is not finite.
     """
     device = model.device
-    order = rng.child("order")
+    order, views = rng.child("order"), rng.child("views")
     precision = fast_precision(device.type) if recipe.precision == "auto" else recipe.precision
     autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
     on_device = split.to(device)
     network: Callable[[Tensor], Tensor] = model
     loader = Loader(on_device, batch=recipe.batch, augmentation=augmentation, rng=order, unaugmented=unaugmented)
-    if model.backbone.frozen and hook is None and not augmentation.flip and not augmentation.pad:
+    as_they_are = type(model.method).views is HashingMethod.views and not augmentation.flip and not augmentation.pad
+    if model.backbone.frozen and hook is None and as_they_are:
         with autocast:
             hidden = _through_prefix(model, on_device)
         if hidden is not None:
@@ -73,8 +74,9 @@ def fit(
                 images, labels, extra = batch_images, batch_labels, None
                 if hook is not None:
                     images, labels, extra = hook.before_step(model, images, labels, ids, progress)
+                shown = model.method.views(images, views)
                 with autocast:
-                    logits = forward(images)
+                    logits = forward(images if shown is None else shown)
                 loss = model.objective(logits.float(), labels, ids, progress)
                 loss = loss if extra is None else loss + extra
                 optimizer.zero_grad(set_to_none=True)

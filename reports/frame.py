@@ -109,7 +109,7 @@ def results_of(runs: Sequence[RunManifest], record_cache: RecordCache) -> Result
             for manifest in used[::-1]
             for name in manifest.suites
         },
-        command=strip_controls(used[0].command),
+        command=strip_controls(used[0].whole_command),
     )
 
 

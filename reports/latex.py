@@ -24,7 +24,7 @@ def latex(boards: Sequence[Board], label: str = "", *, short: bool = False) -> s
 
     label: of the first table; the others get a number. short: captions with n and warnings only.
     """
-    return "\n".join(
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(
         _table(board, label if i == 0 or not label else f"{label}-{i + 1}", short) for i, board in enumerate(boards)
     )
 

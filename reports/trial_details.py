@@ -146,7 +146,7 @@ def varying(manifest: RunManifest) -> list[str]:
 
 def replay(trial: Trial, manifest: RunManifest, axes: Sequence[str], status: str) -> str:
     """The command of the run, restricted to this trial by the axes and the fields of the training that vary."""
-    words = [manifest.command or f"python -m bench run --suite {shlex.quote(manifest.suites[0])}"]
+    words = [manifest.whole_command or f"python -m bench run --suite {shlex.quote(manifest.suites[0])}"]
     words += [f"--only {shlex.quote(f'{axis}={trial.axes()[axis]}')}" for axis in axes]
     swept = differing(trial.training, (planned.trial.training for planned in manifest.trials))
     words += [f"--set {shlex.quote(f'training.{field}={value}')}" for field, value in swept.items()]

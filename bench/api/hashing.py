@@ -251,7 +251,10 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, logits: Logits, labels: Bool[Tensor, "n k"], ids: Int64[Tensor, " n"], progress: float) -> Tensor:
-        """The loss. ids: positions in the training set. progress: share of the training steps that are done."""
+        """The loss. ids: positions in the training set. progress: share of the training steps that are done.
+
+        Methods with views get logits of both views; see `HashingMethod.views`.
+        """
 
     def reset_for(self, train_size: int) -> Objective:
         """The objective for another training set, as in repairs: keeps centres, resets memories of single images."""
@@ -276,6 +279,15 @@ class HashingMethod(ABC):
         """Relaxed codes. Some methods sharpen them with the `progress` of the training."""
         del progress
         return logits.tanh()
+
+    def views(self, images: Images, rng: Rng) -> Images | None:
+        """Two random views of each image, [2n c h w], the second views behind all first ones.
+
+        The objective then gets the logits of both views, [2n b], with the labels and ids of the n images. None: the
+        network sees the images as they are.
+        """
+        del images, rng
+        return None
 
     @abstractmethod
     def objective(self, *, bits: int, classes: int, train_size: int, rng: Rng) -> Objective:

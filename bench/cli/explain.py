@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def explain(
-    name: Annotated[
-        str | None,
+    words: Annotated[
+        list[str] | None,
         typer.Argument(metavar="NAME", help="A column as printed or in data frames, a board, or a component."),
     ] = None,
     plugin: Plugins = [],  # noqa: B006 -- typer needs a literal
@@ -31,7 +31,8 @@ def explain(
     from reports.board_registry import all_boards
 
     load_plugins(plugin)
-    if name is None:
+    name = " ".join(words or ())  # names of columns have blanks
+    if not name:
         list_("metrics")
         return
     wanted = name.strip().lower()

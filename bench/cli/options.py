@@ -165,13 +165,13 @@ def memory_limit() -> tuple[str, int] | None:
     return min(set_ones, key=lambda found: found[1], default=None)
 
 
-def note_left_out(selection: Selection, records: RecordCache) -> None:
+def note_left_out(selection: Selection, records: RecordCache, *, standing: bool = True) -> None:
     """Say on stderr how far published runs are checked, and which other runs a command did not show."""
     from bench.engine.runs import left_out
 
-    for run in selection.shown:
-        if standing := records.store.standing(run):
-            line(f"note: {standing}", out=console(stderr=True))
+    for run in selection.shown if standing else ():
+        if said := records.store.standing(run):
+            line(f"note: {said}", out=console(stderr=True))
     if said := left_out(selection, records):
         line(f"note: {said}", out=console(stderr=True))
 

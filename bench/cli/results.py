@@ -76,7 +76,7 @@ def leaderboard(
         if format_ == "rich":  # names of rows leave out what all rows share, such as --set badnets.poison_rate=0.1
             for one in selection.shown:
                 if one.command:
-                    say(strip_controls(f"Run {one.id}: {one.command}"))
+                    say(strip_controls(f"Run {one.id}: {one.whole_command}"))
         note_left_out(selection, records)
 
 
@@ -174,13 +174,18 @@ def compare(
 
     The exit code is 1 if a number changed by more than noise, or if B lacks a result of A.
     """
-    from bench.engine.collection import opened
+    from bench.engine.collection import opened, there
     from bench.engine.record_cache import RecordCache
     from bench.engine.runs import select
     from reports import compare as comparing
     from reports import frame, render
 
     load_plugins(plugin)
+    if other is not None and not (there(one) or there(other)):
+        raise UserError(
+            f"'{one}' and '{other}' are no stores",
+            "two runs of one store: `python -m bench compare STORE --run ID --run ID`",
+        )
     wanted = _two_runs(run, same=other is None)
     first, second = opened(one), opened(other if other is not None else one)
     caches = [RecordCache(store) for store in (first, second)]

@@ -116,7 +116,8 @@ def run(
     environment = Environment(
         held.root.resolve(), data.resolve() if data else None, chosen, tuple(p.resolve() for p in plugin)
     )
-    manifest = manifest_of(made, loaded, command_of(suite, set_, only))
+    local = [*(("--data", str(data)) if data else ()), *(word for path in plugin for word in ("--plugin", str(path)))]
+    manifest = manifest_of(made, loaded, command_of(suite, set_, only), local)
     finished = carried_out(made, held, manifest, environment, Workers(executor, workers, address), retry=again)
     _show(finished, made, store)
 
@@ -309,7 +310,9 @@ def plan(
     line(f"{len(made.trials)} trials: {len(runnable)} can run here on {chosen}, "
          f"{len(made.trials) - len(runnable)} are left out.")  # fmt: skip
     if needed:
-        line(f"Time: about {clock(max(total / parallel, longest))} on {parallel} workers ({costs.basis(groups)}).")
+        for_whom = "" if len(runnable) == len(made.trials) else f" for the {len(runnable):,} trials that can run here"
+        duration = clock(max(total / parallel, longest))
+        line(f"Time: about {duration} on {parallel} workers{for_whom} ({costs.basis(groups)}).")
         line(f"Disk: about {_size(costs.total_bytes(groups))} more in {store}.")
     elif runnable and not (pending and pending.failed):
         line(f"Nothing to do: {store} holds every result.")
@@ -372,8 +375,8 @@ def _texts(suites: Sequence[Suite]) -> dict[str, str]:
     return {name: "\n".join(found) for name, found in texts.items()}
 
 
-def manifest_of(made: Plan, suites: Sequence[Suite], command: str) -> RunManifest:
-    """The manifest of a run, for the store."""
+def manifest_of(made: Plan, suites: Sequence[Suite], command: str, local: Sequence[str] = ()) -> RunManifest:
+    """The manifest of a run, for the store. local: options of the command that name files of this machine."""
     from bench.engine.provenance import provenance
     from bench.engine.record import RunManifest
 
@@ -382,6 +385,7 @@ def manifest_of(made: Plan, suites: Sequence[Suite], command: str) -> RunManifes
         descriptions={suite.name: suite.description for suite in suites},
         texts=_texts(suites),
         command=command,
+        local=list(local),
         trials=made.trials,
         stages=list(made.stages),
         provenance=provenance(),
@@ -425,15 +429,17 @@ def _closing(summary: Summary, trained: int, made: Plan) -> None:
     outcomes += f" ({summary.collapsed} of them collapsed, see the boards)" if summary.collapsed else ""
     line(f"Trials: {outcomes}. Stages: {sum(summary.ran.values())} run ({trained} trainings), "
          f"{summary.reused} taken from the store.")  # fmt: skip
-    if any(len(trial.skipped) > REASON for trial in made.trials if trial.key is None):
+    reasons = {trial.skipped for trial in made.trials if trial.key is None}
+    if len(reasons) > 1 and any(len(reason) > REASON for reason in reasons):
         line("`python -m bench doctor` lists all missing data and weights, and how to get them.")
 
 
 def _print_skipped(made: Plan) -> None:
-    """Print the reasons why trials are left out. Long reasons are cut."""
+    """Print the reasons why trials are left out. Long reasons are cut if there are several."""
     cut = False
-    for reason, count in Counter(trial.skipped for trial in made.trials if trial.key is None).most_common():
-        short = textwrap.shorten(reason, REASON, placeholder=" ...")
+    reasons = Counter(trial.skipped for trial in made.trials if trial.key is None)
+    for reason, count in reasons.most_common():
+        short = textwrap.shorten(reason, REASON, placeholder=" ...") if len(reasons) > 1 else reason
         cut |= short != reason
         line(f"left out, {count} {'trial' if count == 1 else 'trials'}: {short}")
     if cut:

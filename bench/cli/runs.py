@@ -42,7 +42,7 @@ def runs(store: ReadPath = DEFAULT_STORE, format_: Format = "rich") -> None:
                 "failed": str(failed),
                 "missing": str(one.trials[Status.MISSING]),
                 "MB": f"{one.size / 1e6:.1f}",
-                "command": one.run.command,
+                "command": one.run.whole_command,
             }
         )
     if not rows and format_ == "rich":

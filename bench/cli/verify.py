@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,6 +24,9 @@ SHOWN = 20  # number of trials whose differences are printed
 
 
 def verify(
+    given: Annotated[
+        Path | None, typer.Argument(metavar="[STORE]", help="The same as --store, for example a bundle.")
+    ] = None,
     store: ReadPath = DEFAULT_STORE,
     run: RunOf = "latest",
     suite: SuiteOf = None,
@@ -42,7 +46,7 @@ def verify(
     from bench.engine.runs import select
 
     load_plugins(plugin)
-    held = opened(store)
+    held = opened(given or store)
     if set_aside:
         held.check_writable()
     selection = select(held, run, suite=suite)
@@ -64,7 +68,7 @@ def verify(
             " these files are right."
         )
     _print_limits(verifier)
-    note_left_out(selection, RecordCache(held))
+    note_left_out(selection, RecordCache(held), standing=False)  # the lines above say how far it is checked
     if wrong:
         if set_aside:
             for record, _ in wrong:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.api.hashing import Objective, Recipe
+from bench.api.hashing import HashingMethod, Objective, Recipe
 from bench.api.random import Rng
 from bench.conformance.kit import Checks, ComponentUnderTest, require, untouched_generators
 from hashing.codes import pack
@@ -50,21 +50,25 @@ def loss_and_gradient_are_finite(subject: ComponentUnderTest) -> None:
 def learns_a_toy_set(subject: ComponentUnderTest) -> str:
     """Learns a separable toy set."""
     rng, labels = Rng("tests", "toy"), labels_for()
-    inputs = 3 * labels.float() @ torch.eye(CLASSES, 6) + 0.1 * rng.normal((N, 6))
+    means = 3 * labels.float() @ torch.eye(CLASSES, 6)
+    inputs = means + 0.1 * rng.normal((N, 6))
+    unsupervised = type(subject.create()).views is not HashingMethod.views
     with rng.child("head").ambient():
         head = subject.create().head(6, BITS)
     objective = objective_of(subject)
     optimizer = torch.optim.Adam([*head.parameters(), *objective.parameters()], lr=0.05)
     losses = []
     for step in range(80):
-        loss = objective(head(inputs), labels, IDS, step / 80)
+        shown = inputs if not unsupervised else torch.cat([inputs, means + 0.1 * rng.normal((N, 6))])
+        loss = objective(head(shown), labels, IDS, step / 80)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
     found = leave_one_out_map(pack(head.eval()(inputs)), labels.numpy())
     require(losses[-1] < 0.95 * losses[1], f"the loss went from {losses[1]:.3g} to {losses[-1]:.3g}")
-    require(found > 0.99, f"mAP {found:.2f} on a separable set")
+    # without labels, images of one class are pushed apart too
+    require(found > (0.8 if unsupervised else 0.99), f"mAP {found:.2f} on a separable set")
     return f"loss {losses[1]:.3g} to {losses[-1]:.3g}, mAP {found:.2f}"
 
 

@@ -116,7 +116,7 @@ def _evidence(store: Store, names: Mapping[str, AbstractSet[str]]) -> bytes:
 def _texts(run: RunManifest, records: Sequence[Record]) -> dict[str, bytes]:
     """The files of the manifest and of the records, without hosts, times, logs and absolute paths."""
     lines = [_anonymous(record).as_json() for record in sorted(records, key=lambda one: (one.stage, one.key))]
-    manifest = run.model_copy(update={"started": 0.0}).as_json()
+    manifest = run.model_copy(update={"started": 0.0, "local": []}).as_json()
     short = _short_names([manifest, lines])
     lines = [Record.model_validate(_without_paths(line, short)).as_json() for line in lines]
     text = b"".join(canonical(signed({"schema": SCHEMA, **line})).encode() + b"\n" for line in lines)

@@ -301,8 +301,9 @@ class RunManifest(Model):
     """A run: its trials, with the keys of their records.
 
     stages: keys of all stages that the trials depend on. descriptions, texts: of suite files, by the suite's name.
-    command: the command line of the run. started: when the command was last given, in seconds since 1970. provenance:
-    the version and the machine at that time.
+    command: the command line of the run, with the options that change results. local: its options that name files of
+    this machine; they are no part of the id and are not published. started: when the command was last given, in seconds
+    since 1970. provenance: the version and the machine at that time.
     """
 
     suites: Annotated[list[str], Field(min_length=1)]
@@ -311,8 +312,14 @@ class RunManifest(Model):
     descriptions: Texts = {}
     texts: Texts = {}
     command: Annotated[str, AfterValidator(_command)] = ""
+    local: list[str] = []
     started: Annotated[float, Field(ge=0, le=YEAR_9900)] = 0.0
     provenance: Provenance = Field(default_factory=Provenance)
+
+    @property
+    def whole_command(self) -> str:
+        """The command that repeats the run on this machine; "" if it is unknown."""
+        return shlex.join([*shlex.split(self.command), *self.local]) if self.command else ""
 
     @property
     def id(self) -> str:

@@ -285,7 +285,7 @@ def _without_values(plan: dict[str, Any]) -> HashModel | None:
 def _unsupported(trial: Trial, attack: Attack, defense: Defense) -> str:
     """The reason why the trial's defense cannot work on the trial's model; "" if it can."""
     if Needs.TRAIN_SET in defense.needs and not (attack.offers_train_set or attack.is_none):
-        return f"{trial.defense.name} needs a poisoned training set, and {trial.attack.name} makes none"
+        return f"{trial.defense.name} needs a poisoned training set, and the attack makes none"
     backbone: Backbone = instance("backbones", trial.backbone)
     method: HashingMethod = instance("methods", trial.method)
     reason = defense.unsupported_reason(backbone, method)

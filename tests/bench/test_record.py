@@ -189,3 +189,10 @@ def test_a_runs_id_says_what_was_asked_for() -> None:
     changes = {"suites": ["other"], "texts": {"toy": "b"}, "command": "bench run --only x=y", "trials": lines()[:1]}
     for name, value in changes.items():
         assert one.model_copy(update={name: value}).id != one.id
+
+
+def test_the_command_that_repeats_a_run_here_has_its_files_and_the_id_does_not():
+    made = RunManifest(suites=["quick"], trials=[], command="python -m bench run", local=["--data", "my data"])
+    assert made.whole_command == "python -m bench run --data 'my data'"
+    assert made.id == made.model_copy(update={"local": []}).id
+    assert RunManifest(suites=["quick"], trials=[], local=["--data", "x"]).whole_command == ""
