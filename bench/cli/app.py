@@ -15,6 +15,7 @@ import typer
 from bench.api.errors import EXIT_BUG, EXIT_INTERRUPT, EXIT_OK, EXIT_USER, RenamedWarning, UserError
 from bench.api.untrusted import abbreviate, strip_controls
 from bench.cli import (
+    best,
     bundles,
     component,
     doctor,
@@ -69,6 +70,7 @@ _add("show", results.show, LOOK, "show --retrieved retrieved.png", "show --galle
 _add("figures", figures.figures, LOOK, "figures paper --columns 2")
 _add("explain", explain.explain, LOOK, "explain t-mAP", "explain badnets")
 _add("compare", results.compare, LOOK, "compare A B", "compare runs --run ID --run ID")
+_add("best", best.best, LOOK, "best", "best --store reference --wide", "best --store quick.zip --append")
 _add("runs", runs.runs, LOOK)
 _add("score", results.score, LOOK, "score query.npz database.npz --target 3")
 _add("publish", bundles.publish, SHARE, "publish --suite quick --evidence")

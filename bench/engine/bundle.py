@@ -206,6 +206,10 @@ class Bundle(ReadOnly):
     def standing(self, run: RunManifest) -> str:
         return f"run {run.id} of bundle '{self.root.name}' is {self.status}: {MEANINGS[self.status]}."
 
+    def origin(self, run: RunManifest) -> str:
+        del run
+        return self.checksum[:SUFFIX]
+
     def files(self) -> dict[str, bytes]:
         """All files, checked."""
         found = {name: read() for name, read in walk(self.root, LIMITS) if read is not None}

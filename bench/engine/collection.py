@@ -82,6 +82,11 @@ class Collection(ReadOnly):
         bundle = self._of(next(keys, ""))
         return bundle.standing(run) if bundle is not None else ""
 
+    def origin(self, run: RunManifest) -> str:
+        keys = (planned.key for planned in run.trials if planned.key)
+        bundle = self._of(next(keys, ""))
+        return bundle.origin(run) if bundle is not None else ""
+
     def manifest_files(self) -> Iterator[tuple[Path, RunManifest | None]]:
         for place, bundle in enumerate(self.bundles.values(), 1):
             for path, manifest in bundle.manifest_files():

@@ -294,6 +294,11 @@ class Store:
         del run
         return ""
 
+    def origin(self, run: RunManifest) -> str:
+        """The beginning of the checksum of the bundle that a run was published in; "" for a run of one's own."""
+        del run
+        return ""
+
     # Housekeeping
 
     def artifact_path(self, key: str) -> Path:

@@ -7,6 +7,9 @@ from typing import Any
 
 from bench.metrics import METRICS
 from reports.basis import Basis
+from reports.best_known import OWN_MAP
+from reports.best_results import AGAINST_ATTACK, BEST, BY, KnownRows
+from reports.best_results import note as known_note
 from reports.board import TOO_WEAK, Board
 from reports.board_registry import BoardData, board
 from reports.context import REPAIRS, contexts
@@ -15,7 +18,7 @@ from reports.selection import NONE, none_first
 from reports.strength import BETTER, COLUMNS, note
 
 
-@board("defenses", chapter="Leaderboards", part_of="leaderboard", columns=COLUMNS,
+@board("defenses", chapter="Leaderboards", part_of="leaderboard", columns=COLUMNS | AGAINST_ATTACK,
        help="every attack after every repair and data filter: t-mAP, own-mAP and mAP")  # fmt: skip
 def defenses(data: BoardData) -> list[Board]:
     """Three boards per setting: t-mAP, own-mAP and mAP of every attack (row) after every defense (column)."""
@@ -53,7 +56,7 @@ def matrix(
     """
     made, shared = basis.rows, basis.cells
     names = sorted({defense for _, defense in made}, key=lambda name: (none_first(name), name))
-    lines = []
+    best, lines = KnownRows.of(basis), []
     for attack in sorted({attack for attack, _ in made}, key=lambda name: (none_first(name), name)):
         mine = {defense: made[attack, defense] for defense in names if (attack, defense) in made}
         done, planned = (sum(len(getattr(group, what)) for group in mine.values()) for what in ("places", "planned"))
@@ -65,6 +68,8 @@ def matrix(
             if counted:
                 line[METRICS[extra].title] = shared.mean(next(iter(counted.values())), extra)
         line |= {defense: shared.mean(group, metric) for defense, group in counted.items()}
+        if metric == OWN_MAP and counted:
+            line |= best.against(next(iter(counted.values())))
         lines.append(line)
     extras = [METRICS[extra].title for extra in beside]
     return Board(
@@ -72,14 +77,15 @@ def matrix(
         setting=basis.context.setting,
         table=table(
             lines,
-            ["attack", "cells", "collapsed", TOO_WEAK, *extras, *names],
+            ["attack", "cells", "collapsed", TOO_WEAK, *extras, *names, BEST, BY],
             keep=["attack", "cells", "collapsed", *names],
         ),
-        caption=basis.caption(note, basis.left_out(), intervals=False),
+        caption=basis.caption(note, known_note(lines), basis.left_out(), intervals=False),
         index=("attack",),
-        metrics=titles(beside) | dict.fromkeys(names, metric),
+        metrics=titles(beside) | dict.fromkeys([*names, BEST], metric),
         heat=(*extras, *names),
         quiet=("collapsed", TOO_WEAK),
+        details=(known_note(lines),),
         compact=(*(METRICS[extra].title for extra in beside if extra in METRICS.controls()), *names),
         across=BETTER.get(metric, 0),
         judged=tuple(name for name in names if name != NONE),

@@ -10,6 +10,9 @@ from typing import Any
 from bench.api.kinds import RANKING_CHANGING
 from bench.metrics import METRICS
 from reports.basis import Basis
+from reports.best_known import AUROC, OWN_MAP
+from reports.best_results import BEST, BY, FOR_DEFENSE, KnownRows
+from reports.best_results import note as known_note
 from reports.board import Board, Column
 from reports.board_registry import BoardData, board
 from reports.common_cells import Group
@@ -29,6 +32,7 @@ COLUMNS = {
     ),
     f"mean {LOST}": Column("the same, mean over the attacks"),
     "mean TPR@5%": Column("TPR@5% of the main score, mean over the attacks"),
+    **FOR_DEFENSE,
 }
 PRICE = "What the defense itself costs is part of the loss (mAP)."
 EQUAL = "If several attacks are equal, the other columns show the first one."
@@ -83,7 +87,8 @@ def _board(
 ) -> Board:  # fmt: skip
     """A row per defense: the measure of its hardest attack and its mean, and metrics under the hardest attack."""
     sign = -1 if higher_is_better else 1
-    lines = []
+    compared = AUROC if higher_is_better else OWN_MAP
+    known_rows, lines = KnownRows.of(basis), []
     for defense in sorted({defense for _, defense in basis.rows}):
         judged = {
             attack: (measure(group), group)
@@ -98,17 +103,20 @@ def _board(
             group = judged[hardest[0]][1]
             line |= {"hardest attack": ", ".join(hardest), "access": group.done["access"].iloc[0], name: value}
             line |= {f"mean {name}": fmean(value for value, _ in judged.values())}
-            line |= numbers(group, True, basis.cells, metrics)
+            line |= numbers(group, True, basis.cells, metrics) | known_rows.hardest(group, compared)
         lines.append(line)
     lines.sort(key=lambda line: sign * known(line.get(name), sign * math.inf))  # not judged by any attack: last
     keep = ["defense", "attacks", "hardest attack", "access", name, f"mean {name}"]
     return Board(
         title=title,
         setting=basis.context.setting,
-        table=table(lines, [*keep, *titles(metrics)], keep=keep),
-        caption=basis.caption(*notes, basis.left_out(), intervals=False),
+        table=table(lines, [*keep, *titles(metrics), BEST, BY], keep=keep),
+        caption=basis.caption(*notes, known_note(lines), basis.left_out(), intervals=False),
         index=("defense",),
         compact=("hardest attack", name, f"mean {name}", *(METRICS[metric].title for metric in metrics[:2])),
-        metrics=titles(metrics) | dict.fromkeys([name, f"mean {name}"], "tpr_5" if higher_is_better else "own_map"),
+        metrics=titles(metrics)
+        | dict.fromkeys([name, f"mean {name}"], "tpr_5" if higher_is_better else "own_map")
+        | {BEST: compared},
+        details=(known_note(lines),),
         basis=basis,
     )

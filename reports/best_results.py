@@ -1,0 +1,175 @@
+"""The results of a run that can be the best known, and the list's column on boards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench.api.kinds import RANKING_CHANGING, Access
+from reports import best_known, statistics
+from reports.basis import Basis
+from reports.best_known import AUROC, OWN_MAP, BestKnown, Budget, Result, Setting
+from reports.board import Column
+from reports.common_cells import CommonCells, Group, Place
+from reports.context import BoardContext, contexts
+from reports.frame import Results
+from reports.labels import label_of
+from reports.selection import NONE, attacked, defended, groups, undefended
+from reports.strength import WeakAttacks
+
+BEST, BY = "best known", "best known with"
+AGAINST_ATTACK = {
+    BEST: Column("own-mAP after the strongest known defense (repair, filter, purification)", "best-known"),
+    BY: Column("the strongest known defense, from the list of `python -m bench best`", "best-known"),
+}
+FOR_DEFENSE = {
+    BEST: Column(
+        "own-mAP lost, or AUROC of an input detector, under the hardest attack that is known within the same budget",
+        "best-known",
+    ),
+    BY: Column("the hardest known attack, from the list of `python -m bench best`", "best-known"),
+}
+SOURCE = f"{BEST}: from the list that HashDoor ships, for the same cells (`python -m bench best`)."
+
+
+def results_of(results: Results) -> list[Result]:
+    """Every attack after every defense, in each setting, of the trials with a result in every planned cell.
+
+    Left out are model detectors, and attacks that are too weak to judge a defense.
+    """
+    weak = WeakAttacks(results.trials, mixed=False)
+    return [one for context in contexts(results.trials, mixed=False) for one in _of(context, results.detectors, weak)]
+
+
+def _of(context: BoardContext, scores: pd.DataFrame, weak: WeakAttacks) -> Iterator[Result]:
+    planned = frozenset(zip(context.trials["target"], context.trials["seed"], strict=True))
+    setting = setting_of(context, planned)
+    if setting is None:
+        return
+    plain = context.grouped(undefended(context.trials), ["attack"])
+    main = scores[scores["headline"].eq(True)]
+    auroc = dict(zip(main["key"], main[AUROC], strict=True))
+    ignored = {NONE, *weak.of(context)}
+    for (attack, _), rows in groups(attacked(defended(context.trials)), ["attack", "defense"]):
+        before, after = plain.get(attack), Group.of(rows)
+        if attack in ignored or before is None or before.places != planned or after.places != planned:
+            continue
+        detected = [auroc.get(key) for key in after.done["key"]]
+        if rows["defense_kind"].iloc[0] in RANKING_CHANGING:
+            detected = []
+        elif not all(isinstance(one, float) and math.isfinite(one) for one in detected):
+            continue
+        found = _result(setting, before, after, detected)
+        if found is not None:
+            yield found
+
+
+def _result(setting: Setting, before: Group, after: Group, detected: list[Any]) -> Result | None:
+    """None if a metric has no value in a cell."""
+    cells = CommonCells.of({"before": before, "after": after})
+    first = after.done.iloc[0]
+    means = {name: cells.mean(after, name) for name in ("t_map", "own_map", "map")}
+    # a purification changes the queries of the clean model too, so that its own controls hide what it costs
+    means |= {name: cells.mean(before, name) for name in ("t_map_control", "own_map_control")}
+    means["map_clean"] = cells.mean(before, "map") - cells.mean(before, "map_change")
+    if not all(map(math.isfinite, means.values())):
+        return None
+    rate, psnr = _spent(before.done)
+    return Result(
+        setting=setting,
+        attack=first["attack_spec"],
+        defense=first["defense_spec"],
+        defense_kind=first["defense_kind"],
+        budget=budget_of(before.done),
+        poison_rate=rate,
+        psnr=psnr,
+        **means,
+        attack_kept=_keeps(before, before, cells),
+        defense_kept=_keeps(before, after, cells),
+        auroc=math.fsum(detected) / len(detected) if detected else None,
+    )
+
+
+def _keeps(before: Group, after: Group, cells: CommonCells) -> bool:
+    """Whether the mAP lost is below the margin: the upper bound of its mean, or without an interval the mean."""
+    clean = cells.matrix(before, "map") - cells.matrix(before, "map_change")
+    lost = clean - cells.matrix(after, "map")
+    verdict = statistics.non_inferior(lost, fixed_targets=cells.fixed_targets)
+    return bool(lost.mean() < statistics.MARGIN) if verdict is None else verdict
+
+
+def _spent(trials: pd.DataFrame) -> tuple[float | None, float | None]:
+    """The largest poison rate and the smallest PSNR of an attack."""
+    rate, psnr = trials["poisoned_share"].max(), trials["psnr"].min()
+    return None if pd.isna(rate) else float(rate), None if pd.isna(psnr) else float(psnr)
+
+
+def budget_of(trials: pd.DataFrame) -> Budget:
+    """The budget of the attack of these trials."""
+    return Budget.of(Access(trials["access"].iloc[0]), *_spent(trials))
+
+
+def setting_of(context: BoardContext, places: Collection[Place]) -> Setting | None:
+    """The setting of these cells; None without a result, or if they are not every target with every seed."""
+    done = context.done
+    targets, seeds = ({place[i] for place in places} for i in range(2))
+    if done.empty or not places or len(places) != len(targets) * len(seeds):
+        return None
+    first = done.iloc[0]
+    return Setting(
+        dataset=first["dataset_spec"],
+        backbone=first["backbone_spec"],
+        method=first["method_spec"],
+        bits=int(first["bits"]),
+        training=dict(first["recipe"]),
+        surrogate=str(first["surrogate"]),
+        augment=str(first["augment"]),
+        protocol_digest=str(first["protocol_digest"]),
+        metrics_version=str(first["metrics_version"]),
+        targets=sorted(map(str, targets)),
+        seeds=sorted(map(int, seeds)),
+    )
+
+
+@dataclass(frozen=True)
+class KnownRows:
+    """The column of best known results of a board.
+
+    setting: of the cells of the board; None without a result, or if they are not every target with every seed.
+    trials: with a result.
+    """
+
+    known: BestKnown
+    setting: Setting | None
+    trials: pd.DataFrame
+
+    @classmethod
+    def of(cls, basis: Basis) -> KnownRows:
+        """The column for the rows of a board."""
+        return cls(best_known.shipped(), setting_of(basis.context, basis.cells.places), basis.context.done)
+
+    def against(self, group: Group) -> dict[str, Any]:
+        """own-mAP after the strongest defense known against the attack of a row; nothing without an entry."""
+        attack = group.done["attack_spec"].iloc[0]
+        entry = self.known.defense(self.setting, attack, OWN_MAP) if self.setting is not None else None
+        return {} if entry is None else {BEST: entry.own_map, BY: label_of(entry.defense)}
+
+    def hardest(self, group: Group, metric: str) -> dict[str, Any]:
+        """The damage (for AUROC: the value) of the hardest attack known for the defense of these trials."""
+        if self.setting is None:
+            return {}
+        defense = group.done["defense_spec"].iloc[0]
+        mine = self.trials[self.trials["key"].isin(group.done["key"])]  # rows of detectors have no budget
+        entry = self.known.attack(self.setting, defense, metric, budget_of(mine))
+        if entry is None:
+            return {}
+        return {BEST: entry.damage if entry.auroc is None else entry.auroc, BY: label_of(entry.attack)}
+
+
+def note(lines: Sequence[Mapping[str, Any]]) -> str:
+    """A line of the caption; "" if no row has a best known result."""
+    return SOURCE if any(BEST in line for line in lines) else ""
