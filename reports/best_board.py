@@ -85,7 +85,7 @@ def _board(claim: Claim, entries: Sequence[Entry], known: BestKnown) -> Board:
         else "The defense after which the attack does least harm, of those after which the mAP lost is below 0.03."
     )
     cells = (
-        f"n = {len(setting.cells)}: targets {strip_controls(', '.join(setting.targets))}; seeds"
+        f"n = {setting.n}: targets {strip_controls(', '.join(setting.targets))}; seeds"
         f" {', '.join(map(str, setting.seeds))}. The best of several results is biased: repeated, it is a little worse."
     )
     return Board(
@@ -118,7 +118,7 @@ def _line(one: Result) -> dict[str, Any]:
         METRICS["auroc"].title: one.auroc,
         "kept": "yes" if one.defense_kept else "no",
         "step": one.floor,
-        "n": len(one.setting.cells),
+        "n": one.setting.n,
         "seeds": len(one.setting.seeds),
     } | {METRICS[name].title: getattr(one, name) for name in METRIC}
 

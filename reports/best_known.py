@@ -6,8 +6,9 @@ of the line before it.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, cached_property
@@ -76,8 +77,8 @@ class Setting(Model):
     augment: str
     protocol_digest: str
     metrics_version: str
-    targets: list[str]
-    seeds: list[int]
+    targets: Annotated[list[str], Field(min_length=1)]
+    seeds: Annotated[list[int], Field(min_length=1)]
 
     @cached_property
     def task(self) -> str:
@@ -91,8 +92,9 @@ class Setting(Model):
         return digest([self.task, sorted(self.targets), sorted(self.seeds)])
 
     @property
-    def cells(self) -> frozenset[tuple[str, int]]:
-        return frozenset((target, seed) for target in self.targets for seed in self.seeds)
+    def n(self) -> int:
+        """The number of cells."""
+        return len(self.targets) * len(self.seeds)
 
 
 class Result(Model):
@@ -135,7 +137,7 @@ class Result(Model):
         """How far the damage moves by chance (METHODOLOGY.md#noise-floor), for a mean over the cells."""
         kinds = (self.metric, self.attack.name, self.defense_kind)
         found = [one.p95 for source in noise_floor.CHANCE if (one := noise_floor.floor_of(*kinds, source)) is not None]
-        return max(found, default=CLOSE) / math.sqrt(len(self.setting.cells))
+        return max(found, default=CLOSE) / math.sqrt(self.setting.n)
 
     def may(self, claim: Claim) -> bool:
         """Whether the result counts: an attack, or a defense, that costs much mAP does not."""
@@ -249,22 +251,20 @@ class BestKnown:
         """The results that the list lacks. Those over fewer cells than the list has for their task do not count."""
         most: dict[str, int] = {}
         for entry in self.entries:
-            most[entry.setting.task] = max(most.get(entry.setting.task, 0), len(entry.setting.cells))
-        counted = [one for one in results if len(one.setting.cells) >= most.get(one.setting.task, 0)]
+            most[entry.setting.task] = max(most.get(entry.setting.task, 0), entry.setting.n)
+        counted = [one for one in results if one.setting.n >= most.get(one.setting.task, 0)]
         better = {claim: improvements(self._counted(claim), counted, claim) for claim in Claim}
         found = ((one, tuple(c for c in Claim if any(one is other for other in better[c]))) for one in counted)
         return [Improvement(one, improves) for one, improves in found if improves]
 
-    def lines(self, found: Iterable[Improvement], origin: Origin) -> bytes:
-        """The lines that add these results to the list; equal for equal results, whatever their order."""
-        previous, text = self.head, []
+    def extended(self, found: Iterable[Improvement], origin: Origin) -> BestKnown:
+        """The list with these results; equal for equal results, whatever their order."""
+        entries, head = [*self.entries], self.head
         for one in sorted(found, key=lambda one: canonical(one.result.model_dump())):
             values = one.result.model_dump() | origin.model_dump()
-            entry = Entry.model_validate(values | {"improves": list(one.improves), "previous": previous})
-            line = signed(entry.model_dump())
-            previous = line["checksum"]
-            text.append(canonical(line))
-        return "".join(f"{line}\n" for line in text).encode()
+            entries.append(Entry.model_validate(values | {"improves": list(one.improves), "previous": head}))
+            head = str(signed(entries[-1].model_dump())["checksum"])
+        return BestKnown(tuple(entries), self.path, head)
 
     def _counted(self, claim: Claim) -> list[Entry]:
         return [entry for entry in self.entries if claim in entry.improves]
@@ -304,16 +304,22 @@ def read(path: Path) -> BestKnown:
         raise UserError(f"'{path}' cannot be read ({error})", "give another --list") from None
 
 
-def append(known: BestKnown, found: Sequence[Improvement], origin: Origin) -> BestKnown:
+def append(known: BestKnown, found: Iterable[Improvement], origin: Origin) -> BestKnown:
     """Add results to the end of a list's file. UserError if it cannot be written, or has changed since it was read."""
+    made = known.extended(found, origin)
+    # the checksum ignores the order of parameters, labels keep it
+    lines = [
+        json.dumps(signed(entry.model_dump()), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        for entry in made.entries[len(known.entries) :]
+    ]
     try:
         held = read_bytes(known.path, LIMIT) if known.path.exists() else b""
         if parsed(held, known.path).head != known.head:
             raise UserError(f"'{known.path}' has changed since it was read", "start the same command again")
-        write_whole(known.path, held + known.lines(found, origin))
+        write_whole(known.path, held + "".join(f"{line}\n" for line in lines).encode())
     except (OSError, UntrustedError) as error:
         raise UserError(f"'{known.path}' cannot be written ({error})", "give another --list") from None
-    return read(known.path)
+    return made
 
 
 def shipped_path() -> Path:

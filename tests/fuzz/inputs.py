@@ -355,6 +355,7 @@ NEAR: dict[str, Callable[[Random], bytes]] = {
     "records": lambda rng: changed_json(rng, targets.RECORD, targets.RUN, targets.DATA),
     "reports": lambda rng: changed_json(rng, targets.RECORD, targets.RUN, targets.DATA),
     "bundles": bundles,
+    "best": lambda rng: changed_json(rng, targets.ENTRY),
 }
 
 

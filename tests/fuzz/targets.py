@@ -31,7 +31,7 @@ from hashing import weight_files
 from hashing.datasets.folder import Folder
 from hashing.datasets.lists import ListsOfImages
 from hashing.image_decoding import decode_image, decode_rgba
-from reports import frame, render, score, throughput, trial_details
+from reports import best_board, best_known, frame, render, score, throughput, trial_details
 from reports.board_registry import BoardData, all_boards, make_boards
 
 PARTS = b"\n\x1e\n"  # between the files of one input
@@ -212,9 +212,21 @@ def bundles(data: bytes, folder: Path) -> bool:
     return accepted > 0
 
 
+def best(data: bytes, folder: Path) -> bool:
+    """A line of the list of best known results, and its tables."""
+    path = folder / "best.jsonl"
+    path.write_bytes(sealed(data))
+    known = best_known.read(path)
+    made = best_board.boards(known)
+    for write in (render.markdown, render.latex, render.csv, render.as_json):
+        write(made).encode()
+    return bool(known.entries)
+
+
 TARGETS: dict[str, Target] = {
     "suites": suites, "lists": lists, "archives": archives, "images": images, "codes": codes, "weights": weights,
     "kernels": kernels, "records": records, "reports": reports, "bundles": bundles,
+    "best": best,
 }  # fmt: skip
 
 DATA: dict[str, Any] = {
@@ -256,6 +268,9 @@ KERNELS: dict[str, Any] = {
               "unit": "query", "seconds": [1e-6, 2e-6, 3e-6], "codes": 1, "nbytes": 8, "faster": None, "limit": 0.5,
               "note": ""}],
 }  # fmt: skip
+
+
+ENTRY: dict[str, Any] = json.loads(best_known.shipped_path().read_bytes().splitlines()[0])
 
 
 def timed(target: Target, inputs: Iterator[bytes], folder: Path, seconds: float) -> tuple[int, int]:

@@ -30,7 +30,7 @@ from hashing.datasets import cifar10
 from hashing.datasets.folder import Folder
 from hashing.datasets.lists import ListsOfImages
 from hashing.image_decoding import decode_image
-from reports import artifact_files, code_files, frame, throughput
+from reports import artifact_files, best_known, code_files, frame, throughput
 from tests.fuzz.targets import DATA, KEY, RECORD
 
 ROOT = Path(__file__).parents[2]
@@ -190,8 +190,13 @@ def kernels(content: bytes, folder: Path) -> None:
     throughput.read(folder / "k.json")
 
 
+def best(content: bytes, folder: Path) -> None:
+    (folder / "best.jsonl").write_bytes(content)
+    best_known.read(folder / "best.jsonl")
+
+
 PLACES = (weights, saved_weights, code_file, code_array, code_pickle, code_of_torch, lone_codes, batch, batch_of_the_right_sum, artifact, evidence, record, plan, marker,
-          suite_file, list_file, image, member, kernels)  # fmt: skip
+          suite_file, list_file, image, member, kernels, best)  # fmt: skip
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
