@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from bench.api.kinds import RANKING_CHANGING, Access
 from reports import best_known, statistics
-from reports.basis import Basis
-from reports.best_known import AUROC, OWN_MAP, BestKnown, Budget, Result, Setting
-from reports.board import Column
+from reports.best_known import AUROC, OWN_MAP, Budget, Result, Setting
+from reports.board import Board, Column
 from reports.common_cells import CommonCells, Group, Place
 from reports.context import BoardContext, contexts
 from reports.frame import Results
@@ -28,7 +27,8 @@ AGAINST_ATTACK = {
 }
 FOR_DEFENSE = {
     BEST: Column(
-        "own-mAP lost, or AUROC of an input detector, under the hardest attack that is known within the same budget",
+        "own-mAP lost, or AUROC of an input detector, under the hardest known attack with this access that keeps to the"
+        " poison rates and PSNR of the run",
         "best-known",
     ),
     BY: Column("the hardest known attack, from the list of `python -m bench best`", "best-known"),
@@ -135,41 +135,55 @@ def setting_of(context: BoardContext, places: Collection[Place]) -> Setting | No
     )
 
 
-@dataclass(frozen=True)
-class KnownRows:
-    """The column of best known results of a board.
+def with_strongest_defenses(board: Board) -> Board:
+    """A board with a row per attack, and beside it own-mAP after the strongest defense known against the attack."""
+    setting, done = _setting_and_trials(board)
+    specs = dict(zip(done["attack"], done["attack_spec"], strict=True))
+    entries = [
+        best_known.shipped().defense(setting, specs[attack], OWN_MAP)
+        if setting is not None and attack in specs
+        else None
+        for attack in board.table["attack"]
+    ]
+    shown = [(entry.own_map, label_of(entry.defense)) if entry is not None else None for entry in entries]
+    return _with(board, shown, OWN_MAP)
 
-    setting: of the cells of the board; None without a result, or if they are not every target with every seed.
-    trials: with a result.
+
+def with_hardest_attacks(board: Board, metric: str) -> Board:
+    """A board with a row per defense and an access, and beside it the hardest attack known for the defense.
+
+    metric: the one of `Result.metric`. The attack has this access, and keeps to the largest poison rate and the
+    smallest PSNR of the run's attacks with this access.
     """
-
-    known: BestKnown
-    setting: Setting | None
-    trials: pd.DataFrame
-
-    @classmethod
-    def of(cls, basis: Basis) -> KnownRows:
-        """The column for the rows of a board."""
-        return cls(best_known.shipped(), setting_of(basis.context, basis.cells.places), basis.context.done)
-
-    def against(self, group: Group) -> dict[str, Any]:
-        """own-mAP after the strongest defense known against the attack of a row; nothing without an entry."""
-        attack = group.done["attack_spec"].iloc[0]
-        entry = self.known.defense(self.setting, attack, OWN_MAP) if self.setting is not None else None
-        return {} if entry is None else {BEST: entry.own_map, BY: label_of(entry.defense)}
-
-    def hardest(self, group: Group, metric: str) -> dict[str, Any]:
-        """The damage (for AUROC: the value) of the hardest attack known for the defense of these trials."""
-        if self.setting is None:
-            return {}
-        defense = group.done["defense_spec"].iloc[0]
-        mine = self.trials[self.trials["key"].isin(group.done["key"])]  # rows of detectors have no budget
-        entry = self.known.attack(self.setting, defense, metric, budget_of(mine))
-        if entry is None:
-            return {}
-        return {BEST: entry.damage if entry.auroc is None else entry.auroc, BY: label_of(entry.attack)}
+    setting, done = _setting_and_trials(board)
+    specs = dict(zip(done["defense"], done["defense_spec"], strict=True))
+    budgets = {access: budget_of(part) for (access,), part in groups(attacked(done), ["access"])}
+    shown: list[tuple[float, str] | None] = []
+    for defense, access in zip(board.table["defense"], board.table["access"], strict=True):
+        entry = None
+        if setting is not None and access in budgets:
+            entry = best_known.shipped().attack(setting, specs[defense], metric, budgets[access])
+        value = 0.0 if entry is None else entry.damage if entry.auroc is None else entry.auroc
+        shown.append(None if entry is None else (value, label_of(entry.attack)))
+    return _with(board, shown, metric)
 
 
-def note(lines: Sequence[Mapping[str, Any]]) -> str:
-    """A line of the caption; "" if no row has a best known result."""
-    return SOURCE if any(BEST in line for line in lines) else ""
+def _setting_and_trials(board: Board) -> tuple[Setting | None, pd.DataFrame]:
+    """The setting of the board's cells, and the trials with a result."""
+    assert board.basis is not None
+    return setting_of(board.basis.context, board.basis.cells.places), board.basis.context.done
+
+
+def _with(board: Board, shown: Sequence[tuple[float, str] | None], metric: str) -> Board:
+    """The board with two more columns and a line of the caption; unchanged without any entry."""
+    if not any(shown):
+        return board
+    table = board.table.copy()
+    table[BEST], table[BY] = ([one and one[place] for one in shown] for place in range(2))
+    return replace(
+        board,
+        table=table,
+        metrics={**board.metrics, BEST: metric},
+        caption=f"{board.caption}\n{SOURCE}",
+        details=(*board.details, SOURCE),
+    )

@@ -11,7 +11,7 @@ from bench.metrics.filtering import FILTERING
 from bench.metrics.geometry import GEOMETRY
 from reports import statistics
 from reports.basis import Basis
-from reports.best_results import AGAINST_ATTACK, BEST, BY, KnownRows, note
+from reports.best_results import AGAINST_ATTACK, with_strongest_defenses
 from reports.board import FREEDOM, HALF, Board, Column
 from reports.board_registry import BoardData, board
 from reports.common_cells import CommonCells, Group
@@ -29,7 +29,6 @@ COLUMNS = {
     ),
     "mAP kept": Column("yes: the 95 % upper bound of the mAP lost is below 0.03", "map-kept"),
     "seconds": Column("mean seconds of the stages make_trigger and implant"),
-    **AGAINST_ATTACK,
 }
 OUTCOME = ("t_map", "t_map_control", "chance", "gain", "own_map", "map", "map_change")
 SHORT = ("t_map", "t_map_control", "gain", "own_map", "map", "map_change")
@@ -43,14 +42,15 @@ BUDGET = ("poisons", "poisoned_share", "target_share", "changed_area", "contrast
     chapter="Leaderboards",
     part_of="leaderboard",
     help="attacks by gain, inside each access group",
-    columns=COLUMNS,
+    columns=COLUMNS | AGAINST_ATTACK,
 )
 def attacks(data: BoardData, *, costs: Annotated[bool, "Add run times in seconds."] = False) -> list[Board]:
     """One board per setting (and per defense, if no trial is undefended), ordered by gain in each access group."""
     trials, mixed = data.results.trials, data.mixed
     plain = undefended(trials)
     if not plain.empty:
-        return [attack_board(context, "Attacks", costs=costs) for context in contexts(plain, mixed)]
+        made = (attack_board(context, "Attacks", costs=costs) for context in contexts(plain, mixed))
+        return [with_strongest_defenses(board) for board in made]
     repaired = trials[trials["defense_kind"].isin(REPAIRS)]
     return [
         attack_board(context, f"Attacks after {defense}", costs=costs)
@@ -65,7 +65,6 @@ def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
     basis = Basis.of(context, rows)
     shared = basis.cells
     ranges = _ranks(context, rows, shared)
-    best = KnownRows.of(basis)
     lines = []
     metrics = (*OUTCOME, *BUDGET, *of_plugins())
     for attack, group in rows.items():
@@ -79,7 +78,6 @@ def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
             line["mAP kept"] = kept(group, shared) if attack != NONE else None
             line["key"] = group.done["key"].iloc[0][:8] or None if len(shared.places) == 1 else None
             line |= {"seconds": shared.mean(group, "seconds_attack")} if costs else {}
-            line |= best.against(group)
         else:
             line["n"] = 0
         lines.append(line)
@@ -89,28 +87,14 @@ def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
     names[names.index(gain) + 1 : names.index(gain) + 1] = [gain + HALF, gain + FREEDOM, "rank"]
     budget = [METRICS[metric].title for metric in BUDGET]
     more = [METRICS[metric].title for metric in of_plugins()]
-    columns = [
-        "access",
-        "attack",
-        "cells",
-        "n",
-        "collapsed",
-        *names,
-        "mAP kept",
-        *budget,
-        BEST,
-        BY,
-        *more,
-        "seconds",
-        "key",
-    ]
+    columns = ["access", "attack", "cells", "n", "collapsed", *names, "mAP kept", *budget, *more, "seconds", "key"]
     keep = (*columns[:5], *(METRICS[metric].title for metric in OUTCOME))
     # the caption says n: the compact board has the column `cells` only if some row has fewer
     incomplete = any(len(set(str(line["cells"]).split("/"))) > 1 for line in lines)
     short = [*(METRICS[metric].title for metric in SHORT), *(["cells"] if incomplete else []), "seconds", "key"]
     short.insert(short.index(gain) + 1, "rank")
     margin = "mAP kept: the 95 % upper bound of the mAP lost is below 0.03." if shared.inference else ""
-    unbeaten = [i for i, line in enumerate(lines) if str(line.get("rank") or "").startswith("1-")]
+    best = [i for i, line in enumerate(lines) if str(line.get("rank") or "").startswith("1-")]
     return Board(
         title=name,
         setting=context.setting,
@@ -122,17 +106,16 @@ def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
             " (Holm, 5 %); bold: no attack is better." if ranges else "",
             freedom(lines, gain),
             margin,
-            note(lines),
             basis.left_out(),
         ),
         index=("access", "attack"),
-        metrics=titles(metrics) | {BEST: "own_map"},
+        metrics=titles(metrics),
         heat=tuple(METRICS[metric].title for metric in ("t_map", "t_map_control", "gain", "own_map", "map")),
-        best=frozenset(unbeaten),
+        best=frozenset(best),
         quiet=("n", "collapsed", gain + FREEDOM),
         compact=tuple(short),
         better={METRICS[metric].title: sign for metric, sign in BETTER.items()},
-        details=(freedom(lines, gain), margin, note(lines)),
+        details=(freedom(lines, gain), margin),
         basis=basis,
     )  # fmt: skip
 

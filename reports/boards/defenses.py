@@ -8,8 +8,7 @@ from typing import Any
 from bench.metrics import METRICS
 from reports.basis import Basis
 from reports.best_known import OWN_MAP
-from reports.best_results import AGAINST_ATTACK, BEST, BY, KnownRows
-from reports.best_results import note as known_note
+from reports.best_results import AGAINST_ATTACK, with_strongest_defenses
 from reports.board import TOO_WEAK, Board
 from reports.board_registry import BoardData, board
 from reports.context import REPAIRS, contexts
@@ -43,7 +42,8 @@ def defenses(data: BoardData) -> list[Board]:
                 f'{meaning} Input detectors do not change codes; see the board "Input detectors".',
                 note(judging, set(rows["attack"])),
             ]))  # fmt: skip
-            found.append(matrix(basis, metric, what, beside, says, weak=judging))
+            made_board = matrix(basis, metric, what, beside, says, weak=judging)
+            found.append(with_strongest_defenses(made_board) if metric == OWN_MAP else made_board)
     return found
 
 
@@ -56,7 +56,7 @@ def matrix(
     """
     made, shared = basis.rows, basis.cells
     names = sorted({defense for _, defense in made}, key=lambda name: (none_first(name), name))
-    best, lines = KnownRows.of(basis), []
+    lines = []
     for attack in sorted({attack for attack, _ in made}, key=lambda name: (none_first(name), name)):
         mine = {defense: made[attack, defense] for defense in names if (attack, defense) in made}
         done, planned = (sum(len(getattr(group, what)) for group in mine.values()) for what in ("places", "planned"))
@@ -68,8 +68,6 @@ def matrix(
             if counted:
                 line[METRICS[extra].title] = shared.mean(next(iter(counted.values())), extra)
         line |= {defense: shared.mean(group, metric) for defense, group in counted.items()}
-        if metric == OWN_MAP and counted:
-            line |= best.against(next(iter(counted.values())))
         lines.append(line)
     extras = [METRICS[extra].title for extra in beside]
     return Board(
@@ -77,15 +75,14 @@ def matrix(
         setting=basis.context.setting,
         table=table(
             lines,
-            ["attack", "cells", "collapsed", TOO_WEAK, *extras, *names, BEST, BY],
+            ["attack", "cells", "collapsed", TOO_WEAK, *extras, *names],
             keep=["attack", "cells", "collapsed", *names],
         ),
-        caption=basis.caption(note, known_note(lines), basis.left_out(), intervals=False),
+        caption=basis.caption(note, basis.left_out(), intervals=False),
         index=("attack",),
-        metrics=titles(beside) | dict.fromkeys([*names, BEST], metric),
+        metrics=titles(beside) | dict.fromkeys(names, metric),
         heat=(*extras, *names),
         quiet=("collapsed", TOO_WEAK),
-        details=(known_note(lines),),
         compact=(*(METRICS[extra].title for extra in beside if extra in METRICS.controls()), *names),
         across=BETTER.get(metric, 0),
         judged=tuple(name for name in names if name != NONE),

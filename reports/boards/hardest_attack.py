@@ -11,8 +11,7 @@ from bench.api.kinds import RANKING_CHANGING
 from bench.metrics import METRICS
 from reports.basis import Basis
 from reports.best_known import AUROC, OWN_MAP
-from reports.best_results import BEST, BY, FOR_DEFENSE, KnownRows
-from reports.best_results import note as known_note
+from reports.best_results import FOR_DEFENSE, with_hardest_attacks
 from reports.board import Board, Column
 from reports.board_registry import BoardData, board
 from reports.common_cells import Group
@@ -32,7 +31,6 @@ COLUMNS = {
     ),
     f"mean {LOST}": Column("the same, mean over the attacks"),
     "mean TPR@5%": Column("TPR@5% of the main score, mean over the attacks"),
-    **FOR_DEFENSE,
 }
 PRICE = "What the defense itself costs is part of the loss (mAP)."
 EQUAL = "If several attacks are equal, the other columns show the first one."
@@ -40,7 +38,7 @@ Row = Mapping[tuple[str, str], Group]  # attack, defense
 
 
 @board("hardest-attack", chapter="Strength",
-       help="for each defense, the attack that it does least against", columns=COLUMNS)  # fmt: skip
+       help="for each defense, the attack that it does least against", columns=COLUMNS | FOR_DEFENSE)  # fmt: skip
 def hardest_attack(data: BoardData) -> list[Board]:
     """Up to two boards per setting: defenses that change codes or queries, and input detectors."""
     trials, found = data.results.trials, []
@@ -49,12 +47,13 @@ def hardest_attack(data: BoardData) -> list[Board]:
         about = note(weak, set(context.trials["attack"]))
         rows = defended(context.part(RANKING_CHANGING))
         if not rows.empty:
-            found.append(_changed(context, context.grouped(rows, ["attack", "defense"]), weak, about))
+            changed = _changed(context, context.grouped(rows, ["attack", "defense"]), weak, about)
+            found.append(with_hardest_attacks(changed, OWN_MAP))
         scores = data.results.detectors
         mine = scores[scores["key"].isin(context.done["key"]) & scores["headline"].eq(True)]
         if not mine.empty:
             made = {key: Group.of(part) for key, part in groups(mine, ["attack", "defense"])}
-            found.append(_detected(context, made, weak, about))
+            found.append(with_hardest_attacks(_detected(context, made, weak, about), AUROC))
     return found
 
 
@@ -87,8 +86,7 @@ def _board(
 ) -> Board:  # fmt: skip
     """A row per defense: the measure of its hardest attack and its mean, and metrics under the hardest attack."""
     sign = -1 if higher_is_better else 1
-    compared = AUROC if higher_is_better else OWN_MAP
-    known_rows, lines = KnownRows.of(basis), []
+    lines = []
     for defense in sorted({defense for _, defense in basis.rows}):
         judged = {
             attack: (measure(group), group)
@@ -103,20 +101,17 @@ def _board(
             group = judged[hardest[0]][1]
             line |= {"hardest attack": ", ".join(hardest), "access": group.done["access"].iloc[0], name: value}
             line |= {f"mean {name}": fmean(value for value, _ in judged.values())}
-            line |= numbers(group, True, basis.cells, metrics) | known_rows.hardest(group, compared)
+            line |= numbers(group, True, basis.cells, metrics)
         lines.append(line)
     lines.sort(key=lambda line: sign * known(line.get(name), sign * math.inf))  # not judged by any attack: last
     keep = ["defense", "attacks", "hardest attack", "access", name, f"mean {name}"]
     return Board(
         title=title,
         setting=basis.context.setting,
-        table=table(lines, [*keep, *titles(metrics), BEST, BY], keep=keep),
-        caption=basis.caption(*notes, known_note(lines), basis.left_out(), intervals=False),
+        table=table(lines, [*keep, *titles(metrics)], keep=keep),
+        caption=basis.caption(*notes, basis.left_out(), intervals=False),
         index=("defense",),
         compact=("hardest attack", name, f"mean {name}", *(METRICS[metric].title for metric in metrics[:2])),
-        metrics=titles(metrics)
-        | dict.fromkeys([name, f"mean {name}"], "tpr_5" if higher_is_better else "own_map")
-        | {BEST: compared},
-        details=(known_note(lines),),
+        metrics=titles(metrics) | dict.fromkeys([name, f"mean {name}"], "tpr_5" if higher_is_better else "own_map"),
         basis=basis,
     )
