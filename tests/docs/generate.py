@@ -27,7 +27,7 @@ from bench.config.trial import AXES
 from bench.engine.collection import opened
 from bench.engine.store import REFERENCE
 from bench.metrics import METRICS
-from reports import compare, reported, tidy
+from reports import best_board, compare, reported, tidy
 from reports.board import COMMON
 from reports.board_registry import all_boards
 from reports.site import markdown
@@ -167,7 +167,8 @@ def columns() -> str:
     """The columns that are no metrics: those of all boards, then those of each board."""
     own = {name: dict(one.columns) for name, one in all_boards().items()}
     own["attacks-overall"] = {}  # has the columns of attacks
-    parts = [("every board", COMMON), *own.items(), ("reported", reported.MEANINGS), ("compare", compare.MEANINGS)]
+    others = {"reported": reported.MEANINGS, "compare": compare.MEANINGS, "best": best_board.COLUMNS}
+    parts = [("every board", COMMON), *own.items(), *others.items()]
     rows = [
         [name if name == "every board" else code(name), linked(column, about.methodology), about.meaning]
         for name, held in parts
