@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench.api.errors import UserError, choice
+
+Kind = Literal["absolute", "order", "behaviour"]
+MEANINGS: Mapping[Kind, str] = {
+    "absolute": "data, split, network and recipe are the paper's, so that the numbers can be compared",
+    "order": "data, network or scale differ, so that only the order of the rows can be compared",
+    "behaviour": "only a statement of the paper can be checked, by a threshold that HashDoor chose",
+}
 
 
 class ReportedTable(BaseModel):
@@ -18,6 +25,8 @@ class ReportedTable(BaseModel):
 
     source: Annotated[str, Field(min_length=1)]
     """Paper and table."""
+    kind: Kind
+    """What can be compared: "absolute": the numbers, "order": the order of the rows, "behaviour": a statement."""
     metric: str
     """The metric of `bench list metrics` that follows the paper's convention."""
     by: list[str] = []
@@ -26,8 +35,10 @@ class ReportedTable(BaseModel):
     """Values of axes that all numbers of the table share."""
     percent: bool = False
     """Whether the numbers are in percent."""
-    bound: Literal["", "at least"] = ""
-    """Use "at least" if the paper gives only a lower bound."""
+    bound: Literal["", "at least", "at most"] = ""
+    """Use "at least" or "at most" if the paper gives only a bound, and for the threshold of a statement."""
+    statement: str = ""
+    """The statement of the paper; for "behaviour" and nothing else. It holds if the measured numbers keep the bound."""
     note: str = ""
     """Text beside the numbers."""
     values: dict[str, Any] | float
@@ -36,14 +47,26 @@ class ReportedTable(BaseModel):
 
 @dataclass(frozen=True)
 class ReportedNumber:
-    """A number of a paper, in the metric's unit. axes: the values that a trial must match (see `reports.reported`)."""
+    """A number of a paper, or the threshold of a statement, in the metric's unit.
+
+    axes: the values that a trial must match (see `reports.reported`).
+    """
 
     source: str
     metric: str
     axes: Mapping[str, str]
     value: float
     note: str
-    bound: str = ""
+    bound: Literal["", "at least", "at most"] = ""
+    _: KW_ONLY
+    kind: Kind
+    statement: str = ""
+
+    def holds(self, measured: float) -> bool | None:
+        """Whether a measured number keeps the bound; None without a bound."""
+        if not self.bound:
+            return None
+        return measured >= self.value if self.bound == "at least" else measured <= self.value
 
 
 def reported_numbers(where: str, tables: Sequence[ReportedTable], axes: Sequence[str]) -> tuple[ReportedNumber, ...]:
@@ -59,6 +82,11 @@ def reported_numbers(where: str, tables: Sequence[ReportedTable], axes: Sequence
     found = []
     for table in tables:
         place = f"{where}: reported numbers of '{table.source}'"
+        if (table.kind == "behaviour") != bool(table.statement) or (table.statement and not table.bound):
+            raise UserError(
+                f"{place}: kind '{table.kind}' with statement '{table.statement}' and bound '{table.bound}'",
+                "kind 'behaviour' needs a statement and a bound, other kinds have no statement",
+            )
         if table.metric not in METRICS:
             raise UserError(f"{place}: metric '{table.metric}' is unknown", choice(table.metric, METRICS))
         for axis in (*table.by, *table.where):
@@ -75,7 +103,16 @@ def reported_numbers(where: str, tables: Sequence[ReportedTable], axes: Sequence
                 )
             own = dict(zip(table.by, keys, strict=True))
             found.append(
-                ReportedNumber(table.source, table.metric, shared | own, value / scale, table.note, table.bound)
+                ReportedNumber(
+                    table.source,
+                    table.metric,
+                    shared | own,
+                    value / scale,
+                    table.note,
+                    table.bound,
+                    kind=table.kind,
+                    statement=table.statement,
+                )
             )
     return tuple(found)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -12,7 +13,7 @@ from bench.api import registry
 from bench.api.errors import UserError
 from bench.config import schema, suite
 from bench.config.expand import Skipped
-from bench.config.reported import ReportedTable, reported_numbers
+from bench.config.reported import MEANINGS, Kind, ReportedNumber, ReportedTable, reported_numbers
 from bench.engine.record import RunManifest
 from bench.engine.store import Store
 from bench.graph import planner
@@ -26,7 +27,8 @@ AXES = list(schema.AXES.values())
 
 def table(**changes) -> ReportedTable:
     usual = {
-        "source": "A Paper, Table 1", "metric": "t_map_drop", "by": ["attack", "bits"], "where": {"dataset": "digits"},
+        "source": "A Paper, Table 1", "kind": "absolute", "metric": "t_map_drop", "by": ["attack", "bits"],
+        "where": {"dataset": "digits"},
         "percent": True, "values": {"none": {"16": 11.1, "32": 8.52}, "ciba": {"16": 51.8}},
     }  # fmt: skip
     return ReportedTable.model_validate(usual | changes)
@@ -50,6 +52,9 @@ def test_every_leaf_is_a_claim_in_the_metric_s_unit():
         ({"values": {"none": 3.0}}, "none = 3.0.*bits"),
         ({"values": {"none": {"16": "a"}}}, "none.16 = 'a'"),
         ({"values": {"none": {"16": True}}}, "none.16 = True"),
+        ({"kind": "behaviour", "bound": "at least"}, "kind 'behaviour' with statement ''.*needs a statement"),
+        ({"kind": "behaviour", "statement": "It works."}, "and bound ''.*needs a statement and a bound"),
+        ({"statement": "It works.", "bound": "at least"}, "kind 'absolute' with statement 'It works.'"),
     ],
 )
 def test_mistakes_are_named(changes, words):
@@ -60,10 +65,18 @@ def test_mistakes_are_named(changes, words):
 def test_a_suite_holds_claims(tmp_path):
     file = tmp_path / "s.toml"
     file.write_text(
-        '[[reported]]\nsource = "P"\nmetric = "map"\nby = ["bits"]\n[reported.values]\n16 = 0.5\n', encoding="utf-8"
+        '[[reported]]\nsource = "P"\nkind = "order"\nmetric = "map"\nby = ["bits"]\n[reported.values]\n16 = 0.5\n',
+        encoding="utf-8",
     )
     (claim,) = suite.load(str(file)).reported
     assert (claim.source, claim.metric, claim.axes, claim.value) == ("P", "map", {"bits": "16"}, 0.5)
+    assert claim.kind == "order"
+    file.write_text(file.read_text().replace("order", "orders"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"kind.*'absolute', 'order' or 'behaviour'"):
+        suite.load(str(file))
+    file.write_text(file.read_text().replace('kind = "orders"\n', ""), encoding="utf-8")
+    with pytest.raises(UserError, match="kind"):
+        suite.load(str(file))
     file.write_text('[[reported]]\nsource = "P"\nmetrics = "map"\n[reported.values]\n16 = 0.5\n', encoding="utf-8")
     with pytest.raises(UserError, match=r"'reported\.0\.metrics'.*'metric'"):
         suite.load(str(file))
@@ -108,6 +121,26 @@ def test_published_tables_are_whole():
 def test_what_a_paper_gives_a_bound_for_is_no_number():
     assert {(claim.bound, claim.value) for claim in suite.load("darkhash").reported} == {("at least", 0.8)}
     assert {claim.bound for claim in suite.load("ciba_table1").reported} == {""}
+
+
+def test_every_kind_of_comparison_has_a_meaning_and_is_used():
+    assert (
+        set(MEANINGS)
+        == set(get_args(Kind))
+        == {one.kind for name in suite.names() for one in suite.load(name).reported}
+    )
+
+
+def test_only_suites_with_the_paper_s_data_compare_numbers():
+    found = {name for name in suite.names() for one in suite.load(name).reported if one.kind == "absolute"}
+    assert found == {"ciba_table1", "ciba_table2", "ciba_table3", "ciba_fig4"}
+
+
+def test_a_bound_is_kept_on_its_side_and_at_the_bound():
+    one = ReportedNumber("P", "map", {}, 0.5, "", "at least", kind="absolute")
+    assert [one.holds(value) for value in (0.4, 0.5, 0.6)] == [False, True, True]
+    assert [replace(one, bound="at most").holds(value) for value in (0.4, 0.5, 0.6)] == [True, True, False]
+    assert replace(one, bound="").holds(0.5) is None
 
 
 PAPERS = ("ciba_table1", "ciba_table2", "ciba_table3", "ciba_fig4", "ciba_fig5", "darkhash", "badhash")

@@ -123,6 +123,7 @@ axes.bits = [8]
 epochs = 1
 [[reported]]
 source = "A paper"
+kind = "order"
 metric = "t_map"
 by = ["attack", "bits"]
 values = { badnets = { 16 = 0.5 } }

@@ -132,6 +132,7 @@ bits = [12]
 attacks = ["none", { name = "badnets", poisons = 36 }]
 [[reported]]
 source = "A paper, Table 1"
+kind = "absolute"
 metric = "t_map"
 by = ["attack"]
 values = { "badnets(poisons=36)" = 0.9 }

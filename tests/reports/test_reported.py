@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from bench.cli import report as command
-from bench.config.reported import ReportedNumber
+from bench.config import suite
+from bench.config.reported import MEANINGS, Kind, ReportedNumber
+from bench.engine.collection import opened
 from reports import frame
-from reports.reported import claims
+from reports.reported import agreement, claims
 
 
-def claim(value: float, **axes: str) -> ReportedNumber:
-    return ReportedNumber("A Paper, Table 1", "t_map", axes, value, "Their victim has other weights.")
+def claim(value: float, kind: Kind = "absolute", **axes: str) -> ReportedNumber:
+    return ReportedNumber("A Paper, Table 1", "t_map", axes, value, "Their victim has other weights.", kind=kind)
 
 
 def trial(attack: str, **changes):
@@ -85,7 +91,7 @@ def test_a_target_without_a_value_leaves_none_and_says_so(stock):
 def test_a_bound_is_called_one_and_other_claims_need_no_column():
     (board,) = claims(None, [claim(0.5, attack="badnets")])
     assert "bound" not in board.table
-    bound = ReportedNumber("A Paper", "psnr", {"attack": "badnets"}, 30.0, "", "at least")
+    bound = ReportedNumber("A Paper", "psnr", {"attack": "badnets"}, 30.0, "", "at least", kind="absolute")
     (board,) = claims(None, [bound])
     assert list(board.table["bound"]) == ["at least"]
     assert board.metrics["reported"] == "psnr"  # decibels are not printed as shares
@@ -94,10 +100,94 @@ def test_a_bound_is_called_one_and_other_claims_need_no_column():
 def test_the_command_needs_a_suite_with_claims_and_prints_them(tmp_path, capsys):
     from bench.api.errors import UserError
 
-    with pytest.raises(UserError, match="quick"):
-        command.reported(suites=["quick"], store=tmp_path / "none")
+    with pytest.raises(UserError, match="smoke"):
+        command.reported(suites=["smoke"], store=tmp_path / "none")
     file = tmp_path / "s.toml"
-    file.write_text('[[reported]]\nsource = "P"\nmetric = "map"\nby = ["bits"]\n[reported.values]\n16 = 0.5\n')
+    file.write_text(
+        '[[reported]]\nsource = "P"\nkind = "order"\nmetric = "map"\nby = ["bits"]\n[reported.values]\n16 = 0.5\n'
+    )
     command.reported(suites=[str(file)], store=tmp_path / "none", format_="json")
     (board,) = json.loads(capsys.readouterr().out)
     assert board["rows"][0]["remark"] == "not run"
+
+
+# Kinds of comparison
+
+
+@pytest.mark.parametrize("kind", MEANINGS)
+def test_the_board_says_what_can_be_compared(kind: Kind) -> None:
+    (board,) = claims(None, [replace(claim(0.5, kind, attack="badnets"), statement="It works.", bound="at least")])
+    assert f"({kind})" in board.title
+    assert MEANINGS[kind] in board.caption
+    assert ("threshold" in board.table) == (kind == "behaviour")
+    assert ("reported" in board.table) == (kind != "behaviour")
+
+
+def measured(stock, values: dict[str, float], **changes):
+    cells = [trial("none"), *(trial(attack, metrics={"t_map": value}, **changes) for attack, value in values.items())]
+    return frame.read(stock(cells)).trials
+
+
+def test_an_order_is_compared_pair_by_pair(stock) -> None:
+    """METHODOLOGY.md#reported-numbers: of six pairs one is turned round and one is equal, so that tau is (4 - 1) / 6."""
+    names = ["loud(n=1)", "loud(n=2)", "loud(n=3)", "loud(n=4)"]
+    trials = measured(stock, dict(zip(names, (0.2, 0.5, 0.4, 0.5), strict=True)))
+    given = [claim(0.1 * place, "order", attack=name) for place, name in enumerate(names)]
+    (board,) = claims(trials, given)
+    assert "4 of 6 pairs of rows are in the reported order (Kendall's tau +0.50)" in board.caption
+    assert "difference" not in board.table
+    (board,) = claims(trials, [replace(one, kind="absolute") for one in given])
+    assert "pairs" not in board.caption
+    assert board.table["difference"].tolist() == pytest.approx([0.2, 0.4, 0.2, 0.2])
+
+
+def test_the_agreement_is_scipy_s_tau_without_ties(stock) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        values = rng.permutation(6) / 10
+        lines = [{"a": n, "same": (), "reported": n / 10, "measured": value} for n, value in enumerate(values)]
+        same, opposite, pairs = agreement(lines, ["a"])
+        assert (same - opposite) / pairs == pytest.approx(stats.kendalltau(range(6), values).statistic)
+        assert pairs == 15
+
+
+def test_only_rows_that_differ_in_one_thing_make_a_pair() -> None:
+    def line(attack: str, bits: str, reported: float, measured: float | None, same: str = "x") -> dict[str, object]:
+        return {"attack": attack, "bits": bits, "same": (same,), "reported": reported, "measured": measured}
+
+    rows = [line("a", "16", 0.1, 0.1), line("b", "16", 0.2, 0.3), line("a", "32", 0.3, 0.2), line("b", "32", 0.4, 0.0)]
+    assert agreement(rows, ["attack", "bits"]) == (2, 2, 4)  # not (a, 16) with (b, 32), nor (b, 16) with (a, 32)
+    other = [line("a", "16", 0.1, 0.1), line("b", "16", 0.2, 0.3, "y"), line("c", "16", 0.3, None)]
+    assert agreement(other, ["attack", "bits"]) == (0, 0, 0)
+    equal = [line("a", "16", 0.1, 0.1), line("b", "16", 0.1, 0.3)]
+    assert agreement(equal, ["attack", "bits"]) == (0, 0, 0)
+
+
+def test_nothing_is_said_of_an_order_that_was_not_measured() -> None:
+    (board,) = claims(None, [claim(0.1, "order", attack="a"), claim(0.2, "order", attack="b")])
+    assert "pairs" not in board.caption
+
+
+def test_a_statement_holds_on_its_side_of_the_threshold(stock) -> None:
+    trials = measured(stock, {"loud": 0.8, "quiet": 0.3})
+    given = [
+        replace(claim(value, "behaviour", attack=attack), statement=said, bound=bound)
+        for attack, said, bound, value in (
+            ("loud", "It works.", "at least", 0.8), ("quiet", "It works too.", "at least", 0.5),
+            ("quiet", "It is weak.", "at most", 0.5), ("kept", "It is there.", "at least", 0.1),
+        )
+    ]  # fmt: skip
+    (board,) = claims(trials, given)
+    assert board.table[["statement", "holds"]].fillna("-").values.tolist() == [
+        ["It works.", "yes"], ["It works too.", "no"], ["It is weak.", "yes"], ["It is there.", "-"],
+    ]  # fmt: skip
+    assert "2 of 3 statements hold." in board.caption
+
+
+def test_the_statements_of_quick_hold_in_the_reference() -> None:
+    trials = frame.read(opened(Path("reference")), suite="quick").trials
+    lines = [row for board in claims(trials, suite.load("quick").reported) for row in board.table.to_dict("records")]
+    assert [row["holds"] for row in lines] == ["yes"] * 3
+    repaired = trials[(trials["attack"] == "badnets") & (trials["defense"] == "fine_pruning")]
+    assert lines[0]["measured"] == pytest.approx(repaired["gain"].mean())
+    assert lines[1]["measured"] == pytest.approx((repaired["map"] - repaired["map_clean"]).mean())
