@@ -30,16 +30,7 @@ pytestmark = pytest.mark.long
 
 # Most of a minute; and what differs by an option from a command that is run anyway, and costs seconds.
 SLOW = ("kernels", "figures", "verify --set-aside", "report --kernels", "run --retry", "run --executor")
-CHANGE = {
-    "run",
-    "rescore",
-    "verify",
-    "gc",
-    "check",
-    "publish",
-    "merge",
-    "best",
-}  # what a command may write to is a copy
+CHANGE = {"run", "rescore", "verify", "gc", "check", "publish", "merge", "best"}  # these write, so to a copy
 
 
 def cases() -> list[object]:

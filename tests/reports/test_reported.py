@@ -129,7 +129,7 @@ def measured(stock, values: dict[str, float], **changes):
 
 
 def test_an_order_is_compared_pair_by_pair(stock) -> None:
-    """METHODOLOGY.md#reported-numbers: of six pairs one is turned round and one is equal, so that tau is (4 - 1) / 6."""
+    """METHODOLOGY.md#reported-numbers: of six pairs one is turned round and one is equal: tau is (4 - 1) / 6."""
     names = ["loud(n=1)", "loud(n=2)", "loud(n=3)", "loud(n=4)"]
     trials = measured(stock, dict(zip(names, (0.2, 0.5, 0.4, 0.5), strict=True)))
     given = [claim(0.1 * place, "order", attack=name) for place, name in enumerate(names)]
