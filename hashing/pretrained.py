@@ -79,21 +79,29 @@ class PretrainedWeights:
 
     def fill(self, network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         """Load the tensors of `state` up to the cut; DataCorruptError unless names and shapes fit the network."""
-        state = {name: value for name, value in state.items() if not name.startswith(self.cut)}
-        there = {name: tuple(value.shape) for name, value in state.items() if not name.endswith(LATER)}
-        wanted = {
-            name: tuple(value.shape)
-            for name, value in network.state_dict().items()
-            if not name.startswith(self.cut) and not name.endswith(LATER)
-        }
-        wrong = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
-        if wrong:
-            raise DataCorruptError(
-                f"'{path}' does not fit {self.network}: {len(wrong)} tensors differ, first '{wrong[0]}'"
-                f" ({there.get(wrong[0], 'missing')}, expected {wanted.get(wrong[0], 'none')})",
-                f"give a state dict of torchvision's {self.network}",
-            )
-        network.load_state_dict(state, strict=False)  # the cut layers and the counters keep their values
+        fill(network, state, path, cut=self.cut, what=f"torchvision's {self.network}")
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], path: Path, *, cut: str | tuple[str, ...], what: str) -> None:
+    """Load the tensors of the file `path`; DataCorruptError unless names and shapes fit the network.
+
+    cut: prefixes of names that do not count. what: the network, for messages.
+    """
+    state = {name: value for name, value in state.items() if not name.startswith(cut)}
+    there = {name: tuple(value.shape) for name, value in state.items() if not name.endswith(LATER)}
+    wanted = {
+        name: tuple(value.shape)
+        for name, value in network.state_dict().items()
+        if not name.startswith(cut) and not name.endswith(LATER)
+    }
+    wrong = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
+    if wrong:
+        raise DataCorruptError(
+            f"'{path}' does not fit {what}: {len(wrong)} tensors differ, first '{wrong[0]}'"
+            f" ({there.get(wrong[0], 'missing')}, expected {wanted.get(wrong[0], 'none')})",
+            f"give a state dict of {what}",
+        )
+    network.load_state_dict(state, strict=False)  # the cut layers and the counters keep their values
 
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -215,7 +215,13 @@ class Hook(Protocol):
 
 
 class Backbone(ABC):
-    """A network before the hash head."""
+    """A network before the hash head.
+
+    optional_packages: packages of an extra that the backbone imports inside its methods. Their versions are part of the
+    keys of all stages that build it. If one is missing, `files` raises DataMissingError, which tells how to install it.
+    """
+
+    optional_packages: ClassVar[tuple[str, ...]] = ()
 
     def batch_norm(self) -> bool:
         """Whether the network has batch norm."""

@@ -56,10 +56,15 @@ def key_of(
     modules = modules_of(kind, spec)
     code = fingerprint(modules)
     versions = environment(kind, threads=threads, device=device)
-    if kind == DefendInputs.stage:
-        used = registry.lookup("defenses", spec["defense"]["name"]).optional_packages
-        versions = versions | {package: _minor(package) for package in used if find_spec(package) is not None}
+    versions = versions | {name: _minor(name) for name in _optional(kind, spec) if find_spec(name) is not None}
     return digest([kind, spec, parents, code, versions]), modules, code
+
+
+def _optional(kind: str, spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """Packages of extras that the components of a stage use. Only `defend` runs the defense that its spec names."""
+    axes = ("backbone", "defense") if kind == DefendInputs.stage else ("backbone",)
+    found = [registry.lookup(f"{axis}s", spec[axis]["name"]).optional_packages for axis in axes if axis in spec]
+    return tuple(package for used in found for package in used)
 
 
 @cache  # a plan asks for it once per stage; callers do not change the result

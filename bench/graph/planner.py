@@ -135,10 +135,9 @@ class _Planner:
             threads=self._threads, seed_dependent=attack.seed_dependent,
             surrogate_seed=trial.surrogate_seed if attack.requires(public_setting(trial)) else None,
         )  # fmt: skip
-        if reason := self._repeated(trial, attack) or _unsupported(trial, attack, defense):
-            return replace(planned, skipped=reason)
         try:
-            if reason := self._misfit(trial, attack):
+            reason = self._repeated(trial, attack) or _unsupported(trial, attack, defense)
+            if reason := reason or self._misfit(trial, attack):
                 return replace(planned, skipped=reason)
             return replace(planned, key=self._measure(trial, attack, defense))
         except (DataMissingError, _NoSourceError) as error:
