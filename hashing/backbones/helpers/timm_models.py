@@ -102,7 +102,7 @@ def _created(options: Mapping[str, Any]) -> nn.Module:
 
 
 def _config(name: str) -> Any:
-    """timm's settings of a model. ValueError: there is no such model; tells the nearest name."""
+    """The settings of a model in timm. ValueError: there is no such model; tells the nearest name."""
     import timm
 
     base, _, tag = name.partition(".")
