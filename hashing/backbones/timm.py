@@ -68,9 +68,7 @@ class Timm(Backbone):
 
     def _known(self) -> TimmModel:
         if find_spec("timm") is None:
-            raise DataMissingError(
-                "the backbone 'timm' needs the package timm", "install it: pip install 'hashdoor[timm]'"
-            )
+            raise DataMissingError("the backbone 'timm' needs the package timm", "pip install 'hashdoor[timm]'")
         return timm_model(self.model, self.size)
 
     def batch_norm(self) -> bool:
