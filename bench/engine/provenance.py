@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.engine.record import Git, Provenance
 
-PACKAGES = ("hashdoor", "torch", "torchvision", "numpy", "numba", "ray", "safetensors", "scikit-learn")
+PACKAGES = ("hashdoor", "torch", "torchvision", "numpy", "numba", "ray", "safetensors", "scikit-learn", "timm")
 
 
 @cache
