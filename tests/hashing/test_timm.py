@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,10 +12,9 @@ from torch import nn
 from bench.api import registry
 from bench.api.errors import DataCorruptError, DataMissingError, UserError
 from bench.api.random import Rng
-from bench.config import suite as suites
 from bench.conformance import checks
 from bench.conformance.kit import ComponentUnderTest
-from bench.graph import cache_key, planner
+from hashing.backbones.helpers.chain import chain_of
 from hashing.inference import Inference
 from hashing.model import HashModel
 from tests.hashing.networks import built, images_of
@@ -224,51 +222,30 @@ def test_timms_names_of_tensors_are_known(model, shape):
     assert sorted(our for our in aliases.values() if our) == sorted(built(backbone, shape).state_dict())
 
 
-def keys() -> dict[str, str]:
-    specs = {"timm": {"model": "test_vit"}, "convnet": {}}
-    return {
-        name: cache_key.key_of("train", {"backbone": {"name": name, "params": params}}, {}, threads=1, device="cpu")[0]
-        for name, params in specs.items()
-    }
+class Dropping(nn.Module):
+    """Drops values between its stages by a plain function, which a tracer records as it is at that moment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.norm = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4)
+        self.norm.eval()
+
+    def forward(self, images):
+        hidden = nn.functional.dropout(self.one(images), 0.5, self.training)
+        return self.norm(self.two(hidden)).mean((2, 3))
 
 
-def test_the_version_of_timm_is_in_the_keys_of_its_models_and_in_no_other(monkeypatch):
-    before = keys()
-    version = cache_key.version
-    monkeypatch.setattr(cache_key, "version", lambda package: "0.1.2" if package == "timm" else version(package))
-    cache_key._minor.cache_clear()
-    after = keys()
-    cache_key._minor.cache_clear()
-    assert before["timm"] != after["timm"]
-    assert before["convnet"] == after["convnet"]
+@torch.no_grad()
+def test_no_dropout_stays_active_and_modes_stay():
+    network, images = Dropping(), images_of(2, (3, 8, 8))
+    blocks = nn.Sequential(*chain_of(network, ["one", "two"]))
+    assert len(blocks) == 3
+    assert network.one.training
+    assert not network.norm.training
+    torch.testing.assert_close(blocks.eval()(images), network.eval()(images))
 
 
-SUITE = """
-[axes]
-datasets = ["digits"]
-backbones = ["convnet", { name = "timm", model = "test_vit", size = 32 }]
-attacks = ["badnets"]
-defenses = ["none", "anp"]
-"""
-
-
-def planned(folder: Path) -> dict[tuple[str, str], str]:
-    (folder / "own.toml").write_text(SUITE)
-    plan = planner.plan([suites.load(str(folder / "own.toml"))], data=None, device="cpu")
-    return {(one.trial.backbone.name, one.trial.defense.name): one.skipped for one in plan.trials}
-
-
-def test_a_plan_leaves_out_defenses_that_need_batch_norm(tmp_path):
-    found = planned(tmp_path)
-    assert "batch norm" in found.pop(("timm", "anp"))
-    assert set(found.values()) == {""}
-
-
-def test_without_timm_its_trials_are_left_out_with_the_name_of_the_extra(tmp_path, monkeypatch):
+def test_without_timm_the_network_cannot_be_built(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)  # as where the extra is not installed
-    found = planned(tmp_path)
-    left_out = "the backbone 'timm' needs the package timm: pip install 'hashdoor[timm]'"
-    assert {name: reason for (name, _), reason in found.items()} == {"convnet": "", "timm": left_out}
-    assert registry.sentence(registry.find("backbones", "timm"))
     with pytest.raises(DataMissingError, match=r"hashdoor\[timm\]"):
         made("a_model_of_the_future").build((3, 32, 32))
