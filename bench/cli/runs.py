@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from bench.engine.record import RunManifest
 
+YEAR = 365 * 86400.0  # an earlier time is that of a bundle, which has none
 SECONDS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
@@ -35,7 +36,7 @@ def runs(store: ReadPath = DEFAULT_STORE, format_: Format = "rich") -> None:
         rows.append(
             {
                 "id": one.run.id,
-                "when (UTC)": time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.run.started)),
+                "when (UTC)": time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.run.started)) if one.run.started > YEAR else "-",
                 "suite": " + ".join(one.run.suites),
                 "trials": str(len(one.run.trials)),
                 "ok": str(one.trials[Status.OK]),

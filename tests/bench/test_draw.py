@@ -14,8 +14,7 @@ from bench.engine.draw import NAMES_A_FILE, Draw, draw
 
 @pytest.fixture(scope="module")
 def published() -> list[PlannedTrial]:
-    (run,) = opened(Path("reference")).runs()
-    return list(run.trials)
+    return next(list(run.trials) for run in opened(Path("reference")).runs() if run.suites == ["quick"])
 
 
 def drawn(trials: list[PlannedTrial], count: int, seed: int = 0) -> Draw:
