@@ -53,7 +53,7 @@ class Effect:
     """Triggered queries of an attack after a defense, all over the same cells. strong: as of the attack.
 
     t_map_before, own_map_before: without the defense. own_control: own-mAP of the clean model. tpr: TPR@5% of the main
-    score of an input detector, which has no other number.
+    score of an input detector, which has no other number. n: number of these cells.
     """
 
     strong: bool
@@ -63,6 +63,7 @@ class Effect:
     own_map_before: float | None = None
     own_control: float | None = None
     tpr: float | None = None
+    n: int = 0
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,7 @@ def _after_repairs(boards: Iterable[Board], kinds: Mapping[str, str]) -> Found:
                     values = {metric: _value(row, column), f"{metric}_before": _value(row, NONE)}
                     if metric == "own_map":
                         values["own_control"] = _metric(row, "own_map_control")
-                    yield column, row["attack"], {**values, "strong": not row[TOO_WEAK]}
+                    yield column, row["attack"], {**values, **_judging(board, row)}
 
 
 def _purified(boards: Iterable[Board]) -> Found:
@@ -300,7 +301,7 @@ def _purified(boards: Iterable[Board]) -> Found:
             if attack == NONE:
                 yield defense, NONE, {"map": _metric(row, "map")}
                 continue
-            values: dict[str, Any] = {"strong": not row[TOO_WEAK], "own_control": _metric(row, "own_map_control")}
+            values: dict[str, Any] = {**_judging(board, row), "own_control": _metric(row, "own_map_control")}
             for metric in ("t_map", "own_map"):
                 values |= {
                     metric: _metric(row, metric),
@@ -314,7 +315,12 @@ def _found(boards: Iterable[Board]) -> Found:
     for board in boards:
         for row in _rows(board):
             if row["attack"] != NONE and str(row["score"]).endswith(" *"):
-                yield row["input detector"], row["attack"], {"strong": not row[TOO_WEAK], "tpr": _metric(row, "tpr_5")}
+                yield row["input detector"], row["attack"], {**_judging(board, row), "tpr": _metric(row, "tpr_5")}
+
+
+def _judging(board: Board, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether the attack of a row is strong, and the number of cells of the board."""
+    return {"strong": not row[TOO_WEAK], "n": len(board.basis.cells.places) if board.basis is not None else 0}
 
 
 def _order(one: DefenseFinding) -> tuple[bool, float, str]:

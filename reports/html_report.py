@@ -40,14 +40,29 @@ def draw(
         raise UserError(f"--out '{path}': the report is a web page", "give a name that ends in .html")
     if not path.parent.is_dir():  # checked here because drawing takes minutes
         raise UserError(f"cannot write '{path}': there is no folder '{path.parent}'")
+    text, said = text_of(store, results, claims, kernels=kernels, mixed=mixed, limit=limit)
+    write(path, text.encode())
+    return said
+
+
+def text_of(
+    store: Store,
+    results: Results,
+    claims: Sequence[Board] | None = None,
+    *,
+    kernels: Path | None = None,
+    mixed: bool = False,
+    limit: int = LIMIT,
+    home: str = "",
+) -> tuple[str, str]:
+    """The report as HTML, and a summary of it; see `draw`. home: where its first link leads, on a site."""
     cache = RecordCache(store)
     speed = throughput.read(kernels) if kernels is not None else ([], [])
     data = BoardData(results, cache, mixed)
     short = summary.of_data(data)
     chapters = list(chapters_of(data, [one.setting for one in short.headlines], claims, speed))
-    text = render(chapters, packed(chapters, cache, results), results, short, limit=limit)
-    write(path, text.encode())
+    text = render(chapters, packed(chapters, cache, results), results, short, limit=limit, home=home)
     tables, charts, pictures = (
         sum(len(getattr(one, name)) for one in chapters) for name in ("boards", "charts", "galleries")
     )
-    return f"{tables} tables, {charts} charts, pictures of {pictures} attacks, {len(text.encode()) / 1e6:.1f} MB"
+    return text, f"{tables} tables, {charts} charts, pictures of {pictures} attacks, {len(text.encode()) / 1e6:.1f} MB"

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from rich.console import Console
 from rich.text import Text
 
@@ -105,7 +106,7 @@ def _as_text(boards: Sequence[Board], format_: str, label: str, *, short: bool, 
     if format_ == "latex":
         return latex(boards, label, short=short)
     if alone and format_ == "csv":
-        return csv_of_one(boards[0])
+        return csv_of_table(boards[0].table)
     return WRITERS[format_](boards)
 
 
@@ -238,11 +239,14 @@ def csv(boards: Sequence[Board]) -> str:
     return str(pd.DataFrame(records, columns=columns).to_csv(index=False))
 
 
-def csv_of_one(board: Board) -> str:
-    """One board as a table of its own columns."""
-    table = board.table.map(_harmless)
-    table.columns = pd.Index(_distinct(table.columns, taken=[]))
-    return str(table.to_csv(index=False))
+def csv_of_table(table: pd.DataFrame) -> str:
+    """A table of numbers and texts of strangers."""
+    found = table.copy()
+    for at, dtype in enumerate(table.dtypes):
+        if not is_numeric_dtype(dtype):
+            found.isetitem(at, [_harmless(value) for value in found.iloc[:, at]])
+    found.columns = pd.Index(_distinct(table.columns, taken=[]))
+    return str(found.to_csv(index=False))
 
 
 def as_json(boards: Sequence[Board]) -> str:

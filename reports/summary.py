@@ -220,13 +220,13 @@ def _judging(setting: Setting) -> str:
     found = []
     for name in dict.fromkeys(one.name for one in setting.verdicts):
         mine = [one for one in setting.verdicts if one.name == name]
-        attacked, clean = (_flagged(mine, kinds) for kinds in (strong, {NONE}))
+        attacked, clean = (flagged(mine, kinds) for kinds in (strong, {NONE}))
         if attacked:
             found.append(f"{name} flags {attacked} attacked models" + (f" and {clean} clean ones" if clean else ""))
     return f"Model detection: {_joined(found[:NAMED], len(found) - NAMED)}." if found else ""
 
 
-def _flagged(verdicts: Sequence[Verdicts], attacks: set[str]) -> str:
+def flagged(verdicts: Sequence[Verdicts], attacks: set[str]) -> str:
     """The flagged models of these attacks, as "3 of 4"; the board prints "3/4" and an interval for each attack."""
     rates = [one.flagged.partition(" ")[0].split("/") for one in verdicts if one.attack in attacks and one.flagged]
     hits, models = (sum(int(rate[i]) for rate in rates) for i in (0, 1))

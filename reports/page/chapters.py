@@ -88,7 +88,7 @@ def chapters_of(
     boards: dict[str, list[Board]] = {title: [] for title in charts}
     for kind in all_boards().values():
         if not kind.part_of:
-            boards.setdefault(kind.chapter, []).extend(_boards_of(kind, data))
+            boards.setdefault(kind.chapter, []).extend(boards_of(kind, data))
     for title, found in boards.items():
         shown = charts.get(title, ())
         unmapped = title == GEOMETRY and found and not any(chart.title.startswith("Codes") for chart in shown)
@@ -119,7 +119,7 @@ def chapters_of(
     )  # fmt: skip
 
 
-def _boards_of(kind: BoardKind, data: BoardData) -> list[Board]:
+def boards_of(kind: BoardKind, data: BoardData) -> list[Board]:
     """The boards of a kind; none if this run has no data for it."""
     try:
         return make_boards(kind.name, data, kind.on_page)

@@ -50,10 +50,13 @@ class Room:
         return True
 
 
-def render(chapters: Sequence[Chapter], data: str, results: Results, summary: Summary, *, limit: int = LIMIT) -> str:
+def render(
+    chapters: Sequence[Chapter], data: str, results: Results, summary: Summary, *, limit: int = LIMIT, home: str = ""
+) -> str:
     """The page as text of at most `limit` bytes; UserError if the tables alone are larger.
 
-    data: what `page.data.packed` returns. Charts and pictures that do not fit are named on the page.
+    data: what `page.data.packed` returns. home: the front page of the site that the page is part of, or "". Charts and
+    pictures that do not fit are named on the page.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -67,6 +70,7 @@ def render(chapters: Sequence[Chapter], data: str, results: Results, summary: Su
         environment.get_template("report.html.j2").render,
         title=f"HashDoor · {', '.join(results.suites)}",
         summary=summary,
+        home=home,
         machines=[strip_controls(one) for one in summary.machines],
         command=strip_controls(results.command),
         missing=[one for one in chapters if one.empty and one.hint],

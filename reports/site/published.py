@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,31 +17,32 @@ from bench.engine.runs import ALL, select
 from bench.engine.store import Store
 from reports import frame, summary
 from reports.board import Board
-from reports.board_registry import BoardData, make_boards
+from reports.board_registry import BoardData, all_boards, make_boards
+from reports.boards import leaderboard
 from reports.context import components
 from reports.findings import DefenseFinding, Setting
 from reports.labels import Names, label_of
+from reports.page.chapters import boards_of
 from reports.render import for_people
 from reports.selection import NONE, with_result
+from reports.site.tables import path_part
 
-ANY = "[^a-z0-9_-]+"
-LONGEST = 60  # characters of a name in a path
 LEAST = 0.1  # a smaller change by an attack says nothing of a defense
-COMPARED = frozenset({"attacks", "defenses", "input-detectors", "model-detectors", "data-filters", "purifications"})
 
 
 @dataclass(frozen=True)
 class Published:
-    """A run on the site. name: in paths. manifest: of the run. data: what its boards are made from."""
+    """A run on the site. name: in paths. title: its suites. data: what its boards are made from."""
 
     name: str
+    title: str
     manifest: RunManifest
     data: BoardData
 
     @property
-    def title(self) -> str:
-        """The names of its suites."""
-        return strip_controls(" + ".join(self.manifest.suites))
+    def path(self) -> str:
+        """The page of the run, from the front page."""
+        return f"runs/{self.name}.html"
 
     @cached_property
     def summary(self) -> summary.Summary:
@@ -56,31 +56,85 @@ class Published:
 
     @cached_property
     def boards(self) -> list[Board]:
-        """The leaderboard, with labels as names."""
-        return make_boards("leaderboard", self.data)
+        """All boards, those of the leaderboard first, with labels as names."""
+        others = [kind for kind in all_boards().values() if not kind.part_of and kind.name != leaderboard.NAME]
+        found = make_boards(leaderboard.NAME, self.data)
+        return [*found, *(board for kind in others for board in boards_of(kind, self.data))]
+
+    @cached_property
+    def duels(self) -> list[Duel]:
+        """Every attack against every defense. Model detectors judge models and have no duels."""
+        return [
+            _duel(self, setting, defense, attack)
+            for setting in self.settings
+            for defense in setting.defenses
+            for attack in defense.effects
+        ]
+
+    def component(self, axis: str, short: str) -> str:
+        """The name of the attack or the defense that boards print so."""
+        return self._named[axis][short]
+
+    @cached_property
+    def _named(self) -> dict[str, dict[str, str]]:
+        trials = self.data.results.trials
+        short = Names.of(components(trials)).within
+        return {
+            axis: {short(label_of(spec)): spec.name for spec in set(trials[f"{axis}_spec"])}
+            for axis in ("attack", "defense")
+        }
 
     @cached_property
     def facts(self) -> dict[str, str]:
         """Size, machine, version and status of the run."""
         trials = self.data.results.trials
         done = with_result(trials)
-        commits = {
-            f"{git.commit[:12]}{' with changes' if git.dirty else ''}"
-            for key in done["key"]
-            if (record := self.data.record_cache.record(key)) is not None and (git := record.provenance.git)
-        }
         found = {
             "trials": f"{len(done)} of {len(trials)} have a result",
             "seeds": ", ".join(map(str, sorted(set(trials["seed"])))),
             "targets": ", ".join(sorted(set(map(str, trials["target"])))),
             "machine": "; ".join(sorted(set(done["computed_on"]))),
-            "commit": ", ".join(sorted(commits)) or "an installed package",
+            "commit": ", ".join(sorted(set(self.commits.values()))) or "an installed package",
             "parameters": " ".join(Names.of(components(trials)).parameters),
             "run": self.manifest.id,
             "command": self.manifest.command,
             "status": self.data.record_cache.store.standing(self.manifest),
         }
         return {name: strip_controls(text) for name, text in found.items() if text}
+
+    @cached_property
+    def commits(self) -> dict[str, str]:
+        """The commit of each result, by its key; without those of an installed package."""
+        found = {}
+        for key in with_result(self.data.results.trials)["key"]:
+            record = self.data.record_cache.record(key)
+            if record is not None and (git := record.provenance.git):
+                found[key] = f"{git.commit[:12]}{' with changes' if git.dirty else ''}"
+        return found
+
+    def place(self, setting: Setting) -> str:
+        """The run, its data set, and what tells the setting from the other settings of the run."""
+        first, *rest = setting.context.parts
+        others = [one.context.parts for one in self.settings]
+        mine = [part for part in rest if not all(part in parts for parts in others)]
+        alone = all(parts[0] == first for parts in others)
+        data = setting.context.trials["dataset_spec"].iloc[0].name if alone else first
+        return " · ".join([self.title, *map(strip_controls, [data, *mine])])
+
+    @property
+    def short_setting(self) -> str:
+        """The largest setting without the parameters of its components, for a narrow column."""
+        if not self.settings:
+            return ""
+        first = self.settings[0].context.trials.iloc[0]
+        names = [first[f"{axis}_spec"].name for axis in ("dataset", "backbone", "method")]
+        return strip_controls(" · ".join([*names, f"{first['bits']} bits"]))
+
+    @property
+    def status(self) -> str:
+        """How far the run has been checked, in a word; "own run" for one that nobody has published."""
+        said = self.data.record_cache.store.standing(self.manifest)
+        return said.partition(":")[0].rpartition(" ")[2] or "own run"
 
     def components(self, axis: str) -> set[str]:
         """Names of the components on an axis that have a result."""
@@ -92,14 +146,12 @@ class Published:
         labels = {label_of(spec) for spec in trials[f"{axis}_spec"] if spec.name == name}
         others = {label_of(spec) for spec in trials["defense_spec"]} - labels - {NONE}
         for board in self.boards:
-            if board.kind not in COMPARED:
-                continue
             table = board.table
             if axis == "defense" and labels & set(table):  # a board with a column per defense
                 rest = [column for column in table if column in others]
                 yield _part(board, pd.Series(data=True, index=table.index), [*board.quiet, *rest])
                 continue
-            columns = [column for column in board.index if table[column].isin(labels).any()]
+            columns = [column for column in board.index if column in table and table[column].isin(labels).any()]
             if columns:
                 yield _part(board, table[columns].isin(labels).any(axis=1), board.quiet)
 
@@ -115,30 +167,24 @@ def _part(board: Board, rows: pd.Series[bool], quiet: Sequence[str]) -> Board:
 class Duel:
     """An attack on a model with a defense, in one setting of a run.
 
-    strong: whether the attack is strong enough to judge a defense by it. left: the share of the attack that is left,
-    from 1 (the defense changes nothing) to 0: the share of its gain in t-mAP or of its loss of own-mAP, whichever is
-    larger; for an input detector, the share of triggered queries that it misses. None if there is no such number.
-    text: the numbers.
+    place: the run and the setting in short. strong: whether the attack is strong enough to judge a defense by it. left:
+    the share of the attack that is left, from 1 (the defense changes nothing) to 0: the share of its gain in t-mAP or
+    of its loss of own-mAP, whichever is larger; for an input detector, the share of triggered queries that it misses.
+    None if there is no such number. text: the numbers. n: number of (target, seed) pairs of the means.
     """
 
-    run: str
+    run: Published
     setting: str
+    place: str
     attack: str
     defense: str
     strong: bool
     left: float | None
     text: str
+    n: int
 
 
-def duels(run: Published) -> Iterator[Duel]:
-    """Every attack against every defense of a run. Model detectors judge models and have no duels."""
-    for setting in run.settings:
-        for defense in setting.defenses:
-            for attack in defense.effects:
-                yield _duel(run.name, setting, defense, attack)
-
-
-def _duel(run: str, setting: Setting, defense: DefenseFinding, attack: str) -> Duel:
+def _duel(run: Published, setting: Setting, defense: DefenseFinding, attack: str) -> Duel:
     effect = defense.effects[attack]
     if defense.kind is DefenseKind.INPUT_DETECTOR:
         left = None if effect.tpr is None else 1 - effect.tpr
@@ -156,7 +202,7 @@ def _duel(run: str, setting: Setting, defense: DefenseFinding, attack: str) -> D
             for name, before, after in pairs
             if before is not None and after is not None
         )
-    return Duel(run, setting.name, attack, defense.name, effect.strong, left, text)
+    return Duel(run, setting.name, run.place(setting), attack, defense.name, effect.strong, left, text, effect.n)
 
 
 def _share(clean: float | None, before: float | None, after: float | None) -> float | None:
@@ -166,22 +212,23 @@ def _share(clean: float | None, before: float | None, after: float | None) -> fl
     return min(1.0, max(0.0, (after - clean) / (before - clean)))
 
 
-def published(store: Store) -> list[Published]:
-    """Every run of a store or collection with a result, the largest first."""
+def published(store: Store, *, suite: str | None = None, run: str = ALL) -> list[Published]:
+    """Every run of a store or collection with a result, the largest first; see `bench.engine.runs.select`."""
     cache, found = RecordCache(store), list[Published]()
-    manifests = select(store, ALL).shown
-    for manifest in manifests:
+    for manifest in select(store, run, suite=suite).shown:
         results = frame.results_of([manifest], cache)
         if not with_result(results.trials).empty:
-            found.append(Published(path_name("-".join(manifest.suites)), manifest, BoardData(results, cache)))
+            title = strip_controls(" + ".join(manifest.suites))
+            found.append(Published(path_part("-".join(manifest.suites)), title, manifest, BoardData(results, cache)))
     names = [one.name for one in found]
-    found = [replace(one, name=f"{one.name}-{one.manifest.id}") if names.count(one.name) > 1 else one for one in found]
+    found = [_told_apart(one) if names.count(one.name) > 1 else one for one in found]
     return sorted(found, key=lambda one: (-len(one.data.results.trials), one.name))
 
 
-def path_name(text: str) -> str:
-    """A text as a part of a path."""
-    return re.sub(ANY, "-", text.lower()).strip("-")[:LONGEST] or "run"
+def _told_apart(run: Published) -> Published:
+    """A run whose suites another run has too."""
+    start = path_part(run.manifest.id[:8])
+    return replace(run, name=f"{run.name}-{start}", title=f"{run.title} ({start})")
 
 
 def components_of(runs: Sequence[Published]) -> Mapping[str, list[str]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from io import BytesIO
@@ -12,27 +11,20 @@ from typing import Any
 
 import pandas as pd
 
-from bench.api.errors import UserError
+from bench.api.untrusted import strip_controls
 from bench.engine.store import Store
 from reports import html_report, render, tidy
-from reports.board import Board
-from reports.figures import write
-from reports.page.layout import ASSETS
+from reports.page.layout import ASSETS, card_of
 from reports.render import WHOLE
-from reports.site.pages import (
-    TITLES,
-    attacks_table,
-    card_line,
-    component_page,
-    component_path,
-    defenses_table,
-    glossary,
-    run_path,
-    table_of,
-)
+from reports.site import glossary
+from reports.site.components import component_page
+from reports.site.folder import write_site
+from reports.site.overall import attacks_table, defenses_table, detectors_table, runs_table
 from reports.site.published import Published, components_of, published
+from reports.site.tables import component_path
 
-MARK = "site.json"  # in a folder that holds a site: the files of the site
+TITLES = {"attack": "Attacks", "defense": "Defenses", "method": "Hashing methods", "backbone": "Backbones",
+          "dataset": "Data sets"}  # fmt: skip
 
 
 def draw(store: Store, folder: Path) -> str:
@@ -40,73 +32,62 @@ def draw(store: Store, folder: Path) -> str:
 
     UserError: the folder holds something else, or a file cannot be written.
     """
-    earlier = files_of(folder)
     runs = published(store)
-    site = _Site(folder, runs)
-    for run in runs:
-        site.run(run, store)
-    for axis, names in components_of(runs).items():
-        for name in names:
-            site.page(
-                component_path(axis, name), "component", f"{name} · {axis}", page=component_page(axis, name, runs)
-            )
-    site.page("glossary.html", "glossary", "Glossary", sections=list(glossary()))
-    front = [attacks_table(runs), defenses_table(runs)]
-    said = {run.name: run.summary.sentences for run in runs}
-    site.page("index.html", "front", "Results", tables=front, sentences=said)
-    site.put(MARK, json.dumps({"hashdoor_site": 1, "files": sorted(site.files)}, indent=1).encode())
-    old = sorted(set(earlier) - set(site.files))
-    left = f"; {len(old)} files of an earlier site are still there, for example {old[0]}" if old else ""
-    return f"{len(runs)} runs, {len(site.files)} files, {site.size / 1e6:.1f} MB{left}"
-
-
-def files_of(folder: Path) -> list[str]:
-    """The files of the site that is in a folder; none if it is empty or new. UserError if it holds something else."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return []
-    try:
-        found = json.loads((folder / MARK).read_text(encoding="utf-8"))
-        return [str(name) for name in found["files"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"'{folder}' holds other files and no site of HashDoor", "give an empty or a new folder"
-        ) from None
+    files = dict(_Site(runs).files(store))
+    left = write_site(folder, files)
+    size = sum(map(len, files.values())) / 1e6
+    more = f"; {len(left)} changed files of an earlier site are still there, for example {left[0]}" if left else ""
+    return f"{len(runs)} runs, {len(files)} files, {size:.1f} MB{more}"
 
 
 class _Site:
-    """The files of a site. files: paths below the folder. size: bytes."""
+    """The pages of runs."""
 
-    def __init__(self, folder: Path, runs: Sequence[Published]) -> None:
-        self._folder, self._runs = folder, runs
-        self.files: list[str] = []
-        self.size = 0
+    def __init__(self, runs: Sequence[Published]) -> None:
+        self._runs = runs
+        self._found = components_of(runs)
 
-    def put(self, path: str, content: bytes) -> None:
-        """Write a file."""
-        self._made(path)
-        write(self._folder / path, content)
-        self._wrote(path)
-
-    def _made(self, path: str) -> None:
-        try:
-            (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"'{self._folder}' cannot be written ({error.strerror})", "give another folder") from None
-
-    def _wrote(self, path: str) -> None:
-        self.files.append(path)
-        self.size += (self._folder / path).stat().st_size
-
-    def page(self, path: str, template: str, title: str, **given: Any) -> None:
-        """Write a page from the template site_<template>.html.j2. Links are relative to the page."""
-        up = "../" * path.count("/")
-        text = self._environment.get_template(f"site_{template}.html.j2").render(
-            title=title, up=up, runs=self._runs, run_path=run_path, table_of=table_of, style=self._style,
-            components={TITLES[axis]: [(name, component_path(axis, name), card_line(axis, name)) for name in names]
-                        for axis, names in components_of(self._runs).items() if names},
-            **given,
+    def files(self, store: Store) -> Iterator[tuple[str, bytes]]:
+        """The path from the folder, and the content, of each file."""
+        for run in self._runs:
+            yield run.path, html_report.text_of(store, run.data.results, home="../index.html")[0].encode()
+            downloads = {**_boards(run), **_trials(run)}
+            yield from ((f"data/{run.name}/{name}", content) for name, content in downloads.items())
+            yield self._page(
+                f"data/{run.name}/index.html", "data", f"Data of {run.title}", run=run, names=sorted(downloads),
+                parquet=find_spec("pyarrow") is not None,
+            )  # fmt: skip
+        for axis, names in self._found.items():
+            for name in names:
+                page = component_page(axis, name, self._runs)
+                yield self._page(component_path(axis, name), "component", f"{page.name} · {page.kind}", page=page)
+        yield self._page(
+            "glossary.html", "glossary", "Glossary",
+            words=glossary.words(), sections=list(glossary.metrics()), columns=list(glossary.columns()),
         )  # fmt: skip
-        self.put(path, text.encode())
+        boards = [attacks_table(self._runs), defenses_table(self._runs), detectors_table(self._runs)]
+        yield self._page(
+            "index.html", "front", "Results", tables=[one for one in boards if one], all_runs=runs_table(self._runs)
+        )
+
+    def _page(self, path: str, template: str, title: str, **given: Any) -> tuple[str, bytes]:
+        """A page of the template site_<template>.html.j2. Links are relative to the page."""
+        text = self._environment.get_template(f"site_{template}.html.j2").render(
+            title=title, up="../" * path.count("/"), runs=self._runs, style=self._style, components=self._components,
+            here=path, **given,
+        )  # fmt: skip
+        return path, text.encode()
+
+    @cached_property
+    def _components(self) -> Mapping[str, Sequence[tuple[str, str, str]]]:
+        """Name, path and a sentence of each component with a result."""
+        return {
+            TITLES[axis]: [
+                (strip_controls(name), component_path(axis, name), card_of(axis, name)["sentence"]) for name in names
+            ]
+            for axis, names in self._found.items()
+            if names
+        }
 
     @cached_property
     def _style(self) -> str:
@@ -121,34 +102,24 @@ class _Site:
             lstrip_blocks=True,
         )  # fmt: skip
 
-    def run(self, run: Published, store: Store) -> None:
-        """The page of a run, which is that of `bench report`, and its downloads."""
-        path = run_path(run)
-        self._made(path)
-        html_report.draw(store, self._folder / path, run.data.results)
-        self._wrote(path)
-        found = {name: content for each in (_boards(run.boards), _trials(run)) for name, content in each.items()}
-        for name, content in found.items():
-            self.put(f"data/{run.name}/{name}", content)
-        self.page(f"data/{run.name}/index.html", "data", f"Data of {run.title}", run=run, names=sorted(found))
 
-
-def _boards(boards: Sequence[Board]) -> dict[str, bytes]:
+def _boards(run: Published) -> dict[str, bytes]:
     return {
-        name: text.encode()
+        f"board-{name}": text.encode()
         for format_ in ("csv", "json")
-        for name, text in render.files(boards, format_, WHOLE).items()
+        for name, text in render.files(run.boards, format_, WHOLE).items()
     }
 
 
 def _trials(run: Published) -> Mapping[str, bytes]:
-    """The frames of `reports.load`; Parquet too if pyarrow is installed."""
+    """The frames of `reports.load`, with run and commit; Parquet too if pyarrow is installed."""
     found: dict[str, bytes] = {}
     for kind in tidy.KINDS:
         table = tidy.tidy(run.data.results, kind)
         if table.empty:
             continue
-        found[f"{kind}.csv"] = table.to_csv(index=False).encode()
+        table = table.assign(run=run.manifest.id, commit=[run.commits.get(key, "") for key in table["key"]])
+        found[f"{kind}.csv"] = render.csv_of_table(table).encode()
         found[f"{kind}.json"] = table.to_json(orient="records", indent=1, double_precision=15).encode()
         if find_spec("pyarrow") is not None:
             buffer = BytesIO()

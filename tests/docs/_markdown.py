@@ -9,7 +9,7 @@ from functools import cache
 from tests.docs import generate
 from tests.docs.generate import ROOT
 
-EXECUTED = ("README.md", "CONTRIBUTING.md", "SECURITY.md", *generate.DOCUMENTS)  # of these every block is run
+EXECUTED = (*generate.DOCUMENTS, "CONTRIBUTING.md", "SECURITY.md")  # of these every block is run
 DOCUMENTS = (*EXECUTED, "CHANGELOG.md", "bench/README.md", "bench/METHODOLOGY.md", "tests/README.md")
 FENCE = re.compile(r"^(```+)[ ]*(\w*)[^\n]*\n(.*?)^\1[ ]*$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)

@@ -34,7 +34,7 @@ from reports.site import markdown
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = tuple(
-    f"{folder}/README.md" for folder in ("attacks", "defenses", "hashing", "suites", "reports", "bench/cli")
+    f"{folder}README.md" for folder in ("", "attacks/", "defenses/", "hashing/", "suites/", "reports/", "bench/cli/")
 )
 METHODOLOGY = "bench/METHODOLOGY.md"
 RESULTS = "reports/results/README.md"  # generated as a whole
@@ -258,6 +258,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "frames": frames,
     "columns": columns,
     "commands": commands,
+    "excerpt": lambda: markdown.excerpt(opened(Path(REFERENCE)), "quick"),
 }
 
 
