@@ -36,7 +36,9 @@ def runs(store: ReadPath = DEFAULT_STORE, format_: Format = "rich") -> None:
         rows.append(
             {
                 "id": one.run.id,
-                "when (UTC)": time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.run.started)) if one.run.started > YEAR else "-",
+                "when (UTC)": time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.run.started))
+                if one.run.started > YEAR
+                else "-",
                 "suite": " + ".join(one.run.suites),
                 "trials": str(len(one.run.trials)),
                 "ok": str(one.trials[Status.OK]),
