@@ -94,7 +94,8 @@ def test_every_link_leads_somewhere(site):
             assert not anchor or anchor in ids[target], f"{path}: {link}"
 
 
-def test_every_component_with_a_result_has_a_page(site, trials):
+def test_every_component_with_a_result_has_a_page(site, reference):
+    trials = frame.read(reference, run="all").trials
     front = Page(site / "index.html").links
     for axis, folder in (("attack", "attacks"), ("defense", "defenses"), ("method", "methods"),
                          ("dataset", "datasets"), ("backbone", "backbones")):  # fmt: skip
@@ -108,13 +109,15 @@ def test_the_front_page_has_the_means_of_the_trials(site, trials):
     plain = trials[trials["defense"] == "none"]
     for name in ("badnets", "ciba", "badhash", "blend", "darkhash"):
         mine = plain[[spec.name == name for spec in plain["attack_spec"]]]
-        assert rows[name][-1] == f"{mine['t_map'].mean():.3f} ({mine['t_map_control'].mean():.3f})"
+        assert f"{mine['t_map'].mean():.3f} ({mine['t_map_control'].mean():.3f})" in rows[name]
 
 
 def test_what_is_left_of_an_attack_is_computed_from_the_trials(site, trials):
     """Badhash keeps more of its gain in t-mAP than of its loss of own-mAP, blend more of its loss."""
     rows = {
-        row[0]: row[1:] for row in Page(site / "defenses" / "fine_pruning.html").rows if len(row) == 5 and "%" in row[1]
+        row[0]: row[1:]
+        for row in Page(site / "defenses" / "fine_pruning.html").rows
+        if len(row) == 5 and "%" in row[1] and any(SUITE in cell for cell in row)
     }
     mean = trials.assign(name=[spec.name for spec in trials["attack_spec"]]).groupby(["name", "defense"]).mean(
         numeric_only=True
