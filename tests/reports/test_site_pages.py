@@ -15,18 +15,18 @@ from reports.site.tables import Table, component_path, path_part
 from reports.site.writing import draw
 from tests.reports.board_data import Stock, grid, trial
 
-HOSTILE = "../../../outside"
+HOSTILE, STRONGER = "../../../outside", "repair(dose=2)"
 
 
-def defended(attack: str, t_map: float, own_map: float) -> list[dict[str, object]]:
+def defended(attack: str, t_map: float, own_map: float, defense: str = "repair") -> list[dict[str, object]]:
     metrics = {"t_map": t_map, "own_map": own_map, "gain": t_map - 0.1}
-    return [trial(attack, "repair", target, seed, metrics=metrics) for target in "012" for seed in (0, 1, 2)]
+    return [trial(attack, defense, target, seed, metrics=metrics) for target in "012" for seed in (0, 1, 2)]
 
 
 @pytest.fixture
 def two(stock: Stock) -> Store:
     """Two runs of one suite: the second has another data set, and an attack in two variants."""
-    first = [*grid(("none", "loud", "kept")), *defended("loud", 0.45, 0.3), *defended("none", 0.1, 0.9)]
+    first = [*grid(("none", "loud", "kept")), *defended("loud", 0.45, 0.3), *defended("loud", 0.2, 0.69, STRONGER)]
     variants = [
         trial(f"loud(dose={dose})", target=target, seed=seed, dataset="other",
               metrics={"t_map": gain + 0.1, "gain": gain})
@@ -50,8 +50,8 @@ def test_columns_are_runs_and_rows_are_components(two: Store) -> None:
     assert rows["kept"][1 + by_run["other"]] == "-"
     left = texts(defenses_table(runs))["repair"]
     assert left[0] == "repair"
-    # own-mAP 0.9 on the clean model, 0.2 under attack and 0.3 after the repair: 6/7 of the loss is left
-    assert left[1 + by_run["toy"]] == "86 %, loud"
+    # own-mAP 0.9 on the clean model, 0.2 under attack and 0.69 after the stronger variant: 30 % of the loss is left
+    assert left[1 + by_run["toy"]] == "30 %, loud"
     assert [row[0].link for row in runs_table(runs).rows] == [run.path for run in runs]
 
 
@@ -62,7 +62,7 @@ def test_the_page_of_an_attack_has_every_variant(two: Store) -> None:
     assert sorted(row[1].text for row in stands.rows) == ["-", "loud(dose=1)", "loud(dose=9)"]
     places = {row[1].text: row[-2].text for row in stands.rows}
     assert places == {"-": "1 of 1", "loud(dose=9)": "1 of 2", "loud(dose=1)": "2 of 2"}
-    assert [row[0].text for row in breaks.rows] == ["repair"]
+    assert [(row[0].text, row[1].text) for row in breaks.rows] == [(STRONGER, "30 %"), ("repair", "86 %")]
     assert breaks.rows[0][0].link == "defenses/repair.html"
     assert breaks.rows[0][-1].text == "9", "3 targets x 3 seeds"
 
