@@ -5,6 +5,7 @@ Importing this module imports neither torch nor numba. Axes: q queries, m items,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from hashing.ranking import Histogram, LabelArray, PerQuery, Relevance, expected
 __all__ = ["IterativeQuantisation", "SimilarityRanking", "sign_codes"]
 
 Vectors = Num[np.ndarray, "n e"]
-DECIMALS = 6  # of cosine similarities, so that equal vectors tie although sums of floats depend on their order
+DECIMALS = 10  # of cosine similarities, so that equal vectors tie although sums of floats depend on their order
 ENTRIES = 1 << 24  # similarities that are held at once
 
 
@@ -40,17 +41,15 @@ class SimilarityRanking:
         """Expected precision of each query among its first `depth` results."""
         return np.concatenate([precision_at(*both, depth) for both in self._histograms()])
 
-    def _histograms(self) -> list[tuple[Histogram, Histogram]]:
+    def _histograms(self) -> Iterator[tuple[Histogram, Histogram]]:
         """Items and relevant items at each different similarity of a query, the largest first, in batches."""
         unit_queries, unit_items = _unit(self.queries), _unit(self.database)
         relevance = Relevance(self.database_labels)
         step = max(1, ENTRIES // max(1, len(unit_items)))
-        found = []
         for start in range(0, len(unit_queries), step):
             part = slice(start, start + step)
             relevant = relevance.of(self.query_labels[part])
-            found.append(_counts(np.round(unit_queries[part] @ unit_items.T, DECIMALS), relevant))
-        return found
+            yield _counts(np.round(unit_queries[part] @ unit_items.T, DECIMALS), relevant)
 
 
 def _unit(vectors: Vectors) -> Float64[np.ndarray, "n e"]:

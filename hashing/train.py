@@ -14,7 +14,7 @@ from torch import Tensor, nn, optim
 from bench.api.errors import DivergedError
 from bench.api.hashing import HashingMethod, Hook, Recipe
 from bench.api.random import Rng
-from bench.api.types import Split, to_unit
+from bench.api.types import Images, Split, to_unit
 from hashing.loader import Augmentation, HiddenLoader, Loader
 from hashing.model import HashModel
 
@@ -59,6 +59,7 @@ def fit(
             hidden = _through_prefix(model, on_device)
         if hidden is not None:
             loader, network = HiddenLoader(on_device, hidden, batch=recipe.batch, rng=order), model.suffix
+    kept = (torch.zeros(len(split), dtype=torch.bool) if unaugmented is None else unaugmented).to(device)
     optimizer = optimizer_of(model, recipe)
     steps = max(1, recipe.epochs * len(loader))
     schedule = schedule_of(optimizer, recipe, steps)
@@ -74,9 +75,9 @@ def fit(
                 images, labels, extra = batch_images, batch_labels, None
                 if hook is not None:
                     images, labels, extra = hook.before_step(model, images, labels, ids, progress)
-                shown = model.method.views(images, views)
+                shown = _views(model, images, views, kept[ids])
                 with autocast:
-                    logits = forward(images if shown is None else shown)
+                    logits = forward(shown)
                 loss = model.objective(logits.float(), labels, ids, progress)
                 loss = loss if extra is None else loss + extra
                 optimizer.zero_grad(set_to_none=True)
@@ -97,6 +98,14 @@ def fit(
         raise DivergedError("training left weights that are not finite: lower the learning rate")
     model.eval()
     return losses
+
+
+def _views(model: HashModel, images: Images, rng: Rng, kept: Bool[Tensor, " n"]) -> Float[Tensor, "m c h w"]:
+    """Both views of each image for methods that need them, otherwise the images. kept: images that stay as they are."""
+    views = model.method.views(images, rng)
+    if views is None:
+        return images
+    return torch.where(kept.repeat(2).view(-1, 1, 1, 1), images.repeat(2, 1, 1, 1), views)
 
 
 @torch.no_grad()

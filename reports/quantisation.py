@@ -60,7 +60,7 @@ def quantised(
     board = Board(
         title="Quantisation",
         table=pd.DataFrame(rows, columns=list(COLUMNS)),
-        caption=_caption(queries, base, cutoff, int((~answerable).sum())),
+        caption=_caption(queries, base, how, cutoff, int((~answerable).sum())),
         index=("codes",),
         columns=COLUMNS,
     )
@@ -81,11 +81,11 @@ def _codes(queries: CodeFile, base: CodeFile, how: Quantiser, bits: int | None) 
     return fitted.codes(queries.codes), fitted.codes(base.codes)
 
 
-def _caption(queries: CodeFile, base: CodeFile, cutoff: int | None, left_out: int) -> str:
+def _caption(queries: CodeFile, base: CodeFile, how: Quantiser, cutoff: int | None, left_out: int) -> str:
     where = "the whole database" if cutoff is None else f"the first {cutoff:,}"
     first = (
-        f"{len(queries.codes):,} queries against {len(base.codes):,} items. AP over {where}."
-        " The quantiser was fitted to the embeddings of the database and saw no label."
+        f"{len(queries.codes):,} queries against {len(base.codes):,} items. AP over {where}. No label was used."
+        f"{' ITQ was fitted to the embeddings of the database.' if how == 'itq' else ''}"
     )
     lines = [first, *filter(None, dict.fromkeys((queries.note, base.note)))]
     if left_out:

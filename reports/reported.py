@@ -39,7 +39,8 @@ MEASURED = (
     "measured: mean over the trials that were run, with its 95 % interval over targets and seeds if these allow one."
     " The notes name other differences between the settings."
 )
-SAME = ("dataset", "backbone", "method", "bits", "training")  # equal in two rows whose order is compared
+# equal in two rows whose order is compared
+SAME = ("dataset", "backbone", "method", "bits", "training", "surrogate", "augment")
 AS_CONFIGURED = frozenset({"attack", "defense"})
 
 

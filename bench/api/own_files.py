@@ -90,7 +90,12 @@ def names_a_file(component: Any, given: Mapping[str, Any]) -> bool:
 
 def _is_path(component: Any, name: str, value: str) -> bool:
     """Whether the text of a parameter is a path: the parameter is marked, or its class made the path absolute."""
-    return _marked(component, name) or bool(getattr(component, name) == own_path(value))
+    if _marked(component, name):
+        return True
+    try:
+        return bool(getattr(component, name) == own_path(value))
+    except ValueError:  # the home folder of a user who does not exist
+        return False
 
 
 def _marked(component: Any, name: str) -> bool:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from bench.api import registry
+from bench.api.errors import UserError, choice
 from bench.api.types import Setting, Split, Target
 from bench.artifacts.inputs import DataInputs
 from bench.artifacts.specs import ComponentSpec, SettingSpec
@@ -55,6 +56,8 @@ def target(names: list[str], classes: list[str]) -> Target:
     """The target with the labels `names`. classes: all classes of the data set."""
     vector = torch.zeros(len(classes), dtype=torch.bool)
     for name in names:
+        if name not in classes:
+            raise UserError(f"target '{name}' is no class of the data set", choice(name, classes))
         vector[classes.index(name)] = True
     return Target(vector, "+".join(names))
 

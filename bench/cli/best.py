@@ -79,6 +79,7 @@ def best(
 
 def _origin(store: Store, run: RunManifest) -> Origin:
     """Where the results of a published run come from. UserError for a store that is not published."""
+    from bench.engine.recompute import mislabelled
     from reports.best_known import Origin
 
     bundle = store.origin(run)
@@ -87,6 +88,8 @@ def _origin(store: Store, run: RunManifest) -> Origin:
             f"'{store.root}' is no bundle: entries come from published runs, which hold no paths and have a commit",
             "`python -m bench publish --evidence` makes one",
         )
+    if wrong := next((said for one in run.trials for said in mislabelled(one)), ""):
+        raise UserError(f"run {run.id} is not added: {wrong}", "see `python -m bench verify`")
     git = run.provenance.git
     today = datetime.now(UTC).date().isoformat()
     suite = "+".join(run.suites)

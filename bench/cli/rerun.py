@@ -41,7 +41,8 @@ def rerun(
     """Draw trials of a published run, train them again, and compare. Exit code 1 if a value is outside its range.
 
     Trials with an attack are drawn first. Components of this installation run and nothing of the bundle; trials that
-    name a file are left out.
+    name a file are left out. A stranger's trial may take long: a stage stops after half an hour. To continue in a kept
+    --store, give the same --seed.
     """
     from bench.engine.collection import opened
     from bench.engine.draw import draw

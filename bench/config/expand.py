@@ -147,24 +147,21 @@ def _specs(
         if "name" not in table:
             raise UserError(f"{kind}: {table!r} has no 'name': expected {{ name = \"...\", parameter = value }}")
         name = str(table.pop("name"))
-        default: dict[str, Any] | None = None
         for combination in _combinations(table):
             instance = registry.create(kind, name, combination)
             found_files, reason = located(instance, registry.current(kind, name, combination), places)
             instance = registry.create(kind, name, found_files)
             params = registry.parameters(instance)
-            default = default if default is not None else _defaults(type(instance))
-            given = {
-                key: value for key, value in params.items() if value is not None and default.get(key, ...) != value
-            }
-            found.append(Spec(name, params, given))
+            found.append(Spec(name, params, given_of(type(instance), params)))
             if reason:
                 lost[found[-1]] = f"{name}: {reason}"
     return found
 
 
-def _defaults(cls: type[Any]) -> dict[str, Any]:
-    return {item.name: item.default for item in fields(cls)}
+def given_of(cls: type[Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a component that differ from its defaults."""
+    default = {item.name: item.default for item in fields(cls)}
+    return {key: value for key, value in params.items() if value is not None and default.get(key, ...) != value}
 
 
 def _target(value: int | str | list[int | str], classes: tuple[str, ...], dataset: str) -> tuple[str, ...]:

@@ -206,6 +206,10 @@ class Bundle(ReadOnly):
     def standing(self, run: RunManifest) -> str:
         return f"run {run.id} of bundle '{self.root.name}' is {self.status}: {MEANINGS[self.status]}."
 
+    def status_of(self, run: RunManifest) -> str:
+        del run
+        return self.status
+
     def origin(self, run: RunManifest) -> str:
         del run
         return self.checksum[:SUFFIX]

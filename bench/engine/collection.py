@@ -82,6 +82,11 @@ class Collection(ReadOnly):
         bundle = self._of(next(keys, ""))
         return bundle.standing(run) if bundle is not None else ""
 
+    def status_of(self, run: RunManifest) -> str:
+        keys = (planned.key for planned in run.trials if planned.key)
+        bundle = self._of(next(keys, ""))
+        return bundle.status_of(run) if bundle is not None else ""
+
     def origin(self, run: RunManifest) -> str:
         keys = (planned.key for planned in run.trials if planned.key)
         bundle = self._of(next(keys, ""))

@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from safetensors import SafetensorError
 
+from bench.api import registry
+from bench.api.attack import access_of
+from bench.api.defense import kind_of
 from bench.api.errors import StoreError, UserError, text_of
 from bench.api.kinds import DefenseKind
+from bench.api.registry import KIND_OF_AXIS
 from bench.artifacts.inputs import EncodeInputs, EncodeTriggeredInputs, MeasureInputs
 from bench.artifacts.outputs.attack import Implanted
 from bench.artifacts.stage_io import Context
+from bench.config.expand import given_of
 from bench.config.trial import PlannedTrial, digest
 from bench.engine.machines import Machine, machines
 from bench.engine.record import Record
@@ -26,6 +31,7 @@ from bench.engine.worker import WORLD, Environment, InputLostError, StoredArtifa
 from bench.graph.cache_key import key_of
 from bench.graph.labels import cost_group_of
 from bench.graph.plan import Stage
+from bench.graph.settings import instance
 from bench.metrics import METRICS
 from bench.stages import measure
 from hashing.numba_threads import start_threads
@@ -63,6 +69,8 @@ class Verifier:
         inputs = MeasureInputs.of(record.parents, _Noting(self._store, record.parents, self.read))
         self.machines[machines(record, self._records)] += 1
         misplaced = dict.fromkeys(said for trial in trials for said in self._misplaced(trial, record, inputs))
+        if type(self._store) is not Store:  # published: boards and lists of best results believe what a run says
+            misplaced |= dict.fromkeys(said for trial in trials for said in mislabelled(trial))
         misplaced |= dict.fromkeys(self._mixed(inputs))
         if not self._store.evidence:
             self.as_recorded += 1
@@ -141,6 +149,31 @@ class Verifier:
         unknown = held - {*METRICS}
         self.unknown |= unknown
         yield from differences(_without(stored, unknown), found)
+
+
+def mislabelled(planned: PlannedTrial) -> Iterator[str]:
+    """A sentence for whatever a run says of a component and the component does not say of itself.
+
+    Components that are not installed here cannot be asked.
+    """
+    made: dict[str, Any] = {}
+    for axis, spec in planned.trial.components.items():
+        try:
+            made[axis] = instance(KIND_OF_AXIS[axis], spec)
+        except UserError:
+            continue
+        if digest(dict(spec.given)) != digest(given_of(type(made[axis]), registry.parameters(made[axis]))):
+            yield f"the run names other parameters of {axis} {spec.name} than it has"
+    said: dict[str, tuple[object, object]] = {}
+    if attack := made.get("attack"):
+        said["access"] = (planned.access, access_of(attack.threat()))
+        said["targeted"] = (planned.targeted, attack.targeted())
+        said["seed_dependent"] = (planned.seed_dependent, attack.seed_dependent)
+    if defense := made.get("defense"):
+        said["defense_kind"] = (planned.defense_kind, kind_of(defense))
+    for name, (run, component) in said.items():
+        if run != component:
+            yield f"the run says {name} {run}, the component says {component}"
 
 
 class _Noting(StoredArtifacts):

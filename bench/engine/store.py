@@ -294,6 +294,11 @@ class Store:
         del run
         return ""
 
+    def status_of(self, run: RunManifest) -> str:
+        """How far a published run has been checked, in a word; "" for a run of one's own."""
+        del run
+        return ""
+
     def origin(self, run: RunManifest) -> str:
         """The beginning of the checksum of the bundle that a run was published in; "" for a run of one's own."""
         del run

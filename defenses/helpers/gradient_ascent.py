@@ -67,7 +67,8 @@ class LocalAscent(Objective):
 
     def forward(self, logits: Logits, labels: Labels, ids: Int64[Tensor, " n"], progress: float) -> Tensor:
         fixed = logits.detach()
-        own = own_losses(fixed.tanh(), labels, self.anchors)
+        views = len(logits) // max(1, len(labels))  # of each image
+        own = own_losses(fixed.tanh(), labels.repeat(views, 1), self.anchors)
         sign = torch.sign((own.mean() if self._gate == "batch" else own[:, None]) - self.gamma)
         loss: Tensor = self.inner(sign * logits + (1 - sign) * fixed, labels, ids, progress)
         return loss

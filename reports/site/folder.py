@@ -32,7 +32,8 @@ def write_site(folder: Path, files: Mapping[str, bytes]) -> list[str]:
     sums = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
     for path in files:
         _check(folder, path, sums[path], earlier)
-    _mark(folder, earlier | sums)  # a site that was interrupted can be written again
+    both = {path: f"{earlier.get(path, '')} {sums.get(path, '')}".strip() for path in {*earlier, *sums}}
+    _mark(folder, both)  # a site that was interrupted can be written again
     for path, content in files.items():
         _write(folder, path, content)
     left = [path for path in sorted(earlier.keys() - sums.keys()) if not _removed(folder, path, earlier[path])]
@@ -62,7 +63,8 @@ def _check(folder: Path, path: str, checksum: str, earlier: Mapping[str, str]) -
     """UserError if something that no site has written is in the way of a file."""
     for place in _places(folder, path):
         in_the_way = place.is_symlink() or (place != folder / path and place.exists() and not place.is_dir())
-        if in_the_way or (place == folder / path and path not in earlier and _checksum(place) not in {"", checksum}):
+        ours = {"", checksum, *earlier.get(path, "").split()}
+        if in_the_way or (place == folder / path and _checksum(place) not in ours):
             raise UserError(f"'{place}' is not a file of the site", "move it away, or give another folder")
 
 
@@ -85,7 +87,7 @@ def _removed(folder: Path, path: str, checksum: str) -> bool:
     place = folder / path
     if not place.exists():
         return True
-    if any(one.is_symlink() for one in _places(folder, path)) or _checksum(place) != checksum:
+    if any(one.is_symlink() for one in _places(folder, path)) or _checksum(place) not in checksum.split():
         return False
     place.unlink()
     if place.parent != folder and not any(place.parent.iterdir()):

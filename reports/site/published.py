@@ -133,8 +133,7 @@ class Published:
     @property
     def status(self) -> str:
         """How far the run has been checked, in a word; "own run" for one that nobody has published."""
-        said = self.data.record_cache.store.standing(self.manifest)
-        return said.partition(":")[0].rpartition(" ")[2] or "own run"
+        return self.data.record_cache.store.status_of(self.manifest) or "own run"
 
     def components(self, axis: str) -> set[str]:
         """Names of the components on an axis that have a result."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.api.kinds import DefenseKind
 from bench.config.trial import PlannedTrial, Spec
 from bench.engine.collection import opened
 from bench.engine.draw import NAMES_A_FILE, Draw, draw
@@ -70,4 +71,19 @@ def test_what_this_installation_does_not_have_is_left_out_with_the_reason(publis
     sound = published[-1]
     found = drawn([with_component(sound, "attack", spec), sound], 2)
     assert found.trials == [sound]
+    assert sum(found.reasons.values()) == 1
+
+
+def test_the_author_of_a_run_does_not_choose_what_is_drawn_or_how_it_is_judged(published):
+    """What a run says of access and kind of defense changes neither the draw nor the trials that come back."""
+    forged = [replace(one, access=None, defense_kind=DefenseKind.REPAIR) for one in published]
+    for seed in range(3):
+        assert drawn(forged, 2, seed=seed).trials == drawn(published, 2, seed=seed).trials
+
+
+@pytest.mark.parametrize("change", [{"target": ("no class",)}, {"attack": Spec("badhash", {"aux_method": "~nobody"})}])
+def test_nonsense_of_a_stranger_is_left_out(published, change):
+    sound = next(one for one in published if one.trial.attack.name == "badnets")
+    found = drawn([replace(sound, trial=replace(sound.trial, **change))], 1)
+    assert found.trials == []
     assert sum(found.reasons.values()) == 1

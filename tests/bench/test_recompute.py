@@ -18,11 +18,13 @@ import typer
 import reports
 from bench.api import registry
 from bench.api.errors import StoreError, UserError
+from bench.api.kinds import Access, DefenseKind
 from bench.cli import runs
 from bench.cli import verify as command
 from bench.cli.app import main
 from bench.config import suite as suites
-from bench.engine.recompute import Verifier, differences, rescore
+from bench.engine.collection import opened
+from bench.engine.recompute import Verifier, differences, mislabelled, rescore
 from bench.engine.record import Record, RunManifest
 from bench.engine.store import Store
 from bench.graph import planner as planning
@@ -372,3 +374,34 @@ def test_a_manifest_that_names_other_trials_than_were_measured_is_named(done, ca
     swapped = replace(first, key=plan.trials[-1].key)
     said = Verifier(store).problems(store.record(swapped.key), [swapped])
     assert any("measured was badnets" in line or "'name': 'badnets'" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ""),
+        ({"access": Access.CLEAN_LABEL}, "the run says access clean-label, the component says dirty-label"),
+        ({"access": None}, "the run says access None"),
+        ({"defense_kind": DefenseKind.REPAIR}, "the run says defense_kind repair, the component says none"),
+        ({"targeted": False}, "the run says targeted False"),
+        ({"seed_dependent": False}, "the run says seed_dependent False"),
+    ],
+)
+def test_what_a_published_run_says_of_components_is_compared_with_them(change, said):
+    planned = next(
+        one
+        for run in opened(Path("reference")).runs()
+        for one in run.trials
+        if (one.trial.attack.name, one.trial.defense.name) == ("badnets", "none")
+    )
+    found = list(mislabelled(replace(planned, **change)))
+    assert (found == []) if not said else (len(found) == 1 and said in found[0])
+
+
+def test_parameters_that_a_run_makes_up_or_leaves_out_are_found():
+    planned = opened(Path("reference")).runs()[-1].trials[0]
+    assert planned.trial.backbone.given == {"width": 16}
+    for given in ({}, {"width": 8}, {"width": 16, "norm": "batch"}):
+        backbone = replace(planned.trial.backbone, given=given)
+        (said,) = mislabelled(replace(planned, trial=replace(planned.trial, backbone=backbone)))
+        assert said == "the run names other parameters of backbone convnet than it has"

@@ -143,3 +143,27 @@ def test_training_sees_two_views_of_each_image_and_no_label():
     other = trained(torch.eye(2, dtype=torch.bool)[torch.zeros(12, dtype=torch.long)])
     assert set(seen) == {(12, 6)}
     torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_poisons_that_are_not_augmented_are_seen_as_they_are():
+    from hashing.train import _views
+
+    kept = torch.tensor([True, False] * 3)
+    model = build_model(
+        backbone=registry.create("backbones", "convnet", {"width": 4}), method=CIBHash(), bits=8,
+        image_shape=(3, 12, 16), classes=2, train_size=6, rng=Rng("tests", "model"),
+    )  # fmt: skip
+    found = _views(model, IMAGES, Rng("tests", "views"), kept)
+    both = IMAGES.repeat(2, 1, 1, 1)
+    same = torch.tensor([torch.equal(one, other) for one, other in zip(found, both, strict=True)])
+    assert torch.equal(same, kept.repeat(2))
+
+
+def test_local_ascent_takes_both_views():
+    from defenses.helpers.gradient_ascent import LocalAscent
+
+    labels = torch.eye(4, 2, dtype=torch.bool) | torch.tensor([False, True])
+    logits = Rng("tests", "logits").normal((8, 8))
+    ascent = LocalAscent(objective(), torch.ones(2, 8), "batch")
+    loss = ascent(logits, labels, torch.arange(4), 0.5)
+    assert torch.isfinite(loss)

@@ -109,3 +109,23 @@ def test_more_bits_than_directions_are_refused(bits):
     flat = vectors(20, 2) @ np.ones((2, 5))
     with pytest.raises(ValueError, match="here 1"):
         IterativeQuantisation.fit(flat, bits, np.random.default_rng(0))
+
+
+def test_embeddings_far_from_the_origin_keep_their_order():
+    """Their cosines differ by 1e-8 or less."""
+    base = np.eye(2).repeat(10, 0) + 5000.0
+    labels = np.arange(20) // 10
+    ranked = SimilarityRanking(base[[0, 10]], base, np.array([0, 1]), labels)
+    assert ranked.ap() == pytest.approx([1.0, 1.0])
+
+
+def test_only_one_batch_is_held(monkeypatch):
+    import tracemalloc
+
+    ranked = SimilarityRanking(vectors(200), vectors(2000, seed=1), np.zeros(200, int), np.zeros(2000, int))
+    monkeypatch.setattr(embeddings, "ENTRIES", 2000 * 10)
+    tracemalloc.start()
+    ranked.ap()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200 * 2000 * 8  # a single matrix of all pairs

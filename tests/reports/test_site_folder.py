@@ -106,3 +106,10 @@ def test_a_site_that_was_interrupted_can_be_written_again(folder: Path, monkeypa
     monkeypatch.undo()
     assert write_site(folder, NEW) == []
     assert content(folder) == NEW
+
+
+def test_a_page_that_somebody_has_edited_is_kept(folder: Path) -> None:
+    (folder / "index.html").write_bytes(b"edited")
+    with pytest.raises(UserError, match=r"index\.html"):
+        write_site(folder, NEW)
+    assert content(folder) == {**OLD, "index.html": b"edited"}
