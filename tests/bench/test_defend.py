@@ -96,7 +96,7 @@ def test_a_planted_filter_finds_all_poison_and_only_that(tmp_path: Path) -> None
     assert clean["filter_auroc"] is None
     skipped = found["rewrite", "corner"]
     assert skipped.record is None
-    assert all(name in skipped.planned.skipped for name in ("rewrite", "corner"))
+    assert "corner" in skipped.planned.skipped
 
 
 def test_a_filter_may_train_a_network_of_its_own_and_be_left_out_where_it_cannot_work(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def forged(to: Path) -> Path:
 
 
 def test_a_run_of_which_nothing_can_run_here_is_wrong_input(monkeypatch):
-    monkeypatch.setattr(draw, "_obstacle", lambda *_: "the data are not here")
+    monkeypatch.setattr(draw, "_planned", lambda *_: (None, "the data are not here"))
     with pytest.raises(UserError, match=re.escape("the data are not here (72 trials)")):
         rerun(Path("reference"))
 
