@@ -353,5 +353,5 @@ def test_the_bundles_of_this_package_verify():
             assert verifier.problems(held.record(trial.key), [trial]) == []
     folder = next(iter(held.bundles.values())).root.parent
     assert sum(path.stat().st_size for path in folder.iterdir()) < 2e6
-    others = [path.name for path in folder.iterdir() if path.suffix not in {".zip", ".json"}]
+    others = [path.name for path in folder.iterdir() if path.suffix not in {".zip", ".json", ".jsonl"}]
     assert others == []
