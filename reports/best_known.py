@@ -56,8 +56,9 @@ class Budget(Model):
         rate, quality = poison_rate or 0.0, math.inf if psnr is None else psnr
         return cls(
             access=access,
-            poison_rate=next(limit for limit in POISON_RATES if rate <= limit),
-            psnr=next(limit for limit in PSNR if quality >= limit),
+            # a stranger's store may hold any number
+            poison_rate=next((limit for limit in POISON_RATES if rate <= limit), POISON_RATES[-1]),
+            psnr=next((limit for limit in PSNR if quality >= limit), PSNR[-1]),
         )
 
     def within(self, other: Budget) -> bool:

@@ -36,6 +36,9 @@ FOR_DEFENSE = {
 SOURCE = f"{BEST}: from the list that HashDoor ships, for the same cells (`python -m bench best`)."
 
 
+KNOWN = frozenset(map(str, Access))  # a stranger's run may name no access
+
+
 def results_of(results: Results) -> list[Result]:
     """Every attack after every defense, in each setting, of the trials with a result in every planned cell.
 
@@ -76,7 +79,7 @@ def _result(setting: Setting, before: Group, after: Group, detected: list[Any]) 
     # a purification changes the queries of the clean model too, so that its own controls hide what it costs
     means |= {name: cells.mean(before, name) for name in ("t_map_control", "own_map_control")}
     means["map_clean"] = cells.mean(before, "map") - cells.mean(before, "map_change")
-    if not all(map(math.isfinite, means.values())):
+    if not all(map(math.isfinite, means.values())) or before.done["access"].iloc[0] not in KNOWN:
         return None
     rate, psnr = _spent(before.done)
     return Result(
@@ -157,7 +160,8 @@ def with_hardest_attacks(board: Board, metric: str) -> Board:
     """
     setting, done = _setting_and_trials(board)
     specs = dict(zip(done["defense"], done["defense_spec"], strict=True))
-    budgets = {access: budget_of(part) for (access,), part in groups(attacked(done), ["access"])}
+    by_access = groups(attacked(done), ["access"])
+    budgets = {access: budget_of(part) for (access,), part in by_access if access in KNOWN}
     shown: list[tuple[float, str] | None] = []
     for defense, access in zip(board.table["defense"], board.table["access"], strict=True):
         entry = None

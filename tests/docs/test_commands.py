@@ -60,7 +60,7 @@ def exchanged(text: str, place: Place) -> list[str]:
     words = named(words, KEY=best.key[:12], ID=Store(place.folder / "runs").runs()[-1].id)
     if words[0] == "new":  # the name of a command alone; a kind without a name
         words += ["--help"] if len(words) == 1 else ["my_part"] if len(words) == 2 else []
-    if words == ["merge"]:  # the name of a command alone
+    if words in (["merge"], ["rerun"]):  # the name of a command alone
         words += ["--help"]
     if words[:2] == ["report", "equal-strength"]:  # so small a network gains less or more than the default 0.6 and 0.8
         words = [*words[:2], "--gain", f"{best.metrics['gain']:.2f}"]
