@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Num
+from jaxtyping import Bool, Float64, Integer, Num
 
 from hashing.codes import PackedCodes, pack
-from hashing.ranking import Histogram, LabelArray, PerQuery, Relevance, expected_ap, precision_at
+from hashing.ranking import Histogram, PerQuery, Relevance, expected_ap, precision_at
 
 __all__ = ["IterativeQuantisation", "SimilarityRanking", "sign_codes"]
 
@@ -28,10 +28,10 @@ class SimilarityRanking:
     Ties are treated as those of codes: metrics are expected values over all orders of equal similarities.
     """
 
-    queries: Vectors
-    database: Vectors
-    query_labels: LabelArray
-    database_labels: LabelArray
+    queries: Num[np.ndarray, "q e"]
+    database: Num[np.ndarray, "m e"]
+    query_labels: Bool[np.ndarray, "q k"] | Integer[np.ndarray, " q"]
+    database_labels: Bool[np.ndarray, "m k"] | Integer[np.ndarray, " m"]
 
     def ap(self, cutoff: int | None = None) -> PerQuery:
         """AP of each query over the first `cutoff` items (None: all); NaN for queries without a relevant item."""

@@ -286,7 +286,7 @@ class HashingMethod(ABC):
         del progress
         return logits.tanh()
 
-    def views(self, images: Images, rng: Rng) -> Images | None:
+    def views(self, images: Images, rng: Rng) -> Float[Tensor, "m c h w"] | None:
         """Two random views of each image, [2n c h w], the second views behind all first ones.
 
         The objective then gets the logits of both views, [2n b], with the labels and ids of the n images. None: the

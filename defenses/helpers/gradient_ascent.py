@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bench.api.hashing import Objective
-from bench.api.types import Images, Labels, Logits, Split, to_unit
+from bench.api.types import Images, Labels, Split, to_unit
 from hashing.inference import encode
 from hashing.majority_code import component_vote
 
@@ -65,7 +65,9 @@ class LocalAscent(Objective):
         turned._modules = {"inner": self.inner.reset_for(train_size)}  # noqa: SLF001 -- a copy with another part
         return turned
 
-    def forward(self, logits: Logits, labels: Labels, ids: Int64[Tensor, " n"], progress: float) -> Tensor:
+    def forward(
+        self, logits: Float[Tensor, "m b"], labels: Labels, ids: Int64[Tensor, " n"], progress: float
+    ) -> Tensor:
         fixed = logits.detach()
         views = len(logits) // max(1, len(labels))  # of each image
         own = own_losses(fixed.tanh(), labels.repeat(views, 1), self.anchors)

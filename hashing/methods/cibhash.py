@@ -49,7 +49,7 @@ class CIBHash(HashingMethod):
     def head(self, features: int, bits: int) -> nn.Module:
         return nn.Sequential(nn.Linear(features, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, bits))
 
-    def views(self, images: Images, rng: Rng) -> Images:
+    def views(self, images: Images, rng: Rng) -> Float[Tensor, "m c h w"]:
         return torch.cat([random_view(images, rng), random_view(images, rng)])
 
     def objective(self, *, bits: int, classes: int, train_size: int, rng: Rng) -> Objective:
