@@ -33,13 +33,14 @@ class SimilarityRanking:
     query_labels: Bool[np.ndarray, "q k"] | Integer[np.ndarray, " q"]
     database_labels: Bool[np.ndarray, "m k"] | Integer[np.ndarray, " m"]
 
-    def ap(self, cutoff: int | None = None) -> PerQuery:
-        """AP of each query over the first `cutoff` items (None: all); NaN for queries without a relevant item."""
-        return np.concatenate([expected_ap(*both, cutoff) for both in self._histograms()])
+    def ap_and_precision(self, cutoff: int | None = None, depth: int = 1) -> tuple[PerQuery, PerQuery]:
+        """AP over the first `cutoff` items (None: all), and expected precision among the first `depth`, of each query.
 
-    def precision(self, depth: int) -> PerQuery:
-        """Expected precision of each query among its first `depth` results."""
-        return np.concatenate([precision_at(*both, depth) for both in self._histograms()])
+        AP is NaN for queries without a relevant item.
+        """
+        found = [(expected_ap(*both, cutoff), precision_at(*both, depth)) for both in self._histograms()]
+        ap, precision = (np.concatenate(part) for part in zip(*found, strict=True))
+        return ap, precision
 
     def _histograms(self) -> Iterator[tuple[Histogram, Histogram]]:
         """Items and relevant items at each different similarity of a query, the largest first, in batches."""

@@ -8,11 +8,11 @@ from contextlib import nullcontext
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn, optim
 
 from bench.api.errors import DivergedError
-from bench.api.hashing import HashingMethod, Hook, Recipe
+from bench.api.hashing import Hook, Recipe
 from bench.api.random import Rng
 from bench.api.types import Images, Split, to_unit
 from hashing.loader import Augmentation, HiddenLoader, Loader
@@ -53,13 +53,12 @@ def fit(
     on_device = split.to(device)
     network: Callable[[Tensor], Tensor] = model
     loader = Loader(on_device, batch=recipe.batch, augmentation=augmentation, rng=order, unaugmented=unaugmented)
-    as_they_are = type(model.method).views is HashingMethod.views and not augmentation.flip and not augmentation.pad
+    as_they_are = not (model.method.has_views or augmentation.flip or augmentation.pad)
     if model.backbone.frozen and hook is None and as_they_are:
         with autocast:
             hidden = _through_prefix(model, on_device)
         if hidden is not None:
             loader, network = HiddenLoader(on_device, hidden, batch=recipe.batch, rng=order), model.suffix
-    kept = (torch.zeros(len(split), dtype=torch.bool) if unaugmented is None else unaugmented).to(device)
     optimizer = optimizer_of(model, recipe)
     steps = max(1, recipe.epochs * len(loader))
     schedule = schedule_of(optimizer, recipe, steps)
@@ -75,7 +74,7 @@ def fit(
                 images, labels, extra = batch_images, batch_labels, None
                 if hook is not None:
                     images, labels, extra = hook.before_step(model, images, labels, ids, progress)
-                shown = _views(model, images, views, kept[ids])
+                shown = _views(model, images, ids, views, unaugmented)
                 with autocast:
                     logits = forward(shown)
                 loss = model.objective(logits.float(), labels, ids, progress)
@@ -100,12 +99,17 @@ def fit(
     return losses
 
 
-def _views(model: HashModel, images: Images, rng: Rng, kept: Bool[Tensor, " n"]) -> Float[Tensor, "m c h w"]:
-    """Both views of each image for methods that need them, otherwise the images. kept: images that stay as they are."""
+def _views(
+    model: HashModel, images: Images, ids: Int64[Tensor, " n"], rng: Rng, unaugmented: Bool[Tensor, " t"] | None
+) -> Float[Tensor, "m c h w"]:
+    """Both views of each image for methods that need them, otherwise the images. unaugmented: of all training items."""
     views = model.method.views(images, rng)
     if views is None:
         return images
-    return torch.where(kept.repeat(2).view(-1, 1, 1, 1), images.repeat(2, 1, 1, 1), views)
+    if unaugmented is None:
+        return views
+    kept = unaugmented.to(images.device)[ids].repeat(2)
+    return torch.where(kept.view(-1, 1, 1, 1), images.repeat(2, 1, 1, 1), views)
 
 
 @torch.no_grad()

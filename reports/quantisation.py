@@ -48,7 +48,7 @@ def quantised(
     if not answerable.any():
         raise UserError(f"no query of '{query}' shares a label with an item of '{database}'")
     depth, width, size = min(PRECISION_AT, len(base.codes)), codes[1].bits, base.codes[0].nbytes
-    before = [mean_of(one[answerable]) for one in (floats.ap(cutoff), floats.precision(depth))]
+    before = [mean_of(one[answerable]) for one in floats.ap_and_precision(cutoff, depth)]
     after = [
         mean_of(one[answerable]) for one in (ranking.expected_ap(*counts, cutoff), ranking.precision_at(*counts, depth))
     ]

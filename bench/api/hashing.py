@@ -295,6 +295,11 @@ class HashingMethod(ABC):
         del images, rng
         return None
 
+    @property
+    def has_views(self) -> bool:
+        """Whether the method trains on views."""
+        return type(self).views is not HashingMethod.views
+
     @abstractmethod
     def objective(self, *, bits: int, classes: int, train_size: int, rng: Rng) -> Objective:
         """The loss of one training."""

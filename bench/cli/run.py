@@ -429,8 +429,7 @@ def _closing(summary: Summary, trained: int, made: Plan) -> None:
     outcomes += f" ({summary.collapsed} of them collapsed, see the boards)" if summary.collapsed else ""
     line(f"Trials: {outcomes}. Stages: {sum(summary.ran.values())} run ({trained} trainings), "
          f"{summary.reused} taken from the store.")  # fmt: skip
-    reasons = {trial.skipped for trial in made.trials if trial.key is None}
-    if len(reasons) > 1 and any(len(reason) > REASON for reason in reasons):
+    if any(len(trial.skipped) > REASON for trial in made.trials if trial.key is None):
         line("`python -m bench doctor` lists all missing data and weights, and how to get them.")
 
 

@@ -78,19 +78,17 @@ class Collection(ReadOnly):
         return bundle.size_of(key) if (bundle := self._of(key)) is not None else 0
 
     def standing(self, run: RunManifest) -> str:
-        keys = (planned.key for planned in run.trials if planned.key)
-        bundle = self._of(next(keys, ""))
-        return bundle.standing(run) if bundle is not None else ""
+        return bundle.standing(run) if (bundle := self._bundle_of(run)) is not None else ""
 
     def status_of(self, run: RunManifest) -> str:
-        keys = (planned.key for planned in run.trials if planned.key)
-        bundle = self._of(next(keys, ""))
-        return bundle.status_of(run) if bundle is not None else ""
+        return bundle.status_of(run) if (bundle := self._bundle_of(run)) is not None else ""
 
     def origin(self, run: RunManifest) -> str:
-        keys = (planned.key for planned in run.trials if planned.key)
-        bundle = self._of(next(keys, ""))
-        return bundle.origin(run) if bundle is not None else ""
+        return bundle.origin(run) if (bundle := self._bundle_of(run)) is not None else ""
+
+    def _bundle_of(self, run: RunManifest) -> Bundle | None:
+        """The bundle that a run is from."""
+        return self._of(next((planned.key for planned in run.trials if planned.key), ""))
 
     def manifest_files(self) -> Iterator[tuple[Path, RunManifest | None]]:
         for place, bundle in enumerate(self.bundles.values(), 1):

@@ -23,6 +23,7 @@ from bench.artifacts.outputs.attack import Implanted
 from bench.artifacts.stage_io import Context
 from bench.config.expand import given_of
 from bench.config.trial import PlannedTrial, digest
+from bench.engine.bundle import ReadOnly
 from bench.engine.machines import Machine, machines
 from bench.engine.record import Record
 from bench.engine.record_cache import RecordCache
@@ -69,7 +70,7 @@ class Verifier:
         inputs = MeasureInputs.of(record.parents, _Noting(self._store, record.parents, self.read))
         self.machines[machines(record, self._records)] += 1
         misplaced = dict.fromkeys(said for trial in trials for said in self._misplaced(trial, record, inputs))
-        if type(self._store) is not Store:  # published: boards and lists of best results believe what a run says
+        if isinstance(self._store, ReadOnly):  # published: boards and lists of best results believe what a run says
             misplaced |= dict.fromkeys(said for trial in trials for said in mislabelled(trial))
         misplaced |= dict.fromkeys(self._mixed(inputs))
         if not self._store.evidence:

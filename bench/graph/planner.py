@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -55,6 +55,7 @@ from hashing.model import HashModel
 SHAPES = ((1, 16, 16), (1, 224, 224), (3, 16, 16), (3, 64, 64), (3, 224, 224))
 
 
+@runtime_checkable
 class TrialSource(Protocol):
     """Trials that run with the same limits, for example those of a suite."""
 

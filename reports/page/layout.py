@@ -6,10 +6,10 @@ import base64
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -25,6 +25,9 @@ from reports.page import strips
 from reports.page.chapters import SUMMARY, Chapter
 from reports.selection import NONE, with_result
 from reports.summary import Summary
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 LIMIT = 5_000_000  # bytes of the whole file
 SPARE = 20_000  # bytes reserved for the list of charts and pictures that did not fit
@@ -50,6 +53,17 @@ class Room:
         return True
 
 
+@cache
+def templates() -> Environment:
+    """The templates of the page and of the site; texts in them are escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+
+
 def render(
     chapters: Sequence[Chapter], data: str, results: Results, summary: Summary, *, limit: int = LIMIT, home: str = ""
 ) -> str:
@@ -58,16 +72,10 @@ def render(
     data: what `page.data.packed` returns. home: the front page of the site that the page is part of, or "". Charts and
     pictures that do not fit are named on the page.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
     script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     style = (ASSETS / "report.css").read_text(encoding="utf-8")
     page = partial(
-        environment.get_template("report.html.j2").render,
+        templates().get_template("report.html.j2").render,
         title=f"HashDoor · {', '.join(results.suites)}",
         summary=summary,
         home=home,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from bench.api.registry import KIND_OF_AXIS
 from bench.metrics import METRICS
 from reports.board import Board
-from reports.cells import caption_lines, holds_text, words
+from reports.cells import caption_lines, holds_text, number, words
 from reports.direction import good_for_owner
 
 LONGEST = 60  # characters of a name in a path
@@ -60,7 +60,7 @@ def real(value: float | None, *, heat: bool = False, sign: bool = False) -> Cell
     """A number with three decimals. heat: whether larger is worse, in colour."""
     if value is None:
         return EMPTY
-    text = f"{value:{'+' if sign else ''}.3f}".replace("-0.000", "+0.000" if sign else "0.000")
+    text = number(value, "gain" if sign else "t_map")
     return Cell(text, number=True, heat=min(1.0, max(0.0, value)) if heat else 0.0)
 
 

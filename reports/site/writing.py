@@ -14,7 +14,7 @@ import pandas as pd
 from bench.api.untrusted import strip_controls
 from bench.engine.store import Store
 from reports import html_report, render, tidy
-from reports.page.layout import ASSETS, card_of
+from reports.page.layout import ASSETS, card_of, templates
 from reports.render import WHOLE
 from reports.site import glossary
 from reports.site.components import component_page
@@ -72,7 +72,7 @@ class _Site:
 
     def _page(self, path: str, template: str, title: str, **given: Any) -> tuple[str, bytes]:
         """A page of the template site_<template>.html.j2. Links are relative to the page."""
-        text = self._environment.get_template(f"site_{template}.html.j2").render(
+        text = templates().get_template(f"site_{template}.html.j2").render(
             title=title, up="../" * path.count("/"), runs=self._runs, style=self._style, components=self._components,
             here=path, **given,
         )  # fmt: skip
@@ -92,15 +92,6 @@ class _Site:
     @cached_property
     def _style(self) -> str:
         return "".join((ASSETS / name).read_text(encoding="utf-8") for name in ("report.css", "site.css"))
-
-    @cached_property
-    def _environment(self) -> Any:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-        return Environment(
-            loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-            lstrip_blocks=True,
-        )  # fmt: skip
 
 
 def _boards(run: Published) -> dict[str, bytes]:

@@ -153,7 +153,7 @@ def test_poisons_that_are_not_augmented_are_seen_as_they_are():
         backbone=registry.create("backbones", "convnet", {"width": 4}), method=CIBHash(), bits=8,
         image_shape=(3, 12, 16), classes=2, train_size=6, rng=Rng("tests", "model"),
     )  # fmt: skip
-    found = _views(model, IMAGES, Rng("tests", "views"), kept)
+    found = _views(model, IMAGES, torch.arange(6), Rng("tests", "views"), kept)
     both = IMAGES.repeat(2, 1, 1, 1)
     same = torch.tensor([torch.equal(one, other) for one, other in zip(found, both, strict=True)])
     assert torch.equal(same, kept.repeat(2))

@@ -30,7 +30,7 @@ def test_ap_is_that_of_scikit_learn():
     expected = [
         average_precision_score(base_labels == label, row) for label, row in zip(labels, similarities, strict=True)
     ]
-    assert SimilarityRanking(queries, base, labels, base_labels).ap() == pytest.approx(expected)
+    assert SimilarityRanking(queries, base, labels, base_labels).ap_and_precision()[0] == pytest.approx(expected)
 
 
 @given(bits=st.integers(1, 20), seed=st.integers(0, 1000), cutoff=st.none() | st.integers(1, 40))
@@ -42,21 +42,21 @@ def test_vectors_of_signs_rank_as_their_codes(bits, seed, cutoff):
     ranked = SimilarityRanking(queries, base, labels, base_labels)
     relevance = Relevance(base_labels)
     codes = pack(queries), pack(base)
-    np.testing.assert_allclose(ranked.ap(cutoff), average_precision(*codes, relevance, labels, cutoff))
+    np.testing.assert_allclose(ranked.ap_and_precision(cutoff)[0], average_precision(*codes, relevance, labels, cutoff))
     histograms = distance_histograms(*codes, relevance, labels)
-    np.testing.assert_allclose(ranked.precision(10), precision_at(*histograms, 10))
+    np.testing.assert_allclose(ranked.ap_and_precision(depth=10)[1], precision_at(*histograms, 10))
 
 
 def test_batches_change_nothing(monkeypatch):
     ranked = SimilarityRanking(vectors(9), vectors(20, seed=1), np.arange(9) % 2, np.arange(20) % 2)
-    whole = ranked.ap()
+    whole = ranked.ap_and_precision()[0]
     monkeypatch.setattr(embeddings, "ENTRIES", 45)
-    np.testing.assert_array_equal(ranked.ap(), whole)
+    np.testing.assert_array_equal(ranked.ap_and_precision()[0], whole)
 
 
 def test_a_vector_of_zeros_is_as_similar_to_all(monkeypatch):
     """Every order of one relevant item among two is equally likely: (1 + 1/2) / 2."""
-    found = SimilarityRanking(np.zeros((1, 3)), vectors(2, 3), np.array([1]), np.array([0, 1])).ap()
+    found = SimilarityRanking(np.zeros((1, 3)), vectors(2, 3), np.array([1]), np.array([0, 1])).ap_and_precision()[0]
     assert found == pytest.approx([0.75])
 
 
@@ -116,7 +116,7 @@ def test_embeddings_far_from_the_origin_keep_their_order():
     base = np.eye(2).repeat(10, 0) + 5000.0
     labels = np.arange(20) // 10
     ranked = SimilarityRanking(base[[0, 10]], base, np.array([0, 1]), labels)
-    assert ranked.ap() == pytest.approx([1.0, 1.0])
+    assert ranked.ap_and_precision()[0] == pytest.approx([1.0, 1.0])
 
 
 def test_only_one_batch_is_held(monkeypatch):
@@ -125,7 +125,7 @@ def test_only_one_batch_is_held(monkeypatch):
     ranked = SimilarityRanking(vectors(200), vectors(2000, seed=1), np.zeros(200, int), np.zeros(2000, int))
     monkeypatch.setattr(embeddings, "ENTRIES", 2000 * 10)
     tracemalloc.start()
-    ranked.ap()
+    ranked.ap_and_precision()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 200 * 2000 * 8  # a single matrix of all pairs
