@@ -14,7 +14,7 @@ from torch import Tensor, nn, optim
 from bench.api.errors import DivergedError
 from bench.api.hashing import Hook, Recipe
 from bench.api.random import Rng
-from bench.api.types import Images, Split, to_unit
+from bench.api.types import Split, to_unit
 from hashing.loader import Augmentation, HiddenLoader, Loader
 from hashing.model import HashModel
 
@@ -100,15 +100,22 @@ def fit(
 
 
 def _views(
-    model: HashModel, images: Images, ids: Int64[Tensor, " n"], rng: Rng, unaugmented: Bool[Tensor, " t"] | None
-) -> Float[Tensor, "m c h w"]:
-    """Both views of each image for methods that need them, otherwise the images. unaugmented: of all training items."""
+    model: HashModel,
+    images: Float[Tensor, "m c h w"],
+    ids: Int64[Tensor, " n"],
+    rng: Rng,
+    unaugmented: Bool[Tensor, " t"] | None,
+) -> Float[Tensor, "v c h w"]:
+    """Both views of each image for methods that need them, otherwise the images.
+
+    images: those of `ids`; a hook may have added more of the same items. unaugmented: of all training items.
+    """
     views = model.method.views(images, rng)
     if views is None:
         return images
     if unaugmented is None:
         return views
-    kept = unaugmented.to(images.device)[ids].repeat(2)
+    kept = unaugmented.to(images.device)[ids].repeat(len(views) // len(ids))
     return torch.where(kept.view(-1, 1, 1, 1), images.repeat(2, 1, 1, 1), views)
 
 

@@ -50,26 +50,29 @@ def loss_and_gradient_are_finite(subject: ComponentUnderTest) -> None:
 def learns_a_toy_set(subject: ComponentUnderTest) -> str:
     """Learns a separable toy set."""
     rng, labels = Rng("tests", "toy"), labels_for()
-    means = 3 * labels.float() @ torch.eye(CLASSES, 6)
-    inputs = means + 0.1 * rng.normal((N, 6))
     unsupervised = subject.create().has_views
+    # a loss of signs of few noisy views has no smooth way down: wider views and a smaller rate keep it from saturation
+    noise, rate = (0.5, 0.003) if unsupervised else (0.1, 0.05)
+    means = 3 * labels.float() @ torch.eye(CLASSES, 6)
+    inputs = means + noise * rng.normal((N, 6))
     with rng.child("head").ambient():
         head = subject.create().head(6, BITS)
     objective = objective_of(subject)
-    optimizer = torch.optim.Adam([*head.parameters(), *objective.parameters()], lr=0.05)
+    optimizer = torch.optim.Adam([*head.parameters(), *objective.parameters()], lr=rate)
     losses = []
     for step in range(80):
-        shown = inputs if not unsupervised else torch.cat([inputs, means + 0.1 * rng.normal((N, 6))])
+        shown = inputs if not unsupervised else torch.cat([inputs, means + noise * rng.normal((N, 6))])
         loss = objective(head(shown), labels, IDS, step / 80)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
     found = leave_one_out_map(pack(head.eval()(inputs)), labels.numpy())
-    require(losses[-1] < 0.95 * losses[1], f"the loss went from {losses[1]:.3g} to {losses[-1]:.3g}")
+    before, after = (losses[0], sum(losses[-10:]) / 10) if unsupervised else (losses[1], losses[-1])
+    require(after < 0.95 * before, f"the loss went from {before:.3g} to {after:.3g}")
     # without labels, images of one class are pushed apart too
     require(found > (0.8 if unsupervised else 0.99), f"mAP {found:.2f} on a separable set")
-    return f"loss {losses[1]:.3g} to {losses[-1]:.3g}, mAP {found:.2f}"
+    return f"loss {before:.3g} to {after:.3g}, mAP {found:.2f}"
 
 
 @CHECKS.add("Use only the `rng` of objective() for random numbers.")
