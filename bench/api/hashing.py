@@ -61,7 +61,7 @@ class Recipe:
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"]
     """Optimiser of torch.optim."""
     lr: PositiveFloat
-    """Learning rate of the hash layer and of everything trained from scratch."""
+    """Learning rate of the hash layer; `backbone_lr` and `linear_lr` are multiples of it."""
     weight_decay: NonNegativeFloat
     """Weight decay of the optimiser."""
     batch: PositiveInt

@@ -348,15 +348,17 @@ def planned(
     """The plan of suites, the suites, and the device. UserError: a suite, a change or the data folder is unusable."""
     from bench.config import suite as suites_
     from bench.graph import planner as planning
+    from bench.graph.settings import hardly_trained
 
     load_plugins(plugins)
     if data is not None and not data.is_dir():
         raise UserError(f"--data '{data}' is not a directory", "`python -m bench doctor` lists the files of data sets")
     loaded = [suites_.load(name, changes=changes, only=only) for name in suites]
-    for note in dict.fromkeys(note for suite in loaded for note in suite.notes):
-        line(f"note: {note}", out=console(stderr=True))
     chosen = device_of(device)
-    return planning.plan(loaded, data=data, device=chosen.partition(":")[0]), loaded, chosen
+    made = planning.plan(loaded, data=data, device=chosen.partition(":")[0])
+    for note in dict.fromkeys([*(note for suite in loaded for note in suite.notes), *hardly_trained(made.trials)]):
+        line(f"note: {note}", out=console(stderr=True))
+    return made, loaded, chosen
 
 
 def command_of(suites: list[str], changes: list[str], only: list[str]) -> str:

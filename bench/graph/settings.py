@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import cache
 from typing import Any
@@ -16,7 +16,7 @@ from bench.api.hashing import Backbone, Recipe
 from bench.api.types import Setting
 from bench.api.untrusted import boolean_as_number
 from bench.artifacts.specs import SettingSpec
-from bench.config.trial import Spec, Trial, canonical
+from bench.config.trial import PlannedTrial, Spec, Trial, canonical
 from bench.graph.cache_key import content_of
 from hashing.train import fast_precision
 
@@ -61,6 +61,28 @@ def setting_spec(trial: Trial, device: str) -> SettingSpec:
     if weights := backbone.files():
         spec["weights"] = content_of(weights)
     return spec
+
+
+def hardly_trained(trials: Iterable[PlannedTrial]) -> tuple[str, ...]:
+    """A line for each network of random weights that a method's own recipe trains slower than the hash layer.
+
+    Recipes for public weights do so. A suite that gives `backbone_lr` itself means it.
+    """
+    left_open = dict.fromkeys(
+        (planned.trial.backbone, planned.trial.method.name)
+        for planned in trials
+        if planned.key is not None and "backbone_lr" not in planned.trial.training
+    )
+    found = []
+    for backbone, method in left_open:
+        factor = registry.lookup("methods", method).recipe.backbone_lr
+        if factor < 1 and not instance("backbones", backbone).files():
+            rate = f"at {factor:g} times the rate of the hash layer" if factor else "not at all"
+            found.append(
+                f"{backbone.label} starts from random weights, and the recipe of {method} trains the backbone {rate},"
+                " as suits public weights: `--set training.backbone_lr=1` trains all of it"
+            )
+    return tuple(found)
 
 
 @cache

@@ -8,7 +8,8 @@ import pytest
 
 from bench.api import registry
 from bench.api.errors import UserError
-from bench.graph.settings import public_setting, setting_spec
+from bench.graph.planner import plan
+from bench.graph.settings import hardly_trained, public_setting, setting_spec
 from tests.bench.conftest import load
 
 
@@ -32,3 +33,21 @@ def test_a_setting_is_public_before_its_data_are_read(tmp_path: Path) -> None:
     (trial,) = load(tmp_path, "").trials(None)
     found = public_setting(trial)
     assert (found.dataset, found.bits, found.classes, found.train_size) == (trial.dataset.name, trial.bits, (), 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "training", "said"),
+    [
+        ("csq", "", []),
+        ("cibhash", "", ["convnet", "cibhash", "not at all"]),
+        ("ciba_pairwise", "", ["ciba_pairwise", "0.1 times"]),
+        ("ciba_pairwise", "[training]\nbackbone_lr = 0.1\n", []),
+    ],
+)
+def test_a_network_of_random_weights_is_not_trained_like_public_weights_in_silence(
+    tmp_path: Path, method: str, training: str, said: list[str]
+) -> None:
+    suite = load(tmp_path, training, changes=[f"methods={method}", "backbones=convnet"])
+    lines = hardly_trained(plan([suite], data=None, device="cpu").trials)
+    assert bool(lines) == bool(said)
+    assert all(word in lines[0] for word in said)
