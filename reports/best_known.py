@@ -317,6 +317,7 @@ def append(known: BestKnown, found: Iterable[Improvement], origin: Origin) -> Be
         held = read_bytes(known.path, LIMIT) if known.path.exists() else b""
         if parsed(held, known.path).head != known.head:
             raise UserError(f"'{known.path}' has changed since it was read", "start the same command again")
+        held += b"\n" if held and not held.endswith(b"\n") else b""  # an editor may have cut it off
         write_whole(known.path, held + "".join(f"{line}\n" for line in lines).encode())
     except (OSError, UntrustedError) as error:
         raise UserError(f"'{known.path}' cannot be written ({error})", "give another --list") from None

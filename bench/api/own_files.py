@@ -26,6 +26,9 @@ OWN_FILE = _OwnFile()
 """Mark of a parameter that is a path: `path: Annotated[str, OWN_FILE]`."""
 
 
+SIZES = ("train", "query", "trusted", "database")  # parameters that may be left open
+
+
 @runtime_checkable
 class OwnImages(Protocol):
     """A data set of the user's own files, whose images are counted when planning."""

@@ -10,7 +10,7 @@ import typer
 
 from bench.api.errors import UserError
 from bench.cli.console import line
-from bench.cli.options import Columns, Format, RunOf, SuiteOf, Wide
+from bench.cli.options import Columns, Format, RunOf, SuiteOf, Wide, note_left_out
 
 if TYPE_CHECKING:
     from bench.engine.record import RunManifest
@@ -61,10 +61,12 @@ def best(
         print_made(made, format_, wide=wide, columns=columns)
         return
     held = opened(store)
-    shown = select(held, run, suite=suite).shown
+    selection, cache = select(held, run, suite=suite), RecordCache(held)
+    shown = selection.shown
     if len(shown) > 1:
         raise UserError("the origin of a result is one run", "give --run ID (see `python -m bench runs`)")
-    found = best_results.results_of(frame.results_of(shown, RecordCache(held)))
+    note_left_out(selection, cache)
+    found = best_results.results_of(frame.results_of(shown, cache))
     better = known.improved_by(found)
     if append and better:
         known = best_known.append(known, better, _origin(held, shown[0]))
@@ -78,8 +80,9 @@ def best(
 
 
 def _origin(store: Store, run: RunManifest) -> Origin:
-    """Where the results of a published run come from. UserError for a store that is not published."""
-    from bench.engine.recompute import mislabelled
+    """Where the results of a published run come from. UserError for a store that is not published, or wrong numbers."""
+    from bench.cli.verify import verified
+    from bench.engine.recompute import Verifier
     from reports.best_known import Origin
 
     bundle = store.origin(run)
@@ -88,8 +91,13 @@ def _origin(store: Store, run: RunManifest) -> Origin:
             f"'{store.root}' is no bundle: entries come from published runs, which hold no paths and have a commit",
             "`python -m bench publish --evidence` makes one",
         )
-    if wrong := next((said for one in run.trials for said in mislabelled(one)), ""):
-        raise UserError(f"run {run.id} is not added: {wrong}", "see `python -m bench verify`")
+    verifier = Verifier(store)
+    _, wrong = verified(store, [run], verifier)
+    if wrong or verifier.as_recorded:
+        said = (
+            f"{len(wrong)} trials do not verify ({wrong[0][1][0]})" if wrong else "its numbers cannot be computed again"
+        )
+        raise UserError(f"run {run.id} is not added: {said}", "see `python -m bench verify`")
     git = run.provenance.git
     today = datetime.now(UTC).date().isoformat()
     suite = "+".join(run.suites)

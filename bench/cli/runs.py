@@ -48,10 +48,10 @@ def runs(store: ReadPath = DEFAULT_STORE, format_: Format = "rich") -> None:
                 "command": one.run.whole_command,
             }
         )
-    if not rows and format_ == "rich":
+    if rows or format_ != "rich":
+        emit("Runs", rows, format_)
+    elif not manifests.unreadable:
         echo(f"store '{store}' has no run yet: start `python -m bench run`")
-        return
-    emit("Runs", rows, format_)
     for path in manifests.unreadable:
         line(f"cannot be read: {path}", out=console(stderr=True))
 

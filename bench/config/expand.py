@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.api import registry
 from bench.api.errors import DataMissingError, UserError, unknown
-from bench.api.own_files import OwnImages, Places, located
+from bench.api.own_files import SIZES, OwnImages, Places, located
 from bench.api.untrusted import look_alikes, spelled
 from bench.config.doses import DOSES, replaced, with_own
 from bench.config.schema import AXES, COMPONENT_AXES, Block, Named
@@ -220,7 +220,7 @@ def _counted(dataset: Spec, data: Path | None) -> Spec:
     try:
         component.splits(labels, origin, Rng("split", dataset.name, component.protocol_version))
     except UserError as error:
-        own = [key for key in ("train", "query", "trusted", "database") if key in dataset.given]
+        own = [key for key in SIZES if key in dataset.given]
         kept = [f'name="{dataset.name}"']
         kept += [f"{key}={json.dumps(value)}" for key, value in dataset.given.items() if key not in own]
         hint = f"without {' and '.join(own)}, shares are taken: --set 'datasets={{{','.join(kept)}}}'"

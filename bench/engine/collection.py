@@ -20,6 +20,7 @@ from bench.api.errors import DataCorruptError, StoreError
 from bench.api.untrusted import read_json
 from bench.engine.bundle import SUFFIX, Bundle, ReadOnly, Standing, encoded, packed
 from bench.engine.record import RECORD_LIMIT, Model, Record, RecordSummary, RunManifest, Sha256, unchanged
+from bench.engine.running import alone
 from bench.engine.store import ENTRIES, NAME, REFERENCE, Store, is_bundle, write_whole, writing
 
 
@@ -121,21 +122,24 @@ def add(bundle: Bundle, root: Path, status: Standing) -> Entry:
     """Copy a bundle into a collection, which is made if it is not there. Returns its entry there.
 
     A bundle that is there already keeps its status if that is the higher one. StoreError if the folder holds something
-    else.
+    else, or has the name of the results that this package ships.
     """
-    held = entries(root).bundles if (root / ENTRIES).exists() else []
-    if not held and root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise StoreError(f"'{root}' is no collection of bundles", "give an empty or a new folder (--store)")
-    same = [one for one in held if one.checksum[:SUFFIX] == bundle.checksum[:SUFFIX]]
+    if str(root) == REFERENCE:
+        raise StoreError(f"'{root}' is the word for the results that this package ships", "give another --store")
     suites = "+".join(name for run in bundle.runs() for name in run.suites)
     stem = re.sub(r"[^A-Za-z0-9_+-]+", "_", suites)[:NAME] or "bundle"
-    status = max([status, *(one.status for one in same)], key=list(Standing).index)
-    entry = Entry(file=f"{stem}-{bundle.checksum[:SUFFIX]}.zip", checksum=bundle.checksum, status=status)
-    listed = Entries(collection=1, bundles=[*(one for one in held if one not in same), entry])
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
-        write_whole(root / entry.file, packed(bundle.files()))
-        write_whole(root / ENTRIES, encoded(listed))
+        with alone(root):  # or else one of two merges would leave out the other's bundle
+            held = entries(root).bundles if (root / ENTRIES).exists() else []
+            if not held and any(root.iterdir()):
+                raise StoreError(f"'{root}' is no collection of bundles", "give an empty or a new folder (--store)")
+            same = [one for one in held if one.checksum[:SUFFIX] == bundle.checksum[:SUFFIX]]
+            status = max([status, *(one.status for one in same)], key=list(Standing).index)
+            entry = Entry(file=f"{stem}-{bundle.checksum[:SUFFIX]}.zip", checksum=bundle.checksum, status=status)
+            listed = Entries(collection=1, bundles=[*(one for one in held if one not in same), entry])
+            write_whole(root / entry.file, packed(bundle.files()))
+            write_whole(root / ENTRIES, encoded(listed))
     return entry
 
 

@@ -12,27 +12,22 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from safetensors import SafetensorError
 
-from bench.api import registry
-from bench.api.attack import access_of
-from bench.api.defense import kind_of
 from bench.api.errors import StoreError, UserError, text_of
 from bench.api.kinds import DefenseKind
-from bench.api.registry import KIND_OF_AXIS
 from bench.artifacts.inputs import EncodeInputs, EncodeTriggeredInputs, MeasureInputs
 from bench.artifacts.outputs.attack import Implanted
 from bench.artifacts.stage_io import Context
-from bench.config.expand import given_of
-from bench.config.trial import PlannedTrial, digest
+from bench.config.trial import PlannedTrial
 from bench.engine.bundle import ReadOnly
 from bench.engine.machines import Machine, machines
 from bench.engine.record import Record
 from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
+from bench.engine.trial_labels import mislabelled, misplaced, untold
 from bench.engine.worker import WORLD, Environment, InputLostError, StoredArtifacts, run_stage
 from bench.graph.cache_key import key_of
 from bench.graph.labels import cost_group_of
 from bench.graph.plan import Stage
-from bench.graph.settings import instance
 from bench.metrics import METRICS
 from bench.stages import measure
 from hashing.numba_threads import start_threads
@@ -40,7 +35,6 @@ from hashing.numba_threads import start_threads
 if TYPE_CHECKING:
     from bench.artifacts.specs import MeasureSpec
 
-NONE = {"name": "none", "params": {}}  # no attack, no defense
 TOLERANCE = 1e-9  # relative and absolute; another machine may add numbers in another order
 
 
@@ -69,35 +63,16 @@ class Verifier:
         """
         inputs = MeasureInputs.of(record.parents, _Noting(self._store, record.parents, self.read))
         self.machines[machines(record, self._records)] += 1
-        misplaced = dict.fromkeys(said for trial in trials for said in self._misplaced(trial, record, inputs))
-        if isinstance(self._store, ReadOnly):  # published: boards and lists of best results believe what a run says
-            misplaced |= dict.fromkeys(said for trial in trials for said in mislabelled(trial))
-        misplaced |= dict.fromkeys(self._mixed(inputs))
+        wrong: dict[str, None] = {}
+        for trial in trials:
+            wrong |= dict.fromkeys(misplaced(trial, record, self._records))
+            if isinstance(self._store, ReadOnly):  # published: boards and lists of best results believe what a run says
+                wrong |= dict.fromkeys([*mislabelled(trial), *untold(trial, record, self._records)])
+        wrong |= dict.fromkeys(self._mixed(inputs))
         if not self._store.evidence:
             self.as_recorded += 1
-            return [*misplaced, *self._lineage(record, inputs)]
-        return [*misplaced, *self._lineage(record, inputs), *self._numbers(record, inputs)]
-
-    def _misplaced(self, planned: PlannedTrial, record: Record, inputs: MeasureInputs) -> Iterator[str]:
-        """A sentence for each axis on which a run's trial is not the one that was measured under its key."""
-        measured: dict[str, Any] = {"attack": NONE, "defense": NONE, **record.spec}
-        stages = [
-            stage.key
-            for stage in (inputs.defense, inputs.measured.purified_benign, inputs.implant)
-            if stage is not None
-        ]
-        if (benign := self._records.record(inputs.measured.benign.key)) is not None:
-            model = EncodeInputs.of(benign.parents, StoredArtifacts(self._store, benign.parents)).model
-            stages.insert(0, model.key)
-        for made in filter(None, map(self._records.record, stages)):
-            measured |= made.spec
-        trial = planned.trial
-        wanted: dict[str, Any] = {axis: spec.as_json() for axis, spec in trial.components.items()}
-        wanted |= {"bits": trial.bits, "target": list(trial.target)}
-        wanted |= {"seed": trial.seed} if planned.seed_dependent else {}
-        for axis, value in wanted.items():
-            if axis in measured and digest(measured[axis]) != digest(value):
-                yield f"the run calls its {axis} {_named(value)}, measured was {_named(measured[axis])}"
+            return [*wrong, *self._lineage(record, inputs)]
+        return [*wrong, *self._lineage(record, inputs), *self._numbers(record, inputs)]
 
     def _lineage(self, record: Record, inputs: MeasureInputs) -> Iterator[str]:
         """Parents that are missing or damaged, or have changed since the trial read them."""
@@ -152,31 +127,6 @@ class Verifier:
         yield from differences(_without(stored, unknown), found)
 
 
-def mislabelled(planned: PlannedTrial) -> Iterator[str]:
-    """A sentence for whatever a run says of a component and the component does not say of itself.
-
-    Components that are not installed here cannot be asked.
-    """
-    made: dict[str, Any] = {}
-    for axis, spec in planned.trial.components.items():
-        try:
-            made[axis] = instance(KIND_OF_AXIS[axis], spec)
-        except UserError:
-            continue
-        if digest(dict(spec.given)) != digest(given_of(type(made[axis]), registry.parameters(made[axis]))):
-            yield f"the run names other parameters of {axis} {spec.name} than it has"
-    said: dict[str, tuple[object, object]] = {}
-    if attack := made.get("attack"):
-        said["access"] = (planned.access, access_of(attack.threat()))
-        said["targeted"] = (planned.targeted, attack.targeted())
-        said["seed_dependent"] = (planned.seed_dependent, attack.seed_dependent)
-    if defense := made.get("defense"):
-        said["defense_kind"] = (planned.defense_kind, kind_of(defense))
-    for name, (run, component) in said.items():
-        if run != component:
-            yield f"the run says {name} {run}, the component says {component}"
-
-
 class _Noting(StoredArtifacts):
     """Artifacts that note which of their tensors are read."""
 
@@ -204,11 +154,6 @@ class _Noted(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._held)
-
-
-def _named(value: Any) -> str:
-    """A value of an axis in words; the parameters of a component only where they are needed."""
-    return str(value["name"]) if isinstance(value, Mapping) and not value["params"] else str(value)
 
 
 def _numbers_in(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Marks of the runs that are going on, so that `gc` does not remove their results, and of `gc` itself.
+"""Marks of the runs that are going on, so that `gc` does not remove their results, and of `gc` itself; and a lock.
 
 A run marks itself first, and then looks whether `gc` goes on; `gc` marks itself first, and then looks which runs go on.
 So at least one of two that begin together sees the other.
@@ -115,6 +115,21 @@ def _touch(path: Path, ended: threading.Event) -> None:
     while not ended.wait(HOUR):
         with suppress(OSError):
             os.utime(path)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is inside this block for the same folder. A file system without locks lets all in."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _lock(file: IO[bytes]) -> None:

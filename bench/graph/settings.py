@@ -85,6 +85,11 @@ def hardly_trained(trials: Iterable[PlannedTrial]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def recipe_of(method: str) -> dict[str, Any]:
+    """The fields of a method's own recipe. UserError for an unknown method."""
+    return asdict(registry.lookup("methods", method).recipe)
+
+
 @cache
 def _recipe(method: str, training: str, device: str, generation: int) -> dict[str, Any]:
     """A method's recipe with the suite's changes, which are canonical JSON.
@@ -93,11 +98,11 @@ def _recipe(method: str, training: str, device: str, generation: int) -> dict[st
     """
     del generation
     changes: dict[str, Any] = json.loads(training)
-    paper: Recipe = registry.lookup("methods", method).recipe
+    paper = recipe_of(method)
     try:
-        recipe = Recipe(**{**asdict(paper), **changes})
+        recipe = Recipe(**{**paper, **changes})
     except ValidationError as error:
-        raise registry.invalid("training", error, list(asdict(paper))) from None
+        raise registry.invalid("training", error, list(paper)) from None
     if place := boolean_as_number(changes, recipe):
         raise UserError(f"training: {place} {NO_BOOLEAN}")
     return asdict(recipe) | ({"precision": fast_precision(device)} if recipe.precision == "auto" else {})

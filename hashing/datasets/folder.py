@@ -17,7 +17,7 @@ from torch import Tensor
 from bench.api.card import Card
 from bench.api.errors import DataMissingError
 from bench.api.hashing import Dataset, DecodedDataset, dataset
-from bench.api.own_files import OWN_FILE
+from bench.api.own_files import OWN_FILE, SIZES
 from bench.api.random import Rng
 from hashing.datasets.helpers.image_folder import decode_tree, labels_of, survey
 from hashing.datasets.helpers.shares import shared_sizes
@@ -77,7 +77,7 @@ class Folder(Dataset):
         return draw_splits(labels, sizes, rng, query_from=_asked(origin), train_from=origin == 0)
 
     def _sizes(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("train", "query", "trusted", "database")}
+        return {name: getattr(self, name) for name in SIZES}
 
     def _found(self, root: Path | None) -> Path:
         path = (root or Path()) / self.path

@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -30,7 +31,7 @@ from bench.engine.bundle import (
     packed,
     tensors_of,
 )
-from bench.engine.collection import Collection, add, opened
+from bench.engine.collection import Collection, add, entries, opened
 from bench.engine.publish import publish
 from bench.engine.recompute import Verifier
 from bench.engine.store import Store
@@ -298,6 +299,23 @@ def test_a_collection_keeps_bundles_apart_and_says_how_far_each_is_checked(folde
     for own in (folder / "runs", None):  # merging again without an own run takes nothing back
         command.merge(evidence, others, own=own)
         assert [bundle.status for bundle in Collection(others).bundles.values()] == [Standing.REPORTED, Standing.RERUN]
+
+
+def test_bundles_that_are_merged_at_once_are_all_kept(folder, evidence, tmp_path):
+    bundles, others = [Bundle(folder / "plain.zip"), Bundle(evidence)], tmp_path / "others"
+    for _ in range(5):
+        with ThreadPoolExecutor() as pool:
+            made = list(pool.map(lambda one: add(one, others, Standing.REPORTED), bundles))
+        assert {entry.file for entry in made} == {entry.file for entry in entries(others).bundles}
+        shutil.rmtree(others)
+
+
+def test_a_collection_does_not_have_the_name_of_the_shipped_one(evidence, tmp_path, monkeypatch):
+    """No command would read it."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="this package ships"):
+        command.merge(evidence, Path("reference"))
+    assert not Path("reference").exists()
 
 
 def test_an_own_run_that_differs_makes_no_rerun(folder, evidence, tmp_path):

@@ -19,14 +19,18 @@ import reports
 from bench.api import registry
 from bench.api.errors import StoreError, UserError
 from bench.api.kinds import Access, DefenseKind
+from bench.artifacts.inputs import EncodeInputs
 from bench.cli import runs
 from bench.cli import verify as command
 from bench.cli.app import main
 from bench.config import suite as suites
+from bench.config.trial import PlannedTrial, Spec, Surrogate
 from bench.engine.collection import opened
-from bench.engine.recompute import Verifier, differences, mislabelled, rescore
+from bench.engine.recompute import Verifier, differences, rescore
 from bench.engine.record import Record, RunManifest
+from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
+from bench.engine.trial_labels import mislabelled, misplaced, untold
 from bench.graph import planner as planning
 from bench.graph.plan import Plan
 from reports import frame, html_report
@@ -355,7 +359,10 @@ def test_a_manifest_that_names_other_trials_than_were_measured_is_named(done, ca
     plan, store = done
     assert not [said for trial in plan.trials for said in Verifier(store).problems(store.record(trial.key), [trial])]
     first = plan.trials[0]
-    for change, word in (({"bits": 64}, "bits 64"), ({"seed": 7}, "seed 7"), ({"target": ("9",)}, "target ['9']")):
+    for change, word in (
+        ({"bits": 64}, "bits 64"), ({"seed": 7}, "seed 7"), ({"target": ("9",)}, "target ['9']"),
+        ({"training": {"epochs": 500}}, "epochs 500"),
+    ):  # fmt: skip
         (run,) = store.runs()
         for path in (store.root / "manifests").iterdir():
             path.unlink()
@@ -396,6 +403,48 @@ def test_what_a_published_run_says_of_components_is_compared_with_them(change, s
     )
     found = list(mislabelled(replace(planned, **change)))
     assert (found == []) if not said else (len(found) == 1 and said in found[0])
+
+
+def published(attack: str) -> tuple[PlannedTrial, Record, RecordCache]:
+    """An undefended trial of the shipped results, its measurement, and records that a test may change."""
+    store = opened(Path("reference"))
+    trials = (one for run in store.runs() for one in run.trials)
+    planned = next(one for one in trials if (one.trial.attack.name, one.trial.defense.name) == (attack, "none"))
+    records = RecordCache(store)
+    record = records.record(planned.key or "")
+    assert record is not None
+    return planned, record, records
+
+
+def test_a_recipe_that_a_run_does_not_name_is_found():
+    planned, record, records = published("badnets")
+    assert [*misplaced(planned, record, records), *untold(planned, record, records)] == []
+    other = replace(planned, trial=replace(planned.trial, augment="none"))
+    assert list(misplaced(other, record, records)) == ["the run calls its augment none, measured was victim"]
+    clean = EncodeInputs.of(records.record(record.parents["control.benign"]).parents).model
+    records.record(clean.key).spec["recipe"].update(epochs=500, momentum=0.9)  # the control is trained otherwise
+    assert list(misplaced(planned, record, records)) == ["the run calls its epochs 20, trained was with 500"]
+    assert list(untold(planned, record, records)) == ["trained was with momentum 0.9, which the run does not say"]
+
+
+@pytest.mark.parametrize(
+    ("change", "part"), [({"surrogate": Surrogate(bits=16)}, "bits 16"), ({"surrogate_seed": 7}, "seed 7")]
+)
+def test_another_surrogate_than_a_run_names_is_found(change, part):
+    planned, record, records = published("ciba")
+    assert list(untold(planned, record, records)) == []
+    other = replace(planned, trial=replace(planned.trial, **change))
+    (said,) = untold(other, record, records)
+    assert said.startswith(f"the run calls the surrogate's {part}, it was ")
+
+
+def test_sizes_that_the_plan_counts_need_no_name(tmp_path):
+    dataset = spec("folder", path=str(tmp_path), train=210)
+    planned, _, _ = published("badnets")
+    for size, said in ((8, 1), (64, 0)):  # any other parameter needs one
+        params = {**dataset.params, "size": size}
+        own = Spec("folder", params, {"path": dataset.params["path"]})
+        assert len(list(mislabelled(replace(planned, trial=replace(planned.trial, dataset=own))))) == said
 
 
 def test_parameters_that_a_run_makes_up_or_leaves_out_are_found():

@@ -138,6 +138,18 @@ def test_a_manifest_that_cannot_be_read_is_left_out_and_named(store: Store) -> N
     assert torn.read_text() == "{"
 
 
+def test_a_store_whose_only_manifest_cannot_be_read_is_not_called_empty(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(store, "a")
+    (path,) = (store.root / "manifests").iterdir()
+    path.write_text("{")
+    command.runs(store=store.root)
+    printed = capsys.readouterr()
+    assert "no run yet" not in printed.out
+    assert path.name in "".join(printed.err.split("\n"))
+
+
 def test_runs_are_listed_with_what_came_of_them(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     made(store, "a", 2)
     lines = [planned("f" * 32, {"seed": 9}), planned("e" * 32, {"seed": 10})]

@@ -10,6 +10,7 @@ import pytest
 
 from bench.cli.app import main
 from reports import best_known
+from tests.bundles import Forger
 from tests.reports.board_data import trial
 
 
@@ -72,6 +73,21 @@ def test_only_published_runs_are_added(capsys: pytest.CaptureFixture[str], tmp_p
     code, out, _ = bench(capsys, "--store", str(store.root), "--list", str(path))
     assert code == 0
     assert "1 of 1 results" in out
+
+
+def test_wrong_numbers_are_not_added(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (shipped,) = best_known.shipped_path().parent.glob("quick-*.zip")
+    forger = Forger(shipped)
+    forger.each(lambda one: one["metrics"].update(own_map=0.0) if one["stage"] == "measure" else None)
+    forger.reseal()
+    bundle, path = forger.save(tmp_path / "forged.zip"), tmp_path / "known.jsonl"
+    code, _, err = bench(capsys, "--store", str(bundle), "--list", str(path), "--append")
+    assert code == 2
+    assert "do not verify" in err
+    assert "own_map" in err
+    assert not path.exists()
+    _, _, err = bench(capsys, "--store", str(bundle), "--list", str(path))
+    assert "as its author reports them" in " ".join(err.split())
 
 
 def test_wrong_use_ends_in_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -232,6 +232,13 @@ def test_a_changed_list_is_refused_in_one_line(lines: Path, change, words: str) 
     assert caught.value.hint
 
 
+def test_a_last_line_without_its_end_is_completed(lines: Path) -> None:
+    lines.write_bytes(lines.read_bytes().rstrip(b"\n"))
+    known = read(lines)
+    append(known, known.improved_by([result(0.2, "z")]), ORIGIN)
+    assert len(read(lines).entries) == len(known.entries) + 1
+
+
 def test_a_list_that_changed_since_it_was_read_is_not_written(lines: Path) -> None:
     early = read(lines)
     append(read(lines), read(lines).improved_by([result(0.2, "y")]), ORIGIN)
