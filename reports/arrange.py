@@ -53,7 +53,7 @@ def failures_first(boards: Sequence[Board]) -> list[Board]:
 
 
 def _chosen(boards: Sequence[Board], columns: Sequence[str], whole: bool) -> list[Board]:
-    """The boards with these columns; boards that have none of them but names of rows are left out."""
+    """The boards with these columns; those that only have names of rows are left out if others have more."""
     known = [_columns(board, whole) for board in boards]
     for name in columns:
         if not any(name in names for names in known):
@@ -62,16 +62,16 @@ def _chosen(boards: Sequence[Board], columns: Sequence[str], whole: bool) -> lis
                 hint = f"{close} `python -m bench explain` lists all columns"
                 raise UserError(f"unknown column '{name}'", hint)
             raise unknown("column", name, shown)
-    found = []
+    found, named = list[Board](), list[Board]()
     for board, names in zip(boards, known, strict=True):
         wanted = list(dict.fromkeys(names[name] for name in columns if name in names))
         if set(wanted) & set(board.index):
             ordered = wanted
         else:  # rows need names
             ordered = [*(name for name in board.index if name in board.table), *wanted]
-        if set(wanted) - set(board.index):
-            found.append(_narrowed(board, ordered, whole))
-    return found
+        if wanted:
+            (found if set(wanted) - set(board.index) else named).append(_narrowed(board, ordered, whole))
+    return found or named
 
 
 def _shown(board: Board, whole: bool) -> list[str]:

@@ -22,7 +22,8 @@ Labels = Bool[np.ndarray, "_ k"]
 class StoredData:
     """Queries and database of a trial.
 
-    load: the key of the data set. query, database: positions in it. target: the target's labels.
+    load: the key of the data set. query, database: positions in it. target: the target's labels. triggered: positions
+    of the triggered queries among all queries.
     """
 
     load: str
@@ -32,6 +33,7 @@ class StoredData:
     query_labels: Labels
     database_labels: Labels
     target: Bool[np.ndarray, " k"]
+    triggered: Int64[np.ndarray, " t"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class StoredCodes:
 
 def data_of(cache: RecordCache, inputs: MeasureInputs, target: Sequence[str]) -> StoredData:
     """StoreError where an artifact is missing or damaged, or the classes on record are not those of the labels."""
-    pool, parts = (_tensors(cache, key) for key in (inputs.load.key, inputs.split.key))
+    triggered = inputs.measured.purified_triggered or inputs.measured.triggered
+    pool, parts, marked = (_tensors(cache, key) for key in (inputs.load.key, inputs.split.key, triggered.key))
     with fitting(inputs.load.key):
         data = cache.record(inputs.load.key)
         classes = data.meta.classes if data is not None else ()
@@ -55,7 +58,10 @@ def data_of(cache: RecordCache, inputs: MeasureInputs, target: Sequence[str]) ->
             raise ValueError(f"{labels.shape[1]} labels of {len(classes)} classes")
         wanted = np.fromiter((name in target for name in classes), dtype=bool, count=len(classes))
         query, database = parts["query"], parts["database"]
-        return StoredData(inputs.load.key, tuple(classes), query, database, labels[query], labels[database], wanted)
+        return StoredData(
+            inputs.load.key, tuple(classes), query, database, labels[query], labels[database], wanted,
+            marked["positions"],
+        )  # fmt: skip
 
 
 def codes_of(cache: RecordCache, system: SystemInputs, bits: int, data: StoredData) -> StoredCodes:
@@ -70,7 +76,7 @@ def codes_of(cache: RecordCache, system: SystemInputs, bits: int, data: StoredDa
             _packed(queries["query"], bits),
             _packed(stored["database"], bits),
             _packed(marked["codes"], bits),
-            marked["positions"],
+            marked.get("positions", data.triggered),  # a bundle has those that `measure` reads
         )
         pairs = ((made.database, data.database), (made.query, data.query), (made.triggered, made.positions))
         if any(len(codes) != len(items) or not len(codes) for codes, items in pairs):

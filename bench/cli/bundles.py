@@ -13,6 +13,7 @@ from bench.cli.options import DEFAULT_STORE, Plugins, RunOf, StorePath, SuiteOf,
 
 if TYPE_CHECKING:
     from bench.engine.bundle import Bundle
+    from bench.engine.store import Store
 
 NAMED = 3  # problems that an error names
 
@@ -102,6 +103,13 @@ def merge(
         line(f"{store / entry.file}: run {run.id} ({' + '.join(run.suites)}), status {entry.status}")
 
 
+def _same_computation(bundle: Bundle, own: Store) -> bool:
+    """Whether a stage of a bundle ran in this store: two computations do not take exactly the same time."""
+    both = ((bundle.record(key), own.record(key)) for key in bundle.keys())  # noqa: SIM118 -- no dictionary
+    costs = ((one.cost, other.cost) for one, other in both if one is not None and other is not None)
+    return any(one is not None and other is not None and one.seconds == other.seconds > 0 for one, other in costs)
+
+
 def _agreement(bundle: Bundle, own: Path) -> tuple[str, bool]:
     """A line about an own run of the same trials, and whether it has all of them and agrees with their numbers."""
     from bench.engine.collection import opened
@@ -113,6 +121,8 @@ def _agreement(bundle: Bundle, own: Path) -> tuple[str, bool]:
     mine = opened(own)
     if type(mine) is not Store:
         raise UserError(f"--own '{own}' is a bundle, and not a store with results of your own", "run the suite")
+    if _same_computation(bundle, mine):
+        return f"The bundle was made from {own}, which therefore confirms nothing.", False
     theirs = frame.results_of(select(bundle).shown, RecordCache(bundle))
     ours = frame.results_of(select(mine, ALL).shown, RecordCache(mine))
     found = compare.compare(theirs, ours, bundle, mine)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bench.engine.draw import Draw
 
 SEEDS = 10**6  # of draws
+WORDS = ("python", "-m", "bench", "rerun")
 
 
 def rerun(
@@ -64,7 +65,7 @@ def rerun(
     done = [one for one in theirs.trials if one.key and (record := cache.record(one.key)) and record.ok]
     drawn = draw(done, trials, seed=drawn_with, data=data, device=chosen.partition(":")[0])
     _say(drawn, len(done), trials, drawn_with)
-    words = ["python", "-m", "bench", "rerun", str(published), "--run", theirs.id]
+    words = [*WORDS, str(published), "--run", theirs.id]
     command = shlex.join([*words, "--trials", str(trials), "--seed", str(drawn_with)])
     manifest = RunManifest(
         suites=theirs.suites,
@@ -74,6 +75,11 @@ def rerun(
         provenance=provenance(),
     )
     with kept_or_removed(store) as mine:
+        if any(not run.command.startswith(shlex.join(WORDS)) for run in mine.runs()):
+            raise UserError(
+                f"'{store}' holds results of other runs, which would be taken in place of new ones",
+                "give a new folder, or that of an earlier rerun",
+            )
         spread = Workers(executor, workers)
         measured = results_of(drawn.plan, mine, manifest, chosen, spread, kept=store is not None, data=data)
     expected = frame.results_of([theirs.model_copy(update={"trials": list(drawn.trials)})], cache)

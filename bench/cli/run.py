@@ -174,7 +174,8 @@ def carried_out(
             return started
 
         try:
-            summary = run_plan(made, held, start, retry=retry, listen=display, interruption=interruption)
+            with interruption.kept():
+                summary = run_plan(made, held, start, retry=retry, listen=display, interruption=interruption)
         except KeyboardInterrupt:
             display.say(f"interrupted: {display.done} stages are finished {kept}")
             raise typer.Exit(EXIT_INTERRUPT) from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 PATIENCE = 2.0  # seconds in which an interrupt reaches the driver; signals in this time are one request
 
@@ -33,6 +35,15 @@ class Interruption:
         """KeyboardInterrupt if the run was asked to stop."""
         if self.asked:
             raise KeyboardInterrupt
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """KeyboardInterrupt in place of an error inside the block that came after the run was asked to stop."""
+        try:
+            yield
+        except Exception:
+            self.check()
+            raise
 
     def close(self) -> None:
         """Remember requests without an exception, since the run stops its workers now."""

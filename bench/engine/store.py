@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = 100  # bytes of a manifest's file name
+ROOM = 1e6  # seconds before the year 9900 that later runs have if the clock is beyond it
 REFERENCE = "reference"  # the word for the bundles that this package ships
 INDEX, ENTRIES = "bundle.json", "collection.json"  # files of a bundle and of a collection of bundles
 
@@ -253,7 +254,8 @@ class Store:
     def write_run(self, manifest: RunManifest) -> RunManifest:
         """Write a run's manifest. Returns it with its time, which is later than that of all other runs."""
         latest = max((run.started for run in self.runs()), default=0.0)
-        started = min(max(time.time(), latest + 0.001), YEAR_9900)  # clocks step back, and a stranger's is anywhere
+        now = min(time.time(), YEAR_9900 - ROOM)  # clocks step back, and a stranger's is anywhere
+        started = min(max(now, latest + 0.001), YEAR_9900)
         stamped = manifest.model_copy(update={"started": started})
         name = re.sub(r"[^\w.+-]+", "_", "+".join(manifest.suites)).lstrip(".").encode()[:NAME].decode(errors="ignore")
         self._write(self.root / "manifests" / f"{name}-{manifest.id}.json", encoded(stamped))

@@ -281,6 +281,16 @@ def test_a_store_that_does_not_verify_is_not_published(folder, tmp_path):
     assert not (tmp_path / "b.zip").exists()
 
 
+def run_again(folder: Path, tmp_path: Path) -> Path:
+    """A store with the results of the run, as if it had been run again: in other times."""
+    shutil.copytree(folder / "runs", tmp_path / "again")
+    store = Store(tmp_path / "again")
+    for record in list(store.records()):
+        cost = record.as_json()["cost"]
+        store.write_record(changed(record, cost={**cost, "seconds": cost["seconds"] + 0.1}))
+    return store.root
+
+
 def test_a_collection_keeps_bundles_apart_and_says_how_far_each_is_checked(folder, evidence, tmp_path, capsys):
     """Two people may have other results of equal keys."""
     others = tmp_path / "others"
@@ -296,9 +306,11 @@ def test_a_collection_keeps_bundles_apart_and_says_how_far_each_is_checked(folde
     assert "reported" in held.standing(held.runs()[0])
     verifying.verify(store=others)
     assert "8 of 8 trials agree" in capsys.readouterr().out
-    for own in (folder / "runs", None):  # merging again without an own run takes nothing back
-        command.merge(evidence, others, own=own)
-        assert [bundle.status for bundle in Collection(others).bundles.values()] == [Standing.REPORTED, Standing.RERUN]
+    own = run_again(folder, tmp_path)
+    for made, status in ((folder / "runs", Standing.VERIFIED), (own, Standing.RERUN), (None, Standing.RERUN)):
+        command.merge(evidence, others, own=made)  # without an own run, merging again takes nothing back
+        assert [bundle.status for bundle in Collection(others).bundles.values()] == [Standing.REPORTED, status]
+    assert "confirms nothing" in capsys.readouterr().out, "the store that the bundle was made from"
 
 
 def test_bundles_that_are_merged_at_once_are_all_kept(folder, evidence, tmp_path):
@@ -319,8 +331,7 @@ def test_a_collection_does_not_have_the_name_of_the_shipped_one(evidence, tmp_pa
 
 
 def test_an_own_run_that_differs_makes_no_rerun(folder, evidence, tmp_path):
-    shutil.copytree(folder / "runs", tmp_path / "runs")
-    store = Store(tmp_path / "runs")
+    store = Store(run_again(folder, tmp_path))
     for record in list(store.records()):
         if record.stage == "measure":
             store.write_record(changed(record, metrics={**record.as_json()["metrics"], "map": 0.0}))

@@ -118,6 +118,22 @@ def test_an_executor_of_this_process_knows_the_request(tmp_path: Path, tiny, mon
     assert {record.status for record in store.records()} == {Status.OK}
 
 
+def test_an_error_that_an_interrupt_became_outside_a_stage_is_the_interrupt() -> None:
+    """Python turns an interrupt inside the import of a class into a RuntimeError."""
+    request = Interruption()
+
+    def asked() -> None:
+        try:
+            request.ask()
+        except KeyboardInterrupt:
+            raise RuntimeError("Error calling __set_name__") from None
+
+    with pytest.raises(RuntimeError), request.kept():
+        raise RuntimeError("an error of its own")
+    with pytest.raises(KeyboardInterrupt), request.kept():
+        asked()
+
+
 def test_an_error_that_an_interrupt_became_is_no_failure_of_the_stage(tmp_path: Path, tiny, monkeypatch) -> None:
     from bench.stages import split
 

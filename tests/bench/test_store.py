@@ -99,6 +99,13 @@ def test_the_latest_plan_comes_last(store: Store) -> None:
     assert [manifest.suites for manifest in store.runs()] == [["b"], ["a"]]
 
 
+def test_the_latest_plan_comes_last_whatever_the_clock_says(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1e12)
+    for name in ("b", "a", "c"):
+        store.write_run(RunManifest(suites=[name], trials=[]))
+    assert [manifest.suites for manifest in store.runs()] == [["b"], ["a"], ["c"]]
+
+
 def test_a_file_is_replaced_and_never_written_to(store: Store) -> None:
     """Who has the old one open, or is killed while writing the new one, leaves a whole file."""
     store.write_artifact(RECORD.key, {"x": torch.zeros(1000)}, {})

@@ -17,6 +17,8 @@ import yaml
 from bench.api.errors import EXIT_FAILED_TRIALS, UserError
 from bench.cli.rerun import rerun
 from bench.engine import draw
+from bench.engine.collection import opened
+from bench.engine.store import Store
 from tests.bundles import Forger
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +45,14 @@ def test_a_run_of_which_nothing_can_run_here_is_wrong_input(monkeypatch):
     monkeypatch.setattr(draw, "_planned", lambda *_: (None, "the data are not here"))
     with pytest.raises(UserError, match=re.escape("the data are not here (72 trials)")):
         rerun(Path("reference"))
+
+
+def test_results_are_not_compared_with_themselves(tmp_path):
+    store = Store(tmp_path / "runs", create=True)
+    (quick,) = opened(QUICK).runs()
+    store.write_run(quick)
+    with pytest.raises(UserError, match="results of other runs"):
+        rerun(QUICK, seed=SEED, store=store.root, executor="serial")
 
 
 @pytest.mark.long  # trains a model

@@ -77,6 +77,12 @@ def test_boards_without_a_chosen_column_are_left_out(two_lengths):
     assert {board.kind for board in found} == {"attacks", "attacks-overall"}
 
 
+def test_names_of_rows_alone_are_columns_too(two_lengths):
+    found = arranged(two_lengths, Layout(columns=("attack",)))
+    assert {"attacks", "defenses"} <= {board.kind for board in found}
+    assert all(list(cells.words(board)) == ["attack"] for board in found)
+
+
 def test_a_pivot_puts_the_values_of_an_axis_side_by_side(two_lengths):
     (board,) = arranged(attacks_of(two_lengths), Layout(columns=("attack", "gain"), pivot="bits"))
     words = cells.words(board)

@@ -10,6 +10,7 @@ import pytest
 from sklearn import metrics
 
 from bench.api.errors import UserError
+from bench.engine.collection import opened
 from bench.engine.record_cache import RecordCache
 from bench.engine.store import Store
 from hashing.codes import pack
@@ -93,3 +94,10 @@ def test_lost_codes_are_named_and_several_settings_are_several_files(store: Stor
     assert (tmp_path / "x.png").is_file()
     with pytest.raises(UserError, match="no attack"):
         precision_recall.draw([], tmp_path / "x.png")
+
+
+def test_a_bundle_with_evidence_has_the_charts_of_its_store() -> None:
+    held = opened(Path("reference"))
+    charts = list(precision_recall.of_trials(read(held, run="all").trials, RecordCache(held), str, mixed=False))
+    assert len(charts) == 2
+    assert all("n = 3" in chart.caption for chart in charts)
