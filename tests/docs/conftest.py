@@ -14,7 +14,18 @@ import pytest
 from bench.engine.store import Store
 from tests.bundles import committed
 from tests.docs._shown import made
-from tests.docs._small import STORE, birds, block_with, commands, done, own_data, smaller, suite_block, words_of
+from tests.docs._small import (
+    STORE,
+    birds,
+    block_with,
+    commands,
+    done,
+    own_data,
+    parquet,
+    smaller,
+    suite_block,
+    words_of,
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     own_data(folder / "data")
     birds(folder / "data" / "birds.zip")
     shutil.unpack_archive(folder / "data" / "birds.zip", folder / "my_birds")
+    parquet(folder / "my_parquet")
     return Place(folder, printed)
 
 

@@ -345,6 +345,23 @@ def bundles(rng: Random) -> bytes:
     return changed_json(rng, found) if rng.random() < 0.6 else near(rng, tensors)
 
 
+@cache
+def parquet_files() -> tuple[bytes, ...]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found = []
+    structs = pa.array([{"bytes": picture, "path": "x"} for picture in pictures()])
+    names = {"info": {"features": {"label": {"_type": "ClassLabel", "names": ["a", "b", "c"]}}}}
+    for labels in ([0, 1, 2] * 2 + [0], [[0], [1, 2]] * 3 + [[]], [*"abcabca"]):
+        table = pa.table({"image": structs, "label": labels})
+        table = table.replace_schema_metadata({"huggingface": json.dumps(names)})
+        for compression in ("none", "zstd"):
+            pq.write_table(table, buffer := io.BytesIO(), compression=compression, row_group_size=3)
+            found.append(buffer.getvalue())
+    return tuple(found)
+
+
 NEAR: dict[str, Callable[[Random], bytes]] = {
     "suites": suites,
     "lists": lists,
@@ -357,6 +374,7 @@ NEAR: dict[str, Callable[[Random], bytes]] = {
     "reports": lambda rng: changed_json(rng, targets.RECORD, targets.RUN, targets.DATA),
     "bundles": bundles,
     "best": lambda rng: changed_json(rng, targets.ENTRY),
+    "parquet": lambda rng: rng.choice(parquet_files()) if rng.randrange(8) == 0 else near(rng, *parquet_files()),
 }
 
 

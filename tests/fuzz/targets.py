@@ -30,6 +30,7 @@ from bench.engine.store import Store
 from hashing import weight_files
 from hashing.datasets.folder import Folder
 from hashing.datasets.lists import ListsOfImages
+from hashing.datasets.parquet import Parquet
 from hashing.image_decoding import decode_image, decode_rgba
 from reports import best_board, best_known, frame, render, score, throughput, trial_details
 from reports.board_registry import BoardData, all_boards, make_boards
@@ -105,6 +106,16 @@ def archives(data: bytes, folder: Path) -> bool:
             read()
     with suppress(UserError):  # most of what can be read holds no tree of classes
         Folder(path=str(path)).classes(None)
+    return True
+
+
+def parquet(data: bytes, folder: Path) -> bool:
+    path = Path(tempfile.mkdtemp(dir=folder)) / "a.parquet"  # a file that looks unchanged is not read again
+    path.write_bytes(data)
+    held = Parquet(path=str(path), size=8)
+    assert len({*held.classes(None)}) > 1
+    pool = held.decode(None)
+    assert len(pool.images) == len(pool.labels)
     return True
 
 
@@ -226,7 +237,7 @@ def best(data: bytes, folder: Path) -> bool:
 TARGETS: dict[str, Target] = {
     "suites": suites, "lists": lists, "archives": archives, "images": images, "codes": codes, "weights": weights,
     "kernels": kernels, "records": records, "reports": reports, "bundles": bundles,
-    "best": best,
+    "best": best, "parquet": parquet,
 }  # fmt: skip
 
 DATA: dict[str, Any] = {

@@ -14,7 +14,16 @@ from tests.fuzz.targets import TARGETS, holds
 pytestmark = pytest.mark.long
 
 # The others: 2,000.
-EXAMPLES = {"records": 1000, "kernels": 500, "images": 500, "weights": 200, "reports": 30, "bundles": 500, "best": 500}
+EXAMPLES = {
+    "records": 1000,
+    "kernels": 500,
+    "images": 500,
+    "weights": 200,
+    "reports": 30,
+    "bundles": 500,
+    "best": 500,
+    "parquet": 1000,
+}
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -29,6 +29,7 @@ from hashing import weight_files
 from hashing.datasets import cifar10
 from hashing.datasets.folder import Folder
 from hashing.datasets.lists import ListsOfImages
+from hashing.datasets.parquet import Parquet
 from hashing.image_decoding import decode_image
 from reports import artifact_files, best_known, code_files, frame, throughput
 from tests.fuzz.targets import DATA, KEY, RECORD
@@ -185,6 +186,18 @@ def member(content: bytes, folder: Path) -> None:
     Folder(path=str(folder / "t.zip"), size=8).decode(None)
 
 
+def parquet(content: bytes, folder: Path) -> None:
+    """In the place of the file, and where old versions of pyarrow took a pickled type from."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    about = {"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": content}
+    schema = pa.schema([pa.field("image", pa.binary(), metadata=about), pa.field("label", pa.int64())])
+    pq.write_table(pa.table({"image": [content] * 4, "label": [0, 1, 0, 1]}, schema), folder / "typed.parquet")
+    with pytest.raises(UserError):
+        Parquet(path=str(folder / "typed.parquet"), size=8).decode(None)
+    (folder / "a.parquet").write_bytes(content)
+    Parquet(path=str(folder / "a.parquet")).classes(None)
+
+
 def kernels(content: bytes, folder: Path) -> None:
     (folder / "k.json").write_bytes(content)
     throughput.read(folder / "k.json")
@@ -196,7 +209,7 @@ def best(content: bytes, folder: Path) -> None:
 
 
 PLACES = (weights, saved_weights, code_file, code_array, code_pickle, code_of_torch, lone_codes, batch, batch_of_the_right_sum, artifact, evidence, record, plan, marker,
-          suite_file, list_file, image, member, kernels, best)  # fmt: skip
+          suite_file, list_file, image, member, parquet, kernels, best)  # fmt: skip
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.api.archives import LIMITS
-from bench.api.errors import DataCorruptError, DataMissingError, UserError, choice
+from bench.api.errors import DataCorruptError, DataMissingError, UserError
 from bench.api.untrusted import has_no_controls
 from hashing.datasets.helpers.image_folder import PARTS
 
@@ -62,7 +62,9 @@ def shards_of(path: Path, pattern: str) -> tuple[Shard, ...]:
         raise UserError(f"'{path}' holds no *{SUFFIX} file", "give the folder, or the path of a file")
     fitting = [name for name in names if any(fnmatchcase(name, one) for one in (pattern or "*").split("|"))]
     if not fitting:
-        raise UserError(f"'{path}': pattern '{pattern}' fits none of {len(names)} files", choice(pattern, names[:4]))
+        raise UserError(
+            f"'{path}': pattern '{pattern}' fits none of {len(names)} files", f"the first of them is '{names[0]}'"
+        )
     origins = _origins(path, fitting)
     return tuple(Shard(found[name], name, origins[name]) for name in fitting)
 
