@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 SUFFIX = ".parquet"
-VALUES = 2**26  # of a column of a file: labels are read as a whole
 ROWS = 4  # that are unpacked at once: a stranger's picture may be large
 # The words that Hugging Face's documentation ("File names and splits") gives for parts, and the part of each.
 _WORDS = {"training": "train", "testing": "test", "eval": "test", "evaluation": "test", "valid": "val",
@@ -92,28 +91,26 @@ def _part(name: str) -> str:
 
 @contextmanager
 def opened(shard: Shard) -> Iterator[ParquetFile]:
-    """The file. DataCorruptError for all that pyarrow raises on damaged files."""
+    """The file. DataCorruptError: it would unpack to more than archives may, or pyarrow cannot read it."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
     try:
         with ParquetFile(shard.path, buffer_size=2**20) as file:
+            _check_size(shard, file)
             yield file
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
         raise DataCorruptError(f"'{shard.path}' cannot be read as Parquet: {why}", "get it again") from error
 
 
-def check_size(shard: Shard, file: ParquetFile, column: str) -> None:
-    """DataCorruptError if a column would unpack to more than archives may, or has too many values."""
-    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
-    held = [chunk for chunk in chunks if f"{chunk.path_in_schema}.".startswith(f"{column}.")]
-    limit = LIMITS.total(shard.path)
-    if sum(chunk.total_uncompressed_size for chunk in held) > limit:
+def _check_size(shard: Shard, file: ParquetFile) -> None:
+    """Sizes are those of row groups: pyarrow ends the process where those of a column are damaged."""
+    limit, about = LIMITS.total(shard.path), file.metadata
+    if sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups)) > limit:
         raise DataCorruptError(f"'{shard.path}' unpacks to more than {limit} bytes and is refused", "get it again")
-    if max(file.metadata.num_rows, sum(chunk.num_values for chunk in held)) > VALUES:
-        raise DataCorruptError(f"'{shard.path}' holds more than {VALUES} values and is refused", "get it again")
+    if about.num_rows > LIMITS.count:
+        raise DataCorruptError(f"'{shard.path}' holds more than {LIMITS.count} rows and is refused", "split it")
 
 
 def values_of(shard: Shard, column: str, field: str) -> Iterator[Any]:
@@ -125,7 +122,6 @@ def values_of(shard: Shard, column: str, field: str) -> Iterator[Any]:
 
     name = f"{column}.{field}" if field else column
     with opened(shard) as file:
-        check_size(shard, file, name)
         for batch in file.iter_batches(batch_size=ROWS, columns=[name], use_threads=False):
             cells = batch.column(0)
             for cell in pc.struct_field(cells, field) if field else cells:

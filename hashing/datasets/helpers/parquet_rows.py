@@ -18,7 +18,7 @@ from bench.api.errors import DataCorruptError, UserError
 from bench.api.untrusted import has_no_controls
 from hashing.datasets.helpers.lists import CELLS
 from hashing.datasets.helpers.parquet_columns import Columns, columns_of, label_kind
-from hashing.datasets.helpers.parquet_files import Shard, check_size, opened, values_of
+from hashing.datasets.helpers.parquet_files import Shard, opened, values_of
 from hashing.datasets.helpers.pictures import Picture
 from hashing.image_decoding import PictureError
 
@@ -99,7 +99,6 @@ def _entries(shard: Shard, columns: Columns) -> tuple[Int64[np.ndarray, " n"], S
     from pyarrow import types
 
     with opened(shard) as file:
-        check_size(shard, file, columns.label)
         column = file.read(columns=[columns.label], use_threads=False).column(0)
         _no_nulls(shard, columns.label, column)
         lengths = np.ones(len(column), dtype=np.int64)
