@@ -1,4 +1,4 @@
-"""A backbone of an optional package: its version in keys, and plans with and without the package."""
+"""A backbone and a data set of optional packages: versions in keys, and plans with and without the packages."""
 
 from __future__ import annotations
 
@@ -60,3 +60,15 @@ def test_without_timm_its_trials_are_left_out_with_the_name_of_the_extra(tmp_pat
     left_out = "the backbone 'timm' needs the package timm: pip install 'hashdoor[timm]'"
     assert {name: reason for (name, _), reason in found.items()} == {"convnet": "", "timm": left_out}
     assert registry.sentence(registry.find("backbones", "timm"))
+
+
+def test_without_pyarrow_the_trials_of_parquet_files_are_left_out(tmp_path, monkeypatch):
+    """The data set is found, described and listed without it."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "pets").mkdir()
+    suite = suites.load("smoke", changes=[f"datasets=digits,parquet(path={tmp_path / 'pets'})", "defenses=none"])
+    plan = planner.plan([suite], data=None, device="cpu")
+    found = {(one.trial.dataset.name, one.skipped) for one in plan.trials}
+    left_out = "the data set 'parquet' needs the package pyarrow: pip install 'hashdoor[parquet]'"
+    assert found == {("digits", ""), ("parquet", left_out)}
+    assert registry.sentence(registry.find("datasets", "parquet"))
