@@ -1,4 +1,4 @@
-"""Arrays from the files that hashing code leaves: .npz and .npy, torch.save, and MATLAB 5 to 7.
+"""Arrays from the files that hashing code leaves: .npz, .npy, torch.save, safetensors, Parquet, and MATLAB 5 to 7.
 
 All are untrusted: pickled objects are refused, and no array is made that claims more than its file holds.
 """
@@ -14,12 +14,15 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.api.errors import UserError
 from reports import matlab_files
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
 
 Choose = Callable[[Sequence[str]], Iterable[str]]
 HOW = "write it with numpy.savez(path, codes=..., labels=...)"
@@ -30,6 +33,7 @@ _BROKEN = (OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, NotI
            OverflowError, RuntimeError, IndexError, AttributeError, struct.error, tokenize.TokenError,
            zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)  # fmt: skip
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_PARQUET = b"PAR1"
 
 
 def load(path: Path, choose: Choose) -> dict[str, np.ndarray]:
@@ -51,11 +55,15 @@ def load(path: Path, choose: Choose) -> dict[str, np.ndarray]:
         return _matlab(path, choose)
     if head.startswith(np.lib.format.MAGIC_PREFIX):
         return _npy(path, choose)
+    if head.startswith(_PARQUET):
+        return _parquet(path, choose)
+    if path.suffix == ".safetensors":
+        return _safetensors(path, choose)
     if head.startswith(b"\x80") or (head.startswith(b"PK") and _of_torch(path)):
         return _torch(path, choose)
     if head.startswith(b"PK"):
         return _npz(path, choose)
-    raise UserError(f"'{path}' is no file of numpy, torch or MATLAB: {HOW}")
+    raise UserError(f"'{path}' is no file of numpy, torch, safetensors, Parquet or MATLAB: {HOW}")
 
 
 def _npz(path: Path, choose: Choose) -> dict[str, np.ndarray]:
@@ -138,6 +146,42 @@ def _tensor(path: Path, value: Any) -> np.ndarray:
     if value.dtype.is_floating_point and value.dtype not in {torch.float16, torch.float32, torch.float64}:
         value = value.float()  # numpy has no bfloat16
     return np.asarray(value.detach().resolve_conj().resolve_neg().numpy())
+
+
+def _safetensors(path: Path, choose: Choose) -> dict[str, np.ndarray]:
+    from hashing.weight_files import read_weights
+
+    held = read_weights(path)
+    return {name: _read(path, name, partial(_tensor, path, held[name])) for name in choose(list(held))}
+
+
+def _parquet(path: Path, choose: Choose) -> dict[str, np.ndarray]:
+    from hashing.parquet_files import need_pyarrow, opened
+
+    need_pyarrow(f"'{path}'")
+    with opened(path) as file:
+        names = choose(file.schema_arrow.names)
+        return {name: _read(path, name, partial(_column, file, name)) for name in names}
+
+
+def _column(file: ParquetFile, name: str) -> np.ndarray:
+    """A column of numbers or texts as [n], one of lists of equal lengths as [n, d]."""
+    import pyarrow.compute as pc
+    from pyarrow import types
+
+    column = file.read(columns=[name], use_threads=False).column(0)
+    rows, width = len(column), 0
+    if types.is_list(column.type) or types.is_large_list(column.type) or types.is_fixed_size_list(column.type):
+        widths = pc.unique(pc.list_value_length(column)).to_pylist()
+        if len(widths) != 1 or not widths[0]:
+            raise ValueError("its lists are empty or of different lengths")
+        column, width = pc.list_flatten(column), widths[0]
+    if column.null_count:
+        raise ValueError("it holds values that are null")
+    values = np.asarray(column.to_numpy())
+    if types.is_string(column.type) or types.is_large_string(column.type):
+        values = values.astype(np.str_)
+    return values.reshape(rows, width) if width else values
 
 
 def _matlab(path: Path, choose: Choose) -> dict[str, np.ndarray]:

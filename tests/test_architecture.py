@@ -40,7 +40,7 @@ MAY_IMPORT = {
         "bench.metrics", "bench.config", "bench.artifacts", "bench.engine.collection", "bench.engine.machines",
         "bench.engine.record", "bench.engine.record_cache",
         "bench.engine.runs", "bench.engine.store", "hashing.ranking", "hashing.codes", "hashing.packed",
-        "hashing.embeddings", "hashing.weight_files",
+        "hashing.embeddings", "hashing.parquet_files", "hashing.weight_files",
     ),
 }  # fmt: skip
 

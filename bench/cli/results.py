@@ -227,7 +227,7 @@ def score(
         typer.Argument(
             metavar="QUERY",
             help="Arrays codes (n x bits) and labels (n, or n x k multi-hot), in a file of numpy (.npz, .npy), torch"
-            " (.pt, .pth) or MATLAB (.mat of version 5 to 7).",
+            " (.pt, .pth), safetensors, Parquet or MATLAB (.mat of version 5 to 7).",
         ),
     ],
     database: Annotated[

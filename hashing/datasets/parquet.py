@@ -18,10 +18,11 @@ from bench.api.card import Card
 from bench.api.hashing import DecodedDataset, dataset
 from bench.api.own_files import OWN_FILE
 from hashing.datasets.helpers.image_buffer import canvas
-from hashing.datasets.helpers.parquet_files import Shard, need_pyarrow, shards_of
 from hashing.datasets.helpers.parquet_rows import Rows, pictures_of, rows_of
+from hashing.datasets.helpers.parquet_shards import Shard, shards_of
 from hashing.datasets.helpers.pictures import decode_pictures
 from hashing.datasets.helpers.shared_splits import SharedSplits
+from hashing.parquet_files import need_pyarrow
 
 CARD = Card(
     name="Parquet",
@@ -72,7 +73,7 @@ class Parquet(SharedSplits):
         return rows.labels, rows.origin
 
     def _shards(self, root: Path | None) -> tuple[Shard, ...]:
-        need_pyarrow("parquet")
+        need_pyarrow("the data set 'parquet'")
         return shards_of(self.found(root), self.pattern)
 
     def _rows(self, root: Path | None) -> Rows:

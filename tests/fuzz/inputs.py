@@ -279,6 +279,9 @@ def pictures() -> tuple[bytes, ...]:
 
 @cache
 def code_files() -> tuple[bytes, ...]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import safetensors.numpy
     import scipy.io
     import torch
 
@@ -292,6 +295,10 @@ def code_files() -> tuple[bytes, ...]:
     np.save(buffer := io.BytesIO(), codes)
     found.append(buffer.getvalue())
     arrays = {"codes": codes, "labels": np.arange(6)}
+    found.append(safetensors.numpy.save(arrays))
+    for labels in (arrays["labels"], [*"abcabc"], [*hot]):
+        pq.write_table(pa.table({"codes": [*codes], "labels": labels}), buffer := io.BytesIO())
+        found.append(buffer.getvalue())
     for options in ({}, {"do_compression": True}):
         scipy.io.savemat(buffer := io.BytesIO(), arrays, **options)
         found.append(buffer.getvalue())

@@ -127,9 +127,9 @@ def images(data: bytes, folder: Path) -> bool:
 
 
 def codes(data: bytes, folder: Path) -> bool:
-    for path in (folder / "c.mat", folder / "c.npz"):
+    for path in (folder / "c.mat", folder / "c.safetensors", folder / "c.npz"):
         path.write_bytes(data)
-        with suppress(UserError) if path.suffix == ".mat" else nullcontext():
+        with suppress(UserError) if path.suffix != ".npz" else nullcontext():
             score.score(path, path)
     return True
 

@@ -20,7 +20,7 @@ from bench.api.random import Rng
 from bench.config import suite as suites
 from bench.engine.store import Store
 from bench.graph import planner
-from hashing.datasets.helpers import parquet_files
+from hashing import parquet_files
 from tests.bench.conftest import finish
 from tests.hashing.conftest import check, make, picture, same, write
 

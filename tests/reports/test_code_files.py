@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import scipy.io
 import torch
 
 from bench.api.errors import UserError
 from reports.board import Board
-from reports.code_files import CodeFile, packed, read
+from reports.code_files import EMBEDDINGS, CodeFile, packed, read
 from reports.matlab_files import arrays
 from reports.score import score
+
+pa = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'hashdoor[parquet]'")
+pq = pytest.importorskip("pyarrow.parquet")
 
 RNG = np.random.default_rng(0)
 LABELS = {"query": RNG.integers(0, 3, 12), "database": RNG.integers(0, 3, 40)}
@@ -33,6 +38,10 @@ def saved(path: Path, arrays: dict[str, np.ndarray]) -> Path:
         legacy = path.suffix == ".pth"
         torch.save({name: torch.tensor(array) for name, array in arrays.items()}, path,
                    _use_new_zipfile_serialization=not legacy)  # fmt: skip
+    elif path.suffix == ".safetensors":
+        safetensors.numpy.save_file(arrays, path)
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.table({"codes": [*arrays["codes"]], "labels": arrays["labels"]}), path, row_group_size=7)
     elif path.suffix == ".npy":
         np.save(path, arrays["codes"])
         np.save(path.with_name(path.name.replace("binary", "label")), arrays["labels"])
@@ -45,7 +54,7 @@ def both(folder: Path, codes: dict[str, np.ndarray] = LOGITS, suffix: str = ".np
     return [saved(folder / f"{side}_binary{suffix}", {"codes": codes[side], "labels": LABELS[side]}) for side in codes]
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".npy", ".pt", ".pth", ".mat"])
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".pt", ".pth", ".mat", ".safetensors", ".parquet"])
 @pytest.mark.parametrize("kind", ["logits", "half", "signs", "bits", "booleans"])
 def test_all_formats_hold_the_same_numbers(tmp_path: Path, suffix: str, kind: str) -> None:
     changes = {"logits": lambda x: x, "half": np.float16, "signs": lambda x: np.sign(x).astype(np.int8),
@@ -115,8 +124,8 @@ def test_codes_alone_need_their_labels_beside(tmp_path: Path) -> None:
         (b"MATLAB 7.3 MAT-file, Platform: GLNXA64" + bytes(474) + b"\x89HDF\r\n\x1a\n", "MATLAB 7.3.*-v7"),
         (b"MATLAB 5.0 MAT-file" + bytes(200), "not a MATLAB file"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
-        (b"codes,labels\n", "no file of numpy, torch or MATLAB"),
-        (b"", "no file of numpy, torch or MATLAB"),
+        (b"codes,labels\n", "no file of numpy, torch, safetensors, Parquet or MATLAB"),
+        (b"", "no file of numpy, torch, safetensors, Parquet or MATLAB"),
         (b"\x80\x04K\x01.", "more than tensors"),
     ],
 )
@@ -203,3 +212,53 @@ def test_one_query_is_no_collapse() -> None:
     queries, _, notes = packed(one, base)
     assert (queries.unpack() == 1).all(), "the other side has both signs: these are no outputs of a sigmoid"
     assert len(notes) == 1
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.float16(), 3)])
+def test_lists_of_parquet_are_rows(tmp_path: Path, kind: pa.DataType) -> None:
+    rows = np.array([[1.0, -2, 0.5], [0.25, 3, -1]], dtype=np.float16)
+    hot = [[True, False], [True, True]]
+    pq.write_table(pa.table({"embedding": pa.array([*rows], kind), "label": hot}), tmp_path / "a.parquet")
+    found = read(tmp_path / "a.parquet", words=EMBEDDINGS)
+    np.testing.assert_array_equal(found.codes, rows)
+    np.testing.assert_array_equal(found.labels, hot)
+    assert "'embedding' and 'label'" in found.note
+
+
+def test_texts_of_parquet_are_class_names(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"codes": [[1.0], [-1.0]], "labels": ["cat", "ant"]}), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet").labels.tolist() == ["cat", "ant"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        ([[1.0, 2.0], [1.0]], "its lists are empty or of different lengths"),
+        ([[], []], "its lists are empty or of different lengths"),
+        ([[1.0], None], "its lists are empty or of different lengths"),
+        ([[1.0], [None]], "it holds values that are null"),
+        ([1.0, 2.0], r"codes have shape \[2\]; expected \[items, bits\]"),
+        ([{"a": 1.0}, {"a": 2.0}], "codes are object"),
+    ],
+)
+def test_columns_of_parquet_that_are_no_codes_are_named(tmp_path: Path, codes: list[object], message: str) -> None:
+    pq.write_table(pa.table({"codes": codes, "labels": [0, 1]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=message) as caught:
+        read(tmp_path / "a.parquet")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_parquet_file_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = both(tmp_path, suffix=".parquet")[0]
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match=r"query_binary.parquet' needs the package pyarrow: .*hashdoor\[parquet\]"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".parquet"])
+def test_a_damaged_file_is_one_line(tmp_path: Path, suffix: str) -> None:
+    path = both(tmp_path, suffix=suffix)[0]
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(UserError, match=r"damaged|cannot be read as Parquet") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.api.errors import DataCorruptError, UserError, choice
 from bench.api.untrusted import UntrustedError, parse_json
-from hashing.datasets.helpers.parquet_files import Shard, opened
+from hashing.datasets.helpers.parquet_shards import Shard
+from hashing.parquet_files import opened
 
 if TYPE_CHECKING:
     from pyarrow import DataType, Schema
@@ -34,7 +35,7 @@ def columns_of(shards: Sequence[Shard], image: str, label: str) -> Columns:
     """The columns of the first file. UserError if another file lacks them or has others of their names."""
     schemas = []
     for shard in shards:
-        with opened(shard) as file:
+        with opened(shard.path) as file:
             schemas.append(file.schema_arrow)
     if twice := next((one for one in schemas if len({*one.names}) < len(one.names)), None):
         raise UserError(f"'{shards[schemas.index(twice)].path}' has two columns of one name", "rename one")

@@ -18,9 +18,10 @@ from bench.api.errors import DataCorruptError, UserError
 from bench.api.untrusted import has_no_controls
 from hashing.datasets.helpers.lists import CELLS
 from hashing.datasets.helpers.parquet_columns import Columns, columns_of, label_kind
-from hashing.datasets.helpers.parquet_files import Shard, opened, values_of
+from hashing.datasets.helpers.parquet_shards import Shard
 from hashing.datasets.helpers.pictures import Picture
 from hashing.image_decoding import PictureError
+from hashing.parquet_files import opened, values_of
 
 if TYPE_CHECKING:
     from pyarrow import ChunkedArray
@@ -98,7 +99,7 @@ def _entries(shard: Shard, columns: Columns) -> tuple[Int64[np.ndarray, " n"], S
     import pyarrow.compute as pc
     from pyarrow import types
 
-    with opened(shard) as file:
+    with opened(shard.path) as file:
         column = file.read(columns=[columns.label], use_threads=False).column(0)
         _no_nulls(shard, columns.label, column)
         lengths = np.ones(len(column), dtype=np.int64)
@@ -138,7 +139,7 @@ def pictures_of(shards: Sequence[Shard], rows: Rows) -> Iterator[Picture]:
     start = 0
     for shard, count in zip(shards, rows.counts, strict=True):
         place = -1
-        for place, value in enumerate(values_of(shard, rows.columns.image, rows.columns.field)):
+        for place, value in enumerate(values_of(shard.path, rows.columns.image, rows.columns.field)):
             if place < count:
                 name = f"{shard.name} row {place}"
                 yield start + place, name, partial(_content, name, value)

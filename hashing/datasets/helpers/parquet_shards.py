@@ -1,29 +1,18 @@
-"""Parquet files in a folder: which of them belong to a data set, the part of each, and reading them in small batches.
-
-pyarrow is imported where a file is read, since it is a package of an extra.
-"""
+"""Parquet files in a folder: which of them belong to a data set, and the part of each."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from bench.api.archives import LIMITS
-from bench.api.errors import DataCorruptError, DataMissingError, UserError
+from bench.api.errors import UserError
 from bench.api.untrusted import has_no_controls
 from hashing.datasets.helpers.image_folder import PARTS
 
-if TYPE_CHECKING:
-    from pyarrow.parquet import ParquetFile
-
 SUFFIX = ".parquet"
-ROWS = 4  # that are unpacked at once: a stranger's picture may be large
 # The words that Hugging Face's documentation ("File names and splits") gives for parts, and the part of each.
 _WORDS = {"training": "train", "testing": "test", "eval": "test", "evaluation": "test", "valid": "val",
           "validation": "val", "dev": "val", **{part: part for part in PARTS}}  # fmt: skip
@@ -37,12 +26,6 @@ class Shard:
     path: Path
     name: str
     origin: int
-
-
-def need_pyarrow(name: str) -> None:
-    """DataMissingError if pyarrow is not installed. name: of the data set."""
-    if find_spec("pyarrow") is None:
-        raise DataMissingError(f"the data set '{name}' needs the package pyarrow", "pip install 'hashdoor[parquet]'")
 
 
 def shards_of(path: Path, pattern: str) -> tuple[Shard, ...]:
@@ -87,42 +70,3 @@ def _part(name: str) -> str:
         if match := _WORD.search(word):
             return _WORDS[match[1].lower()]
     return ""
-
-
-@contextmanager
-def opened(shard: Shard) -> Iterator[ParquetFile]:
-    """The file. DataCorruptError: it would unpack to more than archives may, or pyarrow cannot read it."""
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        with ParquetFile(shard.path, buffer_size=2**20) as file:
-            _check_size(shard, file)
-            yield file
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise DataCorruptError(f"'{shard.path}' cannot be read as Parquet: {why}", "get it again") from error
-
-
-def _check_size(shard: Shard, file: ParquetFile) -> None:
-    """Sizes are those of row groups: pyarrow ends the process where those of a column are damaged."""
-    limit, about = LIMITS.total(shard.path), file.metadata
-    if sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups)) > limit:
-        raise DataCorruptError(f"'{shard.path}' unpacks to more than {limit} bytes and is refused", "get it again")
-    if about.num_rows > LIMITS.count:
-        raise DataCorruptError(f"'{shard.path}' holds more than {LIMITS.count} rows and is refused", "split it")
-
-
-def values_of(shard: Shard, column: str, field: str) -> Iterator[Any]:
-    """The values of a column, a few rows at a time; None for a value that is null.
-
-    field: which one of a structure is read; "": the column is none.
-    """
-    import pyarrow.compute as pc
-
-    name = f"{column}.{field}" if field else column
-    with opened(shard) as file:
-        for batch in file.iter_batches(batch_size=ROWS, columns=[name], use_threads=False):
-            cells = batch.column(0)
-            for cell in pc.struct_field(cells, field) if field else cells:
-                yield cell.as_py()
