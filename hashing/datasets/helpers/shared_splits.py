@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.api.errors import DataMissingError
 from bench.api.hashing import Dataset
-from bench.api.own_files import OWN_FILE
+from bench.api.own_files import OWN_FILE, SIZES
 from bench.api.random import Rng
 from hashing.datasets.helpers.image_folder import PARTS
 from hashing.datasets.helpers.shares import shared_sizes
@@ -68,7 +68,7 @@ class SharedSplits(Dataset, ABC):
         return path
 
     def _given(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("train", "query", "trusted", "database")}
+        return {name: getattr(self, name) for name in SIZES}
 
     def _name(self) -> str:
         return type(self).__module__.rpartition(".")[2]
