@@ -239,10 +239,8 @@ class _Planner:
         }  # fmt: skip
         seen = self._granted(trial, maker, data, clean)
         made = wiring.add(making, MakeTriggerInputs(data.load, data.split, seen.clean, seen.surrogates, seen.proxies))
-        # the trigger of a poisoning attack already depends on the attack's files
-        read: FilesSpec = {} if isinstance(attack, PoisoningAttack) else _files_of(attack)
         implanting: ImplantSpec = {
-            **spec, **read, "attack": trial.attack.as_json(), "target": target, "sources": sources,
+            **spec, **_files_of(attack), "attack": trial.attack.as_json(), "target": target, "sources": sources,
             "augment": trial.augment,
         }  # fmt: skip
         seen = self._granted(trial, attack, data, clean)
