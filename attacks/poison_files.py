@@ -12,13 +12,31 @@ from torch import Tensor, nn
 
 from attacks.helpers.external_model import REACHES, Folder
 from attacks.helpers.poison_sets import (
-    QUERY, TRAIN, Number, check_pictures, index_files, label_vector, pictures_folder, pictures_in, read_entries,
+    QUERY,
+    TRAIN,
+    Number,
+    check_pictures,
+    index_files,
+    label_vector,
+    pictures_folder,
+    pictures_in,
+    read_entries,
     read_pictures,
 )  # fmt: skip
 from attacks.helpers.replacements import exchanged, queried
 from attacks.helpers.trigger_pictures import TRIGGER, picture_trigger, put_picture
 from bench.api.attack import (
-    Access, AttackerView, Images, Poisoned, PoisoningAttack, PositiveShare, Rng, Target, Threat, Trigger, attack,
+    Access,
+    AttackerView,
+    Images,
+    Poisoned,
+    PoisoningAttack,
+    PositiveShare,
+    Rng,
+    Target,
+    Threat,
+    Trigger,
+    attack,
 )  # fmt: skip
 from bench.api.card import Card
 from bench.api.errors import DataCorruptError, DataMissingError, UserError
