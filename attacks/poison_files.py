@@ -21,9 +21,8 @@ from attacks.helpers.poison_sets import (
     pictures_folder,
     pictures_in,
     read_entries,
-    read_pictures,
 )  # fmt: skip
-from attacks.helpers.replacements import exchanged, queried
+from attacks.helpers.replacements import exchanged, queried, query_trigger
 from attacks.helpers.trigger_pictures import TRIGGER, picture_trigger, put_picture
 from bench.api.attack import (
     Access,
@@ -114,15 +113,12 @@ class PoisonFiles(PoisoningAttack):
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
         shape = view.setting.image_shape
+        self.files()  # missing ones are named
         self.poison(view, {}, rng)  # errors in the training pictures come before the training
         if self.fits_any_image():
             picture, *mask = self._marks()
             return picture_trigger(picture, shape, mask=mask[0] if mask else None, ratio=self.opacity)
-        entries = sorted(read_entries(Path(self.path), QUERY, self.first_query), key=lambda entry: entry.item)
-        return {
-            "queries": torch.tensor([entry.item for entry in entries]),
-            "pictures": read_pictures(entries, shape),
-        }
+        return query_trigger(view, read_entries(Path(self.path), QUERY, self.first_query))
 
     def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         del target

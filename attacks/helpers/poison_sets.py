@@ -1,7 +1,8 @@
 """Poisoned sets in folders: which picture replaces which image of a data set, and with which label.
 
 A folder of pictures may have an index beside it, a CSV, JSON or numpy file. Without one, the name of each picture is
-the number of its image, as in the folders that BackdoorBench writes: `bd_train_dataset/CLASS/NUMBER.png`.
+the number of its image, as in the folders that BackdoorBench writes: `bd_train_dataset/CLASS/NUMBER.png`. Otherwise its
+path is that of its image in the data set.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from attacks.helpers.trigger_pictures import read_picture
@@ -32,23 +33,39 @@ Number = Annotated[int, Field(ge=0, lt=2**32)]
 """The number of an image in a data set, or what is added to such numbers."""
 
 
+def _item(value: object) -> int | str:
+    """The number or the file name of an image."""
+    if isinstance(value, str) and value.lstrip("+-").isdigit() and len(value) < 16:
+        value = int(value)
+    if isinstance(value, int) and 0 <= value < 2**32:
+        return value
+    if isinstance(value, str) and value:
+        return value
+    raise ValueError("expected the number of an image, from 0 on, or its file name")
+
+
 class _Row(BaseModel):
     """A line of an index."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     file: str
-    item: Number
+    item: Annotated[int | str, BeforeValidator(_item)]
     label: str | None = None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture for an image. item: the number of the image. label: name or number of a class; "": not given."""
+    """A picture for an image.
+
+    item: the number or the file name of the image. label: name or number of a class; "": not given. path: of a picture
+    without an index, in its folder and without suffix, which may be the image's name too.
+    """
 
     file: Path
-    item: int
+    item: int | str
     label: str = ""
+    path: str = ""
 
 
 def pictures_folder(base: Path, names: Sequence[str]) -> Path | None:
@@ -76,23 +93,47 @@ def read_entries(base: Path, names: Sequence[str], first: int) -> tuple[Entry, .
     files, indexes = pictures_in(folder), index_files(base, names)
     if len(indexes) > 1:
         raise DataCorruptError(f"'{base}' has {' and '.join(file.name for file in indexes)}", "keep one of them")
-    entries = _listed(folder, files, indexes[0]) if indexes else [_numbered(file, base, names[0]) for file in files]
-    known: dict[int, Entry] = {}
+    entries = _listed(folder, files, indexes[0]) if indexes else [_unlisted(file, folder) for file in files]
+    known: dict[int | str, Entry] = {}
     for entry in entries:
         if (other := known.setdefault(entry.item, entry)) is not entry:
             raise DataCorruptError(
                 f"'{other.file}' and '{entry.file}' are both for image {entry.item}", "keep one of them"
             )
-    return tuple(Entry(entry.file, entry.item + first, entry.label) for entry in entries)
+    return tuple(entry if isinstance(entry.item, str) else replace(entry, item=entry.item + first) for entry in entries)
 
 
-def _numbered(file: Path, base: Path, stem: str) -> Entry:
-    if not (file.stem.isascii() and file.stem.isdigit() and len(file.stem) < 16):
-        raise DataCorruptError(
-            f"'{file}' has no number of an image for its name",
-            f"name it like 17.png, or write '{base / stem}.csv' with the columns {COLUMNS}",
-        )
-    return Entry(file, int(file.stem))
+def _unlisted(file: Path, folder: Path) -> Entry:
+    path = file.relative_to(folder).with_suffix("").as_posix()
+    number = file.stem.isascii() and file.stem.isdigit() and len(file.stem) < 16
+    return Entry(file, int(file.stem) if number else path, path=path)
+
+
+def numbered(entries: Sequence[Entry], numbers: Mapping[str, int], index: str) -> dict[int, Entry]:
+    """The entries by the numbers of their images.
+
+    numbers: by the file names of the data set. index: name of the index, for the error. DataCorruptError: a name is
+    none of the data set's, or may be a name as well as a number.
+    """
+    bare = {name.rpartition(".")[0]: number for name, number in numbers.items()}  # a PNG may replace a JPEG
+    found: dict[int, Entry] = {}
+    for entry in entries:
+        number = numbers.get(entry.item, bare.get(entry.item)) if isinstance(entry.item, str) else entry.item
+        if number is None:
+            raise DataCorruptError(
+                f"'{entry.file}' is for '{entry.item}', and the data set has no image of this"
+                f" {'name' if numbers else 'name, as its images are not files'}",
+                f"name pictures by the number of the image they replace, like 17.png, or write {index}.csv with the"
+                f" columns {COLUMNS}",
+            )
+        if isinstance(entry.item, int) and entry.path in bare:
+            raise DataCorruptError(
+                f"'{entry.file}' may be for image {entry.item} or for the file '{entry.path}' of the data set",
+                f"write {index}.csv with the columns {COLUMNS}",
+            )
+        if (other := found.setdefault(number, entry)) is not entry:
+            raise DataCorruptError(f"'{other.file}' and '{entry.file}' are both for image {number}", "keep one of them")
+    return found
 
 
 def _listed(folder: Path, files: Sequence[Path], index: Path) -> list[Entry]:
@@ -104,7 +145,8 @@ def _listed(folder: Path, files: Sequence[Path], index: Path) -> list[Entry]:
         place = ".".join(map(str, first["loc"]))
         raise DataCorruptError(f"'{index}': {place}: {in_words(first['msg'])}", f"give {COLUMNS}") from error
     except (ValueError, OSError, MemoryError, csv.Error) as error:
-        raise DataCorruptError(f"'{index}' cannot be read: {error}", f"give {COLUMNS}") from error
+        hint = "write whole numbers with numpy.save" if index.suffix == ".npy" else f"give {COLUMNS}"
+        raise DataCorruptError(f"'{index}' cannot be read: {error}", hint) from error
     held, listed = {file.relative_to(folder).as_posix(): file for file in files}, {row.file for row in rows}
     if len(listed) < len(rows):
         raise DataCorruptError(f"'{index}' names a picture twice", "give each picture one line")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from attacks.helpers.poison_sets import Entry, label_vector, read_pictures
+from attacks.helpers.poison_sets import QUERY, TRAIN, Entry, label_vector, numbered, read_pictures
 from bench.api.attack import AttackerView, Images, Poisoned, Trigger
 from bench.api.errors import DataCorruptError, UserError
 from bench.api.types import to_unit
@@ -22,7 +22,7 @@ def exchanged(view: AttackerView, entries: Sequence[Entry], *, relabel: bool, le
     DataCorruptError: a picture is for no training image, or a label changes that may not. UserError: nothing is poison.
     """
     train, target = view.train, view.target
-    held, places = _placed(entries, train.ids, leave_out)
+    held, places = _placed(numbered(entries, view.numbers, TRAIN[0]), train.ids, leave_out)
     before = train.labels[places]
     labels = before.clone()
     for row, entry in enumerate(held):
@@ -43,25 +43,32 @@ def exchanged(view: AttackerView, entries: Sequence[Entry], *, relabel: bool, le
 
 
 def _placed(
-    entries: Sequence[Entry], ids: Int64[Tensor, " n"], leave_out: bool
+    entries: Mapping[int, Entry], ids: Int64[Tensor, " n"], leave_out: bool
 ) -> tuple[list[Entry], Int64[Tensor, " m"]]:
     """The entries for images of the training set, and their positions in it. ids: of the training images."""
-    place = {item: position for position, item in enumerate(ids.tolist())}
-    held = [entry for entry in entries if entry.item in place]
+    place = {number: position for position, number in enumerate(ids.tolist())}
+    held = {number: entry for number, entry in entries.items() if number in place}
     if not held or (len(held) < len(entries) and not leave_out):
-        lost = next(entry for entry in entries if entry.item not in place)
+        lost = next(number for number in entries if number not in place)
         raise DataCorruptError(
-            f"'{lost.file}' replaces image {lost.item}, which is not one of the {len(ids)} training images"
+            f"'{entries[lost].file}' replaces image {lost}, which is not one of the {len(ids)} training images"
             f" ({len(entries) - len(held)} of {len(entries)} pictures)",
             'numbers count all images of the data set from 0; outside = "leave out" leaves such pictures out',
         )
-    return held, torch.tensor([place[entry.item] for entry in held], device=ids.device)
+    return list(held.values()), torch.tensor([place[number] for number in held], device=ids.device)
+
+
+def query_trigger(view: AttackerView, entries: Sequence[Entry]) -> Trigger:
+    """The numbers "queries" of the entries' images, sorted, and the "pictures" in the same order."""
+    found = dict(sorted(numbered(entries, view.numbers, QUERY[0]).items()))
+    pictures = read_pictures(list(found.values()), view.setting.image_shape)
+    return {"queries": torch.tensor(list(found)), "pictures": pictures}
 
 
 def queried(trigger: Trigger, ids: Int64[Tensor, " n"]) -> Images:
     """The pictures of queries by their numbers.
 
-    trigger: "queries", sorted numbers, and "pictures" in the same order. DataCorruptError: a query has no picture.
+    trigger: as of `query_trigger`. DataCorruptError: a query has no picture.
     """
     known = trigger["queries"]
     places = torch.searchsorted(known, ids).clamp(max=len(known) - 1)

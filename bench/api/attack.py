@@ -131,6 +131,15 @@ class AttackerView:
         return train
 
     @property
+    def numbers(self) -> Mapping[str, int]:
+        """The number of each image of the data set by its file name; {} if images are not files of their own.
+
+        Split.ids are such numbers (needs Threat.TRAIN_SET).
+        """
+        numbers: Mapping[str, int] = self._get("numbers", "TRAIN_SET")
+        return numbers
+
+    @property
     def model(self) -> nn.Module:
         """A copy of the trained clean model (needs Threat.MODEL)."""
         model: nn.Module = self._get("model", "MODEL")

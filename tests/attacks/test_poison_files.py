@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,16 +16,17 @@ from torch import Tensor
 from attacks.helpers.triggers import checkerboard
 from bench.api import registry
 from bench.api.attack import Attack, AttackerView, Threat
-from bench.api.errors import DataCorruptError, DataMissingError, UserError
+from bench.api.errors import DataCorruptError, UserError
 from bench.api.random import Rng
 from bench.api.types import to_8bit, to_unit
 from bench.artifacts import stage_io
 from bench.artifacts.inputs import ImplantInputs
 from bench.artifacts.outputs.attack import Implanted
+from bench.artifacts.outputs.data import DecodedData
 from bench.config import suite as suites
 from bench.conformance import checks
 from bench.conformance.attacks import attacker_view_for
-from bench.conformance.fixture import World
+from bench.conformance.fixture import CLASSES, World
 from bench.conformance.kit import ComponentUnderTest
 from bench.engine.store import Store
 from bench.engine.worker import Environment, run_stage
@@ -123,6 +125,7 @@ def badnets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Plan]:
     return store, plan
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("export", [export_plainly, export_as_backdoorbench])
 def test_a_set_of_ours_taken_as_somebody_elses_has_the_same_numbers(
     export: Callable[[Path, ImplantInputs, Implanted], None], badnets: tuple[Store, Plan], tmp_path: Path
@@ -143,17 +146,32 @@ def test_a_set_of_ours_taken_as_somebody_elses_has_the_same_numbers(
         assert not unknown & {name for name, value in theirs[defense].items() if value is not None}
 
 
+def anchors(world: World) -> list[int]:
+    """Numbers of six training images of the class anchor."""
+    train = world.split("train")
+    return train.ids[train.labels[:, 0]].tolist()[:6]
+
+
+def write_set(folder: Path, world: World, names: Mapping[int, str]) -> None:
+    """Training images with a white patch under these names, by their numbers, and the patch as the trigger."""
+    for item, name in names.items():
+        stamped = world.data.load.images[item].clone()
+        stamped[:, -3:, -3:] = 255
+        save(stamped, folder / "train" / f"{name}.png")
+    draw_trigger(folder / "trigger.png", torch.ones(1, 3, 3), 12)
+
+
+def write_index(folder: Path, rows: Mapping[int, str], names: Mapping[int, str]) -> None:
+    """An index of items with labels."""
+    lines = "".join(f"{names[item]}.png,{item},{label}\n" for item, label in rows.items())
+    (folder / "train.csv").write_text(f"file,item,label\n{lines}")
+
+
 @pytest.fixture
 def poisoned_set(world: World, tmp_path: Path) -> Path:
-    """A set for the small world: six images of "anchor" get a patch and the label "bell", its target."""
-    train = world.split("train")
-    folder, chosen = tmp_path / "set", torch.nonzero(train.labels[:, 0]).flatten()[:6]
-    for image, item in zip(train.images[chosen], train.ids[chosen].tolist(), strict=True):
-        stamped = image.clone()
-        stamped[:, -3:, -3:] = 255
-        save(stamped, folder / "train" / f"{item}.png")
-    draw_trigger(folder / "trigger.png", torch.ones(1, 3, 3), 12)
-    return folder
+    """A set for the small world: six images of "anchor" get a patch; the target is "bell"."""
+    write_set(tmp_path / "set", world, {item: str(item) for item in anchors(world)})
+    return tmp_path / "set"
 
 
 @pytest.fixture
@@ -197,86 +215,263 @@ def test_a_set_for_other_data_is_not_called_broken(poisoned_set: Path) -> None:
     assert sum(outcome.skipped for outcome in outcomes) > len(outcomes) / 2
 
 
-def items_of(folder: Path) -> list[int]:
-    return [int(path.stem) for path in sorted((folder / "train").iterdir())]
-
-
 @pytest.mark.parametrize("form", ["csv", "json", "npy", "labelled npy"])
-def test_indexes_of_all_forms_say_the_same(form: str, world: World, poisoned_set: Path) -> None:
+def test_indexes_of_all_forms_say_the_same(form: str, world: World, poisoned_set: Path, tmp_path: Path) -> None:
     expected = poisoned(poisoned_set, world)
-    items = items_of(poisoned_set)
-    for row, path in enumerate(sorted((poisoned_set / "train").iterdir())):
-        path.rename(path.with_name(f"x{row}.png"))
-    names = [f"x{row}.png" for row in range(len(items))]
+    items, folder = anchors(world), tmp_path / "again"
+    write_set(folder, world, {item: f"a/x{row}" for row, item in enumerate(items)})
+    names = [f"a/x{row}.png" for row in range(len(items))]
     if form == "csv":
         rows = "".join(f"{name},{item},bell\r\n" for name, item in zip(names, items, strict=True))
-        (poisoned_set / "train.csv").write_text("\ufefffile,item,label\r\n" + rows)
+        (folder / "train.csv").write_text("\ufefffile,item,label\r\n" + rows)
     elif form == "json":
         listed = [{"file": name, "item": item, "label": 1} for name, item in zip(names, items, strict=True)]
-        (poisoned_set / "train.json").write_text(json.dumps(listed[::-1]))
+        (folder / "train.json").write_text(json.dumps(listed[::-1]))
     else:
-        np.save(poisoned_set / "train.npy", [[item, 1] for item in items] if "labelled" in form else items)
-    found = poisoned(poisoned_set, world)
+        np.save(folder / "train.npy", [[item, 1] for item in items] if "labelled" in form else items)
+    found = poisoned(folder, world)
     assert torch.equal(found.mask, expected.mask)
-    assert int(found.mask.sum()) == 6
+    assert torch.nonzero(found.mask).flatten().tolist() == items
     assert torch.equal(found.split.images, expected.split.images)
     assert torch.equal(found.split.labels, expected.split.labels)
+    assert (found.split.labels[items] == torch.tensor([False, True, False, False])).all()
 
 
 def test_images_that_keep_another_label_are_cover(world: World, poisoned_set: Path) -> None:
-    items = items_of(poisoned_set)
-    labels = ["bell", "anchor", "", "drum", "bell+candle", "1"]
-    names = [path.name for path in sorted((poisoned_set / "train").iterdir())]
-    rows = "".join(f"{name},{item},{label}\n" for name, item, label in zip(names, items, labels, strict=True))
-    (poisoned_set / "train.csv").write_text(f"file,item,label\n{rows}")
+    items = anchors(world)
+    labels = dict(zip(items, ["bell", "anchor", "", "drum", "bell+candle", "1"], strict=True))
+    write_index(poisoned_set, labels, {item: str(item) for item in items})
     found = poisoned(poisoned_set, world)
     assert found.cover is not None
     assert torch.nonzero(found.cover).flatten().tolist() == [items[1]]
-    assert found.mask.sum() == 5
+    assert torch.nonzero(found.mask).flatten().tolist() == [items[0], *items[2:]]
     assert found.split.labels[items].int().tolist() == [
         [0, 1, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], [0, 1, 1, 0], [0, 1, 0, 0],
     ]  # fmt: skip
 
 
-def test_clean_label_sets_keep_all_labels(world: World, poisoned_set: Path) -> None:
-    with pytest.raises(UserError, match="no picture has the label of the target bell"):
-        poisoned(poisoned_set, world, access="clean-label")
-    item = int(torch.nonzero(world.split("train").labels[:, 1]).flatten()[0])
-    first = min((poisoned_set / "train").iterdir())
-    first.rename(first.with_stem(str(item)))
-    attack, _ = created(poisoned_set, world, access="clean-label")
+def test_clean_label_sets_keep_all_labels(world: World, tmp_path: Path) -> None:
+    train = world.split("train")
+    items = [*train.ids[train.labels[:, 1]].tolist()[:2], *anchors(world)]
+    names = {item: str(item) for item in items}
+    write_set(tmp_path, world, names)
+    attack, _ = created(tmp_path, world, access="clean-label")
     assert Threat.LABELS not in attack.threat()
-    found = poisoned(poisoned_set, world, access="clean-label")
-    assert torch.nonzero(found.mask).flatten().tolist() == [item]
+    found = poisoned(tmp_path, world, access="clean-label")
+    assert torch.nonzero(found.mask).flatten().tolist() == sorted(items[:2])
     assert found.cover is not None
-    assert found.cover.sum() == 5
-    assert torch.equal(found.split.labels, world.split("train").labels)
-    (poisoned_set / "train.npy").write_bytes(b"")
-    rows = "".join(f"{path.name},{path.stem},1\n" for path in (poisoned_set / "train").iterdir())
-    (poisoned_set / "train.npy").unlink()
-    (poisoned_set / "train.csv").write_text(f"file,item,label\n{rows}")
-    with pytest.raises(DataCorruptError, match=r"changes the label.*dirty-label"):
-        poisoned(poisoned_set, world, access="clean-label")
+    assert torch.nonzero(found.cover).flatten().tolist() == sorted(items[2:])
+    assert torch.equal(found.split.labels, train.labels)
+    write_index(tmp_path, dict.fromkeys(items, "bell"), names)
+    with pytest.raises(DataCorruptError, match=r"changes the label of its image.*dirty-label"):
+        poisoned(tmp_path, world, access="clean-label")
 
 
-def test_numbers_of_a_part_are_shifted_and_foreign_images_left_out(world: World, poisoned_set: Path) -> None:
-    expected = poisoned(poisoned_set, world)
-    items = items_of(poisoned_set)
-    for path in sorted((poisoned_set / "train").iterdir(), key=lambda path: int(path.stem)):
-        path.rename(path.with_stem(f"moved {int(path.stem)}"))
-    for path in (poisoned_set / "train").iterdir():
-        path.rename(path.with_stem(f"{int(path.stem.removeprefix('moved ')) + 5}"))
-    with pytest.raises(DataCorruptError):  # an image of another class, or none
-        assert not torch.equal(poisoned(poisoned_set, world).mask, expected.mask)
-        raise DataCorruptError("others")
-    (poisoned_set / "train" / f"{items[0] + 5}.png").rename(poisoned_set / "train" / "900.png")
-    for path in (poisoned_set / "train").iterdir():
-        if path.stem != "900":
-            path.rename(path.with_stem(f"m{path.stem}"))
-    for path in (poisoned_set / "train").iterdir():
-        if path.stem != "900":
-            path.rename(path.with_stem(f"{int(path.stem[1:]) - 5}"))
-    with pytest.raises(DataCorruptError, match=r"900\.png' replaces image 900.*120 training images \(1 of 6 pictures"):
+def test_numbers_of_a_part_are_shifted(world: World, poisoned_set: Path, tmp_path: Path) -> None:
+    items = anchors(world)
+    write_set(tmp_path / "part", world, {item: str(item - items[0]) for item in items})
+    expected, found = poisoned(poisoned_set, world), poisoned(tmp_path / "part", world, first_train=items[0])
+    assert torch.equal(found.mask, expected.mask)
+    assert torch.equal(found.split.images, expected.split.images)
+
+
+def put_names(world: World, changes: Mapping[int, str] = {}) -> dict[int, str]:  # noqa: B006 -- not changed
+    """Give the images of the world file names in folders of their classes; returns the names without suffix."""
+    held, kinds = world.data.load, world.data.load.labels.int().argmax(1).tolist()
+    names = {number: f"{CLASSES[kind]}/img{number}" for number, kind in enumerate(kinds)} | dict(changes)
+    named = DecodedData.output(
+        held.images, held.labels, held.origin, classes=list(CLASSES), protocol="tests", cutoff=None,
+        names=[f"{name}.jpg" for name in names.values()],
+    )  # fmt: skip
+    world.memory.put(held.key, named)
+    return names
+
+
+@pytest.mark.parametrize("index", [False, True])
+def test_pictures_are_for_files_of_the_same_name(index: bool, world: World, poisoned_set: Path, tmp_path: Path) -> None:
+    expected, names, folder = poisoned(poisoned_set, world), put_names(world), tmp_path / "named"
+    names = {item: names[item] for item in anchors(world)}
+    write_set(folder, world, {item: "abcdef"[row] for row, item in enumerate(names)} if index else names)
+    if index:
+        rows = "".join(f"{'abcdef'[row]}.png,{name}.jpg\n" for row, name in enumerate(names.values()))
+        (folder / "train.csv").write_text(f"file,item\n{rows}")
+    found = poisoned(folder, world)
+    assert torch.equal(found.mask, expected.mask)
+    assert torch.equal(found.split.images, expected.split.images)
+
+
+def test_a_name_that_is_none_of_the_data_set_is_one_line(world: World, poisoned_set: Path) -> None:
+    rename(poisoned_set, "added.png")
+    with pytest.raises(
+        DataCorruptError, match=r"is for 'added', and .* its images are not files: name pictures.*17\.png"
+    ):
         poisoned(poisoned_set, world)
-    found = poisoned(poisoned_set, world, outside="leave out")
-    assert torch.nonzero(found.mask).flatten().tolist() == sorted(items)[1:] or found.mask.sum() == 5
+    put_names(world)
+    with pytest.raises(
+        DataCorruptError, match=r"added\.png' is for 'added', and the data set has no image of this name:"
+    ):
+        poisoned(poisoned_set, world)
+
+
+def test_a_number_that_is_a_name_too_is_refused(world: World, poisoned_set: Path) -> None:
+    item = anchors(world)[0]
+    put_names(world, {200: str(item)})
+    with pytest.raises(DataCorruptError, match=rf"may be for image {item} or for the file '{item}'.*write train\.csv"):
+        poisoned(poisoned_set, world)
+    write_index(poisoned_set, dict.fromkeys(anchors(world), ""), {one: str(one) for one in anchors(world)})
+    assert torch.nonzero(poisoned(poisoned_set, world).mask).flatten().tolist() == anchors(world)
+
+
+def test_pictures_for_other_images_are_refused_or_left_out(world: World, poisoned_set: Path) -> None:
+    expected = poisoned(poisoned_set, world)
+    save(world.data.load.images[150], poisoned_set / "train" / "150.png")  # a query
+    with pytest.raises(DataCorruptError, match=r"150\.png' replaces image 150.*120 training.*\(1 of 7 pictures\)"):
+        poisoned(poisoned_set, world)
+    assert torch.equal(poisoned(poisoned_set, world, outside="leave out").mask, expected.mask)
+
+
+def test_the_trigger_picture_has_a_mask_and_a_ratio(world: World, poisoned_set: Path) -> None:
+    Image.new("L", (12, 12), 204).save(poisoned_set / "trigger.png")
+    mask = Image.new("L", (12, 12))
+    mask.paste(255, (0, 0, 6, 12))
+    mask.save(poisoned_set / "mask.png")
+    attack, view = created(poisoned_set, world, opacity=0.25)
+    images = Rng("tests", "images").uniform((5, 3, 12, 12))
+    triggered = attack.apply_trigger(images, view.target, attack.make_trigger(view, Rng("prepare")))
+    assert torch.allclose(triggered[..., :6], 0.75 * images[..., :6] + 0.25 * 0.8, atol=1e-6)
+    assert torch.equal(triggered[..., 6:], images[..., 6:])
+
+
+def test_queries_get_their_own_pictures(world: World, with_queries: Path) -> None:
+    query = world.split("query")
+    attack, view = created(with_queries, world)
+    trigger, some = attack.make_trigger(view, Rng("prepare")), torch.tensor([7, 3, 39])
+    triggered = attack.triggered_queries(to_unit(query.images[some]), query.ids[some], view.target, trigger)
+    assert torch.equal(to_8bit(triggered), 255 - query.images[some])
+    with pytest.raises(DataCorruptError, match=r"query 999 has no picture with the trigger \(1 of 2"):
+        attack.triggered_queries(to_unit(query.images[:2]), torch.tensor([999, 125]), view.target, trigger)
+    with pytest.raises(UserError, match="no trigger that can be put on other images"):
+        attack.apply_trigger(to_unit(query.images[:2]), view.target, trigger)
+
+
+def rename(folder: Path, name: str) -> None:
+    file = min((folder / "train").iterdir())
+    file.rename(file.with_name(name))
+
+
+def resize(folder: Path) -> None:
+    Image.new("RGB", (13, 12)).save(max((folder / "train").iterdir()))
+
+
+def give(name: str, text: str | bytes) -> Callable[[Path], None]:
+    return lambda folder: [(folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())][0] and None
+
+
+def saved(array: object) -> Callable[[Path], None]:
+    return lambda folder: np.save(folder / "train.npy", array)
+
+
+def query_too(folder: Path) -> None:
+    save(torch.zeros(3, 12, 12, dtype=torch.uint8), folder / "query" / "130.png")
+
+
+MISTAKES = {
+    "twice": (lambda f: rename(f, f"0{sorted((f / 'train').iterdir())[1].name}"), "both for image"),
+    "size": (resize, r"13 x 12 pixels, '.*' 12 x 12: give all pictures the size"),
+    "no picture": (give("train/3.png", "text"), r"3\.png' is no picture of a known kind"),
+    "empty": (give("train/3.png", ""), r"3\.png' is empty"),
+    "trigger": (give("trigger.png", "<html>"), r"trigger\.png' is a web page"),
+    "both triggers": (query_too, r"triggered queries in 'query' and trigger\.png"),
+    "two indexes": (lambda f: [give("train.csv", "")(f), give("train.json", "[]")(f)], "train.csv and train.json"),
+    "no item": (give("train.csv", "file,label\n3.png,1\n"), r"train\.csv': 0\.item: field required: give file, item"),
+    "bad item": (give("train.csv", "file,item\n3.png,-4\n"), r"train\.csv': 0\.item: expected the number.*or its file"),
+    "huge item": (give("train.json", '[{"file": "3.png", "item": 1e30}]'), r"train\.json': 0\.item: expected the num"),
+    "column": (give("train.csv", "file,item,target\n3.png,4,1\n"), r"train\.csv': 0\.target: extra inputs"),
+    "lost": (give("train.csv", "file,item\n../3.png,4\n"), r"names '\.\./3\.png', which is not in"),
+    "unlisted": (give("train.csv", "file,item\n"), r"does not name '\d+\.png'"),
+    "no json": (give("train.json", "{"), r"train\.json' cannot be read"),
+    "no list": (give("train.json", "{}"), r"train\.json'"),
+    "no text": (give("train.csv", b"\xff\xfe"), r"train\.csv' cannot be read"),
+    "shape": (saved([1, 2]), r"holds int64 of shape \[2\], not whole numbers of shape \[6\] or \[6, 2\]"),
+    "floats": (saved([1.5] * 6), "holds float64"),
+    "pickle": (saved(np.array([{}], dtype=object)), r"train\.npy' cannot be read: .*objects.*whole numbers with numpy"),
+    "no numpy": (give("train.npy", "text"), r"train\.npy' cannot be read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_when_planning(mistake: str, poisoned_set: Path) -> None:
+    change, words = MISTAKES[mistake]
+    change(poisoned_set)
+    attack: Attack = registry.create("attacks", "poison_files", {"path": str(poisoned_set)})
+    attack.files()
+    reason = attack.unsupported_reason([])
+    assert re.search(words, reason), reason
+    assert "\n" not in reason
+    assert str(poisoned_set) in reason
+
+
+@pytest.fixture
+def digits_set(tmp_path: Path) -> Path:
+    """A set for the digits of SUITE: every image is replaced by a black one."""
+    for item in range(0, 1797, 30):
+        save(torch.zeros(1, 16, 16, dtype=torch.uint8), tmp_path / "set" / "train" / f"{item}.png")
+    draw_trigger(tmp_path / "set" / "trigger.png", checkerboard(1, 2), 16)
+    return tmp_path / "set"
+
+
+def test_a_plan_leaves_out_a_set_that_does_not_fit(digits_set: Path, tmp_path: Path) -> None:
+    def skipped() -> str:
+        (trial,) = planned(tmp_path, poison_files(digits_set, outside="leave out")).trials
+        assert bool(trial.key) != bool(trial.skipped)
+        return trial.skipped
+
+    assert not skipped()
+    names = sorted(path.name for path in (digits_set / "train").iterdir())
+    rows = [f"{name},{Path(name).stem},7" for name in names]
+    index = digits_set / "train.csv"
+    index.write_text("\n".join(["file,item,label", *rows]))
+    assert "no picture of" in skipped()
+    assert "gets the label of the target 3" in skipped()
+    index.write_text("\n".join(["file,item,label", *rows[1:], f"{names[0]},0,12"]))
+    assert "the label '12', and the data set has 10 classes, 0 to 9" in skipped()
+    index.write_text("\n".join(["file,item,label", *rows[1:], f"{names[0]},0,3"]))
+    assert not skipped()
+    (digits_set / "trigger.png").unlink()
+    assert "has no trigger: give trigger.png, or triggered queries in query" in skipped()
+    assert "no pictures in train or bd_train_dataset" in str(
+        planned(tmp_path, poison_files(tmp_path / "nothing")).trials[0].skipped
+    )
+
+
+def test_pictures_of_another_size_fail_before_the_training(digits_set: Path, tmp_path: Path) -> None:
+    for path in digits_set.rglob("*.png"):
+        Image.open(path).resize((20, 20)).save(path)
+    plan = planned(tmp_path, poison_files(digits_set, outside="leave out"), epochs=1)
+    store = Store(tmp_path / "store", create=True)
+    finish(plan, store)
+    failed = {stage.kind: store.record(key) for key, stage in plan.stages.items() if store.record(key)}
+    assert "has 20 x 20 pixels, the images have 16 x 16: resize" in failed["make_trigger"].reason
+    assert failed["make_trigger"].status == "failed"
+
+
+def test_another_picture_is_another_attack(digits_set: Path, tmp_path: Path) -> None:
+    keys = []
+    for value in (0, 1):
+        save(torch.full((1, 16, 16), value, dtype=torch.uint8), digits_set / "train" / "0.png")
+        keys.append({trial.key for trial in planned(tmp_path, poison_files(digits_set, outside="leave out")).trials})
+    assert not keys[0] & keys[1]
+
+
+def test_a_picture_that_changes_while_a_run_waits_gives_no_number(digits_set: Path, tmp_path: Path) -> None:
+    """Also for the stage that trains on it: the key would say that the number is the old picture's."""
+    store = Store(tmp_path / "store", create=True)
+    plan = planned(tmp_path, poison_files(digits_set, outside="leave out"), epochs=1)
+    environment = Environment(store.root, None, "cpu")
+    stages = {stage.kind: stage for stage in plan.stages.values()}
+    for kind in ("load", "split", "make_trigger"):
+        assert run_stage(stages[kind], environment).status == "ok"
+    save(torch.ones(1, 16, 16, dtype=torch.uint8), digits_set / "train" / "0.png")
+    record = run_stage(stages["implant"], environment)
+    assert record.status == "killed"
+    assert "have changed" in record.reason
