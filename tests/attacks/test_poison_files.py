@@ -275,7 +275,7 @@ def test_numbers_of_a_part_are_shifted(world: World, poisoned_set: Path, tmp_pat
     assert torch.equal(found.split.images, expected.split.images)
 
 
-def put_names(world: World, changes: Mapping[int, str] = {}) -> dict[int, str]:  # noqa: B006 -- not changed
+def put_names(world: World, changes: Mapping[int, str] = {}) -> dict[int, str]:
     """Give the images of the world file names in folders of their classes; returns the names without suffix."""
     held, kinds = world.data.load, world.data.load.labels.int().argmax(1).tolist()
     names = {number: f"{CLASSES[kind]}/img{number}" for number, kind in enumerate(kinds)} | dict(changes)
