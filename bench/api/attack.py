@@ -193,6 +193,10 @@ class Attack(ABC):
         """Whether the attack has a fixed target. t-mAP of an untargeted attack is at chance level by construction."""
         return True
 
+    def remark(self) -> str:
+        """What a reader of a board should know about the attack's row, in a few words; "" if there is nothing."""
+        return ""
+
     def sources(self, target: Target, classes: Sequence[str]) -> tuple[str, ...]:
         """The classes whose queries carry the trigger; (): all classes (METHODOLOGY.md#eligible-queries)."""
         del target, classes

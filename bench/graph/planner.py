@@ -133,7 +133,7 @@ class _Planner:
         check_threat(trial, attack)
         planned = PlannedTrial(
             trial, None, access=access_of(attack.threat()), targeted=attack.targeted(), defense_kind=kind_of(defense),
-            threads=self._threads, seed_dependent=attack.seed_dependent,
+            threads=self._threads, seed_dependent=attack.seed_dependent, remark=attack.remark(),
             surrogate_seed=trial.surrogate_seed if attack.requires(public_setting(trial)) else None,
         )  # fmt: skip
         try:
