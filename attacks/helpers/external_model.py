@@ -68,7 +68,7 @@ class ExternalModel(ModelAttack, ABC):
         file, models = self.find(*MODELS), [one for one in networks if isinstance(one, HashModel)]
         try:
             for expected in self._expected():
-                read_expected(expected, models[0].blueprint["bits"])
+                read_expected(expected, models[-1].blueprint["bits"])
             return misfit(read_weights(file), models, file)
         except DataCorruptError as error:
             return str(error)
