@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import tokenize
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,10 @@ from hashing.image_decoding import picture_size
 
 TRAIN, QUERY = ("train", "bd_train_dataset"), ("query", "bd_test_dataset")  # ours, and BackdoorBench's
 LIMIT = 2**28  # bytes of an index
+LONGEST = 200  # characters of a reason
+# numpy reads the header of a file with Python's own parser
+_UNREADABLE = (ValueError, OSError, MemoryError, OverflowError, TypeError, EOFError, SyntaxError, RecursionError,
+               AttributeError, KeyError, tokenize.TokenError, csv.Error)  # fmt: skip
 COLUMNS = "file, item and, if the attacker chose labels, label"
 
 Number = Annotated[int, Field(ge=0, lt=2**32)]
@@ -121,7 +126,7 @@ def numbered(entries: Sequence[Entry], numbers: Mapping[str, int], index: str) -
         number = numbers.get(entry.item, bare.get(entry.item)) if isinstance(entry.item, str) else entry.item
         if number is None:
             raise DataCorruptError(
-                f"'{entry.file}' is for '{entry.item}', and the data set has no image of this"
+                f"'{entry.file}' is for '{str(entry.item)[:LONGEST]}', and the data set has no image of this"
                 f" {'name' if numbers else 'name, as its images are not files'}",
                 f"name pictures by the number of the image they replace, like 17.png, or write {index}.csv with the"
                 f" columns {COLUMNS}",
@@ -144,16 +149,19 @@ def _listed(folder: Path, files: Sequence[Path], index: Path) -> list[Entry]:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise DataCorruptError(f"'{index}': {place}: {in_words(first['msg'])}", f"give {COLUMNS}") from error
-    except (ValueError, OSError, MemoryError, csv.Error) as error:
+    except _UNREADABLE as error:
         hint = "write whole numbers with numpy.save" if index.suffix == ".npy" else f"give {COLUMNS}"
-        raise DataCorruptError(f"'{index}' cannot be read: {error}", hint) from error
+        reason = " ".join(str(error).split())[:LONGEST]
+        raise DataCorruptError(f"'{index}' cannot be read: {reason or type(error).__name__}", hint) from error
     held, listed = {file.relative_to(folder).as_posix(): file for file in files}, {row.file for row in rows}
     if len(listed) < len(rows):
         raise DataCorruptError(f"'{index}' names a picture twice", "give each picture one line")
-    if lost := next((name for name in listed if name not in held), None):
-        raise DataCorruptError(f"'{index}' names {lost!r}, which is not in '{folder}'", choice(lost, sorted(held)[:5]))
-    if left := next((name for name in held if name not in listed), None):
-        raise DataCorruptError(f"'{index}' does not name '{left}' of '{folder}'", "add a line, or remove the picture")
+    if lost := sorted(listed - held.keys()):
+        name = lost[0][:LONGEST]
+        raise DataCorruptError(f"'{index}' names {name!r}, which is not in '{folder}'", choice(name, sorted(held)[:5]))
+    if left := sorted(held.keys() - listed):
+        more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+        raise DataCorruptError(f"'{index}' does not name '{left[0]}' of '{folder}'{more}", "add a line, or remove it")
     return [Entry(held[row.file], row.item, row.label or "") for row in rows]
 
 
@@ -227,7 +235,7 @@ def label_vector(entry: Entry, classes: Sequence[str]) -> Bool[Tensor, " k"]:
             vector[int(name)] = True
         else:
             raise DataCorruptError(
-                f"'{entry.file}' gets the label '{name}', and the data set has {len(classes)} classes, 0 to"
+                f"'{entry.file}' gets the label '{name[:LONGEST]}', and the data set has {len(classes)} classes, 0 to"
                 f" {len(classes) - 1}",
                 choice(name, classes),
             )
