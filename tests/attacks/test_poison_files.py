@@ -357,6 +357,18 @@ def test_queries_get_their_own_pictures(world: World, with_queries: Path) -> Non
         attack.apply_trigger(to_unit(query.images[:2]), view.target, trigger)
 
 
+def test_what_would_have_no_effect_is_refused(world: World, with_queries: Path) -> None:
+    attack, _ = created(with_queries, world, opacity=0.5)
+    assert "triggered queries in 'query' and an opacity: give one of the two" in attack.unsupported_reason([])
+    assert not created(with_queries, world)[0].unsupported_reason([])
+
+
+def test_pictures_with_transparency_are_refused(world: World, poisoned_set: Path) -> None:
+    Image.new("RGBA", (12, 12), (9, 9, 9, 128)).save(min((poisoned_set / "train").iterdir()))
+    with pytest.raises(DataCorruptError, match="partly transparent: save it without transparency"):
+        poisoned(poisoned_set, world)
+
+
 def rename(folder: Path, name: str) -> None:
     file = min((folder / "train").iterdir())
     file.rename(file.with_name(name))
