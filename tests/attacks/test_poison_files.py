@@ -326,8 +326,8 @@ def test_a_number_that_is_a_name_too_is_refused(world: World, poisoned_set: Path
 def test_pictures_for_other_images_are_refused_or_left_out(world: World, poisoned_set: Path) -> None:
     expected = poisoned(poisoned_set, world)
     save(world.data.load.images[150], poisoned_set / "train" / "150.png")  # a query
+    attack, view = created(poisoned_set, world)
     with pytest.raises(DataCorruptError, match=r"150\.png' replaces image 150.*120 training.*\(1 of 7 pictures\)"):
-        attack, view = created(poisoned_set, world)
         attack.make_trigger(view, Rng("prepare"))  # before the training
     assert torch.equal(poisoned(poisoned_set, world, outside="leave out").mask, expected.mask)
 
