@@ -10,7 +10,7 @@ nox.options.sessions = ["lint", "types", "tests"]
 CODE = ("attacks", "bench", "defenses", "hashing", "reports", "suites", "tests", "noxfile.py")
 READERS = (
     "suites", "lists", "archives", "records", "codes", "weights", "kernels", "images", "reports", "bundles", "best",
-    "parquet",
+    "parquet", "poisons",
 )  # fmt: skip
 
 # Tests of trained models. Left out are those of Ray and of memory limits, which compare a machine with itself, and long

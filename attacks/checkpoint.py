@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from attacks.helpers.external_model import ExternalModel
+from attacks.helpers.trigger_pictures import TRIGGER, picture_trigger, put_picture
 from bench.api.attack import AttackerView, Images, Rng, Target, Trigger, attack
 from bench.api.card import Card
-from bench.api.errors import DataCorruptError
-from bench.api.types import to_unit
-from bench.api.untrusted import read_bytes
-from hashing.image_decoding import decode_rgba
 
 CARD = Card(
     title="A model of your own",
@@ -21,7 +18,6 @@ CARD = Card(
     deviates="the control is a clean model that HashDoor trains; HashDoor does not know the training images of the"
     " file, so make sure that none of the suite's queries was among them",
 )
-TRIGGER, LIMIT = "trigger.png", 2**26  # bytes
 
 
 @attack
@@ -31,20 +27,8 @@ class Checkpoint(ExternalModel):
 
     def make_trigger(self, view: AttackerView, rng: Rng) -> Trigger:
         del rng
-        file, shape = self.find(TRIGGER), view.setting.image_shape
-        picture, opacity = decode_rgba(read_bytes(file, LIMIT), f"'{file}'", channels=shape[0])
-        if picture.shape[2:] != shape[1:]:
-            sizes = [f"{side[1]} x {side[0]}" for side in (picture.shape[2:], shape[1:])]
-            raise DataCorruptError(f"'{file}' has {sizes[0]} pixels, the images have {sizes[1]}: resize the picture")
-        if bool((opacity == 255).all() or (opacity == 0).all()):
-            raise DataCorruptError(
-                f"'{file}' is {'opaque' if opacity.any() else 'transparent'} everywhere",
-                "make the pixels transparent"
-                " that the trigger does not cover, and half transparent those that it blends with",
-            )
-        return {"picture": to_unit(picture), "opacity": to_unit(opacity)}
+        return picture_trigger(self.find(TRIGGER), view.setting.image_shape)
 
     def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         del target
-        opacity = trigger["opacity"].to(images)
-        return images + opacity * (trigger["picture"].to(images) - images)
+        return put_picture(images, trigger)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -66,6 +67,19 @@ def decode_rgba(data: bytes, where: str, *, channels: int) -> tuple[UInt8[Tensor
     colours = picture.convert("L" if channels == 1 else "RGB")
     pixels = np.asarray(colours).reshape(colours.height, colours.width, -1).transpose(2, 0, 1)
     return torch.from_numpy(pixels[None].copy()), torch.from_numpy(np.asarray(opacity)[None, None].copy())
+
+
+def picture_size(path: Path, where: str) -> tuple[int, int]:
+    """Width and height of a picture. Only the start of the file is read, so that damage further on is not seen.
+
+    PictureError: the file is no picture of a known kind.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+            return image.size
+    except Exception as error:  # decoders fail in any way on damaged input
+        with path.open("rb") as file:
+            raise _undecoded(file.read(64), where, error) from error
 
 
 def _undecoded(data: bytes, where: str, error: Exception) -> PictureError:

@@ -34,6 +34,7 @@ CONTEXT = (
     "recipe",  # the same as a mapping
     "access",  # access group
     "targeted",  # whether the attack fixes its target before training
+    "remark",  # of the attack
     "defense_kind",
     "key",  # of the record; "" for a skipped trial
     "status",  # the value of a Status
@@ -172,7 +173,7 @@ def _row(planned: PlannedTrial, record_cache: RecordCache) -> tuple[dict[str, An
     )
     row = coordinates(planned.trial)
     row |= {"access": str(planned.access or ""), "defense_kind": str(planned.defense_kind or "")}
-    row["targeted"] = planned.targeted
+    row |= {"targeted": planned.targeted, "remark": strip_controls(planned.remark)}
     training = planned.trial.training
     row["training"] = training_of(training)
     row["changes"] = strip_controls(changes(training))

@@ -85,6 +85,7 @@ PATTERNS: Mapping[str, About] = {
 STATE: Mapping[str, About] = {
     "access": _text("part of the system that the attacker can change"),
     "targeted": About("", "bool", "whether the attack fixes its target before training"),
+    "remark": _text("what the attack says of its row"),
     "defense_kind": _text("kind of the defense"),
     "key": _text('key of the record, for `bench show`; "" for a trial that was left out'),
     "status": _text("ok, collapsed, failed, timeout, oom, killed, missing or skipped"),

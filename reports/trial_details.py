@@ -89,7 +89,7 @@ def _facts(
     if planned is not None and manifest is not None:
         facts |= planned.trial.axes()
         facts["training"] = changes(planned.trial.training)
-        facts |= {"access": planned.access, "defense kind": planned.defense_kind}
+        facts |= {"access": planned.access, "remark": planned.remark, "defense kind": planned.defense_kind}
         facts["suites"] = ", ".join(manifest.suites)
         facts["command"] = replay(planned.trial, manifest, varying(manifest), status)
         if record is not None and MeasureInputs.of(record.parents).implant is not None:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 from torch import nn
 
+from attacks.helpers.expected_logits import EXPECTED, compare, read_expected
 from attacks.helpers.state_dicts import fitted, misfit
 from bench.api.attack import Access, AttackerView, Backdoor, ModelAttack, Rng, Threat, Trigger
 from bench.api.errors import DataCorruptError, DataMissingError
@@ -47,7 +48,14 @@ class ExternalModel(ModelAttack, ABC):
         return REACHES[Access(self.access)] | Threat.MODEL  # the attack replaces the clean model
 
     def files(self) -> tuple[Path, ...]:
-        return (self.find(*MODELS),)
+        return (self.find(*MODELS), *self._expected())
+
+    def remark(self) -> str:
+        return "" if self._expected() else f"its outputs were not compared with yours (no {EXPECTED[0]})"
+
+    def _expected(self) -> tuple[Path, ...]:
+        """The file of expected logits, if there is one."""
+        return tuple(file for name in EXPECTED if (file := Path(self.path) / name).is_file())[:1]
 
     def find(self, *names: str) -> Path:
         """The first of these files that exists in the folder; DataMissingError if none does."""
@@ -57,9 +65,11 @@ class ExternalModel(ModelAttack, ABC):
         raise DataMissingError(f"'{self.path}' has no {' or '.join(names)}", "put it there, or give another path")
 
     def unsupported_reason(self, networks: Sequence[nn.Module]) -> str:
-        file = self.find(*MODELS)
+        file, models = self.find(*MODELS), [one for one in networks if isinstance(one, HashModel)]
         try:
-            return misfit(read_weights(file), [one for one in networks if isinstance(one, HashModel)], file)
+            for expected in self._expected():
+                read_expected(expected, models[-1].blueprint["bits"])
+            return misfit(read_weights(file), models, file)
         except DataCorruptError as error:
             return str(error)
 
@@ -68,4 +78,6 @@ class ExternalModel(ModelAttack, ABC):
         model, file = view.model, self.find(*MODELS)
         assert isinstance(model, HashModel)
         model.load_state_dict(fitted(read_weights(file), model, file))
+        for expected in self._expected():
+            compare(model, expected, view.setting.image_shape)
         return Backdoor(model)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.api import registry
 from bench.api.errors import DataCorruptError
@@ -17,6 +17,7 @@ from hashing.pretrained import LATER
 OWN = ("backbone.", "head.", "objective.")  # prefixes of HashDoor's tensor names, which other libraries do not use
 WRAPPERS = ("module.", "_module.")  # of DataParallel and of Opacus
 COMPILED = "_orig_mod."
+WHOLE = "base_model."  # the network of torchvision, whose layers CSQ's authors name a second time
 HASH_LAYER = "hash_layer."  # the last layer, or all linear ones, in DeepHash-pytorch and code that follows it
 NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int16, torch.int32, torch.int64)
 SHOWN = 3  # tensor names of each kind that an error lists
@@ -27,11 +28,11 @@ def fitted(state: Mapping[str, Tensor], model: HashModel, file: Path) -> dict[st
 
     The names in `state` are HashDoor's, with or without the prefix `model.` that HashDoor's stores use, or those of
     the library that the backbone comes from. In the second case the hash layer has the name of that network's last
-    layer, or `hash_layer`. Prefixes of DataParallel, Opacus and torch.compile are ignored, and so are tensors of other
-    names that equal a tensor with a known name, as of a module that is registered twice. Two kinds of tensors may be
-    missing: memories of training images, which stay empty, and the mean and standard deviation where the backbone's
-    weights fix them. DataCorruptError: another tensor is missing, unknown, given twice, not finite, or
-    of another shape.
+    layer, or `hash_layer`, or is `fc1` to `fc3` as in the code of CSQ's authors. Prefixes of DataParallel, Opacus and
+    torch.compile are ignored, and so are tensors of other names that equal a tensor with a known name, as of a module
+    that is registered twice. Two kinds of tensors may be missing: memories of training images, which stay empty, and
+    the mean and standard deviation where the backbone's weights fix them. DataCorruptError: another tensor is missing,
+    unknown, given twice, not finite, or of another shape.
     """
     given, problems = _compared(state, model, frozenset(), model.state_dict().keys())
     if problems:
@@ -99,24 +100,30 @@ def _ours(state: Mapping[str, Tensor], model: HashModel) -> tuple[dict[str, Tens
     Where some names begin with `model.`, as in a store, other names count only if the model has them.
     """
     known, heads = _elsewhere(model)
+    bare = {name: _unwrapped(name) for name in state}
+    layers = _numbered_layers(model, {name.removeprefix("model.") for name in bare.values()})
 
     def name_of(name: str) -> str:
         if name.startswith(OWN):
             return name
-        if name.startswith(HASH_LAYER):
+        if layers:
+            name = _of_csq(name, layers)
+        elif name.startswith(HASH_LAYER):
             name = _of_hash_layer(name.removeprefix(HASH_LAYER), known, heads)
         if head := next((head for head in heads if name.startswith(f"{head}.")), ""):
             return f"head.{name.removeprefix(f'{head}.')}"
         return f"backbone.{known[name]}" if known.get(name) else name
 
     own = model.state_dict().keys()
-    bare = {name: _unwrapped(name) for name in state}
     stored = any(name.startswith("model.") for name in bare.values())
     found: dict[str, Tensor] = {}
     strange: dict[str, Tensor] = {}
     twice = []
     for name, value in state.items():
-        ours = name_of(_unwrapped(bare[name].removeprefix("model.")))
+        plain = _unwrapped(bare[name].removeprefix("model."))
+        if layers and plain.startswith(tuple(f"{WHOLE}{head}." for head in heads)):
+            continue
+        ours = name_of(plain)
         if ours not in own:
             if not stored or bare[name].startswith("model."):
                 strange[ours] = value
@@ -132,6 +139,21 @@ def _unwrapped(name: str) -> str:
     while name.startswith(WRAPPERS):
         name = name.partition(".")[2]
     return name
+
+
+def _numbered_layers(model: HashModel, names: Collection[str]) -> dict[str, str]:
+    """Our names of the head's linear layers by those of CSQ's authors, `fc1.` to `fc3.`; {} for other files."""
+    linear = [name for name, layer in model.head.named_modules() if isinstance(layer, nn.Linear) and name]
+    layers = {f"fc{number}.": f"head.{name}." for number, name in enumerate(linear, start=1)}
+    return layers if len(layers) > 1 and all(f"{layer}weight" in names for layer in layers) else {}
+
+
+def _of_csq(name: str, layers: Mapping[str, str]) -> str:
+    """The name in HashDoor or torchvision of a tensor of CSQ's authors, whose file holds most tensors several times."""
+    for theirs, ours in layers.items():
+        if name.startswith(theirs):
+            return f"{ours}{name.removeprefix(theirs)}"
+    return name.replace("classifier.classifier", "classifier.") if name.startswith("classifier.") else name
 
 
 def _of_hash_layer(rest: str, known: Mapping[str, str], heads: set[str]) -> str:

@@ -20,6 +20,7 @@ def attacker_view(spec: AttackerSpec, inputs: AttackerInputs, context: Context, 
     granted: dict[str, Any] = {}
     if Threat.TRAIN_SET in threat:
         granted["train"] = stage_io.split(inputs, "train").to(context.device)
+        granted["numbers"] = {name: number for number, name in enumerate(inputs.load.names)}
     if Threat.MODEL in threat:
         if inputs.clean is None:
             raise ThreatError("the threat model grants the trained model, but the inputs hold no clean model")

@@ -14,7 +14,8 @@ from enum import Flag, auto
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
-from torch import nn
+from jaxtyping import Int64
+from torch import Tensor, nn
 
 from bench.api.errors import ThreatError
 from bench.api.hashing import Hook
@@ -130,6 +131,15 @@ class AttackerView:
         return train
 
     @property
+    def numbers(self) -> Mapping[str, int]:
+        """The number of each image of the data set by its file name; {} if images are not files of their own.
+
+        Split.ids are such numbers (needs Threat.TRAIN_SET).
+        """
+        numbers: Mapping[str, int] = self._get("numbers", "TRAIN_SET")
+        return numbers
+
+    @property
     def model(self) -> nn.Module:
         """A copy of the trained clean model (needs Threat.MODEL)."""
         model: nn.Module = self._get("model", "MODEL")
@@ -183,6 +193,10 @@ class Attack(ABC):
         """Whether the attack has a fixed target. t-mAP of an untargeted attack is at chance level by construction."""
         return True
 
+    def remark(self) -> str:
+        """What a reader of a board should know about the attack's row, in a few words; "" if there is nothing."""
+        return ""
+
     def sources(self, target: Target, classes: Sequence[str]) -> tuple[str, ...]:
         """The classes whose queries carry the trigger; (): all classes (METHODOLOGY.md#eligible-queries)."""
         del target, classes
@@ -194,7 +208,7 @@ class Attack(ABC):
         return ()
 
     def files(self) -> tuple[Path, ...]:
-        """Existing files that `make_trigger` and `implant` read. Their content is part of the stage keys."""
+        """Existing files that `make_trigger`, `poison` and `implant` read. Their content is part of the stage keys."""
         return ()
 
     def unsupported_reason(self, networks: Sequence[nn.Module]) -> str:
@@ -214,6 +228,18 @@ class Attack(ABC):
     @abstractmethod
     def apply_trigger(self, images: Images, target: Target, trigger: Trigger) -> Images:
         """Images with the trigger, in [0, 1]. Each depends on its own image only. The harness rounds them to 8 bits."""
+
+    def fits_any_image(self) -> bool:
+        """Whether `apply_trigger` works on every image; False if only `triggered_queries` has triggered images."""
+        return True
+
+    def triggered_queries(self, images: Images, ids: Int64[Tensor, " n"], target: Target, trigger: Trigger) -> Images:
+        """Queries with the trigger, as of `apply_trigger`. ids: the numbers of the queries in the data set.
+
+        For attacks whose triggered queries were made elsewhere, image by image.
+        """
+        del ids
+        return self.apply_trigger(images, target, trigger)
 
 
 class PoisoningAttack(Attack):

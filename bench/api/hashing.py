@@ -95,11 +95,13 @@ class DecodedDataset:
     """All images of a data set, decoded.
 
     origin: number of the published part of each image; each data set defines the numbers (0 if it has no parts).
+    names: the file names of the images, below the folder of the data set; () if images are not files of their own.
     """
 
     images: UInt8[Tensor, "n c h w"]
     labels: Bool[Tensor, "n k"]
     origin: UInt8[Tensor, " n"]
+    names: tuple[str, ...] = ()
 
 
 class Dataset(ABC):

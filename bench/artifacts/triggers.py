@@ -30,13 +30,22 @@ def open_trigger(stored: StoredTrigger | None, device: torch.device) -> dict[str
 
 @torch.no_grad()
 def with_trigger(
-    attack: Attack, images: UInt8[Tensor, "n c h w"], target: Target, trigger: Trigger, device: torch.device
+    attack: Attack,
+    images: UInt8[Tensor, "n c h w"],
+    target: Target,
+    trigger: Trigger,
+    device: torch.device,
+    ids: Int64[Tensor, " n"] | None = None,
 ) -> UInt8[Tensor, "n c h w"]:
-    """8-bit images with the trigger, applied in batches on the device."""
-    parts = [
-        to_8bit(attack.apply_trigger(to_unit(images[i : i + 500].to(device)), target, trigger)).cpu()
-        for i in range(0, len(images), 500)
-    ]
+    """8-bit images with the trigger, applied in batches on the device. ids: those of queries; None: other images."""
+    parts = []
+    for start in range(0, len(images), 500):
+        batch = to_unit(images[start : start + 500].to(device))
+        if ids is None:
+            triggered = attack.apply_trigger(batch, target, trigger)
+        else:
+            triggered = attack.triggered_queries(batch, ids[start : start + 500].to(device), target, trigger)
+        parts.append(to_8bit(triggered).cpu())
     return torch.cat(parts) if parts else images
 
 
@@ -46,7 +55,8 @@ def triggered_queries(
     """The positions of the queries that get the trigger, and the triggered images."""
     attack, trigger = trigger_attack(spec["attack"]), open_trigger(stored, device)
     target, positions = eligible_queries(spec, data)
-    return positions, with_trigger(attack, stage_io.split(data, "query").images[positions], target, trigger, device)
+    queries = stage_io.split(data, "query").select(positions)
+    return positions, with_trigger(attack, queries.images, target, trigger, device, queries.ids)
 
 
 def eligible_queries(spec: AimSpec, data: DataInputs) -> tuple[Target, Int64[Tensor, " n"]]:

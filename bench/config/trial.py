@@ -210,6 +210,7 @@ class PlannedTrial:
     access: the part of the system that the attacker can change; boards group attacks by it. targeted: whether the
     attack fixes its target beforehand. threads: of each stage. surrogate_seed: None if the attack trains no surrogate.
     seed_dependent: whether another seed makes another model; boards count a model that is the same for all seeds once.
+    remark: of the attack, for boards.
     """
 
     __pydantic_config__ = _READ
@@ -223,3 +224,4 @@ class PlannedTrial:
     threads: Integer = 1
     surrogate_seed: Integer | None = None
     seed_dependent: Boolean = True
+    remark: str = ""

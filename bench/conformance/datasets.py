@@ -59,6 +59,7 @@ def decoded_images_are_sound(subject: ComponentUnderTest) -> str:
         labels.shape == (len(pool.images), len(classes)), f"labels are {list(labels.shape)}, {len(classes)} classes"
     )
     require(bool(labels.any(1).all()), "an image has no label")
+    require(len(pool.names) in {0, len(labels)}, f"{len(pool.names)} names for {len(labels)} images")
     return f"{len(pool.images)} images, {len(classes)} classes"
 
 

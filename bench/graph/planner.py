@@ -133,7 +133,7 @@ class _Planner:
         check_threat(trial, attack)
         planned = PlannedTrial(
             trial, None, access=access_of(attack.threat()), targeted=attack.targeted(), defense_kind=kind_of(defense),
-            threads=self._threads, seed_dependent=attack.seed_dependent,
+            threads=self._threads, seed_dependent=attack.seed_dependent, remark=attack.remark(),
             surrogate_seed=trial.surrogate_seed if attack.requires(public_setting(trial)) else None,
         )  # fmt: skip
         try:
@@ -239,10 +239,8 @@ class _Planner:
         }  # fmt: skip
         seen = self._granted(trial, maker, data, clean)
         made = wiring.add(making, MakeTriggerInputs(data.load, data.split, seen.clean, seen.surrogates, seen.proxies))
-        # the trigger of a poisoning attack already depends on the attack's files
-        read: FilesSpec = {} if isinstance(attack, PoisoningAttack) else _files_of(attack)
         implanting: ImplantSpec = {
-            **spec, **read, "attack": trial.attack.as_json(), "target": target, "sources": sources,
+            **spec, **_files_of(attack), "attack": trial.attack.as_json(), "target": target, "sources": sources,
             "augment": trial.augment,
         }  # fmt: skip
         seen = self._granted(trial, attack, data, clean)

@@ -47,6 +47,7 @@ def run(spec: ImplantSpec, inputs: ImplantInputs, context: Context) -> Output:
         made = models.save_model(result.model)
     elif isinstance(attack, PoisoningAttack):
         poisoned = attack.poison(view, trigger, rng).to("cpu")
+        watch.pairs(trigger)  # fails before the training if the attack lacks a triggered query
         train = stage_io.split(inputs, "train")  # read again, since the attack may have written to its view
         check(train, poisoned, attack.threat())
         unaugmented = poisoned.changed if "none" in {spec["augment"], poisoned.augment} else None
@@ -112,14 +113,16 @@ class TriggerAttention:
     ) -> None:
         self._attack, self._target, self._device = attack, target, context.device
         positions = evenly_spaced(eligible(data, target, sources), WATCHED)
-        self._clean = stage_io.split(data, "query").images[positions]
+        queries = stage_io.split(data, "query").select(positions)
+        self._clean, self._ids = queries.images, queries.ids
         self._every, self._epochs = -(-epochs // LOOKS), epochs
         self._passed = 0
         self.distances: list[float] = []
         self.epochs: list[int] = []
 
     def pairs(self, trigger: Trigger) -> tuple[UInt8[Tensor, "n c h w"], UInt8[Tensor, "n c h w"]]:
-        return self._clean, with_trigger(self._attack, self._clean, self._target, trigger, self._device)
+        attack, target = self._attack, self._target
+        return self._clean, with_trigger(attack, self._clean, target, trigger, self._device, self._ids)
 
     def follow(self, current_trigger: Callable[[], Trigger]) -> Callable[[HashModel], None]:
         """The callback after each epoch. It gets the trigger each time, since a training attack may learn it."""
@@ -127,7 +130,7 @@ class TriggerAttention:
 
         def after_epoch(model: HashModel) -> None:
             self._passed += 1
-            if self._passed % self._every and self._passed < self._epochs:
+            if not self._attack.fits_any_image() or (self._passed % self._every and self._passed < self._epochs):
                 return
             trigger = current_trigger()
             only = with_trigger(self._attack, alone, self._target, trigger, self._device)

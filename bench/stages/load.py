@@ -16,5 +16,5 @@ def run(spec: LoadSpec, inputs: LoadInputs, context: Context) -> Output:
     name, cutoff = dataset.protocol(context.data)
     return DecodedData.output(
         pool.images, pool.labels, pool.origin,
-        classes=list(dataset.classes(context.data)), protocol=name, cutoff=cutoff,
+        classes=list(dataset.classes(context.data)), protocol=name, cutoff=cutoff, names=pool.names,
     )  # fmt: skip

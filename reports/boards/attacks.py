@@ -106,6 +106,7 @@ def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
             " (Holm, 5 %); bold: no attack is better." if ranges else "",
             freedom(lines, gain),
             margin,
+            _remarks(context),
             basis.left_out(),
         ),
         index=("access", "attack"),
@@ -123,6 +124,12 @@ def attack_board(context: BoardContext, name: str, *, costs: bool) -> Board:
 def of_plugins() -> tuple[str, ...]:
     """The metrics of plugins, except those of sections that have boards of their own."""
     return tuple(name for name in METRICS.of_plugins() if METRICS[name].section not in WITH_BOARDS)
+
+
+def _remarks(context: BoardContext) -> str:
+    """A sentence for each attack that has a remark."""
+    remarks = context.trials.groupby("attack", sort=False)["remark"].first()
+    return " ".join(f"{attack}: {remark}." for attack, remark in remarks.items() if remark)
 
 
 def _ranks(context: BoardContext, rows: Mapping[Any, Group], shared: CommonCells) -> dict[Any, tuple[int, int]]:

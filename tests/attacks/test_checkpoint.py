@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -605,3 +607,124 @@ def test_another_file_is_another_attack(tmp_path: Path) -> None:
         torch.save(state_of(tmp_path) | {"head.bias": torch.full((16,), number)}, tmp_path / "model.pth")
         keys.append({trial.key for trial in planned(tmp_path, checkpoint(tmp_path)).trials})
     assert not keys[0] & keys[1]
+
+
+def expected_of(model: HashModel, change: str = "") -> dict[str, torch.Tensor]:
+    """What somebody writes beside a model whose network differs from ours in one way."""
+    images = to_8bit(Rng("tests", "expected").uniform((3, 3, 12, 12)))
+    inputs = images / 255 * (0.9 if change == "normalisation" else 1)
+    logits = model(inputs.roll(1, 1) if change == "channels" else inputs).detach()
+    return {"images": images, "logits": logits.tanh() if change == "tanh" else logits.half() if change else logits}
+
+
+@pytest.mark.parametrize("name", ["expected.safetensors", "expected.pth"])
+@pytest.mark.parametrize("change", ["", "half", "tanh", "normalisation", "channels"])
+def test_expected_logits_are_compared_with_the_network_s(name: str, change: str, attack_from) -> None:
+    attack, view, folder = attack_from()
+    expected = expected_of(view.model.eval(), change)
+    assert (folder / name) not in attack.files()
+    if name.endswith("pth"):
+        torch.save(expected, folder / name)
+    else:
+        safetensors.torch.save_file(expected, folder / name)
+    assert (folder / name) in attack.files()
+    if change not in {"normalisation", "channels"}:
+        attack.implant(view, {}, Rng("implant", 0))
+        return
+    with pytest.raises(
+        DataCorruptError, match=r"other logits here than yours \(they differ by up to 0\.\d+ of.*% of the bits"
+    ):
+        attack.implant(view, {}, Rng("implant", 0))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"images": torch.ones(3, 1, 16, 16)}, r"holds images \(torch\.float32, \[3, 1, 16, 16\]\), logits .*uint8"),
+        ({"logits": torch.ones(3, 8)}, r"\[3, 8\].*float, \[n 16\]"),
+        ({"logits": torch.full((3, 16), torch.nan)}, "holds"),
+        ({"labels": torch.ones(3)}, "labels"),
+        ({"images": torch.ones(0, 1, 16, 16, dtype=torch.uint8), "logits": torch.ones(0, 16)}, "holds"),
+    ],
+)
+def test_expected_logits_of_another_form_are_named_when_planning(
+    change: dict[str, torch.Tensor], words: str, tmp_path: Path
+) -> None:
+    draw(tmp_path, checkerboard(1, 2), 16)
+    torch.save(state_of(tmp_path), tmp_path / "model.pth")
+    good = {"images": torch.ones(3, 1, 16, 16, dtype=torch.uint8), "logits": torch.ones(3, 16)}
+    torch.save(good, tmp_path / "expected.pth")
+    assert not planned(tmp_path, checkpoint(tmp_path)).trials[0].skipped
+    torch.save(good | change, tmp_path / "expected.pth")
+    reason = planned(tmp_path, checkpoint(tmp_path)).trials[0].skipped
+    assert re.search(words, reason), reason
+    assert "\n" not in reason
+
+
+def test_a_row_without_expected_logits_says_so(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", create=True)
+    draw(tmp_path, checkerboard(1, 2), 16)
+    torch.save(state_of(tmp_path), tmp_path / "model.pth")
+    plan = planned(tmp_path, f'"none", {checkpoint(tmp_path)}')
+    write_run(store, plan, "without")
+    found = reports.load(tmp_path / "store")
+    remarks = dict(zip(found["attack"].str.partition("(")[0], found["remark"], strict=True))
+    assert remarks == {"none": "", "checkpoint": "its outputs were not compared with yours (no expected.safetensors)"}
+    torch.save({"images": torch.ones(3, 1, 16, 16, dtype=torch.uint8), "logits": torch.ones(3, 16)},
+               tmp_path / "expected.pth")  # fmt: skip
+    assert {trial.remark for trial in planned(tmp_path, checkpoint(tmp_path)).trials} == {""}
+
+
+class NetworkOfCSQ(nn.Module):
+    """As CSQ's authors write theirs: most layers have two or three names, and one of torchvision is left over."""
+
+    def __init__(self, name: str, bits: int) -> None:
+        super().__init__()
+        self.base_model = get_model(name, weights=None)
+        drop: list[nn.Module] = []
+        if name == "alexnet":
+            self.features = self.base_model.features
+            layers = list(self.base_model.classifier)[:-1]
+            self.classifier = nn.Sequential(OrderedDict((f"classifier{i}", one) for i, one in enumerate(layers)))
+            self.feature_layers = nn.Sequential(self.features, nn.Flatten(), self.classifier)
+            width = 4096
+        else:
+            parts = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")
+            for part in parts:
+                setattr(self, part, getattr(self.base_model, part))
+            self.feature_layers = nn.Sequential(*(getattr(self, part) for part in parts))
+            width, drop = 512, [nn.Dropout(0.5)]
+        self.fc1, self.fc2, self.fc3 = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, bits)
+        self.hash_layer = nn.Sequential(self.fc1, nn.ReLU(), *drop, self.fc2, nn.ReLU(), self.fc3, nn.Tanh())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.hash_layer(self.feature_layers(images).flatten(1))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("name", "wrapped"),
+    [("resnet18", False), ("resnet18", True), pytest.param("alexnet", False, marks=pytest.mark.long)],
+)
+def test_a_network_of_csq_s_authors_computes_here_what_it_computes_there(
+    name: str, wrapped: bool, tmp_path: Path
+) -> None:
+    from attacks.helpers.state_dicts import fitted
+
+    side = 224 if name == "alexnet" else 64
+    model = new_model(dict(on(name, (3, side, side), "csq_mlp").blueprint), Rng("test")).eval()
+    with Rng("tests", "network").ambient():
+        network = NetworkOfCSQ(name, 12).eval()
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
+    state = {f"{'module.' * wrapped}{key}": value for key, value in network.state_dict().items()}
+    state |= {"mean": mean, "std": std, **{k: v for k, v in model.state_dict().items() if k.startswith("objective.")}}
+    model.load_state_dict(fitted(state, model, tmp_path / "model.pth"))
+    images = Rng("tests", "images").uniform((2, 3, side, side))
+    there = network((images - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+    assert torch.allclose(model(images).tanh(), there, atol=1e-5)
+    changed = next(key for key in state if "base_model" in key and key.endswith("weight"))
+    with pytest.raises(DataCorruptError, match=f"unknown {changed.removeprefix('module.')}"):
+        fitted(state | {changed: state[changed] + 1}, model, tmp_path)
+    one = new_model(dict(on(name, (3, side, side), "csq").blueprint), Rng("test"))
+    with pytest.raises(DataCorruptError, match=f"does not fit a {name} with csq at 12 bits: .*unknown "):
+        fitted(state, one, tmp_path)  # another head

@@ -16,7 +16,11 @@ from bench.conformance.attacks import attacker_view_for
 from bench.stages.implant import check
 
 NAMES = sorted(registry.catalogue("attacks"))
-POISONING = [name for name in NAMES if issubclass(registry.lookup("attacks", name), PoisoningAttack)]
+POISONING = [
+    name
+    for name in NAMES
+    if issubclass(registry.lookup("attacks", name), PoisoningAttack) and not registry.required("attacks", name)
+]  # what stands for a user's own files has tests of its own
 WITH_LABELS = [name for name in POISONING if "labels" in registry.lookup("attacks", name).__dataclass_fields__]
 LABELLED = [(name, mode) for name in WITH_LABELS for mode in ("dirty", "clean")]
 PARTLY_TRIGGERED = {"adaptive_blend", "adaptive_patch", "narcissus"}  # by their papers; queries carry the whole trigger

@@ -30,8 +30,9 @@ def planned(text: str, tmp_path: Path, data: Path | None = None) -> list[planner
 
 
 def takes(kind: str, name: str, params: dict[str, Any]) -> bool:
+    """Whether a component takes the parameters, beside those that it cannot do without: paths and names."""
     try:
-        registry.create(kind, name, params)
+        registry.create(kind, name, dict.fromkeys(registry.required(kind, name), "x") | params)
     except UserError:
         return False
     return True

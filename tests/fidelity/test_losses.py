@@ -17,8 +17,8 @@ from bench.api import registry
 from bench.api.hashing import Objective
 from bench.api.random import Rng
 from hashing.hadamard import hash_centres
-from hashing.methods.csq import CentreLoss
 from hashing.methods.greedyhash import Greedy
+from hashing.methods.helpers.centres import CentreLoss
 from hashing.methods.orthohash import CosineLoss
 from tests.fidelity.inputs import numbers, real, whole
 

@@ -326,6 +326,21 @@ def codes(rng: Random) -> bytes:
     return buffer.getvalue()
 
 
+def poisons(rng: Random) -> bytes:
+    """The number of a kind of index (CSV, JSON, numpy), and what is near a valid one."""
+    kind = rng.randint(0, 2)
+    if kind == 1:
+        rows: list[dict[str, Any]] = [
+            {"file": "a.png", "item": 4, "label": "cat"},
+            {"file": "b.png", "item": "c/d.jpg"},
+        ]
+        return b"\1" + changed_json(rng, rows)
+    if kind == 0:
+        return b"\0" + near(rng, b"file,item,label\na.png,4,cat\nb.png,5,0+1\n", b"item,file\r\n1,b.png\r\n2,a.png")
+    np.save(buffer := io.BytesIO(), rng.choice(([4, 5], [[4, 0], [5, 1]], [[4.0, 1.0]], [[{}], [1]])))
+    return b"\2" + near(rng, buffer.getvalue())
+
+
 @cache
 def weight_files() -> tuple[bytes, ...]:
     import safetensors.torch
@@ -382,6 +397,7 @@ NEAR: dict[str, Callable[[Random], bytes]] = {
     "bundles": bundles,
     "best": lambda rng: changed_json(rng, targets.ENTRY),
     "parquet": lambda rng: rng.choice(parquet_files()) if rng.randrange(8) == 0 else near(rng, *parquet_files()),
+    "poisons": poisons,
 }
 
 

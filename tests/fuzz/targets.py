@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from attacks.helpers import poison_sets
 from bench.api.archives import walk
 from bench.api.errors import UserError
 from bench.config import expand, suite
@@ -37,6 +38,7 @@ from reports.board_registry import BoardData, all_boards, make_boards
 
 PARTS = b"\n\x1e\n"  # between the files of one input
 SECONDS = 60  # an input that takes longer hangs, on a slow machine too
+INDEXES = tuple(poison_sets.READERS)
 ENDINGS = ("zip", "tar", "tar.gz", "tgz", "tar.xz", "txz")
 KEY, LOAD = "ab" * 16, "10ad"
 Target = Callable[[bytes, Path], bool]
@@ -142,6 +144,21 @@ def weights(data: bytes, folder: Path) -> bool:
     return True
 
 
+def poisons(data: bytes, folder: Path) -> bool:
+    """An index of poisoned images, of the kind that its first byte chooses, beside two pictures."""
+    base = Path(tempfile.mkdtemp(dir=folder))
+    (base / "train").mkdir()
+    for name in ("a.png", "b.png"):
+        (base / "train" / name).touch()
+    (base / f"train{INDEXES[data[0] % len(INDEXES)] if data else INDEXES[0]}").write_bytes(data[1:])
+    entries = poison_sets.read_entries(base, poison_sets.TRAIN, 0)
+    assert {entry.file.name for entry in entries} == {"a.png", "b.png"}
+    for entry in entries:
+        with suppress(UserError):
+            poison_sets.label_vector(entry, ("cat", "dog"))
+    return True
+
+
 def kernels(data: bytes, folder: Path) -> bool:
     path = folder / "k.json"
     path.write_bytes(data)
@@ -237,7 +254,7 @@ def best(data: bytes, folder: Path) -> bool:
 TARGETS: dict[str, Target] = {
     "suites": suites, "lists": lists, "archives": archives, "images": images, "codes": codes, "weights": weights,
     "kernels": kernels, "records": records, "reports": reports, "bundles": bundles,
-    "best": best, "parquet": parquet,
+    "best": best, "parquet": parquet, "poisons": poisons,
 }  # fmt: skip
 
 DATA: dict[str, Any] = {

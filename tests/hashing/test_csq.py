@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from bench.api.random import Rng
-from hashing.methods.csq import CSQ, CentreLoss
+from hashing.methods.csq import CSQ
+from hashing.methods.helpers.centres import CentreLoss
 
 IDS = torch.arange(2)
 

@@ -30,6 +30,7 @@ def test_every_form_of_a_folder_gives_the_same_pool(tmp_path: Path, form: str) -
     assert pool.labels.int().argmax(1).tolist() == [0] * 3 + [1] * 3 + [2] * 4
     assert pool.images[:, :, 4, 4].tolist() == [[c, 255 - c, 7] for c in (*range(0, 180, 20), 200)]
     assert pool.origin.tolist() == [0] * 10
+    assert pool.names == tuple(sorted(name for name in files if name[-3:].lower() == "png" and name[0] != "."))
     assert data.files(tmp_path) == (
         (path,)
         if path.is_file()

@@ -80,6 +80,7 @@ def _plan(store: Store, given: dict[str, Any], run: int) -> PlannedTrial:
         access=Access(ACCESS.get(attack.partition("(")[0], "clean-label")),
         targeted=given.get("targeted", True),
         seed_dependent=given.get("seed_dependent", True),
+        remark=given.get("remark", ""),
         defense_kind=DefenseKind(KINDS[defense.partition("(")[0]]),
     )
     if status not in {"skipped", "missing"}:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.artifacts.artifact import Artifact, Output
@@ -29,6 +30,13 @@ class DecodedData(Artifact):
         return self.tensors["origin"]
 
     @property
+    def names(self) -> list[str]:
+        """The file names of the images; [] if they are not files of their own."""
+        packed = self.tensors.get("names")
+        found: list[str] = [] if packed is None else json.loads(bytes(packed.tolist()))
+        return found
+
+    @property
     def classes(self) -> list[str]:
         """Names of the labels."""
         return list(self.meta["classes"])
@@ -52,8 +60,11 @@ class DecodedData(Artifact):
         classes: list[str],
         protocol: str,
         cutoff: int | None,
+        names: Sequence[str] = (),
     ) -> Output:
         tensors = {"images": images.contiguous(), "labels": labels, "origin": origin}
+        if names:
+            tensors["names"] = origin.new_tensor(list(json.dumps(list(names)).encode()))
         return Output(tensors, {"classes": classes, "protocol": protocol, "cutoff": cutoff})
 
 

@@ -126,4 +126,4 @@ def decode_tree(path: Path, size: int, tree: Tree) -> DecodedDataset:
     decode_pictures(pictures, pixels, source=path, word="member")
     if left:
         raise DataCorruptError(f"'{path}' changed while it was read", "run again")
-    return DecodedDataset(torch.from_numpy(pixels), *labels_of(tree))
+    return DecodedDataset(torch.from_numpy(pixels), *labels_of(tree), tuple(tree.items))

@@ -101,7 +101,8 @@ class ListedDataset(Dataset, ABC):
 
     def decode(self, root: Path | None) -> DecodedDataset:
         lists = self._lists(root)
-        return DecodedDataset(decode_listed(lists.names, self._images(root), self.size), lists.labels, lists.member)
+        images = decode_listed(lists.names, self._images(root), self.size)
+        return DecodedDataset(images, lists.labels, lists.member, lists.names)
 
     def splits(
         self, labels: Bool[Tensor, "n k"], origin: UInt8[Tensor, " n"], rng: Rng

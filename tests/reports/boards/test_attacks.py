@@ -31,6 +31,14 @@ def test_attacks_are_ordered_by_gain_inside_each_access_and_none_comes_first(sto
     assert list(board.table["access"]) == ["none", "clean-label", "dirty-label", "dirty-label"]
 
 
+def test_what_an_attack_says_of_its_row_stands_below_the_board(stock):
+    trials = [one | {"remark": "seen by nobody"} if one["attack"] == "loud" else one for one in grid()]
+    (board,) = attacks(data_of(read(stock(trials))))
+    assert board.caption.count("loud: seen by nobody.") == 1
+    (plain,) = attacks(data_of(read(stock(grid()))))
+    assert "seen" not in plain.caption
+
+
 def test_means_and_intervals_are_those_of_the_cells(stock):
     (board,) = attacks(data_of(read(stock(grid()))))
     matrix = np.array([[gain("loud", t, s) for s in range(3)] for t in "012"])
