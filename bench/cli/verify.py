@@ -46,6 +46,8 @@ def verify(
     from bench.engine.runs import select
 
     load_plugins(plugin)
+    if given is not None and store != DEFAULT_STORE:
+        raise UserError(f"two stores are given, '{given}' and --store '{store}'", "give one of them")
     held = opened(given or store)
     if set_aside:
         held.check_writable()
