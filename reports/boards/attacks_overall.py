@@ -18,7 +18,7 @@ from reports.frame import SETTING
 from reports.selection import groups, of_status, undefended, without_result
 
 ROW = ["attack", "access", "target", "seed"]
-SAME = ("classes", "targeted", "target_labels")
+SAME = ("classes", "targeted", "target_labels", "remark")
 
 
 @board("attacks-overall", chapter="Leaderboards", part_of="leaderboard",
