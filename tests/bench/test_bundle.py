@@ -374,7 +374,8 @@ def test_the_bundles_of_this_package_verify():
     """A reader compares with them: `compare reference runs`."""
     held = opened(Path("reference"))
     for run in held.runs():
-        assert "rerun" in held.standing(run) or "verified" in held.standing(run)
+        with_evidence = run.suites[0] in {"quick", "cifar10_small"}  # for others there is no room
+        assert held.status_of(run) in (["verified", "rerun"] if with_evidence else ["reported"])
         verifier = Verifier(held)
         done = [trial for trial in run.trials if trial.key and held.record(trial.key).ok]
         assert len(done) == len(run.trials)
