@@ -14,6 +14,7 @@ from bench.cli.options import DEFAULT_STORE, Plugins, ReadPath, RunOf, StorePath
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
 
     from bench.config.trial import PlannedTrial
     from bench.engine.recompute import Verifier
@@ -58,17 +59,7 @@ def verify(
         line(f"{record.key[:8]} {record.label}: {'; '.join(problems)}")
     if len(wrong) > SHOWN:
         line(f"and {len(wrong) - SHOWN} more")
-    agreeing = len(records) - len(wrong)
-    if verifier.as_recorded:
-        line(
-            f"{agreeing} of {len(records)} trials have whole records. Their numbers are as recorded: the codes, scores"
-            " and masks that they follow from were not published."
-        )
-    else:
-        line(
-            f"{agreeing} of {len(records)} trials agree with their stored codes, scores and masks, and the checksums of"
-            " these files are right."
-        )
+    _print_counts({record.key for record in records}, {record.key for record, _ in wrong}, verifier.as_recorded)
     _print_limits(verifier)
     note_left_out(selection, RecordCache(held), standing=False)  # the lines above say how far it is checked
     if wrong:
@@ -104,6 +95,20 @@ def verified(
         for record in watched(records, "verifying")
         if (problems := verifier.problems(record, planned[record.key]))
     ]
+
+
+def _print_counts(keys: AbstractSet[str], wrong: AbstractSet[str], as_recorded: AbstractSet[str]) -> None:
+    """Print how many trials agree, and how many could not be computed again; a collection may hold both."""
+    if as_recorded:
+        line(
+            f"{len(as_recorded - wrong)} of {len(as_recorded)} trials have whole records. Their numbers are as"
+            " recorded: the codes, scores and masks that they follow from were not published."
+        )
+    if computed := keys - as_recorded:
+        line(
+            f"{len(computed - wrong)} of {len(computed)} trials agree with their stored codes, scores and masks, and"
+            " the checksums of these files are right."
+        )
 
 
 def _print_limits(verifier: Verifier) -> None:

@@ -66,6 +66,9 @@ class Collection(ReadOnly):
     def record(self, key: str) -> Record | None:
         return bundle.record(key) if (bundle := self._of(key)) is not None else None
 
+    def has_evidence(self, record: Record) -> bool:
+        return (bundle := self._of(record.key)) is not None and bundle.has_evidence(record)
+
     def shipped(self, record: Record | RecordSummary) -> bool:
         return (bundle := self._of(record.key)) is not None and bundle.shipped(record)
 

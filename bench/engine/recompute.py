@@ -54,7 +54,7 @@ class Verifier:
         self.unknown: set[str] = set()  # metrics of plugins that are not loaded
         self.machines: Counter[tuple[Machine, ...]] = Counter()  # number of trials by the machines that computed them
         self.read: dict[str, set[str]] = {}  # names of the tensors that numbers follow from, by key
-        self.as_recorded = 0  # number of trials of a bundle without evidence: their numbers cannot be checked
+        self.as_recorded: set[str] = set()  # trials of bundles without evidence: their numbers cannot be checked
 
     def problems(self, record: Record, trials: Sequence[PlannedTrial] = ()) -> list[str]:
         """A sentence for each error of a finished trial; none if its artifacts give every stored number.
@@ -69,8 +69,8 @@ class Verifier:
             if isinstance(self._store, ReadOnly):  # published: boards and lists of best results believe what a run says
                 wrong |= dict.fromkeys([*mislabelled(trial), *untold(trial, record, self._records)])
         wrong |= dict.fromkeys(self._mixed(inputs))
-        if not self._store.evidence:
-            self.as_recorded += 1
+        if not self._store.has_evidence(record):
+            self.as_recorded.add(record.key)
             return [*wrong, *self._lineage(record, inputs)]
         return [*wrong, *self._lineage(record, inputs), *self._numbers(record, inputs)]
 
