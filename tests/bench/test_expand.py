@@ -123,8 +123,8 @@ def test_full_on_embedded_data_stays_within_days() -> None:
     assert sum(isinstance(trial, Trial) for trial in trials) < 12000
     left_out = {trial.trial.dataset.label: trial.reason for trial in trials if isinstance(trial, Skipped)}
     assert set(left_out) == {
-        "cifar10", "coco80", "flickr25k", "folder", "imagenet100", "lists", "nuswide21", "parquet", "places365", "voc2012",
-        "voc_animals",
+        "cifar10", "coco80", "flickr25k", "folder", "imagenet100", "lists", "nuswide21", "parquet", "places365",
+        "voc2012", "voc_animals",
     }  # fmt: skip
     assert "--data" in left_out["cifar10"]
     assert "path" in left_out["folder"]
