@@ -75,7 +75,8 @@ def rerun(
         provenance=provenance(),
     )
     with kept_or_removed(store) as mine:
-        if any(not run.command.startswith(shlex.join(WORDS)) for run in mine.runs()):
+        runs = mine.runs()
+        if any(not run.command.startswith(shlex.join(WORDS)) for run in runs) or (mine.keys() and not runs):
             raise UserError(
                 f"'{store}' holds results of other runs, which would be taken in place of new ones",
                 "give a new folder, or that of an earlier rerun",

@@ -9,16 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from bench.api import registry
 from bench.api.attack import ModelSpec, access_of
 from bench.api.defense import kind_of
 from bench.api.errors import UserError
 from bench.api.own_files import SIZES, OwnImages
 from bench.api.registry import KIND_OF_AXIS
-from bench.artifacts.inputs import EncodeInputs, ImplantInputs, MeasureInputs
+from bench.artifacts.inputs import EncodeInputs, ImplantInputs, MeasureInputs, TrainInputs
 from bench.artifacts.outputs.model import StoredModel
 from bench.config.expand import given_of
-from bench.config.trial import PlannedTrial, Spec, Trial, canonical, digest
+from bench.config.trial import PlannedTrial, Spec, Trial, digest
 from bench.engine.record import Record
 from bench.engine.record_cache import RecordCache
 from bench.graph.settings import instance, public_setting, recipe_of
@@ -42,11 +41,7 @@ def misplaced(planned: PlannedTrial, record: Record, records: RecordCache) -> It
     for axis, value in wanted.items():
         if axis in measured and digest(measured[axis]) != digest(value):
             yield f"the run calls its {axis} {_named(value)}, measured was {_named(measured[axis])}"
-    recipes = [made.spec["recipe"] for made in _ancestors(record, records) if "recipe" in made.spec]
-    for field, value in trial.training.items():
-        others = {canonical(recipe[field]) for recipe in recipes if recipe.get(field, value) != value}
-        if others and value != "auto":  # settled by the machine
-            yield f"the run calls its {field} {value}, trained was with {', '.join(sorted(others))}"
+    yield from _retrained(planned, record, records, named=True)
 
 
 def mislabelled(planned: PlannedTrial) -> Iterator[str]:
@@ -60,7 +55,7 @@ def mislabelled(planned: PlannedTrial) -> Iterator[str]:
             made[axis] = instance(KIND_OF_AXIS[axis], spec)
         except UserError:
             continue
-        if digest(dict(spec.given)) != digest(_given(spec, made[axis])):
+        if digest(dict(spec.given)) != digest(_given(spec, type(made[axis]))):
             yield f"the run names other parameters of {axis} {spec.name} than it has"
     said: dict[str, tuple[object, object]] = {}
     if attack := made.get("attack"):
@@ -79,24 +74,48 @@ def untold(planned: PlannedTrial, record: Record, records: RecordCache) -> Itera
 
     Methods and attacks that are not installed here cannot be asked.
     """
-    found = dict[str, None]()
-    for made in _ancestors(record, records):
-        recipe = made.spec.get("recipe", {})
-        with suppress(UserError):
-            usual = recipe_of(made.spec["method"]["name"]) if recipe else {}
-            for field in usual.keys() & recipe.keys() - planned.trial.training.keys():
-                if recipe[field] != usual[field] != "auto":
-                    found[f"trained was with {field} {recipe[field]}, which the run does not say"] = None
-    yield from sorted(found)
+    known = (record, *_ancestors(record, records))
+    if any(records.record(key) is None for made in known for key in made.parents.values()):
+        yield "the record of a stage that it follows from is missing"
+    yield from _retrained(planned, record, records, named=False)
     if (implant := records.implant(record)) is not None:
         with suppress(UserError):
             yield from _surrogates(planned.trial, ImplantInputs.of(implant.parents).surrogates, records)
 
 
-def _given(spec: Spec, component: Any) -> dict[str, Any]:
-    """The parameters that a run must name. Sizes that a suite leaves open are counted by the plan, without a name."""
-    found = given_of(type(component), registry.parameters(component))
-    counted = SIZES if isinstance(component, OwnImages) else ()
+def _retrained(planned: PlannedTrial, record: Record, records: RecordCache, *, named: bool) -> Iterator[str]:
+    """A sentence for each field of a recipe by which a model was not trained as the run says.
+
+    named: whether the fields that the run names are compared, or those that it leaves to the method of this version.
+    """
+    said = planned.trial.training
+    found = dict[str, None]()
+    for made in _ancestors(record, records):
+        if "recipe" not in made.spec and made.stage not in {TrainInputs.stage, ImplantInputs.stage}:
+            continue
+        recipe, method = made.spec.get("recipe"), made.spec.get("method")
+        if not isinstance(recipe, Mapping) or not isinstance(method, Mapping):
+            found["a recipe in its records cannot be read"] = None
+            continue
+        try:
+            wanted = recipe_of(str(method.get("name")), said)
+        except UserError:
+            wanted = dict(said)
+        compared = set(said) if named else wanted.keys() & recipe.keys() - said.keys()
+        for field in compared - ({"precision"} if wanted.get("precision") == "auto" else set()):
+            if recipe.get(field) != wanted.get(field, said.get(field)):
+                who, value = ("run says", said[field]) if named else ("method's recipe has", wanted[field])
+                found[f"the {who} {field} {value}, trained was with {recipe.get(field)}"] = None
+    yield from sorted(found)
+
+
+def _given(spec: Spec, cls: type[Any]) -> dict[str, Any]:
+    """The parameters that a run must name. Sizes that a suite leaves open are counted by the plan, without a name.
+
+    Values are those of the run, since a component of this machine completes a path that was published in part.
+    """
+    counted = SIZES if issubclass(cls, OwnImages) else ()
+    found = given_of(cls, spec.params)
     return {name: value for name, value in found.items() if name in spec.given or name not in counted}
 
 

@@ -85,24 +85,24 @@ def hardly_trained(trials: Iterable[PlannedTrial]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def recipe_of(method: str) -> dict[str, Any]:
-    """The fields of a method's own recipe. UserError for an unknown method."""
-    return asdict(registry.lookup("methods", method).recipe)
-
-
-@cache
-def _recipe(method: str, training: str, device: str, generation: int) -> dict[str, Any]:
-    """A method's recipe with the suite's changes, which are canonical JSON.
-
-    The recipe is a part of keys, so the precision "auto" is replaced here by the device's fast precision.
-    """
-    del generation
-    changes: dict[str, Any] = json.loads(training)
-    paper = recipe_of(method)
+def recipe_of(method: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a method's recipe with a suite's changes. UserError: unknown method, or an impossible change."""
+    paper = asdict(registry.lookup("methods", method).recipe)
     try:
         recipe = Recipe(**{**paper, **changes})
     except ValidationError as error:
         raise registry.invalid("training", error, list(paper)) from None
     if place := boolean_as_number(changes, recipe):
         raise UserError(f"training: {place} {NO_BOOLEAN}")
-    return asdict(recipe) | ({"precision": fast_precision(device)} if recipe.precision == "auto" else {})
+    return asdict(recipe)
+
+
+@cache
+def _recipe(method: str, training: str, device: str, generation: int) -> dict[str, Any]:
+    """A recipe whose changes are canonical JSON.
+
+    It is a part of keys, so the precision "auto" is replaced here by the device's fast precision.
+    """
+    del generation
+    found = recipe_of(method, json.loads(training))
+    return found | ({"precision": fast_precision(device)} if found["precision"] == "auto" else {})

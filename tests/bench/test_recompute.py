@@ -361,7 +361,6 @@ def test_a_manifest_that_names_other_trials_than_were_measured_is_named(done, ca
     first = plan.trials[0]
     for change, word in (
         ({"bits": 64}, "bits 64"), ({"seed": 7}, "seed 7"), ({"target": ("9",)}, "target ['9']"),
-        ({"training": {"epochs": 500}}, "epochs 500"),
     ):  # fmt: skip
         (run,) = store.runs()
         for path in (store.root / "manifests").iterdir():
@@ -423,8 +422,38 @@ def test_a_recipe_that_a_run_does_not_name_is_found():
     assert list(misplaced(other, record, records)) == ["the run calls its augment none, measured was victim"]
     clean = EncodeInputs.of(records.record(record.parents["control.benign"]).parents).model
     records.record(clean.key).spec["recipe"].update(epochs=500, momentum=0.9)  # the control is trained otherwise
-    assert list(misplaced(planned, record, records)) == ["the run calls its epochs 20, trained was with 500"]
-    assert list(untold(planned, record, records)) == ["trained was with momentum 0.9, which the run does not say"]
+    assert list(misplaced(planned, record, records)) == ["the run says epochs 20, trained was with 500"]
+    assert list(untold(planned, record, records)) == ["the method's recipe has momentum 0.0, trained was with 0.9"]
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"lr": "auto"}, "the run says lr auto, trained was with 0.01"),
+        ({"warmup": 5}, "the run says warmup 5, trained was with None"),
+        ({"epochs": "20"}, ""),  # a suite may write a number as a text
+    ],
+)
+def test_a_recipe_that_a_run_makes_up_is_found(training, said):
+    planned, record, records = published("badnets")
+    other = replace(planned, trial=replace(planned.trial, training={**planned.trial.training, **training}))
+    assert list(misplaced(other, record, records)) == ([said] if said else [])
+
+
+@pytest.mark.parametrize("recipe", [None, [1], "x", {}])
+def test_recipes_that_cannot_be_read_are_found(recipe):
+    planned, record, records = published("badnets")
+    records.record(record.parents["implant"]).spec["recipe"] = recipe
+    assert list(misplaced(planned, record, records))
+    del records.record(record.parents["implant"]).spec["recipe"]
+    assert "a recipe in its records cannot be read" in list(misplaced(planned, record, records))
+
+
+def test_a_missing_record_is_found(monkeypatch):
+    planned, record, records = published("badnets")
+    clean = EncodeInputs.of(records.record(record.parents["control.benign"]).parents).model.key
+    monkeypatch.setattr(records, "record", lambda key: None if key == clean else RecordCache.record(records, key))
+    assert "the record of a stage that it follows from is missing" in list(untold(planned, record, records))
 
 
 @pytest.mark.parametrize(
@@ -445,6 +474,14 @@ def test_sizes_that_the_plan_counts_need_no_name(tmp_path):
         params = {**dataset.params, "size": size}
         own = Spec("folder", params, {"path": dataset.params["path"]})
         assert len(list(mislabelled(replace(planned, trial=replace(planned.trial, dataset=own))))) == said
+
+
+def test_a_path_that_was_published_in_part_is_no_other_parameter():
+    planned, _, _ = published("badnets")
+    parts = Spec(
+        "resnet18", {**spec("resnet18").as_json()["params"], "weights": "w/resnet18.pth"}, {"weights": "w/resnet18.pth"}
+    )
+    assert list(mislabelled(replace(planned, trial=replace(planned.trial, backbone=parts)))) == []
 
 
 def test_parameters_that_a_run_makes_up_or_leaves_out_are_found():
