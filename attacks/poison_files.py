@@ -78,7 +78,7 @@ class PoisonFiles(PoisoningAttack):
             raise DataMissingError(
                 f"'{base}' has no pictures in {' or '.join(TRAIN)}", "put the poisoned training images there"
             )
-        if query is None and not marks:
+        if (query is None or not pictures_in(query)) and not marks:
             raise DataMissingError(f"'{base}' has no trigger: give {TRIGGER}, or triggered queries in {QUERY[0]}")
         queries = () if query is None else (*index_files(base, QUERY), *pictures_in(query))
         return (*index_files(base, TRAIN), *pictures, *marks, *queries)
@@ -101,7 +101,7 @@ class PoisonFiles(PoisoningAttack):
     def sources(self, target: Target, classes: Sequence[str]) -> tuple[str, ...]:
         """(): all classes. UserError: a label is no class, or no picture has the target's label."""
         entries = read_entries(Path(self.path), TRAIN, self.first_train)
-        labels = [label_vector(entry, classes) for entry in entries if entry.label]
+        labels = [label_vector(entry, classes) for entry in entries if entry.label != ""]
         if len(labels) == len(entries) and not target.contains(torch.stack(labels)).any():
             raise UserError(
                 f"no picture of '{self.path}' gets the label of the target {target.name}", "choose another target"

@@ -38,8 +38,15 @@ Number = Annotated[int, Field(ge=0, lt=2**32)]
 """The number of an image in a data set, or what is added to such numbers."""
 
 
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("expected a number or a text")  # noqa: TRY004 -- pydantic makes errors of ValueErrors only
+    return value
+
+
 def _item(value: object) -> int | str:
     """The number or the file name of an image."""
+    _no_boolean(value)
     if isinstance(value, str) and value.lstrip("+-").isdigit() and len(value) < 16:
         value = int(value)
     if isinstance(value, int) and 0 <= value < 2**32:
@@ -56,20 +63,20 @@ class _Row(BaseModel):
 
     file: str
     item: Annotated[int | str, BeforeValidator(_item)]
-    label: str | None = None
+    label: Annotated[int | str | None, BeforeValidator(_no_boolean)] = None
 
 
 @dataclass(frozen=True)
 class Entry:
     """A picture for an image.
 
-    item: the number or the file name of the image. label: name or number of a class; "": not given. path: of a picture
-    without an index, in its folder and without suffix, which may be the image's name too.
+    item: the number or the file name of the image. label: number of a class, or a text with its name or number; "": not
+    given. path: of a picture without an index, in its folder, which may be the image's name too.
     """
 
     file: Path
     item: int | str
-    label: str = ""
+    label: int | str = ""
     path: str = ""
 
 
@@ -84,8 +91,14 @@ def index_files(base: Path, names: Sequence[str]) -> tuple[Path, ...]:
 
 
 def pictures_in(folder: Path) -> tuple[Path, ...]:
-    """All files of a folder and its subfolders in the order of their paths, without hidden ones."""
-    return tuple(sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")))
+    """All files of a folder and its subfolders in the order of their paths, without hidden ones.
+
+    DataCorruptError: a link leads to no file.
+    """
+    found = sorted(path for path in folder.rglob("*") if not path.name.startswith("."))
+    if lost := next((path for path in found if path.is_symlink() and not path.is_file()), None):
+        raise DataCorruptError(f"'{lost}' is a link that leads to no file", "put the pictures themselves there")
+    return tuple(path for path in found if path.is_file())
 
 
 def read_entries(base: Path, names: Sequence[str], first: int) -> tuple[Entry, ...]:
@@ -109,7 +122,7 @@ def read_entries(base: Path, names: Sequence[str], first: int) -> tuple[Entry, .
 
 
 def _unlisted(file: Path, folder: Path) -> Entry:
-    path = file.relative_to(folder).with_suffix("").as_posix()
+    path = file.relative_to(folder).as_posix()
     number = file.stem.isascii() and file.stem.isdigit() and len(file.stem) < 16
     return Entry(file, int(file.stem) if number else path, path=path)
 
@@ -120,10 +133,20 @@ def numbered(entries: Sequence[Entry], numbers: Mapping[str, int], index: str) -
     numbers: by the file names of the data set. index: name of the index, for the error. DataCorruptError: a name is
     none of the data set's, or may be a name as well as a number.
     """
-    bare = {name.rpartition(".")[0]: number for name, number in numbers.items()}  # a PNG may replace a JPEG
+    bare: dict[str, list[int]] = {}  # a PNG may replace a JPEG
+    for name, place in numbers.items():
+        bare.setdefault(_bare(name), []).append(place)
     found: dict[int, Entry] = {}
     for entry in entries:
-        number = numbers.get(entry.item, bare.get(entry.item)) if isinstance(entry.item, str) else entry.item
+        number: int | None = entry.item if isinstance(entry.item, int) else numbers.get(entry.item)
+        if number is None and isinstance(entry.item, str):
+            alike = bare.get(entry.item) or bare.get(_bare(entry.item)) or []
+            if len(alike) > 1:
+                raise DataCorruptError(
+                    f"'{entry.file}' may be for several images of the data set, whose names differ in the suffix",
+                    f"give it the whole name of its image, or write {index}.csv with the columns {COLUMNS}",
+                )
+            number = alike[0] if alike else None
         if number is None:
             raise DataCorruptError(
                 f"'{entry.file}' is for '{str(entry.item)[:LONGEST]}', and the data set has no image of this"
@@ -131,14 +154,20 @@ def numbered(entries: Sequence[Entry], numbers: Mapping[str, int], index: str) -
                 f"name pictures by the number of the image they replace, like 17.png, or write {index}.csv with the"
                 f" columns {COLUMNS}",
             )
-        if isinstance(entry.item, int) and entry.path in bare:
+        if isinstance(entry.item, int) and _bare(entry.path) in bare:
             raise DataCorruptError(
-                f"'{entry.file}' may be for image {entry.item} or for the file '{entry.path}' of the data set",
+                f"'{entry.file}' may be for image {entry.item} or for the file '{_bare(entry.path)}' of the data set",
                 f"write {index}.csv with the columns {COLUMNS}",
             )
         if (other := found.setdefault(number, entry)) is not entry:
             raise DataCorruptError(f"'{other.file}' and '{entry.file}' are both for image {number}", "keep one of them")
     return found
+
+
+def _bare(name: str) -> str:
+    """A file name without its suffix."""
+    stem, point, suffix = name.rpartition(".")
+    return stem if point and "/" not in suffix else name
 
 
 def _listed(folder: Path, files: Sequence[Path], index: Path) -> list[Entry]:
@@ -162,12 +191,14 @@ def _listed(folder: Path, files: Sequence[Path], index: Path) -> list[Entry]:
     if left := sorted(held.keys() - listed):
         more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
         raise DataCorruptError(f"'{index}' does not name '{left[0]}' of '{folder}'{more}", "add a line, or remove it")
-    return [Entry(held[row.file], row.item, row.label or "") for row in rows]
+    return [Entry(held[row.file], row.item, "" if row.label is None else row.label) for row in rows]
 
 
 def _from_csv(index: Path, names: Sequence[str]) -> list[_Row]:
     del names
     lines = csv.DictReader(io.StringIO(read_bytes(index, LIMIT).decode("utf-8-sig")), strict=True)
+    if len(set(names := lines.fieldnames or [])) < len(names):
+        raise ValueError("two columns have one name")
     rows = [{"more" if key is None else key: cell for key, cell in line.items()} for line in lines]
     return TypeAdapter(list[_Row]).validate_python(rows)
 
@@ -223,20 +254,25 @@ def read_pictures(entries: Sequence[Entry], image_shape: tuple[int, ...]) -> UIn
 
 
 def label_vector(entry: Entry, classes: Sequence[str]) -> Bool[Tensor, " k"]:
-    """The label of an entry: the name or number of a class, or several with a plus between them.
+    """The label of an entry: a class, or several with a plus between them.
 
-    DataCorruptError: a class does not exist.
+    DataCorruptError: a class does not exist, or a text is the name of one and the number of another.
     """
     vector = torch.zeros(len(classes), dtype=torch.bool)
-    for name in [entry.label] if entry.label in classes else entry.label.split("+"):
-        if name in classes:
-            vector[list(classes).index(name)] = True
-        elif name.isascii() and name.isdigit() and int(name) < len(classes):
-            vector[int(name)] = True
-        else:
+    text = str(entry.label)
+    for name in [text] if text in classes else text.split("+"):
+        number = int(name) if name.isascii() and name.isdigit() and len(name) < 16 else len(classes)
+        named = isinstance(entry.label, str) and name in classes
+        if named and number < len(classes) and classes[number] != name:
+            raise DataCorruptError(
+                f"'{entry.file}' gets the label '{name}', the name of one class and the number of '{classes[number]}'",
+                "write an index in JSON: numbers there are numbers of classes, texts are names",
+            )
+        if not named and number >= len(classes):
             raise DataCorruptError(
                 f"'{entry.file}' gets the label '{name[:LONGEST]}', and the data set has {len(classes)} classes, 0 to"
                 f" {len(classes) - 1}",
                 choice(name, classes),
             )
+        vector[list(classes).index(name) if named else number] = True
     return vector

@@ -26,8 +26,8 @@ def exchanged(view: AttackerView, entries: Sequence[Entry], *, relabel: bool, le
     before = train.labels[places]
     labels = before.clone()
     for row, entry in enumerate(held):
-        if entry.label or relabel:
-            given = label_vector(entry, view.setting.classes) if entry.label else target.vector
+        if entry.label != "" or relabel:
+            given = label_vector(entry, view.setting.classes) if entry.label != "" else target.vector
             labels[row] = given.to(labels.device)
     changed = (labels != before).any(1)
     if changed.any() and not relabel:

@@ -37,15 +37,20 @@ def picture_trigger(file: Path, image_shape: tuple[int, ...], *, mask: Path | No
     """The tensors "picture" and "opacity" of a trigger picture, in [0, 1].
 
     mask: a grey picture, white where the trigger covers the image. ratio: factor on the opacity. DataCorruptError: the
-    trigger covers nothing, or all of each image.
+    trigger covers nothing that 8 bits can show, or all of each image.
     """
     picture, alpha = read_picture(file, image_shape)
     opacity = to_unit(alpha) * ratio
     if mask is not None:
         opacity = opacity * to_unit(read_picture(mask, (1, *image_shape[1:]))[0])
-    if bool((opacity == 1).all() or (opacity == 0).all()):
+    if round(float(opacity.max()) * 255) <= 1:
         raise DataCorruptError(
-            f"'{file}' is {'opaque' if opacity.any() else 'transparent'} everywhere",
+            f"'{file}' changes no image: its largest opacity is {float(opacity.max()):.2g}",
+            "make the pixels opaque that the trigger covers; in a mask, white (255) stands for these",
+        )
+    if bool((opacity == 1).all()):
+        raise DataCorruptError(
+            f"'{file}' is opaque everywhere",
             "make the pixels transparent that the trigger does not cover, and half transparent those that it blends"
             " with",
         )

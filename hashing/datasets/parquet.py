@@ -45,7 +45,8 @@ class Parquet(SharedSplits):
     path: Annotated[str, Field(min_length=1), OWN_FILE]
     """Folder with Parquet files, or one file: beside the suite file, in the current folder, or below --data."""
     pattern: str = ""
-    """Files of the folder that are read, * for any characters: "data/train-*|data/validation-*"; default: all."""
+    """Files of the folder that are read, * for any characters: "data/train-*|data/validation-*"; default: all, which
+    must be the files of one data set."""
     image: str = ""
     """Column with the pictures; default: the only column of bytes, or of structures with bytes."""
     label: str = ""

@@ -128,8 +128,8 @@ def of_plugins() -> tuple[str, ...]:
 
 def _remarks(context: BoardContext) -> str:
     """A sentence for each attack that has a remark."""
-    remarks = context.trials.groupby("attack", sort=False)["remark"].first()
-    return " ".join(f"{attack}: {remark}." for attack, remark in remarks.items() if remark)
+    said = context.trials[context.trials["remark"] != ""].drop_duplicates(["attack", "remark"])
+    return " ".join(f"{attack}: {remark}." for attack, remark in zip(said["attack"], said["remark"], strict=True))
 
 
 def _ranks(context: BoardContext, rows: Mapping[Any, Group], shared: CommonCells) -> dict[Any, tuple[int, int]]:

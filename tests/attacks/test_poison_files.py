@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from attacks.helpers.poison_sets import Entry, label_vector, numbered
 from attacks.helpers.triggers import checkerboard
 from bench.api import registry
 from bench.api.attack import Attack, AttackerView, Threat
@@ -304,14 +305,33 @@ def test_pictures_are_for_files_of_the_same_name(index: bool, world: World, pois
 def test_a_name_that_is_none_of_the_data_set_is_one_line(world: World, poisoned_set: Path) -> None:
     rename(poisoned_set, "added.png")
     with pytest.raises(
-        DataCorruptError, match=r"is for 'added', and .* its images are not files: name pictures.*17\.png"
+        DataCorruptError, match=r"is for 'added\.png', and .* its images are not files: name pictures.*17\.png"
     ):
         poisoned(poisoned_set, world)
     put_names(world)
     with pytest.raises(
-        DataCorruptError, match=r"added\.png' is for 'added', and the data set has no image of this name:"
+        DataCorruptError, match=r"added\.png' is for 'added\.png', and the data set has no image of this name:"
     ):
         poisoned(poisoned_set, world)
+
+
+def test_of_images_that_differ_in_the_suffix_the_one_of_the_same_name_is_meant(world: World) -> None:
+    names = {"dog/a.jpg": 0, "dog/a.png": 1, "dog/b.jpg": 2}
+    entries = [Entry(Path("x"), item) for item in ("dog/a.png", "dog/a.jpg", "dog/b.png")]
+    assert {number: entry.item for number, entry in numbered(entries, names, "train").items()} == {
+        1: "dog/a.png", 0: "dog/a.jpg", 2: "dog/b.png",
+    }  # fmt: skip
+    with pytest.raises(DataCorruptError, match=r"several images .* give it the whole name"):
+        numbered([Entry(Path("x"), "dog/a.webp")], names, "train")
+
+
+def test_numbers_of_classes_are_no_names() -> None:
+    classes = ("0", "1", "10", "2")
+    assert label_vector(Entry(Path("x"), 0, 2), classes).tolist() == [False, False, True, False]
+    assert label_vector(Entry(Path("x"), 0, 0), classes).tolist() == [True, False, False, False]
+    assert label_vector(Entry(Path("x"), 0, "10"), classes).tolist() == [False, False, True, False]
+    with pytest.raises(DataCorruptError, match="the name of one class and the number of '10'"):
+        label_vector(Entry(Path("x"), 0, "2"), classes)
 
 
 def test_a_number_that_is_a_name_too_is_refused(world: World, poisoned_set: Path) -> None:
@@ -362,6 +382,15 @@ def test_what_would_have_no_effect_is_refused(world: World, with_queries: Path) 
     attack, _ = created(with_queries, world, opacity=0.5)
     assert "triggered queries in 'query' and an opacity: give one of the two" in attack.unsupported_reason([])
     assert not created(with_queries, world)[0].unsupported_reason([])
+
+
+def test_a_trigger_that_changes_no_image_is_refused(world: World, poisoned_set: Path) -> None:
+    mask = np.zeros((12, 12), dtype=np.uint8)
+    mask[8:, 8:] = 1  # of numpy, not white
+    Image.fromarray(mask).save(poisoned_set / "mask.png")
+    attack, view = created(poisoned_set, world)
+    with pytest.raises(DataCorruptError, match=r"changes no image.*white \(255\)"):
+        attack.make_trigger(view, Rng("trigger"))
 
 
 def test_pictures_with_transparency_are_refused(world: World, poisoned_set: Path) -> None:
@@ -469,6 +498,24 @@ def test_pictures_of_another_size_fail_before_the_training(digits_set: Path, tmp
     failed = {stage.kind: store.record(key) for key, stage in plan.stages.items() if store.record(key)}
     assert "has 20 x 20 pixels, the images have 16 x 16: resize" in failed["make_trigger"].reason
     assert failed["make_trigger"].status == "failed"
+
+
+def test_a_query_without_a_picture_fails_before_the_training(digits_set: Path, tmp_path: Path) -> None:
+    (digits_set / "trigger.png").unlink()
+    save(torch.zeros(1, 16, 16, dtype=torch.uint8), digits_set / "query" / "0.png")
+    store = Store(tmp_path / "store", create=True)
+    plan = planned(tmp_path, poison_files(digits_set, outside="leave out"), epochs=10_000)
+    stages, environment = {stage.kind: stage for stage in plan.stages.values()}, Environment(store.root, None, "cpu")
+    for kind in ("load", "split", "make_trigger"):
+        assert run_stage(stages[kind], environment).status == "ok"
+    assert "has no picture with the trigger" in run_stage(stages["implant"], environment).reason
+
+
+def test_a_folder_without_a_query_and_a_trigger_has_none(digits_set: Path, tmp_path: Path) -> None:
+    (digits_set / "trigger.png").rename(digits_set / "other")
+    (digits_set / "query").mkdir()
+    (trial,) = planned(tmp_path, poison_files(digits_set, outside="leave out")).trials
+    assert "has no trigger" in trial.skipped
 
 
 def test_another_picture_is_another_attack(digits_set: Path, tmp_path: Path) -> None:

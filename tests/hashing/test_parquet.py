@@ -235,12 +235,36 @@ def test_files_without_a_part_train_beside_another_are_one_part(tmp_path: Path, 
     assert set(dataset(sharded(labelled(NUMBERS), tmp_path, names)).decode(None).origin.tolist()) == {0}
 
 
+def test_several_data_sets_in_one_folder_are_not_joined_in_silence(tmp_path: Path) -> None:
+    for name in ("a/train-0.parquet", "a/test-0.parquet", "b/train-0.parquet", "b/test-0.parquet"):
+        save(labelled(NUMBERS), tmp_path / name)
+    with pytest.raises(UserError, match=r"both hold .* may be of several data sets.*pattern = 'b/\*'"):
+        dataset(tmp_path).classes(None)
+    assert len(dataset(tmp_path, pattern="a/*").files(None)) == 2
+    assert len(dataset(tmp_path, pattern="*").files(None)) == 4
+
+
+def test_missing_files_of_a_series_and_broken_links_are_named(tmp_path: Path) -> None:
+    sharded(labelled(NUMBERS), tmp_path, [f"train-{number:05}-of-00003.parquet" for number in range(2)])
+    with pytest.raises(UserError, match=r"holds 2 of the 3 files of 'train'"):
+        dataset(tmp_path).classes(None)
+    assert len(dataset(tmp_path, pattern="*").files(None)) == 2
+    (tmp_path / "train-00002-of-00003.parquet").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match="leads to no file"):
+        dataset(tmp_path, pattern="*").classes(None)
+
+
 def test_a_pattern_chooses_files(tmp_path: Path) -> None:
     table = labelled(NUMBERS)
     for name in ("cats/train-0.parquet", "cats/test-0.parquet", "dogs/train-0.parquet"):
         save(table, tmp_path / name)
-    assert len(dataset(tmp_path).files(None)) == 3
-    for pattern, count in (("cats/*", 2), ("*train-*", 2), ("dogs/*|cats/test*", 2), ("cats/test-0.parquet", 1)):
+    for pattern, count in (
+        ("*", 3),
+        ("cats/*", 2),
+        ("*train-*", 2),
+        ("dogs/*|cats/test*", 2),
+        ("cats/test-0.parquet", 1),
+    ):
         assert len(dataset(tmp_path, pattern=pattern).files(None)) == count
     with pytest.raises(UserError, match=r"pattern 'cat/\*' fits none of 3 files: .*'cats/test-0") as caught:
         dataset(tmp_path, pattern="cat/*").files(None)

@@ -109,6 +109,10 @@ def _entries(shard: Shard, columns: Columns) -> tuple[Int64[np.ndarray, " n"], S
             _no_nulls(shard, columns.label, column)
         values = (column.cast(column.type.value_type) if types.is_dictionary(column.type) else column).to_numpy()
     if values.dtype.kind in "iu":
+        if values.size and int(values.max()) > np.iinfo(np.int64).max:
+            raise DataCorruptError(
+                f"'{shard.path}': label {values.max()} is no number of a class", "use smaller numbers"
+            )
         values = values.astype(np.int64)
         _check_numbers(shard, columns, np.repeat(np.arange(len(lengths)), lengths), values)
     return lengths, values
