@@ -27,17 +27,20 @@ def lite(**params):
     return registry.create("backbones", "efficientnet_lite0", params)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def state():
-    """The tensors of a network for seven classes, with batch norms as after training."""
+    """The tensors of a network for seven classes, with statistics of its maps, of which some exceed ReLU6's limit."""
     with Rng("weights").ambient():
         network = lite0(3)
         network[-1] = nn.Linear(1280, CLASSES)
-    rng = Rng("statistics")
-    return {
-        name: rng.uniform(value.shape) + 0.5 if value.ndim == 1 and value.is_floating_point() else value
-        for name, value in network.state_dict().items()
-    }
+    rng = Rng("scales")
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+            module.weight.data = 4 * rng.uniform(module.weight.shape)
+            module.bias.data = rng.uniform(module.bias.shape)
+    network[:-1](2 * images_of(8, (3, 64, 64)) - 1)
+    return network.state_dict()
 
 
 def timms(state: dict[str, torch.Tensor]) -> nn.Module:
@@ -67,8 +70,8 @@ def test_is_timms_network_on_a_file_of_ones_own(shape, state, tmp_path):
     model = model_of(lite(weights=str(tmp_path / "own.pth")), shape)
     pixels = (255 * images_of(2, shape)).to(torch.uint8)
     features = expected(timms(state), pixels)
-    assert features.std() > 0.01
-    torch.testing.assert_close(model.features(to_unit(pixels)), features, rtol=1e-4, atol=1e-5)
+    assert (features[0] - features[1]).abs().mean() > 0.1
+    torch.testing.assert_close(model.features(to_unit(pixels)), features, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -111,12 +114,12 @@ def test_the_packages_names_are_understood(shape, weights, state, tmp_path):
     assert sorted(our for our in known.values() if our) == sorted(ours)
     assert {name for name, our in known.items() if not our} == {"_fc.weight", "_fc.bias"}
     same = {name for name, our in known.items() if our and torch.equal(ours[our], state[name])}
-    assert len(same) == (len(ours) if weights == "own" else sum("tracked" in name for name in ours))
+    assert len(same) == (len(ours) if weights == "own" else 0)
 
 
 def test_files_of_other_networks_are_refused(state, tmp_path):
-    del state["_blocks.3._bn1.bias"]
-    torch.save(state, tmp_path / "own.pth")
+    other = {name: value for name, value in state.items() if name != "_blocks.3._bn1.bias"}
+    torch.save(other, tmp_path / "own.pth")
     with pytest.raises(DataCorruptError, match=r"does not fit efficientnet-lite-pytorch's .*'_blocks\.3\._bn1\.bias'"):
         lite(weights=str(tmp_path / "own.pth")).build((3, 32, 32))
     with pytest.raises(DataMissingError, match=r"none\.pth' is not a file"):
@@ -158,5 +161,5 @@ def test_is_timms_network_on_the_published_weights(channels):
     model = model_of(lite(frozen=12), shape)
     pixels = (255 * images_of(2, shape)).to(torch.uint8)
     features = expected(timms(torch.load(path, weights_only=True)), pixels)
-    assert features.std() > 0.01
+    assert (features[0] - features[1]).abs().max() > 0.1
     torch.testing.assert_close(model.features(to_unit(pixels)), features, rtol=1e-4, atol=1e-4)
