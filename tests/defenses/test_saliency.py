@@ -133,9 +133,10 @@ def residual() -> nn.Module:
         (lambda: built("convnet", {"width": 4}), "backbone.blocks.3.2"),
         (lambda: built("convnet", {"width": 4, "norm": "group"}), "backbone.blocks.3.2"),
         (lambda: built("mobilenet_v2", {"weights": "none"}), "backbone.blocks.18"),
+        (lambda: built("efficientnet_lite0", {"weights": "none"}), "backbone.blocks.17"),
         (residual, "0.1"),
     ],
-    ids=["convnet", "group", "mobilenet_v2", "residual"],
+    ids=["convnet", "group", "mobilenet_v2", "efficientnet_lite0", "residual"],
 )
 def test_saliency_takes_the_last_rectified_maps_of_every_backbone(build, place):
     """So `u.h` is differentiated in what that part of the network gives."""

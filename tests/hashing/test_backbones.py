@@ -107,7 +107,7 @@ def test_the_last_block_holds_the_linear_layers_and_their_dropout(name, linear, 
     assert not any(isinstance(m, nn.Conv2d) for m in last)
 
 
-@pytest.mark.parametrize("name", [*BLOCKS, "mobilenet_v2"])
+@pytest.mark.parametrize("name", [*BLOCKS, "mobilenet_v2", "efficientnet_lite0"])
 def test_says_whether_it_normalises_over_batches(name):
     made = registry.create("backbones", name, {"weights": "none"})
     with torch.device("meta"):

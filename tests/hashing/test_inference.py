@@ -22,6 +22,7 @@ BACKBONES = [
     ("resnet18", {}, (3, 32, 32)),
     ("resnet18", {"frozen": 2}, (1, 16, 16)),
     ("mobilenet_v2", {"weights": "none"}, (3, 32, 32)),
+    ("efficientnet_lite0", {"weights": "none"}, (3, 32, 32)),
 ]
 
 
