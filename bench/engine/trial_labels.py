@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from bench.api import registry
 from bench.api.attack import ModelSpec, access_of
 from bench.api.defense import kind_of
 from bench.api.errors import UserError
@@ -55,7 +56,7 @@ def mislabelled(planned: PlannedTrial) -> Iterator[str]:
             made[axis] = instance(KIND_OF_AXIS[axis], spec)
         except UserError:
             continue
-        if digest(dict(spec.given)) != digest(_given(spec, type(made[axis]))):
+        if digest(dict(spec.given)) != digest(_given(spec, made[axis])):
             yield f"the run names other parameters of {axis} {spec.name} than it has"
     said: dict[str, tuple[object, object]] = {}
     if attack := made.get("attack"):
@@ -109,14 +110,16 @@ def _retrained(planned: PlannedTrial, record: Record, records: RecordCache, *, n
     yield from sorted(found)
 
 
-def _given(spec: Spec, cls: type[Any]) -> dict[str, Any]:
+def _given(spec: Spec, component: Any) -> dict[str, Any]:
     """The parameters that a run must name. Sizes that a suite leaves open are counted by the plan, without a name.
 
     Values are those of the run, since a component of this machine completes a path that was published in part.
     """
-    counted = SIZES if issubclass(cls, OwnImages) else ()
-    found = given_of(cls, spec.params)
-    return {name: value for name, value in found.items() if name in spec.given or name not in counted}
+    counted = SIZES if isinstance(component, OwnImages) else ()
+    found = given_of(type(component), registry.parameters(component))
+    return {
+        name: spec.params.get(name, value) for name, value in found.items() if name in spec.given or name not in counted
+    }
 
 
 def _stages(record: Record, records: RecordCache) -> Iterator[Record]:
