@@ -3,8 +3,9 @@
     python -m tests.experiments.transfer DATA
 
 Two clean models per setting differ in initialisation and batch order, nothing else: the attacker's surrogate and an
-independent one. 60 images of a class are perturbed on the surrogate and rounded to 8 bits. Printed per model: bits of
-shift from the image's own clean code / mean distance of a pair of perturbed images (METHODOLOGY.md#transfer).
+independent one. With public weights, a third model is of another family. 60 images of a class are perturbed on the
+surrogate and rounded to 8 bits. Printed per model: bits of shift from the image's own clean code / mean distance of a
+pair of perturbed images (METHODOLOGY.md#transfer).
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from hashing.model import HashModel, build_model, fit_normalisation
 from hashing.train import fit
 
 POISONS, TARGETS = 60, ("bird", "dog", "ship")
+SAME = {"on the surrogate": 1, "on an independent model": 0}  # seeds
 SETTINGS = {
     "mobilenet_v2, public weights, ciba_pairwise 48 bits, 1,000 images at 96 px": {
         "dataset": {"size": 96, "train": 1000},
         "backbone": ("mobilenet_v2", {"frozen": 14}),
+        "family": ("efficientnet_lite0", {"frozen": 12}),
         "method": ("ciba_pairwise", {"divide": "bits"}),
         "bits": 48,
         "augmentation": Augmentation(flip=False, pad=0),
@@ -48,8 +51,8 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def clean_model(setting: dict, train: Split, classes: int, seed: int) -> HashModel:
-    name, params = setting["backbone"]
+def clean_model(setting: dict, train: Split, classes: int, seed: int, network: str = "backbone") -> HashModel:
+    name, params = setting[network]
     method, settings = setting["method"]
     rng = Rng("victim", seed)
     model = build_model(
@@ -88,21 +91,24 @@ def main(data: Path) -> None:
         index = dataset.splits(pool.labels, pool.origin, Rng("split", "cifar10", dataset.protocol_version))["train"]
         train = Split(pool.images[index], pool.labels[index], index)
         classes = dataset.classes(data)
-        surrogate, other = (clean_model(setting, train, len(classes), seed) for seed in (1, 0))
+        models = {where: clean_model(setting, train, len(classes), seed) for where, seed in SAME.items()}
+        if "family" in setting:
+            models[f"on {setting['family'][0]}"] = clean_model(setting, train, len(classes), 0, "family")
+        surrogate, *_ = models.values()
         rows = []
         images = [to_unit(train.images[train.labels[:, classes.index(name)]][:POISONS]) for name in TARGETS]
         for eps in (0, 2, 4, 8, 16):
             for variant in ("noise", "adv", "ciba") if eps else ("none",):
-                felt_by = torch.zeros(2, 2)
+                felt_by = torch.zeros(len(models), 2)
                 for number, clean in enumerate(images):
                     rng = Rng("transfer", number)
                     changed = moved(surrogate, clean, variant, eps / 255, rng) if eps else clean
-                    felt_by += torch.tensor([felt(model, clean, changed) for model in (surrogate, other)])
+                    felt_by += torch.tensor([felt(model, clean, changed) for model in models.values()])
                 trials = [f"{a:.1f} / {b:.1f}" for a, b in (felt_by / len(images)).tolist()]
                 rows.append([f"{eps}/255", variant, *trials])
                 print(rows[-1], flush=True)
         print(f"\n{title}; mean of {', '.join(TARGETS)}\n")
-        print(tabulate(rows, headers=["eps", "variant", "on the surrogate", "on an independent model"]), flush=True)
+        print(tabulate(rows, headers=["eps", "variant", *models]), flush=True)
 
 
 if __name__ == "__main__":
