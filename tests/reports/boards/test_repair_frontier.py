@@ -90,7 +90,9 @@ def test_a_run_without_a_sweep_of_the_bound_is_told_what_to_do(stock):
         make_boards("repair-frontier", data_of(read(stock([trial("loud"), trial("loud", "repair(max_drop=0.1)")]))))
 
 
-@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=5, unique=True), st.floats(0, 1))
+@given(
+    st.lists(st.integers(1, 1000).map(lambda step: step / 1000), min_size=1, max_size=5, unique=True), st.floats(0, 1)
+)
 def test_the_area_of_a_constant_is_the_constant_and_grows_with_the_values(steps, value):
     bounds = sorted(steps)
     assert area(bounds, [value] * (len(bounds) + 1)) == pytest.approx(value)
