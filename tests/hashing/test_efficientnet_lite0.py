@@ -14,11 +14,12 @@ from bench.api import registry
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.random import Rng
 from bench.api.types import to_unit
-from hashing.backbones.efficientnet_lite0 import FILE, PACKAGE
+from hashing.backbones.efficientnet_lite0 import EfficientNetLite0
 from hashing.backbones.helpers.efficientnet_lite import lite0
 from hashing.model import build_model
 from tests.hashing.networks import images_of
 
+PACKAGE, FILE = EfficientNetLite0.published.package, EfficientNetLite0.published.file
 CLASSES = 7
 SHAPES = [(3, 64, 64), (3, 33, 47), (3, 75, 96), (1, 28, 28)]  # even and odd sides, also between the strides
 

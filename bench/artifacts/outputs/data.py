@@ -33,7 +33,7 @@ class DecodedData(Artifact):
     def names(self) -> list[str]:
         """The file names of the images; [] if they are not files of their own."""
         packed = self.tensors.get("names")
-        found: list[str] = [] if packed is None else json.loads(bytes(packed.tolist()))
+        found: list[str] = [] if packed is None else json.loads(bytes(packed.numpy()))
         return found
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bench.api.errors import DataCorruptError, UserError, choice
 from bench.api.untrusted import UntrustedError, parse_json
 from hashing.datasets.helpers.parquet_shards import Shard
-from hashing.parquet_files import opened
+from hashing.parquet_files import holds_lists, opened
 
 if TYPE_CHECKING:
     from pyarrow import DataType, Schema
@@ -86,7 +86,7 @@ def label_kind(kind: DataType) -> str:
     """What the values are: "number", "text", or a list of these; "" for columns of other types."""
     from pyarrow import types
 
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    if holds_lists(kind):
         inner = label_kind(kind.value_type)
         return f"list of {inner}" if inner in {"number", "text"} else ""
     plain = kind.value_type if types.is_dictionary(kind) else kind
